@@ -1,0 +1,56 @@
+# What there is to do here, each from nothing but Python 3.10 or newer: it makes its own environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FLOOR := 90
+
+.PHONY: help demo test lab lint fix browser bench clean
+help:
+	@echo "make demo | test | lab | lint | fix | browser | bench | clean"
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "LMVP needs Python 3.10 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.made setup.cfg pyproject.toml
+	$(BIN)/pip install --quiet -e '.[demo]'
+	@touch $@
+
+# Torch and a browser make more tests run; where they cannot be had, those are skipped and say why.
+$(VENV)/.test: $(VENV)/.made setup.cfg pyproject.toml
+	$(BIN)/pip install --quiet 'torch==2.13.0' || echo "no torch here: its tests will be skipped"
+	$(BIN)/pip install --quiet -e '.[dev]'
+	@sh tools/chromium.sh
+	@touch $@
+
+demo: $(VENV)/.demo
+	@$(BIN)/python tools/demo.py
+
+lab: $(VENV)/.demo
+	$(BIN)/jupyter lab examples/quickstart.ipynb
+
+test: $(VENV)/.test
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --include='lmvp/*,lmvp_server/*' --fail-under=$(FLOOR)
+
+browser: $(VENV)/.test
+	$(BIN)/pytest -m browser tests/browser
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+fix: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf $(VENV) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache
