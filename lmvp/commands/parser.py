@@ -1,0 +1,116 @@
+"""The verbs, their arguments and options, in one table; and the parsers made of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmvp.commands import verbs
+
+SHELL, NOTEBOOK = "shell", "notebook"
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument or option of a verb; `only` where it makes sense in one host alone."""
+
+    flags: tuple[str, ...]
+    settings: dict[str, Any]
+    only: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verb:
+    """A verb, what it does, and what it takes."""
+
+    act: Callable[..., Any]
+    arguments: tuple[Argument, ...] = ()
+    only: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As it is typed."""
+        return self.act.__name__
+
+    @property
+    def help(self) -> str:
+        """One line of what it does."""
+        return (self.act.__doc__ or "").partition("\n")[0]
+
+
+def _arg(*flags: str, only: str | None = None, **settings: Any) -> Argument:
+    return Argument(flags, settings, only)
+
+
+def _many(*flags: str, **settings: Any) -> Argument:
+    return _arg(*flags, action="append", default=[], **settings)
+
+
+_QUIET = _arg("--no-progress", action="store_true", help="show no bar")
+
+VERBS = (
+    Verb(verbs.push, (
+        _arg("model", help="[project/]model"),
+        _arg("object", help="a variable (in a notebook), or a path"),
+        _arg("-m", "--message", help="what is new"),
+        _many("--metric", metavar="KEY=NUMBER", help="a metric; may be given again"),
+        _many("--param", metavar="KEY=VALUE", help="what it was made with; may be given again"),
+        _many("--tag", metavar="KEY=TEXT", help="a tag; may be given again"),
+        _many("--alias", metavar="NAME", help="an alias that moves to this version"),
+        _arg("--parent", metavar="REVISION", help="the version that it grew from"),
+        _arg("--create", action="store_true", help="make project and model on a shared server"),
+        _QUIET,
+    )),
+    Verb(verbs.pull, (
+        _arg("version", help="[project/]model[@revision]"),
+        _arg("variable", nargs="?", only=NOTEBOOK, help="the variable to keep the object in"),
+        _arg("--into", metavar="VARIABLE", only=NOTEBOOK, help="the object whose weights are replaced in place"),
+        _arg("--to", metavar="FOLDER", help="the folder for the files, byte-identical"),
+        _many("--trust", metavar="CLASS", help="a class that may be built: my_pkg.Net"),
+        _QUIET,
+    )),
+    Verb(verbs.history, (
+        _arg("name", nargs="?", help="a project or [project/]model; the current project"),
+        _arg("--metric", metavar="KEY", help="the metric to show"),
+        _arg("--limit", type=int, default=200, help="at most so many versions (%(default)s)"),
+    )),
+    Verb(verbs.alias, (
+        _arg("version", help="[project/]model[@revision]"),
+        _arg("alias", nargs="?", help="the name to give it; without it, list the aliases"),
+        _arg("--remove", action="store_true", help="take the alias away"),
+    )),
+    Verb(verbs.diff, (
+        _arg("before", help="[project/]model[@revision]"),
+        _arg("after", help="[project/]model[@revision], or @revision of the same model"),
+    )),
+    Verb(verbs.ls, (_arg("project", nargs="?", help="the project to list the models of"),)),
+    Verb(verbs.project, (_arg("name", nargs="?", help="the project to make the current one"),), NOTEBOOK),
+    Verb(verbs.login, (_arg("url", help="https://models.example.org"),)),
+    Verb(verbs.logout, (_arg("url", nargs="?", help="the server; the one in use"),)),
+    Verb(verbs.status),
+    Verb(verbs.stop),
+)  # fmt: skip
+"""All verbs. `server` is the shell's own: it hands its options on to `lmvp_server`."""
+
+
+def verbs_of(host: str) -> list[Verb]:
+    """Return the verbs that a host has."""
+    return [verb for verb in VERBS if verb.only in (None, host)]
+
+
+def make_parser(host: str, prog: str, parser_class: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Build the parser for a host, `SHELL` or `NOTEBOOK`."""
+    parser = parser_class(prog=prog, description="Versions of neural networks, published and fetched with one line.")
+    made = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=parser_class)
+    for verb in verbs_of(host):
+        _add(made.add_parser(verb.name, help=verb.help, description=verb.help), verb.arguments, host)
+        made.choices[verb.name].set_defaults(act=verb.act)
+    return parser
+
+
+def _add(parser: argparse.ArgumentParser, arguments: Sequence[Argument], host: str) -> None:
+    for argument in arguments:
+        if argument.only in (None, host):
+            parser.add_argument(*argument.flags, **argument.settings)

@@ -1,0 +1,92 @@
+"""The `lmvp` command."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lmvp.errors import LmvpError
+
+
+class ShellHost:
+    """A shell: what is pushed is a path, what is pulled are files."""
+
+    pulls_files = True
+
+    def find(self, name: str) -> Path:
+        """Return a path."""
+        return Path(name).expanduser()
+
+    def keep(self, name: str, value: Any) -> None:  # pragma: no cover - no verb of the shell has a variable
+        """Do nothing: a shell has no variables of ours."""
+
+    def ask_token(self, url: str) -> str:
+        """Ask on the terminal, or read a line that is piped in."""
+        if not sys.stdin.isatty():
+            return sys.stdin.readline()
+        from getpass import getpass
+
+        return getpass(f"token for {url}: ")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what the arguments say; return the exit code.
+
+    Examples
+    --------
+    >>> main(["--version"])  # doctest: +ELLIPSIS
+    lmvp ...
+    0
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _run(words)
+    except LmvpError as error:
+        print(f"lmvp: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("lmvp: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `lmvp history | head`
+        return 0
+
+
+def _run(words: list[str]) -> int:
+    if words[:1] == ["--version"]:
+        import lmvp
+
+        print(f"lmvp {lmvp.__version__}")
+        return 0
+    if words[:1] == ["server"]:
+        return _serve(words[1:])
+    from lmvp.commands.parser import SHELL, make_parser
+
+    parser = make_parser(SHELL, "lmvp", argparse.ArgumentParser)
+    parser.epilog = "`lmvp server --help`: a server for a team. `lmvp --version`: which version this is."
+    options = parser.parse_args(words)
+    if options.verb is None:
+        parser.print_help()
+        return 0
+    _show(options.act(options, ShellHost()))
+    return 0
+
+
+def _serve(words: list[str]) -> int:
+    from lmvp_server.__main__ import main as serve
+
+    return serve(words)
+
+
+def _show(value: Any) -> None:
+    from lmvp.commands.verbs import shown_path
+    from lmvp.records import Version
+
+    if isinstance(value, list):
+        value = "\n".join(shown_path(path) for path in value)
+    if isinstance(value, Version):
+        value = f"{value.reference}  {value.digest[:12]}"
+    if value is not None:
+        print(value)

@@ -1,0 +1,188 @@
+"""What each verb does: one call of the client, with what the host (a shell or a notebook) adds.
+
+A verb gets its options and a `Host`, and returns a value; how that is shown is the host's affair.
+"""
+
+from __future__ import annotations
+
+import math
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lmvp import config
+from lmvp.client import Client
+from lmvp.commands.tables import Status, Table
+from lmvp.errors import InvalidArgument
+from lmvp.references import Reference
+
+
+class Host(Protocol):
+    """Where a verb was typed."""
+
+    def find(self, name: str) -> Any:
+        """Return what `push` publishes: a variable, or a path."""
+        ...
+
+    def keep(self, name: str, value: Any) -> None:
+        """Keep a pulled object under a name."""
+        ...
+
+    def ask_token(self, url: str) -> str:
+        """Ask the user for a token, unseen."""
+        ...
+
+    @property
+    def pulls_files(self) -> bool:
+        """Whether a pull without a folder gives files; else it gives the object."""
+        ...
+
+
+def push(options: Namespace, host: Host) -> Any:
+    """Publish a model, or a new version of it."""
+    return Client().update(
+        options.model,
+        host.find(options.object),
+        message=options.message,
+        metrics=_pairs("metric", options.metric, _number),
+        params=_pairs("param", options.param, _value),
+        tags=_pairs("tag", options.tag, str),
+        alias=tuple(options.alias),
+        parent=options.parent,
+        create=options.create,
+        progress=False if options.no_progress else None,
+    )
+
+
+def pull(options: Namespace, host: Host) -> Any:
+    """Fetch a version: as an object, into an object, or as files."""
+    progress = False if options.no_progress else None
+    into, variable = getattr(options, "into", None), getattr(options, "variable", None)
+    folder = options.to if options.to is not None or not host.pulls_files else _new_folder(options.version)
+    value = Client().download(
+        options.version,
+        into=host.find(into) if into else None,
+        to=folder,
+        trust=tuple(options.trust),
+        progress=progress,
+    )
+    if variable:
+        host.keep(variable, value)
+        return None
+    return None if into else value
+
+
+def history(options: Namespace, _host: Host) -> Any:
+    """Show the versions of a model or a project."""
+    return Client().show_history(options.name, limit=options.limit, metric=options.metric)
+
+
+def alias(options: Namespace, _host: Host) -> Any:
+    """Let an alias stand at a version; without a name, list the aliases."""
+    client = Client()
+    if options.remove:
+        if not options.alias:
+            raise InvalidArgument("--remove needs the alias to take away")
+        return client.remove_alias(options.version, options.alias)
+    if options.alias:
+        client.alias(options.version, options.alias)
+    found = client.aliases(options.version)
+    rows = [(one.name, f"v{one.number}", f"{one.moved_at:%Y-%m-%d %H:%M}", one.moved_by) for one in found]
+    return Table(("Alias", "Version", "Moved (UTC)", "By"), rows, empty="no aliases yet")
+
+
+def diff(options: Namespace, _host: Host) -> Any:
+    """Show what changed between two versions."""
+    return Client().diff(options.before, options.after)
+
+
+def ls(options: Namespace, _host: Host) -> Any:
+    """List the projects, or the models of one."""
+    if options.project is None:
+        projects = Client().projects()
+        return Table(("Project", "Models"), [(one.name, str(one.models)) for one in projects], empty="no projects yet")
+    models = Client().models(options.project.rstrip("/"))
+    rows = [(one.name, f"v{one.latest}" if one.latest else "none") for one in models]
+    return Table(("Model", "Latest"), rows, empty=f"no models in {options.project} yet")
+
+
+def project(options: Namespace, _host: Host) -> Any:
+    """Show or set the current project: the one of references that name none."""
+    if options.name is not None:
+        config.set_project(options.name)
+    return Table(("Current project",), [(config.current_project(),)], empty="")
+
+
+def login(options: Namespace, host: Host) -> Any:
+    """Make a server the one in use, and keep the token for it."""
+    url = config.check_url(options.url)
+    token = config.token_for(url) or host.ask_token(url)
+    Client(url, token).projects()  # a wrong token is said now, not at the first push
+    config.login(url, token)
+    return Status.now()
+
+
+def logout(options: Namespace, _host: Host) -> Any:
+    """Forget the token of a server."""
+    known = config.logout(options.url)
+    return Table(("Logout",), [("forgotten" if known else "nothing was known",)], empty="")
+
+
+def status(_options: Namespace, _host: Host) -> Any:
+    """Show which server, user and project are in use; starts nothing."""
+    return Status.now()
+
+
+def stop(_options: Namespace, _host: Host) -> Any:
+    """End the server of this machine; the next call starts it again."""
+    from lmvp import local
+
+    return Table(("Server of this machine",), [("ended" if local.stop() else "was not running",)], empty="")
+
+
+def _new_folder(version: str) -> str:
+    """Return the folder for a pull that names none: called like the model, and never one that holds something."""
+    name = Reference.parse(version).model
+    folder = Path(name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidArgument(f"{name!r} is there already, and a pull replaces files", hint="say where: --to FOLDER")
+    return name
+
+
+def _pairs(what: str, given: Sequence[str], read: Any) -> dict[str, Any] | None:
+    """Read `KEY=VALUE` options; None where there is none, so that nothing is said of it."""
+    pairs = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise InvalidArgument(f"--{what} {text[:60]!r} is not KEY=VALUE")
+        pairs[key] = read(key, value) if read is not str else value
+    return pairs or None
+
+
+def _number(key: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidArgument(f"the metric {key!r} is {text[:40]!r}, not a number") from None
+
+
+def _value(_key: str, text: str) -> Any:
+    """Read a param as JSON reads a number, true, false or null, else as the text it is."""
+    import json
+
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    plain = value is None or isinstance(value, (bool, int)) or (isinstance(value, float) and math.isfinite(value))
+    return value if plain else text
+
+
+def shown_path(path: Path) -> str:
+    """Return a path as a shell shows it: relative to the current folder where it lies below."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

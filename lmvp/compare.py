@@ -1,0 +1,217 @@
+"""`Diff`: what differs between two versions: files, tensors, metrics, params."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from lmvp.records import Layer, Version
+from lmvp.storage.manifest import File, Manifest, Tensor
+
+FileKind = Literal["added", "removed", "changed", "identical"]
+TensorKind = Literal["new", "removed", "reshaped", "changed", "identical"]
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file of either version; the size is None on the side that lacks it."""
+
+    path: str
+    change: FileKind
+    size_before: int | None
+    size_after: int | None
+
+
+@dataclass(frozen=True)
+class TensorChange:
+    """A tensor of either version. `reshaped` means another shape or dtype; the side that lacks it has None."""
+
+    name: str
+    change: TensorKind
+    shape_before: tuple[int, ...] | None
+    shape_after: tuple[int, ...] | None
+    dtype_before: str | None
+    dtype_after: str | None
+
+    @property
+    def layer(self) -> str:
+        """The module that holds it: the name up to the last dot, or the name itself."""
+        return layer_of(self.name)
+
+    @property
+    def size(self) -> int:
+        """How many numbers it holds, after, or before where it was removed."""
+        shape = self.shape_after if self.shape_after is not None else self.shape_before
+        return math.prod(shape or ())
+
+
+@dataclass(frozen=True)
+class ValueChange:
+    """A metric or a param that differs; the side that lacks it has None."""
+
+    key: str
+    before: Any
+    after: Any
+
+
+@dataclass(frozen=True)
+class Diff:
+    """What differs between two versions.
+
+    Attributes
+    ----------
+    before, after : Version
+    files : tuple of FileChange
+        All files, the identical ones too.
+    tensors : tuple of TensorChange
+        All tensors in model order, the identical ones too.
+    metrics, params : tuple of ValueChange
+        Only what differs.
+    """
+
+    before: Version
+    after: Version
+    files: tuple[FileChange, ...]
+    tensors: tuple[TensorChange, ...]
+    metrics: tuple[ValueChange, ...]
+    params: tuple[ValueChange, ...]
+
+    @classmethod
+    def between(cls, before: Version, after: Version, manifest_before: Manifest, manifest_after: Manifest) -> Diff:
+        """Compare two versions by their records and manifests; no weights are needed."""
+        return cls(
+            before,
+            after,
+            tuple(_files(manifest_before, manifest_after)),
+            tuple(_tensors(manifest_before, manifest_after)),
+            tuple(_values(before.metrics, after.metrics)),
+            tuple(_values(before.params, after.params)),
+        )
+
+    @property
+    def identical(self) -> bool:
+        """Whether both versions hold the same files."""
+        return all(file.change == "identical" for file in self.files)
+
+    @property
+    def title(self) -> str:
+        """What is compared: `project/model v1 → v2`, or two references where the models differ."""
+        b, a = self.before, self.after
+        if (b.project, b.model) == (a.project, a.model):
+            return f"{b.project}/{b.model} {b.name} → {a.name}"
+        return f"{b.reference} → {a.reference}"
+
+    def __repr__(self) -> str:
+        from lmvp.render.text import diff_text
+
+        return diff_text(self)
+
+    def _repr_html_(self) -> str:
+        from lmvp.render.html import diff_html
+
+        return diff_html(self)
+
+
+def layer_of(tensor: str) -> str:
+    """Give the layer that a tensor belongs to.
+
+    Examples
+    --------
+    >>> layer_of("blocks.0.attn.qkv.weight"), layer_of("scale")
+    ('blocks.0.attn.qkv', 'scale')
+    """
+    return tensor.rpartition(".")[0] or tensor
+
+
+def group_of(layer: str) -> str:
+    """Give the group of a layer: its path up to the first block index.
+
+    Examples
+    --------
+    >>> group_of("blocks.0.attn.qkv"), group_of("head.norm"), group_of("conv1"), group_of("0")
+    ('blocks.0', 'head', 'conv1', '0')
+    """
+    indexed = re.match(r"(?:[^.]*?\.)*?\d+(?=\.|$)", layer)
+    return indexed[0] if indexed else layer.partition(".")[0]
+
+
+def axis_of(tensors: Iterable[TensorChange]) -> list[tuple[Layer, list[TensorChange]]]:
+    """Gather tensors into layers, in model order."""
+    found: dict[str, list[TensorChange]] = {}
+    for tensor in tensors:
+        found.setdefault(tensor.layer, []).append(tensor)
+    return [(Layer(path=p, group=group_of(p), size=sum(t.size for t in ts)), ts) for p, ts in found.items()]
+
+
+def layer_change(tensors: Iterable[TensorChange]) -> TensorKind:
+    """Give the change of a layer from those of its tensors: it is new or removed only as a whole."""
+    kinds = {tensor.change for tensor in tensors}
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return "reshaped" if kinds & {"new", "removed", "reshaped"} else "changed"
+
+
+def _files(before: Manifest, after: Manifest) -> Iterable[FileChange]:
+    old, new = {f.path: f for f in before.files}, {f.path: f for f in after.files}
+    for path in _union(old, new):
+        a, b = old.get(path), new.get(path)
+        yield FileChange(path, _file_kind(a, b), a.size if a else None, b.size if b else None)
+
+
+def _file_kind(before: File | None, after: File | None) -> FileKind:
+    if before is None:
+        return "added"
+    if after is None:
+        return "removed"
+    return "identical" if before.digest == after.digest else "changed"
+
+
+def _tensors(before: Manifest, after: Manifest) -> Iterable[TensorChange]:
+    old, new = {t.name: t for t in before.tensors}, {t.name: t for t in after.tensors}
+    for name in _union(old, new):
+        a, b = old.get(name), new.get(name)
+        yield TensorChange(
+            name,
+            _tensor_kind(a, b),
+            a.shape if a else None,
+            b.shape if b else None,
+            a.dtype if a else None,
+            b.dtype if b else None,
+        )
+
+
+def _tensor_kind(before: Tensor | None, after: Tensor | None) -> TensorKind:
+    if before is None:
+        return "new"
+    if after is None:
+        return "removed"
+    if (before.dtype, before.shape) != (after.dtype, after.shape):
+        return "reshaped"
+    return "identical" if before.digest == after.digest else "changed"
+
+
+def _values(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[ValueChange]:
+    for key in _union(before, after):
+        if not (key in before and key in after and _same(before[key], after[key])):
+            yield ValueChange(key, before.get(key), after.get(key))
+
+
+def _same(a: Any, b: Any) -> bool:
+    both_nan = isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)
+    return both_nan or (a == b and isinstance(a, bool) == isinstance(b, bool))
+
+
+def _union(before: Iterable[str], after: Iterable[str]) -> list[str]:
+    """Names of both sides: in the order of `after`, each removed one behind its old neighbour."""
+    kept = dict.fromkeys(after)
+    removed: dict[str | None, list[str]] = {}
+    anchor = None
+    for name in before:
+        if name in kept:
+            anchor = name
+        else:
+            removed.setdefault(anchor, []).append(name)
+    return [*removed.get(None, []), *(n for name in kept for n in (name, *removed.get(name, [])))]

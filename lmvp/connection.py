@@ -1,0 +1,249 @@
+"""One server, spoken to over HTTP: requests, retries, and what its answers mean.
+
+A request may be sent again without harm, so a connection that breaks, a server that is just starting, or a proxy that
+is busy costs time, not work: up to five attempts, waiting longer each time, or as long as `Retry-After` says.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from lmvp.errors import BY_CODE, LmvpError, MissingChunks, ServerError, ServerMismatch, ServerUnavailable
+from lmvp.records import ErrorBody
+
+if TYPE_CHECKING:
+    import requests
+
+T = TypeVar("T")
+
+API = 1
+API_HEADER = "LMVP-API"
+ATTEMPTS = 5
+CONNECT_TIMEOUT = 10.0
+READ_TIMEOUT = 120.0
+_BUSY = {429, 502, 503, 504}
+_LONGEST_WAIT = 30.0
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where a server is, and the token for it."""
+
+    url: str
+    token: str | None = None
+
+
+class Connection:
+    """Requests to one server.
+
+    Parameters
+    ----------
+    find : callable
+        Returns the address; asked at the first request, and again after a failed one, since the server of this machine
+        may end when it is idle and start anew elsewhere.
+    """
+
+    def __init__(self, find: Callable[[], Address], lost: Callable[[], None] = lambda: None) -> None:
+        self._find, self._lost = find, lost
+        self._session: requests.Session | None = None
+        self._address: Address | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL of the server, found now if it was not known."""
+        return self._reach().url
+
+    def get(self, path: str, type_: type[T], **query: Any) -> T:
+        """Ask for something."""
+        return self._decoded(self.send("GET", path, query=query), type_)
+
+    def send_json(self, method: str, path: str, body: Any, type_: type[T]) -> T:
+        """Send a struct as JSON."""
+        headers = {"Content-Type": "application/json"}
+        return self._decoded(self.send(method, path, data=msgspec.json.encode(body), headers=headers), type_)
+
+    def send_frames(self, method: str, path: str, frames: Iterable[Any], type_: type[T]) -> T:
+        """Send frames; `frames` can be iterated again for another attempt, and has a length in bytes."""
+        headers = {"Content-Type": "application/x-lmvp-frames"}
+        return self._decoded(self.send(method, path, data=frames, headers=headers), type_)
+
+    def send(self, method: str, path: str, **options: Any) -> requests.Response:
+        """Send a request, again if need be, and return the whole answer.
+
+        Raises
+        ------
+        LmvpError
+            What the server said, as the class that it named; `ServerUnavailable` if nobody sensible answered.
+        """
+        return self.attempt(lambda: self._once(method, path, **options))
+
+    @contextmanager
+    def stream(self, method: str, path: str, body: Any) -> Iterator[requests.Response]:
+        """Send a struct and give the answer while it comes; one attempt."""
+        headers = {"Content-Type": "application/json"}
+        data = msgspec.json.encode(body)
+        answer = self._once(method, path, data=data, headers=headers, stream=True)
+        try:
+            yield answer
+        finally:
+            answer.close()
+
+    def attempt(self, work: Callable[[], T]) -> T:
+        """Do some work that talks to the server, again while it fails for want of a connection."""
+        for attempt in range(1, ATTEMPTS):
+            try:
+                return work()
+            except _Interrupted as error:
+                self._forget()
+                time.sleep(_pause(attempt, error.retry_after))
+        try:
+            return work()
+        except _Interrupted as error:
+            raise self._unavailable(error) from error.__cause__
+
+    # -- one request
+
+    def _once(
+        self, method: str, path: str, *, query: Any = None, data: Any = None, headers: Any = None, stream: bool = False
+    ) -> requests.Response:
+        import requests
+
+        address = self._reach()
+        session = self._open(address)
+        try:
+            answer = session.request(
+                method,
+                f"{address.url}/api/v1{path}",
+                params=query,
+                data=data,
+                headers=headers,
+                auth=_Bearer(address.token),
+                stream=stream,
+                allow_redirects=False,
+                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+            )
+        except requests.exceptions.SSLError as error:
+            raise ServerUnavailable(f"no trusted connection to {address.url}: {_reason(error)}") from error
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            raise _Interrupted(_reason(error)) from error
+        return self._understood(answer)
+
+    def _reach(self) -> Address:
+        if self._address is None:
+            self._address = self._find()
+        return self._address
+
+    def _open(self, address: Address) -> requests.Session:
+        if self._session is None:
+            import requests
+            from requests.adapters import HTTPAdapter
+
+            session = requests.Session()
+            session.trust_env = not _loopback(address.url)  # a proxy cannot reach this machine itself
+            session.headers["User-Agent"] = "lmvp"
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, HTTPAdapter(pool_maxsize=8))
+            self._session = session
+        return self._session
+
+    def _forget(self) -> None:
+        self._address = None
+        self._lost()
+
+    def _understood(self, answer: requests.Response) -> requests.Response:
+        """Return an answer that an LMVP server of our API gave, or raise what it says."""
+        spoken = answer.headers.get(API_HEADER)
+        if spoken is None and answer.status_code in _BUSY:
+            raise _Interrupted(f"{answer.status_code} {answer.reason}", answer.headers.get("Retry-After"))
+        if spoken is None:
+            raise self._foreign(answer)
+        if spoken != str(API):
+            raise ServerMismatch(
+                f"the server at {self.url} speaks API {spoken}, this client {API}",
+                hint="update the older side: pip install --upgrade lmvp",
+            )
+        if answer.status_code >= 400:
+            raise _said(answer)
+        return answer
+
+    def _foreign(self, answer: requests.Response) -> ServerUnavailable:
+        where = answer.headers.get("Location")
+        if 300 <= answer.status_code < 400 and where:
+            return ServerUnavailable(f"{self.url} sends us on to {where}", hint="give that URL, if you trust it")
+        kind = answer.headers.get("Content-Type", "nothing").partition(";")[0]
+        return ServerUnavailable(
+            f"what answers at {self.url} is not an LMVP server ({answer.status_code}, {kind})", hint="check LMVP_URL"
+        )
+
+    def _unavailable(self, error: _Interrupted) -> ServerUnavailable:
+        url = self._address.url if self._address else "there"
+        return ServerUnavailable(f"no answer from {url}: {error}", hint="is it running? `lmvp status` tells")
+
+    @staticmethod
+    def _decoded(answer: requests.Response, type_: type[T]) -> T:
+        try:
+            return msgspec.json.decode(answer.content, type=type_)
+        except msgspec.DecodeError as error:
+            raise ServerError(f"the server's answer cannot be read: {error}") from None
+
+
+class _Interrupted(Exception):
+    """A request got no answer, or was told to come again."""
+
+    def __init__(self, reason: str, retry_after: str | None = None) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
+
+
+Interrupted = _Interrupted
+
+
+class _Bearer:
+    """Adds the token; as an auth object, since a header would lose against ~/.netrc."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def __call__(self, request: Any) -> Any:
+        if self._token:
+            request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _said(answer: requests.Response) -> LmvpError:
+    """Return the error that a server sent, as the class that it named."""
+    try:
+        body = msgspec.convert(msgspec.json.decode(answer.content)["error"], ErrorBody)
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        return ServerError(f"the server answered {answer.status_code} without saying why")
+    default = ServerError if answer.status_code >= 500 else BY_CODE["bad_request"]
+    error = BY_CODE.get(body.code, default)(body.message, hint=body.hint)
+    if isinstance(error, MissingChunks) and body.details:
+        error.missing = body.details.get("missing", ())
+    return error
+
+
+def _pause(attempt: int, retry_after: str | None) -> float:
+    if retry_after and retry_after.isdigit():
+        return min(float(retry_after), _LONGEST_WAIT)
+    return 0.1 * float(2 ** (attempt - 1)) * random.uniform(0.5, 1.5)  # noqa: S311 - spreads clients, hides nothing
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause, which says more than the layers around it."""
+    text = str(error)
+    for name in ("Connection refused", "timed out", "Connection reset", "Name or service not known", "closed"):
+        if name.lower() in text.lower():
+            return name.lower()
+    return text[:200] or type(error).__name__
+
+
+def _loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in {"localhost", "::1"} or host.startswith("127.")

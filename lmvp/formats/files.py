@@ -1,0 +1,211 @@
+"""Any file or folder, as it lies on the disk: pushed byte by byte, with the tensors in its `.safetensors` files.
+
+Files are read piece by piece when they are wanted, each piece after a look whether the file is still the one that was
+packed, and all are looked at once more at the end. So what is pushed is a state that the folder was in.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmvp.errors import FileChanged, InvalidArgument, InvalidName, MissingDependency, NotFound
+from lmvp.formats import numpy, tensors
+from lmvp.formats.base import Package, PackedFile, Reader
+from lmvp.storage import safetensors
+from lmvp.storage.check import path_problem
+
+NAMES = ("files",)
+_SUFFIX = ".safetensors"
+
+
+def recognises(obj: Any) -> bool:
+    """Tell whether this is a path; whether something lies there is another question."""
+    return isinstance(obj, (str, os.PathLike))
+
+
+def pack(obj: Any) -> Package:
+    """Turn a file or a folder into a package; reads no more than the headers of safetensors files.
+
+    Raises
+    ------
+    NotFound
+        If nothing lies at the path.
+    InvalidArgument, InvalidName
+        If something in the folder cannot be kept: a link that leads out of it, a socket, a name that is not Unicode.
+    DamagedFile
+        If a safetensors file is damaged.
+    """
+    root = Path(os.fsdecode(obj)).expanduser()
+    if not os.path.lexists(root):
+        raise NotFound(f"there is no file or folder {str(obj)!r}", hint="to push an object, give it without quotes")
+    folder = root.is_dir()
+    found = dict(_files_in(root, _real(root)) if folder else [_named(root.name, root)])
+    if not found:
+        raise InvalidArgument(f"there are no files in the folder {str(root)!r}")
+    sources = {path: DiskFile.open(found[path]) for path in sorted(found, key=str.encode)}
+    files = [PackedFile(path, [source], _tensors(path, source)) for path, source in sources.items()]
+    return Package("files", files, {"kind": "folder" if folder else "file"}, finish=lambda: _check(sources.values()))
+
+
+def _check(sources: Iterable[DiskFile]) -> None:
+    for source in sources:
+        source.check()
+
+
+def _tensors(path: str, source: DiskFile) -> list[safetensors.Span]:
+    return safetensors.parse(source.read, source.size, path) if path.lower().endswith(_SUFFIX) else []
+
+
+def _files_in(folder: Path, root: Path, above: str = "", parents: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
+    """Give the files of a folder by their path in it, hidden ones too; links are followed inside of `root`."""
+    here = _real(folder)
+    if here in parents:
+        raise InvalidArgument(f"the link {str(folder)!r} leads back to a folder that it lies in")
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise InvalidArgument(f"cannot read the folder {str(folder)!r}: {error.strerror}") from error
+    for entry in entries:
+        path, place = _named(above + entry.name, Path(entry.path))
+        if entry.is_symlink():
+            _check_link(place, root)
+        if place.is_dir():
+            yield from _files_in(place, root, f"{path}/", (*parents, here))
+        else:
+            yield path, place
+
+
+def _real(path: Path) -> Path:
+    """Follow all links; unlike `Path.resolve`, at peace with one that leads to itself."""
+    return Path(os.path.realpath(path))
+
+
+def _named(path: str, place: Path) -> tuple[str, Path]:
+    """Check the path that a file will have in the version."""
+    if (problem := path_problem(path)) is not None:
+        raise InvalidName(f"the path {path!r} {problem}, so it cannot be kept", hint="rename it")
+    return path, place
+
+
+def _check_link(link: Path, root: Path) -> None:
+    target = _real(link)
+    if not target.is_relative_to(root):
+        raise InvalidArgument(
+            f"the link {str(link)!r} leads out of the folder, to {str(target)!r}",
+            hint="links are followed inside the folder that is pushed only; put the file itself there",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFile:
+    """A source over a file. `mark` is what the file looked like when it was packed."""
+
+    path: Path
+    size: int
+    mark: tuple[int, ...]
+
+    @classmethod
+    def open(cls, path: Path) -> DiskFile:
+        """Look at a file, and make sure that it can be read."""
+        try:
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise InvalidArgument(f"{str(path)!r} is no regular file but a {_kind(status.st_mode)}")
+            with path.open("rb", buffering=0) as file:
+                return cls(path, status.st_size, _mark(os.fstat(file.fileno())))
+        except OSError as error:
+            raise InvalidArgument(f"cannot read {str(path)!r}: {error.strerror}") from error
+
+    def read(self, offset: int, size: int) -> memoryview:
+        """Read from the disk.
+
+        Raises
+        ------
+        FileChanged
+            If the file is no longer the one that was packed.
+        """
+        buffer = memoryview(bytearray(size))
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                status = os.fstat(file.fileno())
+                count = _read_into(file, offset, buffer)
+        except OSError as error:
+            raise self._vanished(error) from error
+        self._compare(status)
+        if count < size:
+            raise FileChanged(f"{str(self.path)!r} became shorter while it was pushed", hint=_HINT)
+        return buffer
+
+    def check(self) -> None:
+        """Make sure that the file is still the one that was packed; raises like `read`."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise self._vanished(error) from error
+        self._compare(status)
+
+    def _compare(self, status: os.stat_result) -> None:
+        if _mark(status) != self.mark:
+            raise FileChanged(f"{str(self.path)!r} changed while it was pushed", hint=_HINT)
+
+    def _vanished(self, error: OSError) -> FileChanged:
+        return FileChanged(f"{str(self.path)!r} vanished while it was pushed: {error.strerror}", hint=_HINT)
+
+
+def _read_into(file: io.RawIOBase, offset: int, buffer: memoryview) -> int:
+    """Fill the buffer from the file and return how far that went."""
+    file.seek(offset)
+    filled = 0
+    while filled < len(buffer) and (count := file.readinto(buffer[filled:])):
+        filled += count
+    return filled
+
+
+_HINT = "nothing was published; push again when nothing writes to it"
+
+
+def _mark(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
+
+
+def _kind(mode: int) -> str:
+    tests = {"named pipe": stat.S_ISFIFO, "socket": stat.S_ISSOCK, "device": stat.S_ISCHR, "folder": stat.S_ISDIR}
+    return next((name for name, test in tests.items() if test(mode)), "device")
+
+
+def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:  # noqa: ARG001 - no code here
+    """Give the tensors of a lone safetensors file as a dict; `into=` is handled by the formats of tensors.
+
+    Raises
+    ------
+    InvalidArgument
+        If the version is anything else: what object should it be?
+    """
+    files = reader.manifest.files
+    if len(files) != 1 or not files[0].path.lower().endswith(_SUFFIX):
+        kind = "a folder" if reader.manifest.meta.get("kind") == "folder" else f"the file {files[0].path!r}"
+        raise InvalidArgument(f"this version is {kind}, not an object", hint='give to="folder/" to get the files')
+    stored = tensors.stored(reader.manifest)
+    try:
+        return numpy.load(reader, stored)
+    except MissingDependency:
+        return _as_torch(reader, stored)
+
+
+def _as_torch(reader: Reader, stored: dict[str, tensors.Stored]) -> dict[str, Any]:
+    try:
+        from lmvp.formats import torch_tensors
+
+        return torch_tensors.load(reader, stored)
+    except ImportError as error:
+        strange = next(tensor for tensor in stored.values() if tensor.dtype not in numpy.PLAIN)
+        raise MissingDependency(
+            f"{strange.name!r} is {strange.dtype}, which numpy does not have",
+            hint='pip install torch, or give to="folder/"',
+        ) from error

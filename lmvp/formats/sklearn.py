@@ -1,0 +1,116 @@
+"""Estimators and pipelines of scikit-learn, through skops, which runs no code of classes that it does not know.
+
+Their arrays are tensors like any others, so estimators share bytes between versions and show what changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, UnknownFormat, Untrusted
+from lmvp.formats import numpy, tensors
+from lmvp.formats.base import Bytes, Package, PackedFile, Reader
+from lmvp.formats.skops_schema import SPARSE, Canonical, assemble
+from lmvp.formats.trust import Trust
+
+NAMES = ("sklearn",)
+ESTIMATOR = "estimator.json"
+
+_HARMLESS = Trust.of(
+    [
+        "numpy.dtype",
+        *(f"scipy.sparse._{kind}.{kind}_{form}" for kind in SPARSE for form in ("matrix", "array")),
+        *(f"sklearn.calibration.{name}" for name in ("_CalibratedClassifier", "_SigmoidCalibration")),
+        *(f"sklearn.feature_selection._univariate_selection.{name}" for name in ("chi2", "f_classif", "f_regression")),
+        *(f"sklearn.gaussian_process.kernels.{name}" for name in ("CompoundKernel", "ConstantKernel", "DotProduct")),
+        *(f"sklearn.gaussian_process.kernels.{name}" for name in ("ExpSineSquared", "Exponentiation", "Matern")),
+        *(f"sklearn.gaussian_process.kernels.{name}" for name in ("Product", "RBF", "RationalQuadratic")),
+        *(f"sklearn.gaussian_process.kernels.{name}" for name in ("Sum", "WhiteKernel")),
+        "sklearn.gaussian_process._gpc._BinaryGaussianProcessClassifierLaplace",
+        *(f"sklearn.neural_network._stochastic_optimizers.{name}" for name in ("AdamOptimizer", "SGDOptimizer")),
+    ]
+)
+"""What common estimators need and skops does not list: plain Python that only computes with its own attributes, and
+sparse matrices, whose indices are checked here. Trees are not among them: scikit-learn follows their indices unchecked.
+"""
+
+
+def recognises(obj: Any) -> bool:
+    """Tell whether this is an estimator."""
+    return any(cls.__module__ == "sklearn.base" and cls.__name__ == "BaseEstimator" for cls in type(obj).__mro__)
+
+
+def _skops() -> ModuleType:
+    try:
+        return import_module("skops.io")
+    except ImportError as error:
+        raise MissingDependency("estimators are kept by skops, which is missing", hint="pip install skops") from error
+
+
+def pack(obj: Any) -> Package:
+    """Turn an estimator into its arrays and a text about the rest.
+
+    Raises
+    ------
+    UnknownFormat
+        If skops cannot keep it: it has a lambda in it, say.
+    """
+    try:
+        parts = Canonical(_skops().dumps(obj))
+    except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
+        raise UnknownFormat(f"skops cannot keep this {type(obj).__qualname__}: {error}") from error
+    files, meta = tensors.weights({name: numpy.packed(name, array) for name, array in parts.arrays.items()}, "np")
+    text = json.dumps(parts.schema, ensure_ascii=False, separators=(",", ":")).encode()
+    rest = {ESTIMATOR: text, **parts.blobs}
+    files += [PackedFile(path, [Bytes.of(data)]) for path, data in rest.items()]
+    return Package("sklearn", files, {**meta, "class": f"{type(obj).__module__}.{type(obj).__qualname__}"})
+
+
+def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
+    """Build the estimator again.
+
+    Raises
+    ------
+    Untrusted
+        If it needs a class that skops does not know as safe and that `trust` does not name.
+    InvalidArgument
+        If `into` is given: an estimator is more than its arrays.
+    """
+    if into is not None:
+        raise InvalidArgument("into= fills modules and arrays, not estimators", hint="leave into= out")
+    skops = _skops()
+    data = _assemble(reader)
+    try:
+        unknown = skops.get_untrusted_types(data=data)
+        _check_trust(unknown, trust)
+        return skops.loads(data, trusted=unknown)
+    except (ImportError, AttributeError) as error:
+        raise MissingDependency(
+            f"this estimator needs something that is not to be found here: {error}", hint="define or install it first"
+        ) from error
+    except (LookupError, ValueError, TypeError, RuntimeError) as error:
+        raise DamagedFile(f"this estimator cannot be read: {error}") from error
+
+
+def _assemble(reader: Reader) -> bytes:
+    try:
+        schema = json.loads(reader.read(ESTIMATOR))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{ESTIMATOR} is damaged: {error}") from error
+    if not isinstance(schema, dict):
+        raise DamagedFile(f"{ESTIMATOR} is damaged: it is no object")
+    return assemble(schema, numpy.load(reader, tensors.stored(reader.manifest)), reader.read)
+
+
+def _check_trust(names: Sequence[str], trust: Sequence[str | type]) -> None:
+    trusted = Trust.of(trust)
+    unknown = [name for name in names if name not in trusted and name not in _HARMLESS]
+    if unknown:
+        raise Untrusted(
+            f"this estimator needs code that nobody vouched for: {', '.join(unknown)}",
+            hint=f"if you trust who pushed it, give trust={unknown!r}",
+        )

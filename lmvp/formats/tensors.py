@@ -1,0 +1,216 @@
+"""What all formats with tensors share: one `weights.safetensors` from many tensors, and filling tensors from it.
+
+Tensors are named once and stored once: one that sees the same memory as another, in the same way, is a *tie* and only
+its name is kept. What safetensors has no dtype for (complex128, dates, big-endian numbers) is stored as the nearest
+plain dtype, with its true dtype in the meta data.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmvp.errors import DamagedFile, InvalidArgument, Mismatch
+from lmvp.formats.base import Bytes, PackedFile, Reader, Source, Span
+from lmvp.storage import safetensors
+from lmvp.storage.manifest import Manifest
+
+WEIGHTS = "weights.safetensors"
+"""The file that holds all tensors of an object."""
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A tensor on its way out.
+
+    Attributes
+    ----------
+    dtype, shape
+        As they stand in the safetensors header.
+    view : hashable or None
+        Equal for tensors that see the same memory in the same way; None: never tied.
+    true_dtype : str or None
+        Where safetensors has no dtype for it.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    source: Source
+    view: Hashable = None
+    true_dtype: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A tensor on its way back: `name` is what the file at `path` calls it (another's name, for a tie)."""
+
+    name: str
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    size: int
+    digest: str
+    true_dtype: str | None = None
+
+    @property
+    def kind(self) -> str:
+        """Its dtype and shape, for people."""
+        return f"{self.true_dtype or self.dtype} {self.shape}"
+
+
+def weights(
+    tensors: Mapping[str, Packed], framework: str, path: str = WEIGHTS
+) -> tuple[list[PackedFile], dict[str, Any]]:
+    """Return the file that holds these tensors (none for none), and the meta data about ties and dtypes.
+
+    Parameters
+    ----------
+    tensors : mapping
+        In model order.
+    framework : str
+        `pt` or `np`: what other readers of safetensors look for in its meta data.
+    """
+    once, ties = _untie(tensors)
+    meta: dict[str, Any] = {"ties": ties} if ties else {}
+    if dtypes := {name: tensor.true_dtype for name, tensor in once.items() if tensor.true_dtype}:
+        meta["dtypes"] = dtypes
+    return ([_file(once, framework, path)] if once else []), meta
+
+
+def _untie(tensors: Mapping[str, Packed]) -> tuple[dict[str, Packed], dict[str, str]]:
+    first: dict[Hashable, str] = {}
+    once, ties = {}, {}
+    for name, tensor in tensors.items():
+        owner = first.setdefault(tensor.view, name) if tensor.view is not None else name
+        if owner == name:
+            once[name] = tensor
+        else:
+            ties[name] = owner
+    return once, ties
+
+
+def _file(tensors: Mapping[str, Packed], framework: str, path: str) -> PackedFile:
+    order = sorted(tensors, key=lambda name: _rank(tensors[name]))
+    head = safetensors.header([(n, tensors[n].dtype, tensors[n].shape) for n in order], {"format": framework})
+    spans, offset = {}, len(head)
+    for name in order:
+        tensor = tensors[name]
+        spans[name] = Span(name, tensor.dtype, tensor.shape, offset, tensor.source.size)
+        offset += tensor.source.size
+    sources = [Bytes.of(head), *(tensors[name].source for name in order)]
+    return PackedFile(path, sources, [spans[name] for name in tensors])
+
+
+def _rank(tensor: Packed) -> int:
+    """Keep every tensor aligned to its items: those of a length divisible by 8 first, in model order."""
+    return 0 if tensor.source.size % 8 == 0 else 64 - safetensors.BITS[tensor.dtype]
+
+
+def stored(manifest: Manifest) -> dict[str, Stored]:
+    """Return all tensors of a version by name, ties included.
+
+    Raises
+    ------
+    DamagedFile
+        If the meta data name a tensor that is not there.
+    InvalidArgument
+        If two files have a tensor of the same name, so that a name alone does not say which.
+    """
+    dtypes = _texts(manifest.meta.get("dtypes", {}), "dtypes")
+    found: dict[str, Stored] = {}
+    for t in manifest.tensors:
+        if t.name in found:
+            raise InvalidArgument(
+                f"{t.name!r} stands in {found[t.name].path!r} and in {t.path!r}", hint='give to="folder/" for the files'
+            )
+        found[t.name] = Stored(t.name, t.path, t.dtype, t.shape, t.size, t.digest, dtypes.get(t.name))
+    for name, owner in _texts(manifest.meta.get("ties", {}), "ties").items():
+        if owner not in found or name in found:
+            raise DamagedFile(f"the version ties {name!r} to {owner!r}, which cannot be")
+        found[name] = found[owner]
+    return found
+
+
+def _texts(value: Any, what: str) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise DamagedFile(f"{what!r} in the version's meta data is not an object of strings")
+    return value
+
+
+def fill(reader: Reader, targets: Iterable[tuple[Stored, memoryview]]) -> None:
+    """Write tensors into their buffers, each file in one go; a tensor that has two buffers is copied to the second."""
+    first: dict[tuple[str, str], memoryview] = {}
+    copies: list[tuple[memoryview, memoryview]] = []
+    for tensor, buffer in targets:
+        owner = first.setdefault((tensor.path, tensor.name), buffer)
+        if owner is not buffer:
+            copies.append((owner, buffer))
+    by_path: defaultdict[str, dict[str, memoryview]] = defaultdict(dict)
+    for (path, name), buffer in first.items():
+        by_path[path][name] = buffer
+    for path, buffers in by_path.items():
+        reader.fill(path, buffers)
+    for owner, buffer in copies:
+        buffer[:] = owner
+
+
+def check(have: Mapping[str, Stored], into: Mapping[str, str], aliases: Iterable[Sequence[str]] = ()) -> None:
+    """Compare a version with the tensors of `into`, given as their `Stored.kind` by name.
+
+    Parameters
+    ----------
+    aliases : iterable of sequences of names
+        Those that are one tensor in `into`.
+
+    Raises
+    ------
+    Mismatch
+        Naming the first few differences.
+    """
+    wrong = [f"{name!r} is only in the version" for name in have if name not in into]
+    wrong += [f"{name!r} is only in `into`" for name in into if name not in have]
+    for name, kind in into.items():
+        if name in have and have[name].kind != kind:
+            wrong.append(f"{name!r} is {have[name].kind} in the version, {kind} in `into`")
+    for first, *others in aliases:
+        wrong += [
+            f"{first!r} and {other!r} are one tensor in `into`, two in the version"
+            for other in others
+            if not wrong and have[first].digest != have[other].digest
+        ]
+    if wrong:
+        more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
+        raise Mismatch(
+            f"`into` does not fit the version: {'; '.join(wrong[:_SHOWN])}{more}",
+            hint="nothing was changed; without into= the object comes back as it was pushed",
+        )
+
+
+def shared(tensors: Mapping[str, Packed]) -> list[list[str]]:
+    """Return the groups of names that are one tensor."""
+    groups: defaultdict[Hashable, list[str]] = defaultdict(list)
+    for name, tensor in tensors.items():
+        groups[(name,) if tensor.view is None else tensor.view].append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+@dataclass(frozen=True, slots=True)
+class Elements:
+    """A source over items that do not lie in a row: `take(first, last)` gives those between as contiguous bytes.
+
+    Only what is read is copied, so a transposed tensor of any size costs no memory.
+    """
+
+    size: int
+    item: int
+    take: Callable[[int, int], memoryview]
+
+    def read(self, offset: int, size: int) -> memoryview:
+        """Return a copy of these bytes."""
+        first, last = offset // self.item, -(-(offset + size) // self.item)
+        start = offset - first * self.item
+        return self.take(first, last)[start : start + size]

@@ -1,0 +1,220 @@
+"""Torch: modules, state dicts, checkpoints, lone tensors.
+
+A module comes back as a module if its class is trusted, with its weights, buffers, ties, flags and mode. Its weights
+are never in a pickle; its structure is (see `lmvp.formats.torch_structure`), read by torch's safe loader. Any version
+with the right names fills a module or a dict of tensors given as `into=`, and runs no code at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lmvp.errors import InvalidArgument, UnknownFormat
+from lmvp.formats import numpy, tensors, torch_structure, tree
+from lmvp.formats.base import Bytes, Package, PackedFile, Reader
+from lmvp.formats.tensors import Packed, Stored
+from lmvp.formats.torch_tensors import fill, is_tensor, load, packed
+
+MODULE, STATE = NAMES = ("torch.module", "torch.state")
+STRUCTURE = "structure.pt"
+
+
+def is_module(obj: Any) -> bool:
+    """Tell whether this is a torch module, without importing torch."""
+    return any(cls.__module__ == "torch.nn.modules.module" and cls.__name__ == "Module" for cls in type(obj).__mro__)
+
+
+def recognises(obj: Any) -> bool:
+    """Tell whether this is a module, a tensor, or a tree with a tensor somewhere in it."""
+    return is_module(obj) or any(is_tensor(leaf) for leaf in tree.walk(obj))
+
+
+def pack(obj: Any) -> Package:
+    """Turn a module or a tree of tensors into files; tensors are read from their own memory."""
+    return _pack_module(obj) if is_module(obj) else _pack_state(obj)
+
+
+def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
+    """Build the object again, or fill the tensors of `into`."""
+    if into is not None:
+        return fill_into(reader, into)
+    return _unpack_module(reader, trust) if reader.manifest.format == MODULE else _unpack_state(reader)
+
+
+# State dicts, checkpoints, lone tensors
+
+
+def _kind(obj: Any) -> str | None:
+    return "tensor" if is_tensor(obj) else numpy.kind(obj)
+
+
+def _pack(name: str, leaf: Any) -> Packed:
+    return packed(name, leaf) if is_tensor(leaf) else numpy.packed(name, leaf)
+
+
+def _pack_state(obj: Any) -> Package:
+    skeleton, leaves = tree.flatten(obj, _kind, _plain)
+    files, meta = tensors.weights({name: _pack(name, leaf) for name, leaf in leaves.items()}, "pt")
+    return Package(STATE, files, {**meta, "tree": skeleton})
+
+
+def _plain(obj: Any) -> dict[str, Any] | None:
+    """Give the node of torch's own plain values."""
+    import torch
+
+    if type(obj) is torch.Size:
+        return {"torch.Size": list(obj)}
+    if type(obj) in {torch.dtype, torch.device}:
+        return {f"torch.{type(obj).__name__}": str(obj).removeprefix("torch.")}
+    return None
+
+
+def _unplain(node: dict[str, Any]) -> Any:
+    import torch
+
+    match node:
+        case {"torch.Size": list(lengths)}:
+            return torch.Size(lengths)
+        case {"torch.device": str(name)}:
+            return torch.device(name)
+        case {"torch.dtype": str(name)} if isinstance(dtype := getattr(torch, name, None), torch.dtype):
+            return dtype
+    raise ValueError(f"no such node: {str(node)[:80]}")
+
+
+def _unpack_state(reader: Reader) -> Any:
+    skeleton = reader.manifest.meta.get("tree")
+    stored = tensors.stored(reader.manifest)
+    kinds = tree.names(skeleton)
+    made: dict[str, Any] = {}
+    for load_them, group in ((load, {"tensor"}), (numpy.load, {"array", "scalar"})):
+        made |= load_them(reader, {n: stored[n] for n, kind in kinds.items() if kind in group and n in stored})
+    return tree.rebuild(skeleton, lambda n, kind: made[n][()] if kind == "scalar" else made[n], _unplain)
+
+
+# Modules
+
+
+def _pack_module(module: Any) -> Package:
+    names = _Names(module)
+    meta: dict[str, Any] = {"class": _class(module), "modules": [[n, _class(m)] for n, m in module.named_modules()]}
+    files = []
+    try:
+        files.append(PackedFile(STRUCTURE, [Bytes.of(torch_structure.dump(module, names))]))
+    except torch_structure.CannotPickle as error:
+        meta["unpicklable"] = str(error)
+        names = _Names(module)
+        for _, tensor in loose_tensors(module):
+            names(tensor)
+    weights, about = tensors.weights({name: packed(name, tensor) for name, tensor in names.found.items()}, "pt")
+    if names.extra:
+        meta["extra"] = names.extra
+    return Package(MODULE, [*weights, *files], {**meta, **about, **_extra_state(names.other)})
+
+
+def _class(obj: Any) -> str:
+    return f"{type(obj).__module__}.{type(obj).__qualname__}"
+
+
+def _extra_state(other: dict[str, Any]) -> dict[str, Any]:
+    """Keep what a state dict holds besides tensors, where it is plain, for `into=`; the structure has it anyway."""
+    try:
+        return {"extra_state": tree.flatten(other, tree.no, _plain)[0]} if other else {}
+    except UnknownFormat:
+        return {}
+
+
+def loose_tensors(module: Any) -> Iterator[tuple[str, Any]]:
+    """Give the tensors of a module by the attribute that they sit in: buffers, parameters, plain attributes."""
+    for prefix, part in module.named_modules():
+        for group in (part._buffers, part._parameters, vars(part)):  # noqa: SLF001 - named_buffers() skips ties
+            for name, value in group.items():
+                if is_tensor(value):
+                    yield f"{prefix}.{name}".removeprefix("."), value
+
+
+class _Names:
+    """Names every tensor of a module: as its state dict does, else by the attribute it sits in.
+
+    Attributes
+    ----------
+    found : dict
+        All tensors by name; those that were asked for, and all of the state dict.
+    extra : list of str
+        The names that a state dict lacks.
+    other : dict
+        What a state dict has besides tensors.
+    """
+
+    def __init__(self, module: Any) -> None:
+        state = module.state_dict(keep_vars=True)
+        self.found = {name: value for name, value in state.items() if is_tensor(value)}
+        self.other = {name: value for name, value in state.items() if not is_tensor(value)}
+        self.extra: list[str] = []
+        self._names: dict[int, str] = {id(tensor): name for name, tensor in reversed(self.found.items())}
+        self._attributes = {id(tensor): name for name, tensor in loose_tensors(module)}
+
+    def __call__(self, tensor: Any) -> str:
+        if id(tensor) not in self._names:
+            self._add(tensor)
+        return self._names[id(tensor)]
+
+    def _add(self, tensor: Any) -> None:
+        stem = name = self._attributes.get(id(tensor), "unnamed")
+        number = 1
+        while name in self.found:
+            number += 1
+            name = f"{stem}#{number}"
+        self.found[name] = tensor
+        self.extra.append(name)
+        self._names[id(tensor)] = name
+
+
+def _unpack_module(reader: Reader, trust: Sequence[str | type]) -> Any:
+    meta = reader.manifest.meta
+    if "unpicklable" in meta:
+        raise InvalidArgument(
+            f"the structure of this {meta.get('class')} could not be kept: {meta['unpicklable']}",
+            hint="build the module yourself and give it as into=",
+        )
+    module, empty = torch_structure.load(reader.read(STRUCTURE), trust)
+    stored = tensors.stored(reader.manifest)
+    torch_structure.place(empty, load(reader, {name: stored[name] for name in empty if name in stored}))
+    return module
+
+
+# into=
+
+
+def fill_into(reader: Reader, into: Any) -> Any:
+    """Fill a module or a tree of tensors from any version that has the right names."""
+    stored = tensors.stored(reader.manifest)
+    extra = set(reader.manifest.meta.get("extra", ()))
+    targets = _state_of(into) if is_module(into) else tree.leaves(into, _kind)
+    if is_module(into):
+        targets |= {n: t for n, t in loose_tensors(into) if n in extra and _fits(t, stored[n])}
+    fill(reader, targets, {n: t for n, t in stored.items() if n not in extra or n in targets})
+    if is_module(into):
+        _set_extra_state(reader, into)
+    return into
+
+
+def _state_of(module: Any) -> dict[str, Any]:
+    return {name: value for name, value in module.state_dict(keep_vars=True).items() if is_tensor(value)}
+
+
+def _fits(tensor: Any, stored: Stored) -> bool:
+    mine = packed(stored.name, tensor)
+    return (mine.dtype, mine.shape, mine.true_dtype) == (stored.dtype, stored.shape, stored.true_dtype)
+
+
+def _set_extra_state(reader: Reader, module: Any) -> None:
+    skeleton = reader.manifest.meta.get("extra_state")
+    if skeleton is None:
+        return
+    values = tree.rebuild(skeleton, tree.no_leaf, _unplain)
+    for name, part in module.named_modules():
+        key = f"{name}._extra_state".removeprefix(".")
+        if key in values:
+            part.set_extra_state(values[key])

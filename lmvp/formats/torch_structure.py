@@ -1,0 +1,169 @@
+"""The structure of a module: the module with its tensors left out, as a torch file that is equal for equal modules.
+
+The pickle holds `{"module": module, "tensors": {name: tensor}}`, each tensor as an empty one on the device 'meta'. As
+a pickle keeps identities, the tensors of the dict *are* those in the module after loading, wherever they sit: each is
+then swapped for the real one. So parameters, buffers, loose tensors in attributes and ties need no rule of their own.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from lmvp.errors import DamagedFile, MissingDependency, UnknownFormat
+from lmvp.formats import torch_trust
+from lmvp.formats.torch_tensors import is_tensor
+
+_ATOMS = {str, int, float, bool, type(None)}
+_PROTOCOL = 2
+_OLDEST = (2, 6)
+_lock = threading.Lock()
+
+
+class CannotPickle(Exception):
+    """The module has no structure that can be kept; the message says why."""
+
+
+def dump(module: Any, name_of: Callable[[Any], str]) -> bytes:
+    """Return the structure of a module.
+
+    Parameters
+    ----------
+    name_of : callable
+        Gives the name of a tensor; called once for each that is met.
+
+    Raises
+    ------
+    CannotPickle
+        If Python cannot pickle it: a lambda in an attribute, a class defined inside a function.
+    """
+    import torch
+
+    tensors: dict[str, Any] = {}
+
+    class Pickler(_Canonical):
+        def reduce_tensor(self, tensor: Any) -> Any:
+            name = name_of(tensor)
+            tensors[name] = tensor
+            return _emptied(tensor).__reduce_ex__(_PROTOCOL)
+
+    buffer = io.BytesIO()
+    try:
+        torch.save(
+            {"module": module, "tensors": tensors},
+            buffer,
+            pickle_module=SimpleNamespace(Pickler=Pickler, __name__="pickle"),
+            pickle_protocol=_PROTOCOL,
+        )
+    except UnknownFormat:
+        raise
+    except Exception as error:  # pickling runs the code of the user's classes, which may raise anything
+        raise CannotPickle(_reason(error)) from error
+    return buffer.getvalue()
+
+
+def _reason(error: Exception) -> str:
+    """Say why, in words that are the same in every process."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")[:500]
+
+
+def _emptied(tensor: Any) -> Any:
+    """Return the tensor without its values; what hangs on a parameter stays on it."""
+    import torch
+
+    empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
+    if isinstance(tensor, torch.nn.Parameter):
+        empty = torch.nn.Parameter(empty, requires_grad=tensor.requires_grad)
+    else:
+        empty.requires_grad_(tensor.requires_grad)
+    empty.__dict__.update(tensor.__dict__)
+    return empty
+
+
+class _Canonical(pickle._Pickler):  # noqa: SLF001 - the one in C does not ask about texts
+    """Pickles equal objects to equal bytes: sets in order, equal texts and tuples of plain values as one object."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._known: dict[Any, Any] = {}
+
+    def save(self, obj: Any, save_persistent_id: bool = True) -> None:
+        if type(obj) is str or (type(obj) is tuple and _ATOMS.issuperset(map(type, obj))):
+            obj = self._known.setdefault((type(obj), repr(obj)), obj)
+        super().save(obj, save_persistent_id)  # type: ignore[misc]
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) in {set, frozenset}:
+            return type(obj), (sorted(obj, key=lambda item: (type(item).__qualname__, repr(item))),)
+        if is_tensor(obj) and obj.device.type != "meta":
+            return self.reduce_tensor(obj)
+        return NotImplemented
+
+    def reduce_tensor(self, tensor: Any) -> Any:
+        raise NotImplementedError
+
+
+def load(structure: bytes, trust: Sequence[str | type]) -> tuple[Any, dict[str, Any]]:
+    """Return the module and its tensors by name, all on the device 'meta'.
+
+    Raises
+    ------
+    Untrusted
+        If it names a class that nobody vouched for; nothing was run then.
+    MissingDependency
+        If a trusted class is not to be found, or torch is too old to be trusted with this.
+    DamagedFile
+        If it is not what `dump` writes.
+    """
+    import torch
+
+    _check_version(torch.__version__)
+    allowed: list[Any] = torch_trust.allow(torch_trust.names_in(structure), trust)
+    try:
+        with _lock, torch.serialization.safe_globals(allowed):
+            loaded = torch.load(io.BytesIO(structure), weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, TypeError, LookupError) as error:
+        raise DamagedFile(f"the structure of this version cannot be read: {error}") from error
+    match loaded:
+        case {"module": torch.nn.Module() as module, "tensors": dict(tensors)} if all(map(is_tensor, tensors.values())):
+            return module, tensors
+    raise DamagedFile("the structure of this version holds no module")
+
+
+def _check_version(version: str) -> None:
+    """Before 2.6, `weights_only=True` could be made to run code."""
+    found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+    if found < _OLDEST:
+        raise MissingDependency(
+            f"torch {version} cannot load a module safely", hint="pip install 'torch>=2.6', or give a module as into="
+        )
+
+
+def place(tensors: Mapping[str, Any], real: Mapping[str, Any]) -> None:
+    """Swap the empty tensors of a loaded structure for real ones, which are equal in shape and dtype.
+
+    Raises
+    ------
+    DamagedFile
+        If structure and tensors do not fit.
+    """
+    import torch
+
+    if missing := sorted(set(tensors) - set(real)):
+        raise DamagedFile(f"the structure needs tensors that are missing: {missing[:5]}")
+    for name, empty in tensors.items():
+        if empty.shape != real[name].shape or empty.dtype != real[name].dtype:
+            raise DamagedFile(f"the structure says {name!r} is {empty.dtype} {tuple(empty.shape)}; it is not")
+    for name, empty in tensors.items():
+        filled = real[name].detach()
+        if isinstance(empty, torch.nn.Parameter):
+            filled = torch.nn.Parameter(filled, requires_grad=empty.requires_grad)
+        else:
+            filled.requires_grad_(empty.requires_grad)
+        filled.__dict__.update(empty.__dict__)
+        torch.utils.swap_tensors(empty, filled)

@@ -1,0 +1,147 @@
+"""Which classes the structure of a module may name. What is not listed is never imported, let alone called.
+
+A structure is a pickle, and a pickle is a program. It is read only by `torch.load(weights_only=True)`, which runs
+nothing but what it was told is safe. Here is told what: torch's own layers, a handful of harmless helpers, and what
+the caller vouches for. The names are found by looking at the pickle, without running it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import pickletools
+import re
+import sys
+import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from lmvp.errors import DamagedFile, MissingDependency, Untrusted
+from lmvp.formats.trust import Trust
+
+_HELPERS = {
+    "_codecs.encode",
+    "builtins.bytearray",
+    "builtins.complex",
+    "builtins.frozenset",
+    "builtins.set",
+    "builtins.slice",
+    "collections.Counter",
+    "collections.OrderedDict",
+    "torch.Size",
+    "torch.Tensor",
+    "torch._utils._rebuild_meta_tensor_no_storage",
+    "torch._utils._rebuild_parameter",
+    "torch._utils._rebuild_parameter_with_state",
+    "torch.device",
+    "torch.nn.parameter.Parameter",
+}
+_ACTIVATIONS = re.compile(
+    r"(celu|elu|gelu|glu|hardshrink|hardsigmoid|hardswish|hardtanh|leaky_relu|log_softmax|logsigmoid|mish|prelu|relu|relu6"
+    r"|rrelu|selu|sigmoid|silu|softmax|softmin|softplus|softshrink|softsign|tanh|tanhshrink|threshold)"
+)
+_DTYPE = re.compile(r"torch\.(bool|(u?int|b?float|complex)\d+(_e\dm\d\w*)?)")
+
+
+def names_in(structure: bytes) -> set[str]:
+    """Return the full names of all that the pickle in a torch file refers to, without running it.
+
+    Raises
+    ------
+    DamagedFile
+        If it is no such file.
+    """
+    try:
+        steps = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(_program(structure))]
+    except (zipfile.BadZipFile, ValueError, OSError, RuntimeError, NotImplementedError) as error:
+        raise DamagedFile(f"the structure of this version is damaged: {error}") from error
+    if steps[0] != ("PROTO", 2):
+        raise DamagedFile("the structure of this version is no pickle of protocol 2")
+    return {_full_name(argument) for name, argument in steps if name == "GLOBAL"}
+
+
+def _program(structure: bytes) -> bytes:
+    with zipfile.ZipFile(io.BytesIO(structure)) as archive:
+        (entry,) = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == "data.pkl"]
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError("its pickle is compressed, as torch never does")
+        return archive.read(entry)
+
+
+def _full_name(argument: Any) -> str:
+    """Undo the names of Python 2, in which old pickles are written."""
+    module, _, name = str(argument).partition(" ")
+    if (module, name) in NAME_MAPPING:
+        module, name = NAME_MAPPING[module, name]
+    return f"{IMPORT_MAPPING.get(module, module)}.{name}"
+
+
+def allow(names: Collection[str], trust: Sequence[str | type]) -> list[tuple[Any, str]]:
+    """Return the objects with these names, for `torch.serialization.safe_globals`.
+
+    Raises
+    ------
+    Untrusted
+        Naming all that nobody vouched for; nothing was imported then.
+    MissingDependency
+        If a trusted name leads nowhere here.
+    """
+    trusted = Trust.of(trust)
+    unknown = sorted(name for name in names if name not in trusted and not _is_safe(name))
+    if unknown:
+        raise Untrusted(
+            f"this module needs code that nobody vouched for: {', '.join(unknown)}",
+            hint=f"if you trust who pushed it, give trust={unknown!r}; or build the module and give it as into=",
+        )
+    wanted = sorted(name for name in names if not _DTYPE.fullmatch(name))
+    exact = {*trusted.names, *filter(_is_safe, wanted)}
+    return [(trusted.given[n] if n in trusted.given else _find(n, n in exact), n) for n in wanted]
+
+
+def _is_safe(name: str) -> bool:
+    return name in _HELPERS or bool(_DTYPE.fullmatch(name)) or _is_layer(name) or _is_activation(name)
+
+
+def _is_activation(name: str) -> bool:
+    module, _, last = name.rpartition(".")
+    return module in {"torch.nn.functional", "torch._C._nn"} and bool(_ACTIVATIONS.fullmatch(last))
+
+
+def _is_layer(name: str) -> bool:
+    """Tell whether this is one of torch's own layers: a class of a module that torch has loaded by itself."""
+    module, _, last = name.rpartition(".")
+    if not module.startswith("torch.nn.modules."):
+        return False
+    found = getattr(sys.modules.get(module), last, None)
+    layer = sys.modules["torch"].nn.Module
+    return isinstance(found, type) and issubclass(found, layer) and found.__module__ == module
+
+
+def _find(name: str, exact: bool) -> Any:
+    """Import what a trusted name stands for; where only `my_pkg.*` covers it, it must be defined in there."""
+    parts = name.split(".")
+    try:
+        found, depth = _import_longest(parts)
+        for part in parts[depth:]:
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise MissingDependency(
+            f"this module needs {name}, which is not to be found here: {error}",
+            hint="define or install it and give the class itself in trust=[…], or give a module as into=",
+        ) from error
+    origin = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
+    if not exact and origin != name:
+        raise Untrusted(f"{name} is really {origin}", hint=f"if you trust that, give trust=[{name!r}]")
+    return found
+
+
+def _import_longest(parts: Sequence[str]) -> tuple[Any, int]:
+    """Import the longest module that the name begins with."""
+    for depth in range(len(parts) - 1, 0, -1):
+        try:
+            return importlib.import_module(".".join(parts[:depth])), depth
+        except ModuleNotFoundError as error:
+            if error.name is None or not ".".join(parts[:depth]).startswith(error.name):
+                raise
+    raise ModuleNotFoundError(f"no module named {parts[0]!r}")

@@ -1,0 +1,183 @@
+"""What calls about many versions return: `History`; `Diff` stands beside it in `lmvp.compare`.
+
+Both print as text, show as static HTML in any notebook, and become live widgets once `%load_ext lmvp_jupyter` has run.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, overload
+
+from lmvp.compare import Diff, FileChange, TensorChange, ValueChange
+from lmvp.errors import InvalidArgument, LmvpError, MissingDependency, NotFound
+from lmvp.records import Layers, Version
+
+__all__ = ["Diff", "FileChange", "History", "LayersOf", "TensorChange", "ValueChange"]
+
+LayersOf = Callable[[Sequence[Version]], Layers]
+"""What fetches the strips of some versions of one model."""
+
+SHOWN = 200
+"""A widget shows so many rows, and strips are fetched for so many: the rest is a slice away."""
+
+
+class History(Sequence[Version]):
+    """Versions of a model, or of all the models of a project, newest first.
+
+    Parameters
+    ----------
+    versions : iterable of Version
+        Newest first.
+    title : str
+        What they are versions of: `project/model` or `project`.
+    total : int, optional
+        How many there are on the server, where `versions` is only a part.
+    layers : callable, optional
+        Fetches the layer strips of versions of one model; called when they are first looked at.
+    metric : str, optional
+        The metric to show; without it, the newest version and what most others share decide.
+
+    Attributes
+    ----------
+    total : int
+        How many versions there are.
+    older : int
+        How many of them come after the last of these.
+
+    Examples
+    --------
+    >>> History([], title="digits/mlp")
+    No versions of digits/mlp yet. The first one is published by
+        lmvp.update("digits/mlp", model, message="first try")
+    """
+
+    def __init__(
+        self,
+        versions: Iterable[Version],
+        *,
+        title: str,
+        total: int | None = None,
+        layers: LayersOf | None = None,
+        metric: str | None = None,
+    ) -> None:
+        self._versions = tuple(versions)
+        self.title = title
+        self.total = max(total or 0, len(self._versions))
+        self.older = self.total - len(self._versions)
+        self._newer = 0
+        self._fetch = layers
+        self._layers: Layers | None = None
+        self._metric = metric
+
+    def __len__(self) -> int:
+        return len(self._versions)
+
+    @overload
+    def __getitem__(self, which: int | str) -> Version: ...
+    @overload
+    def __getitem__(self, which: slice) -> History: ...
+
+    def __getitem__(self, which: int | str | slice) -> Version | History:
+        if isinstance(which, slice):
+            return self._slice(which)
+        return self.version(which) if isinstance(which, str) else self._versions[which]
+
+    def _slice(self, which: slice) -> History:
+        start, _, step = which.indices(len(self))
+        found = self._versions[which]
+        part = History(found, title=self.title, total=self.total, layers=self._fetch, metric=self._metric)
+        part.older = max(self.total - self._newer - start - len(found), 0) if step == 1 else 0
+        part._newer = self._newer + start
+        return part
+
+    def version(self, which: int | str) -> Version:
+        """Return a version by its number, `3` or `"v3"`, or by an alias.
+
+        Raises
+        ------
+        NotFound
+            If it is not among these versions.
+        InvalidArgument
+            If several models of a project have it.
+        """
+        found = [v for v in self._versions if which in (v.number, v.name, str(v.number), *v.aliases)]
+        if not found:
+            raise NotFound(f"no version {which!r} among these {len(self)} of {self.title}")
+        if len(found) > 1:
+            names = ", ".join(v.reference for v in found[:5])
+            raise InvalidArgument(f"{which!r} is a version of several models: {names}", hint="take one model's history")
+        return found[0]
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models that these versions belong to, those with the newest versions first."""
+        return tuple(dict.fromkeys(v.model for v in self._versions))
+
+    @property
+    def metric(self) -> str | None:
+        """The metric that tables and plots show."""
+        if self._metric is not None:
+            return self._metric
+        return next(iter(self.metrics), None)
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """All metric keys, those that most versions have first, then in the order of the newest version."""
+        return tuple(key for key, _ in Counter(key for v in self._versions for key in v.metrics).most_common())
+
+    @property
+    def layers(self) -> Layers:
+        """The layer strips of the newest 200 of these versions; empty for a project, and where they cannot be had."""
+        if self._layers is None:
+            self._layers = self._fetched()
+        return self._layers
+
+    def _fetched(self) -> Layers:
+        if self._fetch is None or len(self.models) != 1:
+            return Layers()
+        try:
+            return self._fetch(self._versions[:SHOWN])
+        except LmvpError:  # a table without strips is better than none
+            return Layers()
+
+    def to_frame(self) -> Any:
+        """Return a pandas DataFrame: a row a version, a column a field, `metrics.…` and `params.…`.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        """
+        try:
+            import pandas as pd  # type: ignore[import-untyped, unused-ignore]
+        except ImportError:
+            raise MissingDependency("to_frame() needs pandas", hint="pip install pandas") from None
+        return pd.DataFrame([_flat(v) for v in self._versions])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a widget shows, as JSON: the newest 200 rows, the graph, the strips."""
+        from lmvp.render.data import history_data
+
+        return history_data(self)
+
+    def __repr__(self) -> str:
+        from lmvp.render.text import history_text
+
+        return history_text(self)
+
+    def _repr_html_(self) -> str:
+        from lmvp.render.html import history_html
+
+        return history_html(self)
+
+
+def _flat(version: Version) -> dict[str, Any]:
+    fields = ("project", "model", "number", "message", "author", "created_at", "digest", "format", "size", "sent")
+    return {
+        **{name: getattr(version, name) for name in fields},
+        "aliases": ", ".join(version.aliases),
+        "parents": ", ".join(map(str, version.parents)),
+        **{f"metrics.{key}": value for key, value in version.metrics.items()},
+        **{f"params.{key}": value for key, value in version.params.items()},
+    }

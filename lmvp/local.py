@@ -1,0 +1,250 @@
+"""The server of this machine: found, or started, by whoever needs it first; the user sees none of this.
+
+A data folder has at most one server. It says in `server.json` how to reach it. What the file says is believed once the
+server has proved that it knows the token, by an HMAC of a number drawn for this one question: a stranger who sits on
+the port of a server long gone gets no token. Otherwise a new server is started under a lock, so that of many processes
+that start at once one does it and the others find it. It runs detached, in a session of its own: neither an interrupt
+in the notebook nor the end of the kernel ends it. It ends itself when it was idle for an hour.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import msgspec
+
+from lmvp import config, private, serverfile
+from lmvp.errors import Conflict, ServerUnavailable
+from lmvp.records import Health
+from lmvp.serverfile import ServerFile
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+LOCK, START_LOCK, LOG = "lock", "start.lock", "server.log"
+"""In the data folder: held by its server; held while one is started; what the server has to say."""
+
+START_LIMIT = 30.0
+"""Seconds that a start may take; most of it only where another server is just ending."""
+
+_HOME_HINT = "set LMVP_HOME to a folder where you can write, or LMVP_URL to a server"
+_PATIENCE = 2.0, 10.0
+_TRIES = 3
+_LAUNCH = (  # -m would need lmvp_server in the new process's path, and -P or a chdir to keep the data folder out of it
+    "import sys; sys.path[:] = [*filter(None, sys.path), sys.argv.pop(1)]; "
+    "from lmvp_server.__main__ import main; sys.exit(main())"
+)
+_known: dict[Path, Local] = {}
+
+
+@dataclass(frozen=True)
+class Local:
+    """A server of this machine that has proved to be the right one."""
+
+    url: str
+    token: str = field(repr=False)
+    instance: str
+    pid: int
+
+
+def connection() -> Local:
+    """Return the server of this machine; found or started by the first call, remembered until `forget`."""
+    home = config.data_home()
+    if home not in _known:
+        _known[home] = find_or_start(home)
+    return _known[home]
+
+
+def forget(local: Local) -> None:
+    """Stop remembering a server that did not answer; the next `connection` finds or starts one anew."""
+    for home in [home for home, known in _known.items() if known == local]:
+        _known.pop(home, None)
+
+
+def find_or_start(home: Path | None = None) -> Local:
+    """Return the server of a data folder; start one where there is none.
+
+    Raises
+    ------
+    ServerUnavailable
+        If it runs on another machine, or does not start; the message ends with what it said.
+    StorageReadOnly, StorageFull, InvalidArgument
+        If the folder cannot be used.
+    """
+    folder = config.data_home() if home is None else home
+    return find(folder) or _start(folder)
+
+
+def find(home: Path) -> Local | None:
+    """Return the running server of a data folder, or None."""
+    said = serverfile.read(home)
+    if said is None:
+        return None
+    if not said.here:
+        _refuse_to_guess(home, said)
+        return None
+    if said.rebooted or not _proves(said):
+        return None
+    return Local(said.url, said.token, said.instance, said.pid)
+
+
+def stop(home: Path | None = None) -> bool:
+    """End the running server of a data folder, and wait until it has; tells whether there was one.
+
+    Raises
+    ------
+    Conflict
+        If it does not end in time.
+    """
+    from filelock import Timeout
+
+    folder = config.data_home() if home is None else home
+    local = find(folder)
+    if local is None:
+        return False
+    forget(local)
+    os.kill(local.pid, signal.SIGTERM)
+    try:
+        with _lock(folder / LOCK, timeout=45):  # freed by the kernel when the process is gone
+            return True
+    except Timeout:
+        raise Conflict(f"the server of {folder} (pid {local.pid}) does not end", hint=f"see {folder / LOG}") from None
+
+
+def _refuse_to_guess(home: Path, said: ServerFile) -> None:
+    """Raise if the server is on another machine, unless it is long gone."""
+    if serverfile.silent(home):
+        return
+    raise ServerUnavailable(
+        f"the server of {home} runs on another machine, {said.host}",
+        hint="set LMVP_URL to a server that all machines reach, or LMVP_HOME to a folder of this machine alone; "
+        f"if that server is gone, remove {home / serverfile.NAME}",
+    )
+
+
+def _proves(said: ServerFile) -> bool:
+    """Tell whether the server at that URL knows the token. A busy one is asked twice."""
+    for patience in _PATIENCE:
+        try:
+            return _is_the_one(said, patience)
+        except TimeoutError:
+            if not _alive(said.pid):
+                return False
+    return False
+
+
+def _is_the_one(said: ServerFile, patience: float) -> bool:
+    nonce = secrets.token_hex(16)
+    health = _ask(said.url, nonce, patience)
+    expected = hmac.new(said.token.encode(), nonce.encode(), "sha256").hexdigest()
+    return health is not None and health.instance == said.instance and hmac.compare_digest(health.proof, expected)
+
+
+def _ask(url: str, nonce: str, patience: float) -> Health | None:
+    """Ask whoever listens there for its health, past any proxy; None where it is no server of ours."""
+    import http.client
+
+    connection = None
+    try:
+        target = urlsplit(url)
+        connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=patience)
+        connection.request("GET", f"/api/v1/health?nonce={nonce}")
+        return msgspec.json.decode(connection.getresponse().read(1 << 16), type=Health)
+    except TimeoutError:
+        raise
+    except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError):
+        return None
+    finally:
+        if connection is not None:
+            connection.close()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _start(home: Path) -> Local:
+    with _explained(home):
+        private.make_folder(home)
+        with _starting(home):
+            return find(home) or _launch(home)
+
+
+def _launch(home: Path) -> Local:
+    with (home / LOG).open("ab") as log:
+        beginning = log.tell()
+        for _ in range(_TRIES):
+            code = _run_detached(home, log.fileno())
+            local = find(home) if code == 0 else None
+            if local is not None:
+                return local
+            if code != 0:  # else it did start, and was killed since: that is no reason to give up
+                break
+    raise ServerUnavailable(f"the server of {home} did not start: {_tail(home / LOG, beginning)}", hint=_HOME_HINT)
+
+
+def _run_detached(home: Path, log: int) -> int | None:
+    """Start a server and return when it answers: its launcher ends then, so that no child is left to us."""
+    root = str(Path(__file__).resolve().parent.parent)
+    command = [sys.executable, "-c", _LAUNCH, root, "--embedded", "--detach", "--data", str(home)]
+    launcher = subprocess.Popen(
+        command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=home, close_fds=True
+    )
+    try:
+        return launcher.wait(START_LIMIT)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        launcher.kill()
+        launcher.wait()
+
+
+def _tail(path: Path, beginning: int) -> str:
+    with path.open("rb") as file:
+        file.seek(beginning)
+        lines = file.read(1 << 16).decode(errors="replace").strip().splitlines()
+    return "\n".join(lines[-12:]) or "it said nothing"
+
+
+@contextmanager
+def _starting(home: Path) -> Iterator[None]:
+    from filelock import Timeout
+
+    try:
+        with _lock(home / START_LOCK, timeout=2 * START_LIMIT):
+            yield
+    except Timeout:
+        raise ServerUnavailable(f"another process has been starting the server of {home} for too long") from None
+
+
+@contextmanager
+def _explained(home: Path) -> Iterator[None]:
+    try:
+        yield
+    except ServerUnavailable:  # an OSError by name only
+        raise
+    except OSError as error:
+        raise private.explain(error, home, _HOME_HINT) from error
+
+
+def _lock(path: Path, timeout: float) -> BaseFileLock:
+    from filelock import FileLock
+
+    return FileLock(path, timeout=timeout)

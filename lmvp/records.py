@@ -1,0 +1,319 @@
+"""What crosses the wire, as frozen structs: the server answers with them, the client hands them to the user.
+
+JSON has no NaN or infinity, so metrics travel as numbers or as one of the strings `"NaN"`, `"Infinity"`, `"-Infinity"`;
+`Version.metrics` always holds floats.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Any, TypeAlias
+
+import msgspec
+
+Scalar: TypeAlias = str | int | float | bool | None
+"""What a param may be."""
+
+WireFloat: TypeAlias = float | str
+"""A float on the wire: a number, or the name of a value that JSON lacks."""
+
+_NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+def encode_float(value: float) -> WireFloat:
+    """Give the JSON form of a float.
+
+    Examples
+    --------
+    >>> encode_float(0.5), encode_float(float("nan")), encode_float(float("-inf"))
+    (0.5, 'NaN', '-Infinity')
+    """
+    if math.isfinite(value):
+        return value
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def decode_float(value: WireFloat) -> float:
+    """Give the float that `encode_float` wrote; the inverse of it."""
+    return _NAMES[value] if isinstance(value, str) else float(value)
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
+    """The base of all records: immutable; a client ignores fields that a newer server adds."""
+
+
+class Project(Struct, frozen=True, kw_only=True):
+    """A team's space for models and runs."""
+
+    id: str
+    name: str
+    created_at: datetime
+    description: str = ""
+    models: int = 0
+
+
+class Model(Struct, frozen=True, kw_only=True):
+    """A named line of versions in a project."""
+
+    id: str
+    project: str
+    name: str
+    created_at: datetime
+    description: str = ""
+    latest: int = 0
+    """Number of the newest version; 0 while there is none."""
+
+
+class Parent(Struct, frozen=True, kw_only=True):
+    """A version that another one grew from."""
+
+    number: int
+    digest: str
+
+    def __str__(self) -> str:
+        return f"v{self.number}"
+
+
+class Version(Struct, frozen=True, kw_only=True):
+    """One state of a model: immutable content (`digest`) and a record about it.
+
+    Attributes
+    ----------
+    digest : str
+        BLAKE3 of the manifest, 64 hex digits; it covers files, tensors and parents.
+    content : str
+        BLAKE3 of the manifest without its parents: equal for equal models.
+    size : int
+        Bytes of all files.
+    stored : int
+        Bytes that this version added to the store.
+    sent : int
+        Bytes of chunks that had to travel.
+    """
+
+    project: str
+    model: str
+    number: int
+    digest: str
+    content: str
+    format: str
+    created_at: datetime
+    author: str = ""
+    message: str = ""
+    parents: tuple[Parent, ...] = ()
+    aliases: tuple[str, ...] = ()
+    metrics: dict[str, WireFloat] = msgspec.field(default_factory=dict)
+    params: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
+    environment: dict[str, Any] = msgspec.field(default_factory=dict)
+    size: int = 0
+    stored: int = 0
+    sent: int = 0
+    revised: int = 0
+    """How often the record was amended."""
+
+    def __post_init__(self) -> None:
+        for key, value in self.metrics.items():
+            if not isinstance(value, float):
+                self.metrics[key] = decode_float(value)
+
+    @property
+    def name(self) -> str:
+        """The version number as users write it: `v3`."""
+        return f"v{self.number}"
+
+    @property
+    def reference(self) -> str:
+        """What names this version from anywhere: `project/model@v3`."""
+        return f"{self.project}/{self.model}@v{self.number}"
+
+    def __repr__(self) -> str:
+        return f"<Version {self.reference} {self.digest[:10]}>"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        from lmvp.render.text import version_text
+
+        alone = len(printer.stack) == 1 and not cycle
+        printer.text(version_text(self) if alone else repr(self))
+
+    def _repr_html_(self) -> str:
+        from lmvp.render.html import version_html
+
+        return version_html(self)
+
+
+class Alias(Struct, frozen=True, kw_only=True):
+    """A movable name for a version."""
+
+    project: str
+    model: str
+    name: str
+    number: int
+    moved_at: datetime
+    moved_by: str = ""
+
+
+class Layer(Struct, frozen=True, kw_only=True):
+    """One layer on the shared axis of strips: a module, or a lone tensor.
+
+    Attributes
+    ----------
+    path : str
+        The tensors' names up to the last dot: `blocks.0.attn.qkv`.
+    group : str
+        The path up to its block index: `blocks.0`; strips leave a wider gap between groups.
+    size : int
+        How many numbers it holds, the largest over the versions.
+    """
+
+    path: str
+    group: str
+    size: int
+
+
+IDENTICAL, CHANGED, NEW, ABSENT = "0", "x", "+", "."
+"""One character a layer in `Layers.strips`: byte-identical to the parent; changed by an unknown amount; new or
+reshaped; not in this version. `1` to `5` are changed by less than 0.1 %, 1 %, 5 %, 20 %, and more."""
+
+
+class Layers(Struct, frozen=True, kw_only=True):
+    """What changed, layer by layer, in some versions of a model; all on one axis.
+
+    Attributes
+    ----------
+    axis : tuple of Layer
+        The union of the layers of the versions, in model order.
+    strips : dict
+        By version number (a str, as JSON wants it): one character per layer of the axis, see `IDENTICAL`.
+    """
+
+    axis: tuple[Layer, ...] = ()
+    strips: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """An entry of the append-only log: who did what to what.
+
+    Attributes
+    ----------
+    chain : str
+        BLAKE3 over the entry before and this one: a removed or altered entry breaks all that follow.
+    """
+
+    seq: int
+    at: datetime
+    who: str
+    action: str
+    what: str
+    before: Any = None
+    after: Any = None
+    chain: str = ""
+
+
+class Push(Struct, frozen=True, kw_only=True):
+    """An open push: which chunks the server still lacks, and until when it waits for them."""
+
+    push: str
+    missing: tuple[str, ...]
+    expires: datetime
+
+
+class Health(Struct, frozen=True, kw_only=True):
+    """What a server says of itself to anybody.
+
+    Attributes
+    ----------
+    proof : str
+        HMAC-SHA256 of the caller's nonce under the server's token: shows that this is the server of `server.json`.
+    """
+
+    status: str
+    version: str
+    api: int
+    instance: str
+    proof: str = ""
+
+
+class ErrorBody(Struct, frozen=True, kw_only=True):
+    """The inside of `{"error": …}`, in every answer from 400 upwards."""
+
+    code: str
+    message: str
+    hint: str | None = None
+    details: dict[str, Any] | None = None
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The base of what clients send: unknown fields are mistakes."""
+
+
+class NewProject(Request, frozen=True, kw_only=True):
+    """The body of `POST projects`."""
+
+    name: str
+    description: str = ""
+
+
+class NewModel(Request, frozen=True, kw_only=True):
+    """The body of `POST …/models`."""
+
+    name: str
+    description: str = ""
+
+
+class MoveAlias(Request, frozen=True, kw_only=True):
+    """The body of `PUT …/aliases/{alias}`."""
+
+    revision: str
+
+
+class Amendment(Request, frozen=True, kw_only=True):
+    """The body of `PATCH …/versions/{revision}`: what is None stays as it is; a dict replaces the whole dict."""
+
+    message: str | None = None
+    metrics: dict[str, WireFloat] | None = None
+    params: dict[str, Scalar] | None = None
+    tags: dict[str, str] | None = None
+
+
+class NewPush(Amendment, frozen=True, kw_only=True):
+    """The body of `POST …/pushes`, and the head of a small push.
+
+    Attributes
+    ----------
+    push : str
+        32 hex digits made up by the client, so that a lost answer can be asked for again.
+    manifest : Raw
+        Without parents: the server adds them.
+    parent : str, optional
+        Digest of the version that the object grew from; the latest one at the time of the commit if None.
+    expect_parent : str, optional
+        Refuse the commit unless this digest is still the latest one; the empty string: unless there is no version.
+    create : bool
+        Make the model and the project where they are not there, on a shared server too.
+    """
+
+    push: str
+    manifest: msgspec.Raw
+    parent: str | None = None
+    expect_parent: str | None = None
+    aliases: tuple[str, ...] = ()
+    environment: dict[str, Any] = msgspec.field(default_factory=dict)
+    author: str = ""
+    create: bool = False
+
+
+class WantedChunks(Request, frozen=True, kw_only=True):
+    """The body of `POST …/versions/{revision}/chunks`."""
+
+    want: tuple[str, ...]
+    have: tuple[str, ...] = ()
+
+
+class Received(Struct, frozen=True, kw_only=True):
+    """The answer to frames: how many chunks the push still lacks."""
+
+    missing_count: int

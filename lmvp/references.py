@@ -1,0 +1,340 @@
+"""Names, references and revisions: how a user says which version of which model is meant.
+
+::
+
+    reference   [project/]model[@revision]      lmvp://host[:port]/project/model[@revision]
+    revision    latest | 3 | v3 | alias | digest of 6 or more hex digits; then ~n, any number of times
+    alias       may be followed by @{n} (n moves ago) or @2026-01-31 (where it was then)
+
+An alias may not look like any of the other kinds, so the text alone tells what a revision is.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, time, timezone
+from typing import Literal, TypeAlias
+
+from lmvp.errors import InvalidName, InvalidReference
+
+NAME_LIMIT = 96
+NAME_RULE = f"1 to {NAME_LIMIT} of a-z, A-Z, 0-9, '.', '_' and '-', the first a letter or a digit"
+REFERENCE_RULE = "write [project/]model[@revision]: digits/mlp, digits/mlp@v3, digits/mlp@production"
+REVISION_RULE = "a revision is latest, v3, an alias or 6 or more digits of a digest; ~2 behind it goes two parents back"
+SCHEME = "lmvp://"
+
+Kind: TypeAlias = Literal["latest", "number", "alias", "digest"]
+
+_TEXT_LIMIT = 1000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+_NUMBER = re.compile(r"v?([0-9]{1,15})", re.IGNORECASE)
+_DIGEST = re.compile(r"[0-9a-f]{6,}", re.IGNORECASE)
+_CONTRIBUTION = re.compile(r"c[0-9]+", re.IGNORECASE)
+_REVISION = re.compile(r"(?P<base>[^@~]*)(?:@(?P<at>[^~]*))?(?P<back>(?:~[0-9]{0,9})*)")
+_MOVES_AGO = re.compile(r"\{([0-9]{1,9})\}")
+_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_TIME = re.compile(
+    _DATE.pattern + r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{3}|\.[0-9]{6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?"
+)
+_HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
+
+
+def check_name(name: object, what: str = "name") -> str:
+    """Return the name if it keeps the rule.
+
+    Parameters
+    ----------
+    name : str
+        The name of a project, a model or an alias.
+    what : str
+        What to call it in the error.
+
+    Raises
+    ------
+    InvalidName
+        If it breaks the rule; the message says where.
+
+    Examples
+    --------
+    >>> check_name("resnet-18.v2")
+    'resnet-18.v2'
+    >>> check_name("a b", "model name")
+    Traceback (most recent call last):
+    lmvp.errors.InvalidName: the model name 'a b' has a space at position 2
+      hint: 1 to 96 of a-z, A-Z, 0-9, '.', '_' and '-', the first a letter or a digit
+    """
+    if isinstance(name, str) and _NAME.fullmatch(name):
+        return name
+    raise InvalidName(f"the {what} {_fault(name)}", hint=NAME_RULE)
+
+
+def check_alias(name: object) -> str:
+    """Return the alias if it keeps the rule of names and cannot be taken for another kind of revision.
+
+    Examples
+    --------
+    >>> check_alias("production")
+    'production'
+    >>> check_alias("v3")
+    Traceback (most recent call last):
+    lmvp.errors.InvalidName: the alias 'v3' is reserved: it reads as the number of a version
+      hint: reserved are latest, v3 and 3, c12, and 6 or more hex digits
+    """
+    alias = check_name(name, "alias")
+    reserved = _reserved(alias)
+    if reserved:
+        hint = "reserved are latest, v3 and 3, c12, and 6 or more hex digits"
+        raise InvalidName(f"the alias '{alias}' is reserved: it reads as {reserved}", hint=hint)
+    return alias
+
+
+def suggest(name: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate that was probably meant, for a "did you mean".
+
+    Examples
+    --------
+    >>> suggest("prodution", ["production", "best"])
+    'production'
+    >>> suggest("MLP", ["mlp", "cnn"])
+    'mlp'
+    """
+    import difflib
+
+    folded = {candidate.casefold(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return folded[close[0]] if close else None
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """Which version of a model is meant.
+
+    Attributes
+    ----------
+    kind : str
+        `latest`, `number`, `alias` or `digest`.
+    value : str
+        The alias as written, the number without `v`, the digest in lower case; `latest` itself.
+    back : int
+        How many first parents to go back from there.
+    at : int or datetime, optional
+        For an alias: how many moves ago, or when (in UTC; a mere date is the end of that day).
+    """
+
+    kind: Kind
+    value: str
+    back: int = 0
+    at: int | datetime | None = None
+
+    @property
+    def number(self) -> int:
+        """The number of the version, where `kind` is `number`."""
+        return int(self.value)
+
+    @classmethod
+    def parse(cls, text: object) -> Revision:
+        """Read a revision.
+
+        Raises
+        ------
+        InvalidReference
+            If it is none of the kinds.
+
+        Examples
+        --------
+        >>> Revision.parse("v12~1~2")
+        Revision(kind='number', value='12', back=3, at=None)
+        >>> Revision.parse("production@{1}")
+        Revision(kind='alias', value='production', back=0, at=1)
+        """
+        checked = _checked_text(text, "revision", REVISION_RULE)
+        match = _REVISION.fullmatch(checked)
+        if match is None or not match["base"]:
+            raise InvalidReference(f"{_shown(checked)} is no revision", hint=REVISION_RULE)
+        revision = replace(_parse_base(match["base"]), back=_count_back(match["back"]))
+        return revision if match["at"] is None else replace(revision, at=_parse_at(revision, match["at"]))
+
+    def __str__(self) -> str:
+        base = f"v{self.value}" if self.kind == "number" else self.value
+        moment = "" if self.at is None else f"@{{{self.at}}}" if isinstance(self.at, int) else f"@{self.at.isoformat()}"
+        return base + moment + (f"~{self.back}" if self.back else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A model and a revision of it, as text: `str()` gives back what `parse` reads.
+
+    Attributes
+    ----------
+    project : str or None
+        None where the text names none: the current project is meant.
+    revision : str
+        As it was written; `Revision.parse` tells what it is.
+    server : str or None
+        `host` or `host:port` where the text was an `lmvp://` URL.
+    """
+
+    project: str | None
+    model: str
+    revision: str = "latest"
+    server: str | None = None
+
+    @classmethod
+    def parse(cls, text: object, *, project: str | None = None) -> Reference:
+        """Read a reference.
+
+        Parameters
+        ----------
+        text : str
+            `[project/]model[@revision]`, or an `lmvp://` URL.
+        project : str, optional
+            The project to assume where the text names none.
+
+        Raises
+        ------
+        InvalidReference
+            If it does not have that form, or its revision is none.
+        InvalidName
+            If the project or the model breaks the rule of names.
+
+        Examples
+        --------
+        >>> Reference.parse("digits/mlp@v3")
+        Reference(project='digits', model='mlp', revision='v3', server=None)
+        >>> str(Reference.parse("lmvp://models.example.org/digits/mlp@best"))
+        'lmvp://models.example.org/digits/mlp@best'
+        """
+        checked = _checked_text(text, "reference", REFERENCE_RULE)
+        if checked[: len(SCHEME)].lower() == SCHEME:
+            server, path = _split_server(checked)
+            return replace(_parse_path(path, None), server=server)
+        if "://" in checked:
+            raise InvalidReference(f"{_shown(checked)} is no reference", hint=f"URLs of models begin with {SCHEME}")
+        return _parse_path(checked, project)
+
+    def __str__(self) -> str:
+        server = f"{SCHEME}{self.server}/" if self.server else ""
+        project = f"{self.project}/" if self.project else ""
+        revision = "" if self.revision == "latest" else f"@{self.revision}"
+        return server + project + self.model + revision
+
+
+def _parse_path(text: str, project: str | None) -> Reference:
+    place, separator, revision = text.partition("@")
+    names = place.split("/")
+    if len(names) > 2 or (len(names) == 2 and not all(names)):
+        raise InvalidReference(f"{_shown(text)} is no reference", hint=REFERENCE_RULE)
+    if separator:
+        Revision.parse(revision)
+    owner = check_name(names[0], "project name") if len(names) == 2 else project
+    return Reference(owner, check_name(names[-1], "model name"), revision if separator else "latest")
+
+
+def _split_server(text: str) -> tuple[str, str]:
+    server, _, path = text[len(SCHEME) :].partition("/")
+    if "@" in server:  # never shown: what stands there may be a password
+        raise InvalidReference(f"an {SCHEME} URL holds no user or password", hint="use lmvp.login(url)")
+    match = _HOST.fullmatch(server)
+    if match is None or int(match["port"] or 1) not in range(1, 65536):
+        raise InvalidReference(f"{_shown(server)} is no host[:port]", hint=f"write {SCHEME}host/project/model@revision")
+    if "/" not in path.partition("@")[0]:
+        raise InvalidReference(
+            f"{_shown(text)} lacks the project or the model", hint=f"write {SCHEME}host/project/model@revision"
+        )
+    return server.lower(), path
+
+
+def _parse_base(text: str) -> Revision:
+    number = _NUMBER.fullmatch(text)
+    if text.lower() == "latest":
+        return Revision("latest", "latest")
+    if number:
+        return Revision("number", str(int(number[1])))
+    if _DIGEST.fullmatch(text):
+        if len(text) > 64:
+            raise InvalidReference(f"a digest has 64 hex digits, not {len(text)}", hint=REVISION_RULE)
+        return Revision("digest", text.lower())
+    if not _NAME.fullmatch(text):
+        raise InvalidReference(f"the revision {_fault(text)}", hint=REVISION_RULE)
+    return Revision("alias", text)
+
+
+def _count_back(text: str) -> int:
+    return sum(int(steps or 1) for steps in text.split("~")[1:])
+
+
+def _parse_at(revision: Revision, text: str) -> int | datetime:
+    if revision.kind != "alias":
+        hint = f"only aliases move; {revision.value}~1 is the version before"
+        raise InvalidReference(f"'@{text[:40]}' stands behind {revision.value!r}, which is no alias", hint=hint)
+    moves = _MOVES_AGO.fullmatch(text)
+    if moves:
+        return int(moves[1])
+    moment = _parse_moment(text)
+    if moment is None:
+        hint = "behind an alias: @{1} for one move ago, or @2026-01-31, or @2026-01-31T12:00"
+        raise InvalidReference(f"{_shown(text)} is neither a number of moves nor a time", hint=hint)
+    return moment
+
+
+def _parse_moment(text: str) -> datetime | None:
+    try:
+        if _DATE.fullmatch(text):  # the end of the day, so that today's date gives what holds now
+            return datetime.combine(datetime.fromisoformat(text), time.max, timezone.utc)
+        if not _TIME.fullmatch(text):
+            return None
+        moment = datetime.fromisoformat(text.upper().replace("Z", "+00:00"))
+        return moment.replace(tzinfo=timezone.utc) if moment.tzinfo is None else moment.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _reserved(alias: str) -> str | None:
+    if alias.lower() == "latest":
+        return "the newest version"
+    if re.fullmatch(r"v?[0-9]+", alias, re.IGNORECASE):
+        return "the number of a version"
+    if _CONTRIBUTION.fullmatch(alias):
+        return "a contribution"
+    return "a digest" if _DIGEST.fullmatch(alias) else None
+
+
+def _checked_text(text: object, what: str, rule: str) -> str:
+    if not isinstance(text, str):
+        raise InvalidReference(f"a {what} is a text, not {type(text).__name__}", hint=rule)
+    if not text:
+        raise InvalidReference(f"the {what} is empty", hint=rule)
+    if len(text) > _TEXT_LIMIT:
+        raise InvalidReference(f"a {what} of {len(text):,} characters", hint=rule)
+    return text
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def _fault(name: object) -> str:
+    if not isinstance(name, str):
+        return f"is a text, not {type(name).__name__}"
+    if not name:
+        return "is empty"
+    wrong = re.search(r"[^A-Za-z0-9._-]", name)
+    if wrong:
+        return f"{_shown(name)} has {_character(wrong[0])} at position {wrong.start() + 1}"
+    if len(name) > NAME_LIMIT:
+        return f"{_shown(name)} has {len(name)} characters; the limit is {NAME_LIMIT}"
+    return f"{_shown(name)} begins with {name[0]!r}"
+
+
+def _character(char: str) -> str:
+    import unicodedata
+
+    if char == " ":
+        return "a space"
+    if char.isascii():
+        return repr(char)
+    named = unicodedata.name(char, "a character without a name")
+    alike = "; it only looks like a plain letter" if char.isalpha() else ""
+    return f"{char!r} (U+{ord(char):04X}, {named}{alike})"

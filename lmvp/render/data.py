@@ -1,0 +1,195 @@
+"""The data of a widget: JSON that a page can draw without knowing how to write a number or lay out a graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lmvp.records import Layers, Version, encode_float
+from lmvp.render import numbers, strip
+from lmvp.render.graph import lanes
+from lmvp.render.text import filled_by, nothing, value_of
+from lmvp.render.words import clean
+
+if TYPE_CHECKING:
+    from lmvp.history import History
+
+GUARDED = frozenset({"production"})
+"""Aliases that only maintainers move; they are drawn stronger."""
+
+POINTS = 1000
+"""A plot shows so many of the newest versions."""
+
+
+def history_data(history: History) -> dict[str, Any]:
+    """Give what `widgets/history.js` draws: the newest 200 rows, their graph, strips and metric track."""
+    shown = history[: _limit()]
+    alone = len(history.models) <= 1
+    low, high, ends = _track([value_of(v, history.metric) for v in shown])
+    return {
+        "title": clean(history.title),
+        "total": history.total,
+        "older": shown.older,
+        "several": not alone,
+        "metric": history.metric and clean(history.metric),
+        "better": numbers.better(history.metric or ""),
+        "scale": {"low": low, "high": high, "ends": ends},
+        "rows": _rows(history, shown, alone),
+        "graph": lanes(shown) if alone else [],
+        "layers": _layers(history.layers) if alone else None,
+        "empty": None if shown else {"words": nothing(history), "code": filled_by(history)},
+    }
+
+
+def _limit() -> int:
+    from lmvp.history import SHOWN
+
+    return SHOWN
+
+
+def _track(values: Sequence[float | None]) -> tuple[float, float, list[str]]:
+    low, high = numbers.scale(v for v in values if v is not None)
+    return low, high, numbers.ends(low, high)
+
+
+def _rows(history: History, shown: Sequence[Version], alone: bool) -> list[dict[str, Any]]:
+    values = [value_of(v, history.metric) for v in shown]
+    rows = []
+    for version, value, written in zip(shown, values, numbers.column(values), strict=True):
+        rows.append(
+            {
+                "key": version.number if alone else f"{version.model}@v{version.number}",
+                "number": version.number,
+                "model": clean(version.model),
+                "reference": version.reference,
+                "parents": [p.number for p in version.parents],
+                "message": clean(version.message),
+                "author": clean(version.author),
+                "at": numbers.iso(version.created_at),
+                "aliases": [{"name": clean(a), "guarded": a in GUARDED} for a in version.aliases],
+                "value": None if value is None else encode_float(value),
+                "written": written,
+                "sent": numbers.size(version.sent),
+                "bytes": version.sent,
+            }
+        )
+    return rows
+
+
+def _layers(layers: Layers) -> dict[str, Any] | None:
+    if not layers.strips:
+        return None
+    return {
+        "axis": [[clean(layer.path), layer.group, round(layer.size**0.25, 2)] for layer in layers.axis],
+        "strips": layers.strips,
+        "said": {number: strip.summary(codes) for number, codes in layers.strips.items()},
+        "amounts": strip.has_amounts(layers.strips.values()),
+    }
+
+
+def plot_data(history: History, metric: str | None = None) -> dict[str, Any]:
+    """Give what `widgets/metrics.js` draws: a metric over version numbers, oldest first.
+
+    Lines join a version to the nearest of its ancestors that has the metric; a NaN or an infinity breaks them.
+    """
+    key = metric or history.metric
+    measured = [v for v in reversed(history) if value_of(v, key) is not None]
+    versions = measured[-POINTS:] if len(history.models) == 1 else []
+    values = [float(value_of(v, key) or 0.0) for v in versions]
+    main = _main_line(history)
+    low, high = bounds(values)
+    return {
+        "title": clean(history.title),
+        "metric": key and clean(key),
+        "points": [
+            {
+                "number": v.number,
+                "label": v.name,
+                "value": encode_float(value),
+                "written": written,
+                "main": v.number in main,
+                "best": "best" in v.aliases,
+                "message": clean(v.message),
+            }
+            for v, value, written in zip(versions, values, numbers.column(values), strict=True)
+        ],
+        "wires": _wires(history, versions, values, main),
+        "low": low,
+        "high": high,
+        "summary": plot_summary(key, versions, values),
+        "fact": f"{clean(key or '')} by version{_newest(len(versions), len(measured))}",
+        "empty": None if versions else _no_points(history, key),
+    }
+
+
+def bounds(values: Sequence[float]) -> tuple[float, float]:
+    """Give the ends of a plot's axis; unlike a track it keeps outliers, which a plot is there to show."""
+    finite = [v for v in values if math.isfinite(v)]
+    return numbers.scale([min(finite), max(finite)]) if finite else (0.0, 1.0)
+
+
+def _main_line(history: Sequence[Version]) -> set[int]:
+    """Return the numbers along the first parents of the newest version."""
+    by_number = {v.number: v for v in history}
+    found: set[int] = set()
+    version = history[0] if history else None
+    while version and version.number not in found:
+        found.add(version.number)
+        version = by_number.get(version.parents[0].number) if version.parents else None
+    return found or {v.number for v in history}
+
+
+def _wires(
+    history: Sequence[Version], versions: Sequence[Version], values: Sequence[float], main: set[int]
+) -> list[list[int]]:
+    """Pairs of indexes into the points, and 1 where both are on the main line."""
+    by_number = {v.number: v for v in history}
+    at = {v.number: i for i, v in enumerate(versions)}
+    wires = []
+    for i, version in enumerate(versions):
+        for parent in version.parents:
+            j = at.get(_with_metric(parent.number, by_number, at))
+            if j is not None and math.isfinite(values[i]) and math.isfinite(values[j]):
+                wires.append([j, i, int(version.number in main and versions[j].number in main)])
+    return wires
+
+
+def _with_metric(number: int, by_number: dict[int, Version], at: dict[int, int]) -> int:
+    while number not in at and number in by_number and by_number[number].parents:
+        number = by_number[number].parents[0].number
+    return number
+
+
+def plot_summary(metric: str | None, versions: Sequence[Version], values: Sequence[float]) -> str:
+    """Say what a plot shows: first, last, least and greatest value."""
+    finite = [(value, v.name) for value, v in zip(values, versions, strict=True) if math.isfinite(value)]
+    if not finite:
+        return f"{clean(metric or 'metric')} by version: no finite value"
+    written = dict(zip([v.name for v in versions], numbers.column(values), strict=True))
+    (_, first), (_, last) = finite[0], finite[-1]
+    least, most = min(finite)[1], max(finite)[1]
+    ends = (
+        f"{written[first]} at {first}" if first == last else f"{written[first]} at {first} to {written[last]} at {last}"
+    )
+    span = "" if len(finite) < 3 else f"; lowest {written[least]} at {least}, highest {written[most]} at {most}"
+    odd = len(values) - len(finite)
+    return f"{clean(metric or 'metric')} by version: {ends}{span}{f'; {odd} not finite' if odd else ''}"
+
+
+def _newest(shown: int, measured: int) -> str:
+    return f", the newest {shown:,} of {measured:,}" if shown < measured else ""
+
+
+def _no_points(history: History, metric: str | None) -> dict[str, str]:
+    if len(history.models) > 1:
+        first = f"{clean(history[0].project)}/{clean(history[0].model)}"
+        return {
+            "words": f"{clean(history.title)} has several models. A plot is of one of them:",
+            "code": f'lmvp.showHistory("{first}")',
+        }
+    what = f"the metric {clean(metric)}" if metric else "a metric"
+    return {
+        "words": f"No version of {clean(history.title)} has {what} yet. A version gets one when it is published:",
+        "code": f'lmvp.update("{clean(history.title)}", model, metrics={{"val/acc": 0.97}})',
+    }

@@ -1,0 +1,169 @@
+"""A diff as tables of words, which the text and the HTML form share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from lmvp.compare import TensorChange, ValueChange, axis_of, layer_change
+from lmvp.records import CHANGED, IDENTICAL, NEW, Layer
+from lmvp.render import numbers
+from lmvp.render.strip import REMOVED
+from lmvp.render.words import clean
+
+if TYPE_CHECKING:
+    from lmvp.compare import Diff
+
+ROWS = 60
+CODES = {"identical": IDENTICAL, "changed": CHANGED, "reshaped": NEW, "new": NEW, "removed": REMOVED}
+
+_Layers = list[tuple[Layer, list[TensorChange]]]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Heads and rows of words; the columns in `right` hold numbers, `indented` rows belong to the one before."""
+
+    heads: tuple[str, ...]
+    rows: list[tuple[str, ...]]
+    right: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def strip_codes(diff: Diff) -> tuple[list[Layer], str]:
+    """Give the axis of a diff and one character a layer."""
+    found = axis_of(diff.tensors)
+    return [layer for layer, _ in found], "".join(CODES[layer_change(tensors)] for _, tensors in found)
+
+
+def sentence(diff: Diff) -> str:
+    """Say in one line what the layers, or else the files, did."""
+    if not diff.tensors:
+        return _counts([file.change for file in diff.files], "file")
+    if all(tensor.change == "identical" for tensor in diff.tensors) and not diff.identical:
+        return "all layers identical, other files differ"
+    return _counts([layer_change(tensors) for _, tensors in axis_of(diff.tensors)], "layer")
+
+
+def _counts(kinds: Sequence[str], noun: str) -> str:
+    order = ("changed", "reshaped", "new", "added", "removed", "identical")
+    told = [(kinds.count(kind), kind) for kind in order if kind in kinds]
+    if not told:
+        return f"no {noun}s on either side"
+    if len(told) == 1 and told[0][1] == "identical":
+        return f"all {numbers.plural(len(kinds), noun)} identical"
+    (first, kind), rest = told[0], told[1:]
+    return ", ".join(
+        [f"{first:,} of {numbers.plural(len(kinds), noun)} {kind}", *(f"{n:,} {kind}" for n, kind in rest)]
+    )
+
+
+def tables(diff: Diff) -> list[Table]:
+    """Give the tables of a diff that have something to tell."""
+    return [block for block in (_layers(diff), _files(diff), _metrics(diff), _params(diff)) if block.rows]
+
+
+def _layers(diff: Diff) -> Table:
+    rows = _layer_rows(axis_of(diff.tensors))
+    notes = (f"… {len(rows) - ROWS:,} more rows; .tensors holds them all",) if len(rows) > ROWS else ()
+    return Table(("Layer", "Shape", "Parameters", "Change"), rows[:ROWS], (2,), notes)
+
+
+def _layer_rows(found: _Layers) -> list[tuple[str, ...]]:
+    groups = [list(members) for _, members in groupby(found, key=lambda pair: pair[0].group)]
+    groups = [group for group in groups if _story(group) != f"{len(group)} identical"]
+    rows: list[tuple[str, ...]] = []
+    for run in _alike(groups):
+        if len(run) > 1:
+            rows.append(_shared_row(run))
+        else:
+            rows += [_layer_row(layer, ts) for layer, ts in run[0] if layer_change(ts) != "identical"]
+    return rows
+
+
+def _alike(groups: Sequence[_Layers]) -> list[list[_Layers]]:
+    """Put neighbours that tell the same story together: blocks.0 to blocks.5."""
+    runs: list[list[_Layers]] = []
+    for group in groups:
+        if runs and _follows(runs[-1][-1], group):
+            runs[-1].append(group)
+        else:
+            runs.append([group])
+    return runs
+
+
+def _follows(before: _Layers, group: _Layers) -> bool:
+    """Whether a block is the next one of its kind and changed like the one before."""
+    stem, _, index = before[0][0].group.rpartition(".")
+    stem_, _, index_ = group[0][0].group.rpartition(".")
+    numbered = index.isdecimal() and index_.isdecimal() and stem == stem_
+    return numbered and int(index_) == int(index) + 1 and _signature(before) == _signature(group)
+
+
+def _signature(group: _Layers) -> list[tuple[str, str]]:
+    return [(layer.path.removeprefix(layer.group), layer_change(tensors)) for layer, tensors in group]
+
+
+def _story(group: _Layers) -> str:
+    kinds = [layer_change(tensors) for _, tensors in group]
+    order = ("changed", "reshaped", "new", "removed", "identical")
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds)
+
+
+def _shared_row(run: Sequence[_Layers]) -> tuple[str, ...]:
+    first, last = run[0][0][0].group, run[-1][0][0].group
+    parameters = sum(layer.size for group in run for layer, _ in group)
+    return f"{clean(first)} to {last.rpartition('.')[2]}", "", f"{parameters:,}", f"{_story(run[0])} in each"
+
+
+def _layer_row(layer: Layer, tensors: Sequence[TensorChange]) -> tuple[str, ...]:
+    largest = max(tensors, key=lambda t: (t.change == "reshaped", t.size))
+    return clean(layer.path), shapes(largest), f"{layer.size:,}", layer_change(tensors)
+
+
+def shapes(tensor: TensorChange) -> str:
+    """Write a shape, and both where they differ: `87 × 256 → 132 × 256`."""
+    before, after = _shape(tensor.shape_before), _shape(tensor.shape_after)
+    if before == after and tensor.dtype_before != tensor.dtype_after:
+        return f"{after}, {tensor.dtype_before} → {tensor.dtype_after}"
+    return after if before == after or tensor.change == "new" else f"{before} → {after}"
+
+
+def _shape(shape: tuple[int, ...] | None) -> str:
+    if shape is None:
+        return "none"
+    return " × ".join(map(str, shape)) if shape else "one number"
+
+
+def _files(diff: Diff) -> Table:
+    def size(count: int | None) -> str:
+        return "none" if count is None else numbers.size(count)
+
+    rows: list[tuple[str, ...]] = [
+        (clean(f.path), size(f.size_before), size(f.size_after), f.change)
+        for f in diff.files
+        if f.change != "identical"
+    ]
+    notes = (f"… {len(rows) - ROWS:,} more; .files holds them all",) if len(rows) > ROWS else ()
+    return Table(("File", diff.before.name, diff.after.name, "Change"), rows[:ROWS], (1, 2), notes)
+
+
+def _metrics(diff: Diff) -> Table:
+    rows = [_metric_row(change) for change in diff.metrics]
+    return Table(("Metric", diff.before.name, diff.after.name, "Difference"), rows, (1, 2, 3))
+
+
+def _metric_row(change: ValueChange) -> tuple[str, ...]:
+    before, after, step = numbers.pair(change.before, change.after)
+    return clean(change.key), before or "none", after or "none", step
+
+
+def _params(diff: Diff) -> Table:
+    rows: list[tuple[str, ...]] = [(clean(v.key), _word(v.before), _word(v.after)) for v in diff.params]
+    return Table(("Param", diff.before.name, diff.after.name), rows, (1, 2))
+
+
+def _word(value: Any) -> str:
+    return "none" if value is None else clean(str(value))

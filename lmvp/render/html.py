@@ -1,0 +1,122 @@
+"""Static HTML: real tables without stylesheet or script, right in any notebook, saved, untrusted or exported.
+
+Strips are pictures (`<img>` with the drawing inside), since untrusted notebooks drop inline SVG.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from lmvp.records import Layers, Version
+from lmvp.render import diffs, numbers, strip, text
+from lmvp.render.words import clean
+
+if TYPE_CHECKING:
+    from lmvp.compare import Diff
+    from lmvp.history import History
+
+ROWS = 50
+_LEFT, _RIGHT = "text-align:left", "text-align:right"
+_NO_WRAP = "white-space:nowrap"
+
+
+def cell(content: str, *, right: bool = False, wrap: bool = True, tag: str = "td") -> str:
+    """Wrap a cell; `content` is HTML already."""
+    style = f"{_RIGHT if right else _LEFT}{'' if wrap else ';' + _NO_WRAP}"
+    scope = ' scope="col"' if tag == "th" else ""
+    return f'<{tag}{scope} style="{style}">{content}</{tag}>'
+
+
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), wrap: Sequence[int] = ()
+) -> str:
+    """Build a table from cells that are HTML already."""
+    head = "".join(cell(h, right=i in right, tag="th", wrap=False) for i, h in enumerate(heads))
+    body = "\n".join(
+        f"<tr>{''.join(cell(c, right=i in right, wrap=i in wrap) for i, c in enumerate(row))}</tr>" for row in rows
+    )
+    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+def safe(words: str) -> str:
+    """Clean and escape a text from somebody else."""
+    return escape(clean(words))
+
+
+def history_html(history: History) -> str:
+    """Draw a history: version, message and aliases, strip, metric, author, time; the newest 50."""
+    if not history:
+        code = text.filled_by(history)
+        return f"<p>{escape(text.nothing(history))}</p>{code and f'<pre>{escape(code)}</pre>'}"
+    shown, layers = history[:ROWS], history.layers
+    columns = [column for column in _history_columns(history, shown, layers) if any(column.cells)]
+    body = table(
+        [column.head for column in columns],
+        zip(*(column.cells for column in columns), strict=True),
+        right=[i for i, column in enumerate(columns) if column.right],
+        wrap=[i for i, column in enumerate(columns) if column.flexible],
+    )
+    return f"{body}\n<p>{_caption(history, shown.older, layers)}</p>"
+
+
+def _history_columns(history: History, shown: Sequence[Version], layers: Layers) -> list[text.Column]:
+    several = len(history.models) > 1
+    metric = numbers.column(text.value_of(v, history.metric) for v in shown)
+    return [
+        text.Column("Model", [safe(v.model) if several else "" for v in shown]),
+        text.Column("Version", [v.name for v in shown]),
+        text.Column("Message", [_message(v) for v in shown], flexible=True),
+        text.Column("Layers changed against the parent", [_strip(layers, v) for v in shown]),
+        text.Column(safe(history.metric or ""), metric, right=True),
+        text.Column("By", [safe(v.author) for v in shown]),
+        text.Column("When (UTC)", [numbers.stamp(v.created_at) for v in shown]),
+    ]
+
+
+def _message(version: Version) -> str:
+    return " ".join([safe(version.message), *(f"<i>{safe(alias)}</i>" for alias in version.aliases)]).strip()
+
+
+def _strip(layers: Layers, version: Version) -> str:
+    codes = layers.strips.get(str(version.number))
+    if not codes:
+        return ""
+    drawing = strip.svg(layers.axis, codes)
+    return strip.picture(drawing, strip.summary(codes), strip.WIDTH, strip.HEIGHT)
+
+
+def _caption(history: History, behind: int, layers: Layers) -> str:
+    older = f" … {behind:,} older." if behind else ""
+    legend = f" {strip.legend(layers)}" if layers.strips else ""
+    return f"{escape(text.heading(history))}.{older}{escape(legend)}"
+
+
+def version_html(version: Version) -> str:
+    """Draw a version: its reference, its message, its facts."""
+    rows = [(f"<b>{escape(key)}</b>", escape(value)) for key, value in text.version_facts(version)]
+    body = "\n".join(f"<tr>{cell(key, wrap=False)}{cell(value)}</tr>" for key, value in rows)
+    return (
+        f"<p><b>{escape(version.reference)}</b> {safe(version.message)}</p>\n<table><tbody>\n{body}\n</tbody></table>"
+    )
+
+
+def diff_html(diff: Diff) -> str:
+    """Draw a diff: a strip of all layers, then a table each of layers, files, metrics and params that differ."""
+    parts = [f"<p><b>{safe(diff.title)}</b> {escape(diffs.sentence(diff))}</p>", _diff_strip(diff)]
+    for block in diffs.tables(diff):
+        rows = [[escape(word) for word in row] for row in block.rows]
+        parts.append(table(list(map(escape, block.heads)), rows, block.right))
+        parts += [f"<p>{escape(note)}</p>" for note in block.notes]
+    return "\n".join(part for part in parts if part)
+
+
+def _diff_strip(diff: Diff) -> str:
+    axis, codes = diffs.strip_codes(diff)
+    if not axis:
+        return ""
+    drawing = strip.svg(axis, codes, 640, 24)
+    legend = strip.legend(Layers(strips={"": codes})).removesuffix(".")
+    removed = "; outlined: removed" if strip.REMOVED in codes else ""
+    return f"<p>{strip.picture(drawing, diffs.sentence(diff), 640, 24)}</p>\n<p>{escape(legend + removed)}.</p>"

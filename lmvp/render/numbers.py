@@ -1,0 +1,205 @@
+"""Numbers as people read them: sizes, times, and columns of metrics with the same digits."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timezone
+
+MINUS = "−"
+"""A true minus: as wide as the plus and the digits."""
+
+MOST_DIGITS = 6
+
+LIMIT, TINY = 1e300, 1e-11
+"""An axis goes no further than the limit, and takes values apart that differ by more than a tiny part."""
+
+_LOWER_IS_BETTER = {"loss", "err", "error", "mae", "mse", "rmse", "nll", "perplexity", "ppl", "latency", "wer", "cer"}
+_LOWER_IS_BETTER |= {"eer", "fid", "ece", "brier", "time", "ms", "seconds", "bytes"}
+_HIGHER_IS_BETTER = {"acc", "accuracy", "f1", "auc", "auroc", "precision", "recall", "score", "r2", "bleu", "rouge"}
+_HIGHER_IS_BETTER |= {"map", "iou", "dice", "snr", "top1", "top5", "mcc", "ndcg", "mrr", "reward"}
+
+
+def size(count: float) -> str:
+    """Give bytes in units of 1000.
+
+    Examples
+    --------
+    >>> [size(n) for n in (0, 999, 135_000, 19_800_000, 5e12)]
+    ['0 B', '999 B', '135 kB', '19.8 MB', '5.0 TB']
+    """
+    for bound, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
+        if count >= bound * 0.9995:
+            return f"{count / bound:.1f} {unit}"
+    return f"{count / 1e3:.0f} kB" if count >= 999.5 else f"{count:.0f} B"
+
+
+def stamp(at: datetime) -> str:
+    """Give a time to the minute, in UTC.
+
+    Examples
+    --------
+    >>> stamp(datetime(2026, 11, 20, 13, 41, 30, tzinfo=timezone.utc))
+    '2026-11-20 13:41'
+    """
+    return _utc(at).strftime("%Y-%m-%d %H:%M")
+
+
+def iso(at: datetime) -> str:
+    """Give a time to the second as machines read it, in UTC: `2026-11-20T13:41:30Z`."""
+    return _utc(at).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _utc(at: datetime) -> datetime:
+    return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+
+
+def plural(count: int, noun: str) -> str:
+    """Count things: `1 version`, `1,200 versions`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+def column(values: Iterable[float | None]) -> list[str]:
+    """Write the values of a column with the same number of digits; None is empty.
+
+    Examples
+    --------
+    >>> column([0.871, 0.8, None, float("nan"), float("-inf")])
+    ['0.871', '0.800', '', 'NaN', '−Inf']
+    >>> column([-1200, 15]), column([0.99912, 0.99934]), column([1e-9, 2.5e12])
+    (['−1,200', '15'], ['0.99912', '0.99934'], ['1.00e−09', '2.50e+12'])
+    """
+    values = list(values)
+    finite = [v for v in values if v is not None and math.isfinite(v)]
+    digits = _digits(finite)
+    return [_write(v, digits) for v in values]
+
+
+def one(value: float) -> str:
+    """Write a single number as `column` would."""
+    return column([value])[0]
+
+
+def pair(before: float | None, after: float | None) -> tuple[str, str, str]:
+    """Write two values and their signed difference with the same digits.
+
+    Examples
+    --------
+    >>> pair(0.806, 0.839), pair(4.6, 4.1)
+    (('0.806', '0.839', '+0.033'), ('4.60', '4.10', '−0.50'))
+    """
+    finite = [v for v in (before, after) if v is not None and math.isfinite(v)]
+    digits = _digits(finite)
+    step = signed(finite[1] - finite[0], digits) if len(finite) == 2 else ""
+    return _write(before, digits), _write(after, digits), step
+
+
+def signed(value: float, digits: int | None) -> str:
+    """Write a difference with its sign; `digits` None is the form with an exponent."""
+    text = _write(value, digits)
+    if not text.strip(f"0.{MINUS}"):
+        return "0"
+    return text if value < 0 else f"+{text}"
+
+
+def _digits(finite: Sequence[float]) -> int | None:
+    """How many digits after the point tell these values apart; None where only an exponent can."""
+    largest = max((abs(v) for v in finite), default=0.0)
+    if largest == 0 or (all(v == int(v) for v in finite) and largest < 1e12):
+        return 0
+    spread = max(finite) - min(finite)
+    needed = 2 - math.floor(math.log10(largest))
+    if 0 < spread < math.inf:
+        needed = max(needed, 1 - math.floor(math.log10(spread)))
+    return None if needed > MOST_DIGITS + 2 or largest >= 1e9 else min(max(needed, 0), MOST_DIGITS)
+
+
+def _write(value: float | None, digits: int | None) -> str:
+    if value is None:
+        return ""
+    if math.isnan(value):
+        return "NaN"
+    if math.isinf(value):
+        return "Inf" if value > 0 else f"{MINUS}Inf"
+    text = f"{value:.2e}" if digits is None else f"{value:,.{digits}f}"
+    return text.replace("-", MINUS)
+
+
+def better(key: str) -> int:
+    """Tell from its name which way a metric is better: 1 up, −1 down, 0 unknown.
+
+    Examples
+    --------
+    >>> better("val/f1"), better("train/loss"), better("latency_ms"), better("temperature")
+    (1, -1, -1, 0)
+    """
+    words = set(key.lower().replace("/", "_").replace("-", "_").replace(".", "_").split("_"))
+    if words & _LOWER_IS_BETTER:
+        return -1
+    return 1 if words & _HIGHER_IS_BETTER else 0
+
+
+def scale(values: Iterable[float]) -> tuple[float, float]:
+    """Give the ends of an axis for these values, rounded outwards; far outliers stay off it.
+
+    Examples
+    --------
+    >>> scale([0.412, 0.713, 0.744, 0.768, 0.791, 0.802, 0.806, 0.823, 0.848, 0.874])
+    (0.7, 0.9)
+    >>> scale([3.0]), scale([])
+    ((2.7, 3.3), (0.0, 1.0))
+    """
+    finite = sorted(min(max(v, -LIMIT), LIMIT) for v in values if math.isfinite(v))
+    if not finite:
+        return 0.0, 1.0
+    near = _without_outliers(finite)
+    low, high = near[0], near[-1]
+    if high - low <= TINY * max(abs(low), abs(high), TINY):
+        room = abs(low) / 10 if abs(low) > TINY else 0.5
+        return _clean(low - room), _clean(high + room)
+    step = _nice((high - low) / 4)
+    return _clean(math.floor(low / step + 1e-9) * step), _clean(math.ceil(high / step - 1e-9) * step)
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Give round values from `low` to `high`, four to nine of them where both are as `scale` gives them.
+
+    Examples
+    --------
+    >>> ticks(0.4, 1.0), ticks(0.0, 1.0)
+    ([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+    """
+    step = _nice((high - low) / 6)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [_clean(i * step) for i in range(first, last + 1)]
+
+
+def ends(*values: float) -> list[str]:
+    """Write the ends or the ticks of an axis, no longer than they must be.
+
+    Examples
+    --------
+    >>> ends(0.68, 0.9), ends(0, 20000), ends(1e-12, 2e-12)
+    (['0.68', '0.90'], ['0', '20,000'], ['1.00e−12', '2.00e−12'])
+    """
+    digits = next((n for n in range(MOST_DIGITS + 1) if all(round(v, n) == v for v in values)), None)
+    return [_write(v, digits if max(map(abs, values)) < 1e9 else None) for v in values]
+
+
+def _without_outliers(ordered: list[float]) -> list[float]:
+    if len(ordered) < 5:
+        return ordered
+    lower, upper = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
+    reach = 2.5 * (upper - lower)
+    near = [v for v in ordered if lower - reach <= v <= upper + reach]
+    return near if reach > 0 else ordered
+
+
+def _nice(step: float) -> float:
+    """Return the nearest of 1, 2, 5 × 10ⁿ that is no smaller."""
+    power = 10.0 ** math.floor(math.log10(step))
+    return next(power * m for m in (1, 2, 5, 10) if power * m >= step * (1 - 1e-9))
+
+
+def _clean(value: float) -> float:
+    return float(f"{value:.12g}")

@@ -1,0 +1,64 @@
+"""Text from other people, made fit for a terminal and a page."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+# Marks that reorder what is read after them: a message must not rearrange the table it stands in.
+_UNSAFE = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_SPACE = re.compile(r"\s+")
+
+
+def clean(text: str) -> str:
+    r"""Give a text as one line without control characters.
+
+    Examples
+    --------
+    >>> clean("first\n  try \x1b[31m")
+    'first try �[31m'
+    """
+    line = _SPACE.sub(" ", text).strip()
+    return "".join("�" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in _UNSAFE.sub("", line))
+
+
+def width(text: str) -> int:
+    """Give the columns that a text takes in a terminal.
+
+    Examples
+    --------
+    >>> width("abc"), width("模型"), width("e\u0301")
+    (3, 4, 1)
+    """
+    return sum(_cell(c) for c in text)
+
+
+def _cell(character: str) -> int:
+    if unicodedata.combining(character) or unicodedata.category(character) in {"Mn", "Me", "Cf"}:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def clip(text: str, columns: int) -> str:
+    """Shorten a text to some columns, with an ellipsis.
+
+    Examples
+    --------
+    >>> clip("Unfreeze the last two blocks", 12)
+    'Unfreeze th…'
+    """
+    if width(text) <= columns:
+        return text
+    taken, kept = 0, ""
+    for character in text:
+        taken += _cell(character)
+        if taken > max(columns - 1, 0):
+            break
+        kept += character
+    return kept.rstrip() + "…" if columns > 0 else ""
+
+
+def pad(text: str, columns: int, *, right: bool = False) -> str:
+    """Fill a text with spaces to some columns."""
+    room = " " * max(columns - width(text), 0)
+    return room + text if right else text + room

@@ -1,0 +1,1 @@
+"""Chunks, frames, manifests: pure functions over bytes, no I/O."""

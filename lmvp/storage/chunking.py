@@ -1,0 +1,75 @@
+"""Where a file is cut into chunks. Fixed cuts: tensors do not shift. See docs/format.md, "Cuts"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lmvp.storage.frames import CHUNK_LIMIT
+from lmvp.storage.safetensors import Span
+
+JOIN_LIMIT = 1 << 20
+"""Tensors shorter than this are joined with neighbours of their dtype, to chunks no longer than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A chunk to be: `size` bytes of a file from `offset` on, and the tensors that share it, if there are several."""
+
+    offset: int
+    size: int
+    shared: tuple[Span, ...] = ()
+
+
+def cut(size: int, tensors: Sequence[Span] = ()) -> list[Cut]:
+    """Cut a file of `size` bytes, given the tensors in it.
+
+    Returns
+    -------
+    list of Cut
+        Without gaps or overlaps, in the order of the file.
+
+    Examples
+    --------
+    >>> [(c.offset, c.size) for c in cut(5 << 20)]
+    [(0, 4194304), (4194304, 1048576)]
+    >>> a, b = Span("a", "F32", (4,), 100, 16), Span("b", "F32", (1,), 116, 4)
+    >>> [(c.offset, c.size, len(c.shared)) for c in cut(120, [a, b])]
+    [(0, 100, 0), (100, 20, 2)]
+    """
+    cuts: list[Cut] = []
+    position = 0
+    for group in _groups(sorted((span for span in tensors if span.size), key=lambda span: span.offset)):
+        start, end = group[0].offset, group[-1].offset + group[-1].size
+        cuts += _every_limit(position, start)
+        cuts += [Cut(start, end - start, tuple(group))] if len(group) > 1 else _every_limit(start, end)
+        position = end
+    cuts += _every_limit(position, size)
+    return cuts
+
+
+def _every_limit(start: int, end: int) -> Iterator[Cut]:
+    for offset in range(start, end, CHUNK_LIMIT):
+        yield Cut(offset, min(CHUNK_LIMIT, end - offset))
+
+
+def _groups(tensors: Sequence[Span]) -> Iterator[list[Span]]:
+    """Join neighbours that are small, of one dtype, and touch; the others stand alone."""
+    group: list[Span] = []
+    for span in tensors:
+        if group and not _joins(group, span):
+            yield group
+            group = []
+        group.append(span)
+    if group:
+        yield group
+
+
+def _joins(group: Sequence[Span], span: Span) -> bool:
+    first, last = group[0], group[-1]
+    return (
+        span.dtype == first.dtype
+        and span.offset == last.offset + last.size
+        and max(first.size, span.size) < JOIN_LIMIT
+        and span.offset + span.size - first.offset <= JOIN_LIMIT
+    )

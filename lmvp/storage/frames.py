@@ -1,0 +1,146 @@
+"""Frames: a chunk with a header of 48 bytes, the same on disk and on the wire.
+
+========  =======  ====================================================
+offset    type     what
+========  =======  ====================================================
+0         2 bytes  `LF`
+2         uint8    version of the frame, 1
+3         uint8    codec: 0 raw; 1 zstd, 2 solo, 3 delta are reserved
+4         uint32   bytes after decoding, at most 4 MiB
+8         uint32   bytes of payload that follow the header
+12        uint32   zero, reserved
+16        32 bytes BLAKE3 of the decoded bytes: the chunk's id
+========  =======  ====================================================
+
+All numbers are little-endian. See docs/format.md, "Frames".
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lmvp.errors import InvalidRequest
+
+CHUNK_LIMIT = 4 << 20
+"""Bytes that a chunk holds at most, decoded."""
+
+BATCH_LIMIT = 16 << 20
+"""Bytes of frames that one request carries at most, headers not counted."""
+
+RAW = 0
+CODECS = {RAW: "raw"}
+"""Codecs that this version reads, by their byte."""
+
+HEADER = struct.Struct("<2sBBIII32s")
+HEADER_SIZE = HEADER.size
+_MAGIC, _VERSION = b"LF", 1
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """The header of a frame."""
+
+    chunk: str
+    size: int
+    payload: int
+    codec: int = RAW
+
+
+def header(frame: Frame) -> bytes:
+    """Return the 48 bytes that stand before the payload.
+
+    Examples
+    --------
+    >>> data = header(Frame("00" * 32, size=3, payload=3))
+    >>> len(data), read_header(data).size
+    (48, 3)
+    """
+    return HEADER.pack(_MAGIC, _VERSION, frame.codec, frame.size, frame.payload, 0, bytes.fromhex(frame.chunk))
+
+
+def read_header(data: Any) -> Frame:
+    """Read a header.
+
+    Raises
+    ------
+    InvalidRequest
+        If the bytes are no header of a frame that this version reads, or lengths are beyond the limits.
+    """
+    if len(data) != HEADER_SIZE:
+        raise InvalidRequest(f"a frame header has {HEADER_SIZE} bytes, not {len(data)}")
+    magic, version, codec, size, payload, reserved, chunk = HEADER.unpack(data)
+    if magic != _MAGIC or version != _VERSION or reserved:
+        raise InvalidRequest("these bytes are not a frame", hint="see docs/format.md, Frames")
+    if codec not in CODECS:
+        raise InvalidRequest(f"unknown codec {codec} in a frame", hint="update lmvp on this side")
+    _check_lengths(codec, size, payload)
+    return Frame(chunk.hex(), size, payload, codec)
+
+
+def _check_lengths(codec: int, size: int, payload: int) -> None:
+    if size > CHUNK_LIMIT or payload > CHUNK_LIMIT:
+        raise InvalidRequest(f"a frame of {max(size, payload)} bytes; the limit is {CHUNK_LIMIT}")
+    if codec == RAW and size != payload:
+        raise InvalidRequest(f"a raw frame says {size} bytes decoded and {payload} bytes of payload")
+
+
+class FrameReader:
+    """Takes a stream of frames apart as its bytes come, without joining them.
+
+    Examples
+    --------
+    >>> reader = FrameReader()
+    >>> data = header(Frame("00" * 32, size=3, payload=3)) + b"abc"
+    >>> list(reader.feed(data[:49])), [bytes(p) for _, ps in reader.feed(data[49:]) for p in ps]
+    ([], [b'a', b'bc'])
+    """
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._frame: Frame | None = None
+        self._pieces: list[memoryview] = []
+        self._wanted = 0
+
+    @property
+    def between(self) -> bool:
+        """Whether the stream stands between two frames, where it may end."""
+        return not self._head and self._frame is None
+
+    def feed(self, data: bytes) -> Iterator[tuple[Frame, list[memoryview]]]:
+        """Take the next bytes; give each frame that they complete, with its payload in pieces.
+
+        Raises
+        ------
+        InvalidRequest
+            If there is no frame where one should begin.
+        """
+        view = memoryview(data)
+        while view or self._complete():
+            if self._complete():
+                yield self._take()
+            elif self._frame is None:
+                view = self._read_head(view)
+            else:
+                self._pieces.append(view[: self._wanted])
+                view, self._wanted = view[self._wanted :], max(0, self._wanted - len(view))
+
+    def _complete(self) -> bool:
+        return self._frame is not None and self._wanted == 0
+
+    def _read_head(self, view: memoryview) -> memoryview:
+        lacking = HEADER_SIZE - len(self._head)
+        self._head += view[:lacking]
+        if len(self._head) == HEADER_SIZE:
+            self._frame = read_header(self._head)
+            self._wanted = self._frame.payload
+            self._head.clear()
+        return view[lacking:]
+
+    def _take(self) -> tuple[Frame, list[memoryview]]:
+        frame, pieces = self._frame, self._pieces
+        assert frame is not None
+        self._frame, self._pieces = None, []
+        return frame, pieces

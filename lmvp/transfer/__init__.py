@@ -1,0 +1,1 @@
+"""Push and pull: describe, negotiate, stream, verify, resume."""

@@ -1,0 +1,117 @@
+"""From a package to its manifest: cut, and hash each byte once, on all cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lmvp.formats.base import Package, PackedFile, Span
+from lmvp.storage import digest
+from lmvp.storage.chunking import Cut, cut
+from lmvp.storage.manifest import Chunk, File, Manifest, Tensor
+from lmvp.transfer.rope import Rope
+
+SINGLE = 4 << 20
+"""Bytes up to which one thread does it all: starting others would take longer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the bytes of a chunk are read from."""
+
+    rope: Rope
+    offset: int
+    size: int
+
+    def read(self) -> list[memoryview]:
+        """Return the bytes, in pieces."""
+        return self.rope.read(self.offset, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A manifest, and the place of each of its chunks."""
+
+    manifest: Manifest
+    places: dict[str, Place]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all chunks, each counted once."""
+        return sum(place.size for place in self.places.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """A cut with the id of its chunk, and the digests of tensors that share it."""
+
+    cut: Cut
+    id: str
+    shared: dict[str, str]
+
+
+def describe(package: Package, advance: Callable[[int], None] = lambda _: None) -> Description:
+    """Return the manifest of a package.
+
+    Parameters
+    ----------
+    advance : callable
+        Called with the number of bytes after each chunk that was hashed.
+    """
+    files: list[File] = []
+    tensors: list[Tensor] = []
+    places: dict[str, Place] = {}
+    for packed in package.files:
+        rope = Rope(packed.sources)
+        hashed = list(_hash_all(rope, cut(rope.size, packed.tensors), advance))
+        files.append(_file(packed, rope.size, hashed))
+        tensors += _tensors(packed, hashed)
+        places.update({one.id: Place(rope, one.cut.offset, one.cut.size) for one in hashed})
+    manifest = Manifest(package.format, tuple(files), tuple(tensors), package.meta)
+    return Description(manifest, places)
+
+
+def _hash_all(rope: Rope, cuts: Sequence[Cut], advance: Callable[[int], None]) -> Iterator[_Hashed]:
+    def one(piece: Cut) -> _Hashed:
+        hashed = _hash(rope, piece)
+        advance(piece.size)
+        return hashed
+
+    if rope.size <= SINGLE:
+        yield from map(one, cuts)
+        return
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
+        yield from threads.map(one, cuts)
+
+
+def _hash(rope: Rope, piece: Cut) -> _Hashed:
+    chunk = digest.of_bytes(*rope.read(piece.offset, piece.size))
+    shared = {span.name: digest.of_bytes(*rope.read(span.offset, span.size)) for span in piece.shared}
+    return _Hashed(piece, chunk, shared)
+
+
+def _file(packed: PackedFile, size: int, hashed: Sequence[_Hashed]) -> File:
+    chunks = tuple(Chunk(one.id, one.cut.size) for one in hashed)
+    return File(packed.path, size, digest.of_chunks([chunk.id for chunk in chunks]), chunks)
+
+
+def _tensors(packed: PackedFile, hashed: Sequence[_Hashed]) -> Iterator[Tensor]:
+    shared = {name: found for one in hashed for name, found in one.shared.items()}
+    starts = {one.cut.offset: index for index, one in enumerate(hashed)}
+    for span in packed.tensors:
+        found = shared.get(span.name) or _own_digest(span, hashed, starts)
+        yield Tensor(span.name, span.dtype, tuple(span.shape), packed.path, span.offset, span.size, found)
+
+
+def _own_digest(span: Span, hashed: Sequence[_Hashed], starts: dict[int, int]) -> str:
+    """Return the digest of a tensor that shares no chunk: that of its chunks."""
+    if not span.size:
+        return digest.of_chunks([])
+    ids, end = [], span.offset + span.size
+    for one in hashed[starts[span.offset] :]:
+        if one.cut.offset >= end:
+            break
+        ids.append(one.id)
+    return digest.of_chunks(ids)

@@ -1,0 +1,61 @@
+"""Progress of a transfer: a bar, a callable of the user's, or nothing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+Progress: TypeAlias = bool | Callable[[int, int], Any] | None
+"""`None`: a bar where the transfer is long; `True`, `False`: always, never; a callable gets bytes done and bytes in
+all."""
+
+Advance: TypeAlias = Callable[[int], None]
+
+LONG = 32 << 20
+"""Bytes from which on a transfer counts as long."""
+
+
+@contextmanager
+def showing(progress: Progress, total: int, label: str) -> Iterator[Advance]:
+    """Show how far a transfer of `total` bytes is, while the block runs; give the function that adds bytes done."""
+    if callable(progress):
+        yield _Counter(progress, total).advance
+    elif progress or (progress is None and total >= LONG):
+        with _bar(total, label) as advance:
+            yield advance
+    else:
+        yield lambda _: None
+
+
+class _Counter:
+    """Adds up bytes from several threads and tells the user's callable."""
+
+    def __init__(self, tell: Callable[[int, int], Any], total: int) -> None:
+        self._tell, self._total, self._done = tell, total, 0
+        self._lock = threading.Lock()
+
+    def advance(self, count: int) -> None:
+        """Add bytes."""
+        with self._lock:
+            self._done += count
+            self._tell(self._done, self._total)
+
+
+@contextmanager
+def _bar(total: int, label: str) -> Iterator[Advance]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tqdm warns where ipywidgets is missing, and then draws a bar of text
+        from tqdm.auto import tqdm
+
+    lock = threading.Lock()
+    with tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False, delay=0.2) as bar:
+
+        def advance(count: int) -> None:
+            with lock:
+                bar.update(count)
+
+        yield advance
