@@ -1,0 +1,1 @@
+"""The backend: one process that owns a data folder."""

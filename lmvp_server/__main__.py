@@ -1,0 +1,81 @@
+"""`python -m lmvp_server`: a server in the foreground, or, for `lmvp.local`, one that detaches itself."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lmvp_server.app import App
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until told to end; returns the exit code."""
+    options = _parser().parse_args(argv)
+    ready = _detach() if options.detach else None
+
+    from lmvp import config
+    from lmvp_server import app
+    from lmvp_server.settings import Settings
+
+    settings = Settings(
+        options.data or config.data_home(),
+        options.host,
+        options.port,
+        embedded=options.embedded,
+        idle_seconds=options.idle,
+    )
+    return app.run(settings, ready or greet)
+
+
+def greet(app: App) -> None:
+    """Tell who started a server in the foreground how to reach it; where the token lies, not what it is."""
+    import lmvp
+
+    token = app.settings.data / "token"
+    print(f"LMVP {lmvp.__version__} serves {app.settings.data} at {app.url}")
+    if not app.settings.embedded:
+        print(f'connect with: LMVP_URL={app.url} LMVP_TOKEN="$(cat {token})"')
+    print("Ctrl-C ends it", flush=True)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("lmvp server", description="Serve a data folder over HTTP.")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="the data folder (LMVP_HOME, or your user data)")
+    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for all (%(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="the port to listen on; 0 takes a free one (%(default)s)")
+    parser.add_argument("--idle", type=float, metavar="SECONDS", help="end after so long without a request")
+    parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--detach", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def _detach() -> Callable[[App], None]:
+    """Go on in a child; the parent ends when the child is ready, or has failed, with a code that tells.
+
+    It forks before anything is opened or any thread runs. Whoever started the parent so has no child left to care for.
+    """
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        os._exit(0 if os.read(reading, 1) else os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) or 1)
+    os.close(reading)
+    return lambda _: _tell(writing)
+
+
+def _tell(writing: int) -> None:
+    try:
+        os.write(writing, b"+")
+    except BrokenPipeError:  # nobody waits any more
+        return
+    finally:
+        os.close(writing)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""A server process from its start to its end.
+
+It becomes the owner of the data folder, opens the stores, listens, and only then says in `server.json` where; on
+SIGTERM, SIGINT or when it was idle for long it takes that back, lets the requests in flight finish, closes the stores,
+and lets go of the folder last, so that a successor never meets it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import lmvp
+from lmvp import serverfile
+from lmvp.errors import LmvpError
+from lmvp.serverfile import ServerFile
+from lmvp_server import log, memory, serving
+from lmvp_server.folder import DataFolder
+from lmvp_server.settings import Settings
+
+if TYPE_CHECKING:
+    from tornado.web import Application
+
+_logger = logging.getLogger("lmvp_server")
+_SUCCESSOR_WAITS = 15.0
+"""Seconds that an embedded server waits for the one before it to end; that one has less time for its requests."""
+
+
+class App:
+    """One server, in a running event loop: `await start()`, `await run()` until it is told to end, `await stop()`.
+
+    Attributes
+    ----------
+    url : str
+        Where this machine reaches it, once started.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.url = ""
+        self._stack = ExitStack()
+        self._ending = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._server: serving.CountingServer
+        self._folder: DataFolder
+
+    async def start(self) -> None:
+        """Own the folder, listen, and say so; on an error everything is let go of again."""
+        try:
+            self._open()
+        except BaseException:
+            self._stack.close()
+            raise
+
+    async def run(self) -> None:
+        """Wait until somebody calls `end`, the server was idle for long, or its folder is no longer there."""
+        while not self._ending.is_set():
+            try:
+                await asyncio.wait_for(self._ending.wait(), self._tick())
+            except asyncio.TimeoutError:
+                await self._look_around()
+
+    def end(self) -> None:
+        """Tell the server to end; told a second time, it waits for no request any more."""
+        (self._hurry if self._ending.is_set() else self._ending).set()
+
+    async def stop(self) -> None:
+        """Let the requests in flight finish, and close everything."""
+        self._ending.set()
+        grace = self.settings.grace_seconds
+        self._folder.withdraw()
+        await self._server.drain(min(grace, _SUCCESSOR_WAITS * 0.6) if self.settings.embedded else grace, self._hurry)
+        await asyncio.to_thread(self._stack.close)
+        _logger.info("ended")
+
+    def _open(self) -> None:
+        settings = self.settings
+        patience = _SUCCESSOR_WAITS if settings.embedded else 1.0
+        self._folder = self._stack.enter_context(DataFolder.open(settings.data, patience=patience))
+        settings.token = settings.token or (
+            secrets.token_urlsafe(32) if settings.embedded else self._folder.kept_token()
+        )
+        sockets = serving.bind(settings.host, settings.port)
+        for each in sockets:
+            self._stack.callback(each.close)
+        self._server = serving.make_server(self._application(), settings.touch)
+        self._server.add_sockets(sockets)
+        self.url = serving.url_of(sockets)
+        self._folder.announce(self._about())
+        settings.touch()
+        _logger.info("lmvp %s serves %s at %s, pid %d", lmvp.__version__, settings.data, self.url, os.getpid())
+
+    def _application(self) -> Application:
+        from lmvp_server.routes import make_application
+        from lmvp_server.services import Services
+
+        services = Services.open(self.settings.data, shared=not self.settings.embedded)
+        self._stack.callback(services.close)
+        application = make_application(services, self.settings)
+        application.settings["log_function"] = log.log_request
+        self._stack.callback(application.settings["pool"].shutdown)
+        return application
+
+    def _about(self) -> ServerFile:
+        return ServerFile(
+            url=self.url,
+            token=self.settings.token,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            boot=serverfile.boot_id(),
+            instance=self.settings.instance,
+            version=lmvp.__version__,
+        )
+
+    def _tick(self) -> float:
+        idle = self.settings.idle_seconds
+        return serverfile.HEARTBEAT if idle is None else min(serverfile.HEARTBEAT, max(idle / 4, 0.05))
+
+    async def _look_around(self) -> None:
+        if not await asyncio.to_thread(self._folder.beat):
+            _logger.error("the data folder %s was taken away; ending", self.settings.data)
+            self._ending.set()
+        elif self._is_idle():
+            _logger.info("not used for %.0f s; ending", self.settings.idle_for)
+            self._ending.set()
+
+    def _is_idle(self) -> bool:
+        limit = self.settings.idle_seconds
+        return limit is not None and not self._server.in_flight and self.settings.idle_for >= limit
+
+
+def run(settings: Settings, ready: Callable[[App], None] | None = None) -> int:
+    """Serve until told to end; `ready` is called once it listens. Returns the exit code of the process."""
+    memory.keep_freed_memory()
+    try:
+        asyncio.run(_serve(settings, ready or (lambda _: None)))
+    except LmvpError as error:
+        print(f"lmvp server: {error}", file=sys.stderr, flush=True)
+        return error.exit_code
+    return 0
+
+
+async def _serve(settings: Settings, ready: Callable[[App], None]) -> None:
+    log.configure(settings)
+    app = App(settings)
+    await app.start()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, app.end)
+    ready(app)
+    try:
+        await app.run()
+    finally:
+        await app.stop()

@@ -1,0 +1,146 @@
+"""The data folder and its one owner: the lock, the format, the token, and `server.json`."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from lmvp import local, private, serverfile
+from lmvp.errors import Conflict, DamagedFile, ServerMismatch
+from lmvp.serverfile import ServerFile
+
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
+FORMAT = 1
+"""What the data folder looks like inside; a server refuses a newer one."""
+
+
+class _Format(msgspec.Struct):
+    format: int
+
+
+@dataclass
+class DataFolder:
+    """A data folder that this process owns until `close`."""
+
+    path: Path
+    _lock: BaseFileLock
+    _file: os.stat_result
+    _said: ServerFile | None = None
+
+    @classmethod
+    def open(cls, path: Path, *, patience: float) -> DataFolder:
+        """Create the folder if need be, become its owner, and see that its format is known.
+
+        Raises
+        ------
+        Conflict
+            If another server owns it and does not let go of it for `patience` seconds.
+        ServerMismatch
+            If a newer version of LMVP made it.
+        """
+        try:
+            private.make_folder(path)
+            lock = _acquire(path, patience)
+        except Conflict:
+            raise
+        except OSError as error:
+            raise private.explain(error, path, "choose another folder with --data, or LMVP_HOME") from error
+        folder = cls(path, lock, (path / local.LOCK).stat())
+        try:
+            folder._check_format()
+        except BaseException:
+            folder.close()
+            raise
+        return folder
+
+    def kept_token(self) -> str:
+        """Return the token that outlives a restart; made at the first."""
+        path = self.path / "token"
+        kept = (private.read(path) or b"").decode("ascii", "replace").strip()
+        if not kept:
+            kept = secrets.token_urlsafe(32)
+            private.write(path, kept.encode() + b"\n")
+        return kept
+
+    def announce(self, content: ServerFile) -> None:
+        """Say how to reach the server of this folder."""
+        self._said = content
+        serverfile.write(self.path, content)
+
+    def withdraw(self) -> None:
+        """Take back what `announce` said, if it still stands there."""
+        said, self._said = self._said, None
+        found = serverfile.read(self.path)
+        if said and found and found.instance == said.instance:
+            (self.path / serverfile.NAME).unlink(missing_ok=True)
+
+    def beat(self) -> bool:
+        """Show that the server lives; tell whether the folder is still ours. A lost `server.json` is written anew."""
+        try:
+            found = (self.path / local.LOCK).stat()
+        except OSError:
+            return False
+        if not os.path.samestat(found, self._file):
+            return False
+        with suppress(OSError):
+            if self._said and serverfile.read(self.path) != self._said:
+                serverfile.write(self.path, self._said)
+            os.utime(self.path / serverfile.NAME)
+        return True
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        with suppress(OSError):
+            self.withdraw()
+        self._lock.release()
+
+    def __enter__(self) -> DataFolder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _check_format(self) -> None:
+        path = self.path / "format.json"
+        data = private.read(path)
+        if data is None:
+            private.write(path, msgspec.json.encode(_Format(FORMAT)))
+            return
+        try:
+            found = msgspec.json.decode(data, type=_Format).format
+        except msgspec.DecodeError:
+            raise DamagedFile(f"{path} is damaged", hint='a folder of this version holds {"format": 1} there') from None
+        if found > FORMAT:
+            said = f"{self.path} has format {found}; this version of lmvp reads up to {FORMAT}"
+            raise ServerMismatch(said, hint="update lmvp")
+
+
+def _acquire(path: Path, patience: float) -> BaseFileLock:
+    from filelock import FileLock, Timeout
+
+    # Not thread-local: the event loop may be closed in another thread than the one that opened the folder.
+    lock = FileLock(path / local.LOCK, timeout=patience, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise _owned(path) from None
+    return lock
+
+
+def _owned(path: Path) -> Conflict:
+    said = serverfile.read(path)
+    owner = (
+        f"the server at {said.url} (pid {said.pid} on {said.host})" if said else "a server that is starting or ending"
+    )
+    return Conflict(f"{path} is in use by {owner}", hint="stop that one, or give this one another folder with --data")

@@ -1,0 +1,1 @@
+"""HTTP to services, one module per noun; no rules in here."""

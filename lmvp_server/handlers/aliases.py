@@ -1,0 +1,33 @@
+"""Aliases."""
+
+from __future__ import annotations
+
+from lmvp.records import MoveAlias
+from lmvp_server.handlers.base import Handler
+
+
+class Aliases(Handler):
+    """`…/{model}/aliases`."""
+
+    async def get(self, project: str, model: str) -> None:
+        """List the aliases of a model."""
+        self.answer(await self.run(self.services.aliases.of_model, self.caller, project, model))
+
+
+class Alias(Handler):
+    """`…/{model}/aliases/{alias}`."""
+
+    async def get(self, project: str, model: str, alias: str) -> None:
+        """Return one alias."""
+        self.answer(await self.run(self.services.aliases.alias, self.caller, project, model, alias))
+
+    async def put(self, project: str, model: str, alias: str) -> None:
+        """Let an alias stand at a version."""
+        revision = self.read(MoveAlias).revision
+        self.answer(await self.run(self.services.aliases.move, self.caller, project, model, alias, revision))
+
+    async def delete(self, project: str, model: str, alias: str) -> None:
+        """Take an alias away."""
+        await self.run(self.services.aliases.remove, self.caller, project, model, alias)
+        self.set_status(204)
+        self.finish()

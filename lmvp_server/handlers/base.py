@@ -1,0 +1,162 @@
+"""What all handlers share: who calls, reading and writing JSON, errors, and work off the loop.
+
+Tornado's loop runs in one thread, so whatever reads a disk, hashes or waits runs in a pool of threads: `await
+self.run(…)`. Every route is closed: a handler without `open_to_all` answers 401 to a request without the server's
+token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import msgspec
+from tornado.web import HTTPError, RequestHandler, stream_request_body
+
+from lmvp.connection import API, API_HEADER
+from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound, ServerError, TooLarge
+from lmvp.records import ErrorBody
+from lmvp_server.handlers.hosts import foreign_host
+from lmvp_server.services import Services
+from lmvp_server.services.access import Caller
+from lmvp_server.services.paging import Page
+
+T = TypeVar("T")
+log = logging.getLogger("lmvp_server")
+
+JSON_LIMIT = 1 << 20
+"""Bytes of a JSON body at most, where a handler does not say otherwise."""
+
+
+@stream_request_body
+class Handler(RequestHandler):
+    """The base of all handlers of the API."""
+
+    open_to_all = False
+    body_limit = JSON_LIMIT
+    caller: Caller
+
+    def initialize(self) -> None:
+        """Begin a request."""
+        self._body: list[bytes] = []
+
+    @property
+    def services(self) -> Services:
+        """The use cases."""
+        services: Services = self.settings["services"]
+        return services
+
+    def prepare(self) -> None:
+        """Turn away who may not call, and what is too long, before the body is read."""
+        server = self.settings["server"]
+        if foreign_host(self.request, server.local):
+            raise AccessDenied(f"this server does not answer for the host {self.request.host[:80]!r}")
+        self.caller = self._caller(server.token)
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isdigit() and int(length) > self.body_limit:
+            raise TooLarge(f"a body of {int(length):,} bytes; the limit here is {self.body_limit:,}")
+        self._received = 0
+
+    def _caller(self, token: str) -> Caller:
+        given = self.request.headers.get("Authorization", "")
+        if hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            return Caller(self.settings["owner"], owner=True)
+        if self.open_to_all:
+            return Caller("anonymous")
+        said = "this token is not known here" if given else "no token was sent"
+        raise NotAuthenticated(said, hint="`lmvp login URL` keeps a token for a server; LMVP_TOKEN holds one")
+
+    def data_received(self, chunk: bytes) -> Any:
+        """Keep the body; a handler of long bodies overrides this."""
+        self._received += len(chunk)
+        if self._received > self.body_limit:
+            raise TooLarge(f"the body is longer than {self.body_limit:,} bytes")
+        self._body.append(chunk)
+
+    def read(self, type_: type[T]) -> T:
+        """Return the body as a struct.
+
+        Raises
+        ------
+        InvalidRequest
+            Saying which field is wrong.
+        """
+        try:
+            return msgspec.json.decode(b"".join(self._body), type=type_)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise InvalidRequest(f"the body is not what this route takes: {error}") from None
+
+    def answer(self, value: Any, status: int = 200) -> None:
+        """Send a struct or a document as JSON."""
+        self.send(value if isinstance(value, bytes) else msgspec.json.encode(value), "application/json", status)
+
+    def send(self, data: bytes, content_type: str, status: int = 200) -> None:
+        """Send bytes."""
+        self.set_status(status)
+        self.set_header("Content-Type", content_type)
+        self.finish(data)
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something that blocks in a thread of the pool."""
+        pool: ThreadPoolExecutor = self.settings["pool"]
+        return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
+
+    def page(self) -> Page:
+        """Return which part of a list is asked for."""
+        return Page.parse(self.get_query_argument("limit", None), self.get_query_argument("cursor", None))
+
+    def set_default_headers(self) -> None:
+        """Nothing that this API sends is for a browser to run or to guess at."""
+        self.clear_header("Server")
+        self.set_header(API_HEADER, str(API))
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        self.set_header("Cache-Control", "no-store")
+
+    def compute_etag(self) -> None:
+        """Hash no answers: what never changes says so by its digest."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Send an error the way docs/api.md says."""
+        error = _as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        self.set_status(error.http_status)
+        missing = list(getattr(error, "missing", ()))
+        body = ErrorBody(
+            code=error.code, message=error.message, hint=error.hint, details={"missing": missing} if missing else None
+        )
+        self.answer({"error": body}, error.http_status)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log what is our fault; a mistake of the caller is not news."""
+        if not isinstance(value, (LmvpError, HTTPError)) or isinstance(value, ServerError):
+            log.error("%s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
+
+
+class NoSuchRoute(Handler):
+    """Answers for all paths that have no handler."""
+
+    open_to_all = True
+
+    def prepare(self) -> None:
+        """Say so, whatever the method."""
+        super().prepare()
+        raise NotFound(f"no route {self.request.path[:200]!r}", hint="docs/api.md lists the routes")
+
+
+def _as_lmvp(status: int, error: BaseException | None) -> LmvpError:
+    if isinstance(error, LmvpError):
+        return error
+    if isinstance(error, HTTPError) and status == 405:
+        return _MethodNotAllowed("this route has no such method", hint="docs/api.md lists the methods")
+    if isinstance(error, HTTPError) and status < 500:
+        return InvalidRequest(error.log_message or error.reason or "bad request")
+    return ServerError("the server failed; this is a bug of ours", hint="its log says more")
+
+
+class _MethodNotAllowed(InvalidRequest):
+    code = "method_not_allowed"
+    http_status = 405

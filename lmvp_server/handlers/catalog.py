@@ -1,0 +1,50 @@
+"""Projects and models."""
+
+from __future__ import annotations
+
+from lmvp.records import NewModel, NewProject
+from lmvp_server.handlers.base import Handler
+
+
+class Projects(Handler):
+    """`/projects`."""
+
+    async def get(self) -> None:
+        """List projects."""
+        self.answer(await self.run(self.services.catalog.projects, self.caller, self.page()))
+
+    async def post(self) -> None:
+        """Make a project."""
+        new = self.read(NewProject)
+        made = await self.run(self.services.catalog.create_project, self.caller, new.name, new.description)
+        self.answer(made, 201)
+
+
+class Project(Handler):
+    """`/projects/{project}`."""
+
+    async def get(self, project: str) -> None:
+        """Return one project."""
+        self.answer(await self.run(self.services.catalog.project, self.caller, project))
+
+
+class Models(Handler):
+    """`/projects/{project}/models`."""
+
+    async def get(self, project: str) -> None:
+        """List the models of a project."""
+        self.answer(await self.run(self.services.catalog.models, self.caller, project, self.page()))
+
+    async def post(self, project: str) -> None:
+        """Make a model."""
+        new = self.read(NewModel)
+        made = await self.run(self.services.catalog.create_model, self.caller, project, new.name, new.description)
+        self.answer(made, 201)
+
+
+class Model(Handler):
+    """`/projects/{project}/models/{model}`."""
+
+    async def get(self, project: str, model: str) -> None:
+        """Return one model."""
+        self.answer(await self.run(self.services.catalog.model, self.caller, project, model))

@@ -1,0 +1,105 @@
+"""The bytes of a version: frames for clients, files with ranges for browsers and other tools."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from urllib.parse import quote
+
+from tornado.iostream import StreamClosedError
+
+from lmvp.errors import InvalidRequest
+from lmvp.records import WantedChunks
+from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.versions import FRAMES
+from lmvp_server.services.files import parts
+
+_RANGE = re.compile(r"bytes=(\d*)-(\d*)")
+_SIZE_DIGITS = 18
+
+
+class Chunks(Handler):
+    """`…/versions/{revision}/chunks`."""
+
+    body_limit = 16 << 20
+
+    async def post(self, project: str, model: str, revision: str) -> None:
+        """Stream the frames that are wanted, in their order."""
+        wanted = await self.run(self.read, WantedChunks)
+        files = self.services.files
+        space, lengths = await self.run(files.wanted, self.caller, project, model, revision, wanted.want)
+        self.set_header("Content-Type", FRAMES)
+        self.set_header("Content-Length", str(sum(lengths)))
+        await stream(self, [partial(files.frame, space, chunk) for chunk in wanted.want])
+
+
+class File(Handler):
+    """`…/versions/{revision}/files/{path}`."""
+
+    async def get(self, project: str, model: str, revision: str, path: str) -> None:
+        """Send a file or a range of it, never in a way that a browser would run it."""
+        files = self.services.files
+        space, file = await self.run(files.file, self.caller, project, model, revision, path)
+        self.set_header("ETag", f'"{file.digest}"')
+        if self.check_etag_header():
+            self.set_status(304)
+            return
+        self._describe(path)
+        start, end = self._range(file.size)
+        self.set_header("Content-Length", str(end - start))
+        await stream(self, [partial(files.read, space, part) for part in parts(file.chunks, start, end)])
+
+    async def head(self, project: str, model: str, revision: str, path: str) -> None:
+        """Say how long a file is."""
+        _, file = await self.run(self.services.files.file, self.caller, project, model, revision, path)
+        self.set_header("ETag", f'"{file.digest}"')
+        self._describe(path)
+        self.set_header("Content-Length", str(file.size))
+        self.finish()
+
+    def _describe(self, path: str) -> None:
+        name = quote(path.rpartition("/")[2], safe="")
+        self.set_header("Content-Type", "application/octet-stream")
+        self.set_header("Content-Disposition", f"attachment; filename*=UTF-8''{name}")
+        self.set_header("Content-Security-Policy", "sandbox; default-src 'none'")
+        self.set_header("Accept-Ranges", "bytes")
+
+    def _range(self, size: int) -> tuple[int, int]:
+        """Read the header `Range`; set the status and the headers that go with it."""
+        header = self.request.headers.get("Range")
+        found = _RANGE.fullmatch(header.strip()) if header else None
+        if found is None or found.group(0) == "bytes=-" or max(map(len, found.groups())) > _SIZE_DIGITS:
+            return 0, size  # no range, or several, or none that we know: all of it, as HTTP allows
+        first, last = found.groups()
+        start = int(first) if first else max(0, size - int(last))
+        end = min(size, int(last) + 1) if first and last else size
+        if start >= end:
+            self.set_header("Content-Range", f"bytes */{size}")
+            raise _Unsatisfiable(f"the range {header!r} is outside the {size:,} bytes of this file")
+        self.set_status(206)
+        self.set_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
+        return start, end
+
+
+class _Unsatisfiable(InvalidRequest):
+    code = "range_not_satisfiable"
+    http_status = 416
+
+
+async def stream(handler: Handler, reads: Sequence[Callable[[], bytes]]) -> None:
+    """Send pieces one after the other, reading the next one while the last one travels."""
+    ahead: asyncio.Future[bytes] | None = None
+    try:
+        for index, read in enumerate(reads):
+            data = await (ahead or handler.run(read))
+            ahead = asyncio.ensure_future(handler.run(reads[index + 1])) if index + 1 < len(reads) else None
+            handler.write(data)
+            await handler.flush()
+    except StreamClosedError:
+        return  # the client has gone; nobody is left to be told
+    finally:
+        if ahead is not None:
+            ahead.add_done_callback(lambda done: done.cancelled() or done.exception())
+    handler.finish()

@@ -1,0 +1,13 @@
+"""The description of this API for machines."""
+
+from __future__ import annotations
+
+from lmvp_server.handlers.base import Handler
+
+
+class OpenApi(Handler):
+    """`/openapi.json`."""
+
+    async def get(self) -> None:
+        """Return the OpenAPI document."""
+        self.answer(await self.run(self.settings["openapi"]))

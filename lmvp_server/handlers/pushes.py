@@ -1,0 +1,93 @@
+"""Pushes that come in several requests."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from lmvp.errors import InvalidRequest
+from lmvp.records import NewPush, Received
+from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
+from lmvp.storage.manifest import MANIFEST_LIMIT
+from lmvp_server.handlers.base import JSON_LIMIT, Handler
+
+IN_HAND = 5
+"""Frames that the server hashes and writes at once, over all requests: with one being read per request, this bounds
+memory."""
+
+
+class Pushes(Handler):
+    """`…/{model}/pushes`."""
+
+    body_limit = MANIFEST_LIMIT + 2 * JSON_LIMIT
+
+    async def post(self, project: str, model: str) -> None:
+        """Begin a push."""
+        body = await self.run(self.read, NewPush)
+        self.answer(await self.run(self.services.pushes.begin, self.caller, project, model, body), 201)
+
+
+class Push(Handler):
+    """`…/pushes/{push}`."""
+
+    async def get(self, project: str, model: str, push: str) -> None:
+        """Tell what a push still lacks."""
+        self.answer(await self.run(self.services.pushes.status, self.caller, project, model, push))
+
+
+class Chunks(Handler):
+    """`…/pushes/{push}/chunks`: frames are hashed and written while the next ones come."""
+
+    body_limit = BATCH_LIMIT + JSON_LIMIT
+
+    async def prepare(self) -> None:  # type: ignore[override]
+        """Find the push before its bytes come."""
+        super().prepare()
+        self._frames, self._tasks = FrameReader(), list[asyncio.Task[None]]()
+        project, model, push = self.path_args
+        self._push = await self.run(self.services.pushes.resume, self.caller, project, model, push)
+
+    async def data_received(self, chunk: bytes) -> None:
+        """Take the next bytes; wait while too many frames are in hand."""
+        try:
+            for frame, payload in self._frames.feed(chunk):
+                await self.settings["in_hand"].acquire()
+                self._tasks.append(asyncio.create_task(self._keep(frame, payload)))
+        except InvalidRequest as error:
+            self._tasks.append(asyncio.create_task(_fail(error)))
+
+    async def _keep(self, frame: Frame, payload: Any) -> None:
+        try:
+            await self.run(self.services.pushes.receive, self._push, frame, payload)
+        finally:
+            self.settings["in_hand"].release()
+
+    async def put(self, *_: str) -> None:
+        """Answer when all frames of the request are kept."""
+        await self._settled()
+        if not self._frames.between:
+            raise InvalidRequest("the last frame is cut short")
+        self.answer(Received(missing_count=len(self._push.missing)))
+
+    async def _settled(self) -> None:
+        """Wait for all frames, then raise what the first failing one raised."""
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    def on_connection_close(self) -> None:
+        """Let what is in hand finish; the client will ask what is missing."""
+        for task in self._tasks:
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+
+class Commit(Handler):
+    """`…/pushes/{push}/commit`."""
+
+    async def post(self, project: str, model: str, push: str) -> None:
+        """Turn a push into a version."""
+        self.answer(await self.run(self.services.pushes.commit, self.caller, project, model, push), 201)
+
+
+async def _fail(error: Exception) -> None:
+    raise error

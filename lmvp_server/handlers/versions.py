@@ -1,0 +1,103 @@
+"""Versions: lists, records, manifests, layers, and pushes that come in one request."""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+from lmvp.errors import InvalidArgument, InvalidRequest
+from lmvp.records import Amendment, NewPush
+from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
+from lmvp.storage.manifest import MANIFEST_LIMIT
+from lmvp_server.handlers.base import JSON_LIMIT, Handler
+
+FRAMES = "application/x-lmvp-frames"
+_LENGTH = struct.Struct("<I")
+
+
+class ProjectVersions(Handler):
+    """`/projects/{project}/versions`."""
+
+    async def get(self, project: str) -> None:
+        """List the versions of all models of a project."""
+        self.answer(await self.run(self.services.versions.of_project, self.caller, project, self.page()))
+
+
+class Versions(Handler):
+    """`…/{model}/versions`."""
+
+    body_limit = BATCH_LIMIT + MANIFEST_LIMIT + 2 * JSON_LIMIT
+
+    async def get(self, project: str, model: str) -> None:
+        """List the versions of a model."""
+        self.answer(await self.run(self.services.versions.of_model, self.caller, project, model, self.page()))
+
+    async def post(self, project: str, model: str) -> None:
+        """Make a version of a push that comes whole in this request."""
+        self.answer(await self.run(self._push, project, model, b"".join(self._body)), 201)
+
+    def _push(self, project: str, model: str, data: bytes) -> object:
+        head, received = _split(data)
+        pushes = self.services.pushes
+        push = pushes.prepare_small(self.caller, project, model, head)
+        for frame, payload in received:
+            if frame.chunk in push.missing:
+                pushes.receive(push, frame, payload)
+        return pushes.commit_small(self.caller, push)
+
+
+class Version(Handler):
+    """`…/{model}/versions/{revision}`."""
+
+    async def get(self, project: str, model: str, revision: str) -> None:
+        """Return one version."""
+        self.answer(await self.run(self.services.versions.version, self.caller, project, model, revision))
+
+    async def patch(self, project: str, model: str, revision: str) -> None:
+        """Amend the record of a version."""
+        given = self.read(Amendment)
+        amend = self.services.versions.amend
+        self.answer(await self.run(amend, self.caller, project, model, revision, given))
+
+
+class Manifest(Handler):
+    """`…/versions/{revision}/manifest`."""
+
+    async def get(self, project: str, model: str, revision: str) -> None:
+        """Return the manifest as it is kept."""
+        digest, data = await self.run(self.services.versions.manifest, self.caller, project, model, revision)
+        self.set_header("ETag", f'"{digest}"')
+        if self.check_etag_header():
+            self.set_status(304)
+            self.finish()
+        else:
+            self.answer(data)
+
+
+class Layers(Handler):
+    """`…/{model}/layers`."""
+
+    async def get(self, project: str, model: str) -> None:
+        """Return what changed in some versions, layer by layer."""
+        asked = [number for number in self.get_query_argument("versions", "").split(",") if number]
+        if not all(number.isascii() and number.isdigit() and len(number) < 12 for number in asked):
+            raise InvalidArgument("`versions` is a list of version numbers: versions=3,2,1")
+        numbers = [int(number) for number in asked]
+        self.answer(await self.run(self.services.layers.strips, self.caller, project, model, numbers))
+
+
+def _split(data: bytes) -> tuple[NewPush, list[tuple[Frame, list[memoryview]]]]:
+    """Take the body of a small push apart: its head and its frames."""
+    if len(data) < _LENGTH.size or len(data) - _LENGTH.size < _LENGTH.unpack_from(data)[0]:
+        raise InvalidRequest("the body is shorter than it says", hint="see docs/api.md, A push")
+    end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+    try:
+        head = msgspec.json.decode(memoryview(data)[_LENGTH.size : end], type=NewPush)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(f"the head of this push is not what it must be: {error}") from None
+    reader = FrameReader()
+    received = list(reader.feed(data[end:]))
+    if not reader.between:
+        raise InvalidRequest("the last frame is cut short")
+    return head, received

@@ -1,0 +1,35 @@
+"""The server's log: what went wrong, what took long, when it began and ended. Never a header, a body or a token."""
+
+from __future__ import annotations
+
+import logging
+from logging.handlers import RotatingFileHandler
+
+from tornado.web import RequestHandler
+
+from lmvp.local import LOG
+from lmvp_server.settings import Settings
+
+SLOW = 2.0
+"""Seconds from which on a request is worth a line."""
+
+_access = logging.getLogger("lmvp_server.access")
+
+
+def configure(settings: Settings) -> None:
+    """Log to standard error; an embedded server to a small file in its data folder."""
+    handler: logging.Handler = logging.StreamHandler()
+    if settings.embedded:
+        handler = RotatingFileHandler(settings.data / LOG, maxBytes=1 << 20, backupCount=1, delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+
+
+def log_request(handler: RequestHandler) -> None:
+    """Log a request that failed by our fault or took long; the path without its query. Tornado's `log_function`."""
+    status, seconds = handler.get_status(), handler.request.request_time()
+    if status >= 500:
+        _access.error("%d %s %s %.3f s", status, handler.request.method, handler.request.path, seconds)
+    elif seconds > SLOW:
+        _access.info("%d %s %s %.3f s", status, handler.request.method, handler.request.path, seconds)

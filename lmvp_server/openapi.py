@@ -1,0 +1,148 @@
+"""The OpenAPI document, made from the routes, the handlers' docstrings and the structs that cross the wire."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from tornado.web import RequestHandler
+
+import lmvp
+from lmvp import records
+from lmvp.storage.manifest import Manifest
+from lmvp_server.handlers import aliases, catalog, content, events, pushes, versions
+from lmvp_server.handlers.health import HealthHandler
+
+_METHODS = ("get", "head", "post", "put", "patch", "delete")
+_BYTES = {"type": "string", "format": "binary"}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a method takes and gives: a struct, `bytes`, or None; `many` for a page of a list."""
+
+    gives: Any
+    takes: Any = None
+    status: int = 200
+    many: bool = False
+
+
+SHAPES: dict[tuple[type, str], Shape] = {
+    (HealthHandler, "get"): Shape(records.Health),
+    (events.ServerEvents, "get"): Shape(records.Event, many=True),
+    (events.ProjectEvents, "get"): Shape(records.Event, many=True),
+    (catalog.Projects, "get"): Shape(records.Project, many=True),
+    (catalog.Projects, "post"): Shape(records.Project, records.NewProject, 201),
+    (catalog.Project, "get"): Shape(records.Project),
+    (catalog.Models, "get"): Shape(records.Model, many=True),
+    (catalog.Models, "post"): Shape(records.Model, records.NewModel, 201),
+    (catalog.Model, "get"): Shape(records.Model),
+    (versions.ProjectVersions, "get"): Shape(records.Version, many=True),
+    (versions.Versions, "get"): Shape(records.Version, many=True),
+    (versions.Versions, "post"): Shape(records.Version, bytes, 201),
+    (versions.Version, "get"): Shape(records.Version),
+    (versions.Version, "patch"): Shape(records.Version, records.Amendment),
+    (versions.Manifest, "get"): Shape(Manifest),
+    (versions.Layers, "get"): Shape(records.Layers),
+    (aliases.Aliases, "get"): Shape(records.Alias, many=True),
+    (aliases.Alias, "get"): Shape(records.Alias),
+    (aliases.Alias, "put"): Shape(records.Alias, records.MoveAlias),
+    (aliases.Alias, "delete"): Shape(None, status=204),
+    (content.Chunks, "post"): Shape(bytes, records.WantedChunks),
+    (content.File, "get"): Shape(bytes),
+    (content.File, "head"): Shape(None),
+    (pushes.Pushes, "post"): Shape(records.Push, records.NewPush, 201),
+    (pushes.Push, "get"): Shape(records.Push),
+    (pushes.Chunks, "put"): Shape(records.Received, bytes),
+    (pushes.Commit, "post"): Shape(records.Version, status=201),
+}
+"""By handler and method; a test holds it against the routes."""
+
+
+def methods_of(handler: type) -> list[str]:
+    """Return the HTTP methods that a handler answers."""
+    return [name for name in _METHODS if getattr(handler, name) is not getattr(RequestHandler, name)]
+
+
+def document(routes: Sequence[tuple[str, type]], prefix: str) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document of these routes."""
+    types = {shape for shapes in SHAPES.values() for shape in (shapes.gives, shapes.takes)} - {None, bytes}
+    ordered = sorted({*types, records.ErrorBody}, key=lambda each: each.__name__)
+    _, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "LMVP", "version": lmvp.__version__},
+        "servers": [{"url": prefix}],
+        "security": [{"token": []}],
+        "paths": {_template(handler, pattern): _operations(handler) for pattern, handler in routes if _known(handler)},
+        "components": {"schemas": components, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _known(handler: type) -> bool:
+    return any(known is handler for known, _ in SHAPES)
+
+
+def _template(handler: type, pattern: str) -> str:
+    """Turn the groups of a route's pattern into the parameters of its path, as the handler's docstring names them."""
+    path = pattern
+    for name in _parameters(handler):
+        path = re.sub(r"\([^)]*\)", f"{{{name}}}", path, count=1)
+    return path
+
+
+def _parameters(handler: type) -> list[str]:
+    function = getattr(handler, _first_method(handler))
+    named = function.__code__.co_varnames[1 : function.__code__.co_argcount]
+    return list(named) or ["project", "model", "push"] * (handler is pushes.Chunks)
+
+
+def _first_method(handler: type) -> str:
+    return next(method for known, method in SHAPES if known is handler)
+
+
+def _operations(handler: type) -> dict[str, Any]:
+    found = {
+        method: _operation(handler, method, shape) for (known, method), shape in SHAPES.items() if known is handler
+    }
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _parameters(handler)
+    ]
+    return {"parameters": parameters, **found} if parameters else found
+
+
+def _operation(handler: type, method: str, shape: Shape) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": f"{handler.__module__.rpartition('.')[2]}.{handler.__name__}.{method}",
+        "summary": (getattr(handler, method).__doc__ or "").strip().partition("\n")[0],
+        "responses": {str(shape.status): _answer(shape), "default": _error()},
+    }
+    if shape.takes is not None:
+        operation["requestBody"] = {"required": True, "content": _content(shape.takes)}
+    if getattr(handler, "open_to_all", False):
+        operation["security"] = []
+    return operation
+
+
+def _answer(shape: Shape) -> dict[str, Any]:
+    if shape.gives is None:
+        return {"description": "done"}
+    return {"description": "done", "content": _content(shape.gives, shape.many)}
+
+
+def _content(type_: Any, many: bool = False) -> dict[str, Any]:
+    if type_ is bytes:
+        return {"application/octet-stream": {"schema": _BYTES}}
+    reference: dict[str, Any] = {"$ref": f"#/components/schemas/{type_.__name__}"}
+    if many:
+        pages = {"items": {"type": "array", "items": reference}, "next": {"type": ["string", "null"]}}
+        reference = {"type": "object", "properties": pages, "required": ["items", "next"]}
+    return {"application/json": {"schema": reference}}
+
+
+def _error() -> dict[str, Any]:
+    body = {"type": "object", "properties": {"error": {"$ref": "#/components/schemas/ErrorBody"}}}
+    return {"description": "an error", "content": {"application/json": {"schema": body}}}

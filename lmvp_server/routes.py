@@ -1,0 +1,84 @@
+"""Every URL of the server, on one screen."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from tornado.web import Application
+
+from lmvp_server.handlers import aliases, catalog, content, events, pushes, versions
+from lmvp_server.handlers.base import NoSuchRoute
+from lmvp_server.handlers.health import HealthHandler
+from lmvp_server.handlers.openapi import OpenApi
+from lmvp_server.services import Services
+
+API = "/api/v1"
+_PART = "([^/]+)"
+_PROJECT = f"/projects/{_PART}"
+_MODEL = f"{_PROJECT}/models/{_PART}"
+_VERSION = f"{_MODEL}/versions/{_PART}"
+_PUSH = f"{_MODEL}/pushes/{_PART}"
+
+ROUTES: list[tuple[str, type]] = [
+    ("/health", HealthHandler),
+    ("/openapi.json", OpenApi),
+    ("/events", events.ServerEvents),
+    ("/projects", catalog.Projects),
+    (_PROJECT, catalog.Project),
+    (f"{_PROJECT}/models", catalog.Models),
+    (f"{_PROJECT}/versions", versions.ProjectVersions),
+    (f"{_PROJECT}/events", events.ProjectEvents),
+    (_MODEL, catalog.Model),
+    (f"{_MODEL}/layers", versions.Layers),
+    (f"{_MODEL}/aliases", aliases.Aliases),
+    (f"{_MODEL}/aliases/{_PART}", aliases.Alias),
+    (f"{_MODEL}/versions", versions.Versions),
+    (_VERSION, versions.Version),
+    (f"{_VERSION}/manifest", versions.Manifest),
+    (f"{_VERSION}/chunks", content.Chunks),
+    (f"{_VERSION}/files/(.+)", content.File),
+    (f"{_MODEL}/pushes", pushes.Pushes),
+    (_PUSH, pushes.Push),
+    (f"{_PUSH}/chunks", pushes.Chunks),
+    (f"{_PUSH}/commit", pushes.Commit),
+]
+
+THREADS = 8
+"""Threads for what blocks: disk, hashing, records."""
+
+
+def make_application(services: Services, server: Any) -> Application:
+    """Build the Tornado application.
+
+    Parameters
+    ----------
+    server : object
+        What `lmvp_server.app` knows: `token`, `instance`, `local`, and `enter()` and `leave()` around each request.
+    """
+    return Application(
+        [(API + path, handler) for path, handler in ROUTES],
+        default_handler_class=NoSuchRoute,
+        services=services,
+        server=server,
+        owner=_owner(),
+        pool=ThreadPoolExecutor(THREADS, thread_name_prefix="lmvp"),
+        in_hand=asyncio.Semaphore(pushes.IN_HAND),
+        openapi=_openapi,
+    )
+
+
+def _openapi() -> dict[str, Any]:
+    from lmvp_server import openapi
+
+    return openapi.document(ROUTES, API)
+
+
+def _owner() -> str:
+    """Return the name of the server's user, who is the author of what its own token does."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in some containers
+        return "owner"

@@ -1,0 +1,73 @@
+"""The use cases and the permissions; no HTTP in here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmvp_server.services.aliases import Aliases
+from lmvp_server.services.catalog import Catalog
+from lmvp_server.services.events import Events
+from lmvp_server.services.files import Files
+from lmvp_server.services.layers import LayerStrips
+from lmvp_server.services.pushes import Pushes
+from lmvp_server.services.versions import Versions
+from lmvp_server.stores.base import ChunkStore, RecordStore
+
+INDEXES = {
+    "projects": ("key",),
+    "models": ("key",),
+    "versions": ("model", "digest", "push"),
+    "aliases": ("model",),
+}
+"""Fields by which records are found without a scan."""
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All use cases, over one pair of stores."""
+
+    records: RecordStore
+    chunks: ChunkStore
+    catalog: Catalog
+    versions: Versions
+    aliases: Aliases
+    pushes: Pushes
+    layers: LayerStrips
+    files: Files
+    events: Events
+
+    @classmethod
+    def over(cls, records: RecordStore, chunks: ChunkStore, *, shared: bool = False) -> Services:
+        """Build the services over two stores; see `open`."""
+        catalog = Catalog(records)
+        versions = Versions(records, chunks, catalog)
+        return cls(
+            records,
+            chunks,
+            catalog,
+            versions,
+            Aliases(records, catalog, versions),
+            Pushes(records, chunks, catalog, versions, shared=shared),
+            LayerStrips(catalog, versions),
+            Files(chunks, versions),
+            Events(records, catalog),
+        )
+
+    @classmethod
+    def open(cls, data: Path, *, shared: bool = False) -> Services:
+        """Open the stores of a data folder, which this process must own.
+
+        Parameters
+        ----------
+        shared : bool
+            Whether several people use it: a push makes a new model or project there only when it says so.
+        """
+        from lmvp_server.stores.chunks import FolderChunks
+        from lmvp_server.stores.records import TinyDbRecords
+
+        return cls.over(TinyDbRecords(data / "records", INDEXES), FolderChunks(data), shared=shared)
+
+    def close(self) -> None:
+        """Let go of the stores."""
+        self.records.close()

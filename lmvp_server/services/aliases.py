@@ -1,0 +1,107 @@
+"""Aliases: movable names for versions, each with the history of its moves."""
+
+from __future__ import annotations
+
+from lmvp.errors import NotFound
+from lmvp.references import check_alias
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import Catalog, Place
+from lmvp_server.services.clock import now
+from lmvp_server.services.versions import Versions
+from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
+
+
+class Aliases:
+    """The use cases around aliases."""
+
+    def __init__(self, records: RecordStore, catalog: Catalog, versions: Versions) -> None:
+        self._records, self._catalog, self._versions = records, catalog, versions
+
+    def of_model(self, caller: Caller, project: str, model: str) -> Document:
+        """List the aliases of a model, by name."""
+        place = self._catalog.find_model(caller, project, model)
+        found = self._records.find(place.space, "aliases", {"model": place.model.id})
+        shown = sorted((_present(place, alias) for alias in found if alias.data["number"]), key=lambda a: a["name"])
+        return {"items": shown, "next": None}
+
+    def alias(self, caller: Caller, project: str, model: str, name: str) -> Document:
+        """Return one alias.
+
+        Raises
+        ------
+        NotFound
+            If there is none of that name.
+        """
+        place = self._catalog.find_model(caller, project, model)
+        return _present(place, self._existing(place, name))
+
+    def move(self, caller: Caller, project: str, model: str, name: str, revision: str) -> Document:
+        """Let an alias stand at a version; make it if it is new."""
+        place = self._catalog.find_model(caller, project, model)
+        access.require(caller, access.WRITE, project)
+        number = self._versions.find(place, revision).data["number"]
+        self._set(caller, place, check_alias(name), number)
+        return self.alias(caller, project, model, name)
+
+    def remove(self, caller: Caller, project: str, model: str, name: str) -> None:
+        """Take an alias away; its history stays."""
+        place = self._catalog.find_model(caller, project, model)
+        access.require(caller, access.WRITE, project)
+        self._existing(place, name)
+        self._set(caller, place, name, 0)
+
+    def _existing(self, place: Place, name: str) -> Record:
+        alias = self._records.get(place.space, "aliases", _alias_id(place, name))
+        if alias is None or not alias.data["number"]:
+            raise NotFound(f"no alias {name!r} for {place.reference}")
+        return alias
+
+    def _set(self, caller: Caller, place: Place, name: str, number: int) -> None:
+        while True:
+            put, events = alias_change(self._records, place, name, number, caller.name)
+            if put is None:
+                return
+            try:
+                self._records.commit(place.space, [put], events)
+            except ConcurrentChange:
+                continue
+            return
+
+
+def alias_change(
+    records: RecordStore, place: Place, name: str, number: int, who: str
+) -> tuple[Put | None, list[Document]]:
+    """Return the change and the event that let an alias stand at a version (0: nowhere), to be committed by the caller.
+
+    Returns
+    -------
+    tuple
+        (None, []) if it stands there already.
+    """
+    old = records.get(place.space, "aliases", _alias_id(place, name))
+    before = old.data["number"] if old else 0
+    if before == number:
+        return None, []
+    at = now()
+    history = [*(old.data["history"] if old else ()), {"number": number, "at": at, "by": who}]
+    data: Document = {"model": place.model.id, "name": name, "number": number, "history": history}
+    event = {"at": at, "who": who, "action": "alias.move" if number else "alias.remove",
+             "what": f"{place.reference}@{name}", "before": before or None, "after": number or None}  # fmt: skip
+    return Put("aliases", _alias_id(place, name), data, expect=old.rev if old else 0), [event]
+
+
+def _alias_id(place: Place, name: str) -> str:
+    return f"{place.model.id}-{name.lower()}"
+
+
+def _present(place: Place, alias: Record) -> Document:
+    last = alias.data["history"][-1]
+    return {
+        "project": place.project.data["name"],
+        "model": place.model.data["name"],
+        "name": alias.data["name"],
+        "number": alias.data["number"],
+        "moved_at": last["at"],
+        "moved_by": last["by"],
+    }

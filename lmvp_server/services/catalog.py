@@ -1,0 +1,174 @@
+"""Projects and models: making them, finding them by name, listing them."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+
+from lmvp.errors import AlreadyExists, NotFound
+from lmvp.references import check_name, suggest
+from lmvp_server.services import access, paging
+from lmvp_server.services.access import Caller
+from lmvp_server.services.clock import now
+from lmvp_server.services.paging import Page
+from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
+
+SERVER = "server"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A model and the project that it is in, as they were when they were looked up."""
+
+    project: Record
+    model: Record
+
+    @property
+    def space(self) -> str:
+        """The project's id: the name of its space of records and of its chunks."""
+        return self.project.id
+
+    @property
+    def reference(self) -> str:
+        """`project/model`."""
+        return f"{self.project.data['name']}/{self.model.data['name']}"
+
+
+class Catalog:
+    """The use cases around projects and models."""
+
+    def __init__(self, records: RecordStore) -> None:
+        self._records = records
+
+    # -- projects
+
+    def projects(self, caller: Caller, page: Page) -> Document:
+        """List the projects, in the order of their making."""
+        access.require(caller, access.READ, "")
+        found = self._records.find(SERVER, "projects", after=page.cursor, limit=page.limit + 1)
+        return paging.listing(page, found, self._present_project)
+
+    def project(self, caller: Caller, name: str) -> Document:
+        """Return one project."""
+        return self._present_project(self.find_project(caller, name))
+
+    def find_project(self, caller: Caller, name: str) -> Record:
+        """Return the record of a project.
+
+        Raises
+        ------
+        NotFound
+            With the nearest name as the hint.
+        """
+        check_name(name, "project name")
+        access.require(caller, access.READ, name)
+        found = self._records.find(SERVER, "projects", {"key": name.lower()}, limit=1)
+        if not found:
+            near = suggest(name, paging.names(self._records.find(SERVER, "projects", limit=1000)))
+            raise NotFound(f"no project {name!r}", hint=_did_you_mean(near) or "a first push makes it")
+        return found[0]
+
+    def create_project(self, caller: Caller, name: str, description: str = "") -> Document:
+        """Make a project.
+
+        Raises
+        ------
+        AlreadyExists
+            If there is one of that name, whatever the case of its letters.
+        """
+        check_name(name, "project name")
+        access.require(caller, access.MAINTAIN, name)
+        if self._records.count(SERVER, "projects", {"key": name.lower()}):
+            raise AlreadyExists(f"there is a project {name!r}")
+        self._insert(SERVER, "projects", name, {"name": name, "description": description}, caller.name, name)
+        return self.project(caller, name)
+
+    def _present_project(self, record: Record) -> Document:
+        return {**_public(record), "models": self._records.count(record.id, "models")}
+
+    # -- models
+
+    def models(self, caller: Caller, project: str, page: Page) -> Document:
+        """List the models of a project, in the order of their making."""
+        home = self.find_project(caller, project)
+        found = self._records.find(home.id, "models", after=page.cursor, limit=page.limit + 1)
+        return paging.listing(page, found, lambda record: _present_model(home, record))
+
+    def model(self, caller: Caller, project: str, name: str) -> Document:
+        """Return one model."""
+        place = self.find_model(caller, project, name)
+        return _present_model(place.project, place.model)
+
+    def find_model(self, caller: Caller, project: str, name: str) -> Place:
+        """Return the records of a model and its project.
+
+        Raises
+        ------
+        NotFound
+            With the nearest name as the hint.
+        """
+        home = self.find_project(caller, project)
+        check_name(name, "model name")
+        found = self._records.find(home.id, "models", {"key": name.lower()}, limit=1)
+        if not found:
+            near = suggest(name, paging.names(self._records.find(home.id, "models", limit=1000)))
+            hint = _did_you_mean(near) or f"`lmvp.update({project + '/' + name!r}, model)` makes it"
+            raise NotFound(f"no model {name!r} in project {project!r}", hint=hint)
+        return Place(home, found[0])
+
+    def create_model(self, caller: Caller, project: str, name: str, description: str = "") -> Document:
+        """Make a model without versions.
+
+        Raises
+        ------
+        AlreadyExists
+            If the project has one of that name, whatever the case of its letters.
+        """
+        home = self.find_project(caller, project)
+        check_name(name, "model name")
+        access.require(caller, access.WRITE, project)
+        if self._records.count(home.id, "models", {"key": name.lower()}):
+            raise AlreadyExists(f"there is a model {name!r} in project {project!r}")
+        self._new_model(home, name, caller.name, description)
+        return self.model(caller, project, name)
+
+    def find_or_create(self, caller: Caller, project: str, name: str) -> Place:
+        """Return a model, made now if it was not there, and so its project."""
+        access.require(caller, access.WRITE, project)
+        check_name(project, "project name"), check_name(name, "model name")
+        if not self._records.count(SERVER, "projects", {"key": project.lower()}):
+            self._insert(SERVER, "projects", project, {"name": project, "description": ""}, caller.name, project)
+        home = self.find_project(caller, project)
+        if not self._records.count(home.id, "models", {"key": name.lower()}):
+            self._new_model(home, name, caller.name)
+        return self.find_model(caller, project, name)
+
+    def _new_model(self, home: Record, name: str, who: str, description: str = "") -> None:
+        data: Document = {"name": name, "description": description, "latest": 0}
+        self._insert(home.id, "models", name, data, who, f"{home.data['name']}/{name}")
+
+    def _insert(self, space: str, table: str, name: str, data: Document, who: str, what: str) -> None:
+        """Insert a record under a new id, unless somebody else takes the name at the same moment."""
+        record_id, at = secrets.token_hex(8), now()
+        key = name.lower()
+        changes = [
+            Put("names", f"{table}:{key}", {"id": record_id}, expect=0),
+            Put(table, record_id, {**data, "key": key, "created_at": at}, expect=0),
+        ]
+        event = {"at": at, "who": who, "action": f"{table[:-1]}.create", "what": what, "before": None, "after": data}
+        try:
+            self._records.commit(space, changes, [event])
+        except ConcurrentChange:
+            return  # it is there now, which is what was wanted
+
+
+def _public(record: Record) -> Document:
+    return {"id": record.id} | {key: value for key, value in record.data.items() if key != "key"}
+
+
+def _present_model(home: Record, record: Record) -> Document:
+    return {**_public(record), "project": home.data["name"]}
+
+
+def _did_you_mean(near: str | None) -> str | None:
+    return f"did you mean {near!r}?" if near else None

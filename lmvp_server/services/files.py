@@ -1,0 +1,113 @@
+"""Reading what a version is made of: frames for clients, files for browsers and other tools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lmvp.errors import IntegrityError, InvalidRequest, NotFound
+from lmvp.references import suggest
+from lmvp.storage import frames
+from lmvp.storage.manifest import Chunk, File
+from lmvp_server.services.access import Caller
+from lmvp_server.services.versions import Versions
+from lmvp_server.stores.base import ChunkStore
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A stretch of a chunk: `size` bytes from `offset` on, decoded."""
+
+    chunk: str
+    offset: int
+    size: int
+
+
+class Files:
+    """The use cases around the bytes of a version."""
+
+    def __init__(self, chunks: ChunkStore, versions: Versions) -> None:
+        self._chunks, self._versions = chunks, versions
+
+    def wanted(
+        self, caller: Caller, project: str, model: str, revision: str, want: Sequence[str]
+    ) -> tuple[str, list[int]]:
+        """Check that a version has these chunks; return the space they lie in and the lengths of their frames.
+
+        Raises
+        ------
+        InvalidRequest
+            If a chunk is not one of this version's.
+        IntegrityError
+            If one is gone from the disk.
+        """
+        space, manifest = self._versions.content(caller, project, model, revision)
+        known = {chunk.id for file in manifest.files for chunk in file.chunks}
+        foreign = next((chunk for chunk in want if chunk not in known), None)
+        if foreign is not None:
+            raise InvalidRequest(f"the chunk {foreign[:12]!r} is not in the manifest of {project}/{model}@{revision}")
+        return space, [self._length(space, chunk) for chunk in want]
+
+    def frame(self, space: str, chunk: str) -> bytes:
+        """Return one frame as it is kept."""
+        try:
+            return self._chunks.get(space, chunk)
+        except KeyError:
+            raise _gone(chunk) from None
+
+    def file(self, caller: Caller, project: str, model: str, revision: str, path: str) -> tuple[str, File]:
+        """Return the space that a file's chunks lie in, and the file.
+
+        Raises
+        ------
+        NotFound
+            With the nearest path as the hint.
+        """
+        space, manifest = self._versions.content(caller, project, model, revision)
+        found = manifest.file(path)
+        if found is None:
+            near = suggest(path, [file.path for file in manifest.files])
+            raise NotFound(f"no file {path!r} in {project}/{model}@{revision}", hint=near and f"did you mean {near!r}?")
+        return space, found
+
+    def read(self, space: str, part: Part) -> bytes:
+        """Return the bytes of a part.
+
+        Raises
+        ------
+        IntegrityError
+            If the frame on the disk is damaged.
+        """
+        frame = self.frame(space, part.chunk)
+        head = frames.read_header(frame[: frames.HEADER_SIZE])
+        if head.chunk != part.chunk or len(frame) != frames.HEADER_SIZE + head.payload:
+            raise IntegrityError(f"the frame of the chunk {part.chunk[:12]} is damaged on the disk")
+        start = frames.HEADER_SIZE + part.offset
+        return frame[start : start + part.size]
+
+    def _length(self, space: str, chunk: str) -> int:
+        try:
+            return self._chunks.size(space, chunk)
+        except KeyError:
+            raise _gone(chunk) from None
+
+
+def parts(chunks: Sequence[Chunk], start: int, end: int) -> list[Part]:
+    """Return which parts of a file's chunks make up its bytes `start` to `end`.
+
+    Examples
+    --------
+    >>> parts([Chunk("a", 10), Chunk("b", 10)], 5, 12)
+    [Part(chunk='a', offset=5, size=5), Part(chunk='b', offset=0, size=2)]
+    """
+    found, position = [], 0
+    for chunk in chunks:
+        first, last = max(start, position), min(end, position + chunk.size)
+        if first < last:
+            found.append(Part(chunk.id, first - position, last - first))
+        position += chunk.size
+    return found
+
+
+def _gone(chunk: str) -> IntegrityError:
+    return IntegrityError(f"the chunk {chunk[:12]} is gone from the disk")

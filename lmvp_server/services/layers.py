@@ -1,0 +1,144 @@
+"""What changed from version to version, layer by layer, told from the tensors' digests in the manifests."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+from lmvp.compare import group_of, layer_of
+from lmvp.errors import InvalidArgument
+from lmvp.records import ABSENT, CHANGED, IDENTICAL, NEW, Layer, Layers
+from lmvp.storage import manifest as manifests
+from lmvp.storage.manifest import Manifest, Tensor
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import Catalog, Place
+from lmvp_server.services.versions import Versions
+from lmvp_server.stores.base import Record
+
+_CACHED = 2048
+_MOST = 200
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState:
+    """A layer in one version: its size in numbers, its tensors' names, dtypes and shapes, and their digests."""
+
+    size: int
+    form: int
+    bytes: int
+
+
+State = Mapping[str, LayerState]
+
+
+class LayerStrips:
+    """The use case behind `…/layers`. States of versions are immutable, so the last ones are kept in memory."""
+
+    def __init__(self, catalog: Catalog, versions: Versions) -> None:
+        self._catalog, self._versions = catalog, versions
+        self._states: OrderedDict[tuple[str, str], State] = OrderedDict()
+        self._lock = Lock()
+
+    def strips(self, caller: Caller, project: str, model: str, numbers: Sequence[int]) -> Layers:
+        """Return the strips of these versions of a model, on one axis.
+
+        Raises
+        ------
+        InvalidArgument
+            If more than 200 are asked for.
+        """
+        if len(numbers) > _MOST:
+            raise InvalidArgument(f"strips of {len(numbers)} versions at once; the limit is {_MOST}")
+        place = self._catalog.find_model(caller, project, model)
+        found = [self._versions.by_number(place, number) for number in numbers]
+        versions = [version for version in found if version is not None]
+        states = {version.data["number"]: self._state(place, version.data["digest"]) for version in versions}
+        axis = _axis(states[number] for number in sorted(states, reverse=True))
+        strips = {
+            str(version.data["number"]): _strip(axis, states[version.data["number"]], self._parent(place, version))
+            for version in versions
+        }
+        return Layers(axis=axis, strips=strips)
+
+    def _parent(self, place: Place, version: Record) -> State:
+        parents = version.data["parents"]
+        return self._state(place, parents[0]["digest"]) if parents else {}
+
+    def _state(self, place: Place, digest: str) -> State:
+        key = place.space, digest
+        with self._lock:
+            if key in self._states:
+                self._states.move_to_end(key)
+                return self._states[key]
+        state = state_of(manifests.decode(self._versions.manifest_bytes(place.space, digest)))
+        with self._lock:
+            self._states[key] = state
+            while len(self._states) > _CACHED:
+                self._states.popitem(last=False)
+        return state
+
+
+def state_of(manifest: Manifest) -> State:
+    """Return the layers of a version in model order, by their paths.
+
+    A layer is a module: all tensors whose names are equal up to the last dot. A name without a dot is a layer by
+    itself.
+    """
+    tensors: dict[str, list[Tensor]] = {}
+    for tensor in manifest.tensors:
+        tensors.setdefault(layer_of(tensor.name), []).append(tensor)
+    return {path: _layer(members) for path, members in tensors.items()}
+
+
+def _layer(tensors: Sequence[Tensor]) -> LayerState:
+    return LayerState(
+        sum(_count(tensor.shape) for tensor in tensors),
+        hash(tuple((tensor.name, tensor.dtype, tensor.shape) for tensor in tensors)),
+        hash(tuple(tensor.digest for tensor in tensors)),
+    )
+
+
+def _count(shape: Iterable[int]) -> int:
+    count = 1
+    for length in shape:
+        count *= length
+    return count
+
+
+def _axis(states: Iterable[State]) -> tuple[Layer, ...]:
+    """Return the union of the layers; what only older versions have goes behind its neighbour there.
+
+    Parameters
+    ----------
+    states : iterable of State
+        Newest version first.
+    """
+    order: list[str] = []
+    sizes: dict[str, int] = {}
+    for state in states:
+        if state.keys() <= sizes.keys():  # the usual case, and searching for places is slow
+            sizes.update({path: max(layer.size, sizes[path]) for path, layer in state.items()})
+            continue
+        place = -1
+        for path, layer in state.items():
+            if path in sizes:
+                place = order.index(path)
+            else:
+                place += 1
+                order.insert(place, path)
+            sizes[path] = max(layer.size, sizes.get(path, 0))
+    return tuple(Layer(path=path, group=group_of(path), size=sizes[path]) for path in order)
+
+
+def _strip(axis: Sequence[Layer], state: State, parent: State) -> str:
+    return "".join(_code(state.get(layer.path), parent.get(layer.path)) for layer in axis)
+
+
+def _code(layer: LayerState | None, before: LayerState | None) -> str:
+    if layer is None:
+        return ABSENT
+    if before is None or before.form != layer.form:
+        return NEW
+    return IDENTICAL if before.bytes == layer.bytes else CHANGED

@@ -1,0 +1,45 @@
+"""Lists a page at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmvp.errors import InvalidArgument
+from lmvp_server.stores.base import Document, Record
+
+PAGE_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Which part of a list is wanted: at most `limit` items behind the place that `cursor` marks."""
+
+    limit: int = 100
+    cursor: int | None = None
+
+    @classmethod
+    def parse(cls, limit: str | None, cursor: str | None) -> Page:
+        """Read the two as they stand in a URL."""
+        return cls(_number("limit", limit, 100, 1, PAGE_LIMIT) or 1, _number("cursor", cursor, None, 0, 1 << 62))
+
+
+def _number(name: str, text: str | None, default: int | None, least: int, most: int) -> int | None:
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
+        raise InvalidArgument(f"{name}={text[:40]!r} is not a number from {least} to {most}")
+    return int(text)
+
+
+def listing(page: Page, found: Sequence[Record], present: Callable[[Record], Document]) -> Document:
+    """Return the answer for a page, given one record more than it wants, if there is one."""
+    shown = found[: page.limit]
+    more = len(found) > page.limit
+    return {"items": [present(record) for record in shown], "next": str(shown[-1].seq) if more else None}
+
+
+def names(records: Sequence[Record]) -> list[Any]:
+    """Return the names in some records, for "did you mean"."""
+    return [record.data["name"] for record in records]

@@ -1,0 +1,344 @@
+"""Pushes: how a version comes into being.
+
+A push begins with a manifest. It is staged, which pins its chunks, and the caller learns which of them the project
+lacks. Frames come in any order, each checked before it is kept. The commit makes sure that every chunk is there and
+durable, adds the parents, keeps the manifest, and writes one record: from then on the version exists. Whatever fails
+before leaves garbage, never damage. A small push goes the same way in one request.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+import msgspec
+from blake3 import blake3
+
+from lmvp.errors import Conflict, IntegrityError, InvalidRequest, MissingChunks, NotFound
+from lmvp.records import NewPush, Push
+from lmvp.references import check_alias
+from lmvp.storage import frames
+from lmvp.storage import manifest as manifests
+from lmvp.storage.check import check_manifest
+from lmvp.storage.frames import Frame
+from lmvp.storage.manifest import Manifest
+from lmvp_server.services import access, metadata
+from lmvp_server.services.access import Caller
+from lmvp_server.services.aliases import alias_change
+from lmvp_server.services.catalog import Catalog, Place
+from lmvp_server.services.clock import now
+from lmvp_server.services.versions import Versions, version_id
+from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
+
+LIFETIME = 24 * 3600.0
+"""Seconds that a push is kept after its last sign of life."""
+
+_PUSH = re.compile(r"[0-9a-f]{32}")
+_REMEMBERED = 64
+
+
+@dataclass(slots=True)
+class OpenPush:
+    """A push under way; from its staged body, any process can go on with it."""
+
+    place: Place
+    body: NewPush
+    manifest: Manifest
+    sizes: dict[str, int]
+    missing: set[str]
+    sent: int = 0
+    stored: int = 0
+
+    @property
+    def id(self) -> str:
+        """The id that the client made up."""
+        return self.body.push
+
+
+class Pushes:
+    """The use cases around pushes."""
+
+    def __init__(
+        self, records: RecordStore, chunks: ChunkStore, catalog: Catalog, versions: Versions, *, shared: bool
+    ) -> None:
+        self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
+        self._shared = shared
+        self._open: dict[tuple[str, str], OpenPush] = {}
+
+    # -- the long way
+
+    def begin(self, caller: Caller, project: str, model: str, body: NewPush) -> Push:
+        """Check a push, stage it, and tell which chunks the project lacks."""
+        push = self._prepare(caller, project, model, body)
+        self._chunks.stage(push.place.space, push.id, msgspec.json.encode(body))
+        push.missing = self._lacking(push)  # after staging, which pins what is there
+        push.sent = sum(push.sizes[chunk] for chunk in push.missing)
+        self._remember(push)
+        return _answer(push)
+
+    def status(self, caller: Caller, project: str, model: str, push_id: str) -> Push:
+        """Tell which chunks an open push still lacks."""
+        push = self.resume(caller, project, model, push_id)
+        push.missing = self._lacking(push)
+        self._chunks.touch(push.place.space, push.id)
+        return _answer(push)
+
+    def resume(self, caller: Caller, project: str, model: str, push_id: str) -> OpenPush:
+        """Return an open push.
+
+        Raises
+        ------
+        NotFound
+            If there is none, or its time is over.
+        """
+        place = self._catalog.find_model(caller, project, model)
+        access.require(caller, access.WRITE, project)
+        found = self._open.get((place.space, push_id)) or self._reopen(place, push_id)
+        if found.place.model.id != place.model.id:
+            raise _no_push(push_id)
+        return found
+
+    def receive(self, push: OpenPush, frame: Frame, payload: Sequence[memoryview]) -> None:
+        """Check one frame and keep it.
+
+        Raises
+        ------
+        InvalidRequest
+            If the push did not ask for the chunk.
+        IntegrityError
+            If the bytes do not hash to the chunk's id; they are not kept.
+        """
+        if push.sizes.get(frame.chunk) != frame.size:
+            raise InvalidRequest(
+                f"the chunk {frame.chunk[:12]} of {frame.size} bytes is not in the manifest of this push"
+            )
+        _verify(frame, payload)
+        head = frames.header(frame)
+        push.stored += self._chunks.put(push.place.space, frame.chunk, [head, *payload])
+        push.missing.discard(frame.chunk)
+
+    def commit(self, caller: Caller, project: str, model: str, push_id: str) -> Document:
+        """Turn a push whose chunks are all there into a version; the same one, however often it is asked for.
+
+        Raises
+        ------
+        MissingChunks
+            If chunks have not come yet.
+        Conflict
+            If `expect_parent` is no longer the latest version.
+        """
+        place = self._catalog.find_model(caller, project, model)
+        access.require(caller, access.WRITE, project)
+        done = self._committed(place, push_id)
+        return done or self._finish(caller, self.resume(caller, project, model, push_id))
+
+    # -- the short way
+
+    def prepare_small(self, caller: Caller, project: str, model: str, body: NewPush) -> OpenPush:
+        """Check a push that comes in one request; it is not staged, its frames follow at once."""
+        push = self._prepare(caller, project, model, body)
+        push.missing = self._lacking(push)
+        push.sent = sum(push.sizes[chunk] for chunk in push.missing)
+        return push
+
+    def commit_small(self, caller: Caller, push: OpenPush) -> Document:
+        """Turn a small push whose frames have come into a version."""
+        return self._committed(push.place, push.id) or self._finish(caller, push)
+
+    # -- steps
+
+    def _prepare(self, caller: Caller, project: str, model: str, body: NewPush) -> OpenPush:
+        if not _PUSH.fullmatch(body.push):
+            raise InvalidRequest("the id of a push is 32 hex digits that the client makes up")
+        manifest = manifests.decode(bytes(body.manifest))
+        if manifest.parents:
+            raise InvalidRequest("a manifest is pushed without parents; the server adds them")
+        check_manifest(manifest)
+        metadata.checked(body)
+        metadata.check_size(body.environment)
+        for alias in body.aliases:
+            check_alias(alias)
+        place = self._place(caller, project, model, create=body.create or not self._shared)
+        if body.parent and self._versions.by_digest(place, body.parent) is None:
+            raise NotFound(f"no version of {place.reference} has the digest {body.parent[:12]}, given as the parent")
+        return OpenPush(place, body, manifest, _sizes(manifest), set())
+
+    def _place(self, caller: Caller, project: str, model: str, *, create: bool) -> Place:
+        if create:
+            return self._catalog.find_or_create(caller, project, model)
+        access.require(caller, access.WRITE, project)
+        try:
+            return self._catalog.find_model(caller, project, model)
+        except NotFound as error:
+            hint = f"{error.hint or ''}; a new one is made with create=True, or --create".removeprefix("; ")
+            raise NotFound(error.message, hint=hint) from None
+
+    def _reopen(self, place: Place, push_id: str) -> OpenPush:
+        """Take up a push that another process, or this one before it was restarted, began."""
+        try:
+            data, touched = self._chunks.staged(place.space, push_id)
+        except KeyError:
+            raise _no_push(push_id) from None
+        if time.time() - touched > LIFETIME:
+            self._chunks.unstage(place.space, push_id)
+            raise _no_push(push_id)
+        body = msgspec.json.decode(data, type=NewPush)
+        manifest = manifests.decode(bytes(body.manifest))
+        push = OpenPush(place, body, manifest, _sizes(manifest), set())
+        push.missing = self._lacking(push)
+        push.sent = sum(push.sizes[chunk] for chunk in push.missing)
+        self._remember(push)
+        return push
+
+    def _remember(self, push: OpenPush) -> None:
+        while len(self._open) >= _REMEMBERED:
+            self._open.pop(next(iter(self._open)), None)
+        self._open[push.place.space, push.id] = push
+
+    def _lacking(self, push: OpenPush) -> set[str]:
+        return set(self._chunks.missing(push.place.space, push.sizes))
+
+    def _committed(self, place: Place, push_id: str) -> Document | None:
+        found = self._records.find(place.space, "versions", {"push": push_id}, limit=1)
+        return self._versions.present(place, found[0]) if found else None
+
+    def _finish(self, caller: Caller, push: OpenPush) -> Document:
+        missing = sorted(self._lacking(push))
+        if missing:
+            raise _missing(push, missing)
+        self._chunks.settle(push.place.space, push.sizes)
+        version = self._insert(caller, push)
+        self._chunks.unstage(push.place.space, push.id)
+        self._open.pop((push.place.space, push.id), None)
+        return self._versions.present(push.place, version)
+
+    def _insert(self, caller: Caller, push: OpenPush) -> Record:
+        """Write the version's record, with the next number; try again when another push took it."""
+        while True:
+            model = self._model(push)  # first: if anything is newer than this, the commit fails
+            latest = self._versions.latest(push.place)
+            _check_expected(push, latest)
+            if latest is not None and _says_nothing_new(push, latest):
+                return self._only_aliases(caller, push, latest)
+            changes, events = self._changes(caller, push, model, latest)
+            try:
+                self._records.commit(push.place.space, changes, events)
+            except ConcurrentChange:
+                continue
+            found = self._versions.by_number(push.place, model.data["latest"] + 1)
+            assert found is not None
+            return found
+
+    def _model(self, push: OpenPush) -> Record:
+        model = self._records.get(push.place.space, "models", push.place.model.id)
+        if model is None:
+            raise NotFound(f"{push.place.reference} was deleted in the meantime")
+        return model
+
+    def _changes(
+        self, caller: Caller, push: OpenPush, model: Record, latest: Record | None
+    ) -> tuple[list[Change], list[Document]]:
+        place = push.place
+        number = model.data["latest"] + 1
+        version = self._version(caller, push, number, self._parent(push, latest))
+        self._chunks.put_manifest(place.space, version["digest"], _with_parents(push.manifest, version["parents"]))
+        changes: list[Change] = [
+            Put("versions", version_id(model.id, number), version, expect=0),
+            Put("models", model.id, {**model.data, "latest": number}, expect=model.rev),
+        ]
+        after = {"number": number, "digest": version["digest"], "message": version["message"]}
+        events: list[Document] = [
+            {"at": version["created_at"], "who": version["author"], "action": "version.create",
+             "what": f"{place.reference}@v{number}", "before": None, "after": after}
+        ]  # fmt: skip
+        for alias in push.body.aliases:
+            put, told = alias_change(self._records, place, alias, number, version["author"])
+            changes += [put] if put else []
+            events += told
+        return changes, events
+
+    def _version(self, caller: Caller, push: OpenPush, number: int, parent: Record | None) -> Document:
+        parents = [{"number": parent.data["number"], "digest": parent.data["digest"]}] if parent else []
+        fields = {"message": "", "metrics": {}, "params": {}, "tags": {}} | metadata.checked(push.body)
+        return {
+            "model": push.place.model.id,
+            "number": number,
+            "digest": blake3(_with_parents(push.manifest, parents)).hexdigest(),
+            "content": manifests.content_of(push.manifest),
+            "format": push.manifest.format,
+            "created_at": now(),
+            "author": caller.on_behalf(push.body.author),
+            "parents": parents,
+            "environment": push.body.environment,
+            "size": push.manifest.size,
+            "stored": push.stored,
+            "sent": push.sent,
+            "revised": 0,
+            "push": push.id,
+            **fields,
+        }
+
+    def _parent(self, push: OpenPush, latest: Record | None) -> Record | None:
+        return self._versions.by_digest(push.place, push.body.parent) if push.body.parent else latest
+
+    def _only_aliases(self, caller: Caller, push: OpenPush, latest: Record) -> Record:
+        who = caller.on_behalf(push.body.author)
+        for alias in push.body.aliases:
+            put, events = alias_change(self._records, push.place, alias, latest.data["number"], who)
+            if put:
+                self._records.commit(push.place.space, [put], events)
+        return latest
+
+
+def _sizes(manifest: Manifest) -> dict[str, int]:
+    return {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}
+
+
+def _with_parents(manifest: Manifest, parents: Sequence[Document]) -> bytes:
+    digests = tuple(parent["digest"] for parent in parents)
+    return manifests.encode(msgspec.structs.replace(manifest, parents=digests))
+
+
+def _verify(frame: Frame, payload: Sequence[memoryview]) -> None:
+    hasher = blake3()
+    for piece in payload:
+        hasher.update(piece)
+    if hasher.hexdigest() != frame.chunk:
+        raise IntegrityError(f"the bytes of the chunk {frame.chunk[:12]} do not match its id", hint="send it again")
+
+
+def _says_nothing_new(push: OpenPush, latest: Record) -> bool:
+    """Whether the latest version has this content, and this message, these metrics, … as far as they are given."""
+    same = latest.data["content"] == manifests.content_of(push.manifest)
+    return same and all(latest.data[key] == value for key, value in metadata.checked(push.body).items())
+
+
+def _check_expected(push: OpenPush, latest: Record | None) -> None:
+    expected = push.body.expect_parent
+    actual = latest.data["digest"] if latest else ""
+    if expected is not None and expected != actual:
+        at = f"v{latest.data['number']}" if latest else "empty"
+        raise Conflict(
+            f"{push.place.reference} is at {at}, not at {expected[:12] or 'nothing'} as expected",
+            hint="pull the latest version, or push without expect_parent",
+        )
+
+
+def _missing(push: OpenPush, missing: Sequence[str]) -> MissingChunks:
+    count = f"{len(missing)} of {len(push.sizes)} chunks"
+    error = MissingChunks(f"{count} have not come, the first is {missing[0][:12]}", hint="send them and commit again")
+    error.missing = list(missing)
+    return error
+
+
+def _no_push(push_id: str) -> NotFound:
+    return NotFound(f"no open push {push_id[:32]!r}", hint="it was committed, or its 24 hours are over: begin again")
+
+
+def _answer(push: OpenPush) -> Push:
+    expires = datetime.fromtimestamp(time.time() + LIFETIME, timezone.utc)
+    ordered = tuple(chunk for chunk in push.sizes if chunk in push.missing)
+    return Push(push=push.id, missing=ordered, expires=expires)

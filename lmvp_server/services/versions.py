@@ -1,0 +1,237 @@
+"""Versions: finding them by revision, listing them, amending their records, reading their content."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from lmvp.errors import IntegrityError, InvalidReference, NotFound
+from lmvp.records import Amendment
+from lmvp.references import Revision, suggest
+from lmvp.storage import manifest as manifests
+from lmvp.storage.manifest import Manifest
+from lmvp_server.services import access, metadata, paging
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import Catalog, Place
+from lmvp_server.services.clock import now
+from lmvp_server.services.paging import Page
+from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
+
+
+def version_id(model: str, number: int) -> str:
+    """Return the id of a version's record: the model's id and the number, so that no two can be one."""
+    return f"{model}-{number}"
+
+
+class Versions:
+    """The use cases around versions."""
+
+    def __init__(self, records: RecordStore, chunks: ChunkStore, catalog: Catalog) -> None:
+        self._records, self._chunks, self._catalog = records, chunks, catalog
+
+    # -- reading
+
+    def of_model(self, caller: Caller, project: str, model: str, page: Page) -> Document:
+        """List the versions of a model, newest first."""
+        place = self._catalog.find_model(caller, project, model)
+        found = self._page(place.space, {"model": place.model.id}, page)
+        names = self._aliases(place.space, {"model": place.model.id})
+        return paging.listing(page, found, lambda record: _present(record, project, place.model.data["name"], names))
+
+    def of_project(self, caller: Caller, project: str, page: Page) -> Document:
+        """List the versions of all models of a project, newest first."""
+        home = self._catalog.find_project(caller, project)
+        found = self._page(home.id, {}, page)
+        names = self._aliases(home.id, {})
+        models = {record.id: record.data["name"] for record in self._records.find(home.id, "models")}
+        return paging.listing(
+            page, found, lambda record: _present(record, home.data["name"], models[record.data["model"]], names)
+        )
+
+    def version(self, caller: Caller, project: str, model: str, revision: str) -> Document:
+        """Return one version."""
+        place = self._catalog.find_model(caller, project, model)
+        return self.present(place, self.find(place, revision))
+
+    def manifest(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, bytes]:
+        """Return the digest of a version and its manifest as it is kept."""
+        place = self._catalog.find_model(caller, project, model)
+        version = self.find(place, revision)
+        return version.data["digest"], self.manifest_bytes(place.space, version.data["digest"])
+
+    def content(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, Manifest]:
+        """Return the project's id, which its chunks lie under, and the manifest of a version."""
+        place = self._catalog.find_model(caller, project, model)
+        data = self.manifest_bytes(place.space, self.find(place, revision).data["digest"])
+        return place.space, manifests.decode(data)
+
+    def manifest_bytes(self, space: str, digest: str) -> bytes:
+        """Return a manifest that a record names.
+
+        Raises
+        ------
+        IntegrityError
+            If it is gone from the disk.
+        """
+        try:
+            return self._chunks.manifest(space, digest)
+        except KeyError:
+            raise IntegrityError(f"the manifest {digest[:12]} is gone from the disk") from None
+
+    # -- finding
+
+    def find(self, place: Place, revision: str) -> Record:
+        """Return the record of the version that a revision names.
+
+        Raises
+        ------
+        NotFound
+            If there is none; the hint says what there is.
+        InvalidReference
+            If the text is no revision, or a digest prefix fits several versions.
+        """
+        parsed = Revision.parse(revision)
+        version = self._base(place, parsed)
+        for _ in range(parsed.back):
+            version = self._first_parent(place, version, revision)
+        return version
+
+    def by_number(self, place: Place, number: int) -> Record | None:
+        """Return the record of a version by its number, or None."""
+        return self._records.get(place.space, "versions", version_id(place.model.id, number))
+
+    def by_digest(self, place: Place, digest: str) -> Record | None:
+        """Return the record of a version by its whole digest, or None."""
+        found = self._records.find(place.space, "versions", {"digest": digest})
+        return next((record for record in found if record.data["model"] == place.model.id), None)
+
+    def latest(self, place: Place) -> Record | None:
+        """Return the record of the newest version, or None."""
+        found = self._records.find(place.space, "versions", {"model": place.model.id}, newest_first=True, limit=1)
+        return found[0] if found else None
+
+    def _base(self, place: Place, revision: Revision) -> Record:
+        find = {
+            "latest": self._find_latest,
+            "number": self._find_number,
+            "digest": self._find_digest,
+            "alias": self._find_alias,
+        }[revision.kind]
+        return find(place, revision)
+
+    def _find_latest(self, place: Place, _revision: Revision) -> Record:
+        found = self.latest(place)
+        if found is None:
+            raise NotFound(f"{place.reference} has no version yet", hint=f"lmvp.update({place.reference!r}, model)")
+        return found
+
+    def _find_number(self, place: Place, revision: Revision) -> Record:
+        found = self.by_number(place, int(revision.value))
+        if found is None:
+            latest = self.latest(place)
+            hint = f"the latest is v{latest.data['number']}" if latest else "it has no version yet"
+            raise NotFound(f"no version v{int(revision.value)} of {place.reference}", hint=hint)
+        return found
+
+    def _find_digest(self, place: Place, revision: Revision) -> Record:
+        versions = self._records.find(place.space, "versions", {"model": place.model.id}, newest_first=True)
+        fitting = [record for record in versions if record.data["digest"].startswith(revision.value)]
+        if not fitting:
+            raise NotFound(f"no version of {place.reference} has a digest that begins with {revision.value!r}")
+        if len(fitting) > 1:
+            numbers = ", ".join(f"v{record.data['number']}" for record in fitting[:5])
+            raise InvalidReference(f"the digest prefix {revision.value!r} fits {numbers}", hint="give more digits")
+        return fitting[0]
+
+    def _find_alias(self, place: Place, revision: Revision) -> Record:
+        alias = self._records.get(place.space, "aliases", f"{place.model.id}-{revision.value.lower()}")
+        number = None if alias is None else _number_at(alias.data, revision)
+        if number is None:
+            raise self._no_alias(place, revision, alias)
+        return self._find_number(place, Revision("number", str(number)))
+
+    def _no_alias(self, place: Place, revision: Revision, alias: Record | None) -> NotFound:
+        if alias is not None and revision.at is not None:
+            return NotFound(f"the alias {revision.value!r} of {place.reference} was not there at {revision.at}")
+        names = [r.data["name"] for r in self._records.find(place.space, "aliases", {"model": place.model.id})
+                 if r.data["number"]]  # fmt: skip
+        near = suggest(revision.value, [*names, "latest"])
+        known = f"its aliases are {', '.join(sorted(names))}" if names else "it has no aliases"
+        hint = f"did you mean {near!r}?" if near else known
+        return NotFound(f"no alias {revision.value!r} for {place.reference}", hint=hint)
+
+    def _first_parent(self, place: Place, version: Record, revision: str) -> Record:
+        parents = version.data["parents"]
+        found = self.by_number(place, parents[0]["number"]) if parents else None
+        if found is None:
+            raise NotFound(f"{place.reference}@{revision}: v{version.data['number']} has no parent")
+        return found
+
+    # -- writing
+
+    def amend(self, caller: Caller, project: str, model: str, revision: str, given: Amendment) -> Document:
+        """Replace the fields of a version's record that are given; the state before goes to the events."""
+        place = self._catalog.find_model(caller, project, model)
+        access.require(caller, access.WRITE, project)
+        fields = metadata.checked(given)
+        while True:
+            version = self.find(place, revision)
+            before = {key: version.data[key] for key in fields}
+            if before == fields:
+                return self.present(place, version)
+            data = {**version.data, **fields, "revised": version.data["revised"] + 1}
+            event = self._event(caller, place, version, before, fields)
+            try:
+                self._records.commit(place.space, [Put("versions", version.id, data, version.rev)], [event])
+            except ConcurrentChange:
+                continue
+            return self.present(place, self.find(place, str(version.data["number"])))
+
+    @staticmethod
+    def _event(caller: Caller, place: Place, version: Record, before: Document, after: Document) -> Document:
+        what = f"{place.reference}@v{version.data['number']}"
+        return {
+            "at": now(),
+            "who": caller.name,
+            "action": "version.amend",
+            "what": what,
+            "before": before,
+            "after": after,
+        }
+
+    # -- presenting
+
+    def present(self, place: Place, version: Record) -> Document:
+        """Return a version as the API shows it."""
+        names = self._aliases(place.space, {"model": place.model.id})
+        return _present(version, place.project.data["name"], place.model.data["name"], names)
+
+    def _page(self, space: str, where: Mapping[str, Any], page: Page) -> list[Record]:
+        return self._records.find(space, "versions", where, newest_first=True, after=page.cursor, limit=page.limit + 1)
+
+    def _aliases(self, space: str, where: Mapping[str, Any]) -> dict[str, list[str]]:
+        """Return the names of aliases by the id of the version that they stand at."""
+        names: dict[str, list[str]] = defaultdict(list)
+        for alias in self._records.find(space, "aliases", where):
+            names[version_id(alias.data["model"], alias.data["number"])].append(alias.data["name"])
+        return names
+
+
+def _present(record: Record, project: str, model: str, aliases: Mapping[str, Sequence[str]]) -> Document:
+    shown = {**record.data, "project": project, "model": model, "aliases": aliases.get(record.id, ())}
+    del shown["push"]
+    return shown
+
+
+def _number_at(alias: Document, revision: Revision) -> int | None:
+    """Return the version that an alias stood at: now, n moves ago, or at a time; None where it stood nowhere."""
+    history = alias["history"]
+    if revision.at is None:
+        return alias["number"] or None
+    if isinstance(revision.at, int):
+        return history[-1 - revision.at]["number"] or None if revision.at < len(history) else None
+    moment: datetime = revision.at
+    past = [move for move in history if datetime.fromisoformat(move["at"].replace("Z", "+00:00")) <= moment]
+    return past[-1]["number"] or None if past else None

@@ -1,0 +1,1 @@
+"""Where things are kept: interfaces in `base`, and what implements them."""

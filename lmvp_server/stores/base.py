@@ -1,0 +1,223 @@
+"""What a place to keep things must do: records with their log of events, and chunks with their manifests.
+
+Services know only these interfaces. `lmvp_server.testing` holds the contract suites that every implementation passes.
+All methods block, may be called from any thread, and are durable when they return, unless their docstring says
+otherwise.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Buffer: TypeAlias = bytes | memoryview
+
+Document: TypeAlias = dict[str, Any]
+"""JSON data. What a store hands out is shared: never change it, put a new one."""
+
+
+class ConcurrentChange(Exception):
+    """A change expected another revision than the one in the store: read again and decide anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A document as it lies in the store.
+
+    Attributes
+    ----------
+    id : str
+        Unique in its table.
+    seq : int
+        Position in the table, rising with every insert, never used again; survives updates.
+    rev : int
+        1 for a new record, one more at each change.
+    """
+
+    id: str
+    seq: int
+    rev: int
+    data: Document
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Insert or replace one record. `expect` is the revision it must have; 0: it must not exist; None: whatever."""
+
+    table: str
+    id: str
+    data: Document
+    expect: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Remove one record (nothing happens where there is none and `expect` is None)."""
+
+    table: str
+    id: str
+    expect: int | None = None
+
+
+Change: TypeAlias = Put | Delete
+
+
+class RecordStore(ABC):
+    """Tables of JSON documents, in spaces, each with an append-only log of events.
+
+    A space is a unit of storage: `"server"`, or the id of a project. It springs into being with its first commit.
+    Fields named in `indexes` (table -> fields) are found without a scan; `find` takes other fields too, slowly.
+    """
+
+    @abstractmethod
+    def get(self, space: str, table: str, record_id: str) -> Record | None:
+        """Return one record, or None."""
+
+    @abstractmethod
+    def find(
+        self,
+        space: str,
+        table: str,
+        where: Mapping[str, Any] | None = None,
+        *,
+        newest_first: bool = False,
+        after: int | None = None,
+        limit: int | None = None,
+    ) -> list[Record]:
+        """Return the records whose fields equal `where`, in the order of `seq`.
+
+        Parameters
+        ----------
+        newest_first : bool
+            Highest `seq` first.
+        after : int, optional
+            Begin behind this `seq` in the chosen direction: a cursor.
+        limit : int, optional
+            At most so many.
+
+        Notes
+        -----
+        With `where` on one indexed field, or none, the cost depends on what is returned, not on what is stored.
+        """
+
+    @abstractmethod
+    def count(self, space: str, table: str, where: Mapping[str, Any] | None = None) -> int:
+        """Count the records whose fields equal `where`."""
+
+    @abstractmethod
+    def commit(self, space: str, changes: Sequence[Change], events: Sequence[Document] = ()) -> None:
+        """Make all changes and append all events, durably, or none of them.
+
+        Each event is a dict without `seq` and `chain`; the store adds both (see `lmvp.records.Event`).
+
+        Raises
+        ------
+        ConcurrentChange
+            If a record is not at the revision that its change expects; nothing is changed.
+        """
+
+    @abstractmethod
+    def events(
+        self, space: str, *, newest_first: bool = False, after: int | None = None, limit: int | None = None
+    ) -> list[Document]:
+        """Return events in the order of their `seq` (from 1), with `seq` and `chain`."""
+
+    @abstractmethod
+    def drop(self, space: str) -> None:
+        """Forget a space, its records and its events."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files and locks."""
+
+
+class ChunkStore(ABC):
+    """Frames by content id, manifests by digest, and the bodies of open pushes; per project, never shared between two.
+
+    A frame is the header and the payload of `lmvp.storage.frames`, the same on disk and on the wire.
+    """
+
+    @abstractmethod
+    def missing(self, project: str, ids: Iterable[str]) -> list[str]:
+        """Return those of `ids` that the project does not hold, in the order given."""
+
+    @abstractmethod
+    def put(self, project: str, chunk: str, pieces: Sequence[Buffer]) -> int:
+        """Keep one verified frame, given as consecutive pieces; return the bytes added, 0 if it was there.
+
+        The bytes are on disk on return; the *name* is sure only after `settle`.
+        """
+
+    @abstractmethod
+    def settle(self, project: str, ids: Iterable[str]) -> None:
+        """Make sure that the names of these chunks survive a power cut."""
+
+    @abstractmethod
+    def get(self, project: str, chunk: str) -> bytes:
+        """Return one frame.
+
+        Raises
+        ------
+        KeyError
+            If the project does not hold it.
+        """
+
+    @abstractmethod
+    def size(self, project: str, chunk: str) -> int:
+        """Return the length of one frame in bytes.
+
+        Raises
+        ------
+        KeyError
+            If the project does not hold it.
+        """
+
+    @abstractmethod
+    def chunks(self, project: str) -> Iterator[str]:
+        """Walk over the ids of all chunks of a project, in any order."""
+
+    @abstractmethod
+    def put_manifest(self, project: str, digest: str, data: bytes) -> None:
+        """Keep a manifest under its digest."""
+
+    @abstractmethod
+    def manifest(self, project: str, digest: str) -> bytes:
+        """Return a manifest.
+
+        Raises
+        ------
+        KeyError
+            If the project does not hold it.
+        """
+
+    @abstractmethod
+    def stage(self, project: str, push: str, data: bytes) -> None:
+        """Remember the body of an open push. Need not survive a power cut, must survive a killed process."""
+
+    @abstractmethod
+    def staged(self, project: str, push: str) -> tuple[bytes, float]:
+        """Return the body of an open push and the time it was last touched (seconds since 1970).
+
+        Raises
+        ------
+        KeyError
+            If there is no such push.
+        """
+
+    @abstractmethod
+    def touch(self, project: str, push: str) -> None:
+        """Note that an open push is alive."""
+
+    @abstractmethod
+    def unstage(self, project: str, push: str) -> None:
+        """Forget an open push; nothing happens where there is none."""
+
+    @abstractmethod
+    def pushes(self, project: str) -> list[str]:
+        """Return the ids of all open pushes of a project."""
+
+    @abstractmethod
+    def drop(self, project: str) -> None:
+        """Forget all of a project."""

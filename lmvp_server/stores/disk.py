@@ -1,0 +1,70 @@
+"""Files that are there whole or not at all, and what the operating system's errors mean to a user."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lmvp.errors import StorageFull, StorageReadOnly
+from lmvp_server.stores.base import Buffer
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full or read-only disk into an error that names the folder and the way out."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull(
+                f"no room left on the disk of {folder}", hint="free some space and try again; nothing was lost"
+            ) from error
+        if error.errno in _READ_ONLY:
+            raise StorageReadOnly(
+                f"cannot write to {folder}: {error.strerror}", hint="give the server's user the right to write there"
+            ) from error
+        raise
+
+
+def write_whole(target: Path, pieces: Sequence[Buffer], scratch: Path, *, sync: bool = True) -> None:
+    """Write a file under a temporary name in `scratch` (on the same filesystem), sync it, and rename it into place."""
+    temporary = scratch / f"tmp-{secrets.token_hex(12)}"
+    try:
+        _write(temporary, pieces, sync)
+        temporary.replace(target)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _write(path: Path, pieces: Sequence[Buffer], sync: bool) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        for piece in pieces:
+            _write_all(descriptor, memoryview(piece))
+        if sync:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write_all(descriptor: int, view: memoryview) -> None:
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

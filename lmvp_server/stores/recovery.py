@@ -1,0 +1,205 @@
+"""Opening a space: which of its files count, and what they add up to.
+
+The files of a space `x`::
+
+    x.json           the snapshot of generation g; before the first one there is none, and g is 0
+    x.json.j<g>      the journal that follows it; then j<g+1>, … while a later snapshot is being written
+    x.events.jsonl   the events
+    x.json.tmp       a snapshot that was not finished
+    x.json.drop      the space is being dropped: what else is there no longer counts
+
+Journals are made before the snapshot that makes the older ones needless, and removed after it; so at every moment one
+snapshot and the journals from its generation on hold everything, and a crash leaves at most files that no longer count.
+Each commit has a number, one more than the one before: nothing can be missing in between without being noticed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lmvp.errors import IntegrityError
+from lmvp_server.stores.base import Record
+from lmvp_server.stores.disk import sync_folder
+from lmvp_server.stores.eventlog import RESTORE, EventFile, Head, head_of
+from lmvp_server.stores.journal import Commit, Operation, decode_commit, whole_records
+from lmvp_server.stores.rows import Rows
+from lmvp_server.stores.snapshot import Image, read_snapshot, temporary_of
+
+SUFFIX = ".json"
+_JOURNAL = re.compile(r"\.json\.j(\d+)")
+
+
+@dataclass
+class Files:
+    """The names of the files of one space."""
+
+    snapshot: Path
+
+    @property
+    def events(self) -> Path:
+        """The file of events."""
+        return self.snapshot.with_suffix(".events.jsonl")
+
+    @property
+    def dropped(self) -> Path:
+        """The mark of a space that is going."""
+        return self.snapshot.with_name(self.snapshot.name + ".drop")
+
+    def journal(self, generation: int) -> Path:
+        """Name the journal that follows the snapshot of this generation."""
+        return self.snapshot.with_name(f"{self.snapshot.name}.j{generation}")
+
+    def journals(self) -> dict[int, Path]:
+        """Find all journals that are there, oldest first."""
+        paths = self.snapshot.parent.glob(f"{self.snapshot.name}.j*")
+        found = {
+            int(match[1]): path for path in paths if (match := _JOURNAL.fullmatch(path.name, len(self.snapshot.stem)))
+        }
+        return dict(sorted(found.items()))
+
+    def exist(self) -> bool:
+        """Whether the space was ever committed to."""
+        return not self.dropped.exists() and (self.snapshot.exists() or bool(self.journals()))
+
+    def remove(self) -> None:
+        """Remove the space; once the mark is on the disk, it is gone, whatever happens to the rest."""
+        self.dropped.touch()
+        sync_folder(self.snapshot.parent)
+        for path in (self.snapshot, *self.journals().values(), self.events, temporary_of(self.snapshot)):
+            path.unlink(missing_ok=True)
+        sync_folder(self.snapshot.parent)
+        self.dropped.unlink(missing_ok=True)
+
+
+def spaces_in(folder: Path) -> list[str]:
+    """Return the names of all spaces with files in a folder, sorted."""
+    names = {path.name.partition(".")[0] for path in folder.glob("*.json*")}
+    return sorted(name for name in names if Files(folder / (name + SUFFIX)).exist())
+
+
+@dataclass
+class State:
+    """What a space holds in memory."""
+
+    indexes: dict[str, tuple[str, ...]]
+    tables: dict[str, Rows] = field(default_factory=dict)
+    commits: int = 0
+    head: Head = field(default_factory=Head)
+
+    def rows(self, table: str) -> Rows:
+        """Return the rows of a table, which springs into being."""
+        rows = self.tables.get(table)
+        if rows is None:
+            rows = self.tables[table] = Rows(self.indexes.get(table, ()))
+        return rows
+
+    def apply(self, operation: Operation) -> Record | None:
+        """Do it, and return the record that was there before."""
+        rows, content = self.rows(operation.table), operation.content
+        before = rows.at(operation.seq)
+        if content is None:
+            rows.remove(operation.seq)
+        else:
+            rows.put(Record(content.id, operation.seq, content.rev, content.data))
+        return before
+
+    def load(self, image: Image) -> None:
+        """Take over a snapshot."""
+        self.commits, self.head = image.meta.commits, image.meta.events
+        for table, records in image.tables.items():
+            rows = self.rows(table)
+            for record in records:
+                rows.put(record)
+        for table, seq in image.meta.next_seq.items():
+            self.rows(table).next_seq = seq
+
+    def replay(self, commit: Commit) -> list[bytes]:
+        """Do again what a journal tells, and return the lines of its events."""
+        for operation in commit.ops:
+            self.apply(operation)
+        self.commits = commit.n
+        lines = [bytes(line) + b"\n" for line in commit.events]
+        if lines:
+            self.head = head_of(lines[-1])
+        return lines
+
+
+@dataclass
+class Recovered:
+    """All that a space needs to go on.
+
+    Attributes
+    ----------
+    generation, journal_size : int
+        The journal to append to, and how much of it is whole.
+    older : dict
+        The journals before it that still count: bytes by generation.
+    """
+
+    state: State
+    events: EventFile
+    generation: int
+    journal_size: int
+    older: dict[int, int]
+    snapshot_size: int
+
+
+def recover(files: Files, indexes: dict[str, tuple[str, ...]]) -> Recovered:
+    """Read a space from its files, and remove what no longer counts.
+
+    Raises
+    ------
+    IntegrityError
+        If a file is damaged in a way that no crash can do.
+    """
+    if files.dropped.exists():
+        files.remove()
+    image = read_snapshot(files.snapshot)
+    state, generation = State(indexes), image.meta.generation
+    state.load(image)
+    events = EventFile(files.events, image.meta.events_size)
+    journals = _that_count(files, generation)
+    lines: list[bytes] = []
+    sizes = {number: _replay(path, state, lines) for number, path in journals.items()}
+    events.recover(image.meta.events, lines)
+    newest = max(sizes, default=generation)
+    snapshot_size = files.snapshot.stat().st_size if files.snapshot.exists() else 0
+    return Recovered(state, events, newest, sizes.pop(newest, 0), sizes, snapshot_size)
+
+
+def _that_count(files: Files, generation: int) -> dict[int, Path]:
+    found = files.journals()
+    needed = {number: path for number, path in found.items() if number >= generation}
+    if list(needed) != list(range(generation, generation + len(needed))):
+        raise IntegrityError(f"{files.journal(generation)} and those that follow it have a gap", hint=RESTORE)
+    if not needed and (files.snapshot.exists() or files.events.exists()):
+        raise IntegrityError(f"{files.journal(generation)} is missing: it follows {files.snapshot.name}", hint=RESTORE)
+    _remove_leftovers(files, [path for number, path in found.items() if number < generation])
+    return needed
+
+
+def _remove_leftovers(files: Files, journals: list[Path]) -> None:
+    for path in (*journals, temporary_of(files.snapshot)):
+        with suppress(OSError):  # they do harm to nobody
+            path.unlink(missing_ok=True)
+
+
+def _replay(path: Path, state: State, lines: list[bytes]) -> int:
+    """Bring the state to the end of a journal, and return how many bytes of it are whole."""
+    size = 0
+    for commit, size in _commits(path):  # noqa: B007 - the last one is the result
+        if commit.n != state.commits + 1:
+            raise IntegrityError(
+                f"{path} goes on with commit {commit.n} after {state.commits}: some are lost", hint=RESTORE
+            )
+        lines += state.replay(commit)
+    return size
+
+
+def _commits(path: Path) -> Iterator[tuple[Commit, int]]:
+    for payload, end in whole_records(path.read_bytes()):
+        yield decode_commit(payload), end
