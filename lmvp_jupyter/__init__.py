@@ -1,0 +1,23 @@
+"""The notebook layer: `%load_ext lmvp_jupyter`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def load_ipython_extension(ip: Any) -> None:
+    """Add `%lmvp`, its completion, and live forms of what LMVP returns to a shell."""
+    from lmvp_jupyter import completion, display, magics
+
+    magics.install(ip)
+    display.install(ip)
+    completion.install(ip)
+
+
+def unload_ipython_extension(ip: Any) -> None:
+    """Take all of it back."""
+    from lmvp_jupyter import completion, display, magics
+
+    completion.uninstall(ip)
+    display.uninstall(ip)
+    magics.uninstall(ip)

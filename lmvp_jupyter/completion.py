@@ -1,0 +1,138 @@
+"""Names on Tab: verbs, options, models, aliases, variables.
+
+Names of models come from a short-lived cache that a thread fills; Tab waits 300 ms for it at most, and never starts a
+server.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from lmvp import config, local
+from lmvp.client import Client
+from lmvp.commands.parser import NOTEBOOK, VERBS, Argument, Verb, verbs_of
+from lmvp.errors import LmvpError
+
+PATIENCE = 0.3
+FRESH = 5.0
+_LINE = re.compile(r"%%?lmvp\s+(.*)$")
+_REFERENCES = {"model", "version", "name", "before", "after", "project"}
+_VARIABLES = {"object", "variable", "into"}
+
+
+class Names:
+    """A cache of the names that a server knows."""
+
+    def __init__(self, fetch: Callable[[], list[str]]) -> None:
+        self._fetch = fetch
+        self._names: list[str] = []
+        self._at = float("-inf")
+        self._busy = threading.Lock()
+
+    def get(self) -> list[str]:
+        """Return the names; old ones if new ones are not here in time."""
+        if time.monotonic() - self._at > FRESH:
+            thread = threading.Thread(target=self._refresh, daemon=True)
+            thread.start()
+            thread.join(PATIENCE)
+        return self._names
+
+    def _refresh(self) -> None:
+        if not self._busy.acquire(blocking=False):
+            return
+        try:
+            self._names = self._fetch()
+            self._at = time.monotonic()
+        except LmvpError:
+            self._at = time.monotonic()  # do not ask a server that fails at every key
+        finally:
+            self._busy.release()
+
+
+def references() -> list[str]:
+    """Return models and projects, and models with their aliases; nothing where no server runs."""
+    if config.server_url() is None and local.find(config.data_home()) is None:
+        return []
+    client, found = Client(), []
+    for project in client.projects()[:20]:
+        found.append(f"{project.name}/")
+        for model in client.models(project.name)[:200]:
+            name = f"{project.name}/{model.name}"
+            found += [name, f"{name}@latest", *(f"{name}@{alias.name}" for alias in client.aliases(name))]
+    return found
+
+
+def candidates(text: str, variables: Iterable[str], names: Callable[[], list[str]]) -> list[str]:
+    """Return what may stand for the last word of `text`, which is what follows `%lmvp`.
+
+    Examples
+    --------
+    >>> candidates("pu", [], list)
+    ['push', 'pull']
+    >>> candidates("push digits/mlp mo", ["model", "x"], list)
+    ['model']
+    """
+    words = text.split()
+    word = "" if not text or text[-1].isspace() else words.pop()
+    found = _for_verb(words, word, variables, names) if words else [verb.name for verb in verbs_of(NOTEBOOK)]
+    return [name for name in found if name.startswith(word)]
+
+
+def _for_verb(words: list[str], word: str, variables: Iterable[str], names: Callable[[], list[str]]) -> list[str]:
+    verb = next((verb for verb in VERBS if verb.name == words[0] and verb.only in (None, NOTEBOOK)), None)
+    if verb is None:
+        return []
+    if word.startswith("-"):
+        return [flag for argument in verb.arguments for flag in argument.flags if flag.startswith("--")]
+    expected = _expected(verb, words[1:])
+    if expected in _VARIABLES:
+        return [name for name in variables if not name.startswith("_")]
+    return names() if expected in _REFERENCES else []
+
+
+def _expected(verb: Verb, words: list[str]) -> str | None:
+    """Return the name of the argument that the next word would be."""
+    flags = {flag: argument for argument in verb.arguments for flag in argument.flags if flag.startswith("-")}
+    positional = [argument.flags[0] for argument in verb.arguments if not argument.flags[0].startswith("-")]
+    waiting: Argument | None = None
+    for word in words:
+        if waiting is not None:
+            waiting = None
+        elif word in flags:
+            waiting = flags[word] if flags[word].settings.get("action") != "store_true" else None
+        elif positional:
+            positional.pop(0)
+    if waiting is not None:
+        return waiting.flags[-1].lstrip("-")
+    return positional[0] if positional else None
+
+
+def install(ip: Any) -> None:
+    """Add the matcher to a shell that completes."""
+    from IPython.core.completer import SimpleCompletion, context_matcher
+
+    names = Names(references)
+
+    @context_matcher(identifier="lmvp.magic", priority=100)  # type: ignore[untyped-decorator]
+    def matcher(context: Any) -> dict[str, Any]:
+        line = context.full_text.split("\n")[context.cursor_line][: context.cursor_position]
+        found = _LINE.search(line)
+        if not found:
+            return {"completions": []}
+        text = found[1]
+        word = "" if not text or text[-1].isspace() else text.split()[-1]
+        completions = [SimpleCompletion(text=name, type="lmvp") for name in candidates(text, ip.user_ns, names.get)]
+        return {"completions": completions, "suppress": bool(completions), "matched_fragment": word}
+
+    uninstall(ip)
+    ip.Completer.custom_matchers.append(matcher)
+
+
+def uninstall(ip: Any) -> None:
+    """Take the matcher away."""
+    matchers = ip.Completer.custom_matchers
+    matchers[:] = [one for one in matchers if getattr(one, "matcher_identifier", "") != "lmvp.magic"]

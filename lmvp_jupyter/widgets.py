@@ -1,0 +1,134 @@
+"""Live widgets: the AFM modules of `lmvp_server/static/widgets`, the same that the console shows.
+
+A widget sends its data once, as JSON. What a browser sends back, the chosen rows, arrives when the kernel is idle: a
+running cell does not hear it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+import anywidget
+import traitlets
+
+from lmvp.history import History
+from lmvp.records import Version
+from lmvp.render import data as render_data
+from lmvp.render.plot import plot_html, plot_svg
+from lmvp.render.text import history_text
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+@cache
+def _static(*path: str) -> str:
+    return files("lmvp_server").joinpath("static", *path).read_text("utf-8")
+
+
+@cache
+def _styles(chart: bool = False) -> str:
+    """Return the look; uPlot's own rules are nested, so that they reach nothing outside."""
+    theirs = f".lmvp {{\n{_static('vendor', 'uPlot-1.6.32.min.css')}\n}}\n" if chart else ""
+    return theirs + _static("tokens.css") + _static("look.css")
+
+
+class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
+    """A widget that carries its static form: what a saved or exported notebook shows."""
+
+    data = traitlets.Dict().tag(sync=True)
+
+    def static(self) -> dict[str, str]:
+        """Return the forms that need no kernel, by MIME type."""
+        raise NotImplementedError
+
+    def _repr_mimebundle_(self, **_: Any) -> Any:
+        bundle = super()._repr_mimebundle_()
+        if bundle is None:
+            return None
+        live, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        return {**self.static(), VIEW: live[VIEW]}, metadata
+
+    def freeze(self) -> Frozen:
+        """Close the widget and return its static form, for a notebook that is to be saved."""
+        frozen = Frozen(self.static())
+        self.close()
+        return frozen
+
+
+class Frozen:
+    """The static form of a widget."""
+
+    def __init__(self, forms: dict[str, str]) -> None:
+        self._forms = forms
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
+        return self._forms
+
+    def __repr__(self) -> str:
+        return self._forms["text/plain"]
+
+
+class HistoryTable(LiveWidget):
+    """A history as a table: graph, versions, layer strips, metric; its rows can be chosen.
+
+    Parameters
+    ----------
+    history : History
+
+    Attributes
+    ----------
+    selected : list
+        Version numbers of the chosen rows, newest first; `"model@v3"` where the history is of several models.
+    """
+
+    _esm = _static("widgets", "history.js")
+    _css = _styles()
+    selected: Any = traitlets.List().tag(sync=True)
+
+    def __init__(self, history: History, **traits: Any) -> None:
+        self.history = history
+        super().__init__(data=render_data.history_data(history), **traits)
+
+    @traitlets.validate("selected")
+    def _known(self, proposal: Any) -> list[Any]:
+        chosen = set(proposal["value"])
+        return [row["key"] for row in self.data["rows"] if row["key"] in chosen]
+
+    @property
+    def chosen(self) -> list[Version]:
+        """The versions of the chosen rows, newest first."""
+        keys: Iterable[Any] = (row["key"] for row in self.data["rows"])
+        picked = set(self.selected)
+        return [version for version, key in zip(self.history, keys, strict=False) if key in picked]
+
+    def static(self) -> dict[str, str]:
+        """Return the table as text and HTML."""
+        return {"text/plain": history_text(self.history), "text/html": self.history._repr_html_()}
+
+
+class MetricsPlot(LiveWidget):
+    """A metric over the versions of a model.
+
+    Parameters
+    ----------
+    history : History
+    metric : str, optional
+        Without it, the metric that the history shows.
+    """
+
+    _esm = _static("vendor", "uPlot-1.6.32.iife.min.js") + "\n" + _static("widgets", "metrics.js")
+    _css = _styles(chart=True)
+
+    def __init__(self, history: History, metric: str | None = None, **traits: Any) -> None:
+        self.history = history
+        super().__init__(data=render_data.plot_data(history, metric), **traits)
+
+    def static(self) -> dict[str, str]:
+        """Return the plot as text, HTML and SVG."""
+        data = dict(self.data)
+        words = data["empty"]["words"] if data["empty"] else f"{data['title']}: {data['summary']}"
+        forms = {"text/plain": words, "text/html": plot_html(data)}
+        return forms if data["empty"] else {**forms, "image/svg+xml": plot_svg(data)}
