@@ -1,0 +1,115 @@
+"""The widgets in a real JupyterLab, with a real kernel."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+
+SAMPLE = Path(__file__).parent.parent / "history"
+
+START = f"""
+import sys; sys.path.insert(0, {str(SAMPLE)!r})
+import sample_history
+from lmvp_jupyter import display
+from lmvp_jupyter.widgets import HistoryTable, MetricsPlot
+display.install(get_ipython())
+history = sample_history.history()
+"""
+
+CELLS = [
+    START,
+    "history",
+    "table = HistoryTable(history)\ntable",
+    "table.selected, [v.name for v in table.chosen]",
+    "MetricsPlot(history)",
+    "display.freeze()",
+]
+
+INK = """(canvas) => {
+  const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  let black = 0, white = 0;
+  for (let i = 0; i < data.length; i += 4) {
+    if (data[i + 3] > 128) { black += data[i] < 10; white += data[i] > 250; }
+  }
+  return { black, white };
+}"""
+
+
+@pytest.fixture
+def notebook(jupyterlab):
+    opened = jupyterlab.open("widgets.ipynb", CELLS)
+    opened.run(0)
+    yield opened
+    opened.close()
+
+
+def told(notebook, words: str) -> bool:
+    """Whether the kernel comes to know a choice: a widget sends the next one when the last has been heard."""
+    return any(words in notebook.run(3).inner_text() for _ in range(10))
+
+
+def test_a_history_is_a_widget_whose_choices_reach_the_kernel(notebook):
+    rows = notebook.run(2).locator(".lmvp-history tbody tr")
+    rows.first.wait_for()
+    assert rows.count() == 13
+    notebook.output(2).get_by_label("Choose v11").check()
+    notebook.output(2).get_by_label("Choose v6").check()
+    assert notebook.output(2).get_by_text("13 versions, 2 chosen").is_visible()
+    assert told(notebook, "([11, 6], ['v11', 'v6'])")
+    assert not notebook.watch.errors
+    assert not notebook.watch.strangers
+
+
+def test_keys_in_the_table_are_not_the_shortcuts_of_jupyterlab(notebook):
+    notebook.run(2).locator(".lmvp-history tbody tr").first.wait_for()
+    notebook.command("notebook:enter-command-mode")
+    notebook.output(2).get_by_label("Choose v13").focus()
+    for key in ("j", "x", "j", "Space"):
+        notebook.page.keyboard.press(key)
+    assert notebook.page.locator(".jp-Notebook .jp-Cell").count() == len(CELLS), "X must not cut the cell"
+    assert notebook.output(2).get_by_text("13 versions, 2 chosen").is_visible()
+    assert told(notebook, "([12, 11]")
+
+
+def test_the_plot_is_drawn_and_follows_the_theme(notebook):
+    canvas = notebook.run(4).locator("canvas")
+    canvas.wait_for()
+    assert canvas.evaluate(INK)["black"] > 1000
+    notebook.dark()
+    try:
+        notebook.page.wait_for_timeout(600)
+        ink = canvas.evaluate(INK)
+        assert ink["white"] > 1000
+        assert ink["black"] == 0
+    finally:
+        notebook.dark(False)
+    assert not notebook.watch.strangers
+
+
+def test_a_frozen_notebook_shows_its_tables_when_it_is_opened_again(notebook, jupyterlab):
+    notebook.run(1).locator(".lmvp-history tbody tr").first.wait_for()
+    notebook.run(4).locator("canvas").wait_for()
+    assert "2" in notebook.run(5).inner_text()
+    notebook.output(1).locator("img").first.wait_for()
+    notebook.command("docmanager:save")
+    notebook.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+
+    saved = nbformat.read(jupyterlab.root / "widgets.ipynb", 4)
+    kinds = {kind for cell in saved.cells for output in cell.outputs for kind in output.get("data", {})}
+    assert kinds == {"text/plain", "text/html", "image/svg+xml"}
+    assert "widgets" not in saved.metadata
+
+    # a teammate's notebook is not trusted: JupyterLab drops what is not plain HTML
+    for cell in saved.cells:
+        cell.metadata.pop("trusted", None)
+    nbformat.write(saved, jupyterlab.root / "untrusted.ipynb")
+    again = jupyterlab.open("untrusted.ipynb")
+    table = again.output(1)
+    assert table.locator("tbody tr").count() == 13
+    strip = table.get_by_alt_text(re.compile("layers changed")).first
+    assert strip.evaluate("(img) => img.complete && img.naturalWidth") == 300
+    assert "model not found" not in again.page.locator(".jp-Notebook").inner_text()
+    again.close()

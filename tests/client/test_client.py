@@ -1,0 +1,229 @@
+"""The client against a real server: publish, fetch, look, change."""
+
+import math
+
+import numpy as np
+import pytest
+
+import lmvp
+from lmvp import errors
+
+
+def weights(value=0.0):
+    return {"body.weight": np.full((4, 3), value, dtype="f4"), "body.bias": np.zeros(4), "head.weight": np.ones(2)}
+
+
+def test_update_and_download(home):
+    version = lmvp.update(
+        "digits/mlp", weights(), message="first", metrics={"acc": 0.5}, params={"lr": 1e-3}, tags={"by": "ada"}
+    )
+    assert (version.project, version.model, version.number, version.name) == ("digits", "mlp", 1, "v1")
+    assert (version.message, version.metrics, version.params, version.tags) == (
+        "first",
+        {"acc": 0.5},
+        {"lr": 0.001},
+        {"by": "ada"},
+    )
+    assert version.size > 0
+    assert version.author
+    assert version.environment["packages"]["numpy"] == np.__version__
+    pulled = lmvp.download("digits/mlp")
+    assert list(pulled) == list(weights())
+    assert all((pulled[name] == value).all() for name, value in weights().items())
+
+
+def test_a_bare_name_is_in_the_current_project(home, monkeypatch):
+    assert lmvp.update("mlp", weights()).reference == "default/mlp@v1"
+    monkeypatch.setenv("LMVP_PROJECT", "digits")
+    assert lmvp.update("mlp", weights()).reference == "digits/mlp@v1"
+
+
+def test_the_same_again_makes_nothing(home):
+    first = lmvp.update("digits/mlp", weights(), message="first", metrics={"acc": math.nan})
+    assert lmvp.update("digits/mlp", weights(), message="first", metrics={"acc": math.nan}).number == 1
+    assert lmvp.update("digits/mlp", weights(), alias="best").aliases == ("best",)
+    assert lmvp.update("digits/mlp", weights(), message="other").number == 2
+    assert lmvp.update("digits/mlp", weights(), message="other").content == first.content
+
+
+def test_only_what_changed_is_sent(home):
+    model = {f"layer{i}.weight": np.random.default_rng(i).random(1 << 20, dtype=np.float32) for i in range(5)}
+    first = lmvp.update("digits/big", model, progress=False)
+    model["layer2.weight"] += 1
+    second = lmvp.update("digits/big", model, progress=False)
+    assert first.sent == first.size
+    assert second.sent < 5 << 20
+    assert lmvp.download("digits/big@v1")["layer2.weight"].max() < 1
+
+
+def test_revisions(home):
+    for value in range(1, 5):
+        version = lmvp.update("digits/mlp", weights(value), alias="best" if value in (2, 3) else ())
+    client = lmvp.Client()
+    for revision, number in {
+        "": 4, "@latest": 4, "@v2": 2, "@2": 2, "@best": 3, "@best~1": 2, "@latest~3": 1, "@best@{1}": 2,
+        f"@{version.digest[:8]}": 4, "@best@2999-01-01": 3,
+    }.items():  # fmt: skip
+        assert client.version(f"digits/mlp{revision}").number == number, revision
+    with pytest.raises(errors.NotFound, match="was not there"):
+        client.version("digits/mlp@best@2001-01-01")
+    with pytest.raises(errors.NotFound, match="has no parent"):
+        client.version("digits/mlp@v1~1")
+
+
+def test_the_parent_is_where_the_object_came_from(home):
+    for value in range(3):
+        lmvp.update("digits/mlp", weights(value))
+    old = lmvp.download("digits/mlp@v1")
+    old["head.weight"][0] = 7
+    branch = lmvp.update("digits/mlp", old)
+    assert [parent.number for parent in branch.parents] == [1]
+    assert [parent.number for parent in lmvp.update("digits/mlp", weights(9)).parents] == [4]
+    assert [parent.number for parent in lmvp.update("digits/mlp", weights(10), parent="v2").parents] == [2]
+
+
+def test_expect_parent(home):
+    lmvp.update("digits/mlp", weights(1))
+    lmvp.update("digits/mlp", weights(2), expect_parent="v1")
+    with pytest.raises(errors.Conflict, match="is at v2"):
+        lmvp.update("digits/mlp", weights(3), expect_parent="v1")
+    assert len(lmvp.show_history("digits/mlp")) == 2
+
+
+def test_history(home):
+    for value in range(3):
+        lmvp.update("digits/mlp", weights(value), metrics={"acc": value / 10})
+    lmvp.update("digits/cnn", weights())
+    history = lmvp.showHistory("digits/mlp")
+    assert [version.number for version in history] == [3, 2, 1]
+    assert history.layers.strips == {"3": "x0", "2": "x0", "1": "++"}
+    assert [layer.path for layer in history.layers.axis] == ["body", "head"]
+    assert {version.model for version in lmvp.show_history("digits")} == {"mlp", "cnn"}
+    assert len(lmvp.show_history("digits/mlp", limit=2)) == 2
+    assert lmvp.show_history("digits/mlp", limit=2).total == 3
+
+
+def test_a_bare_name_that_means_two_things(home, monkeypatch):
+    lmvp.update("digits/mlp", weights())
+    lmvp.update("default/digits", weights())
+    with pytest.raises(errors.InvalidReference, match="a project and a model") as caught:
+        lmvp.show_history("digits")
+    assert "digits/" in caught.value.hint
+    assert "default/digits" in caught.value.hint
+    assert lmvp.show_history("digits/")[0].model == "mlp"
+    with pytest.raises(errors.NotFound, match="no project 'nothing'"):
+        lmvp.show_history("nothing")
+
+
+def test_diff_alias_amend(home):
+    lmvp.update("digits/mlp", weights(1), metrics={"acc": 0.5})
+    lmvp.update("digits/mlp", weights(2), metrics={"acc": 0.6})
+    changes = {tensor.name: tensor.change for tensor in lmvp.diff("digits/mlp@v1", "@v2").tensors}
+    assert changes == {"body.weight": "changed", "body.bias": "identical", "head.weight": "identical"}
+    assert lmvp.alias("digits/mlp@v1", "production").number == 1
+    assert lmvp.alias("digits/mlp", "production").number == 2
+    client = lmvp.Client()
+    client.remove_alias("digits/mlp", "production")
+    assert client.aliases("digits/mlp") == []
+    assert client.version("digits/mlp@v2").aliases == ()
+    amended = client.amend("digits/mlp@v1", message="better said", metrics={"acc": 0.55})
+    assert (amended.message, amended.metrics, amended.revised) == ("better said", {"acc": 0.55}, 1)
+
+
+def test_metrics_that_are_no_plain_numbers(home):
+    version = lmvp.update(
+        "digits/mlp",
+        weights(),
+        metrics={"nan": math.nan, "inf": math.inf, "less": -math.inf, "np": np.float32(0.5), "one": 1},
+    )
+    assert math.isnan(version.metrics["nan"])
+    assert (version.metrics["inf"], version.metrics["less"], version.metrics["np"]) == (math.inf, -math.inf, 0.5)
+    assert math.isnan(lmvp.show_history("digits/mlp")[0].metrics["nan"])
+
+
+@pytest.mark.parametrize("value", ["good", "0.5", [0.5], None, {"a": 1}, b"1"])
+def test_metrics_that_are_refused(home, value):
+    with pytest.raises(errors.InvalidArgument, match="the metric 'acc' is"):
+        lmvp.update("digits/mlp", weights(), metrics={"acc": value})
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "", "x" * 200, "a b", "dіgits/mlp", "a/b/c", "/mlp", "digits/", "digits/mlp@v1", "http://x/y"]
+)
+def test_bad_names_are_refused_and_make_nothing(home, name):
+    with pytest.raises((errors.InvalidName, errors.InvalidReference)):
+        lmvp.update(name, weights())
+    assert lmvp.Client().projects() == []
+
+
+@pytest.mark.parametrize("alias", ["latest", "v3", "3", "c12", "deadbeef", "a b", ""])
+def test_reserved_and_bad_aliases(home, alias):
+    with pytest.raises(errors.InvalidName):
+        lmvp.update("digits/mlp", weights(), alias=[alias])
+    assert lmvp.Client().projects() == []
+
+
+def test_what_is_not_there_names_the_nearest(home):
+    lmvp.update("digits/mlp", weights(), alias="production")
+    for name, hint in {
+        "digit/mlp": "did you mean 'digits'?",
+        "digits/mpl": "did you mean 'mlp'?",
+        "digits/mlp@prodution": "did you mean 'production'?",
+        "digits/mlp@v7": "the latest is v1",
+    }.items():
+        with pytest.raises(errors.NotFound) as caught:
+            lmvp.download(name)
+        assert caught.value.hint == hint
+
+
+def test_an_object_of_no_known_format(home):
+    with pytest.raises(errors.UnknownFormat, match=r"no format keeps a builtins\.set"):
+        lmvp.update("digits/mlp", {1, 2})
+    assert lmvp.Client().projects() == []
+
+
+def test_files_come_back_byte_for_byte(home, tmp_path):
+    folder = tmp_path / "model"
+    (folder / "sub").mkdir(parents=True)
+    contents = {"a.bin": bytes(range(256)) * 40_000, "sub/empty": b"", "sub/ö.txt": b"x"}
+    for name, data in contents.items():
+        (folder / name).write_bytes(data)
+    lmvp.update("digits/files", folder)
+    paths = lmvp.download("digits/files", to=tmp_path / "out")
+    assert {str(path.relative_to(tmp_path / "out")): path.read_bytes() for path in paths} == contents
+    assert sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file()) == ["a.bin", "empty", "ö.txt"]
+
+
+def test_pulling_through_a_link_out_of_the_folder_is_refused(home, tmp_path):
+    (tmp_path / "model" / "sub").mkdir(parents=True)
+    (tmp_path / "model" / "sub" / "x").write_bytes(b"x")
+    lmvp.update("digits/files", tmp_path / "model")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out" / "sub").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(errors.InvalidManifest, match="leads out of"):
+        lmvp.download("digits/files", to=tmp_path / "out")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_progress_reaches_the_end(home):
+    seen = []
+    lmvp.update("digits/mlp", {"w": np.zeros(3 << 20)}, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1]
+    seen.clear()
+    lmvp.download("digits/mlp", progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1]
+
+
+def test_a_client_for_a_server_of_ones_choice(home):
+    from lmvp import local
+
+    lmvp.update("digits/mlp", weights())
+    server = local.connection()
+    client = lmvp.Client(server.url, server.token, project="digits")
+    assert client.version("mlp").number == 1
+    assert client.health().status == "ok"
+    assert client.models()[0].name == "mlp"
+    with pytest.raises(errors.NotAuthenticated):
+        lmvp.Client(server.url, "wrong").projects()
+    assert server.token not in repr(client)

@@ -1,0 +1,109 @@
+"""The `lmvp` command, against a real server."""
+
+import io
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import lmvp
+from lmvp.commands import main
+
+
+@pytest.fixture
+def weights(tmp_path, monkeypatch):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    path = folder / "weights.bin"
+    path.write_bytes(bytes(range(256)))
+    return path
+
+
+def test_push_pull_history(home, weights, capsys):
+    assert main(["push", "digits/mlp", "weights.bin", "-m", "first try", "--metric", "acc=0.5", "--tag", "by=ada"]) == 0
+    assert capsys.readouterr().out.startswith("digits/mlp@v1  ")
+    assert main(["pull", "digits/mlp", "--to", "out"]) == 0
+    assert capsys.readouterr().out == "out/weights.bin\n"
+    assert (weights.parent / "out" / "weights.bin").read_bytes() == weights.read_bytes()
+    assert main(["history", "digits/mlp"]) == 0
+    assert "first try" in capsys.readouterr().out
+
+
+def test_a_pull_without_a_folder_makes_one_and_replaces_nothing(home, weights, capsys):
+    main(["push", "digits/mlp", "weights.bin"])
+    weights.write_bytes(b"edited since")
+    assert main(["pull", "digits/mlp"]) == 0
+    assert weights.read_bytes() == b"edited since"
+    assert (weights.parent / "mlp" / "weights.bin").read_bytes() == bytes(range(256))
+    assert main(["pull", "digits/mlp"]) == 2
+    assert "--to FOLDER" in capsys.readouterr().err
+
+
+def test_alias_ls_diff_status(home, weights, capsys):
+    main(["push", "digits/mlp", "weights.bin"])
+    weights.write_bytes(b"other")
+    main(["push", "digits/mlp", "weights.bin"])
+    for words, expected in (
+        (["alias", "digits/mlp@v1", "best"], "best   v1"),
+        (["alias", "digits/mlp", "best", "--remove"], ""),
+        (["alias", "digits/mlp"], "no aliases yet"),
+        (["ls"], "digits"),
+        (["ls", "digits"], "mlp    v2"),
+        (["diff", "digits/mlp@v1", "@v2"], "weights.bin"),
+        (["status"], "default"),
+        (["stop"], "ended"),
+    ):
+        capsys.readouterr()
+        assert main(words) == 0, words
+        assert expected in capsys.readouterr().out, words
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["pull", "digits/none"], 3, "no project 'digits'"),
+        (["push", "digits/mlp", "nothing.bin"], 3, "nothing.bin"),
+        (["push", "../x", "weights.bin"], 2, "project name"),
+        (["push", "digits/mlp", "weights.bin", "--metric", "acc=good"], 2, "not a number"),
+        (["push", "digits/mlp", "weights.bin", "--metric", "acc"], 2, "KEY=VALUE"),
+        (["push", "digits/mlp", "weights.bin", "--alias", "latest"], 2, "reserved"),
+    ],
+)
+def test_mistakes_are_told_without_a_traceback(home, weights, capsys, words, code, said):
+    assert main(words) == code
+    error = capsys.readouterr().err
+    assert error.startswith("lmvp: ")
+    assert said in error
+
+
+def test_as_a_process(home, weights):
+    command = [sys.executable, "-c", "import sys; from lmvp.commands import main; sys.exit(main())"]
+    made = subprocess.run([*command, "push", "digits/mlp", "weights.bin"], capture_output=True, text=True, check=True)
+    assert made.stdout.startswith("digits/mlp@v1")
+    wrong = subprocess.run([*command, "push", "--nonsense"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "usage: lmvp" in wrong.stderr
+
+
+def test_help_and_version(capsys):
+    assert main([]) == 0
+    assert "history" in capsys.readouterr().out
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"lmvp {lmvp.__version__}\n"
+
+
+def test_login_checks_the_token_and_keeps_it(home, monkeypatch, capsys):
+    from lmvp import config, local
+
+    lmvp.update("digits/mlp", {"w": np.zeros(2)})
+    server = local.connection()
+    monkeypatch.setattr("sys.stdin", io.StringIO("wrong\n"))
+    assert main(["login", server.url]) == 5
+    monkeypatch.setattr("sys.stdin", io.StringIO(server.token + "\n"))
+    assert main(["login", server.url]) == 0
+    assert config.token_for(server.url) == server.token
+    assert server.token not in "".join(capsys.readouterr())
+    assert main(["logout"]) == 0
+    assert config.token_for(server.url) is None

@@ -1,0 +1,120 @@
+"""Numbers, strips and graphs."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import sample_history as sample
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmvp.records import Layer
+from lmvp.render import numbers, strip
+from lmvp.render.graph import MOST_LANES, lanes
+from lmvp.render.words import clean, clip, width
+
+FINITE = st.floats(allow_nan=False, allow_infinity=False)
+LAYERS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10**9)), min_size=1, max_size=400).map(
+    lambda found: [Layer(path=f"b.{g}.{i}", group=f"b.{g}", size=n) for i, (g, n) in enumerate(sorted(found))]
+)
+
+
+@given(st.lists(st.none() | st.floats(), max_size=20))
+def test_a_column_has_one_form(values):
+    written = numbers.column(values)
+    assert len(written) == len(values)
+    points = {
+        len(w.partition(".")[2]) for w, v in zip(written, values, strict=True) if v is not None and math.isfinite(v)
+    }
+    assert len({p for p in points if p}) <= 1 or any("e" in w for w in written)
+    assert not any("-" in w for w in written)
+
+
+@given(st.lists(FINITE, max_size=20))
+def test_a_scale_is_an_interval(values):
+    low, high = numbers.scale(values)
+    assert low < high
+    assert math.isfinite(high - low)
+    assert 2 <= len(numbers.ticks(low, high)) <= 12
+
+
+@pytest.mark.parametrize(
+    "values",
+    [[0.0, 0.0], [5.0] * 9, [1e308, -1e308], [1e-300], [1.0, 1.0 + 1e-15], [0.0, 5e-324], [0.1, 0.1, 0.1, 0.1, 0.9]],
+)
+def test_scales_of_odd_values(values):
+    low, high = numbers.scale(values)
+    assert low < high
+
+
+@given(st.text(), st.integers(0, 40))
+def test_clipped_text_fits(text, room):
+    assert width(clip(clean(text), room)) <= room
+
+
+@given(LAYERS, st.sampled_from([40, 300, 1000]))
+def test_segments_cover_the_axis_once_and_fit(axis, room):
+    segments = strip.fold(axis, room)
+    assert segments[0].first == 0
+    assert segments[-1].last == len(axis)
+    assert all(a.last == b.first for a, b in pairwise(segments))
+    assert sum(s.gap for s in segments) + len(segments) <= room
+
+
+def test_few_layers_are_not_merged():
+    assert len(strip.fold(sample.AXIS)) == len(sample.AXIS)
+
+
+def test_a_merged_segment_shows_the_largest_change():
+    assert strip.shade("00100") == "1"
+    assert strip.shade("0x..0") == "x"
+    assert strip.shade("05+") == "+"
+    assert strip.shade("..") == "."
+
+
+@given(LAYERS, st.data())
+def test_a_strip_stays_inside_its_picture(axis, data):
+    codes = data.draw(st.text("0x+.12345-", min_size=len(axis), max_size=len(axis)))
+    picture = strip.svg(axis, codes)
+    places = list(strip._place(axis, codes, strip.WIDTH))
+    assert all(wide >= 1 for _, wide, _ in places)
+    x, wide, _ = places[-1]
+    assert x + wide <= strip.WIDTH + 0.001
+    assert picture.startswith("<svg")
+
+
+def test_the_graph_of_the_sample():
+    rows = lanes(sample.versions())
+    assert [row["lane"] for row in rows] == [0, 0, 1, 0, 1, 0, 0, 1, 0, 0, 0, 0, 0]
+    assert rows[1]["out"] == [0, 1], "v12 merges v10 and v11"
+    assert rows[6]["in"] == [0, 1], "v8 and v9 grew from v7"
+    assert rows[-1]["out"] == []
+
+
+def test_versions_without_parents_stand_alone_in_one_lane():
+    rows = lanes([sample.version(n) for n in (3, 2, 1)])
+    assert all(row == {"lane": 0, "in": [], "out": [], "pass": []} for row in rows)
+
+
+def test_a_line_runs_out_of_the_table_to_an_older_parent():
+    rows = lanes([sample.version(9, parents=(8,)), sample.version(8, parents=(2,))])
+    assert rows[1]["out"] == [0]
+
+
+def test_a_parent_that_was_deleted_has_no_line():
+    assert lanes([sample.version(9, parents=(8,)), sample.version(7)])[0]["out"] == []
+
+
+def test_many_branches_share_the_last_lane():
+    rows = lanes([*(sample.version(n, parents=(1,)) for n in range(20, 1, -1)), sample.version(1)])
+    assert max(lane for row in rows for lane in (row["lane"], *row["in"], *row["out"], *row["pass"])) == MOST_LANES - 1
+
+
+@given(st.lists(st.sets(st.integers(1, 12), max_size=3), max_size=12))
+def test_every_line_that_leaves_a_row_reaches_the_next(parents):
+    versions = [sample.version(i, parents=sorted(p for p in ps if p < i)) for i, ps in enumerate(parents, 1)][::-1]
+    rows = lanes(versions)
+    for above, below in pairwise(rows):
+        assert {*above["out"], *above["pass"]} == {*below["in"], *below["pass"]}

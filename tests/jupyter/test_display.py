@@ -1,0 +1,99 @@
+"""Results shown in a kernel: one notebook is run, as nbconvert and JupyterLab run it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import nbformat
+import pytest
+
+from lmvp.errors import InvalidArgument
+from lmvp_jupyter import display
+
+nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+
+SAMPLE = Path(__file__).parent.parent / "history"
+START = f"""
+import os, sys; sys.path.insert(0, {str(SAMPLE)!r})
+import sample_history
+from lmvp_jupyter import display
+from lmvp_jupyter.widgets import MetricsPlot
+display.install(get_ipython())
+history = sample_history.history()
+"""
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def run(*cells: str) -> list[list[dict[str, str]]]:
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in (START, *cells)])
+    for cell in notebook.cells:
+        if "hologram" in cell.source:
+            cell.metadata["tags"] = ["raises-exception"]
+    nbclient.NotebookClient(notebook, timeout=120, store_widget_state=False).execute()
+    return [[o.get("data", {"error": o.get("traceback")}) for o in cell.outputs] for cell in notebook.cells[1:]]
+
+
+@pytest.fixture(scope="module")
+def outputs():
+    return run(
+        "history",
+        "os.environ['LMVP_DISPLAY'] = 'static'; history",
+        "os.environ['LMVP_DISPLAY'] = 'text'; history",
+        "os.environ['LMVP_DISPLAY'] = 'text'; MetricsPlot(history)",
+        "os.environ['LMVP_DISPLAY'] = 'hologram'; history",
+        "os.environ['LMVP_DISPLAY'] = ''; history[0]",
+        "MetricsPlot(history)",
+        "for _ in range(2): display.uninstall(get_ipython())",
+        "history",
+    )
+
+
+def test_a_history_is_a_widget_with_its_static_form(outputs):
+    (data,) = outputs[0]
+    assert {VIEW, "text/html", "text/plain"} <= data.keys()
+
+
+def test_static_and_text_modes(outputs):
+    assert [set(data) for data in outputs[1]] == [{"text/plain", "text/html"}]
+    assert [set(data) for data in outputs[2]] == [{"text/plain"}]
+    assert [set(data) for data in outputs[3]] == [{"text/plain"}]
+
+
+def test_an_unknown_mode_is_said(outputs):
+    assert all(VIEW not in data for data in outputs[4])
+    (traceback,) = [data["error"] for data in outputs[4] if "error" in data]
+    assert traceback == ["InvalidArgument: LMVP_DISPLAY is 'hologram'", "  hint: set it to one of widget, static, text"]
+
+
+def test_a_version_shows_its_facts(outputs):
+    (data,) = outputs[5]
+    assert "birdsong/tagger@v13" in data["text/html"]
+
+
+def test_without_the_extension_a_history_is_static(outputs):
+    assert VIEW in outputs[6][0]
+    (data,) = outputs[8]
+    assert set(data) == {"text/plain", "text/html"}
+
+
+def test_freezing_replaces_what_is_on_show():
+    history, plot, count = run("history", "MetricsPlot(history)", "display.freeze(), display.freeze()")
+    assert VIEW not in history[0]
+    assert "<table>" in history[0]["text/html"]
+    assert "image/svg+xml" in plot[0]
+    assert count[0]["text/plain"] == "(2, 0)"
+
+
+def test_a_terminal_is_left_alone():
+    shell = SimpleNamespace()
+    display.install(shell)
+    display.uninstall(shell)
+
+
+def test_modes_are_checked(monkeypatch):
+    monkeypatch.setenv("LMVP_DISPLAY", "Static ")
+    assert display.mode() == "static"
+    monkeypatch.setenv("LMVP_DISPLAY", "hologram")
+    with pytest.raises(InvalidArgument, match="hologram"):
+        display.mode()

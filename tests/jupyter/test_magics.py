@@ -1,0 +1,111 @@
+"""`%lmvp` in a real IPython shell, against a real server."""
+
+import numpy as np
+import pytest
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+
+import lmvp
+from lmvp.commands.tables import Status
+
+
+@pytest.fixture
+def ip(home):
+    shell = InteractiveShell()
+    shell.run_line_magic("load_ext", "lmvp_jupyter")
+    yield shell
+    shell.run_line_magic("unload_ext", "lmvp_jupyter")
+    shell.history_manager.end_session()
+
+
+def run(ip, line):
+    return ip.run_line_magic("lmvp", line)
+
+
+def test_push_and_pull_a_variable(ip):
+    ip.user_ns["model"] = {"w": np.arange(4.0)}
+    version = run(ip, 'push digits/mlp model -m "first try" --metric val_acc=0.97 --param lr=0.001 --alias best')
+    assert (version.reference, version.message, version.metrics) == ("digits/mlp@v1", "first try", {"val_acc": 0.97})
+    assert version.params == {"lr": 0.001}
+    assert version.aliases == ("best",)
+    assert run(ip, "pull digits/mlp@best")["w"].tolist() == [0, 1, 2, 3]
+    assert run(ip, "pull digits/mlp@best again") is None
+    assert ip.user_ns["again"]["w"].tolist() == [0, 1, 2, 3]
+
+
+def test_pull_into_and_to(ip, tmp_path):
+    ip.user_ns["model"] = {"w": np.arange(4.0)}
+    run(ip, "push digits/mlp model")
+    ip.user_ns["net"] = {"w": np.zeros(4)}
+    assert run(ip, "pull digits/mlp --into net") is None
+    assert ip.user_ns["net"]["w"].tolist() == [0, 1, 2, 3]
+    paths = run(ip, f"pull digits/mlp --to {tmp_path / 'out'}")
+    assert [path.name for path in paths] == ["weights.safetensors"]
+
+
+def test_history_alias_diff_ls(ip):
+    for value in (1.0, 2.0):
+        ip.user_ns["model"] = {"w": np.full(3, value)}
+        run(ip, "push digits/mlp model")
+    assert [v.number for v in run(ip, "history digits/mlp")] == [2, 1]
+    assert "production" in repr(run(ip, "alias digits/mlp@v2 production"))
+    assert run(ip, "diff digits/mlp@v1 digits/mlp@v2").tensors
+    assert "mlp" in repr(run(ip, "ls digits"))
+    assert "digits" in repr(run(ip, "ls"))
+
+
+def test_the_project_holds_for_plain_python_too(ip):
+    run(ip, "project birds")
+    assert lmvp.update("song", {"w": np.zeros(2)}).reference == "birds/song@v1"
+
+
+def test_status_starts_no_server(ip, home):
+    assert isinstance(run(ip, ""), Status)
+    assert isinstance(run(ip, "status"), Status)
+    assert not (home / "server.json").exists()
+
+
+@pytest.mark.parametrize("line", ["psuh x y", "push only", "push a b --mesage x", "history --limit many"])
+def test_bad_arguments_are_usage_errors(ip, line):
+    with pytest.raises(UsageError, match="hint: %lmvp"):
+        run(ip, line)
+
+
+def test_an_unknown_variable_names_the_nearest(ip):
+    ip.user_ns["model"] = {"w": np.zeros(2)}
+    with pytest.raises(lmvp.LmvpError, match="did you mean 'model'"):
+        run(ip, "push digits/mlp modle")
+
+
+def test_errors_show_no_traceback(ip, capsys):
+    result = ip.run_cell("%lmvp pull digits/none")
+    shown = "".join(capsys.readouterr())
+    assert isinstance(result.error_in_exec, lmvp.LmvpError)
+    assert "Traceback" not in shown
+    assert "no project 'digits'" in shown
+
+
+def test_values_can_be_assigned(ip):
+    ip.user_ns["model"] = {"w": np.zeros(2)}
+    assert ip.run_cell("v = %lmvp push digits/mlp model").success
+    assert ip.user_ns["v"].number == 1
+
+
+def test_help_is_printed(ip, capsys):
+    assert run(ip, "push --help") is None
+    assert "--metric" in capsys.readouterr().out
+    assert run(ip, "help pull") is None
+    assert "--into" in capsys.readouterr().out
+    assert "push" in ip.find_line_magic("lmvp").__doc__
+
+
+def test_a_cell_form_says_what_to_write(ip):
+    with pytest.raises(UsageError, match="one % for a line"):
+        ip.run_cell_magic("lmvp", "push x y", "1")
+
+
+def test_unloading_takes_the_magic_away(ip):
+    ip.run_line_magic("unload_ext", "lmvp_jupyter")
+    assert ip.find_line_magic("lmvp") is None
+    ip.run_line_magic("load_ext", "lmvp_jupyter")
+    assert ip.find_line_magic("lmvp") is not None

@@ -1,0 +1,46 @@
+"""The OpenAPI document describes every route, and only what is there."""
+
+import re
+
+from lmvp_server import openapi
+from lmvp_server.handlers.openapi import OpenApi
+from lmvp_server.routes import API, ROUTES
+
+
+def document():
+    return openapi.document(ROUTES, API)
+
+
+def test_every_method_of_every_route_has_a_shape():
+    there = {
+        (handler, method) for _, handler in ROUTES if handler is not OpenApi for method in openapi.methods_of(handler)
+    }
+    assert there == set(openapi.SHAPES)
+
+
+def test_paths_name_their_parameters():
+    paths = document()["paths"]
+    assert len(paths) == len(ROUTES) - 1
+    assert "/projects/{project}/models/{model}/versions/{revision}/files/{path}" in paths
+    for path, operations in paths.items():
+        assert "(" not in path
+        declared = [parameter["name"] for parameter in operations.get("parameters", [])]
+        assert declared == re.findall(r"{(\w+)}", path)
+
+
+def test_every_reference_leads_somewhere():
+    made = document()
+    found = set(re.findall(r"#/components/schemas/(\w+)", str(made)))
+    assert found
+    assert found <= set(made["components"]["schemas"])
+
+
+def test_only_health_is_open():
+    made = document()
+    open_paths = [
+        path
+        for path, ops in made["paths"].items()
+        for op in ops
+        if isinstance(ops[op], dict) and ops[op].get("security") == []
+    ]
+    assert open_paths == ["/health"]

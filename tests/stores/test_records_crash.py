@@ -1,0 +1,373 @@
+"""Killed, cut and corrupted: whole records stay, torn ones go, nothing acknowledged is lost."""
+
+import errno
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from lmvp.errors import IntegrityError, StorageFull
+from lmvp_server.stores.base import Put
+from lmvp_server.stores.eventlog import verify_chain
+from lmvp_server.stores.records import TinyDbRecords
+from lmvp_server.stores.snapshot import read_snapshot
+
+INDEXES = {"things": ("color",)}
+
+WRITER = """
+import sys, threading
+from pathlib import Path
+from lmvp_server.stores.base import Put
+from lmvp_server.stores.records import TinyDbRecords
+store = TinyDbRecords(Path(sys.argv[1]), {"things": ("color",)}, compact_at=4000)
+lock = threading.Lock()
+def write(who):
+    turn = 0
+    while True:
+        name = f"{sys.argv[2]}-{who}-{turn}"
+        store.commit("p1", [Put("things", name, {"color": who, "turn": turn}, expect=0)], [{"what": name}])
+        with lock:
+            print(name, flush=True)
+        turn += 1
+for who in range(4):
+    threading.Thread(target=write, args=(who,)).start()
+"""
+
+
+def open_store(folder, **options):
+    return TinyDbRecords(folder, INDEXES, **options)
+
+
+@pytest.mark.slow
+def test_a_killed_writer_loses_nothing_acknowledged(tmp_path):
+    acknowledged = []
+    for turn in range(15):
+        command = [sys.executable, "-c", WRITER, str(tmp_path), str(turn)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            acknowledged.append(process.stdout.readline().strip())
+            time.sleep(random.uniform(0.02, 0.3))
+            process.send_signal(signal.SIGKILL)
+            acknowledged += [line.strip() for line in process.stdout if line.endswith("\n")]
+    store = open_store(tmp_path)
+    found = store.find("p1", "things")
+    events = store.events("p1")
+    store.close()
+    assert len(acknowledged) > 100
+    assert set(acknowledged) <= {record.id for record in found}
+    assert len({record.seq for record in found}) == len(found)
+    assert {record.id for record in found} == {event["what"] for event in events}
+    assert verify_chain(events).seq == len(events)
+
+
+def journal_of(folder):
+    return next(path for path in folder.rglob("*.json.j*") if path.stat().st_size)
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A folder with six records in its journal, and how long the journal was after each."""
+    folder = tmp_path / "whole"
+    store = open_store(folder)
+    lengths = []
+    for i in range(6):
+        store.commit("server", [Put("things", f"t{i}", {"color": "red", "n": i})], [{"what": f"e{i}"}])
+        lengths.append(journal_of(folder).stat().st_size)
+    store.close()
+    return folder, lengths
+
+
+def reopened(folder, tmp_path, damage):
+    """Return what a store finds in a copy whose journal was damaged, after writing to it once more."""
+    copy = tmp_path / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(folder, copy)
+    journal = journal_of(copy)
+    journal.write_bytes(damage(journal.read_bytes()))
+    store = open_store(copy)
+    ids = [record.id for record in store.find("server", "things")]
+    store.commit("server", [Put("things", "more", {"color": "blue"})])
+    store.close()
+    again = open_store(copy)
+    assert [record.id for record in again.find("server", "things")] == [*ids, "more"]
+    assert [record.id for record in again.find("server", "things", {"color": "red"})] == ids
+    again.close()
+    return ids
+
+
+def test_a_torn_journal_gives_its_whole_records(written, tmp_path):
+    folder, lengths = written
+    for cut in range(lengths[2], lengths[-1]):
+        whole = sum(length <= cut for length in lengths)
+        assert reopened(folder, tmp_path, lambda data, cut=cut: data[:cut]) == [f"t{i}" for i in range(whole)], cut
+
+
+def test_a_flipped_byte_ends_the_journal_there(written, tmp_path):
+    folder, lengths = written
+    for at in range(lengths[3], lengths[-1]):
+        whole = sum(length <= at for length in lengths)
+
+        def flip(data, at=at):
+            return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
+
+        assert reopened(folder, tmp_path, flip) == [f"t{i}" for i in range(whole)], at
+
+
+@pytest.mark.parametrize("call", ["write", "fdatasync"])
+def test_a_full_disk_undoes_the_commit_and_is_got_over(tmp_path, monkeypatch, call):
+    store = open_store(tmp_path)
+    store.commit("server", [Put("things", "a", {"color": "red"})])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, call, full)
+    with pytest.raises(StorageFull):
+        store.commit("server", [Put("things", "b", {"color": "red"})])
+    monkeypatch.undo()
+    assert store.get("server", "things", "b") is None
+    store.commit("server", [Put("things", "c", {"color": "red"})])
+    store.close()
+    again = open_store(tmp_path)
+    assert [record.id for record in again.find("server", "things")] == ["a", "c"]
+    again.close()
+
+
+@pytest.mark.parametrize("call", ["replace", "rename", "fsync", "unlink"])
+@pytest.mark.parametrize("turn", [0, 1, 2])
+def test_a_snapshot_that_fails_midway_loses_nothing(tmp_path, monkeypatch, call, turn):
+    store = open_store(tmp_path, compact_at=500)
+    calls = []
+    real = getattr(os, call)
+
+    def fail(*arguments, **named):
+        calls.append(arguments)
+        if len(calls) == turn + 1:
+            raise OSError(5, "Input/output error")
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(os, call, fail)
+    acknowledged = []
+    for i in range(40):
+        try:
+            store.commit("server", [Put("things", f"t{i}", {"color": "red"})])
+            acknowledged.append(f"t{i}")
+        except Exception:
+            continue
+    monkeypatch.undo()
+    store.close()
+    again = open_store(tmp_path)
+    assert set(acknowledged) <= {record.id for record in again.find("server", "things")}
+    again.close()
+    assert len(acknowledged) > 30
+
+
+class Crash(BaseException):
+    """The process ends here."""
+
+
+def fail_calls(monkeypatch, first, count, error):
+    """Let `count` system calls fail, beginning with the `first`; half of what they were to write is written."""
+    calls, failed = [0], []
+
+    def failing(name, real):
+        def call(*arguments, **named):
+            calls[0] += 1
+            if not first <= calls[0] < first + count:
+                return real(*arguments, **named)
+            failed.append(name)
+            if name == "write":
+                real(arguments[0], bytes(arguments[1])[: len(arguments[1]) // 2])
+            raise error()
+
+        return call
+
+    for name in ("open", "write", "replace", "fsync", "fdatasync", "unlink", "ftruncate", "lseek", "mkdir"):
+        monkeypatch.setattr(os, name, failing(name, getattr(os, name)))
+    return failed
+
+
+def abandon(store):
+    """Close the files as the end of a process does: nothing more is written."""
+    for database in store._open.values():
+        database.storage._let_go()
+
+
+def write_some(store, acknowledged, names):
+    for name in names:
+        store.commit("p1", [Put("things", name, {"color": "red"})], [{"what": name}])
+        acknowledged.append(name)
+
+
+def found_in(folder):
+    """Return the ids in a store, which must agree with its events and take another commit."""
+    store = open_store(folder)
+    ids = [record.id for record in store.find("p1", "things")]
+    events = store.events("p1")
+    assert [event["what"] for event in events] == ids
+    write_some(store, [], ["more"])
+    assert verify_chain(store.events("p1")).seq == len(ids) + 1
+    store.close()
+    return ids
+
+
+def test_a_crash_at_any_system_call_loses_nothing(tmp_path, monkeypatch):
+    names, survived = [f"t{i}" for i in range(14)], 0
+    for turn in range(1, 1000):
+        folder, acknowledged = tmp_path / str(turn), []
+        store = open_store(folder, compact_at=300)
+        with monkeypatch.context() as patch:
+            failed = fail_calls(patch, turn, 1_000_000, Crash)
+            try:
+                write_some(store, acknowledged, names)
+            except Crash:
+                survived += 1
+        abandon(store)
+        if not failed:
+            break
+        ids = found_in(folder)
+        assert ids == names[: len(ids)]
+        assert len(acknowledged) <= len(ids) <= len(acknowledged) + 1
+    assert survived > 60
+
+
+@pytest.mark.parametrize(("code", "count"), [(errno.ENOSPC, 1), (errno.ENOSPC, 5), (errno.EIO, 2)])
+def test_an_error_at_any_system_call_is_got_over(tmp_path, monkeypatch, code, count):
+    names, raised = [f"t{i}" for i in range(14)], StorageFull if code == errno.ENOSPC else OSError
+    for turn in range(1, 1000):
+        folder, acknowledged = tmp_path / str(turn), []
+        store = open_store(folder, compact_at=300)
+        with monkeypatch.context() as patch:
+            failed = fail_calls(patch, turn, count, lambda: OSError(code, "it failed"))
+            for name in names:
+                with suppress(raised):
+                    write_some(store, acknowledged, [name])
+                assert [record.id for record in store.find("p1", "things")] == acknowledged
+        write_some(store, acknowledged, ["last"])
+        store.close()
+        assert found_in(folder) == acknowledged
+        if not failed:
+            break
+    assert turn > 60
+
+
+def test_a_sync_that_fails_undoes_all_that_waited_for_it(tmp_path, monkeypatch):
+    real, dice = os.fdatasync, random.Random(1)
+    acknowledged, refused = [], []
+
+    def unreliable(descriptor):
+        time.sleep(0.0005)  # others append in the meantime
+        if dice.random() < 0.1:
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    def write(who):
+        for i in range(40):
+            try:
+                write_some(store, acknowledged, [f"{who}-{i}"])
+            except OSError:
+                refused.append(f"{who}-{i}")
+
+    store = open_store(tmp_path, compact_at=2000)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", unreliable)
+        threads = [threading.Thread(target=write, args=(who,)) for who in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert {record.id for record in store.find("p1", "things")} == set(acknowledged)
+    store.close()
+    assert len(acknowledged) + len(refused) == 320
+    assert refused
+    assert sorted(found_in(tmp_path)) == sorted(acknowledged)
+
+
+@pytest.fixture
+def compacted(tmp_path):
+    """A folder with a snapshot, and events behind it that only the journal makes sure of."""
+    store, names = open_store(tmp_path, compact_at=900), [f"t{i}" for i in range(12)]
+    write_some(store, [], names)
+    store.close()
+    return tmp_path / "projects" / "p1.json"
+
+
+def refuses(folder, file):
+    store = open_store(folder)
+    with pytest.raises(IntegrityError, match=file):
+        store.find("p1", "things")
+    store.close()
+
+
+def test_a_damaged_snapshot_is_never_read(compacted, tmp_path):
+    data = compacted.read_bytes()
+    for at in range(len(data)):
+        compacted.write_bytes(data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :])
+        refuses(tmp_path, "p1.json")
+    compacted.write_bytes(data[:-1])
+    refuses(tmp_path, "p1.json")
+    compacted.unlink()
+    refuses(tmp_path, "p1.json")
+
+
+def test_events_that_a_power_cut_took_come_back_from_the_journal(compacted, tmp_path):
+    file, sure = compacted.with_suffix(".events.jsonl"), read_snapshot(compacted).meta.events_size
+    data = file.read_bytes()
+    assert 0 < sure < len(data)
+    for cut in range(sure, len(data) + 1):
+        for tail in (b"", bytes(20)):
+            file.write_bytes(data[:cut] + tail)
+            store = open_store(tmp_path)
+            assert [event["what"] for event in store.events("p1")] == [f"t{i}" for i in range(12)]
+            store.close()
+    file.write_bytes(data[: sure - 1])
+    refuses(tmp_path, file.name)
+
+
+def test_a_drop_that_ends_midway_is_ended_later(tmp_path, monkeypatch):
+    names = [f"t{i}" for i in range(6)]
+    for turn in range(1, 100):
+        folder = tmp_path / str(turn)
+        store = open_store(folder, compact_at=300)
+        write_some(store, [], names)
+        with monkeypatch.context() as patch:
+            failed = fail_calls(patch, turn, 1_000_000, Crash)
+            with suppress(Crash):
+                store.drop("p1")
+        abandon(store)
+        again = open_store(folder)
+        there = again.spaces()
+        again.close()
+        assert found_in(folder) == (names if there else [])
+        if not failed:
+            break
+    assert turn > 3
+
+
+def test_a_disk_that_is_really_full(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk can be mounted by root on Linux only")
+    try:
+        store, acknowledged, full = open_store(disk / "data", compact_at=3000), [], 0
+        for i in range(1500):
+            try:
+                write_some(store, acknowledged, [f"t{i}-{'x' * 100}"])
+            except StorageFull:
+                full += 1
+        assert full
+        assert [record.id for record in store.find("p1", "things")] == acknowledged
+        subprocess.run(["mount", "-o", "remount,size=20m", str(disk)], check=True)
+        write_some(store, acknowledged, ["room again"])
+        store.close()
+        assert found_in(disk / "data") == acknowledged
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -1,0 +1,57 @@
+"""What README shows works: its blocks are run as they stand."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from lmvp.commands import main
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+
+
+def block(kind, containing):
+    found = [text for language, text in re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL) if language == kind]
+    return next(text for text in found if containing in text)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_notebook(home, folder):
+    ip = InteractiveShell()
+    ip.user_ns["model"] = {"w": np.arange(3.0)}
+    for line in block("ipython", "%load_ext").splitlines():
+        assert ip.run_cell(line).success, line
+    assert ip.user_ns["again"]["w"].tolist() == [0, 1, 2]
+    ip.run_line_magic("unload_ext", "lmvp_jupyter")
+    ip.history_manager.end_session()
+
+
+def test_python(home, folder):
+    names = {"model": {"w": np.arange(3.0)}}
+    exec(block("python", "import lmvp"), names)
+    assert names["model"]["w"].tolist() == [0, 1, 2]
+    assert names["paths"] == [Path("folder/weights.safetensors")]
+
+
+def test_the_shell(home, folder, capsys):
+    from safetensors.numpy import save_file
+
+    save_file({"w": np.arange(3.0)}, "weights.safetensors")
+    for line in block("console", "lmvp push").splitlines():
+        assert main(shlex.split(line)[1:]) == 0, line
+    assert Path("folder/weights.safetensors").read_bytes() == Path("weights.safetensors").read_bytes()
+
+
+def test_make_has_what_is_promised():
+    makefile = (Path(__file__).resolve().parent.parent / "Makefile").read_text()
+    for target in ("demo", "test", "lab", "lint", "fix", "browser", "bench"):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    assert README.index("make demo") < README.index("make test") < README.index("## In a notebook")
