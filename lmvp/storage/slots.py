@@ -1,0 +1,91 @@
+"""Where a chunk stands in its model, so that its counterpart in another version can be found.
+
+A slot is a place in a tensor: the tensor's name, the offset in it, the length and the dtype. Chunks of two versions that
+stand in the same slot hold the same numbers at two moments of their training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from lmvp.storage.manifest import File, Manifest, Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A place in a model: bytes `offset` to `offset + size` from the start of the tensor named `tensor`."""
+
+    tensor: str
+    offset: int
+    size: int
+    dtype: str
+
+
+class Slots:
+    """The chunks of a version by their slots, and the slots by their chunks.
+
+    Examples
+    --------
+    >>> from lmvp.storage.manifest import Chunk
+    >>> def version(chunk):
+    ...     file = File("w.safetensors", 24, "", (Chunk("head", 16), Chunk(chunk, 8)))
+    ...     return Slots(Manifest("numpy", (file,), (Tensor("w", "F32", (2,), "w.safetensors", 16, 8, ""),)))
+    >>> old, new = version("one"), version("two")
+    >>> new.dtype("two"), new.dtype("head"), new.counterpart("two", old), new.counterpart("head", old)
+    ('F32', None, 'one', None)
+    """
+
+    def __init__(self, manifest: Manifest) -> None:
+        self._places: dict[str, tuple[str, Slot]] = {}
+        self._chunks: dict[Slot, dict[str, str]] = {}
+        tensors = _by_path(manifest.tensors)
+        for file in manifest.files:
+            for chunk, slot in _slots_of(file, tensors.get(file.path, ())):
+                self._places.setdefault(chunk, (file.path, slot))
+                self._chunks.setdefault(slot, {})[file.path] = chunk
+        self.chunks = {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}
+
+    def dtype(self, chunk: str) -> str | None:
+        """Return the dtype of all numbers in a chunk; None where it holds others too, or none."""
+        place = self._places.get(chunk)
+        return place[1].dtype if place else None
+
+    def counterpart(self, chunk: str, other: Slots) -> str | None:
+        """Return the chunk that stands in the same slot of another version, in a file of the same path if it can be."""
+        place = self._places.get(chunk)
+        found = other._chunks.get(place[1], {}) if place else {}
+        return found.get(place[0], next(iter(found.values()), None)) if place else None
+
+
+def _by_path(tensors: Sequence[Tensor]) -> dict[str, list[Tensor]]:
+    found: dict[str, list[Tensor]] = {}
+    for tensor in sorted((one for one in tensors if one.size), key=lambda one: one.offset):
+        found.setdefault(tensor.path, []).append(tensor)
+    return found
+
+
+def _slots_of(file: File, tensors: Sequence[Tensor]) -> Iterator[tuple[str, Slot]]:
+    """Give the chunks that hold nothing but numbers of one dtype, with their slots."""
+    start = first = 0
+    for chunk in file.chunks:
+        end = start + chunk.size
+        while first < len(tensors) and tensors[first].offset + tensors[first].size <= start:
+            first += 1
+        dtype = _dtype(tensors, first, start, end)
+        if dtype is not None:
+            yield chunk.id, Slot(tensors[first].name, start - tensors[first].offset, chunk.size, dtype)
+        start = end
+
+
+def _dtype(tensors: Sequence[Tensor], index: int, start: int, end: int) -> str | None:
+    """Return the one dtype of the bytes `start` to `end`; None where tensors differ in it, or leave a hole."""
+    if index == len(tensors) or tensors[index].offset > start:
+        return None
+    dtype, position = tensors[index].dtype, start
+    while position < end:
+        if index == len(tensors) or tensors[index].offset > position or tensors[index].dtype != dtype:
+            return None
+        position = tensors[index].offset + tensors[index].size
+        index += 1
+    return dtype
