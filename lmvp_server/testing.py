@@ -112,6 +112,13 @@ class RecordStoreContract:
         assert again is not None
         assert again.data == {"n": 3}
 
+    def test_spaces_and_sizes(self, store: RecordStore) -> None:
+        """A space is listed once it was committed to, and takes room then."""
+        assert (store.spaces(), store.size("p1")) == ([], 0)
+        self.fill(store, 1)
+        assert store.spaces() == ["p1"]
+        assert store.size("p1") > 0
+
     def test_seq_is_never_used_again(self, store: RecordStore) -> None:
         """A record made after a deletion stands behind, also after reopening."""
         self.fill(store, 3)
@@ -253,6 +260,78 @@ class ChunkStoreContract:
         store.unstage("p1", self.PUSH)
         store.unstage("p1", self.PUSH)
         assert store.pushes("p1") == []
+
+    def test_the_start_of_a_frame(self, store: ChunkStore) -> None:
+        """The first bytes come back, or all of a frame that is shorter."""
+        store.put("p1", self.ONE, [b"head", b"body"])
+        assert [store.start("p1", self.ONE, size) for size in (0, 5, 100)] == [b"", b"headb", b"headbody"]
+        with pytest.raises(KeyError):
+            store.start("p1", self.TWO, 4)
+
+    def test_replace(self, store: ChunkStore) -> None:
+        """Another frame takes the place of one, and of nothing."""
+        store.put("p1", self.ONE, [b"long frame"])
+        assert store.replace("p1", self.ONE, [b"sho", b"rt"]) == 5
+        assert self.reopen(store).get("p1", self.ONE) == b"short"
+        with pytest.raises(KeyError):
+            store.replace("p1", self.TWO, [b"x"])
+        assert store.missing("p1", [self.TWO]) == [self.TWO]
+
+    def test_remove(self, store: ChunkStore) -> None:
+        """What is removed is missing, can be put again, and its bytes are told."""
+        store.put("p1", self.ONE, [b"12345"])
+        assert store.remove("p1", [self.TWO, self.ONE]) == 5
+        assert store.missing("p1", [self.ONE]) == [self.ONE]
+        assert store.put("p1", self.ONE, [b"12345"]) == 5
+
+    def test_set_aside(self, store: ChunkStore) -> None:
+        """A frame that is set aside is missing but still takes room, as often as it happens."""
+        for count in (1, 2):
+            store.put("p1", self.ONE, [b"12345"])
+            store.set_aside("p1", self.ONE)
+            assert store.missing("p1", [self.ONE]) == [self.ONE]
+            assert store.usage("p1")["damaged"] == 5 * count
+
+    def test_manifests_and_notes_go_together(self, store: ChunkStore) -> None:
+        """A note can be replaced, is listed with nothing, and goes with its manifest."""
+        store.put_manifest("p1", self.ONE, b"{}")
+        store.put_note("p1", self.ONE, b"first")
+        store.put_note("p1", self.ONE, b"2nd")
+        assert self.reopen(store).note("p1", self.ONE) == b"2nd"
+        assert list(store.manifests("p1")) == [self.ONE]
+        assert store.remove_manifests("p1", [self.ONE, self.TWO]) == 5
+        assert list(store.manifests("p1")) == []
+        for ask in (store.manifest, store.note):
+            with pytest.raises(KeyError):
+                ask("p1", self.ONE)
+
+    def test_usage(self, store: ChunkStore) -> None:
+        """Every byte that is kept is counted once."""
+        assert set(store.usage("p1").values()) == {0}
+        store.put("p1", self.ONE, [b"12345"])
+        store.put_manifest("p1", self.ONE, b"{}")
+        store.put_note("p1", self.ONE, b"abc")
+        store.stage("p1", self.PUSH, b"body")
+        expected = {"chunks": 5, "manifests": 2, "notes": 3, "staging": 4, "damaged": 0}
+        assert store.usage("p1") == expected
+        assert store.projects() == ["p1"]
+
+    def test_sweeping_waits_for_pinning(self, store: ChunkStore) -> None:
+        """Whoever sweeps does so alone; those who pin do so together, and each project is by itself."""
+        order: list[str] = []
+
+        def sweep() -> None:
+            with store.sweeping("p1"):
+                order.append("swept")
+
+        with store.pinning("p1"), store.pinning("p1"):
+            thread = threading.Thread(target=sweep)
+            thread.start()
+            with store.sweeping("p2"):
+                order.append("pinned")
+        thread.join()
+        with store.pinning("p1"):
+            assert order == ["pinned", "swept"]
 
     def test_many_writers_of_one_chunk(self, store: ChunkStore) -> None:
         """Threads that put the same chunk at once leave one whole frame."""

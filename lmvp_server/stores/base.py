@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -125,6 +126,14 @@ class RecordStore(ABC):
         """Return events in the order of their `seq` (from 1), with `seq` and `chain`."""
 
     @abstractmethod
+    def spaces(self) -> list[str]:
+        """Return the names of all spaces that were committed to."""
+
+    @abstractmethod
+    def size(self, space: str) -> int:
+        """Return the bytes that the records and events of a space take on the disk; 0 where there is no such space."""
+
+    @abstractmethod
     def drop(self, space: str) -> None:
         """Forget a space, its records and its events."""
 
@@ -175,8 +184,76 @@ class ChunkStore(ABC):
         """
 
     @abstractmethod
+    def start(self, project: str, chunk: str, size: int) -> bytes:
+        """Return the first bytes of one frame, `size` of them or as many as there are.
+
+        Raises
+        ------
+        KeyError
+            If the project does not hold it.
+        """
+
+    @abstractmethod
     def chunks(self, project: str) -> Iterator[str]:
         """Walk over the ids of all chunks of a project, in any order."""
+
+    @abstractmethod
+    def replace(self, project: str, chunk: str, pieces: Sequence[Buffer]) -> int:
+        """Let another frame of the same chunk take the place of the one that is there; return its length in bytes.
+
+        A reader sees the old one or the new one, whole. The new one is durable on return.
+
+        Raises
+        ------
+        KeyError
+            If the project does not hold the chunk.
+        """
+
+    @abstractmethod
+    def remove(self, project: str, ids: Iterable[str]) -> int:
+        """Delete chunks, and return the bytes that this freed; what is not there is passed over."""
+
+    @abstractmethod
+    def set_aside(self, project: str, chunk: str) -> None:
+        """Take a damaged frame out of use without deleting it: the chunk is missing then, and can be pushed again."""
+
+    @abstractmethod
+    def pinning(self, project: str) -> AbstractContextManager[None]:
+        """While this is held, nobody is `sweeping`: what was found to be there stays there. Many may hold it at once."""
+
+    @abstractmethod
+    def sweeping(self, project: str) -> AbstractContextManager[None]:
+        """While this is held, nobody is `pinning`: what is found to be of no use does not come into use."""
+
+    @abstractmethod
+    def manifests(self, project: str) -> Iterator[str]:
+        """Walk over the digests of all manifests of a project, in any order."""
+
+    @abstractmethod
+    def remove_manifests(self, project: str, digests: Iterable[str]) -> int:
+        """Delete manifests and their notes, and return the bytes that this freed."""
+
+    @abstractmethod
+    def put_note(self, project: str, digest: str, data: bytes) -> None:
+        """Keep what was worked out about a manifest beside it; a later note takes the place of an earlier one."""
+
+    @abstractmethod
+    def note(self, project: str, digest: str) -> bytes:
+        """Return the note about a manifest.
+
+        Raises
+        ------
+        KeyError
+            If there is none.
+        """
+
+    @abstractmethod
+    def usage(self, project: str) -> Mapping[str, int]:
+        """Return the bytes that a project takes: of `chunks`, `manifests`, `notes`, `staging`, and `damaged` frames."""
+
+    @abstractmethod
+    def projects(self) -> list[str]:
+        """Return the ids of all projects of which something is kept."""
 
     @abstractmethod
     def put_manifest(self, project: str, digest: str, data: bytes) -> None:

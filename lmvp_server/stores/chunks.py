@@ -1,7 +1,8 @@
-"""Chunks, manifests and open pushes as files in a folder. See docs/format.md, "The data folder".
+"""Chunks, manifests, notes and open pushes as files in a folder. See docs/format.md, "The data folder".
 
 A file is written under a temporary name, synced and renamed, so what has its name is whole. Names become sure with the
-sync of their folder, which is done once for all chunks of a push, in `settle`.
+sync of their folder, which is done once for all chunks of a push, in `settle`. Files are deleted after the records that
+named them, so what a crash leaves is garbage that the next sweep takes away.
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from threading import Lock
 
 from lmvp_server.stores.base import Buffer, ChunkStore
 from lmvp_server.stores.disk import disk_errors, sync_folder, write_whole
+from lmvp_server.stores.shared_lock import SharedLock
 
 _PROJECT = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -21,7 +25,7 @@ _PUSH = re.compile(r"[0-9a-f]{32}")
 
 
 class FolderChunks(ChunkStore):
-    """Keeps chunks in `<data>/chunks`, manifests in `<data>/manifests`, pushes in `<data>/staging`.
+    """Keeps chunks in `<data>/chunks`, manifests and notes in folders of those names, pushes in `<data>/staging`.
 
     Parameters
     ----------
@@ -31,8 +35,11 @@ class FolderChunks(ChunkStore):
 
     def __init__(self, data: Path) -> None:
         self._chunks, self._manifests, self._staging = data / "chunks", data / "manifests", data / "staging"
+        self._notes, self._damaged = data / "notes", data / "damaged"
         self._added: Counter[Path] = Counter()
         self._synced: Counter[Path] = Counter()
+        self._locks: dict[str, SharedLock] = {}
+        self._lock = Lock()
         with disk_errors(data):
             for folder in (self._chunks, self._manifests, self._staging):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -67,10 +74,80 @@ class FolderChunks(ChunkStore):
         except FileNotFoundError:
             raise KeyError(chunk) from None
 
+    def start(self, project: str, chunk: str, size: int) -> bytes:
+        """Read the first bytes of one frame."""
+        try:
+            with open(self._chunk(project, chunk), "rb", buffering=0) as file:
+                return file.read(size)
+        except FileNotFoundError:
+            raise KeyError(chunk) from None
+
     def chunks(self, project: str) -> Iterator[str]:
         """Walk over the ids of all chunks of a project."""
-        for path in (self._chunks / _checked(_PROJECT, project)).glob("??/*"):
-            yield path.parent.name + path.name
+        return _names(self._chunks / _checked(_PROJECT, project))
+
+    def replace(self, project: str, chunk: str, pieces: Sequence[Buffer]) -> int:
+        """Write another frame over one."""
+        path = self._chunk(project, chunk)
+        if not path.exists():
+            raise KeyError(chunk)
+        self._write(path, pieces, project)
+        self._sync([path.parent])
+        return sum(len(piece) for piece in pieces)
+
+    def remove(self, project: str, ids: Iterable[str]) -> int:
+        """Unlink chunks."""
+        return sum(_unlink(self._chunk(project, chunk)) for chunk in ids)
+
+    def set_aside(self, project: str, chunk: str) -> None:
+        """Move a frame to `<data>/damaged`, under a name that is free."""
+        path, folder = self._chunk(project, chunk), self._damaged / _checked(_PROJECT, project)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            path.replace(folder / f"{chunk}-{len(list(folder.glob(chunk + '*')))}")
+        self._count_names(path.parent, folder)
+        self._sync([path.parent])
+
+    def pinning(self, project: str) -> AbstractContextManager[None]:
+        """Share the lock of the project."""
+        return self._lock_of(project).shared()
+
+    def sweeping(self, project: str) -> AbstractContextManager[None]:
+        """Have the lock of the project alone."""
+        return self._lock_of(project).alone()
+
+    def manifests(self, project: str) -> Iterator[str]:
+        """Walk over the digests of all manifests of a project."""
+        return _names(self._manifests / _checked(_PROJECT, project))
+
+    def remove_manifests(self, project: str, digests: Iterable[str]) -> int:
+        """Unlink manifests and their notes."""
+        places = [_place(root, project, digest) for digest in digests for root in (self._notes, self._manifests)]
+        return sum(map(_unlink, places))
+
+    def put_note(self, project: str, digest: str, data: bytes) -> None:
+        """Write a note."""
+        self._write(_place(self._notes, project, digest), [data], project)
+
+    def note(self, project: str, digest: str) -> bytes:
+        """Read a note."""
+        return _read(_place(self._notes, project, digest), digest)
+
+    def usage(self, project: str) -> Mapping[str, int]:
+        """Add up the lengths of all files of a project."""
+        kinds = {
+            "chunks": self._chunks,
+            "manifests": self._manifests,
+            "notes": self._notes,
+            "staging": self._staging,
+            "damaged": self._damaged,
+        }
+        return {kind: _bytes_below(root / _checked(_PROJECT, project)) for kind, root in kinds.items()}
+
+    def projects(self) -> list[str]:
+        """List the folders of projects."""
+        roots = (self._chunks, self._manifests, self._notes, self._staging)
+        return sorted({path.name for root in roots if root.exists() for path in root.iterdir()})
 
     def put_manifest(self, project: str, digest: str, data: bytes) -> None:
         """Write a manifest and make its name sure."""
@@ -107,7 +184,7 @@ class FolderChunks(ChunkStore):
 
     def drop(self, project: str) -> None:
         """Remove all folders of a project."""
-        for folder in (self._chunks, self._manifests, self._staging):
+        for folder in (self._chunks, self._manifests, self._staging, self._notes, self._damaged):
             shutil.rmtree(folder / _checked(_PROJECT, project), ignore_errors=True)
 
     def _chunk(self, project: str, chunk: str) -> Path:
@@ -115,6 +192,10 @@ class FolderChunks(ChunkStore):
 
     def _push(self, project: str, push: str) -> Path:
         return self._staging / _checked(_PROJECT, project) / _checked(_PUSH, push)
+
+    def _lock_of(self, project: str) -> SharedLock:
+        with self._lock:
+            return self._locks.setdefault(_checked(_PROJECT, project), SharedLock())
 
     def _write(self, path: Path, pieces: Sequence[Buffer], project: str, *, sync: bool = True) -> None:
         scratch = self._staging / _checked(_PROJECT, project)
@@ -124,11 +205,11 @@ class FolderChunks(ChunkStore):
             except FileNotFoundError:  # the first file there
                 path.parent.mkdir(parents=True, exist_ok=True)
                 scratch.mkdir(parents=True, exist_ok=True)
-                self._note(path.parent.parent, path.parent.parent.parent)
+                self._count_names(path.parent.parent, path.parent.parent.parent)
                 write_whole(path, pieces, scratch, sync=sync)
-        self._note(path.parent)
+        self._count_names(path.parent)
 
-    def _note(self, *folders: Path) -> None:
+    def _count_names(self, *folders: Path) -> None:
         """Count a name that was added to these folders; only after it was, so that no sync can overlook it."""
         self._added.update(folders)
 
@@ -152,6 +233,26 @@ def _checked(rule: re.Pattern[str], name: str) -> str:
 def _place(root: Path, project: str, digest: str) -> Path:
     _checked(_DIGEST, digest)
     return root / _checked(_PROJECT, project) / digest[:2] / digest[2:]
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """Walk over the digests that files of a folder are named by."""
+    for path in folder.glob("??/*"):
+        yield path.parent.name + path.name
+
+
+def _unlink(path: Path) -> int:
+    """Delete a file, and return the bytes that it had; 0 where there was none."""
+    try:
+        size = path.stat().st_size
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    return size
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _read(path: Path, key: str) -> bytes:

@@ -92,6 +92,10 @@ class TinyDbRecords(RecordStore):
             names = [SERVER] if Files(self._path(SERVER)).exist() else []
             return sorted(names + spaces_in(self._path("_").parent))
 
+    def size(self, space: str) -> int:
+        """Return the bytes of the files of a space."""
+        return Files(self._path(_checked(space))).size()
+
     def get(self, space: str, table: str, record_id: str) -> Record | None:
         """Return one record, or None."""
         database = self._existing(space)

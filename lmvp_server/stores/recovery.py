@@ -65,6 +65,11 @@ class Files:
         """Whether the space was ever committed to."""
         return not self.dropped.exists() and (self.snapshot.exists() or bool(self.journals()))
 
+    def size(self) -> int:
+        """Return the bytes of all of them together."""
+        paths = (self.snapshot, *self.journals().values(), self.events)
+        return sum(path.stat().st_size for path in paths if path.exists())
+
     def remove(self) -> None:
         """Remove the space; once the mark is on the disk, it is gone, whatever happens to the rest."""
         self.dropped.touch()

@@ -1,0 +1,54 @@
+"""A lock that many may share, or one may have alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Condition
+
+
+class SharedLock:
+    """Whoever wants it alone waits for those who share it, and nobody new may share it meanwhile.
+
+    Examples
+    --------
+    >>> lock = SharedLock()
+    >>> with lock.shared(), lock.shared():
+    ...     pass
+    >>> with lock.alone():
+    ...     pass
+    """
+
+    def __init__(self) -> None:
+        self._changed = Condition()
+        self._sharing = 0
+        self._waiting = 0
+        self._taken = False
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold it together with others; not while holding it already and somebody may want it alone."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken and not self._waiting)
+            self._sharing += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._sharing -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold it alone."""
+        with self._changed:
+            self._waiting += 1
+            self._changed.wait_for(lambda: not self._taken and not self._sharing)
+            self._waiting -= 1
+            self._taken = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken = False
+                self._changed.notify_all()
