@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+CODECS = Path("lmvp/storage/codecs")
 
 
 def imports(path):
@@ -32,6 +33,12 @@ def below(name, packages):
     return any(name == package or name.startswith(package + ".") for package in packages)
 
 
+def in_lazy_room(path):
+    """Whether a module is itself imported only inside functions."""
+    formats, codecs = ROOT / "lmvp" / "formats", ROOT / CODECS
+    return path.is_relative_to(formats) or (path.parent == codecs and path.name != "__init__.py")
+
+
 def wrong(folder, forbidden, allowed=()):
     return [
         f"{path.relative_to(ROOT)} imports {name}"
@@ -48,7 +55,7 @@ def wrong(folder, forbidden, allowed=()):
         ("lmvp_server/services", ["tornado", "lmvp_server.handlers", "lmvp_server.routes", "lmvp_server.app"]),
         ("lmvp_server/stores", ["tornado", "lmvp_server.handlers", "lmvp_server.services", "lmvp_server.app"]),
         ("lmvp_server/handlers", ["lmvp_server.stores", "tinydb"]),
-        ("lmvp/storage", ["os", "pathlib", "io", "socket", "requests", "numpy", "lmvp.transfer", "lmvp.formats"]),
+        ("lmvp/storage", ["os", "pathlib", "io", "socket", "requests", "lmvp.transfer", "lmvp.formats"]),
         ("lmvp/formats", ["lmvp.client", "lmvp.transfer", "lmvp.connection"]),
         ("lmvp/render", ["lmvp.client", "lmvp.connection", "IPython"]),
         ("lmvp_jupyter", ["lmvp_server.stores", "lmvp_server.services", "lmvp_server.handlers", "lmvp_server.app"]),
@@ -56,6 +63,17 @@ def wrong(folder, forbidden, allowed=()):
 )
 def test_rooms_do_not_reach_where_they_must_not(folder, forbidden):
     assert wrong(folder, forbidden) == []
+
+
+def test_storage_reckons_with_numpy_in_few_places():
+    found = {line.split()[0] for line in wrong("lmvp/storage", ["numpy", "zstandard", "compression"])}
+    assert {path for path in found if Path(path).parent != CODECS} <= {"lmvp/storage/change.py"}
+
+
+def test_codecs_are_loaded_by_the_first_call_that_needs_them():
+    modules = [f"lmvp.storage.codecs.{path.stem}" for path in (ROOT / CODECS).glob("*.py")]
+    outside = [path for path in (ROOT / "lmvp").rglob("*.py") if not in_lazy_room(path)]
+    assert [(path, name) for path in outside for name, at_top in imports(path) if below(name, modules) and at_top] == []
 
 
 def test_the_client_knows_no_server_but_to_start_one():
@@ -66,13 +84,13 @@ def test_the_client_knows_no_server_but_to_start_one():
     assert wrong("lmvp", ["lmvp_server", "lmvp_jupyter"], allowed) == []
 
 
-@pytest.mark.parametrize("module", ["requests", "numpy", "torch", "tornado", "IPython", "sklearn", "tqdm"])
+@pytest.mark.parametrize("module", ["requests", "numpy", "torch", "tornado", "IPython", "sklearn", "tqdm", "zstandard"])
 def test_heavy_modules_are_imported_in_functions(module):
     top = [
         f"{path.relative_to(ROOT)} imports {name}"
         for path in sorted((ROOT / "lmvp").rglob("*.py"))
         for name, at_top in imports(path)
-        if below(name, [module]) and at_top and not path.is_relative_to(ROOT / "lmvp" / "formats")
+        if below(name, [module]) and at_top and not in_lazy_room(path)
     ]
     top = [line for line in top if "TYPE_CHECKING" not in (ROOT / line.split()[0]).read_text()]
     assert top == []

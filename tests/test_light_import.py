@@ -14,11 +14,12 @@ HEAVY = (
     "sklearn",
     "tqdm",
     "anywidget",
+    "zstandard",
 )
 
 
 def test_import_is_light():
-    code = f"import sys, lmvp; print([name for name in {HEAVY!r} if name in sys.modules])"
+    code = f"import sys, lmvp, lmvp.storage.codecs; print([name for name in {HEAVY!r} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
 

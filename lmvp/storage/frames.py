@@ -5,7 +5,7 @@ offset    type     what
 ========  =======  ====================================================
 0         2 bytes  `LF`
 2         uint8    version of the frame, 1
-3         uint8    codec: 0 raw; 1 zstd, 2 solo, 3 delta are reserved
+3         uint8    codec: 0 raw, 1 zstd, 2 solo, 3 delta
 4         uint32   bytes after decoding, at most 4 MiB
 8         uint32   bytes of payload that follow the header
 12        uint32   zero, reserved
@@ -30,8 +30,8 @@ CHUNK_LIMIT = 4 << 20
 BATCH_LIMIT = 16 << 20
 """Bytes of frames that one request carries at most, headers not counted."""
 
-RAW = 0
-CODECS = {RAW: "raw"}
+RAW, ZSTD, SOLO, DELTA = range(4)
+CODECS = {RAW: "raw", ZSTD: "zstd", SOLO: "solo", DELTA: "delta"}
 """Codecs that this version reads, by their byte."""
 
 HEADER = struct.Struct("<2sBBIII32s")
@@ -85,6 +85,8 @@ def _check_lengths(codec: int, size: int, payload: int) -> None:
         raise InvalidRequest(f"a frame of {max(size, payload)} bytes; the limit is {CHUNK_LIMIT}")
     if codec == RAW and size != payload:
         raise InvalidRequest(f"a raw frame says {size} bytes decoded and {payload} bytes of payload")
+    if codec != RAW and payload >= size:
+        raise InvalidRequest(f"a {CODECS[codec]} frame of {payload} bytes of payload for {size} bytes")
 
 
 class FrameReader:
