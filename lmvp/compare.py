@@ -138,6 +138,22 @@ def group_of(layer: str) -> str:
     return indexed[0] if indexed else layer.partition(".")[0]
 
 
+def shade(relative: float) -> str:
+    """Give the code of a change by its size, as `lmvp.records.Layers` writes it.
+
+    Parameters
+    ----------
+    relative : float
+        ‖w − w₀‖ / ‖w₀‖.
+
+    Examples
+    --------
+    >>> [shade(change) for change in (0.0005, 0.001, 0.04, 0.2, math.inf)]
+    ['1', '2', '3', '5', '5']
+    """
+    return str(1 + sum(relative >= limit for limit in (0.001, 0.01, 0.05, 0.2)))
+
+
 def axis_of(tensors: Iterable[TensorChange]) -> list[tuple[Layer, list[TensorChange]]]:
     """Gather tensors into layers, in model order."""
     found: dict[str, list[TensorChange]] = {}

@@ -65,6 +65,8 @@ class Model(Struct, frozen=True, kw_only=True):
     description: str = ""
     latest: int = 0
     """Number of the newest version; 0 while there is none."""
+    keep: str = ""
+    """Its retention rule, as `lmvp.retention` reads it; empty: all versions stay."""
 
 
 class Parent(Struct, frozen=True, kw_only=True):
@@ -194,6 +196,70 @@ class Layers(Struct, frozen=True, kw_only=True):
     strips: dict[str, str] = msgspec.field(default_factory=dict)
 
 
+class Amount(Struct, frozen=True, kw_only=True):
+    """How much the numbers of a tensor changed. Amounts of tensors add up to that of their layer.
+
+    Attributes
+    ----------
+    count, changed : int
+        How many numbers there are, and how many of them are other ones.
+    squares, base_squares : float
+        Sums of the squares of the differences, and of the numbers before; without those that are not finite.
+    largest : float
+        The largest difference, without sign.
+
+    Examples
+    --------
+    >>> weight = Amount(count=4, changed=2, squares=0.5, base_squares=1.5, largest=0.5)
+    >>> both = weight + Amount(count=1, changed=0, squares=0.0, base_squares=0.5, largest=0.0)
+    >>> both.share, both.relative
+    (0.4, 0.5)
+    """
+
+    count: int
+    changed: int
+    squares: WireFloat
+    base_squares: WireFloat
+    largest: WireFloat
+
+    @property
+    def share(self) -> float:
+        """The share of the numbers that changed, 0 to 1."""
+        return self.changed / self.count if self.count else 0.0
+
+    @property
+    def relative(self) -> float:
+        """‖w − w₀‖ / ‖w₀‖, in the Euclidean norm; infinite where all was zero before."""
+        squares, base = decode_float(self.squares), decode_float(self.base_squares)
+        if not squares:
+            return 0.0
+        return math.sqrt(squares / base) if base else math.inf
+
+    def __add__(self, other: Amount) -> Amount:
+        return Amount(
+            count=self.count + other.count,
+            changed=self.changed + other.changed,
+            squares=encode_float(decode_float(self.squares) + decode_float(other.squares)),
+            base_squares=encode_float(decode_float(self.base_squares) + decode_float(other.base_squares)),
+            largest=encode_float(max(decode_float(self.largest), decode_float(other.largest))),
+        )
+
+
+class Changes(Struct, frozen=True, kw_only=True):
+    """How much a version changed since another one.
+
+    Attributes
+    ----------
+    against : str
+        Digest of the other one.
+    tensors : dict of str to Amount
+        By name: all tensors of the layers that changed, as far as they kept their shape and dtype.
+    """
+
+    against: str
+    tensors: dict[str, Amount] = msgspec.field(default_factory=dict)
+
+
 class Event(Struct, frozen=True, kw_only=True):
     """An entry of the append-only log: who did what to what.
 
@@ -237,6 +303,115 @@ class Health(Struct, frozen=True, kw_only=True):
     proof: str = ""
 
 
+class Removed(Struct, frozen=True, kw_only=True):
+    """What was taken away: how many versions, and the bytes that came back."""
+
+    versions: int
+    bytes: int
+
+
+class Pruned(Struct, frozen=True, kw_only=True):
+    """What pruning took away, or would take away.
+
+    Attributes
+    ----------
+    versions : tuple of int
+        Their numbers, newest first.
+    bytes : int
+        Bytes that came back, or would.
+    keep : str
+        The rule that was applied.
+    """
+
+    versions: tuple[int, ...]
+    bytes: int
+    dry_run: bool = False
+    keep: str = ""
+
+
+class Collected(Struct, frozen=True, kw_only=True):
+    """What a collection of garbage deleted: chunks that nothing needed, and bytes in all."""
+
+    chunks: int
+    bytes: int
+
+
+class Compacted(Struct, frozen=True, kw_only=True):
+    """What was encoded anew: versions, chunks, and the bytes of these chunks before and after."""
+
+    versions: int
+    chunks: int
+    before: int
+    after: int
+
+
+class UsageRow(Struct, frozen=True, kw_only=True):
+    """What a project, a model or a version takes, in bytes: as it is, and as it is kept.
+
+    Attributes
+    ----------
+    stored : int
+        Bytes of its chunks on the disk; one that several versions share counts for the oldest of them.
+    """
+
+    name: str
+    versions: int
+    logical: int
+    stored: int
+
+
+class Usage(Struct, frozen=True, kw_only=True):
+    """What takes how much room on the disk of the server, in bytes.
+
+    Attributes
+    ----------
+    name : str
+        The project or model that was asked for; empty for the whole server.
+    rows : tuple of UsageRow
+        Its parts.
+    logical, stored : int
+        The sums over the rows.
+    disk : dict of str to int
+        All files of the server or the project, by kind: `chunks`, `manifests`, `notes`, `records`, `staging`,
+        `damaged`.
+    total : int
+        The sum of `disk`.
+    """
+
+    name: str
+    rows: tuple[UsageRow, ...]
+    logical: int
+    stored: int
+    disk: dict[str, int]
+    total: int
+
+
+class Problem(Struct, frozen=True, kw_only=True):
+    """Something that `fsck` found: its kind (`events`, `manifest`, `chunk`), what it is, and the way out."""
+
+    kind: str
+    what: str
+    hint: str = ""
+
+
+class Checked(Struct, frozen=True, kw_only=True):
+    """What `fsck` proved, and what it could not.
+
+    Attributes
+    ----------
+    versions, chunks, bytes : int
+        What was looked at; bytes as they are when decoded.
+    repaired : bool
+        Whether damaged frames were set aside.
+    """
+
+    versions: int
+    chunks: int
+    bytes: int
+    repaired: bool = False
+    problems: tuple[Problem, ...] = ()
+
+
 class ErrorBody(Struct, frozen=True, kw_only=True):
     """The inside of `{"error": …}`, in every answer from 400 upwards."""
 
@@ -268,6 +443,34 @@ class MoveAlias(Request, frozen=True, kw_only=True):
     """The body of `PUT …/aliases/{alias}`."""
 
     revision: str
+
+
+class ModelChange(Request, frozen=True, kw_only=True):
+    """The body of `PATCH …/models/{model}`: what is None stays as it is."""
+
+    description: str | None = None
+    keep: str | None = None
+
+
+class Prune(Request, frozen=True, kw_only=True):
+    """The body of `POST …/models/{model}/prune`.
+
+    Attributes
+    ----------
+    keep : str
+        The rule; empty: the one that the model has.
+    dry_run : bool
+        Only tell what would go.
+    """
+
+    keep: str = ""
+    dry_run: bool = False
+
+
+class Check(Request, frozen=True, kw_only=True):
+    """The body of `POST fsck`: whether damaged frames are set aside."""
+
+    repair: bool = False
 
 
 class Amendment(Request, frozen=True, kw_only=True):

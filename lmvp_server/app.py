@@ -24,6 +24,7 @@ from lmvp.errors import LmvpError
 from lmvp.serverfile import ServerFile
 from lmvp_server import log, memory, serving
 from lmvp_server.folder import DataFolder
+from lmvp_server.idle import IdleWork
 from lmvp_server.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class App:
         self._hurry = asyncio.Event()
         self._server: serving.CountingServer
         self._folder: DataFolder
+        self._idle: IdleWork
 
     async def start(self) -> None:
         """Own the folder, listen, and say so; on an error everything is let go of again."""
@@ -96,6 +98,8 @@ class App:
         self.url = serving.url_of(sockets)
         self._folder.announce(self._about())
         settings.touch()
+        self._idle.start()
+        self._stack.callback(self._idle.stop)
         _logger.info("lmvp %s serves %s at %s, pid %d", lmvp.__version__, settings.data, self.url, os.getpid())
 
     def _application(self) -> Application:
@@ -107,7 +111,11 @@ class App:
         application = make_application(services, self.settings)
         application.settings["log_function"] = log.log_request
         self._stack.callback(application.settings["pool"].shutdown)
+        self._idle = IdleWork(services.tidy_up, self._quiet_for, self.settings.quiet_seconds)
         return application
+
+    def _quiet_for(self) -> float:
+        return 0.0 if self._server.in_flight else self.settings.idle_for
 
     def _about(self) -> ServerFile:
         return ServerFile(

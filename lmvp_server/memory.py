@@ -24,3 +24,14 @@ def keep_freed_memory() -> None:
         mallopt(_ARENA_MAX, 2)
         mallopt(_MMAP_THRESHOLD, 32 * _MIB)
         mallopt(_TRIM_THRESHOLD, 32 * _MIB)
+
+
+def give_back() -> None:
+    """Hand all freed memory back to the kernel, after work that took much of it; nothing where there is no glibc."""
+    if sys.platform != "linux":
+        return
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

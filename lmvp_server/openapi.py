@@ -13,7 +13,7 @@ from tornado.web import RequestHandler
 import lmvp
 from lmvp import records
 from lmvp.storage.manifest import Manifest
-from lmvp_server.handlers import aliases, catalog, content, events, pushes, versions
+from lmvp_server.handlers import aliases, catalog, content, events, pushes, upkeep, versions
 from lmvp_server.handlers.health import HealthHandler
 
 _METHODS = ("get", "head", "post", "put", "patch", "delete")
@@ -36,15 +36,27 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (events.ProjectEvents, "get"): Shape(records.Event, many=True),
     (catalog.Projects, "get"): Shape(records.Project, many=True),
     (catalog.Projects, "post"): Shape(records.Project, records.NewProject, 201),
+    (upkeep.ServerUsage, "get"): Shape(records.Usage),
+    (upkeep.Garbage, "post"): Shape(records.Collected),
+    (upkeep.Compaction, "post"): Shape(records.Compacted),
+    (upkeep.Proof, "post"): Shape(records.Checked, records.Check),
+    (upkeep.ProjectUsage, "get"): Shape(records.Usage),
+    (upkeep.ModelUsage, "get"): Shape(records.Usage),
+    (upkeep.Pruning, "post"): Shape(records.Pruned, records.Prune),
     (catalog.Project, "get"): Shape(records.Project),
+    (catalog.Project, "delete"): Shape(records.Removed),
     (catalog.Models, "get"): Shape(records.Model, many=True),
     (catalog.Models, "post"): Shape(records.Model, records.NewModel, 201),
     (catalog.Model, "get"): Shape(records.Model),
+    (catalog.Model, "patch"): Shape(records.Model, records.ModelChange),
+    (catalog.Model, "delete"): Shape(records.Removed),
     (versions.ProjectVersions, "get"): Shape(records.Version, many=True),
     (versions.Versions, "get"): Shape(records.Version, many=True),
     (versions.Versions, "post"): Shape(records.Version, bytes, 201),
     (versions.Version, "get"): Shape(records.Version),
     (versions.Version, "patch"): Shape(records.Version, records.Amendment),
+    (versions.Version, "delete"): Shape(records.Removed),
+    (versions.Changes, "get"): Shape(records.Changes),
     (versions.Manifest, "get"): Shape(Manifest),
     (versions.Layers, "get"): Shape(records.Layers),
     (aliases.Aliases, "get"): Shape(records.Alias, many=True),

@@ -9,7 +9,7 @@ from typing import Any
 
 from tornado.web import Application
 
-from lmvp_server.handlers import aliases, catalog, content, events, pushes, versions
+from lmvp_server.handlers import aliases, catalog, content, events, pushes, upkeep, versions
 from lmvp_server.handlers.base import NoSuchRoute
 from lmvp_server.handlers.health import HealthHandler
 from lmvp_server.handlers.openapi import OpenApi
@@ -26,18 +26,26 @@ ROUTES: list[tuple[str, type]] = [
     ("/health", HealthHandler),
     ("/openapi.json", OpenApi),
     ("/events", events.ServerEvents),
+    ("/usage", upkeep.ServerUsage),
+    ("/gc", upkeep.Garbage),
+    ("/compact", upkeep.Compaction),
+    ("/fsck", upkeep.Proof),
     ("/projects", catalog.Projects),
     (_PROJECT, catalog.Project),
     (f"{_PROJECT}/models", catalog.Models),
     (f"{_PROJECT}/versions", versions.ProjectVersions),
     (f"{_PROJECT}/events", events.ProjectEvents),
+    (f"{_PROJECT}/usage", upkeep.ProjectUsage),
     (_MODEL, catalog.Model),
     (f"{_MODEL}/layers", versions.Layers),
+    (f"{_MODEL}/usage", upkeep.ModelUsage),
+    (f"{_MODEL}/prune", upkeep.Pruning),
     (f"{_MODEL}/aliases", aliases.Aliases),
     (f"{_MODEL}/aliases/{_PART}", aliases.Alias),
     (f"{_MODEL}/versions", versions.Versions),
     (_VERSION, versions.Version),
     (f"{_VERSION}/manifest", versions.Manifest),
+    (f"{_VERSION}/changes", versions.Changes),
     (f"{_VERSION}/chunks", content.Chunks),
     (f"{_VERSION}/files/(.+)", content.File),
     (f"{_MODEL}/pushes", pushes.Pushes),

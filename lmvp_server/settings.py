@@ -29,6 +29,8 @@ class Settings:
         After how long without a request it ends; None: never. An hour for an embedded server.
     grace_seconds : float
         How long requests in flight may take when it is told to end.
+    quiet_seconds : float
+        How long nobody must have used the server before it does what can wait: encoding anew, retention rules.
     instance : str
         Names this start of the server.
     """
@@ -40,6 +42,7 @@ class Settings:
     embedded: bool = False
     idle_seconds: float | None = None
     grace_seconds: float = 30.0
+    quiet_seconds: float = 2.0
     instance: str = field(default_factory=lambda: uuid4().hex)
     last_used: float = field(default_factory=time.monotonic, repr=False)
 

@@ -118,6 +118,7 @@ class RecordStoreContract:
         self.fill(store, 1)
         assert store.spaces() == ["p1"]
         assert store.size("p1") > 0
+        store.verify("p1")
 
     def test_seq_is_never_used_again(self, store: RecordStore) -> None:
         """A record made after a deletion stands behind, also after reopening."""
@@ -259,6 +260,7 @@ class ChunkStoreContract:
         assert store.pushes("p1") == [self.PUSH]
         store.unstage("p1", self.PUSH)
         store.unstage("p1", self.PUSH)
+        store.touch("p1", self.PUSH)
         assert store.pushes("p1") == []
 
     def test_the_start_of_a_frame(self, store: ChunkStore) -> None:

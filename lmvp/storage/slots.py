@@ -1,7 +1,7 @@
 """Where a chunk stands in its model, so that its counterpart in another version can be found.
 
-A slot is a place in a tensor: the tensor's name, the offset in it, the length and the dtype. Chunks of two versions that
-stand in the same slot hold the same numbers at two moments of their training.
+A slot is a place in a tensor: the tensor's name, the offset in it, the length and the dtype. Chunks of two versions
+that stand in the same slot hold the same numbers at two moments of their training.
 """
 
 from __future__ import annotations

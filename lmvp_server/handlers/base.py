@@ -28,6 +28,9 @@ from lmvp_server.services.paging import Page
 T = TypeVar("T")
 log = logging.getLogger("lmvp_server")
 
+_LOOK = 0.5
+"""Seconds between two lines that say how far something is."""
+
 JSON_LIMIT = 1 << 20
 """Bytes of a JSON body at most, where a handler does not say otherwise."""
 
@@ -99,6 +102,35 @@ class Handler(RequestHandler):
         self.set_status(status)
         self.set_header("Content-Type", content_type)
         self.finish(data)
+
+    async def answer_slowly(self, work: Callable[[Callable[[int, int], None]], Any]) -> None:
+        """Do something long, and say how far it is: a line of JSON each time it is looked at, and one of the result.
+
+        Parameters
+        ----------
+        work : callable
+            Gets a function to tell what is done and what there is in all; may be called from any thread.
+        """
+        far = [0, 0]
+
+        def tell(done: int, total: int) -> None:
+            far[:] = done, total
+
+        task = asyncio.ensure_future(self.run(work, tell))
+        self.set_header("Content-Type", "application/x-ndjson")
+        while not (await asyncio.wait([task], timeout=_LOOK))[0]:
+            self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
+            await self.flush()
+        self.finish(msgspec.json.encode(self._outcome(task)) + b"\n")
+
+    def _outcome(self, task: asyncio.Future[Any]) -> dict[str, Any]:
+        """Return what a task gave, or the error that it ended with, for an answer that has begun already."""
+        error = task.exception()
+        if error is None:
+            return {"result": task.result()}
+        self.log_exception(type(error), error, error.__traceback__)
+        said = _as_lmvp(500, error)
+        return {"error": ErrorBody(code=said.code, message=said.message, hint=said.hint)}
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """Do something that blocks in a thread of the pool."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmvp.records import NewModel, NewProject
+from lmvp.records import ModelChange, NewModel, NewProject
 from lmvp_server.handlers.base import Handler
 
 
@@ -27,6 +27,10 @@ class Project(Handler):
         """Return one project."""
         self.answer(await self.run(self.services.catalog.project, self.caller, project))
 
+    async def delete(self, project: str) -> None:
+        """Take away a project with all that is in it."""
+        self.answer(await self.run(self.services.removal.project, self.caller, project))
+
 
 class Models(Handler):
     """`/projects/{project}/models`."""
@@ -48,3 +52,12 @@ class Model(Handler):
     async def get(self, project: str, model: str) -> None:
         """Return one model."""
         self.answer(await self.run(self.services.catalog.model, self.caller, project, model))
+
+    async def patch(self, project: str, model: str) -> None:
+        """Change the description of a model, or its retention rule."""
+        change = self.read(ModelChange)
+        self.answer(await self.run(self.services.retention.change_model, self.caller, project, model, change))
+
+    async def delete(self, project: str, model: str) -> None:
+        """Take away a model with all its versions."""
+        self.answer(await self.run(self.services.removal.model, self.caller, project, model))

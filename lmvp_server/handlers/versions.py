@@ -60,6 +60,20 @@ class Version(Handler):
         amend = self.services.versions.amend
         self.answer(await self.run(amend, self.caller, project, model, revision, given))
 
+    async def delete(self, project: str, model: str, revision: str) -> None:
+        """Take away a version."""
+        self.answer(await self.run(self.services.removal.version, self.caller, project, model, revision))
+
+
+class Changes(Handler):
+    """`…/versions/{revision}/changes`."""
+
+    async def get(self, project: str, model: str, revision: str) -> None:
+        """Tell how much each tensor changed since another version."""
+        against = self.get_query_argument("against", "")
+        changes = self.services.measuring.changes
+        self.answer(await self.run(changes, self.caller, project, model, revision, against))
+
 
 class Manifest(Handler):
     """`…/versions/{revision}/manifest`."""

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmvp_server.services.aliases import Aliases
 from lmvp_server.services.catalog import Catalog
+from lmvp_server.services.changes import Measuring
+from lmvp_server.services.checking import Checking
+from lmvp_server.services.compaction import Compaction
+from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.events import Events
 from lmvp_server.services.files import Files
 from lmvp_server.services.layers import LayerStrips
 from lmvp_server.services.pushes import Pushes
+from lmvp_server.services.removal import Removal
+from lmvp_server.services.retention import Retention
+from lmvp_server.services.sweeping import Sweeping
+from lmvp_server.services.upkeep import Upkeep
+from lmvp_server.services.usage import Usage
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore, RecordStore
 
@@ -36,12 +46,23 @@ class Services:
     layers: LayerStrips
     files: Files
     events: Events
+    measuring: Measuring
+    upkeep: Upkeep
+    removal: Removal
+    retention: Retention
+    usage: Usage
+    checking: Checking
 
     @classmethod
     def over(cls, records: RecordStore, chunks: ChunkStore, *, shared: bool = False) -> Services:
         """Build the services over two stores; see `open`."""
         catalog = Catalog(records)
         versions = Versions(records, chunks, catalog)
+        decoder = Decoder(chunks)
+        measuring = Measuring(chunks, catalog, versions, decoder)
+        compaction = Compaction(records, chunks, versions, decoder, measuring)
+        upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder))
+        removal = Removal(records, chunks, catalog, versions, upkeep)
         return cls(
             records,
             chunks,
@@ -49,9 +70,15 @@ class Services:
             versions,
             Aliases(records, catalog, versions),
             Pushes(records, chunks, catalog, versions, shared=shared),
-            LayerStrips(catalog, versions),
-            Files(chunks, versions),
+            LayerStrips(catalog, versions, measuring),
+            Files(chunks, versions, decoder),
             Events(records, catalog),
+            measuring,
+            upkeep,
+            removal,
+            Retention(records, catalog, versions, removal, upkeep),
+            Usage(records, chunks, catalog),
+            Checking(records, chunks, decoder),
         )
 
     @classmethod
@@ -67,6 +94,12 @@ class Services:
         from lmvp_server.stores.records import TinyDbRecords
 
         return cls.over(TinyDbRecords(data / "records", INDEXES), FolderChunks(data), shared=shared)
+
+    def tidy_up(self, go_on: Callable[[], bool]) -> None:
+        """Do what can wait until nobody uses the server, as long as `go_on` says so."""
+        self.retention.apply_rules(go_on)
+        self.upkeep.end_old_pushes(go_on)
+        self.upkeep.tidy(go_on)
 
     def close(self) -> None:
         """Let go of the stores."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from lmvp.errors import AccessDenied
 
-READ, WRITE, MAINTAIN = "read", "write", "maintain"
+READ, WRITE, MAINTAIN, OWN = "read", "write", "maintain", "own"
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,8 +40,7 @@ class Aliases:
         """Let an alias stand at a version; make it if it is new."""
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.WRITE, project)
-        number = self._versions.find(place, revision).data["number"]
-        self._set(caller, place, check_alias(name), number)
+        self._set(caller, place, check_alias(name), revision)
         return self.alias(caller, project, model, name)
 
     def remove(self, caller: Caller, project: str, model: str, name: str) -> None:
@@ -49,7 +48,7 @@ class Aliases:
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.WRITE, project)
         self._existing(place, name)
-        self._set(caller, place, name, 0)
+        self._set(caller, place, name, None)
 
     def _existing(self, place: Place, name: str) -> Record:
         alias = self._records.get(place.space, "aliases", _alias_id(place, name))
@@ -57,16 +56,23 @@ class Aliases:
             raise NotFound(f"no alias {name!r} for {place.reference}")
         return alias
 
-    def _set(self, caller: Caller, place: Place, name: str, number: int) -> None:
+    def _set(self, caller: Caller, place: Place, name: str, revision: str | None) -> None:
         while True:
+            version = None if revision is None else self._versions.find(place, revision)
+            number = 0 if version is None else version.data["number"]
             put, events = alias_change(self._records, place, name, number, caller.name)
             if put is None:
                 return
             try:
-                self._records.commit(place.space, [put], events)
+                self._records.commit(place.space, [put, *hold(version)], events)
             except ConcurrentChange:
                 continue
             return
+
+
+def hold(version: Record | None) -> list[Put]:
+    """Return a change that changes nothing but fails the commit if somebody takes the version away meanwhile."""
+    return [] if version is None else [Put("versions", version.id, version.data, expect=version.rev)]
 
 
 def alias_change(

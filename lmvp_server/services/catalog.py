@@ -14,6 +14,7 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
 
 SERVER = "server"
+_PRIVATE = {"key", "last"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ class Catalog:
 
 
 def _public(record: Record) -> Document:
-    return {"id": record.id} | {key: value for key, value in record.data.items() if key != "key"}
+    return {"id": record.id} | {key: value for key, value in record.data.items() if key not in _PRIVATE}
 
 
 def _present_model(home: Record, record: Record) -> Document:

@@ -52,8 +52,26 @@ class Decoder:
         try:
             data = self._chunks.get(space, chunk)
         except KeyError:
-            raise IntegrityError(f"the chunk {chunk[:12]} is gone from the disk") from None
+            raise gone(chunk) from None
         return parse_frame(chunk, data)
+
+    def head(self, space: str, chunk: str) -> Frame:
+        """Return the header of a frame without reading the rest.
+
+        Raises
+        ------
+        IntegrityError
+            If it is gone, or damaged.
+        """
+        try:
+            head = frames.read_header(self._chunks.start(space, chunk, HEADER_SIZE))
+        except KeyError:
+            raise gone(chunk) from None
+        except InvalidRequest:
+            raise damaged(chunk) from None
+        if head.chunk != chunk:
+            raise damaged(chunk)
+        return head
 
     def data(self, space: str, chunk: str) -> Buffer:
         """Return the bytes of a chunk.
@@ -109,6 +127,11 @@ def check_id(chunk: str, data: Buffer) -> None:
     """
     if blake3(data).hexdigest() != chunk:
         raise damaged(chunk)
+
+
+def gone(chunk: str) -> IntegrityError:
+    """Return the error that says that a chunk is not there."""
+    return IntegrityError(f"the chunk {chunk[:12]} is gone from the disk", hint="`lmvp fsck` tells what else is")
 
 
 def damaged(chunk: str) -> IntegrityError:

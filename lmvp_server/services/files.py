@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmvp.errors import IntegrityError, InvalidRequest, NotFound
+from lmvp.errors import InvalidRequest, NotFound
 from lmvp.references import suggest
 from lmvp.storage import frames
+from lmvp.storage.frames import Frame
 from lmvp.storage.manifest import Chunk, File
 from lmvp_server.services.access import Caller
+from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore
 
@@ -26,8 +28,8 @@ class Part:
 class Files:
     """The use cases around the bytes of a version."""
 
-    def __init__(self, chunks: ChunkStore, versions: Versions) -> None:
-        self._chunks, self._versions = chunks, versions
+    def __init__(self, chunks: ChunkStore, versions: Versions, decoder: Decoder) -> None:
+        self._chunks, self._versions, self._decoder = chunks, versions, decoder
 
     def wanted(
         self, caller: Caller, project: str, model: str, revision: str, want: Sequence[str]
@@ -49,11 +51,9 @@ class Files:
         return space, [self._length(space, chunk) for chunk in want]
 
     def frame(self, space: str, chunk: str) -> bytes:
-        """Return one frame as it is kept."""
-        try:
-            return self._chunks.get(space, chunk)
-        except KeyError:
-            raise _gone(chunk) from None
+        """Return one chunk as a raw frame."""
+        data = self._decoder.data(space, chunk)
+        return frames.header(Frame(chunk, len(data), len(data))) + data
 
     def file(self, caller: Caller, project: str, model: str, revision: str, path: str) -> tuple[str, File]:
         """Return the space that a file's chunks lie in, and the file.
@@ -78,18 +78,10 @@ class Files:
         IntegrityError
             If the frame on the disk is damaged.
         """
-        frame = self.frame(space, part.chunk)
-        head = frames.read_header(frame[: frames.HEADER_SIZE])
-        if head.chunk != part.chunk or len(frame) != frames.HEADER_SIZE + head.payload:
-            raise IntegrityError(f"the frame of the chunk {part.chunk[:12]} is damaged on the disk")
-        start = frames.HEADER_SIZE + part.offset
-        return frame[start : start + part.size]
+        return bytes(memoryview(self._decoder.data(space, part.chunk))[part.offset : part.offset + part.size])
 
     def _length(self, space: str, chunk: str) -> int:
-        try:
-            return self._chunks.size(space, chunk)
-        except KeyError:
-            raise _gone(chunk) from None
+        return frames.HEADER_SIZE + self._decoder.head(space, chunk).size
 
 
 def parts(chunks: Sequence[Chunk], start: int, end: int) -> list[Part]:
@@ -107,7 +99,3 @@ def parts(chunks: Sequence[Chunk], start: int, end: int) -> list[Part]:
             found.append(Part(chunk.id, first - position, last - first))
         position += chunk.size
     return found
-
-
-def _gone(chunk: str) -> IntegrityError:
-    return IntegrityError(f"the chunk {chunk[:12]} is gone from the disk")

@@ -1,4 +1,7 @@
-"""What changed from version to version, layer by layer, told from the tensors' digests in the manifests."""
+"""What changed from version to version, layer by layer.
+
+That it did is told from the tensors' digests in the manifests; by how much, as soon as that was measured.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from lmvp.compare import group_of, layer_of
-from lmvp.errors import InvalidArgument
-from lmvp.records import ABSENT, CHANGED, IDENTICAL, NEW, Layer, Layers
+from lmvp.compare import group_of, layer_of, shade
+from lmvp.errors import IntegrityError, InvalidArgument
+from lmvp.records import ABSENT, CHANGED, IDENTICAL, NEW, Amount, Layer, Layers
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import Manifest, Tensor
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
+from lmvp_server.services.changes import Measuring
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import Record
 
@@ -36,8 +40,8 @@ State = Mapping[str, LayerState]
 class LayerStrips:
     """The use case behind `…/layers`. States of versions are immutable, so the last ones are kept in memory."""
 
-    def __init__(self, catalog: Catalog, versions: Versions) -> None:
-        self._catalog, self._versions = catalog, versions
+    def __init__(self, catalog: Catalog, versions: Versions, measuring: Measuring) -> None:
+        self._catalog, self._versions, self._measuring = catalog, versions, measuring
         self._states: OrderedDict[tuple[str, str], State] = OrderedDict()
         self._lock = Lock()
 
@@ -57,14 +61,31 @@ class LayerStrips:
         states = {version.data["number"]: self._state(place, version.data["digest"]) for version in versions}
         axis = _axis(states[number] for number in sorted(states, reverse=True))
         strips = {
-            str(version.data["number"]): _strip(axis, states[version.data["number"]], self._parent(place, version))
+            str(version.data["number"]): self._strip(place, version, axis, states[version.data["number"]])
             for version in versions
         }
         return Layers(axis=axis, strips=strips)
 
+    def _strip(self, place: Place, version: Record, axis: Sequence[Layer], state: State) -> str:
+        before, amounts = self._parent(place, version), self._amounts(place, version)
+        return "".join(_code(state.get(one.path), before.get(one.path), amounts.get(one.path)) for one in axis)
+
+    def _amounts(self, place: Place, version: Record) -> dict[str, Amount]:
+        """Return how much each layer changed since the first parent, as far as that was measured."""
+        parents = version.data["parents"]
+        kept = self._measuring.kept(place.space, version.data["digest"], parents[0]["digest"]) if parents else None
+        found: dict[str, Amount] = {}
+        for name, amount in kept.tensors.items() if kept else ():
+            layer = layer_of(name)
+            found[layer] = found[layer] + amount if layer in found else amount
+        return found
+
     def _parent(self, place: Place, version: Record) -> State:
         parents = version.data["parents"]
-        return self._state(place, parents[0]["digest"]) if parents else {}
+        try:
+            return self._state(place, parents[0]["digest"]) if parents else {}
+        except IntegrityError:  # it was removed, so nothing can be told
+            return {}
 
     def _state(self, place: Place, digest: str) -> State:
         key = place.space, digest
@@ -132,13 +153,11 @@ def _axis(states: Iterable[State]) -> tuple[Layer, ...]:
     return tuple(Layer(path=path, group=group_of(path), size=sizes[path]) for path in order)
 
 
-def _strip(axis: Sequence[Layer], state: State, parent: State) -> str:
-    return "".join(_code(state.get(layer.path), parent.get(layer.path)) for layer in axis)
-
-
-def _code(layer: LayerState | None, before: LayerState | None) -> str:
+def _code(layer: LayerState | None, before: LayerState | None, amount: Amount | None) -> str:
     if layer is None:
         return ABSENT
     if before is None or before.form != layer.form:
         return NEW
-    return IDENTICAL if before.bytes == layer.bytes else CHANGED
+    if before.bytes == layer.bytes:
+        return IDENTICAL
+    return CHANGED if amount is None else shade(amount.relative)

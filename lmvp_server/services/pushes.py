@@ -27,10 +27,10 @@ from lmvp.storage.frames import Frame
 from lmvp.storage.manifest import Manifest
 from lmvp_server.services import access, metadata
 from lmvp_server.services.access import Caller
-from lmvp_server.services.aliases import alias_change
+from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
-from lmvp_server.services.versions import Versions, version_id
+from lmvp_server.services.versions import Versions, next_number, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
 LIFETIME = 24 * 3600.0
@@ -73,8 +73,9 @@ class Pushes:
     def begin(self, caller: Caller, project: str, model: str, body: NewPush) -> Push:
         """Check a push, stage it, and tell which chunks the project lacks."""
         push = self._prepare(caller, project, model, body)
-        self._chunks.stage(push.place.space, push.id, msgspec.json.encode(body))
-        push.missing = self._lacking(push)  # after staging, which pins what is there
+        with self._chunks.pinning(push.place.space):  # what is there when it is staged stays there until the commit
+            self._chunks.stage(push.place.space, push.id, msgspec.json.encode(body))
+            push.missing = self._lacking(push)
         push.sent = sum(push.sizes[chunk] for chunk in push.missing)
         self._remember(push)
         return _answer(push)
@@ -83,7 +84,6 @@ class Pushes:
         """Tell which chunks an open push still lacks."""
         push = self.resume(caller, project, model, push_id)
         push.missing = self._lacking(push)
-        self._chunks.touch(push.place.space, push.id)
         return _answer(push)
 
     def resume(self, caller: Caller, project: str, model: str, push_id: str) -> OpenPush:
@@ -97,6 +97,7 @@ class Pushes:
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.WRITE, project)
         found = self._open.get((place.space, push_id)) or self._reopen(place, push_id)
+        self._chunks.touch(place.space, push_id)
         if found.place.model.id != place.model.id:
             raise _no_push(push_id)
         return found
@@ -206,11 +207,12 @@ class Pushes:
         return self._versions.present(place, found[0]) if found else None
 
     def _finish(self, caller: Caller, push: OpenPush) -> Document:
-        missing = sorted(self._lacking(push))
-        if missing:
-            raise _missing(push, missing)
-        self._chunks.settle(push.place.space, push.sizes)
-        version = self._insert(caller, push)
+        with self._chunks.pinning(push.place.space):
+            missing = sorted(self._lacking(push))
+            if missing:
+                raise _missing(push, missing)
+            self._chunks.settle(push.place.space, push.sizes)
+            version = self._insert(caller, push)
         self._chunks.unstage(push.place.space, push.id)
         self._open.pop((push.place.space, push.id), None)
         return self._versions.present(push.place, version)
@@ -221,16 +223,14 @@ class Pushes:
             model = self._model(push)  # first: if anything is newer than this, the commit fails
             latest = self._versions.latest(push.place)
             _check_expected(push, latest)
-            if latest is not None and _says_nothing_new(push, latest):
-                return self._only_aliases(caller, push, latest)
-            changes, events = self._changes(caller, push, model, latest)
             try:
+                if latest is not None and _says_nothing_new(push, latest):
+                    return self._only_aliases(caller, push, latest)
+                changes, events = self._changes(caller, push, model, latest)
                 self._records.commit(push.place.space, changes, events)
             except ConcurrentChange:
                 continue
-            found = self._versions.by_number(push.place, model.data["latest"] + 1)
-            assert found is not None
-            return found
+            return self._versions.find(push.place, str(next_number(model)))
 
     def _model(self, push: OpenPush) -> Record:
         model = self._records.get(push.place.space, "models", push.place.model.id)
@@ -242,12 +242,12 @@ class Pushes:
         self, caller: Caller, push: OpenPush, model: Record, latest: Record | None
     ) -> tuple[list[Change], list[Document]]:
         place = push.place
-        number = model.data["latest"] + 1
+        number = next_number(model)
         version = self._version(caller, push, number, self._parent(push, latest))
         self._chunks.put_manifest(place.space, version["digest"], _with_parents(push.manifest, version["parents"]))
         changes: list[Change] = [
             Put("versions", version_id(model.id, number), version, expect=0),
-            Put("models", model.id, {**model.data, "latest": number}, expect=model.rev),
+            Put("models", model.id, {**model.data, "latest": number, "last": number}, expect=model.rev),
         ]
         after = {"number": number, "digest": version["digest"], "message": version["message"]}
         events: list[Document] = [
@@ -289,7 +289,8 @@ class Pushes:
         for alias in push.body.aliases:
             put, events = alias_change(self._records, push.place, alias, latest.data["number"], who)
             if put:
-                self._records.commit(push.place.space, [put], events)
+                self._records.commit(push.place.space, [put, *hold(latest)], events)
+                latest = self._versions.by_number(push.place, latest.data["number"]) or latest
         return latest
 
 

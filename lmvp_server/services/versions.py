@@ -25,6 +25,11 @@ def version_id(model: str, number: int) -> str:
     return f"{model}-{number}"
 
 
+def next_number(model: Record) -> int:
+    """Return the number of the next version of a model; that of a removed version is never used again."""
+    return 1 + int(max(model.data["latest"], model.data.get("last", 0)))
+
+
 class Versions:
     """The use cases around versions."""
 
@@ -222,6 +227,7 @@ class Versions:
 def _present(record: Record, project: str, model: str, aliases: Mapping[str, Sequence[str]]) -> Document:
     shown = {**record.data, "project": project, "model": model, "aliases": aliases.get(record.id, ())}
     del shown["push"]
+    shown.pop("packed", None)
     return shown
 
 

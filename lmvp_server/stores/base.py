@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-Buffer: TypeAlias = bytes | memoryview
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 Document: TypeAlias = dict[str, Any]
 """JSON data. What a store hands out is shared: never change it, put a new one."""
@@ -126,6 +126,16 @@ class RecordStore(ABC):
         """Return events in the order of their `seq` (from 1), with `seq` and `chain`."""
 
     @abstractmethod
+    def verify(self, space: str) -> None:
+        """Prove that no event of a space was taken out or altered.
+
+        Raises
+        ------
+        IntegrityError
+            Naming the first one that is not as it was written.
+        """
+
+    @abstractmethod
     def spaces(self) -> list[str]:
         """Return the names of all spaces that were committed to."""
 
@@ -219,7 +229,7 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def pinning(self, project: str) -> AbstractContextManager[None]:
-        """While this is held, nobody is `sweeping`: what was found to be there stays there. Many may hold it at once."""
+        """While this is held, nobody is `sweeping`: what was found to be there stays. Many may hold it at once."""
 
     @abstractmethod
     def sweeping(self, project: str) -> AbstractContextManager[None]:
@@ -285,7 +295,7 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def touch(self, project: str, push: str) -> None:
-        """Note that an open push is alive."""
+        """Note that an open push is alive; nothing happens where there is none."""
 
     @abstractmethod
     def unstage(self, project: str, push: str) -> None:

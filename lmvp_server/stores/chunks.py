@@ -7,11 +7,12 @@ named them, so what a crash leaves is garbage that the next sweep takes away.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from threading import Lock
 
@@ -171,7 +172,8 @@ class FolderChunks(ChunkStore):
 
     def touch(self, project: str, push: str) -> None:
         """Set the time of an open push to now."""
-        self._push(project, push).touch()
+        with suppress(FileNotFoundError):
+            os.utime(self._push(project, push))
 
     def unstage(self, project: str, push: str) -> None:
         """Remove the body of an open push."""

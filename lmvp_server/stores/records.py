@@ -24,6 +24,7 @@ from tinydb import TinyDB
 
 from lmvp.errors import InvalidName, ServerError
 from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Record, RecordStore
+from lmvp_server.stores.eventlog import verify_chain
 from lmvp_server.stores.journal import Envelope, Operation
 from lmvp_server.stores.journalled import COMPACT_AT, Closed, JournalledStorage
 from lmvp_server.stores.recovery import SUFFIX, Files, spaces_in
@@ -148,6 +149,10 @@ class TinyDbRecords(RecordStore):
             return []
         lines = database.storage.event_lines()
         return lines.read(newest_first=newest_first, after=after, limit=limit)
+
+    def verify(self, space: str) -> None:
+        """Follow the chain of events."""
+        verify_chain(self.events(space))
 
     def table(self, space: str, table: str) -> RecordTable:
         """Return a table as TinyDB shows it, for queries that `find` does not know."""

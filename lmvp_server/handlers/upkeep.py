@@ -1,0 +1,65 @@
+"""What takes room and how to get it back: usage, pruning, garbage, compaction, and the proof of all digests."""
+
+from __future__ import annotations
+
+from lmvp.records import Check, Prune
+from lmvp_server.handlers.base import Handler
+
+
+class ServerUsage(Handler):
+    """`/usage`."""
+
+    async def get(self) -> None:
+        """Tell what the projects take."""
+        self.answer(await self.run(self.services.usage.of_server, self.caller))
+
+
+class ProjectUsage(Handler):
+    """`/projects/{project}/usage`."""
+
+    async def get(self, project: str) -> None:
+        """Tell what the models of a project take."""
+        self.answer(await self.run(self.services.usage.of_project, self.caller, project))
+
+
+class ModelUsage(Handler):
+    """`…/{model}/usage`."""
+
+    async def get(self, project: str, model: str) -> None:
+        """Tell what the versions of a model take."""
+        self.answer(await self.run(self.services.usage.of_model, self.caller, project, model))
+
+
+class Pruning(Handler):
+    """`…/{model}/prune`."""
+
+    async def post(self, project: str, model: str) -> None:
+        """Take away the versions that a rule does not keep, or tell which they are."""
+        asked = self.read(Prune)
+        self.answer(await self.run(self.services.retention.prune, self.caller, project, model, asked))
+
+
+class Garbage(Handler):
+    """`/gc`."""
+
+    async def post(self) -> None:
+        """Delete what nothing needs."""
+        self.answer(await self.run(self.services.upkeep.collect, self.caller))
+
+
+class Compaction(Handler):
+    """`/compact`."""
+
+    async def post(self) -> None:
+        """Encode all that is to be encoded, now and not when the server is idle."""
+        self.answer(await self.run(self.services.upkeep.compact, self.caller))
+
+
+class Proof(Handler):
+    """`/fsck`."""
+
+    async def post(self) -> None:
+        """Prove every digest; lines of JSON tell how far it is, the last one what was found."""
+        asked = self.read(Check)
+        check = self.services.checking.check
+        await self.answer_slowly(lambda tell: check(self.caller, asked.repair, tell))

@@ -1,0 +1,107 @@
+"""How much the tensors of a version changed since another one: measured once, and kept beside its manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from lmvp.compare import layer_of
+from lmvp.records import Amount, Changes, encode_float
+from lmvp.storage import manifest as manifests
+from lmvp.storage.manifest import Manifest, Tensor
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import Catalog
+from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.tensors import TensorReader
+from lmvp_server.services.versions import Versions
+from lmvp_server.stores.base import ChunkStore, Record
+
+
+class Measuring:
+    """The use cases around how much changed."""
+
+    def __init__(self, chunks: ChunkStore, catalog: Catalog, versions: Versions, decoder: Decoder) -> None:
+        self._chunks, self._catalog, self._versions, self._decoder = chunks, catalog, versions, decoder
+
+    def changes(self, caller: Caller, project: str, model: str, revision: str, against: str) -> Changes:
+        """Return how much each tensor of a version changed since another one; measured now if it was not.
+
+        Parameters
+        ----------
+        against : str
+            `[model]@revision` in the same project, or a bare revision of the same model.
+        """
+        place = self._catalog.find_model(caller, project, model)
+        other, _, wanted = against.rpartition("@")
+        before = self._catalog.find_model(caller, project, other) if other else place
+        new, old = self._versions.find(place, revision), self._versions.find(before, wanted)
+        return self.kept(place.space, new.data["digest"], old.data["digest"]) or self._measured(place.space, new, old)
+
+    def kept(self, space: str, digest: str, against: str) -> Changes | None:
+        """Return what was measured before, or None."""
+        try:
+            note = msgspec.json.decode(self._chunks.note(space, digest), type=Changes)
+        except (KeyError, msgspec.DecodeError):  # a note is worked out again, so a damaged one is no loss
+            return None
+        return note if note.against == against else None
+
+    def keep(self, space: str, digest: str, changes: Changes) -> None:
+        """Keep what was measured between a version and its first parent."""
+        self._chunks.put_note(space, digest, msgspec.json.encode(changes))
+
+    def measure(
+        self, space: str, digest: str, against: str, go_on: Callable[[], bool] = lambda: True
+    ) -> Changes | None:
+        """Compare two versions, tensor by tensor; None if it was told to stop.
+
+        Raises
+        ------
+        IntegrityError
+            If bytes of either are damaged.
+        """
+        new, old = (manifests.decode(self._versions.manifest_bytes(space, one)) for one in (digest, against))
+        amounts: dict[str, Amount] = {}
+        for before, after, readers in self._pairs(space, old, new):
+            if not go_on():
+                return None
+            amounts[after.name] = _amount(readers[0], before, readers[1], after)
+        return Changes(against=against, tensors=amounts)
+
+    def _measured(self, space: str, new: Record, old: Record) -> Changes:
+        found = self.measure(space, new.data["digest"], old.data["digest"])
+        assert found is not None
+        if [parent["digest"] for parent in new.data["parents"][:1]] == [found.against]:
+            self.keep(space, new.data["digest"], found)
+        return found
+
+    def _pairs(
+        self, space: str, old: Manifest, new: Manifest
+    ) -> Iterator[tuple[Tensor, Tensor, tuple[TensorReader, TensorReader]]]:
+        """Give the tensors of equal name and form in each layer that changed, the identical ones too."""
+        readers = TensorReader(self._decoder, space, old), TensorReader(self._decoder, space, new)
+        known = {tensor.name: tensor for tensor in old.tensors}
+        pairs = [(known[after.name], after) for after in new.tensors if _same_form(known.get(after.name), after)]
+        changed = {layer_of(after.name) for before, after in pairs if before.digest != after.digest}
+        for before, after in pairs:
+            if layer_of(after.name) in changed:
+                yield before, after, readers
+
+
+def _same_form(before: Tensor | None, after: Tensor) -> bool:
+    return before is not None and (before.dtype, before.shape) == (after.dtype, after.shape)
+
+
+def _amount(old: TensorReader, before: Tensor, new: TensorReader, after: Tensor) -> Amount:
+    from lmvp.storage.change import Change, measure  # needs numpy, which an idle server does without
+
+    total = Change()
+    for base, data in zip(old.blocks(before), new.blocks(after), strict=True):
+        total += measure(data, base, after.dtype)
+    return Amount(
+        count=total.count,
+        changed=total.changed,
+        squares=encode_float(total.squares),
+        base_squares=encode_float(total.base_squares),
+        largest=encode_float(total.largest),
+    )

@@ -1,0 +1,115 @@
+"""Taking away versions, models and projects: the records first, the bytes after, and how many came back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from lmvp.errors import Conflict
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import SERVER, Catalog, Place
+from lmvp_server.services.clock import now
+from lmvp_server.services.upkeep import Upkeep
+from lmvp_server.services.versions import Versions, next_number
+from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Delete, Document, Put, Record, RecordStore
+
+_TABLES_OF_A_MODEL = ("versions", "aliases")
+
+
+class Removal:
+    """The use cases of `rm`. Numbers and names of what is gone: a number is never used again, a name may be."""
+
+    def __init__(
+        self, records: RecordStore, chunks: ChunkStore, catalog: Catalog, versions: Versions, upkeep: Upkeep
+    ) -> None:
+        self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
+        self._upkeep = upkeep
+
+    def version(self, caller: Caller, project: str, model: str, revision: str) -> Document:
+        """Take away one version.
+
+        Raises
+        ------
+        Conflict
+            If an alias stands at it.
+        """
+        place = self._catalog.find_model(caller, project, model)
+        access.require(caller, access.MAINTAIN, project)
+        self.drop(caller.name, place, lambda: [self._free(place, revision)], "version.remove")
+        return self._freed(place.space, versions=1)
+
+    def _free(self, place: Place, revision: str) -> Record:
+        """Return the version that a revision names, if no alias stands at it."""
+        version = self._versions.find(place, revision)
+        aliases = self._versions.present(place, version)["aliases"]
+        if aliases:
+            raise Conflict(
+                f"the alias {aliases[0]!r} stands at v{version.data['number']} of {place.reference}",
+                hint=f"move it, or take it away: lmvp alias {place.reference} {aliases[0]} --remove",
+            )
+        return version
+
+    def drop(self, who: str, place: Place, choose: Callable[[], Sequence[Record]], action: str) -> list[Record]:
+        """Delete the records of versions of one model, in one commit; their bytes are the next sweep's.
+
+        Parameters
+        ----------
+        choose : callable
+            Returns the versions; asked again when something changed in between, an alias that moved to one, say.
+        """
+        while True:
+            model = self._records.get(place.space, "models", place.model.id)
+            going = list(choose()) if model else []
+            if model is None or not going:
+                return going
+            try:
+                self._records.commit(place.space, self._changes(place, model, going), _told(who, action, place, going))
+            except ConcurrentChange:
+                continue
+            return going
+
+    def _changes(self, place: Place, model: Record, going: Sequence[Record]) -> list[Change]:
+        ids = {version.id for version in going}
+        left = [one.data["number"] for one in self._of_model(place, "versions") if one.id not in ids]
+        news = {"latest": left[-1] if left else 0, "last": next_number(model) - 1}
+        return [
+            *(Delete("versions", version.id, expect=version.rev) for version in going),
+            Put("models", model.id, model.data | news, expect=model.rev),
+        ]
+
+    def model(self, caller: Caller, project: str, model: str) -> Document:
+        """Take away a model with all its versions and aliases."""
+        place = self._catalog.find_model(caller, project, model)
+        access.require(caller, access.MAINTAIN, project)
+        versions = self._records.count(place.space, "versions", {"model": place.model.id})
+        changes: list[Change] = [
+            Delete(table, record.id) for table in _TABLES_OF_A_MODEL for record in self._of_model(place, table)
+        ]
+        changes += [Delete("models", place.model.id), Delete("names", f"models:{place.model.data['key']}")]
+        event = _event(caller.name, "model.remove", place.reference, {**place.model.data, "versions": versions})
+        self._records.commit(place.space, changes, [event])
+        return self._freed(place.space, versions=versions)
+
+    def project(self, caller: Caller, project: str) -> Document:
+        """Take away a project with all that is in it, its events too."""
+        home = self._catalog.find_project(caller, project)
+        access.require(caller, access.OWN, project)
+        versions = self._records.count(home.id, "versions")
+        event = _event(caller.name, "project.remove", home.data["name"], {**home.data, "versions": versions})
+        changes = [Delete("projects", home.id), Delete("names", f"projects:{home.data['key']}")]
+        self._records.commit(SERVER, changes, [event])
+        return {"versions": versions, "bytes": self._upkeep.forget(home.id)}
+
+    def _freed(self, space: str, *, versions: int) -> Document:
+        return {"versions": versions, "bytes": self._upkeep.sweep(space).bytes}
+
+    def _of_model(self, place: Place, table: str) -> list[Record]:
+        return self._records.find(place.space, table, {"model": place.model.id})
+
+
+def _told(who: str, action: str, place: Place, going: Sequence[Record]) -> list[Document]:
+    return [_event(who, action, f"{place.reference}@v{one.data['number']}", one.data) for one in going]
+
+
+def _event(who: str, action: str, what: str, before: Document) -> Document:
+    return {"at": now(), "who": who, "action": action, "what": what, "before": before, "after": None}

@@ -1,0 +1,86 @@
+"""Pruning: the versions that a rule does not keep are taken away, when somebody asks or when the model has a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from lmvp import retention
+from lmvp.records import ModelChange, Prune, Version
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import SERVER, Catalog, Place
+from lmvp_server.services.clock import now
+from lmvp_server.services.removal import Removal
+from lmvp_server.services.upkeep import Upkeep
+from lmvp_server.services.versions import Versions
+from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
+
+
+class Retention:
+    """The use cases around rules of what is kept."""
+
+    def __init__(
+        self, records: RecordStore, catalog: Catalog, versions: Versions, removal: Removal, upkeep: Upkeep
+    ) -> None:
+        self._records, self._catalog, self._versions = records, catalog, versions
+        self._removal, self._upkeep = removal, upkeep
+
+    def prune(self, caller: Caller, project: str, model: str, asked: Prune) -> Document:
+        """Take away the versions of a model that a rule does not keep; on a dry run, only tell which.
+
+        Raises
+        ------
+        InvalidArgument
+            If the rule cannot be read.
+        """
+        place = self._catalog.find_model(caller, project, model)
+        access.require(caller, access.MAINTAIN, project)
+        rule = asked.keep or place.model.data.get("keep", "")
+        if asked.dry_run:
+            going = self._going(place, rule)
+            freed = self._upkeep.would_free(place.space, {record.id for record in going}).bytes if going else 0
+        else:
+            going, freed = self._take_away(caller.name, place, rule)
+        numbers = sorted((record.data["number"] for record in going), reverse=True)
+        return {"versions": numbers, "bytes": freed, "dry_run": asked.dry_run, "keep": rule}
+
+    def change_model(self, caller: Caller, project: str, model: str, change: ModelChange) -> Document:
+        """Change the description of a model, or its rule; an empty rule keeps everything."""
+        if change.keep:
+            retention.parse(change.keep)
+        fields = {key: value for key, value in msgspec.structs.asdict(change).items() if value is not None}
+        while True:
+            place = self._catalog.find_model(caller, project, model)
+            access.require(caller, access.MAINTAIN if change.keep is not None else access.WRITE, project)
+            before = {key: place.model.data.get(key, "") for key in fields}
+            event = {"at": now(), "who": caller.name, "action": "model.amend", "what": place.reference,
+                     "before": before, "after": fields}  # fmt: skip
+            put = Put("models", place.model.id, {**place.model.data, **fields}, place.model.rev)
+            try:
+                if before != fields:
+                    self._records.commit(place.space, [put], [event])
+            except ConcurrentChange:
+                continue
+            return self._catalog.model(caller, project, model)
+
+    def apply_rules(self, go_on: Callable[[], bool]) -> None:
+        """Prune every model that has a rule, as long as `go_on` says so."""
+        for project in self._records.find(SERVER, "projects"):
+            for model in self._records.find(project.id, "models"):
+                if model.data.get("keep") and go_on():
+                    place = Place(project, model)
+                    self._take_away("retention rule", place, model.data["keep"])
+
+    def _going(self, place: Place, rule: str) -> list[Record]:
+        """Return the versions of a model that its rule does not keep."""
+        clauses = retention.parse(rule)
+        records = self._records.find(place.space, "versions", {"model": place.model.id}, newest_first=True)
+        versions = [msgspec.convert(self._versions.present(place, record), Version) for record in records]
+        stay = retention.kept(clauses, versions)
+        return [record for record in records if record.data["number"] not in stay]
+
+    def _take_away(self, who: str, place: Place, rule: str) -> tuple[list[Record], int]:
+        going = self._removal.drop(who, place, lambda: self._going(place, rule), "version.prune")
+        return going, self._upkeep.sweep(place.space).bytes if going else 0

@@ -1,0 +1,203 @@
+"""Sweeping: what no version and no open push needs any more is deleted, and its bytes are counted.
+
+What is needed is marked first, from the records, the manifests that they name and the pushes that are open. A chunk
+that is needed and leans on one that is not is encoded anew, against what that one leans on. Then, while no push can
+begin or commit, what has come into use meanwhile is marked too, and the rest is deleted. So a push that counts on a
+chunk keeps it. What a crash leaves undone is garbage for the next sweep.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+
+from lmvp.errors import IntegrityError
+from lmvp.records import NewPush
+from lmvp.storage import codecs
+from lmvp.storage import manifest as manifests
+from lmvp.storage.codecs import Encoded, Link
+from lmvp.storage.frames import HEADER_SIZE
+from lmvp.storage.slots import Slots
+from lmvp_server.services.compaction import replace_frame
+from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.links import Links
+from lmvp_server.services.pushes import LIFETIME
+from lmvp_server.stores.base import ChunkStore, Record, RecordStore
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep did: chunks deleted, and bytes that came back, less what grew when it was encoded anew."""
+
+    chunks: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Swept) -> Swept:
+        return Swept(self.chunks + other.chunks, self.bytes + other.bytes)
+
+
+@dataclass(slots=True)
+class Marked:
+    """What is needed: the ids of versions' records, manifests, chunks, and the dtypes of the chunks' numbers."""
+
+    versions: set[str]
+    manifests: set[str]
+    chunks: set[str]
+    dtypes: dict[str, str]
+
+
+class Sweeping:
+    """The use case of giving room back."""
+
+    def __init__(self, records: RecordStore, chunks: ChunkStore, decoder: Decoder) -> None:
+        self._records, self._chunks, self._decoder = records, chunks, decoder
+
+    def sweep(self, space: str, links: Links, go_on: Callable[[], bool] = lambda: True) -> Swept:
+        """Delete what is not needed in a project.
+
+        Parameters
+        ----------
+        links : Links
+            Of the project; it is kept up to date.
+        go_on : callable
+            Asked before each chunk that is encoded anew; when it says no, nothing is deleted.
+
+        Raises
+        ------
+        IntegrityError
+            If a manifest is damaged, or a chunk that had to be encoded anew: nothing is deleted then.
+        """
+        marked = self._mark(space)
+        needed = marked.chunks | self._pinned(space)
+        dead = set(self._chunks.chunks(space)) - needed
+        grown = 0
+        for chunk in _leaning(links, dead, needed):
+            if not go_on():
+                return Swept()
+            grown += self._move(space, links, dead, chunk, marked.dtypes.get(chunk))
+        return self._delete(space, links, marked, dead, grown)
+
+    def would_free(self, space: str, links: Links, without: Collection[str]) -> Swept:
+        """Tell what a sweep would do if these versions, by the ids of their records, were not there."""
+        marked = self._mark(space, without)
+        needed = marked.chunks | self._pinned(space)
+        dead = set(self._chunks.chunks(space)) - needed
+        grown = sum(
+            self._moved(space, links, dead, chunk, marked.dtypes.get(chunk))[1]
+            for chunk in _leaning(links, dead, needed)
+        )
+        return Swept(len(dead), sum(self._size(space, chunk) for chunk in dead) - grown)
+
+    # -- marking
+
+    def _mark(self, space: str, without: Collection[str] = ()) -> Marked:
+        marked = Marked(set(), set(), set(), {})
+        self._mark_more(space, marked, without)
+        return marked
+
+    def _mark_more(self, space: str, marked: Marked, without: Collection[str] = ()) -> None:
+        """Mark what the versions need that are not marked yet."""
+        for version in self._records.find(space, "versions"):
+            if version.id not in marked.versions and version.id not in without:
+                self._mark_version(space, marked, version)
+
+    def _mark_version(self, space: str, marked: Marked, version: Record) -> None:
+        digest = version.data["digest"]
+        marked.versions.add(version.id)
+        if digest in marked.manifests:
+            return
+        try:
+            slots = Slots(manifests.decode(self._chunks.manifest(space, digest)))
+        except (KeyError, ValueError):
+            said = f"the manifest {digest[:12]} is gone or damaged, so nothing can be told to be of no use"
+            raise IntegrityError(said, hint="`lmvp fsck` tells which versions are hit; `lmvp rm` removes one") from None
+        marked.manifests.add(digest)
+        marked.chunks.update(slots.chunks)
+        marked.dtypes.update({chunk: dtype for chunk in slots.chunks if (dtype := slots.dtype(chunk)) is not None})
+
+    def _pinned(self, space: str) -> set[str]:
+        """Return the chunks that open pushes count on."""
+        found = self._open_manifests(space)
+        return {chunk.id for manifest in found for file in manifest.files for chunk in file.chunks}
+
+    def _open_manifests(self, space: str) -> Iterator[manifests.Manifest]:
+        for push in self._chunks.pushes(space):
+            try:
+                body, touched = self._chunks.staged(space, push)
+            except KeyError:  # committed in the meantime
+                continue
+            if time.time() - touched <= LIFETIME:
+                yield manifests.decode(bytes(msgspec.json.decode(body, type=NewPush).manifest))
+
+    # -- encoding anew what leans on what goes
+
+    def _move(self, space: str, links: Links, dead: set[str], chunk: str, dtype: str | None) -> int:
+        """Let a chunk lean on something else, or on nothing; return the bytes that it grew."""
+        encoded, grown, link = self._moved(space, links, dead, chunk, dtype)
+        replace_frame(self._chunks, self._decoder, space, self._decoder.head(space, chunk), encoded)
+        links.note(chunk, link)
+        return grown
+
+    def _moved(
+        self, space: str, links: Links, dead: set[str], chunk: str, dtype: str | None
+    ) -> tuple[Encoded, int, Link | None]:
+        """Return the new form of a chunk, the bytes that it grows, and what it leans on then."""
+        data, base = self._decoder.data(space, chunk), _first_alive(links, dead, chunk)
+        delta, link = None, None
+        if base is not None and dtype is not None:
+            link = Link(base, links.depth(base) + 1)
+            delta = codecs.encode_delta(data, dtype, self._decoder.data(space, base), link)
+        encoded = delta or codecs.encode(data, dtype)
+        grown = HEADER_SIZE + len(encoded.payload) - self._size(space, chunk)
+        return encoded, grown, link if delta else None
+
+    def _size(self, space: str, chunk: str) -> int:
+        try:
+            return self._chunks.size(space, chunk)
+        except KeyError:
+            return 0
+
+    # -- deleting
+
+    def _delete(self, space: str, links: Links, marked: Marked, dead: set[str], grown: int) -> Swept:
+        with self._chunks.sweeping(space):
+            self._mark_more(space, marked)
+            going = dead - links.with_bases(marked.chunks | self._pinned(space))
+            freed = self._chunks.remove(space, going)
+            unnamed = [one for one in self._chunks.manifests(space) if one not in marked.manifests]
+            freed += self._chunks.remove_manifests(space, unnamed)
+            self._end_old_pushes(space)
+        for chunk in going:
+            links.note(chunk, None)
+        return Swept(len(going), freed - grown)
+
+    def has_old_pushes(self, space: str) -> bool:
+        """Tell whether a project holds pushes whose time is over."""
+        return any(self._is_old(space, push) for push in self._chunks.pushes(space))
+
+    def _end_old_pushes(self, space: str) -> None:
+        for push in self._chunks.pushes(space):
+            if self._is_old(space, push):
+                self._chunks.unstage(space, push)
+
+    def _is_old(self, space: str, push: str) -> bool:
+        try:
+            return time.time() - self._chunks.staged(space, push)[1] > LIFETIME
+        except KeyError:  # committed in the meantime
+            return False
+
+
+def _leaning(links: Links, dead: Iterable[str], needed: Collection[str]) -> list[str]:
+    """Return the chunks that are needed and lean on one that is not."""
+    return [chunk for base in sorted(dead) for chunk in links.leaning_on(base) if chunk in needed]
+
+
+def _first_alive(links: Links, dead: set[str], chunk: str) -> str | None:
+    """Follow what a chunk leans on down to something that stays."""
+    base = links.base(chunk)
+    while base is not None and base in dead:
+        base = links.base(base)
+    return base

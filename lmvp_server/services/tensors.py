@@ -1,0 +1,61 @@
+"""Reading the tensors of a version block by block, whatever chunks they lie in."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Iterator
+from itertools import accumulate
+
+from lmvp.storage.codecs import Buffer
+from lmvp.storage.manifest import Manifest, Tensor
+from lmvp_server.services.decoding import Decoder
+
+BLOCK = 4 << 20
+"""Bytes of a block at most; a multiple of the size of every number."""
+
+_KEPT = 2
+
+
+class TensorReader:
+    """The tensors of one version.
+
+    Parameters
+    ----------
+    space : str
+        The project that its chunks lie in.
+    """
+
+    def __init__(self, decoder: Decoder, space: str, manifest: Manifest) -> None:
+        self._decoder, self._space = decoder, space
+        self._ids = {file.path: [chunk.id for chunk in file.chunks] for file in manifest.files}
+        self._ends = {file.path: list(accumulate(chunk.size for chunk in file.chunks)) for file in manifest.files}
+        self._kept: OrderedDict[str, Buffer] = OrderedDict()
+
+    def blocks(self, tensor: Tensor) -> Iterator[Buffer]:
+        """Give the bytes of a tensor, in blocks of `BLOCK` bytes and a last one of the rest."""
+        for start in range(0, tensor.size, BLOCK):
+            yield self._read(tensor.path, tensor.offset + start, min(BLOCK, tensor.size - start))
+
+    def _read(self, path: str, offset: int, size: int) -> Buffer:
+        pieces = list(self._pieces(path, offset, size))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _pieces(self, path: str, offset: int, size: int) -> Iterator[memoryview]:
+        ids, ends = self._ids[path], self._ends[path]
+        index = bisect_right(ends, offset)
+        while size:
+            data = memoryview(self._chunk(ids[index]))
+            start = offset - (ends[index] - len(data))
+            piece = data[start : start + size]
+            yield piece
+            offset, size, index = offset + len(piece), size - len(piece), index + 1
+
+    def _chunk(self, chunk: str) -> Buffer:
+        """Decode a chunk; small tensors share one, so the last ones are kept."""
+        if chunk not in self._kept:
+            self._kept[chunk] = self._decoder.data(self._space, chunk)
+            if len(self._kept) > _KEPT:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(chunk)
+        return self._kept[chunk]

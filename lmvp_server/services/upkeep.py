@@ -1,0 +1,93 @@
+"""Upkeep: compaction and sweeping over all projects, one at a time, whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.compaction import Compacted, Compaction, total
+from lmvp_server.services.links import Links
+from lmvp_server.services.sweeping import Sweeping, Swept
+from lmvp_server.stores.base import ChunkStore, Document, RecordStore
+
+
+def _always() -> bool:
+    return True
+
+
+class Upkeep:
+    """What keeps a store small. All of it is done under one lock, so no two of its parts meet in a project."""
+
+    def __init__(self, records: RecordStore, chunks: ChunkStore, compaction: Compaction, sweeping: Sweeping) -> None:
+        self._records, self._chunks = records, chunks
+        self._compaction, self._sweeping = compaction, sweeping
+        self._links: dict[str, Links] = {}
+        self._lock = Lock()
+
+    # -- asked for
+
+    def compact(self, caller: Caller) -> Document:
+        """Encode all that is to be encoded, now."""
+        access.require(caller, access.MAINTAIN, "")
+        done = self.tidy(_always, threads=None)
+        return {"versions": done.versions, "chunks": done.chunks, "before": done.before, "after": done.after}
+
+    def collect(self, caller: Caller) -> Document:
+        """Delete what nothing needs, in all projects, and whole projects that are no longer there."""
+        access.require(caller, access.MAINTAIN, "")
+        spaces = self._spaces()  # before the records: a project that is made now has its record first
+        known = self._known()
+        freed = sum(self.forget(space) for space in sorted(spaces - known))
+        done = sum((self.sweep(space) for space in sorted(known)), Swept())
+        return {"chunks": done.chunks, "bytes": done.bytes + freed}
+
+    # -- steps of others
+
+    def tidy(self, go_on: Callable[[], bool], threads: int | None = 1) -> Compacted:
+        """Encode what is to be encoded in all projects, as long as `go_on` says so."""
+        parts = []
+        for space in sorted(self._known()):
+            if go_on():
+                with self._lock:
+                    parts.append(self._compaction.run(space, self._links_of(space), go_on, threads))
+        return total(parts)
+
+    def sweep(self, space: str, go_on: Callable[[], bool] = _always) -> Swept:
+        """Delete what nothing needs in one project."""
+        with self._lock:
+            return self._sweeping.sweep(space, self._links_of(space), go_on)
+
+    def would_free(self, space: str, without: set[str]) -> Swept:
+        """Tell what taking away some versions of a project, by the ids of their records, would give back."""
+        with self._lock:
+            return self._sweeping.would_free(space, self._links_of(space), without)
+
+    def forget(self, space: str) -> int:
+        """Delete all that is kept of a project whose record is gone; return its bytes."""
+        with self._lock, self._chunks.sweeping(space):
+            freed = sum(self._chunks.usage(space).values()) + self._records.size(space)
+            self._chunks.drop(space)
+            self._records.drop(space)
+            self._links.pop(space, None)
+        return freed
+
+    def end_old_pushes(self, go_on: Callable[[], bool]) -> None:
+        """Sweep the projects that hold a push whose time is over."""
+        for space in sorted(self._known()):
+            if go_on() and self._sweeping.has_old_pushes(space):
+                self.sweep(space, go_on)
+
+    def _known(self) -> set[str]:
+        return {record.id for record in self._records.find(SERVER, "projects")}
+
+    def _spaces(self) -> set[str]:
+        """Return all projects of which something is on the disk."""
+        return ({*self._records.spaces(), *self._chunks.projects()}) - {SERVER}
+
+    def _links_of(self, space: str) -> Links:
+        if space not in self._links:
+            self._links[space] = Links.read(self._chunks, space)
+        return self._links[space]
