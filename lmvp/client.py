@@ -22,10 +22,12 @@ from lmvp.connection import Address, Connection
 from lmvp.environment import environment, user
 from lmvp.errors import InvalidArgument, InvalidReference, NotFound
 from lmvp.history import History
+from lmvp.housekeeping import Housekeeping
 from lmvp.origins import Origin
 from lmvp.records import (
     Alias,
     Amendment,
+    Changes,
     Health,
     Layers,
     Model,
@@ -55,7 +57,7 @@ class Page(Struct, frozen=True, kw_only=True):
     next: str | None = None
 
 
-class Client:
+class Client(Housekeeping):
     """Everything that LMVP does, on one server.
 
     Parameters
@@ -274,7 +276,8 @@ class Client:
         """
         first = self.version(before)
         second = self.version(f"{first.project}/{first.model}{after}" if after.startswith("@") else after)
-        return Diff.between(first, second, self._manifest(first), self._manifest(second))
+        old, new = self._manifest(first), self._manifest(second)
+        return Diff.between(first, second, old, new, self._changes(first, second))
 
     def projects(self) -> list[Project]:
         """Return all projects."""
@@ -356,6 +359,13 @@ class Client:
         manifest = manifests.decode(data)
         check_manifest(manifest)
         return manifest
+
+    def _changes(self, before: Version, after: Version) -> Changes | None:
+        """Return how much the tensors changed; two projects have nothing to compare by."""
+        if before.project != after.project or before.content == after.content:
+            return None
+        path = f"{_path(Reference(after.project, after.model))}/versions/{after.number}/changes"
+        return self._connection.get(path, Changes, against=f"{before.model}@{before.number}")
 
     def _layers(self, base: str, versions: Sequence[Version]) -> Layers:
         numbers = ",".join(str(version.number) for version in versions)

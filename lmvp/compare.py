@@ -6,9 +6,11 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import reduce
+from operator import add
 from typing import Any, Literal
 
-from lmvp.records import Layer, Version
+from lmvp.records import Amount, Changes, Layer, Version
 from lmvp.storage.manifest import File, Manifest, Tensor
 
 FileKind = Literal["added", "removed", "changed", "identical"]
@@ -27,7 +29,13 @@ class FileChange:
 
 @dataclass(frozen=True)
 class TensorChange:
-    """A tensor of either version. `reshaped` means another shape or dtype; the side that lacks it has None."""
+    """A tensor of either version. `reshaped` means another shape or dtype; the side that lacks it has None.
+
+    Attributes
+    ----------
+    amount : Amount, optional
+        How much it changed; None where nothing in its layer changed, its form did, or it was not measured.
+    """
 
     name: str
     change: TensorKind
@@ -35,6 +43,7 @@ class TensorChange:
     shape_after: tuple[int, ...] | None
     dtype_before: str | None
     dtype_after: str | None
+    amount: Amount | None = None
 
     @property
     def layer(self) -> str:
@@ -80,13 +89,26 @@ class Diff:
     params: tuple[ValueChange, ...]
 
     @classmethod
-    def between(cls, before: Version, after: Version, manifest_before: Manifest, manifest_after: Manifest) -> Diff:
-        """Compare two versions by their records and manifests; no weights are needed."""
+    def between(
+        cls,
+        before: Version,
+        after: Version,
+        manifest_before: Manifest,
+        manifest_after: Manifest,
+        changes: Changes | None = None,
+    ) -> Diff:
+        """Compare two versions by their records and manifests; no weights are needed.
+
+        Parameters
+        ----------
+        changes : Changes, optional
+            How much the tensors changed, where that was measured.
+        """
         return cls(
             before,
             after,
             tuple(_files(manifest_before, manifest_after)),
-            tuple(_tensors(manifest_before, manifest_after)),
+            tuple(_tensors(manifest_before, manifest_after, changes.tensors if changes else {})),
             tuple(_values(before.metrics, after.metrics)),
             tuple(_values(before.params, after.params)),
         )
@@ -170,6 +192,12 @@ def layer_change(tensors: Iterable[TensorChange]) -> TensorKind:
     return "reshaped" if kinds & {"new", "removed", "reshaped"} else "changed"
 
 
+def layer_amount(tensors: Iterable[TensorChange]) -> Amount | None:
+    """Add up how much the tensors of a layer changed; None where that is not known."""
+    known = [tensor.amount for tensor in tensors if tensor.amount is not None]
+    return reduce(add, known) if known else None
+
+
 def _files(before: Manifest, after: Manifest) -> Iterable[FileChange]:
     old, new = {f.path: f for f in before.files}, {f.path: f for f in after.files}
     for path in _union(old, new):
@@ -185,7 +213,7 @@ def _file_kind(before: File | None, after: File | None) -> FileKind:
     return "identical" if before.digest == after.digest else "changed"
 
 
-def _tensors(before: Manifest, after: Manifest) -> Iterable[TensorChange]:
+def _tensors(before: Manifest, after: Manifest, amounts: Mapping[str, Amount]) -> Iterable[TensorChange]:
     old, new = {t.name: t for t in before.tensors}, {t.name: t for t in after.tensors}
     for name in _union(old, new):
         a, b = old.get(name), new.get(name)
@@ -196,6 +224,7 @@ def _tensors(before: Manifest, after: Manifest) -> Iterable[TensorChange]:
             b.shape if b else None,
             a.dtype if a else None,
             b.dtype if b else None,
+            amounts.get(name),
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.commands import verbs
+from lmvp.commands import housekeeping, verbs
 
 SHELL, NOTEBOOK = "shell", "notebook"
 
@@ -84,6 +84,24 @@ VERBS = (
     Verb(verbs.diff, (
         _arg("before", help="[project/]model[@revision]"),
         _arg("after", help="[project/]model[@revision], or @revision of the same model"),
+    )),
+    Verb(housekeeping.du, (_arg("name", nargs="?", help="project/ for its models, [project/]model for its versions"),)),
+    Verb(housekeeping.rm, (
+        _arg("name", help="[project/]model@revision, [project/]model, or project/"),
+        _arg("--yes", action="store_true", help="take away a whole model or project"),
+    )),
+    Verb(housekeeping.prune, (
+        _arg("model", help="[project/]model"),
+        _arg("--keep", metavar="RULE", help='what stays, "best:val_acc:3,last:5"; without it, the rule of the model'),
+        _arg("--dry-run", action="store_true", help="only tell what would go, and how many bytes"),
+        _arg("--save", action="store_true", help="make it the rule of the model, applied by the server itself"),
+        _arg("--forget", action="store_true", help="take the rule of the model away"),
+    )),
+    Verb(housekeeping.gc),
+    Verb(housekeeping.compact),
+    Verb(housekeeping.fsck, (
+        _arg("--repair", action="store_true", help="set damaged frames aside, so that a push can heal them"),
+        _QUIET,
     )),
     Verb(verbs.ls, (_arg("project", nargs="?", help="the project to list the models of"),)),
     Verb(verbs.project, (_arg("name", nargs="?", help="the project to make the current one"),), NOTEBOOK),

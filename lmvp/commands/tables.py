@@ -13,6 +13,13 @@ from lmvp import config
 class Table:
     """Rows of texts under a head.
 
+    Attributes
+    ----------
+    right : frozenset of int
+        The columns that hold numbers.
+    note : str
+        A line below.
+
     Examples
     --------
     >>> Table(("Model", "Latest"), [("mlp", "v3")], empty="")
@@ -23,21 +30,50 @@ class Table:
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     empty: str
+    right: frozenset[int] = frozenset()
+    note: str = ""
 
     def __repr__(self) -> str:
         if not self.rows:
             return self.empty
         lines = [self.head, *self.rows]
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
-        return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
+        table = [self._text_row(line, widths) for line in lines]
+        return "\n".join([*table, *([self.note] if self.note else [])])
+
+    def _text_row(self, row: Sequence[str], widths: Sequence[int]) -> str:
+        sides = (str.rjust if column in self.right else str.ljust for column in range(len(row)))
+        return "  ".join(side(cell, wide) for side, cell, wide in zip(sides, row, widths, strict=True)).rstrip()
 
     def _repr_html_(self) -> str:
         if not self.rows:
             return f"<p>{escape(self.empty)}</p>"
-        head = "".join(f'<th style="text-align:left">{escape(cell)}</th>' for cell in self.head)
-        rows = ("".join(f'<td style="text-align:left">{escape(cell)}</td>' for cell in row) for row in self.rows)
-        body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        head = self._html_row("th", self.head)
+        body = "".join(self._html_row("td", row) for row in self.rows)
+        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>{note}"
+
+    def _html_row(self, tag: str, row: Sequence[str]) -> str:
+        def cell(column: int) -> str:
+            side = "right" if column in self.right else "left"
+            return f'<{tag} style="text-align:{side}">{escape(row[column])}</{tag}>'
+
+        return f"<tr>{''.join(map(cell, range(len(row))))}</tr>"
+
+
+class Line(str):
+    """A line that a notebook shows as a shell does, without quotes.
+
+    Examples
+    --------
+    >>> Line("3 versions removed")
+    3 versions removed
+    """
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class Status(Table):

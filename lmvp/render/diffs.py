@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from lmvp.compare import TensorChange, ValueChange, axis_of, layer_change
-from lmvp.records import CHANGED, IDENTICAL, NEW, Layer
+from lmvp.compare import TensorChange, ValueChange, axis_of, layer_amount, layer_change, shade
+from lmvp.records import CHANGED, IDENTICAL, NEW, Amount, Layer
 from lmvp.render import numbers
 from lmvp.render.strip import REMOVED
 from lmvp.render.words import clean
@@ -35,7 +35,12 @@ class Table:
 def strip_codes(diff: Diff) -> tuple[list[Layer], str]:
     """Give the axis of a diff and one character a layer."""
     found = axis_of(diff.tensors)
-    return [layer for layer, _ in found], "".join(CODES[layer_change(tensors)] for _, tensors in found)
+    return [layer for layer, _ in found], "".join(_code(tensors) for _, tensors in found)
+
+
+def _code(tensors: Sequence[TensorChange]) -> str:
+    kind, amount = layer_change(tensors), layer_amount(tensors)
+    return shade(amount.relative) if kind == "changed" and amount else CODES[kind]
 
 
 def sentence(diff: Diff) -> str:
@@ -68,7 +73,10 @@ def tables(diff: Diff) -> list[Table]:
 def _layers(diff: Diff) -> Table:
     rows = _layer_rows(axis_of(diff.tensors))
     notes = (f"… {len(rows) - ROWS:,} more rows; .tensors holds them all",) if len(rows) > ROWS else ()
-    return Table(("Layer", "Shape", "Parameters", "Change"), rows[:ROWS], (2,), notes)
+    heads = ("Layer", "Shape", "Parameters", "Change", "Relative change", "Values changed")
+    if not any(row[4] for row in rows):  # not measured
+        return Table(heads[:4], [row[:4] for row in rows[:ROWS]], (2,), notes)
+    return Table(heads, [(*row[:4], *(word or "none" for word in row[4:])) for row in rows[:ROWS]], (2, 4, 5), notes)
 
 
 def _layer_rows(found: _Layers) -> list[tuple[str, ...]]:
@@ -115,12 +123,22 @@ def _story(group: _Layers) -> str:
 def _shared_row(run: Sequence[_Layers]) -> tuple[str, ...]:
     first, last = run[0][0][0].group, run[-1][0][0].group
     parameters = sum(layer.size for group in run for layer, _ in group)
-    return f"{clean(first)} to {last.rpartition('.')[2]}", "", f"{parameters:,}", f"{_story(run[0])} in each"
+    known = [found for group in run for _, tensors in group if (found := layer_amount(tensors))]
+    amounts = _amounts(max(known, key=lambda one: one.relative), "up to ") if known else ("", "")
+    name = f"{clean(first)} to {last.rpartition('.')[2]}"
+    return name, "", f"{parameters:,}", f"{_story(run[0])} in each", *amounts
 
 
 def _layer_row(layer: Layer, tensors: Sequence[TensorChange]) -> tuple[str, ...]:
     largest = max(tensors, key=lambda t: (t.change == "reshaped", t.size))
-    return clean(layer.path), shapes(largest), f"{layer.size:,}", layer_change(tensors)
+    amount = layer_amount(tensors)
+    amounts = _amounts(amount) if amount else ("", "")
+    return clean(layer.path), shapes(largest), f"{layer.size:,}", layer_change(tensors), *amounts
+
+
+def _amounts(amount: Amount, limit: str = "") -> tuple[str, str]:
+    """Write how far the numbers of a layer moved, in the Euclidean norm, and how many of them."""
+    return limit + numbers.percent(amount.relative), limit + numbers.percent(amount.share)
 
 
 def shapes(tensor: TensorChange) -> str:

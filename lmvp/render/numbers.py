@@ -94,6 +94,22 @@ def pair(before: float | None, after: float | None) -> tuple[str, str, str]:
     return _write(before, digits), _write(after, digits), step
 
 
+def percent(share: float) -> str:
+    """Write a share or a relative change as a percentage of two digits.
+
+    Examples
+    --------
+    >>> [percent(share) for share in (0.0, 0.000123, 0.0456, 0.5, 1.0, 12.3, math.inf)]
+    ['0 %', '0.012 %', '4.6 %', '50 %', '100 %', '1,230 %', 'from zero']
+    """
+    if math.isinf(share):
+        return "from zero"
+    hundred = 100 * share
+    if hundred >= 100:
+        return f"{float(f'{hundred:.3g}'):,.0f} %"
+    return f"{hundred:.{max(0, 1 - math.floor(math.log10(hundred)))}f} %" if hundred else "0 %"
+
+
 def signed(value: float, digits: int | None) -> str:
     """Write a difference with its sign; `digits` None is the form with an exponent."""
     text = _write(value, digits)

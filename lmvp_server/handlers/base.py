@@ -104,7 +104,9 @@ class Handler(RequestHandler):
         self.finish(data)
 
     async def answer_slowly(self, work: Callable[[Callable[[int, int], None]], Any]) -> None:
-        """Do something long, and say how far it is: a line of JSON each time it is looked at, and one of the result.
+        """Do something long, and say how far it is: a line of JSON twice a second, and a last one with the result.
+
+        What fails before the first line is answered like any error.
 
         Parameters
         ----------
@@ -121,6 +123,8 @@ class Handler(RequestHandler):
         while not (await asyncio.wait([task], timeout=_LOOK))[0]:
             self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
             await self.flush()
+        if not self._headers_written:
+            task.result()
         self.finish(msgspec.json.encode(self._outcome(task)) + b"\n")
 
     def _outcome(self, task: asyncio.Future[Any]) -> dict[str, Any]:

@@ -36,7 +36,8 @@ class Pruning(Handler):
     async def post(self, project: str, model: str) -> None:
         """Take away the versions that a rule does not keep, or tell which they are."""
         asked = self.read(Prune)
-        self.answer(await self.run(self.services.retention.prune, self.caller, project, model, asked))
+        prune = self.services.retention.prune
+        await self.answer_slowly(lambda _: prune(self.caller, project, model, asked))
 
 
 class Garbage(Handler):
@@ -44,7 +45,7 @@ class Garbage(Handler):
 
     async def post(self) -> None:
         """Delete what nothing needs."""
-        self.answer(await self.run(self.services.upkeep.collect, self.caller))
+        await self.answer_slowly(lambda _: self.services.upkeep.collect(self.caller))
 
 
 class Compaction(Handler):
@@ -52,14 +53,14 @@ class Compaction(Handler):
 
     async def post(self) -> None:
         """Encode all that is to be encoded, now and not when the server is idle."""
-        self.answer(await self.run(self.services.upkeep.compact, self.caller))
+        await self.answer_slowly(lambda _: self.services.upkeep.compact(self.caller))
 
 
 class Proof(Handler):
     """`/fsck`."""
 
     async def post(self) -> None:
-        """Prove every digest; lines of JSON tell how far it is, the last one what was found."""
+        """Prove every digest."""
         asked = self.read(Check)
         check = self.services.checking.check
         await self.answer_slowly(lambda tell: check(self.caller, asked.repair, tell))

@@ -17,6 +17,9 @@ from lmvp_server.services.tensors import TensorReader
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore, Record
 
+AT_ONCE = 1 << 30
+"""Bytes of a version up to which its changes are measured while somebody waits for them."""
+
 
 class Measuring:
     """The use cases around how much changed."""
@@ -26,6 +29,8 @@ class Measuring:
 
     def changes(self, caller: Caller, project: str, model: str, revision: str, against: str) -> Changes:
         """Return how much each tensor of a version changed since another one; measured now if it was not.
+
+        What is larger than `AT_ONCE` is left to idle time: until then, nothing is told of its tensors.
 
         Parameters
         ----------
@@ -69,6 +74,8 @@ class Measuring:
         return Changes(against=against, tensors=amounts)
 
     def _measured(self, space: str, new: Record, old: Record) -> Changes:
+        if max(new.data["size"], old.data["size"]) > AT_ONCE:
+            return Changes(against=old.data["digest"])
         found = self.measure(space, new.data["digest"], old.data["digest"])
         assert found is not None
         if [parent["digest"] for parent in new.data["parents"][:1]] == [found.against]:

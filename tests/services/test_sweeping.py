@@ -220,7 +220,9 @@ def test_a_rule_of_a_model_is_applied_in_idle_time(shop):
     assert shop.services.catalog.model(ADA, "p", "m")["latest"] == 6
 
 
-@pytest.mark.parametrize("rule", ["", "best:3", "last:", "last:-1", "worst:loss:2", "best:temperature:1", "last:x,last:2"])
+@pytest.mark.parametrize(
+    "rule", ["", "best:3", "last:", "last:-1", "worst:loss:2", "best:temperature:1", "last:x,last:2"]
+)
 def test_rules_that_cannot_be_read(shop, rule):
     history(shop, 2)
     with pytest.raises(InvalidArgument):
@@ -242,5 +244,3 @@ def test_nothing_is_swept_while_a_manifest_cannot_be_read(shop):
     rm(shop, 2)
     assert shop.on_disk("chunks") < before
     assert shop.files(1)["weights.safetensors"] == bytes_of(trees[0])
-
-

@@ -27,7 +27,9 @@ def step(tree, seed=0, size=1e-5, names=None):
     """Return a tree after a small step of training; only in some tensors, if they are named."""
     rng = np.random.default_rng(seed)
     return {
-        name: (w + rng.standard_normal(w.shape).astype(w.dtype) * w.dtype.type(size)) if not names or name in names else w
+        name: (w + rng.standard_normal(w.shape).astype(w.dtype) * w.dtype.type(size))
+        if not names or name in names
+        else w
         for name, w in tree.items()
     }
 

@@ -1,0 +1,125 @@
+"""The verbs that keep a server small and sound."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lmvp.client import Client
+from lmvp.commands.tables import Line, Table
+from lmvp.errors import IntegrityError, InvalidArgument
+from lmvp.housekeeping import Told
+from lmvp.records import Checked, Usage
+from lmvp.render import numbers
+
+_SHOWN = 20
+
+
+def rm(options: Namespace, _host: object) -> Any:
+    """Take away a version, a model (with --yes), or a project (with --yes)."""
+    client = Client()
+    whole = "@" not in options.name
+    if whole and not options.yes:
+        count = sum(row.versions for row in client.usage(options.name).rows)
+        raise InvalidArgument(
+            f"{options.name!r} has {numbers.plural(count, 'version')}, which would all go", hint="say it with --yes"
+        )
+    done = client.remove(options.name)
+    return Line(f"{numbers.plural(done.versions, 'version')} removed, {numbers.size(done.bytes)} freed")
+
+
+def prune(options: Namespace, _host: object) -> Any:
+    """Take away the versions of a model that a rule does not keep."""
+    client = Client()
+    if options.forget:
+        client.set_retention(options.model, "")
+        return Line(f"{options.model} has no rule any more; all its versions stay")
+    done = client.prune(options.model, keep=options.keep, dry_run=options.dry_run)
+    if options.save and not options.dry_run:
+        client.set_retention(options.model, done.keep)
+    named = ", ".join(f"v{number}" for number in done.versions[:_SHOWN])
+    more = f" and {len(done.versions) - _SHOWN} more" if len(done.versions) > _SHOWN else ""
+    what = f"{numbers.plural(len(done.versions), 'version')} ({named}{more})" if done.versions else "no version"
+    go, free = ("would go", "would be freed") if done.dry_run else ("removed", "freed")
+    return Line(f"{what} {go}, {numbers.size(done.bytes)} {free}")
+
+
+def gc(_options: Namespace, _host: object) -> Any:
+    """Delete what no version and no open push needs."""
+    done = Client().collect_garbage()
+    return Line(f"{numbers.plural(done.chunks, 'chunk')} deleted, {numbers.size(done.bytes)} freed")
+
+
+def compact(_options: Namespace, _host: object) -> Any:
+    """Encode now what the server would encode when it is idle."""
+    done = Client().compact()
+    saved = numbers.size(done.before - done.after)
+    chunks, versions = numbers.plural(done.chunks, "chunk"), numbers.plural(done.versions, "version")
+    return Line(f"{chunks} of {versions} encoded, {saved} saved")
+
+
+def fsck(options: Namespace, _host: object) -> Any:
+    """Prove every digest on the server, down to the last byte."""
+    with _bar(not options.no_progress) as told:
+        found = Client().check(repair=options.repair, told=told)
+    if found.problems:
+        raise _broken(found)
+    return Line(f"{_looked_at(found)}: all is well")
+
+
+def du(options: Namespace, _host: object) -> Any:
+    """Show what projects, models or versions take: as they are, and as they are kept."""
+    return usage_table(Client().usage(options.name))
+
+
+def usage_table(usage: Usage) -> Table:
+    """Return the table of what takes how much room."""
+    size = numbers.size
+    rows = [
+        (row.name, str(row.versions), size(row.logical), size(row.stored), _saved(row.logical, row.stored))
+        for row in usage.rows
+    ]
+    if len(rows) > 1:
+        count = str(sum(row.versions for row in usage.rows))
+        rows.append(("all", count, size(usage.logical), size(usage.stored), _saved(usage.logical, usage.stored)))
+    kinds = ", ".join(f"{kind} {size(count)}" for kind, count in sorted(usage.disk.items()) if count)
+    where = f"the project {usage.name.partition('/')[0]}" if usage.name else "the server"
+    note = f"On the disk of {where}: {size(usage.total)} ({kinds or 'nothing'})"
+    heads = ("Name", "Versions", "As they are", "As kept", "Saved")
+    return Table(heads, rows, empty="nothing is kept yet", right=frozenset({1, 2, 3, 4}), note=note)
+
+
+def _saved(logical: int, stored: int) -> str:
+    return f"{max(0, round(100 * (1 - stored / logical)))} %" if logical else "0 %"
+
+
+def _looked_at(found: Checked) -> str:
+    chunks = numbers.plural(found.chunks, "chunk")
+    return f"{numbers.plural(found.versions, 'version')}, {chunks}, {numbers.size(found.bytes)}"
+
+
+def _broken(found: Checked) -> IntegrityError:
+    lines = [f"{one.what}\n    {one.hint}" for one in found.problems[:_SHOWN]]
+    more = len(found.problems) - len(lines)
+    lines += [f"and {more} more"] if more else []
+    head = f"{numbers.plural(len(found.problems), 'problem')} in {_looked_at(found)}"
+    hint = None if found.repaired else "`lmvp fsck --repair` sets damaged frames aside, so that a push can heal them"
+    return IntegrityError("\n  ".join([head, *lines]), hint=hint)
+
+
+@contextmanager
+def _bar(shown: bool) -> Iterator[Told]:
+    if not shown:
+        yield lambda *_: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(desc="fsck", unit=" chunks", leave=False, delay=0.5) as bar:
+
+        def told(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield told

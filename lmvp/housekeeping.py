@@ -1,0 +1,162 @@
+"""Keeping a server small and sound: what takes room, taking things away, and proving what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from lmvp.connection import Connection
+from lmvp.errors import BY_CODE, InvalidReference, ServerError
+from lmvp.records import (
+    Check,
+    Checked,
+    Collected,
+    Compacted,
+    ErrorBody,
+    Model,
+    ModelChange,
+    Prune,
+    Pruned,
+    Removed,
+    Usage,
+)
+from lmvp.references import Reference, check_name
+
+T = TypeVar("T")
+
+Told = Callable[[int, int], Any]
+"""Told how much is done, and how much there is in all."""
+
+
+class Housekeeping:
+    """The part of a client that keeps house; `lmvp.Client` has it all."""
+
+    _connection: Connection
+
+    def _reference(self, name: str) -> Reference:
+        raise NotImplementedError
+
+    def usage(self, name: str | None = None) -> Usage:
+        """Return what takes how much room on the server.
+
+        Parameters
+        ----------
+        name : str, optional
+            `project/` for its models, `[project/]model` for its versions; without it, all projects.
+
+        Returns
+        -------
+        Usage
+            In bytes: as the versions are, and as they are kept.
+        """
+        path = "" if name is None else self._path_of(name)
+        return self._connection.get(f"{path}/usage", Usage)
+
+    def remove(self, name: str) -> Removed:
+        """Take away a version, a model with all its versions, or a project with all its models.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model@revision`, `[project/]model`, or `project/`.
+
+        Returns
+        -------
+        Removed
+            How many versions went, and the bytes that came back.
+
+        Raises
+        ------
+        Conflict
+            If an alias stands at the version.
+        """
+        return msgspec.json.decode(self._connection.send("DELETE", self._path_of(name)).content, type=Removed)
+
+    def prune(self, name: str, *, keep: str | None = None, dry_run: bool = False) -> Pruned:
+        """Take away the versions of a model that a rule does not keep.
+
+        The newest version, those that an alias stands at, and the first parents of these stay in any case.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        keep : str, optional
+            The rule, see `lmvp.retention`: `"best:val_acc:3,last:5"`; without it, the one that the model has.
+        dry_run : bool
+            Only tell what would go, and how many bytes would come back.
+
+        Raises
+        ------
+        InvalidArgument
+            If the rule cannot be read.
+        """
+        body = Prune(keep=keep or "", dry_run=dry_run)
+        return self._do(f"{self._model_path(name)}/prune", body, Pruned)
+
+    def set_retention(self, name: str, keep: str) -> Model:
+        """Give a model a rule that the server applies by itself when it is idle; an empty one keeps all versions."""
+        return self._connection.send_json("PATCH", self._model_path(name), ModelChange(keep=keep), Model)
+
+    def collect_garbage(self) -> Collected:
+        """Delete what no version and no open push needs, on the whole server."""
+        return self._do("/gc", {}, Collected)
+
+    def compact(self) -> Compacted:
+        """Encode now what the server would encode when it is idle."""
+        return self._do("/compact", {}, Compacted)
+
+    def check(self, *, repair: bool = False, told: Told = lambda *_: None) -> Checked:
+        """Prove every digest on the server, down to the last byte.
+
+        Parameters
+        ----------
+        repair : bool
+            Set damaged frames aside, so that a push of the same content heals what it hit; nothing is deleted.
+        told : callable
+            Told how many chunks of a project are proved, and how many it has.
+        """
+        return self._do("/fsck", Check(repair=repair), Checked, told)
+
+    # -- steps
+
+    def _do(self, path: str, body: Any, type_: type[T], told: Told = lambda *_: None) -> T:
+        """Ask for something long; the server says how far it is until it is done."""
+        with self._connection.stream("POST", path, body) as answer:
+            return _follow(answer.iter_lines(), type_, told)
+
+    def _path_of(self, name: str) -> str:
+        """Return the path in the API of a project (`name/`), a model or a version."""
+        if name.endswith("/"):
+            return f"/projects/{quote(check_name(name[:-1], 'project name'))}"
+        place = self._reference(name)
+        path = f"/projects/{quote(place.project or '')}/models/{quote(place.model)}"
+        return f"{path}/versions/{quote(place.revision, safe='')}" if "@" in name.rpartition("/")[2] else path
+
+    def _model_path(self, name: str) -> str:
+        path = self._path_of(name)
+        if path.count("/") != 4:
+            raise InvalidReference(f"{name!r} does not name a model", hint="`project/model` does")
+        return path
+
+
+def _follow(lines: Iterator[bytes], type_: type[T], told: Told) -> T:
+    """Read lines that tell how far something is, up to the one with its result.
+
+    Raises
+    ------
+    LmvpError
+        What the last line says.
+    """
+    for line in lines:
+        said = msgspec.json.decode(line)
+        if "result" in said:
+            return msgspec.convert(said["result"], type_)
+        if "error" in said:
+            error = msgspec.convert(said["error"], ErrorBody)
+            raise BY_CODE.get(error.code, ServerError)(error.message, hint=error.hint)
+        told(said["done"], said["total"])
+    raise ServerError("the server stopped before it was done", hint="try again; its log may say more")

@@ -1,0 +1,100 @@
+"""The verbs that keep house, on a real server, as a user types them."""
+
+import numpy as np
+import pytest
+
+import lmvp
+from lmvp.commands import main
+from lmvp.config import data_home
+
+
+@pytest.fixture
+def lines(home, capsys):
+    """A model of four versions with metrics; gives a function that types a command and returns code and output."""
+    rng = np.random.default_rng(1)
+    weights = rng.standard_normal((300, 1000)).astype(np.float32)
+    for number in range(1, 5):
+        weights = weights + np.float32(1e-5) * rng.standard_normal(weights.shape).astype(np.float32)
+        lmvp.update("digits/mlp", {"w": weights}, metrics={"loss": 1 / number})
+
+    def typed(*words):
+        code = main(words)
+        said = capsys.readouterr()
+        return code, said.out.strip() + said.err.strip()
+
+    return typed
+
+
+def test_du_tells_what_compact_saved(lines):
+    code, before = lines("du", "digits/mlp")
+    assert code == 0
+    assert before.splitlines()[1].split() == ["digits/mlp@v4", "1", "1.2", "MB", "1.2", "MB", "0", "%"]
+    code, said = lines("compact")
+    assert (code, said.endswith("saved")) == (0, True)
+    code, after = lines("du")
+    assert code == 0
+    assert "digits" in after.splitlines()[1]
+    saved = int(after.splitlines()[1].split()[-2])
+    assert 20 < saved < 80
+    assert "On the disk of the server: " in after
+
+
+def test_du_adds_up_to_the_disk(lines):
+    lines("compact")
+    usage = lmvp.Client().usage("digits/")
+    kept = {kind: usage.disk[kind] for kind in ("chunks", "manifests", "notes", "staging", "damaged")}
+    found = {
+        kind: sum(path.stat().st_size for path in (data_home() / kind).rglob("*") if path.is_file()) for kind in kept
+    }
+    assert kept == found
+    assert usage.stored == usage.disk["chunks"]
+    assert usage.logical == sum(version.size for version in lmvp.showHistory("digits/mlp"))
+
+
+def test_rm(lines):
+    assert lines("rm", "digits/mlp@v2")[1].startswith("1 version removed, 1.")
+    code, said = lines("rm", "digits/mlp@v2")
+    assert (code, "no version v2" in said) == (3, True)
+    code, said = lines("rm", "digits/mlp")
+    assert (code, said) == (
+        2,
+        "lmvp: 'digits/mlp' has 3 versions, which would all go\n  hint: say it with --yes",
+    )
+    assert lines("rm", "digits/", "--yes")[1].startswith("3 versions removed")
+    assert lines("ls")[1] == "no projects yet"
+
+
+def test_prune(lines):
+    lmvp.alias("digits/mlp@v2", "production")
+    rule = "best:loss:1,last:1"
+    code, told = lines("prune", "digits/mlp", "--keep", rule, "--dry-run")
+    assert (code, told.startswith("1 version (v3) would go, 1.")) == (0, True)
+    assert len(lmvp.showHistory("digits/mlp")) == 4
+    assert lines("prune", "digits/mlp", "--keep", rule, "--save")[1].startswith("1 version (v3) removed, 1.")
+    assert lines("prune", "digits/mlp")[1] == "no version removed, 0 B freed"
+    assert lines("prune", "digits/mlp", "--forget")[0] == 0
+    code, said = lines("prune", "digits/mlp")
+    assert (code, "best:METRIC:N" in said) == (2, True)
+
+
+def test_gc_and_fsck(lines):
+    assert lines("gc")[1] == "0 chunks deleted, 0 B freed"
+    assert lines("fsck")[1].endswith("all is well")
+    path = max((data_home() / "chunks").rglob("*"), key=lambda path: path.stat().st_size)
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+    code, said = lines("fsck", "--no-progress")
+    assert code == 9
+    assert "1 problem in 4 versions" in said
+    assert "digits/mlp@v" in said
+    assert "lmvp fsck --repair" in said
+    assert lines("fsck", "--repair", "--no-progress")[0] == 9
+    assert list((data_home() / "damaged").rglob("*"))
+
+
+def test_diff_says_how_much(lines):
+    code, said = lines("diff", "digits/mlp@v1", "@v4")
+    assert code == 0
+    assert "Relative change" in said
+    assert "0.0017 %" in said
