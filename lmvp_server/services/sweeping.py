@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import msgspec
 
-from lmvp.errors import IntegrityError
+from lmvp.errors import IntegrityError, StorageFull
 from lmvp.records import NewPush
 from lmvp.storage import codecs
 from lmvp.storage import manifest as manifests
@@ -77,7 +78,8 @@ class Sweeping:
         for chunk in _leaning(links, dead, needed):
             if not go_on():
                 return Swept()
-            grown += self._move(space, links, dead, chunk, marked.dtypes.get(chunk))
+            with suppress(StorageFull):  # what it leans on stays then, and all else gives room back
+                grown += self._move(space, links, dead, chunk, marked.dtypes.get(chunk))
         return self._delete(space, links, marked, dead, grown)
 
     def would_free(self, space: str, links: Links, without: Collection[str]) -> Swept:
