@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -39,7 +39,7 @@ from lmvp.records import (
     WireFloat,
     encode_float,
 )
-from lmvp.references import Reference, check_alias, check_name
+from lmvp.references import Reference, check_alias, check_name, suggest
 from lmvp.storage import manifest as manifests
 from lmvp.storage.check import check_manifest
 from lmvp.storage.manifest import Manifest
@@ -151,7 +151,7 @@ class Client(Housekeeping):
 
         place = self._place(name)
         fields = _fields(message, metrics, params, tags)
-        aliases = tuple(check_alias(one) for one in ([alias] if isinstance(alias, str) else alias))
+        aliases = _aliases(alias)
         package = formats.pack(obj)
         body = NewPush(
             push=secrets.token_hex(16),
@@ -246,8 +246,8 @@ class Client(Housekeeping):
         InvalidReference
             If there are both.
         """
-        name = name if name is not None else self.project
-        project, model = self._project_or_model(name)
+        _check_limit(limit)
+        project, model = self._project_or_model(f"{self.project}/" if name is None else name)
         if model is None:
             path, title, layers = f"/projects/{quote(project)}/versions", project, None
         else:
@@ -335,7 +335,7 @@ class Client(Housekeeping):
 
     def _reference(self, name: str) -> Reference:
         place = Reference.parse(name, project=self.project)
-        if place.server and place.server not in self.url:
+        if place.server and place.server.casefold() != urlsplit(self.url).netloc.casefold():
             raise InvalidReference(
                 f"{name!r} is on another server than {self.url}", hint="lmvp.Client(url) speaks to it"
             )
@@ -386,9 +386,13 @@ class Client(Housekeeping):
 
     def _project_or_model(self, name: str) -> tuple[str, str | None]:
         """Tell what a name means: a project (None), or a model of one."""
-        if name.endswith("/"):
+        if isinstance(name, str) and name.endswith("/"):
             return check_name(name[:-1], "project name"), None
         place = self._reference(name)
+        if "@" in name.rpartition("/")[2]:
+            raise InvalidReference(
+                f"{name!r} names a version; a history is of all of a model", hint=f"look at {name.partition('@')[0]!r}"
+            )
         if "/" in name:
             return place.project or "", place.model
         is_project = self._exists(f"/projects/{quote(name)}", Project)
@@ -398,8 +402,19 @@ class Client(Housekeeping):
                 f"{name!r} is a project and a model", hint=f"say {name + '/'!r} or {f'{place.project}/{name}'!r}"
             )
         if not is_project and not is_model:
-            raise NotFound(f"no project {name!r}, and no model {name!r} in project {place.project!r}", hint=NAME_HINT)
+            near = self._nearest(name, place.project or "")
+            raise NotFound(
+                f"no project {name!r}, and no model {name!r} in project {place.project!r}",
+                hint=f"did you mean {near!r}?" if near else NAME_HINT,
+            )
         return (name, None) if is_project else (place.project or "", name)
+
+    def _nearest(self, name: str, project: str) -> str | None:
+        """Return the project, or the model of a project, that was probably meant."""
+        known = [each.name for each in self.projects()]
+        if project.casefold() in map(str.casefold, known):
+            known += [each.name for each in self.models(project)]
+        return suggest(name, known)
 
     def _exists(self, path: str, type_: type[Any]) -> bool:
         try:
@@ -456,13 +471,36 @@ def _fields(
     tags: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """Return what is said of a version, as it goes over the wire; what is not given is left out."""
+    if not isinstance(message, str | None):
+        raise InvalidArgument(f"message= is {_shown(message)}, not a text")
     given = {
         "message": message,
-        "metrics": None if metrics is None else {str(key): _metric(key, value) for key, value in metrics.items()},
-        "params": None if params is None else {str(key): _param(key, value) for key, value in params.items()},
-        "tags": None if tags is None else {str(key): str(value) for key, value in tags.items()},
+        "metrics": _read("metrics", metrics, _metric),
+        "params": _read("params", params, _param),
+        "tags": _read("tags", tags, lambda _, value: str(value)),
     }
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _read(what: str, given: Any, read: Callable[[str, Any], T]) -> dict[str, T] | None:
+    """Read each value of a mapping; None where none was given."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise InvalidArgument(f"{what}= is {_shown(given)}, not a mapping", hint=f'write {what}={{"name": value}}')
+    return {str(key): read(key, value) for key, value in given.items()}
+
+
+def _aliases(given: Any) -> tuple[str, ...]:
+    """Return the aliases that were given as one text or several."""
+    if not isinstance(given, (str, Sequence)):
+        raise InvalidArgument(f"alias= is {_shown(given)}, not a text or a list of texts")
+    return tuple(check_alias(one) for one in ([given] if isinstance(given, str) else given))
+
+
+def _check_limit(limit: Any) -> None:
+    if limit is not None and (not isinstance(limit, int) or limit < 0):
+        raise InvalidArgument(f"limit= is {_shown(limit)}", hint="give a whole number, or None for all")
 
 
 def _metric(key: str, value: Any) -> WireFloat:
@@ -470,7 +508,7 @@ def _metric(key: str, value: Any) -> WireFloat:
     if not isinstance(value, (str, bytes)):
         try:
             return encode_float(float(value))
-        except (TypeError, ValueError, RuntimeError):
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             pass
     raise InvalidArgument(
         f"the metric {key!r} is {_shown(value)}, not a number",

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hmac
 import os
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from lmvp import config, private, serverfile
-from lmvp.errors import Conflict, ServerUnavailable
+from lmvp.errors import Conflict, LmvpError, ServerUnavailable, StorageFull
 from lmvp.records import Health
 from lmvp.serverfile import ServerFile
 
@@ -41,6 +42,9 @@ START_LIMIT = 30.0
 _HOME_HINT = "set LMVP_HOME to a folder where you can write, or LMVP_URL to a server"
 _PATIENCE = 2.0, 10.0
 _TRIES = 3
+_ROOM = 1 << 16
+"""Bytes below which a server cannot even write why it does not start."""
+
 _LAUNCH = (  # -m would need lmvp_server in the new process's path, and -P or a chdir to keep the data folder out of it
     "import sys; sys.path[:] = [*filter(None, sys.path), sys.argv.pop(1)]; "
     "from lmvp_server.__main__ import main; sys.exit(main())"
@@ -197,7 +201,10 @@ def _launch(home: Path) -> Local:
                 return local
             if code != 0:  # else it did start, and was killed since: that is no reason to give up
                 break
-    raise ServerUnavailable(f"the server of {home} did not start: {_tail(home / LOG, beginning)}", hint=_HOME_HINT)
+    said = _tail(home / LOG, beginning)
+    if not said and shutil.disk_usage(home).free < _ROOM:
+        raise StorageFull(f"no room on the disk of {home} to start its server", hint="free some space and try again")
+    raise ServerUnavailable(f"the server of {home} did not start: {said or 'it said nothing'}", hint=_HOME_HINT)
 
 
 def _run_detached(home: Path, log: int) -> int | None:
@@ -220,7 +227,7 @@ def _tail(path: Path, beginning: int) -> str:
     with path.open("rb") as file:
         file.seek(beginning)
         lines = file.read(1 << 16).decode(errors="replace").strip().splitlines()
-    return "\n".join(lines[-12:]) or "it said nothing"
+    return "\n".join(lines[-12:])
 
 
 @contextmanager
@@ -238,7 +245,7 @@ def _starting(home: Path) -> Iterator[None]:
 def _explained(home: Path) -> Iterator[None]:
     try:
         yield
-    except ServerUnavailable:  # an OSError by name only
+    except LmvpError:  # some of them are an OSError by name only
         raise
     except OSError as error:
         raise private.explain(error, home, _HOME_HINT) from error

@@ -267,8 +267,8 @@ def _count_back(text: str) -> int:
 
 def _parse_at(revision: Revision, text: str) -> int | datetime:
     if revision.kind != "alias":
-        hint = f"only aliases move; {revision.value}~1 is the version before"
-        raise InvalidReference(f"'@{text[:40]}' stands behind {revision.value!r}, which is no alias", hint=hint)
+        hint = f"only aliases move; {revision}~1 is the version before"
+        raise InvalidReference(f"'@{text[:40]}' stands behind '{revision}', which is no alias", hint=hint)
     moves = _MOVES_AGO.fullmatch(text)
     if moves:
         return int(moves[1])

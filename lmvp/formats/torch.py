@@ -180,7 +180,7 @@ def _unpack_module(reader: Reader, trust: Sequence[str | type]) -> Any:
         )
     module, empty = torch_structure.load(reader.read(STRUCTURE), trust)
     stored = tensors.stored(reader.manifest)
-    torch_structure.place(empty, load(reader, {name: stored[name] for name in empty if name in stored}))
+    torch_structure.place(module, empty, load(reader, {name: stored[name] for name in empty if name in stored}))
     return module
 
 

@@ -11,7 +11,8 @@ import io
 import pickle
 import re
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,26 +145,47 @@ def _check_version(version: str) -> None:
         )
 
 
-def place(tensors: Mapping[str, Any], real: Mapping[str, Any]) -> None:
-    """Swap the empty tensors of a loaded structure for real ones, which are equal in shape and dtype.
+def place(module: Any, tensors: Mapping[str, Any], real: Mapping[str, Any]) -> None:
+    """Swap the empty tensors of a loaded module for real ones, which are equal in shape and dtype.
 
     Raises
     ------
     DamagedFile
         If structure and tensors do not fit.
     """
-    import torch
-
     if missing := sorted(set(tensors) - set(real)):
         raise DamagedFile(f"the structure needs tensors that are missing: {missing[:5]}")
     for name, empty in tensors.items():
         if empty.shape != real[name].shape or empty.dtype != real[name].dtype:
             raise DamagedFile(f"the structure says {name!r} is {empty.dtype} {tuple(empty.shape)}; it is not")
-    for name, empty in tensors.items():
-        filled = real[name].detach()
-        if isinstance(empty, torch.nn.Parameter):
-            filled = torch.nn.Parameter(filled, requires_grad=empty.requires_grad)
-        else:
-            filled.requires_grad_(empty.requires_grad)
-        filled.__dict__.update(empty.__dict__)
-        torch.utils.swap_tensors(empty, filled)
+    with _without_weak_references(module):
+        for name, empty in tensors.items():
+            _swap(empty, real[name].detach())
+
+
+def _swap(empty: Any, filled: Any) -> None:
+    """Put the one in the place of the other, for all who hold it; what hangs on a parameter stays on it."""
+    import torch
+
+    if isinstance(empty, torch.nn.Parameter):
+        filled = torch.nn.Parameter(filled, requires_grad=empty.requires_grad)
+    else:
+        filled.requires_grad_(empty.requires_grad)
+    filled.__dict__.update(empty.__dict__)
+    torch.utils.swap_tensors(empty, filled)
+
+
+@contextmanager
+def _without_weak_references(module: Any) -> Iterator[None]:
+    """Take away the weak references of RNN, LSTM and GRU to their weights, which forbid a swap; then have them anew.
+
+    It is what their own `_apply` does when they move to another device.
+    """
+    import torch
+
+    recurrent = [part for part in module.modules() if isinstance(part, torch.nn.RNNBase)]
+    for part in recurrent:
+        part._flat_weight_refs = []  # noqa: SLF001
+    yield
+    for part in recurrent:
+        part._init_flat_weights()  # noqa: SLF001

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
 
 import pytest
@@ -24,6 +25,7 @@ def calm(page, watch):
     assert page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
 
 
+LONG = "a-very-long-name-that-somebody-thought-was-wise-" + "x" * 45
 ODD = [(4, math.nan), (3, math.inf), (2, 0.5), (1, 0.4)]
 HISTORIES = {
     "sample": sample.history(),
@@ -33,6 +35,23 @@ HISTORIES = {
     "unmeasured": History([sample.version(2, parents=(1,)), sample.version(1)], title="birdsong/tagger"),
     "project": History([sample.version(2), sample.version(2, model="denoiser")], title="birdsong"),
     "odd": History([sample.version(n, metrics={"m": v}, parents=range(1, n)[-1:]) for n, v in ODD], title="m"),
+    "names": History(
+        [
+            sample.version(
+                2, "Lower the learning rate " * 9, aliases=(LONG, "best"), metrics={LONG: 1e15}, parents=(1,)
+            ),
+            sample.version(1, "First", metrics={LONG: 1e-12}),
+        ],
+        title=f"birdsong/{LONG}",
+        layers=lambda _: Layers(axis=(Layer(path="body", group="body", size=9),), strips={"2": "x", "1": "+"}),
+    ),
+    "project of names": History(
+        [
+            sample.version(12, "Lower the rate " * 9, model=LONG, aliases=(LONG,)),
+            sample.version(23, "First", aliases=("best",)),
+        ],
+        title="birdsong",
+    ),
     "hostile": History(
         [sample.version(1, EVIL + "long " * 200, author=EVIL, aliases=(EVIL,), metrics={EVIL: 1.0})], title=EVIL
     ),
@@ -49,6 +68,28 @@ def test_every_form(host, name, dark, make):
         page.evaluate("() => new Promise((done) => setTimeout(done, 100))")
         calm(page, watch)
     assert page.evaluate("window.hacked") is None
+    page.close()
+
+
+SIDEWAYS = "(() => { const s = document.querySelector('.scroll'); return s.scrollWidth - s.clientWidth })()"
+OVERLAPS = """() => [...document.querySelectorAll("tbody tr")].flatMap((row) => {
+  const parts = [...row.querySelectorAll(".v, .what > div > .clip, .alias, .strip, .metric, .opt")]
+    .filter((node) => node.offsetWidth).map((node) => Object.assign(node.getBoundingClientRect(), { node }));
+  return parts.flatMap((a, i) => parts.slice(i + 1)
+    .filter((b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1)
+    .map((b) => `${a.node.className} over ${b.node.className}`)); })"""
+
+
+@pytest.mark.parametrize("name", ["sample", "names", "project of names"])
+def test_long_names_stay_in_their_place(host, name):
+    page, _ = host.show(HistoryTable(HISTORIES[name]))
+    for width in (1600, 1120, 860, 700, 360):
+        page.set_viewport_size({"width": width, "height": 700})
+        page.evaluate("() => new Promise((done) => setTimeout(done, 100))")
+        assert page.evaluate(OVERLAPS) == []
+        assert page.evaluate(SIDEWAYS) <= 1
+        if os.environ.get("LMVP_SHOTS"):
+            page.screenshot(path=f"{os.environ['LMVP_SHOTS']}/{name.replace(' ', '-')}-{width}.png")
     page.close()
 
 

@@ -1,6 +1,7 @@
 """The client against a real server: publish, fetch, look, change."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -111,8 +112,25 @@ def test_a_bare_name_that_means_two_things(home, monkeypatch):
     assert "digits/" in caught.value.hint
     assert "default/digits" in caught.value.hint
     assert lmvp.show_history("digits/")[0].model == "mlp"
+    assert [version.model for version in lmvp.show_history()] == ["digits"]
     with pytest.raises(errors.NotFound, match="no project 'nothing'"):
         lmvp.show_history("nothing")
+
+
+@pytest.mark.parametrize(("name", "words"), [("mlp@v1", "look at 'mlp'"), (5, r"\[project/\]model"), (b"x", "project")])
+def test_a_history_is_of_a_project_or_a_model(home, name, words):
+    with pytest.raises(errors.InvalidReference) as caught:
+        lmvp.show_history(name)
+    assert re.search(words, caught.value.hint)
+
+
+def test_a_reference_to_another_server_is_refused(home):
+    lmvp.update("digits/mlp", weights())
+    client = lmvp.Client()
+    assert client.version(f"lmvp://{client.url.removeprefix('http://')}/digits/mlp").number == 1
+    for host in ("h", "127.0.0.1", "1", "models.example.org"):  # the first three are parts of the URL in use
+        with pytest.raises(errors.InvalidReference, match="on another server"):
+            client.version(f"lmvp://{host}/digits/mlp")
 
 
 def test_diff_alias_amend(home):
@@ -141,10 +159,25 @@ def test_metrics_that_are_no_plain_numbers(home):
     assert math.isnan(lmvp.show_history("digits/mlp")[0].metrics["nan"])
 
 
-@pytest.mark.parametrize("value", ["good", "0.5", [0.5], None, {"a": 1}, b"1"])
+@pytest.mark.parametrize("value", ["good", "0.5", [0.5], None, {"a": 1}, b"1", 10**400])
 def test_metrics_that_are_refused(home, value):
     with pytest.raises(errors.InvalidArgument, match="the metric 'acc' is"):
         lmvp.update("digits/mlp", weights(), metrics={"acc": value})
+
+
+@pytest.mark.parametrize(
+    "given", [{"metrics": [1]}, {"params": "abc"}, {"tags": 5}, {"message": 5}, {"alias": 5}, {"metrics": "acc=1"}]
+)
+def test_arguments_of_a_wrong_type_are_refused_by_name(home, given):
+    with pytest.raises(errors.InvalidArgument, match=f"{next(iter(given))}= is"):
+        lmvp.update("digits/mlp", weights(), **given)
+    assert lmvp.Client().projects() == []
+
+
+@pytest.mark.parametrize("limit", [-1, "x", 1.5])
+def test_a_limit_is_a_whole_number(home, limit):
+    with pytest.raises(errors.InvalidArgument, match="limit= is"):
+        lmvp.show_history("digits", limit=limit)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +206,11 @@ def test_what_is_not_there_names_the_nearest(home):
     }.items():
         with pytest.raises(errors.NotFound) as caught:
             lmvp.download(name)
+        assert caught.value.hint == hint
+    lmvp.update("cnn", weights())
+    for name, hint in {"digist": "did you mean 'digits'?", "cn": "did you mean 'cnn'?"}.items():
+        with pytest.raises(errors.NotFound) as caught:
+            lmvp.show_history(name)
         assert caught.value.hint == hint
 
 

@@ -177,6 +177,18 @@ def test_layers_of_torch_come_back_without_trust():
     assert reader.manifest.meta["class"] == "torch.nn.modules.container.Sequential"
 
 
+@pytest.mark.parametrize("kind", [nn.RNN, nn.LSTM, nn.GRU])
+def test_recurrent_layers_come_back(kind):
+    """They hold weak references to their weights, which stand in the way of putting others there."""
+    module = nn.ModuleDict({"body": kind(3, 4, num_layers=2, bidirectional=True), "head": nn.Linear(8, 2)})
+    back = round_trip(module)
+    assert_equal_states(module, back)
+    x = torch.rand(5, 2, 3)
+    assert torch.equal(back["body"](x)[0], module["body"](x)[0])
+    back.double()  # moves all weights, and what refers to them
+    assert back["body"](x.double())[0].dtype == torch.float64
+
+
 def test_weights_are_never_in_the_structure():
     small, large = nn.Linear(2, 2), nn.Linear(500, 500)
     sizes = [len(push(model).files["structure.pt"]) for model in (small, large)]

@@ -4,6 +4,7 @@ import http.client
 import http.server
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -18,7 +19,7 @@ import pytest
 from filelock import FileLock
 
 from lmvp import local, serverfile
-from lmvp.errors import InvalidArgument, ServerUnavailable, StorageReadOnly
+from lmvp.errors import InvalidArgument, ServerUnavailable, StorageFull, StorageReadOnly
 
 SERVER = [sys.executable, "-m", "lmvp_server"]
 
@@ -380,6 +381,22 @@ def test_a_server_that_does_not_start_says_why(home):
         local.find_or_start(home)
     assert "an older line" not in str(caught.value)
     assert psutil.Process().children() == before
+
+
+def test_a_full_disk_is_told_when_a_server_should_start(home):
+    home.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(home)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("a small disk can be mounted by root on Linux only")
+    try:
+        with (home / "filler").open("wb", buffering=0) as filler:
+            filler.write(bytes(1 << 20))  # as much of it as there is room for
+        assert shutil.disk_usage(home).free == 0
+        with pytest.raises(StorageFull, match="no room on the disk") as caught:
+            local.find_or_start(home)
+        assert "free some space" in caught.value.hint
+    finally:
+        subprocess.run(["umount", "-l", str(home)], check=True)
 
 
 def test_a_home_that_is_no_folder_is_named(home):

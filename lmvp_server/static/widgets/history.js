@@ -280,7 +280,8 @@ class HistoryView {
   head(by, label, css) {
     const active = this.sort.by === by;
     const direction = active ? (this.sort.down ? "descending" : "ascending") : null;
-    const button = make("button", { type: "button", "data-by": by, title: `Sort by ${label}`, onclick: () => this.sortBy(by) }, label);
+    const button = make("button", { type: "button", "data-by": by, title: `Sort by ${label}`, onclick: () => this.sortBy(by) },
+      make("span", { class: "clip" }, label));
     return make("th", { role: "columnheader", scope: "col", class: css, "aria-sort": direction }, button);
   }
 
@@ -319,9 +320,10 @@ class HistoryView {
     const box = make("input", { type: "checkbox", "aria-label": `Choose ${name}`, onchange: () => this.choose(row.key, box.checked) });
     const cell = (css, ...children) => make("td", { role: "cell", class: css }, ...children);
     const aliases = row.aliases.map(({ name: alias, guarded }) => make("span",
-      { class: `alias${guarded ? " guarded" : ""}`, title: guarded ? "Protected: only maintainers move it" : null }, alias));
+      { class: `alias${guarded ? " guarded" : ""}`, title: guarded ? `${alias}: protected, only maintainers move it` : alias }, alias));
+    const version = data.several ? [make("span", { class: "clip", title: row.model }, row.model), " ", make("span", {}, `v${row.number}`)] : [name];
     const what = make("th", { role: "rowheader", scope: "row", class: "what" }, make("div", {},
-      make("span", { class: "v" }, name), make("span", { class: "clip", title: row.message }, row.message), ...aliases));
+      make("span", { class: "v" }, ...version), make("span", { class: "clip", title: row.message }, row.message), ...aliases));
     const line = make("tr", { role: "row" }, cell("check", box),
       data.graph.length ? cell("track graph", ...(ordered ? graphCell(data, i, row, this.wide) : this.dot(row))) : null,
       what, cell("meta", row.author ? `${row.author}, ` : "", clock(row, this.now), `, ${row.sent} sent`),
