@@ -7,6 +7,7 @@ rules.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from lmvp.storage.codecs.streams import Plane
 
 Bits = npt.NDArray[Any]
 """Unsigned integers, as wide as the numbers."""
+
+SEGMENT = 8192
+"""Numbers in a segment at least, but in the last."""
 
 
 def bits(data: Any, kind: Kind) -> Bits:
@@ -46,16 +50,36 @@ def apply_steps(numbers: Bits, base: Bits, kind: Kind) -> Bits:
     return _ordered(step + _ordered(base, kind), kind)
 
 
-def order(base: Bits, kind: Kind) -> npt.NDArray[np.intp] | None:
-    """Return the positions sorted by the group of the base's numbers, stable; None where there is but one group.
+@dataclass(frozen=True, slots=True)
+class Grouping:
+    """The order in which steps are coded, and where the segments end that are coded apart.
 
     A step of an optimiser has about the same size everywhere, so in units of the last place it shrinks as the exponent
-    grows: numbers of like magnitude come to stand together.
+    grows: ordered by the exponent of the base, steps of like magnitude come to stand together. The decoder has the
+    base too, so this costs no byte.
     """
+
+    order: npt.NDArray[np.intp]
+    ends: list[int]
+
+
+def grouping(base: Bits, kind: Kind) -> Grouping | None:
+    """Return the order and the segments of steps from a base; None where all are of one group."""
     if not kind.mask:
         return None
     groups = ((base >> kind.shift) & kind.mask).astype(np.uint8)
-    return np.argsort(groups, kind="stable")
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups, np.arange(1, kind.mask + 1, dtype=np.uint8), sorter=order)
+    return Grouping(order, _segments(starts.tolist(), len(base)))
+
+
+def _segments(starts: list[int], size: int) -> list[int]:
+    """Return where segments end: at the start of a group, as soon as there are enough numbers before it."""
+    ends = [0]
+    for start in starts:
+        if start - ends[-1] >= SEGMENT:
+            ends.append(start)
+    return [*ends[1:], size] if ends[-1] < size else ends[1:]
 
 
 def split(numbers: Bits, kind: Kind) -> list[Plane]:

@@ -1,4 +1,4 @@
-"""Streams: planes of bytes, coded one by one, each in the way that its share of zeros asks for.
+"""Streams: planes of bytes, coded one by one, each in the way that its share of small bytes asks for.
 
 A stream is a byte that tells the way, and what that way needs; docs/format.md, "Streams", has the table. How many bytes
 it stands for is known from outside.
@@ -17,45 +17,45 @@ from lmvp.storage.codecs import zstd
 
 Plane = npt.NDArray[np.uint8]
 
-ZERO, PLAIN, PACKED, SPARSE, SPLIT = range(5)
-SPARSE_DEPTH = 3
-_SPARSE_BELOW = 0.45
-_BLOCK = 4096
+ZERO, PLAIN, HUFFMAN, NARROW = range(4)
+
+DEPTH = 3
+"""Narrow streams that may be nested."""
+
+_ESCAPE = 3
+_NARROW_BELOW = 0.45
 _LENGTH = struct.Struct("<I")
+_GATHER = np.uint32(0x01041040)
+"""Times this, the low two bits of four bytes stand together in the top byte."""
+_SPREAD: npt.NDArray[Any] = np.array(
+    [sum((byte >> 2 * at & 3) << 8 * at for at in range(4)) for byte in range(256)], "<u4"
+)
+"""The four bytes whose low two bits a byte holds."""
 
 
-def encode(plane: Plane) -> list[Any]:
-    """Return the pieces of the stream of a plane, split in two where its tail turns sparse."""
-    at = _split(plane)
-    if not at:
-        return _encode(plane, SPARSE_DEPTH)
-    head, tail = _encode(plane[:at], SPARSE_DEPTH), _encode(plane[at:], SPARSE_DEPTH)
-    return [bytes([SPLIT]), _LENGTH.pack(at), *head, *tail]
+def encode(plane: Plane, depth: int = DEPTH) -> list[Any]:
+    """Return the pieces of the stream of a plane.
 
-
-def _split(plane: Plane) -> int:
-    """Return where the part ends in which non-zeros outweigh zeros the most; 0 if that is all of it or nothing."""
-    blocks = len(plane) // _BLOCK
-    if blocks < 2:
-        return 0
-    filled = np.count_nonzero(plane[: blocks * _BLOCK].reshape(blocks, _BLOCK), axis=1)
-    weight = np.cumsum(2 * filled - _BLOCK)
-    best = int(np.argmax(weight))
-    return (best + 1) * _BLOCK if weight[best] > 0 and best + 1 < blocks else 0
-
-
-def _encode(plane: Plane, depth: int) -> list[Any]:
-    filled = int(np.count_nonzero(plane))
-    if not filled:
+    Huffman codes spend a whole bit on a byte at least. So where small bytes prevail, four of them are narrowed to two
+    bits each and coded as one; the larger ones follow apart.
+    """
+    if not np.count_nonzero(plane):
         return [bytes([ZERO])]
-    if depth and filled < _SPARSE_BELOW * len(plane):
-        where = plane != 0
-        bitmap = np.packbits(where, bitorder="little")
-        return [bytes([SPARSE]), *_encode(bitmap, depth - 1), *_encode(plane[where], 0)]
+    large = plane >= _ESCAPE
+    if depth and np.count_nonzero(large) < _NARROW_BELOW * len(plane):
+        return [bytes([NARROW]), *encode(_narrow(plane), depth - 1), *encode(plane[large] - _ESCAPE, depth - 1)]
     packed = zstd.entropy(plane)
     if len(packed) + _LENGTH.size < len(plane):
-        return [bytes([PACKED]), _LENGTH.pack(len(packed)), packed]
+        return [bytes([HUFFMAN]), _LENGTH.pack(len(packed)), packed]
     return [bytes([PLAIN]), plane.data]
+
+
+def _narrow(plane: Plane) -> Plane:
+    """Return four bytes in one, the first lowest; 3 stands for all that is larger too."""
+    small = np.zeros(-(-len(plane) // 4), "<u4")
+    np.minimum(plane, _ESCAPE, out=small.view(np.uint8)[: len(plane)])
+    packed: Plane = ((small * _GATHER) >> 24).astype(np.uint8)
+    return packed
 
 
 class Reader:
@@ -82,39 +82,37 @@ class Reader:
         if self._rest:
             raise IntegrityError(f"{len(self._rest):,} bytes too many at the end of a payload")
 
-    def stream(self, size: int) -> Plane:
-        """Return the plane of `size` bytes whose stream is next."""
-        return self._stream(size, SPARSE_DEPTH, may_split=True)
+    def stream(self, size: int, depth: int = DEPTH) -> Plane:
+        """Return the plane of `size` bytes whose stream is next.
 
-    def _stream(self, size: int, depth: int, *, may_split: bool = False) -> Plane:
+        Raises
+        ------
+        IntegrityError
+            If no encoder writes such a stream.
+        """
         way = self.take(1)[0]
         if way == ZERO:
             return np.zeros(size, np.uint8)
         if way == PLAIN:
             return np.frombuffer(self.take(size), np.uint8)
-        if way == PACKED:
+        if way == HUFFMAN and size:
             return np.frombuffer(zstd.decompress(self.take(self._length()), size), np.uint8)
-        if way == SPARSE and depth:
-            return self._sparse(size, depth - 1)
-        if way == SPLIT and may_split:
-            return self._halves(size, depth)
+        if way == NARROW and depth and size:
+            return self._widen(self.stream(-(-size // 4), depth - 1), size, depth - 1)
         raise IntegrityError(f"a stream begins with {way}, which stands for nothing here")
 
     def _length(self) -> int:
         return int(_LENGTH.unpack(self.take(_LENGTH.size))[0])
 
-    def _sparse(self, size: int, depth: int) -> Plane:
-        bitmap = self._stream(-(-size // 8), depth)
-        where = np.unpackbits(bitmap, bitorder="little")
-        if where[size:].any():
-            raise IntegrityError("a bitmap marks bytes beyond the end of its plane")
-        where = where[:size].view(np.bool_)
-        plane = np.zeros(size, np.uint8)
-        plane[where] = self._stream(int(np.count_nonzero(where)), 0)
+    def _widen(self, narrow: Plane, size: int, depth: int) -> Plane:
+        """Undo `_narrow`, and put the larger bytes in their places."""
+        plane = _SPREAD[narrow].view(np.uint8)
+        if plane[size:].any():
+            raise IntegrityError("a narrow stream does not end where its plane does")
+        plane = plane[:size]
+        large = plane == _ESCAPE
+        beyond = self.stream(int(np.count_nonzero(large)), depth)
+        if len(beyond) and beyond.max() > 255 - _ESCAPE:
+            raise IntegrityError("a narrow stream has values beyond a byte")
+        plane[large] = beyond + np.uint8(_ESCAPE)
         return plane
-
-    def _halves(self, size: int, depth: int) -> Plane:
-        at = self._length()
-        if not 0 < at < size:
-            raise IntegrityError(f"a plane of {size:,} bytes is split at {at:,}")
-        return np.concatenate([self._stream(at, depth), self._stream(size - at, depth)])

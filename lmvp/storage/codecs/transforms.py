@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,22 +15,26 @@ from lmvp.storage.codecs.numbers import Bits
 
 def encode_solo(data: Any, kind: Kind) -> bytes:
     """Return the payload of a chunk by itself."""
-    return _join(numbers.rotate(numbers.bits(data, kind), kind), data, kind)
+    rotated = numbers.rotate(numbers.bits(data, kind), kind)
+    return _join(rotated, [len(rotated)], data, kind)
 
 
 def decode_solo(payload: memoryview, size: int) -> memoryview:
     """Undo `encode_solo` for a chunk of `size` bytes."""
     reader = streams.Reader(payload)
     kind = _kind(reader)
-    return _whole(numbers.unrotate(_numbers(reader, size, kind), kind), reader, size, kind)
+    rotated = _numbers(reader, [size // kind.size], kind)
+    return _whole(numbers.unrotate(rotated, kind), reader, size, kind)
 
 
 def encode_delta(data: Any, base: Any, kind: Kind) -> bytes:
     """Return the payload, after its link, of a chunk as steps from a base of its length."""
     old = numbers.bits(base, kind)
     steps = numbers.steps(numbers.bits(data, kind), old, kind)
-    order = numbers.order(old, kind)
-    return _join(steps if order is None else steps[order], data, kind)
+    grouping = numbers.grouping(old, kind)
+    if grouping is None:
+        return _join(steps, [len(steps)], data, kind)
+    return _join(steps[grouping.order], grouping.ends, data, kind)
 
 
 def decode_delta(payload: memoryview, base: Any) -> memoryview:
@@ -38,11 +42,12 @@ def decode_delta(payload: memoryview, base: Any) -> memoryview:
     reader = streams.Reader(payload)
     kind = _kind(reader)
     old = numbers.bits(base, kind)
-    steps = _numbers(reader, len(base), kind)
-    order = numbers.order(old, kind)
-    if order is not None:
-        grouped, steps = steps, np.empty_like(steps)
-        steps[order] = grouped
+    grouping = numbers.grouping(old, kind)
+    if grouping is None:
+        steps = _numbers(reader, [len(old)], kind)
+    else:
+        steps = np.empty(len(old), old.dtype)
+        steps[grouping.order] = _numbers(reader, grouping.ends, kind)
     return _whole(numbers.apply_steps(steps, old, kind), reader, len(base), kind)
 
 
@@ -53,17 +58,23 @@ def _kind(reader: streams.Reader) -> Kind:
     return KINDS[number]
 
 
-def _join(coded: Bits, data: Any, kind: Kind) -> bytes:
-    planes: Iterable[Any] = (piece for plane in numbers.split(coded, kind) for piece in streams.encode(plane))
-    return b"".join([bytes([kind.number]), *planes, memoryview(data)[len(data) - len(data) % kind.size :]])
+def _join(coded: Bits, ends: Sequence[int], data: Any, kind: Kind) -> bytes:
+    """Return a payload: the streams of each plane, segment by segment."""
+    pieces: list[Any] = [bytes([kind.number])]
+    for plane in numbers.split(coded, kind):
+        for start, end in zip([0, *ends], ends, strict=False):
+            pieces += streams.encode(plane[start:end])
+    return b"".join([*pieces, memoryview(data)[len(data) - len(data) % kind.size :]])
 
 
-def _numbers(reader: streams.Reader, size: int, kind: Kind) -> Bits:
-    return numbers.join([reader.stream(size // kind.size) for _ in range(kind.size)], kind)
+def _numbers(reader: streams.Reader, ends: Sequence[int], kind: Kind) -> Bits:
+    sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    planes = [np.concatenate([reader.stream(size) for size in sizes]) for _ in range(kind.size)]
+    return numbers.join(planes, kind)
 
 
 def _whole(decoded: Bits, reader: streams.Reader, size: int, kind: Kind) -> memoryview:
     tail = reader.take(size % kind.size)
     reader.end()
-    whole = memoryview(np.ascontiguousarray(decoded)).cast("B")
+    whole = np.ascontiguousarray(decoded).data.cast("B")
     return whole if not tail else memoryview(b"".join([whole, tail]))

@@ -1,0 +1,172 @@
+"""Bytes kept of whole training histories, in percent of raw, beside what others' layouts would keep of them.
+
+The versions are coded along the chain as a server keeps them once compacted: the first by itself, each later one
+against its parent, the newest by itself again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import torch
+from blake3 import blake3
+
+from benchmarks import histories, layouts
+from benchmarks.measure import Row, at_most
+from lmvp.storage import chunking, codecs, frames, safetensors
+from lmvp.storage.frames import HEADER_SIZE, Frame
+
+NAMES = {
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+}
+STEPS = {"gpt fine-tune bf16": 10.0, "gpt fine-tune pure bf16": 1.5}
+"""What the newest version may cost as a delta, in percent of raw."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Bytes of a version, and those at the same place in its parent."""
+
+    data: memoryview
+    dtype: str
+    place: int
+
+    @property
+    def id(self) -> str:
+        """The chunk's name."""
+        return blake3(self.data).hexdigest()
+
+
+def chunks(state: histories.State) -> list[Chunk]:
+    """Cut a version as a push does."""
+    spans, pieces, offset = [], [], 0
+    for name, value in state.items():
+        data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        spans.append(safetensors.Span(name, NAMES[value.dtype], tuple(value.shape), offset, len(data)))
+        pieces.append(data)
+        offset += len(data)
+    whole = memoryview(b"".join(pieces))
+    dtypes = {place: span.dtype for span in spans for place in range(span.offset, span.offset + span.size, 1 << 22)}
+    return [
+        Chunk(whole[cut.offset : cut.offset + cut.size], dtypes[cut.offset], cut.offset)
+        for cut in chunking.cut(offset, spans)
+    ]
+
+
+@dataclass
+class Kept:
+    """What is kept of a history, in bytes, and how long our codecs took for it, in seconds."""
+
+    raw: int = 0
+    ours: int = 0
+    step: int = 0
+    step_raw: int = 0
+    encoding: float = 0.0
+    decoding: float = 0.0
+    others: dict[str, int] = field(default_factory=lambda: dict.fromkeys(layouts.LAYOUTS, 0))
+
+    def percent(self, size: int) -> float:
+        """Return bytes in percent of raw."""
+        return 100 * size / self.raw
+
+
+class Chain:
+    """Codes the versions of a history one after the other; what was kept before costs nothing again."""
+
+    def __init__(self) -> None:
+        self.kept = Kept()
+        self._depths: dict[str, int] = {}
+        self._parent: dict[int, Chunk] = {}
+
+    def add(self, version: list[Chunk], *, newest: bool) -> None:
+        """Keep one more version; the newest is also coded as a delta, to tell what the step costs."""
+        for chunk in version:
+            self.kept.raw += len(chunk.data)
+            self.kept.step_raw += newest * len(chunk.data)
+            if chunk.id not in self._depths:
+                self._keep(chunk, self._parent.get(chunk.place), newest)
+        self._parent = {chunk.place: chunk for chunk in version}
+
+    def _keep(self, chunk: Chunk, parent: Chunk | None, newest: bool) -> None:
+        depth, size = self._delta(chunk, parent)
+        self.kept.step += newest * size
+        if newest:
+            depth, size = 0, self._code(chunk, None, 0)
+        self._depths[chunk.id] = depth
+        self.kept.ours += size
+        for name, layout in layouts.LAYOUTS.items():
+            base = None if parent is None or newest else parent.data
+            self.kept.others[name] += HEADER_SIZE + layout(chunk.data, base, chunk.dtype)
+
+    def _delta(self, chunk: Chunk, parent: Chunk | None) -> tuple[int, int]:
+        """Return depth and size of a chunk as a delta where that does, else by itself."""
+        depth = 1 + (self._depths[parent.id] if parent else codecs.DEPTH_LIMIT)
+        size = self._code(chunk, parent, depth) if parent and depth <= codecs.DEPTH_LIMIT else 0
+        return (depth, size) if size else (0, self._code(chunk, None, 0))
+
+    def _code(self, chunk: Chunk, parent: Chunk | None, depth: int) -> int:
+        """Return the size of the frame, 0 if there is no delta; decode it again, against the clock too."""
+        start = time.perf_counter()
+        if parent is None:
+            coded = codecs.encode(chunk.data, chunk.dtype)
+        else:
+            link = codecs.Link(parent.id, depth)
+            found = codecs.encode_delta(chunk.data, chunk.dtype, parent.data, link)
+            if found is None:
+                return 0
+            coded = found
+        middle = time.perf_counter()
+        frame = frames.read_header(frames.header(Frame(chunk.id, len(chunk.data), len(coded.payload), coded.codec)))
+        decoded = codecs.decode(frame, coded.payload, lambda _: parent.data if parent else b"")
+        assert decoded == chunk.data, "not what was encoded"
+        self.kept.encoding += middle - start
+        self.kept.decoding += time.perf_counter() - middle
+        return HEADER_SIZE + len(coded.payload)
+
+
+def keep(history: histories.History) -> Kept:
+    """Code all versions of a history."""
+    chain = Chain()
+    for version, newest in _marked(history):
+        chain.add(version, newest=newest)
+    return chain.kept
+
+
+def _marked(history: histories.History) -> Iterator[tuple[list[Chunk], bool]]:
+    """Yield each version, and whether it is the last."""
+    before: list[Chunk] = []
+    for state in history.versions():
+        if before:
+            yield before, False
+        before = chunks(state)
+    yield before, True
+
+
+def run() -> list[Row]:
+    """Return the rows of this benchmark."""
+    kept = {history.name: keep(history) for history in histories.ALL}
+    rows = [_history(name, each) for name, each in kept.items()]
+    rows += [_step(name, kept[name], limit) for name, limit in STEPS.items()]
+    total = Kept(raw=sum(each.raw for each in kept.values()), ours=sum(each.ours for each in kept.values()))
+    for name in layouts.LAYOUTS:
+        total.others[name] = sum(each.others[name] for each in kept.values())
+    rows.append(at_most("all histories", total.percent(total.ours), "% of raw", 50, _others(total)))
+    rows.append(at_most("all histories against BitX", total.ours / total.others["BitX"], "× BitX", 0.95))
+    return rows
+
+
+def _history(name: str, kept: Kept) -> Row:
+    return at_most(name, kept.percent(kept.ours), "% of raw", kept.percent(kept.others["BitX"]), _others(kept))
+
+
+def _others(kept: Kept) -> str:
+    return ", ".join(f"{name} {kept.percent(size):.1f}" for name, size in kept.others.items())
+
+
+def _step(name: str, kept: Kept, limit: float) -> Row:
+    return at_most(f"newest step of {name}", 100 * kept.step / kept.step_raw, "% of raw", limit)
