@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import plain_decoder
 import pytest
 from blake3 import blake3
 
@@ -23,6 +24,14 @@ def decode(data):
 @pytest.mark.parametrize("name", VALID)
 def test_a_vector_decodes_to_what_its_id_says(name):
     assert blake3(decode(VALID[name])).hexdigest() == VALID[name][16:48].hex()
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_the_page_is_enough_to_decode_a_vector(name):
+    def find(chunk):
+        return plain_decoder.decode(BY_ID[chunk], find)
+
+    assert blake3(plain_decoder.decode(VALID[name], find)).hexdigest() == VALID[name][16:48].hex()
 
 
 @pytest.mark.parametrize("name", VECTORS["hostile"])
