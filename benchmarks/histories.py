@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -123,15 +124,21 @@ Loss = Callable[[nn.Module], Tensor]
 
 
 def train(model: nn.Module, loss: Loss, rate: float, versions: int, steps: int) -> Iterator[State]:
-    """Yield the state before training, and then every so many steps."""
+    """Yield the state before training, and then every so many steps; the rate falls to nothing in a line."""
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
+    schedule = _falling(optimiser, (versions - 1) * steps)
     yield model.state_dict()
     for _ in range(versions - 1):
         for _ in range(steps):
             optimiser.zero_grad()
             loss(model).backward()
             optimiser.step()
+            schedule.step()
         yield model.state_dict()
+
+
+def _falling(optimiser: torch.optim.Optimizer, steps: int) -> Any:
+    return torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 0.0, total_iters=steps)
 
 
 def train_pure(model: nn.Module, loss: Loss, rate: float, versions: int, steps: int) -> Iterator[State]:
@@ -141,6 +148,7 @@ def train_pure(model: nn.Module, loss: Loss, rate: float, versions: int, steps: 
     """
     kept = {name: nn.Parameter(value.detach().bfloat16()) for name, value in model.named_parameters()}
     optimiser = torch.optim.AdamW(kept.values(), lr=rate)
+    schedule = _falling(optimiser, (versions - 1) * steps)
     for version in range(versions):
         for _ in range(steps if version else 0):
             model.load_state_dict(kept)
@@ -150,6 +158,7 @@ def train_pure(model: nn.Module, loss: Loss, rate: float, versions: int, steps: 
                 assert value.grad is not None
                 kept[name].grad = value.grad.bfloat16()
             optimiser.step()
+            schedule.step()
         yield {name: value.detach() for name, value in kept.items()}
 
 

@@ -92,7 +92,8 @@ def decode(frame: Frame, payload: Buffer, base: Callable[[str], Buffer]) -> Buff
     Parameters
     ----------
     base : callable
-        Gives the decoded bytes of the chunk that a delta leans on, by its id.
+        Gives the decoded bytes of the chunk that a delta leans on, by its id. That the base's own frame has a lesser
+        depth is for the caller to see to, with `link`: it has that frame.
 
     Raises
     ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lmvp.storage.codecs import transforms, zstd
+from lmvp.storage.codecs import LINK_SIZE, transforms, zstd
 from lmvp.storage.codecs.kinds import BY_DTYPE
 from lmvp.storage.frames import SOLO, ZSTD
 
@@ -47,7 +47,7 @@ def encode_delta(data: memoryview, base: memoryview, dtype: str) -> bytes | None
     if len(transforms.encode_delta(some, old, kind)) > WORTH * alone:
         return None
     payload = transforms.encode_delta(data, base, kind)
-    return None if len(payload) > WORTH * len(data) else payload
+    return None if LINK_SIZE + len(payload) > WORTH * len(data) else payload
 
 
 def _ways(dtype: str | None) -> dict[int, Callable[[Any], bytes]]:

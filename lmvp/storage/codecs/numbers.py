@@ -6,8 +6,7 @@ rules.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,9 @@ Bits = npt.NDArray[Any]
 
 SEGMENT = 8192
 """Numbers in a segment at least, but in the last."""
+
+_BLOCK = 1 << 16
+"""Numbers that are ordered at once."""
 
 
 def bits(data: Any, kind: Kind) -> Bits:
@@ -50,36 +52,62 @@ def apply_steps(numbers: Bits, base: Bits, kind: Kind) -> Bits:
     return _ordered(step + _ordered(base, kind), kind)
 
 
-@dataclass(frozen=True, slots=True)
 class Grouping:
-    """The order in which steps are coded, and where the segments end that are coded apart.
+    """The order in which steps from a base are coded, and where the segments end that are coded apart.
 
     A step of an optimiser has about the same size everywhere, so in units of the last place it shrinks as the exponent
     grows: ordered by the exponent of the base, steps of like magnitude come to stand together. The decoder has the
     base too, so this costs no byte.
+
+    The order is that of a stable counting sort. It is made block by block and not kept: eight bytes a number, for all
+    of a chunk, would be more than all else together.
     """
 
-    order: npt.NDArray[np.intp]
-    ends: list[int]
+    def __init__(self, base: Bits, kind: Kind) -> None:
+        self._groups = ((base >> kind.shift) & kind.mask).astype(np.uint8)
+        blocks = range(0, max(1, len(base)), _BLOCK)
+        counts = np.array([np.bincount(self._groups[at : at + _BLOCK], minlength=kind.mask + 1) for at in blocks])
+        before = np.cumsum(counts.T).reshape(counts.T.shape).T - counts
+        self._runs = [_runs(*pair) for pair in zip(counts, before, strict=True)]
+        self.ends = _segments(np.cumsum(counts.sum(axis=0)).tolist())
+
+    def gather(self, steps: Bits) -> Bits:
+        """Return the steps in the order of their groups."""
+        grouped = np.empty_like(steps)
+        for block, order, runs in self._blocks(steps):
+            ordered, done = block.take(order), 0
+            for start, count in runs:
+                grouped[start : start + count] = ordered[done : done + count]
+                done += count
+        return grouped
+
+    def scatter(self, grouped: Bits) -> Bits:
+        """Undo `gather`."""
+        steps = np.empty_like(grouped)
+        for block, order, runs in self._blocks(steps):
+            if runs:
+                block[order] = np.concatenate([grouped[start : start + count] for start, count in runs])
+        return steps
+
+    def _blocks(self, steps: Bits) -> Iterator[tuple[Bits, npt.NDArray[np.intp], list[tuple[int, int]]]]:
+        """Yield each block of the steps, its order, and where its runs of one group stand among all, with lengths."""
+        for number, runs in enumerate(self._runs):
+            block = slice(number * _BLOCK, (number + 1) * _BLOCK)
+            yield steps[block], np.argsort(self._groups[block], kind="stable"), runs
 
 
-def grouping(base: Bits, kind: Kind) -> Grouping | None:
-    """Return the order and the segments of steps from a base; None where all are of one group."""
-    if not kind.mask:
-        return None
-    groups = ((base >> kind.shift) & kind.mask).astype(np.uint8)
-    order = np.argsort(groups, kind="stable")
-    starts = np.searchsorted(groups, np.arange(1, kind.mask + 1, dtype=np.uint8), sorter=order)
-    return Grouping(order, _segments(starts.tolist(), len(base)))
+def _runs(counts: npt.NDArray[np.intp], starts: npt.NDArray[np.intp]) -> list[tuple[int, int]]:
+    present = np.flatnonzero(counts)
+    return list(zip(starts[present].tolist(), counts[present].tolist(), strict=True))
 
 
-def _segments(starts: list[int], size: int) -> list[int]:
-    """Return where segments end: at the start of a group, as soon as there are enough numbers before it."""
+def _segments(group_ends: list[int]) -> list[int]:
+    """Return where segments end: at the end of a group, as soon as there are enough numbers in them, and at the end."""
     ends = [0]
-    for start in starts:
-        if start - ends[-1] >= SEGMENT:
-            ends.append(start)
-    return [*ends[1:], size] if ends[-1] < size else ends[1:]
+    for end in group_ends[:-1]:
+        if end - ends[-1] >= SEGMENT:
+            ends.append(end)
+    return [*ends[1:], group_ends[-1]] if ends[-1] < group_ends[-1] or len(ends) == 1 else ends[1:]
 
 
 def split(numbers: Bits, kind: Kind) -> list[Plane]:

@@ -43,7 +43,7 @@ def encode(plane: Plane, depth: int = DEPTH) -> list[Any]:
         return [bytes([ZERO])]
     large = plane >= _ESCAPE
     if depth and np.count_nonzero(large) < _NARROW_BELOW * len(plane):
-        return [bytes([NARROW]), *encode(_narrow(plane), depth - 1), *encode(plane[large] - _ESCAPE, depth - 1)]
+        return [bytes([NARROW]), *encode(_narrow(plane), depth - 1), *encode(_beyond(plane, large), depth - 1)]
     packed = zstd.entropy(plane)
     if len(packed) + _LENGTH.size < len(plane):
         return [bytes([HUFFMAN]), _LENGTH.pack(len(packed)), packed]
@@ -56,6 +56,12 @@ def _narrow(plane: Plane) -> Plane:
     np.minimum(plane, _ESCAPE, out=small.view(np.uint8)[: len(plane)])
     packed: Plane = ((small * _GATHER) >> 24).astype(np.uint8)
     return packed
+
+
+def _beyond(plane: Plane, large: npt.NDArray[np.bool_]) -> Plane:
+    """Return the large bytes, less what is known of them. By index: many times faster than by mask."""
+    beyond: Plane = plane[np.flatnonzero(large)] - np.uint8(_ESCAPE)
+    return beyond
 
 
 class Reader:
@@ -106,12 +112,12 @@ class Reader:
 
     def _widen(self, narrow: Plane, size: int, depth: int) -> Plane:
         """Undo `_narrow`, and put the larger bytes in their places."""
-        plane = _SPREAD[narrow].view(np.uint8)
+        plane = _SPREAD.take(narrow).view(np.uint8)
         if plane[size:].any():
             raise IntegrityError("a narrow stream does not end where its plane does")
         plane = plane[:size]
-        large = plane == _ESCAPE
-        beyond = self.stream(int(np.count_nonzero(large)), depth)
+        large = np.flatnonzero(plane == _ESCAPE)
+        beyond = self.stream(len(large), depth)
         if len(beyond) and beyond.max() > 255 - _ESCAPE:
             raise IntegrityError("a narrow stream has values beyond a byte")
         plane[large] = beyond + np.uint8(_ESCAPE)

@@ -31,10 +31,10 @@ def encode_delta(data: Any, base: Any, kind: Kind) -> bytes:
     """Return the payload, after its link, of a chunk as steps from a base of its length."""
     old = numbers.bits(base, kind)
     steps = numbers.steps(numbers.bits(data, kind), old, kind)
-    grouping = numbers.grouping(old, kind)
-    if grouping is None:
+    if not kind.floating:
         return _join(steps, [len(steps)], data, kind)
-    return _join(steps[grouping.order], grouping.ends, data, kind)
+    grouping = numbers.Grouping(old, kind)
+    return _join(grouping.gather(steps), grouping.ends, data, kind)
 
 
 def decode_delta(payload: memoryview, base: Any) -> memoryview:
@@ -42,12 +42,11 @@ def decode_delta(payload: memoryview, base: Any) -> memoryview:
     reader = streams.Reader(payload)
     kind = _kind(reader)
     old = numbers.bits(base, kind)
-    grouping = numbers.grouping(old, kind)
-    if grouping is None:
-        steps = _numbers(reader, [len(old)], kind)
+    if kind.floating:
+        grouping = numbers.Grouping(old, kind)
+        steps = grouping.scatter(_numbers(reader, grouping.ends, kind))
     else:
-        steps = np.empty(len(old), old.dtype)
-        steps[grouping.order] = _numbers(reader, grouping.ends, kind)
+        steps = _numbers(reader, [len(old)], kind)
     return _whole(numbers.apply_steps(steps, old, kind), reader, len(base), kind)
 
 
