@@ -98,7 +98,7 @@ class _Walk:
         else:
             version = self.at(address).number(1)
             cursor.skip(4)
-            blocks = [(cursor.number(4), cursor.at + 8)]
+            blocks = [(cursor.number(4), cursor.at + 4)]
         if version != 1 + new:
             raise Broken("a header of an unknown version")
         for length, start in blocks:
@@ -208,6 +208,8 @@ def _dtype(cursor: Cursor) -> str | None:
         return None
     if head & 15 == 0:
         return f"{'I' if flags & 8 else 'U'}{8 * size}" if size in {1, 2, 4, 8} else None
+    if head & 15 == 8 and size == 1:  # an enumeration: how h5py keeps truth values
+        return "U8"
     if head & 15 == 1 and not flags & 0x40:
         _, _, _, exponent, _, mantissa = cursor.unpack("HHBBBB")
         return _FLOATS.get((size, exponent, mantissa))
