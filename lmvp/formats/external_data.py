@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 from collections.abc import Mapping
 from pathlib import Path
@@ -40,13 +41,11 @@ def layouts(folder: Path, sources: Mapping[str, Source], known: Mapping[str, Lay
 
 def _target(folder: Path, model: str, location: str, sources: Mapping[str, Source]) -> str:
     """Return the path of a file that a model names, as the files are named that are pushed."""
-    target = posixpath.normpath(posixpath.join(posixpath.dirname(model), location))
-    if location.startswith("/") or "\\" in location or ":" in location or target.startswith("../"):
-        raise InvalidArgument(
-            f"{model!r} keeps weights in {location!r}, outside of its folder",
-            hint=_HINT,
-        )
-    if target not in sources and (folder / target).exists():
+    inner = posixpath.normpath(location)
+    if inner.startswith(("/", "../")) or inner == ".." or "\\" in location or ":" in location:
+        raise InvalidArgument(f"{model!r} keeps weights in {location!r}, outside of its folder", hint=_HINT)
+    target = posixpath.join(posixpath.dirname(model), inner)
+    if target not in sources and os.path.isfile(folder / target):  # noqa: PTH113 - at peace with any name
         raise InvalidArgument(
             f"{model!r} keeps weights in {location!r}, which would stay behind",
             hint=f"push the folder {str(folder)!r}",
