@@ -107,7 +107,7 @@ def test_an_npz_fills_arrays(tmp_path):
 def test_compressed_members_are_cut_off_and_never_inflated(tmp_path):
     noise = np.random.default_rng(0).random(40_000)
     np.savez_compressed(tmp_path / "m.npz", a=noise, b=np.zeros(10), c=noise[::-1])
-    data, found = layout(tmp_path / "m.npz")
+    _, found = layout(tmp_path / "m.npz")
     assert found.tensors == ()
     with zipfile.ZipFile(tmp_path / "m.npz") as archive:
         a, b, c = archive.infolist()
@@ -172,7 +172,9 @@ def test_a_pickled_module_is_named_as_its_state_dict_and_not_unpickled(tmp_path,
 def test_a_script_has_names_too(tmp_path, torch):
     net = network(torch)
     archive = tmp_path / "script.pt"
-    with pytest.warns(DeprecationWarning):  # torch has better things by now, people still have such files
+    with pytest.warns(
+        DeprecationWarning, match="torch.jit"
+    ):  # torch has better things by now, people still have such files
         torch.jit.script(net).save(str(archive))
     assert_equal_tensors(values(archive), net.state_dict())
 
@@ -217,8 +219,17 @@ def rewritten(source, target, change):
 
 @pytest.mark.parametrize(
     "pickle",
-    [b"", b"\x80\x02", b"\x80\x02}q\x00.", b"(" * 5000, b"\x80\x02]" + b"2\x86" * 3000 + b".", b"\x80\x02\x8e" + b"\xff" * 8],
-)  # fmt: skip
+    [
+        b"",
+        b"\x80\x02",
+        b"\x80\x02}q\x00.",
+        b"(" * 5000,
+        b"\x80\x02]" + b"2\x86" * 3000 + b".",
+        b"\x80\x02\x8e" + b"\xff" * 8,
+        b"\x80\x02(N.",
+        b"\x80\x02}Na.",
+    ],
+)
 def test_records_have_names_without_a_pickle(tmp_path, torch, pickle):
     torch.save({"w": torch.ones(3)}, tmp_path / "net.pt")
     path = rewritten(tmp_path / "net.pt", tmp_path / "bad.pt", lambda n, d: pickle if n.endswith(".pkl") else d)
@@ -314,7 +325,7 @@ def test_tensors_of_a_gguf_lie_where_its_own_reader_sees_them(tmp_path):
         q8=(rng.random((4, 96), dtype="f4"), "Q8_0"),
         q4=(rng.random((4, 64), dtype="f4"), "Q4_0"),
     )
-    data, found = layout(path)
+    _, found = layout(path)
     reader = gguf.GGUFReader(path)
     assert [(s.name, s.offset, s.size) for s in found.tensors] == [
         (t.name, t.data_offset, t.n_bytes) for t in reader.tensors

@@ -1,6 +1,8 @@
 """Files that are cut short, altered or made up: never an error, and every byte comes back."""
 
+import contextlib
 import io
+import pickletools
 import zipfile
 
 import numpy as np
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 from test_containers import assert_a_true_manifest, assert_sound, onnx_model, write_gguf
 
 from lmvp.storage import containers
+from lmvp.storage.containers import pickled
+from lmvp.storage.containers.base import Broken
 
 KINDS = ("npz", "packed.npz", "npy", "pt", "h5", "new.h5", "keras", "gguf", "onnx")
 
@@ -115,6 +119,21 @@ def test_an_altered_file_does_no_harm(samples, kind, flips):
 )
 def test_made_up_files_do_no_harm(magic, rest):
     look("onnx", magic + rest)
+
+
+OPCODES = [opcode.code.encode("latin-1") for opcode in pickletools.opcodes]
+PIECES = st.one_of(
+    st.sampled_from(OPCODES),
+    st.sampled_from([b"}q\0", b"]", b"(", b"N", b"X\x01\0\0\0a", b"K\x01"]),
+    st.binary(max_size=4),
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(st.lists(PIECES, max_size=30))
+def test_made_up_pickles_do_no_harm(pieces):
+    with contextlib.suppress(Broken):
+        pickled.read(b"\x80\x02" + b"".join(pieces) + b".")
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -69,7 +69,7 @@ def read(data: bytes) -> Any:
                 raise Broken("a pickle of that many steps")
             machine.step(opcode.name, argument)
         return machine.stack.pop()
-    except (IndexError, KeyError, TypeError, ValueError, OverflowError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise Broken(f"no pickle that could be read: {error}") from error
 
 
