@@ -4,7 +4,7 @@ A model comes back through Keras' own loader in safe mode, after its text was lo
 others must be named in `trust=`. Any version with the right names fills a model given as `into=`, and runs no code.
 
 Tensors are named by the layers on the way to them: `lstm/lstm_cell/kernel`. Keras numbers layers by how many the
-process has made before (`dense_7`), so those names are counted anew within the model: a model that is built again, in
+process has made before (`dense_7`), so those names are counted anew within each layer: a model that is built again, in
 another notebook or by the same cell, has the same names.
 """
 
@@ -14,7 +14,7 @@ import json
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
@@ -146,12 +146,10 @@ def _rebuilt(reader: Reader, trust: Sequence[str | type]) -> Any:
 
 def named(model: Any) -> dict[str, Any]:
     """Return the variables of a model by their names, in its order."""
-    rename = _counted_anew(model)
+    names = {id(variable): name for name, variable in reversed(list(_walk(model, (), set())))}
     found: dict[str, Any] = {}
     for variable in model.weights:
-        *scopes, last = variable.path.split("/")
-        scopes = scopes[1:] if scopes and scopes[0] == model.name else scopes
-        stem = name = "/".join([*(rename.get(scope, scope) for scope in scopes), last])
+        stem = name = names.get(id(variable), variable.path)
         number = 1
         while name in found:
             number += 1
@@ -160,26 +158,38 @@ def named(model: Any) -> dict[str, Any]:
     return found
 
 
-def _counted_anew(model: Any) -> Mapping[str, str]:
-    """Return a name for each layer that Keras named and numbered."""
-    names = {layer.name: _automatic(layer) for layer in _layers(model)}
-    scopes = [scope for variable in model.weights for scope in variable.path.split("/")[:-1]]
+def _walk(layer: Any, above: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Give the variables of a layer and of those inside it; `variable.path` tells in which another was built first."""
+    seen.add(id(layer))
+    own = [*layer._trainable_variables, *layer._non_trainable_variables]  # noqa: SLF001 - .weights has all below
+    for name, variable in zip(_counted(own), own, strict=True):
+        yield "/".join((*above, name)), variable
+    inner = list(layer._layers)  # noqa: SLF001 - see _layers
+    for name, child in zip(_counted(inner), inner, strict=True):
+        if id(child) not in seen:
+            yield from _walk(child, (*above, name), seen)
+
+
+def _counted(things: Sequence[Any]) -> Iterator[str]:
+    """Give the names of layers or variables; those that Keras named by their class and a number are counted anew."""
+    taken = {thing.name for thing in things if _automatic(thing) is None}
     counts: Counter[str] = Counter()
-    found: dict[str, str] = {}
-    for name in dict.fromkeys(scopes):
-        base = names.get(name)
-        if base is not None and name != model.name:
-            found[name] = f"{base}_{counts[base]}" if counts[base] else base
+    for thing in things:
+        base = _automatic(thing)
+        name = thing.name
+        while base is not None:
+            name = f"{base}_{counts[base]}" if counts[base] else base
             counts[base] += 1
-    return found
+            base = base if name in taken else None
+        yield name
 
 
-def _automatic(layer: Any) -> str | None:
-    """Return the name of a layer without its number, if Keras gave it by the class; else None."""
-    match = _NUMBERED.fullmatch(layer.name)
+def _automatic(thing: Any) -> str | None:
+    """Return the name without its number, if Keras gave it by the class; else None."""
+    match = _NUMBERED.fullmatch(thing.name)
     base = match[1] if match else ""
     kind = next((base.removeprefix(prefix) for prefix in _INNER if base.startswith(prefix)), base)
-    return base if kind.replace("_", "") == type(layer).__name__.replace("_", "").lower() else None
+    return base if kind.replace("_", "") == type(thing).__name__.replace("_", "").lower() else None
 
 
 # Numbers

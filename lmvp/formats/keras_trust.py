@@ -1,8 +1,8 @@
 """Which classes and functions the text about a Keras model may name. What is not listed is never imported.
 
-Such a text is a tree of nodes with `module`, `class_name`, `registered_name` and `config`, and Keras makes an object of each.
-Here is told which it may: its own layers, models, optimizers and the like, and what the caller vouches for. It is read
-before Keras sees it, since older Keras lets more through.
+Such a text is a tree of nodes with `module`, `class_name`, `registered_name` and `config`; Keras makes an object of
+each. Here is told which it may: its own layers, models, optimizers and the like, and what the caller vouches for. It
+is read before Keras sees it, since older Keras lets more through.
 """
 
 from __future__ import annotations
