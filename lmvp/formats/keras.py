@@ -89,7 +89,7 @@ def _serialise(model: Any) -> bytes:
             warnings.simplefilter("ignore")  # about lambdas, which are told below
             config = _keras().saving.serialize_keras_object(model)
         keras_trust.check_data(config)
-        return json.dumps(config, ensure_ascii=False, separators=(",", ":")).encode()
+        return json.dumps(keras_trust.portable(config), ensure_ascii=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, OSError, NotImplementedError, RecursionError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise keras_trust.NotData(f"Keras cannot write it down: {reason}") from error

@@ -32,9 +32,11 @@ _BASES = (
     "keras.constraints.Constraint",
     "keras.DTypePolicy",
     "keras.quantizers.Quantizer",
+    "keras.quantizers.QuantizationConfig",
     "keras.random.SeedGenerator",
 )
 _OWN = re.compile(r"keras(\.\w+)*")
+_BACKEND = re.compile(r"keras\.src\.backend\.\w+\.optimizers\.\w+")
 _FOREIGN = {"TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
 """Layers of Keras that carry another framework's code."""
 
@@ -66,6 +68,15 @@ def check_data(config: Any) -> None:
             raise NotData(f"{where} has a lambda in it, which is code")
 
 
+def portable(config: Any) -> Any:
+    """Return a text that names optimizers as all backends do; torch's and TensorFlow's have their own modules."""
+    if isinstance(config, dict):
+        if _BACKEND.fullmatch(str(config.get("module"))) and _symbol("keras.optimizers", str(config.get("class_name"))):
+            config = {**config, "module": "keras.optimizers", "registered_name": None}
+        return {key: portable(value) for key, value in config.items()}
+    return [portable(value) for value in config] if isinstance(config, (list, tuple)) else config
+
+
 def allow(config: Any, trust: Sequence[str | type]) -> dict[str, Any]:
     """Return the objects that are not Keras' own, for its loader.
 
@@ -91,9 +102,15 @@ def allow(config: Any, trust: Sequence[str | type]) -> dict[str, Any]:
     if unknown:
         raise Untrusted(
             f"this model needs code that nobody vouched for: {', '.join(unknown)}",
-            hint=f"if you trust who pushed it, give trust={unknown!r}; or build the model and give it as into=",
+            hint=f"if you trust who pushed it, give trust=[{', '.join(map(_shown, unknown))}]; "
+            "or build the model and give it as into=",
         )
     return {key: _found(node, trusted) for node in wanted.values() for key in node.keys}
+
+
+def _shown(name: str) -> str:
+    """Write a name as `trust=` takes it: of some functions only the last part is known, so they are to be given."""
+    return repr(name) if "." in name else name
 
 
 def _nodes(config: Any, where: str = "the model", depth: int = 0) -> Iterator[tuple[dict[str, Any], str]]:
@@ -101,16 +118,29 @@ def _nodes(config: Any, where: str = "the model", depth: int = 0) -> Iterator[tu
     if depth > _DEPTH:
         raise InvalidArgument("the text about this model is nested too deeply")
     if isinstance(config, dict):
+        where = _place(config, where, depth)
         if isinstance(config.get("class_name"), str):
-            inner = config.get("config")
-            name = inner.get("name") if isinstance(inner, dict) else None
-            where = f"the layer {name!r}" if depth and isinstance(name, str) and "build_config" in config else where
-            where = f"the layer {name!r}" if config["class_name"] == "Lambda" else where
             yield config, where
+        elif _is_code(config):
+            yield {"class_name": _LAMBDA}, where
         config = list(config.values())
     if isinstance(config, (list, tuple)):
         for child in config:
             yield from _nodes(child, where, depth + 1)
+
+
+def _place(node: Mapping[str, Any], where: str, depth: int) -> str:
+    """Return the layer that a node is, or lies in."""
+    inner = node.get("config")
+    name = inner.get("name") if isinstance(inner, dict) else None
+    is_layer = depth and isinstance(name, str) and ("build_config" in node or node.get("class_name") == "Lambda")
+    return f"the layer {name!r}" if is_layer else where
+
+
+def _is_code(node: Mapping[str, Any]) -> bool:
+    """Tell whether this is a lambda as activations are written: without a class, just its code."""
+    value = node.get("value")
+    return len(node) == 1 and isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
 
 
 def _described(node: Mapping[str, Any]) -> _Node:

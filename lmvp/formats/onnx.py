@@ -134,6 +134,8 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     model = _structure(reader.read(STRUCTURE))
     stored = tensors.stored(reader.manifest)
     fields = reader.manifest.meta.get("fields", {})
+    if not isinstance(fields, dict):
+        raise DamagedFile("'fields' in the version's meta data is no object")
     left = dict(stored)
     for tensor in model.graph.initializer:
         if tensor.name in left:
