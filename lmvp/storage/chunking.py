@@ -9,10 +9,13 @@ from lmvp.storage.frames import CHUNK_LIMIT
 from lmvp.storage.safetensors import Span
 
 JOIN_LIMIT = 1 << 20
-"""Tensors shorter than this are joined with neighbours, to chunks no longer than this."""
+"""Tensors shorter than this are joined with neighbours of their dtype, to chunks no longer than this."""
 
 GAP_LIMIT = 1 << 12
-"""Tensors that lie farther apart than this are no neighbours."""
+"""Tensors that do not touch are neighbours if they lie no farther apart than this."""
+
+APART_LIMIT = 1 << 16
+"""Neighbours that do not touch are joined if they are shorter than this: what lies between breaks up the numbers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def _every_limit(start: int, end: int) -> Iterator[Cut]:
 
 
 def _groups(tensors: Sequence[Span]) -> Iterator[list[Span]]:
-    """Join neighbours that are small, and of one dtype if they touch; the others stand alone."""
+    """Join neighbours that are short, and of one dtype if they touch; the others stand alone."""
     group: list[Span] = []
     for span in tensors:
         if group and not _joins(group, span):
@@ -100,8 +103,10 @@ def _groups(tensors: Sequence[Span]) -> Iterator[list[Span]]:
 def _joins(group: Sequence[Span], span: Span) -> bool:
     first, last = group[0], group[-1]
     gap = span.offset - last.offset - last.size
+    limit = APART_LIMIT if gap else JOIN_LIMIT
     return (
-        (0 < gap <= GAP_LIMIT or (gap == 0 and span.dtype == first.dtype))
-        and max(first.size, span.size) < JOIN_LIMIT
+        gap <= GAP_LIMIT
+        and (gap > 0 or span.dtype == first.dtype)
+        and max(first.size, last.size, span.size) < limit
         and span.offset + span.size - first.offset <= JOIN_LIMIT
     )

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmvp.storage.chunking import GAP_LIMIT, JOIN_LIMIT, cut
+from lmvp.storage.chunking import APART_LIMIT, GAP_LIMIT, JOIN_LIMIT, cut
 from lmvp.storage.manifest import Chunk, File, Manifest, Tensor
 from lmvp.storage.safetensors import Span
 from lmvp.storage.slots import Slots
@@ -32,6 +32,16 @@ def test_short_tensors_with_little_between_them_share_a_chunk_whatever_their_dty
 def test_tensors_that_touch_share_a_chunk_if_they_are_of_one_dtype():
     spans = [row("a", 0, 50), row("b", 50, 8, "I8"), row("c", 58, 8, "I8")]
     assert places(cut(66, spans)) == [(0, 50, []), (50, 16, ["b", "c"])]
+
+
+def test_tensors_apart_are_joined_only_if_they_are_short():
+    spans = [
+        row("a", 10, 50),
+        row("b", 100, APART_LIMIT),
+        row("c", 200 + APART_LIMIT, 5),
+        row("d", 205 + APART_LIMIT, 9),
+    ]
+    assert [names for *_, names in places(cut(214 + APART_LIMIT, spans))] == [[], [], [], [], [], ["c", "d"]]
 
 
 def test_a_long_tensor_stands_alone():
