@@ -197,7 +197,10 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     files = reader.manifest.files
     if len(files) != 1 or not files[0].path.lower().endswith(_SUFFIX):
         kind = "a folder" if reader.manifest.meta.get("kind") == "folder" else f"the file {files[0].path!r}"
-        raise InvalidArgument(f"this version is {kind}, not an object", hint='give to="folder/" to get the files')
+        filled = ", or into= to fill a model with its tensors" if reader.manifest.tensors else ""
+        raise InvalidArgument(
+            f"this version is {kind}, not an object", hint=f'give to="folder/" to get the files{filled}'
+        )
     stored = tensors.stored(reader.manifest)
     try:
         return numpy.load(reader, stored)

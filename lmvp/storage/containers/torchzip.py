@@ -69,13 +69,19 @@ class _View:
 
 def recognises(members: Sequence[Member]) -> bool:
     """Tell whether an archive is one of torch's."""
-    return any(member.plain and member.name.count("/") == 1 and member.name.endswith(_PICKLE) for member in members)
+    return _pickle(members) is not None
+
+
+def _pickle(members: Sequence[Member]) -> Member | None:
+    found = (one for one in members if one.plain and one.name.endswith(_PICKLE) and one.name.count("/") == 1)
+    return next(found, None)
 
 
 def tensors(read: Read, members: Sequence[Member]) -> Iterator[Span]:
     """Give the tensors in the order of the pickle, then the records in which none was found."""
     plain = {member.name: member for member in members if member.plain}
-    pickle = next(member for member in plain.values() if member.name.endswith(_PICKLE))
+    pickle = _pickle(members)
+    assert pickle is not None, "an archive that is not torch's"
     root = pickle.name.removesuffix("data.pkl")
     order = plain.get(f"{root}byteorder")
     if order is not None and bytes(read(order.start, min(order.size, 8))) != b"little":
@@ -110,19 +116,19 @@ class _Search:
     """Looks for tensors, in so many steps at most: a small pickle can stand for an endless tree."""
 
     def __init__(self) -> None:
-        self._left = 20 * TENSORS
+        self._left = 50 * TENSORS
 
-    def below(self, obj: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], _View]]:
+    def below(self, obj: Any, path: tuple[str, ...], depth: int = 0) -> Iterator[tuple[tuple[str, ...], _View]]:
         """Give the tensors below an object by the keys on the way."""
         self._left -= 1
-        if self._left < 0 or len(path) > _DEPTH:
+        if self._left < 0 or depth > _DEPTH:
             raise Broken("a tree as large as that")
         view = _view(obj)
         if view is not None:
             yield path, view
             return
         for key, child in _children(obj):
-            yield from self.below(child, path if key in _HIDDEN else (*path, str(key)))
+            yield from self.below(child, path if key in _HIDDEN else (*path, str(key)), depth + 1)
 
 
 def _children(obj: Any) -> Iterator[tuple[Any, Any]]:
