@@ -42,7 +42,9 @@ def _keras() -> Any:
     try:
         return import_module("keras")
     except ImportError as error:
-        raise MissingDependency("this version is a Keras model", hint='pip install "keras>=3" and a backend') from error
+        raise MissingDependency(
+            "this version is a Keras model", hint='pip install "keras>=3.3" and a backend'
+        ) from error
 
 
 def pack(obj: Any) -> Package:

@@ -1,7 +1,5 @@
 """Two versions in every format, through a real server: what did not change is not sent, and a diff tells what did."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -81,7 +79,6 @@ def onnx_in_two_files(folder, changed):
 
 def keras_model(changed):
     pytest.importorskip("torch")
-    os.environ.setdefault("KERAS_BACKEND", "torch")
     keras = pytest.importorskip("keras")
     stack = [keras.layers.Dense(WIDTH, name=f"layer{index}") for index in range(LAYERS)]
     model = keras.Sequential([keras.Input((WIDTH,)), *stack])
@@ -185,7 +182,6 @@ def test_an_onnx_model_comes_back_from_a_server(home):
 
 def test_a_keras_file_with_a_lambda_is_a_file_like_any_other(home, tmp_path):
     pytest.importorskip("torch")
-    os.environ.setdefault("KERAS_BACKEND", "torch")
     keras = pytest.importorskip("keras")
     model = keras.Sequential([keras.Input((3,)), keras.layers.Lambda(lambda x: x * 2), keras.layers.Dense(2)])
     model.save(tmp_path / "m.keras")

@@ -12,7 +12,6 @@ from lmvp import formats
 from lmvp.errors import DamagedFile, InvalidArgument, Mismatch, MissingDependency, UnknownFormat, Untrusted
 
 pytest.importorskip("torch")
-os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = pytest.importorskip("keras")
 layers = keras.layers
 
