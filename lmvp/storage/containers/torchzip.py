@@ -175,7 +175,7 @@ def _are_lengths(value: Any) -> bool:
 def _span(name: str, view: _View, record: Member | None) -> Span | None:
     size = tensor_size(view.dtype, view.shape)
     start = view.offset * BITS[view.dtype] // 8
-    if record is None or not size or not view.in_order or start + size > record.size:
+    if record is None or size is None or not view.in_order or start + size > record.size:
         return None
     return Span(name, view.dtype, view.shape, record.start + start, size)
 
