@@ -188,7 +188,7 @@ def _symbol(module: str, name: str) -> Any:
     """Return what a module of Keras has by a name, or None."""
     try:
         found = getattr(import_module(module), name, None)
-    except ImportError:
+    except (ImportError, AttributeError, RuntimeError, TypeError, ValueError):  # parts of Keras need other packages
         return None
     return found if callable(found) else None
 
