@@ -94,6 +94,16 @@ class Connection:
         finally:
             answer.close()
 
+    @staticmethod
+    def lines(answer: requests.Response) -> Iterator[bytes]:
+        """Give the lines of an answer while they come; within `attempt`, what is cut off is asked for again."""
+        import requests
+
+        try:
+            yield from answer.iter_lines()
+        except requests.RequestException as error:
+            raise _Interrupted(_reason(error)) from error
+
     def attempt(self, work: Callable[[], T]) -> T:
         """Do some work that talks to the server, again while it fails for want of a connection."""
         for attempt in range(1, ATTEMPTS):
