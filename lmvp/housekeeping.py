@@ -124,7 +124,7 @@ class Housekeeping:
     # -- steps
 
     def _do(self, path: str, body: Any, type_: type[T], told: Told = lambda *_: None) -> T:
-        """Ask for something long; the server says how far it is until it is done. What it did so far need not be done again."""
+        """Ask for something long; the server says how far it is until it is done. Asking again costs what was left."""
 
         def work() -> T:
             with self._connection.stream("POST", path, body) as answer:
