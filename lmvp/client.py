@@ -114,7 +114,8 @@ class Client(Housekeeping):
         name : str
             `[project/]model`; both are made if they are not there.
         obj : object
-            A torch Module or state dict, a dict of arrays, a scikit-learn estimator, or a path to a file or a folder.
+            A torch Module or state dict, a dict of arrays, a scikit-learn estimator, a Keras 3 or ONNX
+            model, or a path to a file or a folder.
         message : str, optional
             What is new.
         metrics : mapping of str to float, optional
