@@ -154,7 +154,7 @@ def _failed(one: Wanted, read: Callable[[memoryview], None], length: int) -> Lmv
     read(memoryview(data))
     error = error_of(bytes(data))
     if isinstance(error, IntegrityError):
-        return IntegrityError(f"the chunk {one.chunk[:12]} of {one.file!r} is damaged: {error.message}", hint=error.hint)
+        return _damaged(one, error.message)
     return error
 
 

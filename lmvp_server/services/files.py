@@ -31,9 +31,7 @@ class Files:
     def __init__(self, chunks: ChunkStore, versions: Versions, decoder: Decoder) -> None:
         self._chunks, self._versions, self._decoder = chunks, versions, decoder
 
-    def wanted(
-        self, caller: Caller, project: str, model: str, revision: str, want: Sequence[str]
-    ) -> str:
+    def wanted(self, caller: Caller, project: str, model: str, revision: str, want: Sequence[str]) -> str:
         """Check that a version has these chunks; return the space that they lie in.
 
         Raises
