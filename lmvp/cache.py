@@ -2,8 +2,8 @@
 
 The cache is a folder: frames by the ids of their chunks, manifests by their digests, and for each model the digests
 of the versions that passed through here last, so that a later one can travel as what changed. It is bounded, and what
-was not used for longest goes first. Nothing in it is believed: a chunk is hashed whenever it is read, and a damaged one is
-dropped. Nothing in it is needed: where the folder cannot be read or written, all goes on without it.
+was not used for longest goes first. Nothing in it is believed: a chunk is hashed whenever it is read, and a damaged one
+is dropped. Nothing in it is needed: where the folder cannot be read or written, all goes on without it.
 
 Several processes may use it at once: files are written under a temporary name and renamed, and one that another process
 deleted is one that is not there.

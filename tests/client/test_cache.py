@@ -218,9 +218,9 @@ def test_the_verb_shows_and_clears_it(home, capsys, monkeypatch):
     monkeypatch.setenv("LMVP_CACHE_LIMIT", "1MB")
     keep(caches.opened(), b"x" * 952)
     assert main(["cache"]) == 0
-    assert capsys.readouterr().out == f"1.0 KB of 1.0 MB in {home / 'cache'}\n"
+    assert capsys.readouterr().out == f"1 kB of 1.0 MB in {home / 'cache'}\n"
     assert main(["cache", "--clear"]) == 0
-    assert capsys.readouterr().out == f"1 file deleted, 1.0 KB freed in {home / 'cache'}\n"
+    assert capsys.readouterr().out == f"1 file deleted, 1 kB freed in {home / 'cache'}\n"
     assert caches.opened().usage().files == 0
     monkeypatch.setenv("LMVP_CACHE_LIMIT", "0")
     assert main(["cache"]) == 0
