@@ -17,6 +17,10 @@ _DELAY = 0.004
 """Seconds of each stretch that are taken for delay, at most nine tenths of it: a round trip, a sync of a disk."""
 
 
+_GOOD_FOR = 300.0
+"""Seconds after which a link may well be another one."""
+
+
 class Meter:
     """Bytes a second while anything is under way; several transfers at once count as one.
 
@@ -37,13 +41,18 @@ class Meter:
     def __init__(self, guess: float) -> None:
         self._guess = guess
         self._bytes, self._seconds = 0.0, 0.0
-        self._active, self._mark = 0, 0.0
+        self._active, self._mark, self._last = 0, 0.0, 0.0
         self._lock = Lock()
 
     @property
     def known(self) -> bool:
         """Whether enough was measured."""
         return self._bytes >= _ENOUGH
+
+    @property
+    def fresh(self) -> bool:
+        """Whether enough was measured, and not long ago."""
+        return self.known and time.monotonic() - self._last < _GOOD_FOR
 
     @property
     def rate(self) -> float:
@@ -71,5 +80,6 @@ class Meter:
             passed, self._mark = now - self._mark, now
             self._bytes += size
             self._seconds += max(passed - _DELAY, passed / 10)
+            self._last = now
             if self._bytes > _MEMORY:
                 self._bytes, self._seconds = self._bytes / 2, self._seconds / 2

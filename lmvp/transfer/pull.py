@@ -143,7 +143,7 @@ class VersionReader:
             found = {one.chunk for one, was in zip(held, threads.map(self._take, held), strict=True) if was}
             advance(sum(one.size for one in held if one.chunk in found))
             queue = _Queue([one for one in merged if one.chunk not in found])
-            if not self._connection.local and not self._connection.down.known:
+            if not self._connection.local and not self._connection.down.fresh:
                 self._fetch_batch(queue.probe(), advance, coded=False)
             for _ in threads.map(lambda _: self._work(queue, advance), range(CONNECTIONS)):
                 pass
@@ -269,16 +269,12 @@ class _Queue:
         self._wanted, self._lock = deque(wanted), Lock()
 
     def probe(self) -> list[Wanted]:
-        """Take a few small ones, to measure by; nothing if all is small anyway."""
+        """Take one to measure by, a small one if it can be; nothing if all is small."""
         if sum(one.size for one in self._wanted) < 4 * PROBE:
             return []
-        taken: dict[str, Wanted] = {}
-        for one in sorted(self._wanted, key=lambda one: one.size):
-            taken[one.chunk] = one
-            if sum(each.size for each in taken.values()) >= PROBE:
-                break
-        self._wanted = deque(one for one in self._wanted if one.chunk not in taken)
-        return list(taken.values())
+        probe = min(self._wanted, key=lambda one: (one.size < PROBE, abs(one.size - PROBE)))
+        self._wanted.remove(probe)
+        return [probe]
 
     def take(self, size: int) -> list[Wanted]:
         """Take the next ones, up to and beyond so many bytes."""

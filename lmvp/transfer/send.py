@@ -1,13 +1,12 @@
 """Sending the chunks that a server lacks: raw over a fast link, encoded over a slow one.
 
-Which is better is measured, in bytes a second as they are when decoded: of raw batches by what went before, of encoded ones
-at first by a sample, then by what went before too. Encoding, sending and the server's decoding overlap, since several
-batches are under way. A batch that breaks off goes on with what the server still lacks of it.
+Which is better is reckoned from what was measured: how fast the link is, how fast this machine encodes, and how much
+shorter chunks become by it. Encoding, sending and the server's decoding overlap, since several batches are under way. A
+batch that breaks off goes on with what the server still lacks of it.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,6 @@ from typing import Any
 
 from lmvp.connection import Connection
 from lmvp.errors import Conflict, InvalidRequest
-from lmvp.meter import Meter
 from lmvp.records import Push, Received
 from lmvp.storage import codecs, frames
 from lmvp.storage.codecs import Buffer, Encoded, Link
@@ -37,8 +35,14 @@ CODED_BATCH = 8 << 20
 PROBE = 256 << 10
 """Bytes that a link is first measured by."""
 
-_CORES = 2
-"""Batches that are surely encoded at once, where there are as many processors."""
+_TELLING = 0.04
+"""Seconds of a transfer that tell of the link more than of delays on the way and on the server's disk."""
+
+_MARGIN = 0.8
+"""Share of the speed of encoding that is counted on: the other side must keep up, with decoding."""
+
+_SO_FAST = 500e6
+"""Bytes a second over a link from which on nobody encodes faster: not even tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +85,29 @@ def raw(chunk: str, place: Place) -> Piece:
     return Piece(Frame(chunk, place.size, place.size), place)
 
 
+class _Coded:
+    """What encoding cost and gained so far in one push."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._length, self._seconds = 0, 0.0
+        self._lock = Lock()
+
+    def note(self, piece: Piece, seconds: float) -> None:
+        """Take in a chunk that was encoded."""
+        with self._lock:
+            self.size += piece.frame.size
+            self._length += piece.length
+            self._seconds += seconds
+
+    def rate(self, link: float) -> float:
+        """Return how many bytes a second, as they are when decoded, go encoded over a link of that many."""
+        with self._lock:
+            if not self.size:
+                return 0.0
+            return min(link * self.size / self._length, _MARGIN * self.size / self._seconds)
+
+
 class Sender:
     """Sends the chunks of one push.
 
@@ -104,15 +131,15 @@ class Sender:
         self._connection, self._push, self._described = connection, push, described
         self._held, self._base, self._advance = held, base, advance
         self._slots = None if connection.local else _slots(described.manifest, base)
-        self._coded: Meter | None = None
+        self._coded = _Coded()
         self._queue: deque[str] = deque()
         self._lock = Lock()
 
     def send(self, missing: Sequence[str]) -> None:
         """Send chunks, several batches at once."""
         self._queue = deque(missing)
-        if not self._connection.local and not self._connection.up.known:
-            self._send_raw(self._probe())
+        if not self._connection.local and not self._connection.up.fresh:
+            self._probe()
         with ThreadPoolExecutor(CONNECTIONS) as threads:
             for _ in threads.map(lambda _: self._work(), range(CONNECTIONS)):
                 pass
@@ -137,19 +164,16 @@ class Sender:
                 limit -= self._size(taken[-1])
         return taken
 
-    def _probe(self) -> list[str]:
-        """Take a few small chunks, to measure the link by; none if all that is missing is small anyway."""
-        if sum(map(self._size, self._queue)) < 4 * PROBE:
-            return []
-        taken: set[str] = set()
-        size = 0
-        for chunk in sorted(self._queue, key=self._size):
-            taken.add(chunk)
-            size += self._size(chunk)
-            if size >= PROBE:
-                break
-        self._queue = deque(chunk for chunk in self._queue if chunk not in taken)
-        return sorted(taken, key=self._size)
+    def _probe(self) -> None:
+        """Measure the link by a few raw chunks, small ones if it can be, until one took long enough to tell."""
+        size, seconds = PROBE, 0.0
+        while seconds < _TELLING and sum(map(self._size, self._queue)) > 4 * size:
+            chunk = min(self._queue, key=lambda chunk: (self._size(chunk) < size, abs(self._size(chunk) - size)))
+            self._queue.remove(chunk)
+            start = time.perf_counter()
+            self._send_raw([chunk])
+            seconds = time.perf_counter() - start
+            size = max(size, int(self._connection.up.rate * _TELLING))
 
     def _size(self, chunk: str) -> int:
         return self._described.places[chunk].size
@@ -161,37 +185,31 @@ class Sender:
         if self._connection.local or not self._connection.up.known:
             return False
         with self._lock:
-            if self._coded is None:
-                self._coded = Meter(self._expected())
-        return self._coded.rate > self._connection.up.rate
+            if not self._coded.size and self._queue and self._connection.up.rate < _SO_FAST:
+                self._timed(max(self._queue, key=self._size), deltas=True)
+        return self._coded.rate(self._connection.up.rate) > self._connection.up.rate
 
-    def _expected(self) -> float:
-        """Return how many bytes a second would leave here encoded, going by a sample of a chunk in the middle."""
-        if not self._queue:
-            return 0.0
-        chunk = sorted(self._queue, key=self._size)[-1]
+    def _timed(self, chunk: str, *, deltas: bool) -> Piece:
+        """Encode a chunk, and take in how long that took and what it gained."""
         start = time.perf_counter()
-        piece = self._encoded(chunk, deltas=True)
-        seconds = time.perf_counter() - start
-        rate = self._connection.up.rate * self._size(chunk) / piece.length
-        return min(rate, min(_CORES, os.cpu_count() or 1) * self._size(chunk) / seconds)
+        piece = self._encoded(chunk, deltas=deltas)
+        self._coded.note(piece, time.perf_counter() - start)
+        return piece
 
     # -- one batch
 
     def _send_raw(self, chunks: Sequence[str]) -> None:
-        self._put([raw(chunk, self._described.places[chunk]) for chunk in chunks], self._connection.up)
+        self._put([raw(chunk, self._described.places[chunk]) for chunk in chunks])
 
     def _send_coded(self, chunks: Sequence[str]) -> None:
-        meter = self._coded or self._connection.up
-        with meter.busy():
-            pieces = [self._encoded(chunk, deltas=True) for chunk in chunks]
-            try:
-                self._put(pieces, meter)
-            except (Conflict, InvalidRequest):  # what a delta leans on is gone there by now
-                if all(piece.frame.codec != DELTA for piece in pieces):
-                    raise
-                self._base = None
-                self._put([self._encoded(chunk, deltas=False) for chunk in chunks], meter)
+        pieces = [self._timed(chunk, deltas=True) for chunk in chunks]
+        try:
+            self._put(pieces)
+        except (Conflict, InvalidRequest):  # what a delta leans on is gone there by now
+            if all(piece.frame.codec != DELTA for piece in pieces):
+                raise
+            self._base = None
+            self._put([self._timed(chunk, deltas=False) for chunk in chunks])
 
     def _encoded(self, chunk: str, *, deltas: bool) -> Piece:
         """Return a chunk in its shortest form."""
@@ -212,7 +230,7 @@ class Sender:
             return None
         return codecs.encode_delta(data, dtype, old, Link(counterpart, 1))
 
-    def _put(self, pieces: Sequence[Piece], meter: Meter) -> None:
+    def _put(self, pieces: Sequence[Piece]) -> None:
         """Send frames; after an interruption, those that the server still lacks."""
         left = list(pieces)
         if not left:
@@ -225,9 +243,10 @@ class Sender:
                 self._drop_arrived(left)
             tried = True
             if left:
-                with meter.busy():
+                with self._connection.up.busy():
                     self._connection.put_frames(f"{self._push}/chunks", Batch(left), Received)
-                    meter.count(sum(piece.frame.size for piece in left))
+                    if all(piece.frame.codec == RAW for piece in left):  # else the server's decoding would count too
+                        self._connection.up.count(sum(piece.length for piece in left))
 
         self._connection.attempt(attempt, lambda: len(left))
         for piece in pieces:
