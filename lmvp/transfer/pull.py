@@ -184,6 +184,8 @@ class VersionReader:
             try:
                 self._receive(left, advance, coded, useless)
             except _NoBase as error:
+                if self._base is None or error.base not in self._base.slots.chunks or error.base in useless:
+                    raise _damaged(left[0], f"it leans on {error.base[:12]}, which is not here") from None
                 useless.add(error.base)
 
     def _receive(self, left: list[Wanted], advance: Advance, coded: bool, useless: set[str]) -> None:
@@ -269,10 +271,10 @@ class _Queue:
         self._wanted, self._lock = deque(wanted), Lock()
 
     def probe(self) -> list[Wanted]:
-        """Take one to measure by, a small one if it can be; nothing if all is small."""
-        if sum(one.size for one in self._wanted) < 4 * PROBE:
+        """Take one to measure by, a small one if it can be; nothing if that would be much of all."""
+        probe = min(self._wanted, key=lambda one: (one.size < PROBE, abs(one.size - PROBE)), default=None)
+        if probe is None or 4 * probe.size > sum(one.size for one in self._wanted):
             return []
-        probe = min(self._wanted, key=lambda one: (one.size < PROBE, abs(one.size - PROBE)))
         self._wanted.remove(probe)
         return [probe]
 

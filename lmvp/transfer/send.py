@@ -167,8 +167,10 @@ class Sender:
     def _probe(self) -> None:
         """Measure the link by a few raw chunks, small ones if it can be, until one took long enough to tell."""
         size, seconds = PROBE, 0.0
-        while seconds < _TELLING and sum(map(self._size, self._queue)) > 4 * size:
+        while seconds < _TELLING and self._queue:
             chunk = min(self._queue, key=lambda chunk: (self._size(chunk) < size, abs(self._size(chunk) - size)))
+            if 4 * self._size(chunk) > sum(map(self._size, self._queue)):
+                return
             self._queue.remove(chunk)
             start = time.perf_counter()
             self._send_raw([chunk])
@@ -182,7 +184,7 @@ class Sender:
 
     def _better_coded(self) -> bool:
         """Tell whether chunks are there sooner if they are encoded."""
-        if self._connection.local or not self._connection.up.known:
+        if self._connection.local:
             return False
         with self._lock:
             if not self._coded.size and self._queue and self._connection.up.rate < _SO_FAST:

@@ -1,15 +1,16 @@
 """A TCP proxy on loopback that stands for a link between a client and a server: as slow and as bad as it is told.
 
 It counts the bytes each way and the connections, limits the rate (of all connections together), cuts connections,
-swallows answers, so that requests that arrived are sent again, and holds connections back, so that they overtake one another.
+swallows answers, so that requests that arrived are sent again, and holds connections back, so that others overtake.
 
-`python proxy.py PORT BYTES_A_SECOND` runs one in a process of its own; it prints its port, and ends with its standard input.
+`python proxy.py PORT BYTES_A_SECOND` runs one in a process of its own; it prints its port, and ends with its input.
 """
 
 import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 
 PIECE = 16 << 10
 
@@ -50,7 +51,7 @@ class Proxy:
         self.up, self.down = Pace(rate), Pace(rate)
         self.requests = 0
         self.connections = 0
-        self.refuse = False
+        self.refuse = 0
         self.cut_up = self.cut_down = None
         self.cuts = 0
         self.swallow = 0
@@ -80,8 +81,12 @@ class Proxy:
         """Begin to count anew."""
         self.up.bytes = self.down.bytes = self.requests = 0
 
-    def cut(self, up=None, down=None, times=1):
-        """Cut the connection after so many more bytes in that direction, and after as many again, some times."""
+    def cut(self, up=None, down=None, times=1, then_refuse=0):
+        """Cut the connection after so many more bytes in that direction, and after as many again, some times.
+
+        After a cut, so many connections are refused.
+        """
+        self.then_refuse = then_refuse
         self.cut_up, self.cut_down, self.cuts = up and up + self.up.bytes, down and down + self.down.bytes, times
         self._every = up or down
 
@@ -93,6 +98,7 @@ class Proxy:
                 return
             self.connections += 1
             if self.refuse:
+                self.refuse -= 1
                 _close(client)
                 continue
             server = socket.create_connection(("127.0.0.1", self.port))
@@ -133,6 +139,7 @@ class Proxy:
             at = getattr(self, cut)
             if at is not None and self.cuts and pace.bytes >= at:
                 self.cuts -= 1
+                self.refuse = max(self.refuse, self.then_refuse)
                 setattr(self, cut, pace.bytes + self._every)
                 return False
         try:
@@ -155,10 +162,8 @@ def _receive(one):
 
 
 def _close(one):
-    try:
+    with suppress(OSError):
         one.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     one.close()
 
 
