@@ -167,10 +167,12 @@ class VersionReader:
 
     def _better_coded(self) -> bool:
         """Tell whether chunks are here sooner if they are encoded, going by what was measured."""
-        raw = self._connection.down.rate
+        down = self._connection.down
         if self._connection.local:
             return False
-        return self._coded.rate > raw if self._coded.known else raw < CODED_BELOW
+        if self._coded.known and down.known:
+            return self._coded.rate > down.rate
+        return not down.known or down.rate < CODED_BELOW
 
     def _fetch_batch(self, batch: list[Wanted], advance: Advance, coded: bool) -> None:
         """Fetch chunks; take up after an interruption with what is still wanted."""
