@@ -103,6 +103,7 @@ VERBS = (
         _arg("--repair", action="store_true", help="set damaged frames aside, so that a push can heal them"),
         _QUIET,
     )),
+    Verb(housekeeping.cache, (_arg("--clear", action="store_true", help="delete all that is in it"),)),
     Verb(verbs.ls, (_arg("project", nargs="?", help="the project to list the models of"),)),
     Verb(verbs.project, (_arg("name", nargs="?", help="the project to make the current one"),), NOTEBOOK),
     Verb(verbs.login, (_arg("url", help="https://models.example.org"),)),
