@@ -67,6 +67,8 @@ class Model(Struct, frozen=True, kw_only=True):
     """Number of the newest version; 0 while there is none."""
     keep: str = ""
     """Its retention rule, as `lmvp.retention` reads it; empty: all versions stay."""
+    last: int = 0
+    """The highest number that was ever used; above `latest` where the newest versions were removed."""
 
 
 class Parent(Struct, frozen=True, kw_only=True):
@@ -482,6 +484,29 @@ class Amendment(Request, frozen=True, kw_only=True):
     tags: dict[str, str] | None = None
 
 
+class Recorded(Request, frozen=True, kw_only=True):
+    """What was written down about a version elsewhere: an import keeps it. Only an owner may send it.
+
+    Attributes
+    ----------
+    number : int
+        Above all numbers that the model has used.
+    digest : str
+        What the manifest with these parents must come to.
+    parents : tuple of Parent
+        They need not be there: a removed version stays the parent of what grew from it.
+    last : int
+        The highest number that was ever used there, if that is above this one: it is not used again here either.
+    """
+
+    number: int
+    digest: str
+    created_at: datetime
+    author: str = ""
+    parents: tuple[Parent, ...] = ()
+    last: int = 0
+
+
 class NewPush(Amendment, frozen=True, kw_only=True):
     """The body of `POST …/pushes`, and the head of a small push.
 
@@ -497,6 +522,8 @@ class NewPush(Amendment, frozen=True, kw_only=True):
         Refuse the commit unless this digest is still the latest one; the empty string: unless there is no version.
     create : bool
         Make the model and the project where they are not there, on a shared server too.
+    recorded : Recorded, optional
+        Number, date, author and parents of a version that was made elsewhere.
     """
 
     push: str
@@ -507,6 +534,7 @@ class NewPush(Amendment, frozen=True, kw_only=True):
     environment: dict[str, Any] = msgspec.field(default_factory=dict)
     author: str = ""
     create: bool = False
+    recorded: Recorded | None = None
 
 
 class WantedChunks(Request, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ chunks that came.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -69,15 +69,8 @@ def push(connection: Connection, model: str, package: Package, body: NewPush, pr
     total = sum(file.size for file in package.files)
     with showing(progress, 2 * total, "push") as advance:  # each byte is hashed, and sent or known
         described = describe(package, advance)
-        full = msgspec.structs.replace(
-            body, manifest=msgspec.Raw(msgspec.json.encode(described.manifest, order="sorted"))
-        )
         try:
-            if described.bytes <= SMALL:
-                version = _push_small(connection, model, package, described, full)
-                advance(total)
-                return version
-            return _push_large(connection, model, package, described, full, advance)
+            return push_described(connection, model, described, body, package.finish, advance)
         except IntegrityError as error:
             raise FileChanged(
                 f"the bytes changed while they were pushed ({error.message})",
@@ -85,21 +78,52 @@ def push(connection: Connection, model: str, package: Package, body: NewPush, pr
             ) from error
 
 
-def _push_small(connection: Connection, model: str, package: Package, described: Description, body: NewPush) -> Version:
+def push_described(
+    connection: Connection,
+    model: str,
+    described: Description,
+    body: NewPush,
+    finish: Callable[[], None] = lambda: None,
+    advance: Advance = lambda _: None,
+) -> Version:
+    """Publish what is described already; see `push`.
+
+    Parameters
+    ----------
+    finish : callable
+        Called after the last byte was read, before the commit.
+    """
+    manifest = msgspec.Raw(msgspec.json.encode(described.manifest, order="sorted"))
+    full = msgspec.structs.replace(body, manifest=manifest)
+    if described.bytes > SMALL:
+        return _push_large(connection, model, described, full, finish, advance)
+    version = _push_small(connection, model, described, full, finish)
+    advance(described.manifest.size)
+    return version
+
+
+def _push_small(
+    connection: Connection, model: str, described: Description, body: NewPush, finish: Callable[[], None]
+) -> Version:
     encoded = msgspec.json.encode(body)
-    package.finish()
+    finish()
     batch = Batch(list(described.places.items()), _LENGTH.pack(len(encoded)) + encoded)
     return connection.send_frames("POST", f"{model}/versions", batch, Version)
 
 
 def _push_large(
-    connection: Connection, model: str, package: Package, described: Description, body: NewPush, advance: Advance
+    connection: Connection,
+    model: str,
+    described: Description,
+    body: NewPush,
+    finish: Callable[[], None],
+    advance: Advance,
 ) -> Version:
     missing = connection.send_json("POST", f"{model}/pushes", body, Push).missing
     advance(described.manifest.size - sum(described.places[chunk].size for chunk in missing))
     for _ in range(2):
         _send(connection, f"{model}/pushes/{body.push}/chunks", described, missing, advance)
-        package.finish()
+        finish()
         try:
             return connection.send_json("POST", f"{model}/pushes/{body.push}/commit", {}, Version)
         except MissingChunks as error:  # the server lost some, say to a disk that was full for a moment
