@@ -136,7 +136,7 @@ class Archives:
         inlet = open_inlet(Path(source).expanduser())
         model = importing.read_model(inlet)
         place, base = self._whole_model(name or f"{model.project}/{model.name}")
-        there = self._there(place, base)
+        there = self._there(base)
         kept, sent = importing.import_versions(self._connection, base, inlet, model, there, progress)
         self._dress(place, base, model)
         return importing.Imported(f"{place.project}/{place.model}", len(model.versions), kept, sent)
@@ -150,7 +150,7 @@ class Archives:
             raise InvalidReference(f"{name!r} names a version, not a model", hint=f"say {name.partition('@')[0]!r}")
         return place, f"/projects/{quote(place.project or '')}/models/{quote(place.model)}"
 
-    def _there(self, place: Reference, base: str) -> dict[int, str]:
+    def _there(self, base: str) -> dict[int, str]:
         try:
             return {version.number: version.digest for version in self._list(f"{base}/versions", Version, None)}
         except NotFound:

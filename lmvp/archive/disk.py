@@ -16,7 +16,22 @@ PART = "part"
 """The name of what is being written, at the root of a folder of ours; the next attempt writes over it."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
+_REFUSED = {
+    getattr(errno, name)
+    for name in [
+        "EACCES",
+        "EPERM",
+        "EROFS",
+        "ENOTDIR",
+        "EEXIST",
+        "EISDIR",
+        "ENAMETOOLONG",
+        "ENOENT",
+        "ELOOP",
+        "ENOTEMPTY",
+        "EXDEV",
+    ]
+}
 
 
 @contextmanager
