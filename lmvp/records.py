@@ -414,6 +414,30 @@ class Checked(Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] = ()
 
 
+class BackupSpace(Struct, frozen=True, kw_only=True):
+    """A space in a backup: `server`, or a project by its id and name; how many records and events it had."""
+
+    space: str
+    name: str
+    records: int
+    events: int
+
+
+class Backup(Struct, frozen=True, kw_only=True):
+    """A backup under way: all spaces as they were at `created_at`. It ends ten minutes after its last sign of life.
+
+    Attributes
+    ----------
+    server : str
+        The version of LMVP that the server runs.
+    """
+
+    id: str
+    created_at: datetime
+    server: str
+    spaces: tuple[BackupSpace, ...]
+
+
 class ErrorBody(Struct, frozen=True, kw_only=True):
     """The inside of `{"error": …}`, in every answer from 400 upwards."""
 
@@ -542,6 +566,21 @@ class WantedChunks(Request, frozen=True, kw_only=True):
 
     want: tuple[str, ...]
     have: tuple[str, ...] = ()
+
+
+class WantedPieces(Request, frozen=True, kw_only=True):
+    """The body of `POST backups/{backup}/{kind}/{space}`.
+
+    Attributes
+    ----------
+    want : tuple of str
+        Ids of chunks, or digests of manifests.
+    plain : bool
+        Chunks decoded, as raw frames, not as they are kept.
+    """
+
+    want: tuple[str, ...]
+    plain: bool = False
 
 
 class Received(Struct, frozen=True, kw_only=True):

@@ -17,20 +17,8 @@ PART = "part"
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
-    getattr(errno, name)
-    for name in [
-        "EACCES",
-        "EPERM",
-        "EROFS",
-        "ENOTDIR",
-        "EEXIST",
-        "EISDIR",
-        "ENAMETOOLONG",
-        "ENOENT",
-        "ELOOP",
-        "ENOTEMPTY",
-        "EXDEV",
-    ]
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP, errno.ENOTEMPTY, errno.EXDEV),
 }
 
 
