@@ -23,8 +23,16 @@ FORMAT = 1
 """What the data folder looks like inside; a server refuses a newer one."""
 
 
+RESTORING = "restoring.json"
+"""There while the folder is being restored."""
+
+
 class _Format(msgspec.Struct):
     format: int
+
+
+class _Restoring(msgspec.Struct):
+    backup: str
 
 
 @dataclass
@@ -61,6 +69,47 @@ class DataFolder:
             folder.close()
             raise
         return folder
+
+    @classmethod
+    def restoring(cls, path: Path, backup: str) -> DataFolder:
+        """Own a folder that is to become a data folder, or in which the same restore broke off.
+
+        Parameters
+        ----------
+        backup : str
+            The digest of the backup.
+
+        Raises
+        ------
+        Conflict
+            If it holds something else.
+        """
+        mark = path / RESTORING
+        mine = msgspec.json.encode(_Restoring(backup))
+        try:
+            others = {entry.name for entry in path.iterdir()} - {local.LOCK} if path.is_dir() else set()
+            found = private.read(mark)
+            if found != mine and any(not name.startswith(f".{RESTORING}") for name in others):
+                what = "another restore broke off" if found else "there is something already"
+                raise Conflict(f"in {path} {what}", hint="name a folder that is not there, with --data")
+            private.make_folder(path)
+            folder = cls(path, _acquire(path, 1.0), (path / local.LOCK).stat())
+        except Conflict:
+            raise
+        except OSError as error:
+            raise private.explain(error, path, "choose another folder with --data") from error
+        private.write(mark, mine)
+        return folder
+
+    def restored(self) -> None:
+        """Note that all is in place: from now on it is a data folder like others."""
+        private.write(self.path / "format.json", msgspec.json.encode(_Format(FORMAT)))
+        (self.path / RESTORING).unlink()
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def kept_token(self) -> str:
         """Return the token that outlives a restart; made at the first."""
@@ -112,6 +161,8 @@ class DataFolder:
         self.close()
 
     def _check_format(self) -> None:
+        if (self.path / RESTORING).exists():
+            raise Conflict(f"a restore into {self.path} broke off", hint="do it again: it goes on")
         path = self.path / "format.json"
         data = private.read(path)
         if data is None:

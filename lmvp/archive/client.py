@@ -15,6 +15,7 @@ from lmvp.storage.manifest import Manifest
 from lmvp.transfer.progress import Progress
 
 if TYPE_CHECKING:
+    from lmvp.archive.backup import BackedUp
     from lmvp.archive.exporting import Exported
     from lmvp.archive.importing import Imported
     from lmvp.archive.layout import ModelFile
@@ -140,6 +141,45 @@ class Archives:
         kept, sent = importing.import_versions(self._connection, base, inlet, model, there, progress)
         self._dress(place, base, model)
         return importing.Imported(f"{place.project}/{place.model}", len(model.versions), kept, sent)
+
+    def back_up(self, to: str | Path, *, quick: bool = False, progress: Progress = None) -> BackedUp:
+        """Copy the whole server, as it is at this moment, to a folder of this machine; it goes on serving meanwhile.
+
+        It takes an owner of the server. Done again on the same folder, only what is new travels; a backup that broke
+        off goes on. `lmvp restore` makes a data folder of it.
+
+        Parameters
+        ----------
+        to : path
+            A new folder, or one of an earlier backup.
+        quick : bool
+            Look only whether kept chunks are there and whole; without it each is decoded and held against its id.
+        progress : bool or callable, optional
+            `False` for no bar; a callable gets bytes done and bytes in all.
+
+        Returns
+        -------
+        BackedUp
+            What is in the backup, and what had to be copied.
+
+        Raises
+        ------
+        AccessDenied
+            If the server is not the caller's.
+        Conflict
+            If the folder holds something else, or another backup to it is under way.
+        IntegrityError
+            If chunks are damaged on the server; all else is in the backup.
+        StorageFull, StorageReadOnly
+            If it cannot be written; it can be gone on with.
+
+        Examples
+        --------
+        >>> lmvp.Client().back_up("/mnt/backup/lmvp")  # doctest: +SKIP
+        """
+        from lmvp.archive.backup import back_up
+
+        return back_up(self._connection, Path(to).expanduser(), quick=quick, progress=progress)
 
     # -- steps
 

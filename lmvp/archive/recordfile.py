@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from blake3 import blake3
@@ -17,19 +17,6 @@ from lmvp.errors import DamagedFile, ServerMismatch
 
 KIND, FORMAT = "lmvp records", 1
 _encode = msgspec.json.Encoder().encode
-
-
-class Row(Protocol):
-    """A record, whichever store it comes from."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def seq(self) -> int: ...
-    @property
-    def rev(self) -> int: ...
-    @property
-    def data(self) -> dict[str, Any]: ...
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -91,12 +78,12 @@ class RecordFile:
 
 def lines(
     space: str,
-    tables: Mapping[str, Sequence[Row]],
+    tables: Mapping[str, Sequence[Any]],
     next_seq: Mapping[str, int],
     count: int,
     events: Iterator[dict[str, Any]],
 ) -> Iterator[bytes]:
-    """Yield the lines of the file of a space."""
+    """Yield the lines of the file of a space; a row has `id`, `seq`, `rev` and `data`, whichever store it is of."""
     hasher = blake3()
     for line in _content(space, tables, next_seq, count, events):
         hasher.update(line)
@@ -106,7 +93,7 @@ def lines(
 
 def _content(
     space: str,
-    tables: Mapping[str, Sequence[Row]],
+    tables: Mapping[str, Sequence[Any]],
     next_seq: Mapping[str, int],
     count: int,
     events: Iterator[dict[str, Any]],

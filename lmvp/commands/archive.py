@@ -24,5 +24,13 @@ def import_(options: Namespace, _host: object) -> Any:
     return Line(f"{done.name}: {numbers.plural(done.versions, 'version')}{kept}, {numbers.size(done.bytes)} sent")
 
 
+def backup(options: Namespace, _host: object) -> Any:
+    """Copy the whole server, while it runs, to a folder here; again, only what is new."""
+    done = Client().back_up(options.to, quick=options.quick, progress=_progress(options))
+    what = f"{numbers.plural(done.projects, 'project')}, {numbers.plural(done.versions, 'version')}"
+    chunks = numbers.plural(done.chunks, "chunk")
+    return Line(f"{what}, {chunks} in {done.path}; {done.copied} copied, {numbers.size(done.written)} written")
+
+
 def _progress(options: Namespace) -> bool | None:
     return False if options.no_progress else None

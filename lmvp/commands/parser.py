@@ -114,6 +114,11 @@ VERBS = (
         _arg("model", nargs="?", help="[project/]model to make of it; the names that it had"),
         _QUIET,
     )),
+    Verb(archive.backup, (
+        _arg("to", metavar="FOLDER", help="a new folder, or one of an earlier backup"),
+        _arg("--quick", action="store_true", help="look only whether kept chunks are there; do not prove them again"),
+        _QUIET,
+    )),
     Verb(verbs.ls, (_arg("project", nargs="?", help="the project to list the models of"),)),
     Verb(verbs.project, (_arg("name", nargs="?", help="the project to make the current one"),), NOTEBOOK),
     Verb(verbs.login, (_arg("url", help="https://models.example.org"),)),

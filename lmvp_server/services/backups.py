@@ -11,9 +11,8 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from functools import partial
-
-import msgspec
 
 import lmvp
 from lmvp.archive import recordfile
@@ -24,7 +23,6 @@ from lmvp.storage.frames import Frame
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
-from lmvp_server.services.clock import now
 from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.upkeep import Upkeep
@@ -34,7 +32,6 @@ AT_ONCE = 4
 """Backups that may be under way."""
 
 _SLICE = 64 << 10
-_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +69,11 @@ class Backups:
         lease = secrets.token_hex(16)
         self._leases.begin(lease)
         try:
-            at, moments = now(), self._moments(lease)
+            at, moments = datetime.now(timezone.utc), self._moments(lease)
         except BaseException:
             self._leases.end(lease)
             raise
-        about = Backup(id=lease, created_at=at, server=lmvp.__version__, spaces=tuple(_about(moments)))  # type: ignore[arg-type]
+        about = Backup(id=lease, created_at=at, server=lmvp.__version__, spaces=tuple(_about(moments)))
         self._open[lease] = _Open(about, moments)
         return about
 
@@ -167,7 +164,8 @@ def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
         if size >= _SLICE:
             yield b"".join(held)
             held, size = [], 0
-    yield b"".join(held)
+    if held:
+        yield b"".join(held)
 
 
 def _or_nothing(read: Callable[[str, str], bytes], space: str, key: str) -> bytes:
