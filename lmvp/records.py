@@ -424,7 +424,7 @@ class BackupSpace(Struct, frozen=True, kw_only=True):
 
 
 class Backup(Struct, frozen=True, kw_only=True):
-    """A backup under way: all spaces as they were at `created_at`. It ends ten minutes after its last sign of life.
+    """A backup under way: all spaces as they were at `created_at`. It ends five minutes after its last sign of life.
 
     Attributes
     ----------

@@ -84,32 +84,29 @@ class DataFolder:
         Conflict
             If it holds something else.
         """
-        mark = path / RESTORING
         mine = msgspec.json.encode(_Restoring(backup))
         try:
-            others = {entry.name for entry in path.iterdir()} - {local.LOCK} if path.is_dir() else set()
-            found = private.read(mark)
-            if found != mine and any(not name.startswith(f".{RESTORING}") for name in others):
-                what = "another restore broke off" if found else "there is something already"
-                raise Conflict(f"in {path} {what}", hint="name a folder that is not there, with --data")
+            _check_new(path, mine)
             private.make_folder(path)
-            folder = cls(path, _acquire(path, 1.0), (path / local.LOCK).stat())
+            lock = _acquire(path, 1.0)
+            try:
+                private.write(path / RESTORING, mine)
+                _sync(path.parent)
+            except BaseException:
+                lock.release()
+                raise
         except Conflict:
             raise
         except OSError as error:
             raise private.explain(error, path, "choose another folder with --data") from error
-        private.write(mark, mine)
-        return folder
+        return cls(path, lock, (path / local.LOCK).stat())
 
     def restored(self) -> None:
         """Note that all is in place: from now on it is a data folder like others."""
         private.write(self.path / "format.json", msgspec.json.encode(_Format(FORMAT)))
+        _sync(self.path)
         (self.path / RESTORING).unlink()
-        descriptor = os.open(self.path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        _sync(self.path)
 
     def kept_token(self) -> str:
         """Return the token that outlives a restart; made at the first."""
@@ -175,6 +172,25 @@ class DataFolder:
         if found > FORMAT:
             said = f"{self.path} has format {found}; this version of lmvp reads up to {FORMAT}"
             raise ServerMismatch(said, hint="update lmvp")
+
+
+def _check_new(path: Path, mine: bytes) -> None:
+    """Refuse a folder that holds anything but what the same restore has begun."""
+    found = private.read(path / RESTORING)
+    if found == mine or not path.is_dir():
+        return
+    others = [entry.name for entry in path.iterdir() if entry.name != local.LOCK]
+    if any(not name.startswith(f".{RESTORING}") for name in others):
+        what = "another restore broke off" if found else "there is something already"
+        raise Conflict(f"in {path} {what}", hint="name a folder that is not there, with --data")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _acquire(path: Path, patience: float) -> BaseFileLock:

@@ -25,6 +25,7 @@ from lmvp_server.services import INDEXES
 from lmvp_server.stores.base import Moment, Record
 from lmvp_server.stores.chunks import FolderChunks
 from lmvp_server.stores.records import TinyDbRecords
+from lmvp_server.stores.snapshot import META
 
 _SHOWN = 20
 
@@ -69,9 +70,9 @@ def restore(
     with DataFolder.restoring(data, index.digest) as home:
         work = _Restore(folder, index, home, told)
         work.bytes()
+        work.records()
         if work.done.problems and not keep_going:
             raise _damaged(work.done.problems, "mend the backup and restore again, or do without them by --keep-going")
-        work.records()
         home.restored()
     return work.done
 
@@ -142,15 +143,35 @@ class _Restore:
         try:
             for space in sorted(self._index.spaces, key=lambda space: space.space == backupfolder.SERVER):
                 store.restore(space.space, _moment(self._folder.records(space)))
+                self._verify(store, space)
         finally:
             store.close()
+
+    def _verify(self, store: TinyDbRecords, space: Space) -> None:
+        try:
+            store.verify(space.space)
+        except IntegrityError as error:  # it was so on the server
+            self.done.problems.append(f"{self._folder.root / backupfolder.RECORDS / space.file}: {error.message}")
 
 
 def _moment(records: RecordFile) -> Moment:
     tables: dict[str, list[Record]] = {}
+    ids: dict[str, set[str]] = {}
     for row in records.records():
-        tables.setdefault(row.table, []).append(Record(row.id, row.seq, row.rev, row.data))
-    return Moment(tables, records.head.next_seq, records.head.events, records.events)
+        rows, names = tables.setdefault(row.table, []), ids.setdefault(row.table, set())
+        after = rows[-1].seq if rows else 0
+        if not after < row.seq < records.head.next_seq.get(row.table, 0) or row.id in names or row.table == META:
+            raise DamagedFile(f"{records.path} is damaged: {row.id[:80]!r} cannot stand where it does in {row.table!r}")
+        rows.append(Record(row.id, row.seq, row.rev, row.data))
+        names.add(row.id)
+    return Moment(tables, records.head.next_seq, records.head.events, lambda: _events(records))
+
+
+def _events(records: RecordFile) -> Iterator[dict[str, Any]]:
+    for number, event in enumerate(records.events(), 1):
+        if event.get("seq") != number or not isinstance(event.get("chain"), str):
+            raise DamagedFile(f"{records.path} is damaged: event {number} is not there")
+        yield event
 
 
 def _damaged(problems: Sequence[str], hint: str) -> IntegrityError:

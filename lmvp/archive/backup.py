@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ ATTEMPTS = 5
 """How often a backup begins anew when the server was restarted under it."""
 
 _BATCH_BYTES, _BATCH = 16 << 20, 256
-_SIGN_OF_LIFE = 60.0
+_SIGN_OF_LIFE = 30.0
 """Seconds after which the server is told that we are still at it."""
 
 
@@ -69,7 +69,6 @@ class _Tally:
     copied: int = 0
     kept: int = 0
     written: int = 0
-    touched: set[Path] = field(default_factory=set)
 
 
 def back_up(connection: Connection, path: Path, *, quick: bool, progress: Progress) -> BackedUp:
@@ -142,7 +141,6 @@ class _Run:
         found = recordfile.open_file(part, about.space)
         name = backupfolder.file_of(about.space, found.digest)
         disk.move(part, self._folder.root / RECORDS / name)
-        self._tally.touched.add(self._folder.root / RECORDS)
         return Space(
             space=about.space,
             name=about.name,
@@ -273,7 +271,7 @@ class _Run:
 
     def _seal(self, spaces: Sequence[Space]) -> Index:
         """Make sure of all that was written, then say what the backup is."""
-        for path in sorted(self._tally.touched):
+        for path in _all_folders(self._folder.root):  # those too that an attempt filled which was killed
             disk.sync_folder(path)
         index = Index(
             kind=backupfolder.KIND,
@@ -361,7 +359,6 @@ class _Run:
 
     def _put(self, path: Path, data: Buffer) -> None:
         self._folder.put(path, data)
-        self._tally.touched.update((path.parent, path.parent.parent, path.parent.parent.parent, self._folder.root))
 
 
 @contextmanager
@@ -375,6 +372,12 @@ def _as_lost() -> Iterator[None]:
 def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def _all_folders(root: Path) -> Iterator[Path]:
+    yield root
+    for folder in _folders(root):
+        yield from _all_folders(folder)
 
 
 def _folders(root: Path) -> list[Path]:

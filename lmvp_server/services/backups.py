@@ -16,7 +16,7 @@ from functools import partial
 
 import lmvp
 from lmvp.archive import recordfile
-from lmvp.errors import Conflict, IntegrityError, NotFound
+from lmvp.errors import IntegrityError, NotFound
 from lmvp.records import Backup, BackupSpace, WantedPieces
 from lmvp.storage import frames
 from lmvp.storage.frames import Frame
@@ -28,8 +28,8 @@ from lmvp_server.services.leases import Leases
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.stores.base import ChunkStore, Moment, RecordStore
 
-AT_ONCE = 4
-"""Backups that may be under way."""
+AT_ONCE = 32
+"""Backups that may be under way; a further one ends that which was not heard of for longest: its client begins anew."""
 
 _SLICE = 64 << 10
 
@@ -59,13 +59,9 @@ class Backups:
         ------
         AccessDenied
             If the caller does not own the server: a backup holds all that is in it.
-        Conflict
-            If too many are under way.
         """
         access.require(caller, access.OWN, "")
-        self._forget_dead()
-        if len(self._open) >= AT_ONCE:
-            raise Conflict(f"{AT_ONCE} backups are under way already", hint="wait until one has ended")
+        self._make_room()
         lease = secrets.token_hex(16)
         self._leases.begin(lease)
         try:
@@ -138,10 +134,12 @@ class Backups:
             raise NotFound(f"no space {space[:64]!r} in this backup")
         return moment
 
-    def _forget_dead(self) -> None:
+    def _make_room(self) -> None:
         alive = self._leases.alive()
-        for backup in [one for one in self._open if one not in alive]:
-            self._open.pop(backup, None)
+        for silent in alive[: max(0, len(alive) - AT_ONCE + 1)]:
+            self._leases.end(silent)
+        for gone in [one for one in self._open if one not in self._leases.alive()]:
+            self._open.pop(gone, None)
 
     def _plain(self, space: str, chunk: str) -> bytes:
         data = self._decoder.data(space, chunk)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from threading import Lock
 
-LIFETIME = 600.0
+LIFETIME = 300.0
 """Seconds that a backup is waited for after its last sign of life."""
 
 
@@ -70,11 +70,11 @@ class Leases:
             self._owed -= free
             return free
 
-    def alive(self) -> set[str]:
-        """Return the leases that live."""
+    def alive(self) -> list[str]:
+        """Return the leases that live, the one first that was not heard of for longest."""
         with self._lock:
             self._expire()
-            return set(self._held)
+            return sorted(self._seen, key=self._seen.__getitem__)
 
     def _is_held(self, space: str) -> bool:
         self._expire()
