@@ -72,7 +72,7 @@ class DataFolder:
 
     @classmethod
     def restoring(cls, path: Path, backup: str) -> DataFolder:
-        """Own a folder that is to become a data folder, or in which the same restore broke off.
+        """Own a folder that is to become a data folder, or in which a restore broke off.
 
         Parameters
         ----------
@@ -84,13 +84,12 @@ class DataFolder:
         Conflict
             If it holds something else.
         """
-        mine = msgspec.json.encode(_Restoring(backup))
         try:
-            _check_new(path, mine)
+            _check_new(path)
             private.make_folder(path)
             lock = _acquire(path, 1.0)
             try:
-                private.write(path / RESTORING, mine)
+                private.write(path / RESTORING, msgspec.json.encode(_Restoring(backup)))
                 _sync(path.parent)
             except BaseException:
                 lock.release()
@@ -174,15 +173,13 @@ class DataFolder:
             raise ServerMismatch(said, hint="update lmvp")
 
 
-def _check_new(path: Path, mine: bytes) -> None:
-    """Refuse a folder that holds anything but what the same restore has begun."""
-    found = private.read(path / RESTORING)
-    if found == mine or not path.is_dir():
+def _check_new(path: Path) -> None:
+    """Refuse a folder that holds anything but what a restore has begun; a later backup may go on with it."""
+    if (path / RESTORING).exists() or not path.is_dir():
         return
     others = [entry.name for entry in path.iterdir() if entry.name != local.LOCK]
     if any(not name.startswith(f".{RESTORING}") for name in others):
-        what = "another restore broke off" if found else "there is something already"
-        raise Conflict(f"in {path} {what}", hint="name a folder that is not there, with --data")
+        raise Conflict(f"in {path} there is something already", hint="name a folder that is not there, with --data")
 
 
 def _sync(folder: Path) -> None:

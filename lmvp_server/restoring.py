@@ -48,7 +48,7 @@ def restore(
     Parameters
     ----------
     data : Path
-        A folder that is not there, or empty, or in which a restore of this backup broke off.
+        A folder that is not there, or empty, or in which a restore broke off.
     keep_going : bool
         Finish although pieces are damaged: the versions that need them lack them, and `lmvp fsck` names these.
     told : callable
@@ -90,6 +90,8 @@ class _Restore:
     def bytes(self) -> None:
         """Bring back all that the records name."""
         store = FolderChunks(self._home.path)
+        for stale in set(store.projects()) - {space.space for space in self._index.spaces}:
+            store.drop(stale)  # of an earlier backup, whose restore broke off
         for space in self._index.spaces:
             records = self._folder.records(space)  # proved first: if it is damaged, nothing else is of use
             self.done.projects += space.space != backupfolder.SERVER
@@ -141,6 +143,8 @@ class _Restore:
         """Bring back the records, those of the server last."""
         store = TinyDbRecords(self._home.path / "records", INDEXES)
         try:
+            for stale in set(store.spaces()) - {space.space for space in self._index.spaces}:
+                store.restore(stale, Moment({}, {}, 0, lambda: iter(())))
             for space in sorted(self._index.spaces, key=lambda space: space.space == backupfolder.SERVER):
                 store.restore(space.space, _moment(self._folder.records(space)))
                 self._verify(store, space)

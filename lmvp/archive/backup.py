@@ -280,8 +280,7 @@ class _Run:
             server=self._backup.server,
             spaces=tuple(spaces),
         ).sealed()
-        data = msgspec.json.format(msgspec.json.encode(index), indent=2)
-        self._folder.put(self._folder.root / backupfolder.INDEX, data)
+        self._folder.put(self._folder.root / backupfolder.INDEX, index.encoded())
         disk.sync_folder(self._folder.root)
         return index
 

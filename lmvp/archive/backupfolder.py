@@ -83,6 +83,10 @@ class Index(Struct, frozen=True, kw_only=True):
         empty = msgspec.structs.replace(self, digest="")
         return msgspec.structs.replace(self, digest=digest.of_bytes(msgspec.json.encode(empty, order="sorted")))
 
+    def encoded(self) -> bytes:
+        """Return what stands in the file."""
+        return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
+
 
 class _Head(msgspec.Struct):
     kind: Any = None
@@ -192,7 +196,7 @@ class BackupFolder:
             raise DamagedFile(f"{path} is damaged: {error}") from None
         if index.kind == KIND and index.format != FORMAT:
             raise ServerMismatch(f"{path} has format {index.format}; this side reads {FORMAT}", hint="update lmvp")
-        if index != index.sealed() or not all(map(_is_sound, index.spaces)):
+        if data != index.encoded() or index != index.sealed() or not all(map(_is_sound, index.spaces)):
             raise DamagedFile(f"{path} is damaged: it does not match its digest")
         return index
 

@@ -168,12 +168,11 @@ class TinyDbRecords(RecordStore):
         return Moment(image.tables, image.meta.next_seq, image.meta.events.seq, lines.walk)
 
     def restore(self, space: str, moment: Moment) -> None:
-        """Write the files of a space anew."""
-        database = self._existing(space)
+        """Write the files of a space anew; those that are there are not read, they may be half-written."""
         with self._lock:
+            database = self._open.pop(_checked(space), None)
             if database is not None:
                 database.close()
-                self._open.pop(space, None)
             lay_down(Files(self._path(_checked(space))), moment)
 
     def table(self, space: str, table: str) -> RecordTable:

@@ -19,11 +19,13 @@ _BATCH = 1000
 
 
 def lay_down(files: Files, moment: Moment) -> None:
-    """Write the files of a space, in place of those that are there."""
+    """Write the files of a space, in place of those that are there; none for one that was never committed to."""
     folder = files.snapshot.parent
     with disk_errors(folder):
         make_folder(folder)
         files.remove()
+        if not moment.next_seq and not moment.count:
+            return
         head, size = _write_events(files, moment)
         _touch(files)
         meta = Meta(
