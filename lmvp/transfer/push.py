@@ -97,7 +97,7 @@ def push_described(
     manifest = msgspec.Raw(msgspec.json.encode(described.manifest, order="sorted"))
     full = msgspec.structs.replace(body, manifest=manifest)
     if described.bytes <= SMALL:
-        with suppress(MissingChunks):  # some were taken away as garbage under its hands: the long way holds them
+        with suppress(MissingChunks):  # the server lost some that it had: the long way mends that
             version = _push_small(connection, model, described, full, finish)
             advance(described.manifest.size)
             return version
