@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
@@ -34,7 +34,7 @@ class Archives:
     def _manifest(self, version: Version) -> Manifest:
         raise NotImplementedError
 
-    def _list(self, path: str, type_: type[T], limit: int | None) -> Iterator[T]:
+    def _list(self, path: str, type_: type[T]) -> list[T]:
         raise NotImplementedError
 
     def version(self, name: str) -> Version:
@@ -87,11 +87,11 @@ class Archives:
 
         place, base = self._whole_model(name)
         model = self._connection.get(base, Model)
-        found = {version.number: version for version in self._list(f"{base}/versions", Version, None)}
+        found = {version.number: version for version in self._list(f"{base}/versions", Version)}
         reference = f"{place.project}/{place.model}"
         wanted = selection.chosen(versions, list(found), lambda one: self.version(f"{reference}@{one}").number)
         chosen = [found.get(number) or self.version(f"{reference}@{number}") for number in wanted]
-        said = exporting.model_file(model, list(self._list(f"{base}/aliases", Alias, None)), chosen)
+        said = exporting.model_file(model, self._list(f"{base}/aliases", Alias), chosen)
 
         def opener(version: Version) -> VersionReader:
             at = f"{base}/versions/{version.number}"
@@ -192,7 +192,7 @@ class Archives:
 
     def _there(self, base: str) -> dict[int, str]:
         try:
-            return {version.number: version.digest for version in self._list(f"{base}/versions", Version, None)}
+            return {version.number: version.digest for version in self._list(f"{base}/versions", Version)}
         except NotFound:
             return {}
 
@@ -203,7 +203,7 @@ class Archives:
         if not said.versions:
             self._make(f"/projects/{quote(place.project or '')}", "/projects", NewProject(name=place.project or ""))
             self._make(base, base.rpartition("/")[0], NewModel(name=place.model))
-        there = {alias.name.lower(): alias.number for alias in self._list(f"{base}/aliases", Alias, None)}
+        there = {alias.name.lower(): alias.number for alias in self._list(f"{base}/aliases", Alias)}
         for alias in said.aliases:
             if there.get(alias.name.lower()) != alias.number:
                 path = f"{base}/aliases/{quote(alias.name, safe='')}"

@@ -304,26 +304,33 @@ def last(home, tmp_path):
 
 
 def test_a_restore_is_killed_before_every_step(home, tmp_path):
-    fill(2, rows=10)
+    first = {"w": RNG.standard_normal((10, 500)).astype("f4")}
+    for weights in (first, tuned(first)):
+        lmvp.update("d/m", weights)
     lmvp.Client().compact()
     lmvp.Client().back_up(tmp_path / "backup")
     expected = original(home)
-    number, killed = 0, True
+    number, killed, data = 0, True, tmp_path / "data"
     while killed:
         number += 1
-        data = tmp_path / f"data{number}"
-        killed, _ = killed_at(number, lambda _, data=data: restore(tmp_path / "backup", data))
+        killed, _ = killed_at(number, lambda _: restore(tmp_path / "backup", data))
         if killed and (data / "restoring.json").exists():
             with pytest.raises(errors.Conflict, match="broke off"):
                 local_open(data)
-        if (data / "format.json").exists() and not (data / "restoring.json").exists():
-            services = opened(data)
-            assert picture(services) == expected
-            services.close()
-        else:
-            assert restored(tmp_path / "backup", data) == expected
+        assert whole(tmp_path / "backup", data) == expected
         shutil.rmtree(data)
     assert number > 50
+
+
+def whole(backup, data):
+    """Go on with a restore if it is not through, and return what is there."""
+    if not (data / "format.json").exists() or (data / "restoring.json").exists():
+        return restored(backup, data)
+    services = opened(data)
+    try:
+        return picture(services)
+    finally:
+        services.close()
 
 
 # -- full disks
@@ -359,12 +366,7 @@ def test_a_disk_that_is_full_at_every_write_of_a_restore(home, tmp_path):
             except errors.StorageFull as error:
                 assert str(data) in error.message  # noqa: PT017 - the last round has none
                 failed += 1
-        if (data / "format.json").exists() and not (data / "restoring.json").exists():
-            services = opened(data)
-            assert picture(services) == expected
-            services.close()
-        else:
-            assert restored(tmp_path / "backup", data) == expected
+        assert whole(tmp_path / "backup", data) == expected
         shutil.rmtree(data)
     assert failed > 8
 
