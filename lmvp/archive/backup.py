@@ -31,7 +31,7 @@ from lmvp.transfer.progress import Advance, Progress, showing
 ATTEMPTS = 5
 """How often a backup begins anew when the server was restarted under it."""
 
-_BATCH_BYTES, _BATCH = 16 << 20, 256
+_BATCH_BYTES, _BATCH = 8 << 20, 256
 _SIGN_OF_LIFE = 30.0
 """Seconds after which the server is told that we are still at it."""
 

@@ -17,7 +17,7 @@ from lmvp.storage import codecs, frames
 from lmvp.storage.codecs import DEPTH_LIMIT, Buffer, Link
 from lmvp.storage.frames import HEADER_SIZE, Frame
 
-_REMEMBERED = 8
+_REMEMBERED = 2
 """Decoded chunks that are kept at hand, since the next ones lean on them."""
 
 
