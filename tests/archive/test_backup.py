@@ -57,13 +57,19 @@ def server(home):
 
 
 def picture(services):
-    """Return all that a store holds: records, events, and what each version's files are."""
+    """Return all that a store says, but for how far it is encoded: the server goes on with that when it is idle."""
     found = {}
     for space in services.records.spaces():
         moment = services.records.moment(space)
-        rows = {table: [(r.id, r.seq, r.rev, r.data) for r in rows] for table, rows in moment.tables.items() if rows}
+        rows = {table: [row_of(table, row) for row in rows] for table, rows in moment.tables.items() if rows}
         found[space] = rows, {k: seq for k, seq in moment.next_seq.items() if seq > 1}, list(moment.events())
     return found
+
+
+def row_of(table, row):
+    if table != "versions":
+        return row.id, row.seq, row.rev, row.data
+    return row.id, row.seq, {key: value for key, value in row.data.items() if key not in ("packed", "stored")}
 
 
 def opened(folder):
