@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from lmvp import config, local, origins
+from lmvp.archive.client import Archives
 from lmvp.compare import Diff
 from lmvp.connection import Address, Connection
 from lmvp.environment import environment, user
@@ -61,7 +62,7 @@ class Page(Struct, frozen=True, kw_only=True):
     total: int = 0
 
 
-class Client(Housekeeping):
+class Client(Archives, Housekeeping):
     """Everything that LMVP does, on one server.
 
     Parameters

@@ -112,9 +112,9 @@ class Connection:
 
     @contextmanager
     def stream(self, method: str, path: str, body: Any) -> Iterator[requests.Response]:
-        """Send a struct and give the answer while it comes; one attempt."""
+        """Send a struct, or nothing (None), and give the answer while it comes; one attempt."""
         headers = {"Content-Type": "application/json"}
-        data = msgspec.json.encode(body)
+        data = None if body is None else msgspec.json.encode(body)
         answer = self._once(method, path, data=data, headers=headers, stream=True)
         try:
             yield answer

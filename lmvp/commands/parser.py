@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.commands import housekeeping, verbs
+from lmvp.commands import archive, housekeeping, verbs
 
 SHELL, NOTEBOOK = "shell", "notebook"
 
@@ -32,7 +32,7 @@ class Verb:
     @property
     def name(self) -> str:
         """As it is typed."""
-        return self.act.__name__
+        return self.act.__name__.rstrip("_")
 
     @property
     def help(self) -> str:
@@ -101,6 +101,22 @@ VERBS = (
     Verb(housekeeping.compact),
     Verb(housekeeping.fsck, (
         _arg("--repair", action="store_true", help="set damaged frames aside, so that a push can heal them"),
+        _QUIET,
+    )),
+    Verb(archive.export, (
+        _arg("model", help="[project/]model"),
+        _arg("to", metavar="FOLDER_OR_TAR", help="a folder, gone on with if it is there, or a file that ends in .tar"),
+        _arg("--versions", metavar="LIST", help="3,5-9,production; all of them"),
+        _QUIET,
+    )),
+    Verb(archive.import_, (
+        _arg("source", metavar="FOLDER_OR_TAR", help="what `lmvp export` wrote"),
+        _arg("model", nargs="?", help="[project/]model to make of it; the names that it had"),
+        _QUIET,
+    )),
+    Verb(archive.backup, (
+        _arg("to", metavar="FOLDER", help="a new folder, or one of an earlier backup"),
+        _arg("--quick", action="store_true", help="look only whether kept chunks are there; do not prove them again"),
         _QUIET,
     )),
     Verb(housekeeping.cache, (_arg("--clear", action="store_true", help="delete all that is in it"),)),

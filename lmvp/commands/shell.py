@@ -62,10 +62,15 @@ def _run(words: list[str]) -> int:
         return 0
     if words[:1] == ["server"]:
         return _serve(words[1:])
+    if words[:1] == ["restore"]:
+        return _restore(words[1:])
     from lmvp.commands.parser import SHELL, make_parser
 
     parser = make_parser(SHELL, "lmvp", argparse.ArgumentParser)
-    parser.epilog = "`lmvp server --help`: a server for a team. `lmvp --version`: which version this is."
+    parser.epilog = (
+        "`lmvp server --help`: a server for a team. `lmvp restore --help`: a data folder out of a backup. "
+        "`lmvp --version`: which version this is."
+    )
     options = parser.parse_args(words)
     if options.verb is None:
         parser.print_help()
@@ -78,6 +83,12 @@ def _serve(words: list[str]) -> int:
     from lmvp_server.__main__ import main as serve
 
     return serve(words)
+
+
+def _restore(words: list[str]) -> int:
+    from lmvp_server.restoring import main as restore
+
+    return restore(words)
 
 
 def _show(value: Any) -> None:

@@ -199,7 +199,7 @@ class VersionReader:
             self._connection.stream("POST", f"{self._version}/chunks", body) as answer,
             meter.busy(),
         ):
-            read = _reader(answer)
+            read = body_reader(answer)
             while left:
                 one = left[0]
                 target = one.direct if one.direct is not None else memoryview(scratch)[: one.size]
@@ -307,7 +307,7 @@ def _damaged(one: Wanted, why: str) -> IntegrityError:
     )
 
 
-def _reader(answer: Any) -> Callable[[memoryview], None]:
+def body_reader(answer: Any) -> Callable[[memoryview], None]:
     """Return a function that fills memory from the body of an answer, without a copy in between."""
     import http.client
 
