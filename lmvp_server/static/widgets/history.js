@@ -2,6 +2,7 @@
 //
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.history_data`, and
 // `model.get("selected")`, the keys of the chosen rows. It runs in a notebook cell and in a page of the console alike.
+/* global mount */
 
 const FIRST_ROWS = 15;
 const DAY = 86400;
@@ -419,9 +420,13 @@ function guardKeys(root) {
   return () => window.removeEventListener("keydown", guard, true);
 }
 
+function render({ model, el }) {
+  const view = new HistoryView(model, el);
+  return () => view.close();
+}
+
 export default {
-  render({ model, el }) {
-    const view = new HistoryView(model, el);
-    return () => view.close();
-  },
+  /** Only a notebook calls this, and has `mount.js` in front of this module. */
+  initialize: ({ model }) => mount(model, render),
+  render,
 };

@@ -2,7 +2,7 @@
 //
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.plot_data`. It needs a
 // global `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
-/* global uPlot */
+/* global uPlot, mount */
 
 const HEIGHT = 200;
 const TABLE_ROWS = 50;
@@ -220,9 +220,13 @@ class PlotView {
   }
 }
 
+function render({ model, el }) {
+  const view = new PlotView(model, el);
+  return () => view.close();
+}
+
 export default {
-  render({ model, el }) {
-    const view = new PlotView(model, el);
-    return () => view.close();
-  },
+  /** Only a notebook calls this, and has `mount.js` in front of this module. */
+  initialize: ({ model }) => mount(model, render),
+  render,
 };
