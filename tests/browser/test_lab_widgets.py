@@ -26,6 +26,7 @@ CELLS = [
     "table.selected, [v.name for v in table.chosen]",
     "MetricsPlot(history)",
     "display.freeze()",
+    "import os; os.environ['LMVP_DISPLAY'] = 'view'\nhistory",
 ]
 
 INK = """(canvas) => {
@@ -176,10 +177,7 @@ def test_a_frozen_output_is_static_at_once(saved, notebook):
 
 
 def test_a_view_that_was_asked_for_is_a_widget(notebook):
-    notebook.page.evaluate(
-        """() => window.jupyterapp.shell.currentWidget.content.widgets[1].model.sharedModel.setSource(
-           "import os; os.environ['LMVP_DISPLAY'] = 'view'\\nhistory")"""
-    )
-    rows = notebook.run(1).locator(".jupyter-widgets .lmvp-history tbody tr")
-    rows.first.wait_for()
-    assert rows.count() == 13
+    output = notebook.run(6)
+    output.locator(".lmvp-history tbody tr").first.wait_for()
+    assert output.locator("[class^='lmvp-live-']").count() == 0
+    assert output.locator("tbody tr").count() == 13
