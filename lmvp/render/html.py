@@ -18,24 +18,26 @@ if TYPE_CHECKING:
     from lmvp.history import History
 
 ROWS = 50
-_LEFT, _RIGHT = "text-align:left", "text-align:right"
-_NO_WRAP = "white-space:nowrap"
+_LEFT, _RIGHT = "text-align:left", "text-align:right;white-space:nowrap"
+_NAME = ";min-width:8em;overflow-wrap:anywhere"
+_ROW = ' style="background:none;border-bottom:1px solid rgba(128,128,128,.25)"'
 
 
-def cell(content: str, *, right: bool = False, wrap: bool = True, tag: str = "td") -> str:
-    """Wrap a cell; `content` is HTML already."""
-    style = f"{_RIGHT if right else _LEFT}{'' if wrap else ';' + _NO_WRAP}"
+def cell(content: str, *, right: bool = False, name: bool = False, tag: str = "td") -> str:
+    """Wrap a cell; `content` is HTML already. Words wrap, numbers never do, a name breaks anywhere rather than push."""
     scope = ' scope="col"' if tag == "th" else ""
-    return f'<{tag}{scope} style="{style}">{content}</{tag}>'
+    side = _RIGHT.partition(";")[0] if tag == "th" and right else _RIGHT if right else _LEFT
+    return f'<{tag}{scope} style="{side}{_NAME if name and tag == "td" else ""}">{content}</{tag}>'
 
 
 def table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), wrap: Sequence[int] = ()
+    heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), names: Sequence[int] = ()
 ) -> str:
-    """Build a table from cells that are HTML already."""
-    head = "".join(cell(h, right=i in right, tag="th", wrap=False) for i, h in enumerate(heads))
+    """Build a table from cells that are HTML already; hairlines between rows, and not the stripes of the page."""
+    head = "".join(cell(h, right=i in right, tag="th") for i, h in enumerate(heads))
     body = "\n".join(
-        f"<tr>{''.join(cell(c, right=i in right, wrap=i in wrap) for i, c in enumerate(row))}</tr>" for row in rows
+        f"<tr{_ROW}>{''.join(cell(c, right=i in right, name=i in names) for i, c in enumerate(row))}</tr>"
+        for row in rows
     )
     return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
 
@@ -56,7 +58,7 @@ def history_html(history: History) -> str:
         [column.head for column in columns],
         zip(*(column.cells for column in columns), strict=True),
         right=[i for i, column in enumerate(columns) if column.right],
-        wrap=[i for i, column in enumerate(columns) if column.flexible],
+        names=[i for i, column in enumerate(columns) if column.flexible],
     )
     return f"{body}\n<p>{_caption(history, shown.older, layers)}</p>"
 
@@ -84,7 +86,7 @@ def _strip(layers: Layers, version: Version) -> str:
     if not codes:
         return ""
     drawing = strip.svg(layers.axis, codes)
-    return strip.picture(drawing, strip.summary(codes), strip.WIDTH, strip.HEIGHT)
+    return strip.picture(drawing, strip.summary(codes), strip.WIDTH, strip.HEIGHT, flat=True)
 
 
 def _caption(history: History, behind: int, layers: Layers) -> str:
@@ -96,7 +98,7 @@ def _caption(history: History, behind: int, layers: Layers) -> str:
 def version_html(version: Version) -> str:
     """Draw a version: its reference, its message, its facts."""
     rows = [(f"<b>{escape(key)}</b>", escape(value)) for key, value in text.version_facts(version)]
-    body = "\n".join(f"<tr>{cell(key, wrap=False)}{cell(value)}</tr>" for key, value in rows)
+    body = "\n".join(f"<tr{_ROW}>{cell(key)}{cell(value, name=True)}</tr>" for key, value in rows)
     return (
         f"<p><b>{escape(version.reference)}</b> {safe(version.message)}</p>\n<table><tbody>\n{body}\n</tbody></table>"
     )
@@ -107,7 +109,7 @@ def diff_html(diff: Diff) -> str:
     parts = [f"<p><b>{safe(diff.title)}</b> {escape(diffs.sentence(diff))}</p>", _diff_strip(diff)]
     for block in diffs.tables(diff):
         rows = [[escape(word) for word in row] for row in block.rows]
-        parts.append(table(list(map(escape, block.heads)), rows, block.right))
+        parts.append(table(list(map(escape, block.heads)), rows, block.right, names=[0]))
         parts += [f"<p>{escape(note)}</p>" for note in block.notes]
     return "\n".join(part for part in parts if part)
 
@@ -119,4 +121,4 @@ def _diff_strip(diff: Diff) -> str:
     drawing = strip.svg(axis, codes, 640, 24)
     legend = strip.legend(Layers(strips={"": codes})).removesuffix(".")
     removed = "; outlined: removed" if strip.REMOVED in codes else ""
-    return f"<p>{strip.picture(drawing, diffs.sentence(diff), 640, 24)}</p>\n<p>{escape(legend + removed)}.</p>"
+    return f"<p>{strip.picture(drawing, diffs.sentence(diff), 640, 24, flat=True)}</p>\n<p>{escape(legend + removed)}.</p>"

@@ -89,7 +89,7 @@ def plot_html(data: dict[str, Any]) -> str:
     rows = [(p["label"], p["written"], escape(p["message"])) for p in shown]
     more = len(data["points"]) - len(shown)
     older = f"<p>… {more:,} older</p>" if more else ""
-    numbers_table = table(["Version", escape(data["metric"]), "Message"], rows, right=[1], wrap=[2])
+    numbers_table = table(["Version", escape(data["metric"]), "Message"], rows, right=[1], names=[2])
     picture = strip.picture(plot_svg(data), data["summary"], WIDTH, HEIGHT)
     return (
         f"<p><b>{escape(data['title'])}</b> {escape(data['summary'])}</p>\n<p>{picture}</p>\n"

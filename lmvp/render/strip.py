@@ -128,7 +128,7 @@ def svg(axis: Sequence[Layer], codes: str, width: int = WIDTH, height: int = HEI
             lines.append(_outline(x, wide, height))
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'shape-rendering="crispEdges" fill="{COLOUR}">{"".join(boxes)}'
+        f'preserveAspectRatio="none" shape-rendering="crispEdges" fill="{COLOUR}">{"".join(boxes)}'
         f'<path d="{"".join(lines)}" stroke="#888" fill="none"/>'
         f'<path d="{"".join(strokes)}" stroke="{COLOUR}" fill="none" shape-rendering="auto"/></svg>'
     )
@@ -175,7 +175,12 @@ def _hatch(x: float, width: float, height: int) -> str:
     return "".join(strokes)
 
 
-def picture(svg_text: str, alt: str, width: int, height: int) -> str:
-    """Wrap a drawing as an `<img>`: an untrusted notebook drops inline SVG, but keeps pictures."""
+def picture(svg_text: str, alt: str, width: int, height: int, *, flat: bool = False) -> str:
+    """Wrap a drawing as an `<img>`: an untrusted notebook drops inline SVG, but keeps pictures.
+
+    Where there is no room it shrinks; a `flat` one, a strip, keeps its height.
+    """
     data = base64.b64encode(svg_text.encode()).decode()
-    return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="data:image/svg+xml;base64,{data}">'
+    style = f"min-width:6em;max-width:100%;height:{height}px" if flat else "max-width:100%;height:auto"
+    size = f'width="{width}" height="{height}" style="{style}"'
+    return f'<img alt="{escape(alt)}" {size} src="data:image/svg+xml;base64,{data}">'
