@@ -181,6 +181,6 @@ def picture(svg_text: str, alt: str, width: int, height: int, *, flat: bool = Fa
     Where there is no room it shrinks; a `flat` one, a strip, keeps its height.
     """
     data = base64.b64encode(svg_text.encode()).decode()
-    style = f"min-width:6em;max-width:100%;height:{height}px" if flat else "max-width:100%;height:auto"
+    style = f"min-width:4em;max-width:100%;height:{height}px" if flat else "max-width:100%;height:auto"
     size = f'width="{width}" height="{height}" style="{style}"'
     return f'<img alt="{escape(alt)}" {size} src="data:image/svg+xml;base64,{data}">'

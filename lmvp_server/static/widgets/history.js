@@ -356,6 +356,7 @@ class HistoryView {
     const { layers } = this.data;
     const first = this.bars?.keys().next().value;
     if (!layers || !first) return;
+    if (!first.clientWidth && first.childElementCount) return; // out of sight
     const segments = fold(layers.axis, first.clientWidth || 300);
     if (segments.length === this.segments.length && first.childElementCount) return;
     this.segments = segments;

@@ -117,6 +117,7 @@ class PlotView {
 
   fit() {
     const width = this.width();
+    if (!this.box.clientWidth) return; // out of sight, as while JupyterLab changes its theme
     if (this.plot && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT });
   }
 
