@@ -125,6 +125,8 @@ def make_parser(host: str, prog: str, parser_class: type[argparse.ArgumentParser
     for verb in verbs_of(host):
         _add(made.add_parser(verb.name, help=verb.help, description=verb.help), verb.arguments, host)
         made.choices[verb.name].set_defaults(act=verb.act)
+    if host == SHELL:
+        made.add_parser("server", help="Run a server for a team.", add_help=False)
     return parser
 
 

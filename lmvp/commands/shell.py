@@ -65,11 +65,13 @@ def _run(words: list[str]) -> int:
     from lmvp.commands.parser import SHELL, make_parser
 
     parser = make_parser(SHELL, "lmvp", argparse.ArgumentParser)
-    parser.epilog = "`lmvp server --help`: a server for a team. `lmvp --version`: which version this is."
+    parser.epilog = "`lmvp VERB --help`: the options of a verb. `lmvp --version`: which version this is."
     options = parser.parse_args(words)
     if options.verb is None:
         parser.print_help()
         return 0
+    if options.verb == "server":  # behind a `--`
+        return _serve([])
     _show(options.act(options, ShellHost()))
     return 0
 

@@ -88,10 +88,9 @@ def history_html(history: History) -> str:
 
 
 def _history_columns(history: History, shown: Sequence[Version], layers: Layers) -> list[text.Column]:
-    several = len(history.models) > 1
     metric = numbers.column(text.value_of(v, history.metric) for v in shown)
     return [
-        text.Column("Model", [safe(v.model) if several else "" for v in shown]),
+        text.Column("Model", [safe(v.model) if history.of_project else "" for v in shown]),
         text.Column("Version", [v.name for v in shown]),
         text.Column("Message", [_message(v) for v in shown], flexible=True),
         text.Column("Layers changed against the parent", [_strip(layers, v) for v in shown]),

@@ -106,7 +106,9 @@ def shows_tables(notebook) -> None:
     """The table and the picture are there, still, and nothing speaks of a model that is gone."""
     table = notebook.output(1)
     assert table.locator("tbody tr:visible").count() == 13
-    grounds = "(table) => new Set([...table.querySelectorAll('tbody tr')].map(r => getComputedStyle(r).background)).size"
+    grounds = (
+        "(table) => new Set([...table.querySelectorAll('tbody tr')].map(r => getComputedStyle(r).background)).size"
+    )
     assert table.evaluate(grounds) == 1, "JupyterLab stripes its tables"
     strip = table.get_by_alt_text(re.compile("layers changed")).first
     assert strip.evaluate("(img) => img.complete && img.naturalWidth") == 300
