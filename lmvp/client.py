@@ -55,6 +55,7 @@ class Page(Struct, frozen=True, kw_only=True):
 
     items: list[msgspec.Raw]
     next: str | None = None
+    total: int = 0
 
 
 class Client(Housekeeping):
@@ -257,8 +258,7 @@ class Client(Housekeeping):
             def layers(versions: Sequence[Version]) -> Layers:
                 return self._layers(base, versions)
 
-        versions = list(self._list(path, Version, limit))
-        total = self._total(project, model, len(versions), limit)
+        versions, total = self._versions(path, limit)
         return History(versions, title=title, total=total, layers=layers, metric=metric)
 
     def version(self, name: str) -> Version:
@@ -281,16 +281,16 @@ class Client(Housekeeping):
 
     def projects(self) -> list[Project]:
         """Return all projects."""
-        return list(self._list("/projects", Project, None))
+        return self._list("/projects", Project)
 
     def models(self, project: str | None = None) -> list[Model]:
         """Return the models of a project."""
         name = check_name(project, "project name") if project else self.project
-        return list(self._list(f"/projects/{quote(name)}/models", Model, None))
+        return self._list(f"/projects/{quote(name)}/models", Model)
 
     def aliases(self, name: str) -> list[Alias]:
         """Return the aliases of a model, by name."""
-        return list(self._list(f"{_path(self._reference(name))}/aliases", Alias, None))
+        return self._list(f"{_path(self._reference(name))}/aliases", Alias)
 
     def health(self) -> Health:
         """Return what the server says of itself."""
@@ -371,14 +371,24 @@ class Client(Housekeeping):
         numbers = ",".join(str(version.number) for version in versions)
         return self._connection.get(f"{base}/layers", Layers, versions=numbers)
 
-    def _list(self, path: str, type_: type[T], limit: int | None) -> Iterator[T]:
+    def _versions(self, path: str, limit: int | None) -> tuple[list[Version], int]:
+        """Return the newest versions, and how many there are in all."""
+        pages = list(self._pages(path, limit))
+        decode = msgspec.json.Decoder(Version).decode
+        return [decode(item) for page in pages for item in page.items], pages[0].total if pages else 0
+
+    def _list(self, path: str, type_: type[T]) -> list[T]:
+        """Return all of a list."""
+        decode = msgspec.json.Decoder(type_).decode
+        return [decode(item) for page in self._pages(path, None) for item in page.items]
+
+    def _pages(self, path: str, limit: int | None) -> Iterator[Page]:
         """Walk over a list, a page at a time."""
         cursor: str | None = None
         left = math.inf if limit is None else limit
         while left > 0:
             page = self._connection.get(path, Page, limit=int(min(left, PAGE)), cursor=cursor)
-            for item in page.items:
-                yield msgspec.json.decode(item, type=type_)
+            yield page
             left -= len(page.items)
             cursor = page.next
             if cursor is None:
@@ -422,11 +432,6 @@ class Client(Housekeeping):
         except NotFound:
             return False
         return True
-
-    def _total(self, project: str, model: str | None, shown: int, limit: int | None) -> int:
-        if model is None or limit is None or shown < limit:
-            return shown
-        return self._connection.get(_path(Reference(project, model)), Model).latest
 
 
 _connections: dict[tuple[int, Address | Path], Connection] = {}

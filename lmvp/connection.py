@@ -94,6 +94,16 @@ class Connection:
         finally:
             answer.close()
 
+    @staticmethod
+    def lines(answer: requests.Response) -> Iterator[bytes]:
+        """Give the lines of an answer while they come; within `attempt`, what is cut off is asked for again."""
+        import requests
+
+        try:
+            yield from answer.iter_lines()
+        except requests.RequestException as error:
+            raise _Interrupted(_reason(error)) from error
+
     def attempt(self, work: Callable[[], T]) -> T:
         """Do some work that talks to the server, again while it fails for want of a connection."""
         for attempt in range(1, ATTEMPTS):
@@ -169,7 +179,7 @@ class Connection:
                 hint="update the older side: pip install --upgrade lmvp",
             )
         if answer.status_code >= 400:
-            raise _said(answer)
+            raise error_of(answer.content, answer.status_code)
         return answer
 
     def _foreign(self, answer: requests.Response) -> ServerUnavailable:
@@ -216,13 +226,13 @@ class _Bearer:
         return request
 
 
-def _said(answer: requests.Response) -> LmvpError:
-    """Return the error that a server sent, as the class that it named."""
+def error_of(data: bytes, status: int = 500) -> LmvpError:
+    """Return the error that a server sent as JSON, as the class that it named."""
     try:
-        body = msgspec.convert(msgspec.json.decode(answer.content)["error"], ErrorBody)
-    except (msgspec.MsgspecError, KeyError, TypeError):
-        return ServerError(f"the server answered {answer.status_code} without saying why")
-    default = ServerError if answer.status_code >= 500 else BY_CODE["bad_request"]
+        body = msgspec.convert(msgspec.json.decode(data)["error"], ErrorBody)
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+        return ServerError(f"the server answered {status} without saying why")
+    default = ServerError if status >= 500 else BY_CODE["bad_request"]
     error = BY_CODE.get(body.code, default)(body.message, hint=body.hint)
     if isinstance(error, MissingChunks) and body.details:
         error.missing = body.details.get("missing", ())

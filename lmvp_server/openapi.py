@@ -150,8 +150,12 @@ def _content(type_: Any, many: bool = False) -> dict[str, Any]:
         return {"application/octet-stream": {"schema": _BYTES}}
     reference: dict[str, Any] = {"$ref": f"#/components/schemas/{type_.__name__}"}
     if many:
-        pages = {"items": {"type": "array", "items": reference}, "next": {"type": ["string", "null"]}}
-        reference = {"type": "object", "properties": pages, "required": ["items", "next"]}
+        pages = {
+            "items": {"type": "array", "items": reference},
+            "next": {"type": ["string", "null"]},
+            "total": {"type": "integer"},
+        }
+        reference = {"type": "object", "properties": pages, "required": list(pages)}
     return {"application/json": {"schema": reference}}
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 from blake3 import blake3
 
-from lmvp.connection import Connection, Interrupted
-from lmvp.errors import IntegrityError
+from lmvp.connection import Connection, Interrupted, error_of
+from lmvp.errors import IntegrityError, LmvpError
 from lmvp.records import WantedChunks
 from lmvp.storage import frames
-from lmvp.storage.frames import HEADER_SIZE
+from lmvp.storage.frames import FAILED, HEADER_SIZE
 from lmvp.storage.manifest import File, Manifest
 from lmvp.transfer.progress import Advance, Progress, showing
 
@@ -138,12 +138,26 @@ class VersionReader:
 def _receive_frame(read: Callable[[memoryview], None], one: Wanted, target: memoryview) -> None:
     head = bytearray(HEADER_SIZE)
     read(memoryview(head))
-    frame = frames.read_header(head)
+    frame = frames.read_header(head, answer=True)
+    if frame.codec == FAILED:
+        raise _failed(one, read, frame.payload)
     if frame.chunk != one.chunk or frame.size != one.size:
         raise _damaged(one, "the server sent another one")
     read(target)
     if blake3(target).hexdigest() != one.chunk:
         raise _damaged(one, "its bytes do not match its id")
+
+
+def _failed(one: Wanted, read: Callable[[memoryview], None], length: int) -> LmvpError:
+    """Return the error that a server tells of in the place of a frame."""
+    data = bytearray(length)
+    read(memoryview(data))
+    error = error_of(bytes(data))
+    if isinstance(error, IntegrityError):
+        return IntegrityError(
+            f"the chunk {one.chunk[:12]} of {one.file!r} is damaged: {error.message}", hint=error.hint
+        )
+    return error
 
 
 def _damaged(one: Wanted, why: str) -> IntegrityError:

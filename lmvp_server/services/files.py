@@ -31,24 +31,20 @@ class Files:
     def __init__(self, chunks: ChunkStore, versions: Versions, decoder: Decoder) -> None:
         self._chunks, self._versions, self._decoder = chunks, versions, decoder
 
-    def wanted(
-        self, caller: Caller, project: str, model: str, revision: str, want: Sequence[str]
-    ) -> tuple[str, list[int]]:
-        """Check that a version has these chunks; return the space they lie in and the lengths of their frames.
+    def wanted(self, caller: Caller, project: str, model: str, revision: str, want: Sequence[str]) -> str:
+        """Check that a version has these chunks; return the space that they lie in.
 
         Raises
         ------
         InvalidRequest
             If a chunk is not one of this version's.
-        IntegrityError
-            If one is gone from the disk.
         """
         space, manifest = self._versions.content(caller, project, model, revision)
         known = {chunk.id for file in manifest.files for chunk in file.chunks}
         foreign = next((chunk for chunk in want if chunk not in known), None)
         if foreign is not None:
             raise InvalidRequest(f"the chunk {foreign[:12]!r} is not in the manifest of {project}/{model}@{revision}")
-        return space, [self._length(space, chunk) for chunk in want]
+        return space
 
     def frame(self, space: str, chunk: str) -> bytes:
         """Return one chunk as a raw frame."""
@@ -79,9 +75,6 @@ class Files:
             If the frame on the disk is damaged.
         """
         return bytes(memoryview(self._decoder.data(space, part.chunk))[part.offset : part.offset + part.size])
-
-    def _length(self, space: str, chunk: str) -> int:
-        return frames.HEADER_SIZE + self._decoder.head(space, chunk).size
 
 
 def parts(chunks: Sequence[Chunk], start: int, end: int) -> list[Part]:
