@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from lmvp import config
+from lmvp.errors import ServerUnavailable
 
 
 @dataclass(frozen=True)
@@ -89,5 +90,8 @@ def _server() -> str:
     from lmvp import local
 
     home = config.data_home()
-    found = local.find(home)
+    try:
+        found = local.find(home)
+    except ServerUnavailable as error:
+        return str(error).partition("\n")[0]
     return f"{found.url}, this machine's, in {home}" if found else f"this machine's, in {home}; the next call starts it"
