@@ -100,23 +100,30 @@ def find(home: Path) -> Local | None:
         If it runs on another machine, or runs and does not answer.
     """
     for patience in _PATIENCE:
-        said = serverfile.read(home)  # anew each time: the one that holds the lock may only just be starting
-        if said is None:
-            return None
-        if not said.here:
-            _refuse_to_guess(home, said)
-            return None
         try:
-            if said.rebooted or not _is_the_one(said, patience):
-                return None
-            return Local(said.url, said.token, said.instance, said.pid)
+            return _probe(home, patience)
         except TimeoutError:
             if not _held(home / LOCK):  # then a stranger has the port, and the pid too, if it lives
                 return None
+    said = serverfile.read(home)
+    where, process = (f" at {said.url}", said.pid) if said else ("", "unknown")
     raise ServerUnavailable(
-        f"the server of {home} is there, but does not answer at {said.url}",
-        hint=f"if it was stopped or hangs, end it: its process is {said.pid}",
+        f"the server of {home} is there, but does not answer{where}",
+        hint=f"if it was stopped or hangs, end it: its process is {process}",
     )
+
+
+def _probe(home: Path, patience: float) -> Local | None:
+    """Ask the server that `server.json` names; read anew each time, since the right one may only just be starting."""
+    said = serverfile.read(home)
+    if said is None:
+        return None
+    if not said.here:
+        _refuse_to_guess(home, said)
+        return None
+    if said.rebooted or not _is_the_one(said, patience):
+        return None
+    return Local(said.url, said.token, said.instance, said.pid)
 
 
 def stop(home: Path | None = None) -> bool:
