@@ -75,6 +75,23 @@ def test_keys_in_the_table_are_not_the_shortcuts_of_jupyterlab(notebook):
     assert told(notebook, "([12, 11]")
 
 
+def test_keys_in_the_plot_are_not_the_shortcuts_of_jupyterlab(notebook):
+    notebook.run(4).locator("canvas").wait_for()
+    notebook.command("notebook:enter-command-mode")
+    active = "() => window.jupyterapp.shell.currentWidget.content.activeCellIndex"
+    plot = notebook.output(4).get_by_role("img", name="val/f1 by version")
+    plot.focus()
+    before = notebook.page.evaluate(active)
+    for key in ("End", "ArrowLeft"):
+        notebook.page.keyboard.press(key)
+    assert notebook.output(4).locator("output").inner_text().startswith("v12: val/f1 0.874")
+    notebook.output(4).locator(".lmvp-plot summary").focus()
+    notebook.page.keyboard.press("Enter")
+    assert notebook.output(4).locator(".lmvp-plot details tbody tr").first.is_visible()
+    assert notebook.page.evaluate(active) == before
+    assert notebook.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.mode") == "command"
+
+
 def test_the_plot_is_drawn_and_follows_the_theme(notebook):
     canvas = notebook.run(4).locator("canvas")
     canvas.wait_for()

@@ -178,12 +178,14 @@ async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const field = make("textarea", { style: "position:fixed;opacity:0" });
+    const focused = document.activeElement;
+    const field = make("textarea", { style: "position:fixed;opacity:0", "aria-hidden": "true", tabindex: "-1" });
     field.value = text;
     document.body.append(field);
     field.select();
     document.execCommand("copy");
     field.remove();
+    focused?.focus();
   }
 }
 

@@ -46,6 +46,7 @@ class PlotView {
     this.model = model;
     this.root = make("div", { class: "lmvp in-notebook lmvp-plot" });
     el.replaceChildren(this.root);
+    this.keys = guardKeys(this.root);
     this.onData = () => this.draw();
     model.on("change:data", this.onData);
     this.onTheme = () => { for (const delay of [0, 300]) setTimeout(() => this.plot?.redraw(false, true), delay); };
@@ -60,6 +61,7 @@ class PlotView {
 
   close() {
     this.model.off("change:data", this.onData);
+    this.keys();
     this.theme.disconnect();
     this.resized.disconnect();
     this.system.removeEventListener("change", this.onTheme);
@@ -219,6 +221,16 @@ class PlotView {
       make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))),
       older > 0 ? make("p", { class: "quiet" }, `${older.toLocaleString("en")} older`) : null);
   }
+}
+
+/** JupyterLab reads keys before any element does (Enter edits the cell): while the focus is in here, plain keys are ours. */
+function guardKeys(root) {
+  const guard = (event) => {
+    if (!root.contains(event.target)) return;
+    root.toggleAttribute("data-lm-suppress-shortcuts", !(event.ctrlKey || event.metaKey));
+  };
+  window.addEventListener("keydown", guard, true);
+  return () => window.removeEventListener("keydown", guard, true);
 }
 
 function render({ model, el }) {
