@@ -114,21 +114,23 @@ def legend(layers: Layers) -> str:
 
 def svg(axis: Sequence[Layer], codes: str, width: int = WIDTH, height: int = HEIGHT) -> str:
     """Draw a strip that needs no stylesheet and reads on any paper."""
-    boxes: list[str] = []
+    boxes: dict[float, str] = {}
     lines: list[str] = []
     strokes: list[str] = []
     for x, wide, code in _place(axis, codes, width):
         if code in OPACITY:
-            boxes.append(f'<rect x="{x:.1f}" width="{wide:.1f}" height="{height}" fill-opacity="{OPACITY[code]}"/>')
+            opacity = OPACITY[code]  # a path for each shade: half the bytes of a rectangle for each segment
+            boxes[opacity] = f"{boxes.get(opacity, '')}M{x:.1f} 0h{wide:.1f}v{height}h-{wide:.1f}"
         elif code == IDENTICAL:
             lines.append(f"M{x:.1f} {height / 2}h{wide:.1f}")
         elif code == NEW:
             strokes.append(_outline(x, wide, height) + _hatch(x, wide, height))
         elif code == REMOVED:
             lines.append(_outline(x, wide, height))
+    shades = "".join(f'<path d="{path}" fill-opacity="{opacity}"/>' for opacity, path in boxes.items())
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'preserveAspectRatio="none" shape-rendering="crispEdges" fill="{COLOUR}">{"".join(boxes)}'
+        f'preserveAspectRatio="none" shape-rendering="crispEdges" fill="{COLOUR}">{shades}'
         f'<path d="{"".join(lines)}" stroke="#888" fill="none"/>'
         f'<path d="{"".join(strokes)}" stroke="{COLOUR}" fill="none" shape-rendering="auto"/></svg>'
     )

@@ -7,20 +7,25 @@
 
 const HOST = "jp-RenderedHTMLCommon";
 
-/** Cover one place; gives a function that brings the static form back. */
+/** Cover one place; gives a function that brings the static form back, which also stays if the view cannot be drawn. */
 function cover(place, model, render) {
   const still = [...place.children];
-  const el = place.appendChild(document.createElement("div"));
-  for (const child of still) child.style.display = "none";
   const host = place.closest(`.${HOST}`);
-  host?.classList.remove(HOST); // its rules are for tables in prose: stripes, centred cells
-  const close = render({ model, el });
-  return () => {
-    close();
-    el.remove();
-    for (const child of still) child.style.display = "";
-    host?.classList.add(HOST);
+  const el = place.appendChild(document.createElement("div"));
+  const show = (live) => {
+    for (const child of still) child.style.display = live ? "none" : "";
+    host?.classList.toggle(HOST, !live); // its rules are for tables in prose: stripes, centred cells
+    if (!live) el.remove();
   };
+  show(true);
+  try {
+    const close = render({ model, el });
+    return () => { close(); show(false); };
+  } catch (error) {
+    show(false);
+    console.error(error);
+    return () => {};
+  }
 }
 
 /** Cover every place of this widget, now and when an output is drawn later; gives the function that ends it. */
