@@ -80,6 +80,8 @@ def test_the_client_knows_no_server_but_to_start_one():
     allowed = {
         ("lmvp/commands/shell.py", "lmvp_server.__main__"),
         ("lmvp/commands/shell.py", "lmvp_server.__main__.main"),
+        ("lmvp/commands/shell.py", "lmvp_server.restoring"),
+        ("lmvp/commands/shell.py", "lmvp_server.restoring.main"),
     }
     assert wrong("lmvp", ["lmvp_server", "lmvp_jupyter"], allowed) == []
 

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from lmvp.errors import InvalidArgument, UnknownFormat
 from lmvp.formats.base import Format, Package, Reader
+from lmvp.formats.tree import walk, way_out
 
 __all__ = ["pack", "unpack"]
 
@@ -49,6 +50,8 @@ def pack(obj: Any) -> Package:
     for name in dict.fromkeys(_MODULES.values()):
         if _load(name).recognises(obj):
             return _load(name).pack(obj)
+    if any(map(way_out, walk(obj))):
+        return _load("numpy").pack(obj)  # which says where in it the array stands
     raise UnknownFormat(
         f"no format keeps a {type(obj).__module__}.{type(obj).__qualname__}{_emptiness(obj)}",
         hint="kept are: a torch module, tensor or state dict; numpy arrays, alone or in dicts, lists and tuples; "

@@ -1,8 +1,9 @@
 """Which classes the structure of a module may name. What is not listed is never imported, let alone called.
 
 A structure is a pickle, and a pickle is a program. It is read only by `torch.load(weights_only=True)`, which runs
-nothing but what it was told is safe. Here is told what: torch's own layers, a handful of harmless helpers, and what
-the caller vouches for. The names are found by looking at the pickle, without running it.
+nothing but what it was told is safe. Here is told what: torch's own layers, a handful of harmless helpers, what prunes
+and normalises weights (hooks that compute one tensor of their module from others, and do nothing else), and what the
+caller vouches for. The names are found by looking at the pickle, without running it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ from typing import Any
 from lmvp.errors import DamagedFile, Untrusted
 from lmvp.formats.trust import Trust, find
 
+_PRUNING = (
+    "CustomFromMask", "Identity", "L1Unstructured", "LnStructured", "PruningContainer", "RandomStructured",
+    "RandomUnstructured",
+)  # fmt: skip
+_SPECTRAL = "SpectralNorm", "SpectralNormLoadStateDictPreHook", "SpectralNormStateDictHook"
+_LAYERS = re.compile(r"torch\.nn\.(modules\..+|utils\.parametri(ze|zations))")
+"""Where torch defines modules of its own."""
+
 _HELPERS = {
     "_codecs.encode",
     "builtins.bytearray",
@@ -34,7 +43,13 @@ _HELPERS = {
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_parameter_with_state",
     "torch.device",
+    "torch.nn.modules.module._WrappedHook",
     "torch.nn.parameter.Parameter",
+    "torch.nn.utils.parametrizations._OrthMaps",
+    *(f"torch.nn.utils.prune.{name}" for name in _PRUNING),
+    *(f"torch.nn.utils.spectral_norm.{name}" for name in _SPECTRAL),
+    "torch.nn.utils.weight_norm.WeightNorm",
+    "torch.optim.swa_utils.AveragedModel",
 }
 _ACTIVATIONS = re.compile(
     r"(celu|elu|gelu|glu|hardshrink|hardsigmoid|hardswish|hardtanh|leaky_relu|log_softmax|logsigmoid|mish|prelu|relu|relu6"
@@ -110,7 +125,7 @@ def _is_activation(name: str) -> bool:
 def _is_layer(name: str) -> bool:
     """Tell whether this is one of torch's own layers: a class of a module that torch has loaded by itself."""
     module, _, last = name.rpartition(".")
-    if not module.startswith("torch.nn.modules."):
+    if not _LAYERS.fullmatch(module):
         return False
     found = getattr(sys.modules.get(module), last, None)
     layer = sys.modules["torch"].nn.Module

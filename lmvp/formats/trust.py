@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from lmvp.errors import InvalidArgument, MissingDependency, Untrusted
 
+_HINT = 'give full names such as "my_pkg.Net" or "my_pkg.*", or classes'
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(\.\*)?")
 
 
@@ -46,12 +47,9 @@ class Trust:
         >>> "my_pkg.Net" in trust, "my_pkg.Nets" in trust, "other.deep.Net" in trust, "others.Net" in trust
         (True, False, True, False)
         """
-        items = [trust] if isinstance(trust, (str, type)) else list(trust)
-        for item in items:
+        for item in (items := _items(trust)):
             if not (_NAME.fullmatch(item) if isinstance(item, str) else hasattr(item, "__qualname__")):
-                raise InvalidArgument(
-                    f"trust= has {item!r} in it", hint='give full names such as "my_pkg.Net" or "my_pkg.*", or classes'
-                )
+                raise InvalidArgument(f"trust= has {item!r} in it"[:200], hint=_HINT)
         names = [item for item in items if isinstance(item, str)]
         return cls(
             {f"{item.__module__}.{item.__qualname__}": item for item in items if not isinstance(item, str)},
@@ -61,6 +59,14 @@ class Trust:
 
     def __contains__(self, name: str) -> bool:
         return name in self.given or name in self.names or name.startswith(self.packages)
+
+
+def _items(trust: Any) -> list[Any]:
+    if isinstance(trust, (str, type)):
+        return [trust]
+    if not isinstance(trust, Iterable):
+        raise InvalidArgument(f"trust= is {type(trust).__name__} {trust!r}"[:80], hint=_HINT)
+    return list(trust)
 
 
 def find(name: str, exact: bool, what: str = "this module") -> Any:

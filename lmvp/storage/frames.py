@@ -27,12 +27,18 @@ from lmvp.errors import InvalidRequest
 CHUNK_LIMIT = 4 << 20
 """Bytes that a chunk holds at most, decoded."""
 
+FAILURE_LIMIT = 1 << 16
+"""Bytes of the JSON that tells of a failure at most."""
+
 BATCH_LIMIT = 16 << 20
 """Bytes of frames that one request carries at most, headers not counted."""
 
 RAW, ZSTD, SOLO, DELTA = range(4)
 CODECS = {RAW: "raw", ZSTD: "zstd", SOLO: "solo", DELTA: "delta"}
 """Codecs that this version reads, by their byte."""
+
+FAILED = 255
+"""In place of a codec, only in an answer: the payload is no chunk, but tells as JSON why there is none."""
 
 HEADER = struct.Struct("<2sBBIII32s")
 HEADER_SIZE = HEADER.size
@@ -61,8 +67,13 @@ def header(frame: Frame) -> bytes:
     return HEADER.pack(_MAGIC, _VERSION, frame.codec, frame.size, frame.payload, 0, bytes.fromhex(frame.chunk))
 
 
-def read_header(data: Any) -> Frame:
+def read_header(data: Any, *, answer: bool = False) -> Frame:
     """Read a header.
+
+    Parameters
+    ----------
+    answer : bool
+        Whether it stands in a server's answer, where a frame may tell of a failure (`FAILED`) instead.
 
     Raises
     ------
@@ -74,6 +85,8 @@ def read_header(data: Any) -> Frame:
     magic, version, codec, size, payload, reserved, chunk = HEADER.unpack(data)
     if magic != _MAGIC or version != _VERSION or reserved:
         raise InvalidRequest("these bytes are not a frame", hint="see docs/format.md, Frames")
+    if codec == FAILED and answer and payload <= FAILURE_LIMIT:
+        return Frame(chunk.hex(), 0, payload, FAILED)
     if codec not in CODECS:
         raise InvalidRequest(f"unknown codec {codec} in a frame", hint="update lmvp on this side")
     _check_lengths(codec, size, payload)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmvp.errors import InvalidManifest, StorageFull, StorageReadOnly
+from lmvp.errors import InvalidManifest, LmvpError, StorageFull, StorageReadOnly
 from lmvp.storage.check import path_problem
 from lmvp.storage.manifest import File
 from lmvp.transfer.pull import VersionReader
@@ -32,8 +32,8 @@ def pull_files(reader: VersionReader, folder: Path) -> list[Path]:
     InvalidManifest
         If a path would lead out of the folder.
     """
-    targets = [(file, _target(folder, file)) for file in reader.manifest.files]
     with _explained(folder), _temporaries() as temporaries:
+        targets = [(file, _target(folder, file)) for file in reader.manifest.files]
         for file, target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".lmvp-{secrets.token_hex(6)}.part")
@@ -86,11 +86,10 @@ def _explained(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except OSError as error:
+    except LmvpError:  # some of them are an OSError by name only
+        raise
+    except OSError as error:  # among them ENOENT, for a folder in a place that takes none, such as /proc
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StorageFull(f"no room left on the disk of {folder}", hint="free some space and pull again") from error
-        if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR}:
-            raise StorageReadOnly(
-                f"cannot write to {folder}: {error.strerror}", hint="choose another folder"
-            ) from error
-        raise
+        said = error.strerror or str(error)
+        raise StorageReadOnly(f"cannot write to {folder}: {said}", hint="choose another folder") from error

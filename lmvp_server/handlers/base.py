@@ -133,8 +133,7 @@ class Handler(RequestHandler):
         if error is None:
             return {"result": task.result()}
         self.log_exception(type(error), error, error.__traceback__)
-        said = _as_lmvp(500, error)
-        return {"error": ErrorBody(code=said.code, message=said.message, hint=said.hint)}
+        return {"error": error_body(error)}
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """Do something that blocks in a thread of the pool."""
@@ -181,6 +180,12 @@ class NoSuchRoute(Handler):
         """Say so, whatever the method."""
         super().prepare()
         raise NotFound(f"no route {self.request.path[:200]!r}", hint="docs/api.md lists the routes")
+
+
+def error_body(error: BaseException) -> ErrorBody:
+    """Return what is said of an error in an answer that has begun already."""
+    said = _as_lmvp(500, error)
+    return ErrorBody(code=said.code, message=said.message, hint=said.hint)
 
 
 def _as_lmvp(status: int, error: BaseException | None) -> LmvpError:

@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from urllib.parse import quote
 
+import msgspec
 from tornado.iostream import StreamClosedError
 
 from lmvp.errors import InvalidRequest
 from lmvp.records import WantedChunks
-from lmvp_server.handlers.base import Handler
+from lmvp.storage import frames
+from lmvp.storage.frames import FAILED, Frame
+from lmvp_server.handlers.base import Handler, error_body
 from lmvp_server.handlers.versions import FRAMES
-from lmvp_server.services.files import parts
+from lmvp_server.services.files import Order, parts
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _SIZE_DIGITS = 18
@@ -29,10 +32,21 @@ class Chunks(Handler):
         """Stream the frames that are wanted, in their order."""
         wanted = await self.run(self.read, WantedChunks)
         files = self.services.files
-        space, lengths = await self.run(files.wanted, self.caller, project, model, revision, wanted.want)
+        order = await self.run(files.wanted, self.caller, project, model, revision, wanted)
         self.set_header("Content-Type", FRAMES)
-        self.set_header("Content-Length", str(sum(lengths)))
-        await stream(self, [partial(files.frame, space, chunk) for chunk in wanted.want])
+        await stream(self, [partial(self._frame, order, chunk) for chunk in wanted.want])
+
+    def _frame(self, order: Order, chunk: str) -> bytes:
+        """Return a frame, or one that tells why there is none: the status of the answer is long sent."""
+        try:
+            return self.services.files.frame(order, chunk)
+        except Exception as error:  # noqa: BLE001 - any: the client must be told, and the log is
+            return self._failure(chunk, error)
+
+    def _failure(self, chunk: str, error: Exception) -> bytes:
+        self.log_exception(type(error), error, error.__traceback__)
+        body = msgspec.json.encode({"error": error_body(error)})
+        return frames.header(Frame(chunk, 0, len(body), FAILED)) + body
 
 
 class File(Handler):

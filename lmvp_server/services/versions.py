@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from lmvp.errors import IntegrityError, InvalidReference, NotFound
@@ -12,12 +13,16 @@ from lmvp.records import Amendment
 from lmvp.references import Revision, suggest
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import Manifest
+from lmvp.storage.slots import Slots
 from lmvp_server.services import access, metadata, paging
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
+
+_KEPT = 4
+"""Versions whose chunks are kept in memory by their places: transfers ask for the same few again and again."""
 
 
 def version_id(model: str, number: int) -> str:
@@ -35,24 +40,24 @@ class Versions:
 
     def __init__(self, records: RecordStore, chunks: ChunkStore, catalog: Catalog) -> None:
         self._records, self._chunks, self._catalog = records, chunks, catalog
+        self._slots = lru_cache(_KEPT)(self._read_slots)
 
     # -- reading
 
     def of_model(self, caller: Caller, project: str, model: str, page: Page) -> Document:
         """List the versions of a model, newest first."""
         place = self._catalog.find_model(caller, project, model)
-        found = self._page(place.space, {"model": place.model.id}, page)
-        names = self._aliases(place.space, {"model": place.model.id})
-        return paging.listing(page, found, lambda record: _present(record, project, place.model.data["name"], names))
+        ours = {"model": place.model.id}
+        names, name = self._aliases(place.space, ours), place.model.data["name"]
+        return self._listing(place.space, ours, page, lambda record: _present(record, project, name, names))
 
     def of_project(self, caller: Caller, project: str, page: Page) -> Document:
         """List the versions of all models of a project, newest first."""
         home = self._catalog.find_project(caller, project)
-        found = self._page(home.id, {}, page)
-        names = self._aliases(home.id, {})
+        names, name = self._aliases(home.id, {}), home.data["name"]
         models = {record.id: record.data["name"] for record in self._records.find(home.id, "models")}
-        return paging.listing(
-            page, found, lambda record: _present(record, home.data["name"], models[record.data["model"]], names)
+        return self._listing(
+            home.id, {}, page, lambda record: _present(record, name, models[record.data["model"]], names)
         )
 
     def version(self, caller: Caller, project: str, model: str, revision: str) -> Document:
@@ -66,11 +71,29 @@ class Versions:
         version = self.find(place, revision)
         return version.data["digest"], self.manifest_bytes(place.space, version.data["digest"])
 
+    def place_of(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, str]:
+        """Return the project's id, which its chunks lie under, and the digest of a version."""
+        place = self._catalog.find_model(caller, project, model)
+        return place.space, self.find(place, revision).data["digest"]
+
     def content(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, Manifest]:
         """Return the project's id, which its chunks lie under, and the manifest of a version."""
         place = self._catalog.find_model(caller, project, model)
         data = self.manifest_bytes(place.space, self.find(place, revision).data["digest"])
         return place.space, manifests.decode(data)
+
+    def slots(self, space: str, digest: str) -> Slots:
+        """Return the chunks of a version of a project, by the places that they stand in.
+
+        Raises
+        ------
+        IntegrityError
+            If the manifest is gone from the disk.
+        """
+        return self._slots(space, digest)
+
+    def _read_slots(self, space: str, digest: str) -> Slots:
+        return Slots(manifests.decode(self.manifest_bytes(space, digest)))
 
     def manifest_bytes(self, space: str, digest: str) -> bytes:
         """Return a manifest that a record names.
@@ -111,6 +134,10 @@ class Versions:
         """Return the record of a version by its whole digest, or None."""
         found = self._records.find(place.space, "versions", {"digest": digest})
         return next((record for record in found if record.data["model"] == place.model.id), None)
+
+    def in_project(self, space: str, digest: str) -> bool:
+        """Tell whether a project has a version of this digest."""
+        return bool(self._records.find(space, "versions", {"digest": digest}, limit=1))
 
     def latest(self, place: Place) -> Record | None:
         """Return the record of the newest version, or None."""
@@ -213,8 +240,12 @@ class Versions:
         names = self._aliases(place.space, {"model": place.model.id})
         return _present(version, place.project.data["name"], place.model.data["name"], names)
 
-    def _page(self, space: str, where: Mapping[str, Any], page: Page) -> list[Record]:
-        return self._records.find(space, "versions", where, newest_first=True, after=page.cursor, limit=page.limit + 1)
+    def _listing(
+        self, space: str, where: Mapping[str, Any], page: Page, present: Callable[[Record], Document]
+    ) -> Document:
+        limit = page.limit + 1
+        found = self._records.find(space, "versions", where, newest_first=True, after=page.cursor, limit=limit)
+        return paging.listing(page, found, self._records.count(space, "versions", where), present)
 
     def _aliases(self, space: str, where: Mapping[str, Any]) -> dict[str, list[str]]:
         """Return the names of aliases by the id of the version that they stand at."""

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from threading import Lock
@@ -40,7 +40,7 @@ class FolderChunks(ChunkStore):
         self._added: Counter[Path] = Counter()
         self._synced: Counter[Path] = Counter()
         self._locks: dict[str, SharedLock] = {}
-        self._lock = Lock()
+        self._lock, self._naming = Lock(), Lock()
         with disk_errors(data):
             for folder in (self._chunks, self._manifests, self._staging):
                 folder.mkdir(parents=True, exist_ok=True)
@@ -56,8 +56,18 @@ class FolderChunks(ChunkStore):
         path = self._chunk(project, chunk)
         if path.exists():
             return 0
-        self._write(path, pieces, project)
-        return sum(len(piece) for piece in pieces)
+        added: list[bool] = []  # by the rename that succeeded, the last
+        self._write(path, pieces, project, rename=lambda *names: added.append(self._name_if_new(*names)))
+        return sum(len(piece) for piece in pieces) if added[-1] else 0
+
+    def _name_if_new(self, temporary: Path, target: Path) -> bool:
+        """Give a file its name, unless another push was first: a chunk counts as added once."""
+        with self._naming:
+            if target.exists():
+                temporary.unlink()
+                return False
+            temporary.replace(target)
+        return True
 
     def settle(self, project: str, ids: Iterable[str]) -> None:
         """Sync the folders of these chunks, if any name in them may be new."""
@@ -199,16 +209,24 @@ class FolderChunks(ChunkStore):
         with self._lock:
             return self._locks.setdefault(_checked(_PROJECT, project), SharedLock())
 
-    def _write(self, path: Path, pieces: Sequence[Buffer], project: str, *, sync: bool = True) -> None:
+    def _write(
+        self,
+        path: Path,
+        pieces: Sequence[Buffer],
+        project: str,
+        *,
+        sync: bool = True,
+        rename: Callable[[Path, Path], object] = Path.replace,
+    ) -> None:
         scratch = self._staging / _checked(_PROJECT, project)
         with disk_errors(path.parent):
             try:
-                write_whole(path, pieces, scratch, sync=sync)
+                write_whole(path, pieces, scratch, sync=sync, rename=rename)
             except FileNotFoundError:  # the first file there
                 path.parent.mkdir(parents=True, exist_ok=True)
                 scratch.mkdir(parents=True, exist_ok=True)
                 self._count_names(path.parent.parent, path.parent.parent.parent)
-                write_whole(path, pieces, scratch, sync=sync)
+                write_whole(path, pieces, scratch, sync=sync, rename=rename)
         self._count_names(path.parent)
 
     def _count_names(self, *folders: Path) -> None:

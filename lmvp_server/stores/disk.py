@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -33,12 +33,25 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(target: Path, pieces: Sequence[Buffer], scratch: Path, *, sync: bool = True) -> None:
-    """Write a file under a temporary name in `scratch` (on the same filesystem), sync it, and rename it into place."""
+def write_whole(
+    target: Path,
+    pieces: Sequence[Buffer],
+    scratch: Path,
+    *,
+    sync: bool = True,
+    rename: Callable[[Path, Path], object] = Path.replace,
+) -> None:
+    """Write a file under a temporary name in `scratch` (on the same filesystem), sync it, and rename it into place.
+
+    Parameters
+    ----------
+    rename : callable
+        Gets the temporary file and its target, and gives it that name, or deletes it.
+    """
     temporary = scratch / f"tmp-{secrets.token_hex(12)}"
     try:
         _write(temporary, pieces, sync)
-        temporary.replace(target)
+        rename(temporary, target)
     except BaseException:
         with suppress(OSError):
             temporary.unlink()
