@@ -19,6 +19,13 @@ from lmvp.storage.safetensors import Span
 KINDS = ("npz", "packed.npz", "npy", "pt", "h5", "new.h5", "keras", "gguf", "onnx")
 
 
+class Samples(dict):
+    """Files by kind. Shown in short, for where a test with them fails."""
+
+    def __repr__(self):
+        return f"<{', '.join(self)}>"
+
+
 @pytest.fixture(scope="module")
 def samples(tmp_path_factory):
     """A small file of each kind, as its framework writes it; those whose framework is missing are left out."""
@@ -32,7 +39,7 @@ def samples(tmp_path_factory):
             make(folder, arrays)
         except (ImportError, pytest.skip.Exception):
             continue
-    return {path.name.removeprefix("m."): path.read_bytes() for path in folder.iterdir()}
+    return Samples({path.name.removeprefix("m."): path.read_bytes() for path in folder.iterdir()})
 
 
 def _torch(folder, arrays):
@@ -149,6 +156,7 @@ TEXT = b"X\0\0\x10\0" + b"a" * (1 << 20)
         NEST + b"h\0\x93.",  # a class whose name is a tree without an end
         TEXT + b"q\0" + b"h\0h\0\x93" * 100_000 + b".",  # many classes with a name of a megabyte
         b"}(" + LONG + b"Nu.",
+        b"}(S'\\d'\nNu0}.",  # an odd text of Python 2
         b"}(\x8a\xff" + b"\x7f" * 255 + b"Nu.",  # a number of 255 bytes as a key
     ],
 )

@@ -7,6 +7,7 @@ tensors in torch's files are known without unpickling anything.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -65,10 +66,12 @@ def read(data: bytes) -> Any:
         raise Broken("a pickle as long as that")
     machine = _Machine()
     try:
-        for steps, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if steps > _STEPS:
-                raise Broken("a pickle of that many steps")
-            machine.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # about odd texts of Python 2
+            for steps, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+                if steps > _STEPS:
+                    raise Broken("a pickle of that many steps")
+                machine.step(opcode.name, argument)
         return machine.stack.pop()
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise Broken(f"no pickle that could be read: {error}") from error
