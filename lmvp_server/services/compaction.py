@@ -15,6 +15,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -157,11 +158,41 @@ class Compaction:
 
     def _pack(self, task: Task, work: _Work, pool: ThreadPoolExecutor, go_on: Callable[[], bool]) -> bool:
         """Encode the chunks of a version and measure its changes; False if it was stopped before the end."""
-        saved = sum(pool.map(lambda chunk: self._pack_chunk(task, work, chunk) if go_on() else 0, task.own_chunks))
+        owners = self._owners(task)
+        before = {owner: self._taken(task.space, chunks) for owner, chunks in owners.items()}
+        for _ in pool.map(lambda chunk: self._pack_chunk(task, work, chunk, go_on), task.own_chunks):
+            pass
         finished = go_on() and self._measure(task, go_on) and go_on()
-        self._settle(task, saved, finished)
+        for owner, chunks in owners.items():
+            less = before[owner] - self._taken(task.space, chunks)
+            self._settle(task.space, owner, less, task.target if finished and owner == task.version.id else None)
         work.done.versions += finished
         return finished
+
+    def _owners(self, task: Task) -> dict[str, set[str]]:
+        """Return which of its chunks count for what version, by the id of its record: for the oldest that has them.
+
+        A version goes back to what an older one had, and models of a project share. But where all that its parent lacks
+        takes just what the push added, nobody else has to be asked.
+        """
+        own, owners = set(task.own_chunks), {}
+        if self._taken(task.space, own) != task.version.data["stored"]:
+            for older in self._records.find(task.space, "versions"):
+                if older.seq >= task.version.seq or not own:
+                    break
+                found = self._known_slots(task.space, older.data["digest"])
+                if found is not None and (theirs := own & found.chunks.keys()):
+                    owners[older.id] = theirs
+                    own -= theirs
+        return {**owners, task.version.id: own}
+
+    def _taken(self, space: str, chunks: Iterable[str]) -> int:
+        """Return the bytes that some chunks take on the disk; one that is gone takes none."""
+        taken = 0
+        for chunk in chunks:
+            with suppress(KeyError):
+                taken += self._chunks.size(space, chunk)
+        return taken
 
     def _measure(self, task: Task, go_on: Callable[[], bool]) -> bool:
         """Tell how much the tensors changed since the first parent, if that is not known yet."""
@@ -173,25 +204,24 @@ class Compaction:
             self._measuring.keep(task.space, digest, changes)
         return changes is not None
 
-    def _settle(self, task: Task, saved: int, finished: bool) -> None:
-        """Write down how far a version is, and what it takes now."""
-        while (version := self._records.get(task.space, "versions", task.version.id)) is not None:
-            news: Document = {"stored": max(0, version.data["stored"] - saved)}
-            if finished:
-                news["packed"] = task.target
+    def _settle(self, space: str, owner: str, less: int, packed: int | None) -> None:
+        """Write down what a version takes now, and how far it is."""
+        while (version := self._records.get(space, "versions", owner)) is not None:
+            news: Document = {"stored": max(0, version.data["stored"] - less)}
+            if packed is not None:
+                news["packed"] = packed
             if news.items() <= version.data.items():
                 return
             try:
-                self._records.commit(task.space, [Put("versions", version.id, version.data | news, version.rev)])
+                self._records.commit(space, [Put("versions", version.id, version.data | news, version.rev)])
             except ConcurrentChange:
                 continue
             return
 
-    def _pack_chunk(self, task: Task, work: _Work, chunk: str) -> int:
-        """Encode a chunk if that makes it smaller; return the bytes saved."""
-        head = self._decoder.head(task.space, chunk)
-        if head.codec == DELTA:
-            return 0
+    def _pack_chunk(self, task: Task, work: _Work, chunk: str, go_on: Callable[[], bool]) -> None:
+        """Encode a chunk if that makes it smaller."""
+        if not go_on() or (head := self._decoder.head(task.space, chunk)).codec == DELTA:
+            return
         link = self._reserve(task, work, chunk)
         encoded = None
         try:
@@ -200,14 +230,12 @@ class Compaction:
             if link is not None and (encoded is None or encoded.codec != DELTA):
                 work.give_back(chunk)
         if encoded is None:
-            return 0
+            return
         after = replace_frame(self._chunks, self._decoder, task.space, head, encoded)
-        before = frames.HEADER_SIZE + head.payload
         with work.lock:
             work.done.chunks += 1
-            work.done.before += before
+            work.done.before += frames.HEADER_SIZE + head.payload
             work.done.after += after
-        return before - after
 
     def _encoded(self, task: Task, head: Frame, link: Link | None) -> Encoded | None:
         """Return a smaller form of a chunk, or None if there is none."""

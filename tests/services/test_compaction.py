@@ -7,6 +7,7 @@ from workshop import ADA, Shop, bytes_of, step, weights
 from lmvp.errors import IntegrityError
 from lmvp.storage.codecs import DEPTH_LIMIT
 from lmvp.storage.frames import HEADER_SIZE
+from lmvp_server.services.paging import Page
 
 
 @pytest.fixture
@@ -189,3 +190,15 @@ def test_a_base_that_is_encoded_anew_while_it_is_read(shop, monkeypatch):
     data = shop.services.files._decoder.data(shop.space, leaning)
     assert len(calls) > 2
     assert bytes(data) in bytes_of(trees[1])
+
+
+def test_what_a_version_takes_is_told_as_usage_tells_it_whoever_shares_its_chunks(shop):
+    first, second = weights(0), step(weights(0), 1)
+    for tree, model in ((first, "m"), (second, "n"), (first, "n"), (second, "m"), (first, "m"), (step(second, 2), "n")):
+        shop.push(tree, model)
+    shop.services.upkeep.compact(ADA)
+    for model in ("m", "n"):
+        rows = {row["name"]: row["stored"] for row in shop.services.usage.of_model(ADA, "p", model)["rows"]}
+        versions = shop.services.versions.of_model(ADA, "p", model, Page())["items"]
+        assert {f"p/{model}@v{one['number']}": one["stored"] for one in versions} == rows
+        assert rows[f"p/{model}@v1"] > 0
