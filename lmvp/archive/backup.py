@@ -169,6 +169,7 @@ class _Run:
 
     def _kept_or_fetched(self, space: Space, digests: Sequence[str]) -> Iterator[Manifest]:
         for batch in _batches(digests, _BATCH):
+            self._live()
             lacking = [one for one in batch if not self._has_manifest(space.space, one)]
             for key, data in self._fetch(space.space, MANIFESTS, lacking):
                 backupfolder.proved_manifest(data, key, f"the manifest {key[:12]} of {space.name} on the server")
