@@ -112,6 +112,14 @@ def test_a_tar_is_the_same_whenever_it_is_written(model, tmp_path):
     assert "versions/v5/files/weights.safetensors" in names
 
 
+@pytest.mark.parametrize("words", [["-C", "out", "."], ["out"], ["-C", "out", "versions", "model.json"]])
+def test_a_tar_that_somebody_made_of_the_folder(model, tmp_path, words):
+    lmvp.export_model("digits/mlp", tmp_path / "out")
+    subprocess.run(["tar", "cf", "other.tar", *words], cwd=tmp_path, check=True)
+    lmvp.import_model(tmp_path / "other.tar", "x/y")
+    same("digits/mlp", "x/y")
+
+
 def test_bf16_and_a_folder_of_files(home, tmp_path):
     torch = pytest.importorskip("torch")
     lmvp.update("d/bf", {"w": torch.arange(1000, dtype=torch.bfloat16)})
