@@ -11,7 +11,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -45,6 +45,9 @@ from lmvp.storage import manifest as manifests
 from lmvp.storage.check import check_manifest
 from lmvp.storage.manifest import Manifest
 from lmvp.transfer.progress import Progress
+
+if TYPE_CHECKING:
+    from lmvp.transfer.held import Held
 
 T = TypeVar("T")
 PAGE = 1000
@@ -115,7 +118,8 @@ class Client(Archives, Housekeeping):
         name : str
             `[project/]model`; both are made if they are not there.
         obj : object
-            A torch Module or state dict, a dict of arrays, a scikit-learn estimator, or a path to a file or a folder.
+            A torch Module or state dict, a dict of arrays, a scikit-learn estimator, a Keras 3 or ONNX
+            model, or a path to a file or a folder.
         message : str, optional
             What is new.
         metrics : mapping of str to float, optional
@@ -144,13 +148,16 @@ class Client(Archives, Housekeeping):
         UnknownFormat
             If no format keeps such an object.
         InvalidArgument
-            If a metric is not a number.
+            If a metric is not a number, or `progress` none of these.
         Conflict
             If `expect_parent` is not the latest version any more.
         """
         from lmvp import formats
+        from lmvp.transfer import progress as progress_
+        from lmvp.transfer.held import Held
         from lmvp.transfer.push import push
 
+        progress_.check(progress)
         place = self._place(name)
         fields = _fields(message, metrics, params, tags)
         aliases = _aliases(alias)
@@ -166,7 +173,8 @@ class Client(Archives, Housekeeping):
             create=create,
             **fields,
         )
-        version = push(self._connection, _path(place), package, body, progress)
+        held = Held.of(self._connection, _key(place))
+        version = push(self._connection, _path(place), package, body, progress, held)
         origins.remember(obj, Origin(self.url, _key(place), version.digest))
         return version
 
@@ -205,24 +213,36 @@ class Client(Archives, Housekeeping):
             If there is no such version; the hint names the nearest.
         Untrusted
             If a class is needed that is neither safe by itself nor trusted.
+        InvalidArgument
+            If `trust` holds something that is no name and no class, or `progress` is none of these.
         Mismatch
             If `into` has other names, shapes or dtypes; it is untouched then.
         IntegrityError
             If bytes do not match their digest.
         """
         from lmvp import formats
+        from lmvp.formats.trust import Trust
+        from lmvp.transfer import progress as progress_
         from lmvp.transfer.folder import pull_files
+        from lmvp.transfer.held import Held
         from lmvp.transfer.pull import VersionReader
 
+        progress_.check(progress)
+        Trust.of(trust)
         if into is not None and to is not None:
             raise InvalidArgument("into= and to= at once", hint="choose one: an object, or a folder")
         place = self._reference(name)
         version = self.version(name)
         at = f"{_path(place)}/versions/{version.number}"
-        reader = VersionReader(self._connection, at, self._manifest(version), progress)
+        held = Held.of(self._connection, _key(place))
+        manifest = self._manifest(version, held)
+        reader = VersionReader(self._connection, at, manifest, progress, held, held.base(version, manifest))
         if to is not None:
-            return pull_files(reader, Path(to).expanduser())
+            paths = pull_files(reader, Path(to).expanduser())
+            held.note(version.digest)
+            return paths
         obj = formats.unpack(reader, into=into, trust=trust)
+        held.note(version.digest)
         origins.remember(obj, Origin(self.url, _key(place), version.digest))
         return obj
 
@@ -239,16 +259,18 @@ class Client(Archives, Housekeeping):
         limit : int, optional
             At most so many; None: all.
         metric : str, optional
-            The metric to show.
+            The metric to show; without it, the one that most of them have.
 
         Raises
         ------
         NotFound
-            If there is neither a project nor a model of that name.
+            If there is neither a project nor a model of that name, or if none of these versions has that metric.
         InvalidReference
             If there are both.
         """
         _check_limit(limit)
+        if not isinstance(metric, str | None):
+            raise InvalidArgument(f"metric= is {_shown(metric)}, not the name of a metric")
         project, model = self._project_or_model(f"{self.project}/" if name is None else name)
         if model is None:
             path, title, layers = f"/projects/{quote(project)}/versions", project, None
@@ -260,7 +282,9 @@ class Client(Archives, Housekeeping):
                 return self._layers(base, versions)
 
         versions, total = self._versions(path, limit)
-        return History(versions, title=title, total=total, layers=layers, metric=metric)
+        history = History(versions, title=title, total=total, layers=layers, metric=metric)
+        _check_metric(history, metric)
+        return history
 
     def version(self, name: str) -> Version:
         """Return one version of a model, by reference."""
@@ -354,11 +378,16 @@ class Client(Archives, Housekeeping):
         path = f"{_path(place)}/versions/{quote(revision, safe='')}"
         return self._connection.get(path, Version).digest
 
-    def _manifest(self, version: Version) -> Manifest:
+    def _manifest(self, version: Version, held: Held | None = None) -> Manifest:
+        known = held.manifest(version.digest) if held else None
+        if known is not None:
+            return known
         place = Reference(version.project, version.model)
         data = self._connection.send("GET", f"{_path(place)}/versions/{version.number}/manifest").content
         manifest = manifests.decode(data)
         check_manifest(manifest)
+        if held:
+            held.keep_manifest(version.digest, data)
         return manifest
 
     def _changes(self, before: Version, after: Version) -> Changes | None:
@@ -443,7 +472,9 @@ def _connect(address: Address | None) -> Connection:
     key = os.getpid(), address or config.data_home()
     if key not in _connections:
         embedded = _Embedded()
-        _connections[key] = Connection(lambda: address) if address else Connection(embedded.find, embedded.lost)
+        _connections[key] = (
+            Connection(lambda: address) if address else Connection(embedded.find, embedded.lost, local=True)
+        )
     return _connections[key]
 
 
@@ -507,6 +538,19 @@ def _aliases(given: Any) -> tuple[str, ...]:
 def _check_limit(limit: Any) -> None:
     if limit is not None and (not isinstance(limit, int) or limit < 0):
         raise InvalidArgument(f"limit= is {_shown(limit)}", hint="give a whole number, or None for all")
+
+
+def _check_metric(history: History, metric: str | None) -> None:
+    """Refuse a metric that none of these versions has: another one in its place would be taken for it."""
+    if metric is None or not history or metric in history.metrics:
+        return
+    part = f"the newest {len(history):,} versions" if history.older else "the versions"
+    near = suggest(metric, history.metrics)
+    known = ", ".join(map(repr, history.metrics[:8])) or "none"
+    raise NotFound(
+        f"none of {part} of {history.title} has the metric {metric!r}",
+        hint=f"did you mean {near!r}?" if near else f"they have: {known}",
+    )
 
 
 def _metric(key: str, value: Any) -> WireFloat:

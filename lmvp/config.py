@@ -5,6 +5,8 @@
 `LMVP_URL`                the server; without it the one of `lmvp.login`, else the one of this machine
 `LMVP_TOKEN`              the token for the server at `LMVP_URL`, and for no other
 `LMVP_PROJECT`            the project of references that name none
+`LMVP_CACHE`              folder of the chunks that are kept for the next time, see `lmvp.cache`
+`LMVP_CACHE_LIMIT`        what it may take: `10GiB`; `0` for no cache at all
 ========================  ===========================================================================
 
 A token belongs to an origin (scheme, host and port) and is never given for another one, so that neither a reference
@@ -49,10 +51,19 @@ class Credentials(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def data_home() -> Path:
-    """Return the folder of the embedded server: `LMVP_HOME`, or the platform's folder for user data."""
+    """Return the folder of the embedded server: `LMVP_HOME`, or the platform's folder for user data.
+
+    Raises
+    ------
+    InvalidArgument
+        If `LMVP_HOME` begins with the `~` of a user that there is not.
+    """
     home = os.environ.get("LMVP_HOME")
     if home:
-        return Path(home).expanduser().absolute()
+        try:
+            return Path(home).expanduser().absolute()
+        except RuntimeError:
+            raise InvalidArgument(f"LMVP_HOME is {home!r}, and nobody here is called so", hint=_FILE_HINT) from None
     import platformdirs
 
     return Path(platformdirs.user_data_dir("lmvp", appauthor=False))
@@ -65,6 +76,18 @@ def config_home() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_config_dir("lmvp", appauthor=False))
+
+
+def cache_home() -> Path:
+    """Return the folder of the cache: `LMVP_CACHE`, `cache` in `LMVP_HOME`, or the platform's folder."""
+    folder = os.environ.get("LMVP_CACHE")
+    if folder:
+        return Path(folder).expanduser().absolute()
+    if os.environ.get("LMVP_HOME"):
+        return data_home() / "cache"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("lmvp", appauthor=False))
 
 
 def check_url(url: object) -> str:
@@ -224,7 +247,7 @@ def _load() -> Credentials:
     try:
         data = private.read(path)
     except OSError as error:
-        raise private.explain(error, path, _FILE_HINT) from error
+        raise private.explain(error, path, _FILE_HINT, "read") from error
     if data is None:
         return Credentials()
     try:

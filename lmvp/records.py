@@ -95,7 +95,7 @@ class Version(Struct, frozen=True, kw_only=True):
     stored : int
         Bytes that this version added to the store.
     sent : int
-        Bytes of chunks that had to travel.
+        Bytes of chunks that had to travel, as they travelled.
     """
 
     project: str
@@ -282,11 +282,18 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Push(Struct, frozen=True, kw_only=True):
-    """An open push: which chunks the server still lacks, and until when it waits for them."""
+    """An open push: which chunks the server still lacks, and until when it waits for them.
+
+    Attributes
+    ----------
+    base : str, optional
+        Digest of the version whose chunks the deltas of this push may lean on.
+    """
 
     push: str
     missing: tuple[str, ...]
     expires: datetime
+    base: str | None = None
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -562,9 +569,23 @@ class NewPush(Amendment, frozen=True, kw_only=True):
 
 
 class WantedChunks(Request, frozen=True, kw_only=True):
-    """The body of `POST …/versions/{revision}/chunks`."""
+    """The body of `POST …/versions/{revision}/chunks`.
+
+    Attributes
+    ----------
+    want : tuple of str
+        Chunks of this version.
+    accept : tuple of str
+        Codecs that the answer may use besides raw, by name; those that the server does not know are passed over.
+    base : str, optional
+        Digest of a version of the same project.
+    have : tuple of str
+        Chunks of the base that the client holds, and that deltas may lean on; others are passed over.
+    """
 
     want: tuple[str, ...]
+    accept: tuple[str, ...] = ()
+    base: str | None = None
     have: tuple[str, ...] = ()
 
 

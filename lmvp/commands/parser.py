@@ -119,6 +119,7 @@ VERBS = (
         _arg("--quick", action="store_true", help="look only whether kept chunks are there; do not prove them again"),
         _QUIET,
     )),
+    Verb(housekeeping.cache, (_arg("--clear", action="store_true", help="delete all that is in it"),)),
     Verb(verbs.ls, (_arg("project", nargs="?", help="the project to list the models of"),)),
     Verb(verbs.project, (_arg("name", nargs="?", help="the project to make the current one"),), NOTEBOOK),
     Verb(verbs.login, (_arg("url", help="https://models.example.org"),)),
@@ -126,7 +127,10 @@ VERBS = (
     Verb(verbs.status),
     Verb(verbs.stop),
 )  # fmt: skip
-"""All verbs. `server` is the shell's own: it hands its options on to `lmvp_server`."""
+"""All verbs but the shell's own."""
+
+OWN = {"server": "Run a server for a team.", "restore": "Make a data folder out of a backup."}
+"""Verbs of the shell that hand their options on to `lmvp_server`."""
 
 
 def verbs_of(host: str) -> list[Verb]:
@@ -141,6 +145,8 @@ def make_parser(host: str, prog: str, parser_class: type[argparse.ArgumentParser
     for verb in verbs_of(host):
         _add(made.add_parser(verb.name, help=verb.help, description=verb.help), verb.arguments, host)
         made.choices[verb.name].set_defaults(act=verb.act)
+    for name, told in OWN.items() if host == SHELL else ():
+        made.add_parser(name, help=told, add_help=False)
     return parser
 
 

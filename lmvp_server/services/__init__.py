@@ -73,7 +73,7 @@ class Services:
             catalog,
             versions,
             Aliases(records, catalog, versions),
-            Pushes(records, chunks, catalog, versions, shared=shared),
+            Pushes(records, chunks, catalog, versions, decoder, shared=shared),
             LayerStrips(catalog, versions, measuring),
             Files(chunks, versions, decoder),
             Events(records, catalog),

@@ -247,6 +247,20 @@ def test_a_chunk_that_is_damaged_on_the_server(server, home, tmp_path):
     assert restored(tmp_path / "backup", tmp_path / "data") == original(home)
 
 
+def test_a_manifest_that_is_gone_on_the_server(server, home, tmp_path):
+    digest = server.version("digits/mlp@v2").digest
+    (home / "manifests" / server.projects()[0].id / digest[:2] / digest[2:]).unlink()
+    with pytest.raises(errors.IntegrityError, match=f"1 chunks or manifests .*{digest[:12]} of digits"):
+        server.back_up(tmp_path / "backup")
+    with pytest.raises(errors.IntegrityError, match=digest[2:]):
+        restore(tmp_path / "backup", tmp_path / "data")
+    assert restore(tmp_path / "backup", tmp_path / "data", keep_going=True).versions == 5
+    services = Services.open(tmp_path / "data")
+    problems = services.checking.check(ADA, repair=False)["problems"]
+    services.close()
+    assert [problem.kind for problem in problems] == ["manifest"]
+
+
 # -- kills
 
 
