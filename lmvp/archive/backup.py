@@ -322,7 +322,8 @@ class _Run:
         if damaged:
             first = ", ".join(f"{piece[:12]} of {name}" for name, piece in damaged[:5])
             raise IntegrityError(
-                f"{len(damaged)} chunks or manifests are damaged or gone on the server ({first}); all else is in the backup",
+                f"{len(damaged)} chunks or manifests are damaged or gone on the server ({first}); "
+                "all else is in the backup",
                 hint="`lmvp fsck` tells which versions have them; `lmvp fsck --repair` and a push heal them",
             )
 
