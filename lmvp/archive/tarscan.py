@@ -19,6 +19,8 @@ HEADERS_LIMIT = 64 << 10
 """Bytes of headers that one member may have."""
 
 MEMBERS_LIMIT = 1 << 20
+NAME_LIMIT = PATH_LIMIT + 512
+"""Bytes of a name: a path of a version, and the folders above it."""
 
 _KINDS = {
     tarfile.SYMTYPE: "a link",
@@ -94,7 +96,7 @@ def _check(info: tarfile.TarInfo, size: int, path: Path) -> None:
     if info.issparse() or not (info.isdir() or info.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
         raise DamagedFile(f"{shown} is {_KINDS.get(info.type, 'neither a file nor a folder')}; only files may be there")
     top = info.isdir() and info.name == "."
-    problem = path_problem(info.name.removesuffix("/")) if len(info.name) <= PATH_LIMIT else "is too long"
+    problem = path_problem(info.name.removesuffix("/"), NAME_LIMIT) if len(info.name) <= NAME_LIMIT else "is too long"
     if problem and not top:
         raise DamagedFile(f"{shown} {problem}")
     if info.offset_data + info.size > size:
