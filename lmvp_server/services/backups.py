@@ -87,7 +87,7 @@ class Backups:
     def forget_dead(self) -> None:
         """Let go of the moments of backups that are not heard of any more."""
         alive = self._leases.alive()
-        for gone in [one for one in self._open if one not in alive]:
+        for gone in [one for one in list(self._open) if one not in alive]:
             self._open.pop(gone, None)
 
     def records(self, caller: Caller, backup: str, space: str) -> Iterator[bytes]:
