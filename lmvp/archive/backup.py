@@ -107,6 +107,7 @@ class _Run:
         self._seen = time.monotonic()
         self._proved: dict[str, set[str]] = {}
         self._manifests: dict[str, dict[str, None]] = {}
+        self._lacking: dict[str, list[str]] = {}
 
     def run(self, progress: Progress) -> BackedUp:
         self._backup = self._connection.send_json("POST", "/backups", {}, Backup)
@@ -169,12 +170,25 @@ class _Run:
 
     def _kept_or_fetched(self, space: Space, digests: Sequence[str]) -> Iterator[Manifest]:
         for batch in _batches(digests, _BATCH):
+            self._live()
             lacking = [one for one in batch if not self._has_manifest(space.space, one)]
-            for key, data in self._fetch(space.space, MANIFESTS, lacking):
-                backupfolder.proved_manifest(data, key, f"the manifest {key[:12]} of {space.name} on the server")
-                self._put(self._folder.piece(MANIFESTS, space.space, key), data)
+            gone = {
+                key for key, data in self._fetch(space.space, MANIFESTS, lacking) if not self._keep(space, key, data)
+            }
+            self._lacking.setdefault(space.space, []).extend(sorted(gone))
             for one in batch:
-                yield self._folder.manifest(space.space, one)[1]
+                if one not in gone:
+                    yield self._folder.manifest(space.space, one)[1]
+
+    def _keep(self, space: Space, key: str, data: Buffer) -> bool:
+        """Keep a manifest if it is right."""
+        path = self._folder.piece(MANIFESTS, space.space, key)
+        try:
+            backupfolder.proved_manifest(data, key, str(path))
+        except DamagedFile:
+            return False
+        self._put(path, data)
+        return True
 
     def _has_manifest(self, space: str, key: str) -> bool:
         try:
@@ -190,7 +204,7 @@ class _Run:
             for key, data in self._fetch(space.space, NOTES, batch):
                 if data:
                     found[key] = digest.of_bytes(data)
-                    path = self._folder.piece(NOTES, space.space, key)
+                    path = self._folder.piece(NOTES, space.space, found[key])
                     if not path.is_file() or path.read_bytes() != data:
                         self._put(path, data)
         return found
@@ -200,7 +214,7 @@ class _Run:
     def _chunks(self, space: Space, needed: dict[str, int], advance: Advance) -> Space:
         proofs = Proofs(self._folder, space.space)
         self._proved[space.space] = proofs.proved
-        lacking: list[str] = []
+        lacking = self._lacking.setdefault(space.space, [])
         for batch in self._wanted(proofs, needed, advance):
             for chunk, data in self._fetch(space.space, CHUNKS, batch):
                 if chunk not in proofs.proved and not self._take(space.space, proofs, chunk, data):
@@ -293,7 +307,7 @@ class _Run:
         keep: dict[str, dict[str, Any]] = {
             CHUNKS: dict(self._proved),
             MANIFESTS: dict(self._manifests),
-            NOTES: {space.space: space.notes for space in index.spaces},
+            NOTES: {space.space: set(space.notes.values()) for space in index.spaces},
         }
         for kind, by_space in keep.items():
             for folder in _folders(self._folder.root / kind):
@@ -304,11 +318,12 @@ class _Run:
 
     @staticmethod
     def _complain(index: Index) -> None:
-        damaged = [(space.name, chunk) for space in index.spaces for chunk in space.lacking]
+        damaged = [(space.name, piece) for space in index.spaces for piece in space.lacking]
         if damaged:
-            first = ", ".join(f"{chunk[:12]} of {name}" for name, chunk in damaged[:5])
+            first = ", ".join(f"{piece[:12]} of {name}" for name, piece in damaged[:5])
             raise IntegrityError(
-                f"{len(damaged)} chunks are damaged or gone on the server ({first}); all else is in the backup",
+                f"{len(damaged)} chunks or manifests are damaged or gone on the server ({first}); "
+                "all else is in the backup",
                 hint="`lmvp fsck` tells which versions have them; `lmvp fsck --repair` and a push heal them",
             )
 

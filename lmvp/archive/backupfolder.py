@@ -47,11 +47,11 @@ class Space(Struct, frozen=True, kw_only=True):
     file, size, digest : str, int, str
         The file of its records: name below `records`, bytes, BLAKE3.
     notes : dict of str to str
-        BLAKE3 of the notes, by the digests of their manifests.
+        BLAKE3 of the notes, under which they lie, by the digests of their manifests.
     versions, chunks, bytes : int
         What is in it; bytes of the chunks as they are when decoded.
     lacking : tuple of str
-        Chunks that were damaged or gone on the server, and never in this backup.
+        Chunks, and manifests of versions, that were damaged or gone on the server and never in this backup.
     """
 
     space: str
@@ -220,11 +220,12 @@ class BackupFolder:
         return data, proved_manifest(data, key, str(path))
 
     def note(self, space: Space, key: str) -> bytes:
-        """Return a note, proved."""
-        path = self.piece(NOTES, space.space, key)
+        """Return the note about a manifest, proved."""
+        found = space.notes[key]
+        path = self.piece(NOTES, space.space, found)
         data = disk.read_some(path, _JSON_LIMIT)
-        if digest.of_bytes(data) != space.notes.get(key):
-            raise DamagedFile(f"{path} is damaged")
+        if digest.of_bytes(data) != found:
+            raise DamagedFile(f"{path} is damaged: it does not match its digest")
         return data
 
     def frame(self, space: str, chunk: str) -> bytes:
@@ -246,7 +247,8 @@ def file_of(space: str, digest: str) -> str:
 
 
 def _is_sound(space: Space) -> bool:
-    return bool(_DIGEST.fullmatch(space.digest)) and space.file == file_of(space.space, space.digest)
+    digests = (space.digest, *space.notes.values())
+    return all(map(_DIGEST.fullmatch, digests)) and space.file == file_of(space.space, space.digest)
 
 
 def proved_manifest(data: bytes | bytearray | memoryview, key: str, where: str) -> Manifest:

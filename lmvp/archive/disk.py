@@ -15,6 +15,9 @@ from lmvp.errors import DamagedFile, InvalidArgument, LmvpError, NotFound, Stora
 PART = "part"
 """The name of what is being written, at the root of a folder of ours; the next attempt writes over it."""
 
+PRIVATE, SHARED = 0o600, 0o666
+"""Modes of new files; the user's umask takes from both."""
+
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
@@ -39,20 +42,20 @@ def explained(place: Path) -> Iterator[None]:
         raise
 
 
-def write_whole(target: Path, pieces: Sequence[Any], scratch: Path) -> None:
+def write_whole(target: Path, pieces: Sequence[Any], scratch: Path, mode: int = PRIVATE) -> None:
     """Write a file under the name of `scratch` (on the same disk), sync it, and rename it into place."""
-    with writing(scratch) as descriptor:
+    with writing(scratch, mode) as descriptor:
         for piece in pieces:
             write_all(descriptor, memoryview(piece).cast("B"))
     move(scratch, target)
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[int]:
+def writing(path: Path, mode: int = PRIVATE) -> Iterator[int]:
     """Give a descriptor of a new file, and sync it in the end; a leftover of the same name is thrown away."""
     with suppress(FileNotFoundError):
         path.unlink()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
     try:
         yield descriptor
         os.fsync(descriptor)
@@ -75,7 +78,7 @@ def write_at(descriptor: int, offset: int, view: memoryview) -> None:
 
 def move(scratch: Path, target: Path) -> None:
     """Rename a file into place, in a folder that is made if need be."""
-    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     scratch.replace(target)
 
 

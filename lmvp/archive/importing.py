@@ -84,8 +84,7 @@ def import_versions(
             said, manifest = _read(inlet, one)
             body = _push(said, last=model.last if one is lacking[-1] else 0)
             described = _describe(inlet, one, manifest)
-            sent += push_described(connection, path, described, body).sent
-            advance(said.size)
+            sent += push_described(connection, path, described, body, advance=advance).sent
     return len(model.versions) - len(lacking), sent
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from lmvp.archive import disk, tarscan
+from lmvp.archive.layout import MODEL
 from lmvp.archive.tarscan import Member
 from lmvp.errors import DamagedFile, FileChanged, InvalidArgument, NotFound
 from lmvp.formats.files import DiskFile
@@ -103,19 +105,20 @@ class _Slice:
 
 
 class TarInlet:
-    """A `.tar`."""
+    """A `.tar`, as an export wrote it or as somebody made it of a folder."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._members = path, tarscan.scan(path)
         self._archive = DiskFile.open(path)
+        self._top = _top(self._members)
 
     def shown(self, path: str) -> str:
         """Return archive and name."""
-        return f"{self._path}: {path}"
+        return f"{self._path}: {self._top}{path}"
 
     def read(self, path: str, limit: int) -> bytes:
         """Return a small file."""
-        member = self._members.get(path)
+        member = self._members.get(self._top + path)
         if member is None:
             raise NotFound(f"there is no file {self.shown(path)}")
         if member.size > limit:
@@ -124,12 +127,18 @@ class TarInlet:
 
     def source(self, path: str, size: int) -> Rope:
         """Return a file."""
-        member = self._members.get(path)
+        member = self._members.get(self._top + path)
         if member is None:
             raise DamagedFile(f"{self.shown(path)} is missing", hint="export the model again")
         if member.size != size:
             raise DamagedFile(f"{self.shown(path)} has {member.size:,} bytes instead of {size:,}")
         return Rope([_Slice(self._archive, member)])
+
+
+def _top(members: Iterable[str]) -> str:
+    """Return the folder in the archive that holds the model: the archive itself, or its only folder with one."""
+    found = [name.removesuffix(MODEL) for name in members if name in (MODEL, f"{name.partition('/')[0]}/{MODEL}")]
+    return found[0] if len(found) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,7 @@ class FolderOutlet:
         """Write a file and let it take the place of an earlier one."""
         with disk.explained(self._folder):
             target = self._target(path)
-            disk.write_whole(target, [data], self._part)
+            disk.write_whole(target, [data], self._part, disk.SHARED)
             disk.sync_folder(target.parent)
 
     @contextmanager
@@ -98,7 +98,7 @@ class FolderOutlet:
         """Write a file beside its place, and rename it when it is whole."""
         with disk.explained(self._folder):
             target = self._target(path)
-            with disk.writing(self._part) as descriptor:
+            with disk.writing(self._part, disk.SHARED) as descriptor:
                 yield lambda offset, piece: disk.write_at(descriptor, offset, piece)
             disk.move(self._part, target)
             disk.sync_folder(target.parent)
@@ -143,7 +143,7 @@ class TarOutlet:
         with disk.explained(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                with disk.writing(part) as descriptor:
+                with disk.writing(part, disk.SHARED) as descriptor:
                     outlet = cls(descriptor)
                     yield outlet
                     outlet._finish()

@@ -19,6 +19,8 @@ HEADERS_LIMIT = 64 << 10
 """Bytes of headers that one member may have."""
 
 MEMBERS_LIMIT = 1 << 20
+NAME_LIMIT = PATH_LIMIT + 512
+"""Bytes of a name: a path of a version, and the folders above it."""
 
 _KINDS = {
     tarfile.SYMTYPE: "a link",
@@ -52,6 +54,7 @@ def scan(path: Path) -> dict[str, Member]:
         size = path.stat().st_size
         with path.open("rb", buffering=0) as raw, tarfile.open(fileobj=_Headers(raw), mode="r:") as tar:
             for info in _members(tar):
+                info.name = info.name.removeprefix("./") or "."  # as `tar cf x.tar .` names them
                 _check(info, size, path)
                 if info.isdir():
                     continue
@@ -92,8 +95,9 @@ def _check(info: tarfile.TarInfo, size: int, path: Path) -> None:
     shown = f"{path}: {info.name[:80]!r}"
     if info.issparse() or not (info.isdir() or info.type in (tarfile.REGTYPE, tarfile.AREGTYPE)):
         raise DamagedFile(f"{shown} is {_KINDS.get(info.type, 'neither a file nor a folder')}; only files may be there")
-    problem = path_problem(info.name.removesuffix("/")) if len(info.name) <= PATH_LIMIT else "is too long"
-    if problem:
+    top = info.isdir() and info.name == "."
+    problem = path_problem(info.name.removesuffix("/"), NAME_LIMIT) if len(info.name) <= NAME_LIMIT else "is too long"
+    if problem and not top:
         raise DamagedFile(f"{shown} {problem}")
     if info.offset_data + info.size > size:
         raise DamagedFile(f"{shown} of {info.size:,} bytes reaches beyond the end of the archive")

@@ -40,8 +40,8 @@ def check_manifest(manifest: Manifest) -> None:
     _check_tensors(manifest)
 
 
-def path_problem(path: str) -> str | None:
-    """Say what is wrong with a path of a version, or None.
+def path_problem(path: str, limit: int = PATH_LIMIT) -> str | None:
+    """Say what is wrong with a path of a version, or None; `limit` is its bytes at most.
 
     Examples
     --------
@@ -50,8 +50,8 @@ def path_problem(path: str) -> str | None:
     >>> path_problem("weights.safetensors")
     """
     encoded = path.encode("utf-8", "surrogatepass")
-    if len(encoded) > PATH_LIMIT:
-        return f"has {len(encoded):,} bytes; the limit is {PATH_LIMIT:,}"
+    if len(encoded) > limit:
+        return f"has {len(encoded):,} bytes; the limit is {limit:,}"
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in path):
         return "has a control character or half a surrogate pair"
     if unicodedata.normalize("NFC", path) != path:

@@ -103,6 +103,7 @@ class Services:
     def tidy_up(self, go_on: Callable[[], bool]) -> None:
         """Do what can wait until nobody uses the server, as long as `go_on` says so."""
         self.retention.apply_rules(go_on)
+        self.backups.forget_dead()
         self.upkeep.settle_up(go_on)
         self.upkeep.end_old_pushes(go_on)
         self.upkeep.tidy(go_on)

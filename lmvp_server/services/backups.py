@@ -84,6 +84,12 @@ class Backups:
         self._leases.end(backup)
         self._upkeep.settle_up()
 
+    def forget_dead(self) -> None:
+        """Let go of the moments of backups that are not heard of any more."""
+        alive = self._leases.alive()
+        for gone in [one for one in list(self._open) if one not in alive]:
+            self._open.pop(gone, None)
+
     def records(self, caller: Caller, backup: str, space: str) -> Iterator[bytes]:
         """Yield the file of records and events of a space in pieces; see docs/format.md, "Backups"."""
         moment = self._space(caller, backup, space)
@@ -138,8 +144,7 @@ class Backups:
         alive = self._leases.alive()
         for silent in alive[: max(0, len(alive) - AT_ONCE + 1)]:
             self._leases.end(silent)
-        for gone in [one for one in self._open if one not in self._leases.alive()]:
-            self._open.pop(gone, None)
+        self.forget_dead()
 
     def _plain(self, space: str, chunk: str) -> bytes:
         data = self._decoder.data(space, chunk)

@@ -247,6 +247,20 @@ def test_a_chunk_that_is_damaged_on_the_server(server, home, tmp_path):
     assert restored(tmp_path / "backup", tmp_path / "data") == original(home)
 
 
+def test_a_manifest_that_is_gone_on_the_server(server, home, tmp_path):
+    digest = server.version("digits/mlp@v2").digest
+    (home / "manifests" / server.projects()[0].id / digest[:2] / digest[2:]).unlink()
+    with pytest.raises(errors.IntegrityError, match=f"1 chunks or manifests .*{digest[:12]} of digits"):
+        server.back_up(tmp_path / "backup")
+    with pytest.raises(errors.IntegrityError, match=digest[2:]):
+        restore(tmp_path / "backup", tmp_path / "data")
+    assert restore(tmp_path / "backup", tmp_path / "data", keep_going=True).versions == 5
+    services = Services.open(tmp_path / "data")
+    problems = services.checking.check(ADA, repair=False)["problems"]
+    services.close()
+    assert [problem.kind for problem in problems] == ["manifest"]
+
+
 # -- kills
 
 
@@ -309,16 +323,16 @@ def last(home, tmp_path):
     return _LAST[home]
 
 
-def test_a_restore_is_killed_before_every_other_step(home, tmp_path):
+def test_a_restore_is_killed_before_every_third_step(home, tmp_path):
     first = {"w": RNG.standard_normal((10, 500)).astype("f4")}
     for weights in (first, tuned(first)):
         lmvp.update("d/m", weights)
     lmvp.Client().compact()
     lmvp.Client().back_up(tmp_path / "backup")
     expected = original(home)
-    number, killed, data = -1, True, tmp_path / "data"
+    number, killed, data = -2, True, tmp_path / "data"
     while killed:
-        number += 2
+        number += 3
         killed, _ = killed_at(number, lambda _: restore(tmp_path / "backup", data))
         if killed and (data / "restoring.json").exists():
             with pytest.raises(errors.Conflict, match="broke off"):
@@ -360,7 +374,7 @@ def test_a_disk_that_is_full_at_every_write_of_a_backup(home, tmp_path):
 
 
 def test_a_disk_that_is_full_at_every_write_of_a_restore(home, tmp_path):
-    fill(1, rows=10)
+    lmvp.update("d/m", {"w": np.arange(300)})
     lmvp.Client().back_up(tmp_path / "backup")
     expected, number, done, failed = original(home), 0, [0], 0
     while len(done) >= number:
@@ -425,7 +439,7 @@ def test_a_backup_while_pushes_removals_and_collections_go_on(home, tmp_path):
     for thread in threads:
         thread.start()
     try:
-        for turn in range(6):
+        for turn in range(3):
             lmvp.Client().back_up(tmp_path / "backup", quick=turn % 2 == 1, progress=False)
             pushed_before = len(pushed)
             found = restored(tmp_path / "backup", tmp_path / f"data{turn}")

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -112,6 +113,14 @@ def test_a_tar_is_the_same_whenever_it_is_written(model, tmp_path):
     assert "versions/v5/files/weights.safetensors" in names
 
 
+@pytest.mark.parametrize("words", [["-C", "out", "."], ["out"], ["-C", "out", "versions", "model.json"]])
+def test_a_tar_that_somebody_made_of_the_folder(model, tmp_path, words):
+    lmvp.export_model("digits/mlp", tmp_path / "out")
+    subprocess.run(["tar", "cf", "other.tar", *words], cwd=tmp_path, check=True)
+    lmvp.import_model(tmp_path / "other.tar", "x/y")
+    same("digits/mlp", "x/y")
+
+
 def test_bf16_and_a_folder_of_files(home, tmp_path):
     torch = pytest.importorskip("torch")
     lmvp.update("d/bf", {"w": torch.arange(1000, dtype=torch.bfloat16)})
@@ -128,6 +137,18 @@ def test_bf16_and_a_folder_of_files(home, tmp_path):
     assert (tmp_path / "back" / source.relative_to(tmp_path / "files") / "empty").read_bytes() == b""
     again = tmp_path / "back" / source.relative_to(tmp_path / "files") / "big.bin"
     assert again.read_bytes() == (source / "big.bin").read_bytes()
+
+
+def test_a_path_as_long_as_paths_may_be(home, tmp_path):
+    path = Path(*["ü" * 100] * 5, "e" * 19)
+    assert len(str(path).encode()) == 1024
+    (tmp_path / "files" / path).parent.mkdir(parents=True)
+    (tmp_path / "files" / path).write_bytes(b"x")
+    lmvp.update("d/long", tmp_path / "files")
+    for name in ("out", "out.tar"):
+        lmvp.export_model("d/long", tmp_path / name)
+        lmvp.import_model(tmp_path / name, f"e/{name}")
+        assert lmvp.Client().version(f"e/{name}").digest == lmvp.Client().version("d/long").digest
 
 
 def test_some_versions(model, tmp_path):

@@ -74,6 +74,7 @@ def test_a_backup_that_is_not_heard_of_any_more(shop):
     services.upkeep._leases.lifetime = -1.0
     services.tidy_up(lambda: True)
     assert services.chunks.missing(shop.space, chunks) == chunks[-1:]
+    assert services.backups._open == {}
     with pytest.raises(NotFound, match="no backup"):
         records(shop, backup)
 
