@@ -339,9 +339,7 @@ class ChunkStoreContract:
         """Threads that put the same chunk at once leave one whole frame, and one of them counts its bytes."""
         frame = b"x" * 100_000
         added: list[int] = []
-        threads = [
-            threading.Thread(target=lambda: added.append(store.put("p1", self.ONE, [frame]))) for _ in range(8)
-        ]
+        threads = [threading.Thread(target=lambda: added.append(store.put("p1", self.ONE, [frame]))) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock
@@ -38,6 +37,9 @@ CODED_BATCH = 8 << 20
 
 CODED_BELOW = 80e6
 """Bytes a second over the link below which chunks are first asked for encoded."""
+
+_NEARLY = 0.9
+"""Share of the speed of raw chunks down to which encoded ones are stuck to: no two measurements are the same."""
 
 PROBE = 256 << 10
 """Bytes that a link is first measured by."""
@@ -96,7 +98,7 @@ class VersionReader:
     ) -> None:
         self._connection, self._version, self._progress = connection, version, progress
         self._manifest, self._held, self._base = manifest, held or Held(None, ""), base
-        self._coded = Meter(0.0)
+        self._coded = Meter(0.0, enough=CODED_BATCH)
 
     @property
     def manifest(self) -> Manifest:
@@ -171,7 +173,7 @@ class VersionReader:
         if self._connection.local:
             return False
         if self._coded.known and down.known:
-            return self._coded.rate > down.rate
+            return self._coded.rate > _NEARLY * down.rate
         return not down.known or down.rate < CODED_BELOW
 
     def _fetch_batch(self, batch: list[Wanted], advance: Advance, coded: bool) -> None:
@@ -195,9 +197,8 @@ class VersionReader:
         body = self._order(left, useless) if coded else WantedChunks(want=tuple(one.chunk for one in left))
         scratch = bytearray(max((one.size for one in left if one.direct is None), default=0))
         with (
-            meter.busy() if coded else nullcontext(),  # the time until an answer begins is a delay, or that of encoding
+            meter.busy(0.0 if coded else self._connection.delay),
             self._connection.stream("POST", f"{self._version}/chunks", body) as answer,
-            meter.busy(),
         ):
             read = _reader(answer)
             while left:

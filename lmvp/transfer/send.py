@@ -35,6 +35,9 @@ CODED_BATCH = 8 << 20
 PROBE = 256 << 10
 """Bytes that a link is first measured by."""
 
+_SYNC = 0.004
+"""Seconds that a server's disk takes to sync a chunk, at the least."""
+
 _TELLING = 0.04
 """Seconds of a transfer that tell of the link more than of delays on the way and on the server's disk."""
 
@@ -245,7 +248,7 @@ class Sender:
                 self._drop_arrived(left)
             tried = True
             if left:
-                with self._connection.up.busy():
+                with self._connection.up.busy(self._connection.delay + _SYNC):
                     self._connection.put_frames(f"{self._push}/chunks", Batch(left), Received)
                     if all(piece.frame.codec == RAW for piece in left):  # else the server's decoding would count too
                         self._connection.up.count(sum(piece.length for piece in left))
