@@ -9,7 +9,7 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
-ALL = ("footprint", "transfer", "links", "versions")
+ALL = ("footprint", "transfer", "links", "memory", "versions")
 
 
 def main(names: list[str]) -> None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any
 
 from lmvp.connection import Connection
@@ -37,6 +37,9 @@ PROBE = 256 << 10
 
 _SYNC = 0.004
 """Seconds that a server's disk takes to sync a chunk, at the least."""
+
+_AT_ONCE = 2
+"""Chunks that are encoded at once: each takes several times its size while that lasts."""
 
 _TELLING = 0.04
 """Seconds of a transfer that tell of the link more than of delays on the way and on the server's disk."""
@@ -136,7 +139,7 @@ class Sender:
         self._slots = None if connection.local else _slots(described.manifest, base)
         self._coded = _Coded()
         self._queue: deque[str] = deque()
-        self._lock = Lock()
+        self._lock, self._turns = Lock(), BoundedSemaphore(_AT_ONCE)
 
     def send(self, missing: Sequence[str]) -> None:
         """Send chunks, several batches at once."""
@@ -196,9 +199,10 @@ class Sender:
 
     def _timed(self, chunk: str, *, deltas: bool) -> Piece:
         """Encode a chunk, and take in how long that took and what it gained."""
-        start = time.perf_counter()
-        piece = self._encoded(chunk, deltas=deltas)
-        self._coded.note(piece, time.perf_counter() - start)
+        with self._turns:
+            start = time.perf_counter()
+            piece = self._encoded(chunk, deltas=deltas)
+            self._coded.note(piece, time.perf_counter() - start)
         return piece
 
     # -- one batch
