@@ -29,7 +29,7 @@ from lmvp.transfer.progress import Advance
 
 CONNECTIONS = 3
 
-CODED_BATCH = 8 << 20
+CODED_BATCH = 4 << 20
 """Bytes of chunks in a request that carries them encoded."""
 
 PROBE = 256 << 10
