@@ -17,6 +17,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from lmvp import config, local, origins
+from lmvp.archive.client import Archives
 from lmvp.compare import Diff
 from lmvp.connection import Address, Connection
 from lmvp.environment import environment, user
@@ -58,9 +59,10 @@ class Page(Struct, frozen=True, kw_only=True):
 
     items: list[msgspec.Raw]
     next: str | None = None
+    total: int = 0
 
 
-class Client(Housekeeping):
+class Client(Archives, Housekeeping):
     """Everything that LMVP does, on one server.
 
     Parameters
@@ -116,7 +118,8 @@ class Client(Housekeeping):
         name : str
             `[project/]model`; both are made if they are not there.
         obj : object
-            A torch Module or state dict, a dict of arrays, a scikit-learn estimator, or a path to a file or a folder.
+            A torch Module or state dict, a dict of arrays, a scikit-learn estimator, a Keras 3 or ONNX
+            model, or a path to a file or a folder.
         message : str, optional
             What is new.
         metrics : mapping of str to float, optional
@@ -145,14 +148,16 @@ class Client(Housekeeping):
         UnknownFormat
             If no format keeps such an object.
         InvalidArgument
-            If a metric is not a number.
+            If a metric is not a number, or `progress` none of these.
         Conflict
             If `expect_parent` is not the latest version any more.
         """
         from lmvp import formats
+        from lmvp.transfer import progress as progress_
         from lmvp.transfer.held import Held
         from lmvp.transfer.push import push
 
+        progress_.check(progress)
         place = self._place(name)
         fields = _fields(message, metrics, params, tags)
         aliases = _aliases(alias)
@@ -208,16 +213,22 @@ class Client(Housekeeping):
             If there is no such version; the hint names the nearest.
         Untrusted
             If a class is needed that is neither safe by itself nor trusted.
+        InvalidArgument
+            If `trust` holds something that is no name and no class, or `progress` is none of these.
         Mismatch
             If `into` has other names, shapes or dtypes; it is untouched then.
         IntegrityError
             If bytes do not match their digest.
         """
         from lmvp import formats
+        from lmvp.formats.trust import Trust
+        from lmvp.transfer import progress as progress_
         from lmvp.transfer.folder import pull_files
         from lmvp.transfer.held import Held
         from lmvp.transfer.pull import VersionReader
 
+        progress_.check(progress)
+        Trust.of(trust)
         if into is not None and to is not None:
             raise InvalidArgument("into= and to= at once", hint="choose one: an object, or a folder")
         place = self._reference(name)
@@ -248,16 +259,18 @@ class Client(Housekeeping):
         limit : int, optional
             At most so many; None: all.
         metric : str, optional
-            The metric to show.
+            The metric to show; without it, the one that most of them have.
 
         Raises
         ------
         NotFound
-            If there is neither a project nor a model of that name.
+            If there is neither a project nor a model of that name, or if none of these versions has that metric.
         InvalidReference
             If there are both.
         """
         _check_limit(limit)
+        if not isinstance(metric, str | None):
+            raise InvalidArgument(f"metric= is {_shown(metric)}, not the name of a metric")
         project, model = self._project_or_model(f"{self.project}/" if name is None else name)
         if model is None:
             path, title, layers = f"/projects/{quote(project)}/versions", project, None
@@ -268,9 +281,10 @@ class Client(Housekeeping):
             def layers(versions: Sequence[Version]) -> Layers:
                 return self._layers(base, versions)
 
-        versions = list(self._list(path, Version, limit))
-        total = self._total(project, model, len(versions), limit)
-        return History(versions, title=title, total=total, layers=layers, metric=metric)
+        versions, total = self._versions(path, limit)
+        history = History(versions, title=title, total=total, layers=layers, metric=metric)
+        _check_metric(history, metric)
+        return history
 
     def version(self, name: str) -> Version:
         """Return one version of a model, by reference."""
@@ -292,16 +306,16 @@ class Client(Housekeeping):
 
     def projects(self) -> list[Project]:
         """Return all projects."""
-        return list(self._list("/projects", Project, None))
+        return self._list("/projects", Project)
 
     def models(self, project: str | None = None) -> list[Model]:
         """Return the models of a project."""
         name = check_name(project, "project name") if project else self.project
-        return list(self._list(f"/projects/{quote(name)}/models", Model, None))
+        return self._list(f"/projects/{quote(name)}/models", Model)
 
     def aliases(self, name: str) -> list[Alias]:
         """Return the aliases of a model, by name."""
-        return list(self._list(f"{_path(self._reference(name))}/aliases", Alias, None))
+        return self._list(f"{_path(self._reference(name))}/aliases", Alias)
 
     def health(self) -> Health:
         """Return what the server says of itself."""
@@ -387,14 +401,24 @@ class Client(Housekeeping):
         numbers = ",".join(str(version.number) for version in versions)
         return self._connection.get(f"{base}/layers", Layers, versions=numbers)
 
-    def _list(self, path: str, type_: type[T], limit: int | None) -> Iterator[T]:
+    def _versions(self, path: str, limit: int | None) -> tuple[list[Version], int]:
+        """Return the newest versions, and how many there are in all."""
+        pages = list(self._pages(path, limit))
+        decode = msgspec.json.Decoder(Version).decode
+        return [decode(item) for page in pages for item in page.items], pages[0].total if pages else 0
+
+    def _list(self, path: str, type_: type[T]) -> list[T]:
+        """Return all of a list."""
+        decode = msgspec.json.Decoder(type_).decode
+        return [decode(item) for page in self._pages(path, None) for item in page.items]
+
+    def _pages(self, path: str, limit: int | None) -> Iterator[Page]:
         """Walk over a list, a page at a time."""
         cursor: str | None = None
         left = math.inf if limit is None else limit
         while left > 0:
             page = self._connection.get(path, Page, limit=int(min(left, PAGE)), cursor=cursor)
-            for item in page.items:
-                yield msgspec.json.decode(item, type=type_)
+            yield page
             left -= len(page.items)
             cursor = page.next
             if cursor is None:
@@ -438,11 +462,6 @@ class Client(Housekeeping):
         except NotFound:
             return False
         return True
-
-    def _total(self, project: str, model: str | None, shown: int, limit: int | None) -> int:
-        if model is None or limit is None or shown < limit:
-            return shown
-        return self._connection.get(_path(Reference(project, model)), Model).latest
 
 
 _connections: dict[tuple[int, Address | Path], Connection] = {}
@@ -519,6 +538,19 @@ def _aliases(given: Any) -> tuple[str, ...]:
 def _check_limit(limit: Any) -> None:
     if limit is not None and (not isinstance(limit, int) or limit < 0):
         raise InvalidArgument(f"limit= is {_shown(limit)}", hint="give a whole number, or None for all")
+
+
+def _check_metric(history: History, metric: str | None) -> None:
+    """Refuse a metric that none of these versions has: another one in its place would be taken for it."""
+    if metric is None or not history or metric in history.metrics:
+        return
+    part = f"the newest {len(history):,} versions" if history.older else "the versions"
+    near = suggest(metric, history.metrics)
+    known = ", ".join(map(repr, history.metrics[:8])) or "none"
+    raise NotFound(
+        f"none of {part} of {history.title} has the metric {metric!r}",
+        hint=f"did you mean {near!r}?" if near else f"they have: {known}",
+    )
 
 
 def _metric(key: str, value: Any) -> WireFloat:

@@ -51,10 +51,19 @@ class Credentials(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def data_home() -> Path:
-    """Return the folder of the embedded server: `LMVP_HOME`, or the platform's folder for user data."""
+    """Return the folder of the embedded server: `LMVP_HOME`, or the platform's folder for user data.
+
+    Raises
+    ------
+    InvalidArgument
+        If `LMVP_HOME` begins with the `~` of a user that there is not.
+    """
     home = os.environ.get("LMVP_HOME")
     if home:
-        return Path(home).expanduser().absolute()
+        try:
+            return Path(home).expanduser().absolute()
+        except RuntimeError:
+            raise InvalidArgument(f"LMVP_HOME is {home!r}, and nobody here is called so", hint=_FILE_HINT) from None
     import platformdirs
 
     return Path(platformdirs.user_data_dir("lmvp", appauthor=False))
@@ -238,7 +247,7 @@ def _load() -> Credentials:
     try:
         data = private.read(path)
     except OSError as error:
-        raise private.explain(error, path, _FILE_HINT) from error
+        raise private.explain(error, path, _FILE_HINT, "read") from error
     if data is None:
         return Credentials()
     try:

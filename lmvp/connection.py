@@ -78,8 +78,8 @@ class Connection:
 
     @property
     def delay(self) -> float:
-        """Seconds that a small request takes, at the least: there, a look at the server's disk, and back."""
-        return min(self._delay, _LONGEST_DELAY)
+        """Seconds that a small request takes, at the least: there, a look at its disk, and back; 0 if unknown."""
+        return self._delay if self._delay < _LONGEST_DELAY else 0.0
 
     @property
     def url(self) -> str:
@@ -121,14 +121,24 @@ class Connection:
 
     @contextmanager
     def stream(self, method: str, path: str, body: Any) -> Iterator[requests.Response]:
-        """Send a struct and give the answer while it comes; one attempt."""
+        """Send a struct, or nothing (None), and give the answer while it comes; one attempt."""
         headers = {"Content-Type": "application/json"}
-        data = msgspec.json.encode(body)
+        data = None if body is None else msgspec.json.encode(body)
         answer = self._once(method, path, data=data, headers=headers, stream=True)
         try:
             yield answer
         finally:
             answer.close()
+
+    @staticmethod
+    def lines(answer: requests.Response) -> Iterator[bytes]:
+        """Give the lines of an answer while they come; within `attempt`, what is cut off is asked for again."""
+        import requests
+
+        try:
+            yield from answer.iter_lines()
+        except requests.RequestException as error:
+            raise _Interrupted(_reason(error)) from error
 
     def attempt(self, work: Callable[[], T], left: Callable[[], int] = lambda: 0) -> T:
         """Do some work that talks to the server, again while it fails for want of a connection.

@@ -115,6 +115,11 @@ class History(Sequence[Version]):
         return tuple(dict.fromkeys(v.model for v in self._versions))
 
     @property
+    def of_project(self) -> bool:
+        """Whether these are versions of the models of a project, be it that it has one only."""
+        return len(self.models) > 1 or any(self.title == v.project for v in self._versions[:1])
+
+    @property
     def metric(self) -> str | None:
         """The metric that tables and plots show."""
         if self._metric is not None:

@@ -124,9 +124,13 @@ class Housekeeping:
     # -- steps
 
     def _do(self, path: str, body: Any, type_: type[T], told: Told = lambda *_: None) -> T:
-        """Ask for something long; the server says how far it is until it is done."""
-        with self._connection.stream("POST", path, body) as answer:
-            return _follow(answer.iter_lines(), type_, told)
+        """Ask for something long; the server says how far it is until it is done. Asking again costs what was left."""
+
+        def work() -> T:
+            with self._connection.stream("POST", path, body) as answer:
+                return _follow(self._connection.lines(answer), type_, told)
+
+        return self._connection.attempt(work)
 
     def _path_of(self, name: str) -> str:
         """Return the path in the API of a project (`name/`), a model or a version."""

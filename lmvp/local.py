@@ -40,7 +40,8 @@ START_LIMIT = 30.0
 """Seconds that a start may take; most of it only where another server is just ending."""
 
 _HOME_HINT = "set LMVP_HOME to a folder where you can write, or LMVP_URL to a server"
-_PATIENCE = 2.0, 10.0
+_PATIENCE = 0.5, 2.0, 8.0
+"""Seconds to wait for an answer, the first time, then as long as somebody holds the lock of the folder."""
 _TRIES = 3
 _ROOM = 1 << 16
 """Bytes below which a server cannot even write why it does not start."""
@@ -91,14 +92,36 @@ def find_or_start(home: Path | None = None) -> Local:
 
 
 def find(home: Path) -> Local | None:
-    """Return the running server of a data folder, or None."""
+    """Return the running server of a data folder, or None.
+
+    Raises
+    ------
+    ServerUnavailable
+        If it runs on another machine, or runs and does not answer.
+    """
+    for patience in _PATIENCE:
+        try:
+            return _probe(home, patience)
+        except TimeoutError:
+            if not _held(home / LOCK):  # then a stranger has the port, and the pid too, if it lives
+                return None
+    said = serverfile.read(home)
+    where, process = (f" at {said.url}", said.pid) if said else ("", "unknown")
+    raise ServerUnavailable(
+        f"the server of {home} is there, but does not answer{where}",
+        hint=f"if it was stopped or hangs, end it: its process is {process}",
+    )
+
+
+def _probe(home: Path, patience: float) -> Local | None:
+    """Ask the server that `server.json` names; read anew each time, since the right one may only just be starting."""
     said = serverfile.read(home)
     if said is None:
         return None
     if not said.here:
         _refuse_to_guess(home, said)
         return None
-    if said.rebooted or not _proves(said):
+    if said.rebooted or not _is_the_one(said, patience):
         return None
     return Local(said.url, said.token, said.instance, said.pid)
 
@@ -137,18 +160,8 @@ def _refuse_to_guess(home: Path, said: ServerFile) -> None:
     )
 
 
-def _proves(said: ServerFile) -> bool:
-    """Tell whether the server at that URL knows the token. A busy one is asked twice."""
-    for patience in _PATIENCE:
-        try:
-            return _is_the_one(said, patience)
-        except TimeoutError:
-            if not _alive(said.pid):
-                return False
-    return False
-
-
 def _is_the_one(said: ServerFile, patience: float) -> bool:
+    """Tell whether the server at that URL knows the token; TimeoutError where nobody answers in time."""
     nonce = secrets.token_hex(16)
     health = _ask(said.url, nonce, patience)
     expected = hmac.new(said.token.encode(), nonce.encode(), "sha256").hexdigest()
@@ -174,14 +187,15 @@ def _ask(url: str, nonce: str, patience: float) -> Health | None:
             connection.close()
 
 
-def _alive(pid: int) -> bool:
+def _held(lock: Path) -> bool:
+    """Tell whether a server holds the lock of its folder; the kernel frees it with the process."""
+    from filelock import Timeout
+
     try:
-        os.kill(pid, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
+        with _lock(lock, timeout=0):
+            return False
+    except (Timeout, OSError):
         return True
-    return True
 
 
 def _start(home: Path) -> Local:

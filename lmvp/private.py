@@ -47,7 +47,7 @@ def read(path: Path) -> bytes | None:
         return None
 
 
-def explain(error: OSError, folder: Path, hint: str) -> LmvpError:
+def explain(error: OSError, folder: Path, hint: str, verb: str = "write in") -> LmvpError:
     """Turn what the system says about a folder of ours into an error that a user can act on.
 
     Examples
@@ -59,6 +59,12 @@ def explain(error: OSError, folder: Path, hint: str) -> LmvpError:
     if error.errno in _FULL:
         return StorageFull(f"no room on the disk of {folder}", hint=hint)
     if isinstance(error, (FileExistsError, NotADirectoryError)):
-        return InvalidArgument(f"{folder} is not a folder", hint=hint)
+        return InvalidArgument(f"{_in_the_way(folder)} is not a folder", hint=hint)
     reason = (error.strerror or str(error)).lower()
-    return StorageReadOnly(f"cannot write in {folder}: {reason}", hint=hint)
+    return StorageReadOnly(f"cannot {verb} {folder}: {reason}", hint=hint)
+
+
+def _in_the_way(folder: Path) -> Path:
+    """Return the file that stands where a folder should, be it the folder itself or one above it."""
+    above = (path for path in (folder, *folder.parents) if path.is_file())
+    return next(above, folder)

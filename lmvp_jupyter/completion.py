@@ -14,13 +14,17 @@ from typing import Any
 
 from lmvp import config, local
 from lmvp.client import Client
-from lmvp.commands.parser import NOTEBOOK, VERBS, Argument, Verb, verbs_of
+from lmvp.commands.parser import NOTEBOOK, Argument, Verb, verbs_of
 from lmvp.errors import LmvpError
 
 PATIENCE = 0.3
 FRESH = 5.0
 _LINE = re.compile(r"%%?lmvp\s+(.*)$")
-_REFERENCES = {"model", "version", "name", "before", "after", "project"}
+_VERSIONS = {("pull", "version"), ("alias", "version"), ("diff", "before"), ("diff", "after"), ("rm", "name")}
+_MODELS = {
+    ("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name"), ("export", "model"), ("import", "model"),
+}  # fmt: skip
+_PROJECTS = {("ls", "project"), ("project", "name")}
 _VARIABLES = {"object", "variable", "into"}
 
 
@@ -78,20 +82,34 @@ def candidates(text: str, variables: Iterable[str], names: Callable[[], list[str
     """
     words = text.split()
     word = "" if not text or text[-1].isspace() else words.pop()
-    found = _for_verb(words, word, variables, names) if words else [verb.name for verb in verbs_of(NOTEBOOK)]
+    found = _for_verb(words, word, variables, names) if words else [*(verb.name for verb in verbs_of(NOTEBOOK)), "help"]
     return [name for name in found if name.startswith(word)]
 
 
 def _for_verb(words: list[str], word: str, variables: Iterable[str], names: Callable[[], list[str]]) -> list[str]:
-    verb = next((verb for verb in VERBS if verb.name == words[0] and verb.only in (None, NOTEBOOK)), None)
+    if words == ["help"]:
+        return [verb.name for verb in verbs_of(NOTEBOOK)]
+    verb = next((verb for verb in verbs_of(NOTEBOOK) if verb.name == words[0]), None)
     if verb is None:
         return []
     if word.startswith("-"):
-        return [flag for argument in verb.arguments for flag in argument.flags if flag.startswith("--")]
+        mine = [argument for argument in verb.arguments if argument.only in (None, NOTEBOOK)]
+        return [*(flag for argument in mine for flag in argument.flags if flag.startswith("--")), "--help"]
     expected = _expected(verb, words[1:])
     if expected in _VARIABLES:
         return [name for name in variables if not name.startswith("_")]
-    return names() if expected in _REFERENCES else []
+    return _references(verb.name, expected, names)
+
+
+def _references(verb: str, expected: str | None, names: Callable[[], list[str]]) -> list[str]:
+    """Return what an argument can name: a version has an `@`, a project ends in `/`, the rest are models."""
+    if (verb, expected) in _VERSIONS:
+        return names()
+    if (verb, expected) in _MODELS:
+        return [name for name in names() if "@" not in name]
+    if (verb, expected) in _PROJECTS:
+        return [name.rstrip("/") for name in names() if name.endswith("/")]
+    return []
 
 
 def _expected(verb: Verb, words: list[str]) -> str | None:

@@ -1,9 +1,13 @@
-"""Shows what calls return as live widgets, once the extension is loaded; `LMVP_DISPLAY=static|widget|text` decides.
+"""Shows what calls return as live widgets, once the extension is loaded; `LMVP_DISPLAY` decides.
 
-A widget leaves "model not found" in a notebook that is opened again without its kernel, even where the output holds a
-static form beside it. So outputs are shown under an id of their own, and `freeze` puts the static form in their place
-before the notebook is saved. An output that is the plain result of a cell has no such id, which is why results are
-displayed here rather than returned to the shell.
+| `LMVP_DISPLAY` | what an output is |
+| --- | --- |
+| `widget` (default) | the static form, which JupyterLab covers with the live view; what is saved is static |
+| `view` | the widget itself, for editors that make no live view otherwise; "model not found" once its kernel is gone |
+| `static` | the static form: HTML and pictures |
+| `text` | plain text |
+
+A cell that runs again closes the widgets that its outputs made, and `freeze` closes all.
 """
 
 from __future__ import annotations
@@ -16,16 +20,17 @@ from lmvp.compare import Diff
 from lmvp.errors import InvalidArgument
 from lmvp.history import History
 
-MODES = ("widget", "static", "text")
+MODES = ("widget", "view", "static", "text")
 
 
 @dataclass
 class _Shown:
-    """A live widget in an output."""
+    """A live widget in an output; `ours` if this module made it, not the user."""
 
     widget: Any
     display_id: str
     cell: str | None
+    ours: bool
 
 
 class Display:
@@ -69,28 +74,30 @@ class Display:
         return len(shown)
 
     def _before_cell(self, info: Any) -> None:
-        """Close the widgets of a cell that runs again: its outputs are about to go."""
+        """Close our widgets of a cell that runs again; a user's own may be on show elsewhere."""
         self._cell = getattr(info, "cell_id", None)
         if self._cell is None:
             return
         for each in [each for each in self._shown if each.cell == self._cell]:
-            each.widget.close()
             self._shown.remove(each)
+            if each.ours:
+                each.widget.close()
 
     def _history(self, history: History) -> None:
         from lmvp_jupyter.widgets import HistoryTable
 
-        if mode() == "widget":
-            self._widget(HistoryTable(history))
+        if mode() in {"widget", "view"}:
+            self._show(HistoryTable(history), ours=True)
         else:
             self._static(history)
 
     def _widget(self, widget: Any) -> None:
-        if mode() == "widget":
-            handle = _publish(widget._repr_mimebundle_()[0])
-            self._shown.append(_Shown(widget, handle.display_id, self._cell))
-        else:
-            _publish(_allowed(widget.static()))
+        self._show(widget, ours=False)
+
+    def _show(self, widget: Any, *, ours: bool) -> None:
+        handle = _publish(widget.forms())
+        if mode() in {"widget", "view"}:
+            self._shown.append(_Shown(widget, handle.display_id, self._cell, ours))
 
     def _static(self, result: Any) -> None:
         _publish(_allowed({"text/plain": repr(result), "text/html": result._repr_html_()}))

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.resources import files
 from typing import Any
+from uuid import uuid4
 
 import anywidget
 import traitlets
@@ -19,6 +20,7 @@ from lmvp.records import Version
 from lmvp.render import data as render_data
 from lmvp.render.plot import plot_html, plot_svg
 from lmvp.render.text import history_text
+from lmvp_jupyter.display import mode
 
 VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -26,6 +28,11 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 @cache
 def _static(*path: str) -> str:
     return files("lmvp_server").joinpath("static", *path).read_text("utf-8")
+
+
+def _module(name: str) -> str:
+    """Return a module for a notebook: it can import nothing beside it, so what it needs stands in front."""
+    return _static("widgets", "mount.js") + "\n" + _static("widgets", name)
 
 
 @cache
@@ -36,39 +43,41 @@ def _styles(chart: bool = False) -> str:
 
 
 class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
-    """A widget that carries its static form: what a saved or exported notebook shows."""
+    """A widget whose output is its static form, which the page lays the live view over: see `mount.js`.
+
+    So a notebook that is saved, at whatever moment, holds the static form alone, and shows it when it is opened
+    without a kernel, where the output of any other widget is "model not found".
+
+    Attributes
+    ----------
+    place : str
+        The class of the element that the live view covers.
+    """
 
     data = traitlets.Dict().tag(sync=True)
+    place = traitlets.Unicode().tag(sync=True)
+
+    @traitlets.default("place")
+    def _new_place(self) -> str:
+        return f"lmvp-live-{uuid4().hex}"
 
     def static(self) -> dict[str, str]:
         """Return the forms that need no kernel, by MIME type."""
         raise NotImplementedError
 
-    def _repr_mimebundle_(self, **_: Any) -> Any:
-        bundle = super()._repr_mimebundle_()
-        if bundle is None:
-            return None
-        live, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        return {**self.static(), VIEW: live[VIEW]}, metadata
+    def forms(self) -> dict[str, Any]:
+        """Return what an output holds, by MIME type, as `LMVP_DISPLAY` wants it; a closed widget is static."""
+        static, chosen = self.static(), mode()
+        if chosen == "text":
+            return {"text/plain": static["text/plain"]}
+        if chosen == "static" or self.comm is None:
+            return dict(static)
+        if chosen == "view":
+            return {**static, VIEW: {"version_major": 2, "version_minor": 0, "model_id": self.model_id}}
+        return {**static, "text/html": f'<div class="{self.place}">{static["text/html"]}</div>'}
 
-    def freeze(self) -> Frozen:
-        """Close the widget and return its static form, for a notebook that is to be saved."""
-        frozen = Frozen(self.static())
-        self.close()
-        return frozen
-
-
-class Frozen:
-    """The static form of a widget."""
-
-    def __init__(self, forms: dict[str, str]) -> None:
-        self._forms = forms
-
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        return self._forms
-
-    def __repr__(self) -> str:
-        return self._forms["text/plain"]
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        return self.forms(), {}
 
 
 class HistoryTable(LiveWidget):
@@ -84,7 +93,7 @@ class HistoryTable(LiveWidget):
         Version numbers of the chosen rows, newest first; `"model@v3"` where the history is of several models.
     """
 
-    _esm = _static("widgets", "history.js")
+    _esm = _module("history.js")
     _css = _styles()
     selected: Any = traitlets.List().tag(sync=True)
 
@@ -119,7 +128,7 @@ class MetricsPlot(LiveWidget):
         Without it, the metric that the history shows.
     """
 
-    _esm = _static("vendor", "uPlot-1.6.32.iife.min.js") + "\n" + _static("widgets", "metrics.js")
+    _esm = _static("vendor", "uPlot-1.6.32.iife.min.js") + "\n" + _module("metrics.js")
     _css = _styles(chart=True)
 
     def __init__(self, history: History, metric: str | None = None, **traits: Any) -> None:

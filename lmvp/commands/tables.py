@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 
 from lmvp import config
+from lmvp.errors import ServerUnavailable
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,11 @@ class Table:
     def _repr_html_(self) -> str:
         if not self.rows:
             return f"<p>{escape(self.empty)}</p>"
-        head = self._html_row("th", self.head)
-        body = "".join(self._html_row("td", row) for row in self.rows)
+        from lmvp.render import html
+
+        rows = [[escape(word) for word in row] for row in self.rows]
         note = f"<p>{escape(self.note)}</p>" if self.note else ""
-        return f"<table><thead>{head}</thead><tbody>{body}</tbody></table>{note}"
-
-    def _html_row(self, tag: str, row: Sequence[str]) -> str:
-        def cell(column: int) -> str:
-            side = "right" if column in self.right else "left"
-            return f'<{tag} style="text-align:{side}">{escape(row[column])}</{tag}>'
-
-        return f"<tr>{''.join(map(cell, range(len(row))))}</tr>"
+        return html.table([escape(word) for word in self.head], rows, sorted(self.right), names=[0]) + note
 
 
 class Line(str):
@@ -95,5 +90,8 @@ def _server() -> str:
     from lmvp import local
 
     home = config.data_home()
-    found = local.find(home)
+    try:
+        found = local.find(home)
+    except ServerUnavailable as error:
+        return str(error).partition("\n")[0]
     return f"{found.url}, this machine's, in {home}" if found else f"this machine's, in {home}; the next call starts it"

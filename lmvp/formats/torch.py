@@ -11,18 +11,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmvp.errors import InvalidArgument, UnknownFormat
-from lmvp.formats import numpy, tensors, torch_structure, tree
+from lmvp.formats import numpy, tensors, torch_parametrized, torch_structure, tree
 from lmvp.formats.base import Bytes, Package, PackedFile, Reader
 from lmvp.formats.tensors import Packed, Stored
-from lmvp.formats.torch_tensors import fill, is_tensor, load, packed
+from lmvp.formats.torch_tensors import fill, is_module, is_tensor, load, packed
 
 MODULE, STATE = NAMES = ("torch.module", "torch.state")
 STRUCTURE = "structure.pt"
-
-
-def is_module(obj: Any) -> bool:
-    """Tell whether this is a torch module, without importing torch."""
-    return any(cls.__module__ == "torch.nn.modules.module" and cls.__name__ == "Module" for cls in type(obj).__mro__)
 
 
 def recognises(obj: Any) -> bool:
@@ -98,7 +93,8 @@ def _unpack_state(reader: Reader) -> Any:
 
 def _pack_module(module: Any) -> Package:
     names = _Names(module)
-    meta: dict[str, Any] = {"class": _class(module), "modules": [[n, _class(m)] for n, m in module.named_modules()]}
+    parts = [[name, _class(part)] for name, part in module.named_modules()]
+    meta: dict[str, Any] = {"class": _class(module), "modules": parts}
     files = []
     try:
         files.append(PackedFile(STRUCTURE, [Bytes.of(torch_structure.dump(module, names))]))
@@ -113,8 +109,9 @@ def _pack_module(module: Any) -> Package:
     return Package(MODULE, [*weights, *files], {**meta, **about, **_extra_state(names.other)})
 
 
-def _class(obj: Any) -> str:
-    return f"{type(obj).__module__}.{type(obj).__qualname__}"
+def _class(module: Any) -> str:
+    kind = torch_parametrized.plain_type(module)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _extra_state(other: dict[str, Any]) -> dict[str, Any]:

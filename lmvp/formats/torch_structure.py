@@ -7,6 +7,7 @@ then swapped for the real one. So parameters, buffers, loose tensors in attribut
 
 from __future__ import annotations
 
+import copyreg
 import io
 import pickle
 import re
@@ -17,8 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from lmvp.errors import DamagedFile, MissingDependency, UnknownFormat
-from lmvp.formats import torch_trust
-from lmvp.formats.torch_tensors import is_tensor
+from lmvp.formats import torch_parametrized, torch_trust
+from lmvp.formats.torch_tensors import is_module, is_tensor
 
 _ATOMS = {str, int, float, bool, type(None)}
 _PROTOCOL = 2
@@ -96,7 +97,20 @@ class _Canonical(pickle._Pickler):  # noqa: SLF001 - the one in C does not ask a
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         if type(obj) is str or (type(obj) is tuple and _ATOMS.issuperset(map(type, obj))):
             obj = self._known.setdefault((type(obj), repr(obj)), obj)
-        super().save(obj, save_persistent_id)  # type: ignore[misc]
+        if is_module(obj) and (plain := torch_parametrized.plain_type(obj)) is not type(obj):
+            self._save_as(plain, obj)
+        else:
+            super().save(obj, save_persistent_id)  # type: ignore[misc]
+
+    def _save_as(self, plain: type, module: Any) -> None:
+        """Pickle a parametrized module as one of its class of before, once, wherever it is met again."""
+        pickler: Any = self  # the stubs know the one in C, which has none of these
+        known = pickler.memo.get(id(module))
+        if known is not None:
+            pickler.write(pickler.get(known[0]))
+            return
+        pickler.save_reduce(copyreg.__newobj__, (plain,), torch_parametrized.state(module))  # type: ignore[attr-defined]
+        pickler.memoize(module)
 
     def reducer_override(self, obj: Any) -> Any:
         if type(obj) in {set, frozenset}:
@@ -132,6 +146,7 @@ def load(structure: bytes, trust: Sequence[str | type]) -> tuple[Any, dict[str, 
         raise DamagedFile(f"the structure of this version cannot be read: {error}") from error
     match loaded:
         case {"module": torch.nn.Module() as module, "tensors": dict(tensors)} if all(map(is_tensor, tensors.values())):
+            torch_parametrized.restore(module)
             return module, tensors
     raise DamagedFile("the structure of this version holds no module")
 

@@ -43,6 +43,11 @@ def is_tensor(obj: Any) -> bool:
     return torch is not None and isinstance(obj, torch.Tensor)
 
 
+def is_module(obj: Any) -> bool:
+    """Tell whether this is a torch module, without importing torch."""
+    return any(cls.__module__ == "torch.nn.modules.module" and cls.__name__ == "Module" for cls in type(obj).__mro__)
+
+
 def view_of(tensor: Any) -> tuple[Any, ...] | None:
     """Return what is equal for tensors that see the same memory in the same way; None for an empty one."""
     if not tensor.numel() or tensor.device.type == "meta":

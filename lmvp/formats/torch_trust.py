@@ -1,13 +1,13 @@
 """Which classes the structure of a module may name. What is not listed is never imported, let alone called.
 
 A structure is a pickle, and a pickle is a program. It is read only by `torch.load(weights_only=True)`, which runs
-nothing but what it was told is safe. Here is told what: torch's own layers, a handful of harmless helpers, and what
-the caller vouches for. The names are found by looking at the pickle, without running it.
+nothing but what it was told is safe. Here is told what: torch's own layers, a handful of harmless helpers, what prunes
+and normalises weights (hooks that compute one tensor of their module from others, and do nothing else), and what the
+caller vouches for. The names are found by looking at the pickle, without running it.
 """
 
 from __future__ import annotations
 
-import importlib
 import io
 import pickletools
 import re
@@ -17,8 +17,16 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from lmvp.errors import DamagedFile, MissingDependency, Untrusted
-from lmvp.formats.trust import Trust
+from lmvp.errors import DamagedFile, Untrusted
+from lmvp.formats.trust import Trust, find
+
+_PRUNING = (
+    "CustomFromMask", "Identity", "L1Unstructured", "LnStructured", "PruningContainer", "RandomStructured",
+    "RandomUnstructured",
+)  # fmt: skip
+_SPECTRAL = "SpectralNorm", "SpectralNormLoadStateDictPreHook", "SpectralNormStateDictHook"
+_LAYERS = re.compile(r"torch\.nn\.(modules\..+|utils\.parametri(ze|zations))")
+"""Where torch defines modules of its own."""
 
 _HELPERS = {
     "_codecs.encode",
@@ -35,7 +43,13 @@ _HELPERS = {
     "torch._utils._rebuild_parameter",
     "torch._utils._rebuild_parameter_with_state",
     "torch.device",
+    "torch.nn.modules.module._WrappedHook",
     "torch.nn.parameter.Parameter",
+    "torch.nn.utils.parametrizations._OrthMaps",
+    *(f"torch.nn.utils.prune.{name}" for name in _PRUNING),
+    *(f"torch.nn.utils.spectral_norm.{name}" for name in _SPECTRAL),
+    "torch.nn.utils.weight_norm.WeightNorm",
+    "torch.optim.swa_utils.AveragedModel",
 }
 _ACTIVATIONS = re.compile(
     r"(celu|elu|gelu|glu|hardshrink|hardsigmoid|hardswish|hardtanh|leaky_relu|log_softmax|logsigmoid|mish|prelu|relu|relu6"
@@ -96,7 +110,7 @@ def allow(names: Collection[str], trust: Sequence[str | type]) -> list[tuple[Any
         )
     wanted = sorted(name for name in names if not _DTYPE.fullmatch(name))
     exact = {*trusted.names, *filter(_is_safe, wanted)}
-    return [(trusted.given[n] if n in trusted.given else _find(n, n in exact), n) for n in wanted]
+    return [(trusted.given[n] if n in trusted.given else find(n, n in exact), n) for n in wanted]
 
 
 def _is_safe(name: str) -> bool:
@@ -111,37 +125,8 @@ def _is_activation(name: str) -> bool:
 def _is_layer(name: str) -> bool:
     """Tell whether this is one of torch's own layers: a class of a module that torch has loaded by itself."""
     module, _, last = name.rpartition(".")
-    if not module.startswith("torch.nn.modules."):
+    if not _LAYERS.fullmatch(module):
         return False
     found = getattr(sys.modules.get(module), last, None)
     layer = sys.modules["torch"].nn.Module
     return isinstance(found, type) and issubclass(found, layer) and found.__module__ == module
-
-
-def _find(name: str, exact: bool) -> Any:
-    """Import what a trusted name stands for; where only `my_pkg.*` covers it, it must be defined in there."""
-    parts = name.split(".")
-    try:
-        found, depth = _import_longest(parts)
-        for part in parts[depth:]:
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise MissingDependency(
-            f"this module needs {name}, which is not to be found here: {error}",
-            hint="define or install it and give the class itself in trust=[…], or give a module as into=",
-        ) from error
-    origin = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
-    if not exact and origin != name:
-        raise Untrusted(f"{name} is really {origin}", hint=f"if you trust that, give trust=[{name!r}]")
-    return found
-
-
-def _import_longest(parts: Sequence[str]) -> tuple[Any, int]:
-    """Import the longest module that the name begins with."""
-    for depth in range(len(parts) - 1, 0, -1):
-        try:
-            return importlib.import_module(".".join(parts[:depth])), depth
-        except ModuleNotFoundError as error:
-            if error.name is None or not ".".join(parts[:depth]).startswith(error.name):
-                raise
-    raise ModuleNotFoundError(f"no module named {parts[0]!r}")

@@ -18,6 +18,7 @@ in the skeleton     stands for
 from __future__ import annotations
 
 import base64
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
@@ -183,8 +184,21 @@ def unknown(obj: Any, path: tuple[Any, ...]) -> UnknownFormat:
     """Say which part of a tree cannot be kept."""
     return UnknownFormat(
         f"{_where(path)} is a {type(obj).__module__}.{type(obj).__qualname__}, which cannot be kept",
-        hint="kept are tensors and arrays in dicts, lists and tuples, beside None, bool, int, float, str and bytes",
+        hint=way_out(obj)
+        or "kept are tensors and arrays in dicts, lists and tuples, beside None, bool, int, float, str and bytes",
     )
+
+
+def way_out(obj: Any) -> str | None:
+    """Say what to keep in the place of an array that is more than its numbers; None for anything else."""
+    numpy = sys.modules.get("numpy")
+    if numpy is None or not isinstance(obj, numpy.ndarray):
+        return None
+    if isinstance(obj, numpy.ma.MaskedArray):
+        return (
+            'keep its numbers and its mask, two plain arrays: {"data": a.filled(0), "mask": numpy.ma.getmaskarray(a)}'
+        )
+    return "keep it as a plain array: numpy.asarray(a)"
 
 
 def rebuild(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.errors import InvalidArgument
+from lmvp.errors import InvalidArgument, MissingDependency, Untrusted
 
+_HINT = 'give full names such as "my_pkg.Net" or "my_pkg.*", or classes'
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(\.\*)?")
 
 
@@ -45,12 +47,9 @@ class Trust:
         >>> "my_pkg.Net" in trust, "my_pkg.Nets" in trust, "other.deep.Net" in trust, "others.Net" in trust
         (True, False, True, False)
         """
-        items = [trust] if isinstance(trust, (str, type)) else list(trust)
-        for item in items:
+        for item in (items := _items(trust)):
             if not (_NAME.fullmatch(item) if isinstance(item, str) else hasattr(item, "__qualname__")):
-                raise InvalidArgument(
-                    f"trust= has {item!r} in it", hint='give full names such as "my_pkg.Net" or "my_pkg.*", or classes'
-                )
+                raise InvalidArgument(f"trust= has {item!r} in it"[:200], hint=_HINT)
         names = [item for item in items if isinstance(item, str)]
         return cls(
             {f"{item.__module__}.{item.__qualname__}": item for item in items if not isinstance(item, str)},
@@ -60,3 +59,40 @@ class Trust:
 
     def __contains__(self, name: str) -> bool:
         return name in self.given or name in self.names or name.startswith(self.packages)
+
+
+def _items(trust: Any) -> list[Any]:
+    if isinstance(trust, (str, type)):
+        return [trust]
+    if not isinstance(trust, Iterable):
+        raise InvalidArgument(f"trust= is {type(trust).__name__} {trust!r}"[:80], hint=_HINT)
+    return list(trust)
+
+
+def find(name: str, exact: bool, what: str = "this module") -> Any:
+    """Import what a trusted name stands for; where only `my_pkg.*` covers it, it must be defined in there."""
+    parts = name.split(".")
+    try:
+        found, depth = _import_longest(parts)
+        for part in parts[depth:]:
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise MissingDependency(
+            f"{what} needs {name}, which is not to be found here: {error}",
+            hint="define or install it and give the class itself in trust=[…], or give one to fill as into=",
+        ) from error
+    origin = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
+    if not exact and origin != name:
+        raise Untrusted(f"{name} is really {origin}", hint=f"if you trust that, give trust=[{name!r}]")
+    return found
+
+
+def _import_longest(parts: Sequence[str]) -> tuple[Any, int]:
+    """Import the longest module that the name begins with."""
+    for depth in range(len(parts) - 1, 0, -1):
+        try:
+            return importlib.import_module(".".join(parts[:depth])), depth
+        except ModuleNotFoundError as error:
+            if error.name is None or not ".".join(parts[:depth]).startswith(error.name):
+                raise
+    raise ModuleNotFoundError(f"no module named {parts[0]!r}")

@@ -31,7 +31,7 @@ def history_data(history: History) -> dict[str, Any]:
         "title": clean(history.title),
         "total": history.total,
         "older": shown.older,
-        "several": not alone,
+        "several": history.of_project,
         "metric": history.metric and clean(history.metric),
         "better": numbers.better(history.metric or ""),
         "scale": {"low": low, "high": high, "ends": ends},

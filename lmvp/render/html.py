@@ -5,6 +5,7 @@ Strips are pictures (`<img>` with the drawing inside), since untrusted notebooks
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING
@@ -18,31 +19,56 @@ if TYPE_CHECKING:
     from lmvp.history import History
 
 ROWS = 50
-_LEFT, _RIGHT = "text-align:left", "text-align:right"
-_NO_WRAP = "white-space:nowrap"
+_PAD = "padding:.4em .75em .4em 0;text-align:"
+_NAME = ";min-width:6.5em;overflow-wrap:anywhere"
+_ROW = ' style="background:none;border-bottom:1px solid rgba(128,128,128,.25)"'
+_LONG = 16
 
 
-def cell(content: str, *, right: bool = False, wrap: bool = True, tag: str = "td") -> str:
-    """Wrap a cell; `content` is HTML already."""
-    style = f"{_RIGHT if right else _LEFT}{'' if wrap else ';' + _NO_WRAP}"
-    scope = ' scope="col"' if tag == "th" else ""
-    return f'<{tag}{scope} style="{style}">{content}</{tag}>'
+def cell(content: str, *, right: bool = False, name: bool = False) -> str:
+    """Wrap a cell; `content` is HTML already. Words wrap, numbers never do, a name breaks anywhere rather than push."""
+    side = "right;white-space:nowrap" if right else "left"
+    return f'<td style="{_PAD}{side}{_NAME if name else ""}">{content}</td>'
+
+
+def head(content: str, *, right: bool = False) -> str:
+    """Wrap the head of a column; `content` is HTML already."""
+    return f'<th scope="col" style="font-weight:400;{_PAD}{"right" if right else "left"}">{content}</th>'
 
 
 def table(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), wrap: Sequence[int] = ()
+    heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), names: Sequence[int] = ()
 ) -> str:
-    """Build a table from cells that are HTML already."""
-    head = "".join(cell(h, right=i in right, tag="th", wrap=False) for i, h in enumerate(heads))
+    """Build a table from cells that are HTML already.
+
+    It has hairlines between its rows and not the stripes of the page; what does not fit scrolls inside it.
+    """
+    first = "".join(head(h, right=i in right) for i, h in enumerate(heads))
     body = "\n".join(
-        f"<tr>{''.join(cell(c, right=i in right, wrap=i in wrap) for i, c in enumerate(row))}</tr>" for row in rows
+        f"<tr{_ROW}>{''.join(cell(c, right=i in right, name=i in names) for i, c in enumerate(row))}</tr>"
+        for row in rows
     )
-    return f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
+    return _scrolling(f"<table><thead><tr>{first}</tr></thead><tbody>\n{body}\n</tbody></table>")
+
+
+def _scrolling(content: str) -> str:
+    return f'<div style="overflow-x:auto">{content}</div>'
 
 
 def safe(words: str) -> str:
     """Clean and escape a text from somebody else."""
     return escape(clean(words))
+
+
+def key(words: str) -> str:
+    """Clean and escape the name of a layer or a metric; a long one may break behind each of its parts.
+
+    Examples
+    --------
+    >>> key("val/top_1"), key("encoder.layers.0.attention")
+    ('val/top_1', 'encoder.<wbr>layers.<wbr>0.<wbr>attention')
+    """
+    return safe(words) if len(words) <= _LONG else re.sub(r"([/._])(?=.)", r"\1<wbr>", safe(words))
 
 
 def history_html(history: History) -> str:
@@ -56,23 +82,27 @@ def history_html(history: History) -> str:
         [column.head for column in columns],
         zip(*(column.cells for column in columns), strict=True),
         right=[i for i, column in enumerate(columns) if column.right],
-        wrap=[i for i, column in enumerate(columns) if column.flexible],
+        names=[i for i, column in enumerate(columns) if column.flexible],
     )
     return f"{body}\n<p>{_caption(history, shown.older, layers)}</p>"
 
 
 def _history_columns(history: History, shown: Sequence[Version], layers: Layers) -> list[text.Column]:
-    several = len(history.models) > 1
     metric = numbers.column(text.value_of(v, history.metric) for v in shown)
     return [
-        text.Column("Model", [safe(v.model) if several else "" for v in shown]),
+        text.Column("Model", [safe(v.model) if history.of_project else "" for v in shown]),
         text.Column("Version", [v.name for v in shown]),
         text.Column("Message", [_message(v) for v in shown], flexible=True),
         text.Column("Layers changed against the parent", [_strip(layers, v) for v in shown]),
-        text.Column(safe(history.metric or ""), metric, right=True),
+        text.Column(key(history.metric or ""), metric, right=True),
         text.Column("By", [safe(v.author) for v in shown]),
-        text.Column("When (UTC)", [numbers.stamp(v.created_at) for v in shown]),
+        text.Column("When (UTC)", [_whole(numbers.stamp(v.created_at)) for v in shown]),
     ]
+
+
+def _whole(words: str) -> str:
+    """Keep words in one line."""
+    return f'<span style="white-space:nowrap">{words}</span>'
 
 
 def _message(version: Version) -> str:
@@ -84,7 +114,7 @@ def _strip(layers: Layers, version: Version) -> str:
     if not codes:
         return ""
     drawing = strip.svg(layers.axis, codes)
-    return strip.picture(drawing, strip.summary(codes), strip.WIDTH, strip.HEIGHT)
+    return strip.picture(drawing, strip.summary(codes), strip.WIDTH, strip.HEIGHT, flat=True)
 
 
 def _caption(history: History, behind: int, layers: Layers) -> str:
@@ -95,8 +125,8 @@ def _caption(history: History, behind: int, layers: Layers) -> str:
 
 def version_html(version: Version) -> str:
     """Draw a version: its reference, its message, its facts."""
-    rows = [(f"<b>{escape(key)}</b>", escape(value)) for key, value in text.version_facts(version)]
-    body = "\n".join(f"<tr>{cell(key, wrap=False)}{cell(value)}</tr>" for key, value in rows)
+    rows = [(f"<b>{escape(fact)}</b>", escape(value)) for fact, value in text.version_facts(version)]
+    body = "\n".join(f"<tr{_ROW}>{cell(fact)}{cell(value, name=True)}</tr>" for fact, value in rows)
     return (
         f"<p><b>{escape(version.reference)}</b> {safe(version.message)}</p>\n<table><tbody>\n{body}\n</tbody></table>"
     )
@@ -106,8 +136,10 @@ def diff_html(diff: Diff) -> str:
     """Draw a diff: a strip of all layers, then a table each of layers, files, metrics and params that differ."""
     parts = [f"<p><b>{safe(diff.title)}</b> {escape(diffs.sentence(diff))}</p>", _diff_strip(diff)]
     for block in diffs.tables(diff):
-        rows = [[escape(word) for word in row] for row in block.rows]
-        parts.append(table(list(map(escape, block.heads)), rows, block.right))
+        rows = [
+            [key(row[0]), *(escape(word).replace(" × ", "&nbsp;×&nbsp;") for word in row[1:])] for row in block.rows
+        ]
+        parts.append(table(list(map(escape, block.heads)), rows, block.right, names=[0]))
         parts += [f"<p>{escape(note)}</p>" for note in block.notes]
     return "\n".join(part for part in parts if part)
 
@@ -119,4 +151,6 @@ def _diff_strip(diff: Diff) -> str:
     drawing = strip.svg(axis, codes, 640, 24)
     legend = strip.legend(Layers(strips={"": codes})).removesuffix(".")
     removed = "; outlined: removed" if strip.REMOVED in codes else ""
-    return f"<p>{strip.picture(drawing, diffs.sentence(diff), 640, 24)}</p>\n<p>{escape(legend + removed)}.</p>"
+    return (
+        f"<p>{strip.picture(drawing, diffs.sentence(diff), 640, 24, flat=True)}</p>\n<p>{escape(legend + removed)}.</p>"
+    )

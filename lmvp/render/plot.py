@@ -32,6 +32,7 @@ def plot_svg(data: dict[str, Any]) -> str:
         *_names(points, places),
         *(_wire(places[a], places[b], main) for a, b, main in data["wires"]),
         *(_dot(place, p, v) for place, p, v in zip(places, points, values, strict=True)),
+        *(_call(place, p["written"]) for place, p, v in zip(places, points, values, strict=True) if _called(p, v)),
         f'<text x="{_LEFT}" y="12" fill="{_GREY}" {_FONT}>{escape(data["metric"])}</text>',
     ]
     return (
@@ -79,6 +80,16 @@ def _dot(place: tuple[float, float], point: dict[str, Any], value: float) -> str
     return f'<circle cx="{place[0]:.1f}" cy="{place[1]:.1f}" r="3.5" {paint}/>'
 
 
+def _called(point: dict[str, Any], value: float) -> bool:
+    return bool(point["best"]) and math.isfinite(value)
+
+
+def _call(place: tuple[float, float], written: str) -> str:
+    """Say at the best version that it is: a colour never stands without a word."""
+    x = min(max(place[0], _LEFT + 30), WIDTH - _RIGHT - 30)
+    return f'<text x="{x:.1f}" y="{place[1] - 8:.1f}" text-anchor="middle" fill="{_GREY}" {_FONT}>best {written}</text>'
+
+
 def plot_html(data: dict[str, Any]) -> str:
     """Draw the plot as a picture, with its numbers as a table below."""
     from lmvp.render.html import table
@@ -89,7 +100,7 @@ def plot_html(data: dict[str, Any]) -> str:
     rows = [(p["label"], p["written"], escape(p["message"])) for p in shown]
     more = len(data["points"]) - len(shown)
     older = f"<p>… {more:,} older</p>" if more else ""
-    numbers_table = table(["Version", escape(data["metric"]), "Message"], rows, right=[1], wrap=[2])
+    numbers_table = table(["Version", escape(data["metric"]), "Message"], rows, right=[1], names=[2])
     picture = strip.picture(plot_svg(data), data["summary"], WIDTH, HEIGHT)
     return (
         f"<p><b>{escape(data['title'])}</b> {escape(data['summary'])}</p>\n<p>{picture}</p>\n"

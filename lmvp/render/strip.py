@@ -114,21 +114,23 @@ def legend(layers: Layers) -> str:
 
 def svg(axis: Sequence[Layer], codes: str, width: int = WIDTH, height: int = HEIGHT) -> str:
     """Draw a strip that needs no stylesheet and reads on any paper."""
-    boxes: list[str] = []
+    boxes: dict[float, str] = {}
     lines: list[str] = []
     strokes: list[str] = []
     for x, wide, code in _place(axis, codes, width):
         if code in OPACITY:
-            boxes.append(f'<rect x="{x:.1f}" width="{wide:.1f}" height="{height}" fill-opacity="{OPACITY[code]}"/>')
+            opacity = OPACITY[code]  # a path for each shade: half the bytes of a rectangle for each segment
+            boxes[opacity] = f"{boxes.get(opacity, '')}M{x:.1f} 0h{wide:.1f}v{height}h-{wide:.1f}"
         elif code == IDENTICAL:
             lines.append(f"M{x:.1f} {height / 2}h{wide:.1f}")
         elif code == NEW:
             strokes.append(_outline(x, wide, height) + _hatch(x, wide, height))
         elif code == REMOVED:
             lines.append(_outline(x, wide, height))
+    shades = "".join(f'<path d="{path}" fill-opacity="{opacity}"/>' for opacity, path in boxes.items())
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
-        f'shape-rendering="crispEdges" fill="{COLOUR}">{"".join(boxes)}'
+        f'preserveAspectRatio="none" shape-rendering="crispEdges" fill="{COLOUR}">{shades}'
         f'<path d="{"".join(lines)}" stroke="#888" fill="none"/>'
         f'<path d="{"".join(strokes)}" stroke="{COLOUR}" fill="none" shape-rendering="auto"/></svg>'
     )
@@ -175,7 +177,12 @@ def _hatch(x: float, width: float, height: int) -> str:
     return "".join(strokes)
 
 
-def picture(svg_text: str, alt: str, width: int, height: int) -> str:
-    """Wrap a drawing as an `<img>`: an untrusted notebook drops inline SVG, but keeps pictures."""
+def picture(svg_text: str, alt: str, width: int, height: int, *, flat: bool = False) -> str:
+    """Wrap a drawing as an `<img>`: an untrusted notebook drops inline SVG, but keeps pictures.
+
+    Where there is no room it shrinks; a `flat` one, a strip, keeps its height.
+    """
     data = base64.b64encode(svg_text.encode()).decode()
-    return f'<img alt="{escape(alt)}" width="{width}" height="{height}" src="data:image/svg+xml;base64,{data}">'
+    style = f"min-width:4em;max-width:100%;height:{height}px" if flat else "max-width:100%;height:auto"
+    size = f'width="{width}" height="{height}" style="{style}"'
+    return f'<img alt="{escape(alt)}" {size} src="data:image/svg+xml;base64,{data}">'

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lmvp.records import Version
 from lmvp.render import diffs, numbers
-from lmvp.render.words import clean, clip, pad, width
+from lmvp.render.words import clean, clip, clip_middle, pad, width
 
 if TYPE_CHECKING:
     from lmvp.compare import Diff
@@ -21,18 +21,22 @@ GAP = "  "
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a text table. The one with `flexible` gives way; those with the highest `drop` go first."""
+    """A column of a text table, at most `most` wide.
+
+    The one with `flexible` gives way; those with the highest `drop` go first.
+    """
 
     head: str
     cells: Sequence[str]
     right: bool = False
     flexible: bool = False
     drop: int = 0
+    most: int = 1000
 
     @property
     def width(self) -> int:
         """Columns that its widest cell takes."""
-        return max(map(width, (self.head, *self.cells)), default=0)
+        return min(max(map(width, (self.head, *self.cells)), default=0), self.most)
 
 
 def table(columns: Sequence[Column], room: int, least: int = 32) -> list[str]:
@@ -73,21 +77,23 @@ def history_text(history: History, room: int | None = None) -> str:
 
 
 def _history_columns(shown: Sequence[Version], history: History) -> list[Column]:
-    several = len(history.models) > 1
     keys = [key for key in dict.fromkeys([history.metric, *history.metrics[:3]]) if key]
     return [
-        Column("Model", [clean(v.model) for v in shown] if several else [""] * len(shown)),
+        Column("Model", [clean(v.model) if history.of_project else "" for v in shown], most=32),
         Column("Version", [v.name for v in shown]),
         Column("Message", [clean(v.message) for v in shown], flexible=True),
-        Column("Aliases", [", ".join(map(clean, v.aliases)) for v in shown], drop=1),
-        *(
-            Column(clean(key), numbers.column(value_of(v, key) for v in shown), right=True, drop=rank and 10 + rank)
-            for rank, key in enumerate(keys)
-        ),
-        Column("By", [clean(v.author) for v in shown], drop=3),
+        Column("Aliases", [", ".join(map(clean, v.aliases)) for v in shown], drop=1, most=32),
+        *(_metric_column(shown, key, rank) for rank, key in enumerate(keys)),
+        Column("By", [clean(v.author) for v in shown], drop=3, most=24),
         Column("When (UTC)", [numbers.stamp(v.created_at) for v in shown], drop=2),
         Column("Size", [numbers.size(v.size) for v in shown], right=True, drop=4),
     ]
+
+
+def _metric_column(shown: Sequence[Version], key: str, rank: int) -> Column:
+    """Give the column of a metric; of a long key the middle goes, since `train/…/loss` is told by its ends."""
+    written = numbers.column(value_of(v, key) for v in shown)
+    return Column(clip_middle(clean(key), 20), written, right=True, drop=rank and 10 + rank)
 
 
 def value_of(version: Version, key: str | None) -> float | None:

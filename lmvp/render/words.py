@@ -58,6 +58,22 @@ def clip(text: str, columns: int) -> str:
     return kept.rstrip() + "…" if columns > 0 else ""
 
 
+def clip_middle(text: str, columns: int) -> str:
+    """Shorten a text to some columns, where its ends tell more than its middle.
+
+    Examples
+    --------
+    >>> clip_middle("validation/top_1/accuracy", 16), clip_middle("val/accuracy", 16)
+    ('valida…/accuracy', 'val/accuracy')
+    """
+    if width(text) <= columns:
+        return text
+    head = clip(text, (columns + 1) // 2 - 1)
+    room = columns - width(head)
+    tail = clip(text[::-1], room + 1)
+    return head + tail[:-1][::-1]
+
+
 def pad(text: str, columns: int, *, right: bool = False) -> str:
     """Fill a text with spaces to some columns."""
     room = " " * max(columns - width(text), 0)

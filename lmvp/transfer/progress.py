@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
+from lmvp.errors import InvalidArgument
+
 Progress: TypeAlias = bool | Callable[[int, int], Any] | None
 """`None`: a bar where the transfer is long; `True`, `False`: always, never; a callable gets bytes done and bytes in
 all."""
@@ -15,6 +17,21 @@ Advance: TypeAlias = Callable[[int], None]
 
 LONG = 32 << 20
 """Bytes from which on a transfer counts as long."""
+
+
+def check(progress: Any) -> None:
+    """Refuse what is no way to show progress.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is neither None, a bool nor a callable.
+    """
+    if progress is not None and not isinstance(progress, bool) and not callable(progress):
+        raise InvalidArgument(
+            f"progress= is {type(progress).__name__} {progress!r}"[:80],
+            hint="True or False: a bar or none; or a function that is given bytes done and bytes in all",
+        )
 
 
 @contextmanager

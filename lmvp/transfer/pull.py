@@ -200,7 +200,7 @@ class VersionReader:
             meter.busy(0.0 if coded else self._connection.delay),
             self._connection.stream("POST", f"{self._version}/chunks", body) as answer,
         ):
-            read = _reader(answer)
+            read = body_reader(answer)
             while left:
                 one = left[0]
                 target = one.direct if one.direct is not None else memoryview(scratch)[: one.size]
@@ -308,7 +308,7 @@ def _damaged(one: Wanted, why: str) -> IntegrityError:
     )
 
 
-def _reader(answer: Any) -> Callable[[memoryview], None]:
+def body_reader(answer: Any) -> Callable[[memoryview], None]:
     """Return a function that fills memory from the body of an answer, without a copy in between."""
     import http.client
 

@@ -8,6 +8,7 @@ costs the next one nothing for the chunks that came.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -58,19 +59,37 @@ def push(
     total = sum(file.size for file in package.files)
     with showing(progress, 2 * total, "push") as advance:  # each byte is hashed, and sent or known
         described = describe(package, advance)
-        full = msgspec.structs.replace(
-            body, manifest=msgspec.Raw(msgspec.json.encode(described.manifest, order="sorted"))
-        )
-        work = _Push(connection, model, package, described, full, held or Held(None, ""), advance)
         try:
-            version = work.small() or work.large()
+            return push_described(connection, model, described, body, package.finish, advance, held)
         except IntegrityError as error:
             raise FileChanged(
                 f"the bytes changed while they were pushed ({error.message})",
                 hint="push a model while nothing trains it or writes to its files",
             ) from error
-        work.remember(version)
-        return version
+
+
+def push_described(
+    connection: Connection,
+    model: str,
+    described: Description,
+    body: NewPush,
+    finish: Callable[[], None] = lambda: None,
+    advance: Advance = lambda _: None,
+    held: Held | None = None,
+) -> Version:
+    """Publish what is described already; see `push`.
+
+    Parameters
+    ----------
+    finish : callable
+        Called after the last byte was read, before the commit.
+    """
+    manifest = msgspec.Raw(msgspec.json.encode(described.manifest, order="sorted"))
+    full = msgspec.structs.replace(body, manifest=manifest)
+    work = _Push(connection, model, described, full, finish, held or Held(None, ""), advance)
+    version = work.small() or work.large()
+    work.remember(version)
+    return version
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +98,9 @@ class _Push:
 
     connection: Connection
     model: str
-    package: Package
     described: Description
     body: NewPush
+    finish: Callable[[], None]
     held: Held
     advance: Advance
 
@@ -96,7 +115,7 @@ class _Push:
         if self.described.bytes > limit:
             return None
         encoded = msgspec.json.encode(self.body)
-        self.package.finish()
+        self.finish()
         pieces = [raw(chunk, place) for chunk, place in self.described.places.items()]
         batch = Batch(pieces, _LENGTH.pack(len(encoded)) + encoded)
         try:
@@ -115,7 +134,7 @@ class _Push:
         sender = Sender(self.connection, self.path, self.described, self.held, base, self.advance)
         for _ in range(2):
             sender.send(missing)
-            self.package.finish()
+            self.finish()
             try:
                 return self.commit()
             except MissingChunks as error:  # the server lost some, say to a disk that was full for a moment

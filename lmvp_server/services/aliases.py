@@ -23,7 +23,7 @@ class Aliases:
         place = self._catalog.find_model(caller, project, model)
         found = self._records.find(place.space, "aliases", {"model": place.model.id})
         shown = sorted((_present(place, alias) for alias in found if alias.data["number"]), key=lambda a: a["name"])
-        return {"items": shown, "next": None}
+        return {"items": shown, "next": None, "total": len(shown)}
 
     def alias(self, caller: Caller, project: str, model: str, name: str) -> Document:
         """Return one alias.

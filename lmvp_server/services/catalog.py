@@ -14,7 +14,7 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
 
 SERVER = "server"
-_PRIVATE = {"key", "last"}
+_PRIVATE = {"key"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Catalog:
         """List the projects, in the order of their making."""
         access.require(caller, access.READ, "")
         found = self._records.find(SERVER, "projects", after=page.cursor, limit=page.limit + 1)
-        return paging.listing(page, found, self._present_project)
+        return paging.listing(page, found, self._records.count(SERVER, "projects"), self._present_project)
 
     def project(self, caller: Caller, name: str) -> Document:
         """Return one project."""
@@ -93,7 +93,8 @@ class Catalog:
         """List the models of a project, in the order of their making."""
         home = self.find_project(caller, project)
         found = self._records.find(home.id, "models", after=page.cursor, limit=page.limit + 1)
-        return paging.listing(page, found, lambda record: _present_model(home, record))
+        total = self._records.count(home.id, "models")
+        return paging.listing(page, found, total, lambda record: _present_model(home, record))
 
     def model(self, caller: Caller, project: str, name: str) -> Document:
         """Return one model."""

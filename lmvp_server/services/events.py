@@ -26,5 +26,10 @@ class Events:
 
     def _of_space(self, space: str, page: Page) -> Document:
         found = self._records.events(space, newest_first=True, after=page.cursor, limit=page.limit + 1)
+        newest = self._records.events(space, newest_first=True, limit=1)  # numbered from 1, without gaps
         shown = found[: page.limit]
-        return {"items": shown, "next": str(shown[-1]["seq"]) if len(found) > page.limit else None}
+        return {
+            "items": shown,
+            "next": str(shown[-1]["seq"]) if len(found) > page.limit else None,
+            "total": newest[0]["seq"] if newest else 0,
+        }

@@ -33,11 +33,15 @@ def _number(name: str, text: str | None, default: int | None, least: int, most: 
     return int(text)
 
 
-def listing(page: Page, found: Sequence[Record], present: Callable[[Record], Document]) -> Document:
-    """Return the answer for a page, given one record more than it wants, if there is one."""
+def listing(page: Page, found: Sequence[Record], total: int, present: Callable[[Record], Document]) -> Document:
+    """Return the answer for a page, given one record more than it wants, if there is one, and the number of all."""
     shown = found[: page.limit]
     more = len(found) > page.limit
-    return {"items": [present(record) for record in shown], "next": str(shown[-1].seq) if more else None}
+    return {
+        "items": [present(record) for record in shown],
+        "next": str(shown[-1].seq) if more else None,
+        "total": total,
+    }
 
 
 def names(records: Sequence[Record]) -> list[Any]:

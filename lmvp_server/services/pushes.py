@@ -28,13 +28,13 @@ from lmvp.storage.check import check_manifest
 from lmvp.storage.codecs import Buffer
 from lmvp.storage.frames import DELTA, RAW, Frame
 from lmvp.storage.manifest import Manifest
-from lmvp_server.services import access, metadata
+from lmvp_server.services import access, metadata, recorded
 from lmvp_server.services.access import Caller
 from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.decoding import Decoder, codec_turn
-from lmvp_server.services.versions import Versions, next_number, version_id
+from lmvp_server.services.versions import Versions, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
 LIFETIME = 24 * 3600.0
@@ -222,6 +222,7 @@ class Pushes:
         check_manifest(manifest)
         metadata.checked(body)
         metadata.check_size(body.environment)
+        recorded.check(caller, project, body, manifest)
         for alias in body.aliases:
             check_alias(alias)
         place = self._place(caller, project, model, create=body.create or not self._shared)
@@ -287,16 +288,19 @@ class Pushes:
         """Write the version's record, with the next number; try again when another push took it."""
         while True:
             model = self._model(push)  # first: if anything is newer than this, the commit fails
+            said = push.body.recorded
+            if said and (found := recorded.already_there(self._versions, push.place, model, said)):
+                return found
             latest = self._versions.latest(push.place)
             _check_expected(push, latest)
             try:
-                if latest is not None and _says_nothing_new(push, latest):
+                if latest is not None and said is None and _says_nothing_new(push, latest):
                     return self._only_aliases(caller, push, latest)
                 changes, events = self._changes(caller, push, model, latest)
                 self._records.commit(push.place.space, changes, events)
             except ConcurrentChange:
                 continue
-            return self._versions.find(push.place, str(next_number(model)))
+            return self._versions.find(push.place, str(recorded.number(said, model)))
 
     def _model(self, push: OpenPush) -> Record:
         model = self._records.get(push.place.space, "models", push.place.model.id)
@@ -308,26 +312,23 @@ class Pushes:
         self, caller: Caller, push: OpenPush, model: Record, latest: Record | None
     ) -> tuple[list[Change], list[Document]]:
         place = push.place
-        number = next_number(model)
-        version = self._version(caller, push, number, self._parent(push, latest))
+        said = push.body.recorded
+        number = recorded.number(said, model)
+        version = self._version(caller, push, number, self._parents(push, latest))
         self._chunks.put_manifest(place.space, version["digest"], _with_parents(push.manifest, version["parents"]))
         changes: list[Change] = [
             Put("versions", version_id(model.id, number), version, expect=0),
-            Put("models", model.id, {**model.data, "latest": number, "last": number}, expect=model.rev),
+            Put("models", model.id, {**model.data, "latest": number, "last": recorded.last(said, number)}, model.rev),
         ]
         after = {"number": number, "digest": version["digest"], "message": version["message"]}
-        events: list[Document] = [
-            {"at": version["created_at"], "who": version["author"], "action": "version.create",
-             "what": f"{place.reference}@v{number}", "before": None, "after": after}
-        ]  # fmt: skip
+        events = [_told(caller, push, version, after)]
         for alias in push.body.aliases:
             put, told = alias_change(self._records, place, alias, number, version["author"])
             changes += [put] if put else []
             events += told
         return changes, events
 
-    def _version(self, caller: Caller, push: OpenPush, number: int, parent: Record | None) -> Document:
-        parents = [{"number": parent.data["number"], "digest": parent.data["digest"]}] if parent else []
+    def _version(self, caller: Caller, push: OpenPush, number: int, parents: Sequence[Document]) -> Document:
         fields = {"message": "", "metrics": {}, "params": {}, "tags": {}} | metadata.checked(push.body)
         return {
             "model": push.place.model.id,
@@ -345,10 +346,14 @@ class Pushes:
             "revised": 0,
             "push": push.id,
             **fields,
+            **recorded.fields(push.body.recorded),
         }
 
-    def _parent(self, push: OpenPush, latest: Record | None) -> Record | None:
-        return self._versions.by_digest(push.place, push.body.parent) if push.body.parent else latest
+    def _parents(self, push: OpenPush, latest: Record | None) -> list[Document]:
+        if push.body.recorded:
+            return recorded.parents(push.body.recorded)
+        parent = self._versions.by_digest(push.place, push.body.parent) if push.body.parent else latest
+        return [{"number": parent.data["number"], "digest": parent.data["digest"]}] if parent else []
 
     def _only_aliases(self, caller: Caller, push: OpenPush, latest: Record) -> Record:
         who = caller.on_behalf(push.body.author)
@@ -358,6 +363,16 @@ class Pushes:
                 self._records.commit(push.place.space, [put, *hold(latest)], events)
                 latest = self._versions.by_number(push.place, latest.data["number"]) or latest
         return latest
+
+
+def _told(caller: Caller, push: OpenPush, version: Document, after: Document) -> Document:
+    """Return the event of a new version; of one that was made elsewhere, it says who put it in, and when."""
+    event = {"at": version["created_at"], "who": version["author"], "action": "version.create",
+             "what": f"{push.place.reference}@v{version['number']}", "before": None, "after": after}  # fmt: skip
+    if push.body.recorded:
+        made = {"author": version["author"], "created_at": version["created_at"]}
+        event |= {"at": now(), "who": caller.name, "action": "version.import", "after": after | made}
+    return event
 
 
 def _sizes(manifest: Manifest) -> dict[str, int]:

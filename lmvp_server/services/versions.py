@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
@@ -47,18 +47,17 @@ class Versions:
     def of_model(self, caller: Caller, project: str, model: str, page: Page) -> Document:
         """List the versions of a model, newest first."""
         place = self._catalog.find_model(caller, project, model)
-        found = self._page(place.space, {"model": place.model.id}, page)
-        names = self._aliases(place.space, {"model": place.model.id})
-        return paging.listing(page, found, lambda record: _present(record, project, place.model.data["name"], names))
+        ours = {"model": place.model.id}
+        names, name = self._aliases(place.space, ours), place.model.data["name"]
+        return self._listing(place.space, ours, page, lambda record: _present(record, project, name, names))
 
     def of_project(self, caller: Caller, project: str, page: Page) -> Document:
         """List the versions of all models of a project, newest first."""
         home = self._catalog.find_project(caller, project)
-        found = self._page(home.id, {}, page)
-        names = self._aliases(home.id, {})
+        names, name = self._aliases(home.id, {}), home.data["name"]
         models = {record.id: record.data["name"] for record in self._records.find(home.id, "models")}
-        return paging.listing(
-            page, found, lambda record: _present(record, home.data["name"], models[record.data["model"]], names)
+        return self._listing(
+            home.id, {}, page, lambda record: _present(record, name, models[record.data["model"]], names)
         )
 
     def version(self, caller: Caller, project: str, model: str, revision: str) -> Document:
@@ -241,8 +240,12 @@ class Versions:
         names = self._aliases(place.space, {"model": place.model.id})
         return _present(version, place.project.data["name"], place.model.data["name"], names)
 
-    def _page(self, space: str, where: Mapping[str, Any], page: Page) -> list[Record]:
-        return self._records.find(space, "versions", where, newest_first=True, after=page.cursor, limit=page.limit + 1)
+    def _listing(
+        self, space: str, where: Mapping[str, Any], page: Page, present: Callable[[Record], Document]
+    ) -> Document:
+        limit = page.limit + 1
+        found = self._records.find(space, "versions", where, newest_first=True, after=page.cursor, limit=limit)
+        return paging.listing(page, found, self._records.count(space, "versions", where), present)
 
     def _aliases(self, space: str, where: Mapping[str, Any]) -> dict[str, list[str]]:
         """Return the names of aliases by the id of the version that they stand at."""

@@ -26,6 +26,7 @@ CELLS = [
     "table.selected, [v.name for v in table.chosen]",
     "MetricsPlot(history)",
     "display.freeze()",
+    "import os; os.environ['LMVP_DISPLAY'] = 'view'\nhistory",
 ]
 
 INK = """(canvas) => {
@@ -74,6 +75,23 @@ def test_keys_in_the_table_are_not_the_shortcuts_of_jupyterlab(notebook):
     assert told(notebook, "([12, 11]")
 
 
+def test_keys_in_the_plot_are_not_the_shortcuts_of_jupyterlab(notebook):
+    notebook.run(4).locator("canvas").wait_for()
+    notebook.command("notebook:enter-command-mode")
+    active = "() => window.jupyterapp.shell.currentWidget.content.activeCellIndex"
+    plot = notebook.output(4).get_by_role("img", name="val/f1 by version")
+    plot.focus()
+    before = notebook.page.evaluate(active)
+    for key in ("End", "ArrowLeft"):
+        notebook.page.keyboard.press(key)
+    assert notebook.output(4).locator("output").inner_text().startswith("v12: val/f1 0.874")
+    notebook.output(4).locator(".lmvp-plot summary").focus()
+    notebook.page.keyboard.press("Enter")
+    assert notebook.output(4).locator(".lmvp-plot details tbody tr").first.is_visible()
+    assert notebook.page.evaluate(active) == before
+    assert notebook.page.evaluate("() => window.jupyterapp.shell.currentWidget.content.mode") == "command"
+
+
 def test_the_plot_is_drawn_and_follows_the_theme(notebook):
     canvas = notebook.run(4).locator("canvas")
     canvas.wait_for()
@@ -89,27 +107,98 @@ def test_the_plot_is_drawn_and_follows_the_theme(notebook):
     assert not notebook.watch.strangers
 
 
-def test_a_frozen_notebook_shows_its_tables_when_it_is_opened_again(notebook, jupyterlab):
-    notebook.run(1).locator(".lmvp-history tbody tr").first.wait_for()
-    notebook.run(4).locator("canvas").wait_for()
-    assert "2" in notebook.run(5).inner_text()
-    notebook.output(1).locator("img").first.wait_for()
+def live(notebook) -> None:
+    """Wait until the views lie over the static forms of cells 1 and 4."""
+    notebook.output(1).locator(".lmvp-history tbody tr").first.wait_for()
+    notebook.output(4).locator("canvas").wait_for()
+
+
+def save(notebook, path: Path) -> nbformat.NotebookNode:
     notebook.command("docmanager:save")
     notebook.page.wait_for_function("() => !window.jupyterapp.shell.currentWidget.context.model.dirty")
+    return nbformat.read(path, 4)
 
-    saved = nbformat.read(jupyterlab.root / "widgets.ipynb", 4)
+
+def shows_tables(notebook) -> None:
+    """The table and the picture are there, still, and nothing speaks of a model that is gone."""
+    table = notebook.output(1)
+    assert table.locator("tbody tr:visible").count() == 13
+    grounds = (
+        "(table) => new Set([...table.querySelectorAll('tbody tr')].map(r => getComputedStyle(r).background)).size"
+    )
+    assert table.evaluate(grounds) == 1, "JupyterLab stripes its tables"
+    strip = table.get_by_alt_text(re.compile("layers changed")).first
+    assert strip.evaluate("(img) => img.complete && img.naturalWidth") == 300
+    assert notebook.output(4).locator("img[alt^='val/f1 by version']").is_visible()
+    assert notebook.page.locator(".lmvp-history, .lmvp-plot").count() == 0
+    assert "model not found" not in notebook.page.locator(".jp-Notebook").inner_text()
+
+
+@pytest.fixture
+def saved(notebook, jupyterlab):
+    """A notebook that was saved while its widgets were live."""
+    notebook.run(1)
+    notebook.run(4)
+    live(notebook)
+    assert notebook.output(1).get_by_alt_text(re.compile("layers changed")).first.is_hidden()
+    return save(notebook, jupyterlab.root / "widgets.ipynb")
+
+
+def test_a_saved_notebook_shows_its_tables_without_its_kernel(saved, jupyterlab):
     kinds = {kind for cell in saved.cells for output in cell.outputs for kind in output.get("data", {})}
     assert kinds == {"text/plain", "text/html", "image/svg+xml"}
     assert "widgets" not in saved.metadata
+    nbformat.write(saved, jupyterlab.root / "again.ipynb")
+    again = jupyterlab.open("again.ipynb")
+    shows_tables(again)
+    again.close()
 
-    # a teammate's notebook is not trusted: JupyterLab drops what is not plain HTML
+
+def test_a_notebook_of_somebody_else_shows_its_tables(saved, jupyterlab):
+    """It is not trusted: JupyterLab drops what is not plain HTML."""
     for cell in saved.cells:
         cell.metadata.pop("trusted", None)
+        cell.source += " "  # another notebook than the one that was signed
     nbformat.write(saved, jupyterlab.root / "untrusted.ipynb")
     again = jupyterlab.open("untrusted.ipynb")
-    table = again.output(1)
-    assert table.locator("tbody tr").count() == 13
-    strip = table.get_by_alt_text(re.compile("layers changed")).first
-    assert strip.evaluate("(img) => img.complete && img.naturalWidth") == 300
-    assert "model not found" not in again.page.locator(".jp-Notebook").inner_text()
+    trust = "() => window.jupyterapp.shell.currentWidget.content.widgets[1].model.trusted"
+    assert again.page.evaluate(trust) is False
+    shows_tables(again)
     again.close()
+
+
+def test_a_page_made_of_a_notebook_shows_its_tables(saved, chromium):
+    nbconvert = pytest.importorskip("nbconvert", reason="nbconvert is not installed")
+    html, _ = nbconvert.HTMLExporter(template_name="basic").from_notebook_node(saved)
+    page = chromium.new_page()
+    page.set_content(html)
+    assert page.locator("tbody tr").count() >= 13
+    strip = page.get_by_alt_text(re.compile("layers changed")).first
+    assert strip.evaluate("(img) => img.naturalWidth") == 300
+    page.close()
+
+
+def test_a_page_that_is_loaded_again_is_live_while_the_kernel_is(saved, notebook):
+    notebook.page.reload()
+    live(notebook)
+    notebook.output(1).get_by_label("Choose v11").check()
+    assert notebook.output(1).get_by_text("13 versions, 1 chosen").is_visible()
+
+
+def test_a_kernel_that_is_started_anew_leaves_the_static_forms(saved, notebook):
+    notebook.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    notebook.page.locator(".lmvp-history").wait_for(state="detached")
+    shows_tables(notebook)
+
+
+def test_a_frozen_output_is_static_at_once(saved, notebook):
+    assert "2" in notebook.run(5).inner_text()
+    notebook.page.locator(".lmvp-history").wait_for(state="detached")
+    shows_tables(notebook)
+
+
+def test_a_view_that_was_asked_for_is_a_widget(notebook):
+    output = notebook.run(6)
+    output.locator(".lmvp-history tbody tr").first.wait_for()
+    assert output.locator("[class^='lmvp-live-']").count() == 0
+    assert output.locator("tbody tr").count() == 13

@@ -256,3 +256,75 @@ def test_a_view_that_goes_leaves_nothing_behind(host):
         assert page.evaluate("Object.values(model.listeners).flat().length") == 0
         calm(page, watch)
         page.close()
+
+
+RING = """() => { const a = document.activeElement, s = getComputedStyle(a), box = a.getBoundingClientRect();
+  const reach = parseFloat(s.outlineWidth) + parseFloat(s.outlineOffset);
+  const cut = [...document.querySelectorAll('.scroll')].filter((e) => e.contains(a)).some((e) => {
+    const edge = e.getBoundingClientRect(); return box.left - reach < edge.left || box.right + reach > edge.right; });
+  return { name: a.getAttribute('aria-label') ?? a.innerText, seen: s.outlineStyle === 'solid' && reach >= 2 && !cut };
+}"""
+
+
+@pytest.mark.parametrize("width", [1120, 360])
+def test_everything_is_reached_by_the_keyboard_and_seen_when_it_is(host, width):
+    for widget, last in (
+        (HistoryTable(sample.long_history(300)), "Show all 200"),
+        (MetricsPlot(sample.history()), "the numbers as a table"),
+    ):
+        page, watch = host.show(widget, width=width)
+        reached = []
+        for _ in range(40):
+            page.keyboard.press("Tab")
+            reached.append(page.evaluate(RING))
+            if reached[-1]["name"] == last:
+                break
+        assert reached[-1]["name"] == last
+        assert all(each["name"] and each["seen"] for each in reached), reached
+        calm(page, watch)
+        page.close()
+
+
+def test_a_table_is_used_without_a_mouse(host):
+    page, watch = host.show(HistoryTable(sample.long_history(300)))
+    page.get_by_role("button", name="val/f1").focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.dataset.by") == "value", "the focus stays where it was"
+    page.get_by_role("button", name="Show all 200").focus()
+    page.keyboard.press("Space")
+    assert page.evaluate("document.activeElement.type") == "checkbox", "the focus goes to the first of the new rows"
+    for key in ("k", "x", "ArrowDown", "Space"):
+        page.keyboard.press(key)
+    assert len(page.evaluate("model.get('selected')")) == 2
+    calm(page, watch)
+    page.close()
+
+
+def test_copying_where_the_clipboard_is_closed_keeps_the_focus(host):
+    page, watch = host.show(HistoryTable(sample.history()))
+    page.evaluate("() => { navigator.clipboard.writeText = async () => { throw new Error('closed'); }; }")
+    button = page.get_by_role("button", name="Copy pull v13")
+    button.focus()
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Copied").wait_for()
+    assert page.evaluate("document.activeElement.textContent") == "Copied"
+    assert page.get_by_role("status").inner_text() == "Copied: %lmvp pull birdsong/tagger@v13"
+    calm(page, watch)
+    page.close()
+
+
+def test_nothing_moves_for_those_who_asked_for_it(host):
+    page, _ = host.show(HistoryTable(sample.history()))
+    moves = "getComputedStyle(document.querySelector('.btn')).transitionDuration"
+    assert page.evaluate(moves) != "0s"
+    page.emulate_media(reduced_motion="reduce")
+    assert page.evaluate("getComputedStyle(document.querySelector('.btn')).transitionProperty") == "none"
+    page.close()
+
+
+def test_strips_keep_their_shades_where_the_system_sets_the_colours(host):
+    page, _ = host.show(HistoryTable(sample.history()))
+    page.emulate_media(forced_colors="active")
+    shades = "new Set([...document.querySelectorAll('.strip i')].map((i) => getComputedStyle(i).backgroundColor)).size"
+    assert page.evaluate(shades) >= 4
+    page.close()

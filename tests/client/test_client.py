@@ -265,3 +265,42 @@ def test_a_client_for_a_server_of_ones_choice(home):
     with pytest.raises(errors.NotAuthenticated):
         lmvp.Client(server.url, "wrong").projects()
     assert server.token not in repr(client)
+
+
+def test_a_metric_that_no_version_has_is_an_error_with_the_nearest(home):
+    lmvp.update("digits/mlp", {"w": np.zeros(2)}, metrics={"val/accuracy": 0.9, "val/loss": 0.1})
+    with pytest.raises(
+        errors.NotFound, match="none of the versions of digits/mlp has the metric 'val/acuracy'"
+    ) as caught:
+        lmvp.showHistory("digits/mlp", metric="val/acuracy")
+    assert caught.value.hint == "did you mean 'val/accuracy'?"
+    with pytest.raises(errors.NotFound) as caught:
+        lmvp.showHistory("digits/mlp", metric="epochs")
+    assert caught.value.hint == "they have: 'val/accuracy', 'val/loss'"
+    assert lmvp.showHistory("digits/mlp", metric="val/loss").metric == "val/loss"
+    with pytest.raises(errors.InvalidArgument, match="metric= is int 3"):
+        lmvp.showHistory("digits/mlp", metric=3)
+
+
+def test_a_metric_of_older_versions_alone_says_which_were_looked_at(home):
+    lmvp.update("digits/mlp", {"w": np.zeros(2)}, metrics={"val/loss": 0.1})
+    lmvp.update("digits/mlp", {"w": np.ones(2)})
+    with pytest.raises(errors.NotFound, match="none of the newest 1 versions of digits/mlp"):
+        lmvp.showHistory("digits/mlp", metric="val/loss", limit=1)
+
+
+@pytest.mark.parametrize("progress", ["yes", 1, 0.5, [print]])
+def test_progress_is_a_bar_or_none_or_a_function(home, progress):
+    for call in (
+        lambda: lmvp.update("m", {"w": np.zeros(2)}, progress=progress),
+        lambda: lmvp.download("m", progress=progress),
+    ):
+        with pytest.raises(errors.InvalidArgument, match="progress= is"):
+            call()
+
+
+@pytest.mark.parametrize("trust", [True, None, 3, [3], ["no name"], b"my_pkg.Net"])
+def test_trust_is_names_and_classes_whatever_the_format(home, trust):
+    lmvp.update("m", {"w": np.zeros(2)})
+    with pytest.raises(errors.InvalidArgument, match="trust="):
+        lmvp.download("m", trust=trust)

@@ -1,5 +1,8 @@
 import os
+import shutil
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -199,3 +202,33 @@ def test_the_url_behind_an_lmvp_reference():
     assert config.url_of("localhost.evil.example") == "https://localhost.evil.example"
     config.login("http://intranet:8000/lmvp", "t")
     assert config.url_of("Intranet:8000") == "http://intranet:8000/lmvp"
+
+
+def test_a_home_below_a_file_names_the_file(home, monkeypatch):
+    home.write_text("")
+    for place in (home, home / "deeper" / "down"):
+        monkeypatch.setenv("LMVP_HOME", str(place))
+        with pytest.raises(InvalidArgument, match=f"^{home} is not a folder") as caught:
+            config.server_url()
+        assert "LMVP_HOME" in caught.value.hint
+
+
+def test_a_home_of_nobody_is_said(monkeypatch):
+    monkeypatch.setenv("LMVP_HOME", "~nobody-of-that-name/models")
+    with pytest.raises(InvalidArgument, match="LMVP_HOME is '~nobody-of-that-name/models'"):
+        config.data_home()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are of POSIX")
+def test_a_home_where_nobody_may_read_is_said(home):
+    """In a process without the right of root to read whatever there is."""
+    home.mkdir()
+    home.chmod(0)
+    code = "from lmvp.commands import main; raise SystemExit(main(['status']))"
+    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if without and shutil.which("setpriv") is None:
+        pytest.skip("root reads everything")
+    answer = subprocess.run([*without, sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    home.chmod(0o700)
+    assert answer.stderr.startswith(f"lmvp: cannot read {home}/config/credentials.json: permission denied")
+    assert "LMVP_HOME" in answer.stderr

@@ -107,3 +107,12 @@ def test_login_checks_the_token_and_keeps_it(home, monkeypatch, capsys):
     assert server.token not in "".join(capsys.readouterr())
     assert main(["logout"]) == 0
     assert config.token_for(server.url) is None
+
+
+def test_the_server_is_among_the_verbs(capsys):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "server    Run a server for a team." in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["nonsense"])
+    assert "server" in capsys.readouterr().err

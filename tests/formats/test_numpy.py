@@ -193,3 +193,20 @@ def test_readers_pieces_may_cut_items(monkeypatch):
     monkeypatch.setattr(memory_reader, "PIECE", 10)
     for name in ("transposed", "big-endian", "strided", "complex128"):
         assert round_trip({name: ZOO[name]})[name].tobytes() == ZOO[name].tobytes()
+
+
+@pytest.mark.parametrize("place", ["alone", "beside an array", "in a dict"])
+def test_a_masked_array_says_what_to_keep_instead(place):
+    masked = np.ma.array([1.0, 2.0], mask=[False, True])
+    obj = {"alone": masked, "beside an array": {"a": np.zeros(2), "b": [masked]}, "in a dict": {"b": [masked]}}[place]
+    with pytest.raises(UnknownFormat, match=r"is a numpy\.ma\.MaskedArray") as caught:
+        formats.pack(obj)
+    assert ("the object" if place == "alone" else "['b'][0]") in str(caught.value)
+    assert "numpy.ma.getmaskarray(a)" in caught.value.hint
+    formats.pack({"data": masked.filled(0), "mask": np.ma.getmaskarray(masked)})
+
+
+def test_another_kind_of_array_says_how_it_becomes_a_plain_one():
+    with pytest.raises(UnknownFormat, match="matrix") as caught:
+        formats.pack(np.zeros((2, 2)).view(np.matrix))
+    assert "numpy.asarray(a)" in caught.value.hint

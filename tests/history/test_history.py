@@ -145,3 +145,35 @@ def test_a_frame_needs_pandas():
     frame = sample.history().to_frame()
     assert list(frame["number"]) == list(range(13, 0, -1))
     assert frame["metrics.val/f1"].max() == 0.874
+
+
+LONG = "validation/of_the_recordings_that_nobody_labelled/with_all_augmentations/top_1_accuracy"
+
+
+def test_a_long_metric_key_leaves_room_for_the_rest():
+    rows = [
+        sample.version(n, "Lower the learning rate", author="ada", metrics={LONG: n / 7, "loss": 1.0}) for n in (2, 1)
+    ]
+    text = history_text(History(rows, title="birdsong/tagger"), room=100)
+    head, *lines = text.splitlines()[2:]
+    assert max(map(len, (head, *lines))) <= 100
+    assert "validati…_1_accuracy" in head
+    assert "Lower the learning rate" in lines[0]
+    assert head.split()[-2:] == ["(UTC)", "Size"]
+
+
+def test_long_names_and_aliases_are_clipped_in_text():
+    rows = [sample.version(n, "Train", model="m" * 90, aliases=("a" * 90,), author="u" * 90) for n in (2, 1)]
+    text = history_text(History(rows, title="birdsong"), room=140)
+    assert max(map(len, text.splitlines())) <= 140
+
+
+def test_a_project_names_its_models_be_there_only_one():
+    rows = [sample.version(2, "Second"), sample.version(1, "First")]
+    of_project, of_model = History(rows, title="birdsong"), History(rows, title="birdsong/tagger")
+    assert "tagger" in repr(of_project).splitlines()[3]
+    assert "Model" in of_project._repr_html_()
+    assert of_project.to_dict()["several"]
+    assert "tagger" not in repr(of_model).splitlines()[3]
+    assert "Model" not in of_model._repr_html_()
+    assert not of_model.to_dict()["several"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from lmvp.records import Layer
 from lmvp.render import numbers, strip
 from lmvp.render.graph import MOST_LANES, lanes
-from lmvp.render.words import clean, clip, width
+from lmvp.render.words import clean, clip, clip_middle, width
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 LAYERS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10**9)), min_size=1, max_size=400).map(
@@ -52,6 +52,7 @@ def test_scales_of_odd_values(values):
 @given(st.text(), st.integers(0, 40))
 def test_clipped_text_fits(text, room):
     assert width(clip(clean(text), room)) <= room
+    assert width(clip_middle(clean(text), room)) <= room
 
 
 @given(LAYERS, st.sampled_from([40, 300, 1000]))

@@ -6,6 +6,8 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import lmvp
+from lmvp.commands.parser import NOTEBOOK, verbs_of
+from lmvp_jupyter import completion
 from lmvp_jupyter.completion import candidates
 
 
@@ -27,17 +29,51 @@ def complete(ip, text):
     ("text", "expected"),
     [
         ("hi", ["history"]),
+        ("he", ["help"]),
+        ("help pru", ["prune"]),
+        ("push ", ["digits/", "digits/mlp"]),
         ("push digits/mlp m", ["model"]),
         ("push digits/mlp model --me", ["--message", "--metric"]),
         ("pull digits/mlp --into n", ["net"]),
         ("pull digits/m", ["digits/mlp", "digits/mlp@best"]),
         ("pull --to x digits/mlp@", ["digits/mlp@best"]),
         ("diff digits/mlp@best digits/mlp@b", ["digits/mlp@best"]),
+        ("rm digits/mlp@", ["digits/mlp@best"]),
+        ("rm digits/mlp --", ["--yes", "--help"]),
+        ("prune d", ["digits/", "digits/mlp"]),
+        ("prune digits/mlp --", ["--keep", "--dry-run", "--save", "--forget", "--help"]),
+        ("history d", ["digits/", "digits/mlp"]),
+        ("du digits/m", ["digits/mlp"]),
+        ("ls ", ["digits"]),
+        ("project d", ["digits"]),
+        ("fsck --r", ["--repair"]),
+        ("gc ", []),
+        ("compact --", ["--help"]),
+        ("login d", []),
         ("nonsense x", []),
     ],
 )
 def test_candidates(text, expected):
-    assert candidates(text, ["model", "net", "_x"], lambda: ["digits/mlp", "digits/mlp@best"]) == expected
+    names = ["digits/", "digits/mlp", "digits/mlp@best"]
+    assert candidates(text, ["model", "net", "_x"], lambda: names) == expected
+
+
+@pytest.mark.parametrize("verb", verbs_of(NOTEBOOK), ids=lambda verb: verb.name)
+def test_every_verb_completes_with_all_its_options(verb):
+    assert verb.name in candidates(verb.name[:1], [], list)
+    flags = {flag for argument in verb.arguments for flag in argument.flags if flag.startswith("--")}
+    assert set(candidates(f"{verb.name} --", [], list)) == {*flags, "--help"}
+
+
+def test_every_argument_that_names_something_completes():
+    """A verb that is new takes a place in the tables, or here."""
+    free = {
+        ("push", "object"), ("pull", "variable"), ("alias", "alias"), ("login", "url"), ("logout", "url"),
+        ("export", "to"), ("import", "source"), ("backup", "to"),
+    }  # fmt: skip
+    known = free | completion._VERSIONS | completion._MODELS | completion._PROJECTS
+    places = {(verb.name, a.flags[0]) for verb in verbs_of(NOTEBOOK) for a in verb.arguments}
+    assert {place for place in places if not place[1].startswith("-")} == known
 
 
 def test_verbs_complete_behind_an_assignment(ip):

@@ -22,7 +22,6 @@ from lmvp_jupyter.widgets import MetricsPlot
 display.install(get_ipython())
 history = sample_history.history()
 """
-VIEW = "application/vnd.jupyter.widget-view+json"
 
 
 def run(*cells: str) -> list[list[dict[str, str]]]:
@@ -49,9 +48,10 @@ def outputs():
     )
 
 
-def test_a_history_is_a_widget_with_its_static_form(outputs):
+def test_a_history_is_its_static_form_with_a_place_for_the_live_view(outputs):
     (data,) = outputs[0]
-    assert {VIEW, "text/html", "text/plain"} <= data.keys()
+    assert set(data) == {"text/html", "text/plain"}
+    assert data["text/html"].startswith('<div class="lmvp-live-')
 
 
 def test_static_and_text_modes(outputs):
@@ -61,9 +61,12 @@ def test_static_and_text_modes(outputs):
 
 
 def test_an_unknown_mode_is_said(outputs):
-    assert all(VIEW not in data for data in outputs[4])
+    assert all("lmvp-live-" not in data.get("text/html", "") for data in outputs[4])
     (traceback,) = [data["error"] for data in outputs[4] if "error" in data]
-    assert traceback == ["InvalidArgument: LMVP_DISPLAY is 'hologram'", "  hint: set it to one of widget, static, text"]
+    assert traceback == [
+        "InvalidArgument: LMVP_DISPLAY is 'hologram'",
+        "  hint: set it to one of widget, view, static, text",
+    ]
 
 
 def test_a_version_shows_its_facts(outputs):
@@ -72,14 +75,15 @@ def test_a_version_shows_its_facts(outputs):
 
 
 def test_without_the_extension_a_history_is_static(outputs):
-    assert VIEW in outputs[6][0]
+    assert "lmvp-live-" in outputs[6][0]["text/html"]
     (data,) = outputs[8]
     assert set(data) == {"text/plain", "text/html"}
+    assert "lmvp-live-" not in data["text/html"]
 
 
 def test_freezing_replaces_what_is_on_show():
     history, plot, count = run("history", "MetricsPlot(history)", "display.freeze(), display.freeze()")
-    assert VIEW not in history[0]
+    assert "lmvp-live-" not in history[0]["text/html"]
     assert "<table>" in history[0]["text/html"]
     assert "image/svg+xml" in plot[0]
     assert count[0]["text/plain"] == "(2, 0)"

@@ -12,7 +12,7 @@ import pytest
 
 import lmvp_server
 from lmvp.history import History
-from lmvp_jupyter.widgets import VIEW, Frozen, HistoryTable, MetricsPlot
+from lmvp_jupyter.widgets import VIEW, HistoryTable, MetricsPlot
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "history"))
 import sample_history as sample
@@ -65,21 +65,32 @@ def test_a_choice_among_the_models_of_a_project():
 @pytest.mark.parametrize(
     "history", [sample.history(), sample.history()[13:], sample.history()[12:]], ids=["13", "0", "1"]
 )
-def test_every_widget_carries_its_static_form(make, history):
+def test_every_widget_is_shown_as_its_static_form_with_a_place_for_the_view(make, history):
     widget = make(history)
     bundle, _ = widget._repr_mimebundle_()
-    assert bundle[VIEW]["model_id"] == widget.model_id
-    assert {"text/plain", "text/html"} <= bundle.keys()
+    assert VIEW not in bundle, "a saved notebook would say: model not found"
+    assert bundle["text/html"].startswith(f'<div class="{widget.place}">')
+    assert widget.static()["text/html"] in bundle["text/html"]
     assert "object at 0x" not in bundle["text/plain"]
 
 
-def test_freezing_closes_the_widget_and_keeps_the_picture():
+def test_every_widget_has_a_place_of_its_own():
+    one, other = HistoryTable(sample.history()), HistoryTable(sample.history())
+    assert one.place != other.place
+
+
+def test_a_closed_widget_still_shows_its_static_form():
     widget = MetricsPlot(sample.history())
-    frozen = widget.freeze()
-    assert isinstance(frozen, Frozen)
-    assert widget.comm is None
-    assert set(frozen._repr_mimebundle_()) == {"text/plain", "text/html", "image/svg+xml"}
-    assert repr(frozen).startswith("birdsong/tagger: val/f1 by version")
+    widget.close()
+    assert widget.forms() == widget.static()
+
+
+def test_an_editor_that_makes_no_live_view_can_be_given_one(monkeypatch):
+    monkeypatch.setenv("LMVP_DISPLAY", "view")
+    widget = HistoryTable(sample.history())
+    bundle, _ = widget._repr_mimebundle_()
+    assert bundle[VIEW]["model_id"] == widget.model_id
+    assert bundle["text/html"] == widget.static()["text/html"]
 
 
 def test_a_plot_of_a_named_metric():

@@ -1,4 +1,4 @@
-"""A real fine-tune, twenty versions long: every one comes back byte for byte, whatever is done to the store meanwhile."""
+"""A real fine-tune of twenty versions: each comes back byte for byte, whatever is done to the store meanwhile."""
 
 import hashlib
 

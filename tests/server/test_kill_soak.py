@@ -49,18 +49,18 @@ class Client:
     """A process that pushes and removes, killed now and then; remembers what it was told."""
 
     def __init__(self, who, log):
-        self.who, self.log, self.seed = who, log, hash(who) % 1000
+        self.who, self.log, self.seed = who, log, ord(who) * 1000
         self.start()
 
     def start(self):
         self.seed += 1
         command = [sys.executable, "-c", CLIENT, self.who, str(self.seed), "12"]
-        self.process = subprocess.Popen(command, stdout=self.log.open("ab"), stderr=subprocess.DEVNULL)
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.DEVNULL)
 
     def kill(self):
         self.process.kill()
         self.process.wait()
-        self.start()
 
     def told(self):
         """Return {number: (seed, turn)} of what was acknowledged, and the numbers that were to be removed."""
@@ -88,11 +88,18 @@ def check(client):
     return len(told)
 
 
+@pytest.fixture
+def clients(home, tmp_path):
+    lmvp.update("soak/first", {"w": np.zeros(2)}, progress=False)
+    started = [Client(who, tmp_path / who) for who in ("a", "b")]
+    yield started
+    for client in started:
+        client.kill()
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(60 + 10 * KILLS)
-def test_nothing_acknowledged_is_lost(home, tmp_path):
-    lmvp.update("soak/first", {"w": np.zeros(2)})
-    clients = [Client(who, tmp_path / who) for who in ("a", "b")]
+@pytest.mark.timeout(120 + 10 * KILLS)
+def test_nothing_acknowledged_is_lost(home, clients):
     kills = [0, 0]
     while min(kills) < KILLS:
         time.sleep(random.uniform(0.05, 0.5))
@@ -101,7 +108,9 @@ def test_nothing_acknowledged_is_lost(home, tmp_path):
             os.kill(found.pid, signal.SIGKILL)
             kills[0] += 1
         if kills[1] < KILLS:
-            random.choice(clients).kill()
+            killed = random.choice(clients)
+            killed.kill()
+            killed.start()
             kills[1] += 1
         for client in clients:
             if client.process.poll() is not None:
@@ -109,8 +118,7 @@ def test_nothing_acknowledged_is_lost(home, tmp_path):
         if kills[0] % 3 == 0:
             _keep_house()
     for client in clients:
-        client.process.kill()
-        client.process.wait()
+        client.kill()
     acknowledged = sum(check(client) for client in clients)
     assert acknowledged > 0
     _is_clean()

@@ -19,6 +19,7 @@ import pytest
 from filelock import FileLock
 
 from lmvp import local, serverfile
+from lmvp.commands.tables import Status
 from lmvp.errors import InvalidArgument, ServerUnavailable, StorageFull, StorageReadOnly
 
 SERVER = [sys.executable, "-m", "lmvp_server"]
@@ -221,11 +222,52 @@ def test_a_stranger_who_repeats_an_old_proof_is_not_believed(home, stranger):
     serverfile.write(home, said)
 
 
-def test_a_port_where_nobody_ever_answers_is_not_waited_for(home, monkeypatch):
+@pytest.fixture
+def mute():
+    """A port where somebody listens and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
+        yield f"http://127.0.0.1:{silent.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("pid", ["dead", "recycled"])
+def test_a_port_where_nobody_ever_answers_is_not_waited_for(home, mute, monkeypatch, pid):
     monkeypatch.setattr(local, "_PATIENCE", (0.2, 60.0))
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        leave_behind(home, url=f"http://127.0.0.1:{silent.getsockname()[1]}")
-        assert local.find(home) is None
+    leave_behind(home, url=mute, **({} if pid == "dead" else {"pid": os.getpid()}))
+    assert local.find(home) is None
+    found = local.find_or_start(home)
+    assert found.url != mute
+
+
+def test_ten_processes_at_a_mute_port_get_one_server(home, mute):
+    old = leave_behind(home, url=mute, pid=os.getpid())
+    code = "from lmvp import local; print(local.find_or_start().instance)"
+    callers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(10)]
+    answers = {caller.communicate(timeout=60)[0].strip() for caller in callers}
+    assert [caller.returncode for caller in callers] == [0] * 10
+    assert answers == {local.find(home).instance}
+    assert old.instance not in answers
+
+
+def test_a_server_that_was_stopped_is_named_and_found_again_when_it_goes_on(home, server, monkeypatch):
+    monkeypatch.setattr(local, "_PATIENCE", (0.1, 0.2))
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        for call in (local.find_or_start, local.find, local.stop):
+            with pytest.raises(ServerUnavailable, match="is there, but does not answer") as caught:
+                call(home)
+            assert str(server.pid) in caught.value.hint
+        assert "is there, but does not answer" in repr(Status.now())
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    monkeypatch.setattr(local, "_PATIENCE", (5.0,))
+    assert local.find(home).pid == server.pid
+
+
+def test_a_slow_answer_is_waited_for_as_long_as_the_lock_is_held(home, server, monkeypatch):
+    monkeypatch.setattr(local, "_PATIENCE", (0.1, 20.0))
+    os.kill(server.pid, signal.SIGSTOP)
+    threading.Timer(0.5, os.kill, (server.pid, signal.SIGCONT)).start()
+    assert local.find(home).pid == server.pid
 
 
 def test_a_server_on_another_machine_is_an_error_until_it_is_long_gone(home):

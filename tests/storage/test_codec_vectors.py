@@ -9,11 +9,23 @@ from blake3 import blake3
 
 from lmvp.errors import IntegrityError
 from lmvp.storage import codecs, frames
+from lmvp.storage.codecs import transforms
 from lmvp.storage.frames import HEADER_SIZE
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "codecs.json").read_text())
 VALID = {name: bytes.fromhex(data) for name, data in VECTORS["valid"].items()}
 BY_ID = {data[16:48].hex(): data for data in VALID.values()}
+
+
+@pytest.fixture(params=["numpy", "numba"])
+def loops(request, monkeypatch):
+    """Decode in numpy, or in machine code."""
+    if request.param == "numba":
+        pytest.importorskip("numba")
+        from lmvp.storage.codecs.fast import Grouping
+    else:
+        from lmvp.storage.codecs.numbers import Grouping
+    monkeypatch.setattr(transforms, "_grouping", lambda: Grouping)
 
 
 def decode(data):
@@ -22,7 +34,7 @@ def decode(data):
 
 
 @pytest.mark.parametrize("name", VALID)
-def test_a_vector_decodes_to_what_its_id_says(name):
+def test_a_vector_decodes_to_what_its_id_says(name, loops):
     assert blake3(decode(VALID[name])).hexdigest() == VALID[name][16:48].hex()
 
 
@@ -35,7 +47,7 @@ def test_the_page_is_enough_to_decode_a_vector(name):
 
 
 @pytest.mark.parametrize("name", VECTORS["hostile"])
-def test_a_hostile_vector_is_refused(name):
+def test_a_hostile_vector_is_refused(name, loops):
     vector = VECTORS["hostile"][name]
     with pytest.raises(IntegrityError, match=vector["says"]):
         decode(bytes.fromhex(vector["frame"]))

@@ -64,15 +64,23 @@ class Grouping:
     """
 
     def __init__(self, base: Bits, kind: Kind) -> None:
+        self._base, self._kind = base, kind
         self._groups = ((base >> kind.shift) & kind.mask).astype(np.uint8)
         blocks = range(0, max(1, len(base)), _BLOCK)
         counts = np.array([np.bincount(self._groups[at : at + _BLOCK], minlength=kind.mask + 1) for at in blocks])
         before = np.cumsum(counts.T).reshape(counts.T.shape).T - counts
         self._runs = [_runs(*pair) for pair in zip(counts, before, strict=True)]
-        self.ends = _segments(np.cumsum(counts.sum(axis=0)).tolist())
+        self.ends = segments(np.cumsum(counts.sum(axis=0)).tolist())
 
-    def gather(self, steps: Bits) -> Bits:
-        """Return the steps in the order of their groups."""
+    def planes(self, numbers: Bits) -> list[Plane]:
+        """Return the planes of the steps to some numbers, in the order of their groups."""
+        return split(self._gather(steps(numbers, self._base, self._kind)), self._kind)
+
+    def numbers(self, planes: Sequence[Plane]) -> Bits:
+        """Undo `planes`."""
+        return apply_steps(self._scatter(join(planes, self._kind)), self._base, self._kind)
+
+    def _gather(self, steps: Bits) -> Bits:
         grouped = np.empty_like(steps)
         for block, order, runs in self._blocks(steps):
             ordered, done = block.take(order), 0
@@ -81,8 +89,7 @@ class Grouping:
                 done += count
         return grouped
 
-    def scatter(self, grouped: Bits) -> Bits:
-        """Undo `gather`."""
+    def _scatter(self, grouped: Bits) -> Bits:
         steps = np.empty_like(grouped)
         for block, order, runs in self._blocks(steps):
             if runs:
@@ -101,7 +108,7 @@ def _runs(counts: npt.NDArray[np.intp], starts: npt.NDArray[np.intp]) -> list[tu
     return list(zip(starts[present].tolist(), counts[present].tolist(), strict=True))
 
 
-def _segments(group_ends: list[int]) -> list[int]:
+def segments(group_ends: list[int]) -> list[int]:
     """Return where segments end: at the end of a group, as soon as there are enough numbers in them, and at the end."""
     ends = [0]
     for end in group_ends[:-1]:

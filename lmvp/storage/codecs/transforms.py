@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,30 +12,33 @@ from lmvp.errors import IntegrityError
 from lmvp.storage.codecs import numbers, streams
 from lmvp.storage.codecs.kinds import KINDS, Kind
 from lmvp.storage.codecs.numbers import Bits
+from lmvp.storage.codecs.streams import Plane
+
+if TYPE_CHECKING:
+    from lmvp.storage.codecs import fast
 
 
 def encode_solo(data: Any, kind: Kind) -> bytes:
     """Return the payload of a chunk by itself."""
     rotated = numbers.rotate(numbers.bits(data, kind), kind)
-    return _join(rotated, [len(rotated)], data, kind)
+    return _join(numbers.split(rotated, kind), [len(rotated)], data, kind)
 
 
 def decode_solo(payload: memoryview, size: int) -> memoryview:
     """Undo `encode_solo` for a chunk of `size` bytes."""
     reader = streams.Reader(payload)
     kind = _kind(reader)
-    rotated = _numbers(reader, [size // kind.size], kind)
+    rotated = numbers.join(_planes(reader, [size // kind.size], kind), kind)
     return _whole(numbers.unrotate(rotated, kind), reader, size, kind)
 
 
 def encode_delta(data: Any, base: Any, kind: Kind) -> bytes:
     """Return the payload, after its link, of a chunk as steps from a base of its length."""
-    old = numbers.bits(base, kind)
-    steps = numbers.steps(numbers.bits(data, kind), old, kind)
+    old, new = numbers.bits(base, kind), numbers.bits(data, kind)
     if not kind.floating:
-        return _join(steps, [len(steps)], data, kind)
-    grouping = numbers.Grouping(old, kind)
-    return _join(grouping.gather(steps), grouping.ends, data, kind)
+        return _join(numbers.split(numbers.steps(new, old, kind), kind), [len(new)], data, kind)
+    grouping = _grouping()(old, kind)
+    return _join(grouping.planes(new), grouping.ends, data, kind)
 
 
 def decode_delta(payload: memoryview, base: Any) -> memoryview:
@@ -43,11 +47,21 @@ def decode_delta(payload: memoryview, base: Any) -> memoryview:
     kind = _kind(reader)
     old = numbers.bits(base, kind)
     if kind.floating:
-        grouping = numbers.Grouping(old, kind)
-        steps = grouping.scatter(_numbers(reader, grouping.ends, kind))
+        grouping = _grouping()(old, kind)
+        new = grouping.numbers(_planes(reader, grouping.ends, kind))
     else:
-        steps = _numbers(reader, [len(old)], kind)
-    return _whole(numbers.apply_steps(steps, old, kind), reader, len(base), kind)
+        new = numbers.apply_steps(numbers.join(_planes(reader, [len(old)], kind), kind), old, kind)
+    return _whole(new, reader, len(base), kind)
+
+
+@cache
+def _grouping() -> type[numbers.Grouping | fast.Grouping]:
+    """Return what groups the steps: in machine code where numba is there and can be used, `pip install lmvp[fast]`."""
+    try:
+        from lmvp.storage.codecs import fast
+    except (ImportError, RuntimeError):  # not there; made for another numpy; no folder to keep the machine code in
+        return numbers.Grouping
+    return fast.Grouping
 
 
 def _kind(reader: streams.Reader) -> Kind:
@@ -57,19 +71,18 @@ def _kind(reader: streams.Reader) -> Kind:
     return KINDS[number]
 
 
-def _join(coded: Bits, ends: Sequence[int], data: Any, kind: Kind) -> bytes:
+def _join(planes: Sequence[Plane], ends: Sequence[int], data: Any, kind: Kind) -> bytes:
     """Return a payload: the streams of each plane, segment by segment."""
     pieces: list[Any] = [bytes([kind.number])]
-    for plane in numbers.split(coded, kind):
+    for plane in planes:
         for start, end in zip([0, *ends], ends, strict=False):
             pieces += streams.encode(plane[start:end])
     return b"".join([*pieces, memoryview(data)[len(data) - len(data) % kind.size :]])
 
 
-def _numbers(reader: streams.Reader, ends: Sequence[int], kind: Kind) -> Bits:
+def _planes(reader: streams.Reader, ends: Sequence[int], kind: Kind) -> list[Plane]:
     sizes = [end - start for start, end in zip([0, *ends], ends, strict=False)]
-    planes = [np.concatenate([reader.stream(size) for size in sizes]) for _ in range(kind.size)]
-    return numbers.join(planes, kind)
+    return [np.concatenate([reader.stream(size) for size in sizes]) for _ in range(kind.size)]
 
 
 def _whole(decoded: Bits, reader: streams.Reader, size: int, kind: Kind) -> memoryview:

@@ -2,6 +2,7 @@
 //
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.history_data`, and
 // `model.get("selected")`, the keys of the chosen rows. It runs in a notebook cell and in a page of the console alike.
+/* global mount */
 
 const FIRST_ROWS = 15;
 const DAY = 86400;
@@ -177,12 +178,14 @@ async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const field = make("textarea", { style: "position:fixed;opacity:0" });
+    const focused = document.activeElement;
+    const field = make("textarea", { style: "position:fixed;opacity:0", "aria-hidden": "true", tabindex: "-1" });
     field.value = text;
     document.body.append(field);
     field.select();
     document.execCommand("copy");
     field.remove();
+    focused?.focus();
   }
 }
 
@@ -355,6 +358,7 @@ class HistoryView {
     const { layers } = this.data;
     const first = this.bars?.keys().next().value;
     if (!layers || !first) return;
+    if (!first.clientWidth && first.childElementCount) return; // out of sight
     const segments = fold(layers.axis, first.clientWidth || 300);
     if (segments.length === this.segments.length && first.childElementCount) return;
     this.segments = segments;
@@ -419,9 +423,13 @@ function guardKeys(root) {
   return () => window.removeEventListener("keydown", guard, true);
 }
 
+function render({ model, el }) {
+  const view = new HistoryView(model, el);
+  return () => view.close();
+}
+
 export default {
-  render({ model, el }) {
-    const view = new HistoryView(model, el);
-    return () => view.close();
-  },
+  /** Only a notebook calls this, and has `mount.js` in front of this module. */
+  initialize: ({ model }) => mount(model, render),
+  render,
 };

@@ -2,7 +2,7 @@
 //
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.plot_data`. It needs a
 // global `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
-/* global uPlot */
+/* global uPlot, mount */
 
 const HEIGHT = 200;
 const TABLE_ROWS = 50;
@@ -46,6 +46,7 @@ class PlotView {
     this.model = model;
     this.root = make("div", { class: "lmvp in-notebook lmvp-plot" });
     el.replaceChildren(this.root);
+    this.keys = guardKeys(this.root);
     this.onData = () => this.draw();
     model.on("change:data", this.onData);
     this.onTheme = () => { for (const delay of [0, 300]) setTimeout(() => this.plot?.redraw(false, true), delay); };
@@ -60,6 +61,7 @@ class PlotView {
 
   close() {
     this.model.off("change:data", this.onData);
+    this.keys();
     this.theme.disconnect();
     this.resized.disconnect();
     this.system.removeEventListener("change", this.onTheme);
@@ -117,6 +119,7 @@ class PlotView {
 
   fit() {
     const width = this.width();
+    if (!this.box.clientWidth) return; // out of sight, as while JupyterLab changes its theme
     if (this.plot && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT });
   }
 
@@ -220,9 +223,23 @@ class PlotView {
   }
 }
 
+/** JupyterLab reads keys before any element does (Enter edits the cell): while the focus is in here, plain keys are ours. */
+function guardKeys(root) {
+  const guard = (event) => {
+    if (!root.contains(event.target)) return;
+    root.toggleAttribute("data-lm-suppress-shortcuts", !(event.ctrlKey || event.metaKey));
+  };
+  window.addEventListener("keydown", guard, true);
+  return () => window.removeEventListener("keydown", guard, true);
+}
+
+function render({ model, el }) {
+  const view = new PlotView(model, el);
+  return () => view.close();
+}
+
 export default {
-  render({ model, el }) {
-    const view = new PlotView(model, el);
-    return () => view.close();
-  },
+  /** Only a notebook calls this, and has `mount.js` in front of this module. */
+  initialize: ({ model }) => mount(model, render),
+  render,
 };
