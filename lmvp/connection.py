@@ -38,7 +38,7 @@ LONGEST_WAIT = 30.0
 _FIRST_WAIT = 0.1
 _SMALL = 4 << 10
 _LONGEST_DELAY = 1.0
-_GUESS = 100e6
+_GUESS = 25e6
 """Bytes a second over a connection that nothing is known of."""
 
 

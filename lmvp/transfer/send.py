@@ -41,6 +41,9 @@ _SYNC = 0.004
 _AT_ONCE = 2
 """Chunks that are encoded at once: each takes several times its size while that lasts."""
 
+_COLD = 100e6
+"""Bytes a second below which a first encoding may have been slow for want of what it loads."""
+
 _TELLING = 0.04
 """Seconds of a transfer that tell of the link more than of delays on the way and on the server's disk."""
 
@@ -194,8 +197,18 @@ class Sender:
             return False
         with self._lock:
             if not self._coded.size and self._queue and self._connection.up.rate < _SO_FAST:
-                self._timed(max(self._queue, key=self._size), deltas=True)
+                self._sample(max(self._queue, key=self._size))
         return self._coded.rate(self._connection.up.rate) > self._connection.up.rate
+
+    def _sample(self, chunk: str) -> None:
+        """Encode a chunk to see what that is worth; once more if it was slow, since the first loads what it needs."""
+        start = time.perf_counter()
+        piece = self._encoded(chunk, deltas=True)
+        seconds = time.perf_counter() - start
+        if piece.frame.size < _COLD * seconds:
+            self._timed(chunk, deltas=True)
+        else:
+            self._coded.note(piece, seconds)
 
     def _timed(self, chunk: str, *, deltas: bool) -> Piece:
         """Encode a chunk, and take in how long that took and what it gained."""
