@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
 from typing import Any
 
@@ -83,8 +83,8 @@ class VersionReader:
         The path of the version in the API.
     held : Held, optional
         What the cache has of the model; what comes over a slow link is added.
-    base : Base, optional
-        A version that the chunks may come as changes of.
+    base : callable, optional
+        Finds a version that the chunks may come as changes of; asked when the first are.
     """
 
     def __init__(
@@ -94,11 +94,15 @@ class VersionReader:
         manifest: Manifest,
         progress: Progress = None,
         held: Held | None = None,
-        base: Base | None = None,
+        base: Callable[[], Base | None] = lambda: None,
     ) -> None:
         self._connection, self._version, self._progress = connection, version, progress
-        self._manifest, self._held, self._base = manifest, held or Held(None, ""), base
+        self._manifest, self._held, self._find_base = manifest, held or Held(None, ""), base
         self._coded = Meter(0.0, enough=CODED_BATCH)
+
+    @cached_property
+    def _base(self) -> Base | None:
+        return self._find_base()
 
     @property
     def manifest(self) -> Manifest:
