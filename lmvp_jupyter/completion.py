@@ -22,7 +22,8 @@ FRESH = 5.0
 _LINE = re.compile(r"%%?lmvp\s+(.*)$")
 _VERSIONS = {("pull", "version"), ("alias", "version"), ("diff", "before"), ("diff", "after"), ("rm", "name")}
 _MODELS = {
-    ("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name"), ("export", "model"), ("import", "model"),
+    ("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name"),
+    ("export", "model"), ("import", "model"),
 }  # fmt: skip
 _PROJECTS = {("ls", "project"), ("project", "name")}
 _VARIABLES = {"object", "variable", "into"}
