@@ -1,4 +1,4 @@
-"""`python -m benchmarks [transfer] [versions] [footprint]`: run them on a server of their own, print a table."""
+"""`python -m benchmarks [name …]`: run all or some, on a server of their own, and print a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
-ALL = ("footprint", "transfer", "versions")
+ALL = ("footprint", "transfer", "links", "memory", "versions")
 
 
 def main(names: list[str]) -> None:

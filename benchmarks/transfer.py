@@ -89,7 +89,7 @@ def _memory(model: Model) -> list[Row]:
     for value in model.pulled.values():
         value.fill(1)  # so that its pages are there before
     before = server.memory_info().rss, client.memory_info().rss
-    with _Peaks(server, client) as peaks:
+    with Peaks(server, client) as peaks:
         model.push()
         model.pull_into()
     grown = [(peak - start) / _MIB for peak, start in zip(peaks.most, before, strict=True)]
@@ -99,7 +99,7 @@ def _memory(model: Model) -> list[Row]:
     ]
 
 
-class _Peaks:
+class Peaks:
     """Watches the resident memory of processes."""
 
     def __init__(self, *processes: Any) -> None:
@@ -107,7 +107,7 @@ class _Peaks:
         self._processes, self._end = processes, threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> _Peaks:
+    def __enter__(self) -> Peaks:
         self._thread.start()
         return self
 

@@ -25,7 +25,7 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 from lmvp import config
-from lmvp.errors import InvalidArgument, InvalidRequest, LmvpError
+from lmvp.errors import IntegrityError, InvalidArgument, InvalidRequest, LmvpError
 from lmvp.storage import digest, frames
 from lmvp.storage.frames import DELTA, HEADER_SIZE, Frame
 
@@ -38,6 +38,9 @@ MOST = 10 << 30
 _ROOM_AFTER = 0.9
 """Share of the limit that is left when it was reached."""
 
+_RECOUNT = 1 / 16
+"""Share of the limit that is written between two looks at what is there."""
+
 _REMEMBERED = 8
 """Versions of a model whose manifests are looked at for a base."""
 
@@ -46,6 +49,7 @@ _OLD = 3600.0
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _BINARY = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+_DIGEST = re.compile("[0-9a-f]{64}")
 _SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This is a cache of LMVP: it can be deleted at any time.\n"
 
@@ -83,6 +87,7 @@ class Cache:
         self._chunks, self._manifests, self._models = folder / "chunks", folder / "manifests", folder / "models"
         self._lock = Lock()
         self._size: int | None = None
+        self._unseen = 0
         self._usable = True
 
     # -- chunks
@@ -140,7 +145,7 @@ class Cache:
             found = json.loads(data) if data else []
         except ValueError:
             found = []
-        return [one for one in found if isinstance(one, str) and re.fullmatch("[0-9a-f]{64}", one)]
+        return [one for one in found if isinstance(one, str) and _DIGEST.fullmatch(one)]
 
     def note(self, model: str, version: str) -> None:
         """Remember that this version of a model passed through here."""
@@ -191,9 +196,10 @@ class Cache:
     def _make_room(self, size: int) -> None:
         """Count bytes that are to come; let the files go that were not used for longest, if there is no room."""
         with self._lock:
-            if self._size is None:
-                self._size = self.usage().bytes
+            if self._size is None or self._unseen > self.limit * _RECOUNT:  # other processes write here too
+                self._size, self._unseen = self.usage().bytes, 0
             self._size += size
+            self._unseen += size
             if self._size > self.limit:
                 self._size = self._evict(size) + size
 
@@ -209,8 +215,11 @@ class Cache:
         return left
 
 
+_opened: dict[tuple[Path, str], Cache] = {}
+
+
 def opened() -> Cache | None:
-    """Return the cache of this user; None where it is switched off.
+    """Return the cache of this user, the same one each time; None where it is switched off.
 
     Raises
     ------
@@ -218,8 +227,10 @@ def opened() -> Cache | None:
         If `LMVP_CACHE_LIMIT` is not a size.
     """
     folder, text = config.cache_home(), os.environ.get("LMVP_CACHE_LIMIT", "").strip()
-    limit = size_of(text) if text else _default_limit(folder)
-    return Cache(folder, limit) if limit else None
+    if (folder, text) not in _opened:
+        _opened[folder, text] = Cache(folder, size_of(text) if text else _default_limit(folder))
+    cache = _opened[folder, text]
+    return cache if cache.limit else None
 
 
 def size_of(text: str) -> int:
@@ -255,7 +266,8 @@ def _default_limit(folder: Path) -> int:
 
 
 def _place(root: Path, name: str) -> Path:
-    assert re.fullmatch("[0-9a-f]{64}", name), "an id that is none"
+    if not _DIGEST.fullmatch(name):  # it may come from a server, and must not lead elsewhere
+        raise IntegrityError(f"{name[:64]!r} is no digest")
     return root / name[:2] / name[2:]
 
 

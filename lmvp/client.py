@@ -236,7 +236,7 @@ class Client(Archives, Housekeeping):
         at = f"{_path(place)}/versions/{version.number}"
         held = Held.of(self._connection, _key(place))
         manifest = self._manifest(version, held)
-        reader = VersionReader(self._connection, at, manifest, progress, held, held.base(version, manifest))
+        reader = VersionReader(self._connection, at, manifest, progress, held, lambda: held.base(version, manifest))
         if to is not None:
             paths = pull_files(reader, Path(to).expanduser())
             held.note(version.digest)

@@ -7,6 +7,7 @@ attempt that got further than the one before is not counted as failed.
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -35,7 +36,9 @@ _BUSY = {429, 502, 503, 504}
 LONGEST_WAIT = 30.0
 """Seconds between two attempts at most, whatever a server asks for."""
 _FIRST_WAIT = 0.1
-_GUESS = 100e6
+_SMALL = 4 << 10
+_LONGEST_DELAY = 1.0
+_GUESS = 25e6
 """Bytes a second over a connection that nothing is known of."""
 
 
@@ -68,9 +71,15 @@ class Connection:
     ) -> None:
         self._find, self._lost = find, lost
         self.local = local
+        self._delay = math.inf
         self.up, self.down = Meter(_GUESS), Meter(_GUESS)
         self._session: requests.Session | None = None
         self._address: Address | None = None
+
+    @property
+    def delay(self) -> float:
+        """Seconds that a small request takes, at the least: there, a look at its disk, and back; 0 if unknown."""
+        return self._delay if self._delay < _LONGEST_DELAY else 0.0
 
     @property
     def url(self) -> str:
@@ -175,6 +184,8 @@ class Connection:
             raise ServerUnavailable(f"no trusted connection to {address.url}: {_reason(error)}") from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             raise _Interrupted(_reason(error)) from error
+        if not stream and len(data or b"") < _SMALL:
+            self._delay = min(self._delay, answer.elapsed.total_seconds())
         return self._understood(answer)
 
     def _reach(self) -> Address:

@@ -7,14 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-_ENOUGH = 128 << 10
-"""Bytes below which a measurement tells of delays rather than of speed."""
-
 _MEMORY = 32 << 20
 """Bytes after which what was measured before counts half."""
-
-_DELAY = 0.004
-"""Seconds of each stretch that are taken for delay, at most nine tenths of it: a round trip, a sync of a disk."""
 
 
 _GOOD_FOR = 300.0
@@ -28,6 +22,8 @@ class Meter:
     ----------
     guess : float
         Bytes a second, until enough was measured.
+    enough : int
+        Bytes below which what was measured tells of delays rather than of speed.
 
     Examples
     --------
@@ -38,16 +34,16 @@ class Meter:
     (5.0, False)
     """
 
-    def __init__(self, guess: float) -> None:
-        self._guess = guess
+    def __init__(self, guess: float, enough: int = 128 << 10) -> None:
+        self._guess, self._enough = guess, enough
         self._bytes, self._seconds = 0.0, 0.0
-        self._active, self._mark, self._last = 0, 0.0, 0.0
+        self._active, self._began, self._mark, self._last = 0, 0.0, 0.0, 0.0
         self._lock = Lock()
 
     @property
     def known(self) -> bool:
         """Whether enough was measured."""
-        return self._bytes >= _ENOUGH
+        return self._bytes >= self._enough
 
     @property
     def fresh(self) -> bool:
@@ -61,11 +57,18 @@ class Meter:
             return self._bytes / max(self._seconds, 1e-9) if self.known else self._guess
 
     @contextmanager
-    def busy(self) -> Iterator[None]:
-        """Say that something is under way while the block runs."""
+    def busy(self, delay: float = 0.0) -> Iterator[None]:
+        """Say that something is under way while the block runs.
+
+        Parameters
+        ----------
+        delay : float
+            Seconds in which nothing can have come yet, if nothing else is under way: they do not count.
+        """
         with self._lock:
             if not self._active:
-                self._mark = time.monotonic()
+                self._began = time.monotonic()
+                self._mark = self._began + delay
             self._active += 1
         try:
             yield
@@ -77,9 +80,9 @@ class Meter:
         """Add bytes that have arrived by now."""
         with self._lock:
             now = time.monotonic()
-            passed, self._mark = now - self._mark, now
+            passed = max(now - self._mark, (now - self._began) / 10 if self._mark > self._began else 0.0)
             self._bytes += size
-            self._seconds += max(passed - _DELAY, passed / 10)
-            self._last = now
+            self._seconds += passed
+            self._mark = self._began = self._last = now
             if self._bytes > _MEMORY:
                 self._bytes, self._seconds = self._bytes / 2, self._seconds / 2

@@ -362,11 +362,13 @@ class ChunkStoreContract:
             assert order == ["pinned", "swept"]
 
     def test_many_writers_of_one_chunk(self, store: ChunkStore) -> None:
-        """Threads that put the same chunk at once leave one whole frame."""
+        """Threads that put the same chunk at once leave one whole frame, and one of them counts its bytes."""
         frame = b"x" * 100_000
-        threads = [threading.Thread(target=store.put, args=("p1", self.ONE, [frame])) for _ in range(8)]
+        added: list[int] = []
+        threads = [threading.Thread(target=lambda: added.append(store.put("p1", self.ONE, [frame]))) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert store.get("p1", self.ONE) == frame
+        assert sum(added) == len(frame)

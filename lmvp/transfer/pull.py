@@ -10,9 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from threading import Lock
 from typing import Any
 
@@ -38,6 +37,9 @@ CODED_BATCH = 8 << 20
 
 CODED_BELOW = 80e6
 """Bytes a second over the link below which chunks are first asked for encoded."""
+
+_NEARLY = 0.9
+"""Share of the speed of raw chunks down to which encoded ones are stuck to: no two measurements are the same."""
 
 PROBE = 256 << 10
 """Bytes that a link is first measured by."""
@@ -81,8 +83,8 @@ class VersionReader:
         The path of the version in the API.
     held : Held, optional
         What the cache has of the model; what comes over a slow link is added.
-    base : Base, optional
-        A version that the chunks may come as changes of.
+    base : callable, optional
+        Finds a version that the chunks may come as changes of; asked when the first are.
     """
 
     def __init__(
@@ -92,11 +94,15 @@ class VersionReader:
         manifest: Manifest,
         progress: Progress = None,
         held: Held | None = None,
-        base: Base | None = None,
+        base: Callable[[], Base | None] = lambda: None,
     ) -> None:
         self._connection, self._version, self._progress = connection, version, progress
-        self._manifest, self._held, self._base = manifest, held or Held(None, ""), base
-        self._coded = Meter(0.0)
+        self._manifest, self._held, self._find_base = manifest, held or Held(None, ""), base
+        self._coded = Meter(0.0, enough=CODED_BATCH)
+
+    @cached_property
+    def _base(self) -> Base | None:
+        return self._find_base()
 
     @property
     def manifest(self) -> Manifest:
@@ -171,7 +177,7 @@ class VersionReader:
         if self._connection.local:
             return False
         if self._coded.known and down.known:
-            return self._coded.rate > down.rate
+            return self._coded.rate > _NEARLY * down.rate
         return not down.known or down.rate < CODED_BELOW
 
     def _fetch_batch(self, batch: list[Wanted], advance: Advance, coded: bool) -> None:
@@ -195,9 +201,8 @@ class VersionReader:
         body = self._order(left, useless) if coded else WantedChunks(want=tuple(one.chunk for one in left))
         scratch = bytearray(max((one.size for one in left if one.direct is None), default=0))
         with (
-            meter.busy() if coded else nullcontext(),  # the time until an answer begins is a delay, or that of encoding
+            meter.busy(0.0 if coded else self._connection.delay),
             self._connection.stream("POST", f"{self._version}/chunks", body) as answer,
-            meter.busy(),
         ):
             read = body_reader(answer)
             while left:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import Any
 
 from lmvp.connection import Connection
@@ -29,11 +29,20 @@ from lmvp.transfer.progress import Advance
 
 CONNECTIONS = 3
 
-CODED_BATCH = 8 << 20
+CODED_BATCH = 4 << 20
 """Bytes of chunks in a request that carries them encoded."""
 
 PROBE = 256 << 10
 """Bytes that a link is first measured by."""
+
+_SYNC = 0.004
+"""Seconds that a server's disk takes to sync a chunk, at the least."""
+
+_AT_ONCE = 2
+"""Chunks that are encoded at once: each takes several times its size while that lasts."""
+
+_COLD = 100e6
+"""Bytes a second below which a first encoding may have been slow for want of what it loads."""
 
 _TELLING = 0.04
 """Seconds of a transfer that tell of the link more than of delays on the way and on the server's disk."""
@@ -133,7 +142,7 @@ class Sender:
         self._slots = None if connection.local else _slots(described.manifest, base)
         self._coded = _Coded()
         self._queue: deque[str] = deque()
-        self._lock = Lock()
+        self._lock, self._turns = Lock(), BoundedSemaphore(_AT_ONCE)
 
     def send(self, missing: Sequence[str]) -> None:
         """Send chunks, several batches at once."""
@@ -188,14 +197,25 @@ class Sender:
             return False
         with self._lock:
             if not self._coded.size and self._queue and self._connection.up.rate < _SO_FAST:
-                self._timed(max(self._queue, key=self._size), deltas=True)
+                self._sample(max(self._queue, key=self._size))
         return self._coded.rate(self._connection.up.rate) > self._connection.up.rate
+
+    def _sample(self, chunk: str) -> None:
+        """Encode a chunk to see what that is worth; once more if it was slow, since the first loads what it needs."""
+        start = time.perf_counter()
+        piece = self._encoded(chunk, deltas=True)
+        seconds = time.perf_counter() - start
+        if piece.frame.size < _COLD * seconds:
+            self._timed(chunk, deltas=True)
+        else:
+            self._coded.note(piece, seconds)
 
     def _timed(self, chunk: str, *, deltas: bool) -> Piece:
         """Encode a chunk, and take in how long that took and what it gained."""
-        start = time.perf_counter()
-        piece = self._encoded(chunk, deltas=deltas)
-        self._coded.note(piece, time.perf_counter() - start)
+        with self._turns:
+            start = time.perf_counter()
+            piece = self._encoded(chunk, deltas=deltas)
+            self._coded.note(piece, time.perf_counter() - start)
         return piece
 
     # -- one batch
@@ -245,7 +265,7 @@ class Sender:
                 self._drop_arrived(left)
             tried = True
             if left:
-                with self._connection.up.busy():
+                with self._connection.up.busy(self._connection.delay + _SYNC):
                     self._connection.put_frames(f"{self._push}/chunks", Batch(left), Received)
                     if all(piece.frame.codec == RAW for piece in left):  # else the server's decoding would count too
                         self._connection.up.count(sum(piece.length for piece in left))

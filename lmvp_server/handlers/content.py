@@ -21,6 +21,7 @@ from lmvp_server.services.files import Order, parts
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _SIZE_DIGITS = 18
+_SLICE = 1 << 20
 
 
 class Chunks(Handler):
@@ -109,8 +110,9 @@ async def stream(handler: Handler, reads: Sequence[Callable[[], bytes]]) -> None
         for index, read in enumerate(reads):
             data = await (ahead or handler.run(read))
             ahead = asyncio.ensure_future(handler.run(reads[index + 1])) if index + 1 < len(reads) else None
-            handler.write(data)
-            await handler.flush()
+            for start in range(0, len(data), _SLICE):  # Tornado copies what it is given, so it is given little
+                handler.write(data[start : start + _SLICE])
+                await handler.flush()
     except StreamClosedError:
         return  # the client has gone; nobody is left to be told
     finally:

@@ -22,10 +22,11 @@ _LOOKS = 3
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A frame as it is kept: its header, and its payload."""
+    """A frame as it is kept: its header, its payload, and both in one."""
 
     head: Frame
     payload: memoryview
+    whole: bytes
 
     @property
     def link(self) -> Link | None:
@@ -118,7 +119,7 @@ def parse_frame(chunk: str, data: bytes) -> StoredFrame:
         raise damaged(chunk) from None
     if head.chunk != chunk or len(data) != HEADER_SIZE + head.payload:
         raise damaged(chunk)
-    return StoredFrame(head, memoryview(data)[HEADER_SIZE:])
+    return StoredFrame(head, memoryview(data)[HEADER_SIZE:], data)
 
 
 def check_id(chunk: str, data: Buffer) -> None:

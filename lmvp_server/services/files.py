@@ -10,11 +10,11 @@ from lmvp.records import WantedChunks
 from lmvp.references import suggest
 from lmvp.storage import codecs, frames
 from lmvp.storage.codecs import Buffer, Encoded, Link
-from lmvp.storage.frames import DELTA, Frame
+from lmvp.storage.frames import DELTA, RAW, Frame
 from lmvp.storage.manifest import Chunk, File
 from lmvp.storage.slots import Slots
 from lmvp_server.services.access import Caller
-from lmvp_server.services.decoding import Decoder, StoredFrame, codec_turn
+from lmvp_server.services.decoding import Decoder, StoredFrame, check_id, codec_turn
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore
 
@@ -104,12 +104,15 @@ class Files:
         IntegrityError
             If the chunk, or what it leans on, is gone or damaged.
         """
+        stored = self._decoder.frame(order.space, chunk)
+        if not order.accept and stored.head.codec == RAW:
+            check_id(chunk, stored.payload)
+            return stored.whole
         if not order.accept:
             return _raw(chunk, self._decoder.data(order.space, chunk))
-        stored = self._decoder.frame(order.space, chunk)
         link = stored.link
         if link is not None and link.base in order.have and DELTA in order.accept:
-            return b"".join([frames.header(stored.head), stored.payload])
+            return stored.whole
         with codec_turn:
             return self._encoded(order, stored)
 
@@ -117,12 +120,12 @@ class Files:
         chunk = stored.head.chunk
         base = order.counterpart(chunk)
         if base is None and stored.head.codec in order.accept - {DELTA}:
-            return b"".join([frames.header(stored.head), stored.payload])
+            return stored.whole
         data = self._decoder.data(order.space, chunk)
         dtype = order.slots.dtype(chunk) if order.slots else None
         encoded = self._delta(order, data, dtype, base) if base and dtype else None
         if encoded is None and stored.head.codec in order.accept - {DELTA}:
-            return b"".join([frames.header(stored.head), stored.payload])
+            return stored.whole
         encoded = encoded or codecs.encode(data, dtype)
         if encoded.codec not in order.accept:
             return _raw(chunk, data)

@@ -199,6 +199,8 @@ class ChunkStore(ABC):
     def put(self, project: str, chunk: str, pieces: Sequence[Buffer]) -> int:
         """Keep one verified frame, given as consecutive pieces; return the bytes added, 0 if it was there.
 
+        Of several calls for one chunk, one alone adds bytes, also when they come at once.
+
         The bytes are on disk on return; the *name* is sure only after `settle`.
         """
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -83,6 +84,14 @@ def test_manifests_are_kept_by_their_digest(cache):
     assert cache.manifest(name) is None
 
 
+@pytest.mark.parametrize("name", ["", "../../etc/passwd", "A" * 64, "0" * 63, "0" * 64 + "\n"])
+def test_names_that_are_no_digests_lead_nowhere(cache, name):
+    for use in (cache.has, cache.manifest, lambda name: cache.read(name, 5), lambda name: cache.note("m", name)):
+        with suppress(errors.IntegrityError):
+            assert not use(name)
+    assert cache.versions("m") == []
+
+
 def test_the_versions_of_a_model_are_remembered_newest_first(cache):
     names = [digest.of_bytes(bytes([i])) for i in range(10)]
     for name in [*names, names[5]]:
@@ -120,8 +129,7 @@ def test_the_limit_holds_over_several_processes(tmp_path):
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "c"), str(i)]) for i in range(3)]
     assert [one.wait() for one in running] == [0, 0, 0]
     cache = Cache(tmp_path / "c", 256 * KIB)
-    keep(cache, b"z" * 256)
-    assert 0 < cache.usage().bytes <= 3 * 256 * KIB
+    assert 0 < cache.usage().bytes <= 1.3 * 256 * KIB
     assert not list((tmp_path / "c").rglob(".*"))
 
 

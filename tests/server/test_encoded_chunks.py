@@ -169,7 +169,7 @@ def test_a_base_from_elsewhere_is_refused(server, home, where):
 
 def test_a_chunk_of_the_same_push_is_no_base(server, home):
     lmvp.update("d/m", OTHER)
-    both = {"a": OLD["w"], "between": np.zeros(3, np.int8), "b": NEW["w"]}  # so that the two are not joined
+    both = {"a": OLD["w"], "b": NEW["w"].view(np.int32)}  # of two dtypes, so that they are not joined
     server.begin(both)
     assert server.put(solo(tensor(OLD))).status_code == 200
     said(server.put(delta(tensor(NEW), tensor(OLD))), 400, "invalid_request", "which is no chunk of the base")

@@ -14,6 +14,14 @@ from lmvp import connection, errors
 from lmvp.transfer.send import Batch
 
 
+@pytest.fixture(autouse=True)
+def not_so_slow(request):
+    """What is tested here is not the speed of the link."""
+    if "link" in request.fixturenames:
+        link = request.getfixturevalue("link")
+        link.up.rate = link.down.rate = 16e6
+
+
 @pytest.fixture
 def quick(monkeypatch):
     """Waits between attempts are short."""
