@@ -10,9 +10,9 @@ Importing this loads nothing heavy: no framework, no server, no notebook.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmvp.client import Client
 from lmvp.config import login, logout, set_project
@@ -20,6 +20,10 @@ from lmvp.errors import LmvpError
 from lmvp.history import Diff, History
 from lmvp.records import Alias, Version
 from lmvp.transfer.progress import Progress
+
+if TYPE_CHECKING:
+    from lmvp.archive.exporting import Exported
+    from lmvp.archive.importing import Imported
 
 __version__ = "0.1.0"
 
@@ -33,6 +37,8 @@ __all__ = [
     "alias",
     "diff",
     "download",
+    "export_model",
+    "import_model",
     "login",
     "logout",
     "set_project",
@@ -125,3 +131,25 @@ def alias(name: str, alias: str) -> Alias:
     >>> lmvp.alias("digits/mlp@v2", "production")  # doctest: +SKIP
     """
     return Client().alias(name, alias)
+
+
+def export_model(
+    name: str, to: str | Path, *, versions: str | Iterable[str | int] | None = None, progress: Progress = None
+) -> Exported:
+    """Write a model with its history to a folder or a `.tar` of plain files; see `Client.export_model`.
+
+    Examples
+    --------
+    >>> lmvp.export_model("digits/mlp", "mlp-export")  # doctest: +SKIP
+    """
+    return Client().export_model(name, to, versions=versions, progress=progress)
+
+
+def import_model(source: str | Path, name: str | None = None, *, progress: Progress = None) -> Imported:
+    """Make a model of what `export_model` wrote, with its whole history; see `Client.import_model`.
+
+    Examples
+    --------
+    >>> lmvp.import_model("mlp-export", "archive/mlp")  # doctest: +SKIP
+    """
+    return Client().import_model(source, name, progress=progress)

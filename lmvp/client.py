@@ -11,12 +11,13 @@ import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from lmvp import config, local, origins
+from lmvp.archive.client import Archives
 from lmvp.compare import Diff
 from lmvp.connection import Address, Connection
 from lmvp.environment import environment, user
@@ -45,6 +46,9 @@ from lmvp.storage.check import check_manifest
 from lmvp.storage.manifest import Manifest
 from lmvp.transfer.progress import Progress
 
+if TYPE_CHECKING:
+    from lmvp.transfer.held import Held
+
 T = TypeVar("T")
 PAGE = 1000
 NAME_HINT = "`project/model` names one"
@@ -58,7 +62,7 @@ class Page(Struct, frozen=True, kw_only=True):
     total: int = 0
 
 
-class Client(Housekeeping):
+class Client(Archives, Housekeeping):
     """Everything that LMVP does, on one server.
 
     Parameters
@@ -114,7 +118,8 @@ class Client(Housekeeping):
         name : str
             `[project/]model`; both are made if they are not there.
         obj : object
-            A torch Module or state dict, a dict of arrays, a scikit-learn estimator, or a path to a file or a folder.
+            A torch Module or state dict, a dict of arrays, a scikit-learn estimator, a Keras 3 or ONNX
+            model, or a path to a file or a folder.
         message : str, optional
             What is new.
         metrics : mapping of str to float, optional
@@ -149,6 +154,7 @@ class Client(Housekeeping):
         """
         from lmvp import formats
         from lmvp.transfer import progress as progress_
+        from lmvp.transfer.held import Held
         from lmvp.transfer.push import push
 
         progress_.check(progress)
@@ -167,7 +173,8 @@ class Client(Housekeeping):
             create=create,
             **fields,
         )
-        version = push(self._connection, _path(place), package, body, progress)
+        held = Held.of(self._connection, _key(place))
+        version = push(self._connection, _path(place), package, body, progress, held)
         origins.remember(obj, Origin(self.url, _key(place), version.digest))
         return version
 
@@ -217,6 +224,7 @@ class Client(Housekeeping):
         from lmvp.formats.trust import Trust
         from lmvp.transfer import progress as progress_
         from lmvp.transfer.folder import pull_files
+        from lmvp.transfer.held import Held
         from lmvp.transfer.pull import VersionReader
 
         progress_.check(progress)
@@ -226,10 +234,15 @@ class Client(Housekeeping):
         place = self._reference(name)
         version = self.version(name)
         at = f"{_path(place)}/versions/{version.number}"
-        reader = VersionReader(self._connection, at, self._manifest(version), progress)
+        held = Held.of(self._connection, _key(place))
+        manifest = self._manifest(version, held)
+        reader = VersionReader(self._connection, at, manifest, progress, held, held.base(version, manifest))
         if to is not None:
-            return pull_files(reader, Path(to).expanduser())
+            paths = pull_files(reader, Path(to).expanduser())
+            held.note(version.digest)
+            return paths
         obj = formats.unpack(reader, into=into, trust=trust)
+        held.note(version.digest)
         origins.remember(obj, Origin(self.url, _key(place), version.digest))
         return obj
 
@@ -365,11 +378,16 @@ class Client(Housekeeping):
         path = f"{_path(place)}/versions/{quote(revision, safe='')}"
         return self._connection.get(path, Version).digest
 
-    def _manifest(self, version: Version) -> Manifest:
+    def _manifest(self, version: Version, held: Held | None = None) -> Manifest:
+        known = held.manifest(version.digest) if held else None
+        if known is not None:
+            return known
         place = Reference(version.project, version.model)
         data = self._connection.send("GET", f"{_path(place)}/versions/{version.number}/manifest").content
         manifest = manifests.decode(data)
         check_manifest(manifest)
+        if held:
+            held.keep_manifest(version.digest, data)
         return manifest
 
     def _changes(self, before: Version, after: Version) -> Changes | None:
@@ -454,7 +472,9 @@ def _connect(address: Address | None) -> Connection:
     key = os.getpid(), address or config.data_home()
     if key not in _connections:
         embedded = _Embedded()
-        _connections[key] = Connection(lambda: address) if address else Connection(embedded.find, embedded.lost)
+        _connections[key] = (
+            Connection(lambda: address) if address else Connection(embedded.find, embedded.lost, local=True)
+        )
     return _connections[key]
 
 

@@ -47,7 +47,7 @@ class TensorChange:
 
     @property
     def layer(self) -> str:
-        """The module that holds it: the name up to the last dot, or the name itself."""
+        """The module that holds it: the name up to the last dot or slash, or the name itself."""
         return layer_of(self.name)
 
     @property
@@ -138,14 +138,14 @@ class Diff:
 
 
 def layer_of(tensor: str) -> str:
-    """Give the layer that a tensor belongs to.
+    """Give the layer that a tensor belongs to: its name up to the last dot or slash.
 
     Examples
     --------
-    >>> layer_of("blocks.0.attn.qkv.weight"), layer_of("scale")
-    ('blocks.0.attn.qkv', 'scale')
+    >>> layer_of("blocks.0.attn.qkv.weight"), layer_of("lstm/lstm_cell/kernel"), layer_of("scale")
+    ('blocks.0.attn.qkv', 'lstm/lstm_cell', 'scale')
     """
-    return tensor.rpartition(".")[0] or tensor
+    return tensor[: max(tensor.rfind("."), tensor.rfind("/"), 0)] or tensor
 
 
 def group_of(layer: str) -> str:
@@ -153,11 +153,11 @@ def group_of(layer: str) -> str:
 
     Examples
     --------
-    >>> group_of("blocks.0.attn.qkv"), group_of("head.norm"), group_of("conv1"), group_of("0")
-    ('blocks.0', 'head', 'conv1', '0')
+    >>> [group_of(layer) for layer in ("blocks.0.attn.qkv", "head.norm", "conv1", "0", "lstm/lstm_cell")]
+    ['blocks.0', 'head', 'conv1', '0', 'lstm']
     """
-    indexed = re.match(r"(?:[^.]*?\.)*?\d+(?=\.|$)", layer)
-    return indexed[0] if indexed else layer.partition(".")[0]
+    indexed = re.match(r"(?:[^./]*[./])*?\d+(?=[./]|$)", layer)
+    return indexed[0] if indexed else re.split("[./]", layer, maxsplit=1)[0] or layer
 
 
 def shade(relative: float) -> str:

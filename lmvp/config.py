@@ -5,6 +5,8 @@
 `LMVP_URL`                the server; without it the one of `lmvp.login`, else the one of this machine
 `LMVP_TOKEN`              the token for the server at `LMVP_URL`, and for no other
 `LMVP_PROJECT`            the project of references that name none
+`LMVP_CACHE`              folder of the chunks that are kept for the next time, see `lmvp.cache`
+`LMVP_CACHE_LIMIT`        what it may take: `10GiB`; `0` for no cache at all
 ========================  ===========================================================================
 
 A token belongs to an origin (scheme, host and port) and is never given for another one, so that neither a reference
@@ -74,6 +76,18 @@ def config_home() -> Path:
     import platformdirs
 
     return Path(platformdirs.user_config_dir("lmvp", appauthor=False))
+
+
+def cache_home() -> Path:
+    """Return the folder of the cache: `LMVP_CACHE`, `cache` in `LMVP_HOME`, or the platform's folder."""
+    folder = os.environ.get("LMVP_CACHE")
+    if folder:
+        return Path(folder).expanduser().absolute()
+    if os.environ.get("LMVP_HOME"):
+        return data_home() / "cache"
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("lmvp", appauthor=False))
 
 
 def check_url(url: object) -> str:

@@ -1,7 +1,8 @@
 """One server, spoken to over HTTP: requests, retries, and what its answers mean.
 
 A request may be sent again without harm, so a connection that breaks, a server that is just starting, or a proxy that
-is busy costs time, not work: up to five attempts, waiting longer each time, or as long as `Retry-After` says.
+is busy costs time, not work: up to five attempts, waiting longer each time, or as long as `Retry-After` says. An
+attempt that got further than the one before is not counted as failed.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from lmvp.errors import BY_CODE, LmvpError, MissingChunks, ServerError, ServerMismatch, ServerUnavailable
+from lmvp.meter import Meter
 from lmvp.records import ErrorBody
 
 if TYPE_CHECKING:
@@ -29,7 +32,11 @@ ATTEMPTS = 5
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 120.0
 _BUSY = {429, 502, 503, 504}
-_LONGEST_WAIT = 30.0
+LONGEST_WAIT = 30.0
+"""Seconds between two attempts at most, whatever a server asks for."""
+_FIRST_WAIT = 0.1
+_GUESS = 100e6
+"""Bytes a second over a connection that nothing is known of."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -47,10 +54,21 @@ class Connection:
     find : callable
         Returns the address; asked at the first request, and again after a failed one, since the server of this machine
         may end when it is idle and start anew elsewhere.
+    local : bool
+        Whether it is surely a server of this machine, with nothing slow in between (a tunnel may begin here too).
+
+    Attributes
+    ----------
+    up, down : Meter
+        Bytes a second of raw chunks, to and from the server.
     """
 
-    def __init__(self, find: Callable[[], Address], lost: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, find: Callable[[], Address], lost: Callable[[], None] = lambda: None, *, local: bool = False
+    ) -> None:
         self._find, self._lost = find, lost
+        self.local = local
+        self.up, self.down = Meter(_GUESS), Meter(_GUESS)
         self._session: requests.Session | None = None
         self._address: Address | None = None
 
@@ -73,6 +91,15 @@ class Connection:
         headers = {"Content-Type": "application/x-lmvp-frames"}
         return self._decoded(self.send(method, path, data=frames, headers=headers), type_)
 
+    def put_frames(self, path: str, frames: Iterable[Any], type_: type[T]) -> T:
+        """Send frames; one attempt, for use within `attempt`."""
+        headers = {"Content-Type": "application/x-lmvp-frames"}
+        return self._decoded(self._once("PUT", path, data=frames, headers=headers), type_)
+
+    def get_once(self, path: str, type_: type[T]) -> T:
+        """Ask for something; one attempt, for use within `attempt`."""
+        return self._decoded(self._once("GET", path), type_)
+
     def send(self, method: str, path: str, **options: Any) -> requests.Response:
         """Send a request, again if need be, and return the whole answer.
 
@@ -85,9 +112,9 @@ class Connection:
 
     @contextmanager
     def stream(self, method: str, path: str, body: Any) -> Iterator[requests.Response]:
-        """Send a struct and give the answer while it comes; one attempt."""
+        """Send a struct, or nothing (None), and give the answer while it comes; one attempt."""
         headers = {"Content-Type": "application/json"}
-        data = msgspec.json.encode(body)
+        data = None if body is None else msgspec.json.encode(body)
         answer = self._once(method, path, data=data, headers=headers, stream=True)
         try:
             yield answer
@@ -104,18 +131,24 @@ class Connection:
         except requests.RequestException as error:
             raise _Interrupted(_reason(error)) from error
 
-    def attempt(self, work: Callable[[], T]) -> T:
-        """Do some work that talks to the server, again while it fails for want of a connection."""
-        for attempt in range(1, ATTEMPTS):
+    def attempt(self, work: Callable[[], T], left: Callable[[], int] = lambda: 0) -> T:
+        """Do some work that talks to the server, again while it fails for want of a connection.
+
+        Parameters
+        ----------
+        left : callable
+            Tells how much is still to be done: an attempt that got further begins the count of attempts anew.
+        """
+        failed, before = 0, left()
+        while True:
             try:
                 return work()
             except _Interrupted as error:
+                failed, before = 1 if left() < before else failed + 1, left()
+                if failed >= ATTEMPTS:
+                    raise self._unavailable(error) from error.__cause__
                 self._forget()
-                time.sleep(_pause(attempt, error.retry_after))
-        try:
-            return work()
-        except _Interrupted as error:
-            raise self._unavailable(error) from error.__cause__
+                time.sleep(pause(failed, error.retry_after))
 
     # -- one request
 
@@ -169,7 +202,7 @@ class Connection:
     def _understood(self, answer: requests.Response) -> requests.Response:
         """Return an answer that an LMVP server of our API gave, or raise what it says."""
         spoken = answer.headers.get(API_HEADER)
-        if spoken is None and answer.status_code in _BUSY:
+        if answer.status_code in _BUSY and (spoken is None or "Retry-After" in answer.headers):
             raise _Interrupted(f"{answer.status_code} {answer.reason}", answer.headers.get("Retry-After"))
         if spoken is None:
             raise self._foreign(answer)
@@ -239,10 +272,30 @@ def error_of(data: bytes, status: int = 500) -> LmvpError:
     return error
 
 
-def _pause(attempt: int, retry_after: str | None) -> float:
-    if retry_after and retry_after.isdigit():
-        return min(float(retry_after), _LONGEST_WAIT)
-    return 0.1 * float(2 ** (attempt - 1)) * random.uniform(0.5, 1.5)  # noqa: S311 - spreads clients, hides nothing
+def pause(failed: int, retry_after: str | None = None) -> float:
+    """Return the seconds to wait after so many failures: what the server asked for, or a random time.
+
+    Up to a limit that doubles each time, so that clients that failed together do not come back together.
+
+    Parameters
+    ----------
+    retry_after : str, optional
+        The header of that name: seconds, or a date.
+    """
+    asked = _seconds_until(retry_after.strip()) if retry_after else None
+    if asked is not None:
+        return min(max(asked, 0.0), LONGEST_WAIT)
+    return random.uniform(0, min(_FIRST_WAIT * 2**failed, LONGEST_WAIT))  # noqa: S311 - spreads clients, hides nothing
+
+
+def _seconds_until(retry_after: str) -> float | None:
+    """Read a header `Retry-After`; None if it says neither seconds nor a date."""
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after[:9])
+    try:
+        return parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _reason(error: BaseException) -> str:

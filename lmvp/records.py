@@ -67,6 +67,8 @@ class Model(Struct, frozen=True, kw_only=True):
     """Number of the newest version; 0 while there is none."""
     keep: str = ""
     """Its retention rule, as `lmvp.retention` reads it; empty: all versions stay."""
+    last: int = 0
+    """The highest number that was ever used; above `latest` where the newest versions were removed."""
 
 
 class Parent(Struct, frozen=True, kw_only=True):
@@ -93,7 +95,7 @@ class Version(Struct, frozen=True, kw_only=True):
     stored : int
         Bytes that this version added to the store.
     sent : int
-        Bytes of chunks that had to travel.
+        Bytes of chunks that had to travel, as they travelled.
     """
 
     project: str
@@ -280,11 +282,18 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Push(Struct, frozen=True, kw_only=True):
-    """An open push: which chunks the server still lacks, and until when it waits for them."""
+    """An open push: which chunks the server still lacks, and until when it waits for them.
+
+    Attributes
+    ----------
+    base : str, optional
+        Digest of the version whose chunks the deltas of this push may lean on.
+    """
 
     push: str
     missing: tuple[str, ...]
     expires: datetime
+    base: str | None = None
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -412,6 +421,30 @@ class Checked(Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...] = ()
 
 
+class BackupSpace(Struct, frozen=True, kw_only=True):
+    """A space in a backup: `server`, or a project by its id and name; how many records and events it had."""
+
+    space: str
+    name: str
+    records: int
+    events: int
+
+
+class Backup(Struct, frozen=True, kw_only=True):
+    """A backup under way: all spaces as they were at `created_at`. It ends five minutes after its last sign of life.
+
+    Attributes
+    ----------
+    server : str
+        The version of LMVP that the server runs.
+    """
+
+    id: str
+    created_at: datetime
+    server: str
+    spaces: tuple[BackupSpace, ...]
+
+
 class ErrorBody(Struct, frozen=True, kw_only=True):
     """The inside of `{"error": …}`, in every answer from 400 upwards."""
 
@@ -482,6 +515,29 @@ class Amendment(Request, frozen=True, kw_only=True):
     tags: dict[str, str] | None = None
 
 
+class Recorded(Request, frozen=True, kw_only=True):
+    """What was written down about a version elsewhere: an import keeps it. Only an owner may send it.
+
+    Attributes
+    ----------
+    number : int
+        Above all numbers that the model has used.
+    digest : str
+        What the manifest with these parents must come to.
+    parents : tuple of Parent
+        They need not be there: a removed version stays the parent of what grew from it.
+    last : int
+        The highest number that was ever used there, if that is above this one: it is not used again here either.
+    """
+
+    number: int
+    digest: str
+    created_at: datetime
+    author: str = ""
+    parents: tuple[Parent, ...] = ()
+    last: int = 0
+
+
 class NewPush(Amendment, frozen=True, kw_only=True):
     """The body of `POST …/pushes`, and the head of a small push.
 
@@ -497,6 +553,8 @@ class NewPush(Amendment, frozen=True, kw_only=True):
         Refuse the commit unless this digest is still the latest one; the empty string: unless there is no version.
     create : bool
         Make the model and the project where they are not there, on a shared server too.
+    recorded : Recorded, optional
+        Number, date, author and parents of a version that was made elsewhere.
     """
 
     push: str
@@ -507,13 +565,43 @@ class NewPush(Amendment, frozen=True, kw_only=True):
     environment: dict[str, Any] = msgspec.field(default_factory=dict)
     author: str = ""
     create: bool = False
+    recorded: Recorded | None = None
 
 
 class WantedChunks(Request, frozen=True, kw_only=True):
-    """The body of `POST …/versions/{revision}/chunks`."""
+    """The body of `POST …/versions/{revision}/chunks`.
+
+    Attributes
+    ----------
+    want : tuple of str
+        Chunks of this version.
+    accept : tuple of str
+        Codecs that the answer may use besides raw, by name; those that the server does not know are passed over.
+    base : str, optional
+        Digest of a version of the same project.
+    have : tuple of str
+        Chunks of the base that the client holds, and that deltas may lean on; others are passed over.
+    """
 
     want: tuple[str, ...]
+    accept: tuple[str, ...] = ()
+    base: str | None = None
     have: tuple[str, ...] = ()
+
+
+class WantedPieces(Request, frozen=True, kw_only=True):
+    """The body of `POST backups/{backup}/{kind}/{space}`.
+
+    Attributes
+    ----------
+    want : tuple of str
+        Ids of chunks, or digests of manifests.
+    plain : bool
+        Chunks decoded, as raw frames, not as they are kept.
+    """
+
+    want: tuple[str, ...]
+    plain: bool = False
 
 
 class Received(Struct, frozen=True, kw_only=True):

@@ -21,7 +21,10 @@ PATIENCE = 0.3
 FRESH = 5.0
 _LINE = re.compile(r"%%?lmvp\s+(.*)$")
 _VERSIONS = {("pull", "version"), ("alias", "version"), ("diff", "before"), ("diff", "after"), ("rm", "name")}
-_MODELS = {("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name")}
+_MODELS = {
+    ("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name"),
+    ("export", "model"), ("import", "model"),
+}  # fmt: skip
 _PROJECTS = {("ls", "project"), ("project", "name")}
 _VARIABLES = {"object", "variable", "into"}
 

@@ -23,8 +23,16 @@ FORMAT = 1
 """What the data folder looks like inside; a server refuses a newer one."""
 
 
+RESTORING = "restoring.json"
+"""There while the folder is being restored."""
+
+
 class _Format(msgspec.Struct):
     format: int
+
+
+class _Restoring(msgspec.Struct):
+    backup: str
 
 
 @dataclass
@@ -61,6 +69,43 @@ class DataFolder:
             folder.close()
             raise
         return folder
+
+    @classmethod
+    def restoring(cls, path: Path, backup: str) -> DataFolder:
+        """Own a folder that is to become a data folder, or in which a restore broke off.
+
+        Parameters
+        ----------
+        backup : str
+            The digest of the backup.
+
+        Raises
+        ------
+        Conflict
+            If it holds something else.
+        """
+        try:
+            _check_new(path)
+            private.make_folder(path)
+            lock = _acquire(path, 1.0)
+            try:
+                private.write(path / RESTORING, msgspec.json.encode(_Restoring(backup)))
+                _sync(path.parent)
+            except BaseException:
+                lock.release()
+                raise
+        except Conflict:
+            raise
+        except OSError as error:
+            raise private.explain(error, path, "choose another folder with --data") from error
+        return cls(path, lock, (path / local.LOCK).stat())
+
+    def restored(self) -> None:
+        """Note that all is in place: from now on it is a data folder like others."""
+        private.write(self.path / "format.json", msgspec.json.encode(_Format(FORMAT)))
+        _sync(self.path)
+        (self.path / RESTORING).unlink()
+        _sync(self.path)
 
     def kept_token(self) -> str:
         """Return the token that outlives a restart; made at the first."""
@@ -112,6 +157,8 @@ class DataFolder:
         self.close()
 
     def _check_format(self) -> None:
+        if (self.path / RESTORING).exists():
+            raise Conflict(f"a restore into {self.path} broke off", hint="do it again: it goes on")
         path = self.path / "format.json"
         data = private.read(path)
         if data is None:
@@ -124,6 +171,23 @@ class DataFolder:
         if found > FORMAT:
             said = f"{self.path} has format {found}; this version of lmvp reads up to {FORMAT}"
             raise ServerMismatch(said, hint="update lmvp")
+
+
+def _check_new(path: Path) -> None:
+    """Refuse a folder that holds anything but what a restore has begun; a later backup may go on with it."""
+    if (path / RESTORING).exists() or not path.is_dir():
+        return
+    others = [entry.name for entry in path.iterdir() if entry.name != local.LOCK]
+    if any(not name.startswith(f".{RESTORING}") for name in others):
+        raise Conflict(f"in {path} there is something already", hint="name a folder that is not there, with --data")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _acquire(path: Path, patience: float) -> BaseFileLock:

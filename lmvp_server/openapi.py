@@ -13,7 +13,7 @@ from tornado.web import RequestHandler
 import lmvp
 from lmvp import records
 from lmvp.storage.manifest import Manifest
-from lmvp_server.handlers import aliases, catalog, content, events, pushes, upkeep, versions
+from lmvp_server.handlers import aliases, backups, catalog, content, events, pushes, upkeep, versions
 from lmvp_server.handlers.health import HealthHandler
 
 _METHODS = ("get", "head", "post", "put", "patch", "delete")
@@ -36,6 +36,11 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (events.ProjectEvents, "get"): Shape(records.Event, many=True),
     (catalog.Projects, "get"): Shape(records.Project, many=True),
     (catalog.Projects, "post"): Shape(records.Project, records.NewProject, 201),
+    (backups.Backups, "post"): Shape(records.Backup, status=201),
+    (backups.Backup, "get"): Shape(records.Backup),
+    (backups.Backup, "delete"): Shape(None, status=204),
+    (backups.Records, "get"): Shape(bytes),
+    (backups.Pieces, "post"): Shape(bytes, records.WantedPieces),
     (upkeep.ServerUsage, "get"): Shape(records.Usage),
     (upkeep.Garbage, "post"): Shape(records.Collected),
     (upkeep.Compaction, "post"): Shape(records.Compacted),

@@ -9,7 +9,7 @@ from typing import Any
 
 from tornado.web import Application
 
-from lmvp_server.handlers import aliases, catalog, content, events, pushes, upkeep, versions
+from lmvp_server.handlers import aliases, backups, catalog, content, events, pushes, upkeep, versions
 from lmvp_server.handlers.base import NoSuchRoute
 from lmvp_server.handlers.health import HealthHandler
 from lmvp_server.handlers.openapi import OpenApi
@@ -30,6 +30,10 @@ ROUTES: list[tuple[str, type]] = [
     ("/gc", upkeep.Garbage),
     ("/compact", upkeep.Compaction),
     ("/fsck", upkeep.Proof),
+    ("/backups", backups.Backups),
+    (f"/backups/{_PART}", backups.Backup),
+    (f"/backups/{_PART}/records/{_PART}", backups.Records),
+    (f"/backups/{_PART}/{_PART}/{_PART}", backups.Pieces),
     ("/projects", catalog.Projects),
     (_PROJECT, catalog.Project),
     (f"{_PROJECT}/models", catalog.Models),

@@ -35,6 +35,32 @@ class RecordStoreContract:
         assert store.count("p1", "things") == 0
         assert store.events("p1") == []
 
+    def test_a_moment_can_be_restored(self, store: RecordStore) -> None:
+        """What a space held at a moment comes back as it was, under any name, and goes on from there."""
+        for number in range(5):
+            event = {"who": "ada", "action": "put", "after": {"n": number, "x": [0.1, None, "ü"]}}
+            store.commit("p1", [Put("things", f"t{number}", {"n": number, "color": "red"})], [event])
+        store.commit("p1", [Put("things", "t0", {"n": 0, "color": "blue"}), Delete("things", "t4")])
+        moment = store.moment("p1")
+        store.commit("p1", [Put("things", "later", {"n": 9})], [{"who": "grace", "action": "put"}])
+        assert (moment.count, len(list(moment.events()))) == (5, 5)
+        store.commit("p2", [Put("things", "old", {"n": 1})], [{"who": "ada", "action": "put"}])
+        store.restore("p2", moment)
+        store = self.reopen(store)
+        rows = store.find("p2", "things")
+        assert [(row.id, row.seq, row.rev) for row in rows] == [("t0", 1, 2), ("t1", 2, 1), ("t2", 3, 1), ("t3", 4, 1)]
+        assert [row.id for row in store.find("p2", "things", {"color": "blue"})] == ["t0"]
+        assert store.events("p2") == store.events("p1", limit=5)
+        store.verify("p2")
+        store.commit("p2", [Put("things", "t4", {})], [{"who": "ada", "action": "put"}])
+        found = store.get("p2", "things", "t4")
+        assert found is not None
+        assert found.seq == 6
+        store.verify("p2")
+        store = self.reopen(store)
+        assert store.count("p2", "things") == 5
+        assert store.moment("nowhere").count == 0
+
     def test_put_get(self, store: RecordStore) -> None:
         """A record comes back as it was put, with revision 1."""
         data = {"text": "ünï\n\u2028", "list": [1, 2.5, None, True], "nested": {"a": {}}, "big": "x" * 100_000}

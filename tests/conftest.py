@@ -6,6 +6,8 @@ import pytest
 
 from lmvp import config, local
 
+os.environ.setdefault("KERAS_BACKEND", "torch")  # by itself, Keras takes TensorFlow, which no test needs
+
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):

@@ -85,11 +85,15 @@ def test_the_client_knows_no_server_but_to_start_one():
     allowed = {
         ("lmvp/commands/shell.py", "lmvp_server.__main__"),
         ("lmvp/commands/shell.py", "lmvp_server.__main__.main"),
+        ("lmvp/commands/shell.py", "lmvp_server.restoring"),
+        ("lmvp/commands/shell.py", "lmvp_server.restoring.main"),
     }
     assert wrong("lmvp", ["lmvp_server", "lmvp_jupyter"], allowed) == []
 
 
-@pytest.mark.parametrize("module", ["requests", "numpy", "torch", "tornado", "IPython", "sklearn", "tqdm", "zstandard"])
+@pytest.mark.parametrize(
+    "module", ["requests", "numpy", "torch", "tornado", "IPython", "sklearn", "keras", "onnx", "tqdm", "zstandard"]
+)
 def test_heavy_modules_are_imported_in_functions(module):
     top = [
         f"{path.relative_to(ROOT)} imports {name}"

@@ -16,7 +16,7 @@ def test_the_promised_names():
 def test_functions_take_what_the_client_takes():
     import inspect
 
-    for name in ("update", "download", "show_history", "diff", "alias"):
+    for name in ("update", "download", "show_history", "diff", "alias", "export_model", "import_model"):
         ours = inspect.signature(getattr(lmvp, name))
         theirs = inspect.signature(getattr(lmvp.Client, name))
         assert list(ours.parameters) == list(theirs.parameters)[1:], name

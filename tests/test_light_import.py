@@ -12,6 +12,8 @@ HEAVY = (
     "jupyter_server",
     "torch",
     "sklearn",
+    "keras",
+    "onnx",
     "tqdm",
     "anywidget",
     "zstandard",

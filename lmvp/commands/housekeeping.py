@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from lmvp import config
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Table
 from lmvp.errors import IntegrityError, InvalidArgument
@@ -67,6 +68,21 @@ def fsck(options: Namespace, _host: object) -> Any:
     if found.problems:
         raise _broken(found)
     return Line(f"{_looked_at(found)}: all is well")
+
+
+def cache(options: Namespace, _host: object) -> Any:
+    """Show the cache of this machine, or clear it: chunks that need not travel again."""
+    from lmvp import cache as caches
+
+    kept = caches.opened()
+    folder = config.cache_home()
+    if options.clear:
+        freed = (kept or caches.Cache(folder, 0)).clear()
+        return Line(f"{numbers.plural(freed.files, 'file')} deleted, {numbers.size(freed.bytes)} freed in {folder}")
+    if kept is None:
+        return Line(f"no cache: LMVP_CACHE_LIMIT is 0, or no room is left on the disk of {folder}")
+    found = kept.usage()
+    return Line(f"{numbers.size(found.bytes)} of {numbers.size(kept.limit)} in {folder}")
 
 
 def du(options: Namespace, _host: object) -> Any:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.commands import housekeeping, verbs
+from lmvp.commands import archive, housekeeping, verbs
 
 SHELL, NOTEBOOK = "shell", "notebook"
 
@@ -32,7 +32,7 @@ class Verb:
     @property
     def name(self) -> str:
         """As it is typed."""
-        return self.act.__name__
+        return self.act.__name__.rstrip("_")
 
     @property
     def help(self) -> str:
@@ -103,6 +103,23 @@ VERBS = (
         _arg("--repair", action="store_true", help="set damaged frames aside, so that a push can heal them"),
         _QUIET,
     )),
+    Verb(archive.export, (
+        _arg("model", help="[project/]model"),
+        _arg("to", metavar="FOLDER_OR_TAR", help="a folder, gone on with if it is there, or a file that ends in .tar"),
+        _arg("--versions", metavar="LIST", help="3,5-9,production; all of them"),
+        _QUIET,
+    )),
+    Verb(archive.import_, (
+        _arg("source", metavar="FOLDER_OR_TAR", help="what `lmvp export` wrote"),
+        _arg("model", nargs="?", help="[project/]model to make of it; the names that it had"),
+        _QUIET,
+    )),
+    Verb(archive.backup, (
+        _arg("to", metavar="FOLDER", help="a new folder, or one of an earlier backup"),
+        _arg("--quick", action="store_true", help="look only whether kept chunks are there; do not prove them again"),
+        _QUIET,
+    )),
+    Verb(housekeeping.cache, (_arg("--clear", action="store_true", help="delete all that is in it"),)),
     Verb(verbs.ls, (_arg("project", nargs="?", help="the project to list the models of"),)),
     Verb(verbs.project, (_arg("name", nargs="?", help="the project to make the current one"),), NOTEBOOK),
     Verb(verbs.login, (_arg("url", help="https://models.example.org"),)),
@@ -110,7 +127,10 @@ VERBS = (
     Verb(verbs.status),
     Verb(verbs.stop),
 )  # fmt: skip
-"""All verbs. `server` is the shell's own: it hands its options on to `lmvp_server`."""
+"""All verbs but the shell's own."""
+
+OWN = {"server": "Run a server for a team.", "restore": "Make a data folder out of a backup."}
+"""Verbs of the shell that hand their options on to `lmvp_server`."""
 
 
 def verbs_of(host: str) -> list[Verb]:
@@ -125,8 +145,8 @@ def make_parser(host: str, prog: str, parser_class: type[argparse.ArgumentParser
     for verb in verbs_of(host):
         _add(made.add_parser(verb.name, help=verb.help, description=verb.help), verb.arguments, host)
         made.choices[verb.name].set_defaults(act=verb.act)
-    if host == SHELL:
-        made.add_parser("server", help="Run a server for a team.", add_help=False)
+    for name, told in OWN.items() if host == SHELL else ():
+        made.add_parser(name, help=told, add_help=False)
     return parser
 
 

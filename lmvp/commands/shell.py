@@ -60,26 +60,30 @@ def _run(words: list[str]) -> int:
 
         print(f"lmvp {lmvp.__version__}")
         return 0
-    if words[:1] == ["server"]:
-        return _serve(words[1:])
-    from lmvp.commands.parser import SHELL, make_parser
+    from lmvp.commands.parser import OWN, SHELL, make_parser
 
+    if words and words[0] in OWN:
+        return _hand_on(words[0], words[1:])
     parser = make_parser(SHELL, "lmvp", argparse.ArgumentParser)
     parser.epilog = "`lmvp VERB --help`: the options of a verb. `lmvp --version`: which version this is."
     options = parser.parse_args(words)
     if options.verb is None:
         parser.print_help()
         return 0
-    if options.verb == "server":  # behind a `--`
-        return _serve([])
+    if options.verb in OWN:  # behind a `--`
+        return _hand_on(options.verb, [])
     _show(options.act(options, ShellHost()))
     return 0
 
 
-def _serve(words: list[str]) -> int:
-    from lmvp_server.__main__ import main as serve
+def _hand_on(verb: str, words: list[str]) -> int:
+    if verb == "server":
+        from lmvp_server.__main__ import main as serve
 
-    return serve(words)
+        return serve(words)
+    from lmvp_server.restoring import main as restore
+
+    return restore(words)
 
 
 def _show(value: Any) -> None:

@@ -17,13 +17,15 @@ from lmvp.formats.tree import walk, way_out
 __all__ = ["pack", "unpack"]
 
 _MODULES = {
+    "keras": "keras",
     "torch.module": "torch",
     "torch.state": "torch",
     "sklearn": "sklearn",
     "numpy": "numpy",
+    "onnx": "onnx",
     "files": "files",
 }
-"""The module of each format; the first that recognises an object takes it."""
+"""The module of each format; the first that recognises an object takes it: a Keras model may be a torch module too."""
 
 
 def _load(name: str) -> Format:
@@ -53,7 +55,7 @@ def pack(obj: Any) -> Package:
     raise UnknownFormat(
         f"no format keeps a {type(obj).__module__}.{type(obj).__qualname__}{_emptiness(obj)}",
         hint="kept are: a torch module, tensor or state dict; numpy arrays, alone or in dicts, lists and tuples; "
-        "a scikit-learn estimator; a path to a file or a folder",
+        "a scikit-learn estimator; a Keras 3 model; an ONNX model; a path to a file or a folder",
     )
 
 
@@ -67,8 +69,8 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     Parameters
     ----------
     into : object, optional
-        A torch module, or a tensor, array or tree of them. Any version whose tensors have the same names, shapes and
-        dtypes fills it, whatever it was pushed from.
+        A torch module, a Keras model, or a tensor, array or tree of them. Any version whose tensors have the same
+        names, shapes and dtypes fills it, whatever it was pushed from.
     trust : sequence of str or type
         Classes whose code may run: `"my_pkg.Net"`, `"my_pkg.*"`, or the class itself.
 
@@ -92,7 +94,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
 
 def _filler(into: Any) -> Format:
     """Choose by what is to be filled, not by what was pushed."""
-    for name in ("torch", "numpy", "sklearn"):
+    for name in ("keras", "torch", "numpy", "sklearn", "onnx"):
         if _load(name).recognises(into):
             return _load(name)
     kind = f"{type(into).__module__}.{type(into).__qualname__}"

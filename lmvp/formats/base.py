@@ -53,11 +53,12 @@ class Bytes:
 
 @dataclass(frozen=True, slots=True)
 class PackedFile:
-    """A file to be pushed: sources one after the other, and the tensors in it (in model order)."""
+    """A file to be pushed: sources in a row, the tensors in it (in model order), and where else to cut it."""
 
     path: str
     sources: Sequence[Source]
     tensors: Sequence[Span] = ()
+    breaks: Sequence[int] = ()
 
     @property
     def size(self) -> int:

@@ -1,4 +1,6 @@
-"""Any file or folder, as it lies on the disk: pushed byte by byte, with the tensors in its `.safetensors` files.
+"""Any file or folder, as it lies on the disk: pushed byte by byte, with the tensors that lie in its files.
+
+Which those are is told by `lmvp.storage.safetensors` and `lmvp.storage.containers`.
 
 Files are read piece by piece when they are wanted, each piece after a look whether the file is still the one that was
 packed, and all are looked at once more at the end. So what is pushed is a state that the folder was in.
@@ -15,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from lmvp.errors import FileChanged, InvalidArgument, InvalidName, MissingDependency, NotFound
-from lmvp.formats import numpy, tensors
+from lmvp.formats import external_data, numpy, tensors
 from lmvp.formats.base import Package, PackedFile, Reader
-from lmvp.storage import safetensors
+from lmvp.storage import containers, safetensors
 from lmvp.storage.check import path_problem
 
 NAMES = ("files",)
@@ -30,14 +32,15 @@ def recognises(obj: Any) -> bool:
 
 
 def pack(obj: Any) -> Package:
-    """Turn a file or a folder into a package; reads no more than the headers of safetensors files.
+    """Turn a file or a folder into a package; reads no more than the headers of files with tensors.
 
     Raises
     ------
     NotFound
         If nothing lies at the path.
     InvalidArgument, InvalidName
-        If something in the folder cannot be kept: a link that leads out of it, a socket, a name that is not Unicode.
+        If something in the folder cannot be kept: a link that leads out of it, a socket, a name that is not Unicode;
+        an ONNX model whose weights lie outside of what is pushed.
     DamagedFile
         If a safetensors file is damaged.
     """
@@ -49,7 +52,9 @@ def pack(obj: Any) -> Package:
     if not found:
         raise InvalidArgument(f"there are no files in the folder {str(root)!r}")
     sources = {path: DiskFile.open(found[path]) for path in sorted(found, key=str.encode)}
-    files = [PackedFile(path, [source], _tensors(path, source)) for path, source in sources.items()]
+    layouts = {path: _layout(path, source) for path, source in sources.items()}
+    layouts |= external_data.layouts(root if folder else root.parent, sources, layouts)
+    files = [PackedFile(path, [sources[path]], one.tensors, one.breaks) for path, one in layouts.items()]
     return Package("files", files, {"kind": "folder" if folder else "file"}, finish=lambda: _check(sources.values()))
 
 
@@ -58,8 +63,10 @@ def _check(sources: Iterable[DiskFile]) -> None:
         source.check()
 
 
-def _tensors(path: str, source: DiskFile) -> list[safetensors.Span]:
-    return safetensors.parse(source.read, source.size, path) if path.lower().endswith(_SUFFIX) else []
+def _layout(path: str, source: DiskFile) -> containers.Layout:
+    if path.lower().endswith(_SUFFIX):
+        return containers.Layout(tuple(safetensors.parse(source.read, source.size, path)))
+    return containers.layout(path, source.read, source.size)
 
 
 def _files_in(folder: Path, root: Path, above: str = "", parents: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
@@ -190,7 +197,10 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     files = reader.manifest.files
     if len(files) != 1 or not files[0].path.lower().endswith(_SUFFIX):
         kind = "a folder" if reader.manifest.meta.get("kind") == "folder" else f"the file {files[0].path!r}"
-        raise InvalidArgument(f"this version is {kind}, not an object", hint='give to="folder/" to get the files')
+        filled = ", or into= to fill a model with its tensors" if reader.manifest.tensors else ""
+        raise InvalidArgument(
+            f"this version is {kind}, not an object", hint=f'give to="folder/" to get the files{filled}'
+        )
     stored = tensors.stored(reader.manifest)
     try:
         return numpy.load(reader, stored)

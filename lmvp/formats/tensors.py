@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from lmvp.errors import DamagedFile, InvalidArgument, Mismatch
@@ -214,3 +215,33 @@ class Elements:
         first, last = offset // self.item, -(-(offset + size) // self.item)
         start = offset - first * self.item
         return self.take(first, last)[start : start + size]
+
+
+class Shelf:
+    """Keeps the last few things that were fetched: a tensor that is read in pieces is fetched once."""
+
+    def __init__(self, places: int = 2) -> None:
+        self._places, self._lock = places, Lock()
+        self._kept: dict[int, memoryview] = {}
+
+    def get(self, key: int, fetch: Callable[[], memoryview]) -> memoryview:
+        """Return what `fetch` gave for this key, lately or now."""
+        with self._lock:
+            if key not in self._kept:
+                while len(self._kept) >= self._places:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[key] = fetch()
+            return self._kept[key]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fetched:
+    """A source over bytes that have to be fetched as a whole, from a device or out of a message."""
+
+    size: int
+    fetch: Callable[[], memoryview]
+    shelf: Shelf
+
+    def read(self, offset: int, size: int) -> memoryview:
+        """Return a view of what was fetched."""
+        return self.shelf.get(id(self), self.fetch)[offset : offset + size]

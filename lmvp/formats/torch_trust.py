@@ -8,7 +8,6 @@ caller vouches for. The names are found by looking at the pickle, without runnin
 
 from __future__ import annotations
 
-import importlib
 import io
 import pickletools
 import re
@@ -18,8 +17,8 @@ from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from lmvp.errors import DamagedFile, MissingDependency, Untrusted
-from lmvp.formats.trust import Trust
+from lmvp.errors import DamagedFile, Untrusted
+from lmvp.formats.trust import Trust, find
 
 _PRUNING = (
     "CustomFromMask", "Identity", "L1Unstructured", "LnStructured", "PruningContainer", "RandomStructured",
@@ -111,7 +110,7 @@ def allow(names: Collection[str], trust: Sequence[str | type]) -> list[tuple[Any
         )
     wanted = sorted(name for name in names if not _DTYPE.fullmatch(name))
     exact = {*trusted.names, *filter(_is_safe, wanted)}
-    return [(trusted.given[n] if n in trusted.given else _find(n, n in exact), n) for n in wanted]
+    return [(trusted.given[n] if n in trusted.given else find(n, n in exact), n) for n in wanted]
 
 
 def _is_safe(name: str) -> bool:
@@ -131,32 +130,3 @@ def _is_layer(name: str) -> bool:
     found = getattr(sys.modules.get(module), last, None)
     layer = sys.modules["torch"].nn.Module
     return isinstance(found, type) and issubclass(found, layer) and found.__module__ == module
-
-
-def _find(name: str, exact: bool) -> Any:
-    """Import what a trusted name stands for; where only `my_pkg.*` covers it, it must be defined in there."""
-    parts = name.split(".")
-    try:
-        found, depth = _import_longest(parts)
-        for part in parts[depth:]:
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise MissingDependency(
-            f"this module needs {name}, which is not to be found here: {error}",
-            hint="define or install it and give the class itself in trust=[…], or give a module as into=",
-        ) from error
-    origin = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
-    if not exact and origin != name:
-        raise Untrusted(f"{name} is really {origin}", hint=f"if you trust that, give trust=[{name!r}]")
-    return found
-
-
-def _import_longest(parts: Sequence[str]) -> tuple[Any, int]:
-    """Import the longest module that the name begins with."""
-    for depth in range(len(parts) - 1, 0, -1):
-        try:
-            return importlib.import_module(".".join(parts[:depth])), depth
-        except ModuleNotFoundError as error:
-            if error.name is None or not ".".join(parts[:depth]).startswith(error.name):
-                raise
-    raise ModuleNotFoundError(f"no module named {parts[0]!r}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.errors import InvalidArgument
+from lmvp.errors import InvalidArgument, MissingDependency, Untrusted
 
 _HINT = 'give full names such as "my_pkg.Net" or "my_pkg.*", or classes'
 _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(\.\*)?")
@@ -66,3 +67,32 @@ def _items(trust: Any) -> list[Any]:
     if not isinstance(trust, Iterable):
         raise InvalidArgument(f"trust= is {type(trust).__name__} {trust!r}"[:80], hint=_HINT)
     return list(trust)
+
+
+def find(name: str, exact: bool, what: str = "this module") -> Any:
+    """Import what a trusted name stands for; where only `my_pkg.*` covers it, it must be defined in there."""
+    parts = name.split(".")
+    try:
+        found, depth = _import_longest(parts)
+        for part in parts[depth:]:
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise MissingDependency(
+            f"{what} needs {name}, which is not to be found here: {error}",
+            hint="define or install it and give the class itself in trust=[…], or give one to fill as into=",
+        ) from error
+    origin = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
+    if not exact and origin != name:
+        raise Untrusted(f"{name} is really {origin}", hint=f"if you trust that, give trust=[{name!r}]")
+    return found
+
+
+def _import_longest(parts: Sequence[str]) -> tuple[Any, int]:
+    """Import the longest module that the name begins with."""
+    for depth in range(len(parts) - 1, 0, -1):
+        try:
+            return importlib.import_module(".".join(parts[:depth])), depth
+        except ModuleNotFoundError as error:
+            if error.name is None or not ".".join(parts[:depth]).startswith(error.name):
+                raise
+    raise ModuleNotFoundError(f"no module named {parts[0]!r}")

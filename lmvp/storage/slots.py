@@ -6,6 +6,7 @@ that stand in the same slot hold the same numbers at two moments of their traini
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -47,7 +48,7 @@ class Slots:
         self.chunks = {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}
 
     def dtype(self, chunk: str) -> str | None:
-        """Return the dtype of all numbers in a chunk; None where it holds others too, or none."""
+        """Return the dtype of the numbers that a chunk mostly holds, or None."""
         place = self._places.get(chunk)
         return place[1].dtype if place else None
 
@@ -66,7 +67,7 @@ def _by_path(tensors: Sequence[Tensor]) -> dict[str, list[Tensor]]:
 
 
 def _slots_of(file: File, tensors: Sequence[Tensor]) -> Iterator[tuple[str, Slot]]:
-    """Give the chunks that hold nothing but numbers of one dtype, with their slots."""
+    """Give the chunks that begin in a tensor and hold mostly numbers of one dtype, with their slots."""
     start = first = 0
     for chunk in file.chunks:
         end = start + chunk.size
@@ -79,13 +80,14 @@ def _slots_of(file: File, tensors: Sequence[Tensor]) -> Iterator[tuple[str, Slot
 
 
 def _dtype(tensors: Sequence[Tensor], index: int, start: int, end: int) -> str | None:
-    """Return the one dtype of the bytes `start` to `end`; None where tensors differ in it, or leave a hole."""
+    """Return the dtype of more than half of the bytes `start` to `end`, if a tensor covers the first of them."""
     if index == len(tensors) or tensors[index].offset > start:
         return None
-    dtype, position = tensors[index].dtype, start
-    while position < end:
-        if index == len(tensors) or tensors[index].offset > position or tensors[index].dtype != dtype:
-            return None
-        position = tensors[index].offset + tensors[index].size
-        index += 1
-    return dtype
+    sizes: Counter[str] = Counter()
+    position = start
+    while position < end and index < len(tensors) and tensors[index].offset < end:
+        one, index = tensors[index], index + 1
+        sizes[one.dtype] += max(min(one.offset + one.size, end) - max(one.offset, position), 0)
+        position = max(position, one.offset + one.size)
+    dtype, most = sizes.most_common(1)[0]
+    return dtype if most * 2 > end - start else None

@@ -65,7 +65,7 @@ def describe(package: Package, advance: Callable[[int], None] = lambda _: None) 
     places: dict[str, Place] = {}
     for packed in package.files:
         rope = Rope(packed.sources)
-        hashed = list(_hash_all(rope, cut(rope.size, packed.tensors), advance))
+        hashed = list(_hash_all(rope, cut(rope.size, packed.tensors, packed.breaks), advance))
         files.append(_file(packed, rope.size, hashed))
         tensors += _tensors(packed, hashed)
         places.update({one.id: Place(rope, one.cut.offset, one.cut.size) for one in hashed})

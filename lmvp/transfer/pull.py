@@ -1,30 +1,46 @@
 """Fetching a version: every chunk goes straight to where it belongs and is checked before it counts.
 
-Chunks are asked for in batches over two connections. A batch that breaks off is taken up at the chunk that it broke
-off in.
+What the cache has is taken from there. The rest is asked for in batches over two connections: raw over a fast link;
+over a slow one encoded, against chunks that the cache has of an earlier version. Which is better is measured: bytes a
+second, as they are when decoded, either way. A batch that breaks off is taken up at the chunk that it broke off in.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
 from typing import Any
 
 from blake3 import blake3
 
 from lmvp.connection import Connection, Interrupted, error_of
 from lmvp.errors import IntegrityError, LmvpError
+from lmvp.meter import Meter
 from lmvp.records import WantedChunks
-from lmvp.storage import frames
-from lmvp.storage.frames import FAILED, HEADER_SIZE
+from lmvp.storage import codecs, frames
+from lmvp.storage.codecs import Buffer
+from lmvp.storage.frames import CODECS, DELTA, FAILED, HEADER_SIZE, RAW, SOLO, ZSTD, Frame
 from lmvp.storage.manifest import File, Manifest
+from lmvp.transfer.held import FAST, Base, Held
 from lmvp.transfer.progress import Advance, Progress, showing
 
 CONNECTIONS = 2
 BATCH = 32 << 20
 """Bytes of chunks that one request asks for."""
+
+CODED_BATCH = 8 << 20
+"""The same where they come encoded: what is measured on the way is heeded with the next request."""
+
+CODED_BELOW = 80e6
+"""Bytes a second over the link below which chunks are first asked for encoded."""
+
+PROBE = 256 << 10
+"""Bytes that a link is first measured by."""
 
 
 @dataclass(slots=True)
@@ -47,6 +63,14 @@ class Wanted:
     direct: memoryview | None = None
     deliver: list[Callable[[memoryview], Any]] = field(default_factory=list)
 
+    def take(self, data: Buffer) -> None:
+        """Bring checked bytes to where they belong."""
+        view = memoryview(data)
+        if self.direct is not None:
+            self.direct[:] = view
+        for deliver in self.deliver:
+            deliver(view)
+
 
 class VersionReader:
     """What formats read a version through; see `lmvp.formats.base.Reader`.
@@ -55,11 +79,24 @@ class VersionReader:
     ----------
     version : str
         The path of the version in the API.
+    held : Held, optional
+        What the cache has of the model; what comes over a slow link is added.
+    base : Base, optional
+        A version that the chunks may come as changes of.
     """
 
-    def __init__(self, connection: Connection, version: str, manifest: Manifest, progress: Progress = None) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        version: str,
+        manifest: Manifest,
+        progress: Progress = None,
+        held: Held | None = None,
+        base: Base | None = None,
+    ) -> None:
         self._connection, self._version, self._progress = connection, version, progress
-        self._manifest = manifest
+        self._manifest, self._held, self._base = manifest, held or Held(None, ""), base
+        self._coded = Meter(0.0)
 
     @property
     def manifest(self) -> Manifest:
@@ -102,50 +139,155 @@ class VersionReader:
             showing(self._progress, sum(one.size for one in merged), "pull") as advance,
             ThreadPoolExecutor(CONNECTIONS) as threads,
         ):
-            for _ in threads.map(lambda batch: self._fetch_batch(batch, advance), list(_batches(merged))):
+            held = [one for one in merged if self._held.has(one.chunk)]
+            found = {one.chunk for one, was in zip(held, threads.map(self._take, held), strict=True) if was}
+            advance(sum(one.size for one in held if one.chunk in found))
+            queue = _Queue([one for one in merged if one.chunk not in found])
+            if not self._connection.local and not self._connection.down.fresh:
+                self._fetch_batch(queue.probe(), advance, coded=False)
+            for _ in threads.map(lambda _: self._work(queue, advance), range(CONNECTIONS)):
                 pass
 
-    def _fetch_batch(self, batch: list[Wanted], advance: Advance) -> None:
+    def _take(self, one: Wanted) -> bool:
+        """Take a chunk out of the cache, if it is there."""
+        data = self._held.read(one.chunk, one.size)
+        if data is None:
+            return False
+        one.take(data)
+        return True
+
+    def _work(self, queue: _Queue, advance: Advance) -> None:
+        """Fetch batch after batch until nothing is left."""
+        while True:
+            coded = self._better_coded()
+            batch = queue.take(CODED_BATCH if coded else BATCH)
+            if not batch:
+                return
+            self._fetch_batch(batch, advance, coded)
+
+    def _better_coded(self) -> bool:
+        """Tell whether chunks are here sooner if they are encoded, going by what was measured."""
+        down = self._connection.down
+        if self._connection.local:
+            return False
+        if self._coded.known and down.known:
+            return self._coded.rate > down.rate
+        return not down.known or down.rate < CODED_BELOW
+
+    def _fetch_batch(self, batch: list[Wanted], advance: Advance, coded: bool) -> None:
         """Fetch chunks; take up after an interruption with what is still wanted."""
         left = list(batch)
+        if left:
+            self._connection.attempt(lambda: self._receive_all(left, advance, coded), lambda: len(left))
 
-        def go_on() -> None:
-            before = len(left)
+    def _receive_all(self, left: list[Wanted], advance: Advance, coded: bool) -> None:
+        useless: set[str] = set()
+        while left:
             try:
-                self._receive(left, advance)
-            except Interrupted:
-                if len(left) == before:
-                    raise
-                self._connection.attempt(go_on)  # it got further: that does not count as a failed attempt
+                self._receive(left, advance, coded, useless)
+            except _NoBase as error:
+                if self._base is None or error.base not in self._base.slots.chunks or error.base in useless:
+                    raise _damaged(left[0], f"it leans on {error.base[:12]}, which is not here") from None
+                useless.add(error.base)
 
-        self._connection.attempt(go_on)
-
-    def _receive(self, left: list[Wanted], advance: Advance) -> None:
-        body = WantedChunks(want=tuple(one.chunk for one in left))
+    def _receive(self, left: list[Wanted], advance: Advance, coded: bool, useless: set[str]) -> None:
+        meter = self._coded if coded else self._connection.down
+        body = self._order(left, useless) if coded else WantedChunks(want=tuple(one.chunk for one in left))
         scratch = bytearray(max((one.size for one in left if one.direct is None), default=0))
-        with self._connection.stream("POST", f"{self._version}/chunks", body) as answer:
-            read = _reader(answer)
+        with (
+            meter.busy() if coded else nullcontext(),  # the time until an answer begins is a delay, or that of encoding
+            self._connection.stream("POST", f"{self._version}/chunks", body) as answer,
+            meter.busy(),
+        ):
+            read = body_reader(answer)
             while left:
                 one = left[0]
                 target = one.direct if one.direct is not None else memoryview(scratch)[: one.size]
-                _receive_frame(read, one, target)
+                self._receive_frame(read, one, target)
+                meter.count(one.size)
                 for deliver in one.deliver:
                     deliver(target)
                 left.pop(0)
                 advance(one.size)
 
+    def _order(self, left: Sequence[Wanted], useless: set[str]) -> WantedChunks:
+        """Ask for chunks in whatever form is shortest, and say what deltas may lean on."""
+        want = tuple(one.chunk for one in left)
+        base = self._base
+        if base is None:
+            return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO]))
+        counterparts = [base.counterpart(chunk) for chunk in want]
+        have = tuple({one for one in counterparts if one is not None and one not in useless})
+        return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO], CODECS[DELTA]), base=base.digest, have=have)
 
-def _receive_frame(read: Callable[[memoryview], None], one: Wanted, target: memoryview) -> None:
-    head = bytearray(HEADER_SIZE)
-    read(memoryview(head))
-    frame = frames.read_header(head, answer=True)
-    if frame.codec == FAILED:
-        raise _failed(one, read, frame.payload)
-    if frame.chunk != one.chunk or frame.size != one.size:
-        raise _damaged(one, "the server sent another one")
-    read(target)
-    if blake3(target).hexdigest() != one.chunk:
-        raise _damaged(one, "its bytes do not match its id")
+    def _receive_frame(self, read: Callable[[memoryview], None], one: Wanted, target: memoryview) -> None:
+        """Receive a chunk into memory of its size, and keep it if it came over a slow link."""
+        head = bytearray(HEADER_SIZE)
+        read(memoryview(head))
+        frame = frames.read_header(head, answer=True)
+        if frame.codec == FAILED:
+            raise _failed(one, read, frame.payload)
+        if frame.chunk != one.chunk or frame.size != one.size:
+            raise _damaged(one, "the server sent another one")
+        payload = target if frame.codec == RAW else memoryview(bytearray(frame.payload))
+        read(payload)
+        if frame.codec != RAW:
+            target[:] = self._decoded(one, frame, payload)
+        if blake3(target).hexdigest() != one.chunk:
+            raise _damaged(one, "its bytes do not match its id")
+        self._keep(frame, payload, target)
+
+    def _decoded(self, one: Wanted, frame: Frame, payload: memoryview) -> Buffer:
+        try:
+            return codecs.decode(frame, payload, self._base_data)
+        except IntegrityError as error:
+            raise _damaged(one, error.message) from None
+
+    def _base_data(self, chunk: str) -> Buffer:
+        data = self._base.read(chunk) if self._base else None
+        if data is None:
+            raise _NoBase(chunk)
+        return data
+
+    def _keep(self, frame: Frame, payload: memoryview, data: memoryview) -> None:
+        if self._connection.local or self._connection.down.rate >= FAST:
+            return
+        if frame.codec == DELTA:
+            self._held.keep(frame.chunk, [data])
+        else:
+            self._held.keep_frame(frame, payload)
+
+
+class _NoBase(Exception):
+    """A delta leans on a chunk that the cache has lost by now."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__(base)
+        self.base = base
+
+
+class _Queue:
+    """Chunks that are still to be asked for; several threads take from it."""
+
+    def __init__(self, wanted: Sequence[Wanted]) -> None:
+        self._wanted, self._lock = deque(wanted), Lock()
+
+    def probe(self) -> list[Wanted]:
+        """Take one to measure by, a small one if it can be; nothing if that would be much of all."""
+        probe = min(self._wanted, key=lambda one: (one.size < PROBE, abs(one.size - PROBE)), default=None)
+        if probe is None or 4 * probe.size > sum(one.size for one in self._wanted):
+            return []
+        self._wanted.remove(probe)
+        return [probe]
+
+    def take(self, size: int) -> list[Wanted]:
+        """Take the next ones, up to and beyond so many bytes."""
+        batch: list[Wanted] = []
+        with self._lock:
+            while self._wanted and size > 0:
+                batch.append(self._wanted.popleft())
+                size -= batch[-1].size
+        return batch
 
 
 def _failed(one: Wanted, read: Callable[[memoryview], None], length: int) -> LmvpError:
@@ -154,9 +296,7 @@ def _failed(one: Wanted, read: Callable[[memoryview], None], length: int) -> Lmv
     read(memoryview(data))
     error = error_of(bytes(data))
     if isinstance(error, IntegrityError):
-        return IntegrityError(
-            f"the chunk {one.chunk[:12]} of {one.file!r} is damaged: {error.message}", hint=error.hint
-        )
+        return _damaged(one, error.message)
     return error
 
 
@@ -167,7 +307,7 @@ def _damaged(one: Wanted, why: str) -> IntegrityError:
     )
 
 
-def _reader(answer: Any) -> Callable[[memoryview], None]:
+def body_reader(answer: Any) -> Callable[[memoryview], None]:
     """Return a function that fills memory from the body of an answer, without a copy in between."""
     import http.client
 
@@ -240,16 +380,3 @@ def _merge(wanted: Sequence[Wanted]) -> list[Wanted]:
             if one.direct is not None:
                 known.deliver.append(partial(_copy, one.direct))
     return list(merged.values())
-
-
-def _batches(wanted: Sequence[Wanted]) -> Iterator[list[Wanted]]:
-    batch: list[Wanted] = []
-    size = 0
-    for one in wanted:
-        batch.append(one)
-        size += one.size
-        if size >= BATCH:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch

@@ -1,58 +1,45 @@
 """Sending a version: tell what it is, send what the server lacks, commit.
 
 A small push is one request. A large one sends batches of frames over several connections, straight from the memory of
-the tensors; whatever is interrupted is sent again, and a push that was given up costs the next one nothing for the
-chunks that came.
+the tensors where they go raw; whatever is interrupted goes on with what is still missing, and a push that was given up
+costs the next one nothing for the chunks that came.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
 from lmvp.connection import Connection
 from lmvp.errors import FileChanged, IntegrityError, MissingChunks
 from lmvp.formats.base import Package
-from lmvp.records import NewPush, Push, Received, Version
-from lmvp.storage import frames
-from lmvp.storage.frames import BATCH_LIMIT, HEADER_SIZE, Frame
-from lmvp.transfer.describe import Description, Place, describe
+from lmvp.records import NewPush, Push, Version
+from lmvp.storage import manifest as manifests
+from lmvp.transfer.describe import Description, describe
+from lmvp.transfer.held import FAST, Held
 from lmvp.transfer.progress import Advance, Progress, showing
+from lmvp.transfer.send import Batch, Sender, raw
 
 SMALL = 1 << 20
 """Bytes up to which a push goes in one request."""
 
-CONNECTIONS = 3
+_SOON = 0.1
+"""Seconds that a push in one request may take to travel; a longer one first asks what is missing."""
+
 _LENGTH = struct.Struct("<I")
 
 
-class Batch:
-    """Frames of one request: as long as it says, and read from their places at each iteration."""
-
-    def __init__(
-        self, chunks: Sequence[tuple[str, Place]], head: bytes = b"", advance: Advance = lambda _: None
-    ) -> None:
-        self._chunks, self._head, self._advance = chunks, head, advance
-        self._length = len(head) + sum(HEADER_SIZE + place.size for _, place in chunks)
-
-    def __len__(self) -> int:
-        return self._length
-
-    def __iter__(self) -> Iterator[Any]:
-        if self._head:
-            yield self._head
-        for chunk, place in self._chunks:
-            yield frames.header(Frame(chunk, place.size, place.size))
-            yield from place.read()
-            self._advance(place.size)
-
-
-def push(connection: Connection, model: str, package: Package, body: NewPush, progress: Progress = None) -> Version:
+def push(
+    connection: Connection,
+    model: str,
+    package: Package,
+    body: NewPush,
+    progress: Progress = None,
+    held: Held | None = None,
+) -> Version:
     """Publish a package as a version.
 
     Parameters
@@ -61,6 +48,8 @@ def push(connection: Connection, model: str, package: Package, body: NewPush, pr
         The path of the model in the API.
     body : NewPush
         Without the manifest, which is put in here.
+    held : Held, optional
+        What the cache has of the model; what goes over a slow link is added.
 
     Raises
     ------
@@ -70,16 +59,8 @@ def push(connection: Connection, model: str, package: Package, body: NewPush, pr
     total = sum(file.size for file in package.files)
     with showing(progress, 2 * total, "push") as advance:  # each byte is hashed, and sent or known
         described = describe(package, advance)
-        full = msgspec.structs.replace(
-            body, manifest=msgspec.Raw(msgspec.json.encode(described.manifest, order="sorted"))
-        )
         try:
-            if described.bytes <= SMALL:
-                with suppress(MissingChunks):  # the server lost some that it had: the long way mends that
-                    version = _push_small(connection, model, package, described, full)
-                    advance(total)
-                    return version
-            return _push_large(connection, model, package, described, full, advance)
+            return push_described(connection, model, described, body, package.finish, advance, held)
         except IntegrityError as error:
             raise FileChanged(
                 f"the bytes changed while they were pushed ({error.message})",
@@ -87,48 +68,92 @@ def push(connection: Connection, model: str, package: Package, body: NewPush, pr
             ) from error
 
 
-def _push_small(connection: Connection, model: str, package: Package, described: Description, body: NewPush) -> Version:
-    encoded = msgspec.json.encode(body)
-    package.finish()
-    batch = Batch(list(described.places.items()), _LENGTH.pack(len(encoded)) + encoded)
-    return connection.send_frames("POST", f"{model}/versions", batch, Version)
-
-
-def _push_large(
-    connection: Connection, model: str, package: Package, described: Description, body: NewPush, advance: Advance
+def push_described(
+    connection: Connection,
+    model: str,
+    described: Description,
+    body: NewPush,
+    finish: Callable[[], None] = lambda: None,
+    advance: Advance = lambda _: None,
+    held: Held | None = None,
 ) -> Version:
-    missing = connection.send_json("POST", f"{model}/pushes", body, Push).missing
-    advance(described.manifest.size - sum(described.places[chunk].size for chunk in missing))
-    for _ in range(2):
-        _send(connection, f"{model}/pushes/{body.push}/chunks", described, missing, advance)
-        package.finish()
+    """Publish what is described already; see `push`.
+
+    Parameters
+    ----------
+    finish : callable
+        Called after the last byte was read, before the commit.
+    """
+    manifest = msgspec.Raw(msgspec.json.encode(described.manifest, order="sorted"))
+    full = msgspec.structs.replace(body, manifest=manifest)
+    work = _Push(connection, model, described, full, finish, held or Held(None, ""), advance)
+    version = work.small() or work.large()
+    work.remember(version)
+    return version
+
+
+@dataclass(frozen=True, slots=True)
+class _Push:
+    """A push under way."""
+
+    connection: Connection
+    model: str
+    described: Description
+    body: NewPush
+    finish: Callable[[], None]
+    held: Held
+    advance: Advance
+
+    @property
+    def path(self) -> str:
+        """The path of the push in the API."""
+        return f"{self.model}/pushes/{self.body.push}"
+
+    def small(self) -> Version | None:
+        """Push in one request; None where that is too much, or the server lacks more than it was sent."""
+        limit = SMALL if self.connection.local else min(SMALL, int(_SOON * self.connection.up.rate))
+        if self.described.bytes > limit:
+            return None
+        encoded = msgspec.json.encode(self.body)
+        self.finish()
+        pieces = [raw(chunk, place) for chunk, place in self.described.places.items()]
+        batch = Batch(pieces, _LENGTH.pack(len(encoded)) + encoded)
         try:
-            return connection.send_json("POST", f"{model}/pushes/{body.push}/commit", {}, Version)
-        except MissingChunks as error:  # the server lost some, say to a disk that was full for a moment
-            missing = tuple(error.missing)
-    return connection.send_json("POST", f"{model}/pushes/{body.push}/commit", {}, Version)
+            version = self.connection.send_frames("POST", f"{self.model}/versions", batch, Version)
+        except MissingChunks:  # the server lost some between its look and the commit: the long way mends that
+            return None
+        self.advance(self.described.manifest.size)
+        return version
 
+    def large(self) -> Version:
+        """Push in several requests."""
+        begun = self.connection.send_json("POST", f"{self.model}/pushes", self.body, Push)
+        missing = begun.missing
+        self.advance(self.described.manifest.size - sum(self.described.places[chunk].size for chunk in missing))
+        base = self.held.base_at(begun.base, self.described.manifest) if begun.base else None
+        sender = Sender(self.connection, self.path, self.described, self.held, base, self.advance)
+        for _ in range(2):
+            sender.send(missing)
+            self.finish()
+            try:
+                return self.commit()
+            except MissingChunks as error:  # the server lost some, say to a disk that was full for a moment
+                missing = tuple(error.missing)
+        return self.commit()
 
-def _send(connection: Connection, path: str, described: Description, missing: Sequence[str], advance: Advance) -> None:
-    batches = [Batch(chunks, advance=advance) for chunks in _batches(described, missing)]
+    def commit(self) -> Version:
+        """Turn what was sent into a version."""
+        return self.connection.send_json("POST", f"{self.path}/commit", {}, Version)
 
-    def one(batch: Batch) -> None:
-        connection.send_frames("PUT", path, batch, Received)
-
-    with ThreadPoolExecutor(CONNECTIONS) as threads:
-        for _ in threads.map(one, batches):
-            pass
-
-
-def _batches(described: Description, missing: Sequence[str]) -> Iterator[list[tuple[str, Place]]]:
-    batch: list[tuple[str, Place]] = []
-    size = 0
-    for chunk in missing:
-        place = described.places[chunk]
-        if batch and size + place.size > BATCH_LIMIT:
-            yield batch
-            batch, size = [], 0
-        batch.append((chunk, place))
-        size += place.size
-    if batch:
-        yield batch
+    def remember(self, version: Version) -> None:
+        """Keep what the next push can lean on, unless the link is so fast that it would not pay."""
+        if self.connection.local or (self.connection.up.known and self.connection.up.rate >= FAST):
+            return
+        parents = tuple(parent.digest for parent in version.parents)
+        self.held.keep_manifest(
+            version.digest, manifests.encode(msgspec.structs.replace(self.described.manifest, parents=parents))
+        )
+        for chunk, place in self.described.places.items():
+            if not self.held.has(chunk):
+                self.held.keep(chunk, place.read())
+        self.held.note(version.digest)

@@ -17,7 +17,7 @@ from lmvp.storage import frames
 from lmvp.storage.frames import FAILED, Frame
 from lmvp_server.handlers.base import Handler, error_body
 from lmvp_server.handlers.versions import FRAMES
-from lmvp_server.services.files import parts
+from lmvp_server.services.files import Order, parts
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _SIZE_DIGITS = 18
@@ -32,14 +32,14 @@ class Chunks(Handler):
         """Stream the frames that are wanted, in their order."""
         wanted = await self.run(self.read, WantedChunks)
         files = self.services.files
-        space = await self.run(files.wanted, self.caller, project, model, revision, wanted.want)
+        order = await self.run(files.wanted, self.caller, project, model, revision, wanted)
         self.set_header("Content-Type", FRAMES)
-        await stream(self, [partial(self._frame, space, chunk) for chunk in wanted.want])
+        await stream(self, [partial(self._frame, order, chunk) for chunk in wanted.want])
 
-    def _frame(self, space: str, chunk: str) -> bytes:
+    def _frame(self, order: Order, chunk: str) -> bytes:
         """Return a frame, or one that tells why there is none: the status of the answer is long sent."""
         try:
-            return self.services.files.frame(space, chunk)
+            return self.services.files.frame(order, chunk)
         except Exception as error:  # noqa: BLE001 - any: the client must be told, and the log is
             return self._failure(chunk, error)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmvp_server.services.aliases import Aliases
+from lmvp_server.services.backups import Backups
 from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.changes import Measuring
 from lmvp_server.services.checking import Checking
@@ -15,6 +16,7 @@ from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.events import Events
 from lmvp_server.services.files import Files
 from lmvp_server.services.layers import LayerStrips
+from lmvp_server.services.leases import Leases
 from lmvp_server.services.pushes import Pushes
 from lmvp_server.services.removal import Removal
 from lmvp_server.services.retention import Retention
@@ -52,6 +54,7 @@ class Services:
     retention: Retention
     usage: Usage
     checking: Checking
+    backups: Backups
 
     @classmethod
     def over(cls, records: RecordStore, chunks: ChunkStore, *, shared: bool = False) -> Services:
@@ -61,7 +64,8 @@ class Services:
         decoder = Decoder(chunks)
         measuring = Measuring(chunks, catalog, versions, decoder)
         compaction = Compaction(records, chunks, versions, decoder, measuring)
-        upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder))
+        leases = Leases()
+        upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
         removal = Removal(records, chunks, catalog, versions, upkeep)
         return cls(
             records,
@@ -69,7 +73,7 @@ class Services:
             catalog,
             versions,
             Aliases(records, catalog, versions),
-            Pushes(records, chunks, catalog, versions, shared=shared),
+            Pushes(records, chunks, catalog, versions, decoder, shared=shared),
             LayerStrips(catalog, versions, measuring),
             Files(chunks, versions, decoder),
             Events(records, catalog),
@@ -79,6 +83,7 @@ class Services:
             Retention(records, catalog, versions, removal, upkeep),
             Usage(records, chunks, catalog),
             Checking(records, chunks, decoder),
+            Backups(records, chunks, decoder, upkeep, leases),
         )
 
     @classmethod
@@ -98,6 +103,7 @@ class Services:
     def tidy_up(self, go_on: Callable[[], bool]) -> None:
         """Do what can wait until nobody uses the server, as long as `go_on` says so."""
         self.retention.apply_rules(go_on)
+        self.upkeep.settle_up(go_on)
         self.upkeep.end_old_pushes(go_on)
         self.upkeep.tidy(go_on)
 

@@ -14,7 +14,7 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
 
 SERVER = "server"
-_PRIVATE = {"key", "last"}
+_PRIVATE = {"key"}
 
 
 @dataclass(frozen=True, slots=True)

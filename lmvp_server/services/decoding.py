@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import BoundedSemaphore
 
 from blake3 import blake3
 
@@ -11,6 +12,9 @@ from lmvp.storage import codecs, frames
 from lmvp.storage.codecs import Buffer, Link
 from lmvp.storage.frames import HEADER_SIZE, Frame
 from lmvp_server.stores.base import ChunkStore
+
+codec_turn = BoundedSemaphore(2)
+"""Chunks that are encoded or decoded for requests at once: each takes several times its size while that lasts."""
 
 _LOOKS = 3
 """How often a chunk is read anew whose base was taken away in between: it was encoded otherwise first."""

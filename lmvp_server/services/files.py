@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lmvp.errors import InvalidRequest, NotFound
+from lmvp.errors import IntegrityError, InvalidRequest, NotFound
+from lmvp.records import WantedChunks
 from lmvp.references import suggest
-from lmvp.storage import frames
-from lmvp.storage.frames import Frame
+from lmvp.storage import codecs, frames
+from lmvp.storage.codecs import Buffer, Encoded, Link
+from lmvp.storage.frames import DELTA, Frame
 from lmvp.storage.manifest import Chunk, File
+from lmvp.storage.slots import Slots
 from lmvp_server.services.access import Caller
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.decoding import Decoder, StoredFrame, codec_turn
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore
 
@@ -25,31 +28,112 @@ class Part:
     size: int
 
 
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a client wants, and how it can be sent.
+
+    Attributes
+    ----------
+    space : str
+        The project that the chunks lie in.
+    accept : frozenset of int
+        Codecs that the client reads besides raw.
+    have : frozenset of str
+        Chunks that deltas may lean on: those of the base that the client holds.
+    slots, base : Slots, optional
+        The places of the chunks in the version and in the base; None where nothing is to be encoded.
+    """
+
+    space: str
+    accept: frozenset[int] = frozenset()
+    have: frozenset[str] = frozenset()
+    slots: Slots | None = None
+    base: Slots | None = None
+
+    def counterpart(self, chunk: str) -> str | None:
+        """Return the chunk that a delta would lean on, if the client holds it."""
+        if self.slots is None or self.base is None or DELTA not in self.accept:
+            return None
+        found = self.slots.counterpart(chunk, self.base)
+        return found if found in self.have and found != chunk else None
+
+
 class Files:
     """The use cases around the bytes of a version."""
 
     def __init__(self, chunks: ChunkStore, versions: Versions, decoder: Decoder) -> None:
         self._chunks, self._versions, self._decoder = chunks, versions, decoder
 
-    def wanted(self, caller: Caller, project: str, model: str, revision: str, want: Sequence[str]) -> str:
-        """Check that a version has these chunks; return the space that they lie in.
+    def wanted(self, caller: Caller, project: str, model: str, revision: str, body: WantedChunks) -> Order:
+        """Check that a version has the chunks that are wanted, and what the client says that it holds.
 
         Raises
         ------
         InvalidRequest
             If a chunk is not one of this version's.
         """
-        space, manifest = self._versions.content(caller, project, model, revision)
-        known = {chunk.id for file in manifest.files for chunk in file.chunks}
-        foreign = next((chunk for chunk in want if chunk not in known), None)
+        space, digest = self._versions.place_of(caller, project, model, revision)
+        slots = self._versions.slots(space, digest)
+        foreign = next((chunk for chunk in body.want if chunk not in slots.chunks), None)
         if foreign is not None:
             raise InvalidRequest(f"the chunk {foreign[:12]!r} is not in the manifest of {project}/{model}@{revision}")
-        return space
+        accept = frozenset(codec for codec, name in frames.CODECS.items() if name in body.accept)
+        if not accept:
+            return Order(space)
+        base = self._base(space, body)
+        have = frozenset(chunk for chunk in body.have if base is not None and chunk in base.chunks)
+        return Order(space, accept, have, slots, base)
 
-    def frame(self, space: str, chunk: str) -> bytes:
-        """Return one chunk as a raw frame."""
-        data = self._decoder.data(space, chunk)
-        return frames.header(Frame(chunk, len(data), len(data))) + data
+    def _base(self, space: str, body: WantedChunks) -> Slots | None:
+        """Return the version that the client holds chunks of; None if it is none of this project, which is no slip."""
+        if body.base is None or not self._versions.in_project(space, body.base):
+            return None
+        try:
+            return self._versions.slots(space, body.base)
+        except IntegrityError:
+            return None
+
+    def frame(self, order: Order, chunk: str) -> bytes:
+        """Return one chunk as a frame that the client can read, encoded if it asked for that.
+
+        What lies in the store in a form that the client reads goes as it lies. All else is encoded for it: as a delta
+        against what it holds, if that is worth it, or by itself.
+
+        Raises
+        ------
+        IntegrityError
+            If the chunk, or what it leans on, is gone or damaged.
+        """
+        if not order.accept:
+            return _raw(chunk, self._decoder.data(order.space, chunk))
+        stored = self._decoder.frame(order.space, chunk)
+        link = stored.link
+        if link is not None and link.base in order.have and DELTA in order.accept:
+            return b"".join([frames.header(stored.head), stored.payload])
+        with codec_turn:
+            return self._encoded(order, stored)
+
+    def _encoded(self, order: Order, stored: StoredFrame) -> bytes:
+        chunk = stored.head.chunk
+        base = order.counterpart(chunk)
+        if base is None and stored.head.codec in order.accept - {DELTA}:
+            return b"".join([frames.header(stored.head), stored.payload])
+        data = self._decoder.data(order.space, chunk)
+        dtype = order.slots.dtype(chunk) if order.slots else None
+        encoded = self._delta(order, data, dtype, base) if base and dtype else None
+        if encoded is None and stored.head.codec in order.accept - {DELTA}:
+            return b"".join([frames.header(stored.head), stored.payload])
+        encoded = encoded or codecs.encode(data, dtype)
+        if encoded.codec not in order.accept:
+            return _raw(chunk, data)
+        return frames.header(Frame(chunk, len(data), len(encoded.payload), encoded.codec)) + bytes(encoded.payload)
+
+    def _delta(self, order: Order, data: Buffer, dtype: str, base: str) -> Encoded | None:
+        try:
+            old = self._decoder.data(order.space, base)
+        except IntegrityError:  # what the client holds may be lost here
+            return None
+        return codecs.encode_delta(data, dtype, old, Link(base, 1))
 
     def file(self, caller: Caller, project: str, model: str, revision: str, path: str) -> tuple[str, File]:
         """Return the space that a file's chunks lie in, and the file.
@@ -75,6 +159,10 @@ class Files:
             If the frame on the disk is damaged.
         """
         return bytes(memoryview(self._decoder.data(space, part.chunk))[part.offset : part.offset + part.size])
+
+
+def _raw(chunk: str, data: Buffer) -> bytes:
+    return frames.header(Frame(chunk, len(data), len(data))) + data
 
 
 def parts(chunks: Sequence[Chunk], start: int, end: int) -> list[Part]:

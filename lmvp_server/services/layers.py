@@ -104,8 +104,8 @@ class LayerStrips:
 def state_of(manifest: Manifest) -> State:
     """Return the layers of a version in model order, by their paths.
 
-    A layer is a module: all tensors whose names are equal up to the last dot. A name without a dot is a layer by
-    itself.
+    A layer is a module: all tensors whose names are equal up to the last dot or slash. A name without one is a layer
+    by itself.
     """
     tensors: dict[str, list[Tensor]] = {}
     for tensor in manifest.tensors:

@@ -1,18 +1,20 @@
 """Pushes: how a version comes into being.
 
 A push begins with a manifest. It is staged, which pins its chunks, and the caller learns which of them the project
-lacks. Frames come in any order, each checked before it is kept. The commit makes sure that every chunk is there and
-durable, adds the parents, keeps the manifest, and writes one record: from then on the version exists. Whatever fails
-before leaves garbage, never damage. A small push goes the same way in one request.
+lacks. Frames come in any order, each decoded and checked before it is kept: what came as a delta is kept raw, so
+nothing that a push brings leans on anything. The commit makes sure that every chunk is there and durable, adds the
+parents, keeps the manifest, and writes one record: from then on the version exists. Whatever fails before leaves
+garbage, never damage. A small push goes the same way in one request.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from threading import Lock
 
 import msgspec
 from blake3 import blake3
@@ -20,17 +22,19 @@ from blake3 import blake3
 from lmvp.errors import Conflict, IntegrityError, InvalidRequest, MissingChunks, NotFound
 from lmvp.records import NewPush, Push
 from lmvp.references import check_alias
-from lmvp.storage import frames
+from lmvp.storage import codecs, frames
 from lmvp.storage import manifest as manifests
 from lmvp.storage.check import check_manifest
-from lmvp.storage.frames import Frame
+from lmvp.storage.codecs import Buffer
+from lmvp.storage.frames import DELTA, RAW, Frame
 from lmvp.storage.manifest import Manifest
-from lmvp_server.services import access, metadata
+from lmvp_server.services import access, metadata, recorded
 from lmvp_server.services.access import Caller
 from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
-from lmvp_server.services.versions import Versions, next_number, version_id
+from lmvp_server.services.decoding import Decoder, codec_turn
+from lmvp_server.services.versions import Versions, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
 LIFETIME = 24 * 3600.0
@@ -42,29 +46,55 @@ _REMEMBERED = 64
 
 @dataclass(slots=True)
 class OpenPush:
-    """A push under way; from its staged body, any process can go on with it."""
+    """A push under way; from its staged body, any process can go on with it.
+
+    Attributes
+    ----------
+    base : str, optional
+        Digest of the version whose chunks deltas may lean on: the parent, or the latest when it was looked at.
+    sent : int
+        Bytes that travel, as far as is known: what is missing counts raw until it has come.
+    """
 
     place: Place
     body: NewPush
     manifest: Manifest
     sizes: dict[str, int]
     missing: set[str]
+    base: str | None = None
     sent: int = 0
     stored: int = 0
+    lock: Lock = field(default_factory=Lock)
 
     @property
     def id(self) -> str:
         """The id that the client made up."""
         return self.body.push
 
+    def count(self, frame: Frame, stored: int) -> None:
+        """Take in that a frame has come; it counts once, however often it comes."""
+        with self.lock:
+            self.stored += stored
+            if frame.chunk in self.missing:
+                self.sent -= frame.size - frame.payload
+                self.missing.discard(frame.chunk)
+
 
 class Pushes:
     """The use cases around pushes."""
 
     def __init__(
-        self, records: RecordStore, chunks: ChunkStore, catalog: Catalog, versions: Versions, *, shared: bool
+        self,
+        records: RecordStore,
+        chunks: ChunkStore,
+        catalog: Catalog,
+        versions: Versions,
+        decoder: Decoder,
+        *,
+        shared: bool,
     ) -> None:
         self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
+        self._decoder = decoder
         self._shared = shared
         self._open: dict[tuple[str, str], OpenPush] = {}
 
@@ -108,18 +138,23 @@ class Pushes:
         Raises
         ------
         InvalidRequest
-            If the push did not ask for the chunk.
+            If the push did not ask for the chunk, or a delta leans on what is no chunk of the push's base.
         IntegrityError
             If the bytes do not hash to the chunk's id; they are not kept.
+        Conflict
+            If what a delta leans on cannot be read any more.
         """
         if push.sizes.get(frame.chunk) != frame.size:
             raise InvalidRequest(
                 f"the chunk {frame.chunk[:12]} of {frame.size} bytes is not in the manifest of this push"
             )
-        _verify(frame, payload)
-        head = frames.header(frame)
-        push.stored += self._chunks.put(push.place.space, frame.chunk, [head, *payload])
-        push.missing.discard(frame.chunk)
+        kept: Frame = frame
+        pieces: Sequence[Buffer] = payload
+        if frame.codec == RAW:
+            _verify(frame, payload)
+        else:
+            kept, pieces = self._decoded(push, frame, b"".join(payload))
+        push.count(frame, self._chunks.put(push.place.space, frame.chunk, [frames.header(kept), *pieces]))
 
     def commit(self, caller: Caller, project: str, model: str, push_id: str) -> Document:
         """Turn a push whose chunks are all there into a version; the same one, however often it is asked for.
@@ -151,6 +186,33 @@ class Pushes:
 
     # -- steps
 
+    def _decoded(self, push: OpenPush, frame: Frame, payload: bytes) -> tuple[Frame, Sequence[Buffer]]:
+        """Decode and verify a frame; return what is kept of it: a delta raw, anything else as it came."""
+        with codec_turn:
+            data = codecs.decode(frame, payload, lambda base: self._base_data(push, frame, base))
+            _verify(frame, [memoryview(data)])
+        return (Frame(frame.chunk, frame.size, frame.size), [data]) if frame.codec == DELTA else (frame, [payload])
+
+    def _base_data(self, push: OpenPush, frame: Frame, base: str) -> Buffer:
+        """Return what a delta leans on, if it is a chunk of the version that this push grew from."""
+        if base not in self._bases(push):
+            raise InvalidRequest(
+                f"the delta of the chunk {frame.chunk[:12]} leans on {base[:12]}, which is no chunk of the base",
+                hint="a delta leans on a chunk of the version that the push was told as its base",
+            )
+        try:
+            return self._decoder.data(push.place.space, base)
+        except IntegrityError as error:
+            raise Conflict(f"{error.message}; a delta leans on it", hint="send the chunk by itself") from None
+
+    def _bases(self, push: OpenPush) -> Container[str]:
+        if push.base is None:
+            return ()
+        try:
+            return self._versions.slots(push.place.space, push.base).chunks
+        except IntegrityError:  # it was removed in the meantime
+            return ()
+
     def _prepare(self, caller: Caller, project: str, model: str, body: NewPush) -> OpenPush:
         if not _PUSH.fullmatch(body.push):
             raise InvalidRequest("the id of a push is 32 hex digits that the client makes up")
@@ -160,12 +222,17 @@ class Pushes:
         check_manifest(manifest)
         metadata.checked(body)
         metadata.check_size(body.environment)
+        recorded.check(caller, project, body, manifest)
         for alias in body.aliases:
             check_alias(alias)
         place = self._place(caller, project, model, create=body.create or not self._shared)
         if body.parent and self._versions.by_digest(place, body.parent) is None:
             raise NotFound(f"no version of {place.reference} has the digest {body.parent[:12]}, given as the parent")
-        return OpenPush(place, body, manifest, _sizes(manifest), set())
+        return OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body))
+
+    def _base(self, place: Place, body: NewPush) -> str | None:
+        latest = None if body.parent else self._versions.latest(place)
+        return latest.data["digest"] if latest else body.parent
 
     def _place(self, caller: Caller, project: str, model: str, *, create: bool) -> Place:
         if create:
@@ -188,7 +255,7 @@ class Pushes:
             raise _no_push(push_id)
         body = msgspec.json.decode(data, type=NewPush)
         manifest = manifests.decode(bytes(body.manifest))
-        push = OpenPush(place, body, manifest, _sizes(manifest), set())
+        push = OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body))
         push.missing = self._lacking(push)
         push.sent = sum(push.sizes[chunk] for chunk in push.missing)
         self._remember(push)
@@ -221,16 +288,19 @@ class Pushes:
         """Write the version's record, with the next number; try again when another push took it."""
         while True:
             model = self._model(push)  # first: if anything is newer than this, the commit fails
+            said = push.body.recorded
+            if said and (found := recorded.already_there(self._versions, push.place, model, said)):
+                return found
             latest = self._versions.latest(push.place)
             _check_expected(push, latest)
             try:
-                if latest is not None and _says_nothing_new(push, latest):
+                if latest is not None and said is None and _says_nothing_new(push, latest):
                     return self._only_aliases(caller, push, latest)
                 changes, events = self._changes(caller, push, model, latest)
                 self._records.commit(push.place.space, changes, events)
             except ConcurrentChange:
                 continue
-            return self._versions.find(push.place, str(next_number(model)))
+            return self._versions.find(push.place, str(recorded.number(said, model)))
 
     def _model(self, push: OpenPush) -> Record:
         model = self._records.get(push.place.space, "models", push.place.model.id)
@@ -242,26 +312,23 @@ class Pushes:
         self, caller: Caller, push: OpenPush, model: Record, latest: Record | None
     ) -> tuple[list[Change], list[Document]]:
         place = push.place
-        number = next_number(model)
-        version = self._version(caller, push, number, self._parent(push, latest))
+        said = push.body.recorded
+        number = recorded.number(said, model)
+        version = self._version(caller, push, number, self._parents(push, latest))
         self._chunks.put_manifest(place.space, version["digest"], _with_parents(push.manifest, version["parents"]))
         changes: list[Change] = [
             Put("versions", version_id(model.id, number), version, expect=0),
-            Put("models", model.id, {**model.data, "latest": number, "last": number}, expect=model.rev),
+            Put("models", model.id, {**model.data, "latest": number, "last": recorded.last(said, number)}, model.rev),
         ]
         after = {"number": number, "digest": version["digest"], "message": version["message"]}
-        events: list[Document] = [
-            {"at": version["created_at"], "who": version["author"], "action": "version.create",
-             "what": f"{place.reference}@v{number}", "before": None, "after": after}
-        ]  # fmt: skip
+        events = [_told(caller, push, version, after)]
         for alias in push.body.aliases:
             put, told = alias_change(self._records, place, alias, number, version["author"])
             changes += [put] if put else []
             events += told
         return changes, events
 
-    def _version(self, caller: Caller, push: OpenPush, number: int, parent: Record | None) -> Document:
-        parents = [{"number": parent.data["number"], "digest": parent.data["digest"]}] if parent else []
+    def _version(self, caller: Caller, push: OpenPush, number: int, parents: Sequence[Document]) -> Document:
         fields = {"message": "", "metrics": {}, "params": {}, "tags": {}} | metadata.checked(push.body)
         return {
             "model": push.place.model.id,
@@ -279,10 +346,14 @@ class Pushes:
             "revised": 0,
             "push": push.id,
             **fields,
+            **recorded.fields(push.body.recorded),
         }
 
-    def _parent(self, push: OpenPush, latest: Record | None) -> Record | None:
-        return self._versions.by_digest(push.place, push.body.parent) if push.body.parent else latest
+    def _parents(self, push: OpenPush, latest: Record | None) -> list[Document]:
+        if push.body.recorded:
+            return recorded.parents(push.body.recorded)
+        parent = self._versions.by_digest(push.place, push.body.parent) if push.body.parent else latest
+        return [{"number": parent.data["number"], "digest": parent.data["digest"]}] if parent else []
 
     def _only_aliases(self, caller: Caller, push: OpenPush, latest: Record) -> Record:
         who = caller.on_behalf(push.body.author)
@@ -292,6 +363,16 @@ class Pushes:
                 self._records.commit(push.place.space, [put, *hold(latest)], events)
                 latest = self._versions.by_number(push.place, latest.data["number"]) or latest
         return latest
+
+
+def _told(caller: Caller, push: OpenPush, version: Document, after: Document) -> Document:
+    """Return the event of a new version; of one that was made elsewhere, it says who put it in, and when."""
+    event = {"at": version["created_at"], "who": version["author"], "action": "version.create",
+             "what": f"{push.place.reference}@v{version['number']}", "before": None, "after": after}  # fmt: skip
+    if push.body.recorded:
+        made = {"author": version["author"], "created_at": version["created_at"]}
+        event |= {"at": now(), "who": caller.name, "action": "version.import", "after": after | made}
+    return event
 
 
 def _sizes(manifest: Manifest) -> dict[str, int]:
@@ -342,4 +423,4 @@ def _no_push(push_id: str) -> NotFound:
 def _answer(push: OpenPush) -> Push:
     expires = datetime.fromtimestamp(time.time() + LIFETIME, timezone.utc)
     ordered = tuple(chunk for chunk in push.sizes if chunk in push.missing)
-    return Push(push=push.id, missing=ordered, expires=expires)
+    return Push(push=push.id, missing=ordered, expires=expires, base=push.base)

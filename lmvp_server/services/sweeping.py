@@ -24,6 +24,7 @@ from lmvp.storage.frames import HEADER_SIZE
 from lmvp.storage.slots import Slots
 from lmvp_server.services.compaction import replace_frame
 from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.leases import Leases
 from lmvp_server.services.links import Links
 from lmvp_server.services.pushes import LIFETIME
 from lmvp_server.stores.base import ChunkStore, Record, RecordStore
@@ -53,11 +54,11 @@ class Marked:
 class Sweeping:
     """The use case of giving room back."""
 
-    def __init__(self, records: RecordStore, chunks: ChunkStore, decoder: Decoder) -> None:
-        self._records, self._chunks, self._decoder = records, chunks, decoder
+    def __init__(self, records: RecordStore, chunks: ChunkStore, decoder: Decoder, leases: Leases) -> None:
+        self._records, self._chunks, self._decoder, self._leases = records, chunks, decoder, leases
 
     def sweep(self, space: str, links: Links, go_on: Callable[[], bool] = lambda: True) -> Swept:
-        """Delete what is not needed in a project.
+        """Delete what is not needed in a project; nothing while a backup counts on it.
 
         Parameters
         ----------
@@ -71,6 +72,8 @@ class Sweeping:
         IntegrityError
             If a manifest is damaged, or a chunk that had to be encoded anew: nothing is deleted then.
         """
+        if self._leases.holds(space):
+            return Swept()
         marked = self._mark(space)
         needed = marked.chunks | self._pinned(space)
         dead = set(self._chunks.chunks(space)) - needed
@@ -166,6 +169,8 @@ class Sweeping:
 
     def _delete(self, space: str, links: Links, marked: Marked, dead: set[str], grown: int) -> Swept:
         with self._chunks.sweeping(space):
+            if self._leases.holds(space):  # one that has begun since
+                return Swept(0, -grown)
             self._mark_more(space, marked)
             going = dead - links.with_bases(marked.chunks | self._pinned(space))
             freed = self._chunks.remove(space, going)

@@ -9,6 +9,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.compaction import Compacted, Compaction, total
+from lmvp_server.services.leases import Leases
 from lmvp_server.services.links import Links
 from lmvp_server.services.sweeping import Sweeping, Swept
 from lmvp_server.stores.base import ChunkStore, Document, RecordStore
@@ -21,9 +22,11 @@ def _always() -> bool:
 class Upkeep:
     """What keeps a store small. All of it is done under one lock, so no two of its parts meet in a project."""
 
-    def __init__(self, records: RecordStore, chunks: ChunkStore, compaction: Compaction, sweeping: Sweeping) -> None:
+    def __init__(
+        self, records: RecordStore, chunks: ChunkStore, compaction: Compaction, sweeping: Sweeping, leases: Leases
+    ) -> None:
         self._records, self._chunks = records, chunks
-        self._compaction, self._sweeping = compaction, sweeping
+        self._compaction, self._sweeping, self._leases = compaction, sweeping, leases
         self._links: dict[str, Links] = {}
         self._lock = Lock()
 
@@ -66,8 +69,10 @@ class Upkeep:
             return self._sweeping.would_free(space, self._links_of(space), without)
 
     def forget(self, space: str) -> int:
-        """Delete all that is kept of a project whose record is gone; return its bytes."""
+        """Delete all that is kept of a project whose record is gone; return its bytes: 0 if a backup still needs it."""
         with self._lock, self._chunks.sweeping(space):
+            if self._leases.holds(space):
+                return 0
             freed = sum(self._chunks.usage(space).values()) + self._records.size(space)
             self._chunks.drop(space)
             self._records.drop(space)
@@ -79,6 +84,15 @@ class Upkeep:
         for space in sorted(self._known()):
             if go_on() and self._sweeping.has_old_pushes(space):
                 self.sweep(space, go_on)
+
+    def settle_up(self, go_on: Callable[[], bool] = _always) -> None:
+        """Delete what could not be deleted while a backup was under way."""
+        known = self._known()
+        for space in sorted(self._leases.due()):
+            if space in known:
+                self.sweep(space, go_on)
+            else:
+                self.forget(space)
 
     def _known(self) -> set[str]:
         return {record.id for record in self._records.find(SERVER, "projects")}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from lmvp.errors import IntegrityError, InvalidReference, NotFound
@@ -12,12 +13,16 @@ from lmvp.records import Amendment
 from lmvp.references import Revision, suggest
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import Manifest
+from lmvp.storage.slots import Slots
 from lmvp_server.services import access, metadata, paging
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
+
+_KEPT = 4
+"""Versions whose chunks are kept in memory by their places: transfers ask for the same few again and again."""
 
 
 def version_id(model: str, number: int) -> str:
@@ -35,6 +40,7 @@ class Versions:
 
     def __init__(self, records: RecordStore, chunks: ChunkStore, catalog: Catalog) -> None:
         self._records, self._chunks, self._catalog = records, chunks, catalog
+        self._slots = lru_cache(_KEPT)(self._read_slots)
 
     # -- reading
 
@@ -65,11 +71,29 @@ class Versions:
         version = self.find(place, revision)
         return version.data["digest"], self.manifest_bytes(place.space, version.data["digest"])
 
+    def place_of(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, str]:
+        """Return the project's id, which its chunks lie under, and the digest of a version."""
+        place = self._catalog.find_model(caller, project, model)
+        return place.space, self.find(place, revision).data["digest"]
+
     def content(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, Manifest]:
         """Return the project's id, which its chunks lie under, and the manifest of a version."""
         place = self._catalog.find_model(caller, project, model)
         data = self.manifest_bytes(place.space, self.find(place, revision).data["digest"])
         return place.space, manifests.decode(data)
+
+    def slots(self, space: str, digest: str) -> Slots:
+        """Return the chunks of a version of a project, by the places that they stand in.
+
+        Raises
+        ------
+        IntegrityError
+            If the manifest is gone from the disk.
+        """
+        return self._slots(space, digest)
+
+    def _read_slots(self, space: str, digest: str) -> Slots:
+        return Slots(manifests.decode(self.manifest_bytes(space, digest)))
 
     def manifest_bytes(self, space: str, digest: str) -> bytes:
         """Return a manifest that a record names.
@@ -110,6 +134,10 @@ class Versions:
         """Return the record of a version by its whole digest, or None."""
         found = self._records.find(place.space, "versions", {"digest": digest})
         return next((record for record in found if record.data["model"] == place.model.id), None)
+
+    def in_project(self, space: str, digest: str) -> bool:
+        """Tell whether a project has a version of this digest."""
+        return bool(self._records.find(space, "versions", {"digest": digest}, limit=1))
 
     def latest(self, place: Place) -> Record | None:
         """Return the record of the newest version, or None."""

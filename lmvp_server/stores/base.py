@@ -8,7 +8,7 @@ otherwise.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -63,6 +63,28 @@ class Delete:
 
 
 Change: TypeAlias = Put | Delete
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What a space held at one moment; later commits leave it as it is.
+
+    Attributes
+    ----------
+    tables : mapping of str to sequence of Record
+        In the order of `seq`.
+    next_seq : mapping of str to int
+        By table: the position that the next insert gets.
+    count : int
+        How many events there are.
+    events : callable
+        Walks over them, in order; may be asked again.
+    """
+
+    tables: Mapping[str, Sequence[Record]]
+    next_seq: Mapping[str, int]
+    count: int
+    events: Callable[[], Iterator[Document]]
 
 
 class RecordStore(ABC):
@@ -133,6 +155,17 @@ class RecordStore(ABC):
         ------
         IntegrityError
             Naming the first one that is not as it was written.
+        """
+
+    @abstractmethod
+    def moment(self, space: str) -> Moment:
+        """Return what a space holds now: all that was acknowledged, and nothing of a commit in part."""
+
+    @abstractmethod
+    def restore(self, space: str, moment: Moment) -> None:
+        """Make a space what it was at a moment, of whatever store: same ids, `seq`, `rev`, and chain of events.
+
+        Nobody uses the space meanwhile; what was in it is gone.
         """
 
     @abstractmethod

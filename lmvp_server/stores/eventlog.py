@@ -22,6 +22,7 @@ from lmvp_server.stores.base import Document
 from lmvp_server.stores.journal import AppendFile
 
 _BLOCK = 64 << 10
+_PAGE = 1000
 _canonical = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder(Document).decode
 
@@ -188,6 +189,13 @@ class Lines(NamedTuple):
         with open(self.path, "rb") as file:
             stored = self._backwards(file, after) if newest_first else self._forwards(file, after)
             return [_decode(line) for line in islice(self._window(stored, newest_first, after), limit)]
+
+    def walk(self) -> Iterator[Document]:
+        """Yield all events, oldest first, without holding more than some of them."""
+        after = 0
+        while page := self.read(newest_first=False, after=after, limit=_PAGE):
+            yield from page
+            after = page[-1]["seq"]
 
     def _window(self, stored: Iterator[bytes], newest_first: bool, after: int | None) -> Iterator[bytes]:
         if newest_first:

@@ -143,6 +143,14 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         with self.lock:
             return self._events.lines()
 
+    def moment(self) -> tuple[Image, Lines]:
+        """Return all that was acknowledged, and the events that go with it."""
+        with self.lock:
+            if self._closed:
+                raise Closed
+            self._settle()
+            return self._image(), self._events.lines()
+
     # --- committing
 
     def commit(self, operations: Iterable[Operation], events: Sequence[Document] = ()) -> None:

@@ -23,11 +23,12 @@ from typing import Any
 from tinydb import TinyDB
 
 from lmvp.errors import InvalidName, ServerError
-from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Change, ConcurrentChange, Document, Moment, Put, Record, RecordStore
 from lmvp_server.stores.eventlog import verify_chain
 from lmvp_server.stores.journal import Envelope, Operation
 from lmvp_server.stores.journalled import COMPACT_AT, Closed, JournalledStorage
 from lmvp_server.stores.recovery import SUFFIX, Files, spaces_in
+from lmvp_server.stores.restoring import lay_down
 from lmvp_server.stores.table import RecordTable
 
 SERVER = "server"
@@ -153,6 +154,26 @@ class TinyDbRecords(RecordStore):
     def verify(self, space: str) -> None:
         """Follow the chain of events."""
         verify_chain(self.events(space))
+
+    def moment(self, space: str) -> Moment:
+        """Return what a space holds now."""
+        database = self._existing(space)
+        try:
+            found = database.storage.moment() if database is not None else None
+        except Closed:  # dropped in the meantime
+            found = None
+        if found is None:
+            return Moment({}, {}, 0, lambda: iter(()))
+        image, lines = found
+        return Moment(image.tables, image.meta.next_seq, image.meta.events.seq, lines.walk)
+
+    def restore(self, space: str, moment: Moment) -> None:
+        """Write the files of a space anew; those that are there are not read, they may be half-written."""
+        with self._lock:
+            database = self._open.pop(_checked(space), None)
+            if database is not None:
+                database.close()
+            lay_down(Files(self._path(_checked(space))), moment)
 
     def table(self, space: str, table: str) -> RecordTable:
         """Return a table as TinyDB shows it, for queries that `find` does not know."""

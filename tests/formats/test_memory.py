@@ -59,6 +59,13 @@ def make(kind):
         return {str(i): np.ones((ROWS, WIDE), ">f4") for i in range(MANY)}
     if kind == "torch transposed":
         return {str(i): torch.empty(ROWS, WIDE).fill_(1).T for i in range(MANY)}
+    if kind == "keras":
+        import keras
+        inputs = keras.Input((ROWS,))
+        layers = [keras.layers.Dense(WIDE, use_bias=False, kernel_initializer="ones") for _ in range(MANY)]
+        model = keras.Model(inputs, [layer(inputs) for layer in layers])
+        formats.unpack(Constant(formats.pack(keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)]))))
+        return model
     net = torch.nn.Sequential(*(torch.nn.Linear(WIDE, ROWS, bias=False, device="meta") for _ in range(MANY)))
     for layer in net:
         layer.weight = torch.nn.Parameter(torch.empty(ROWS, WIDE).fill_(1))
@@ -82,8 +89,12 @@ else:
 """
 
 
-@pytest.mark.parametrize("kind", ["numpy", "numpy transposed", "numpy big-endian", "torch transposed", "torch module"])
+@pytest.mark.parametrize(
+    "kind", ["numpy", "numpy transposed", "numpy big-endian", "torch transposed", "torch module", "keras"]
+)
 def test_tensors_are_never_held_twice(kind):
+    if kind == "keras":
+        pytest.importorskip("keras")
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", PROGRAM, root, kind]

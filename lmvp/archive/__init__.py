@@ -1,0 +1,1 @@
+"""Leaving and coming back: models as plain files, and backups of a whole server."""

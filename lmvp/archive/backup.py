@@ -1,0 +1,383 @@
+"""Copying a running server: the records as they were at one moment, then all that they need, each piece proved.
+
+What an earlier backup left in the folder is kept as far as it is right. `backup.json` is written last and tells what
+the backup is of; before that moment the one before still counts, with all that it needs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lmvp.archive import backupfolder, disk, recordfile
+from lmvp.archive.backupfolder import CHUNKS, MANIFESTS, NOTES, RECORDS, BackupFolder, Index, Space
+from lmvp.archive.pieces import read_pieces
+from lmvp.archive.proofs import Known, Proofs, parse
+from lmvp.connection import Connection
+from lmvp.errors import DamagedFile, IntegrityError, LmvpError, NotFound, ServerUnavailable
+from lmvp.records import Backup, BackupSpace, WantedPieces
+from lmvp.storage import digest
+from lmvp.storage.codecs import DEPTH_LIMIT, Buffer
+from lmvp.storage.manifest import Manifest
+from lmvp.transfer.progress import Advance, Progress, showing
+
+ATTEMPTS = 5
+"""How often a backup begins anew when the server was restarted under it."""
+
+_BATCH_BYTES, _BATCH = 8 << 20, 256
+_SIGN_OF_LIFE = 30.0
+"""Seconds after which the server is told that we are still at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackedUp:
+    """What a backup did.
+
+    Attributes
+    ----------
+    path : Path
+        The folder.
+    projects, versions, chunks : int
+        What is in it.
+    bytes : int
+        Bytes of all chunks as they are when decoded.
+    copied, kept : int
+        Chunks that had to travel, and chunks that were there already.
+    written : int
+        Bytes of frames that were written.
+    """
+
+    path: Path
+    projects: int
+    versions: int
+    chunks: int
+    bytes: int
+    copied: int
+    kept: int
+    written: int
+
+
+@dataclass(slots=True)
+class _Tally:
+    copied: int = 0
+    kept: int = 0
+    written: int = 0
+
+
+def back_up(connection: Connection, path: Path, *, quick: bool, progress: Progress) -> BackedUp:
+    """Copy a server to a folder.
+
+    Parameters
+    ----------
+    quick : bool
+        Look only whether kept frames are there and whole, do not decode them.
+
+    Raises
+    ------
+    IntegrityError
+        If chunks are damaged on the server, and were never in this folder; all else is in the backup.
+    """
+    with BackupFolder.open(path) as folder:
+        tally = _Tally()
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return _Run(connection, folder, tally, quick).run(progress)
+            except _Lost:  # the server was restarted; what was copied counts
+                continue
+        return _Run(connection, folder, tally, quick).run(progress)
+
+
+class _Lost(ServerUnavailable):
+    """The server does not know this backup any more."""
+
+
+class _Run:
+    """One attempt, on one moment of the server."""
+
+    def __init__(self, connection: Connection, folder: BackupFolder, tally: _Tally, quick: bool) -> None:
+        self._connection, self._folder, self._tally, self._quick = connection, folder, tally, quick
+        self._backup: Backup
+        self._seen = time.monotonic()
+        self._proved: dict[str, set[str]] = {}
+        self._manifests: dict[str, dict[str, None]] = {}
+
+    def run(self, progress: Progress) -> BackedUp:
+        self._backup = self._connection.send_json("POST", "/backups", {}, Backup)
+        try:
+            index = self._copy(progress)
+        finally:
+            self._end()
+        self._tidy(index)
+        self._complain(index)
+        return self._outcome(index)
+
+    def _copy(self, progress: Progress) -> Index:
+        spaces = [self._records(space) for space in self._backup.spaces]
+        needed = {space.space: self._need(space) for space in spaces}
+        total = sum(size for chunks in needed.values() for size in chunks.values())
+        with showing(progress, total, "backup") as advance:
+            spaces = [self._chunks(space, needed[space.space], advance) for space in spaces]
+        return self._seal(spaces)
+
+    def _end(self) -> None:
+        """Let the server delete again what we counted on; it finds out by itself if this does not reach it."""
+        try:
+            self._connection.send("DELETE", f"/backups/{self._backup.id}")
+        except LmvpError:
+            return
+
+    # -- records
+
+    def _records(self, about: BackupSpace) -> Space:
+        part = self._folder.part
+        self._connection.attempt(lambda: self._receive_records(about.space, part))
+        found = recordfile.open_file(part, about.space)
+        name = backupfolder.file_of(about.space, found.digest)
+        disk.move(part, self._folder.root / RECORDS / name)
+        return Space(
+            space=about.space,
+            name=about.name,
+            file=name,
+            size=found.size,
+            digest=found.digest,
+            records=found.head.records,
+            events=found.head.events,
+        )
+
+    def _receive_records(self, space: str, part: Path) -> None:
+        with self._asking("GET", f"records/{space}", None) as answer, disk.writing(part) as descriptor:
+            for piece in read_pieces(answer):
+                disk.write_all(descriptor, memoryview(piece))
+
+    # -- manifests
+
+    def _need(self, space: Space) -> dict[str, int]:
+        """Copy the manifests and notes of a space; return the sizes of the chunks that it needs, oldest first."""
+        digests = dict.fromkeys(backupfolder.versions_of(self._folder.records(space)))
+        self._manifests[space.space] = digests
+        needed: dict[str, int] = {}
+        for manifest in self._kept_or_fetched(space, list(digests)):
+            needed.update(backupfolder.chunks_of(manifest))
+        return needed
+
+    def _kept_or_fetched(self, space: Space, digests: Sequence[str]) -> Iterator[Manifest]:
+        for batch in _batches(digests, _BATCH):
+            lacking = [one for one in batch if not self._has_manifest(space.space, one)]
+            for key, data in self._fetch(space.space, MANIFESTS, lacking):
+                backupfolder.proved_manifest(data, key, f"the manifest {key[:12]} of {space.name} on the server")
+                self._put(self._folder.piece(MANIFESTS, space.space, key), data)
+            for one in batch:
+                yield self._folder.manifest(space.space, one)[1]
+
+    def _has_manifest(self, space: str, key: str) -> bool:
+        try:
+            self._folder.manifest(space, key)
+        except (NotFound, DamagedFile):
+            return False
+        return True
+
+    def _notes(self, space: Space) -> dict[str, str]:
+        """Copy the notes as they are now: what was worked out once stays right."""
+        found = {}
+        for batch in _batches(list(self._manifests[space.space]), _BATCH):
+            for key, data in self._fetch(space.space, NOTES, batch):
+                if data:
+                    found[key] = digest.of_bytes(data)
+                    path = self._folder.piece(NOTES, space.space, key)
+                    if not path.is_file() or path.read_bytes() != data:
+                        self._put(path, data)
+        return found
+
+    # -- chunks
+
+    def _chunks(self, space: Space, needed: dict[str, int], advance: Advance) -> Space:
+        proofs = Proofs(self._folder, space.space)
+        self._proved[space.space] = proofs.proved
+        lacking: list[str] = []
+        for batch in self._wanted(proofs, needed, advance):
+            for chunk, data in self._fetch(space.space, CHUNKS, batch):
+                if chunk not in proofs.proved and not self._take(space.space, proofs, chunk, data):
+                    lacking.append(chunk)
+                advance(needed[chunk])
+        return msgspec.structs.replace(
+            space,
+            versions=len(self._manifests[space.space]),
+            chunks=len(needed),
+            bytes=sum(needed.values()),
+            lacking=tuple(lacking),
+            notes=self._notes(space),
+        )
+
+    def _wanted(self, proofs: Proofs, needed: dict[str, int], advance: Advance) -> Iterator[list[str]]:
+        """Yield the chunks that are not in the folder as they should be, in batches."""
+        batch: list[str] = []
+        size = 0
+        for chunk in needed:
+            self._live()
+            if self._is_right(proofs, chunk):
+                self._tally.kept += 1
+                advance(needed[chunk])
+                continue
+            batch.append(chunk)
+            size += needed[chunk]
+            if size >= _BATCH_BYTES or len(batch) >= _BATCH:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+    def _is_right(self, proofs: Proofs, chunk: str) -> bool:
+        if chunk in proofs.proved:
+            return True
+        try:
+            proofs.look(chunk) if self._quick else proofs.prove(chunk)
+        except (NotFound, DamagedFile):
+            return False
+        return True
+
+    def _take(self, space: str, proofs: Proofs, chunk: str, data: Buffer, above: int = 0) -> bool:
+        """Keep a frame as it came if that can be proved here, else the chunk decoded; tell whether either could."""
+        known = self._fitting(space, proofs, chunk, data, above)
+        if known is None:
+            [(_, data)] = self._fetch(space, CHUNKS, [chunk], plain=True)
+            known = self._fitting(space, proofs, chunk, data, above)
+        if known is None:
+            return False
+        self._put(self._folder.piece(CHUNKS, space, chunk), data)
+        proofs.remember(chunk, known)
+        self._tally.copied += 1
+        self._tally.written += len(data)
+        return True
+
+    def _fitting(self, space: str, proofs: Proofs, chunk: str, data: Buffer, above: int) -> Known | None:
+        """Prove a frame, after what it leans on was copied; None if it cannot be kept as it is."""
+        try:
+            link = parse(chunk, data)[2]
+            if link is not None and above < DEPTH_LIMIT and not self._is_right(proofs, link.base):
+                [(_, base)] = self._fetch(space, CHUNKS, [link.base])
+                self._take(space, proofs, link.base, base, above + 1)
+            return proofs.check(chunk, data)
+        except (IntegrityError, DamagedFile, NotFound):
+            return None
+
+    # -- the end
+
+    def _seal(self, spaces: Sequence[Space]) -> Index:
+        """Make sure of all that was written, then say what the backup is."""
+        for path in _all_folders(self._folder.root):  # those too that an attempt filled which was killed
+            disk.sync_folder(path)
+        index = Index(
+            kind=backupfolder.KIND,
+            format=backupfolder.FORMAT,
+            created_at=self._backup.created_at,
+            server=self._backup.server,
+            spaces=tuple(spaces),
+        ).sealed()
+        self._folder.put(self._folder.root / backupfolder.INDEX, index.encoded())
+        disk.sync_folder(self._folder.root)
+        return index
+
+    def _tidy(self, index: Index) -> None:
+        """Delete what the backup does not need any more; what a crash leaves here, the next one deletes."""
+        files = {space.file for space in index.spaces}
+        for path in (self._folder.root / RECORDS).iterdir():
+            if path.name not in files:
+                path.unlink()
+        keep: dict[str, dict[str, Any]] = {
+            CHUNKS: dict(self._proved),
+            MANIFESTS: dict(self._manifests),
+            NOTES: {space.space: space.notes for space in index.spaces},
+        }
+        for kind, by_space in keep.items():
+            for folder in _folders(self._folder.root / kind):
+                needed = by_space.get(folder.name, ())
+                for key, path in list(self._folder.pieces(kind, folder.name)):
+                    if key not in needed:
+                        path.unlink()
+
+    @staticmethod
+    def _complain(index: Index) -> None:
+        damaged = [(space.name, chunk) for space in index.spaces for chunk in space.lacking]
+        if damaged:
+            first = ", ".join(f"{chunk[:12]} of {name}" for name, chunk in damaged[:5])
+            raise IntegrityError(
+                f"{len(damaged)} chunks are damaged or gone on the server ({first}); all else is in the backup",
+                hint="`lmvp fsck` tells which versions have them; `lmvp fsck --repair` and a push heal them",
+            )
+
+    def _outcome(self, index: Index) -> BackedUp:
+        spaces = index.spaces
+        return BackedUp(
+            self._folder.root,
+            projects=sum(1 for space in spaces if space.space != backupfolder.SERVER),
+            versions=sum(space.versions for space in spaces),
+            chunks=sum(space.chunks for space in spaces),
+            bytes=sum(space.bytes for space in spaces),
+            copied=self._tally.copied,
+            kept=self._tally.kept,
+            written=self._tally.written,
+        )
+
+    # -- asking
+
+    def _fetch(
+        self, space: str, kind: str, want: Sequence[str], *, plain: bool = False
+    ) -> Sequence[tuple[str, Buffer]]:
+        """Return pieces from the server, no bytes for one that it does not have."""
+        if not want:
+            return []
+        body = WantedPieces(want=tuple(want), plain=plain)
+        return self._connection.attempt(partial(self._receive, f"{kind}/{space}", body))
+
+    def _receive(self, path: str, body: WantedPieces) -> list[tuple[str, Buffer]]:
+        with self._asking("POST", path, body) as answer:
+            return list(zip(body.want, read_pieces(answer, len(body.want)), strict=True))
+
+    @contextmanager
+    def _asking(self, method: str, path: str, body: WantedPieces | None) -> Iterator[Any]:
+        self._seen = time.monotonic()
+        with ExitStack() as stack:
+            with _as_lost():
+                whole = f"/backups/{self._backup.id}/{path}"
+                answer = stack.enter_context(self._connection.stream(method, whole, body))
+            yield answer
+
+    def _live(self) -> None:
+        """Tell the server now and then that we are at it, while all is found to be there."""
+        if time.monotonic() - self._seen > _SIGN_OF_LIFE:
+            with _as_lost():
+                self._connection.get(f"/backups/{self._backup.id}", Backup)
+            self._seen = time.monotonic()
+
+    def _put(self, path: Path, data: Buffer) -> None:
+        self._folder.put(path, data)
+
+
+@contextmanager
+def _as_lost() -> Iterator[None]:
+    try:
+        yield
+    except NotFound as error:
+        raise _Lost(error.message, hint=error.hint) from None
+
+
+def _batches(items: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def _all_folders(root: Path) -> Iterator[Path]:
+    yield root
+    for folder in _folders(root):
+        yield from _all_folders(folder)
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []

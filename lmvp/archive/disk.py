@@ -1,0 +1,114 @@
+"""Files that are there whole or not at all, for good, and what is said when the disk refuses."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from lmvp.errors import DamagedFile, InvalidArgument, LmvpError, NotFound, StorageFull, StorageReadOnly
+
+PART = "part"
+"""The name of what is being written, at the root of a folder of ours; the next attempt writes over it."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_REFUSED = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR),
+    *(errno.ENAMETOOLONG, errno.ENOENT, errno.ELOOP, errno.ENOTEMPTY, errno.EXDEV),
+}
+
+
+@contextmanager
+def explained(place: Path) -> Iterator[None]:
+    """Turn what the system says into an error that a user can act on."""
+    try:
+        yield
+    except LmvpError:  # some of them are an OSError by name
+        raise
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull(
+                f"no room left on the disk of {place}", hint="free some space and do the same again: it goes on"
+            ) from error
+        if error.errno in _REFUSED:
+            raise StorageReadOnly(f"cannot write to {place}: {error.strerror}", hint="choose another place") from error
+        raise
+
+
+def write_whole(target: Path, pieces: Sequence[Any], scratch: Path) -> None:
+    """Write a file under the name of `scratch` (on the same disk), sync it, and rename it into place."""
+    with writing(scratch) as descriptor:
+        for piece in pieces:
+            write_all(descriptor, memoryview(piece).cast("B"))
+    move(scratch, target)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[int]:
+    """Give a descriptor of a new file, and sync it in the end; a leftover of the same name is thrown away."""
+    with suppress(FileNotFoundError):
+        path.unlink()
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        yield descriptor
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, view: memoryview) -> None:
+    """Write all, however many calls the system makes of it."""
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def write_at(descriptor: int, offset: int, view: memoryview) -> None:
+    """Write all at an offset; may be called from several threads."""
+    while view:
+        count = os.pwrite(descriptor, view, offset)
+        offset, view = offset + count, view[count:]
+
+
+def move(scratch: Path, target: Path) -> None:
+    """Rename a file into place, in a folder that is made if need be."""
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    scratch.replace(target)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_some(path: Path, limit: int) -> bytes:
+    """Return what a regular file holds; links and all else are refused.
+
+    Raises
+    ------
+    NotFound
+        If there is none.
+    DamagedFile
+        If it is longer than the limit, or no regular file.
+    """
+    try:
+        found = path.lstat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DamagedFile(f"{path} is not a regular file")
+        if found.st_size > limit:
+            raise DamagedFile(f"{path} has {found.st_size:,} bytes; the limit is {limit:,}")
+        with path.open("rb") as file:
+            return file.read(limit)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"there is no file {path}") from None
+    except OSError as error:
+        if isinstance(error, LmvpError):
+            raise
+        raise InvalidArgument(f"cannot read {path}: {error.strerror}") from error

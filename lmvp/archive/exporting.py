@@ -1,0 +1,142 @@
+"""Writing a model with its history as plain files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmvp.archive import layout
+from lmvp.archive.layout import ModelFile, Named, Stand, VersionFile
+from lmvp.archive.outlets import FolderOutlet, Outlet, TarOutlet
+from lmvp.errors import Conflict, DamagedFile
+from lmvp.records import Alias, Model, Version
+from lmvp.storage import manifest as manifests
+from lmvp.storage.manifest import File
+from lmvp.transfer.progress import Advance, Progress, showing
+from lmvp.transfer.pull import VersionReader
+
+Opener = Callable[[Version], VersionReader]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export wrote.
+
+    Attributes
+    ----------
+    path : Path
+        The folder or file.
+    versions, kept : int
+        How many versions are in it, and how many of them were there already.
+    bytes : int
+        Bytes of the files of versions that were written.
+    """
+
+    path: Path
+    versions: int
+    kept: int
+    bytes: int
+
+
+def model_file(model: Model, aliases: Sequence[Alias], versions: Sequence[Version]) -> ModelFile:
+    """Return what `model.json` says; of aliases, those that stand at a version of the export."""
+    numbers = {version.number for version in versions}
+    return ModelFile(
+        kind=layout.KIND,
+        format=layout.FORMAT,
+        project=model.project,
+        name=model.name,
+        created_at=model.created_at,
+        description=model.description,
+        keep=model.keep,
+        last=max(model.last, model.latest),
+        aliases=tuple(
+            Stand(name=one.name, number=one.number, moved_at=one.moved_at, moved_by=one.moved_by)
+            for one in aliases
+            if one.number in numbers
+        ),
+        versions=tuple(Named(number=one.number, digest=one.digest) for one in versions),
+    )
+
+
+def export(path: Path, model: ModelFile, versions: Sequence[Version], opener: Opener, progress: Progress) -> Exported:
+    """Write versions, oldest first, to a folder, or to a file if its name ends in `.tar`.
+
+    Raises
+    ------
+    Conflict
+        If the folder holds something else, or another model.
+    StorageFull, StorageReadOnly
+        If it cannot be written; a folder can be gone on with.
+    """
+    with showing(progress, sum(version.size for version in versions), "export") as advance:
+        if path.suffix.lower() == ".tar":
+            with TarOutlet.open(path) as tar:
+                return _Export(tar, opener, advance).run(path, model, versions)
+        folder = FolderOutlet.open(path, layout.MODEL)
+        _check_same(folder, path, model)
+        return _Export(folder, opener, advance).run(path, model, versions)
+
+
+def _check_same(folder: FolderOutlet, path: Path, model: ModelFile) -> None:
+    data = folder.read(layout.MODEL, layout.JSON_LIMIT)
+    if data is None:
+        return
+    try:
+        found = layout.read_model(data, str(path / layout.MODEL))
+    except DamagedFile:
+        raise Conflict(f"{path} holds something else than an export", hint="name a folder that is not there") from None
+    if (found.project, found.name, found.created_at) != (model.project, model.name, model.created_at):
+        raise Conflict(f"{path} holds an export of {found.project}/{found.name}", hint="name another folder")
+
+
+class _Export:
+    """One export under way."""
+
+    def __init__(self, outlet: Outlet, opener: Opener, advance: Advance) -> None:
+        self._outlet, self._opener, self._advance = outlet, opener, advance
+        self._kept = self._bytes = 0
+
+    def run(self, path: Path, model: ModelFile, versions: Sequence[Version]) -> Exported:
+        self._put(layout.MODEL, layout.encode(model))
+        for version in versions:
+            self._version(version)
+        return Exported(path, len(versions), self._kept, self._bytes)
+
+    def _version(self, version: Version) -> None:
+        folder = layout.folder_of(version.number)
+        reader = self._opener(version)
+        said = {
+            f"{folder}/{layout.MANIFEST}": manifests.encode(reader.manifest),
+            f"{folder}/{layout.VERSION}": layout.encode(VersionFile.of(version)),
+        }
+        before = self._bytes, self._outlet.read(f"{folder}/{layout.VERSION}", layout.JSON_LIMIT)
+        if not self._outlet.records_last:
+            self._put_all(said)
+        for file in reader.manifest.files:
+            self._file(reader, file, f"{folder}/files/{file.path}")
+        if self._outlet.records_last:
+            self._put_all(said)
+        self._kept += before[0] == self._bytes and before[1] is not None
+
+    def _file(self, reader: VersionReader, file: File, path: str) -> None:
+        if self._outlet.keeps(path, file):
+            self._advance(file.size)
+            return
+        with self._outlet.place(path, file.size) as write:
+
+            def deliver(offset: int, piece: memoryview) -> None:
+                write(offset, piece)
+                self._advance(len(piece))
+
+            reader.fetch(file, deliver)
+        self._bytes += file.size
+
+    def _put_all(self, files: dict[str, bytes]) -> None:
+        for path, data in files.items():
+            self._put(path, data)
+
+    def _put(self, path: str, data: bytes) -> None:
+        if self._outlet.read(path, layout.JSON_LIMIT) != data:
+            self._outlet.put(path, data)

@@ -1,0 +1,178 @@
+"""What an exported model looks like: see docs/format.md, "Exported models"."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from typing import Any, TypeVar
+
+import msgspec
+
+from lmvp.errors import DamagedFile, InvalidManifest, ServerMismatch
+from lmvp.records import Parent, Scalar, Struct, Version, WireFloat, encode_float
+from lmvp.storage import digest
+from lmvp.storage import manifest as manifests
+from lmvp.storage.check import check_manifest
+from lmvp.storage.manifest import MANIFEST_LIMIT, Manifest
+
+T = TypeVar("T", bound=Struct)
+
+KIND = "lmvp model"
+FORMAT = 1
+"""The version of the layout; a reader refuses another one."""
+
+MODEL, VERSION, MANIFEST = "model.json", "version.json", "manifest.json"
+JSON_LIMIT = 16 << 20
+"""Bytes of `model.json` and of a `version.json` at most."""
+
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class Stand(Struct, frozen=True, kw_only=True):
+    """Where an alias stands."""
+
+    name: str
+    number: int
+    moved_at: datetime | None = None
+    moved_by: str = ""
+
+
+class Named(Struct, frozen=True, kw_only=True):
+    """A version that is in the export."""
+
+    number: int
+    digest: str
+
+
+class ModelFile(Struct, frozen=True, kw_only=True):
+    """`model.json`: what is said of the model, and which versions are in the export, oldest first.
+
+    Attributes
+    ----------
+    last : int
+        The highest number that was ever used.
+    """
+
+    kind: str
+    format: int
+    project: str
+    name: str
+    created_at: datetime
+    description: str = ""
+    keep: str = ""
+    last: int = 0
+    aliases: tuple[Stand, ...] = ()
+    versions: tuple[Named, ...] = ()
+
+
+class VersionFile(Struct, frozen=True, kw_only=True):
+    """`version.json`: what is said of a version; what it is made of stands in `manifest.json`."""
+
+    number: int
+    digest: str
+    content: str
+    created_at: datetime
+    author: str = ""
+    message: str = ""
+    parents: tuple[Parent, ...] = ()
+    metrics: dict[str, WireFloat] = msgspec.field(default_factory=dict)
+    params: dict[str, Scalar] = msgspec.field(default_factory=dict)
+    tags: dict[str, str] = msgspec.field(default_factory=dict)
+    environment: dict[str, Any] = msgspec.field(default_factory=dict)
+    revised: int = 0
+    size: int = 0
+
+    @classmethod
+    def of(cls, version: Version) -> VersionFile:
+        """Return what stands in the file of a version."""
+        kept = {name: getattr(version, name) for name in cls.__struct_fields__}
+        return cls(**{**kept, "metrics": {key: encode_float(float(v)) for key, v in version.metrics.items()}})
+
+
+class _Head(msgspec.Struct):
+    kind: str = ""
+    format: int = 0
+
+
+def folder_of(number: int) -> str:
+    """Return where a version lies.
+
+    Examples
+    --------
+    >>> folder_of(3)
+    'versions/v3'
+    """
+    return f"versions/v{number}"
+
+
+def encode(content: Struct) -> bytes:
+    """Return JSON that people can read."""
+    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+
+
+def read_model(data: bytes, where: str) -> ModelFile:
+    """Read `model.json` as if an enemy had written it.
+
+    Raises
+    ------
+    DamagedFile
+        If it is not what it must be; the message says what is wrong.
+    ServerMismatch
+        If a newer LMVP wrote it.
+    """
+    head = _decode(data, _Head, where)
+    if head.kind != KIND:
+        raise DamagedFile(f"{where} is not that of an exported model", hint="`lmvp export` makes one")
+    if head.format != FORMAT:
+        raise ServerMismatch(f"{where} has format {head.format}; this side reads {FORMAT}", hint="update lmvp")
+    model: ModelFile = _decode(data, ModelFile, where)
+    numbers = [one.number for one in model.versions]
+    _demand(numbers == sorted(set(numbers)) and all(number > 0 for number in numbers), where, "its versions")
+    _demand(all(_DIGEST.fullmatch(one.digest) for one in model.versions), where, "a digest")
+    _demand(all(alias.number in numbers for alias in model.aliases), where, "an alias, which stands at no version,")
+    return model
+
+
+def read_version(data: bytes, named: Named, where: str) -> VersionFile:
+    """Read a `version.json`; raises `DamagedFile` where it is not the one that `model.json` names."""
+    version: VersionFile = _decode(data, VersionFile, where)
+    _demand(version.number == named.number, where, "its number")
+    _demand(version.digest == named.digest, where, "its digest")
+    odd = [key for key, value in version.metrics.items() if isinstance(value, str) and value not in NOT_FINITE]
+    _demand(not odd, where, f"the metric {odd[:1]}")
+    return version
+
+
+def read_manifest(data: bytes, version: VersionFile, where: str) -> Manifest:
+    """Read a `manifest.json`, and hold it against what is said of the version.
+
+    Raises
+    ------
+    DamagedFile
+        If its bytes do not match the digest, or it breaks a rule.
+    """
+    _demand(digest.of_bytes(data) == version.digest, where, "its digest")
+    try:
+        manifest = manifests.decode(data)
+        check_manifest(manifest)
+    except InvalidManifest as error:
+        raise DamagedFile(f"{where} is damaged: {error.message}", hint=error.hint) from None
+    parents = tuple(parent.digest for parent in version.parents)
+    _demand(manifest.parents == parents, where, "the list of parents")
+    return manifest
+
+
+def _decode(data: bytes, type_: type[Any], where: str) -> Any:
+    try:
+        return msgspec.json.decode(data, type=type_)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise DamagedFile(f"{where} is damaged: {error}") from None
+
+
+def _demand(condition: object, where: str, what: str) -> None:
+    if not condition:
+        raise DamagedFile(f"{where} is damaged: {what} is not what it must be", hint="export the model again")
+
+
+LIMITS = {MODEL: JSON_LIMIT, VERSION: JSON_LIMIT, MANIFEST: MANIFEST_LIMIT}

@@ -1,0 +1,56 @@
+"""Which versions of a model are meant: `3,5-9,production`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from lmvp.errors import InvalidArgument, NotFound
+
+_RANGE = re.compile(r"v?([0-9]{1,9})-v?([0-9]{1,9})", re.IGNORECASE)
+
+
+def chosen(given: str | Iterable[str | int] | None, there: Sequence[int], find: Callable[[str], int]) -> list[int]:
+    """Return the numbers that a choice names, in order, once each; all of them without a choice.
+
+    Parameters
+    ----------
+    given : str or iterable of str or int, optional
+        Revisions and ranges of numbers; a text has commas between them.
+    there : sequence of int
+        The numbers that there are.
+    find : callable
+        Returns the number of a revision.
+
+    Raises
+    ------
+    NotFound
+        If a range has no version.
+    InvalidArgument
+        If nothing is named.
+
+    Examples
+    --------
+    >>> chosen("v1,4-9,best", [1, 2, 4, 5, 8], {"v1": 1, "best": 2}.__getitem__)
+    [1, 2, 4, 5, 8]
+    >>> chosen(None, [3, 1], int)
+    [1, 3]
+    """
+    if given is None:
+        return sorted(there)
+    words = given.split(",") if isinstance(given, str) else [str(one) for one in given]
+    words = [word.strip() for word in words if word.strip()]
+    if not words:
+        raise InvalidArgument("versions= names no version", hint="write 3,5-9,production, or leave it out for all")
+    return sorted({number for word in words for number in _meant(word, there, find)})
+
+
+def _meant(word: str, there: Sequence[int], find: Callable[[str], int]) -> list[int]:
+    found = _RANGE.fullmatch(word)
+    if found is None:
+        return [find(word)]
+    first, last = int(found[1]), int(found[2])
+    inside = [number for number in there if first <= number <= last]
+    if not inside:
+        raise NotFound(f"there is no version from v{first} to v{last}")
+    return inside

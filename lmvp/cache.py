@@ -1,0 +1,316 @@
+"""Chunks that came or went over a slow link, kept on this machine so that they need not travel again.
+
+The cache is a folder: frames by the ids of their chunks, manifests by their digests, and for each model the digests
+of the versions that passed through here last, so that a later one can travel as what changed. It is bounded, and what
+was not used for longest goes first. Nothing in it is believed: a chunk is hashed whenever it is read, and a damaged one
+is dropped. Nothing in it is needed: where the folder cannot be read or written, all goes on without it.
+
+Several processes may use it at once: files are written under a temporary name and renamed, and one that another process
+deleted is one that is not there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from lmvp import config
+from lmvp.errors import InvalidArgument, InvalidRequest, LmvpError
+from lmvp.storage import digest, frames
+from lmvp.storage.frames import DELTA, HEADER_SIZE, Frame
+
+if TYPE_CHECKING:
+    from lmvp.storage.codecs import Buffer
+
+MOST = 10 << 30
+"""Bytes that it takes at most where no limit is set; a tenth of the free disk, if that is less."""
+
+_ROOM_AFTER = 0.9
+"""Share of the limit that is left when it was reached."""
+
+_REMEMBERED = 8
+"""Versions of a model whose manifests are looked at for a base."""
+
+_OLD = 3600.0
+"""Seconds after which a temporary file is one that a killed process left."""
+
+_UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
+_BINARY = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
+_SIZE = re.compile(r"\s*(\d{1,18}(?:\.\d{1,9})?)\s*([kmgt]i?)?b?\s*", re.IGNORECASE)
+_TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This is a cache of LMVP: it can be deleted at any time.\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a cache takes: how many files, and their bytes."""
+
+    files: int
+    bytes: int
+
+
+class Cache:
+    """A bounded folder of chunks and manifests.
+
+    Parameters
+    ----------
+    folder : Path
+        Made when the first thing is kept; only its owner may look into it.
+    limit : int
+        Bytes that it may take.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> cache = Cache(Path(tempfile.mkdtemp()) / "cache", limit=1 << 20)
+    >>> chunk = digest.of_bytes(b"abc")
+    >>> cache.keep(Frame(chunk, size=3, payload=3), [b"abc"])
+    >>> bytes(cache.read(chunk, 3)), cache.read(digest.of_bytes(b"other"), 5)
+    (b'abc', None)
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.folder, self.limit = folder, limit
+        self._chunks, self._manifests, self._models = folder / "chunks", folder / "manifests", folder / "models"
+        self._lock = Lock()
+        self._size: int | None = None
+        self._usable = True
+
+    # -- chunks
+
+    def has(self, chunk: str) -> bool:
+        """Tell whether a chunk seems to be there; only `read` knows."""
+        return _place(self._chunks, chunk).is_file()
+
+    def read(self, chunk: str, size: int) -> Buffer | None:
+        """Return a chunk, held against its id; None where it is not there, or was damaged and is dropped now."""
+        path = _place(self._chunks, chunk)
+        data = _read(path)
+        if data is None:
+            return None
+        found = _decoded(chunk, size, data)
+        if found is None:
+            _unlink(path)
+            return None
+        with suppress(OSError):
+            os.utime(path)
+        return found
+
+    def keep(self, frame: Frame, payload: Sequence[Buffer]) -> None:
+        """Keep a frame that stands by itself, and whose chunk was held against its id."""
+        if frame.codec != DELTA and not self.has(frame.chunk):
+            self._write(_place(self._chunks, frame.chunk), [frames.header(frame), *payload])
+
+    # -- manifests
+
+    def manifest(self, name: str) -> bytes | None:
+        """Return the manifest of that digest; None where it is not there, or was damaged and is dropped now."""
+        path = _place(self._manifests, name)
+        data = _read(path)
+        if data is not None and digest.of_bytes(data) != name:
+            _unlink(path)
+            return None
+        return data
+
+    def keep_manifest(self, name: str, data: bytes) -> None:
+        """Keep a manifest that was held against its digest."""
+        path = _place(self._manifests, name)
+        if not path.is_file():
+            self._write(path, [data])
+
+    def versions(self, model: str) -> list[str]:
+        """Return the digests of the versions of a model that passed through here, the last one first.
+
+        Parameters
+        ----------
+        model : str
+            What names it among all servers.
+        """
+        data = _read(self._list_of(model))
+        try:
+            found = json.loads(data) if data else []
+        except ValueError:
+            found = []
+        return [one for one in found if isinstance(one, str) and re.fullmatch("[0-9a-f]{64}", one)]
+
+    def note(self, model: str, version: str) -> None:
+        """Remember that this version of a model passed through here."""
+        known = self.versions(model)
+        if known[:1] != [version]:
+            recent = [version, *(one for one in known if one != version)][:_REMEMBERED]
+            self._write(self._list_of(model), [json.dumps(recent).encode()])
+
+    def _list_of(self, model: str) -> Path:
+        return _place(self._models, digest.of_bytes(model.encode()))
+
+    # -- all of it
+
+    def usage(self) -> Usage:
+        """Count what is there."""
+        sizes = [size for _, size, _ in self._files()]
+        return Usage(len(sizes), sum(sizes))
+
+    def clear(self) -> Usage:
+        """Delete all of it; return what it took."""
+        before = self.usage()
+        for folder in (self._chunks, self._manifests, self._models):
+            shutil.rmtree(folder, ignore_errors=True)
+        with self._lock:
+            self._size = None
+        after = self.usage()
+        return Usage(before.files - after.files, before.bytes - after.bytes)
+
+    def _files(self) -> Iterator[tuple[float, int, Path]]:
+        """Give the time of last use, the size and the path of each file."""
+        for folder in (self._chunks, self._manifests, self._models):
+            for path in folder.glob("??/*"):
+                with suppress(OSError):
+                    found = path.stat()
+                    yield found.st_mtime, found.st_size, path
+
+    def _write(self, path: Path, pieces: Sequence[Buffer]) -> None:
+        """Write a file whole; where that fails, the cache is left alone from now on."""
+        size = sum(len(piece) for piece in pieces)
+        if not self._usable or size > self.limit:
+            return
+        try:
+            self._make_room(size)
+            _write_whole(path, pieces, self.folder)
+        except OSError:  # a full or read-only disk, a folder of somebody else's
+            self._usable = False
+
+    def _make_room(self, size: int) -> None:
+        """Count bytes that are to come; let the files go that were not used for longest, if there is no room."""
+        with self._lock:
+            if self._size is None:
+                self._size = self.usage().bytes
+            self._size += size
+            if self._size > self.limit:
+                self._size = self._evict(size) + size
+
+    def _evict(self, size: int) -> int:
+        """Delete files until there is room for `size` bytes and some more; return what is left."""
+        files = sorted(self._files())
+        left = sum(length for _, length, _ in files)
+        for used, length, path in files:
+            stale = path.name.startswith(".") and time.time() - used > _OLD
+            if stale or left > self.limit * _ROOM_AFTER - size:
+                _unlink(path)
+                left -= length
+        return left
+
+
+def opened() -> Cache | None:
+    """Return the cache of this user; None where it is switched off.
+
+    Raises
+    ------
+    InvalidArgument
+        If `LMVP_CACHE_LIMIT` is not a size.
+    """
+    folder, text = config.cache_home(), os.environ.get("LMVP_CACHE_LIMIT", "").strip()
+    limit = size_of(text) if text else _default_limit(folder)
+    return Cache(folder, limit) if limit else None
+
+
+def size_of(text: str) -> int:
+    """Read a number of bytes.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is none.
+
+    Examples
+    --------
+    >>> size_of("10 GiB"), size_of("2.5MB"), size_of("0")
+    (10737418240, 2500000, 0)
+    """
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise InvalidArgument(
+            f"LMVP_CACHE_LIMIT is {text[:40]!r}, not a size", hint="write 10GiB, 500MB, or 0 for none"
+        )
+    unit = (found[2] or "").lower()
+    return int(float(found[1]) * (_BINARY | _UNITS)[unit])
+
+
+def _default_limit(folder: Path) -> int:
+    above = folder
+    while not above.exists() and above != above.parent:
+        above = above.parent
+    try:
+        return min(MOST, shutil.disk_usage(above).free // 10)
+    except OSError:
+        return 0
+
+
+def _place(root: Path, name: str) -> Path:
+    assert re.fullmatch("[0-9a-f]{64}", name), "an id that is none"
+    return root / name[:2] / name[2:]
+
+
+def _decoded(chunk: str, size: int, data: bytes) -> Buffer | None:
+    """Return what a kept frame stands for; None if it is not what its name says."""
+    from lmvp.storage import codecs
+
+    try:
+        head = frames.read_header(data[:HEADER_SIZE])
+        if (head.chunk, head.size) != (chunk, size) or head.codec == DELTA:
+            return None
+        found = codecs.decode(head, memoryview(data)[HEADER_SIZE:], _no_base)
+    except LmvpError:
+        return None
+    return found if digest.of_bytes(found) == chunk else None
+
+
+def _no_base(chunk: str) -> Buffer:
+    raise InvalidRequest(f"a frame in the cache leans on {chunk[:12]}")
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _unlink(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _write_whole(path: Path, pieces: Sequence[Buffer], root: Path) -> None:
+    if not path.parent.is_dir():
+        _make_folders(path.parent, root)
+    temporary = path.with_name(f".{secrets.token_hex(8)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with open(descriptor, "wb", buffering=0) as file:
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[file.write(view) :]
+        temporary.replace(path)
+    except BaseException:
+        _unlink(temporary)
+        raise
+
+
+def _make_folders(folder: Path, root: Path) -> None:
+    """Make a folder below the root; none of them lets anybody else look in."""
+    root.parent.mkdir(parents=True, exist_ok=True)
+    for each in (root, folder.parent, folder):
+        each.mkdir(mode=0o700, exist_ok=True)
+    tag = root / "CACHEDIR.TAG"  # so that backups leave it out
+    if not tag.exists():
+        tag.write_text(_TAG)

@@ -1,0 +1,36 @@
+"""The verbs for leaving and coming back: export, import, backup."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from lmvp.client import Client
+from lmvp.commands.tables import Line
+from lmvp.render import numbers
+
+
+def export(options: Namespace, _host: object) -> Any:
+    """Write a model with its whole history as plain files, to a folder or a .tar."""
+    done = Client().export_model(options.model, options.to, versions=options.versions, progress=_progress(options))
+    kept = f" ({done.kept} there already)" if done.kept else ""
+    return Line(f"{numbers.plural(done.versions, 'version')} in {done.path}{kept}, {numbers.size(done.bytes)} written")
+
+
+def import_(options: Namespace, _host: object) -> Any:
+    """Make a model of what `lmvp export` wrote, with its whole history."""
+    done = Client().import_model(options.source, options.model, progress=_progress(options))
+    kept = f" ({done.kept} there already)" if done.kept else ""
+    return Line(f"{done.name}: {numbers.plural(done.versions, 'version')}{kept}, {numbers.size(done.bytes)} sent")
+
+
+def backup(options: Namespace, _host: object) -> Any:
+    """Copy the whole server, while it runs, to a folder here; again, only what is new."""
+    done = Client().back_up(options.to, quick=options.quick, progress=_progress(options))
+    what = f"{numbers.plural(done.projects, 'project')}, {numbers.plural(done.versions, 'version')}"
+    chunks = numbers.plural(done.chunks, "chunk")
+    return Line(f"{what}, {chunks} in {done.path}; {done.copied} copied, {numbers.size(done.written)} written")
+
+
+def _progress(options: Namespace) -> bool | None:
+    return False if options.no_progress else None

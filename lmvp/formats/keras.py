@@ -1,0 +1,252 @@
+"""Keras 3 models: weights as tensors, everything else as the JSON that Keras itself writes.
+
+A model comes back through Keras' own loader in safe mode, after its text was looked through: Keras' own classes pass,
+others must be named in `trust=`. Any version with the right names fills a model given as `into=`, and runs no code.
+
+Tensors are named by the layers on the way to them: `lstm/lstm_cell/kernel`. Keras numbers layers by how many the
+process has made before (`dense_7`), so those names are counted anew within each layer: a model that is built again, in
+another notebook or by the same cell, has the same names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, UnknownFormat
+from lmvp.formats import keras_trust, numpy, tensors
+from lmvp.formats.base import Bytes, Package, PackedFile, Reader
+from lmvp.formats.tensors import Fetched, Packed, Shelf, Stored
+from lmvp.storage.safetensors import tensor_size
+
+NAMES = ("keras",)
+MODEL = "model.json"
+
+_NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
+_INNER = ("forward_", "backward_")
+_CUSTOM_FLOATS = {"bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}
+"""Dtypes that numpy has from `ml_dtypes` only, as safetensors calls them."""
+
+
+def recognises(obj: Any) -> bool:
+    """Tell whether this is a Keras 3 model, without importing Keras."""
+    return any(cls.__module__ == "keras.src.models.model" and cls.__name__ == "Model" for cls in type(obj).__mro__)
+
+
+def _keras() -> Any:
+    try:
+        return import_module("keras")
+    except ImportError as error:
+        raise MissingDependency(
+            "this version is a Keras model", hint='pip install "keras>=3.3" and a backend'
+        ) from error
+
+
+def pack(obj: Any) -> Package:
+    """Turn a model into its weights and a text about the rest; the state of its optimizer stays behind.
+
+    Raises
+    ------
+    UnknownFormat
+        If it has no weights yet, or a layer that keeps more than weights: a vocabulary.
+    """
+    _check(obj)
+    shelf = Shelf()
+    files, meta = tensors.weights({name: _packed(name, one, shelf) for name, one in named(obj).items()}, "np")
+    meta["class"] = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    try:
+        files.append(PackedFile(MODEL, [Bytes.of(_serialise(obj))]))
+    except keras_trust.NotData as error:
+        meta["not_data"] = str(error)
+    return Package("keras", files, meta)
+
+
+def _check(model: Any) -> None:
+    if not model.built:
+        raise UnknownFormat(
+            f"this {type(model).__qualname__} has no weights yet",
+            hint="call it once, or .build(input_shape), and push it",
+        )
+    for layer in _layers(model):
+        if hasattr(layer, "save_assets"):
+            raise UnknownFormat(
+                f"the layer {layer.name!r} keeps more than weights",
+                hint='model.save("model.keras") and push that file, which has it all',
+            )
+
+
+def _layers(model: Any) -> list[Any]:
+    return list(model._flatten_layers(include_self=False))  # noqa: SLF001 - .layers has not those inside of layers
+
+
+def _serialise(model: Any) -> bytes:
+    """Return what Keras writes about a model, if that is data alone."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about lambdas, which are told below
+            config = _keras().saving.serialize_keras_object(model)
+        keras_trust.check_data(config)
+        return json.dumps(keras_trust.portable(config), ensure_ascii=False, separators=(",", ":")).encode()
+    except (TypeError, ValueError, OSError, NotImplementedError, RecursionError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise keras_trust.NotData(f"Keras cannot write it down: {reason}") from error
+
+
+def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
+    """Build the model again, or fill the weights of `into`.
+
+    Raises
+    ------
+    Untrusted
+        If it needs a class or function that is not Keras' own and that `trust` does not name.
+    InvalidArgument
+        If its structure is not data and could not be kept: it has a lambda in it.
+    """
+    stored = tensors.stored(reader.manifest)
+    if into is not None:
+        _fill(reader, into, stored)
+        return into
+    model = _rebuilt(reader, trust)
+    if not model.built:
+        raise InvalidArgument(
+            f"Keras cannot tell the shapes of this {type(model).__qualname__}", hint="build the model, give it as into="
+        )
+    _fill(reader, model, stored)
+    return model
+
+
+def _rebuilt(reader: Reader, trust: Sequence[str | type]) -> Any:
+    meta = reader.manifest.meta
+    if "not_data" in meta:
+        raise InvalidArgument(
+            f"the structure of this {meta.get('class')} could not be kept: {meta['not_data']}",
+            hint="build the model yourself and give it as into=; to have it kept, write such a layer as a class",
+        )
+    try:
+        config = json.loads(reader.read(MODEL))
+    except (ValueError, RecursionError) as error:
+        raise DamagedFile(f"{MODEL} is damaged: {error}") from error
+    keras = _keras()
+    custom = keras_trust.allow(config, trust)
+    try:
+        model = keras.saving.deserialize_keras_object(config, custom_objects=custom, safe_mode=True)
+    except (TypeError, ValueError, LookupError, AttributeError, ImportError, RuntimeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise DamagedFile(f"this model cannot be built again: {reason[:300]}", hint="give one as into=") from error
+    if not recognises(model):
+        raise DamagedFile(f"{MODEL} is a {type(model).__qualname__}, not a model")
+    return model
+
+
+# Names
+
+
+def named(model: Any) -> dict[str, Any]:
+    """Return the variables of a model by their names, in its order."""
+    names = {id(variable): name for name, variable in reversed(list(_walk(model, (), set())))}
+    found: dict[str, Any] = {}
+    for variable in model.weights:
+        stem = name = names.get(id(variable), variable.path)
+        number = 1
+        while name in found:
+            number += 1
+            name = f"{stem}#{number}"
+        found[name] = variable
+    return found
+
+
+def _walk(layer: Any, above: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, Any]]:
+    """Give the variables of a layer and of those inside it; `variable.path` tells in which another was built first."""
+    seen.add(id(layer))
+    own = [*layer._trainable_variables, *layer._non_trainable_variables]  # noqa: SLF001 - .weights has all below
+    for name, variable in zip(_counted(own), own, strict=True):
+        yield "/".join((*above, name)), variable
+    inner = list(layer._layers)  # noqa: SLF001 - see _layers
+    for name, child in zip(_counted(inner), inner, strict=True):
+        if id(child) not in seen:
+            yield from _walk(child, (*above, name), seen)
+
+
+def _counted(things: Sequence[Any]) -> Iterator[str]:
+    """Give the names of layers or variables; those that Keras named by their class and a number are counted anew."""
+    taken = {thing.name for thing in things if _automatic(thing) is None}
+    counts: Counter[str] = Counter()
+    for thing in things:
+        base = _automatic(thing)
+        name = thing.name
+        while base is not None:
+            name = f"{base}_{counts[base]}" if counts[base] else base
+            counts[base] += 1
+            base = base if name in taken else None
+        yield name
+
+
+def _automatic(thing: Any) -> str | None:
+    """Return the name without its number, if Keras gave it by the class; else None."""
+    match = _NUMBERED.fullmatch(thing.name)
+    base = match[1] if match else ""
+    kind = next((base.removeprefix(prefix) for prefix in _INNER if base.startswith(prefix)), base)
+    return base if kind.replace("_", "") == type(thing).__name__.replace("_", "").lower() else None
+
+
+# Numbers
+
+
+def _backend_is_torch() -> bool:
+    return bool(_keras().backend.backend() == "torch")
+
+
+def _packed(name: str, variable: Any, shelf: Shelf) -> Packed:
+    """Make a variable ready to be read, from its own memory where that is torch's."""
+    if _backend_is_torch():
+        from lmvp.formats import torch_tensors
+
+        return torch_tensors.packed(name, variable.value)
+    import numpy as np
+
+    shape, dtype = tuple(variable.shape), _CUSTOM_FLOATS.get(variable.dtype)
+    if dtype is None:
+        dtype = numpy.packed(name, np.empty(0, variable.dtype)).dtype
+    return Packed(dtype, shape, Fetched(tensor_size(dtype, shape) or 0, lambda: _bytes(variable), shelf))
+
+
+def _bytes(variable: Any) -> memoryview:
+    """Fetch the numbers of a variable from where its backend keeps them."""
+    import numpy as np
+
+    array = np.ascontiguousarray(_keras().ops.convert_to_numpy(variable.value))
+    return Bytes.of(array.reshape(-1).view("u1")).data
+
+
+def _fill(reader: Reader, model: Any, stored: Mapping[str, Stored]) -> None:
+    """Fill the variables of a model, after a look whether they are the same."""
+    variables = named(model)
+    if _backend_is_torch():
+        from lmvp.formats import torch_tensors
+
+        torch_tensors.fill(reader, {name: variable.value for name, variable in variables.items()}, stored)
+    else:
+        kinds = {name: _packed(name, variable, Shelf()) for name, variable in variables.items()}
+        shown = {n: Stored(n, "", k.dtype, k.shape, 0, "", k.true_dtype).kind for n, k in kinds.items()}
+        tensors.check(stored, shown)
+        for name, variable in variables.items():
+            _assign(reader, variable, stored[name])
+    for layer in _layers(model):
+        if callable(finish := getattr(layer, "finalize_state", None)):  # what a layer works out from its weights
+            finish()
+
+
+def _assign(reader: Reader, variable: Any, stored: Stored) -> None:
+    import numpy as np
+
+    buffer = np.empty(stored.size, "u1")
+    if stored.size:
+        tensors.fill(reader, [(stored, Bytes.of(buffer).data)])
+    source = import_module("ml_dtypes") if variable.dtype in _CUSTOM_FLOATS else np
+    dtype = np.dtype(getattr(source, variable.dtype))
+    variable.assign(buffer.view(dtype).reshape(tuple(variable.shape)))

@@ -1,0 +1,214 @@
+"""Which classes and functions the text about a Keras model may name. What is not listed is never imported.
+
+Such a text is a tree of nodes with `module`, `class_name`, `registered_name` and `config`; Keras makes an object of
+each. Here is told which it may: its own layers, models, optimizers and the like, and what the caller vouches for. It
+is read before Keras sees it, since older Keras lets more through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from lmvp.errors import InvalidArgument, MissingDependency, Untrusted
+from lmvp.formats.trust import Trust, find
+
+_PLAIN = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
+_LAMBDA = "__lambda__"
+_FUNCTIONS = ("activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers")
+"""Those of Keras' modules whose functions only compute."""
+
+_BASES = (
+    "keras.Operation",  # layers and models are operations
+    "keras.optimizers.Optimizer",
+    "keras.optimizers.schedules.LearningRateSchedule",
+    "keras.losses.Loss",
+    "keras.metrics.Metric",
+    "keras.initializers.Initializer",
+    "keras.regularizers.Regularizer",
+    "keras.constraints.Constraint",
+    "keras.DTypePolicy",
+    "keras.quantizers.Quantizer",
+    "keras.quantizers.QuantizationConfig",
+    "keras.random.SeedGenerator",
+)
+_OWN = re.compile(r"keras(\.\w+)*")
+_BACKEND = re.compile(r"keras\.src\.backend\.\w+\.optimizers\.\w+")
+_FOREIGN = {"TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
+"""Layers of Keras that carry another framework's code."""
+
+_DEPTH = 200
+
+
+class NotData(Exception):
+    """The structure of a model is not data alone. Never leaves the room of formats."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """What a node refers to: `name` in full, and `keys` by which Keras will look for it."""
+
+    name: str
+    keys: tuple[str, ...]
+
+
+def check_data(config: Any) -> None:
+    """Make sure that a text holds no code.
+
+    Raises
+    ------
+    NotData
+        Naming the layer that has a lambda in it.
+    """
+    for node, where in _nodes(config):
+        if node["class_name"] == _LAMBDA:
+            raise NotData(f"{where} has a lambda in it, which is code")
+
+
+def portable(config: Any) -> Any:
+    """Return a text that names optimizers as all backends do; torch's and TensorFlow's have their own modules."""
+    if isinstance(config, dict):
+        if _BACKEND.fullmatch(str(config.get("module"))) and _symbol("keras.optimizers", str(config.get("class_name"))):
+            config = {**config, "module": "keras.optimizers", "registered_name": None}
+        return {key: portable(value) for key, value in config.items()}
+    return [portable(value) for value in config] if isinstance(config, (list, tuple)) else config
+
+
+def allow(config: Any, trust: Sequence[str | type]) -> dict[str, Any]:
+    """Return the objects that are not Keras' own, for its loader.
+
+    Raises
+    ------
+    Untrusted
+        Naming all that nobody vouched for, or the layer with a lambda; nothing was imported then.
+    MissingDependency
+        If a trusted name leads nowhere here.
+    """
+    trusted = Trust.of(trust)
+    wanted: dict[str, _Node] = {}
+    for node, where in _nodes(config):
+        if node["class_name"] == _LAMBDA:
+            raise Untrusted(
+                f"{where} has a lambda in it, which is code that nobody can vouch for",
+                hint="build the model yourself and give it as into=; to have it kept, write such a layer as a class",
+            )
+        if node["class_name"] not in _PLAIN and not _is_safe(node):
+            found = _described(node)
+            wanted[found.name] = found
+    unknown = sorted(name for name in wanted if _given(trusted, name) is None and name not in trusted)
+    if unknown:
+        raise Untrusted(
+            f"this model needs code that nobody vouched for: {', '.join(unknown)}",
+            hint=f"if you trust who pushed it, give trust=[{', '.join(map(_shown, unknown))}]; "
+            "or build the model and give it as into=",
+        )
+    return {key: _found(node, trusted) for node in wanted.values() for key in node.keys}
+
+
+def _shown(name: str) -> str:
+    """Write a name as `trust=` takes it: of some functions only the last part is known, so they are to be given."""
+    return repr(name) if "." in name else name
+
+
+def _nodes(config: Any, where: str = "the model", depth: int = 0) -> Iterator[tuple[dict[str, Any], str]]:
+    """Give all nodes, and the layer that each is in."""
+    if depth > _DEPTH:
+        raise InvalidArgument("the text about this model is nested too deeply")
+    if isinstance(config, dict):
+        where = _place(config, where, depth)
+        if isinstance(config.get("class_name"), str):
+            yield config, where
+        elif _is_code(config):
+            yield {"class_name": _LAMBDA}, where
+        config = list(config.values())
+    if isinstance(config, (list, tuple)):
+        for child in config:
+            yield from _nodes(child, where, depth + 1)
+
+
+def _place(node: Mapping[str, Any], where: str, depth: int) -> str:
+    """Return the layer that a node is, or lies in."""
+    inner = node.get("config")
+    name = inner.get("name") if isinstance(inner, dict) else None
+    is_layer = depth and isinstance(name, str) and ("build_config" in node or node.get("class_name") == "Lambda")
+    return f"the layer {name!r}" if is_layer else where
+
+
+def _is_code(node: Mapping[str, Any]) -> bool:
+    """Tell whether this is a lambda as activations are written: without a class, just its code."""
+    value = node.get("value")
+    return len(node) == 1 and isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
+
+
+def _described(node: Mapping[str, Any]) -> _Node:
+    module, kind, registered = node.get("module"), node["class_name"], node.get("registered_name")
+    name = node.get("config") if kind == "function" else kind
+    name = name if isinstance(name, str) else kind
+    bare = name.rpartition(">")[2]
+    full = bare if module == "builtins" else f"{module or '__main__'}.{bare}"
+    keys = {key for key in (name, bare, registered) if isinstance(key, str)}
+    return _Node(full, tuple(sorted(keys)))
+
+
+def _is_safe(node: Mapping[str, Any]) -> bool:
+    """Tell whether a node is one of Keras' own classes or functions, and no carrier of foreign code."""
+    module, kind, registered = node.get("module"), node["class_name"], node.get("registered_name")
+    if kind == "function":
+        return _is_function(module, node.get("config"))
+    if not isinstance(module, str) or not _OWN.fullmatch(module) or registered not in (None, kind):
+        return False
+    inner = node.get("config")
+    reads_a_file = isinstance(inner, dict) and isinstance(inner.get("vocabulary"), str)
+    return kind not in _FOREIGN and not reads_a_file and _is_class(module, kind)
+
+
+def _is_function(module: Any, name: Any) -> bool:
+    if not isinstance(name, str) or not isinstance(module, str):
+        return False
+    if module == "builtins":  # how Keras writes its own functions by their names alone
+        return any(_symbol(f"keras.{part}", name) is not None for part in _FUNCTIONS)
+    return module in {f"keras.{part}" for part in _FUNCTIONS} and _symbol(module, name) is not None
+
+
+def _is_class(module: str, name: str) -> bool:
+    found = _symbol(module, name)
+    bases = tuple(base for base in (_symbol(*full.rsplit(".", 1)) for full in _BASES) if isinstance(base, type))
+    return isinstance(found, type) and issubclass(found, bases)
+
+
+def _symbol(module: str, name: str) -> Any:
+    """Return what a module of Keras has by a name, or None."""
+    try:
+        found = getattr(import_module(module), name, None)
+    except ImportError:
+        return None
+    return found if callable(found) else None
+
+
+def _given(trusted: Trust, name: str) -> Any:
+    """Return the class or function that was handed over for a name; Keras writes only the last part of some."""
+    for full, given in trusted.given.items():
+        short = f"{given.__module__}.{given.__name__}"
+        if name in {full, short} or ("." not in name and given.__name__ == name):
+            return given
+    return None
+
+
+def _found(node: _Node, trusted: Trust) -> Any:
+    given = _given(trusted, node.name)
+    if given is not None:
+        return given
+    saving = import_module("keras").saving
+    for key in node.keys:
+        registered = saving.get_registered_object(key)
+        if registered is not None and f"{registered.__module__}.{registered.__name__}" == node.name:
+            return registered
+    if "." not in node.name:
+        raise MissingDependency(
+            f"this model needs a function {node.name}, of which only the name is known",
+            hint=f"give the function itself: trust=[{node.name}]",
+        )
+    return find(node.name, exact=node.name in trusted.names, what="this model")

@@ -1,0 +1,105 @@
+"""GGUF: the files of llama.cpp. Quantised tensors are listed as rows of bytes, as the `gguf` package does."""
+
+from __future__ import annotations
+
+from lmvp.storage.containers.base import TENSORS, Broken, Cursor, Layout, Read
+from lmvp.storage.safetensors import Span, tensor_size
+
+MAGIC = b"GGUF"
+
+_VERSIONS = (2, 3)
+_ALIGNMENT = "general.alignment"
+_STRING, _ARRAY = 8, 9
+_WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
+"""Bytes of a value in the key-value part, by type."""
+
+_DTYPES = {0: "F32", 1: "F16", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 30: "BF16"}
+_BLOCKS = {
+    2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 20: (32, 18), 39: (32, 17),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
+    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 21: (256, 110), 22: (256, 82), 23: (256, 136),
+    29: (256, 56), 34: (256, 54), 35: (256, 66), 40: (64, 36), 41: (128, 18),
+}  # fmt: skip
+"""Numbers in a block and bytes of a block, by type of tensor."""
+
+
+def layout(read: Read, size: int) -> Layout:
+    """Return the tensors, and where those of an unknown type begin.
+
+    Raises
+    ------
+    Broken
+        If this is no whole GGUF file, or one of a version or byte order that is not known here.
+    """
+    cursor = Cursor(read, size)
+    magic, version = cursor.take(4), cursor.number(4)
+    count, pairs = cursor.unpack("QQ")
+    if magic != MAGIC or version not in _VERSIONS or count > TENSORS:
+        raise Broken("not a GGUF file of a known version")
+    alignment = _alignment(cursor, pairs)
+    infos = [_info(cursor) for _ in range(count)]
+    start = cursor.at + -cursor.at % alignment
+    spans = [_span(name, shape, kind, start + offset) for name, shape, kind, offset in infos]
+    return Layout(tuple(span for span in spans if span), (start, *sorted(start + offset for *_, offset in infos)))
+
+
+def _alignment(cursor: Cursor, pairs: int) -> int:
+    """Pass over the key-value part; it tells the alignment of tensors."""
+    alignment = 32
+    for _ in range(pairs):
+        key, kind = _text(cursor), cursor.number(4)
+        if key == _ALIGNMENT and kind == 4:
+            alignment = cursor.number(4)
+        else:
+            _pass_value(cursor, kind)
+    if not 0 < alignment <= 1 << 20:
+        raise Broken("an impossible alignment")
+    return alignment
+
+
+def _text(cursor: Cursor) -> str:
+    return cursor.take(cursor.number(8)).decode()
+
+
+def _pass_value(cursor: Cursor, kind: int) -> None:
+    if kind == _STRING:
+        cursor.skip(cursor.number(8))
+    elif kind == _ARRAY:
+        _pass_array(cursor)
+    else:
+        cursor.skip(_width(kind))
+
+
+def _pass_array(cursor: Cursor) -> None:
+    kind, count = cursor.number(4), cursor.number(8)
+    if kind != _STRING:  # nobody writes arrays of arrays
+        cursor.skip(_width(kind) * count)
+        return
+    for _ in range(count):
+        cursor.skip(cursor.number(8))
+
+
+def _width(kind: int) -> int:
+    if kind not in _WIDTHS:
+        raise Broken(f"a value of the unknown type {kind}")
+    return _WIDTHS[kind]
+
+
+def _info(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int]:
+    """Return name, shape (outermost first), type and offset of a tensor."""
+    name, dimensions = _text(cursor), cursor.number(4)
+    if dimensions > 8:
+        raise Broken("a tensor of many dimensions")
+    shape = cursor.unpack(f"{dimensions}Q")[::-1]
+    return name, shape, cursor.number(4), cursor.number(8)
+
+
+def _span(name: str, shape: tuple[int, ...], kind: int, offset: int) -> Span | None:
+    dtype = _DTYPES.get(kind)
+    if dtype is None:
+        numbers, width = _BLOCKS.get(kind, (0, 0))
+        if not numbers or not shape or shape[-1] % numbers:
+            return None
+        dtype, shape = "U8", (*shape[:-1], shape[-1] // numbers * width)
+    size = tensor_size(dtype, shape)
+    return None if size is None else Span(name, dtype, shape, offset, size)

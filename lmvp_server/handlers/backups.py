@@ -1,0 +1,76 @@
+"""Backups, which a client copies piece by piece. Pieces travel as a uint32 length and that many bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+
+from tornado.iostream import StreamClosedError
+
+from lmvp.records import WantedPieces
+from lmvp_server.handlers.base import Handler
+
+PIECES = "application/x-lmvp-pieces"
+_LENGTH = struct.Struct("<I")
+
+
+class Backups(Handler):
+    """`/backups`."""
+
+    async def post(self) -> None:
+        """Begin a backup."""
+        self.answer(await self.run(self.services.backups.begin, self.caller), 201)
+
+
+class Backup(Handler):
+    """`/backups/{backup}`."""
+
+    async def get(self, backup: str) -> None:
+        """Give a sign of life."""
+        self.answer(await self.run(self.services.backups.about, self.caller, backup))
+
+    async def delete(self, backup: str) -> None:
+        """End a backup."""
+        await self.run(self.services.backups.end, self.caller, backup)
+        self.set_status(204)
+        self.finish()
+
+
+class Records(Handler):
+    """`/backups/{backup}/records/{space}`."""
+
+    async def get(self, backup: str, space: str) -> None:
+        """Send the file of records and events; a piece of no bytes follows the last."""
+        pieces = await self.run(self.services.backups.records, self.caller, backup, space)
+        await _send(self, lambda: next(pieces, None), end=True)
+
+
+class Pieces(Handler):
+    """`/backups/{backup}/{kind}/{space}`."""
+
+    body_limit = 16 << 20
+
+    async def post(self, backup: str, kind: str, space: str) -> None:
+        """Send chunks, manifests or notes in the order in which they are wanted; no bytes for what is not there."""
+        wanted = await self.run(self.read, WantedPieces)
+        reads = iter(await self.run(self.services.backups.pieces, self.caller, backup, space, kind, wanted))
+        await _send(self, lambda: _next(reads))
+
+
+def _next(reads: Iterator[Callable[[], bytes]]) -> bytes | None:
+    read = next(reads, None)
+    return None if read is None else read()
+
+
+async def _send(handler: Handler, read: Callable[[], bytes | None], *, end: bool = False) -> None:
+    handler.set_header("Content-Type", PIECES)
+    try:
+        while (piece := await handler.run(read)) is not None:
+            handler.write(_LENGTH.pack(len(piece)))
+            handler.write(piece)
+            await handler.flush()
+        if end:
+            handler.write(_LENGTH.pack(0))
+    except StreamClosedError:
+        return  # the client has gone; nobody is left to be told
+    handler.finish()

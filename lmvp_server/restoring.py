@@ -1,0 +1,214 @@
+"""`lmvp restore`: a data folder out of a backup, each piece proved before it is kept.
+
+The folder says that it is not whole (`restoring.json`) from the first write to the last, so no server opens it, and a
+restore that was killed goes on by being done again. Bytes come first, then the records of the projects, then those of
+the server.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmvp.archive import backupfolder
+from lmvp.archive.backupfolder import BackupFolder, Index, Space
+from lmvp.archive.proofs import Proofs
+from lmvp.archive.recordfile import RecordFile
+from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, NotFound
+from lmvp.storage.manifest import Manifest
+from lmvp_server.folder import DataFolder
+from lmvp_server.services import INDEXES
+from lmvp_server.stores.base import Moment, Record
+from lmvp_server.stores.chunks import FolderChunks
+from lmvp_server.stores.records import TinyDbRecords
+from lmvp_server.stores.snapshot import META
+
+_SHOWN = 20
+
+
+@dataclass(slots=True)
+class Restored:
+    """What a restore brought back, and what is damaged in the backup."""
+
+    projects: int = 0
+    versions: int = 0
+    chunks: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def restore(
+    backup: Path, data: Path, *, keep_going: bool = False, told: Callable[[int, int], Any] = lambda *_: None
+) -> Restored:
+    """Make a data folder of a backup.
+
+    Parameters
+    ----------
+    data : Path
+        A folder that is not there, or empty, or in which a restore broke off.
+    keep_going : bool
+        Finish although pieces are damaged: the versions that need them lack them, and `lmvp fsck` names these.
+    told : callable
+        Told how many chunks are done, and how many there are.
+
+    Raises
+    ------
+    NotFound, Conflict, ServerMismatch
+        If there is no such backup, or the data folder holds something else.
+    DamagedFile
+        If a file of records, or `backup.json` itself, is damaged.
+    IntegrityError
+        If other pieces are damaged; the message names the files. All else is in place.
+    """
+    folder = BackupFolder.existing(backup)
+    index = folder.index()
+    if data.resolve().is_relative_to(backup.resolve()):
+        raise InvalidArgument(f"{data} lies in the backup itself", hint="choose another folder with --data")
+    with DataFolder.restoring(data, index.digest) as home:
+        work = _Restore(folder, index, home, told)
+        work.bytes()
+        work.records()
+        if work.done.problems and not keep_going:
+            raise _damaged(work.done.problems, "mend the backup and restore again, or do without them by --keep-going")
+        home.restored()
+    return work.done
+
+
+class _Restore:
+    """One restore."""
+
+    def __init__(self, folder: BackupFolder, index: Index, home: DataFolder, told: Callable[[int, int], Any]) -> None:
+        self._folder, self._index, self._home, self._told = folder, index, home, told
+        self._total, self._at = sum(space.chunks for space in index.spaces), 0
+        self.done = Restored()
+
+    # -- chunks, manifests, notes
+
+    def bytes(self) -> None:
+        """Bring back all that the records name."""
+        store = FolderChunks(self._home.path)
+        for stale in set(store.projects()) - {space.space for space in self._index.spaces}:
+            store.drop(stale)  # of an earlier backup, whose restore broke off
+        for space in self._index.spaces:
+            records = self._folder.records(space)  # proved first: if it is damaged, nothing else is of use
+            self.done.projects += space.space != backupfolder.SERVER
+            self._space(store, space, records)
+
+    def _space(self, store: FolderChunks, space: Space, records: RecordFile) -> None:
+        proofs, seen = Proofs(self._folder, space.space), set[str]()
+        for digest in dict.fromkeys(backupfolder.versions_of(records)):
+            self.done.versions += 1
+            manifest = self._manifest(store, space, digest)
+            for chunk in backupfolder.chunks_of(manifest) if manifest else ():
+                if chunk not in seen:
+                    seen.add(chunk)
+                    self._chunk(store, space, proofs, chunk)
+        for base in sorted(proofs.proved - seen):  # what others lean on, and no version has any more
+            self._chunk(store, space, proofs, base)
+        store.settle(space.space, proofs.proved)
+
+    def _manifest(self, store: FolderChunks, space: Space, digest: str) -> Manifest | None:
+        try:
+            data, manifest = self._folder.manifest(space.space, digest)
+        except (NotFound, DamagedFile) as error:
+            self.done.problems.append(error.message)
+            return None
+        store.put_manifest(space.space, digest, data)
+        if digest in space.notes:
+            try:
+                store.put_note(space.space, digest, self._folder.note(space, digest))
+            except (NotFound, DamagedFile) as error:
+                self.done.problems.append(error.message)
+        return manifest
+
+    def _chunk(self, store: FolderChunks, space: Space, proofs: Proofs, chunk: str) -> None:
+        self._at += 1
+        self._told(self._at, max(self._total, self._at))
+        try:
+            data = proofs.prove(chunk)
+        except (NotFound, DamagedFile) as error:
+            self.done.problems.append(error.message)
+            return
+        if store.missing(space.space, [chunk]) or store.get(space.space, chunk) != data:
+            store.remove(space.space, [chunk])
+            store.put(space.space, chunk, [data])
+        self.done.chunks += 1
+
+    # -- records
+
+    def records(self) -> None:
+        """Bring back the records, those of the server last."""
+        store = TinyDbRecords(self._home.path / "records", INDEXES)
+        try:
+            for stale in set(store.spaces()) - {space.space for space in self._index.spaces}:
+                store.restore(stale, Moment({}, {}, 0, lambda: iter(())))
+            for space in sorted(self._index.spaces, key=lambda space: space.space == backupfolder.SERVER):
+                store.restore(space.space, _moment(self._folder.records(space)))
+                self._verify(store, space)
+        finally:
+            store.close()
+
+    def _verify(self, store: TinyDbRecords, space: Space) -> None:
+        try:
+            store.verify(space.space)
+        except IntegrityError as error:  # it was so on the server
+            self.done.problems.append(f"{self._folder.root / backupfolder.RECORDS / space.file}: {error.message}")
+
+
+def _moment(records: RecordFile) -> Moment:
+    tables: dict[str, list[Record]] = {}
+    ids: dict[str, set[str]] = {}
+    for row in records.records():
+        rows, names = tables.setdefault(row.table, []), ids.setdefault(row.table, set())
+        after = rows[-1].seq if rows else 0
+        if not after < row.seq < records.head.next_seq.get(row.table, 0) or row.id in names or row.table == META:
+            raise DamagedFile(f"{records.path} is damaged: {row.id[:80]!r} cannot stand where it does in {row.table!r}")
+        rows.append(Record(row.id, row.seq, row.rev, row.data))
+        names.add(row.id)
+    return Moment(tables, records.head.next_seq, records.head.events, lambda: _events(records))
+
+
+def _events(records: RecordFile) -> Iterator[dict[str, Any]]:
+    for number, event in enumerate(records.events(), 1):
+        if event.get("seq") != number or not isinstance(event.get("chain"), str):
+            raise DamagedFile(f"{records.path} is damaged: event {number} is not there")
+        yield event
+
+
+def _damaged(problems: Sequence[str], hint: str) -> IntegrityError:
+    more = [f"and {len(problems) - _SHOWN} more"] if len(problems) > _SHOWN else []
+    return IntegrityError("\n  ".join(["pieces of the backup are damaged", *problems[:_SHOWN], *more]), hint=hint)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Do what `lmvp restore` says; return the exit code."""
+    parser = argparse.ArgumentParser("lmvp restore", description="Make a data folder of what `lmvp backup` wrote.")
+    parser.add_argument("backup", type=Path, metavar="FOLDER", help="the backup")
+    parser.add_argument("--data", type=Path, required=True, metavar="NEW_FOLDER", help="the data folder to make")
+    parser.add_argument("--keep-going", action="store_true", help="finish although pieces are damaged, without them")
+    parser.add_argument("--no-progress", action="store_true", help="show no bar")
+    options = parser.parse_args(argv)
+    with _bar(options.no_progress) as told:
+        backup, data = options.backup.expanduser(), options.data.expanduser().absolute()
+        done = restore(backup, data, keep_going=options.keep_going, told=told)
+    if done.problems:
+        raise _damaged(done.problems, f"{data} has all else; `lmvp fsck` there tells which versions lack something")
+    what = f"{done.projects} projects, {done.versions} versions, {done.chunks} chunks"
+    print(f"{what} restored; serve them with: lmvp server --data {data}")
+    return 0
+
+
+@contextmanager
+def _bar(hidden: bool) -> Iterator[Callable[[int, int], Any]]:
+    from tqdm.auto import tqdm
+
+    with tqdm(desc="restore", unit=" chunks", leave=False, delay=0.5, disable=hidden) as bar:
+
+        def told(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield told

@@ -1,0 +1,174 @@
+"""Backups of a running server: what its records were at one moment, and all that they need, for a client to copy.
+
+A backup begins with a moment of every space, and a lease on the projects: until it ends, nothing in them is deleted.
+All else goes on: pushes, amendments, compaction. The client asks for the records, learns from them which manifests and
+chunks there are, and asks for those that it does not have. Frames travel as they are kept; what a delta leans on can be
+asked for too, or the chunk as it is, decoded.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import partial
+
+import lmvp
+from lmvp.archive import recordfile
+from lmvp.errors import IntegrityError, NotFound
+from lmvp.records import Backup, BackupSpace, WantedPieces
+from lmvp.storage import frames
+from lmvp.storage.frames import Frame
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.leases import Leases
+from lmvp_server.services.upkeep import Upkeep
+from lmvp_server.stores.base import ChunkStore, Moment, RecordStore
+
+AT_ONCE = 32
+"""Backups that may be under way; a further one ends that which was not heard of for longest: its client begins anew."""
+
+_SLICE = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A backup under way."""
+
+    about: Backup
+    moments: dict[str, Moment]
+
+
+class Backups:
+    """The use cases of a backup."""
+
+    def __init__(
+        self, records: RecordStore, chunks: ChunkStore, decoder: Decoder, upkeep: Upkeep, leases: Leases
+    ) -> None:
+        self._records, self._chunks, self._decoder = records, chunks, decoder
+        self._upkeep, self._leases = upkeep, leases
+        self._open: dict[str, _Open] = {}
+
+    def begin(self, caller: Caller) -> Backup:
+        """Take a moment of all spaces, and hold what they need.
+
+        Raises
+        ------
+        AccessDenied
+            If the caller does not own the server: a backup holds all that is in it.
+        """
+        access.require(caller, access.OWN, "")
+        self._make_room()
+        lease = secrets.token_hex(16)
+        self._leases.begin(lease)
+        try:
+            at, moments = datetime.now(timezone.utc), self._moments(lease)
+        except BaseException:
+            self._leases.end(lease)
+            raise
+        about = Backup(id=lease, created_at=at, server=lmvp.__version__, spaces=tuple(_about(moments)))
+        self._open[lease] = _Open(about, moments)
+        return about
+
+    def about(self, caller: Caller, backup: str) -> Backup:
+        """Return what a backup is of, which is a sign of life."""
+        return self._find(caller, backup).about
+
+    def end(self, caller: Caller, backup: str) -> None:
+        """Let go of a backup, and delete what had to wait for its end."""
+        access.require(caller, access.OWN, "")
+        self._open.pop(backup, None)
+        self._leases.end(backup)
+        self._upkeep.settle_up()
+
+    def records(self, caller: Caller, backup: str, space: str) -> Iterator[bytes]:
+        """Yield the file of records and events of a space in pieces; see docs/format.md, "Backups"."""
+        moment = self._space(caller, backup, space)
+        return _pieces(recordfile.lines(space, moment.tables, moment.next_seq, moment.count, moment.events()))
+
+    def pieces(
+        self, caller: Caller, backup: str, space: str, kind: str, wanted: WantedPieces
+    ) -> Sequence[Callable[[], bytes]]:
+        """Return what reads the chunks, manifests or notes that are wanted; none of a piece that is not there."""
+        self._space(caller, backup, space)
+        read = {
+            "chunks": self._plain if wanted.plain else self._chunks.get,
+            "manifests": self._chunks.manifest,
+            "notes": self._chunks.note,
+        }.get(kind)
+        if read is None:
+            raise NotFound(f"no {kind!r} in a backup", hint="chunks, manifests and notes are")
+        return [partial(_or_nothing, read, space, one) for one in wanted.want]
+
+    # -- steps
+
+    def _moments(self, lease: str) -> dict[str, Moment]:
+        """Take moments of all projects that there are, and of the server while there are just these."""
+        while True:
+            projects = {record.id for record in self._records.find(SERVER, "projects")}
+            moments = {space: self._moment(lease, space) for space in sorted(projects)}
+            server = self._records.moment(SERVER)
+            if {record.id for record in server.tables.get("projects", ())} == projects:
+                return {SERVER: server, **moments}
+
+    def _moment(self, lease: str, space: str) -> Moment:
+        """Hold a project, then take its moment: a sweep that is deleting now is waited for, a later one is put off."""
+        with self._chunks.pinning(space):
+            self._leases.add(lease, space)
+            return self._records.moment(space)
+
+    def _find(self, caller: Caller, backup: str) -> _Open:
+        access.require(caller, access.OWN, "")
+        found = self._open.get(backup)
+        if found is None or not self._leases.touch(backup):
+            self._open.pop(backup, None)
+            raise NotFound(f"no backup {backup[:32]!r} is under way", hint="begin again: what was copied stays")
+        return found
+
+    def _space(self, caller: Caller, backup: str, space: str) -> Moment:
+        moment = self._find(caller, backup).moments.get(space)
+        if moment is None:
+            raise NotFound(f"no space {space[:64]!r} in this backup")
+        return moment
+
+    def _make_room(self) -> None:
+        alive = self._leases.alive()
+        for silent in alive[: max(0, len(alive) - AT_ONCE + 1)]:
+            self._leases.end(silent)
+        for gone in [one for one in self._open if one not in self._leases.alive()]:
+            self._open.pop(gone, None)
+
+    def _plain(self, space: str, chunk: str) -> bytes:
+        data = self._decoder.data(space, chunk)
+        return frames.header(Frame(chunk, len(data), len(data))) + data
+
+
+def _about(moments: dict[str, Moment]) -> Iterator[BackupSpace]:
+    names = {record.id: record.data["name"] for record in moments[SERVER].tables.get("projects", ())}
+    for space, moment in moments.items():
+        records = sum(len(rows) for rows in moment.tables.values())
+        yield BackupSpace(space=space, name=names.get(space, ""), records=records, events=moment.count)
+
+
+def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
+    """Join lines to pieces of some length."""
+    held, size = [], 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= _SLICE:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
+
+
+def _or_nothing(read: Callable[[str, str], bytes], space: str, key: str) -> bytes:
+    """Read a piece; nothing where it is not there or cannot be decoded: the client tells what it lacks."""
+    try:
+        return read(space, key)
+    except (KeyError, IntegrityError):
+        return b""

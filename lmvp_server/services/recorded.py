@@ -1,0 +1,137 @@
+"""Versions that were made elsewhere: an import says their number, date, author and parents, and the digest proves them.
+
+Whoever may say so writes history in the names of others, so it takes an owner, and the log of events tells who it was.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+
+import msgspec
+
+from lmvp.errors import Conflict, InvalidArgument, InvalidManifest, InvalidRequest
+from lmvp.records import NewPush, Parent, Recorded
+from lmvp.storage import manifest as manifests
+from lmvp.storage.manifest import Manifest
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import Place
+from lmvp_server.services.clock import stamp
+from lmvp_server.services.versions import Versions, next_number
+from lmvp_server.stores.base import Document, Record
+
+NUMBER_LIMIT = 10**9
+AUTHOR_LIMIT = 250
+PARENTS_LIMIT = 64
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+def check(caller: Caller, project: str, body: NewPush, manifest: Manifest) -> None:
+    """Check what a push says was recorded, if it says so; what depends on the model is checked at the commit.
+
+    Raises
+    ------
+    AccessDenied
+        If the caller does not own the project.
+    InvalidManifest
+        If manifest and parents do not come to the digest.
+    """
+    said = body.recorded
+    if said is None:
+        return
+    access.require(caller, access.OWN, project)
+    if body.parent is not None or body.expect_parent is not None or body.aliases:
+        raise InvalidRequest("a recorded version goes without parent, expect_parent and aliases: it names its parents")
+    if len(said.author) > AUTHOR_LIMIT or not (said.author.isprintable() or not said.author):
+        raise InvalidArgument(f"the author {said.author[:60]!r} is not a name of up to {AUTHOR_LIMIT} characters")
+    if not 0 < said.number <= max(said.number, said.last) <= NUMBER_LIMIT:
+        raise InvalidArgument(f"v{said.number} is no number of a version: they go from 1 to {NUMBER_LIMIT:,}")
+    written(said.created_at)
+    _check_parents(said)
+    whole = msgspec.structs.replace(manifest, parents=tuple(parent.digest for parent in said.parents))
+    if manifests.digest_of(whole) != said.digest:
+        raise InvalidManifest(f"v{said.number} has another digest than {said.digest[:12]!r}, which was recorded for it")
+
+
+def _check_parents(said: Recorded) -> None:
+    if len(said.parents) > PARENTS_LIMIT:
+        raise InvalidArgument(f"v{said.number} has {len(said.parents)} parents; the limit is {PARENTS_LIMIT}")
+    for parent in said.parents:
+        if not 0 < parent.number < said.number or not _DIGEST.fullmatch(parent.digest):
+            raise InvalidArgument(f"v{parent.number} {parent.digest[:12]!r} cannot be a parent of v{said.number}")
+
+
+def written(at: datetime) -> str:
+    """Return a time as records keep it.
+
+    Raises
+    ------
+    InvalidArgument
+        If it has no time zone, or no clock can have shown it.
+
+    Examples
+    --------
+    >>> from datetime import timezone
+    >>> written(datetime(2026, 11, 20, 13, 41, tzinfo=timezone.utc))
+    '2026-11-20T13:41:00.000000Z'
+    """
+    if at.tzinfo is None or not 1970 <= at.year < 9999:
+        raise InvalidArgument(f"{at.isoformat()} is no time that a version was made at: a date since 1970, with a zone")
+    return stamp(at)
+
+
+def already_there(versions: Versions, place: Place, model: Record, said: Recorded) -> Record | None:
+    """Return the version if it is there under its number; None if it can be put in now.
+
+    Raises
+    ------
+    Conflict
+        If its number has another digest or cannot come any more, or a parent is not what was recorded.
+    """
+    found = versions.by_number(place, said.number)
+    if found is not None and found.data["digest"] == said.digest:
+        return found
+    if found is not None:
+        raise Conflict(
+            f"v{said.number} of {place.reference} is another one: {found.data['digest'][:12]}, not {said.digest[:12]}",
+            hint="import into a model of another name",
+        )
+    if said.number < next_number(model):
+        raise Conflict(
+            f"v{said.number} cannot be put in: {place.reference} is beyond it, at v{next_number(model) - 1}",
+            hint="import into a model of another name",
+        )
+    for parent in said.parents:
+        _check_parent(versions, place, parent)
+    return None
+
+
+def _check_parent(versions: Versions, place: Place, parent: Parent) -> None:
+    found = versions.by_number(place, parent.number) or versions.by_digest(place, parent.digest)
+    if found and (found.data["number"], found.data["digest"]) != (parent.number, parent.digest):
+        raise Conflict(
+            f"a parent was recorded as v{parent.number} {parent.digest[:12]}, but {place.reference} has "
+            f"v{found.data['number']} {found.data['digest'][:12]}",
+            hint="import into a model of another name",
+        )
+
+
+def fields(said: Recorded | None) -> Document:
+    """Return what the record of a version says in place of what the server would."""
+    return {} if said is None else {"created_at": written(said.created_at), "author": said.author}
+
+
+def parents(said: Recorded) -> list[Document]:
+    """Return the parents as records keep them."""
+    return [{"number": parent.number, "digest": parent.digest} for parent in said.parents]
+
+
+def number(said: Recorded | None, model: Record) -> int:
+    """Return the number of the version that comes next."""
+    return next_number(model) if said is None else said.number
+
+
+def last(said: Recorded | None, number: int) -> int:
+    """Return the highest number that counts as used from then on."""
+    return number if said is None else max(number, said.last)

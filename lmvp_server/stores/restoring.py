@@ -1,0 +1,62 @@
+"""Laying down the files of a space as they would be after a snapshot: see `recovery` for what they mean."""
+
+from __future__ import annotations
+
+import os
+from itertools import islice
+
+import msgspec
+
+from lmvp_server.stores.base import Moment
+from lmvp_server.stores.disk import disk_errors, sync_folder
+from lmvp_server.stores.eventlog import EventFile, Head, head_of
+from lmvp_server.stores.journal import make_folder
+from lmvp_server.stores.recovery import Files
+from lmvp_server.stores.snapshot import Image, Meta, write_snapshot
+
+_GENERATION = 1
+_BATCH = 1000
+
+
+def lay_down(files: Files, moment: Moment) -> None:
+    """Write the files of a space, in place of those that are there; none for one that was never committed to."""
+    folder = files.snapshot.parent
+    with disk_errors(folder):
+        make_folder(folder)
+        files.remove()
+        if not moment.next_seq and not moment.count:
+            return
+        head, size = _write_events(files, moment)
+        _touch(files)
+        meta = Meta(
+            generation=_GENERATION,
+            commits=1,
+            events=head,
+            events_size=size,
+            next_seq=dict(moment.next_seq),
+        )
+        write_snapshot(files.snapshot, Image(meta, {name: list(rows) for name, rows in moment.tables.items()}))
+        sync_folder(folder)
+
+
+def _write_events(files: Files, moment: Moment) -> tuple[Head, int]:
+    """Write the events as they are: whether their chain holds is for `verify` to tell."""
+    log, head = EventFile(files.events), Head()
+    try:
+        events = moment.events()
+        while page := [msgspec.json.encode(event) + b"\n" for event in islice(events, _BATCH)]:
+            log.extend(page)
+            log.flush()
+            head = head_of(page[-1])
+        log.sync()
+    finally:
+        log.close()
+    return head, log.size
+
+
+def _touch(files: Files) -> None:
+    descriptor = os.open(files.journal(_GENERATION), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

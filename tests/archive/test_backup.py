@@ -1,0 +1,587 @@
+"""A running server is copied to a folder, and a data folder is made of it: whole, proved, and whatever happens."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import requests
+
+import lmvp
+from lmvp import errors, local
+from lmvp.archive.backupfolder import BackupFolder
+from lmvp.archive.proofs import Proofs
+from lmvp.commands import main
+from lmvp_server.restoring import restore
+from lmvp_server.services import Services
+from lmvp_server.services.access import Caller
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "services"))
+from faults import acting_at, full, killed_at
+
+ADA = Caller("ada", owner=True)
+RNG = np.random.default_rng(5)
+
+
+def tree(rows=60):
+    kinds = ("f4", "f2", "f4")  # one chunk each: neighbours of one dtype would share one
+    return {f"w{i}": RNG.standard_normal((rows, 500)).astype(kind) for i, kind in enumerate(kinds)}
+
+
+def tuned(weights):
+    return {name: w + w.dtype.type(1e-4) * RNG.standard_normal(w.shape).astype(w.dtype) for name, w in weights.items()}
+
+
+def fill(versions=3, rows=60):
+    weights = tree(rows)
+    for number in range(versions):
+        lmvp.update("digits/mlp", weights, message=f"turn {number}", metrics={"loss": float("nan")})
+        weights = tuned(weights)
+    lmvp.update("other/cnn", {"w": np.arange(9)})
+    lmvp.alias("digits/mlp@v1", "first")
+
+
+@pytest.fixture
+def server(home):
+    """A server whose chunks are deltas, some of them."""
+    fill()
+    lmvp.Client().compact()
+    lmvp.update("digits/mlp", tree())
+    return lmvp.Client()
+
+
+def picture(services):
+    """Return all that a store says, but for how far it is encoded: the server goes on with that when it is idle."""
+    found = {}
+    for space in services.records.spaces():
+        moment = services.records.moment(space)
+        rows = {table: [row_of(table, row) for row in rows] for table, rows in moment.tables.items() if rows}
+        found[space] = rows, {k: seq for k, seq in moment.next_seq.items() if seq > 1}, list(moment.events())
+    return found
+
+
+def row_of(table, row):
+    if table != "versions":
+        return row.id, row.seq, row.rev, row.data
+    return row.id, row.seq, {key: value for key, value in row.data.items() if key not in ("packed", "stored")}
+
+
+def opened(folder):
+    services = Services.open(folder)
+    assert services.checking.check(ADA, repair=False)["problems"] == []
+    return services
+
+
+def restored(backup, data):
+    """Restore, and return what is there once it is proved."""
+    assert restore(backup, data).problems == []
+    services = opened(data)
+    try:
+        return picture(services)
+    finally:
+        services.close()
+
+
+def original(home):
+    """End the server, and return what it held."""
+    local.stop(home)
+    services = opened(home)
+    try:
+        return picture(services)
+    finally:
+        services.close()
+
+
+def files_below(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def flip(path, at=-5):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_round_trip(server, home, tmp_path):
+    done = server.back_up(tmp_path / "backup")
+    assert (done.projects, done.versions, done.copied, done.kept) == (2, 5, done.chunks, 0)
+    assert restored(tmp_path / "backup", tmp_path / "data") == original(home)
+    assert not (tmp_path / "data/token").exists()
+    assert not (tmp_path / "data/server.json").exists()
+    secret = {path.name for path in (tmp_path / "backup").rglob("*")} & {"token", "server.json"}
+    assert secret == set()
+    assert (tmp_path / "backup").stat().st_mode & 0o77 == 0
+    assert {path.stat().st_mode & 0o77 for path in (tmp_path / "backup").rglob("*.jsonl")} == {0}
+
+
+def test_a_restored_folder_is_served(server, tmp_path, monkeypatch):
+    before = [(version.reference, version.digest, version.aliases) for version in lmvp.show_history("digits/")]
+    weights = lmvp.download("digits/mlp@first")
+    server.back_up(tmp_path / "backup")
+    assert main(["restore", str(tmp_path / "backup"), "--data", str(tmp_path / "data"), "--no-progress"]) == 0
+    monkeypatch.setenv("LMVP_HOME", str(tmp_path / "data"))
+    try:
+        assert [(one.reference, one.digest, one.aliases) for one in lmvp.show_history("digits/")] == before
+        assert all((lmvp.download("digits/mlp@first")[name] == w).all() for name, w in weights.items())
+        assert lmvp.update("digits/mlp", tree()).number == 5
+        lmvp.Client().remove("digits/mlp@v2")
+        assert lmvp.Client().check().problems == ()
+    finally:
+        local.stop(tmp_path / "data")
+
+
+def test_the_next_backup_copies_only_what_is_new(server, tmp_path):
+    folder = tmp_path / "backup"
+    first = server.back_up(folder)
+    before = files_below(folder / "chunks")
+    again = server.back_up(folder)
+    assert (again.copied, again.kept, again.written) == (0, first.chunks, 0)
+    assert files_below(folder / "chunks") == before
+    lmvp.update("digits/mlp", tree())
+    third = server.back_up(folder, quick=True)
+    assert (third.copied, third.kept) == (3, first.chunks)
+    assert len(list((folder / "records").iterdir())) == 3
+
+
+def test_what_the_server_removed_leaves_the_next_backup(server, home, tmp_path):
+    folder = tmp_path / "backup"
+    server.back_up(folder)
+    before = sum(map(len, files_below(folder / "chunks").values()))
+    server.remove("digits/mlp@v4")
+    server.remove("other/")
+    done = server.back_up(folder)
+    assert done.projects == 1
+    assert sum(map(len, files_below(folder / "chunks").values())) < before
+    assert len(list((folder / "manifests").glob("*/*/*"))) == done.versions == 3
+    assert restored(folder, tmp_path / "data") == original(home)
+
+
+def test_a_backup_follows_what_was_encoded_anew(home, tmp_path):
+    """Frames of different days lean on one another rightly, whatever was raw when, and what was removed between."""
+    weights = tree()
+    client = lmvp.Client()
+    for turn in range(6):
+        lmvp.update("digits/mlp", weights)
+        weights = tuned(weights)
+        if turn % 2:
+            client.compact()
+        if turn in (3, 4):
+            client.remove(f"digits/mlp@v{turn - 1}")
+        client.back_up(tmp_path / "backup", quick=bool(turn % 3))
+        data = tmp_path / f"data{turn}"
+        restored(tmp_path / "backup", data)
+        shutil.rmtree(data)
+    assert restored(tmp_path / "backup", tmp_path / "data") == original(home)
+
+
+@pytest.mark.parametrize("kind", ["chunks", "manifests", "notes"])
+def test_a_flipped_bit_is_found_by_the_restore_and_healed_by_the_next_backup(server, home, tmp_path, kind):
+    folder = tmp_path / "backup"
+    server.back_up(folder)
+    path = next(path for path in sorted((folder / kind).rglob("*")) if path.is_file())
+    flip(path)
+    with pytest.raises(errors.IntegrityError) as raised:
+        restore(folder, tmp_path / "data")
+    assert str(path) in raised.value.message
+    assert "--keep-going" in raised.value.hint
+    with pytest.raises(errors.Conflict, match="broke off"):
+        local_open(tmp_path / "data")
+    server.back_up(folder)
+    assert restored(folder, tmp_path / "data") == original(home)
+
+
+def local_open(data):
+    from lmvp_server.folder import DataFolder
+
+    DataFolder.open(data, patience=0).close()
+
+
+@pytest.mark.parametrize("name", ["backup.json", "format.json", "records/server"])
+def test_flipped_bits_in_what_is_said_of_a_backup(server, tmp_path, name):
+    folder = tmp_path / "backup"
+    server.back_up(folder)
+    path = folder / name if name.endswith("json") else next((folder / "records").glob("server.*"))
+    good = path.read_bytes()
+    for at in range(0, len(good), max(1, len(good) // 40)):
+        path.write_bytes(good[:at] + bytes([good[at] ^ 4]) + good[at + 1 :])
+        with pytest.raises((errors.DamagedFile, errors.Conflict, errors.ServerMismatch)) as raised:
+            restore(folder, tmp_path / "data")
+        assert path.name in raised.value.message or name == "format.json"
+        shutil.rmtree(tmp_path / "data", ignore_errors=True)
+
+
+def test_going_on_without_what_is_damaged(server, tmp_path, capsys):
+    folder = tmp_path / "backup"
+    server.back_up(folder)
+    path = max((folder / "chunks").rglob("*"), key=lambda path: path.stat().st_size)
+    path.unlink()
+    words = ["restore", str(folder), "--data", str(tmp_path / "data"), "--no-progress"]
+    assert main(words) == 9
+    assert str(path) in capsys.readouterr().err
+    assert main([*words, "--keep-going"]) == 9
+    assert "lmvp fsck" in capsys.readouterr().err
+    services = Services.open(tmp_path / "data")
+    problems = services.checking.check(ADA, repair=False)["problems"]
+    services.close()
+    assert problems
+    assert all("chunk" in problem.what for problem in problems)
+
+
+def test_a_chunk_that_is_damaged_on_the_server(server, home, tmp_path):
+    path = max((home / "chunks").rglob("*"), key=lambda path: path.stat().st_size)
+    good = path.read_bytes()
+    flip(path)
+    with pytest.raises(errors.IntegrityError, match="damaged or gone on the server"):
+        server.back_up(tmp_path / "backup")
+    path.write_bytes(good)
+    assert server.back_up(tmp_path / "backup").copied >= 1
+    flip(path)
+    assert server.back_up(tmp_path / "backup").copied == 0  # what the backup has already is none the worse for it
+    path.write_bytes(good)
+    assert restored(tmp_path / "backup", tmp_path / "data") == original(home)
+
+
+# -- kills
+
+
+def test_the_server_is_killed_at_any_point_of_a_backup(home, tmp_path):
+    fill(4)
+    point, killed = 0, True
+    while killed:
+        point += 2
+        folder, calls, killed = tmp_path / f"backup{point}", [], False
+
+        def tell(done, total, calls=calls, point=point):
+            calls.append(done)
+            if len(calls) == point:
+                os.kill(local.find(home).pid, signal.SIGKILL)
+
+        done = lmvp.Client().back_up(folder, progress=tell)
+        killed = len(calls) > point
+        assert done.chunks == 15
+    assert point > 8
+    assert restored(folder, tmp_path / "data") == original(home)
+    assert restored(tmp_path / "backup2", tmp_path / "data2") == restored(folder, tmp_path / "data3")
+
+
+def test_a_backup_is_killed_before_every_third_step(home, tmp_path):
+    fill(2, rows=10)
+    lmvp.Client().back_up(tmp_path / "first")
+    lmvp.update("digits/mlp", tree(10))
+    number, killed, first = -2, True, tmp_path / "first"
+    expected = restored(first, tmp_path / "expected")
+    while killed:
+        number += 3
+        folder = tmp_path / "backup"
+        shutil.copytree(first, folder)
+        killed, _ = killed_at(number, lambda _, folder=folder: lmvp.Client().back_up(folder, quick=True))
+        if number % 4 == 1:  # the one before counts until the new one does, at every moment
+            assert restored(folder, tmp_path / f"old{number}") in (expected, last(home, tmp_path))
+            shutil.rmtree(tmp_path / f"old{number}")
+        done = lmvp.Client().back_up(folder)
+        assert (done.versions, done.chunks) == (4, 12)
+        proofs = [Proofs(BackupFolder(folder), space.name) for space in (folder / "chunks").iterdir()]
+        assert sum(len(list(map(p.prove, keys(folder, p)))) for p in proofs) == 12
+        if killed:
+            shutil.rmtree(folder)
+    assert number > 20
+    assert restored(folder, tmp_path / "data") == original(home)
+
+
+def keys(folder, proofs):
+    return [key for key, _ in BackupFolder(folder).pieces("chunks", proofs._space)]
+
+
+_LAST = {}
+
+
+def last(home, tmp_path):
+    """Return what a backup of now restores to."""
+    if home not in _LAST:
+        lmvp.Client().back_up(tmp_path / "now")
+        _LAST[home] = restored(tmp_path / "now", tmp_path / "now data")
+    return _LAST[home]
+
+
+def test_a_restore_is_killed_before_every_other_step(home, tmp_path):
+    first = {"w": RNG.standard_normal((10, 500)).astype("f4")}
+    for weights in (first, tuned(first)):
+        lmvp.update("d/m", weights)
+    lmvp.Client().compact()
+    lmvp.Client().back_up(tmp_path / "backup")
+    expected = original(home)
+    number, killed, data = -1, True, tmp_path / "data"
+    while killed:
+        number += 2
+        killed, _ = killed_at(number, lambda _: restore(tmp_path / "backup", data))
+        if killed and (data / "restoring.json").exists():
+            with pytest.raises(errors.Conflict, match="broke off"):
+                local_open(data)
+        assert whole(tmp_path / "backup", data) == expected
+        shutil.rmtree(data)
+    assert number > 50
+
+
+def whole(backup, data):
+    """Go on with a restore if it is not through, and return what is there."""
+    if not (data / "format.json").exists() or (data / "restoring.json").exists():
+        return restored(backup, data)
+    services = opened(data)
+    try:
+        return picture(services)
+    finally:
+        services.close()
+
+
+# -- full disks
+
+
+def test_a_disk_that_is_full_at_every_write_of_a_backup(home, tmp_path):
+    fill(1, rows=10)
+    client, number, folder, done = lmvp.Client(), 0, tmp_path / "backup", [0]
+    while len(done) >= number:
+        number += 1
+        with acting_at(number, full, ("write",)) as done:
+            try:
+                client.back_up(folder)
+            except errors.StorageFull as error:
+                assert str(folder) in error.message  # noqa: PT017 - the last round has none
+        if number % 3:
+            shutil.rmtree(folder)
+    assert number > 8
+    client.back_up(folder)
+    assert restored(folder, tmp_path / "data") == original(home)
+
+
+def test_a_disk_that_is_full_at_every_write_of_a_restore(home, tmp_path):
+    fill(1, rows=10)
+    lmvp.Client().back_up(tmp_path / "backup")
+    expected, number, done, failed = original(home), 0, [0], 0
+    while len(done) >= number:
+        number += 1
+        data = tmp_path / f"data{number}"
+        with acting_at(number, full, ("write",)) as done:
+            try:
+                restore(tmp_path / "backup", data)
+            except errors.StorageFull as error:
+                assert str(data) in error.message  # noqa: PT017 - the last round has none
+                failed += 1
+        assert whole(tmp_path / "backup", data) == expected
+        shutil.rmtree(data)
+    assert failed > 8
+
+
+@pytest.mark.parametrize("name", ["out", "out.tar"])
+def test_a_disk_that_is_full_at_every_write_of_an_export(home, tmp_path, name):
+    fill(2, rows=10)
+    number, done, path = 0, [0], tmp_path / "exports" / name
+    while len(done) >= number:
+        number += 1
+        with acting_at(number, full, ("write", "pwrite")) as done:
+            try:
+                lmvp.export_model("digits/mlp", path)
+            except errors.StorageFull as error:
+                assert "exports" in error.message  # noqa: PT017 - the last round has none
+                assert name == "out" or list(path.parent.iterdir()) == []
+    assert number > 4
+    assert lmvp.import_model(path, "x/y").versions == 2
+
+
+# -- while others work
+
+
+def test_a_backup_while_pushes_removals_and_collections_go_on(home, tmp_path):
+    fill(2)
+    stop, failures, pushed = threading.Event(), [], []
+
+    def work(what):
+        try:
+            while not stop.is_set():
+                what()
+        except Exception as error:
+            failures.append(error)
+
+    def push():
+        version = lmvp.update("digits/mlp", tuned(tree()), progress=False)
+        pushed.append(version.number)
+        if version.number % 3 == 0:
+            lmvp.Client().remove(f"digits/mlp@v{version.number - 1}")
+
+    def keep_house():
+        lmvp.Client().collect_garbage()
+        lmvp.Client().compact()
+
+    def come_and_go():
+        lmvp.update("brief/m", {"w": np.arange(50)}, progress=False)
+        lmvp.Client().remove("brief/")
+
+    threads = [threading.Thread(target=work, args=(what,)) for what in (push, keep_house, come_and_go)]
+    for thread in threads:
+        thread.start()
+    try:
+        for turn in range(6):
+            lmvp.Client().back_up(tmp_path / "backup", quick=turn % 2 == 1, progress=False)
+            pushed_before = len(pushed)
+            found = restored(tmp_path / "backup", tmp_path / f"data{turn}")
+            numbers = [data["number"] for rows, *_ in found.values() for *_, data in rows.get("versions", ())]
+            assert len(numbers) >= 3
+            shutil.rmtree(tmp_path / f"data{turn}")
+            while len(pushed) <= pushed_before and not failures:
+                stop.wait(0.01)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    lmvp.Client().back_up(tmp_path / "backup")
+    lmvp.Client().collect_garbage()
+    assert restored(tmp_path / "backup", tmp_path / "data") == original(home)
+
+
+def test_two_backups_to_one_folder(server, tmp_path):
+    folder = tmp_path / "backup"
+    tried = []
+
+    def tell(done, total):
+        if not tried:
+            tried.append(True)
+            with pytest.raises(errors.Conflict, match="another backup to"):
+                lmvp.Client().back_up(folder)
+
+    server.back_up(folder, progress=tell)
+    assert tried
+
+
+# -- mistakes
+
+
+@pytest.fixture
+def typed(server, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.tex").write_text("x")
+    (tmp_path / "file").write_text("x")
+    server.back_up(tmp_path / "backup")
+
+    def type_(*words):
+        code = main(words)
+        found = capsys.readouterr()
+        return code, found.out.strip() + found.err.strip()
+
+    return type_
+
+
+def test_the_verb(typed):
+    code, said = typed("backup", "other", "--no-progress")
+    assert code == 0
+    assert said.startswith("2 projects, 5 versions, 15 chunks in other; 15 copied, ")
+    assert "; 0 copied, 0 B written" in typed("backup", "other", "--quick", "--no-progress")[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "part"),
+    [
+        (["backup", "full"], 4, "is not a backup"),
+        (["backup", "home"], 4, "something else of LMVP's"),
+        (["backup", "file"], 6, "cannot write to file"),
+        (["backup", "/proc/none"], 6, "cannot write"),
+        (["restore", "nowhere", "--data", "new"], 3, "there is no folder nowhere"),
+        (["restore", "full", "--data", "new"], 4, "is not a backup"),
+        (["restore", "home", "--data", "new"], 4, "is not a backup"),
+        (["restore", "backup", "--data", "full"], 4, "there is something already"),
+        (["restore", "backup", "--data", "home"], 4, "there is something already"),
+        (["restore", "backup", "--data", "backup/new"], 2, "lies in the backup itself"),
+        (["restore", "backup", "--data", "file"], 2, "is not a folder"),
+    ],
+)
+def test_bad_arguments(typed, words, code, part):
+    before = files_below(Path("full")), files_below(Path("backup")).keys()
+    found, said = typed(*words)
+    assert found == code, said
+    assert part in said
+    assert "Traceback" not in said
+    assert (files_below(Path("full")), files_below(Path("backup")).keys()) == before
+    assert not Path("new").exists()
+
+
+def test_a_newer_format_is_refused_by_name(server, tmp_path):
+    server.back_up(tmp_path / "backup")
+    (tmp_path / "backup/format.json").write_text('{"kind": "lmvp backup", "format": 2}')
+    for work in (server.back_up, lambda folder: restore(folder, tmp_path / "data")):
+        with pytest.raises(errors.ServerMismatch, match="has format 2; this side reads 1"):
+            work(tmp_path / "backup")
+
+
+def test_an_unfinished_backup_is_not_restored(server, tmp_path):
+    server.back_up(tmp_path / "backup")
+    (tmp_path / "backup/backup.json").unlink()
+    with pytest.raises(errors.NotFound, match="was finished"):
+        restore(tmp_path / "backup", tmp_path / "data")
+
+
+def sealed(folder, change):
+    """Change `backup.json` as an enemy would: with the right digest."""
+    index = BackupFolder(folder).index()
+    evil = msgspec.structs.replace(index, spaces=change(index.spaces)).sealed()
+    (folder / "backup.json").write_bytes(msgspec.json.encode(evil))
+
+
+def test_a_hostile_backup_stays_in_its_folder(server, tmp_path):
+    server.back_up(tmp_path / "backup")
+    good = (tmp_path / "backup/backup.json").read_bytes()
+    for fields in ({"space": "../../evil"}, {"file": "../backup.json"}, {"digest": "0" * 64}, {"space": "a/b"}):
+        (tmp_path / "backup/backup.json").write_bytes(good)
+
+        def change(spaces, fields=fields):
+            return (*spaces[:-1], msgspec.structs.replace(spaces[-1], **fields))
+
+        sealed(tmp_path / "backup", change)
+        with pytest.raises(errors.DamagedFile):
+            restore(tmp_path / "backup", tmp_path / "data")
+    assert not list(tmp_path.glob("**/evil*"))
+
+
+# -- the routes
+
+
+def ask(method, path, body=None, token=None):
+    found = local.connection()
+    headers = {"Authorization": f"Bearer {found.token if token is None else token}"}
+    return requests.request(method, f"{found.url}/api/v1{path}", json=body, headers=headers, timeout=30)
+
+
+def test_the_routes_refuse_what_makes_no_sense(server):
+    about = ask("POST", "/backups", {}).json()
+    at, space = f"/backups/{about['id']}", about["spaces"][1]["space"]
+    assert ask("GET", at).json()["id"] == about["id"]
+    for method, path, body, status in [
+        ("GET", "/backups/none", None, 404),
+        ("GET", f"{at}/records/none", None, 404),
+        ("POST", f"{at}/tokens/{space}", {"want": []}, 404),
+        ("POST", f"{at}/chunks/..%2f..", {"want": ["a"]}, 404),
+        ("POST", f"{at}/chunks/{space}", {"want": 3}, 400),
+        ("POST", f"{at}/chunks/{space}", {"have": []}, 400),
+    ]:
+        answer = ask(method, path, body)
+        assert answer.status_code == status, (method, path, answer.text)
+    nothing = ask("POST", f"{at}/chunks/{space}", {"want": ["../../../token", "0" * 64]})
+    assert (nothing.status_code, nothing.content) == (200, bytes(8))
+    assert ask("DELETE", at).status_code == 204
+    assert ask("DELETE", at).status_code == 204
+    assert ask("GET", at).status_code == 404
+    assert ask("POST", "/backups", {}, token="wrong").status_code == 401
+
+
+def test_the_records_are_plain_lines(server, tmp_path):
+    server.back_up(tmp_path / "backup")
+    [path] = (tmp_path / "backup/records").glob("server.*")
+    head, *rest = [json.loads(line) for line in path.read_text().splitlines()]
+    assert (head["kind"], head["format"], head["space"]) == ("lmvp records", 1, "server")
+    assert {line["data"]["name"] for line in rest if line.get("table") == "projects"} == {"digits", "other"}
+    assert set(rest[-1]) == {"digest"}
