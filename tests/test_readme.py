@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
+import lmvp
 from lmvp.commands import main
 
 README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
@@ -48,6 +49,16 @@ def test_the_shell(home, folder, capsys):
     for line in block("console", "lmvp push").splitlines():
         assert main(shlex.split(line)[1:]) == 0, line
     assert Path("folder/weights.safetensors").read_bytes() == Path("weights.safetensors").read_bytes()
+
+
+def test_keeping_house(home, folder, capsys):
+    for value in range(3):
+        lmvp.update("digits/cnn", {"w": np.arange(3.0) + value}, metrics={"val_acc": value / 10})
+    for line in block("console", "lmvp du").splitlines():
+        assert main(shlex.split(line)[1:]) == 0, line
+    assert [version.number for version in lmvp.show_history("archive/cnn")] == [3, 2]
+    assert main(["restore", "safe", "--data", "restored"]) == 0
+    assert Path("restored/format.json").exists()
 
 
 def test_make_has_what_is_promised():

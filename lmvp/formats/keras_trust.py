@@ -13,13 +13,16 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from lmvp.errors import InvalidArgument, MissingDependency, Untrusted
+from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, Untrusted
 from lmvp.formats.trust import Trust, find
 
 _PLAIN = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 _LAMBDA = "__lambda__"
 _FUNCTIONS = ("activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers")
 """Those of Keras' modules whose functions only compute."""
+
+_NO_MATHS = {"deserialize", "get", "serialize"}
+"""What those modules have besides."""
 
 _BASES = (
     "keras.Operation",  # layers and models are operations
@@ -119,7 +122,9 @@ def _nodes(config: Any, where: str = "the model", depth: int = 0) -> Iterator[tu
         raise InvalidArgument("the text about this model is nested too deeply")
     if isinstance(config, dict):
         where = _place(config, where, depth)
-        if isinstance(config.get("class_name"), str):
+        if "class_name" in config:
+            if not isinstance(config["class_name"], str):
+                raise DamagedFile(f"{where} has a class whose name is no text")
             yield config, where
         elif _is_code(config):
             yield {"class_name": _LAMBDA}, where
@@ -166,7 +171,7 @@ def _is_safe(node: Mapping[str, Any]) -> bool:
 
 
 def _is_function(module: Any, name: Any) -> bool:
-    if not isinstance(name, str) or not isinstance(module, str):
+    if not isinstance(name, str) or not isinstance(module, str) or name in _NO_MATHS:
         return False
     if module == "builtins":  # how Keras writes its own functions by their names alone
         return any(_symbol(f"keras.{part}", name) is not None for part in _FUNCTIONS)
@@ -183,7 +188,7 @@ def _symbol(module: str, name: str) -> Any:
     """Return what a module of Keras has by a name, or None."""
     try:
         found = getattr(import_module(module), name, None)
-    except ImportError:
+    except (ImportError, AttributeError, RuntimeError, TypeError, ValueError):  # parts of Keras need other packages
         return None
     return found if callable(found) else None
 

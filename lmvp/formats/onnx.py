@@ -54,7 +54,8 @@ def pack(obj: Any) -> Package:
         )
     structure, shelf = type(obj)(), Shelf()
     _copy(obj, structure, {"graph"})
-    _copy(obj.graph, structure.graph, {"initializer"})
+    if obj.HasField("graph"):
+        _copy(obj.graph, structure.graph, {"initializer"})
     found: dict[str, Packed] = {}
     fields: dict[str, str] = {}
     for tensor in obj.graph.initializer:
@@ -83,7 +84,15 @@ def _external(message: Any) -> Iterator[str]:
 
 
 def _copy(source: Any, target: Any, but: Collection[str]) -> None:
+    from google.protobuf.unknown_fields import UnknownFieldSet
+
     """Copy a message without some of its fields."""
+    target.SetInParent()
+    if len(UnknownFieldSet(source)):  # of a newer ONNX than the one here: only a copy of the whole has them
+        target.CopyFrom(source)
+        for name in but:
+            target.ClearField(name)
+        return
     for field, value in source.ListFields():
         if field.name in but:
             continue

@@ -191,11 +191,15 @@ def test_every_dtype_of_torch_lies_where_it_should(tmp_path, torch):
 
 
 def test_tensors_that_do_not_lie_in_a_row_go_by_the_name_of_their_record(tmp_path, torch):
-    torch.save({"t": torch.arange(12.0).reshape(3, 4).T, "part": torch.arange(10)[2:5]}, tmp_path / "odd.pt")
+    torch.save(
+        {"none": torch.zeros(0, 3), "t": torch.arange(12.0).reshape(3, 4).T, "part": torch.arange(10)[2:5]},
+        tmp_path / "odd.pt",
+    )
     found = values(tmp_path / "odd.pt")
     assert {name: array.tolist() for name, array in found.items()} == {
+        "none": [],
         "part": [2, 3, 4],
-        "data/0": list(range(12)),
+        "data/1": list(range(12)),
     }
 
 

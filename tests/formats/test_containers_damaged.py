@@ -13,9 +13,17 @@ from test_containers import assert_a_true_manifest, assert_sound, onnx_model, wr
 
 from lmvp.storage import containers
 from lmvp.storage.containers import pickled
-from lmvp.storage.containers.base import Broken
+from lmvp.storage.containers.base import Broken, placed
+from lmvp.storage.safetensors import Span
 
 KINDS = ("npz", "packed.npz", "npy", "pt", "h5", "new.h5", "keras", "gguf", "onnx")
+
+
+class Samples(dict):
+    """Files by kind. Shown in short, for where a test with them fails."""
+
+    def __repr__(self):
+        return f"<{', '.join(self)}>"
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +39,7 @@ def samples(tmp_path_factory):
             make(folder, arrays)
         except (ImportError, pytest.skip.Exception):
             continue
-    return {path.name.removeprefix("m."): path.read_bytes() for path in folder.iterdir()}
+    return Samples({path.name.removeprefix("m."): path.read_bytes() for path in folder.iterdir()})
 
 
 def _torch(folder, arrays):
@@ -134,6 +142,54 @@ PIECES = st.one_of(
 def test_made_up_pickles_do_no_harm(pieces):
     with contextlib.suppress(Broken):
         pickled.read(b"\x80\x02" + b"".join(pieces) + b".")
+
+
+NEST = b"]q\0" + b"".join(b"]q%c(h%ch%ce" % (i + 1, i, i) for i in range(60))
+LONG = b"B\0\0\x10\0" + bytes(1 << 20)  # bytes, which are no text
+TEXT = b"X\0\0\x10\0" + b"a" * (1 << 20)
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "pickle",
+    [
+        NEST + b"h\0\x93.",  # a class whose name is a tree without an end
+        TEXT + b"q\0" + b"h\0h\0\x93" * 100_000 + b".",  # many classes with a name of a megabyte
+        b"}(" + LONG + b"Nu.",
+        b"}(S'\\d'\nNu0}.",  # an odd text of Python 2
+        b"}(\x8a\xff" + b"\x7f" * 255 + b"Nu.",  # a number of 255 bytes as a key
+    ],
+)
+def test_pickles_that_would_take_all_memory_do_not(pickle):
+    with contextlib.suppress(Broken):
+        assert pickled.read(b"\x80\x02" + pickle) == {}
+
+
+@pytest.mark.timeout(20)
+def test_names_as_long_as_a_file_are_no_names(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save({"k" * 2000: torch.ones(2), "d": {"e" * 600: {"f" * 600: torch.zeros(2)}}}, tmp_path / "m.pt")
+    found = look("pt", (tmp_path / "m.pt").read_bytes())
+    assert [span.name for span in found.tensors] == ["data/0", "data/1"]
+
+
+def test_hard_links_in_a_circle_end(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file["a/w"] = np.ones(3)
+        file["a/up"] = file["/"]
+        file["b"] = file["a"]
+    assert [span.name for span in look("h5", (tmp_path / "m.h5").read_bytes()).tensors] == ["a/w"]
+
+
+def test_tensors_of_no_numbers_may_lie_anywhere():
+    spans = [Span("a", "F32", (2,), 0, 8), Span("none", "F32", (0,), 4, 0), Span("b", "F32", (1,), 8, 4)]
+    assert placed(spans, 12) == tuple(spans)
+    assert placed([*spans, Span("over", "F32", (1,), 6, 4), Span("b", "F32", (1,), 0, 4)], 12)[-1].name == "b"
+    assert (
+        placed([Span("far", "F32", (2,), 8, 8), Span("odd", "F32", (2,), 0, 7), Span("\ud800", "U8", (1,), 0, 1)], 12)
+        == ()
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -356,6 +356,12 @@ LAMBDA = {"class_name": "__lambda__", "config": {"value": ["4wEAAAA=", None, Non
             "eval",
         ),
         (lambda text: text.update(compile_config={"loss": {**LAMBDA}}), "the model has a lambda"),
+        (
+            lambda text: dense(text)["config"].update(
+                activation={"module": "keras.losses", "class_name": "function", "config": "deserialize"}
+            ),
+            "keras.losses.deserialize",
+        ),
         (lambda text: text.update(class_name="__typespec__", spec_name="x"), "__typespec__"),
     ],
 )
@@ -367,7 +373,17 @@ def test_what_an_enemy_wrote_runs_nothing(change, named):
 
 @pytest.mark.parametrize(
     "text",
-    [b"", b"{", b"[]", b"null", b'"relu"', b"[" * 100_000, json.dumps({"a": 1}).encode(), b'{"class_name": "Dense"}'],
+    [
+        b'{"class_name": 5, "module": "antigravity", "config": {}}',
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"relu"',
+        b"[" * 100_000,
+        json.dumps({"a": 1}).encode(),
+        b'{"class_name": "Dense"}',
+    ],
 )
 def test_a_damaged_text_is_told(text):
     with pytest.raises((DamagedFile, InvalidArgument, Untrusted)):

@@ -114,6 +114,23 @@ def test_a_model_without_initialisers():
     assert round_trip(model) == model
 
 
+def test_a_model_without_a_graph():
+    assert round_trip(onnx.ModelProto()) == onnx.ModelProto()
+    assert round_trip(onnx.ModelProto(graph=onnx.GraphProto())).HasField("graph")
+
+
+def test_what_a_newer_onnx_wrote_comes_back():
+    """Fields that this one does not know, in the model, in its graph and in an initialiser."""
+    field = b"\xc2\x3e\x03new"  # number 1000
+    model = onnx_model(onnx)
+    for message in (model.graph.initializer[0], model.graph, model):
+        message.MergeFromString(field)
+    assert model.SerializeToString().count(field) == 3
+    back = round_trip(model)
+    assert back.SerializeToString(deterministic=True) == model.SerializeToString(deterministic=True)
+    assert np.arange(12, dtype="f4").tobytes() not in push(model).files["structure.onnx"]
+
+
 def test_all_that_a_model_says_comes_back():
     model = onnx_model(onnx)
     helper.set_model_props(model, {"author": "ada"})

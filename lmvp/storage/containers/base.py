@@ -18,9 +18,8 @@ TENSORS = 20_000
 NAME_LIMIT = 1024
 """Bytes of a tensor's name at most."""
 
-_WINDOW = 1 << 16
-_TAKEN = 64 << 20
-_STEPS = 4_000_000
+_LEAST, _MOST = 1 << 10, 1 << 16
+"""Bytes that are read at once: more and more, as long as they follow one another."""
 
 
 class Broken(ValueError):
@@ -60,12 +59,13 @@ def placed(spans: Sequence[Span], size: int) -> tuple[Span, ...]:
     if len(spans) > TENSORS:
         return ()
     kept, names, position = set(), set(), 0
-    for span in sorted(spans, key=lambda span: (span.offset, -span.size)):
+    for span in sorted(spans, key=lambda span: (span.offset, span.size)):
         end = span.offset + span.size
-        if position <= span.offset and end <= size and _makes_sense(span) and span.name not in names:
+        apart = position <= span.offset or not span.size
+        if apart and end <= size and _makes_sense(span) and span.name not in names:
             kept.add(id(span))
             names.add(span.name)
-            position = end
+            position = max(position, end)
     return tuple(span for span in spans if id(span) in kept)
 
 
@@ -74,6 +74,21 @@ def _makes_sense(span: Span) -> bool:
         return len(span.name.encode()) <= NAME_LIMIT and tensor_size(span.dtype, span.shape) == span.size
     except UnicodeEncodeError:
         return False
+
+
+@dataclass(slots=True)
+class Budget:
+    """What a file may say about itself: so many bytes, in so many steps."""
+
+    bytes: int = 64 << 20
+    steps: int = 4_000_000
+
+    def spend(self, count: int) -> None:
+        """Take one step over some bytes."""
+        self.bytes -= count
+        self.steps -= 1
+        if self.bytes < 0 or self.steps < 0:
+            raise Broken("it says too much about itself")
 
 
 class Cursor:
@@ -90,29 +105,33 @@ class Cursor:
     lmvp.storage.containers.base.Broken: 2 bytes wanted at 4, the end is at 5
     """
 
-    def __init__(self, read: Read, end: int, at: int = 0) -> None:
-        self._read = read
+    def __init__(self, read: Read, end: int, at: int = 0, budget: Budget | None = None) -> None:
+        self._read, self._budget = read, budget or Budget()
         self._window, self._start = b"", 0
-        self._taken = self._steps = 0
         self.end, self.at = end, at
 
     def take(self, count: int) -> bytes:
         """Return the next bytes."""
         start = self.at
-        self.skip(count)
-        self._taken += count
-        if self._taken > _TAKEN:
-            raise Broken("it says too much about itself")
+        self._budget.spend(count)
+        self._pass(count)
         if not self._start <= start <= self.at <= self._start + len(self._window):
-            self._window = bytes(self._read(start, min(max(count, _WINDOW), self.end - start)))
-            self._start = start
+            self._look(start, count)
         return self._window[start - self._start : self.at - self._start]
+
+    def _look(self, start: int, count: int) -> None:
+        """Read ahead."""
+        follows = self._start <= start <= self._start + len(self._window)
+        ahead = min(2 * len(self._window), _MOST) if follows else _LEAST
+        self._window = bytes(self._read(start, min(max(count, ahead), self.end - start)))
+        self._start = start
 
     def skip(self, count: int) -> None:
         """Pass over bytes without reading them."""
-        self._steps += 1
-        if self._steps > _STEPS:
-            raise Broken("it says too much about itself")
+        self._budget.spend(0)
+        self._pass(count)
+
+    def _pass(self, count: int) -> None:
         if not 0 <= count <= self.end - self.at:
             raise Broken(f"{count} bytes wanted at {self.at}, the end is at {self.end}")
         self.at += count

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from lmvp.storage.containers.base import TENSORS, Broken, Cursor, Read
+from lmvp.storage.containers.base import TENSORS, Broken, Budget, Cursor, Read
 from lmvp.storage.safetensors import Span, tensor_size
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -58,13 +58,14 @@ class _Walk:
 
     read: Read
     size: int
+    budget: Budget = field(default_factory=Budget)
     seen: set[int] = field(default_factory=set)
 
     def at(self, address: int) -> Cursor:
         """Stand at an address."""
         if len(self.seen) > _NODES or not 0 <= address < self.size:
             raise Broken("an address beyond the end")
-        return Cursor(self.read, self.size, address)
+        return Cursor(self.read, self.size, address, self.budget)
 
     def new(self, address: int) -> Cursor:
         """Stand at an address where the walk has not been."""

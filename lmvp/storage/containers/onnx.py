@@ -34,6 +34,7 @@ DTYPES: Mapping[int, str] = {
 }
 """What `TensorProto.DataType` is called in safetensors. Others have no plain numbers, or less than a byte for each."""
 
+_DIMENSIONS = 64
 _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER = 5
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
@@ -168,10 +169,12 @@ def _note(cursor: Cursor, tensor: _Tensor, number: int, wire: int, size: int) ->
     match number, wire:
         case (1, 0):
             tensor.dims.append(_varint(cursor))
+            _check_dimensions(tensor)
         case (1, 2):
             end = cursor.at + size
             while cursor.at < end:
                 tensor.dims.append(_varint(cursor))
+                _check_dimensions(tensor)
         case (2, 0):
             tensor.data_type = _varint(cursor)
         case (8, 2):
@@ -181,15 +184,22 @@ def _note(cursor: Cursor, tensor: _Tensor, number: int, wire: int, size: int) ->
         case (4 | 10, 2) if tensor.data_type == _TYPED[number]:
             tensor.data = cursor.at, size
         case (13, 2):
-            tensor.external.update([_pair(cursor, cursor.at + size)])
+            key, value = _pair(cursor, cursor.at + size)
+            if key in {"location", "offset", "length"}:
+                tensor.external[key] = value
         case (14, 0):
             tensor.location = _varint(cursor)
 
 
+def _check_dimensions(tensor: _Tensor) -> None:
+    if len(tensor.dims) > _DIMENSIONS:
+        raise Broken("a tensor of many dimensions")
+
+
 def _pair(cursor: Cursor, end: int) -> tuple[str, str]:
-    texts = {}
+    texts = {1: "", 2: ""}
     for number, wire, size in _fields(cursor, end):
-        if wire != _LENGTH:
+        if wire != _LENGTH or number not in texts:
             raise Broken("a text that is none")
         texts[number] = cursor.take(size).decode()
-    return texts.get(1, ""), texts.get(2, "")
+    return texts[1], texts[2]

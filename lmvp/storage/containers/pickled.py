@@ -7,6 +7,7 @@ tensors in torch's files are known without unpickling anything.
 from __future__ import annotations
 
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ LIMIT = 16 << 20
 """Bytes of a pickle that is looked at."""
 
 _STEPS = 3_000_000
+_NAME_LIMIT = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,12 @@ def read(data: bytes) -> Any:
         raise Broken("a pickle as long as that")
     machine = _Machine()
     try:
-        for steps, (opcode, argument, _) in enumerate(pickletools.genops(data)):
-            if steps > _STEPS:
-                raise Broken("a pickle of that many steps")
-            machine.step(opcode.name, argument)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # about odd texts of Python 2
+            for steps, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+                if steps > _STEPS:
+                    raise Broken("a pickle of that many steps")
+                machine.step(opcode.name, argument)
         return machine.stack.pop()
     except (AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise Broken(f"no pickle that could be read: {error}") from error
@@ -125,6 +129,8 @@ class _Machine:
     def stack_global(self, _: Any) -> None:
         """Stand for a class by module and name."""
         module, name = self.last(2)
+        if type(module) is not str or type(name) is not str or len(module) + len(name) > _NAME_LIMIT:
+            raise Broken("a class without a name")
         self.stack.append(Global(f"{module}.{name}"))
 
     def build(self, _: Any) -> None:
@@ -139,15 +145,19 @@ class _Machine:
         (target.elements if isinstance(target, Node) else target).extend(values)
 
     def update(self, values: list[Any]) -> None:
-        """Add keys and values; keys that are neither text nor number are passed over, they name no tensor."""
+        """Add keys and values; keys that are neither short texts nor numbers are passed over, they name no tensor."""
         target = self.stack[-1]
         items = target.items if isinstance(target, Node) else target
-        items.update({k: v for k, v in zip(values[::2], values[1::2], strict=True) if type(k) in {str, int}})
+        items.update({k: v for k, v in zip(values[::2], values[1::2], strict=True) if _is_key(k)})
 
     def make_dict(self, values: list[Any]) -> None:
         """Start a dict."""
         self.stack.append({})
         self.update(values)
+
+
+def _is_key(key: Any) -> bool:
+    return (type(key) is str and len(key) <= _NAME_LIMIT) or (type(key) is int and abs(key) < 1 << 64)
 
 
 _CONSTANTS = frozenset(

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmvp.storage.containers import pickled
-from lmvp.storage.containers.base import TENSORS, Broken, Read
+from lmvp.storage.containers.base import NAME_LIMIT, TENSORS, Broken, Read
 from lmvp.storage.containers.pickled import Global, Node, Persistent
 from lmvp.storage.containers.zips import Member
 from lmvp.storage.safetensors import BITS, Span, tensor_size
 
 _PICKLE = "/data.pkl"
 _DEPTH = 64
+_KEY_LIMIT = 64
 _HIDDEN = {"_parameters", "_buffers", "_modules"}
 """Where a pickled module keeps its parts; a state dict does not name them."""
 
@@ -116,7 +117,7 @@ class _Search:
     """Looks for tensors, in so many steps at most: a small pickle can stand for an endless tree."""
 
     def __init__(self) -> None:
-        self._left = 50 * TENSORS
+        self._left = 20 * TENSORS
 
     def below(self, obj: Any, path: tuple[str, ...], depth: int = 0) -> Iterator[tuple[tuple[str, ...], _View]]:
         """Give the tensors below an object by the keys on the way."""
@@ -128,7 +129,9 @@ class _Search:
             yield path, view
             return
         for key, child in _children(obj):
-            yield from self.below(child, path if key in _HIDDEN else (*path, str(key)), depth + 1)
+            inner = path if key in _HIDDEN else (*path, str(key))
+            if sum(map(len, inner)) <= NAME_LIMIT:
+                yield from self.below(child, inner, depth + 1)
 
 
 def _children(obj: Any) -> Iterator[tuple[Any, Any]]:
@@ -163,19 +166,19 @@ def _checked(storage: Any, dtype: str | None, offset: Any, shape: Any, stride: A
             known = _STORAGES.get(kind.rpartition(".")[2].removesuffix("Storage")) if dtype is None else dtype
         case _:
             return None
-    if not known or type(offset) is not int or offset < 0 or not _are_lengths(shape) or not _are_lengths(stride):
+    if not known or len(key) > _KEY_LIMIT or not all(_are_lengths(one) for one in ((offset,), shape, stride)):
         return None
     return _View(key, known, offset, shape, stride) if len(shape) == len(stride) else None
 
 
 def _are_lengths(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) <= _DEPTH and all(type(n) is int and n >= 0 for n in value)
+    return isinstance(value, tuple) and len(value) <= _DEPTH and all(type(n) is int and 0 <= n < 1 << 60 for n in value)
 
 
 def _span(name: str, view: _View, record: Member | None) -> Span | None:
     size = tensor_size(view.dtype, view.shape)
     start = view.offset * BITS[view.dtype] // 8
-    if record is None or not size or not view.in_order or start + size > record.size:
+    if record is None or size is None or not view.in_order or start + size > record.size:
         return None
     return Span(name, view.dtype, view.shape, record.start + start, size)
 
