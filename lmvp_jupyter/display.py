@@ -148,5 +148,5 @@ def uninstall(ip: Any) -> None:
 
 
 def freeze() -> int:
-    """Turn all live outputs into their static form, so that a saved notebook shows them; give how many."""
+    """Turn all live outputs into their static form, and give how many; only `view` outputs need it before a save."""
     return sum(display.freeze() for display in _displays.values())

@@ -1,6 +1,7 @@
 """Imports go one way: lmvp_jupyter → lmvp_server → lmvp; in the server handlers → services → stores."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,13 @@ ROOT = Path(__file__).resolve().parent.parent
 CODECS = Path("lmvp/storage/codecs")
 
 
+@cache
 def imports(path):
-    """Yield (module, at the top level) of every import in a file."""
-    tree = ast.parse(path.read_text())
+    """Return (module, at the top level) of every import in a file."""
+    return list(found_in(ast.parse(path.read_text("utf-8"))))
+
+
+def found_in(tree):
     inside = {
         node
         for each in ast.walk(tree)

@@ -89,6 +89,27 @@ def test_freezing_replaces_what_is_on_show():
     assert count[0]["text/plain"] == "(2, 0)"
 
 
+IN_CELL = """
+from types import SimpleNamespace
+(shell,) = display._displays.values()
+shell._before_cell(SimpleNamespace(cell_id={!r}))  # as JupyterLab names the cell that runs
+"""
+OUTCOME = """
+theirs is plot, [each.comm is not None for each in (ours, theirs)], len(shell._shown)
+"""
+
+
+def test_a_cell_that_runs_again_ends_what_was_made_for_it_and_no_widget_of_the_user():
+    told = run(
+        f"{IN_CELL.format('one')}history",
+        f"{IN_CELL.format('two')}plot = MetricsPlot(history); plot",
+        "ours, theirs = [each.widget for each in shell._shown]",
+        IN_CELL.format("one") + IN_CELL.format("two"),
+        OUTCOME,
+    )
+    assert told[-1][0]["text/plain"] == "(True, [False, True], 0)"
+
+
 def test_a_terminal_is_left_alone():
     shell = SimpleNamespace()
     display.install(shell)
