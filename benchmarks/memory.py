@@ -16,12 +16,10 @@ import psutil
 import torch
 
 import lmvp
-from benchmarks.links import proxy
+from benchmarks.links import load_codecs, proxy
 from benchmarks.measure import Row, at_most
 from benchmarks.transfer import Peaks
 from lmvp import local
-from lmvp.storage import codecs
-from lmvp.storage.frames import Frame
 
 SIZES = {"100 MB": 100_000_000, "1 GB": 1_000_000_000, "4 GB": 4_000_000_000}
 CODED = ("100 MB", "1 GB")
@@ -35,7 +33,7 @@ LIMIT = 64
 
 def run() -> list[Row]:
     """Return the rows of this benchmark."""
-    _load_codecs()
+    load_codecs()
     lmvp.update("memory/warm", {"w": torch.zeros(3)}, progress=False)
     rows = []
     for name, size in SIZES.items():
@@ -52,16 +50,6 @@ def run() -> list[Row]:
         shutil.rmtree(Path(os.environ["LMVP_HOME"]) / "records", ignore_errors=True)
         lmvp.update("memory/warm", {"w": torch.zeros(3)}, progress=False)
     return rows
-
-
-def _load_codecs() -> None:
-    """Load what the codecs need before anything is measured: numba, where it is, takes 70 MB once and for all."""
-    data = torch.randn(1 << 18).bfloat16().view(torch.uint8).numpy().tobytes()
-    link = codecs.Link("0" * 64, 1)
-    for base in (data, bytes(len(data))):
-        found = codecs.encode_delta(data, "BF16", base, link) or codecs.encode(data, "BF16")
-        head = Frame("0" * 64, len(data), len(found.payload), found.codec)
-        codecs.decode(head, found.payload, lambda _, base=base: base)  # type: ignore[misc]
 
 
 def _loopback(name: str, weights: dict[str, torch.Tensor], into: dict[str, torch.Tensor]) -> list[Row]:

@@ -166,10 +166,21 @@ class VersionReader:
         """Fetch batch after batch until nothing is left."""
         while True:
             coded = self._better_coded()
-            batch = queue.take(CODED_BATCH if coded else BATCH)
+            batch = queue.take(CODED_BATCH if coded else self._raw_batch())
             if not batch:
                 return
             self._fetch_batch(batch, advance, coded)
+
+    def _raw_batch(self) -> int:
+        """Return how many bytes to ask for at once: so many that the delay of a request is little beside them.
+
+        Not more, so that all connections are busy to the end: while one of them checks and keeps a chunk, another has
+        the link.
+        """
+        if self._connection.local:
+            return BATCH
+        moved = 10 * self._connection.delay * self._connection.down.rate
+        return int(min(BATCH, max(CODED_BATCH, moved)))
 
     def _better_coded(self) -> bool:
         """Tell whether chunks are here sooner if they are encoded, going by what was measured."""

@@ -50,6 +50,9 @@ _TELLING = 0.04
 _MARGIN = 0.8
 """Share of the speed of encoding that is counted on: the other side must keep up, with decoding."""
 
+_QUICK, _SHORT = 60e6, 1.5
+"""Bytes a second from which on a push of fewer seconds is sent raw: to load what encodes might take longer."""
+
 _SO_FAST = 500e6
 """Bytes a second over a link from which on nobody encodes faster: not even tried."""
 
@@ -142,11 +145,12 @@ class Sender:
         self._slots = None if connection.local else _slots(described.manifest, base)
         self._coded = _Coded()
         self._queue: deque[str] = deque()
+        self._total = 0
         self._lock, self._turns = Lock(), BoundedSemaphore(_AT_ONCE)
 
     def send(self, missing: Sequence[str]) -> None:
         """Send chunks, several batches at once."""
-        self._queue = deque(missing)
+        self._queue, self._total = deque(missing), sum(map(self._size, missing))
         if not self._connection.local and not self._connection.up.fresh:
             self._probe()
         with ThreadPoolExecutor(CONNECTIONS) as threads:
@@ -193,12 +197,13 @@ class Sender:
 
     def _better_coded(self) -> bool:
         """Tell whether chunks are there sooner if they are encoded."""
-        if self._connection.local:
+        rate = self._connection.up.rate
+        if self._connection.local or rate > _SO_FAST or (rate > _QUICK and self._total < _SHORT * rate):
             return False
         with self._lock:
-            if not self._coded.size and self._queue and self._connection.up.rate < _SO_FAST:
+            if not self._coded.size and self._queue:
                 self._sample(max(self._queue, key=self._size))
-        return self._coded.rate(self._connection.up.rate) > self._connection.up.rate
+        return self._coded.rate(rate) > rate
 
     def _sample(self, chunk: str) -> None:
         """Encode a chunk to see what that is worth; once more if it was slow, since the first loads what it needs."""
