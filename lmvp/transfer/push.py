@@ -115,11 +115,11 @@ class _Push:
         if self.described.bytes > limit:
             return None
         encoded = msgspec.json.encode(self.body)
-        self.finish()
         pieces = [raw(chunk, place) for chunk, place in self.described.places.items()]
-        batch = Batch(pieces, _LENGTH.pack(len(encoded)) + encoded)
+        whole = b"".join(Batch(pieces, _LENGTH.pack(len(encoded)) + encoded))  # one write to the socket is one wait
+        self.finish()
         try:
-            version = self.connection.send_frames("POST", f"{self.model}/versions", batch, Version)
+            version = self.connection.send_frames("POST", f"{self.model}/versions", whole, Version)
         except MissingChunks:  # the server lost some between its look and the commit: the long way mends that
             return None
         self.advance(self.described.manifest.size)
