@@ -140,20 +140,21 @@ class Connection:
         except requests.RequestException as error:
             raise _Interrupted(_reason(error)) from error
 
-    def attempt(self, work: Callable[[], T], left: Callable[[], int] = lambda: 0) -> T:
+    def attempt(self, work: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:
         """Do some work that talks to the server, again while it fails for want of a connection.
 
         Parameters
         ----------
-        left : callable
-            Tells how much is still to be done: an attempt that got further begins the count of attempts anew.
+        done : callable
+            Tells how far this and what goes on beside it have come: as long as anything comes through, the count of
+            attempts begins anew.
         """
-        failed, before = 0, left()
+        failed, before = 0, done()
         while True:
             try:
                 return work()
             except _Interrupted as error:
-                failed, before = 1 if left() < before else failed + 1, left()
+                failed, before = 1 if done() > before else failed + 1, done()
                 if failed >= ATTEMPTS:
                     raise self._unavailable(error) from error.__cause__
                 self._forget()

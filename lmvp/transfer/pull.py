@@ -99,6 +99,7 @@ class VersionReader:
         self._connection, self._version, self._progress = connection, version, progress
         self._manifest, self._held, self._find_base = manifest, held or Held(None, ""), base
         self._coded = Meter(0.0, enough=CODED_BATCH)
+        self._arrived = 0  # counted by all threads without a lock: it only tells that something came
 
     @cached_property
     def _base(self) -> Base | None:
@@ -195,7 +196,7 @@ class VersionReader:
         """Fetch chunks; take up after an interruption with what is still wanted."""
         left = list(batch)
         if left:
-            self._connection.attempt(lambda: self._receive_all(left, advance, coded), lambda: len(left))
+            self._connection.attempt(lambda: self._receive_all(left, advance, coded), lambda: self._arrived)
 
     def _receive_all(self, left: list[Wanted], advance: Advance, coded: bool) -> None:
         useless: set[str] = set()
@@ -224,6 +225,7 @@ class VersionReader:
                 for deliver in one.deliver:
                     deliver(target)
                 left.pop(0)
+                self._arrived += 1
                 advance(one.size)
 
     def _order(self, left: Sequence[Wanted], useless: set[str]) -> WantedChunks:

@@ -144,6 +144,7 @@ class Sender:
         self._held, self._base, self._advance = held, base, advance
         self._slots = None if connection.local else _slots(described.manifest, base)
         self._coded = _Coded()
+        self._arrived = 0  # counted by all threads without a lock: it only tells that something came
         self._queue: deque[str] = deque()
         self._total = 0
         self._lock, self._turns = Lock(), BoundedSemaphore(_AT_ONCE)
@@ -275,14 +276,17 @@ class Sender:
                     if all(piece.frame.codec == RAW for piece in left):  # else the server's decoding would count too
                         self._connection.up.count(sum(piece.length for piece in left))
 
-        self._connection.attempt(attempt, lambda: len(left))
+        self._connection.attempt(attempt, lambda: self._arrived)
+        self._arrived += 1
         for piece in pieces:
             self._advance(piece.frame.size)
             self._keep(piece)
 
     def _drop_arrived(self, left: list[Piece]) -> None:
         missing = set(self._connection.get_once(self._push, Push).missing)
-        left[:] = [piece for piece in left if piece.frame.chunk in missing]
+        lacking = [piece for piece in left if piece.frame.chunk in missing]
+        self._arrived += len(left) - len(lacking)
+        left[:] = lacking
 
     def _keep(self, piece: Piece) -> None:
         """Keep a chunk for the next push, to lean on, unless the link is so fast that it would not pay."""
