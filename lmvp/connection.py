@@ -88,26 +88,26 @@ class Connection:
 
     def get(self, path: str, type_: type[T], **query: Any) -> T:
         """Ask for something."""
-        return self._decoded(self.send("GET", path, query=query), type_)
+        return self.attempt(lambda: _decoded(_all_of(self._once("GET", path, query=query, stream=True)), type_))
 
     def send_json(self, method: str, path: str, body: Any, type_: type[T]) -> T:
         """Send a struct as JSON."""
         headers = {"Content-Type": "application/json"}
-        return self._decoded(self.send(method, path, data=msgspec.json.encode(body), headers=headers), type_)
+        return _decoded(self.send(method, path, data=msgspec.json.encode(body), headers=headers).content, type_)
 
     def send_frames(self, method: str, path: str, frames: Iterable[Any], type_: type[T]) -> T:
         """Send frames; `frames` can be iterated again for another attempt, and has a length in bytes."""
         headers = {"Content-Type": "application/x-lmvp-frames"}
-        return self._decoded(self.send(method, path, data=frames, headers=headers), type_)
+        return _decoded(self.send(method, path, data=frames, headers=headers).content, type_)
 
     def put_frames(self, path: str, frames: Iterable[Any], type_: type[T]) -> T:
         """Send frames; one attempt, for use within `attempt`."""
         headers = {"Content-Type": "application/x-lmvp-frames"}
-        return self._decoded(self._once("PUT", path, data=frames, headers=headers), type_)
+        return _decoded(self._once("PUT", path, data=frames, headers=headers).content, type_)
 
     def get_once(self, path: str, type_: type[T]) -> T:
         """Ask for something; one attempt, for use within `attempt`."""
-        return self._decoded(self._once("GET", path), type_)
+        return _decoded(self._once("GET", path).content, type_)
 
     def send(self, method: str, path: str, **options: Any) -> requests.Response:
         """Send a request, again if need be, and return the whole answer.
@@ -240,12 +240,23 @@ class Connection:
         url = self._address.url if self._address else "there"
         return ServerUnavailable(f"no answer from {url}: {error}", hint="is it running? `lmvp status` tells")
 
-    @staticmethod
-    def _decoded(answer: requests.Response, type_: type[T]) -> T:
-        try:
-            return msgspec.json.decode(answer.content, type=type_)
-        except msgspec.DecodeError as error:
-            raise ServerError(f"the server's answer cannot be read: {error}") from None
+
+def _all_of(answer: requests.Response) -> bytes:
+    """Return the whole body at once; requests would take it in small pieces."""
+    import urllib3
+
+    try:
+        body: bytes = answer.raw.read(decode_content=True)
+    except urllib3.exceptions.HTTPError as error:
+        raise _Interrupted(_reason(error)) from error
+    return body
+
+
+def _decoded(body: bytes, type_: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except msgspec.DecodeError as error:
+        raise ServerError(f"the server's answer cannot be read: {error}") from None
 
 
 class _Interrupted(Exception):
