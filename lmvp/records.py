@@ -396,7 +396,7 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """Something that `fsck` found: its kind (`events`, `manifest`, `chunk`), what it is, and the way out."""
+    """Something that `fsck` found: its kind (`records`, `events`, `manifest`, `chunk`), what it is, and the way out."""
 
     kind: str
     what: str

@@ -58,9 +58,13 @@ class Checking:
             Told how far it is, after each chunk.
         """
         access.require(caller, access.MAINTAIN, "")
-        found = _Findings(problems=list(self._events(SERVER, "the server")))
+        found = _Findings(problems=list(self._space(SERVER, "the server", repair)))
         for project in self._records.find(SERVER, "projects"):
-            self._check_project(project, repair, found, advance)
+            try:
+                self._check_project(project, repair, found, advance)
+            except IntegrityError as error:  # its records cannot be opened
+                what = f"the records of {project.data['name']}: {error.message}"
+                found.problems.append(Problem(kind="records", what=what, hint=error.hint or RESTORE))
         return {
             "versions": found.versions,
             "chunks": found.chunks,
@@ -71,7 +75,7 @@ class Checking:
 
     def _check_project(self, project: Record, repair: bool, found: _Findings, advance: Advance) -> None:
         name = project.data["name"]
-        found.problems += self._events(project.id, name)
+        found.problems += self._space(project.id, name, repair)
         users: dict[str, list[str]] = defaultdict(list)
         for version, reference in self._versions(project):
             found.versions += 1
@@ -89,7 +93,16 @@ class Checking:
             model = models.get(version.data["model"], "?")
             yield version, f"{project.data['name']}/{model}@v{version.data['number']}"
 
-    def _events(self, space: str, where: str) -> Iterator[Problem]:
+    def _space(self, space: str, where: str, repair: bool) -> Iterator[Problem]:
+        """Prove the records of a space; to repair them, they are written anew from memory."""
+        self._records.count(space, "models")  # what cannot be opened is not to be repaired
+        try:
+            self._records.verify_files(space)
+        except (IntegrityError, OSError) as error:
+            hint = getattr(error, "hint", None) or "`lmvp fsck --repair` writes it anew"
+            yield Problem(kind="records", what=f"the records of {where}: {error}", hint=hint)
+            if repair:
+                self._records.renew(space)
         try:
             self._records.verify(space)
         except IntegrityError as error:

@@ -12,6 +12,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
+from lmvp_server.services.damage import passed_over
 from lmvp_server.services.removal import Removal
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import Versions
@@ -68,10 +69,10 @@ class Retention:
     def apply_rules(self, go_on: Callable[[], bool]) -> None:
         """Prune every model that has a rule, as long as `go_on` says so."""
         for project in self._records.find(SERVER, "projects"):
-            for model in self._records.find(project.id, "models"):
-                if model.data.get("keep") and go_on():
-                    place = Place(project, model)
-                    self._take_away("retention rule", place, model.data["keep"])
+            with passed_over(project.id):
+                for model in self._records.find(project.id, "models"):
+                    if model.data.get("keep") and go_on():
+                        self._take_away("retention rule", Place(project, model), model.data["keep"])
 
     def _going(self, place: Place, rule: str) -> list[Record]:
         """Return the versions of a model that its rule does not keep."""

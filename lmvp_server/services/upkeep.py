@@ -9,6 +9,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.compaction import Compacted, Compaction, total
+from lmvp_server.services.damage import passed_over
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.links import Links
 from lmvp_server.services.sweeping import Sweeping, Swept
@@ -54,7 +55,7 @@ class Upkeep:
         parts = []
         for space in sorted(self._known()):
             if go_on():
-                with self._lock:
+                with self._lock, passed_over(space):
                     parts.append(self._compaction.run(space, self._links_of(space), go_on, threads))
         return total(parts)
 
@@ -82,17 +83,19 @@ class Upkeep:
     def end_old_pushes(self, go_on: Callable[[], bool]) -> None:
         """Sweep the projects that hold a push whose time is over."""
         for space in sorted(self._known()):
-            if go_on() and self._sweeping.has_old_pushes(space):
-                self.sweep(space, go_on)
+            with passed_over(space):
+                if go_on() and self._sweeping.has_old_pushes(space):
+                    self.sweep(space, go_on)
 
     def settle_up(self, go_on: Callable[[], bool] = _always) -> None:
         """Delete what could not be deleted while a backup was under way."""
         known = self._known()
         for space in sorted(self._leases.due()):
-            if space in known:
-                self.sweep(space, go_on)
-            else:
-                self.forget(space)
+            with passed_over(space):
+                if space in known:
+                    self.sweep(space, go_on)
+                else:
+                    self.forget(space)
 
     def _known(self) -> set[str]:
         return {record.id for record in self._records.find(SERVER, "projects")}

@@ -158,6 +158,20 @@ class RecordStore(ABC):
         """
 
     @abstractmethod
+    def verify_files(self, space: str) -> None:
+        """Prove that what the next start would read of a space is what was written.
+
+        Raises
+        ------
+        IntegrityError
+            Naming the file; `renew` mends it, as long as the space is open.
+        """
+
+    @abstractmethod
+    def renew(self, space: str) -> None:
+        """Write all records of a space anew, from memory."""
+
+    @abstractmethod
     def moment(self, space: str) -> Moment:
         """Return what a space holds now: all that was acknowledged, and nothing of a commit in part."""
 

@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from threading import Lock
 
+from blake3 import blake3
+
 from lmvp_server.stores.base import Buffer, ChunkStore
 from lmvp_server.stores.disk import disk_errors, sync_folder, write_whole
 from lmvp_server.stores.shared_lock import SharedLock
@@ -138,11 +140,11 @@ class FolderChunks(ChunkStore):
 
     def put_note(self, project: str, digest: str, data: bytes) -> None:
         """Write a note."""
-        self._write(_place(self._notes, project, digest), [data], project)
+        self._write(_place(self._notes, project, digest), _sealed(data), project)
 
     def note(self, project: str, digest: str) -> bytes:
         """Read a note."""
-        return _read(_place(self._notes, project, digest), digest)
+        return _opened(_read(_place(self._notes, project, digest), digest), digest)
 
     def usage(self, project: str) -> Mapping[str, int]:
         """Add up the lengths of all files of a project."""
@@ -173,12 +175,17 @@ class FolderChunks(ChunkStore):
 
     def stage(self, project: str, push: str, data: bytes) -> None:
         """Write the body of an open push."""
-        self._write(self._push(project, push), [data], project, sync=False)
+        self._write(self._push(project, push), _sealed(data), project, sync=False)
 
     def staged(self, project: str, push: str) -> tuple[bytes, float]:
         """Read the body of an open push, and when it was last touched."""
         path = self._push(project, push)
-        return _read(path, push), path.stat().st_mtime
+        data = _read(path, push)
+        try:
+            return _opened(data, push), path.stat().st_mtime
+        except KeyError:
+            path.unlink(missing_ok=True)  # nobody can go on with it
+            raise
 
     def touch(self, project: str, push: str) -> None:
         """Set the time of an open push to now."""
@@ -253,6 +260,19 @@ def _checked(rule: re.Pattern[str], name: str) -> str:
 def _place(root: Path, project: str, digest: str) -> Path:
     _checked(_DIGEST, digest)
     return root / _checked(_PROJECT, project) / digest[:2] / digest[2:]
+
+
+def _sealed(data: bytes) -> list[bytes]:
+    """Put the digest of bytes that nothing else vouches for before them."""
+    return [blake3(data).hexdigest().encode(), b"\n", data]
+
+
+def _opened(data: bytes, key: str) -> bytes:
+    """Undo `_sealed`; what is damaged counts as not there, and can be had again."""
+    seal, _, content = data.partition(b"\n")
+    if blake3(content).hexdigest().encode() != seal:
+        raise KeyError(key)
+    return content
 
 
 def _names(folder: Path) -> Iterator[str]:

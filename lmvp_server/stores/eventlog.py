@@ -110,11 +110,15 @@ class EventFile:
         Raises
         ------
         IntegrityError
-            If the part that the snapshot vouches for is not there.
+            If the part that the snapshot vouches for is not there; or if the events go on where the journal ends: they
+            are written once a commit is on the disk, so commits that were acknowledged are lost.
         """
         if self._last_head() != head:
             raise IntegrityError(f"{self.path} lacks event {head.seq}, or what comes before it", hint=RESTORE)
-        if self._tail() == b"".join(lines):
+        tail, told = self._tail(), b"".join(lines)
+        if tail.startswith(told) and b"\n" in tail[len(told) :]:
+            raise IntegrityError(f"the records that belong to {self.path.name} end before its events do", hint=RESTORE)
+        if tail == told:
             self.size += sum(map(len, lines))
         else:
             self.extend(lines)

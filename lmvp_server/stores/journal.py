@@ -15,6 +15,7 @@ from zlib import crc32
 
 import msgspec
 
+from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Document
 from lmvp_server.stores.disk import sync_folder
 
@@ -75,6 +76,14 @@ def whole_records(data: bytes) -> Iterator[tuple[memoryview, int]]:
             return
         at += _HEAD.size + length
         yield payload, at
+
+
+def verify_journal(path: Path, size: int) -> None:
+    """Prove that the first `size` bytes of a journal are whole records; IntegrityError otherwise."""
+    data = path.read_bytes()[:size] if size else b""
+    whole = max((end for _, end in whole_records(data)), default=0)
+    if whole != size:
+        raise IntegrityError(f"{path} is damaged at byte {whole:,}", hint="`lmvp fsck --repair` writes it anew")
 
 
 def sync_data(descriptor: int) -> None:

@@ -26,10 +26,10 @@ from lmvp.errors import InvalidArgument
 from lmvp_server.stores.base import Document, Record
 from lmvp_server.stores.disk import disk_errors, sync_folder
 from lmvp_server.stores.eventlog import Head, Lines, chained
-from lmvp_server.stores.journal import AppendFile, Envelope, Operation, framed, make_folder
+from lmvp_server.stores.journal import AppendFile, Envelope, Operation, framed, make_folder, verify_journal
 from lmvp_server.stores.recovery import Files, recover
 from lmvp_server.stores.rows import Rows
-from lmvp_server.stores.snapshot import META, Image, Meta, write_snapshot
+from lmvp_server.stores.snapshot import META, Image, Meta, verify_snapshot, write_snapshot
 from lmvp_server.stores.table import RowsView
 
 COMPACT_AT = 1 << 20
@@ -150,6 +150,20 @@ class JournalledStorage(Storage):  # type: ignore[misc]
                 raise Closed
             self._settle()
             return self._image(), self._events.lines()
+
+    def verify(self) -> None:
+        """Prove that the files on the disk are as they were written; IntegrityError otherwise."""
+        with self.lock:
+            self._settle()
+            verify_snapshot(self._files.snapshot)
+            for generation, size in {**self._older, self._generation: self._synced_size}.items():
+                verify_journal(self._files.journal(generation), size)
+
+    def renew(self) -> None:
+        """Write a snapshot of what is in memory over whatever the files hold."""
+        with disk_errors(self._files.snapshot.parent), self.lock:
+            self._must_snapshot = True
+            self._be_ready()
 
     # --- committing
 
@@ -351,8 +365,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         """Begin the next journal, and return what the snapshot before it must hold."""
         self._events.flush()
         self._events.sync()
-        journal = self._journal
-        assert journal is not None
+        journal = self._journal = self._journal or self._open_journal(self._generation, self._synced_size)
         if journal.size or journal.broken:
             self._journal = self._open_journal(self._generation + 1, 0)
             journal.close()

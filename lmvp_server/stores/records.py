@@ -155,6 +155,18 @@ class TinyDbRecords(RecordStore):
         """Follow the chain of events."""
         verify_chain(self.events(space))
 
+    def verify_files(self, space: str) -> None:
+        """Read snapshot and journals again."""
+        database = self._existing(space)
+        if database is not None:
+            database.storage.verify()
+
+    def renew(self, space: str) -> None:
+        """Take a snapshot."""
+        database = self._existing(space)
+        if database is not None:
+            database.storage.renew()
+
     def moment(self, space: str) -> Moment:
         """Return what a space holds now."""
         database = self._existing(space)

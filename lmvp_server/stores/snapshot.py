@@ -117,6 +117,12 @@ def read_snapshot(path: Path) -> Image:
     return _parse(path, data)
 
 
+def verify_snapshot(path: Path) -> None:
+    """Prove that a snapshot is as it was written, if there is one; IntegrityError otherwise."""
+    if path.exists():
+        _verify(path, memoryview(path.read_bytes()))
+
+
 def _verify(path: Path, view: memoryview) -> None:
     body = len(_START) + _DIGEST
     if view[: len(_START)] != _START or of_bytes(view[body:]) != bytes(view[len(_START) : body]).decode(

@@ -117,3 +117,39 @@ def test_a_base_that_leans_on_its_own_delta(shop, trees):
     assert len(fsck(shop)["problems"]) >= 2
     shop.services.upkeep._links.clear()
     shop.services.upkeep.collect(ADA)
+
+
+@pytest.mark.parametrize("where", [0.1, 0.5, 0.95])
+@pytest.mark.parametrize("space", ["server", "project"])
+def test_damaged_records_are_found_while_the_server_runs_and_written_anew(shop, trees, space, where):
+    records = shop.folder / "records"
+    journal = records / "server.json.j0" if space == "server" else records / "projects" / f"{shop.space}.json.j0"
+    flip(journal, int(where * journal.stat().st_size))
+    [problem] = fsck(shop)["problems"]
+    assert problem.kind == "records"
+    assert journal.name in problem.what
+    assert len(fsck(shop, repair=True)["problems"]) == 1
+    assert fsck(shop)["problems"] == []
+    shop.reopen()
+    assert fsck(shop)["problems"] == []
+    assert shop.files(4)["weights.safetensors"] == bytes_of(trees[3])
+
+
+def test_records_that_lost_what_was_acknowledged_are_not_gone_on_with(shop, trees):
+    journal = shop.folder / "records" / "projects" / f"{shop.space}.json.j0"
+    shop.services.close()
+    flip(journal, journal.stat().st_size // 2)
+    shop.reopen()
+    [problem] = fsck(shop, repair=True)["problems"]
+    assert (problem.kind, "end before its events do" in problem.what) == ("records", True)
+    with pytest.raises(IntegrityError, match="end before its events do"):
+        shop.services.upkeep.collect(ADA)
+    assert len(list((shop.folder / "chunks").rglob("*/*"))) > 4
+
+
+def test_a_flipped_bit_in_a_note_costs_working_it_out_again(shop, trees):
+    want = shop.services.measuring.changes(ADA, "p", "m", "3", "m@2")
+    notes = [path for path in (shop.folder / "notes").rglob("*") if path.is_file()]
+    for note in notes:
+        flip(note, -3)
+    assert shop.services.measuring.changes(ADA, "p", "m", "3", "m@2") == want

@@ -83,13 +83,22 @@ def written(tmp_path):
     return folder, lengths
 
 
-def reopened(folder, tmp_path, damage):
-    """Return what a store finds in a copy whose journal was damaged, after writing to it once more."""
+def damaged_copy(folder, tmp_path, damage):
     copy = tmp_path / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     shutil.copytree(folder, copy)
     journal = journal_of(copy)
     journal.write_bytes(damage(journal.read_bytes()))
+    return copy
+
+
+def reopened(folder, tmp_path, damage):
+    """Return what a store finds in a copy whose journal was damaged, after writing to it once more.
+
+    The events are gone: they are written once a commit is acknowledged, and a crash damages none that was.
+    """
+    copy = damaged_copy(folder, tmp_path, damage)
+    next(copy.rglob("*.events.jsonl")).unlink()
     store = open_store(copy)
     ids = [record.id for record in store.find("server", "things")]
     store.commit("server", [Put("things", "more", {"color": "blue"})])
@@ -117,6 +126,46 @@ def test_a_flipped_byte_ends_the_journal_there(written, tmp_path):
             return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
 
         assert reopened(folder, tmp_path, flip) == [f"t{i}" for i in range(whole)], at
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9999])
+@pytest.mark.parametrize("way", ["cut", "flip"])
+def test_what_no_crash_can_do_to_a_journal_is_told_and_touched_by_nobody(written, tmp_path, way, share):
+    folder, lengths = written
+    at = int(share * lengths[-1])
+
+    def damage(data):
+        return data[:at] if way == "cut" else data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+
+    copy = damaged_copy(folder, tmp_path, damage)
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    for _ in range(2):
+        store = open_store(copy)
+        with pytest.raises(IntegrityError, match="end before its events do"):
+            store.find("server", "things")
+        store.close()
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("compact_at", [100, 1 << 20])
+def test_damage_under_a_running_store_is_found_and_written_over(tmp_path, compact_at):
+    store = open_store(tmp_path, compact_at=compact_at)
+    for i in range(6):
+        store.commit("server", [Put("things", f"t{i}", {"color": "red"})], [{"what": f"e{i}"}])
+    store.verify_files("server")
+    victim = max((path for path in tmp_path.glob("server.json*")), key=lambda path: path.stat().st_size)
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    with pytest.raises(IntegrityError, match=victim.name):
+        store.verify_files("server")
+    store.renew("server")
+    store.verify_files("server")
+    store.commit("server", [Put("things", "more", {"color": "red"})], [{"what": "more"}])
+    store.close()
+    again = open_store(tmp_path)
+    assert [record.id for record in again.find("server", "things")] == [*(f"t{i}" for i in range(6)), "more"]
+    again.close()
 
 
 @pytest.mark.parametrize("call", ["write", "fdatasync"])
