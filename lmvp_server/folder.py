@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lmvp import local, private, serverfile
+from lmvp import durable, local, private, serverfile
 from lmvp.errors import Conflict, DamagedFile, ServerMismatch
 from lmvp.serverfile import ServerFile
 
@@ -90,7 +90,7 @@ class DataFolder:
             lock = _acquire(path, 1.0)
             try:
                 private.write(path / RESTORING, msgspec.json.encode(_Restoring(backup)))
-                _sync(path.parent)
+                durable.sync_folder(path.parent)
             except BaseException:
                 lock.release()
                 raise
@@ -103,9 +103,9 @@ class DataFolder:
     def restored(self) -> None:
         """Note that all is in place: from now on it is a data folder like others."""
         private.write(self.path / "format.json", msgspec.json.encode(_Format(FORMAT)))
-        _sync(self.path)
+        durable.sync_folder(self.path)
         (self.path / RESTORING).unlink()
-        _sync(self.path)
+        durable.sync_folder(self.path)
 
     def kept_token(self) -> str:
         """Return the token that outlives a restart; made at the first."""
@@ -180,14 +180,6 @@ def _check_new(path: Path) -> None:
     others = [entry.name for entry in path.iterdir() if entry.name != local.LOCK]
     if any(not name.startswith(f".{RESTORING}") for name in others):
         raise Conflict(f"in {path} there is something already", hint="name a folder that is not there, with --data")
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _acquire(path: Path, patience: float) -> BaseFileLock:

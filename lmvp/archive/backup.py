@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from lmvp import durable
 from lmvp.archive import backupfolder, disk, recordfile
 from lmvp.archive.backupfolder import CHUNKS, MANIFESTS, NOTES, RECORDS, BackupFolder, Index, Space
 from lmvp.archive.pieces import read_pieces
@@ -155,7 +156,7 @@ class _Run:
     def _receive_records(self, space: str, part: Path) -> None:
         with self._asking("GET", f"records/{space}", None) as answer, disk.writing(part) as descriptor:
             for piece in read_pieces(answer):
-                disk.write_all(descriptor, memoryview(piece))
+                durable.write_all(descriptor, piece)
 
     # -- manifests
 
@@ -286,7 +287,7 @@ class _Run:
     def _seal(self, spaces: Sequence[Space]) -> Index:
         """Make sure of all that was written, then say what the backup is."""
         for path in _all_folders(self._folder.root):  # those too that an attempt filled which was killed
-            disk.sync_folder(path)
+            durable.sync_folder(path)
         index = Index(
             kind=backupfolder.KIND,
             format=backupfolder.FORMAT,
@@ -295,7 +296,7 @@ class _Run:
             spaces=tuple(spaces),
         ).sealed()
         self._folder.put(self._folder.root / backupfolder.INDEX, index.encoded())
-        disk.sync_folder(self._folder.root)
+        durable.sync_folder(self._folder.root)
         return index
 
     def _tidy(self, index: Index) -> None:

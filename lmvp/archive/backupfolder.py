@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from lmvp import durable
 from lmvp.archive import disk, recordfile
 from lmvp.archive.recordfile import RecordFile
 from lmvp.errors import Conflict, DamagedFile, NotFound, ServerMismatch
@@ -129,7 +130,7 @@ class BackupFolder:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         mark = msgspec.json.encode({"kind": KIND, "format": FORMAT})
         disk.write_whole(root / MARK, [mark], root / f"{MARK}.{secrets.token_hex(4)}")
-        disk.sync_folder(root)
+        durable.sync_folder(root)
 
     @classmethod
     def existing(cls, root: Path) -> BackupFolder:

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lmvp.durable import write_all
 from lmvp.errors import DamagedFile, InvalidArgument, LmvpError, NotFound, StorageFull, StorageReadOnly
 
 PART = "part"
@@ -46,7 +47,7 @@ def write_whole(target: Path, pieces: Sequence[Any], scratch: Path, mode: int = 
     """Write a file under the name of `scratch` (on the same disk), sync it, and rename it into place."""
     with writing(scratch, mode) as descriptor:
         for piece in pieces:
-            write_all(descriptor, memoryview(piece).cast("B"))
+            write_all(descriptor, piece)
     move(scratch, target)
 
 
@@ -63,12 +64,6 @@ def writing(path: Path, mode: int = PRIVATE) -> Iterator[int]:
         os.close(descriptor)
 
 
-def write_all(descriptor: int, view: memoryview) -> None:
-    """Write all, however many calls the system makes of it."""
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def write_at(descriptor: int, offset: int, view: memoryview) -> None:
     """Write all at an offset; may be called from several threads."""
     while view:
@@ -80,15 +75,6 @@ def move(scratch: Path, target: Path) -> None:
     """Rename a file into place, in a folder that is made if need be."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch.replace(target)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def read_some(path: Path, limit: int) -> bytes:

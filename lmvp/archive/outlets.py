@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
+from lmvp import durable
 from lmvp.archive import disk
 from lmvp.errors import Conflict, InvalidArgument, NotFound
 from lmvp.storage import digest
@@ -91,7 +92,7 @@ class FolderOutlet:
         with disk.explained(self._folder):
             target = self._target(path)
             disk.write_whole(target, [data], self._part, disk.SHARED)
-            disk.sync_folder(target.parent)
+            durable.sync_folder(target.parent)
 
     @contextmanager
     def place(self, path: str, size: int) -> Iterator[Write]:  # noqa: ARG002 - a tar must know it
@@ -101,7 +102,7 @@ class FolderOutlet:
             with disk.writing(self._part, disk.SHARED) as descriptor:
                 yield lambda offset, piece: disk.write_at(descriptor, offset, piece)
             disk.move(self._part, target)
-            disk.sync_folder(target.parent)
+            durable.sync_folder(target.parent)
 
     def _target(self, path: str) -> Path:
         target = self._folder / path
@@ -148,7 +149,7 @@ class TarOutlet:
                     yield outlet
                     outlet._finish()
                 part.replace(path)
-                disk.sync_folder(path.parent)
+                durable.sync_folder(path.parent)
             except BaseException:
                 with suppress(OSError):
                     part.unlink()

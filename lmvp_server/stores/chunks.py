@@ -18,8 +18,9 @@ from threading import Lock
 
 from blake3 import blake3
 
+from lmvp.durable import sync_folder
 from lmvp_server.stores.base import Buffer, ChunkStore
-from lmvp_server.stores.disk import disk_errors, sync_folder, write_whole
+from lmvp_server.stores.disk import disk_errors, write_whole
 from lmvp_server.stores.shared_lock import SharedLock
 
 _PROJECT = re.compile(r"[A-Za-z0-9_-]{1,64}")

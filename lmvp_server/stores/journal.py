@@ -15,9 +15,9 @@ from zlib import crc32
 
 import msgspec
 
+from lmvp.durable import sync_folder, write_all
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Document
-from lmvp_server.stores.disk import sync_folder
 
 _LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<II")
@@ -92,13 +92,6 @@ def sync_data(descriptor: int) -> None:
         os.fdatasync(descriptor)
     else:
         os.fsync(descriptor)
-
-
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`, however many calls the system makes of it."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
 
 
 def make_folder(folder: Path) -> None:

@@ -22,9 +22,10 @@ from typing import Any
 import msgspec
 from tinydb.storages import Storage
 
+from lmvp.durable import sync_folder
 from lmvp.errors import InvalidArgument
 from lmvp_server.stores.base import Document, Record
-from lmvp_server.stores.disk import disk_errors, sync_folder
+from lmvp_server.stores.disk import disk_errors
 from lmvp_server.stores.eventlog import Head, Lines, chained
 from lmvp_server.stores.journal import AppendFile, Envelope, Operation, framed, make_folder, verify_journal
 from lmvp_server.stores.recovery import Files, recover

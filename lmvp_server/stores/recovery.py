@@ -21,9 +21,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lmvp.durable import sync_folder
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Record
-from lmvp_server.stores.disk import sync_folder
 from lmvp_server.stores.eventlog import RESTORE, EventFile, Head, head_of
 from lmvp_server.stores.journal import Commit, Operation, decode_commit, whole_records
 from lmvp_server.stores.rows import Rows

@@ -7,8 +7,9 @@ from itertools import islice
 
 import msgspec
 
+from lmvp.durable import sync_folder
 from lmvp_server.stores.base import Moment
-from lmvp_server.stores.disk import disk_errors, sync_folder
+from lmvp_server.stores.disk import disk_errors
 from lmvp_server.stores.eventlog import EventFile, Head, head_of
 from lmvp_server.stores.journal import make_folder
 from lmvp_server.stores.recovery import Files

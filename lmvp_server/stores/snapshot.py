@@ -15,12 +15,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from lmvp.durable import sync_folder, write_all
 from lmvp.errors import IntegrityError
 from lmvp.storage.digest import of_bytes
 from lmvp_server.stores.base import Record
-from lmvp_server.stores.disk import sync_folder
 from lmvp_server.stores.eventlog import RESTORE, Head
-from lmvp_server.stores.journal import Envelope, write_all
+from lmvp_server.stores.journal import Envelope
 
 META = "_lmvp"
 """The table that is ours."""
