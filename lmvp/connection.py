@@ -64,6 +64,8 @@ class Connection:
     ----------
     up, down : Meter
         Bytes a second of raw chunks, to and from the server.
+    sent : int
+        Bytes of frames that large pushes sent; threads add to it without a lock, it is for people to see.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Connection:
         self.local = local
         self._delay = math.inf
         self.up, self.down = Meter(_GUESS), Meter(_GUESS)
+        self.sent = 0
         self._session: requests.Session | None = None
         self._address: Address | None = None
 

@@ -89,10 +89,11 @@ def _hand_on(verb: str, words: list[str]) -> int:
 def _show(value: Any) -> None:
     from lmvp.commands.verbs import shown_path
     from lmvp.records import Version
+    from lmvp.render.numbers import size
 
     if isinstance(value, list):
         value = "\n".join(shown_path(path) for path in value)
     if isinstance(value, Version):
-        value = f"{value.reference}  {value.digest[:12]}"
+        value = f"{value.reference}  {value.digest[:12]}  {size(value.size)} model, {size(value.sent)} sent"
     if value is not None:
         print(value)

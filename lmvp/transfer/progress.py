@@ -35,12 +35,18 @@ def check(progress: Any) -> None:
 
 
 @contextmanager
-def showing(progress: Progress, total: int, label: str) -> Iterator[Advance]:
-    """Show how far a transfer of `total` bytes is, while the block runs; give the function that adds bytes done."""
+def showing(progress: Progress, total: int, label: str, moved: Callable[[], str] | None = None) -> Iterator[Advance]:
+    """Show how far a transfer of `total` bytes is, while the block runs; give the function that adds bytes done.
+
+    Parameters
+    ----------
+    moved : callable, optional
+        Tells what has travelled so far, which is less where much was there already; stands behind the bar.
+    """
     if callable(progress):
         yield _Counter(progress, total).advance
     elif progress or (progress is None and total >= LONG):
-        with _bar(total, label) as advance:
+        with _bar(total, label, moved) as advance:
             yield advance
     else:
         yield lambda _: None
@@ -61,7 +67,7 @@ class _Counter:
 
 
 @contextmanager
-def _bar(total: int, label: str) -> Iterator[Advance]:
+def _bar(total: int, label: str, moved: Callable[[], str] | None) -> Iterator[Advance]:
     import warnings
 
     with warnings.catch_warnings():
@@ -73,6 +79,8 @@ def _bar(total: int, label: str) -> Iterator[Advance]:
 
         def advance(count: int) -> None:
             with lock:
+                if moved is not None:
+                    bar.set_postfix_str(moved(), refresh=False)
                 bar.update(count)
 
         yield advance

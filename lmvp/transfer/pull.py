@@ -21,6 +21,7 @@ from lmvp.connection import Connection, Interrupted, error_of
 from lmvp.errors import IntegrityError, LmvpError
 from lmvp.meter import Meter
 from lmvp.records import WantedChunks
+from lmvp.render.numbers import size
 from lmvp.storage import codecs, frames
 from lmvp.storage.codecs import Buffer
 from lmvp.storage.frames import CODECS, DELTA, FAILED, HEADER_SIZE, RAW, SOLO, ZSTD, Frame
@@ -100,6 +101,7 @@ class VersionReader:
         self._manifest, self._held, self._find_base = manifest, held or Held(None, ""), base
         self._coded = Meter(0.0, enough=CODED_BATCH)
         self._arrived = 0  # counted by all threads without a lock: it only tells that something came
+        self._received = 0  # likewise, for people to see
 
     @cached_property
     def _base(self) -> Base | None:
@@ -143,7 +145,7 @@ class VersionReader:
     def _fetch(self, wanted: Sequence[Wanted]) -> None:
         merged = _merge(wanted)
         with (
-            showing(self._progress, sum(one.size for one in merged), "pull") as advance,
+            showing(self._progress, sum(one.size for one in merged), "pull", self._moved) as advance,
             ThreadPoolExecutor(CONNECTIONS) as threads,
         ):
             held = [one for one in merged if self._held.has(one.chunk)]
@@ -154,6 +156,9 @@ class VersionReader:
                 self._fetch_batch(queue.probe(), advance, coded=False)
             for _ in threads.map(lambda _: self._work(queue, advance), range(CONNECTIONS)):
                 pass
+
+    def _moved(self) -> str:
+        return f"{size(self._received)} received"
 
     def _take(self, one: Wanted) -> bool:
         """Take a chunk out of the cache, if it is there."""
@@ -249,6 +254,7 @@ class VersionReader:
             raise _damaged(one, "the server sent another one")
         payload = target if frame.codec == RAW else memoryview(bytearray(frame.payload))
         read(payload)
+        self._received += HEADER_SIZE + frame.payload
         if frame.codec != RAW:
             target[:] = self._decoded(one, frame, payload)
         if blake3(target).hexdigest() != one.chunk:

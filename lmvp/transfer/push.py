@@ -17,6 +17,7 @@ from lmvp.connection import Connection
 from lmvp.errors import FileChanged, IntegrityError, MissingChunks
 from lmvp.formats.base import Package
 from lmvp.records import NewPush, Push, Version
+from lmvp.render.numbers import size
 from lmvp.storage import manifest as manifests
 from lmvp.transfer.describe import Description, describe
 from lmvp.transfer.held import FAST, Held
@@ -57,7 +58,12 @@ def push(
         If the bytes changed while they were read.
     """
     total = sum(file.size for file in package.files)
-    with showing(progress, 2 * total, "push") as advance:  # each byte is hashed, and sent or known
+    before = connection.sent
+
+    def moved() -> str:
+        return f"{size(connection.sent - before)} sent"
+
+    with showing(progress, 2 * total, "push", moved) as advance:  # each byte is hashed, and sent or known
         described = describe(package, advance)
         try:
             return push_described(connection, model, described, body, package.finish, advance, held)

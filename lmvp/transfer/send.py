@@ -272,7 +272,8 @@ class Sender:
             tried = True
             if left:
                 with self._connection.up.busy(self._connection.delay + _SYNC):
-                    self._connection.put_frames(f"{self._push}/chunks", Batch(left), Received)
+                    self._connection.put_frames(f"{self._push}/chunks", batch := Batch(left), Received)
+                    self._connection.sent += len(batch)
                     if all(piece.frame.codec == RAW for piece in left):  # else the server's decoding would count too
                         self._connection.up.count(sum(piece.length for piece in left))
 

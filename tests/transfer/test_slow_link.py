@@ -1,5 +1,7 @@
 """Over a slow link only the change travels: bytes are counted on the way."""
 
+import re
+
 import numpy as np
 import pytest
 from models import bfloat16, same, size, step, weights
@@ -174,3 +176,11 @@ def test_files_of_a_folder_come_back_byte_for_byte(link, another_machine, tmp_pa
         for path in client.download("d/m", to=tmp_path / "out", progress=False):
             assert path.read_bytes() == (tmp_path / "in" / path.name).read_bytes()
     assert link.up.bytes < 200_000  # zstd finds the pattern
+
+
+def test_the_bar_says_what_travelled(link, another_machine, capsys):
+    link.client().update("d/m", weights(layers=8), progress=True)
+    assert re.search(r"push: +\d+%.* MB sent", capsys.readouterr().err)
+    another_machine()
+    link.client().download("d/m", progress=True)
+    assert re.search(r"pull: +\d+%.* MB received", capsys.readouterr().err)
