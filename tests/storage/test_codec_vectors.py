@@ -10,6 +10,7 @@ from blake3 import blake3
 from lmvp.errors import IntegrityError
 from lmvp.storage import codecs, frames
 from lmvp.storage.codecs import transforms
+from lmvp.storage.codecs.kinds import BF16
 from lmvp.storage.frames import HEADER_SIZE
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "codecs.json").read_text())
@@ -62,3 +63,15 @@ def test_the_vectors_cover_every_codec_and_kind():
             kinds[data[3]].add(data[HEADER_SIZE + (codecs.LINK_SIZE if data[3] == frames.DELTA else 0)])
     assert {data[3] for data in VALID.values()} == set(frames.CODECS)
     assert kinds == {frames.SOLO: set(KINDS), frames.DELTA: set(KINDS)}
+
+
+def test_the_example_on_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+    base = bytes.fromhex("803f 00c0 003f 4040 813f 823f 833f 843f")
+    chunk = bytes.fromhex("813f 01c0 003f 4040 813f 7f3f 833f 8a3f")
+    delta, solo = bytes.fromhex("07 00 03 01c81c 010209"), bytes.fromhex("07 017f807e807f7e7f7f 01020300 8002fe0614")
+    assert bytes(transforms.decode_delta(memoryview(delta), base)) == chunk
+    assert transforms.encode_delta(chunk, base, BF16) == delta
+    assert bytes(transforms.decode_solo(memoryview(solo), 16)) == chunk
+    for text in ("01 c8 1c", "01 02 09", "`01 7f 80 7e 80 7f 7e 7f 7f`, `01 02 03 00 80 02 fe 06 14`"):
+        assert text in page
