@@ -214,6 +214,7 @@ class Versions:
             version = self.find(place, revision)
             before = {key: version.data[key] for key in fields}
             if before == fields:
+                self._records.commit(place.space, [])  # whoever wrote them may still be at it
                 return self.present(place, version)
             data = {**version.data, **fields, "revised": version.data["revised"] + 1}
             event = self._event(caller, place, version, before, fields)
