@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 from lmvp.errors import InvalidManifest
 from lmvp.storage import digest
@@ -13,6 +14,9 @@ from lmvp.storage.manifest import FORMAT_VERSION, File, Manifest, Tensor
 from lmvp.storage.safetensors import tensor_size
 
 PATH_LIMIT = 1024
+NESTING_LIMIT = 200
+"""How deep objects and arrays may lie in each other where any JSON may stand."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FORMAT = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 _DIMENSIONS = 64
@@ -33,11 +37,34 @@ def check_manifest(manifest: Manifest) -> None:
         )
     _demand(_FORMAT.fullmatch(manifest.format), f"bad format name {manifest.format!r}")
     _demand(all(_DIGEST.fullmatch(parent) for parent in manifest.parents), "a parent is not a digest")
+    _demand(not too_deep(manifest.meta), f"its meta is nested more than {NESTING_LIMIT} levels deep")
     _check_paths([file.path for file in manifest.files])
     sizes: dict[str, int] = {}
     for file in manifest.files:
         _check_file(file, sizes)
     _check_tensors(manifest)
+
+
+def too_deep(value: dict[str, Any]) -> bool:
+    """Tell whether JSON data is nested deeper than `NESTING_LIMIT`.
+
+    Parsers give up at a depth that depends on where they are called from: what one reads, another may not.
+
+    Examples
+    --------
+    >>> too_deep({"a": [1, {"b": 2}]})
+    False
+    """
+    level: list[Any] = [value]
+    for _ in range(NESTING_LIMIT):
+        level = [one for each in level for one in _inside(each) if isinstance(one, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def path_problem(path: str, limit: int = PATH_LIMIT) -> str | None:

@@ -221,7 +221,7 @@ class Pushes:
             raise InvalidRequest("a manifest is pushed without parents; the server adds them")
         check_manifest(manifest)
         metadata.checked(body)
-        metadata.check_size(body.environment)
+        metadata.check_environment(body.environment)
         recorded.check(caller, project, body, manifest)
         for alias in body.aliases:
             check_alias(alias)
