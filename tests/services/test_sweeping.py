@@ -304,3 +304,22 @@ def test_a_model_that_is_made_while_a_project_is_listed(shop, monkeypatch):
     monkeypatch.setattr(shop.services.records, "find", slow)
     listed = shop.services.versions.of_project(ADA, "p", Page(10, None))["items"]
     assert [version["model"] for version in listed] == ["other", "m"]
+
+
+def test_a_reader_in_the_middle_of_a_chain_that_is_swept_reads_on(shop, monkeypatch):
+    trees = history(shop, 4)
+    shop.services.upkeep.compact(ADA)
+    links, chunks = shop.links(), shop.chunks_of(3)
+    chain = next([one, links.base(one), links.base(links.base(one))] for one in chunks if links.depth(one) == 2)
+    get = shop.services.chunks.get
+
+    def slow(space, chunk):
+        data = get(space, chunk)
+        if chunk == chain[1]:  # what it leans on goes after it was read
+            monkeypatch.setattr(shop.services.chunks, "get", get)
+            rm(shop, 1)
+            assert shop.services.chunks.missing(space, chain) == chain[2:]
+        return data
+
+    monkeypatch.setattr(shop.services.chunks, "get", slow)
+    assert shop.files(3)["weights.safetensors"] == bytes_of(trees[2])
