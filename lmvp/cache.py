@@ -143,9 +143,11 @@ class Cache:
         data = _read(self._list_of(model))
         try:
             found = json.loads(data) if data else []
-        except ValueError:
+        except (ValueError, RecursionError):
             found = []
-        return [one for one in found if isinstance(one, str) and _DIGEST.fullmatch(one)]
+        return [
+            one for one in (found if isinstance(found, list) else ()) if isinstance(one, str) and _DIGEST.fullmatch(one)
+        ]
 
     def note(self, model: str, version: str) -> None:
         """Remember that this version of a model passed through here."""

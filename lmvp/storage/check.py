@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
+from itertools import accumulate
+from typing import Any
 
 from lmvp.errors import InvalidManifest
 from lmvp.storage import digest
@@ -13,10 +15,15 @@ from lmvp.storage.manifest import FORMAT_VERSION, File, Manifest, Tensor
 from lmvp.storage.safetensors import tensor_size
 
 PATH_LIMIT = 1024
+NESTING_LIMIT = 200
+"""How deep objects and arrays may lie in each other where any JSON may stand."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FORMAT = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 _DIMENSIONS = 64
 _SIZE_LIMIT = 1 << 60
+_SHARED, _HASHED = 64, 1 << 22
+"""How often the chunks of a version may be hashed for tensors, on average, and how many of them in any case."""
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -33,11 +40,34 @@ def check_manifest(manifest: Manifest) -> None:
         )
     _demand(_FORMAT.fullmatch(manifest.format), f"bad format name {manifest.format!r}")
     _demand(all(_DIGEST.fullmatch(parent) for parent in manifest.parents), "a parent is not a digest")
+    _demand(not too_deep(manifest.meta), f"its meta is nested more than {NESTING_LIMIT} levels deep")
     _check_paths([file.path for file in manifest.files])
     sizes: dict[str, int] = {}
     for file in manifest.files:
         _check_file(file, sizes)
     _check_tensors(manifest)
+
+
+def too_deep(value: dict[str, Any]) -> bool:
+    """Tell whether JSON data is nested deeper than `NESTING_LIMIT`.
+
+    Parsers give up at a depth that depends on where they are called from: what one reads, another may not.
+
+    Examples
+    --------
+    >>> too_deep({"a": [1, {"b": 2}]})
+    False
+    """
+    level: list[Any] = [value]
+    for _ in range(NESTING_LIMIT):
+        level = [one for each in level for one in _inside(each) if isinstance(one, (dict, list))]
+        if not level:
+            return False
+    return True
+
+
+def _inside(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def path_problem(path: str, limit: int = PATH_LIMIT) -> str | None:
@@ -93,16 +123,17 @@ def _check_file(file: File, sizes: dict[str, int]) -> None:
 
 
 def _check_tensors(manifest: Manifest) -> None:
-    starts = {file.path: _chunk_starts(file) for file in manifest.files}
+    left = [_HASHED + _SHARED * sum(len(file.chunks) for file in manifest.files)]
+    files = {file.path: _Digests(file, left) for file in manifest.files}
     seen: set[tuple[str, str]] = set()
     for tensor in manifest.tensors:
         label = f"the tensor {tensor.name[:80]!r}"
-        _demand(tensor.path in starts, f"{label} lies in {tensor.path!r}, which is not there")
+        _demand(tensor.path in files, f"{label} lies in {tensor.path!r}, which is not there")
         _demand((tensor.path, tensor.name) not in seen, f"{label} stands twice")
         seen.add((tensor.path, tensor.name))
         _demand(_DIGEST.fullmatch(tensor.digest), f"the digest of {label} is none")
         _check_extent(tensor, label)
-        _check_place(tensor, starts[tensor.path], label)
+        _check_place(tensor, files[tensor.path], label)
 
 
 def _check_extent(tensor: Tensor, label: str) -> None:
@@ -113,20 +144,37 @@ def _check_extent(tensor: Tensor, label: str) -> None:
     _demand(size == tensor.size, f"{label} of {tensor.size} bytes is {size} bytes by dtype and shape")
 
 
-def _chunk_starts(file: File) -> tuple[dict[int, int], list[str], int]:
-    """Return the index of the chunk that starts at an offset, the chunks' ids, and the size of the file."""
-    starts, offset = {}, 0
-    for index, chunk in enumerate(file.chunks):
-        starts[offset] = index
-        offset += chunk.size
-    starts[offset] = len(file.chunks)
-    return starts, [chunk.id for chunk in file.chunks], offset
+class _Digests:
+    """The digests of stretches of a file, as far as they can be told from its chunks.
+
+    Tensors may share bytes, and all of them may: so what is hashed for them is bounded (`left` is the number of chunks
+    that may still be, in all files), and hashed once.
+    """
+
+    def __init__(self, file: File, left: list[int]) -> None:
+        self.path, self.size = file.path, file.size
+        self._ids = [chunk.id for chunk in file.chunks]
+        self._starts = {
+            offset: index for index, offset in enumerate(accumulate((c.size for c in file.chunks), initial=0))
+        }
+        self._known: dict[tuple[int, int], str] = {}
+        self._left = left
+
+    def of(self, start: int, end: int) -> str | None:
+        """Return the digest of the chunks from one offset to another; None if they are not cut there."""
+        if start not in self._starts or end not in self._starts:
+            return None
+        stretch = self._starts[start], self._starts[end]
+        if stretch not in self._known:
+            self._left[0] -= stretch[1] - stretch[0]
+            _demand(self._left[0] >= 0, f"too many tensors share the bytes of {self.path!r}")
+            self._known[stretch] = digest.of_chunks(self._ids[slice(*stretch)])
+        return self._known[stretch]
 
 
-def _check_place(tensor: Tensor, places: tuple[dict[int, int], list[str], int], label: str) -> None:
-    starts, ids, size = places
+def _check_place(tensor: Tensor, file: _Digests, label: str) -> None:
     end = tensor.offset + tensor.size
-    _demand(0 <= tensor.offset <= end <= size, f"{label} reaches beyond the end of {tensor.path!r}")
-    if tensor.size and tensor.offset in starts and end in starts:  # it fills its chunks, so its digest can be told
-        expected = digest.of_chunks(ids[starts[tensor.offset] : starts[end]])
+    _demand(0 <= tensor.offset <= end <= file.size, f"{label} reaches beyond the end of {tensor.path!r}")
+    expected = file.of(tensor.offset, end) if tensor.size else None
+    if expected is not None:  # it fills its chunks, so its digest can be told
         _demand(tensor.digest == expected, f"{label} has a wrong digest")

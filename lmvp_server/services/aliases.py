@@ -62,6 +62,7 @@ class Aliases:
             number = 0 if version is None else version.data["number"]
             put, events = alias_change(self._records, place, name, number, caller.name)
             if put is None:
+                self._records.commit(place.space, [])  # whoever moved it there may still be writing
                 return
             try:
                 self._records.commit(place.space, [put, *hold(version)], events)

@@ -16,7 +16,7 @@ from functools import partial
 
 import lmvp
 from lmvp.archive import recordfile
-from lmvp.errors import IntegrityError, NotFound
+from lmvp.errors import Conflict, IntegrityError, NotFound
 from lmvp.records import Backup, BackupSpace, WantedPieces
 from lmvp.storage import frames
 from lmvp.storage.frames import Frame
@@ -59,6 +59,8 @@ class Backups:
         ------
         AccessDenied
             If the caller does not own the server: a backup holds all that is in it.
+        Conflict
+            If so many others were begun meanwhile that this one had to make room.
         """
         access.require(caller, access.OWN, "")
         self._make_room()
@@ -123,7 +125,10 @@ class Backups:
     def _moment(self, lease: str, space: str) -> Moment:
         """Hold a project, then take its moment: a sweep that is deleting now is waited for, a later one is put off."""
         with self._chunks.pinning(space):
-            self._leases.add(lease, space)
+            try:
+                self._leases.add(lease, space)
+            except KeyError:
+                raise Conflict("too many backups were begun at once", hint="begin again in a while") from None
             return self._records.moment(space)
 
     def _find(self, caller: Caller, backup: str) -> _Open:

@@ -147,6 +147,7 @@ class Catalog:
 
     def _new_model(self, home: Record, name: str, who: str, description: str = "") -> None:
         data: Document = {"name": name, "description": description, "latest": 0}
+        self._records.commit(SERVER, [])  # the project, which somebody else may just be making
         self._insert(home.id, "models", name, data, who, f"{home.data['name']}/{name}")
 
     def _insert(self, space: str, table: str, name: str, data: Document, who: str, what: str) -> None:
@@ -160,8 +161,8 @@ class Catalog:
         event = {"at": at, "who": who, "action": f"{table[:-1]}.create", "what": what, "before": None, "after": data}
         try:
             self._records.commit(space, changes, [event])
-        except ConcurrentChange:
-            return  # it is there now, which is what was wanted
+        except ConcurrentChange:  # it is there now, which is what was wanted, or is on its way
+            self._records.commit(space, [])
 
 
 def _public(record: Record) -> Document:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from blake3 import blake3
 
@@ -39,6 +40,13 @@ class _Findings:
     chunks: int = 0
     bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
+
+
+class _User(NamedTuple):
+    """Who needs a chunk: the id of a version's record, and what to call the file there."""
+
+    version: str
+    where: str
 
 
 class Checking:
@@ -76,15 +84,15 @@ class Checking:
     def _check_project(self, project: Record, repair: bool, found: _Findings, advance: Advance) -> None:
         name = project.data["name"]
         found.problems += self._space(project.id, name, repair)
-        users: dict[str, list[str]] = defaultdict(list)
+        users: dict[str, list[_User]] = defaultdict(list)
         for version, reference in self._versions(project):
             found.versions += 1
             manifest = self._manifest(project, version, reference, found)
             for file in manifest.files if manifest else ():
                 for one in file.chunks:
-                    users[one.id].append(f"{reference}: {file.path}")
+                    users[one.id].append(_User(version.id, f"{reference}: {file.path}"))
         for count, chunk in enumerate(users, 1):
-            self._check_chunk(project, chunk, users[chunk], repair, found)
+            self._check_chunk(project.id, chunk, users[chunk], repair, found)
             advance(count, len(users))
 
     def _versions(self, project: Record) -> Iterator[tuple[Record, str]]:
@@ -122,21 +130,29 @@ class Checking:
             said = error.message
         else:
             return manifest
+        if not self._is_there(project.id, version.id):  # it was removed meanwhile, and its bytes with it
+            return None
         found.problems.append(
             Problem(kind="manifest", what=f"the manifest {digest[:12]} of {reference}: {said}", hint=RESTORE)
         )
         return None
 
-    def _check_chunk(self, project: Record, chunk: str, users: list[str], repair: bool, found: _Findings) -> None:
+    def _check_chunk(self, space: str, chunk: str, users: list[_User], repair: bool, found: _Findings) -> None:
         found.chunks += 1
         try:
-            found.bytes += len(self._decoder.data(project.id, chunk))
+            found.bytes += len(self._decoder.data(space, chunk))
         except IntegrityError as error:
+            hit = [user.where for user in users if self._is_there(space, user.version)]
+            if not hit:  # they were removed meanwhile, and their bytes with them
+                return
             if repair:
-                self._set_aside(project.id, chunk)
-            more = f" and {len(users) - _NAMED} more" if len(users) > _NAMED else ""
-            said = f"{error.message} ({', '.join(users[:_NAMED])}{more})"
+                self._set_aside(space, chunk)
+            more = f" and {len(hit) - _NAMED} more" if len(hit) > _NAMED else ""
+            said = f"{error.message} ({', '.join(hit[:_NAMED])}{more})"
             found.problems.append(Problem(kind="chunk", what=said, hint=PUSH_AGAIN))
+
+    def _is_there(self, space: str, version: str) -> bool:
+        return self._records.get(space, "versions", version) is not None
 
     def _set_aside(self, space: str, chunk: str) -> None:
         """Set aside the frame that is damaged: this one, or one that it leans on."""

@@ -86,21 +86,24 @@ class Decoder:
         IntegrityError
             If the chunk, or one that it leans on, is gone or damaged.
         """
+        return self._data(space, chunk, 0)
+
+    def _data(self, space: str, chunk: str, above: int) -> Buffer:
+        """Return the bytes of a chunk that so many others lean on here; each looks anew at what it leans on itself."""
         for _ in range(_LOOKS - 1):
             stored = self.frame(space, chunk)
             try:
-                return self._decoded(space, stored)
+                return self._decoded(space, stored, above)
             except IntegrityError:
-                if self.frame(space, chunk).head == stored.head:
+                found = self.frame(space, chunk)
+                if (found.head, found.link) == (stored.head, stored.link):
                     raise
-        return self._decoded(space, self.frame(space, chunk))
+        return self._decoded(space, self.frame(space, chunk), above)
 
-    def _decoded(self, space: str, stored: StoredFrame, above: int = 0) -> Buffer:
+    def _decoded(self, space: str, stored: StoredFrame, above: int) -> Buffer:
         if above > codecs.DEPTH_LIMIT:
             raise IntegrityError(f"the chunk {stored.head.chunk[:12]} leans on more than {codecs.DEPTH_LIMIT} others")
-        data = codecs.decode(
-            stored.head, stored.payload, lambda base: self._decoded(space, self.frame(space, base), above + 1)
-        )
+        data = codecs.decode(stored.head, stored.payload, lambda base: self._data(space, base, above + 1))
         check_id(stored.head.chunk, data)
         return data
 

@@ -37,9 +37,16 @@ class Leases:
             self._held[lease], self._seen[lease] = set(), time.monotonic()
 
     def add(self, lease: str, space: str) -> None:
-        """Hold a project. The caller is `pinning` it, so that nothing is being deleted there at this moment."""
+        """Hold a project. The caller is `pinning` it, so that nothing is being deleted there at this moment.
+
+        Raises
+        ------
+        KeyError
+            If the lease has ended.
+        """
         with self._lock:
             self._held[lease].add(space)
+            self._seen[lease] = time.monotonic()
 
     def touch(self, lease: str) -> bool:
         """Note that a lease is used; tell whether it still lives."""

@@ -10,6 +10,7 @@ import msgspec
 
 from lmvp.errors import InvalidArgument, TooLarge
 from lmvp.records import Amendment, encode_float
+from lmvp.storage.check import NESTING_LIMIT, too_deep
 
 KEY_LIMIT = 250
 MESSAGE_LIMIT = 10_000
@@ -38,6 +39,13 @@ def checked(given: Amendment) -> dict[str, Any]:
         fields["tags"] = {_key("tag", key): value for key, value in given.tags.items()}
     check_size(fields)
     return fields
+
+
+def check_environment(environment: dict[str, Any]) -> None:
+    """Refuse an environment that is too long, or nested so deep that not everybody could read it again."""
+    if too_deep(environment):
+        raise InvalidArgument(f"the environment is nested more than {NESTING_LIMIT} levels deep")
+    check_size(environment)
 
 
 def check_size(fields: Mapping[str, Any]) -> None:

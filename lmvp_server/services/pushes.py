@@ -31,7 +31,7 @@ from lmvp.storage.manifest import Manifest
 from lmvp_server.services import access, metadata, recorded
 from lmvp_server.services.access import Caller
 from lmvp_server.services.aliases import alias_change, hold
-from lmvp_server.services.catalog import Catalog, Place
+from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.decoding import Decoder, codec_turn
 from lmvp_server.services.versions import Versions, version_id
@@ -221,7 +221,7 @@ class Pushes:
             raise InvalidRequest("a manifest is pushed without parents; the server adds them")
         check_manifest(manifest)
         metadata.checked(body)
-        metadata.check_size(body.environment)
+        metadata.check_environment(body.environment)
         recorded.check(caller, project, body, manifest)
         for alias in body.aliases:
             check_alias(alias)
@@ -271,7 +271,10 @@ class Pushes:
 
     def _committed(self, place: Place, push_id: str) -> Document | None:
         found = self._records.find(place.space, "versions", {"push": push_id}, limit=1)
-        return self._versions.present(place, found[0]) if found else None
+        if not found:
+            return None
+        self._records.commit(place.space, [])  # it may be on its way, and is promised now
+        return self._versions.present(place, found[0])
 
     def _finish(self, caller: Caller, push: OpenPush) -> Document:
         with self._chunks.pinning(push.place.space):
@@ -279,6 +282,7 @@ class Pushes:
             if missing:
                 raise _missing(push, missing)
             self._chunks.settle(push.place.space, push.sizes)
+            self._records.commit(SERVER, [])  # the project, which somebody else may just be making
             version = self._insert(caller, push)
         self._chunks.unstage(push.place.space, push.id)
         self._open.pop((push.place.space, push.id), None)
@@ -290,6 +294,7 @@ class Pushes:
             model = self._model(push)  # first: if anything is newer than this, the commit fails
             said = push.body.recorded
             if said and (found := recorded.already_there(self._versions, push.place, model, said)):
+                self._records.commit(push.place.space, [])
                 return found
             latest = self._versions.latest(push.place)
             _check_expected(push, latest)
@@ -362,6 +367,7 @@ class Pushes:
             if put:
                 self._records.commit(push.place.space, [put, *hold(latest)], events)
                 latest = self._versions.by_number(push.place, latest.data["number"]) or latest
+        self._records.commit(push.place.space, [])  # another push may just be writing this version
         return latest
 
 

@@ -13,8 +13,6 @@ from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import Versions, next_number
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
-_TABLES_OF_A_MODEL = ("versions", "aliases")
-
 
 class Removal:
     """The use cases of `rm`. Numbers and names of what is gone: a number is never used again, a name may be."""
@@ -79,26 +77,41 @@ class Removal:
 
     def model(self, caller: Caller, project: str, model: str) -> Document:
         """Take away a model with all its versions and aliases."""
-        place = self._catalog.find_model(caller, project, model)
-        access.require(caller, access.MAINTAIN, project)
-        versions = self._records.count(place.space, "versions", {"model": place.model.id})
-        changes: list[Change] = [
-            Delete(table, record.id) for table in _TABLES_OF_A_MODEL for record in self._of_model(place, table)
-        ]
-        changes += [Delete("models", place.model.id), Delete("names", f"models:{place.model.data['key']}")]
-        event = _event(caller.name, "model.remove", place.reference, {**place.model.data, "versions": versions})
-        self._records.commit(place.space, changes, [event])
-        return self._freed(place.space, versions=versions)
+        while True:  # a push that commits between the look and the deletion would leave a version without its model
+            place = self._catalog.find_model(caller, project, model)
+            access.require(caller, access.MAINTAIN, project)
+            versions = self._of_model(place, "versions")
+            event = _event(
+                caller.name, "model.remove", place.reference, {**place.model.data, "versions": len(versions)}
+            )
+            changes: list[Change] = [
+                *(Delete("versions", version.id, expect=version.rev) for version in versions),
+                *(Delete("aliases", alias.id, expect=alias.rev) for alias in self._of_model(place, "aliases")),
+                Delete("models", place.model.id, expect=place.model.rev),
+                Delete("names", f"models:{place.model.data['key']}"),
+            ]
+            try:
+                self._records.commit(place.space, changes, [event])
+            except ConcurrentChange:
+                continue
+            return self._freed(place.space, versions=len(versions))
 
     def project(self, caller: Caller, project: str) -> Document:
         """Take away a project with all that is in it, its events too."""
-        home = self._catalog.find_project(caller, project)
-        access.require(caller, access.OWN, project)
-        versions = self._records.count(home.id, "versions")
-        event = _event(caller.name, "project.remove", home.data["name"], {**home.data, "versions": versions})
-        changes = [Delete("projects", home.id), Delete("names", f"projects:{home.data['key']}")]
-        self._records.commit(SERVER, changes, [event])
-        return {"versions": versions, "bytes": self._upkeep.forget(home.id)}
+        while True:
+            home = self._catalog.find_project(caller, project)
+            access.require(caller, access.OWN, project)
+            versions = self._records.count(home.id, "versions")
+            event = _event(caller.name, "project.remove", home.data["name"], {**home.data, "versions": versions})
+            changes = [
+                Delete("projects", home.id, expect=home.rev),  # else the name of one that was made since would go
+                Delete("names", f"projects:{home.data['key']}"),
+            ]
+            try:
+                self._records.commit(SERVER, changes, [event])
+            except ConcurrentChange:
+                continue
+            return {"versions": versions, "bytes": self._upkeep.forget(home.id)}
 
     def _freed(self, space: str, *, versions: int) -> Document:
         return {"versions": versions, "bytes": self._upkeep.sweep(space).bytes}

@@ -55,10 +55,12 @@ class Versions:
         """List the versions of all models of a project, newest first."""
         home = self._catalog.find_project(caller, project)
         names, name = self._aliases(home.id, {}), home.data["name"]
-        models = {record.id: record.data["name"] for record in self._records.find(home.id, "models")}
-        return self._listing(
-            home.id, {}, page, lambda record: _present(record, name, models[record.data["model"]], names)
-        )
+
+        def present(version: Record) -> Document:  # models come and go while this list is made
+            model = self._records.get(home.id, "models", version.data["model"])
+            return _present(version, name, model.data["name"] if model else "?", names)
+
+        return self._listing(home.id, {}, page, present)
 
     def version(self, caller: Caller, project: str, model: str, revision: str) -> Document:
         """Return one version."""
@@ -212,6 +214,7 @@ class Versions:
             version = self.find(place, revision)
             before = {key: version.data[key] for key in fields}
             if before == fields:
+                self._records.commit(place.space, [])  # whoever wrote them may still be at it
                 return self.present(place, version)
             data = {**version.data, **fields, "revised": version.data["revised"] + 1}
             event = self._event(caller, place, version, before, fields)

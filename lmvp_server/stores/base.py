@@ -135,6 +135,9 @@ class RecordStore(ABC):
 
         Each event is a dict without `seq` and `chain`; the store adds both (see `lmvp.records.Event`).
 
+        What others are committing can be read before it is durable. With no changes and no events, this returns when
+        all that could be read is, and raises what they raise otherwise: whoever answers by what was read asks for it.
+
         Raises
         ------
         ConcurrentChange

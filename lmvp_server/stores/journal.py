@@ -94,6 +94,15 @@ def sync_data(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
+def sync_path(path: Path) -> None:
+    """Bring to the disk what a file holds, whoever wrote it."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        sync_data(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and those above it, and make their names survive a power cut."""
     if not folder.is_dir():

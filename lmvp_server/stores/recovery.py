@@ -25,7 +25,7 @@ from lmvp.durable import sync_folder
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Record
 from lmvp_server.stores.eventlog import RESTORE, EventFile, Head, head_of
-from lmvp_server.stores.journal import Commit, Operation, decode_commit, whole_records
+from lmvp_server.stores.journal import Commit, Operation, decode_commit, sync_path, whole_records
 from lmvp_server.stores.rows import Rows
 from lmvp_server.stores.snapshot import Image, read_snapshot, temporary_of
 
@@ -188,13 +188,21 @@ def _that_count(files: Files, generation: int) -> dict[int, Path]:
 
 
 def _remove_leftovers(files: Files, journals: list[Path]) -> None:
-    for path in (*journals, temporary_of(files.snapshot)):
-        with suppress(OSError):  # they do harm to nobody
+    with suppress(OSError):  # they do harm to nobody
+        if journals:
+            sync_folder(
+                files.snapshot.parent
+            )  # a crash may have left the name of the snapshot unsure that replaces them
+        for path in (*journals, temporary_of(files.snapshot)):
             path.unlink(missing_ok=True)
 
 
 def _replay(path: Path, state: State, lines: list[bytes]) -> int:
-    """Bring the state to the end of a journal, and return how many bytes of it are whole."""
+    """Bring the state to the end of a journal, and return how many bytes of it are whole, and on the disk.
+
+    A process that was killed may have left its last record unsynced. From here on it counts: it is read, told to
+    whoever asks for it again, and its events are written. So a power cut must not take it any more.
+    """
     size = 0
     for commit, size in _commits(path):  # noqa: B007 - the last one is the result
         if commit.n != state.commits + 1:
@@ -202,6 +210,8 @@ def _replay(path: Path, state: State, lines: list[bytes]) -> int:
                 f"{path} goes on with commit {commit.n} after {state.commits}: some are lost", hint=RESTORE
             )
         lines += state.replay(commit)
+    if size:
+        sync_path(path)
     return size
 
 

@@ -233,3 +233,13 @@ def test_the_verb_shows_and_clears_it(home, capsys, monkeypatch):
     monkeypatch.setenv("LMVP_CACHE_LIMIT", "0")
     assert main(["cache"]) == 0
     assert "no cache" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("data", [b"", b"5", b"null", b"{}", b"[" * 100_000, b"\xff", b'[1, null, "v1", "../.."]'])
+def test_a_damaged_list_of_versions_is_an_empty_one_and_is_written_anew(cache, data):
+    cache.note("model", "a" * 64)
+    [path] = (cache.folder / "models").glob("??/*")
+    path.write_bytes(data)
+    assert cache.versions("model") == []
+    cache.note("model", "b" * 64)
+    assert cache.versions("model") == ["b" * 64]

@@ -319,3 +319,30 @@ def test_a_server_that_is_down(home, monkeypatch):
     monkeypatch.setattr("lmvp.connection.time.sleep", lambda _: None)
     with pytest.raises(errors.ServerUnavailable, match=r"no answer from http://127\.0\.0\.1:9: connection refused"):
         lmvp.Client("http://127.0.0.1:9", "secret").projects()
+
+
+def nested(depth):
+    return {"a": msgspec.Raw(b"[" * (depth - 1) + b"]" * (depth - 1))}
+
+
+@pytest.mark.parametrize("depth", [201, 300, 900, *range(960, 1000, 3), 5000])
+def test_what_is_nested_too_deep_is_refused_and_every_project_can_be_opened_again(server, depth):
+    described = describe(pack({"w": np.arange(3)}))
+    before = server("GET", "/projects").json()
+    plain = msgspec.json.decode(manifests.encode(described.manifest))
+    for manifest, more in ((plain | {"meta": nested(depth)}, {}), (plain, {"environment": nested(depth)})):
+        body = {"push": secrets.token_hex(16), "manifest": manifest} | more
+        answer = server("POST", f"{MODEL}/pushes", body)
+        assert answer.status_code in {400, 422}, answer.text
+        whole = msgspec.json.encode(body)
+        answer = server("POST", f"{MODEL}/versions", data=struct.pack("<I", len(whole)) + whole)
+        assert answer.status_code in {400, 422}, answer.text
+    assert server("GET", "/projects").json() == before
+
+
+def test_what_is_nested_as_deep_as_may_be_is_kept(server):
+    described = describe(pack({"w": np.arange(3)}))
+    manifest = msgspec.json.decode(manifests.encode(described.manifest)) | {"meta": nested(200)}
+    body = {"push": secrets.token_hex(16), "manifest": manifest, "environment": nested(200)}
+    answer = server("POST", f"{MODEL}/pushes", body)
+    assert answer.status_code == 201, answer.text

@@ -153,3 +153,30 @@ def test_a_flipped_bit_in_a_note_costs_working_it_out_again(shop, trees):
     for note in notes:
         flip(note, -3)
     assert shop.services.measuring.changes(ADA, "p", "m", "3", "m@2") == want
+
+
+def test_what_is_removed_meanwhile_is_not_damage(shop):
+    for seed in range(3):
+        shop.push(weights(seed, 2))
+    removed = []
+
+    def advance(*_):
+        if not removed:
+            removed.append(shop.services.removal.version(ADA, "p", "m", "v2"))
+
+    assert shop.services.checking.check(ADA, True, advance)["problems"] == []
+    assert removed
+
+
+def test_a_version_that_is_removed_before_its_manifest_is_read_is_not_damage(shop, monkeypatch):
+    for seed in range(2):
+        shop.push(weights(seed, 1))
+    manifest = shop.services.chunks.manifest
+
+    def slow(*names):
+        monkeypatch.setattr(shop.services.chunks, "manifest", manifest)
+        shop.services.removal.version(ADA, "p", "m", "v1")
+        return manifest(*names)
+
+    monkeypatch.setattr(shop.services.chunks, "manifest", slow)
+    assert fsck(shop)["problems"] == []

@@ -3,7 +3,7 @@
 import pytest
 from workshop import ADA, Shop, step, weights
 
-from lmvp.errors import AccessDenied, NotFound
+from lmvp.errors import AccessDenied, Conflict, NotFound
 from lmvp.records import WantedPieces
 from lmvp_server.services import backups
 from lmvp_server.services.access import Caller
@@ -117,3 +117,19 @@ def test_backups_that_nobody_ended_make_room_for_new_ones(shop):
         shop.services.backups.about(ADA, first.id)
     assert shop.services.backups.about(ADA, later[-1].id) == later[-1]
     assert len(shop.services.backups._open) == backups.AT_ONCE
+
+
+def test_more_backups_than_may_be_begun_at_once_are_told_so(shop, monkeypatch):
+    shop.push(weights(1, 1, 20), project="other")
+    begin, moment = shop.services.backups.begin, shop.services.records.moment
+
+    def slow(space):
+        monkeypatch.setattr(shop.services.records, "moment", moment)
+        for _ in range(backups.AT_ONCE):
+            begin(ADA)
+        return moment(space)
+
+    monkeypatch.setattr(shop.services.records, "moment", slow)
+    with pytest.raises(Conflict, match="too many"):
+        begin(ADA)
+    assert len(shop.services.backups._leases.alive()) == backups.AT_ONCE

@@ -1,11 +1,16 @@
 """Pushes of the same bytes at the same time: each byte that is stored is counted by one of them."""
 
+import errno
+import os
 import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 
 import numpy as np
 import pytest
 from workshop import ADA, Shop, weights
 
+from lmvp.records import Amendment
 from lmvp.storage.frames import Frame
 
 
@@ -60,3 +65,54 @@ def test_a_push_whose_requests_come_at_once_counts_all_of_them(shop):
     version = shop.services.pushes.commit(ADA, "p", "m", push_id)
     assert version["stored"] == shop.on_disk("chunks")
     assert version["sent"] == described.bytes
+
+
+@pytest.fixture
+def slow_sync(monkeypatch):
+    """Let the next sync of records wait for `release`, then fail; `entered` tells that it waits."""
+    entered, release, real = threading.Event(), threading.Event(), os.fdatasync
+
+    def sync(descriptor):
+        if not entered.is_set():
+            entered.set()
+            assert release.wait(20)
+            raise OSError(errno.EIO, "Input/output error")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", sync)
+    return entered, release
+
+
+@pytest.mark.parametrize(
+    "way", ["the same push", "the same content", "a new project", "the same alias", "an amendment"]
+)
+def test_nothing_is_promised_that_another_is_still_writing(shop, slow_sync, way):
+    entered, release = slow_sync
+    services, tree = shop.services, weights(0, 1, 50)
+    if way == "a new project":
+        first = second = lambda: shop.push(tree)
+    else:
+        entered.set()
+        shop.push(weights(1, 1, 50))
+        push, described, answer = shop.begin(tree)
+        shop.send(push, described, answer.missing)
+        entered.clear()
+        commit = partial(services.pushes.commit, ADA, "p", "m", push)
+        move = partial(services.aliases.move, ADA, "p", "m", "best", "v1")
+        amend = partial(services.versions.amend, ADA, "p", "m", "v1", Amendment(message="said"))
+        first, second = {
+            "the same push": (commit, commit),
+            "the same content": (commit, lambda: shop.push(tree)),
+            "the same alias": (move, move),
+            "an amendment": (amend, amend),
+        }[way]
+    with ThreadPoolExecutor() as pool:
+        one = pool.submit(first)
+        assert entered.wait(20)
+        other = pool.submit(second)
+        early = wait([other], timeout=0.3).done
+        release.set()
+        assert isinstance(one.exception(), OSError)
+        assert not early
+        assert isinstance(other.exception(), OSError)
+    assert second()

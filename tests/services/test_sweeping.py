@@ -244,3 +244,82 @@ def test_nothing_is_swept_while_a_manifest_cannot_be_read(shop):
     rm(shop, 2)
     assert shop.on_disk("chunks") < before
     assert shop.files(1)["weights.safetensors"] == bytes_of(trees[0])
+
+
+@pytest.fixture
+def meanwhile(shop, monkeypatch):
+    """Return what lets something else happen between the look of one removal and its commit."""
+    commit = shop.services.records.commit
+
+    def meanwhile(action, work):
+        def slow(space, changes, events=()):
+            if [event["action"] for event in events] == [action]:
+                monkeypatch.setattr(shop.services.records, "commit", commit)
+                work()
+            return commit(space, changes, events)
+
+        monkeypatch.setattr(shop.services.records, "commit", slow)
+
+    return meanwhile
+
+
+def test_a_push_while_its_model_is_removed_leaves_no_version_without_a_model(shop, meanwhile):
+    shop.push(weights(0, 1), aliases=("best",))
+    meanwhile("model.remove", lambda: shop.push(weights(1, 1), aliases=("new",)))
+    assert shop.services.removal.model(ADA, "p", "m")["versions"] == 2
+    for table in ("models", "versions", "aliases", "names"):
+        assert not shop.services.records.find(shop.space, table), table
+    assert not shop.services.versions.of_project(ADA, "p", Page(10, None))["items"]
+    assert everything(shop) == 0
+
+
+@pytest.mark.parametrize("kind", ["model", "project"])
+def test_who_removes_what_was_made_anew_meanwhile_removes_all_of_it(shop, meanwhile, kind):
+    names = ("p", "m") if kind == "model" else ("p",)
+    remove = getattr(shop.services.removal, kind)
+
+    def again():
+        remove(ADA, *names)
+        shop.push(weights(1, 1))
+
+    shop.push(weights(0, 1))
+    meanwhile(f"{kind}.remove", again)
+    remove(ADA, *names)
+    shop.push(weights(2, 1))
+    assert shop.services.versions.version(ADA, "p", "m", "latest")["number"] == 1
+    assert len(shop.services.catalog.projects(ADA, Page(10, None))["items"]) == 1
+    assert len(shop.services.catalog.models(ADA, "p", Page(10, None))["items"]) == 1
+
+
+def test_a_model_that_is_made_while_a_project_is_listed(shop, monkeypatch):
+    shop.push(weights(0, 1))
+    find = shop.services.records.find
+
+    def slow(space, table, *rest, **named):
+        if table == "versions":
+            monkeypatch.setattr(shop.services.records, "find", find)
+            shop.push(weights(1, 1), "other")
+        return find(space, table, *rest, **named)
+
+    monkeypatch.setattr(shop.services.records, "find", slow)
+    listed = shop.services.versions.of_project(ADA, "p", Page(10, None))["items"]
+    assert [version["model"] for version in listed] == ["other", "m"]
+
+
+def test_a_reader_in_the_middle_of_a_chain_that_is_swept_reads_on(shop, monkeypatch):
+    trees = history(shop, 4)
+    shop.services.upkeep.compact(ADA)
+    links, chunks = shop.links(), shop.chunks_of(3)
+    chain = next([one, links.base(one), links.base(links.base(one))] for one in chunks if links.depth(one) == 2)
+    get = shop.services.chunks.get
+
+    def slow(space, chunk):
+        data = get(space, chunk)
+        if chunk == chain[1]:  # what it leans on goes after it was read
+            monkeypatch.setattr(shop.services.chunks, "get", get)
+            rm(shop, 1)
+            assert shop.services.chunks.missing(space, chain) == chain[2:]
+        return data
+
+    monkeypatch.setattr(shop.services.chunks, "get", slow)
+    assert shop.files(3)["weights.safetensors"] == bytes_of(trees[2])

@@ -266,6 +266,30 @@ def found_in(folder):
     return ids
 
 
+def test_what_a_killed_process_left_unsynced_is_synced_before_it_counts(tmp_path, monkeypatch):
+    store, acknowledged = open_store(tmp_path), []
+    write_some(store, acknowledged, ["a"])
+    with monkeypatch.context() as patch:
+        fail_calls(patch, 2, 1_000_000, Crash)  # the record is written, the sync is not done
+        with pytest.raises(Crash):
+            write_some(store, acknowledged, ["b"])
+    abandon(store)
+    synced, real, journal, events = [], os.fdatasync, journal_of(tmp_path), next(tmp_path.rglob("*.events.jsonl"))
+
+    def sync(descriptor):
+        synced.append((os.path.sameopenfile(descriptor, watched), len(events.read_bytes().splitlines())))
+        real(descriptor)
+
+    watched = os.open(journal, os.O_RDONLY)
+    monkeypatch.setattr(os, "fdatasync", sync)
+    again = open_store(tmp_path)
+    assert [record.id for record in again.find("p1", "things")] == ["a", "b"]
+    assert synced == [(True, 1)]
+    assert [event["what"] for event in again.events("p1")] == ["a", "b"]
+    again.close()
+    os.close(watched)
+
+
 def test_a_crash_at_any_system_call_loses_nothing(tmp_path, monkeypatch):
     names, survived = [f"t{i}" for i in range(14)], 0
     for turn in range(1, 1000):
