@@ -334,3 +334,13 @@ def test_arguments_of_the_wrong_kind_are_told(home, call, message):
     client.update("d/m", weights())
     with pytest.raises(errors.UserError, match=message):
         call(client)
+
+
+def test_where_an_alias_was_before_it_was_set_is_told(home):
+    lmvp.update("d/m", weights(), alias="best")
+    with pytest.raises(
+        errors.NotFound, match=r"'best' of d/m was not there 1 move ago\n  hint: it was set at .* 0 moves"
+    ):
+        lmvp.download("d/m@best@{1}")
+    with pytest.raises(errors.NotFound, match="'best' of d/m was not there at 2020-01-31"):
+        lmvp.download("d/m@best@2020-01-31")
