@@ -40,7 +40,7 @@ from lmvp.records import (
     WireFloat,
     encode_float,
 )
-from lmvp.references import Reference, check_alias, check_name, suggest
+from lmvp.references import Reference, Revision, check_alias, check_name, suggest
 from lmvp.storage import manifest as manifests
 from lmvp.storage.check import check_manifest
 from lmvp.storage.manifest import Manifest
@@ -158,6 +158,7 @@ class Client(Archives, Housekeeping):
         from lmvp.transfer.push import push
 
         progress_.check(progress)
+        _check_order(name, obj)
         place = self._place(name)
         fields = _fields(message, metrics, params, tags)
         aliases = _aliases(alias)
@@ -231,6 +232,7 @@ class Client(Archives, Housekeeping):
         Trust.of(trust)
         if into is not None and to is not None:
             raise InvalidArgument("into= and to= at once", hint="choose one: an object, or a folder")
+        _check_folder(to)
         place = self._reference(name)
         version = self.version(name)
         at = f"{_path(place)}/versions/{version.number}"
@@ -300,7 +302,7 @@ class Client(Archives, Housekeeping):
             References; `after` may be a bare `@revision` of the same model.
         """
         first = self.version(before)
-        second = self.version(f"{first.project}/{first.model}{after}" if after.startswith("@") else after)
+        second = self.version(f"{first.project}/{first.model}{after}" if str(after).startswith("@") else after)
         old, new = self._manifest(first), self._manifest(second)
         return Diff.between(first, second, old, new, self._changes(first, second))
 
@@ -340,7 +342,7 @@ class Client(Archives, Housekeeping):
     def remove_alias(self, name: str, alias: str) -> None:
         """Take an alias away from a model; its history stays."""
         place = self._reference(name)
-        self._connection.send("DELETE", f"{_path(place)}/aliases/{quote(alias, safe='')}")
+        self._connection.send("DELETE", f"{_path(place)}/aliases/{quote(check_name(alias, 'alias'), safe='')}")
 
     def amend(
         self,
@@ -375,6 +377,7 @@ class Client(Archives, Housekeeping):
         return place
 
     def _digest(self, place: Reference, revision: str) -> str:
+        Revision.parse(revision)
         path = f"{_path(place)}/versions/{quote(revision, safe='')}"
         return self._connection.get(path, Version).digest
 
@@ -533,6 +536,19 @@ def _aliases(given: Any) -> tuple[str, ...]:
     if not isinstance(given, (str, Sequence)):
         raise InvalidArgument(f"alias= is {_shown(given)}, not a text or a list of texts")
     return tuple(check_alias(one) for one in ([given] if isinstance(given, str) else given))
+
+
+def _check_order(name: Any, obj: Any) -> None:
+    """Refuse a call that has the object first: those who come from elsewhere write it so."""
+    if isinstance(obj, str) and not isinstance(name, str):
+        raise InvalidArgument(
+            f"the name comes first, and then the {type(name).__name__}", hint=f"write lmvp.update({obj[:80]!r}, model)"
+        )
+
+
+def _check_folder(to: Any) -> None:
+    if to is not None and (not isinstance(to, (str, os.PathLike)) or to == ""):
+        raise InvalidArgument(f"to= is {_shown(to)}, not a folder", hint='to="." is the current one')
 
 
 def _check_limit(limit: Any) -> None:

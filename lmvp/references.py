@@ -38,6 +38,8 @@ _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _TIME = re.compile(
     _DATE.pattern + r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{3}|\.[0-9]{6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
+_ALIKE = ("CYRILLIC", "GREEK", "ARMENIAN", "FULLWIDTH", "MATHEMATICAL")
+"""How the names of letters begin that are easily taken for those of ASCII."""
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
 
 
@@ -228,6 +230,10 @@ def _parse_path(text: str, project: str | None) -> Reference:
         raise InvalidReference(f"{_shown(text)} is no reference", hint=REFERENCE_RULE)
     if separator:
         Revision.parse(revision)
+    elif "~" in place:
+        model, _, back = place.partition("~")
+        hint = f"behind a revision it can: {_shown(f'{model}@latest~{back}')}"
+        raise InvalidReference(f"{_shown(text)} has '~' behind a model", hint=hint)
     owner = check_name(names[0], "project name") if len(names) == 2 else project
     return Reference(owner, check_name(names[-1], "model name"), revision if separator else "latest")
 
@@ -336,5 +342,5 @@ def _character(char: str) -> str:
     if char.isascii():
         return repr(char)
     named = unicodedata.name(char, "a character without a name")
-    alike = "; it only looks like a plain letter" if char.isalpha() else ""
+    alike = "; it only looks like a plain letter" if char.isalpha() and named.startswith(_ALIKE) else ""
     return f"{char!r} (U+{ord(char):04X}, {named}{alike})"

@@ -12,7 +12,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope, no_var_expand
 from IPython.utils._process_common import arg_split
 
-from lmvp.commands.parser import NOTEBOOK, make_parser
+from lmvp.commands.parser import NOTEBOOK, make_parser, read
 from lmvp.commands.tables import Status
 from lmvp.errors import InvalidArgument, NotFound
 from lmvp.references import suggest
@@ -120,10 +120,12 @@ def _parse(words: list[str]) -> argparse.Namespace | None:
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):
-            options = make_parser(NOTEBOOK, "%lmvp", _Parser).parse_args(words)
+            options = read(make_parser(NOTEBOOK, "%lmvp", _Parser), words, NOTEBOOK)
     except _HelpShown:
         print(printed.getvalue(), end="")
         return None
+    except InvalidArgument as error:
+        raise UsageError(str(error)) from None
     return options
 
 

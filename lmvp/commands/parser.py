@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmvp.commands import archive, housekeeping, verbs
+from lmvp.errors import InvalidArgument
+from lmvp.references import suggest
 
 SHELL, NOTEBOOK = "shell", "notebook"
 
@@ -148,6 +150,34 @@ def make_parser(host: str, prog: str, parser_class: type[argparse.ArgumentParser
     for name, told in OWN.items() if host == SHELL else ():
         made.add_parser(name, help=told, add_help=False)
     return parser
+
+
+def read(parser: argparse.ArgumentParser, words: Sequence[str], host: str) -> argparse.Namespace:
+    """Read what was typed.
+
+    Raises
+    ------
+    InvalidArgument
+        If there is no such verb, or it has no such option; the hint names the one that was probably meant.
+    """
+    known = {verb.name: verb for verb in verbs_of(host)}
+    names = [*known, *(OWN if host == SHELL else ())]
+    first = next(iter(words), "-")
+    if not first.startswith("-") and first not in names:
+        raise _unknown(f"{parser.prog} has no verb {first!r}", first, names, parser.prog)
+    options, left = parser.parse_known_args(words)
+    if left:
+        place = f"{parser.prog} {options.verb or ''}".rstrip()
+        flags = [flag for one in known[options.verb].arguments for flag in one.flags] if options.verb in known else []
+        raise _unknown(f"`{place}` does not take {left[0]!r}", left[0].partition("=")[0], flags, place)
+    return options
+
+
+def _unknown(message: str, word: str, known: Sequence[str], place: str) -> InvalidArgument:
+    if word in OWN:
+        return InvalidArgument(message, hint=f"`lmvp {word}` is for the shell")
+    near = suggest(word, known)
+    return InvalidArgument(message, hint=f"did you mean {near!r}?" if near else f"`{place} --help` tells what there is")
 
 
 def _add(parser: argparse.ArgumentParser, arguments: Sequence[Argument], host: str) -> None:

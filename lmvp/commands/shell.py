@@ -60,13 +60,13 @@ def _run(words: list[str]) -> int:
 
         print(f"lmvp {lmvp.__version__}")
         return 0
-    from lmvp.commands.parser import OWN, SHELL, make_parser
+    from lmvp.commands.parser import OWN, SHELL, make_parser, read
 
     if words and words[0] in OWN:
         return _hand_on(words[0], words[1:])
     parser = make_parser(SHELL, "lmvp", argparse.ArgumentParser)
     parser.epilog = "`lmvp VERB --help`: the options of a verb. `lmvp --version`: which version this is."
-    options = parser.parse_args(words)
+    options = read(parser, words, SHELL)
     if options.verb is None:
         parser.print_help()
         return 0

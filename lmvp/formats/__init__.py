@@ -52,6 +52,10 @@ def pack(obj: Any) -> Package:
             return _load(name).pack(obj)
     if any(map(way_out, walk(obj))):
         return _load("numpy").pack(obj)  # which says where in it the array stands
+    if isinstance(obj, type):
+        raise UnknownFormat(
+            f"{obj.__module__}.{obj.__qualname__} is a class", hint=f"give an object of it: {obj.__name__}(…)"
+        )
     raise UnknownFormat(
         f"no format keeps a {type(obj).__module__}.{type(obj).__qualname__}{_emptiness(obj)}",
         hint="kept are: a torch module, tensor or state dict; numpy arrays, alone or in dicts, lists and tuples; "

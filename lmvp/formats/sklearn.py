@@ -19,6 +19,8 @@ from lmvp.formats.trust import Trust
 
 NAMES = ("sklearn",)
 ESTIMATOR = "estimator.json"
+_LAMBDA = '"__class__":"<lambda>"'
+"""How skops names a lambda, which it writes and can never read; within a text of the user's the quotes are escaped."""
 
 _HARMLESS = Trust.of(
     [
@@ -63,9 +65,14 @@ def pack(obj: Any) -> Package:
         parts = Canonical(_skops().dumps(obj))
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise UnknownFormat(f"skops cannot keep this {type(obj).__qualname__}: {error}") from error
+    text = json.dumps(parts.schema, ensure_ascii=False, separators=(",", ":"))
+    if _LAMBDA in text:
+        raise UnknownFormat(
+            f"this {type(obj).__qualname__} has a lambda in it, which is code and is not kept",
+            hint="write it as a function of a module; who pulls it names that in trust=",
+        )
     files, meta = tensors.weights({name: numpy.packed(name, array) for name, array in parts.arrays.items()}, "np")
-    text = json.dumps(parts.schema, ensure_ascii=False, separators=(",", ":")).encode()
-    rest = {ESTIMATOR: text, **parts.blobs}
+    rest = {ESTIMATOR: text.encode(), **parts.blobs}
     files += [PackedFile(path, [Bytes.of(data)]) for path, data in rest.items()]
     return Package("sklearn", files, {**meta, "class": f"{type(obj).__module__}.{type(obj).__qualname__}"})
 

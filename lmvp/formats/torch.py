@@ -14,7 +14,7 @@ from lmvp.errors import InvalidArgument, UnknownFormat
 from lmvp.formats import numpy, tensors, torch_parametrized, torch_structure, tree
 from lmvp.formats.base import Bytes, Package, PackedFile, Reader
 from lmvp.formats.tensors import Packed, Stored
-from lmvp.formats.torch_tensors import fill, is_module, is_tensor, load, packed
+from lmvp.formats.torch_tensors import fill, is_module, is_tensor, load, packed, uncompiled
 
 MODULE, STATE = NAMES = ("torch.module", "torch.state")
 STRUCTURE = "structure.pt"
@@ -26,15 +26,25 @@ def recognises(obj: Any) -> bool:
 
 
 def pack(obj: Any) -> Package:
-    """Turn a module or a tree of tensors into files; tensors are read from their own memory."""
+    """Turn a module or a tree of tensors into files; tensors are read from their own memory.
+
+    A compiled module is kept as what it was compiled from.
+    """
+    obj = uncompiled(obj)
     return _pack_module(obj) if is_module(obj) else _pack_state(obj)
 
 
 def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
     """Build the object again, or fill the tensors of `into`."""
     if into is not None:
-        return fill_into(reader, into)
+        fill_into(reader, into if _keeps_wrapped_names(reader) else uncompiled(into))
+        return into
     return _unpack_module(reader, trust) if reader.manifest.format == MODULE else _unpack_state(reader)
+
+
+def _keeps_wrapped_names(reader: Reader) -> bool:
+    """Tell whether the version is the state dict of a compiled module, with the names that it gives."""
+    return any(tensor.name.startswith("_orig_mod.") for tensor in reader.manifest.tensors)
 
 
 # State dicts, checkpoints, lone tensors

@@ -48,6 +48,16 @@ def is_module(obj: Any) -> bool:
     return any(cls.__module__ == "torch.nn.modules.module" and cls.__name__ == "Module" for cls in type(obj).__mro__)
 
 
+def uncompiled(obj: Any) -> Any:
+    """Return the module that `torch.compile` wrapped; anything else as it is.
+
+    The wrapper is code of this machine, and puts its own name before that of every tensor.
+    """
+    cls = type(obj)
+    wraps = (cls.__module__, cls.__name__) == ("torch._dynamo.eval_frame", "OptimizedModule")
+    return obj._orig_mod if wraps else obj  # noqa: SLF001 - torch has no other name for it
+
+
 def view_of(tensor: Any) -> tuple[Any, ...] | None:
     """Return what is equal for tensors that see the same memory in the same way; None for an empty one."""
     if not tensor.numel() or tensor.device.type == "meta":

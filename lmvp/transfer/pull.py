@@ -28,6 +28,7 @@ from lmvp.storage.frames import CODECS, DELTA, FAILED, HEADER_SIZE, RAW, SOLO, Z
 from lmvp.storage.manifest import File, Manifest
 from lmvp.transfer.held import FAST, Base, Held
 from lmvp.transfer.progress import Advance, Progress, showing
+from lmvp.transfer.workers import Workers
 
 CONNECTIONS = 2
 BATCH = 32 << 20
@@ -144,18 +145,25 @@ class VersionReader:
 
     def _fetch(self, wanted: Sequence[Wanted]) -> None:
         merged = _merge(wanted)
-        with (
-            showing(self._progress, sum(one.size for one in merged), "pull", self._moved) as advance,
-            ThreadPoolExecutor(CONNECTIONS) as threads,
-        ):
-            held = [one for one in merged if self._held.has(one.chunk)]
-            found = {one.chunk for one, was in zip(held, threads.map(self._take, held), strict=True) if was}
-            advance(sum(one.size for one in held if one.chunk in found))
-            queue = _Queue([one for one in merged if one.chunk not in found])
+        with showing(self._progress, sum(one.size for one in merged), "pull", self._moved) as advance:
+            queue = _Queue(self._take_held(merged, advance))
             if not self._connection.local and not self._connection.down.fresh:
                 self._fetch_batch(queue.probe(), advance, coded=False)
-            for _ in threads.map(lambda _: self._work(queue, advance), range(CONNECTIONS)):
-                pass
+            workers = Workers()
+
+            def advance_on(count: int) -> None:
+                advance(count)
+                workers.go_on()
+
+            workers.run(lambda: self._work(queue, advance_on), CONNECTIONS)
+
+    def _take_held(self, wanted: Sequence[Wanted], advance: Advance) -> list[Wanted]:
+        """Take out of the cache what it has; return the others."""
+        held = [one for one in wanted if self._held.has(one.chunk)]
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            found = {one.chunk for one, was in zip(held, threads.map(self._take, held), strict=True) if was}
+        advance(sum(one.size for one in held if one.chunk in found))
+        return [one for one in wanted if one.chunk not in found]
 
     def _moved(self) -> str:
         return f"{size(self._received)} received"

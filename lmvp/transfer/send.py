@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from threading import BoundedSemaphore, Lock
 from typing import Any
@@ -26,6 +25,7 @@ from lmvp.storage.slots import Slots
 from lmvp.transfer.describe import Description, Place
 from lmvp.transfer.held import FAST, Base, Held
 from lmvp.transfer.progress import Advance
+from lmvp.transfer.workers import Workers
 
 CONNECTIONS = 3
 
@@ -75,10 +75,16 @@ class Piece:
 
 
 class Batch:
-    """Frames of one request: as long as it says, and read from their places at each iteration."""
+    """Frames of one request: as long as it says, and read from their places at each iteration.
 
-    def __init__(self, pieces: Sequence[Piece], head: bytes = b"") -> None:
-        self._pieces, self._head = pieces, head
+    Parameters
+    ----------
+    go_on : callable
+        Called before each frame; what it raises ends the request.
+    """
+
+    def __init__(self, pieces: Sequence[Piece], head: bytes = b"", go_on: Callable[[], None] = lambda: None) -> None:
+        self._pieces, self._head, self._go_on = pieces, head, go_on
         self._length = len(head) + sum(piece.length for piece in pieces)
 
     def __len__(self) -> int:
@@ -88,6 +94,7 @@ class Batch:
         if self._head:
             yield self._head
         for piece in self._pieces:
+            self._go_on()
             yield frames.header(piece.frame)
             yield from piece.read()
 
@@ -147,6 +154,7 @@ class Sender:
         self._arrived = 0  # counted by all threads without a lock: it only tells that something came
         self._queue: deque[str] = deque()
         self._total = 0
+        self._workers = Workers()
         self._lock, self._turns = Lock(), BoundedSemaphore(_AT_ONCE)
 
     def send(self, missing: Sequence[str]) -> None:
@@ -154,12 +162,11 @@ class Sender:
         self._queue, self._total = deque(missing), sum(map(self._size, missing))
         if not self._connection.local and not self._connection.up.fresh:
             self._probe()
-        with ThreadPoolExecutor(CONNECTIONS) as threads:
-            for _ in threads.map(lambda _: self._work(), range(CONNECTIONS)):
-                pass
+        self._workers.run(self._work, CONNECTIONS)
 
     def _work(self) -> None:
         while True:
+            self._workers.go_on()
             coded = self._better_coded()
             chunks = self._take(CODED_BATCH if coded else BATCH_LIMIT)
             if not chunks:
@@ -271,8 +278,9 @@ class Sender:
                 self._drop_arrived(left)
             tried = True
             if left:
+                batch = Batch(left, go_on=self._workers.go_on)
                 with self._connection.up.busy(self._connection.delay + _SYNC):
-                    self._connection.put_frames(f"{self._push}/chunks", batch := Batch(left), Received)
+                    self._connection.put_frames(f"{self._push}/chunks", batch, Received)
                     self._connection.sent += len(batch)
                     if all(piece.frame.codec == RAW for piece in left):  # else the server's decoding would count too
                         self._connection.up.count(sum(piece.length for piece in left))

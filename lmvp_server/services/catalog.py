@@ -15,6 +15,8 @@ from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, Rec
 
 SERVER = "server"
 _PRIVATE = {"key"}
+_NAMED = 5
+"""How many names a hint lists."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,15 @@ class Catalog:
         access.require(caller, access.READ, name)
         found = self._records.find(SERVER, "projects", {"key": name.lower()}, limit=1)
         if not found:
-            near = suggest(name, paging.names(self._records.find(SERVER, "projects", limit=1000)))
-            raise NotFound(f"no project {name!r}", hint=_did_you_mean(near) or "a first push makes it")
+            raise NotFound(f"no project {name!r}", hint=self._way_to_a_project(name))
         return found[0]
+
+    def _way_to_a_project(self, name: str) -> str:
+        """Name the project that was probably meant, else some that there are: often the name of one was left out."""
+        known = paging.names(self._records.find(SERVER, "projects", limit=1000))
+        some = ", ".join(known[:_NAMED]) + (", …" if len(known) > _NAMED else "")
+        others = f"; there are {some}, and `project/model` names a model of one" if known else ""
+        return _did_you_mean(suggest(name, known)) or f"a first push makes it{others}"
 
     def create_project(self, caller: Caller, name: str, description: str = "") -> Document:
         """Make a project.
@@ -113,10 +121,15 @@ class Catalog:
         check_name(name, "model name")
         found = self._records.find(home.id, "models", {"key": name.lower()}, limit=1)
         if not found:
-            near = suggest(name, paging.names(self._records.find(home.id, "models", limit=1000)))
-            hint = _did_you_mean(near) or f"`lmvp.update({project + '/' + name!r}, model)` makes it"
-            raise NotFound(f"no model {name!r} in project {project!r}", hint=hint)
+            raise NotFound(f"no model {name!r} in project {project!r}", hint=self._way_to_a_model(home, name))
         return Place(home, found[0])
+
+    def _way_to_a_model(self, home: Record, name: str) -> str:
+        """Name the model that was probably meant, or the project that has this name."""
+        near = suggest(name, paging.names(self._records.find(home.id, "models", limit=1000)))
+        if near is None and self._records.count(SERVER, "projects", {"key": name.lower()}):
+            return f"'{name}/' is a project, and '{name}/model' a model of it"
+        return _did_you_mean(near) or f"`lmvp.update('{home.data['name']}/{name}', model)` makes it"
 
     def create_model(self, caller: Caller, project: str, name: str, description: str = "") -> Document:
         """Make a model without versions.

@@ -11,6 +11,7 @@ from typing import Any
 from lmvp.errors import IntegrityError, InvalidReference, NotFound
 from lmvp.records import Amendment
 from lmvp.references import Revision, suggest
+from lmvp.render.numbers import plural
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import Manifest
 from lmvp.storage.slots import Slots
@@ -188,7 +189,7 @@ class Versions:
 
     def _no_alias(self, place: Place, revision: Revision, alias: Record | None) -> NotFound:
         if alias is not None and revision.at is not None:
-            return NotFound(f"the alias {revision.value!r} of {place.reference} was not there at {revision.at}")
+            return _not_then(place, revision, alias)
         names = [r.data["name"] for r in self._records.find(place.space, "aliases", {"model": place.model.id})
                  if r.data["number"]]  # fmt: skip
         near = suggest(revision.value, [*names, "latest"])
@@ -275,3 +276,14 @@ def _number_at(alias: Document, revision: Revision) -> int | None:
     moment: datetime = revision.at
     past = [move for move in history if datetime.fromisoformat(move["at"].replace("Z", "+00:00")) <= moment]
     return past[-1]["number"] or None if past else None
+
+
+def _not_then(place: Place, revision: Revision, alias: Record) -> NotFound:
+    """Say that an alias stood nowhere then, and since when it stands somewhere."""
+    history = alias.data["history"]
+    moves = plural(len(history) - 1, "move")
+    when = plural(revision.at, "move") + " ago" if isinstance(revision.at, int) else f"at {revision.at}"
+    return NotFound(
+        f"the alias {revision.value!r} of {place.reference} was not there {when}",
+        hint=f"it was set at {history[0]['at']}, with {moves} since",
+    )

@@ -304,3 +304,43 @@ def test_trust_is_names_and_classes_whatever_the_format(home, trust):
     lmvp.update("m", {"w": np.zeros(2)})
     with pytest.raises(errors.InvalidArgument, match="trust="):
         lmvp.download("m", trust=trust)
+
+
+def test_where_the_project_was_left_out_the_hint_names_those_that_are_there(home):
+    lmvp.update("digits/mlp", weights())
+    for call in (lambda: lmvp.download("digits"), lambda: lmvp.Client().usage("digits"), lmvp.show_history):
+        with pytest.raises(errors.NotFound, match=r"no project 'default'(.|\n)*there are digits, and `project/model`"):
+            call()
+    lmvp.update("mlp", weights())
+    with pytest.raises(errors.NotFound, match=r"no model 'digits' in project 'default'(.|\n)*'digits/' is a project"):
+        lmvp.download("digits")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda client: client.update(weights(), "d/m"), r"the name comes first(.|\n)*lmvp.update\('d/m', model\)"),
+        (lambda client: client.update("d/m", dict), r"builtins.dict is a class\n  hint: give an object of it: dict"),
+        (lambda client: client.update("d/m", weights(), parent=1), "a revision is a text, not int"),
+        (lambda client: client.update("d/m", weights(), expect_parent=1), "a revision is a text, not int"),
+        (lambda client: client.download("d/m", to=3), r"to= is int 3, not a folder"),
+        (lambda client: client.download("d/m", to=""), r"to= is str '', not a folder\n  hint: to=\".\" is the current"),
+        (lambda client: client.diff("d/m", None), "a reference is a text, not NoneType"),
+        (lambda client: client.remove_alias("d/m", 3), "the alias is a text, not int"),
+    ],
+)
+def test_arguments_of_the_wrong_kind_are_told(home, call, message):
+    client = lmvp.Client()
+    client.update("d/m", weights())
+    with pytest.raises(errors.UserError, match=message):
+        call(client)
+
+
+def test_where_an_alias_was_before_it_was_set_is_told(home):
+    lmvp.update("d/m", weights(), alias="best")
+    with pytest.raises(
+        errors.NotFound, match=r"'best' of d/m was not there 1 move ago\n  hint: it was set at .* 0 moves"
+    ):
+        lmvp.download("d/m@best@{1}")
+    with pytest.raises(errors.NotFound, match="'best' of d/m was not there at 2020-01-31"):
+        lmvp.download("d/m@best@2020-01-31")

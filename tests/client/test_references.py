@@ -83,7 +83,8 @@ def test_hostile_texts_raise_our_errors_or_none(text):
         ("-rf", "begins with '-'"),
         ("d\u0456gits", "U+0456, CYRILLIC SMALL LETTER BYELORUSSIAN-UKRAINIAN I; it only looks like a plain letter"),
         ("\uff4dodel", "U+FF4D, FULLWIDTH LATIN SMALL LETTER M; it only looks like a plain letter"),
-        ("m\u00f6del", "U+00F6"),
+        ("m\u00f6del", "U+00F6, LATIN SMALL LETTER O WITH DIAERESIS)"),
+        ("\u6a21", "U+6A21, CJK UNIFIED IDEOGRAPH-6A21)"),
         ("a\u202eb", r"'\u202e' (U+202E"),
         ("\u0663", "U+0663"),
         (3, "is a text, not int"),
@@ -213,3 +214,9 @@ def test_suggestions():
     assert suggest("Production", ["production"]) == "production"
     assert suggest("zebra", ["mlp", "cnn"]) is None
     assert suggest("x", []) is None
+
+
+def test_a_way_back_from_a_mere_model_is_shown_how_to_write():
+    with pytest.raises(InvalidReference, match="'d/m~2' has '~' behind a model") as caught:
+        Reference.parse("d/m~2")
+    assert "'d/m@latest~2'" in str(caught.value.hint)

@@ -113,6 +113,20 @@ def test_the_server_is_among_the_verbs(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
     assert "server    Run a server for a team." in capsys.readouterr().out
-    with pytest.raises(SystemExit):
-        main(["nonsense"])
-    assert "server" in capsys.readouterr().err
+    assert main(["serve"]) == 2
+    assert "did you mean 'server'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["histroy", "digits"], "lmvp has no verb 'histroy'", "did you mean 'history'?"),
+        (["quux"], "lmvp has no verb 'quux'", "`lmvp --help` tells what there is"),
+        (["push", "mlp", "x", "--massage", "hi"], "`lmvp push` does not take '--massage'", "did you mean '--message'?"),
+        (["cache", "wipe"], "`lmvp cache` does not take 'wipe'", "`lmvp cache --help` tells what there is"),
+        (["--quux"], "`lmvp` does not take '--quux'", "`lmvp --help` tells what there is"),
+    ],
+)
+def test_a_verb_or_option_that_is_not_there_is_answered_with_the_one_meant(words, message, hint, capsys):
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"lmvp: {message}\n  hint: {hint}\n"

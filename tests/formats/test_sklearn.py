@@ -191,6 +191,15 @@ def test_what_skops_cannot_keep_is_told():
         formats.pack(model)
 
 
+def test_a_lambda_is_told_of_before_it_is_too_late():
+    with pytest.raises(UnknownFormat, match="this Pipeline has a lambda in it") as error:
+        formats.pack(make_pipeline(FunctionTransformer(lambda x: x), StandardScaler()).fit(X))
+    assert "write it as a function" in str(error.value)
+    model = Mine()
+    model.words = '"__class__":"<lambda>"'
+    assert formats.unpack(push(model), trust=[Mine]).words == model.words
+
+
 def test_a_missing_skops_is_told(monkeypatch):
     reader = push(MODELS["logistic"]())
     monkeypatch.setitem(sys.modules, "skops.io", None)

@@ -488,3 +488,18 @@ def test_threads_read_one_package():
     for thread in threads:
         thread.join()
     assert wrong == []
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # torch's own, when it loads its compiler
+def test_a_compiled_module_is_kept_as_what_it_was_compiled_from():
+    net = layers()
+    reader = push(torch.compile(net))
+    assert {t.name for t in reader.manifest.tensors} == set(net.state_dict())
+    back = formats.unpack(reader)
+    assert type(back) is nn.Sequential
+    assert_equal_states(back, net)
+    compiled = torch.compile(layers())
+    nn.init.zeros_(compiled.inn.weight)
+    assert formats.unpack(reader, into=compiled) is compiled
+    assert torch.equal(compiled.inn.weight, net.inn.weight)
+    assert formats.unpack(push(compiled.state_dict()), into=torch.compile(layers())) is not None

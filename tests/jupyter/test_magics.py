@@ -1,5 +1,7 @@
 """`%lmvp` in a real IPython shell, against a real server."""
 
+import re
+
 import numpy as np
 import pytest
 from IPython.core.error import UsageError
@@ -65,7 +67,7 @@ def test_status_starts_no_server(ip, home):
     assert not (home / "server.json").exists()
 
 
-@pytest.mark.parametrize("line", ["psuh x y", "push only", "push a b --mesage x", "history --limit many"])
+@pytest.mark.parametrize("line", ["push only", "history --limit many"])
 def test_bad_arguments_are_usage_errors(ip, line):
     with pytest.raises(UsageError, match="hint: %lmvp"):
         run(ip, line)
@@ -109,3 +111,16 @@ def test_unloading_takes_the_magic_away(ip):
     assert ip.find_line_magic("lmvp") is None
     ip.run_line_magic("load_ext", "lmvp_jupyter")
     assert ip.find_line_magic("lmvp") is not None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("psuh x y", "%lmvp has no verb 'psuh'\n  hint: did you mean 'push'?"),
+        ("push a b --mesage x", "`%lmvp push` does not take '--mesage'\n  hint: did you mean '--message'?"),
+        ("server --port 80", "%lmvp has no verb 'server'\n  hint: `lmvp server` is for the shell"),
+    ],
+)
+def test_a_verb_or_option_that_is_not_there_is_answered_with_the_one_meant(ip, line, message):
+    with pytest.raises(UsageError, match=re.escape(message)):
+        run(ip, line)
