@@ -9,13 +9,27 @@ from pathlib import Path
 from lmvp.archive import layout
 from lmvp.archive.layout import ModelFile, Named, Stand, VersionFile
 from lmvp.archive.outlets import FolderOutlet, Outlet, TarOutlet
-from lmvp.errors import Conflict, DamagedFile
+from lmvp.errors import Conflict, DamagedFile, InvalidArgument
 from lmvp.records import Alias, Model, Version
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import File
 from lmvp.transfer.progress import Advance, Progress, showing
 from lmvp.transfer.pull import VersionReader
 
+_OTHER_KINDS = (
+    ".tar.gz",
+    ".tar.xz",
+    ".tar.bz2",
+    ".tar.zst",
+    ".tgz",
+    ".txz",
+    ".gz",
+    ".xz",
+    ".bz2",
+    ".zst",
+    ".zip",
+    ".7z",
+)
 Opener = Callable[[Version], VersionReader]
 
 
@@ -67,9 +81,12 @@ def export(path: Path, model: ModelFile, versions: Sequence[Version], opener: Op
     ------
     Conflict
         If the folder holds something else, or another model.
+    InvalidArgument
+        If the name is that of an archive of another kind.
     StorageFull, StorageReadOnly
         If it cannot be written; a folder can be gone on with.
     """
+    _check_suffix(path)
     with showing(progress, sum(version.size for version in versions), "export") as advance:
         if path.suffix.lower() == ".tar":
             with TarOutlet.open(path) as tar:
@@ -77,6 +94,16 @@ def export(path: Path, model: ModelFile, versions: Sequence[Version], opener: Op
         folder = FolderOutlet.open(path, layout.MODEL)
         _check_same(folder, path, model)
         return _Export(folder, opener, advance).run(path, model, versions)
+
+
+def _check_suffix(path: Path) -> None:
+    """Refuse a name that promises one file of another kind: it would become a folder."""
+    kinds = [kind for kind in _OTHER_KINDS if path.name.lower().endswith(kind)]
+    if kinds and not path.is_dir():
+        stem = path.with_name(path.name[: -len(kinds[0])])
+        raise InvalidArgument(
+            f"{path} is a name of another kind of archive", hint=f"an export is a .tar, or a folder: {stem}.tar, {stem}"
+        )
 
 
 def _check_same(folder: FolderOutlet, path: Path, model: ModelFile) -> None:
