@@ -344,3 +344,8 @@ def test_where_an_alias_was_before_it_was_set_is_told(home):
         lmvp.download("d/m@best@{1}")
     with pytest.raises(errors.NotFound, match="'best' of d/m was not there at 2020-01-31"):
         lmvp.download("d/m@best@2020-01-31")
+
+
+def test_an_alias_says_in_a_line_where_it_stands(home):
+    lmvp.update("d/m", weights())
+    assert repr(lmvp.alias("d/m@v1", "best")) == "<Alias d/m@best at v1>"
