@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmvp.archive import layout
+from lmvp.archive.inlets import open_inlet
 from lmvp.archive.layout import ModelFile, Named, Stand, VersionFile
 from lmvp.archive.outlets import FolderOutlet, Outlet, TarOutlet
-from lmvp.errors import Conflict, DamagedFile, InvalidArgument
+from lmvp.errors import Conflict, DamagedFile, InvalidArgument, UserError
 from lmvp.records import Alias, Model, Version
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import File
@@ -80,7 +81,7 @@ def export(path: Path, model: ModelFile, versions: Sequence[Version], opener: Op
     Raises
     ------
     Conflict
-        If the folder holds something else, or another model.
+        If the folder or the file holds something else, or another model.
     InvalidArgument
         If the name is that of an archive of another kind.
     StorageFull, StorageReadOnly
@@ -89,6 +90,7 @@ def export(path: Path, model: ModelFile, versions: Sequence[Version], opener: Op
     _check_suffix(path)
     with showing(progress, sum(version.size for version in versions), "export") as advance:
         if path.suffix.lower() == ".tar":
+            _check_replaced(path, model)
             with TarOutlet.open(path) as tar:
                 return _Export(tar, opener, advance).run(path, model, versions)
         folder = FolderOutlet.open(path, layout.MODEL)
@@ -108,14 +110,27 @@ def _check_suffix(path: Path) -> None:
 
 def _check_same(folder: FolderOutlet, path: Path, model: ModelFile) -> None:
     data = folder.read(layout.MODEL, layout.JSON_LIMIT)
-    if data is None:
-        return
+    if data is not None:
+        _check_model(data, path, model)
+
+
+def _check_replaced(path: Path, model: ModelFile) -> None:
+    """Refuse to replace a file that is not an export of this model; an empty one may have been made for it."""
+    if path.is_file() and path.stat().st_size:
+        try:
+            data = open_inlet(path).read(layout.MODEL, layout.JSON_LIMIT)
+        except (UserError, OSError):
+            data = b""
+        _check_model(data, path, model)
+
+
+def _check_model(data: bytes, path: Path, model: ModelFile) -> None:
     try:
         found = layout.read_model(data, str(path / layout.MODEL))
     except DamagedFile:
-        raise Conflict(f"{path} holds something else than an export", hint="name a folder that is not there") from None
+        raise Conflict(f"{path} holds something else than an export", hint="name one that is not there") from None
     if (found.project, found.name, found.created_at) != (model.project, model.name, model.created_at):
-        raise Conflict(f"{path} holds an export of {found.project}/{found.name}", hint="name another folder")
+        raise Conflict(f"{path} holds an export of {found.project}/{found.name}", hint="name another place")
 
 
 class _Export:
