@@ -552,8 +552,8 @@ def _check_folder(to: Any) -> None:
 
 
 def _check_limit(limit: Any) -> None:
-    if limit is not None and (not isinstance(limit, int) or limit < 0):
-        raise InvalidArgument(f"limit= is {_shown(limit)}", hint="give a whole number, or None for all")
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise InvalidArgument(f"limit= is {_shown(limit)}", hint="give a whole number above 0, or None for all")
 
 
 def _check_metric(history: History, metric: str | None) -> None:

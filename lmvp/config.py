@@ -228,7 +228,10 @@ def _bad_url(url: str) -> InvalidArgument:
     if "@" in text:
         return InvalidArgument("this is no URL of a server", hint=_URL_RULE)
     bare = re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]+)?", text)
-    return InvalidArgument(f"{text[:80]!r} is no URL of a server", hint=f"write https://{text}" if bare else _URL_RULE)
+    scheme = "http" if re.match(r"(localhost|127\.[0-9.]+)(:|$)", text) else "https"  # no certificate is for these
+    return InvalidArgument(
+        f"{text[:80]!r} is no URL of a server", hint=f"write {scheme}://{text}" if bare else _URL_RULE
+    )
 
 
 def _origin(parts: SplitResult) -> str:

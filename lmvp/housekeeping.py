@@ -134,7 +134,7 @@ class Housekeeping:
 
     def _path_of(self, name: str) -> str:
         """Return the path in the API of a project (`name/`), a model or a version."""
-        if name.endswith("/"):
+        if isinstance(name, str) and name.endswith("/"):
             return f"/projects/{quote(check_name(name[:-1], 'project name'))}"
         place = self._reference(name)
         path = f"/projects/{quote(place.project or '')}/models/{quote(place.model)}"

@@ -159,6 +159,10 @@ class Alias(Struct, frozen=True, kw_only=True):
     moved_at: datetime
     moved_by: str = ""
 
+    def __repr__(self) -> str:
+        where = f"v{self.number}" if self.number else "no version"
+        return f"<Alias {self.project}/{self.model}@{self.name} at {where}>"
+
 
 class Layer(Struct, frozen=True, kw_only=True):
     """One layer on the shared axis of strips: a module, or a lone tensor.

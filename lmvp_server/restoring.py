@@ -19,6 +19,7 @@ from lmvp.archive.backupfolder import BackupFolder, Index, Space
 from lmvp.archive.proofs import Proofs
 from lmvp.archive.recordfile import RecordFile
 from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, NotFound
+from lmvp.render.numbers import plural
 from lmvp.storage.manifest import Manifest
 from lmvp_server.folder import DataFolder
 from lmvp_server.services import INDEXES
@@ -196,7 +197,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = restore(backup, data, keep_going=options.keep_going, told=told)
     if done.problems:
         raise _damaged(done.problems, f"{data} has all else; `lmvp fsck` there tells which versions lack something")
-    what = f"{done.projects} projects, {done.versions} versions, {done.chunks} chunks"
+    counts = (done.projects, "project"), (done.versions, "version"), (done.chunks, "chunk")
+    what = ", ".join(plural(count, noun) for count, noun in counts)
     print(f"{what} restored; serve them with: lmvp server --data {data}")
     return 0
 

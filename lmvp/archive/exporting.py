@@ -7,15 +7,30 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmvp.archive import layout
+from lmvp.archive.inlets import open_inlet
 from lmvp.archive.layout import ModelFile, Named, Stand, VersionFile
 from lmvp.archive.outlets import FolderOutlet, Outlet, TarOutlet
-from lmvp.errors import Conflict, DamagedFile
+from lmvp.errors import Conflict, DamagedFile, InvalidArgument, UserError
 from lmvp.records import Alias, Model, Version
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import File
 from lmvp.transfer.progress import Advance, Progress, showing
 from lmvp.transfer.pull import VersionReader
 
+_OTHER_KINDS = (
+    ".tar.gz",
+    ".tar.xz",
+    ".tar.bz2",
+    ".tar.zst",
+    ".tgz",
+    ".txz",
+    ".gz",
+    ".xz",
+    ".bz2",
+    ".zst",
+    ".zip",
+    ".7z",
+)
 Opener = Callable[[Version], VersionReader]
 
 
@@ -66,12 +81,16 @@ def export(path: Path, model: ModelFile, versions: Sequence[Version], opener: Op
     Raises
     ------
     Conflict
-        If the folder holds something else, or another model.
+        If the folder or the file holds something else, or another model.
+    InvalidArgument
+        If the name is that of an archive of another kind.
     StorageFull, StorageReadOnly
         If it cannot be written; a folder can be gone on with.
     """
+    _check_suffix(path)
     with showing(progress, sum(version.size for version in versions), "export") as advance:
         if path.suffix.lower() == ".tar":
+            _check_replaced(path, model)
             with TarOutlet.open(path) as tar:
                 return _Export(tar, opener, advance).run(path, model, versions)
         folder = FolderOutlet.open(path, layout.MODEL)
@@ -79,16 +98,39 @@ def export(path: Path, model: ModelFile, versions: Sequence[Version], opener: Op
         return _Export(folder, opener, advance).run(path, model, versions)
 
 
+def _check_suffix(path: Path) -> None:
+    """Refuse a name that promises one file of another kind: it would become a folder."""
+    kinds = [kind for kind in _OTHER_KINDS if path.name.lower().endswith(kind)]
+    if kinds and not path.is_dir():
+        stem = path.with_name(path.name[: -len(kinds[0])])
+        raise InvalidArgument(
+            f"{path} is a name of another kind of archive", hint=f"an export is a .tar, or a folder: {stem}.tar, {stem}"
+        )
+
+
 def _check_same(folder: FolderOutlet, path: Path, model: ModelFile) -> None:
     data = folder.read(layout.MODEL, layout.JSON_LIMIT)
-    if data is None:
-        return
+    if data is not None:
+        _check_model(data, path, model)
+
+
+def _check_replaced(path: Path, model: ModelFile) -> None:
+    """Refuse to replace a file that is not an export of this model; an empty one may have been made for it."""
+    if path.is_file() and path.stat().st_size:
+        try:
+            data = open_inlet(path).read(layout.MODEL, layout.JSON_LIMIT)
+        except (UserError, OSError):
+            data = b""
+        _check_model(data, path, model)
+
+
+def _check_model(data: bytes, path: Path, model: ModelFile) -> None:
     try:
         found = layout.read_model(data, str(path / layout.MODEL))
     except DamagedFile:
-        raise Conflict(f"{path} holds something else than an export", hint="name a folder that is not there") from None
+        raise Conflict(f"{path} holds something else than an export", hint="name one that is not there") from None
     if (found.project, found.name, found.created_at) != (model.project, model.name, model.created_at):
-        raise Conflict(f"{path} holds an export of {found.project}/{found.name}", hint="name another folder")
+        raise Conflict(f"{path} holds an export of {found.project}/{found.name}", hint="name another place")
 
 
 class _Export:

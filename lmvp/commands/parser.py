@@ -94,7 +94,8 @@ VERBS = (
     )),
     Verb(housekeeping.prune, (
         _arg("model", help="[project/]model"),
-        _arg("--keep", metavar="RULE", help='what stays, "best:val_acc:3,last:5"; without it, the rule of the model'),
+        _arg("--keep", metavar="RULE", help='what stays, "best:val_acc:3,last:5", beside the newest, those with an '
+             "alias and what these grew from; without it, the rule of the model"),
         _arg("--dry-run", action="store_true", help="only tell what would go, and how many bytes"),
         _arg("--save", action="store_true", help="make it the rule of the model, applied by the server itself"),
         _arg("--forget", action="store_true", help="take the rule of the model away"),

@@ -13,9 +13,11 @@ from typing import Any, Protocol
 
 from lmvp import config
 from lmvp.client import Client
-from lmvp.commands.tables import Status, Table
-from lmvp.errors import InvalidArgument
+from lmvp.commands.tables import Line, Status, Table
+from lmvp.errors import InvalidArgument, NotAuthenticated
 from lmvp.references import Reference
+
+_EXAMPLES = {"metric": "val_acc=0.97", "param": "lr=0.001", "tag": "by=ada"}
 
 
 class Host(Protocol):
@@ -102,7 +104,10 @@ def ls(options: Namespace, _host: Host) -> Any:
     if options.project is None:
         projects = Client().projects()
         return Table(("Project", "Models"), [(one.name, str(one.models)) for one in projects], empty="no projects yet")
-    models = Client().models(options.project.rstrip("/"))
+    name = options.project.rstrip("/")
+    if "/" in name:
+        raise InvalidArgument(f"{name!r} is a model, not a project", hint=f"its versions: history {name}")
+    models = Client().models(name)
     rows = [(one.name, f"v{one.latest}" if one.latest else "none") for one in models]
     return Table(("Model", "Latest"), rows, empty=f"no models in {options.project} yet")
 
@@ -118,7 +123,11 @@ def login(options: Namespace, host: Host) -> Any:
     """Make a server the one in use, and keep the token for it."""
     url = config.check_url(options.url)
     token = config.token_for(url) or host.ask_token(url)
-    Client(url, token).projects()  # a wrong token is said now, not at the first push
+    try:
+        Client(url, token).projects()  # a wrong token is said now, not at the first push
+    except NotAuthenticated as error:
+        hint = "whoever runs the server finds it in the file `token` of its data folder"
+        raise NotAuthenticated(error.message, hint=hint) from None
     config.login(url, token)
     return Status.now()
 
@@ -126,7 +135,7 @@ def login(options: Namespace, host: Host) -> Any:
 def logout(options: Namespace, _host: Host) -> Any:
     """Forget the token of a server."""
     known = config.logout(options.url)
-    return Table(("Logout",), [("forgotten" if known else "nothing was known",)], empty="")
+    return Line("the token is forgotten" if known else "no token was kept, so there is none to forget")
 
 
 def status(_options: Namespace, _host: Host) -> Any:
@@ -138,7 +147,7 @@ def stop(_options: Namespace, _host: Host) -> Any:
     """End the server of this machine; the next call starts it again."""
     from lmvp import local
 
-    return Table(("Server of this machine",), [("ended" if local.stop() else "was not running",)], empty="")
+    return Line(f"the server of this machine {'has ended' if local.stop() else 'was not running'}")
 
 
 def _new_folder(version: str) -> str:
@@ -156,7 +165,8 @@ def _pairs(what: str, given: Sequence[str], read: Any) -> dict[str, Any] | None:
     for text in given:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise InvalidArgument(f"--{what} {text[:60]!r} is not KEY=VALUE")
+            hint = f"write --{what} {_EXAMPLES[what]}"
+            raise InvalidArgument(f"--{what} {text[:60]!r} is not KEY=VALUE", hint=hint)
         pairs[key] = read(key, value) if read is not str else value
     return pairs or None
 

@@ -241,8 +241,8 @@ class Pushes:
         try:
             return self._catalog.find_model(caller, project, model)
         except NotFound as error:
-            hint = f"{error.hint or ''}; a new one is made with create=True, or --create".removeprefix("; ")
-            raise NotFound(error.message, hint=hint) from None
+            near = f"{error.hint} " if str(error.hint).startswith("did you mean") else ""
+            raise NotFound(error.message, hint=f"{near}a new one is made with create=True, or --create") from None
 
     def _reopen(self, place: Place, push_id: str) -> OpenPush:
         """Take up a push that another process, or this one before it was restarted, began."""

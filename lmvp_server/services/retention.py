@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from lmvp import retention
+from lmvp.errors import InvalidArgument
 from lmvp.records import ModelChange, Prune, Version
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
@@ -34,11 +35,13 @@ class Retention:
         Raises
         ------
         InvalidArgument
-            If the rule cannot be read.
+            If the rule cannot be read, or none is given and the model has none.
         """
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.MAINTAIN, project)
         rule = asked.keep or place.model.data.get("keep", "")
+        if not rule:
+            raise InvalidArgument(f"{place.reference} has no rule of its own", hint=f"say what stays; {retention.HINT}")
         if asked.dry_run:
             going = self._going(place, rule)
             freed = self._upkeep.would_free(place.space, {record.id for record in going}).bytes if going else 0

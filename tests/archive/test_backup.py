@@ -120,11 +120,12 @@ def test_round_trip(server, home, tmp_path):
     assert {path.stat().st_mode & 0o77 for path in (tmp_path / "backup").rglob("*.jsonl")} == {0}
 
 
-def test_a_restored_folder_is_served(server, tmp_path, monkeypatch):
+def test_a_restored_folder_is_served(server, tmp_path, monkeypatch, capsys):
     before = [(version.reference, version.digest, version.aliases) for version in lmvp.show_history("digits/")]
     weights = lmvp.download("digits/mlp@first")
     server.back_up(tmp_path / "backup")
     assert main(["restore", str(tmp_path / "backup"), "--data", str(tmp_path / "data"), "--no-progress"]) == 0
+    assert capsys.readouterr().out.startswith("2 projects, 5 versions, 15 chunks restored; serve them with: ")
     monkeypatch.setenv("LMVP_HOME", str(tmp_path / "data"))
     try:
         assert [(one.reference, one.digest, one.aliases) for one in lmvp.show_history("digits/")] == before
@@ -599,3 +600,11 @@ def test_the_records_are_plain_lines(server, tmp_path):
     assert (head["kind"], head["format"], head["space"]) == ("lmvp records", 1, "server")
     assert {line["data"]["name"] for line in rest if line.get("table") == "projects"} == {"digits", "other"}
     assert set(rest[-1]) == {"digest"}
+
+
+def test_one_of_each_is_said_in_the_singular(home, tmp_path, capsys):
+    lmvp.update("d/m", {"w": np.zeros(3)})
+    main(["backup", str(tmp_path / "backup"), "--no-progress"])
+    capsys.readouterr()
+    assert main(["restore", str(tmp_path / "backup"), "--data", str(tmp_path / "data"), "--no-progress"]) == 0
+    assert capsys.readouterr().out.startswith("1 project, 1 version, 2 chunks restored; ")

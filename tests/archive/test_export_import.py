@@ -414,3 +414,19 @@ def test_bad_arguments(typed, tmp_path, monkeypatch, words, code, part):
     assert found == code, text
     assert part in text
     assert "Traceback" not in text
+
+
+def test_a_file_that_is_no_export_of_this_model_is_not_replaced(model, tmp_path):
+    tar = tmp_path / "out.tar"
+    tar.write_bytes(b"the only copy of something else")
+    with pytest.raises(errors.Conflict, match="holds something else than an export"):
+        lmvp.export_model("digits/mlp", tar)
+    assert tar.read_bytes() == b"the only copy of something else"
+    tar.write_bytes(b"")
+    lmvp.export_model("digits/mlp", tar, versions="1")
+    lmvp.export_model("digits/mlp", tar)
+    whole = tar.read_bytes()
+    lmvp.update("digits/other", tree(1))
+    with pytest.raises(errors.Conflict, match="holds an export of digits/mlp"):
+        lmvp.export_model("digits/other", tar)
+    assert tar.read_bytes() == whole

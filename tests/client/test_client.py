@@ -327,6 +327,8 @@ def test_where_the_project_was_left_out_the_hint_names_those_that_are_there(home
         (lambda client: client.download("d/m", to=""), r"to= is str '', not a folder\n  hint: to=\".\" is the current"),
         (lambda client: client.diff("d/m", None), "a reference is a text, not NoneType"),
         (lambda client: client.remove_alias("d/m", 3), "the alias is a text, not int"),
+        (lambda client: client.remove(3), "a reference is a text, not int"),
+        (lambda client: client.usage(3), "a reference is a text, not int"),
     ],
 )
 def test_arguments_of_the_wrong_kind_are_told(home, call, message):
@@ -344,3 +346,8 @@ def test_where_an_alias_was_before_it_was_set_is_told(home):
         lmvp.download("d/m@best@{1}")
     with pytest.raises(errors.NotFound, match="'best' of d/m was not there at 2020-01-31"):
         lmvp.download("d/m@best@2020-01-31")
+
+
+def test_an_alias_says_in_a_line_where_it_stands(home):
+    lmvp.update("d/m", weights())
+    assert repr(lmvp.alias("d/m@v1", "best")) == "<Alias d/m@best at v1>"

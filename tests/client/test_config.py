@@ -79,6 +79,16 @@ def test_a_bare_host_is_told_what_to_write():
         config.check_url("models.example.org:8000")
 
 
+@pytest.mark.parametrize(
+    ("text", "scheme"),
+    [("localhost:80", "http"), ("127.0.0.1:8765", "http"), ("localhost.example.org", "https"), ("1270.org", "https")],
+)
+def test_a_bare_host_of_this_machine_is_told_of_plain_http(text, scheme):
+    with pytest.raises(InvalidArgument) as caught:
+        config.check_url(text)
+    assert caught.value.hint == f"write {scheme}://{text}"
+
+
 @pytest.mark.parametrize("url", ["http://ada:geheim@h", "ada:geheim@h", "http://geheim@h:x/", "ftp://geheim@h"])
 def test_a_password_in_a_url_is_refused_and_not_shown(url):
     with pytest.raises(InvalidArgument) as caught:

@@ -98,3 +98,9 @@ def test_diff_says_how_much(lines):
     assert code == 0
     assert "Relative change" in said
     assert "0.0017 %" in said
+
+
+def test_the_help_of_prune_tells_what_stays_in_any_case(capsys):
+    with pytest.raises(SystemExit):
+        main(["prune", "--help"])
+    assert "those with an alias and what these grew from" in " ".join(capsys.readouterr().out.split())

@@ -101,6 +101,7 @@ def test_login_checks_the_token_and_keeps_it(home, monkeypatch, capsys):
     server = local.connection()
     monkeypatch.setattr("sys.stdin", io.StringIO("wrong\n"))
     assert main(["login", server.url]) == 5
+    assert "the file `token` of its data folder" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin", io.StringIO(server.token + "\n"))
     assert main(["login", server.url]) == 0
     assert config.token_for(server.url) == server.token
@@ -130,3 +131,20 @@ def test_the_server_is_among_the_verbs(capsys):
 def test_a_verb_or_option_that_is_not_there_is_answered_with_the_one_meant(words, message, hint, capsys):
     assert main(words) == 2
     assert capsys.readouterr().err == f"lmvp: {message}\n  hint: {hint}\n"
+
+
+def test_slips_are_told_with_the_way_out(home, weights, capsys):
+    main(["push", "digits/mlp", "weights.bin"])
+    for words, message, hint in (
+        (["ls", "digits/mlp"], "'digits/mlp' is a model, not a project", "its versions: history digits/mlp"),
+        (["push", "a/b", "x", "--metric", "acc"], "--metric 'acc' is not KEY=VALUE", "write --metric val_acc=0.97"),
+        (["prune", "digits/mlp"], "digits/mlp has no rule of its own", "say what stays; a rule is made of `last:N`"),
+        (["export", "digits/mlp", "m.tar.gz"], "m.tar.gz is a name of another kind", "a .tar, or a folder: m.tar, m"),
+        (["history", "digits/mlp", "--limit", "0"], "limit= is int 0", "give a whole number above 0, or None for all"),
+    ):
+        capsys.readouterr()
+        assert main(words) == 2, words
+        said = capsys.readouterr().err
+        assert message in said
+        assert hint in said
+    assert not (weights.parent / "m.tar.gz").exists()
