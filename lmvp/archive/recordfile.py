@@ -5,10 +5,11 @@ See docs/format.md, "Backups". Both sides have this in common: the server writes
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 from blake3 import blake3
@@ -16,6 +17,9 @@ from blake3 import blake3
 from lmvp.errors import DamagedFile, ServerMismatch
 
 KIND, FORMAT = "lmvp records", 1
+LINE_LIMIT = 64 << 20
+"""Bytes of a line that are held in memory at most; a record of a few MiB is the longest that a server takes."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -69,7 +73,7 @@ class RecordFile:
 
     def _lines(self, first: int, count: int) -> Iterator[bytes]:
         with self.path.open("rb") as file:
-            for number, line in enumerate(file):
+            for number, line in enumerate(_lines_of(file)):
                 if number >= first + count:
                     return
                 if number >= first:
@@ -128,11 +132,18 @@ def open_file(path: Path, space: str) -> RecordFile:
     return RecordFile(path, head, digest, size)
 
 
+def _lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Give the lines of a file; one that is too long comes in pieces, which no digest fits."""
+    return iter(lambda: file.readline(LINE_LIMIT), b"")
+
+
 def _prove(path: Path) -> tuple[Head, str, int]:
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise DamagedFile(f"{path} is not a regular file")
     content, whole = blake3(), blake3()
     head, count, size, said = None, 0, 0, b""
     with path.open("rb") as file:
-        for count, line in enumerate(file):  # noqa: B007 - the last one is the result
+        for count, line in enumerate(_lines_of(file)):  # noqa: B007 - the last one is the result
             if head is None:
                 head = _read(msgspec.json.Decoder(Head).decode, line, path)
             content.update(said)

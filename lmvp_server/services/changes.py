@@ -68,9 +68,10 @@ class Measuring:
         new, old = (manifests.decode(self._versions.manifest_bytes(space, one)) for one in (digest, against))
         amounts: dict[str, Amount] = {}
         for before, after, readers in self._pairs(space, old, new):
-            if not go_on():
+            amount = _amount(readers[0], before, readers[1], after, go_on)
+            if amount is None:
                 return None
-            amounts[after.name] = _amount(readers[0], before, readers[1], after)
+            amounts[after.name] = amount
         return Changes(against=against, tensors=amounts)
 
     def _measured(self, space: str, new: Record, old: Record) -> Changes:
@@ -99,11 +100,16 @@ def _same_form(before: Tensor | None, after: Tensor) -> bool:
     return before is not None and (before.dtype, before.shape) == (after.dtype, after.shape)
 
 
-def _amount(old: TensorReader, before: Tensor, new: TensorReader, after: Tensor) -> Amount:
+def _amount(
+    old: TensorReader, before: Tensor, new: TensorReader, after: Tensor, go_on: Callable[[], bool]
+) -> Amount | None:
+    """Compare two tensors block by block: one may be long, and whoever waits for upkeep waits for this."""
     from lmvp.storage.change import Change, measure  # needs numpy, which an idle server does without
 
     total = Change()
     for base, data in zip(old.blocks(before), new.blocks(after), strict=True):
+        if not go_on():
+            return None
         total += measure(data, base, after.dtype)
     return Amount(
         count=total.count,

@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
+from lmvp.durable import write_all
 from lmvp.errors import IntegrityError
 from lmvp.storage.digest import of_bytes
 from lmvp_server.stores.base import Document
@@ -103,6 +104,7 @@ class EventFile:
         self.size = size
         self._file: AppendFile | None = None
         self._waiting: list[bytes] = []
+        self._sure, self._doubted = size, False
 
     def recover(self, head: Head, lines: list[bytes]) -> None:
         """Make the file what snapshot (`size`, `head`) and journal (`lines`) say.
@@ -161,11 +163,26 @@ class EventFile:
 
     def sync(self) -> None:
         """Bring all written lines to the disk."""
-        if self._file is not None:
-            self._file.sync()
-        elif self.size:
+        if self._file is None and self.size:
             self._reopen()
-            self.sync()
+        if self._file is None:
+            return
+        if self._doubted:
+            self._write_again()
+        try:
+            self._file.sync()
+        except OSError:
+            self._doubted = True
+            raise
+        self._sure, self._doubted = self.size, False
+
+    def _write_again(self) -> None:
+        """Write what a failed sync may have left off the disk: the system counts it as written, and a sync as done."""
+        with open(self.path, "r+b", buffering=0) as file:
+            file.seek(self._sure)
+            data = file.read(self.size - self._sure)
+            file.seek(self._sure)
+            write_all(file.fileno(), data)
 
     def lines(self) -> Lines:
         """Return what there is to read now, to be read without the lock."""

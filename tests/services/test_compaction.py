@@ -202,3 +202,15 @@ def test_what_a_version_takes_is_told_as_usage_tells_it_whoever_shares_its_chunk
         versions = shop.services.versions.of_model(ADA, "p", model, Page())["items"]
         assert {f"p/{model}@v{one['number']}": one["stored"] for one in versions} == rows
         assert rows[f"p/{model}@v1"] > 0
+
+
+def test_measuring_stops_in_the_middle_of_a_long_tensor(tmp_path):
+    shop, asked = Shop(tmp_path), []
+    for seed in range(2):
+        shop.push({"w": np.full((5, 1 << 20), seed, np.float32)})
+    digests = [shop.services.versions.version(ADA, "p", "m", f"v{number}")["digest"] for number in (2, 1)]
+    measure = shop.services.measuring.measure
+    assert measure(shop.space, *digests, lambda: len(asked) < 2 and not asked.append(1)) is None
+    assert len(asked) == 2
+    assert measure(shop.space, *digests).tensors["w"].count == 5 << 20
+    shop.services.close()

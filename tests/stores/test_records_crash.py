@@ -266,6 +266,38 @@ def found_in(folder):
     return ids
 
 
+def test_events_whose_sync_failed_are_written_again_before_a_snapshot_vouches_for_them(tmp_path, monkeypatch):
+    """After a failed sync the system drops what it could not write, and the next sync succeeds without it."""
+    store, acknowledged = open_store(tmp_path, compact_at=300), []
+    write_some(store, acknowledged, ["first"])
+    events = next(tmp_path.rglob("*.events.jsonl"))
+    dirty, dropped, sync, write = [events.read_bytes()], [], os.fdatasync, os.write
+
+    def is_events(descriptor):
+        return os.path.samestat(os.fstat(descriptor), events.stat())
+
+    def written(descriptor, data):
+        if is_events(descriptor):
+            dirty.append(bytes(data))
+        return write(descriptor, data)
+
+    def synced(descriptor):
+        if is_events(descriptor) and not dropped:
+            dropped.extend(dirty)
+            dirty.clear()
+            raise OSError(errno.EIO, "Input/output error")
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", written)
+        patch.setattr(os, "fdatasync", synced)
+        write_some(store, acknowledged, [f"t{i}" for i in range(20)])
+    assert dropped
+    assert b"".join(dropped) in b"".join(dirty)
+    abandon(store)
+    assert found_in(tmp_path) == acknowledged
+
+
 def test_what_a_killed_process_left_unsynced_is_synced_before_it_counts(tmp_path, monkeypatch):
     store, acknowledged = open_store(tmp_path), []
     write_some(store, acknowledged, ["a"])
