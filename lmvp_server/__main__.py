@@ -40,6 +40,7 @@ def greet(app: App) -> None:
     print(f"LMVP {lmvp.__version__} serves {app.settings.data} at {app.url}")
     if not app.settings.embedded:
         print(f'connect with: LMVP_URL={app.url} LMVP_TOKEN="$(cat {token})"')
+        print(f"or, once and for all: lmvp login {app.url}, which asks for that token")
     print("Ctrl-C ends it", flush=True)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from lmvp.connection import Connection
-from lmvp.errors import InvalidReference, NotFound
+from lmvp.errors import InvalidArgument, InvalidReference, NotFound
 from lmvp.records import Alias, Model, ModelChange, MoveAlias, Version
 from lmvp.references import Reference
 from lmvp.storage.manifest import Manifest
@@ -85,6 +86,7 @@ class Archives:
         from lmvp.archive import exporting, selection
         from lmvp.transfer.pull import VersionReader
 
+        target = _path(to, "to")
         place, base = self._whole_model(name)
         model = self._connection.get(base, Model)
         found = {version.number: version for version in self._list(f"{base}/versions", Version)}
@@ -97,7 +99,7 @@ class Archives:
             at = f"{base}/versions/{version.number}"
             return VersionReader(self._connection, at, self._manifest(version), progress=False)
 
-        return exporting.export(Path(to).expanduser(), said, chosen, opener, progress)
+        return exporting.export(target, said, chosen, opener, progress)
 
     def import_model(self, source: str | Path, name: str | None = None, *, progress: Progress = None) -> Imported:
         """Make a model of what `export_model` wrote: with its numbers, dates, authors, parents, digests and aliases.
@@ -134,7 +136,7 @@ class Archives:
         from lmvp.archive import importing
         from lmvp.archive.inlets import open_inlet
 
-        inlet = open_inlet(Path(source).expanduser())
+        inlet = open_inlet(_path(source, "source"))
         model = importing.read_model(inlet)
         place, base = self._whole_model(name or f"{model.project}/{model.name}")
         there = self._there(base)
@@ -179,7 +181,7 @@ class Archives:
         """
         from lmvp.archive.backup import back_up
 
-        return back_up(self._connection, Path(to).expanduser(), quick=quick, progress=progress)
+        return back_up(self._connection, _path(to, "to"), quick=quick, progress=progress)
 
     # -- steps
 
@@ -218,3 +220,10 @@ class Archives:
             self._connection.send("GET", path)
         except NotFound:
             self._connection.send_json("POST", parent, body, dict)
+
+
+def _path(given: Any, what: str) -> Path:
+    if not isinstance(given, (str, os.PathLike)) or given == "":
+        shown = f"{type(given).__name__} {given!r}"[:80]
+        raise InvalidArgument(f"{what}= is {shown}, not a path", hint="give the path of a folder or of a file")
+    return Path(given).expanduser()

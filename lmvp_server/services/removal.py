@@ -114,7 +114,7 @@ class Removal:
             return {"versions": versions, "bytes": self._upkeep.forget(home.id)}
 
     def _freed(self, space: str, *, versions: int) -> Document:
-        return {"versions": versions, "bytes": self._upkeep.sweep(space).bytes}
+        return {"versions": versions, "bytes": self._upkeep.reclaim(space)}
 
     def _of_model(self, place: Place, table: str) -> list[Record]:
         return self._records.find(place.space, table, {"model": place.model.id})

@@ -87,4 +87,4 @@ class Retention:
 
     def _take_away(self, who: str, place: Place, rule: str) -> tuple[list[Record], int]:
         going = self._removal.drop(who, place, lambda: self._going(place, rule), "version.prune")
-        return going, self._upkeep.sweep(place.space).bytes if going else 0
+        return going, self._upkeep.reclaim(place.space) if going else 0

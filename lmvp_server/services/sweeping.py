@@ -203,8 +203,10 @@ def _leaning(links: Links, dead: Iterable[str], needed: Collection[str]) -> list
 
 
 def _first_alive(links: Links, dead: set[str], chunk: str) -> str | None:
-    """Follow what a chunk leans on down to something that stays."""
+    """Follow what a chunk leans on down to something that stays; None beyond the limit of depth."""
     base = links.base(chunk)
-    while base is not None and base in dead:
+    for _ in range(codecs.DEPTH_LIMIT):
+        if base is None or base not in dead:
+            return base
         base = links.base(base)
-    return base
+    return None

@@ -64,6 +64,13 @@ class Upkeep:
         with self._lock:
             return self._sweeping.sweep(space, self._links_of(space), go_on)
 
+    def reclaim(self, space: str) -> int:
+        """Delete what a removal made needless; return its bytes: 0 where damage keeps the sweep from going on."""
+        swept = Swept()
+        with passed_over(space):
+            swept = self.sweep(space)
+        return swept.bytes
+
     def would_free(self, space: str, without: set[str]) -> Swept:
         """Tell what taking away some versions of a project, by the ids of their records, would give back."""
         with self._lock:

@@ -430,3 +430,22 @@ def test_a_file_that_is_no_export_of_this_model_is_not_replaced(model, tmp_path)
     with pytest.raises(errors.Conflict, match="holds an export of digits/mlp"):
         lmvp.export_model("digits/other", tar)
     assert tar.read_bytes() == whole
+
+
+@pytest.mark.parametrize("bad", [3, None, "", ["x"]])
+def test_what_is_no_path_is_told_by_name(home, bad):
+    lmvp.update("d/m", {"w": np.zeros(2)}, progress=False)
+    client = lmvp.Client()
+    for work in (
+        lambda: client.export_model("d/m", bad),
+        lambda: client.import_model(bad),
+        lambda: client.back_up(bad),
+    ):
+        with pytest.raises(errors.InvalidArgument, match="not a path"):
+            work()
+
+
+def test_versions_that_are_none(home, tmp_path):
+    lmvp.update("d/m", {"w": np.zeros(2)}, progress=False)
+    with pytest.raises(errors.InvalidArgument, match="versions= is 5"):
+        lmvp.Client().export_model("d/m", tmp_path / "out", versions=5)

@@ -238,12 +238,28 @@ def test_nothing_is_swept_while_a_manifest_cannot_be_read(shop):
     digest = shop.services.versions.version(ADA, "p", "m", "2")["digest"]
     (shop.folder / "manifests" / shop.space / digest[:2] / digest[2:]).write_bytes(b"{}")
     before = shop.on_disk("chunks")
+    assert rm(shop, 3) == {"versions": 1, "bytes": 0}  # it is gone; its bytes wait until what is damaged is mended
     with pytest.raises(IntegrityError, match=digest[:12]):
-        rm(shop, 3)
+        shop.services.upkeep.collect(ADA)
     assert shop.on_disk("chunks") == before
     rm(shop, 2)
     assert shop.on_disk("chunks") < before
     assert shop.files(1)["weights.safetensors"] == bytes_of(trees[0])
+
+
+def test_rm_beside_a_damaged_frame_takes_the_version_away_and_says_that_no_bytes_came_back(shop):
+    trees = history(shop, 4)
+    shop.services.upkeep.compact(ADA)
+    links = shop.links()
+    leaning = next(chunk for chunk in shop.chunks_of(3) if chunk in links)
+    path = shop.folder / "chunks" / shop.space / leaning[:2] / leaning[2:]
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    shop.reopen()
+    assert rm(shop, 2)["versions"] == 1
+    with pytest.raises(NotFound):
+        shop.files(2)
+    for number in (1, 4):
+        assert shop.files(number)["weights.safetensors"] == bytes_of(trees[number - 1])
 
 
 @pytest.fixture
