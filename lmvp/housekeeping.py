@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from lmvp.connection import Connection
+from lmvp.base_client import BaseClient, model_path
 from lmvp.errors import BY_CODE, InvalidReference, ServerError
 from lmvp.records import (
     Check,
@@ -23,7 +23,7 @@ from lmvp.records import (
     Removed,
     Usage,
 )
-from lmvp.references import Reference, check_name
+from lmvp.references import check_name
 
 T = TypeVar("T")
 
@@ -31,13 +31,8 @@ Told = Callable[[int, int], Any]
 """Told how much is done, and how much there is in all."""
 
 
-class Housekeeping:
+class Housekeeping(BaseClient):
     """The part of a client that keeps house; `lmvp.Client` has it all."""
-
-    _connection: Connection
-
-    def _reference(self, name: str) -> Reference:
-        raise NotImplementedError
 
     def usage(self, name: str | None = None) -> Usage:
         """Return what takes how much room on the server.
@@ -137,7 +132,7 @@ class Housekeeping:
         if isinstance(name, str) and name.endswith("/"):
             return f"/projects/{quote(check_name(name[:-1], 'project name'))}"
         place = self._reference(name)
-        path = f"/projects/{quote(place.project or '')}/models/{quote(place.model)}"
+        path = model_path(place)
         return f"{path}/versions/{quote(place.revision, safe='')}" if "@" in name.rpartition("/")[2] else path
 
     def _model_path(self, name: str) -> str:

@@ -62,8 +62,8 @@ class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
         return f"lmvp-live-{uuid4().hex}"
 
     def static(self) -> dict[str, str]:
-        """Return the forms that need no kernel, by MIME type."""
-        raise NotImplementedError
+        """Return the forms that need no kernel, by MIME type; each widget has its own."""
+        raise NotImplementedError  # abstract: the metaclass of traitlets leaves no room for that of abc
 
     def forms(self) -> dict[str, Any]:
         """Return what an output holds, by MIME type, as `LMVP_DISPLAY` wants it; a closed widget is static."""

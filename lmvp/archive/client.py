@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
-from lmvp.connection import Connection
-from lmvp.errors import InvalidArgument, InvalidReference, NotFound
+from lmvp import arguments
+from lmvp.base_client import BaseClient, model_path
+from lmvp.errors import InvalidReference, NotFound
 from lmvp.records import Alias, Model, ModelChange, MoveAlias, Version
 from lmvp.references import Reference
-from lmvp.storage.manifest import Manifest
 from lmvp.transfer.progress import Progress
 
 if TYPE_CHECKING:
@@ -24,23 +23,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class Archives:
+class Archives(BaseClient):
     """The part of a client that exports, imports and backs up; `lmvp.Client` has it all."""
-
-    _connection: Connection
-
-    def _reference(self, name: str) -> Reference:
-        raise NotImplementedError
-
-    def _manifest(self, version: Version) -> Manifest:
-        raise NotImplementedError
-
-    def _list(self, path: str, type_: type[T]) -> list[T]:
-        raise NotImplementedError
-
-    def version(self, name: str) -> Version:
-        """Return one version of a model, by reference."""
-        raise NotImplementedError
 
     def export_model(
         self,
@@ -86,7 +70,7 @@ class Archives:
         from lmvp.archive import exporting, selection
         from lmvp.transfer.pull import VersionReader
 
-        target = _path(to, "to")
+        target = arguments.path(to, "to")
         place, base = self._whole_model(name)
         model = self._connection.get(base, Model)
         found = {version.number: version for version in self._list(f"{base}/versions", Version)}
@@ -136,7 +120,7 @@ class Archives:
         from lmvp.archive import importing
         from lmvp.archive.inlets import open_inlet
 
-        inlet = open_inlet(_path(source, "source"))
+        inlet = open_inlet(arguments.path(source, "source"))
         model = importing.read_model(inlet)
         place, base = self._whole_model(name or f"{model.project}/{model.name}")
         there = self._there(base)
@@ -181,7 +165,7 @@ class Archives:
         """
         from lmvp.archive.backup import back_up
 
-        return back_up(self._connection, _path(to, "to"), quick=quick, progress=progress)
+        return back_up(self._connection, arguments.path(to, "to"), quick=quick, progress=progress)
 
     # -- steps
 
@@ -190,7 +174,7 @@ class Archives:
         place = self._reference(name)
         if "@" in name.rpartition("/")[2]:
             raise InvalidReference(f"{name!r} names a version, not a model", hint=f"say {name.partition('@')[0]!r}")
-        return place, f"/projects/{quote(place.project or '')}/models/{quote(place.model)}"
+        return place, model_path(place)
 
     def _there(self, base: str) -> dict[int, str]:
         try:
@@ -220,10 +204,3 @@ class Archives:
             self._connection.send("GET", path)
         except NotFound:
             self._connection.send_json("POST", parent, body, dict)
-
-
-def _path(given: Any, what: str) -> Path:
-    if not isinstance(given, (str, os.PathLike)) or given == "":
-        shown = f"{type(given).__name__} {given!r}"[:80]
-        raise InvalidArgument(f"{what}= is {shown}, not a path", hint="give the path of a folder or of a file")
-    return Path(given).expanduser()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,27 +89,18 @@ def lines(
     events: Iterator[dict[str, Any]],
 ) -> Iterator[bytes]:
     """Yield the lines of the file of a space; a row has `id`, `seq`, `rev` and `data`, whichever store it is of."""
+    records = sum(len(rows) for rows in tables.values())
+    content = chain(
+        [Head(KIND, FORMAT, space, dict(next_seq), records, count)],
+        (RecordLine(table, row.id, row.seq, row.rev, row.data) for table, rows in tables.items() for row in rows),
+        events,
+    )
     hasher = blake3()
-    for line in _content(space, tables, next_seq, count, events):
+    for one in content:
+        line = _encode(one) + b"\n"
         hasher.update(line)
         yield line
     yield _encode({"digest": hasher.hexdigest()}) + b"\n"
-
-
-def _content(
-    space: str,
-    tables: Mapping[str, Sequence[Any]],
-    next_seq: Mapping[str, int],
-    count: int,
-    events: Iterator[dict[str, Any]],
-) -> Iterator[bytes]:
-    records = sum(len(rows) for rows in tables.values())
-    yield _encode(Head(KIND, FORMAT, space, dict(next_seq), records, count)) + b"\n"
-    for table, rows in tables.items():
-        for row in rows:
-            yield _encode(RecordLine(table, row.id, row.seq, row.rev, row.data)) + b"\n"
-    for event in events:
-        yield _encode(event) + b"\n"
 
 
 def open_file(path: Path, space: str) -> RecordFile:

@@ -12,6 +12,7 @@ import io
 import pickle
 import re
 import threading
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -48,11 +49,12 @@ def dump(module: Any, name_of: Callable[[Any], str]) -> bytes:
 
     tensors: dict[str, Any] = {}
 
-    class Pickler(_Canonical):
-        def reduce_tensor(self, tensor: Any) -> Any:
-            name = name_of(tensor)
-            tensors[name] = tensor
-            return _emptied(tensor).__reduce_ex__(_PROTOCOL)
+    def take_out(tensor: Any) -> Any:
+        tensors[name_of(tensor)] = tensor
+        return _emptied(tensor).__reduce_ex__(_PROTOCOL)
+
+    class Pickler(_Canonical):  # torch wants a class
+        reduce_tensor = staticmethod(take_out)
 
     buffer = io.BytesIO()
     try:
@@ -119,8 +121,10 @@ class _Canonical(pickle._Pickler):  # noqa: SLF001 - the one in C does not ask a
             return self.reduce_tensor(obj)
         return NotImplemented
 
-    def reduce_tensor(self, tensor: Any) -> Any:
-        raise NotImplementedError
+    @staticmethod
+    @abstractmethod
+    def reduce_tensor(tensor: Any) -> Any:
+        """Return what pickle reduces a tensor to."""
 
 
 def load(structure: bytes, trust: Sequence[str | type]) -> tuple[Any, dict[str, Any]]:

@@ -65,9 +65,7 @@ def _spread(  # pragma: no cover - machine code
     planes: npt.NDArray[np.uint8],
 ) -> None:
     size = planes.shape[0]
-    sign = np.uint64(8 * size - 1)
-    low = (_ONE << sign) - _ONE
-    every = low | (_ONE << sign)
+    sign, low, every = _bits_of(size)
     for at in range(len(new)):
         old = np.uint64(base[at])
         step = (_ordered(np.uint64(new[at]), sign, low) - _ordered(old, sign, low)) & every
@@ -90,9 +88,7 @@ def _collect(  # pragma: no cover - machine code
     new: Bits,
 ) -> None:
     size = planes.shape[0]
-    sign = np.uint64(8 * size - 1)
-    low = (_ONE << sign) - _ONE
-    every = low | (_ONE << sign)
+    sign, low, every = _bits_of(size)
     for at in range(len(new)):
         old = np.uint64(base[at])
         group = (old >> shift) & mask
@@ -103,6 +99,14 @@ def _collect(  # pragma: no cover - machine code
             coded = (coded << _BYTE) | np.uint64(planes[plane, place])
         step = (coded >> _ONE) ^ (every if coded & _ONE else np.uint64(0))
         new[at] = _ordered((step + _ordered(old, sign, low)) & every, sign, low)
+
+
+@_compiled
+def _bits_of(size: int) -> tuple[np.uint64, np.uint64, np.uint64]:  # pragma: no cover - machine code
+    """Return the place of the sign of numbers of so many bytes, all ones below it, and all ones."""
+    sign = np.uint64(8 * size - 1)
+    low = (_ONE << sign) - _ONE
+    return sign, low, low | (_ONE << sign)
 
 
 @_compiled

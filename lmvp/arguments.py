@@ -1,0 +1,124 @@
+"""What callers hand over, checked and read: every error names the argument and says what to write instead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lmvp.errors import InvalidArgument, NotFound
+from lmvp.records import WireFloat, encode_float
+from lmvp.references import check_alias, suggest
+
+if TYPE_CHECKING:
+    from lmvp.history import History
+
+T = TypeVar("T")
+
+
+def fields(
+    message: str | None,
+    metrics: Mapping[str, Any] | None,
+    params: Mapping[str, Any] | None,
+    tags: Mapping[str, str] | None,
+) -> dict[str, Any]:
+    """Return what is said of a version, as it goes over the wire; what is not given is left out."""
+    if not isinstance(message, str | None):
+        raise InvalidArgument(f"message= is {shown(message)}, not a text")
+    given = {
+        "message": message,
+        "metrics": _read("metrics", metrics, _metric),
+        "params": _read("params", params, _param),
+        "tags": _read("tags", tags, lambda _, value: str(value)),
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _read(what: str, given: Any, read: Callable[[str, Any], T]) -> dict[str, T] | None:
+    """Read each value of a mapping; None where none was given."""
+    if given is None:
+        return None
+    if not isinstance(given, Mapping):
+        raise InvalidArgument(f"{what}= is {shown(given)}, not a mapping", hint=f'write {what}={{"name": value}}')
+    return {str(key): read(key, value) for key, value in given.items()}
+
+
+def aliases(given: Any) -> tuple[str, ...]:
+    """Return the aliases that were given as one text or several."""
+    if not isinstance(given, (str, Sequence)):
+        raise InvalidArgument(f"alias= is {shown(given)}, not a text or a list of texts")
+    return tuple(check_alias(one) for one in ([given] if isinstance(given, str) else given))
+
+
+def check_order(name: Any, obj: Any) -> None:
+    """Refuse a call that has the object first: those who come from elsewhere write it so."""
+    if isinstance(obj, str) and not isinstance(name, str):
+        raise InvalidArgument(
+            f"the name comes first, and then the {type(name).__name__}", hint=f"write lmvp.update({obj[:80]!r}, model)"
+        )
+
+
+def check_folder(to: Any) -> None:
+    """Demand a path, or None."""
+    if to is not None and (not isinstance(to, (str, os.PathLike)) or to == ""):
+        raise InvalidArgument(f"to= is {shown(to)}, not a folder", hint='to="." is the current one')
+
+
+def check_limit(limit: Any) -> None:
+    """Demand a number of at least 1, or None."""
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise InvalidArgument(f"limit= is {shown(limit)}", hint="give a whole number above 0, or None for all")
+
+
+def check_metric(history: History, metric: str | None) -> None:
+    """Refuse a metric that none of these versions has: another one in its place would be taken for it."""
+    if metric is None or not history or metric in history.metrics:
+        return
+    part = f"the newest {len(history):,} versions" if history.older else "the versions"
+    near = suggest(metric, history.metrics)
+    known = ", ".join(map(repr, history.metrics[:8])) or "none"
+    raise NotFound(
+        f"none of {part} of {history.title} has the metric {metric!r}",
+        hint=f"did you mean {near!r}?" if near else f"they have: {known}",
+    )
+
+
+def _metric(key: str, value: Any) -> WireFloat:
+    """Return a metric as a float; numbers of numpy and torch count as numbers, texts do not."""
+    if not isinstance(value, (str, bytes)):
+        try:
+            return encode_float(float(value))
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            pass
+    raise InvalidArgument(
+        f"the metric {key!r} is {shown(value)}, not a number",
+        hint="metrics are numbers; texts go into params= or tags=",
+    )
+
+
+def _param(key: str, value: Any) -> Any:
+    """Return a param as plain JSON; a number of numpy or torch becomes Python's, anything else its text."""
+    if isinstance(value, float):
+        return encode_float(value)
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    item = getattr(value, "item", None)
+    if callable(item):
+        try:
+            return _param(key, item())
+        except (TypeError, ValueError, RuntimeError):
+            pass
+    return str(value)
+
+
+def path(given: Any, what: str) -> Path:
+    """Return the path that was given as a text or a path, `~` followed."""
+    if not isinstance(given, (str, os.PathLike)) or given == "":
+        raise InvalidArgument(f"{what}= is {shown(given)}, not a path", hint="give the path of a folder or of a file")
+    return Path(given).expanduser()
+
+
+def shown(value: Any) -> str:
+    """Return the type and the value of what is wrong, for an error; not more than 80 characters."""
+    return f"{type(value).__name__} {value!r}"[:80]

@@ -1,0 +1,139 @@
+"""What every verb of a client stands on: the connection to one server, references, lists and manifests.
+
+A client is put together of parts, each with some of the verbs: `lmvp.client`, `lmvp.housekeeping` and
+`lmvp.archive.client`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from lmvp import config, local
+from lmvp.connection import Address, Connection
+from lmvp.errors import InvalidReference
+from lmvp.records import Struct, Version
+from lmvp.references import Reference, check_name
+from lmvp.storage import manifest as manifests
+from lmvp.storage.check import check_manifest
+from lmvp.storage.manifest import Manifest
+
+if TYPE_CHECKING:
+    from lmvp.transfer.held import Held
+
+T = TypeVar("T")
+PAGE = 1000
+
+
+class Page(Struct, frozen=True, kw_only=True):
+    """A part of a list, as the API sends it."""
+
+    items: list[msgspec.Raw]
+    next: str | None = None
+    total: int = 0
+
+
+class BaseClient:
+    """The part of a client that has no verbs but `version`."""
+
+    def __init__(self, url: str | None = None, token: str | None = None, project: str | None = None) -> None:
+        self._project = check_name(project, "project name") if project else None
+        fixed = config.server_url(url)
+        self._connection = _connect(Address(fixed, config.token_for(fixed, token)) if fixed else None)
+
+    def __repr__(self) -> str:
+        return f"<lmvp.Client project={self.project!r}>"
+
+    @property
+    def url(self) -> str:
+        """The URL of the server."""
+        return self._connection.url
+
+    @property
+    def project(self) -> str:
+        """The project of references that name none."""
+        return config.current_project(self._project)
+
+    def version(self, name: str) -> Version:
+        """Return one version of a model, by reference."""
+        place = self._reference(name)
+        return self._connection.get(f"{model_path(place)}/versions/{quote(place.revision, safe='')}", Version)
+
+    # -- steps
+
+    def _reference(self, name: str) -> Reference:
+        place = Reference.parse(name, project=self.project)
+        if place.server and place.server.casefold() != urlsplit(self.url).netloc.casefold():
+            raise InvalidReference(
+                f"{name!r} is on another server than {self.url}", hint="lmvp.Client(url) speaks to it"
+            )
+        return place
+
+    def _manifest(self, version: Version, held: Held | None = None) -> Manifest:
+        known = held.manifest(version.digest) if held else None
+        if known is not None:
+            return known
+        place = Reference(version.project, version.model)
+        data = self._connection.send("GET", f"{model_path(place)}/versions/{version.number}/manifest").content
+        manifest = manifests.decode(data)
+        check_manifest(manifest)
+        if held:
+            held.keep_manifest(version.digest, data)
+        return manifest
+
+    def _list(self, path: str, type_: type[T]) -> list[T]:
+        """Return all of a list."""
+        decode = msgspec.json.Decoder(type_).decode
+        return [decode(item) for page in self._pages(path, None) for item in page.items]
+
+    def _pages(self, path: str, limit: int | None) -> Iterator[Page]:
+        """Walk over a list, a page at a time."""
+        cursor: str | None = None
+        left = math.inf if limit is None else limit
+        while left > 0:
+            page = self._connection.get(path, Page, limit=int(min(left, PAGE)), cursor=cursor)
+            yield page
+            left -= len(page.items)
+            cursor = page.next
+            if cursor is None:
+                return
+
+
+_connections: dict[tuple[int, Address | Path], Connection] = {}
+
+
+def _connect(address: Address | None) -> Connection:
+    """Return this process's connection to a server (None: that of this machine); clients share it and its sockets."""
+    key = os.getpid(), address or config.data_home()
+    if key not in _connections:
+        embedded = _Embedded()
+        _connections[key] = (
+            Connection(lambda: address) if address else Connection(embedded.find, embedded.lost, local=True)
+        )
+    return _connections[key]
+
+
+class _Embedded:
+    """The server of this machine: found anew when it was lost."""
+
+    def __init__(self) -> None:
+        self._local: local.Local | None = None
+
+    def find(self) -> Address:
+        self._local = local.connection()
+        return Address(self._local.url, self._local.token)
+
+    def lost(self) -> None:
+        if self._local is not None:
+            local.forget(self._local)
+
+
+def model_path(place: Reference) -> str:
+    """Return the path of a model in the API."""
+    return f"/projects/{quote(place.project or '', safe='')}/models/{quote(place.model, safe='')}"
