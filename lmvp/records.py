@@ -95,7 +95,8 @@ class Version(Struct, frozen=True, kw_only=True):
     stored : int
         Bytes that this version added to the store.
     sent : int
-        Bytes of chunks that had to travel, as they travelled.
+        Bytes of chunks that had to travel, as they travelled: when it was made, or in the answer to a push that made
+        nothing new, in that push.
     """
 
     project: str

@@ -94,6 +94,6 @@ def _show(value: Any) -> None:
     if isinstance(value, list):
         value = "\n".join(shown_path(path) for path in value)
     if isinstance(value, Version):
-        value = f"{value.reference}  {value.digest[:12]}  {size(value.size)}"
+        value = f"{value.reference}  {value.digest[:12]}  {size(value.size)} model, {size(value.sent)} sent"
     if value is not None:
         print(value)

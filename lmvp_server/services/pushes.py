@@ -286,7 +286,7 @@ class Pushes:
             version = self._insert(caller, push)
         self._chunks.unstage(push.place.space, push.id)
         self._open.pop((push.place.space, push.id), None)
-        return self._versions.present(push.place, version)
+        return self._versions.present(push.place, version) | {"sent": push.sent}
 
     def _insert(self, caller: Caller, push: OpenPush) -> Record:
         """Write the version's record, with the next number; try again when another push took it."""

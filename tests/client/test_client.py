@@ -47,6 +47,15 @@ def test_the_same_again_makes_nothing(home):
     assert lmvp.update("digits/mlp", weights(), message="other").content == first.content
 
 
+@pytest.mark.parametrize("numbers", [10, 1_000_000])  # pushed in one request, and in several
+def test_the_same_again_sends_nothing_and_says_so(home, numbers):
+    weights = {"w": np.arange(numbers, dtype="f4")}
+    first = lmvp.update("d/m", weights, progress=False)
+    again = lmvp.update("d/m", weights, progress=False)
+    assert (first.number, first.sent > 4 * numbers, again.number, again.sent) == (1, True, 1, 0)
+    assert lmvp.show_history("d/m")[0].sent == first.sent
+
+
 def test_only_what_changed_is_sent(home):
     model = {f"layer{i}.weight": np.random.default_rng(i).random(1 << 20, dtype=np.float32) for i in range(5)}
     first = lmvp.update("digits/big", model, progress=False)
