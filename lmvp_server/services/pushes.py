@@ -270,7 +270,8 @@ class Pushes:
         return set(self._chunks.missing(push.place.space, push.sizes))
 
     def _committed(self, place: Place, push_id: str) -> Document | None:
-        found = self._records.find(place.space, "versions", {"push": push_id}, limit=1)
+        ours = {"push": push_id, "model": place.model.id}
+        found = self._records.find(place.space, "versions", ours, limit=1)
         if not found:
             return None
         self._records.commit(place.space, [])  # it may be on its way, and is promised now

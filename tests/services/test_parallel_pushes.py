@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from workshop import ADA, Shop, weights
 
+from lmvp.errors import NotFound
 from lmvp.records import Amendment
 from lmvp.storage.frames import Frame
 
@@ -116,3 +117,13 @@ def test_nothing_is_promised_that_another_is_still_writing(shop, slow_sync, way)
         assert not early
         assert isinstance(other.exception(), OSError)
     assert second()
+
+
+def test_the_id_of_a_push_to_another_model_names_nothing_here(shop):
+    push_id, described, answer = shop.begin({"w": np.zeros(4)})
+    shop.send(push_id, described, answer.missing)
+    shop.services.pushes.commit(ADA, "p", "m", push_id)
+    shop.push({"w": np.ones(4)}, "other")
+    assert shop.services.pushes.commit(ADA, "p", "m", push_id)["number"] == 1
+    with pytest.raises(NotFound):
+        shop.services.pushes.commit(ADA, "p", "other", push_id)
