@@ -184,6 +184,8 @@ class FolderChunks(ChunkStore):
         data = _read(path, push)
         try:
             return _opened(data, push), path.stat().st_mtime
+        except FileNotFoundError:  # committed in the meantime
+            raise KeyError(push) from None
         except KeyError:
             path.unlink(missing_ok=True)  # nobody can go on with it
             raise
