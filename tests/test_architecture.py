@@ -8,6 +8,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CODECS = Path("lmvp/storage/codecs")
+COLUMNAR = ("columns", "parsing")
+"""Modules of `lmvp/tracking` that reckon with numpy."""
 
 
 @cache
@@ -41,7 +43,11 @@ def below(name, packages):
 def in_lazy_room(path):
     """Whether a module is itself imported only inside functions."""
     formats, codecs = ROOT / "lmvp" / "formats", ROOT / CODECS
-    return path.is_relative_to(formats) or (path.parent == codecs and path.name != "__init__.py")
+    return (
+        path.is_relative_to(formats)
+        or (path.parent == codecs and path.name != "__init__.py")
+        or (path.parent == ROOT / "lmvp/tracking" and path.stem in COLUMNAR)
+    )
 
 
 def wrong(folder, forbidden, allowed=()):
@@ -56,7 +62,7 @@ def wrong(folder, forbidden, allowed=()):
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
-        ("lmvp_server", ["lmvp_jupyter", "IPython", "ipywidgets", "anywidget", "numpy", "torch", "requests"]),
+        ("lmvp_server", ["lmvp_jupyter", "IPython", "ipywidgets", "anywidget", "torch", "requests"]),
         ("lmvp_server/services", ["tornado", "lmvp_server.handlers", "lmvp_server.routes", "lmvp_server.app"]),
         ("lmvp_server/stores", ["tornado", "lmvp_server.handlers", "lmvp_server.services", "lmvp_server.app"]),
         ("lmvp_server/handlers", ["lmvp_server.stores", "tinydb"]),
@@ -70,14 +76,21 @@ def test_rooms_do_not_reach_where_they_must_not(folder, forbidden):
     assert wrong(folder, forbidden) == []
 
 
+def test_of_the_server_only_the_series_reckon_with_numpy():
+    found = {line.split()[0] for line in wrong("lmvp_server", ["numpy", "pcodec", "lmvp.tracking.parsing"])}
+    assert {path for path in found if not path.startswith("lmvp_server/stores/series/")} == set()
+
+
 def test_storage_reckons_with_numpy_in_few_places():
     found = {line.split()[0] for line in wrong("lmvp/storage", ["numpy", "zstandard", "compression"])}
     assert {path for path in found if Path(path).parent != CODECS} <= {"lmvp/storage/change.py"}
 
 
-def test_codecs_are_loaded_by_the_first_call_that_needs_them():
+def test_what_needs_numpy_is_loaded_by_the_first_call_that_needs_it():
     modules = [f"lmvp.storage.codecs.{path.stem}" for path in (ROOT / CODECS).glob("*.py")]
+    modules += [f"lmvp.tracking.{name}" for name in COLUMNAR]
     outside = [path for path in (ROOT / "lmvp").rglob("*.py") if not in_lazy_room(path)]
+    outside = [path for path in outside if "TYPE_CHECKING" not in path.read_text()]
     assert [(path, name) for path in outside for name, at_top in imports(path) if below(name, modules) and at_top] == []
 
 

@@ -1,4 +1,4 @@
-"""What a place to keep things must do: records with their log of events, and chunks with their manifests.
+"""What a place to keep things must do: records with their log of events, chunks with their manifests, and series.
 
 Services know only these interfaces. `lmvp_server.testing` holds the contract suites that every implementation passes.
 All methods block, may be called from any thread, and are durable when they return, unless their docstring says
@@ -11,7 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from lmvp.tracking.columns import Columns, Shipment
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -360,3 +363,185 @@ class ChunkStore(ABC):
     @abstractmethod
     def drop(self, project: str) -> None:
         """Forget all of a project."""
+
+
+class Gap(Exception):
+    """Bytes of a journal were appended that do not follow on what is there."""
+
+    def __init__(self, applied: int) -> None:
+        super().__init__(f"applied up to byte {applied}")
+        self.applied = applied
+
+
+class CursorLost(Exception):
+    """The points behind a cursor are no longer at hand one by one: read the curves anew, and go on from now."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyState:
+    """What a series knows of one key: see `lmvp.tracking.records.KeyRecord`."""
+
+    name: str
+    count: int
+    first: int
+    step: int
+    value: float
+    time: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesState:
+    """What a series is, without its points.
+
+    Attributes
+    ----------
+    points : int
+        How many were taken in; the cursor of a reader who has seen all.
+    epoch : int
+        The newest one.
+    touched : float
+        The last sign of life, seconds since 1970.
+    """
+
+    points: int
+    keys: int
+    epoch: int
+    touched: float
+
+
+class SeriesStore(ABC):
+    """The points of runs, each run a series by itself. docs/runs.md says what counts at a (key, step).
+
+    A series springs into being with its first `append`. What is appended can be read when the call returns.
+    """
+
+    @abstractmethod
+    def append(self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment) -> int:
+        """Take in frames that begin at byte `start` of a writer's journal; return how far the journal is applied.
+
+        Parameters
+        ----------
+        data : bytes-like
+            Whole frames; no bytes are a sign of life.
+        shipment : Shipment
+            The same, parsed; not looked at where some of `data` was applied before.
+
+        Raises
+        ------
+        Gap
+            If `start` is beyond what is applied.
+        InvalidRequest
+            If a point names a key that the writer has not defined. Nothing is taken in.
+
+        Notes
+        -----
+        Bytes that were applied before are passed over. Durable on return. Several writers may append at once.
+        """
+
+    @abstractmethod
+    def applied(self, project: str, run: str, writer: str) -> int:
+        """Return how far a writer's journal is applied, in bytes; 0 for a writer who is not known."""
+
+    @abstractmethod
+    def touch(self, project: str, run: str) -> None:
+        """Note a sign of life. Need not survive a power cut."""
+
+    @abstractmethod
+    def state(self, project: str, run: str) -> SeriesState | None:
+        """Return what a series is; None where there is none."""
+
+    @abstractmethod
+    def keys(self, project: str, run: str) -> list[KeyState]:
+        """Return what is known of each key, in the order of their first points; of dropped points no longer."""
+
+    @abstractmethod
+    def count(self, project: str, run: str, key: str, first: int | None = None, last: int | None = None) -> int:
+        """Return how many points of a key have a step from `first` to `last`, both included; nearly, if many."""
+
+    @abstractmethod
+    def read(
+        self, project: str, run: str, key: str, first: int | None = None, last: int | None = None
+    ) -> Iterator[Columns]:
+        """Yield all points of a key that count, in the order of their steps, a page of at most 65,536 at a time."""
+
+    @abstractmethod
+    def sample(
+        self, project: str, run: str, key: str, points: int, first: int | None = None, last: int | None = None
+    ) -> Columns:
+        """Return at most `points` points of a key that look like all of them, in the order of their steps.
+
+        The range of steps is cut into `points // 3` stretches of one width, or somewhat fewer. The least and the
+        greatest finite value of each are there, exactly, one of its values that are not finite, and the first and the last point
+        of the range. Where there are no more than `points`, all are returned. The cost depends on `points`, not on how
+        many there are.
+        """
+
+    @abstractmethod
+    def since(
+        self, project: str, run: str, cursor: int, keys: Sequence[str] | None = None, limit: int = 100_000
+    ) -> tuple[int, dict[str, Columns]]:
+        """Return the points that were taken in after `cursor`, in that order, and the cursor behind them.
+
+        Raises
+        ------
+        CursorLost
+            If they were sealed already, or points that a reader had before no longer count.
+        """
+
+    @abstractmethod
+    def wait(self, project: str, run: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` (from any thread) whenever points were taken in; return what ends that."""
+
+    @abstractmethod
+    def settle(self, project: str, run: str) -> None:
+        """Seal all points into segments, as small and as quick to read as can be: the run has ended."""
+
+    @abstractmethod
+    def tidy(self, go_on: Callable[[], bool]) -> None:
+        """Seal and merge what can wait until nobody uses the server, as long as `go_on` says so."""
+
+    @abstractmethod
+    def projects(self) -> list[str]:
+        """Return the ids of all projects of which series are kept."""
+
+    @abstractmethod
+    def runs(self, project: str) -> list[str]:
+        """Return the ids of all series of a project."""
+
+    @abstractmethod
+    def size(self, project: str, run: str) -> int:
+        """Return the bytes that a series takes on the disk; 0 where there is none."""
+
+    @abstractmethod
+    def verify(self, project: str, run: str) -> None:
+        """Prove that a series can be read from the disk as it was written.
+
+        Raises
+        ------
+        IntegrityError
+            Naming the file.
+        """
+
+    @abstractmethod
+    def dump(self, project: str, run: str) -> Iterator[bytes]:
+        """Yield a series as one stream, as it is at one moment: writers, keys, points, epochs and cuts."""
+
+    @abstractmethod
+    def load(self, project: str, run: str, pieces: Iterable[bytes]) -> None:
+        """Make a series of what `dump` yielded, in place of what is there.
+
+        Raises
+        ------
+        IntegrityError
+            If the stream is damaged or cut short; nothing is changed.
+        """
+
+    @abstractmethod
+    def drop(self, project: str, run: str | None = None) -> int:
+        """Forget a series, or all of a project; return the bytes that this freed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of files."""

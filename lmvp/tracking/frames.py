@@ -1,0 +1,132 @@
+"""The frames of a journal, written by a run, read by the sender, the server and the live view. See docs/runs.md.
+
+A frame is the length of its payload (uint32), the CRC-32 of it (uint32), and the payload: a byte that tells the kind,
+and what follows. Numbers are little-endian and stand unaligned.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any, Final, TypeAlias
+from zlib import crc32
+
+from lmvp.errors import InvalidRequest
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
+
+HEAD: Final = struct.Struct("<II")
+"""Length and CRC-32 of the payload."""
+
+START, KEY, POINTS, BATCH, UPDATE, EPOCH, END = range(1, 8)
+NAMES: Final = {1: "start", 2: "key", 3: "points", 4: "batch", 5: "update", 6: "epoch", 7: "end"}
+"""What the kinds of frames are called."""
+
+PAYLOAD_LIMIT: Final = 4 << 20
+"""Bytes of a payload at most."""
+
+SHIPMENT_LIMIT: Final = 8 << 20
+"""Bytes of frames that one request carries at most."""
+
+KEY_LIMIT: Final = 1024
+"""Bytes of a key's name at most."""
+
+AUTO: Final = -(1 << 63)
+"""As a step: the key's greatest step + 1, which the server knows. As a cut: none."""
+
+POINTS_HEAD: Final = struct.Struct("<Bd")
+"""Kind and time, before the points."""
+POINT: Final = struct.Struct("<Iqd")
+"""Key id, step, value."""
+BATCH_HEAD: Final = struct.Struct("<BBII")
+"""Kind, flags, key id, how many points."""
+STRIDE: Final = struct.Struct("<qq")
+"""First step and the distance from one to the next, where `EVEN_STEPS` is set."""
+EPOCH_FRAME: Final = struct.Struct("<Bqq")
+"""Kind, epoch, cut."""
+KEY_HEAD: Final = struct.Struct("<BI")
+"""Kind and key id, before the name."""
+
+EVEN_STEPS, ONE_TIME = 1, 2
+"""Flags of a batch."""
+
+BATCH_POINTS: Final = 1 << 17
+"""Points that a batch holds at most: with all its columns it stays below `PAYLOAD_LIMIT`."""
+
+
+def framed(payload: bytes) -> bytes:
+    r"""Return a payload with its head before it.
+
+    Examples
+    --------
+    >>> framed(b"\x07{}")
+    b'\x03\x00\x00\x00+bq\x18\x07{}'
+    """
+    return HEAD.pack(len(payload), crc32(payload)) + payload
+
+
+def note(kind: int, body: bytes) -> bytes:
+    """Return the frame of a `START`, `UPDATE` or `END` with its JSON."""
+    return framed(bytes([kind]) + body)
+
+
+def key_frame(key: int, name: str) -> bytes:
+    """Return the frame that gives a key its number."""
+    return framed(KEY_HEAD.pack(KEY, key) + name.encode())
+
+
+def epoch_frame(epoch: int, cut: int = AUTO) -> bytes:
+    """Return the frame after which points are of another epoch."""
+    return framed(EPOCH_FRAME.pack(EPOCH, epoch, cut))
+
+
+def points_frame(time: float, points: list[tuple[int, int, float]]) -> bytes:
+    """Return the frame of points (key id, step, value) that were logged at one time.
+
+    Examples
+    --------
+    >>> len(points_frame(1.5, [(0, 7, 0.25)]))
+    37
+    """
+    return framed(POINTS_HEAD.pack(POINTS, time) + b"".join(POINT.pack(*point) for point in points))
+
+
+def whole_frames(data: Buffer, start: int = 0) -> Iterator[tuple[int, memoryview, int]]:
+    r"""Yield (kind, payload behind the kind, offset behind the frame), up to what is no whole and sound frame.
+
+    Examples
+    --------
+    >>> [(kind, bytes(body), end) for kind, body, end in whole_frames(key_frame(0, "a") + bytes(8))]
+    [(2, b'\x00\x00\x00\x00a', 14)]
+    """
+    view, head, size = memoryview(data), HEAD.unpack_from, len(data)
+    at = start
+    while at + 9 <= size:
+        length, check = head(view, at)
+        end = at + 8 + length
+        if not 0 < length <= PAYLOAD_LIMIT or end > size or crc32(view[at + 8 : end]) != check:
+            return
+        yield view[at + 8], view[at + 9 : end], end
+        at = end
+
+
+def whole_size(data: Buffer, start: int = 0) -> int:
+    """Return the offset behind the last whole frame; `start` if there is none."""
+    return max((end for _, _, end in whole_frames(data, start)), default=start)
+
+
+def check_key(name: Any) -> str:
+    """Return a key if it may be one.
+
+    Raises
+    ------
+    InvalidRequest
+        If it is empty, too long, or holds control characters.
+    """
+    if not isinstance(name, str) or not name or not name.isprintable() or len(name.encode()) > KEY_LIMIT:
+        shown = repr(name)[:80]
+        raise InvalidRequest(
+            f"{shown} cannot be the key of a metric",
+            hint=f"1 to {KEY_LIMIT:,} bytes of printable text, as `train/loss`",
+        )
+    return name

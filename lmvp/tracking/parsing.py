@@ -1,0 +1,230 @@
+"""The frames of a journal taken apart into columns. Needs numpy: import this where it is used."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import islice
+from typing import Any, TypeAlias
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from lmvp.errors import InvalidRequest
+from lmvp.tracking.columns import Epoch, Floats, Ints, Points, Shipment
+from lmvp.tracking.frames import (
+    AUTO,
+    BATCH,
+    BATCH_HEAD,
+    BATCH_POINTS,
+    EPOCH,
+    EPOCH_FRAME,
+    EVEN_STEPS,
+    HEAD,
+    KEY,
+    KEY_HEAD,
+    NAMES,
+    ONE_TIME,
+    POINT,
+    POINTS,
+    POINTS_HEAD,
+    STRIDE,
+    Buffer,
+    check_key,
+    whole_frames,
+)
+
+Rows: TypeAlias = npt.NDArray[np.uint8]
+
+_TIME = POINTS_HEAD.size - 1  # bytes before the points, behind the kind
+_POINT = np.dtype([("key", "<u4"), ("step", "<i8"), ("value", "<f8")])
+
+
+def parse(data: Buffer) -> Shipment:
+    """Take whole frames apart.
+
+    Raises
+    ------
+    InvalidRequest
+        If the bytes are not whole frames, one after the other, or a frame is not what its kind says.
+
+    Examples
+    --------
+    >>> from lmvp.tracking.frames import key_frame, points_frame
+    >>> shipment = parse(key_frame(0, "loss") + points_frame(1.5, [(0, 7, 0.25)]))
+    >>> shipment.keys, shipment.parts[0].steps.tolist(), shipment.parts[0].values.tolist()
+    ({0: 'loss'}, [7], [0.25])
+    """
+    shipment, view, at, gathered = Shipment(), memoryview(data), 0, _Gathered()
+    while at < len(view):
+        rows = _alike(view, at)
+        if rows is not None:
+            gathered.move_to(shipment.parts)
+            shipment.parts.append(_points(rows))
+            at += rows.nbytes
+        at = _one_by_one(view, at, shipment, gathered)
+    gathered.move_to(shipment.parts)
+    return shipment
+
+
+def _one_by_one(view: memoryview, at: int, shipment: Shipment, gathered: _Gathered) -> int:
+    """Take some frames, whatever their kind; return the offset behind them."""
+    end = at
+    for kind, body, behind in islice(whole_frames(view, at), _FEW):
+        end = behind
+        if kind == POINTS:
+            gathered.add(body)
+        else:
+            gathered.move_to(shipment.parts)
+            _add(shipment, kind, body)
+    if end == at < len(view):
+        raise InvalidRequest(f"no sound frame stands at byte {at:,} of {len(view):,}", hint="send it again")
+    return end
+
+
+class _Gathered:
+    """Frames of points of any length, in a row, of which numpy makes columns together."""
+
+    def __init__(self) -> None:
+        self._bodies: list[memoryview] = []
+
+    def add(self, body: memoryview) -> None:
+        if (len(body) - _TIME) % POINT.size or len(body) <= _TIME:
+            raise InvalidRequest(f"a frame of points has {len(body)} bytes, which is no whole number of points")
+        self._bodies.append(body)
+
+    def move_to(self, parts: list[Points | Epoch]) -> None:
+        if not self._bodies:
+            return
+        times = np.frombuffer(b"".join(body[:_TIME] for body in self._bodies), "<f8")
+        counts = [(len(body) - _TIME) // POINT.size for body in self._bodies]
+        points = np.frombuffer(b"".join(body[_TIME:] for body in self._bodies), _POINT)
+        parts.append(_columns(points, np.repeat(times, counts)))
+        self._bodies = []
+
+
+def _add(shipment: Shipment, kind: int, body: memoryview) -> None:
+    if kind == BATCH:
+        shipment.parts.append(_batch(body))
+    elif kind == EPOCH:
+        shipment.parts.append(_epoch(body))
+    elif kind == KEY:
+        key, name = _key(body)
+        shipment.keys[key] = name
+    elif kind in NAMES and kind != POINTS:
+        shipment.notes.append((kind, bytes(body)))
+    else:
+        raise InvalidRequest(f"a frame of the unknown kind {kind}", hint="update lmvp on the server")
+
+
+def _alike(view: memoryview, at: int) -> Rows | None:
+    """Return the sound frames of points of one length that stand at a place, a row each; None if there are but a few.
+
+    A loop logs the same keys at each step, so whole shipments are of frames of one length: numpy looks at them at once.
+    """
+    length = HEAD.unpack_from(view, at)[0] if len(view) - at > POINTS_HEAD.size + HEAD.size else 0
+    if length <= POINTS_HEAD.size or (length - POINTS_HEAD.size) % POINT.size:
+        return None
+    width, many = HEAD.size + length, _FEW
+    rows = _rows(view, at, width, many)
+    while len(rows) == many:
+        many *= 8
+        rows = _rows(view, at, width, many)
+    if len(rows) < _FEW:
+        return None
+    rows = rows[: _first_false(_checks(rows[:, HEAD.size :]) == rows[:, 4:8].copy().view("<u4")[:, 0])]
+    return rows if len(rows) else None
+
+
+def _rows(view: memoryview, at: int, width: int, most: int) -> Rows:
+    """Return up to `most` frames of points of this width, a row each, unchecked."""
+    count = min(most, (len(view) - at) // width)
+    if count < _FEW or view[at + (_FEW - 1) * width : at + (_FEW - 1) * width + 4] != view[at : at + 4]:
+        return np.empty((0, width), np.uint8)
+    rows: Rows = np.frombuffer(view, np.uint8, count * width, at).reshape(count, width)
+    heads = rows[:, : HEAD.size + 1].copy()
+    return rows[: _first_false((heads[:, :4] == heads[0, :4]).all(axis=1) & (heads[:, HEAD.size] == POINTS))]
+
+
+def _first_false(mask: npt.NDArray[np.bool_]) -> int:
+    return len(mask) if mask.all() else int(mask.argmin())
+
+
+_FEW, _SHORT = 64, 128  # rows below which numpy is not worth its while; bytes above which zlib is quicker, row by row
+
+
+def _checks(rows: Rows) -> npt.NDArray[np.uint32]:
+    """Return the CRC-32 of each row: byte by byte for all rows at once, or row by row."""
+    if rows.shape[1] > _SHORT:
+        return np.array([crc32(row) for row in np.ascontiguousarray(rows)], np.uint32)
+    check = np.full(len(rows), 0xFFFFFFFF, np.uint32)
+    table = _crc_table()
+    for column in np.ascontiguousarray(rows.T):
+        check = table[(check ^ column) & 0xFF] ^ (check >> 8)
+    return np.invert(check)
+
+
+@cache
+def _crc_table() -> npt.NDArray[np.uint32]:
+    """Return the CRC-32 of zlib by byte (RFC 1952, section 8)."""
+    table = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        table = np.where(table & 1, 0xEDB88320 ^ (table >> 1), table >> 1).astype(np.uint32)
+    return table
+
+
+def _points(rows: Rows) -> Points:
+    first = HEAD.size + POINTS_HEAD.size
+    times = rows[:, first - 8 : first].copy().view("<f8")[:, 0]
+    points: Any = rows[:, first:].copy().view(_POINT)
+    return _columns(points.reshape(-1), np.repeat(times, points.shape[1]))
+
+
+def _columns(points: Any, times: Floats) -> Points:
+    keys, steps, values = (np.ascontiguousarray(points[name]) for name in ("key", "step", "value"))
+    return Points(keys, steps, values, times)
+
+
+def _batch(body: memoryview) -> Points:
+    head = BATCH_HEAD.size - 1
+    if len(body) < head:
+        raise InvalidRequest("a batch that ends in its head")
+    _, flags, key, n = BATCH_HEAD.unpack(b"\0" + body[:head])
+    steps = STRIDE.size if flags & EVEN_STEPS else 8 * n
+    times = 8 if flags & ONE_TIME else 8 * n
+    if not 0 < n <= BATCH_POINTS or flags > EVEN_STEPS | ONE_TIME or len(body) != head + steps + times + 8 * n:
+        raise InvalidRequest(f"a batch of {n:,} points has {len(body):,} bytes, which is not what its head says")
+    at = np.frombuffer(body, "<f8", offset=head + steps, count=times // 8)
+    return Points(
+        np.full(n, key, np.uint32),
+        _steps(body[head : head + steps], flags, n),
+        np.frombuffer(body, "<f8", offset=head + steps + times),
+        np.full(n, at[0]) if flags & ONE_TIME else at,
+    )
+
+
+def _steps(data: memoryview, flags: int, n: int) -> Ints:
+    if not flags & EVEN_STEPS:
+        return np.frombuffer(data, "<i8")
+    first, stride = STRIDE.unpack(data)
+    if not AUTO <= first + stride * (n - 1) < -AUTO:
+        raise InvalidRequest(f"steps from {first} by {stride} leave the range of int64")
+    steps: Ints = first + stride * np.arange(n, dtype=np.int64)
+    return steps
+
+
+def _epoch(body: memoryview) -> Epoch:
+    if len(body) != EPOCH_FRAME.size - 1:
+        raise InvalidRequest("a frame of an epoch is of the wrong length")
+    _, epoch, cut = EPOCH_FRAME.unpack(b"\0" + body)
+    return Epoch(epoch, cut)
+
+
+def _key(body: memoryview) -> tuple[int, str]:
+    if len(body) < KEY_HEAD.size - 1:
+        raise InvalidRequest("a frame of a key is of the wrong length")
+    _, key = KEY_HEAD.unpack(b"\0" + body[:4])
+    try:
+        return key, check_key(str(body[4:], "utf-8"))
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"the name of key {key} is not UTF-8") from None
