@@ -473,9 +473,9 @@ class SeriesStore(ABC):
         """Return at most `points` points of a key that look like all of them, in the order of their steps.
 
         The range of steps is cut into `points // 3` stretches of one width, or somewhat fewer. The least and the
-        greatest finite value of each are there, exactly, one of its values that are not finite, and the first and the last point
-        of the range. Where there are no more than `points`, all are returned. The cost depends on `points`, not on how
-        many there are.
+        greatest finite value of each are there, exactly, one of its values that are not finite, and the first and the
+        last point of the range. Where there are no more than `points`, all are returned. The cost depends on `points`,
+        not on how many there are.
         """
 
     @abstractmethod
