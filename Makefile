@@ -22,6 +22,7 @@ $(VENV)/.demo: $(VENV)/.made setup.cfg pyproject.toml
 $(VENV)/.test: $(VENV)/.made setup.cfg pyproject.toml
 	$(BIN)/pip install --quiet 'torch==2.13.0' || echo "no torch here: its tests will be skipped"
 	$(BIN)/pip install --quiet -e '.[dev]'
+	! $(BIN)/python -c 'import torch' || $(BIN)/pip install --quiet -e '.[lightning,transformers]' || echo "no Lightning, no Transformers: their tests will be skipped"
 	@sh tools/chromium.sh
 	@touch $@
 
@@ -50,6 +51,7 @@ fix: $(VENV)/.test
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.test
+	$(BIN)/pip install --quiet -e '.[bench]' || echo "no TensorBoard here: nothing beside log()"
 	$(BIN)/python -m benchmarks
 
 clean:
