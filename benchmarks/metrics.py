@@ -227,7 +227,7 @@ def _reading(server: Server, folder: Path) -> Iterator[Row]:
     yield at_most("bytes a point, sealed", size / (10 * MILLION), "B", 8.0, f"{size / 1e6:.1f} MB for 10 million")
     server.start()
     reference = _raw(folder)
-    path = f"/projects/bench/metrics?run=batch10&key=train%2Floss&points=2000"
+    path = "/projects/bench/metrics?run=batch10&key=train%2Floss&points=2000"
     cold = seconds(lambda: server.get(path))
     warm = statistics.median(seconds(lambda: server.get(path)) for _ in range(15))
     zoom = statistics.median(
@@ -268,7 +268,7 @@ _IDS: dict[str, str] = {}
 
 
 def _raw(folder: Path) -> float:
-    """Return the seconds that numpy takes to read 10 million float64 and to find the least and greatest of 1,000 parts."""
+    """Return the seconds that numpy takes to read 10 million float64 and reduce them to the ends of 1,000 parts."""
     path = folder / "raw.npy"
     np.save(path, column(10 * MILLION))
 
