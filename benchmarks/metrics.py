@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import requests
+from lmvp.tracking.active import ActiveRun
 
 import lmvp
 from benchmarks.measure import Row, at_most, seconds
-from lmvp.tracking.active import ActiveRun
 
 CALLS = 20_000
 MILLION = 1_000_000

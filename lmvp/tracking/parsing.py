@@ -181,7 +181,7 @@ def _points(rows: Rows) -> Points:
 
 
 def _columns(points: Any, times: Floats) -> Points:
-    keys, steps, values = (np.ascontiguousarray(points[name]) for name in ("key", "step", "value"))
+    keys, steps, values = (points[name].copy() for name in ("key", "step", "value"))
     return Points(keys, steps, values, times)
 
 
@@ -195,17 +195,18 @@ def _batch(body: memoryview) -> Points:
     if not 0 < n <= BATCH_POINTS or flags > EVEN_STEPS | ONE_TIME or len(body) != head + steps + times + 8 * n:
         raise InvalidRequest(f"a batch of {n:,} points has {len(body):,} bytes, which is not what its head says")
     at = np.frombuffer(body, "<f8", offset=head + steps, count=times // 8)
-    return Points(
+    return Points(  # copies, for the body is unaligned, and long
         np.full(n, key, np.uint32),
         _steps(body[head : head + steps], flags, n),
-        np.frombuffer(body, "<f8", offset=head + steps + times),
-        np.full(n, at[0]) if flags & ONE_TIME else at,
+        np.frombuffer(body, "<f8", offset=head + steps + times).copy(),
+        np.full(n, at[0]) if flags & ONE_TIME else at.copy(),
     )
 
 
 def _steps(data: memoryview, flags: int, n: int) -> Ints:
     if not flags & EVEN_STEPS:
-        return np.frombuffer(data, "<i8")
+        given: Ints = np.frombuffer(data, "<i8").copy()
+        return given
     first, stride = STRIDE.unpack(data)
     if not AUTO <= first + stride * (n - 1) < -AUTO:
         raise InvalidRequest(f"steps from {first} by {stride} leave the range of int64")

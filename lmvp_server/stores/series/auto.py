@@ -1,0 +1,42 @@
+"""Steps for points that were logged without one: the key's greatest step + 1."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lmvp.tracking.columns import Ints, Keys
+from lmvp.tracking.frames import AUTO
+from lmvp_server.stores.series.stats import Stats
+
+
+def numbered(keys: Keys, steps: Ints, stats: Stats) -> Ints:
+    """Return the steps of points, in the order of their arrival, with a step in place of each `AUTO`."""
+    open_ = steps == AUTO
+    if not open_.any():
+        return steps
+    steps = steps.copy()
+    mixed = np.unique(keys[open_])[np.isin(np.unique(keys[open_]), keys[~open_])]
+    plain = open_ & ~np.isin(keys, mixed)
+    _number_all(keys, steps, plain, stats)
+    for key in mixed:
+        _number_some(np.flatnonzero(keys == key), steps, int(stats.next_steps(np.array([key], np.uint32))[0]))
+    return steps
+
+
+def _number_all(keys: Keys, steps: Ints, which: np.ndarray[tuple[int], np.dtype[np.bool_]], stats: Stats) -> None:
+    """Give steps to points of keys of which no point has one of its own."""
+    rows = np.flatnonzero(which)
+    if not len(rows):
+        return
+    rows = rows[np.argsort(keys[rows], kind="stable")]
+    of = keys[rows]
+    starts = np.flatnonzero(np.r_[True, of[1:] != of[:-1]])
+    rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
+    steps[rows] = stats.next_steps(of) + rank
+
+
+def _number_some(rows: np.ndarray[tuple[int], np.dtype[np.intp]], steps: Ints, following: int) -> None:
+    for row in rows:
+        if steps[row] == AUTO:
+            steps[row] = following
+        following = max(following, int(steps[row]) + 1)

@@ -1,0 +1,84 @@
+"""A series as one stream, for a backup: its state and its points, in pieces that are framed and checked."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmvp.errors import IntegrityError
+from lmvp_server.stores.journal import framed, make_folder, whole_records
+
+if TYPE_CHECKING:
+    from lmvp_server.stores.series.series import Series
+
+_END = b"end"
+_PIECE = 1 << 20
+
+
+def dump(series: Series) -> Iterator[bytes]:
+    """Yield the files of a series that was sealed for it: name, then content in pieces; `end` at last."""
+    for name, data in series.files():
+        yield framed(b"name" + name.encode())
+        for at in range(0, len(data), _PIECE):
+            yield framed(b"data" + data[at : at + _PIECE])
+    yield framed(_END)
+
+
+def load(folder: Path, pieces: Iterable[bytes]) -> None:
+    """Write the files that `dump` yielded, all or none.
+
+    Raises
+    ------
+    IntegrityError
+        If the stream is damaged or cut short.
+    """
+    make_folder(folder.parent)
+    fresh = folder.parent / f"tmp-{secrets.token_hex(8)}"
+    fresh.mkdir()
+    try:
+        if not _write(fresh, pieces):
+            raise IntegrityError("the stream of a series ends before its end")
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.rename(folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _write(folder: Path, pieces: Iterable[bytes]) -> bool:
+    file = None
+    try:
+        for payload in _payloads(pieces):
+            if payload == _END:
+                return True
+            if payload[:4] == b"name":
+                if file:
+                    file.close()
+                file = (folder / _checked(payload[4:].decode())).open("xb")
+            elif file and payload[:4] == b"data":
+                file.write(payload[4:])
+            else:
+                raise IntegrityError("the stream of a series holds what it must not")
+    finally:
+        if file:
+            file.close()
+    return False
+
+
+def _checked(name: str) -> str:
+    if name != "series" and not (name.removesuffix(".segment").isdecimal() and name.endswith(".segment")):
+        raise IntegrityError(f"the stream of a series names {name[:40]!r}")
+    return name
+
+
+def _payloads(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        rest += piece
+        found = list(whole_records(rest))
+        yield from (bytes(payload) for payload, _ in found)
+        rest = rest[found[-1][1] :] if found else rest
+    if rest:
+        raise IntegrityError("the stream of a series is damaged")

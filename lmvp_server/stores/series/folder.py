@@ -1,0 +1,262 @@
+"""`FolderSeries`: a folder for each run. Loads numpy with the first series that is asked for."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmvp.errors import InvalidArgument
+from lmvp_server.stores.base import Buffer, KeyState, SeriesState, SeriesStore
+from lmvp_server.stores.disk import disk_errors
+
+if TYPE_CHECKING:
+    from lmvp.tracking.columns import Columns, Shipment
+    from lmvp_server.stores.series.reading import View
+    from lmvp_server.stores.series.series import Series
+
+_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_WRITER = re.compile(r"[0-9a-f]{32}")
+MEMORY = 64 << 20
+"""Bytes of points that all series together hold in memory before the largest is sealed."""
+_LET_GO = 600.0
+_ALIVE = "alive"
+
+
+class FolderSeries(SeriesStore):
+    """Keeps each series in `<data>/series/<project>/<run>/`.
+
+    Parameters
+    ----------
+    data : Path
+        The data folder. One process owns it.
+    """
+
+    def __init__(self, data: Path) -> None:
+        self._root = data / "series"
+        self._open: dict[tuple[str, str], Series] = {}
+        self._lock = threading.Lock()
+        self._sealers: set[threading.Thread] = set()
+
+    # -- one series
+
+    def _folder(self, project: str, run: str | None = None) -> Path:
+        for part in (project, run):
+            if part is not None and not _ID.fullmatch(part):
+                raise InvalidArgument(f"{part[:80]!r} cannot be the id of a project or a run")
+        return self._root / project / run if run else self._root / project
+
+    def _get(self, project: str, run: str) -> Series | None:
+        """Return a series if there is one."""
+        if (project, run) in self._open or self._folder(project, run).is_dir():
+            return self._series(project, run)
+        return None
+
+    def _series(self, project: str, run: str) -> Series:
+        from lmvp_server.stores.series.series import Series
+
+        folder = self._folder(project, run)
+        with self._lock:
+            series = self._open.get((project, run))
+            if series is None or series.broken:
+                series = self._open[project, run] = Series(folder)
+            return series
+
+    def _view(self, project: str, run: str, key: str) -> View | None:
+        series = self._get(project, run)
+        return series.view(key) if series else None
+
+    def append(self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment) -> int:
+        """Take in frames; seal where there are enough of them."""
+        from lmvp_server.stores.series.series import SEAL_AT
+
+        if not _WRITER.fullmatch(writer):
+            raise InvalidArgument(f"{writer[:80]!r} cannot be a writer: 32 hex digits")
+        series = self._series(project, run)
+        applied = series.append(writer, start, data, shipment) if len(data) else series.applied(writer)
+        self.touch(project, run)
+        if series.waiting >= SEAL_AT:
+            self._seal_soon(series)
+        elif series.in_memory > MEMORY // 16:
+            self._keep_within_memory()
+        return applied
+
+    def _keep_within_memory(self) -> None:
+        series = list(self._open.values())
+        if sum(each.in_memory for each in series) > MEMORY:
+            self._seal_soon(max(series, key=lambda each: each.in_memory))
+
+    def _seal_soon(self, series: Series) -> None:
+        with self._lock:
+            self._sealers = {thread for thread in self._sealers if thread.is_alive()}
+            if any(thread.name == str(series.folder) for thread in self._sealers):
+                return
+            thread = threading.Thread(target=self._seal, args=[series], name=str(series.folder), daemon=True)
+            self._sealers.add(thread)
+        thread.start()
+
+    @staticmethod
+    def _seal(series: Series) -> None:
+        import logging
+
+        try:
+            series.seal()
+        except Exception:  # the logs hold the points; the next append tries again
+            logging.getLogger("lmvp_server").exception("could not seal %s", series.folder)
+
+    def applied(self, project: str, run: str, writer: str) -> int:
+        """Return how far a writer's journal is applied."""
+        series = self._get(project, run)
+        return series.applied(writer) if series else 0
+
+    def touch(self, project: str, run: str) -> None:
+        """Set the time of a file."""
+        path = self._folder(project, run) / _ALIVE
+        with disk_errors(path.parent):
+            try:
+                os.utime(path)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+
+    def touched(self, project: str, run: str) -> float:
+        """Return when the last sign of life was, in seconds since 1970; 0 if there was none."""
+        try:
+            return (self._folder(project, run) / _ALIVE).stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+    def state(self, project: str, run: str) -> SeriesState | None:
+        """Return what a series is."""
+        series = self._get(project, run)
+        return series.state(self.touched(project, run)) if series else None
+
+    def keys(self, project: str, run: str) -> list[KeyState]:
+        """Return what is known of each key."""
+        series = self._get(project, run)
+        return series.keys() if series else []
+
+    def count(self, project: str, run: str, key: str, first: int | None = None, last: int | None = None) -> int:
+        """Return how many points of a key there are; those that others took the place of are counted too."""
+        view = self._view(project, run, key)
+        return view.count(first, last) if view else 0
+
+    def read(
+        self, project: str, run: str, key: str, first: int | None = None, last: int | None = None
+    ) -> Iterator[Columns]:
+        """Yield all points of a key that count."""
+        view = self._view(project, run, key)
+        return view.read(first, last) if view else iter(())
+
+    def sample(
+        self, project: str, run: str, key: str, points: int, first: int | None = None, last: int | None = None
+    ) -> Columns:
+        """Return points that look like all of them."""
+        from lmvp.tracking.columns import Columns
+
+        view = self._view(project, run, key)
+        return view.sample(points, first, last) if view else Columns.empty()
+
+    def since(
+        self, project: str, run: str, cursor: int, keys: Sequence[str] | None = None, limit: int = 100_000
+    ) -> tuple[int, dict[str, Columns]]:
+        """Return the points that were taken in after `cursor`."""
+        series = self._get(project, run)
+        return series.since(cursor, keys, limit) if series else (0, {})
+
+    def wait(self, project: str, run: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call `wake` whenever points were taken in."""
+        return self._series(project, run).watch(wake)
+
+    # -- upkeep
+
+    def settle(self, project: str, run: str) -> None:
+        """Seal all points, and merge what lies across."""
+        series = self._get(project, run)
+        if series is None:
+            return
+        series.seal()
+        if series.tangled():
+            series.merge()
+
+    def tidy(self, go_on: Callable[[], bool]) -> None:
+        """Merge what lies across, and let go of series that nobody asked for in ten minutes."""
+        for place, series in list(self._open.items()):
+            if not go_on():
+                return
+            if series.tangled():
+                series.merge()
+            if time.monotonic() - series.used > _LET_GO and not series.watched:
+                with self._lock:
+                    self._open.pop(place, None)
+                series.close()
+
+    def projects(self) -> list[str]:
+        """Return the ids of all projects that have a folder here."""
+        return _names(self._root)
+
+    def runs(self, project: str) -> list[str]:
+        """Return the ids of all series of a project."""
+        return _names(self._folder(project))
+
+    def size(self, project: str, run: str) -> int:
+        """Return the bytes of its files."""
+        folder = self._folder(project, run)
+        return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+
+    def verify(self, project: str, run: str) -> None:
+        """Read all of a series."""
+        series = self._get(project, run)
+        if series:
+            series.verify()
+
+    def dump(self, project: str, run: str) -> Iterator[bytes]:
+        """Yield a series as one stream."""
+        from lmvp_server.stores.series.dumping import dump
+
+        series = self._get(project, run)
+        return dump(series) if series else iter(())
+
+    def load(self, project: str, run: str, pieces: Iterable[bytes]) -> None:
+        """Make a series of what `dump` yielded."""
+        from lmvp_server.stores.series.dumping import load
+
+        with disk_errors(self._root):
+            load(self._folder(project, run), pieces)
+        with self._lock:
+            self._open.pop((project, run), None)
+
+    def drop(self, project: str, run: str | None = None) -> int:
+        """Delete the folder of a series, or of a project."""
+        folder = self._folder(project, run)
+        gone = [place for place in self._open if place[0] == project and run in (None, place[1])]
+        for place in gone:
+            with self._lock:
+                series = self._open.pop(place, None)
+            if series:
+                series.close()
+        if not folder.is_dir():
+            return 0
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        with disk_errors(folder):
+            shutil.rmtree(folder)
+        return size
+
+    def close(self) -> None:
+        """Let go of the files, once what is being sealed is."""
+        for thread in list(self._sealers):
+            with suppress(RuntimeError):
+                thread.join()
+        for series in self._open.values():
+            series.close()
+        self._open.clear()
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []

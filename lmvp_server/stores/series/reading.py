@@ -1,0 +1,139 @@
+"""Reading a key of a series, whole or in outline, from its segments and from what is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from lmvp.tracking.columns import Columns
+from lmvp_server.stores.series.blocks import blocks_between, blocks_of_points, ends_between
+from lmvp_server.stores.series.columns import Cut, Table, kept, settled
+from lmvp_server.stores.series.pyramid import BLOCK, FOLD
+from lmvp_server.stores.series.sampling import ends_of, reduced, reduced_blocks
+from lmvp_server.stores.series.segment import PAGE_ROWS, Segment
+
+_LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+_PLAIN_READ = 4 * PAGE_ROWS
+"""Points up to which a range is read as it is, not by the rows that stand for blocks."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What there is of a key at one moment.
+
+    Attributes
+    ----------
+    key : int
+        Its number.
+    segments : sequence of Segment
+        Those that have points of it, in the order of their arrival.
+    loose : Table
+        Its points that are not sealed: those that count, in the order of their steps.
+    cuts : sequence of Cut
+        Those that hold for it.
+    spared : array of bool
+        By key: whether cuts leave it alone.
+    """
+
+    key: int
+    segments: Sequence[Segment]
+    loose: Table
+    cuts: Sequence[Cut]
+    spared: npt.NDArray[np.bool_]
+
+    def count(self, first: int | None, last: int | None) -> int:
+        """See `SeriesStore.count`."""
+        low, high = _range(first, last)
+        sealed = sum(end - begin for _, begin, end in self._rows(low, high))
+        return sealed + len(_within(self.loose, low, high))
+
+    def read(self, first: int | None, last: int | None) -> Iterator[Columns]:
+        """See `SeriesStore.read`."""
+        low, high = _range(first, last)
+        if not self._in_order():
+            yield from _pages(self._merged(low, high))
+            return
+        for segment, begin, end in self._rows(low, high):
+            for table in segment.rows(begin, end):
+                yield from _pages(kept(table, self.cuts, self.spared))
+        yield from _pages(_within(self.loose, low, high))
+
+    def sample(self, points: int, first: int | None, last: int | None) -> Columns:
+        """See `SeriesStore.sample`."""
+        low, high = _range(first, last)
+        ranges = self._rows(low, high)
+        total = sum(end - begin for _, begin, end in ranges)
+        if total > max(_PLAIN_READ, BLOCK // 4 * points) and self._in_order() and not self._cut_through():
+            return self._outline(ranges, _within(self.loose, low, high), total, points)
+        return reduced(self._merged(low, high).columns(), points)
+
+    def _rows(self, low: int, high: int) -> list[tuple[Segment, int, int]]:
+        return [(segment, *segment.rows_of(self.key, low, high)) for segment in self.segments]
+
+    def _spans(self) -> list[tuple[int, int]]:
+        spans = [span[:2] for segment in self.segments if (span := segment.span(self.key))]
+        return [*spans, (int(self.loose.steps[0]), int(self.loose.steps[-1]))] if len(self.loose) else spans
+
+    def _in_order(self) -> bool:
+        """Whether the points follow one another, segment by segment."""
+        return all(before[1] < after[0] for before, after in pairwise(self._spans()))
+
+    def _cut_through(self) -> bool:
+        """Whether a cut may have dropped sealed points."""
+        last = max((last for _, last in self._spans()), default=_LOWEST)
+        return any(cut.step < last for cut in self.cuts)
+
+    def _merged(self, low: int, high: int) -> Table:
+        """Read all points in a range, and return what counts, in order."""
+        parts = [table for segment, begin, end in self._rows(low, high) for table in segment.rows(begin, end)]
+        return settled(kept(Table.join([*parts, _within(self.loose, low, high)]), self.cuts, self.spared))
+
+    def _outline(self, ranges: Sequence[tuple[Segment, int, int]], loose: Table, total: int, points: int) -> Columns:
+        """Draw a range by the rows that stand for blocks; what sticks out of whole blocks at its ends is read."""
+        level = 1 if total > BLOCK * FOLD * points else 0
+        filled = [each for each in ranges if each[1] < each[2]]
+        parts = [blocks for segment, a, b in filled for blocks in blocks_between(segment, self.key, a, b, level)]
+        ends = [ends_between(*each) for each in filled]
+        if len(loose):
+            parts.append(blocks_of_points(loose.columns()))
+            ends.append(loose.columns())
+        return reduced_blocks(parts, ends_of(Columns.join(ends)), points)
+
+
+def _range(first: int | None, last: int | None) -> tuple[int, int]:
+    return _LOWEST if first is None else first, _HIGHEST if last is None else last
+
+
+def _within(table: Table, low: int, high: int) -> Table:
+    """Return the points of a table in order whose steps are from `low` to `high`."""
+    begin, end = np.searchsorted(table.steps, low, "left"), np.searchsorted(table.steps, high, "right")
+    return table.take(slice(int(begin), int(end)))
+
+
+def _pages(table: Table) -> Iterator[Columns]:
+    for at in range(0, len(table), PAGE_ROWS):
+        yield table.take(slice(at, at + PAGE_ROWS)).columns()
+
+
+def has_dropped(segment: Segment, cuts: Sequence[Cut], spared: npt.NDArray[np.bool_]) -> bool:
+    """Whether a segment holds points that cuts drop."""
+    if not cuts:
+        return False
+    return any(len(kept(page, cuts, spared)) < len(page) for page in segment.rows(0, int(segment.starts[-1])))
+
+
+def overlap(segments: Sequence[Segment]) -> bool:
+    """Whether two segments have points of one key that do not follow one another."""
+    last: dict[int, int] = {}
+    for segment in segments:
+        for key in segment.keys.tolist():
+            span = segment.span(key)
+            assert span is not None
+            if span[0] <= last.get(key, _LOWEST):
+                return True
+            last[key] = span[1]
+    return False

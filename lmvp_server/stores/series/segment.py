@@ -1,0 +1,271 @@
+"""A segment: points of many keys, by key and step, in compressed columns, read page by page. See docs/format.md.
+
+The file is pages, the levels of the pyramid, a directory, and a footer that tells where the directory is.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from pcodec import ChunkConfig
+from pcodec.standalone import simple_compress, simple_decompress
+
+from lmvp.errors import IntegrityError
+from lmvp_server.stores.disk import write_whole
+from lmvp_server.stores.series.columns import Table
+from lmvp_server.stores.series.pages import PAGES
+from lmvp_server.stores.series.pyramid import BLOCK, FOLD, Blocks, blocks_of, fold, starts_of
+
+MAGIC = b"LMVPSEG1"
+PAGE_ROWS = 1 << 16
+_FOOTER = struct.Struct("<QII8s")  # offset of the directory, its length, its CRC-32, the magic
+_COLUMNS = ("keys", "steps", "values", "times", "epochs")
+_DTYPES = {"keys": "<u4", "steps": "<i8", "values": "<f8", "times": "<f8", "epochs": "<i8"}
+_LEVEL = tuple(Blocks.__slots__)
+_CONFIG = ChunkConfig(compression_level=6)
+
+
+class Piece(msgspec.Struct, array_like=True):
+    """Some columns in a row: where, how long each is, how many rows, and the CRC-32 of all of them."""
+
+    at: int
+    sizes: list[int]
+    rows: int
+    check: int
+
+
+class Directory(msgspec.Struct):
+    """What is where. `keys`, `counts`, `first`, `last` are columns as pcodec writes them, a row for each key."""
+
+    format: int
+    rows: int
+    keys: bytes
+    counts: bytes
+    first: bytes
+    last: bytes
+    pages: list[Piece]
+    levels: list[Piece]
+
+
+# -- writing
+
+
+def write_segment(path: Path, table: Table) -> None:
+    """Write points that are in order, of each key and step one, as a segment."""
+    pieces: list[bytes] = [MAGIC]
+    size = len(MAGIC)
+
+    def put(columns: Sequence[npt.NDArray[Any]], rows: int) -> Piece:
+        nonlocal size
+        coded = [_coded(column) for column in columns]
+        data = b"".join(coded)
+        piece = Piece(size, [len(each) for each in coded], rows, crc32(data))
+        pieces.append(data)
+        size += len(data)
+        return piece
+
+    keys, starts, counts = np.unique(table.keys, return_index=True, return_counts=True)
+    pages = [
+        put([getattr(part, name) for name in _COLUMNS], len(part))
+        for part in (table.take(slice(at, at + PAGE_ROWS)) for at in range(0, len(table), PAGE_ROWS))
+    ]
+    levels = [put([getattr(level, name) for name in _LEVEL], len(level)) for level in _levels(table, counts)]
+    directory = msgspec.msgpack.encode(
+        Directory(
+            1,
+            len(table),
+            _coded(keys.astype(np.uint32)),
+            _coded(counts.astype(np.int64)),
+            _coded(table.steps[starts]),
+            _coded(table.steps[starts + counts - 1]),
+            pages,
+            levels,
+        )
+    )
+    footer = _FOOTER.pack(size, len(directory), crc32(directory), MAGIC)
+    write_whole(path, [*pieces, directory, footer], path.parent)
+
+
+def _levels(table: Table, counts: npt.NDArray[np.intp]) -> Iterator[Blocks]:
+    """Give the levels of the pyramid over keys of more points than two blocks have, the finest first."""
+    tall = counts > 2 * BLOCK
+    starts, blocks = starts_of(np.where(tall, counts, 0), BLOCK)
+    if not tall.any():
+        return
+    high = table.take(np.repeat(tall, counts)) if not tall.all() else table
+    level = blocks_of(high.columns(), starts)
+    yield level
+    starts, _ = starts_of(blocks, FOLD)
+    yield fold(level, starts)
+
+
+def _coded(column: npt.NDArray[Any]) -> bytes:
+    return bytes(simple_compress(np.require(column, requirements=["C", "A"]), _CONFIG))
+
+
+# -- reading
+
+
+class Segment:
+    """A segment on the disk; what is read of it is kept in `PAGES` for a while.
+
+    Raises
+    ------
+    IntegrityError
+        Where what is read is not what was written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = path.stat().st_size
+
+    @cached_property
+    def _directory(self) -> Directory:
+        with self.path.open("rb") as file:
+            at, length, check = self._footer(file)
+            data = os.pread(file.fileno(), length, at)
+        if crc32(data) != check or len(data) != length:
+            raise self._damaged("directory")
+        try:
+            return msgspec.msgpack.decode(data, type=Directory)
+        except msgspec.DecodeError:
+            raise self._damaged("directory") from None
+
+    def _footer(self, file: Any) -> tuple[int, int, int]:
+        data = os.pread(file.fileno(), _FOOTER.size, max(0, self.size - _FOOTER.size))
+        if len(data) != _FOOTER.size:
+            raise self._damaged("footer")
+        at, length, check, magic = _FOOTER.unpack(data)
+        if magic != MAGIC or at + length + _FOOTER.size != self.size:
+            raise self._damaged("footer")
+        return at, length, check
+
+    def _damaged(self, what: str) -> IntegrityError:
+        return IntegrityError(
+            f"the {what} of {self.path} is damaged", hint="a backup has it; other runs are as they were"
+        )
+
+    @cached_property
+    def keys(self) -> npt.NDArray[np.uint32]:
+        """The keys that it has points of, in order."""
+        return _plain(self._directory.keys, np.uint32)
+
+    @cached_property
+    def starts(self) -> npt.NDArray[np.int64]:
+        """The first row of each key, and the number of rows."""
+        counts: npt.NDArray[np.int64] = _plain(self._directory.counts, np.int64)
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+
+    @cached_property
+    def _first(self) -> npt.NDArray[np.int64]:
+        return _plain(self._directory.first, np.int64)
+
+    @cached_property
+    def _last(self) -> npt.NDArray[np.int64]:
+        return _plain(self._directory.last, np.int64)
+
+    @cached_property
+    def _blocks(self) -> list[npt.NDArray[np.int64]]:
+        """Of each level, the first row of each key, and the number of rows."""
+        counts = np.diff(self.starts)
+        blocks = np.where(counts > 2 * BLOCK, -(-counts // BLOCK), 0)
+        return [np.r_[0, np.cumsum(blocks)], np.r_[0, np.cumsum(-(-blocks // FOLD))]]
+
+    def _place(self, key: int) -> int | None:
+        at = int(np.searchsorted(self.keys, key))
+        return at if at < len(self.keys) and self.keys[at] == key else None
+
+    def span(self, key: int) -> tuple[int, int, int] | None:
+        """Return the first step, the last step and the number of points of a key; None if it has none."""
+        at = self._place(key)
+        if at is None:
+            return None
+        return int(self._first[at]), int(self._last[at]), int(self.starts[at + 1] - self.starts[at])
+
+    def all_rows(self, key: int) -> tuple[int, int]:
+        """Return where the rows of a key begin and end."""
+        at = self._place(key)
+        assert at is not None
+        return int(self.starts[at]), int(self.starts[at + 1])
+
+    def rows_of(self, key: int, first: int, last: int) -> tuple[int, int]:
+        """Return where the rows of a key with steps from `first` to `last` begin and end."""
+        at = self._place(key)
+        assert at is not None
+        begin, end = self.all_rows(key)
+        if first > self._last[at] or last < self._first[at] or first > last:
+            return begin, begin
+        if first > self._first[at]:
+            begin = self._search(begin, end, first, "left")
+        if last < self._last[at]:
+            end = self._search(begin, end, last, "right")
+        return begin, end
+
+    def _search(self, begin: int, end: int, step: int, side: str) -> int:
+        """Find where a step belongs among the rows from `begin` to `end`, page by page."""
+        low, high = begin // PAGE_ROWS, (end - 1) // PAGE_ROWS
+        while low < high:
+            middle = (low + high + 1) // 2
+            start = self._page(middle).steps[max(0, begin - middle * PAGE_ROWS)]
+            low, high = (low, middle - 1) if start > step or (start == step and side == "left") else (middle, high)
+        page, base = self._page(low), low * PAGE_ROWS
+        a, b = max(begin, base) - base, min(end, base + PAGE_ROWS) - base
+        return base + a + int(np.searchsorted(page.steps[a:b], step, "left" if side == "left" else "right"))
+
+    def rows(self, begin: int, end: int) -> Iterator[Table]:
+        """Yield rows, at most a page at a time."""
+        for number in range(begin // PAGE_ROWS, -(-end // PAGE_ROWS)) if begin < end else ():
+            base = number * PAGE_ROWS
+            yield self._page(number).take(slice(max(0, begin - base), end - base))
+
+    def level(self, number: int, key: int) -> Blocks:
+        """Return the rows of a level (0: of blocks of `BLOCK` points) for a key of more than two blocks."""
+        at = self._place(key)
+        assert at is not None
+        begin, end = self._blocks[number][at : at + 2]
+        found: Blocks = PAGES.get((self.path, -1 - number), lambda: self._read_level(number))
+        return found.take(slice(begin, end))
+
+    def _page(self, number: int) -> Table:
+        found: Table = PAGES.get((self.path, number), lambda: self._read_page(number))
+        return found
+
+    def _read_page(self, number: int) -> Table:
+        piece = self._directory.pages[number]
+        columns = self._read(piece, f"page {number}")
+        return Table(*(_plain(data, _DTYPES[name]) for name, data in zip(_COLUMNS, columns, strict=True)))
+
+    def _read_level(self, number: int) -> Blocks:
+        columns = self._read(self._directory.levels[number], f"level {number}")
+        types = (np.int64 if name.endswith(("step", "first")) else np.float64 for name in _LEVEL)
+        return Blocks(*(_plain(data, type_) for data, type_ in zip(columns, types, strict=True)))
+
+    def _read(self, piece: Piece, what: str) -> list[bytes]:
+        with self.path.open("rb") as file:
+            data = os.pread(file.fileno(), sum(piece.sizes), piece.at)
+        if crc32(data) != piece.check:
+            raise self._damaged(what)
+        ends = np.cumsum(piece.sizes).tolist()
+        return [data[end - size : end] for end, size in zip(ends, piece.sizes, strict=True)]
+
+    def verify(self) -> None:
+        """Read all of it; IntegrityError if it is not as it was written."""
+        rows = sum(len(self._read_page(number)) for number in range(len(self._directory.pages)))
+        for number in range(len(self._directory.levels)):
+            self._read_level(number)
+        if rows != self._directory.rows or rows != self.starts[-1]:
+            raise self._damaged("number of rows")
+
+
+def _plain(data: bytes, dtype: Any) -> npt.NDArray[Any]:
+    found = simple_decompress(data)
+    return np.empty(0, dtype) if found is None else np.asarray(found).astype(dtype, copy=False)

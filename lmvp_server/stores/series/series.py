@@ -1,0 +1,391 @@
+"""The series of one run: what came since the last seal is in memory and in a log, what came before in segments."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from lmvp.durable import sync_folder
+from lmvp.errors import IntegrityError, InvalidRequest
+from lmvp.tracking.columns import Columns, Epoch, Points, Shipment
+from lmvp.tracking.frames import AUTO, Buffer
+from lmvp.tracking.parsing import parse
+from lmvp_server.stores.base import CursorLost, Gap, KeyState, SeriesState
+from lmvp_server.stores.disk import disk_errors
+from lmvp_server.stores.journal import AppendFile, make_folder
+from lmvp_server.stores.series import saved, wal
+from lmvp_server.stores.series.auto import numbered
+from lmvp_server.stores.series.columns import Cut, Table, kept, settled
+from lmvp_server.stores.series.pages import PAGES
+from lmvp_server.stores.series.reading import View, has_dropped, overlap
+from lmvp_server.stores.series.saved import Saved, Writer
+from lmvp_server.stores.series.segment import Segment, write_segment
+from lmvp_server.stores.series.stats import ROW, Stats
+
+SEAL_AT = 1_000_000
+"""Points in memory at which they are sealed."""
+
+SYSTEM = "system/"
+"""Keys that begin so have steps of their own: no cut drops their points."""
+
+
+class Series:
+    """Everything about one run's points.
+
+    Parameters
+    ----------
+    folder : Path
+        Made by the first append.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.used = time.monotonic()
+        self._lock = threading.RLock()
+        self._sealing = threading.Lock()
+        self._wakes: dict[object, Callable[[], None]] = {}
+        self._log: AppendFile | None = None
+        self._frozen: list[Table] = []
+        self._tail: list[Table] = []
+        self._load(saved.load(folder))
+        self._replay()
+
+    # -- what lies on the disk
+
+    def _load(self, state: Saved) -> None:
+        self._writers = state.writers
+        self._names = state.keys
+        self._numbers = {name: number for number, name in enumerate(state.keys)}
+        self._spared = np.array([name.startswith(SYSTEM) for name in state.keys], np.bool_)
+        self._stats = Stats(np.frombuffer(state.stats, ROW).copy())
+        self._cuts = [Cut(epoch, step) for epoch, step in state.cuts]
+        self._segments = [Segment(self.folder / f"{number}.segment") for number in state.segments]
+        self._generation, self._epoch = state.generation, state.epoch
+        self._points, self._cut_at = state.points, state.cut_at
+        self._base = state.points
+
+    def _state(self, generation: int) -> Saved:
+        return Saved(
+            generation=generation,
+            segments=[int(segment.path.stem) for segment in self._segments],
+            writers={name: Writer(each.applied, each.epoch, dict(each.keys)) for name, each in self._writers.items()},
+            keys=list(self._names),
+            stats=self._stats.rows.tobytes(),
+            cuts=[(cut.epoch, cut.step) for cut in self._cuts],
+            epoch=self._epoch,
+            points=self._points,
+            cut_at=self._cut_at,
+        )
+
+    def _replay(self) -> None:
+        """Take in what the logs hold that was not sealed; cut off what was never acknowledged."""
+        if not self.folder.is_dir():
+            return
+        logs = wal.generations(self.folder)
+        for generation in logs:
+            path = wal.wal_path(self.folder, generation)
+            if generation < self._generation:
+                path.unlink()
+                continue
+            data = path.read_bytes()
+            self._generation, self._whole = generation, self._replay_log(data)
+            if self._whole != len(data) and generation != logs[-1]:  # no crash leaves a torn log with one behind it
+                raise IntegrityError(f"{path} is damaged at byte {self._whole:,}", hint="a backup has it")
+
+    def _replay_log(self, data: bytes) -> int:
+        """Take in the records of a log; return where they end."""
+        size = 0
+        for writer, start, frames, end in wal.entries(data):
+            if start != self.applied(writer):
+                raise IntegrityError(f"{self.folder} lacks what writer {writer} sent before byte {start:,}")
+            self._apply(writer, start + len(frames), parse(frames))
+            size = end
+        return size
+
+    def _open_log(self) -> AppendFile:
+        if self._log is None:
+            with disk_errors(self.folder):
+                make_folder(self.folder)
+                path = wal.wal_path(self.folder, self._generation)
+                size = self._whole if path.exists() else 0
+                self._log = wal.open_wal(self.folder, self._generation, size)
+                sync_folder(self.folder)
+        return self._log
+
+    _whole = 0
+
+    # -- taking in
+
+    def append(self, writer: str, start: int, data: Buffer, shipment: Shipment) -> int:
+        """See `SeriesStore.append`."""
+        with self._lock:
+            self.used = time.monotonic()
+            applied = self.applied(writer)
+            if start > applied:
+                raise Gap(applied)
+            if start + len(data) <= applied:
+                return applied
+            if start < applied:
+                data = memoryview(data)[applied - start :]
+                start, shipment = applied, parse(data)
+            self._check(writer, shipment)
+            self._write(wal.entry(writer, start, data))
+            self._apply(writer, start + len(data), shipment)
+            applied = start + len(data)
+        for wake in list(self._wakes.values()):
+            wake()
+        return applied
+
+    def _check(self, writer: str, shipment: Shipment) -> None:
+        """Refuse points of keys that are not known, before anything is written."""
+        known = self._writers.get(writer, Writer()).keys
+        for part in shipment.parts:
+            if isinstance(part, Points):
+                for key in np.unique(part.keys).tolist():
+                    if key not in known and key not in shipment.keys:
+                        raise InvalidRequest(f"a point of key {key}, which this writer has not named before")
+
+    def _write(self, record: bytes) -> None:
+        log = self._open_log()
+        with disk_errors(self.folder):
+            before = log.size
+            log.append(record)
+            try:
+                log.sync()
+            except OSError:  # what came before was synced; the series is read anew from that
+                log.cut(before)
+                log.broken = True
+                raise
+
+    @property
+    def broken(self) -> bool:
+        """Nobody knows what the log holds: the series must be read from the disk again."""
+        return self._log is not None and self._log.broken
+
+    def _apply(self, writer: str, applied: int, shipment: Shipment) -> None:
+        of = self._writers.setdefault(writer, Writer(keys={}))
+        for local, name in shipment.keys.items():
+            of.keys[local] = self._number(name)
+        self._stats.make_room(len(self._names))
+        for part in shipment.parts:
+            if isinstance(part, Epoch):
+                self._begin(of, part)
+            else:
+                self._take_in(of, part)
+        of.applied = applied
+
+    def _number(self, name: str) -> int:
+        if name not in self._numbers:
+            self._numbers[name] = len(self._names)
+            self._names.append(name)
+            self._spared = np.append(self._spared, name.startswith(SYSTEM))
+        return self._numbers[name]
+
+    def _begin(self, writer: Writer, epoch: Epoch) -> None:
+        writer.epoch = epoch.epoch
+        self._epoch = max(self._epoch, epoch.epoch)
+        if epoch.cut != AUTO:
+            self._cut(Cut(epoch.epoch, epoch.cut))
+
+    def _take_in(self, writer: Writer, points: Points) -> None:
+        keys = _translated(points.keys, writer.keys)
+        steps = numbered(keys, points.steps, self._stats)
+        epochs = np.full(len(keys), writer.epoch, np.int64)
+        table = kept(Table(keys, steps, points.values, points.times, epochs), self._cuts, self._spared)
+        self._stats.add(table)
+        self._points += len(table)
+        while self._tail and len(self._tail[-1]) <= 2 * len(table):  # few tables, and each point copied seldom
+            table = Table.join([self._tail.pop(), table])
+        self._tail.append(table)
+
+    def _cut(self, cut: Cut) -> None:
+        """Drop points of older epochs above a step, and reckon anew what is known of each key."""
+        self._cuts.append(cut)
+        self._cut_at = self._points + 1
+        self._tail = [kept(Table.join(self._tail), self._cuts, self._spared)] if self._tail else []
+        self._frozen = [kept(table, self._cuts, self._spared) for table in self._frozen]
+        self._stats.forget()
+        for segment in self._segments:
+            for page in segment.rows(0, int(segment.starts[-1])):
+                self._stats.add(kept(page, self._cuts, self._spared))
+        for table in [*self._frozen, *self._tail]:
+            self._stats.add(table)
+
+    # -- what is known
+
+    def applied(self, writer: str) -> int:
+        """See `SeriesStore.applied`."""
+        with self._lock:
+            return self._writers[writer].applied if writer in self._writers else 0
+
+    def state(self, touched: float) -> SeriesState:
+        """See `SeriesStore.state`."""
+        with self._lock:
+            return SeriesState(self._points, len(self._names), self._epoch, touched)
+
+    def keys(self) -> list[KeyState]:
+        """See `SeriesStore.keys`."""
+        with self._lock:
+            rows, names = self._stats.rows.copy(), list(self._names)
+        columns = [rows[name].tolist() for name in ("count", "first", "step", "value", "time", "low", "high")]
+        return [KeyState(name, *row) for name, *row in zip(names, *columns, strict=True) if row[0]]
+
+    @property
+    def in_memory(self) -> int:
+        """Bytes of points that are not sealed."""
+        return sum(table.nbytes for table in self._tail)
+
+    @property
+    def waiting(self) -> int:
+        """Points that are not sealed."""
+        return sum(len(table) for table in self._tail)
+
+    # -- reading
+
+    def view(self, key: str) -> View | None:
+        """Return what there is of a key now, to be read at leisure; None if there is no such key."""
+        with self._lock:
+            self.used = time.monotonic()
+            number = self._numbers.get(key)
+            if number is None:
+                return None
+            self._tail = [Table.join(self._tail)] if self._tail else []
+            loose = [table.take(table.keys == number) for table in [*self._frozen, *self._tail]]
+            segments = [segment for segment in self._segments if segment.span(number)]
+            cuts = [] if self._spared[number] else list(self._cuts)
+            return View(number, segments, settled(Table.join(loose)), cuts, self._spared)
+
+    def since(self, cursor: int, keys: Sequence[str] | None, limit: int) -> tuple[int, dict[str, Columns]]:
+        """See `SeriesStore.since`."""
+        with self._lock:
+            self.used = time.monotonic()
+            if cursor >= self._points:
+                return self._points, {}
+            if cursor < max(self._base, self._cut_at):
+                raise CursorLost
+            self._tail = [Table.join(self._tail)] if self._tail else []
+            tail, names = Table.join([*self._frozen, *self._tail]), self._names
+            at = len(tail) - (self._points - cursor)
+            wanted = None if keys is None else [self._numbers[key] for key in keys if key in self._numbers]
+        if at < 0:
+            raise CursorLost
+        new = tail.take(slice(at, at + limit))
+        behind = cursor + len(new)
+        if wanted is not None:
+            new = new.take(np.isin(new.keys, wanted))
+        return behind, {names[key]: new.take(new.keys == key).columns() for key in np.unique(new.keys).tolist()}
+
+    def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """See `SeriesStore.wait`."""
+        token = object()
+        self._wakes[token] = wake
+
+        def stop() -> None:
+            self._wakes.pop(token, None)
+
+        return stop
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody waits for points."""
+        return bool(self._wakes)
+
+    # -- sealing
+
+    def seal(self) -> None:
+        """Make a segment of all points in memory. Readers and writers go on meanwhile."""
+        with self._sealing:
+            with self._lock:
+                if not self.waiting and self._log is None and not self._whole:
+                    return
+                before, self._log = self._log, None
+                self._frozen, self._tail = [Table.join(self._tail)], []
+                self._generation, self._whole = self._generation + 1, 0
+                number = 1 + max((int(segment.path.stem) for segment in self._segments), default=0)
+                state = self._state(self._generation)
+            if before is not None:
+                before.close()
+            try:
+                self._put_away(number, state, settled(self._frozen[0]))
+            except BaseException:
+                with self._lock:  # the logs have them still
+                    self._tail, self._frozen = [*self._frozen, *self._tail], []
+                raise
+
+    def _put_away(self, number: int, state: Saved, frozen: Table) -> None:
+        path = self.folder / f"{number}.segment"
+        with disk_errors(self.folder):
+            if len(frozen):
+                write_segment(path, kept(frozen, self._cuts, self._spared))
+                state.segments.append(number)
+            saved.save(self.folder, state)
+        with self._lock:
+            if len(frozen):
+                self._segments.append(Segment(path))
+            self._frozen, self._base = [], state.points
+        for generation in wal.generations(self.folder):
+            if generation < state.generation:
+                wal.wal_path(self.folder, generation).unlink()
+
+    def tangled(self) -> bool:
+        """Whether segments hold points that do not count, or not in order: merging them makes reading quicker."""
+        with self._lock:
+            segments, cuts = list(self._segments), list(self._cuts)
+        return overlap(segments) or any(has_dropped(segment, cuts, self._spared) for segment in segments)
+
+    def merge(self) -> None:
+        """Make one segment of all, of the points that count."""
+        with self._sealing:
+            with self._lock:
+                old, cuts = list(self._segments), list(self._cuts)
+            tables = [page for segment in old for page in segment.rows(0, int(segment.starts[-1]))]
+            whole = settled(kept(Table.join(tables), cuts, self._spared))
+            number = 1 + max(int(segment.path.stem) for segment in old)
+            path = self.folder / f"{number}.segment"
+            with disk_errors(self.folder):
+                write_segment(path, whole)
+                state = saved.load(self.folder)
+                state.segments = [number]
+                saved.save(self.folder, state)
+            with self._lock:
+                self._segments = [Segment(path)]
+            for segment in old:
+                segment.path.unlink()
+                PAGES.forget(segment.path)
+
+    def verify(self) -> None:
+        """See `SeriesStore.verify`."""
+        with self._sealing, self._lock:
+            saved.load(self.folder)
+            segments = list(self._segments)
+            if self._log is not None:
+                path = self._log.path
+                whole = max((end for *_, end in wal.entries(path.read_bytes())), default=0)
+                if whole != self._log.size:
+                    raise IntegrityError(f"{path} is damaged at byte {whole:,}", hint="a backup has it")
+        for segment in segments:
+            Segment(segment.path).verify()
+
+    def files(self) -> list[tuple[str, bytes]]:
+        """Seal what there is, and return name and content of all files that make up the series."""
+        self.seal()
+        with self._sealing:
+            names = [saved.NAME, *(f"{number}.segment" for number in saved.load(self.folder).segments)]
+            return [(name, (self.folder / name).read_bytes()) for name in names if (self.folder / name).exists()]
+
+    def close(self) -> None:
+        """Let go of the log."""
+        with self._sealing, self._lock:
+            if self._log is not None:
+                self._log.close()
+
+
+def _translated(keys: npt.NDArray[np.uint32], numbers: dict[int, int]) -> npt.NDArray[np.uint32]:
+    """Return the series' numbers of a writer's keys."""
+    local, back = np.unique(keys, return_inverse=True)
+    return np.array([numbers[key] for key in local.tolist()], np.uint32)[back]
