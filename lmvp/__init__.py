@@ -22,8 +22,13 @@ from lmvp.records import Alias, Version
 from lmvp.transfer.progress import Progress
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from lmvp.archive.exporting import Exported
     from lmvp.archive.importing import Imported
+    from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.leftovers import Delivery
+    from lmvp.tracking.reading import Run, Runs
 
 __version__ = "0.1.0"
 
@@ -34,16 +39,22 @@ __all__ = [
     "History",
     "LmvpError",
     "Version",
+    "active_run",
     "alias",
     "diff",
     "download",
     "export_model",
     "import_model",
+    "log",
     "login",
     "logout",
+    "run",
+    "runs",
     "set_project",
     "showHistory",
     "show_history",
+    "start_run",
+    "sync",
     "update",
 ]
 
@@ -59,6 +70,7 @@ def update(
     alias: str | Sequence[str] = (),
     parent: str | None = None,
     expect_parent: str | None = None,
+    run: str | None = None,
     create: bool = False,
     progress: Progress = None,
 ) -> Version:
@@ -78,6 +90,7 @@ def update(
         alias=alias,
         parent=parent,
         expect_parent=expect_parent,
+        run=run,
         create=create,
         progress=progress,
     )
@@ -153,3 +166,132 @@ def import_model(source: str | Path, name: str | None = None, *, progress: Progr
     >>> lmvp.import_model("mlp-export", "archive/mlp")  # doctest: +SKIP
     """
     return Client().import_model(source, name, progress=progress)
+
+
+def start_run(
+    project: str | None = None,
+    *,
+    name: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    resume: str | Run | None = None,
+    system_metrics: bool | float = True,
+    capture: bool | None = None,
+    all_ranks: bool = False,
+    create: bool = False,
+    plot: bool = True,
+) -> ActiveRun:
+    """Begin a run, and return it at once: it needs no server to begin, nor to go on.
+
+    Parameters
+    ----------
+    project : str, optional
+        The current project if not given; made if it is not there.
+    name : str, optional
+        For people; made up if not given: `quiet-wren-44`.
+    params, tags : mapping, optional
+        What it is made with, numbers and words; nested ones are flattened. What looks like a secret is blotted out.
+    resume : str or Run, optional
+        A run that goes on: itself, its id, or its name. Its metrics go on where they were, see `ActiveRun.rewind`.
+    system_metrics : bool or float
+        Measure this machine too, every 15 seconds, or every so many seconds.
+    capture : bool, optional
+        Keep the code that made it: the cells of the notebook, or the script. By default only on this machine's server.
+    all_ranks : bool
+        Log in every process of several that train together; by default only the first does, and the others get a run
+        that keeps nothing.
+    create : bool
+        Make the project on a shared server too.
+    plot : bool
+        Let a notebook with the extension draw its curves while it goes on.
+
+    Returns
+    -------
+    ActiveRun
+        To log to; ends with its `with` block, with `finish`, or with the process.
+
+    Raises
+    ------
+    InvalidArgument
+        If a name or a param cannot be one.
+    NotFound
+        If there is no such run to resume.
+
+    Examples
+    --------
+    >>> with lmvp.start_run("digits", params={"lr": 1e-3}) as run:  # doctest: +SKIP
+    ...     run.log({"train/loss": 0.5}, step=0)
+    """
+    return Client().start_run(
+        project,
+        name=name,
+        params=params,
+        tags=tags,
+        resume=resume,
+        system_metrics=system_metrics,
+        capture=capture,
+        all_ranks=all_ranks,
+        create=create,
+        plot=plot,
+    )
+
+
+def active_run() -> ActiveRun | None:
+    """Return the run that this process logs to; None if there is none."""
+    from lmvp.tracking.active_runs import active
+
+    return active()
+
+
+def log(values: Mapping[str, Any], step: int | None = None, time: float | datetime | None = None) -> None:
+    """Log some numbers to the active run; see `ActiveRun.log`.
+
+    Raises
+    ------
+    NotFound
+        If no run is active.
+    """
+    run = active_run()
+    if run is None:
+        from lmvp.errors import NotFound
+
+        raise NotFound("no run is active", hint="`run = lmvp.start_run(project)` begins one")
+    run.log(values, step, time)
+
+
+def runs(project: str | None = None, *, where: str | None = None, limit: int | None = 200) -> Runs:
+    """Return the runs of a project, newest first; see `Client.runs`.
+
+    Examples
+    --------
+    >>> lmvp.runs("digits", where="metrics.val_acc > 0.9 and params.lr < 0.01")  # doctest: +SKIP
+    """
+    return Client().runs(project, where=where, limit=limit)
+
+
+def run(name: str, project: str | None = None) -> Run:
+    """Return a run of a project, by its name, its id, or six or more digits of it.
+
+    Examples
+    --------
+    >>> lmvp.run("quiet-wren-44").history("train/loss")  # doctest: +SKIP
+    """
+    return Client().run(project, name)
+
+
+def sync(*, dry_run: bool = False) -> list[Delivery]:
+    """Deliver what runs left on this machine: of processes that were killed, or while the server was gone.
+
+    Parameters
+    ----------
+    dry_run : bool
+        Only tell what is there.
+
+    Returns
+    -------
+    list of Delivery
+        What became of each.
+    """
+    from lmvp.tracking.leftovers import deliver
+
+    return deliver(dry_run=dry_run)

@@ -10,7 +10,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import msgspec
@@ -45,6 +45,7 @@ class BaseClient:
     def __init__(self, url: str | None = None, token: str | None = None, project: str | None = None) -> None:
         self._project = check_name(project, "project name") if project else None
         fixed = config.server_url(url)
+        self._fixed, self._token = url, token
         self._connection = _connect(Address(fixed, config.token_for(fixed, token)) if fixed else None)
 
     def __repr__(self) -> str:
@@ -54,6 +55,11 @@ class BaseClient:
     def url(self) -> str:
         """The URL of the server."""
         return self._connection.url
+
+    @property
+    def fixed_url(self) -> str | None:
+        """The URL that it was made with; None if it goes by what is set up."""
+        return self._fixed
 
     @property
     def project(self) -> str:
@@ -92,12 +98,21 @@ class BaseClient:
         decode = msgspec.json.Decoder(type_).decode
         return [decode(item) for page in self._pages(path, None) for item in page.items]
 
-    def _pages(self, path: str, limit: int | None) -> Iterator[Page]:
+    def _some(self, path: str, type_: type[T], limit: int | None, **query: Any) -> tuple[list[T], int]:
+        """Return the first of a list, and how many there are in all."""
+        decode = msgspec.json.Decoder(type_).decode
+        found, total = [], 0
+        for page in self._pages(path, limit, **query):
+            found += [decode(item) for item in page.items]
+            total = page.total
+        return found, total
+
+    def _pages(self, path: str, limit: int | None, **query: Any) -> Iterator[Page]:
         """Walk over a list, a page at a time."""
         cursor: str | None = None
         left = math.inf if limit is None else limit
         while left > 0:
-            page = self._connection.get(path, Page, limit=int(min(left, PAGE)), cursor=cursor)
+            page = self._connection.get(path, Page, limit=int(min(left, PAGE)), cursor=cursor, **query)
             yield page
             left -= len(page.items)
             cursor = page.next
@@ -112,11 +127,16 @@ def _connect(address: Address | None) -> Connection:
     """Return this process's connection to a server (None: that of this machine); clients share it and its sockets."""
     key = os.getpid(), address or config.data_home()
     if key not in _connections:
-        embedded = _Embedded()
-        _connections[key] = (
-            Connection(lambda: address) if address else Connection(embedded.find, embedded.lost, local=True)
-        )
+        _connections[key] = own_connection(address)
     return _connections[key]
+
+
+def own_connection(address: Address | None) -> Connection:
+    """Return a connection to a server (None: that of this machine) that nobody else uses, for a thread of its own."""
+    if address:
+        return Connection(lambda: address)
+    embedded = _Embedded()
+    return Connection(embedded.find, embedded.lost, local=True)
 
 
 class _Embedded:

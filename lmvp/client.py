@@ -9,7 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -36,14 +36,19 @@ from lmvp.records import (
     Version,
 )
 from lmvp.references import Reference, Revision, check_alias, check_name, suggest
+from lmvp.tracking.active_runs import active_in
+from lmvp.tracking.reading import Tracking
 from lmvp.transfer.progress import Progress
+
+if TYPE_CHECKING:
+    from lmvp.tracking.active import ActiveRun
 
 T = TypeVar("T")
 PAGE = 1000
 NAME_HINT = "`project/model` names one"
 
 
-class Client(Archives, Housekeeping):
+class Client(Archives, Housekeeping, Tracking):
     """Everything that LMVP does, on one server.
 
     Parameters
@@ -71,6 +76,7 @@ class Client(Archives, Housekeeping):
         alias: str | Sequence[str] = (),
         parent: str | None = None,
         expect_parent: str | None = None,
+        run: str | None = None,
         create: bool = False,
         progress: Progress = None,
     ) -> Version:
@@ -96,6 +102,8 @@ class Client(Archives, Housekeeping):
             else the latest.
         expect_parent : str, optional
             Revision that must still be the latest one.
+        run : str, optional
+            Id of the run that made it; without it, the active run of this process, if that is of this project.
         create : bool
             Make project and model on a shared server too.
         progress : bool or callable, optional
@@ -134,6 +142,7 @@ class Client(Archives, Housekeeping):
             aliases=aliases,
             environment=environment(),
             author=user(),
+            run=run or active_in(place.project, self.url),
             create=create,
             **fields,
         )
@@ -141,6 +150,12 @@ class Client(Archives, Housekeeping):
         version = push(self._connection, model_path(place), package, body, progress, held)
         origins.remember(obj, Origin(self.url, _key(place), version.digest))
         return version
+
+    def start_run(self, project: str | None = None, **options: Any) -> ActiveRun:
+        """Begin a run; see `lmvp.start_run`."""
+        from lmvp.tracking.starting import start_run
+
+        return start_run(self, project, **options)
 
     def download(
         self,

@@ -163,10 +163,32 @@ class Connection:
                 self._forget()
                 time.sleep(pause(failed, error.retry_after))
 
+    def once(self, method: str, path: str, type_: type[T], *, timeout: float, **options: Any) -> T:
+        """Send a request, once, and wait no longer than `timeout` seconds for each part of the answer.
+
+        Raises
+        ------
+        ServerUnavailable
+            If nobody answers, or the answer breaks off.
+        """
+        try:
+            return _decoded(self._once(method, path, timeout=timeout, **options).content, type_)
+        except _Interrupted as error:
+            self._forget()
+            raise self._unavailable(error) from error.__cause__
+
     # -- one request
 
     def _once(
-        self, method: str, path: str, *, query: Any = None, data: Any = None, headers: Any = None, stream: bool = False
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Any = None,
+        data: Any = None,
+        headers: Any = None,
+        stream: bool = False,
+        timeout: float = READ_TIMEOUT,
     ) -> requests.Response:
         import requests
 
@@ -182,7 +204,7 @@ class Connection:
                 auth=_Bearer(address.token),
                 stream=stream,
                 allow_redirects=False,
-                timeout=(CONNECT_TIMEOUT, READ_TIMEOUT),
+                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
             )
         except requests.exceptions.SSLError as error:
             raise ServerUnavailable(f"no trusted connection to {address.url}: {_reason(error)}") from error

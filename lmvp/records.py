@@ -117,6 +117,8 @@ class Version(Struct, frozen=True, kw_only=True):
     size: int = 0
     stored: int = 0
     sent: int = 0
+    run: str = ""
+    """Id of the run that made it."""
     revised: int = 0
     """How often the record was amended."""
 
@@ -401,7 +403,13 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """Something that `fsck` found: its kind (`records`, `events`, `manifest`, `chunk`), what it is, and the way out."""
+    """Something that `fsck` found: what it is, and the way out.
+
+    Attributes
+    ----------
+    kind : str
+        `records`, `events`, `manifest`, `chunk` or `series`.
+    """
 
     kind: str
     what: str
@@ -556,6 +564,8 @@ class NewPush(Amendment, frozen=True, kw_only=True):
         Digest of the version that the object grew from; the latest one at the time of the commit if None.
     expect_parent : str, optional
         Refuse the commit unless this digest is still the latest one; the empty string: unless there is no version.
+    run : str
+        Id of the run that made it, in the same project.
     create : bool
         Make the model and the project where they are not there, on a shared server too.
     recorded : Recorded, optional
@@ -569,6 +579,7 @@ class NewPush(Amendment, frozen=True, kw_only=True):
     aliases: tuple[str, ...] = ()
     environment: dict[str, Any] = msgspec.field(default_factory=dict)
     author: str = ""
+    run: str = ""
     create: bool = False
     recorded: Recorded | None = None
 

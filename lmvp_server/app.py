@@ -79,6 +79,7 @@ class App:
         self._ending.set()
         grace = self.settings.grace_seconds
         self._folder.withdraw()
+        self._streams.end()
         await self._server.drain(min(grace, _SUCCESSOR_WAITS * 0.6) if self.settings.embedded else grace, self._hurry)
         await asyncio.to_thread(self._stack.close)
         _logger.info("ended")
@@ -110,6 +111,7 @@ class App:
         self._stack.callback(services.close)
         application = make_application(services, self.settings)
         application.settings["log_function"] = log.log_request
+        self._streams = application.settings["streams"]
         self._stack.callback(application.settings["pool"].shutdown)
         self._idle = IdleWork(services.tidy_up, self._quiet_for, self.settings.quiet_seconds)
         return application

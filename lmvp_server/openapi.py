@@ -13,7 +13,21 @@ from tornado.web import RequestHandler
 import lmvp
 from lmvp import records
 from lmvp.storage.manifest import Manifest
-from lmvp_server.handlers import aliases, backups, catalog, content, events, pushes, upkeep, versions
+from lmvp.tracking import records as tracking
+from lmvp_server.handlers import (
+    aliases,
+    backups,
+    catalog,
+    content,
+    events,
+    export,
+    live,
+    metrics,
+    pushes,
+    runs,
+    upkeep,
+    versions,
+)
 from lmvp_server.handlers.health import HealthHandler
 
 _METHODS = ("get", "head", "post", "put", "patch", "delete")
@@ -48,6 +62,19 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (upkeep.ProjectUsage, "get"): Shape(records.Usage),
     (upkeep.ModelUsage, "get"): Shape(records.Usage),
     (upkeep.Pruning, "post"): Shape(records.Pruned, records.Prune),
+    (runs.Runs, "get"): Shape(tracking.RunRecord, many=True),
+    (runs.Runs, "post"): Shape(tracking.RunRecord, tracking.NewRun, 201),
+    (runs.Run, "get"): Shape(tracking.RunRecord),
+    (runs.Run, "patch"): Shape(tracking.RunRecord, tracking.RunUpdate),
+    (runs.Run, "delete"): Shape(None, status=204),
+    (runs.End, "post"): Shape(tracking.RunRecord, tracking.RunEnd),
+    (runs.Writer, "get"): Shape(tracking.Applied),
+    (runs.Writer, "put"): Shape(tracking.Applied, bytes),
+    (metrics.RunMetrics, "get"): Shape(tracking.KeyRecord, many=True),
+    (metrics.RunMetrics, "post"): Shape(tracking.Applied, tracking.NewPoints, 201),
+    (metrics.Curves, "get"): Shape(tracking.Curves),
+    (export.Export, "get"): Shape(bytes),
+    (live.Live, "get"): Shape(bytes),
     (catalog.Project, "get"): Shape(records.Project),
     (catalog.Project, "delete"): Shape(records.Removed),
     (catalog.Models, "get"): Shape(records.Model, many=True),

@@ -9,7 +9,20 @@ from typing import Any
 
 from tornado.web import Application
 
-from lmvp_server.handlers import aliases, backups, catalog, content, events, pushes, upkeep, versions
+from lmvp_server.handlers import (
+    aliases,
+    backups,
+    catalog,
+    content,
+    events,
+    export,
+    live,
+    metrics,
+    pushes,
+    runs,
+    upkeep,
+    versions,
+)
 from lmvp_server.handlers.base import NoSuchRoute
 from lmvp_server.handlers.health import HealthHandler
 from lmvp_server.handlers.openapi import OpenApi
@@ -21,6 +34,7 @@ _PROJECT = f"/projects/{_PART}"
 _MODEL = f"{_PROJECT}/models/{_PART}"
 _VERSION = f"{_MODEL}/versions/{_PART}"
 _PUSH = f"{_MODEL}/pushes/{_PART}"
+_RUN = f"{_PROJECT}/runs/{_PART}"
 
 ROUTES: list[tuple[str, type]] = [
     ("/health", HealthHandler),
@@ -40,6 +54,14 @@ ROUTES: list[tuple[str, type]] = [
     (f"{_PROJECT}/versions", versions.ProjectVersions),
     (f"{_PROJECT}/events", events.ProjectEvents),
     (f"{_PROJECT}/usage", upkeep.ProjectUsage),
+    (f"{_PROJECT}/metrics", metrics.Curves),
+    (f"{_PROJECT}/metrics/export", export.Export),
+    (f"{_PROJECT}/metrics/live", live.Live),
+    (f"{_PROJECT}/runs", runs.Runs),
+    (_RUN, runs.Run),
+    (f"{_RUN}/end", runs.End),
+    (f"{_RUN}/metrics", metrics.RunMetrics),
+    (f"{_RUN}/writers/{_PART}", runs.Writer),
     (_MODEL, catalog.Model),
     (f"{_MODEL}/layers", versions.Layers),
     (f"{_MODEL}/usage", upkeep.ModelUsage),
@@ -77,6 +99,7 @@ def make_application(services: Services, server: Any) -> Application:
         server=server,
         owner=_owner(),
         pool=ThreadPoolExecutor(THREADS, thread_name_prefix="lmvp"),
+        streams=live.Streams(),
         in_hand=asyncio.Semaphore(pushes.IN_HAND),
         openapi=_openapi,
     )

@@ -7,6 +7,7 @@ from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 
+from lmvp.errors import InvalidArgument
 from lmvp.records import Request, Scalar, Struct, WireFloat, decode_float
 
 Status: TypeAlias = Literal["running", "stale", "finished", "failed", "killed"]
@@ -134,6 +135,35 @@ class RunEnd(Request, frozen=True, kw_only=True):
     status: Literal["finished", "failed", "killed"]
     ended_at: datetime
     error: str = ""
+
+
+class NewPoints(Request, frozen=True, kw_only=True):
+    """The body of `POST …/runs/{run}/metrics`: numbers by key, at one step.
+
+    Attributes
+    ----------
+    step : int, optional
+        Each key's greatest step + 1 if not given.
+    time : float, optional
+        Seconds since 1970; now if not given.
+    """
+
+    values: dict[str, WireFloat]
+    step: int | None = None
+    time: float | None = None
+
+    def floats(self) -> dict[str, float]:
+        """Return the values as floats.
+
+        Raises
+        ------
+        InvalidArgument
+            If one is a text that names no float.
+        """
+        for key, value in self.values.items():
+            if isinstance(value, str) and value not in ("NaN", "Infinity", "-Infinity"):
+                raise InvalidArgument(f"the metric {key[:80]!r} is the text {value[:40]!r}, not a number")
+        return {key: decode_float(value) for key, value in self.values.items()}
 
 
 class Applied(Struct, frozen=True, kw_only=True):

@@ -15,32 +15,37 @@ from lmvp_server.services.compaction import Compaction
 from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.events import Events
 from lmvp_server.services.files import Files
+from lmvp_server.services.intake import Intake
 from lmvp_server.services.layers import LayerStrips
 from lmvp_server.services.leases import Leases
+from lmvp_server.services.metrics import Metrics
 from lmvp_server.services.pushes import Pushes
 from lmvp_server.services.removal import Removal
 from lmvp_server.services.retention import Retention
+from lmvp_server.services.runs import Runs
 from lmvp_server.services.sweeping import Sweeping
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.usage import Usage
 from lmvp_server.services.versions import Versions
-from lmvp_server.stores.base import ChunkStore, RecordStore
+from lmvp_server.stores.base import ChunkStore, RecordStore, SeriesStore
 
 INDEXES = {
     "projects": ("key",),
     "models": ("key",),
-    "versions": ("model", "digest", "push"),
+    "versions": ("model", "digest", "push", "run"),
     "aliases": ("model",),
+    "runs": ("key", "phase"),
 }
 """Fields by which records are found without a scan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """All use cases, over one pair of stores."""
+    """All use cases, over one set of stores."""
 
     records: RecordStore
     chunks: ChunkStore
+    series: SeriesStore
     catalog: Catalog
     versions: Versions
     aliases: Aliases
@@ -55,21 +60,26 @@ class Services:
     usage: Usage
     checking: Checking
     backups: Backups
+    runs: Runs
+    intake: Intake
+    metrics: Metrics
 
     @classmethod
-    def over(cls, records: RecordStore, chunks: ChunkStore, *, shared: bool = False) -> Services:
-        """Build the services over two stores; see `open`."""
+    def over(cls, records: RecordStore, chunks: ChunkStore, series: SeriesStore, *, shared: bool = False) -> Services:
+        """Build the services over three stores; see `open`."""
         catalog = Catalog(records)
+        runs = Runs(records, series, catalog, shared=shared)
         versions = Versions(records, chunks, catalog)
         decoder = Decoder(chunks)
         measuring = Measuring(chunks, catalog, versions, decoder)
         compaction = Compaction(records, chunks, versions, decoder, measuring)
         leases = Leases()
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
-        removal = Removal(records, chunks, catalog, versions, upkeep)
+        removal = Removal(records, chunks, series, catalog, versions, upkeep)
         return cls(
             records,
             chunks,
+            series,
             catalog,
             versions,
             Aliases(records, catalog, versions),
@@ -81,9 +91,12 @@ class Services:
             upkeep,
             removal,
             Retention(records, catalog, versions, removal, upkeep),
-            Usage(records, chunks, catalog),
-            Checking(records, chunks, decoder),
-            Backups(records, chunks, decoder, upkeep, leases),
+            Usage(records, chunks, series, catalog),
+            Checking(records, chunks, series, decoder),
+            Backups(records, chunks, series, decoder, upkeep, leases),
+            runs,
+            Intake(records, series, catalog, runs),
+            Metrics(series, catalog, runs),
         )
 
     @classmethod
@@ -97,8 +110,10 @@ class Services:
         """
         from lmvp_server.stores.chunks import FolderChunks
         from lmvp_server.stores.records import TinyDbRecords
+        from lmvp_server.stores.series.folder import FolderSeries
 
-        return cls.over(TinyDbRecords(data / "records", INDEXES), FolderChunks(data), shared=shared)
+        records = TinyDbRecords(data / "records", INDEXES)
+        return cls.over(records, FolderChunks(data), FolderSeries(data), shared=shared)
 
     def tidy_up(self, go_on: Callable[[], bool]) -> None:
         """Do what can wait until nobody uses the server, as long as `go_on` says so."""
@@ -107,7 +122,9 @@ class Services:
         self.upkeep.settle_up(go_on)
         self.upkeep.end_old_pushes(go_on)
         self.upkeep.tidy(go_on)
+        self.runs.settle(go_on)
 
     def close(self) -> None:
         """Let go of the stores."""
+        self.series.close()
         self.records.close()

@@ -26,7 +26,7 @@ from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.upkeep import Upkeep
-from lmvp_server.stores.base import ChunkStore, Moment, RecordStore
+from lmvp_server.stores.base import ChunkStore, Moment, RecordStore, SeriesStore
 
 AT_ONCE = 32
 """Backups that may be under way; a further one ends that which was not heard of for longest: its client begins anew."""
@@ -46,9 +46,15 @@ class Backups:
     """The use cases of a backup."""
 
     def __init__(
-        self, records: RecordStore, chunks: ChunkStore, decoder: Decoder, upkeep: Upkeep, leases: Leases
+        self,
+        records: RecordStore,
+        chunks: ChunkStore,
+        series: SeriesStore,
+        decoder: Decoder,
+        upkeep: Upkeep,
+        leases: Leases,
     ) -> None:
-        self._records, self._chunks, self._decoder = records, chunks, decoder
+        self._records, self._chunks, self._series, self._decoder = records, chunks, series, decoder
         self._upkeep, self._leases = upkeep, leases
         self._open: dict[str, _Open] = {}
 
@@ -100,15 +106,16 @@ class Backups:
     def pieces(
         self, caller: Caller, backup: str, space: str, kind: str, wanted: WantedPieces
     ) -> Sequence[Callable[[], bytes]]:
-        """Return what reads the chunks, manifests or notes that are wanted; none of a piece that is not there."""
+        """Return what reads the chunks, manifests, notes or series that are wanted; none of what is not there."""
         self._space(caller, backup, space)
         read = {
             "chunks": self._plain if wanted.plain else self._chunks.get,
             "manifests": self._chunks.manifest,
             "notes": self._chunks.note,
+            "series": self._dumped,
         }.get(kind)
         if read is None:
-            raise NotFound(f"no {kind!r} in a backup", hint="chunks, manifests and notes are")
+            raise NotFound(f"no {kind!r} in a backup", hint="chunks, manifests, notes and series are")
         return [partial(_or_nothing, read, space, one) for one in wanted.want]
 
     # -- steps
@@ -150,6 +157,9 @@ class Backups:
         for silent in alive[: max(0, len(alive) - AT_ONCE + 1)]:
             self._leases.end(silent)
         self.forget_dead()
+
+    def _dumped(self, space: str, run: str) -> bytes:
+        return b"".join(self._series.dump(space, run))
 
     def _plain(self, space: str, chunk: str) -> bytes:
         data = self._decoder.data(space, chunk)

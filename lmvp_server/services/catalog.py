@@ -151,12 +151,18 @@ class Catalog:
         """Return a model, made now if it was not there, and so its project."""
         access.require(caller, access.WRITE, project)
         check_name(project, "project name"), check_name(name, "model name")
-        if not self._records.count(SERVER, "projects", {"key": project.lower()}):
-            self._insert(SERVER, "projects", project, {"name": project, "description": ""}, caller.name, project)
-        home = self.find_project(caller, project)
+        home = self.find_or_create_project(caller, project)
         if not self._records.count(home.id, "models", {"key": name.lower()}):
             self._new_model(home, name, caller.name)
         return self.find_model(caller, project, name)
+
+    def find_or_create_project(self, caller: Caller, project: str) -> Record:
+        """Return the record of a project, made now if it was not there."""
+        access.require(caller, access.WRITE, project)
+        check_name(project, "project name")
+        if not self._records.count(SERVER, "projects", {"key": project.lower()}):
+            self._insert(SERVER, "projects", project, {"name": project, "description": ""}, caller.name, project)
+        return self.find_project(caller, project)
 
     def _new_model(self, home: Record, name: str, who: str, description: str = "") -> None:
         data: Document = {"name": name, "description": description, "latest": 0}

@@ -22,7 +22,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.decoding import Decoder
-from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore
+from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
 
 Advance = Callable[[int, int], None]
 """Told how many chunks are proved, and how many there are in the project."""
@@ -52,8 +52,8 @@ class _User(NamedTuple):
 class Checking:
     """The use case of proving a store."""
 
-    def __init__(self, records: RecordStore, chunks: ChunkStore, decoder: Decoder) -> None:
-        self._records, self._chunks, self._decoder = records, chunks, decoder
+    def __init__(self, records: RecordStore, chunks: ChunkStore, series: SeriesStore, decoder: Decoder) -> None:
+        self._records, self._chunks, self._series, self._decoder = records, chunks, series, decoder
 
     def check(self, caller: Caller, repair: bool, advance: Advance = lambda *_: None) -> Document:
         """Prove all projects.
@@ -94,6 +94,14 @@ class Checking:
         for count, chunk in enumerate(users, 1):
             self._check_chunk(project.id, chunk, users[chunk], repair, found)
             advance(count, len(users))
+        found.problems += self._check_series(project)
+
+    def _check_series(self, project: Record) -> Iterator[Problem]:
+        for run in self._series.runs(project.id):
+            try:
+                self._series.verify(project.id, run)
+            except IntegrityError as error:
+                yield Problem(kind="series", what=f"{project.data['name']}/runs/{run}: {error.message}", hint=RESTORE)
 
     def _versions(self, project: Record) -> Iterator[tuple[Record, str]]:
         models = {record.id: record.data["name"] for record in self._records.find(project.id, "models")}

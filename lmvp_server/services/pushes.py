@@ -28,7 +28,7 @@ from lmvp.storage.check import check_manifest
 from lmvp.storage.codecs import Buffer
 from lmvp.storage.frames import DELTA, RAW, Frame
 from lmvp.storage.manifest import Manifest
-from lmvp_server.services import access, metadata, recorded
+from lmvp_server.services import access, metadata, recorded, runrecords
 from lmvp_server.services.access import Caller
 from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import SERVER, Catalog, Place
@@ -222,6 +222,8 @@ class Pushes:
         check_manifest(manifest)
         metadata.checked(body)
         metadata.check_environment(body.environment)
+        if body.run:
+            runrecords.checked_id("run", body.run)
         recorded.check(caller, project, body, manifest)
         for alias in body.aliases:
             check_alias(alias)
@@ -351,6 +353,7 @@ class Pushes:
             "sent": push.sent,
             "revised": 0,
             "push": push.id,
+            "run": push.body.run,
             **fields,
             **recorded.fields(push.body.recorded),
         }

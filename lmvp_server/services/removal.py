@@ -11,17 +11,33 @@ from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import Versions, next_number
-from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Delete, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import (
+    Change,
+    ChunkStore,
+    ConcurrentChange,
+    Delete,
+    Document,
+    Put,
+    Record,
+    RecordStore,
+    SeriesStore,
+)
 
 
 class Removal:
     """The use cases of `rm`. Numbers and names of what is gone: a number is never used again, a name may be."""
 
     def __init__(
-        self, records: RecordStore, chunks: ChunkStore, catalog: Catalog, versions: Versions, upkeep: Upkeep
+        self,
+        records: RecordStore,
+        chunks: ChunkStore,
+        series: SeriesStore,
+        catalog: Catalog,
+        versions: Versions,
+        upkeep: Upkeep,
     ) -> None:
-        self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
-        self._upkeep = upkeep
+        self._records, self._chunks, self._series = records, chunks, series
+        self._catalog, self._versions, self._upkeep = catalog, versions, upkeep
 
     def version(self, caller: Caller, project: str, model: str, revision: str) -> Document:
         """Take away one version.
@@ -111,7 +127,8 @@ class Removal:
                 self._records.commit(SERVER, changes, [event])
             except ConcurrentChange:
                 continue
-            return {"versions": versions, "bytes": self._upkeep.forget(home.id)}
+            freed = self._series.drop(home.id)
+            return {"versions": versions, "bytes": freed + self._upkeep.forget(home.id)}
 
     def _freed(self, space: str, *, versions: int) -> Document:
         return {"versions": versions, "bytes": self._upkeep.reclaim(space)}

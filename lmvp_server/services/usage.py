@@ -11,14 +11,14 @@ from lmvp.storage import manifest as manifests
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog
-from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore
+from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
 
 
 class Usage:
     """The use cases around what takes how much room. All figures are bytes."""
 
-    def __init__(self, records: RecordStore, chunks: ChunkStore, catalog: Catalog) -> None:
-        self._records, self._chunks, self._catalog = records, chunks, catalog
+    def __init__(self, records: RecordStore, chunks: ChunkStore, series: SeriesStore, catalog: Catalog) -> None:
+        self._records, self._chunks, self._series, self._catalog = records, chunks, series, catalog
 
     def of_server(self, caller: Caller) -> Document:
         """Return what each project takes."""
@@ -79,7 +79,8 @@ class Usage:
             return 0
 
     def _space(self, space: str) -> dict[str, int]:
-        return {**self._chunks.usage(space), "records": self._records.size(space)}
+        series = sum(self._series.size(space, run) for run in self._series.runs(space))
+        return {**self._chunks.usage(space), "series": series, "records": self._records.size(space)}
 
 
 def _answer(name: str, rows: list[Document], disk: dict[str, int]) -> Document:

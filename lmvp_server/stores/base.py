@@ -449,6 +449,10 @@ class SeriesStore(ABC):
         """Note a sign of life. Need not survive a power cut."""
 
     @abstractmethod
+    def touched(self, project: str, run: str) -> float:
+        """Return when the last sign of life was, in seconds since 1970; 0 if there was none."""
+
+    @abstractmethod
     def state(self, project: str, run: str) -> SeriesState | None:
         """Return what a series is; None where there is none."""
 

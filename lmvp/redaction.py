@@ -1,0 +1,111 @@
+"""What looks like a secret is blotted out before it leaves this process: by its name, and by its form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+BLOT: Final = "[redacted]"
+
+_SECRET = (
+    r"password|passwd|passphrase|secret|credential|authorization|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?token"
+    r"|access[_-]?token|refresh[_-]?token|bearer|cookie|(?:[a-z0-9]+[_-])?token"
+)
+_NAME = re.compile(rf"(?:.*[_.\-])?(?:{_SECRET})s?", re.IGNORECASE)
+_HARMLESS = re.compile(
+    r"(?:max|min|num|n|pad|eos|bos|unk|mask|sep|cls|eot|image|special|new|tokens?_per).*", re.IGNORECASE
+)
+
+_FORMS = re.compile(
+    "|".join(
+        (
+            r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+            r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+            r"\bgh[pousr]_[A-Za-z0-9]{20,}",
+            r"\bgithub_pat_[A-Za-z0-9_]{20,}",
+            r"\bglpat-[A-Za-z0-9_-]{16,}",
+            r"\bhf_[A-Za-z0-9]{20,}",
+            r"\bsk-[A-Za-z0-9_-]{20,}",
+            r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",
+            r"\bAIza[0-9A-Za-z_-]{35}",
+            r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
+            r"\bpypi-[A-Za-z0-9_-]{16,}",
+            r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)",
+            r"(?<=Bearer )[A-Za-z0-9._~+/=-]{8,}",
+            r"(?<=Basic )[A-Za-z0-9+/=]{8,}",
+        )
+    ),
+    re.DOTALL,
+)
+_ASSIGNED = re.compile(
+    rf"""((?<![A-Za-z0-9])[\w.\-]*?(?:{_SECRET})s?["']?\]?\s*(?::(?!:)|=(?!=))\s*[rbuf]?)("[^"\n]*"|'[^'\n]*')""",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(rf"-{{1,2}}(?:[\w\-]*[_\-])?(?:{_SECRET})s?", re.IGNORECASE)
+
+
+def redact_text(text: str) -> str:
+    """Return a text with what has the form of a secret, or is assigned to the name of one, blotted out.
+
+    Examples
+    --------
+    >>> redact_text("git clone https://ada:hunter2@example.org/x")
+    'git clone https://[redacted]@example.org/x'
+    >>> redact_text('api_key = "abc"; max_tokens = 100')
+    'api_key = [redacted]; max_tokens = 100'
+    """
+    text = _ASSIGNED.sub(lambda match: f"{match[1]}{BLOT}", text)
+    return _FORMS.sub(BLOT, text)
+
+
+def is_secret(name: str) -> bool:
+    """Whether a name is that of a secret.
+
+    Examples
+    --------
+    >>> [is_secret(name) for name in ("password", "hf_token", "db.passwd", "max_token", "token_dim", "lr")]
+    [True, True, True, False, False, False]
+    """
+    return bool(_NAME.fullmatch(name)) and not _HARMLESS.fullmatch(name.rpartition(".")[2])
+
+
+def redact(value: Any) -> Any:
+    """Return plain data with secrets blotted out: texts by their form, texts in mappings by their name too.
+
+    Examples
+    --------
+    >>> redact({"token": "abc", "lr": 0.1, "max_tokens": 100, "note": "key sk-aaaaaaaaaaaaaaaaaaaaaaaa"})
+    {'token': '[redacted]', 'lr': 0.1, 'max_tokens': 100, 'note': 'key [redacted]'}
+    """
+    if isinstance(value, str):
+        return redact_text(value)
+    if isinstance(value, Mapping):
+        return {
+            key: BLOT if isinstance(each, str) and each and is_secret(str(key)) else redact(each)
+            for key, each in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [redact(each) for each in value]
+    return value
+
+
+def redact_command(words: list[str]) -> list[str]:
+    """Return the words of a command with the values of secret options blotted out.
+
+    Examples
+    --------
+    >>> redact_command(["train.py", "--token", "abc", "--api-key=def", "--lr", "0.1"])
+    ['train.py', '--token', '[redacted]', '--api-key=[redacted]', '--lr', '0.1']
+    """
+    told, secret = [], False
+    for word in words:
+        option, equals, _ = word.partition("=")
+        if secret and not word.startswith("-"):
+            told.append(BLOT)
+        elif equals and _OPTION.fullmatch(option):
+            told.append(f"{option}={BLOT}")
+        else:
+            told.append(redact_text(word))
+        secret = not equals and bool(_OPTION.fullmatch(word))
+    return told

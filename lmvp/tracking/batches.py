@@ -1,0 +1,59 @@
+"""Columns that callers log, checked. Needs numpy: import this where it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lmvp.errors import InvalidArgument
+from lmvp.tracking.columns import Columns
+from lmvp.tracking.frames import AUTO
+from lmvp.tracking.numbers import checked
+
+
+def batches(steps: Any, values: Mapping[str, Any], times: Any) -> dict[str, Columns]:
+    """Return the columns of each key.
+
+    Raises
+    ------
+    InvalidArgument
+        If they are no numbers, or not of one length.
+    """
+    if not isinstance(values, Mapping):
+        raise InvalidArgument("log_batch() takes a mapping of names to arrays", hint='{"loss": losses}')
+    given = {checked(key): _floats(key, value) for key, value in values.items()}
+    axis = None if steps is None else _steps(steps)
+    found = {}
+    for key, column in given.items():
+        at = np.full(len(column), AUTO, np.int64) if axis is None else axis
+        moments = np.broadcast_to(
+            np.asarray(times, np.float64), column.shape if np.ndim(times) == 0 else np.shape(times)
+        )
+        if not len(at) == len(column) == len(moments):
+            raise InvalidArgument(
+                f"{key!r} has {len(column):,} values for {len(at):,} steps and {len(moments):,} times"
+            )
+        if len(column):
+            found[key] = Columns(at, column, moments)
+    return found
+
+
+def _floats(key: str, value: Any) -> Any:
+    detach = getattr(value, "detach", None)
+    try:
+        column = np.asarray(detach().double().cpu().numpy() if callable(detach) else value, np.float64)
+    except (TypeError, ValueError):
+        raise InvalidArgument(f"{key!r} is no array of numbers") from None
+    if column.ndim != 1:
+        raise InvalidArgument(f"{key!r} has the shape {column.shape}, not one row of numbers")
+    return column
+
+
+def _steps(steps: Any) -> Any:
+    detach = getattr(steps, "detach", None)
+    axis = np.asarray(detach().cpu().numpy() if callable(detach) else steps)
+    if axis.ndim != 1 or axis.dtype.kind not in "iu":
+        raise InvalidArgument("steps= is no row of integers", hint="range(n), or None")
+    return axis.astype(np.int64)

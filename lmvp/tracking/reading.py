@@ -1,0 +1,405 @@
+"""Runs as they are read: `Run`, `Runs`, and the verbs of a client that return them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+from urllib.parse import quote
+
+import msgspec
+
+from lmvp.base_client import BaseClient
+from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
+from lmvp.references import check_name
+from lmvp.tracking.records import Curves, KeyRecord, RunEnd, RunRecord, Status
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+T = TypeVar("T")
+_LENGTH = struct.Struct("<I")
+_COLUMNS = "application/x-lmvp-columns"
+
+
+class Run:
+    """A run, as the server knew it when it was asked; `refresh` asks anew.
+
+    Parameters
+    ----------
+    client : Tracking
+        Speaks to the server that has it.
+    record : RunRecord
+        What is known of it.
+    """
+
+    def __init__(self, client: Tracking, record: RunRecord) -> None:
+        self._client = client
+        self._record = record
+
+    @property
+    def record(self) -> RunRecord:
+        """All that the server knows of it, without its points."""
+        return self._record
+
+    @property
+    def id(self) -> str:
+        """32 hex digits."""
+        return self._record.id
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self._record.name
+
+    @property
+    def project(self) -> str:
+        """The project that it is in."""
+        return self._record.project
+
+    @property
+    def status(self) -> Status:
+        """`running`, `stale`, `finished`, `failed` or `killed`."""
+        return self._record.status
+
+    @property
+    def params(self) -> Any:
+        """What it was begun with."""
+        return self._record.params
+
+    @property
+    def tags(self) -> Any:
+        """Words that it was given."""
+        return self._record.tags
+
+    @property
+    def summary(self) -> Any:
+        """What it comes to, as it was given."""
+        return self._record.summary
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The last value of each metric."""
+        return self._record.metrics
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """What made it: user, host, git, Python, packages, command."""
+        return self._record.environment
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """References of the versions that it made."""
+        return self._record.versions
+
+    @property
+    def url(self) -> str:
+        """Where it is on the web."""
+        return f"{self._client.url}/projects/{self.project}/runs/{self.id}"
+
+    def refresh(self) -> Run:
+        """Ask the server anew; return this run."""
+        self._record = self._client.run_record(self.project, self.id)
+        return self
+
+    def keys(self) -> list[KeyRecord]:
+        """Return what is known of each metric: last value, count, least and greatest."""
+        return self._client.metric_keys(self.project, self.id)
+
+    def history(self, keys: Iterable[str] | str | None = None) -> dict[str, npt.NDArray[np.void]]:
+        """Return every point, not a sample.
+
+        Parameters
+        ----------
+        keys : str or iterable of str, optional
+            Metrics; all of them if not given.
+
+        Returns
+        -------
+        dict of str to array
+            By metric, in the order of the steps: a structured array of shape (n,) with the fields `step` (int64),
+            `value` (float64) and `time` (float64, seconds since 1970).
+
+        Raises
+        ------
+        NotFound
+            If the run has no such metric.
+
+        Examples
+        --------
+        >>> run.history("train/loss")["train/loss"]["value"].min()  # doctest: +SKIP
+        0.021
+        """
+        return self._client.history_of(self, [keys] if isinstance(keys, str) else keys)
+
+    def to_pandas(self, keys: Iterable[str] | str | None = None) -> Any:
+        """Return every point as a DataFrame with the columns key, step, value, and time (UTC).
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        """
+        return frame_of(self.history(keys))
+
+    def end(self, status: str = "killed") -> Run:
+        """End a run whose process is gone and did not say how it ended."""
+        self._record = self._client.end_run(self.project, self.id, status)
+        return self
+
+    def delete(self) -> None:
+        """Delete it and its points; versions that it made stay."""
+        self._client.delete_run(self.project, self.id)
+
+    def __repr__(self) -> str:
+        return f"<Run {self.project}/{self.name} {self.id[:8]} {self.status}>"
+
+
+class Runs(Sequence[Run]):
+    """Runs of a project, newest first.
+
+    Attributes
+    ----------
+    project : str
+        Where they are.
+    total : int
+        How many there are, with those that are not in here.
+    """
+
+    def __init__(self, project: str, runs: Sequence[Run], total: int) -> None:
+        self.project, self.total = project, total
+        self._runs = list(runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> Runs: ...
+    def __getitem__(self, index: int | slice) -> Run | Runs:
+        if isinstance(index, slice):
+            return Runs(self.project, self._runs[index], self.total)
+        return self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __repr__(self) -> str:
+        from lmvp.render.runs import runs_text
+
+        return runs_text(self)
+
+    def _repr_html_(self) -> str:
+        from lmvp.render.runs import runs_html
+
+        return runs_html(self)
+
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with a row for each run: name, status, times, `params.…`, `metrics.…`, `tags.…`."""
+        pandas = _pandas()
+        return pandas.DataFrame([_row(run.record) for run in self])
+
+
+def _row(record: RunRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": record.id,
+        "name": record.name,
+        "status": record.status,
+        "created_at": record.created_at,
+        "duration": record.duration,
+        "author": record.author,
+    }
+    for field in ("params", "metrics", "tags", "summary"):
+        row |= {f"{field}.{key}": value for key, value in getattr(record, field).items()}
+    return row
+
+
+class Tracking(BaseClient):
+    """The verbs of a client around runs."""
+
+    def runs(self, project: str | None = None, *, where: str | None = None, limit: int | None = 200) -> Runs:
+        """Return the runs of a project, newest first.
+
+        Parameters
+        ----------
+        project : str, optional
+            The current project if not given.
+        where : str, optional
+            Only those that match: `metrics.val_acc > 0.9 and params.lr < 0.01`; docs/api.md, "Filters".
+        limit : int, optional
+            At most so many; None: all.
+
+        Examples
+        --------
+        >>> client.runs("digits", where="status == 'running'")  # doctest: +SKIP
+        """
+        name = check_name(project or self.project, "project name")
+        query = {"where": where} if where else {}
+        records, total = self._some(f"/projects/{quote(name)}/runs", RunRecord, limit, **query)
+        return Runs(name, [Run(self, record) for record in records], total)
+
+    def run(self, project: str | None, run: str) -> Run:
+        """Return a run, by its id, six or more digits of it, or its name."""
+        return Run(self, self.run_record(project or self.project, run))
+
+    def run_record(self, project: str, run: str) -> RunRecord:
+        """Return what the server knows of a run."""
+        return self._connection.get(_path(project, run), RunRecord)
+
+    def metric_keys(self, project: str, run: str) -> list[KeyRecord]:
+        """Return what is known of each metric of a run."""
+        return self._list(f"{_path(project, run)}/metrics", KeyRecord)
+
+    def curves(
+        self,
+        project: str,
+        runs: Iterable[str],
+        keys: Iterable[str] = (),
+        *,
+        points: int = 1000,
+        axis: str = "step",
+        first: float | None = None,
+        last: float | None = None,
+    ) -> Curves:
+        """Return curves of several runs and metrics, as many points as a picture has room for.
+
+        Parameters
+        ----------
+        points : int
+            At most so many for each: the least and the greatest of each stretch are there.
+        axis : str
+            `step`, `time`, or another metric.
+        first, last : float, optional
+            A range of the axis.
+        """
+        query = {"run": list(runs), "key": list(keys), "points": points, "axis": axis, "from": first, "to": last}
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._connection.get(f"/projects/{quote(project)}/metrics", Curves, **given)
+
+    def history_of(self, run: Run, keys: Iterable[str] | None) -> dict[str, npt.NDArray[np.void]]:
+        """Return every point of a run; see `Run.history`."""
+        import numpy as np
+
+        wanted = None if keys is None else list(keys)
+        parts: dict[str, list[Any]] = {key: [] for key in wanted or ()}
+        for head, columns in self._blocks(run.project, [run.id], wanted or ()):
+            rows = np.empty(head["rows"], [("step", "<i8"), ("value", "<f8"), ("time", "<f8")])
+            for field, column in zip(rows.dtype.names or (), columns, strict=True):
+                rows[field] = column
+            parts.setdefault(head["key"], []).append(rows)
+        for key, found in parts.items():
+            if not found:
+                raise _no_such_metric(key, [each.key for each in run.keys()])
+        return {key: np.concatenate(found) for key, found in parts.items()}
+
+    def export_metrics(
+        self, to: str | Path, project: str | None = None, *, runs: Iterable[str] = (), keys: Iterable[str] = ()
+    ) -> Path:
+        """Write every point of a project, or of some runs and metrics, to a `.csv` or `.parquet` file.
+
+        Returns
+        -------
+        Path
+            The file, which is there whole or not at all.
+        """
+        path = Path(to)
+        kind = path.suffix[1:].lower()
+        if kind not in ("csv", "parquet"):
+            raise InvalidArgument(f"{path.name!r} ends neither in .csv nor in .parquet")
+        query = {"run": list(runs), "key": list(keys), "format": kind}
+        draft = path.with_name(f"{path.name}.part")
+        with self._export(project or self.project, query) as answer, draft.open("wb") as file:
+            for piece in answer.iter_content(1 << 20):
+                file.write(piece)
+        draft.replace(path)
+        return path
+
+    def end_run(self, project: str, run: str, status: str = "killed") -> RunRecord:
+        """End a run whose process is gone."""
+        from datetime import datetime, timezone
+
+        body = RunEnd(status=status, ended_at=datetime.now(timezone.utc))  # type: ignore[arg-type]
+        return self._connection.send_json("POST", f"{_path(project, run)}/end", body, RunRecord)
+
+    def delete_run(self, project: str, run: str) -> None:
+        """Delete a run and its points."""
+        self._connection.send("DELETE", _path(project, run))
+
+    def _export(self, project: str, query: dict[str, Any]) -> Any:
+        from urllib.parse import urlencode
+
+        path = f"/projects/{quote(project)}/metrics/export?{urlencode(query, doseq=True)}"
+        return self._connection.stream("GET", path, None)
+
+    def _blocks(self, project: str, runs: list[str], keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+        """Yield head and columns of each block of an export."""
+        import numpy as np
+
+        with self._export(project, {"run": runs, "key": list(keys), "format": "columns"}) as answer:
+            take = _Taker(answer.iter_content(1 << 20))
+            while prefix := take(4, may_end=True):
+                head = msgspec.json.decode(take(_LENGTH.unpack(prefix)[0]))
+                yield head, [np.frombuffer(take(8 * head["rows"]), dtype) for _, dtype in head["columns"]]
+
+
+class _Taker:
+    """Takes a stream apart by lengths."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._held = pieces, bytearray()
+
+    def __call__(self, size: int, *, may_end: bool = False) -> bytes:
+        import requests
+
+        while len(self._held) < size:
+            try:
+                piece = next(self._pieces, None)
+            except requests.RequestException as error:
+                raise ServerUnavailable(f"the points broke off: {error}", hint="ask again") from error
+            if piece is None:
+                if may_end and not self._held:
+                    return b""
+                raise ServerUnavailable("the points broke off", hint="ask again")
+            self._held += piece
+        taken = bytes(self._held[:size])
+        del self._held[:size]
+        return taken
+
+
+def frame_of(history: dict[str, npt.NDArray[np.void]]) -> Any:
+    """Return points as a DataFrame with the columns key, step, value, and time (UTC)."""
+    pandas = _pandas()
+    parts = [
+        pandas.DataFrame(
+            {
+                "key": key,
+                "step": rows["step"],
+                "value": rows["value"],
+                "time": pandas.to_datetime(rows["time"], unit="s", utc=True),
+            }
+        )
+        for key, rows in history.items()
+    ]
+    return (
+        pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=["key", "step", "value", "time"])
+    )
+
+
+def _pandas() -> Any:
+    try:
+        import pandas
+    except ImportError:
+        raise MissingDependency("pandas is not installed", hint="pip install lmvp[tables]") from None
+    return pandas
+
+
+def _path(project: str, run: str) -> str:
+    return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quote(run, safe='')}"
+
+
+def _no_such_metric(key: str, known: list[str]) -> Exception:
+    from lmvp.errors import NotFound
+    from lmvp.references import suggest
+
+    near = suggest(key, known)
+    return NotFound(f"this run has no metric {key[:80]!r}", hint=f"did you mean {near!r}?" if near else None)

@@ -1,0 +1,185 @@
+"""The thread that ships the journals of a run while it goes on, whatever the server does."""
+
+from __future__ import annotations
+
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from lmvp.connection import Connection, pause
+from lmvp.errors import LmvpError, NotFound, ServerError, ServerUnavailable, UserError
+from lmvp.tracking.journal import Journal
+from lmvp.tracking.shipping import Shipment, file_reader, writer_path
+
+_GATHER, _BEAT, _LOOK, _LONGEST = 0.1, 10.0, 1.0, 30.0
+
+
+class Sender(threading.Thread):
+    """Ships the journal of this process and those of its children.
+
+    Attributes
+    ----------
+    idle : bool
+        Whether it sleeps until `wake`: whoever stores a frame looks here first.
+    gone : bool
+        The run was removed on the server: nothing is sent any more.
+    trouble : LmvpError or None
+        Why the last attempt failed.
+    """
+
+    def __init__(self, project: str, run: str, folder: Path, own: Journal, connect: Callable[[], Connection]) -> None:
+        super().__init__(name=f"lmvp-{run[:8]}", daemon=True)
+        self._project, self._run, self._folder, self._connect = project, run, folder, connect
+        self._own = own
+        self._connection: Connection | None = None
+        mine = own.path.stem
+        self._shipments = {mine: Shipment(writer_path(project, run, mine), own.read)}
+        self._mine = self._shipments[mine]
+        self._news, self._closing = threading.Event(), threading.Event()
+        self._hurry = 0.0
+        self._looked = self._heard = 0.0
+        self.idle = self.gone = False
+        self.known = False
+        self.trouble: LmvpError | None = None
+        self._warned = False
+
+    # -- for the run
+
+    def wake(self) -> None:
+        """Come and look."""
+        self.idle = False
+        self._news.set()
+
+    @property
+    def acknowledged(self) -> int:
+        """Bytes of this process's journal that the server has."""
+        return self._mine.sent
+
+    @property
+    def done(self) -> bool:
+        """Whether all of this process's journal is with the server."""
+        return self.gone or self._mine.sent >= self._own.size
+
+    def deliver(
+        self, patience: float, without_answer: float, progress: Callable[[int, int], None] | None = None
+    ) -> bool:
+        """Wait until all is delivered; return whether it is.
+
+        Parameters
+        ----------
+        patience : float
+            Seconds to wait while nothing more is acknowledged.
+        without_answer : float
+            The same, where the server does not answer at all.
+        """
+        far, since = self._mine.sent, time.monotonic()
+        while not self.done and self.is_alive():
+            self._hurry = time.monotonic() + 1
+            self.wake()
+            time.sleep(0.01)
+            if self._mine.sent > far:
+                far, since = self._mine.sent, time.monotonic()
+                if progress:
+                    progress(far, self._own.size)
+            waited = time.monotonic() - since
+            if waited > patience or (self.trouble is not None and waited > without_answer):
+                return False
+        return self.done
+
+    def close(self) -> None:
+        """End the thread, soon."""
+        self._closing.set()
+        self.wake()
+
+    # -- the thread
+
+    def run(self) -> None:
+        """Ship until told to end."""
+        failed = 0
+        while not self._closing.is_set() and not self.gone:
+            try:
+                self._wait(failed)
+                if self._closing.is_set():
+                    break
+                self._ship_all()
+                failed, self.trouble = 0, None
+            except LmvpError as error:
+                failed += 1
+                self._failed(error)
+            except Exception as error:  # whatever it is, training goes on
+                failed += 1
+                self._failed(ServerError(f"{type(error).__name__}: {error}"))
+
+    def _wait(self, failed: int) -> None:
+        if failed:
+            self._sleep(max(_GATHER, min(_LONGEST, pause(failed))))
+            return
+        self.idle = True
+        if self._more():
+            self.idle = False
+        elif not self._news.wait(min(_BEAT, _LOOK if self._has_children() else _BEAT)):
+            self.idle = False
+            return
+        self._news.clear()
+        if time.monotonic() > self._hurry:
+            self._closing.wait(_GATHER)  # what comes now goes in the same request
+
+    def _sleep(self, seconds: float) -> None:
+        """Sleep; less where somebody waits for delivery."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not self._closing.is_set():
+            if time.monotonic() < self._hurry and time.monotonic() > end - seconds + 0.2:
+                return
+            self._closing.wait(0.05)
+
+    def _more(self) -> bool:
+        return self._mine.sent < self._own.size
+
+    def _has_children(self) -> bool:
+        return len(self._shipments) > 1 or time.monotonic() - self._looked > _BEAT
+
+    def _ship_all(self) -> None:
+        if self._connection is None:
+            self._connection = self._connect()
+        self._find_children()
+        shipped = 0
+        for shipment in list(self._shipments.values()):
+            if shipment is not self._mine and not self.known:
+                continue  # the run is made by this process's journal
+            while sent := shipment.ship(self._connection):
+                self.known, shipped = True, shipped + sent
+                if self._closing.is_set():
+                    return
+        if shipped:
+            self._heard = time.monotonic()
+        elif self.known and time.monotonic() - self._heard > _BEAT * 0.9:
+            self._mine.beat(self._connection)
+            self._heard = time.monotonic()
+
+    def _find_children(self) -> None:
+        if time.monotonic() - self._looked < _LOOK:
+            return
+        self._looked = time.monotonic()
+        if not self._folder.is_dir():
+            return
+        for path in self._folder.glob("*.journal"):
+            if path.stem not in self._shipments:
+                self._shipments[path.stem] = Shipment(
+                    writer_path(self._project, self._run, path.stem), file_reader(path)
+                )
+
+    def _failed(self, error: LmvpError) -> None:
+        self.trouble = error
+        if isinstance(error, NotFound) and self.known:
+            self.gone = True
+            self._warn(f"the run was removed on the server, and takes no more: {error.message}")
+        elif isinstance(error, UserError) and not isinstance(error, ServerUnavailable):
+            self._warn(f"the metrics of this run wait on this machine: {error}")
+            self._sleep(_LONGEST)
+
+    def _warn(self, text: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(text, stacklevel=2)

@@ -1,0 +1,156 @@
+"""`start_run`: a run begins at once, whatever the server does."""
+
+from __future__ import annotations
+
+import atexit
+import secrets
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from lmvp import config
+from lmvp.environment import user
+from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerUnavailable
+from lmvp.references import check_name
+from lmvp.tracking import active_runs, distributed, leftovers, provenance
+from lmvp.tracking.active import SYSTEM_EVERY, ActiveRun, how_it_ended, next_epoch, said
+from lmvp.tracking.names import made_up
+from lmvp.tracking.quiet import QuietRun
+from lmvp.tracking.reading import Run
+from lmvp.tracking.records import NewRun
+from lmvp.tracking.target import Target, journals
+
+if TYPE_CHECKING:
+    from lmvp.client import Client
+
+Watcher = Callable[[ActiveRun], object]
+_watchers: list[Watcher] = []
+_prepared = threading.Event()
+
+
+def start_run(
+    client: Client,
+    project: str | None = None,
+    *,
+    name: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str] | None = None,
+    resume: str | Run | None = None,
+    system_metrics: bool | float = True,
+    capture: bool | None = None,
+    all_ranks: bool = False,
+    create: bool = False,
+    plot: bool = True,
+) -> ActiveRun:
+    """Begin a run; see `lmvp.start_run`."""
+    _check_name(name)
+    place = check_name(project or _project_of(resume) or client.project, "project name")
+    if distributed.rank() > 0 and not all_ranks:
+        return QuietRun(client, place, name or "")
+    cell = provenance.this_cell()
+    _end_those_of(cell)
+    url = config.server_url(client.fixed_url)
+    new = _resumed(client, place, resume) if resume is not None else {"run": secrets.token_hex(16), "epoch": 0}
+    start = NewRun(
+        **{"name": name or made_up(), **new},
+        params=said("params", params),
+        tags=said("tags", tags),
+        started_at=datetime.now(timezone.utc),
+        author=user(),
+        create=create,
+    )
+    run = ActiveRun(client, start, Target(place, url, start.name), cell)
+    every = SYSTEM_EVERY if system_metrics is True else float(system_metrics)
+    _prepare()
+    run._begin(system=every, capture=(url is None) if capture is None else capture)
+    for watch in _watchers if plot else ():
+        watch(run)
+    return run
+
+
+def on_start(watch: Watcher) -> Callable[[], None]:
+    """Call `watch` with each run that begins; return what ends that."""
+    _watchers.append(watch)
+    return lambda: _watchers.remove(watch)
+
+
+def _check_name(name: Any) -> None:
+    if name is not None and not (isinstance(name, str) and name.strip() and name.isprintable() and len(name) <= 250):
+        raise InvalidArgument(f"name={name!r:.80}: 1 to 250 printable characters")
+
+
+def _project_of(resume: str | Run | None) -> str | None:
+    return resume.project if isinstance(resume, Run) else None
+
+
+def _resumed(client: Client, project: str, resume: str | Run) -> dict[str, Any]:
+    """Return id, name and epoch of a run that goes on."""
+    known = resume.record if isinstance(resume, Run) else None
+    if isinstance(resume, ActiveRun):
+        resume.finish()
+    run = resume.id if isinstance(resume, Run) else str(resume)
+    try:
+        known = client.run_record(project, run)
+    except ServerUnavailable:
+        if known is None:
+            run, name = _left_here(run)
+            return {"run": run, "name": name, "epoch": next_epoch(0), "resume": True}
+    except NotFound:
+        if known is None or not (journals() / run).is_dir():
+            raise
+    return {"run": known.id, "name": known.name, "epoch": next_epoch(known.epoch), "resume": True}
+
+
+def _left_here(run: str) -> tuple[str, str]:
+    """Return id and name of a run whose journals are on this machine."""
+    for folder in journals().glob("*"):
+        target = Target.read(folder)
+        if target and (folder.name == run or target.name == run or (len(run) >= 6 and folder.name.startswith(run))):
+            return folder.name, target.name
+    if len(run) == 32 and all(digit in "0123456789abcdef" for digit in run):
+        return run, ""
+    raise ServerUnavailable(
+        f"the server does not answer, and this machine does not know the run {run[:80]!r}",
+        hint="resume it by its id of 32 digits, or when the server is back",
+    )
+
+
+def _end_those_of(cell: str | None) -> None:
+    """End the runs that the same cell began before: it is run again."""
+    for run in active_runs.every():
+        if cell is not None and run.cell == cell:
+            run.finish()
+
+
+def _prepare() -> None:
+    """Once in a process: end what is still active when it ends, and ship what others left behind."""
+    if _prepared.is_set():
+        return
+    _prepared.set()
+    atexit.register(_end_all)
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        for run in active_runs.every():
+            run.finish(*how_it_ended(error))
+        before(kind, error, trace)
+
+    sys.excepthook = hook
+    threading.Thread(target=_deliver_leftovers, name="lmvp-leftovers", daemon=True).start()
+
+
+def _end_all() -> None:
+    for run in active_runs.every():
+        run.finish()
+
+
+def _deliver_leftovers() -> None:
+    try:
+        leftovers.deliver()
+    except (LmvpError, OSError):
+        import logging
+
+        logging.getLogger("lmvp").debug("what was left behind waits", exc_info=True)

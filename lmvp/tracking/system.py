@@ -1,0 +1,87 @@
+"""What the machine is doing, as metrics: processor, memory, disk, network, and NVIDIA's cards where there are any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+
+class System:
+    """Samples of this machine; rates are between one call of `sample` and the next."""
+
+    def __init__(self) -> None:
+        import psutil
+
+        self._psutil = psutil
+        self._process = psutil.Process()
+        self._before: dict[str, float] = {}
+        self._cards = _cards()
+        psutil.cpu_percent()
+        self._process.cpu_percent()
+
+    def sample(self, seconds: float) -> dict[str, float]:
+        """Return what can be measured, by key; bytes, percent, watts, degrees Celsius.
+
+        Parameters
+        ----------
+        seconds : float
+            Since the call before, for rates.
+        """
+        found: dict[str, float] = {}
+        for measure in (self._processor, self._memory, self._traffic, self._gpus):
+            with suppress(Exception):  # what this machine does not tell is left out
+                found |= measure(max(seconds, 1e-3))
+        return {f"system/{key}": value for key, value in found.items()}
+
+    def _processor(self, _: float) -> dict[str, float]:
+        return {"cpu_percent": self._psutil.cpu_percent(), "process/cpu_percent": self._process.cpu_percent()}
+
+    def _memory(self, _: float) -> dict[str, float]:
+        memory = self._psutil.virtual_memory()
+        return {
+            "memory_percent": memory.percent,
+            "memory_used_bytes": float(memory.total - memory.available),
+            "process/memory_bytes": float(self._process.memory_info().rss),
+        }
+
+    def _traffic(self, seconds: float) -> dict[str, float]:
+        disk, network = self._psutil.disk_io_counters(), self._psutil.net_io_counters()
+        totals = {
+            "disk/read_bytes_per_second": disk.read_bytes if disk else 0,
+            "disk/write_bytes_per_second": disk.write_bytes if disk else 0,
+            "network/received_bytes_per_second": network.bytes_recv,
+            "network/sent_bytes_per_second": network.bytes_sent,
+        }
+        before, self._before = self._before, dict(totals)
+        return {key: (total - before[key]) / seconds for key, total in totals.items() if key in before}
+
+    def _gpus(self, _: float) -> dict[str, float]:
+        return {
+            f"gpu/{number}/{key}": value for number, card in enumerate(self._cards) for key, value in card().items()
+        }
+
+
+def _cards() -> list[Callable[[], dict[str, float]]]:
+    """Return what samples each of NVIDIA's cards; none where the driver or its library is not there."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+        handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
+    except Exception:
+        return []
+
+    def sampler(handle: Any) -> Callable[[], dict[str, float]]:
+        def sample() -> dict[str, float]:
+            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
+            return {
+                "utilization_percent": float(pynvml.nvmlDeviceGetUtilizationRates(handle).gpu),
+                "memory_used_bytes": float(memory.used),
+                "temperature_celsius": float(pynvml.nvmlDeviceGetTemperature(handle, pynvml.NVML_TEMPERATURE_GPU)),
+                "power_watts": pynvml.nvmlDeviceGetPowerUsage(handle) / 1000,
+            }
+
+        return sample
+
+    return [sampler(handle) for handle in handles]

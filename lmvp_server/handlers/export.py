@@ -1,0 +1,139 @@
+"""Every point of a project, of some runs, or of some metrics, as a stream."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime, timezone
+from typing import Any
+
+from tornado.iostream import StreamClosedError
+
+from lmvp.errors import InvalidArgument, MissingDependency
+from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.columns import COLUMNS, block
+
+Pages = Iterable[tuple[dict[str, Any], str, Iterator[Any]]]
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class Export(Handler):
+    """`/projects/{project}/metrics/export`."""
+
+    async def get(self, project: str) -> None:
+        """Stream every point as CSV, Parquet or columns."""
+        kind = self.get_query_argument("format", "csv")
+        if kind not in _FORMATS:
+            raise InvalidArgument(f"format={kind[:40]!r}", hint=f"one of {', '.join(_FORMATS)}")
+        content_type, write = _FORMATS[kind]
+        runs, keys = self.get_query_arguments("run"), self.get_query_arguments("key", strip=False)
+        pages = await self.run(self.services.metrics.every_point, self.caller, project, runs, keys)
+        pieces = await self.run(write, pages)
+        self.set_header("Content-Type", content_type)
+        self.set_header("Content-Disposition", f'attachment; filename="metrics.{kind}"')
+        with suppress(StreamClosedError):  # whoever asked has gone
+            await self._stream(pieces)
+
+    async def _stream(self, pieces: Iterator[bytes]) -> None:
+        """Send pieces as they are made; the next is made when the last has gone."""
+        while (piece := await self.run(next, pieces, None)) is not None:
+            self.write(piece)
+            await self.flush()
+        await asyncio.shield(self.finish())
+
+
+def _csv(pages: Pages) -> Iterator[bytes]:
+    """Yield RFC 4180, UTF-8. A text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    yield b"run,name,key,step,value,time\r\n"
+    for run, key, parts in pages:
+        text = io.StringIO()
+        csv.writer(text).writerow([run["id"], _inert(run["name"]), _inert(key)])
+        head = text.getvalue().rstrip("\r\n")
+        for part in parts:
+            rows = zip(part.steps.tolist(), part.values.tolist(), part.times.tolist(), strict=True)
+            yield "".join(f"{head},{step},{value!r},{_moment(time)}\r\n" for step, value, time in rows).encode()
+
+
+def _inert(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _moment(time: float) -> str:
+    try:
+        return datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    except (ValueError, OverflowError, OSError):  # no time that a calendar has
+        return repr(time)
+
+
+def _columns(pages: Pages) -> Iterator[bytes]:
+    for run, key, parts in pages:
+        for part in parts:
+            yield block({"run": run["id"], "name": run["name"], "key": key}, part)
+
+
+def _parquet(pages: Pages) -> Iterator[bytes]:
+    """Yield a Parquet file, a row group for each page."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingDependency("Parquet needs pyarrow on the server", hint="pip install lmvp[tables]") from None
+    text = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
+    moment = pyarrow.timestamp("us", tz="UTC")
+    fields = [("run", text), ("name", text), ("key", text)]
+    fields += [("step", pyarrow.int64()), ("value", pyarrow.float64()), ("time", moment)]
+    return _row_groups(pages, pyarrow, parquet, pyarrow.schema(fields))
+
+
+def _row_groups(pages: Pages, pyarrow: Any, parquet: Any, schema: Any) -> Iterator[bytes]:
+    sink = _Outlet()
+    with parquet.ParquetWriter(sink, schema, compression="zstd") as writer:
+        for run, key, parts in pages:
+            for part in parts:
+                writer.write_table(_table(run, key, part, pyarrow, schema))
+                yield sink.take()
+    yield sink.take()
+
+
+class _Outlet(io.RawIOBase):
+    """A file that only grows, and whose content is taken away as it comes."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._size
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        self._size += len(self._pieces[-1])
+        return len(self._pieces[-1])
+
+    def take(self) -> bytes:
+        taken, self._pieces = b"".join(self._pieces), []
+        return taken
+
+
+def _table(run: dict[str, Any], key: str, part: Any, pyarrow: Any, schema: Any) -> Any:
+    def always(value: str) -> Any:
+        index = pyarrow.array([0] * len(part), pyarrow.int32())
+        return pyarrow.DictionaryArray.from_arrays(index, pyarrow.array([value]))
+
+    times = (part.times * 1e6).round().astype("int64")
+    columns = [always(run["id"]), always(run["name"]), always(key), part.steps, part.values]
+    moments = pyarrow.array(times, schema.field("time").type)
+    return pyarrow.Table.from_arrays([*map(pyarrow.array, columns), moments], schema=schema)
+
+
+_FORMATS: dict[str, tuple[str, Callable[[Pages], Iterator[bytes]]]] = {
+    "csv": ("text/csv; charset=utf-8", _csv),
+    "parquet": ("application/vnd.apache.parquet", _parquet),
+    "columns": (COLUMNS, _columns),
+}

@@ -1,0 +1,63 @@
+"""Metrics of runs: which there are, and curves of them."""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from lmvp.errors import InvalidArgument
+from lmvp.tracking.records import NewPoints
+from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.columns import COLUMNS, as_bytes, as_json
+from lmvp_server.services.metrics import Asked
+
+
+class RunMetrics(Handler):
+    """`…/runs/{run}/metrics`."""
+
+    async def get(self, project: str, run: str) -> None:
+        """List the metrics of a run."""
+        prefix = self.get_query_argument("prefix", "")
+        self.answer(await self.run(self.services.metrics.keys, self.caller, project, run, prefix, self.page()))
+
+    async def post(self, project: str, run: str) -> None:
+        """Take in some points."""
+        given = self.read(NewPoints)
+        self.answer(await self.run(self.services.metrics.add, self.caller, project, run, given), 201)
+
+
+class Curves(Handler):
+    """`/projects/{project}/metrics`."""
+
+    async def get(self, project: str) -> None:
+        """Return curves of several runs and keys, as many points as a picture has room for."""
+        binary = COLUMNS in self.request.headers.get("Accept", "") or self.get_query_argument("format", "") == "columns"
+        data = await self.run(self._curves, project, binary)
+        self.send(data, COLUMNS if binary else "application/json")
+
+    def _curves(self, project: str, binary: bool) -> bytes:
+        asked = Asked(
+            tuple(self.get_query_arguments("run")),
+            tuple(self.get_query_arguments("key", strip=False)),
+            int(self._number("points") or 1000),
+            self._number("from"),
+            self._number("to"),
+            self.get_query_argument("axis", "step"),
+        )
+        if not asked.runs:
+            raise InvalidArgument("no run is named", hint="run=ID, as often as there are runs")
+        curves = self.services.metrics.curves(self.caller, project, asked)
+        return as_bytes(curves) if binary else msgspec.json.encode(as_json(curves))
+
+    def _number(self, name: str) -> float | None:
+        text = self.get_query_argument(name, None)
+        if text is None:
+            return None
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise InvalidArgument(f"{name}={text[:40]!r} is not a number")
+        return value

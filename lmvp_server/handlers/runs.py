@@ -1,0 +1,69 @@
+"""Runs, and what their writers send."""
+
+from __future__ import annotations
+
+from lmvp.errors import InvalidArgument
+from lmvp.tracking.frames import SHIPMENT_LIMIT
+from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
+from lmvp_server.handlers.base import Handler
+
+
+class Runs(Handler):
+    """`/projects/{project}/runs`."""
+
+    body_limit = 4 << 20
+
+    async def get(self, project: str) -> None:
+        """List the runs of a project, newest first; `where` filters them."""
+        where = self.get_query_argument("where", "")
+        self.answer(await self.run(self.services.runs.of_project, self.caller, project, self.page(), where))
+
+    async def post(self, project: str) -> None:
+        """Begin a run."""
+        run, made = await self.run(self.services.runs.start, self.caller, project, self.read(NewRun))
+        self.answer(run, 201 if made else 200)
+
+
+class Run(Handler):
+    """`…/runs/{run}`."""
+
+    async def get(self, project: str, run: str) -> None:
+        """Return one run."""
+        self.answer(await self.run(self.services.runs.run, self.caller, project, run))
+
+    async def patch(self, project: str, run: str) -> None:
+        """Change what is said of a run."""
+        given = self.read(RunUpdate)
+        self.answer(await self.run(self.services.runs.amend, self.caller, project, run, given))
+
+    async def delete(self, project: str, run: str) -> None:
+        """Delete a run and its points."""
+        await self.run(self.services.runs.remove, self.caller, project, run)
+        self.set_status(204)
+        self.finish()
+
+
+class End(Handler):
+    """`…/runs/{run}/end`."""
+
+    async def post(self, project: str, run: str) -> None:
+        """End a run whose process cannot."""
+        self.answer(await self.run(self.services.runs.end, self.caller, project, run, self.read(RunEnd)))
+
+
+class Writer(Handler):
+    """`…/runs/{run}/writers/{writer}`."""
+
+    body_limit = SHIPMENT_LIMIT + (1 << 20)
+
+    async def get(self, project: str, run: str, writer: str) -> None:
+        """Tell how far a writer's journal is applied."""
+        self.answer(await self.run(self.services.intake.applied, self.caller, project, run, writer))
+
+    async def put(self, project: str, run: str, writer: str) -> None:
+        """Take in frames of a writer's journal."""
+        start = self.get_query_argument("from", "0")
+        if not (start.isascii() and start.isdigit() and len(start) < 19):
+            raise InvalidArgument(f"from={start[:40]!r} is not an offset in bytes")
+        data = b"".join(self._body)
+        self.answer(await self.run(self.services.intake.ingest, self.caller, project, run, writer, int(start), data))

@@ -1,0 +1,121 @@
+"""What writers of runs send: frames of their journals, taken in once, in order, durable before the answer."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from lmvp.errors import Conflict, InvalidRequest, NotFound
+from lmvp.tracking.frames import AUTO, END, START, UPDATE
+from lmvp.tracking.records import Applied, NewRun, RunEnd, RunUpdate
+from lmvp_server.services import access, runrecords
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import Catalog
+from lmvp_server.services.runs import Runs
+from lmvp_server.stores.base import Gap, Record, RecordStore, SeriesStore
+
+T = TypeVar("T")
+
+
+class Intake:
+    """The use cases of writers."""
+
+    def __init__(self, records: RecordStore, series: SeriesStore, catalog: Catalog, runs: Runs) -> None:
+        self._records, self._series, self._catalog, self._runs = records, series, catalog, runs
+
+    def applied(self, caller: Caller, project: str, run: str, writer: str) -> Applied:
+        """Tell how far a writer's journal is applied."""
+        home = self._catalog.find_project(caller, project)
+        return Applied(
+            applied=self._series.applied(
+                home.id, runrecords.checked_id("run", run), runrecords.checked_id("writer", writer)
+            )
+        )
+
+    def ingest(self, caller: Caller, project: str, run: str, writer: str, start: int, data: bytes) -> Applied:
+        """Take in frames of a writer's journal; no frames are a sign of life.
+
+        Raises
+        ------
+        Conflict
+            If bytes are missing before them.
+        """
+        access.require(caller, access.WRITE, project)
+        runrecords.checked_id("run", run), runrecords.checked_id("writer", writer)
+        if not data:
+            return self._live(caller, project, run, writer)
+        from lmvp.tracking.parsing import parse  # needs numpy, which an idle server does without
+
+        shipment = parse(data)
+        home = self._take_start(caller, project, run, start, shipment.notes)
+        if start > (applied := self._series.applied(home.id, run, writer)):
+            raise _gap(start, applied)
+        if start + len(data) <= applied:
+            return Applied(applied=applied)
+        ended = self._take_notes(caller, home, run, shipment.notes)
+        try:
+            applied = self._series.append(home.id, run, writer, start, data, shipment)
+        except Gap as gap:
+            raise _gap(start, gap.applied) from None
+        self._audit_cuts(caller, home, run, shipment.parts)
+        if ended or not self._runs.is_open(home.id, run):
+            self._runs.keep_known(home.id, run, runrecords.ENDED)
+        return Applied(applied=applied)
+
+    def _live(self, caller: Caller, project: str, run: str, writer: str) -> Applied:
+        home = self._catalog.find_project(caller, project)
+        if self._records.get(home.id, "runs", run) is None:
+            raise NotFound(f"no run {run} in project {project!r}")
+        self._series.touch(home.id, run)
+        return Applied(applied=self._series.applied(home.id, run, writer))
+
+    def _take_start(self, caller: Caller, project: str, run: str, start: int, notes: list[tuple[int, bytes]]) -> Record:
+        """Begin the run where its first frame has come; return its project."""
+        first = notes[0] if notes and notes[0][0] == START else None
+        if start == 0 and first is None:
+            raise InvalidRequest("a journal begins with a `start` frame", hint="docs/runs.md, The journal")
+        if first is None:
+            home = self._catalog.find_project(caller, project)
+        else:
+            new = _read(first[1], NewRun)
+            if new.run != run:
+                raise InvalidRequest(f"the journal is of run {new.run[:40]}, the request of {run}")
+            home = self._runs.home(caller, project, new)
+            self._runs.begin(caller, home, new)
+        if self._records.get(home.id, "runs", run) is None:
+            raise NotFound(
+                f"no run {run} in project {project!r}", hint="its own process has not sent it yet, or it is removed"
+            )
+        return home
+
+    def _take_notes(self, caller: Caller, home: Record, run: str, notes: list[tuple[int, bytes]]) -> bool:
+        """Apply what is said of the run, in order; return whether it has ended."""
+        for kind, body in notes:
+            if kind == UPDATE:
+                merged = partial(runrecords.merged, given=_read(body, RunUpdate))
+                self._runs.change(caller, home, run, merged, "run.amend")
+            elif kind == END:
+                ended = partial(runrecords.ended, given=_read(body, RunEnd))
+                self._runs.change(caller, home, run, ended, "run.end")
+        return bool(notes) and notes[-1][0] == END
+
+    def _audit_cuts(self, caller: Caller, home: Record, run: str, parts: list[Any]) -> None:
+        cuts = [{"step": part.cut, "epoch": part.epoch} for part in parts if getattr(part, "cut", AUTO) != AUTO]
+        events = [self._runs.event(caller, home, "run.rewind", run, None, cut) for cut in cuts]
+        if events:
+            self._records.commit(home.id, [], events)
+
+
+def _read(body: bytes, type_: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise InvalidRequest(f"a frame of {type_.__name__} is not what it must be: {error}") from None
+
+
+def _gap(start: int, applied: int) -> Conflict:
+    return Conflict(
+        f"bytes are missing: these begin at {start:,}, and {applied:,} are here", hint=f"send from {applied}"
+    )

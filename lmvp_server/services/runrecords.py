@@ -1,0 +1,112 @@
+"""The records of runs: what is checked, what is kept, and what becomes of it. No stores in here."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timezone
+from typing import Any
+
+from lmvp.errors import InvalidArgument, InvalidRequest
+from lmvp.records import encode_float
+from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
+from lmvp_server.services import metadata
+from lmvp_server.services.clock import now, stamp
+from lmvp_server.stores.base import Document, Record
+
+ID = re.compile(r"[0-9a-f]{32}")
+PREFIX = re.compile(r"[0-9a-f]{6,32}")
+NAME_LIMIT = 250
+OPEN, ENDED, SETTLED = "open", "ended", "settled"
+"""What is left to do for a run: it goes on; it has ended, and its points may lie in disorder; nothing."""
+PRIVATE = {"key", "phase", "began_at", "spent"}
+"""Fields that callers do not see."""
+
+
+def check_new(new: NewRun) -> None:
+    """Refuse a run that cannot be kept."""
+    checked_id("run", new.run)
+    if new.format != 1:
+        raise InvalidRequest(f"frames of format {new.format}", hint="update lmvp on the server")
+    if len(new.name) > NAME_LIMIT or not (new.name or "-").isprintable():
+        raise InvalidArgument(f"bad name of a run {new.name[:60]!r}: at most {NAME_LIMIT} printable characters")
+    metadata.check_environment({"params": new.params, "tags": new.tags, "environment": new.environment})
+
+
+def fresh(new: NewRun, author: str) -> Document:
+    """Return the record of a run that begins."""
+    at = stamp(with_zone(new.started_at)) if new.started_at else now()
+    return {
+        "name": new.name or new.run[:8],
+        "key": (new.name or new.run[:8]).lower(),
+        "status": "running",
+        "phase": OPEN,
+        "created_at": at,
+        "began_at": at,
+        "spent": 0.0,
+        "ended_at": None,
+        "author": author,
+        "error": "",
+        "params": _plain(new.params),
+        "tags": dict(new.tags),
+        "summary": {},
+        "environment": new.environment,
+        "epoch": new.epoch,
+        "metrics": {},
+        "points": 0,
+        "keys": 0,
+    }
+
+
+def resumed(run: Record, new: NewRun) -> Document:
+    """Return a run that goes on: it was at work until it ended, or its last sign of life is not known any more."""
+    before = run.data
+    spent = before["spent"]
+    if before["ended_at"]:
+        spent += max(0.0, seconds(before["ended_at"]) - seconds(before["began_at"]))
+    at = stamp(with_zone(new.started_at)) if new.started_at else now()
+    said = {"params": before["params"] | _plain(new.params), "tags": before["tags"] | dict(new.tags)}
+    fresh = {"status": "running", "phase": OPEN, "ended_at": None, "error": "", "began_at": at, "spent": spent}
+    return {**before, **said, **fresh, "epoch": new.epoch}
+
+
+def merged(run: Record, given: RunUpdate) -> Document:
+    """Return a run of which more is said."""
+    data = dict(run.data)
+    data["params"] = data["params"] | _plain(given.params)
+    data["environment"] = data["environment"] | given.environment
+    for field in ("tags", "summary"):
+        merged = data[field] | _plain(getattr(given, field))
+        data[field] = {key: value for key, value in merged.items() if value is not None}
+    if given.name is not None:
+        if not given.name or len(given.name) > NAME_LIMIT or not given.name.isprintable():
+            raise InvalidArgument(f"bad name of a run {given.name[:60]!r}: 1 to {NAME_LIMIT} printable characters")
+        data |= {"name": given.name, "key": given.name.lower()}
+    return data
+
+
+def _plain(values: Any) -> Document:
+    """Return values with those that JSON lacks as texts."""
+    return {key: encode_float(value) if isinstance(value, float) else value for key, value in values.items()}
+
+
+def checked_id(what: str, given: str) -> str:
+    """Return an id if it may be one of a run or a writer."""
+    if not ID.fullmatch(given):
+        raise InvalidArgument(f"{given[:60]!r} cannot be the id of a {what}: 32 hex digits, small letters")
+    return given
+
+
+def with_zone(at: datetime) -> datetime:
+    """Return a time with a zone: UTC where it has none."""
+    return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
+
+
+def seconds(text: str) -> float:
+    """Return a time of a record in seconds since 1970."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
+
+
+def ended(run: Record, given: RunEnd) -> Document:
+    """Return a run that has ended."""
+    at = stamp(with_zone(given.ended_at))
+    return {**run.data, "phase": ENDED, "status": given.status, "ended_at": at, "error": given.error[:2000]}

@@ -1,0 +1,246 @@
+"""Runs: how they begin, what is said of them, what comes for them, and how they end. docs/runs.md has the words."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from typing import Any
+
+from lmvp.errors import Conflict, InvalidArgument, NotFound
+from lmvp.records import encode_float
+from lmvp.references import suggest
+from lmvp.tracking.records import STALE_AFTER, NewRun, RunEnd, RunUpdate
+from lmvp_server.services import access, filters, metadata, paging, runrecords
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import Catalog
+from lmvp_server.services.clock import now, stamp
+from lmvp_server.services.paging import Page
+from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore, SeriesStore
+
+_SHOWN_METRICS = 1000
+
+
+class Runs:
+    """The use cases around runs.
+
+    Parameters
+    ----------
+    shared : bool
+        Whether several people use the server: a run makes a new project there only when it says so.
+    """
+
+    def __init__(self, records: RecordStore, series: SeriesStore, catalog: Catalog, *, shared: bool) -> None:
+        self._records, self._series, self._catalog, self._shared = records, series, catalog, shared
+
+    # -- finding
+
+    def of_project(self, caller: Caller, project: str, page: Page, where: str = "") -> Document:
+        """List the runs of a project, newest first; of those that match, where a filter is given."""
+        home = self._catalog.find_project(caller, project)
+        if where:
+            return self._matching(home, page, filters.parse(where))
+        found = self._records.find(home.id, "runs", newest_first=True, after=page.cursor, limit=page.limit + 1)
+        return paging.listing(page, found, self._records.count(home.id, "runs"), lambda run: self.present(home, run))
+
+    def _matching(self, home: Record, page: Page, match: Callable[[Document], bool]) -> Document:
+        every = self._records.find(home.id, "runs", newest_first=True)
+        found = [(run, shown) for run in every if match(shown := self.present(home, run))]
+        behind = [each for each in found if page.cursor is None or each[0].seq < page.cursor]
+        shown = {run.id: document for run, document in behind}
+        return paging.listing(page, [run for run, _ in behind], len(found), lambda run: shown[run.id])
+
+    def all_of(self, home: Record) -> list[Record]:
+        """Return the records of all runs of a project, oldest first."""
+        return self._records.find(home.id, "runs")
+
+    def run(self, caller: Caller, project: str, run: str) -> Document:
+        """Return one run, by id, prefix of one, or name."""
+        home = self._catalog.find_project(caller, project)
+        return self.present(home, self.find(home, run))
+
+    def find(self, home: Record, run: str) -> Record:
+        """Return the record of a run: by its id, six or more digits of one, or the newest of a name.
+
+        Raises
+        ------
+        NotFound
+            With the nearest name as the hint.
+        """
+        found = self._records.get(home.id, "runs", run) if runrecords.ID.fullmatch(run) else None
+        if found is None and runrecords.PREFIX.fullmatch(run):
+            alike = [each for each in self._records.find(home.id, "runs") if each.id.startswith(run)]
+            if len(alike) > 1:
+                raise InvalidArgument(f"{len(alike)} runs begin with {run!r}", hint="write more of its digits")
+            found = alike[0] if alike else None
+        if found is None:
+            named = self._records.find(home.id, "runs", {"key": run.lower()}, newest_first=True, limit=1)
+            found = named[0] if named else None
+        if found is None:
+            near = suggest(run, [each.data["name"] for each in self._records.find(home.id, "runs", limit=1000)])
+            raise NotFound(
+                f"no run {run[:80]!r} in project {home.data['name']!r}",
+                hint=f"did you mean {near!r}?" if near else f"`lmvp runs {home.data['name']}` lists them",
+            )
+        return found
+
+    def present(self, home: Record, run: Record) -> Document:
+        """Return a run as callers see it."""
+        shown = {key: value for key, value in run.data.items() if key not in runrecords.PRIVATE}
+        shown |= {"id": run.id, "project": home.data["name"], "revised": run.rev - 1}
+        shown["versions"] = self._versions(home, run.id)
+        seen = self._series.touched(home.id, run.id)
+        if run.data["phase"] == runrecords.OPEN:
+            if time.time() - seen > STALE_AFTER:
+                shown["status"] = "stale"
+            shown |= self._known(home.id, run.id)
+        end = runrecords.seconds(run.data["ended_at"]) if run.data["ended_at"] else seen
+        shown["duration"] = run.data["spent"] + max(0.0, end - runrecords.seconds(run.data["began_at"]))
+        shown["seen_at"] = stamp(datetime.fromtimestamp(seen, timezone.utc)) if seen else None
+        return shown
+
+    def _versions(self, home: Record, run: str) -> list[str]:
+        found = self._records.find(home.id, "versions", {"run": run})
+        names = {each.id: each.data["name"] for each in self._records.find(home.id, "models")} if found else {}
+        name = home.data["name"]
+        return [f"{name}/{names.get(each.data['model'], '?')}@v{each.data['number']}" for each in found]
+
+    def _known(self, space: str, run: str) -> Document:
+        """Return what the series knows of a run: last values, and how many points and keys."""
+        state = self._series.state(space, run)
+        if state is None:
+            return {"metrics": {}, "points": 0, "keys": 0}
+        keys = [each for each in self._series.keys(space, run) if not each.name.startswith("system/")]
+        metrics = {each.name: encode_float(each.value) for each in keys[:_SHOWN_METRICS]}
+        return {"metrics": metrics, "points": state.points, "keys": state.keys}
+
+    # -- beginning, changing, ending
+
+    def start(self, caller: Caller, project: str, new: NewRun) -> tuple[Document, bool]:
+        """Begin a run, or go on with one; return it, and whether it is new."""
+        home = self.home(caller, project, new)
+        made = self.begin(caller, home, new)
+        self._series.touch(home.id, new.run)
+        return self.present(home, self.find(home, new.run)), made
+
+    def home(self, caller: Caller, project: str, new: NewRun) -> Record:
+        """Return the project of a run that begins, made now where that is allowed."""
+        access.require(caller, access.WRITE, project)
+        if self._shared and not new.create:
+            return self._catalog.find_project(caller, project)
+        return self._catalog.find_or_create_project(caller, project)
+
+    def begin(self, caller: Caller, home: Record, new: NewRun) -> bool:
+        """Write the record of a run that begins or goes on; return whether it is new."""
+        runrecords.check_new(new)
+        found = self._records.get(home.id, "runs", new.run)
+        if found is None and self._records.get(home.id, "removed_runs", new.run):
+            raise NotFound(f"the run {new.run} was removed", hint="begin a new one")
+        if found is not None or new.joins:
+            if new.resume and found is not None and new.epoch > found.data["epoch"]:
+                self.change(caller, home, new.run, lambda run: runrecords.resumed(run, new), "run.resume")
+            return False
+        data = runrecords.fresh(new, caller.on_behalf(new.author))
+        event = self.event(caller, home, "run.start", new.run, None, {"name": data["name"], "params": data["params"]})
+        try:
+            self._records.commit(home.id, [Put("runs", new.run, data, expect=0)], [event])
+        except ConcurrentChange:  # the same request, sent twice at once
+            self._records.commit(home.id, [])
+            return False
+        return True
+
+    def amend(self, caller: Caller, project: str, run: str, given: RunUpdate) -> Document:
+        """Change what is said of a run; the state before goes to the events."""
+        home = self._catalog.find_project(caller, project)
+        access.require(caller, access.WRITE, project)
+        found = self.find(home, run)
+        self.change(caller, home, found.id, lambda record: runrecords.merged(record, given), "run.amend")
+        return self.run(caller, project, found.id)
+
+    def end(self, caller: Caller, project: str, run: str, given: RunEnd) -> Document:
+        """End a run that its process cannot end any more."""
+        home = self._catalog.find_project(caller, project)
+        access.require(caller, access.WRITE, project)
+        found = self.find(home, run)
+        self.change(caller, home, found.id, lambda record: runrecords.ended(record, given), "run.end")
+        self.keep_known(home.id, found.id, runrecords.ENDED)
+        return self.run(caller, project, found.id)
+
+    def remove(self, caller: Caller, project: str, run: str) -> None:
+        """Delete a run and its points. Versions that it made stay.
+
+        Raises
+        ------
+        Conflict
+            If it is running.
+        """
+        home = self._catalog.find_project(caller, project)
+        access.require(caller, access.MAINTAIN, project)
+        found = self.find(home, run)
+        if self.present(home, found)["status"] == "running":
+            raise Conflict(f"the run {found.data['name']!r} is running", hint="end it first: run.finish()")
+        event = self.event(caller, home, "run.remove", found.id, found.data, None)
+        changes: list[Change] = [
+            Delete("runs", found.id, expect=found.rev),
+            Put("removed_runs", found.id, {"at": now()}),  # so that a late journal does not bring it back
+        ]
+        self._records.commit(home.id, changes, [event])
+        self._series.drop(home.id, found.id)
+
+    def change(self, caller: Caller, home: Record, run: str, change: Callable[[Record], Document], action: str) -> None:
+        """Change the record of a run, and log it; nothing where nothing changes."""
+        while True:
+            found = self._records.get(home.id, "runs", run)
+            if found is None:
+                raise NotFound(f"no run {run} in project {home.data['name']!r}")
+            data = change(found)
+            if data == found.data:
+                return
+            metadata.check_size(data)
+            before = {key: value for key, value in found.data.items() if data.get(key) != value}
+            after = {key: value for key, value in data.items() if found.data.get(key) != value}
+            event = self.event(caller, home, action, run, before, after)
+            try:
+                self._records.commit(home.id, [Put("runs", run, data, expect=found.rev)], [event])
+            except ConcurrentChange:
+                continue
+            return
+
+    @staticmethod
+    def event(caller: Caller, home: Record, action: str, run: str, before: Any, after: Any) -> Document:
+        """Return an event about a run."""
+        what = f"{home.data['name']}/runs/{run}"
+        return {"at": now(), "who": caller.name, "action": action, "what": what, "before": before, "after": after}
+
+    def is_open(self, space: str, run: str) -> bool:
+        """Whether a run goes on."""
+        found = self._records.get(space, "runs", run)
+        return found is not None and found.data["phase"] == runrecords.OPEN
+
+    def keep_known(self, space: str, run: str, phase: str) -> None:
+        """Write into the record what the series knows, so that lists need not ask it."""
+        while (found := self._records.get(space, "runs", run)) is not None and found.data["phase"] != runrecords.OPEN:
+            data = {**found.data, **self._known(space, run), "phase": phase}
+            if data == found.data:
+                return
+            try:
+                self._records.commit(space, [Put("runs", run, data, expect=found.rev)])
+            except ConcurrentChange:
+                continue
+            return
+
+    # -- upkeep
+
+    def settle(self, go_on: Callable[[], bool]) -> None:
+        """Put the points of runs that have ended in order."""
+        for space, run in list(self._in_phase(runrecords.ENDED)):
+            if not go_on():
+                return
+            self._series.settle(space, run)
+            self.keep_known(space, run, runrecords.SETTLED)
+        self._series.tidy(go_on)
+
+    def _in_phase(self, phase: str) -> Iterator[tuple[str, str]]:
+        for space in self._series.projects():
+            for run in self._records.find(space, "runs", {"phase": phase}):
+                yield space, run.id
