@@ -142,7 +142,7 @@ class Client(Archives, Housekeeping, Tracking):
             aliases=aliases,
             environment=environment(),
             author=user(),
-            run=run or active_in(place.project, self.url),
+            run=run or active_in(place.project or self.project, self.url),
             create=create,
             **fields,
         )

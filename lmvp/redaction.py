@@ -8,41 +8,37 @@ from typing import Any, Final
 
 BLOT: Final = "[redacted]"
 
-_SECRET = (
-    r"password|passwd|passphrase|secret|credential|authorization|api[_-]?key|access[_-]?key|private[_-]?key|auth[_-]?token"
-    r"|access[_-]?token|refresh[_-]?token|bearer|cookie|(?:[a-z0-9]+[_-])?token"
+_WORDS = (
+    r"password|passwd|passphrase|secret|credential|authorization|bearer|cookie"
+    r"|(?:api|access|private)[_-]?key|(?:[a-z0-9]+[_-])?token"
 )
-_NAME = re.compile(rf"(?:.*[_.\-])?(?:{_SECRET})s?", re.IGNORECASE)
+_NAME = re.compile(rf"(?:.*[_.\-])?(?:{_WORDS})s?", re.IGNORECASE)
 _HARMLESS = re.compile(
     r"(?:max|min|num|n|pad|eos|bos|unk|mask|sep|cls|eot|image|special|new|tokens?_per).*", re.IGNORECASE
 )
 
 _FORMS = re.compile(
-    "|".join(
-        (
-            r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
-            r"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-            r"\bgh[pousr]_[A-Za-z0-9]{20,}",
-            r"\bgithub_pat_[A-Za-z0-9_]{20,}",
-            r"\bglpat-[A-Za-z0-9_-]{16,}",
-            r"\bhf_[A-Za-z0-9]{20,}",
-            r"\bsk-[A-Za-z0-9_-]{20,}",
-            r"\bxox[abeprs]-[A-Za-z0-9-]{10,}",
-            r"\bAIza[0-9A-Za-z_-]{35}",
-            r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*",
-            r"\bpypi-[A-Za-z0-9_-]{16,}",
-            r"(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)",
-            r"(?<=Bearer )[A-Za-z0-9._~+/=-]{8,}",
-            r"(?<=Basic )[A-Za-z0-9+/=]{8,}",
-        )
-    ),
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
+    r"|\bgh[pousr]_[A-Za-z0-9]{20,}"
+    r"|\bgithub_pat_[A-Za-z0-9_]{20,}"
+    r"|\bglpat-[A-Za-z0-9_-]{16,}"
+    r"|\bhf_[A-Za-z0-9]{20,}"
+    r"|\bsk-[A-Za-z0-9_-]{20,}"
+    r"|\bxox[abeprs]-[A-Za-z0-9-]{10,}"
+    r"|\bAIza[0-9A-Za-z_-]{35}"
+    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
+    r"|\bpypi-[A-Za-z0-9_-]{16,}"
+    r"|(?<=://)[^/\s:@'\"]*:[^/\s@'\"]+(?=@)"
+    r"|(?<=Bearer )[A-Za-z0-9._~+/=-]{8,}"
+    r"|(?<=Basic )[A-Za-z0-9+/=]{8,}",
     re.DOTALL,
 )
 _ASSIGNED = re.compile(
-    rf"""((?<![A-Za-z0-9])[\w.\-]*?(?:{_SECRET})s?["']?\]?\s*(?::(?!:)|=(?!=))\s*[rbuf]?)("[^"\n]*"|'[^'\n]*')""",
+    rf"""((?<![A-Za-z0-9])[\w.\-]*?(?:{_WORDS})s?["']?\]?\s*(?::(?!:)|=(?!=))\s*[rbuf]?)("[^"\n]*"|'[^'\n]*')""",
     re.IGNORECASE,
 )
-_OPTION = re.compile(rf"-{{1,2}}(?:[\w\-]*[_\-])?(?:{_SECRET})s?", re.IGNORECASE)
+_OPTION = re.compile(rf"-{{1,2}}(?:[\w\-]*[_\-])?(?:{_WORDS})s?", re.IGNORECASE)
 
 
 def redact_text(text: str) -> str:

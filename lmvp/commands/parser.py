@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.commands import archive, housekeeping, verbs
+from lmvp.commands import archive, housekeeping, tracking, verbs
 from lmvp.errors import InvalidArgument
 from lmvp.references import suggest
 
@@ -86,6 +86,26 @@ VERBS = (
     Verb(verbs.diff, (
         _arg("before", help="[project/]model[@revision]"),
         _arg("after", help="[project/]model[@revision], or @revision of the same model"),
+    )),
+    Verb(tracking.runs, (
+        _arg("project", nargs="?", help="the project; the current one"),
+        _arg("--where", metavar="FILTER", help='"metrics.val_acc > 0.9 and params.lr < 0.01"'),
+        _arg("--limit", type=int, default=200, help="at most so many runs (%(default)s)"),
+    )),
+    Verb(tracking.metrics, (
+        _arg("names", nargs="+", metavar="NAME", help="[project/]run, several of them, or [project/]model"),
+        _many("--key", metavar="KEY", help="a metric; may be given again; all of them"),
+        _arg("--smooth", type=int, default=0, metavar="N", help="smooth over so many points"),
+        _arg("--log", action="store_true", help="draw on a logarithmic axis"),
+        _arg("--x", default="step", metavar="AXIS", help="step, time, or a metric such as epoch (%(default)s)"),
+    )),
+    Verb(tracking.compare, (
+        _arg("runs", nargs="+", metavar="RUN", help="[project/]run, two or more"),
+        _arg("--all", action="store_true", help="what is alike too"),
+    )),
+    Verb(tracking.sync, (
+        _arg("--dry-run", action="store_true", help="only tell what is there"),
+        _arg("--discard", metavar="RUN", help="delete what was left of a run, undelivered"),
     )),
     Verb(housekeeping.du, (_arg("name", nargs="?", help="project/ for its models, [project/]model for its versions"),)),
     Verb(housekeeping.rm, (

@@ -1,1 +1,123 @@
-"""Runs as text and as static HTML."""
+"""Runs as text and as static HTML: a table of several, and one with all that is said of it."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from lmvp.render import html, numbers
+from lmvp.render.text import Column, table
+from lmvp.render.words import clean
+
+if TYPE_CHECKING:
+    from lmvp.tracking.reading import Run, Runs
+
+MARKS: Final = {"running": "●", "stale": "○", "finished": "■", "failed": "◆", "killed": "□"}
+"""A shape beside the word, so that the status is not told by colour alone."""
+_SHOWN, _METRICS, _PARAMS = 50, 3, 3
+
+
+def status(word: str) -> str:
+    """Return a status with its mark.
+
+    Examples
+    --------
+    >>> status("running"), status("killed")
+    ('● running', '□ killed')
+    """
+    return f"{MARKS.get(word, '')} {word}".strip()
+
+
+def duration(seconds: float) -> str:
+    """Return a length of time for people.
+
+    Examples
+    --------
+    >>> duration(4.2), duration(75), duration(9420), duration(200000)
+    ('4 s', '1 min 15 s', '2 h 37 min', '2 d 7 h')
+    """
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def value(given: Any) -> str:
+    """Return a param, a tag or a number for people."""
+    if isinstance(given, bool) or given is None or isinstance(given, str):
+        return clean(str(given))
+    return numbers.one(float(given)) if isinstance(given, (int, float)) else clean(str(given))
+
+
+def runs_text(runs: Runs) -> str:
+    """Draw runs as a table as wide as the terminal: name, status, start, duration, some params and metrics."""
+    if not runs:
+        return f"no runs in {runs.project}; `with lmvp.start_run({runs.project!r}) as run:` begins one"
+    shown = runs[:_SHOWN]
+    lines = table(_columns(shown), shutil.get_terminal_size((120, 24)).columns)
+    return "\n".join([*lines, *_note(runs, shown)])
+
+
+def runs_html(runs: Runs) -> str:
+    """Draw runs as a static table."""
+    if not runs:
+        return f"<p>no runs in {escape(runs.project)}</p><pre>with lmvp.start_run({escape(repr(runs.project))}) as run:</pre>"
+    shown = runs[:_SHOWN]
+    columns = _columns(shown)
+    rows = list(zip(*([html.safe(cell) for cell in column.cells] for column in columns), strict=True))
+    right = [number for number, column in enumerate(columns) if column.right]
+    notes = "".join(f"<p>{escape(note)}</p>" for note in _note(runs, shown))
+    return html.table([html.key(column.head) for column in columns], rows, right, names=[0]) + notes
+
+
+def _note(runs: Runs, shown: Sequence[Run]) -> list[str]:
+    return [f"{len(shown)} of {runs.total:,}, newest first"] if len(shown) < runs.total else []
+
+
+def _columns(runs: Sequence[Run]) -> list[Column]:
+    records = [run.record for run in runs]
+    params = _most([record.params for record in records], _PARAMS, differing=True)
+    metrics = _most([record.metrics for record in records], _METRICS)
+    columns = [
+        Column("Run", [clean(record.name) for record in records], flexible=True, most=40),
+        Column("Status", [status(record.status) for record in records]),
+        Column("Started", [numbers.stamp(record.created_at) for record in records], drop=2),
+        Column("Took", [duration(record.duration) for record in records], right=True, drop=1),
+    ]
+    for number, key in enumerate(params):
+        cells = [value(record.params[key]) if key in record.params else "" for record in records]
+        columns.append(Column(clean(key), cells, right=True, drop=4 + number, most=24))
+    for key in metrics:
+        column = numbers.column([_number(record.metrics.get(key)) for record in records])
+        columns.append(Column(clean(key), column, right=True, drop=3))
+    return columns
+
+
+def _number(given: Any) -> float | None:
+    return None if given is None else float(given)
+
+
+def _most(mappings: Sequence[dict[str, Any]], count: int, *, differing: bool = False) -> list[str]:
+    """Return the keys that most of them have, in the order in which they come; those that differ, where asked."""
+    seen: dict[str, list[Any]] = {}
+    for mapping in mappings:
+        for key, given in mapping.items():
+            seen.setdefault(key, []).append(given)
+    if differing and len(mappings) > 1:
+        seen = {
+            key: values for key, values in seen.items() if not _alike(values) or len(values) < len(mappings)
+        } or seen
+    best = sorted(seen, key=lambda key: -len(seen[key]))[:count]
+    return [key for key in seen if key in best]
+
+
+def _alike(values: Iterable[Any]) -> bool:
+    """Whether all values are one; NaN is like NaN."""
+    return len({"nan" if isinstance(each, float) and math.isnan(each) else repr(each) for each in values}) <= 1

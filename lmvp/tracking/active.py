@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _now = time.time
 _QUICK = 10_000
-_PATIENCE, _WITHOUT_ANSWER = 5.0, 1.0
+_PATIENCE, _WITHOUT_ANSWER, _FACTS = 5.0, 1.0, 3.0
 SYSTEM_EVERY = 15.0
 """Seconds between two samples of the machine."""
 
@@ -65,17 +65,18 @@ class ActiveRun(Run):
         self._params = _Said(self, "params", new.params)
         self._tags = _Said(self, "tags", new.tags)
         self._summary = _Said(self, "summary", {})
-        self._writer = Writer(self._folder, _start_frame(new))
+        self._writer = self._main = Writer(self._folder, _start_frame(new))
         _living.add(self)
 
-    def _begin(self, *, system: float, capture: bool) -> None:
+    def begin(self, *, system: float, capture: bool) -> None:
         """Start the threads that ship and measure."""
+        journal = self._main.journal
         if self._epoch:
-            self._writer.begin(self._epoch)
+            self._main.begin(self._epoch)
         self._target.write(self._folder)
         connect = _connector(self._target, self._client)
-        sender = Sender(self.project, self.id, self._folder, self._writer.journal, connect)
-        pulse = Pulse(self._writer.journal.sync, lambda: self._tell_facts(capture), self._measure, system)
+        sender = Sender(self.project, self.id, self._folder, journal, connect)
+        pulse = Pulse(journal.sync, lambda: self._tell_facts(capture), self._measure, system)
         self._threads = sender, pulse
         self._sender = sender
         sender.start()
@@ -107,7 +108,7 @@ class ActiveRun(Run):
             writer = self._join()
         number = step if type(step) is int and -0x7FFFFFFFFFFFFFFF <= step <= 0x7FFFFFFFFFFFFFFE else step_of(step)
         at = _now() if time is None else time_of(time)
-        keys, numbers = writer.keys, []
+        keys, numbers = writer.keys, list[Any]()
         quick = type(values) is dict and len(values) <= _QUICK
         for key, value in values.items() if quick else ():
             if type(value) is not float or key not in keys:
@@ -195,13 +196,14 @@ class ActiveRun(Run):
         """What it comes to, beside the last values of its metrics: `run.summary["best"] = 0.97`."""
         return self._summary
 
-    def _say(self, **said: Any) -> None:
+    def say(self, **said: Any) -> None:
+        """Tell the server what is new of `params`, `tags`, `summary` or `environment`."""
         writer = self._writer or self._join()
         writer.note(UPDATE, RunUpdate(**{key: redact(value) for key, value in said.items()}))
         self._wake()
 
     def _tell_facts(self, capture: bool) -> None:
-        self._say(environment=provenance.facts(provenance.executed_cells(), capture=capture))
+        self.say(environment=provenance.facts(provenance.executed_cells(), capture=capture))
 
     def _measure(self, seconds: float) -> None:
         from lmvp.tracking.system import System
@@ -273,9 +275,9 @@ class ActiveRun(Run):
             if self._writer is not None:
                 self._writer.close()
             return
-        writer = self._writer
+        self._threads[1].wait_for_first(_FACTS)
         end = RunEnd(status=status, ended_at=datetime.now(timezone.utc), error=redact(error))  # type: ignore[arg-type]
-        writer.note(END, end)
+        self._main.note(END, end)
         active_runs.end(self)
         self._deliver(*self._threads)
 
@@ -287,10 +289,10 @@ class ActiveRun(Run):
         delivered = sender.deliver(_PATIENCE, _WITHOUT_ANSWER, _progress(self.name))
         sender.close()
         sender.join(2.0)
-        self._writer.close()
-        if delivered:
+        self._main.close()
+        if delivered and sender.has_all():
             forget(self._folder)
-        elif not sender.gone:
+        elif not delivered and not sender.gone:
             why = f" ({sender.trouble.message})" if sender.trouble else ""
             print(
                 f"lmvp: the run {self.name} is kept on this machine, for the server does not take it{why}; "
@@ -310,27 +312,23 @@ class ActiveRun(Run):
 
     def _join(self) -> Writer:
         """Begin a journal of this process's own: it is a child of the one that began the run."""
-        with _joining:
-            if self._writer is None:
-                joins = NewRun(run=self.id, joins=True)
-                self._writer = Writer(self._folder, _start_frame(joins))
-                if self._epoch:
-                    self._writer.begin(self._epoch)
-                if not self._new.joins:
-                    self._started_elsewhere()
-        return self._writer
-
-    def _started_elsewhere(self) -> None:
         import atexit
 
-        journal = self._writer.journal
-        atexit.register(journal.sync)
+        with _joining:
+            if self._writer is not None:
+                return self._writer
+            writer = Writer(self._folder, _start_frame(NewRun(run=self.id, joins=True)))
+            if self._epoch:
+                writer.begin(self._epoch)
+            atexit.register(writer.journal.sync)
+            self._writer = writer
+        return writer
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
         """Be one writer more, in a process that was forked off."""
         if self._writer is not None:
             self._writer.abandon()
-        self._writer = self._sender = None  # type: ignore[assignment]
+        self._writer = self._sender = None
         self._threads = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -347,7 +345,7 @@ class ActiveRun(Run):
         _living.add(self)
 
     _sender: Sender | None = None
-    _writer: Writer
+    _writer: Writer | None
 
     def _wake(self) -> None:
         if self._sender is not None and self._sender.idle:
@@ -398,13 +396,13 @@ class _Said(MutableMapping[str, Any]):
         if self._field == "params":
             raise InvalidArgument("a param of a run can be changed, not taken away")
         del self._values[key]
-        self._run._say(**{self._field: {key: None}})
+        self._run.say(**{self._field: {key: None}})
 
     def update(self, *others: Any, **more: Any) -> None:
         """Say several things at once."""
         given = dict(*others, **more)
         read = {str(key): _plain(self._field, str(key), value) for key, value in given.items()}
-        self._run._say(**{self._field: read})
+        self._run.say(**{self._field: read})
         self._values.update(read)
 
     def __iter__(self) -> Iterator[str]:
@@ -507,7 +505,7 @@ def _in_child() -> None:
     global _joining
     _joining = threading.Lock()
     for run in list(_living):
-        run._forked()
+        run.forked()
 
 
 if hasattr(os, "register_at_fork"):

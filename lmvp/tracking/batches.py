@@ -54,6 +54,6 @@ def _floats(key: str, value: Any) -> Any:
 def _steps(steps: Any) -> Any:
     detach = getattr(steps, "detach", None)
     axis = np.asarray(detach().cpu().numpy() if callable(detach) else steps)
-    if axis.ndim != 1 or axis.dtype.kind not in "iu":
+    if axis.ndim != 1 or (axis.dtype.kind not in "iu" and len(axis)):
         raise InvalidArgument("steps= is no row of integers", hint="range(n), or None")
     return axis.astype(np.int64)

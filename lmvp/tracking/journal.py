@@ -90,13 +90,10 @@ class Journal:
         if self._descriptor < 0:
             if end - self._on_disk > MEMORY:
                 if not self.lost:
-                    warnings.warn(
-                        f"the metrics of this run no longer fit into memory ({MEMORY >> 20} MiB), and {self.path.parent} "
-                        "takes none: what is logged from now on is lost",
-                        stacklevel=4,
-                    )
+                    room = f"neither {self.path.parent} nor memory ({MEMORY >> 20} MiB) takes more metrics"
+                    warnings.warn(f"{room}: what is logged from now on is lost", stacklevel=4)
                 return False
-            self._map.extend(bytes(end + (1 << 16) - self._on_disk - len(self._map)))  # type: ignore[union-attr]
+            self._map.extend(bytes(min(end + (1 << 16), self._on_disk + MEMORY + 8) - self._room))  # type: ignore[union-attr]
             self._room = self._on_disk + len(self._map)
         return True
 
@@ -114,11 +111,8 @@ class Journal:
 
     def _go_without(self, error: OSError) -> None:
         """Keep frames in memory from now on; those on the disk stay there."""
-        warnings.warn(
-            f"{self.path.parent} takes no metrics ({error.strerror}): they are kept in memory until the server has them, "
-            "and would be lost with this process",
-            stacklevel=5,
-        )
+        why = f"{self.path.parent} takes no metrics ({error.strerror})"
+        warnings.warn(f"{why}: they stay in memory until the server has them, and end with this process", stacklevel=5)
         with suppress(OSError):
             if self._descriptor >= 0:
                 os.close(self._descriptor)

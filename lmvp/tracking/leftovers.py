@@ -1,4 +1,4 @@
-"""Journals that were left behind: of runs that were killed, or whose server was gone for long. `lmvp sync` ships them."""
+"""Journals that were left behind: of runs that were killed, or whose server was gone. `lmvp sync` ships them."""
 
 from __future__ import annotations
 
@@ -173,9 +173,7 @@ def _start(path: Path) -> NewRun:
 def _finish(path: Path) -> None:
     """Cut a journal to its whole frames; where its process ended without a word, say that it was killed."""
     data = path.read_bytes()
-    size, ended = whole_size(data), False
-    for kind, _, _ in whole_frames(data):
-        ended = kind == END
+    size, ended = whole_size(data), any(kind == END for kind, _, _ in whole_frames(data))
     word = b""
     if not ended and not _start(path).joins:
         at = datetime.fromtimestamp(_last_time(data) or path.stat().st_mtime, timezone.utc)

@@ -30,9 +30,7 @@ def floats(values: Any) -> dict[str, float]:
         raise InvalidArgument(
             f"log() takes a mapping of names to numbers, not {_shown(values)}", hint='run.log({"loss": loss}, step=i)'
         )
-    found: dict[str, Any] = {}
-    for key, value in _flat(values, "", 0):
-        found[key] = value
+    found = dict(_flat(values, "", 0))
     _fetch(found)
     return {key: _float(key, value) for key, value in found.items()}
 

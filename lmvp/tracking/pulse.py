@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 _SYNC = 1.0
 
@@ -23,7 +24,11 @@ class Pulse(threading.Thread):
     ) -> None:
         super().__init__(name="lmvp-pulse", daemon=True)
         self._sync, self._first, self._measure, self._every = sync, first, measure, every
-        self._end = threading.Event()
+        self._end, self._told = threading.Event(), threading.Event()
+
+    def wait_for_first(self, patience: float) -> None:
+        """Return when `first` is done, or after some seconds."""
+        self._told.wait(patience)
 
     def close(self) -> None:
         """End the thread, soon."""
@@ -33,12 +38,13 @@ class Pulse(threading.Thread):
         """Beat until told to end."""
         began = measured = time.monotonic()
         _quietly(self._first)
+        self._told.set()
         while not self._end.wait(_SYNC):
             self._sync()
             now = time.monotonic()
             if self._every and (now - measured >= self._every or measured == began):
                 measured = now
-                _quietly(lambda: self._measure(now - began))
+                _quietly(partial(self._measure, now - began))
 
 
 def _quietly(work: Callable[[], None]) -> None:

@@ -16,7 +16,8 @@ class QuietRun(ActiveRun):
         from lmvp.tracking.active import _record
 
         self._client, self._record = client, _record(NewRun(run="0" * 32, name=name), Target(project))
-        self._params, self._tags, self._summary = {}, {}, {}
+        for name in ("params", "tags", "summary"):
+            setattr(self, f"_{name}", {})
         self._ended, self._cell = False, None
 
     def log(self, values: Any, step: Any = None, time: Any = None) -> None:
@@ -34,10 +35,10 @@ class QuietRun(ActiveRun):
     def update(self, model: str, obj: Any, **options: Any) -> Any:
         """Publish nothing; return None."""
 
-    def finish(self, status: str = "finished", error: str = "") -> None:
+    def finish(self, status: str = "finished", error: str = "") -> None:  # noqa: ARG002
         """End nothing."""
         self._ended = True
 
-    def history(self, keys: Any = None) -> Any:
+    def history(self, keys: Any = None) -> Any:  # noqa: ARG002
         """Return no points."""
         return {}

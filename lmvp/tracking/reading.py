@@ -289,7 +289,7 @@ class Tracking(BaseClient):
             parts.setdefault(head["key"], []).append(rows)
         for key, found in parts.items():
             if not found:
-                raise _no_such_metric(key, [each.key for each in run.keys()])
+                raise _no_such_metric(key, [each.key for each in self.metric_keys(run.project, run.id)])
         return {key: np.concatenate(found) for key, found in parts.items()}
 
     def export_metrics(

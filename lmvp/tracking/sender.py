@@ -10,6 +10,7 @@ from pathlib import Path
 
 from lmvp.connection import Connection, pause
 from lmvp.errors import LmvpError, NotFound, ServerError, ServerUnavailable, UserError
+from lmvp.tracking.frames import whole_size
 from lmvp.tracking.journal import Journal
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
 
@@ -39,7 +40,7 @@ class Sender(threading.Thread):
         self._mine = self._shipments[mine]
         self._news, self._closing = threading.Event(), threading.Event()
         self._hurry = 0.0
-        self._looked = self._heard = 0.0
+        self._looked = self._heard = self._passed = 0.0
         self.idle = self.gone = False
         self.known = False
         self.trouble: LmvpError | None = None
@@ -74,8 +75,9 @@ class Sender(threading.Thread):
         without_answer : float
             The same, where the server does not answer at all.
         """
-        far, since = self._mine.sent, time.monotonic()
-        while not self.done and self.is_alive():
+        asked = time.monotonic()
+        far, since = self._mine.sent, asked
+        while not (self.done and self._passed >= asked) and self.is_alive():
             self._hurry = time.monotonic() + 1
             self.wake()
             time.sleep(0.01)
@@ -87,6 +89,15 @@ class Sender(threading.Thread):
             if waited > patience or (self.trouble is not None and waited > without_answer):
                 return False
         return self.done
+
+    def has_all(self) -> bool:
+        """Whether all journals in the folder, those of children too, are with the server. Reads them."""
+        journals = list(self._folder.glob("*.journal"))
+        return self.done and all(self._has(path) for path in journals if path.stem != self._own.path.stem)
+
+    def _has(self, path: Path) -> bool:
+        shipment = self._shipments.get(path.stem)
+        return shipment is not None and shipment.sent >= whole_size(path.read_bytes())
 
     def close(self) -> None:
         """End the thread, soon."""
@@ -108,7 +119,7 @@ class Sender(threading.Thread):
             except LmvpError as error:
                 failed += 1
                 self._failed(error)
-            except Exception as error:  # whatever it is, training goes on
+            except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
                 failed += 1
                 self._failed(ServerError(f"{type(error).__name__}: {error}"))
 
@@ -119,7 +130,7 @@ class Sender(threading.Thread):
         self.idle = True
         if self._more():
             self.idle = False
-        elif not self._news.wait(min(_BEAT, _LOOK if self._has_children() else _BEAT)):
+        elif not self._news.wait(_LOOK):
             self.idle = False
             return
         self._news.clear()
@@ -137,10 +148,8 @@ class Sender(threading.Thread):
     def _more(self) -> bool:
         return self._mine.sent < self._own.size
 
-    def _has_children(self) -> bool:
-        return len(self._shipments) > 1 or time.monotonic() - self._looked > _BEAT
-
     def _ship_all(self) -> None:
+        began = time.monotonic()
         if self._connection is None:
             self._connection = self._connect()
         self._find_children()
@@ -157,9 +166,10 @@ class Sender(threading.Thread):
         elif self.known and time.monotonic() - self._heard > _BEAT * 0.9:
             self._mine.beat(self._connection)
             self._heard = time.monotonic()
+        self._passed = began
 
     def _find_children(self) -> None:
-        if time.monotonic() - self._looked < _LOOK:
+        if time.monotonic() - self._looked < _LOOK and time.monotonic() > self._hurry:
             return
         self._looked = time.monotonic()
         if not self._folder.is_dir():

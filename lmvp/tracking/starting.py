@@ -65,7 +65,7 @@ def start_run(
     run = ActiveRun(client, start, Target(place, url, start.name), cell)
     every = SYSTEM_EVERY if system_metrics is True else float(system_metrics)
     _prepare()
-    run._begin(system=every, capture=(url is None) if capture is None else capture)
+    run.begin(system=every, capture=(url is None) if capture is None else capture)
     for watch in _watchers if plot else ():
         watch(run)
     return run

@@ -67,7 +67,7 @@ class Writer:
 
     def points(self, values: dict[str, float], step: int, time: float) -> None:
         """Store one number for each key, at one step."""
-        keys, numbers = self.keys, []
+        keys, numbers = self.keys, list[Any]()
         for key, value in values.items():
             number = keys.get(key)
             numbers += (self.name(key) if number is None else number, step, value)

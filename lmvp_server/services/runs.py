@@ -127,7 +127,10 @@ class Runs:
         """Return the project of a run that begins, made now where that is allowed."""
         access.require(caller, access.WRITE, project)
         if self._shared and not new.create:
-            return self._catalog.find_project(caller, project)
+            try:
+                return self._catalog.find_project(caller, project)
+            except NotFound as error:
+                raise NotFound(error.message, hint=f"start_run({project!r}, create=True) makes it") from None
         return self._catalog.find_or_create_project(caller, project)
 
     def begin(self, caller: Caller, home: Record, new: NewRun) -> bool:

@@ -27,6 +27,7 @@ from lmvp_server.stores.series.saved import Saved, Writer
 from lmvp_server.stores.series.segment import Segment, write_segment
 from lmvp_server.stores.series.stats import ROW, Stats
 
+_SMALL = 5_000
 SEAL_AT = 1_000_000
 """Points in memory at which they are sealed."""
 
@@ -231,9 +232,17 @@ class Series:
     def keys(self) -> list[KeyState]:
         """See `SeriesStore.keys`."""
         with self._lock:
+            at, known = self._known
+            if at == (self._points, len(self._names), self._cut_at):
+                return known
             rows, names = self._stats.rows.copy(), list(self._names)
+            at = self._points, len(names), self._cut_at
         columns = [rows[name].tolist() for name in ("count", "first", "step", "value", "time", "low", "high")]
-        return [KeyState(name, *row) for name, *row in zip(names, *columns, strict=True) if row[0]]
+        known = [KeyState(name, *row) for name, *row in zip(names, *columns, strict=True) if row[0]]
+        self._known = at, known
+        return known
+
+    _known: tuple[tuple[int, int, int], list[KeyState]] = (-1, -1, -1), []
 
     @property
     def in_memory(self) -> int:
@@ -255,10 +264,26 @@ class Series:
             if number is None:
                 return None
             self._tail = [Table.join(self._tail)] if self._tail else []
-            loose = [table.take(table.keys == number) for table in [*self._frozen, *self._tail]]
+            loose = [self._of_key(table, number) for table in [*self._frozen, *self._tail]]
             segments = [segment for segment in self._segments if segment.span(number)]
             cuts = [] if self._spared[number] else list(self._cuts)
             return View(number, segments, settled(Table.join(loose)), cuts, self._spared)
+
+    def _of_key(self, table: Table, key: int) -> Table:
+        """Return the points of a key, in the order of their arrival; quick for many keys of one table."""
+        if len(table) < _SMALL:
+            return table.take(table.keys == key)
+        if self._order[0] is not table:
+            order = np.argsort(table.keys, kind="stable")
+            self._order = table, order, table.keys[order]
+        _, order, keys = self._order
+        return table.take(order[np.searchsorted(keys, key, "left") : np.searchsorted(keys, key, "right")])
+
+    _order: tuple[Table | None, npt.NDArray[np.intp], npt.NDArray[np.uint32]] = (
+        None,
+        np.empty(0, np.intp),
+        np.empty(0, np.uint32),
+    )
 
     def since(self, cursor: int, keys: Sequence[str] | None, limit: int) -> tuple[int, dict[str, Columns]]:
         """See `SeriesStore.since`."""

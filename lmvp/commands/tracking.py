@@ -1,0 +1,54 @@
+"""The verbs around runs and metrics."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from lmvp.client import Client
+from lmvp.commands.tables import Line, Table
+from lmvp.render import numbers
+from lmvp.tracking import leftovers
+from lmvp.tracking.leftovers import Delivery
+
+_WORDS = {"delivered": "delivered", "waiting": "waits", "running": "is running", "removed": "was removed on the server"}
+
+
+def runs(options: Namespace, _host: object) -> Any:
+    """List the runs of a project, newest first."""
+    return Client().runs(options.project, where=options.where, limit=options.limit)
+
+
+def metrics(options: Namespace, _host: object) -> Any:
+    """Draw the metrics of runs, or a metric of a model over its versions."""
+    from lmvp.curves import curves_of, is_model
+
+    client = Client()
+    if len(options.names) == 1 and is_model(client, options.names[0]):
+        return client.show_history(options.names[0], metric=next(iter(options.key), None))
+    return curves_of(client, options.names, options.key, smooth=options.smooth, log=options.log, axis=options.x)
+
+
+def compare(options: Namespace, _host: object) -> Any:
+    """Put runs side by side: params, tags and metrics, only what differs."""
+    from lmvp.curves import compare_runs
+
+    return compare_runs(Client(), options.runs, every=options.all)
+
+
+def sync(options: Namespace, _host: object) -> Any:
+    """Deliver what runs left on this machine: killed ones, or those whose server was gone."""
+    if options.discard:
+        size = leftovers.discard(options.discard)
+        return Line(f"{numbers.size(size)} of metrics discarded")
+    found = leftovers.deliver(dry_run=options.dry_run)
+    rows = [_row(delivery, dry_run=options.dry_run) for delivery in found]
+    head = ("Run", "Project", "Server", "Bytes", "What")
+    return Table(head, rows, empty="nothing waits on this machine", right=frozenset({3}))
+
+
+def _row(delivery: Delivery, *, dry_run: bool) -> tuple[str, ...]:
+    word = _WORDS["waiting" if dry_run and delivery.state == "delivered" else delivery.state]
+    why = f"{word}: {delivery.why}" if delivery.why and delivery.state == "waiting" else word
+    name = delivery.name or delivery.run[:8]
+    return name, delivery.project, delivery.url, numbers.size(delivery.bytes), why

@@ -1,0 +1,165 @@
+"""Training goes on whatever becomes of the server, and every point is there afterwards, once."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lmvp
+from lmvp.commands import main
+from lmvp.tracking import leftovers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+TRAINER = """
+import sys, time
+import lmvp
+run = lmvp.start_run("digits", name="killed-run-1", params={"lr": 0.5}, system_metrics=False, create=True)
+step = 0
+while True:
+    run.log({"train/loss": 1.0 / (step + 1), "val/acc": step / 2}, step=step)
+    step += 1
+    if step % 100 == 0:
+        print(step, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_steps_while_the_server_is_killed_five_times(server):
+    run = lmvp.start_run("digits", system_metrics=False, create=True)
+    longest, killed = 0.0, threading.Event()
+
+    def kill_and_start():
+        for _ in range(5):
+            time.sleep(1.0)
+            server.kill()
+            time.sleep(0.7)
+            server.start()
+        killed.set()
+
+    killer = threading.Thread(target=kill_and_start)
+    killer.start()
+    for step in range(100_000):
+        before = time.perf_counter()
+        run.log({"train/loss": 1.0 / (step + 1), "val/acc": step * 0.5}, step=step)
+        longest = max(longest, time.perf_counter() - before)
+        if step % 20 == 0 and not killed.is_set():
+            time.sleep(0.0018)
+    killer.join()
+    run.finish()
+    history = lmvp.run(run.id, "digits").history()
+    assert list(history) == ["train/loss", "val/acc"]
+    assert history["train/loss"]["step"].tolist() == list(range(100_000))
+    assert (history["train/loss"]["value"] == 1.0 / (np.arange(100_000) + 1)).all()
+    assert (history["val/acc"]["value"] == np.arange(100_000) * 0.5).all()
+    assert [each.count for each in lmvp.run(run.id, "digits").keys()] == [100_000, 100_000]
+    assert longest < 0.05
+    assert not run.folder.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_killed_trainer_loses_nothing_and_sync_delivers_it(server, is_there, capsys):
+    if not is_there:
+        server.kill()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, "-c", TRAINER], stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        process.stdout.readline()
+        time.sleep(1.5)
+        process.send_signal(signal.SIGKILL)
+        logged = [int(line) for line in process.stdout if line.endswith("\n")][-1]
+    if not is_there:
+        server.start()
+    assert main(["sync"]) == 0
+    assert "killed-run-1" in capsys.readouterr().out
+    run = lmvp.run("killed-run-1", "digits")
+    assert run.status == "killed"
+    assert run.params == {"lr": 0.5}
+    history = run.history()
+    for key, value in (("train/loss", lambda step: 1.0 / (step + 1)), ("val/acc", lambda step: step / 2)):
+        steps = history[key]["step"]
+        assert len(steps) >= logged > 1000
+        assert steps.tolist() == list(range(len(steps)))
+        assert (history[key]["value"] == value(steps)).all()
+    assert leftovers.deliver() == []
+    assert main(["sync"]) == 0
+
+
+def test_a_server_that_hangs_holds_nobody(server):
+    run = lmvp.start_run("digits", system_metrics=False, create=True)
+    run.log({"loss": 1.0})
+    run.flush()
+    server.stop()
+    longest = 0.0
+    for step in range(1, 3000):
+        before = time.perf_counter()
+        run.log({"loss": float(step)})
+        longest = max(longest, time.perf_counter() - before)
+    assert longest < 0.05
+    threading.Timer(1.0, server.go_on).start()
+    assert len(run.history()["loss"]) == 3000
+    run.finish()
+
+
+def test_a_run_without_a_server_waits_on_this_machine(server, capsys):
+    server.kill()
+    with lmvp.start_run("digits", name="lonely", system_metrics=False, create=True) as run:
+        for step in range(100):
+            run.log({"loss": step / 2}, step=step)
+    assert "`lmvp sync` delivers it" in capsys.readouterr().err
+    (waiting,) = leftovers.deliver(dry_run=True)
+    assert (waiting.name, waiting.state) == ("lonely", "waiting")
+    (waiting,) = leftovers.deliver()
+    assert (waiting.state, "no answer" in waiting.why) == ("waiting", True)
+    server.start()
+    (delivered,) = leftovers.deliver()
+    assert delivered.state == "delivered"
+    found = lmvp.run("lonely", "digits")
+    assert (found.status, len(found.history()["loss"])) == ("finished", 100)
+
+
+def test_the_next_start_delivers_what_was_left(server, monkeypatch):
+    from lmvp.tracking import starting
+
+    server.kill()
+    with lmvp.start_run("digits", name="first", system_metrics=False, create=True) as run:
+        run.log({"loss": 1.0})
+    server.start()
+    monkeypatch.setattr(starting, "_prepared", threading.Event())
+    with lmvp.start_run("digits", name="second", system_metrics=False, create=True):
+        deadline = time.monotonic() + 10
+        while run.folder.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert lmvp.run("first", "digits").history()["loss"]["value"].tolist() == [1.0]
+
+
+def test_what_waits_can_be_discarded(server, capsys):
+    server.kill()
+    with lmvp.start_run("digits", name="unwanted", system_metrics=False, create=True) as run:
+        run.log({"loss": 1.0})
+    assert main(["sync", "--discard", "unwanted"]) == 0
+    assert not run.folder.exists()
+    assert main(["sync", "--discard", "unwanted"]) == 3
+
+
+def test_a_run_that_is_removed_while_it_runs_says_so_and_goes_on(server):
+    run = lmvp.start_run("digits", system_metrics=False, create=True)
+    run.log({"loss": 1.0})
+    run.flush()
+    record = lmvp.run(run.id, "digits").end("killed")
+    record.delete()
+    with pytest.warns(UserWarning, match="removed"):
+        for step in range(20):
+            run.log({"loss": 1.0}, step=step)
+            time.sleep(0.05)
+    run.finish()
+    with pytest.raises(lmvp.errors.NotFound):
+        lmvp.run(run.id, "digits")
