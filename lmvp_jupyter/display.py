@@ -13,6 +13,7 @@ A cell that runs again closes the widgets that its outputs made, and `freeze` cl
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,34 +44,46 @@ class Display:
 
     def start(self) -> None:
         """Register with the shell."""
+        from lmvp.curves import Curves
+        from lmvp.render.compare_runs import Comparison
+        from lmvp.tracking.active import ActiveRun
+        from lmvp.tracking.reading import Run, Runs
+        from lmvp.tracking.starting import on_start
         from lmvp_jupyter.widgets import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter
         formatter.for_type(History, self._history)
         formatter.for_type(Diff, self._static)
         formatter.for_type(LiveWidget, self._widget)
+        formatter.for_type(Curves, self._curves)
+        formatter.for_type(Run, self._curves)
+        formatter.for_type(ActiveRun, self._curves)
+        formatter.for_type(Runs, self._static)
+        formatter.for_type(Comparison, self._static)
+        self._unwatch = on_start(self._watch)
         self._ip.events.register("pre_run_cell", self._before_cell)
 
     def stop(self) -> None:
         """Take everything back."""
+        from lmvp.curves import Curves
+        from lmvp.render.compare_runs import Comparison
+        from lmvp.tracking.active import ActiveRun
+        from lmvp.tracking.reading import Run, Runs
         from lmvp_jupyter.widgets import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter
-        for kind in (History, Diff, LiveWidget):
+        for kind in (History, Diff, LiveWidget, Curves, Run, ActiveRun, Runs, Comparison):
             formatter.pop(kind, None)
+        self._unwatch()
         self._ip.events.unregister("pre_run_cell", self._before_cell)
 
     def freeze(self) -> int:
         """Put the static form in the place of every live output; give how many there were."""
-        from IPython.display import update_display
-
         shown, self._shown = self._shown, []
         for each in shown:
             forms = each.widget.static()
             each.widget.close()
-            update_display(  # type: ignore[no-untyped-call, unused-ignore]
-                forms, display_id=each.display_id, raw=True
-            )
+            _replace(forms, each.display_id)
         return len(shown)
 
     def _before_cell(self, info: Any) -> None:
@@ -94,13 +107,51 @@ class Display:
     def _widget(self, widget: Any) -> None:
         self._show(widget, ours=False)
 
-    def _show(self, widget: Any, *, ours: bool) -> None:
+    def _curves(self, what: Any) -> None:
+        from lmvp_jupyter.curves import plot_of
+
+        plot = plot_of(what)
+        if plot is not None:
+            self._show(plot, ours=True)
+
+    def _watch(self, run: Any) -> None:
+        """Draw the curves of a run that begins in a cell, below that cell, while it goes on."""
+        from lmvp_jupyter.curves import LiveRun
+
+        if threading.current_thread() is not threading.main_thread():
+            return
+        if mode() in {"static", "text"}:  # there is one picture, at the end
+            run.on_end(lambda: self._static(plot_at_end(run)))
+            return
+        live = LiveRun(run, lambda plot: _replace(plot.forms(), handle.display_id))
+        handle = self._show(live.plot, ours=True)
+
+    def _show(self, widget: Any, *, ours: bool) -> Any:
         handle = _publish(widget.forms())
         if mode() in {"widget", "view"}:
             self._shown.append(_Shown(widget, handle.display_id, self._cell, ours))
+        return handle
 
     def _static(self, result: Any) -> None:
         _publish(_allowed({"text/plain": repr(result), "text/html": result._repr_html_()}))
+
+
+def plot_at_end(run: Any) -> Any:
+    """Return the curves of a run of this process, from its journal."""
+    from lmvp.tracking.feed import Feed
+    from lmvp_jupyter.curves import curves_of_feed
+
+    feed = Feed(run.folder)
+    feed.look()
+    return curves_of_feed(run, feed)
+
+
+def _replace(forms: dict[str, Any], display_id: str) -> None:
+    from IPython.display import update_display
+
+    update_display(  # type: ignore[no-untyped-call, unused-ignore]
+        forms, display_id=display_id, raw=True
+    )
 
 
 def _publish(forms: dict[str, Any]) -> Any:

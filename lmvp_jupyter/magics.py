@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import io
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope, no_var_expand
 from IPython.utils._process_common import arg_split
 
+from lmvp.commands import tracking
 from lmvp.commands.parser import NOTEBOOK, make_parser, read
 from lmvp.commands.tables import Status
 from lmvp.errors import InvalidArgument, NotFound
@@ -24,6 +26,8 @@ _HELP = """Publish, fetch and look at models.
 model = %lmvp pull digits/mlp@best           or: %lmvp pull digits/mlp@best model  |  --into net  |  --to folder/
 %lmvp history digits/mlp                     versions, layers changed, metrics
 %lmvp diff digits/mlp@v1 digits/mlp@v2
+%lmvp runs digits                            %lmvp metrics RUN        %lmvp compare RUN RUN
+%%lmvp run digits --param lr=0.001           the cell is the run, `run` in it
 %lmvp alias digits/mlp@v2 production
 %lmvp VERB --help                            the options of a verb
 """
@@ -97,11 +101,9 @@ class LmvpMagics(Magics):
     @line_cell_magic
     def lmvp(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
         """Do what a line says; `%lmvp?` shows the verbs."""
-        if cell is not None:
-            raise UsageError(
-                "%%lmvp: no verb takes a whole cell\n  hint: one % for a line: %lmvp push digits/mlp model"
-            )
         words = arg_split(line, posix=True)
+        if cell is not None:
+            return _run_cell(self.shell, words, cell)
         if not words:
             return Status.now()
         if words[0] == "help":
@@ -113,6 +115,41 @@ class LmvpMagics(Magics):
 
 
 LmvpMagics.lmvp.__doc__ = _HELP
+
+
+def _run_cell(shell: Any, words: list[str], cell: str) -> Any:
+    """Run a cell as a run: its source, its time, its outcome and its metrics are kept; return its last value."""
+    if words[:1] != ["run"]:
+        hint = "%%lmvp run digits --param lr=0.001; other verbs take one %: %lmvp push digits/mlp model"
+        raise UsageError(f"%%lmvp: of all verbs, only `run` takes a whole cell\n  hint: {hint}")
+    options = _parse_run(words[1:])
+    if options is None:
+        return None
+    with tracking.begin(options, cell) as run:
+        shell.user_ns["run"] = run
+        return _value_of(shell, cell)
+
+
+def _value_of(shell: Any, cell: str) -> Any:
+    """Execute a cell in the notebook's namespace, so that errors look as in any cell; return its last expression."""
+    source = shell.transform_cell(cell)
+    name = shell.compile.cache(source, shell.execution_count)
+    tree = shell.compile.ast_parse(source, filename=name)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(shell.compile(tree, name, "exec"), shell.user_ns)  # noqa: S102 - it is the user's cell
+    if last is None:
+        return None
+    value = eval(shell.compile(ast.Expression(last.value), name, "eval"), shell.user_ns)  # noqa: S307
+    return None if source.rstrip().endswith(";") else value
+
+
+def _parse_run(words: list[str]) -> argparse.Namespace | None:
+    """Return the options of `%%lmvp run`; None where a help text was printed instead."""
+    parser = _Parser(prog="%%lmvp run", description="The cell is a run: `run` in it, its outcome and its metrics kept.")
+    tracking.add_run_options(parser)
+    with suppress(_HelpShown):
+        return parser.parse_args(words)
+    return None
 
 
 def _parse(words: list[str]) -> argparse.Namespace | None:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import anywidget
 import traitlets
 
+from lmvp.errors import InvalidArgument
 from lmvp.history import History
 from lmvp.records import Version
 from lmvp.render import data as render_data
@@ -35,8 +36,13 @@ def _module(name: str) -> str:
     return _static("widgets", "mount.js") + "\n" + _static("widgets", name)
 
 
+def chart_module(name: str) -> str:
+    """Return a module that draws with uPlot, for a notebook."""
+    return _static("vendor", "uPlot-1.6.32.iife.min.js") + "\n" + _module(name)
+
+
 @cache
-def _styles(chart: bool = False) -> str:
+def styles(chart: bool = False) -> str:
     """Return the look; uPlot's own rules are nested, so that they reach nothing outside."""
     theirs = f".lmvp {{\n{_static('vendor', 'uPlot-1.6.32.min.css')}\n}}\n" if chart else ""
     return theirs + _static("tokens.css") + _static("look.css")
@@ -94,7 +100,7 @@ class HistoryTable(LiveWidget):
     """
 
     _esm = _module("history.js")
-    _css = _styles()
+    _css = styles()
     selected: Any = traitlets.List().tag(sync=True)
 
     def __init__(self, history: History, **traits: Any) -> None:
@@ -119,17 +125,31 @@ class HistoryTable(LiveWidget):
 
 
 class MetricsPlot(LiveWidget):
-    """A metric over the versions of a model.
+    """A metric over the versions of a model; of a run, or several, their curves: a `CurvesPlot`.
 
     Parameters
     ----------
-    history : History
+    history : History, Run, Runs, or list of Run
     metric : str, optional
-        Without it, the metric that the history shows.
+        Of versions; without it, the metric that the history shows.
     """
 
-    _esm = _static("vendor", "uPlot-1.6.32.iife.min.js") + "\n" + _module("metrics.js")
-    _css = _styles(chart=True)
+    def __new__(cls, history: Any = None, *args: Any, **traits: Any) -> Any:
+        """Return the plot that fits."""
+        if not isinstance(history, History):
+            from lmvp_jupyter.curves import plot_of
+
+            plot = plot_of(history)
+            if plot is not None:
+                return plot
+            kind = type(history).__name__
+            raise InvalidArgument(
+                f"a plot of {kind}", hint="MetricsPlot(history), MetricsPlot(run), or of several runs"
+            )
+        return super().__new__(cls, history, *args, **traits)
+
+    _esm = chart_module("metrics.js")
+    _css = styles(chart=True)
 
     def __init__(self, history: History, metric: str | None = None, **traits: Any) -> None:
         self.history = history

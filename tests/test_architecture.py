@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CODECS = Path("lmvp/storage/codecs")
-COLUMNAR = ("columns", "parsing", "batches")
+COLUMNAR = ("batches", "columns", "feed", "outline", "parsing")
 """Modules of `lmvp/tracking` that reckon with numpy."""
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
-from typing import Any
+from argparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING, Any
 
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Table
+from lmvp.commands.verbs import pairs, param_value
 from lmvp.render import numbers
 from lmvp.tracking import leftovers
 from lmvp.tracking.leftovers import Delivery
 
+if TYPE_CHECKING:
+    from lmvp.tracking.active import ActiveRun
+
+_CELL_LIMIT = 200_000
 _WORDS = {"delivered": "delivered", "waiting": "waits", "running": "is running", "removed": "was removed on the server"}
 
 
@@ -45,6 +50,30 @@ def sync(options: Namespace, _host: object) -> Any:
     rows = [_row(delivery, dry_run=options.dry_run) for delivery in found]
     head = ("Run", "Project", "Server", "Bytes", "What")
     return Table(head, rows, empty="nothing waits on this machine", right=frozenset({3}))
+
+
+def add_run_options(parser: ArgumentParser) -> None:
+    """Let a parser read what `%%lmvp run` takes."""
+    parser.add_argument("project", nargs="?", help="the project; the current one")
+    parser.add_argument("--name", help="what to call the run")
+    parser.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="what it is made with")
+    parser.add_argument("--tag", action="append", default=[], metavar="KEY=TEXT", help="a tag; may be given again")
+    parser.add_argument("--resume", metavar="RUN", help="a run that goes on")
+    parser.add_argument("--create", action="store_true", help="make the project on a shared server")
+
+
+def begin(options: Namespace, cell: str) -> ActiveRun:
+    """Begin the run that a cell is; its source is kept, without what looks like a secret."""
+    run = Client().start_run(
+        options.project,
+        name=options.name,
+        params=pairs("param", options.param, param_value),
+        tags=pairs("tag", options.tag, str),
+        resume=options.resume,
+        create=options.create,
+    )
+    run.say(environment={"cell": cell[:_CELL_LIMIT]})
+    return run
 
 
 def _row(delivery: Delivery, *, dry_run: bool) -> tuple[str, ...]:

@@ -47,9 +47,9 @@ def push(options: Namespace, host: Host) -> Any:
         options.model,
         host.find(options.object),
         message=options.message,
-        metrics=_pairs("metric", options.metric, _number),
-        params=_pairs("param", options.param, _value),
-        tags=_pairs("tag", options.tag, str),
+        metrics=pairs("metric", options.metric, _number),
+        params=pairs("param", options.param, param_value),
+        tags=pairs("tag", options.tag, str),
         alias=tuple(options.alias),
         parent=options.parent,
         create=options.create,
@@ -159,7 +159,7 @@ def _new_folder(version: str) -> str:
     return name
 
 
-def _pairs(what: str, given: Sequence[str], read: Any) -> dict[str, Any] | None:
+def pairs(what: str, given: Sequence[str], read: Any) -> dict[str, Any] | None:
     """Read `KEY=VALUE` options; None where there is none, so that nothing is said of it."""
     pairs = {}
     for text in given:
@@ -178,7 +178,7 @@ def _number(key: str, text: str) -> float:
         raise InvalidArgument(f"the metric {key!r} is {text[:40]!r}, not a number") from None
 
 
-def _value(_key: str, text: str) -> Any:
+def param_value(_key: str, text: str) -> Any:
     """Read a param as JSON reads a number, true, false or null, else as the text it is."""
     import json
 

@@ -68,7 +68,8 @@ def runs_text(runs: Runs) -> str:
 def runs_html(runs: Runs) -> str:
     """Draw runs as a static table."""
     if not runs:
-        return f"<p>no runs in {escape(runs.project)}</p><pre>with lmvp.start_run({escape(repr(runs.project))}) as run:</pre>"
+        code = f"with lmvp.start_run({runs.project!r}) as run:"
+        return f"<p>no runs in {escape(runs.project)}</p><pre>{escape(code)}</pre>"
     shown = runs[:_SHOWN]
     columns = _columns(shown)
     rows = list(zip(*([html.safe(cell) for cell in column.cells] for column in columns), strict=True))

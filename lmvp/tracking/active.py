@@ -59,6 +59,7 @@ class ActiveRun(Run):
         self._target, self._new, self._cell = target, new, cell
         self._folder = journals() / new.run
         self._ended = False
+        self._at_end: list[Callable[[], None]] = []
         self._began = time.monotonic()
         self._epoch = new.epoch
         self._threads: tuple[Sender, Pulse] | None = None
@@ -270,7 +271,8 @@ class ActiveRun(Run):
         if self._ended:
             return
         self._ended = True
-        self._record = msgspec.structs.replace(self._record, status=status, error=error)
+        took = time.monotonic() - self._began
+        self._record = msgspec.structs.replace(self._record, status=status, error=error, duration=took)
         if self._threads is None:  # a writer of a run that another process began
             if self._writer is not None:
                 self._writer.close()
@@ -279,6 +281,9 @@ class ActiveRun(Run):
         end = RunEnd(status=status, ended_at=datetime.now(timezone.utc), error=redact(error))  # type: ignore[arg-type]
         self._main.note(END, end)
         active_runs.end(self)
+        for call in self._at_end:
+            with suppress(Exception):  # a picture is never worth a training
+                call()
         self._deliver(*self._threads)
 
     def _deliver(self, sender: Sender, pulse: Pulse) -> None:
@@ -339,7 +344,9 @@ class ActiveRun(Run):
 
         self.__dict__.update(_client=Client(state["target"].url), _record=state["record"], _new=state["new"])
         self.__dict__.update(_target=state["target"], _epoch=state["epoch"], _folder=journals() / self.id, _cell=None)
-        self.__dict__.update(_ended=False, _began=time.monotonic(), _threads=None, _writer=None, _sender=None)
+        self.__dict__.update(
+            _ended=False, _at_end=[], _began=time.monotonic(), _threads=None, _writer=None, _sender=None
+        )
         for name in ("params", "tags", "summary"):
             setattr(self, f"_{name}", _Said(self, name, getattr(self._record, name)))
         _living.add(self)
@@ -363,6 +370,10 @@ class ActiveRun(Run):
         """The cell that began it."""
         return self._cell
 
+    def on_end(self, call: Callable[[], None]) -> None:
+        """Call a function when the run ends, in the thread that ends it, before what is left is delivered."""
+        self._at_end.append(call)
+
     @property
     def ended(self) -> bool:
         """Whether it has ended."""
@@ -375,6 +386,14 @@ class ActiveRun(Run):
         with suppress(LmvpError):
             return bool(self._client.url == url)
         return False
+
+    @property
+    def record(self) -> RunRecord:
+        """What is known of it here, or what the server said at the last `refresh`."""
+        if not self._ended:
+            took = time.monotonic() - self._began
+            self._record = msgspec.structs.replace(self._record, duration=max(took, self._record.duration))
+        return self._record
 
     def __repr__(self) -> str:
         return f"<ActiveRun {self.project}/{self.name} {self.id[:8]} {self.status}>"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from lmvp.tracking.active import ActiveRun
@@ -18,7 +19,8 @@ class QuietRun(ActiveRun):
         self._client, self._record = client, _record(NewRun(run="0" * 32, name=name), Target(project))
         for name in ("params", "tags", "summary"):
             setattr(self, f"_{name}", {})
-        self._ended, self._cell = False, None
+        self._ended, self._cell, self._at_end = False, None, []
+        self._began = time.monotonic()
 
     def log(self, values: Any, step: Any = None, time: Any = None) -> None:
         """Log nothing."""

@@ -99,6 +99,15 @@ class Run:
         """Where it is on the web."""
         return f"{self._client.url}/projects/{self.project}/runs/{self.id}"
 
+    @property
+    def client(self) -> Tracking:
+        """What it asks."""
+        return self._client
+
+    def curves(self, runs: Iterable[Run], keys: Iterable[str], **how: Any) -> Curves:
+        """Return curves of runs of its project; see `Client.curves`."""
+        return self._client.curves(self.project, [run.id for run in runs], keys, **how)
+
     def refresh(self) -> Run:
         """Ask the server anew; return this run."""
         self._record = self._client.run_record(self.project, self.id)
@@ -196,7 +205,7 @@ class Runs(Sequence[Run]):
 
     def to_pandas(self) -> Any:
         """Return a DataFrame with a row for each run: name, status, times, `params.…`, `metrics.…`, `tags.…`."""
-        pandas = _pandas()
+        pandas = pandas_module()
         return pandas.DataFrame([_row(run.record) for run in self])
 
 
@@ -368,7 +377,7 @@ class _Taker:
 
 def frame_of(history: dict[str, npt.NDArray[np.void]]) -> Any:
     """Return points as a DataFrame with the columns key, step, value, and time (UTC)."""
-    pandas = _pandas()
+    pandas = pandas_module()
     parts = [
         pandas.DataFrame(
             {
@@ -385,7 +394,8 @@ def frame_of(history: dict[str, npt.NDArray[np.void]]) -> Any:
     )
 
 
-def _pandas() -> Any:
+def pandas_module() -> Any:
+    """Return pandas."""
     try:
         import pandas
     except ImportError:

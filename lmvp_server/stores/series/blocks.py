@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from lmvp.tracking.columns import Columns
-from lmvp_server.stores.series.pyramid import BLOCK, FOLD, Blocks, blocks_of
+from lmvp.tracking.outline import Blocks, blocks_of
+from lmvp_server.stores.series.pyramid import BLOCK, FOLD
 from lmvp_server.stores.series.segment import Segment
 
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from lmvp.tracking.columns import Columns
+from lmvp.tracking.outline import ends_of, reduced, reduced_blocks
 from lmvp_server.stores.series.blocks import blocks_between, blocks_of_points, ends_between
 from lmvp_server.stores.series.columns import Cut, Table, kept, settled
 from lmvp_server.stores.series.pyramid import BLOCK, FOLD
-from lmvp_server.stores.series.sampling import ends_of, reduced, reduced_blocks
 from lmvp_server.stores.series.segment import PAGE_ROWS, Segment
 
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max

@@ -20,10 +20,11 @@ from pcodec import ChunkConfig
 from pcodec.standalone import simple_compress, simple_decompress
 
 from lmvp.errors import IntegrityError
+from lmvp.tracking.outline import Blocks, blocks_of, fold
 from lmvp_server.stores.disk import write_whole
 from lmvp_server.stores.series.columns import Table
 from lmvp_server.stores.series.pages import PAGES
-from lmvp_server.stores.series.pyramid import BLOCK, FOLD, Blocks, blocks_of, fold, starts_of
+from lmvp_server.stores.series.pyramid import BLOCK, FOLD, starts_of
 
 MAGIC = b"LMVPSEG1"
 PAGE_ROWS = 1 << 16

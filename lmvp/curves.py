@@ -1,0 +1,220 @@
+"""Curves of runs, ready to be drawn: as text, as a picture, or live in a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lmvp.errors import InvalidArgument, NotFound
+from lmvp.tracking.records import Curve
+
+if TYPE_CHECKING:
+    from lmvp.client import Client
+    from lmvp.tracking.reading import Run, Tracking
+
+POINTS = 1000
+"""Points of a curve that are drawn at most."""
+KEYS = 24
+"""Metrics that are drawn where none are named."""
+RUNS = 50
+TOGETHER = 6
+"""Metrics that share a chart at most."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A metric of a run.
+
+    Attributes
+    ----------
+    steps, values, times : sequence
+        As long as one another; times are seconds since 1970.
+    axis : sequence of float
+        The value of the metric that is the axis, if one is.
+    count : int
+        How many points it stands for.
+    """
+
+    run: int
+    key: str
+    steps: Sequence[int]
+    values: Sequence[float]
+    times: Sequence[float]
+    count: int
+    axis: Sequence[float] = ()
+
+
+@dataclass
+class Curves:
+    """Metrics of one run or of several.
+
+    Attributes
+    ----------
+    runs : list of Run
+        In the order of their colours.
+    lines : list of Line
+    hidden : int
+        How many metrics are not drawn, since none were named and there are many.
+    smooth : int
+        Points to smooth over; 0: none.
+    log : bool
+        Whether the axis of the values is logarithmic.
+    axis : str
+        `step`, `time`, or a metric.
+    """
+
+    runs: list[Run]
+    lines: list[Line]
+    hidden: int = 0
+    smooth: int = 0
+    log: bool = False
+    axis: str = "step"
+    asked: tuple[str, ...] = field(default=(), repr=False)
+
+    def __repr__(self) -> str:
+        from lmvp.render.curves import curves_text
+
+        return curves_text(self)
+
+    def _repr_html_(self) -> str:
+        from lmvp.render.curves import curves_html
+
+        return curves_html(self)
+
+    def groups(self) -> dict[str, list[Line]]:
+        """Return the lines by chart: of one run, metrics that end alike, as `train/loss` and `val/loss`, share one."""
+        ends: dict[str, set[str]] = {}
+        for line in self.lines:
+            ends.setdefault(line.key.rpartition("/")[2], set()).add(line.key)
+        charts: dict[str, list[Line]] = {}
+        for line in self.lines:
+            end = line.key.rpartition("/")[2]
+            together = len(self.runs) == 1 and 1 < len(ends[end]) <= TOGETHER
+            charts.setdefault(end if together else line.key, []).append(line)
+        return charts
+
+    def label(self, line: Line) -> str:
+        """Return what a line is called in its chart: its metric, or, of several runs, its run."""
+        if len(self.runs) == 1:
+            return line.key
+        return self.runs[line.run].name
+
+    def to_pandas(self) -> Any:
+        """Return what is drawn as a DataFrame with the columns run, key, step, value, time; `Run.to_pandas` has all.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        """
+        from lmvp.tracking.reading import pandas_module
+
+        rows = [
+            (self.runs[line.run].name, line.key, *point)
+            for line in self.lines
+            for point in zip(line.steps, line.values, line.times, strict=True)
+        ]
+        return pandas_module().DataFrame(rows, columns=["run", "key", "step", "value", "time"])
+
+
+def curves_of(
+    client: Client,
+    names: Sequence[str],
+    keys: Iterable[str] = (),
+    *,
+    smooth: int = 0,
+    log: bool = False,
+    axis: str = "step",
+) -> Curves:
+    """Return the curves of runs that are named `[project/]run`.
+
+    Raises
+    ------
+    NotFound
+        If there is no such run, or none of them has such a metric.
+    InvalidArgument
+        If they are of several projects.
+    """
+    if smooth < 0 or smooth > 10_000:
+        raise InvalidArgument(f"smooth={smooth}: from 0 to 10,000")
+    runs = named_runs(client, names)
+    return of_runs(client, runs, tuple(keys), smooth=smooth, log=log, axis=axis)
+
+
+def of_runs(client: Tracking, runs: Sequence[Run], keys: Sequence[str] = (), **how: Any) -> Curves:
+    """Return the curves of runs of one project."""
+    if len({run.project for run in runs}) > 1:
+        raise InvalidArgument("these runs are of several projects", hint="compare those of one")
+    if len(runs) > RUNS:
+        raise InvalidArgument(f"{len(runs)} runs; at most {RUNS} are drawn at once", hint="name some of them")
+    wanted, hidden = (tuple(keys), 0) if keys else _some_keys(client, runs)
+    if not wanted:
+        return Curves(list(runs), [], **how)
+    axis = how.get("axis", "step")
+    by_key = axis if axis not in ("step", "time") else "step"
+    each = [key for key in wanted if key != by_key] or list(wanted)
+    found: list[Curve] = []
+    for at in range(0, len(each), max(1, 200 // len(runs))):
+        part = each[at : at + max(1, 200 // len(runs))]
+        found += client.curves(runs[0].project, [run.id for run in runs], part, points=POINTS, axis=by_key).curves
+    numbers = {run.id: number for number, run in enumerate(runs)}
+    lines = [line_of(curve, numbers[curve.run]) for curve in found]
+    lines.sort(key=lambda line: (each.index(line.key), line.run))
+    return Curves(list(runs), lines, hidden, asked=tuple(keys), **how)
+
+
+def line_of(curve: Curve, run: int) -> Line:
+    """Return a curve of the wire as a line."""
+    from lmvp.records import decode_float
+
+    values = [decode_float(value) for value in curve.values]
+    axis = [decode_float(value) for value in curve.axis]
+    return Line(run, curve.key, curve.steps, values, curve.times, curve.count, axis)
+
+
+def _some_keys(client: Tracking, runs: Sequence[Run]) -> tuple[tuple[str, ...], int]:
+    """Return the metrics to draw where none are named, without those of the machine, and how many more there are."""
+    keys: dict[str, None] = {}
+    for run in runs:
+        keys |= dict.fromkeys(each.key for each in client.metric_keys(run.project, run.id))
+    plain = [key for key in keys if not key.startswith("system/") and key != "epoch"]
+    return tuple(plain[:KEYS]), max(0, len(plain) - KEYS)
+
+
+def named_runs(client: Client, names: Sequence[str]) -> list[Run]:
+    """Return runs that are named `[project/]run`."""
+    found = []
+    for name in names:
+        project, _, run = name.rpartition("/")
+        found.append(client.run(project or None, run))
+    return found
+
+
+def is_model(client: Client, name: str) -> bool:
+    """Whether a name is that of a model, and not of a run."""
+    project, _, last = name.rpartition("/")
+    try:
+        client.run(project or None, last)
+    except NotFound:
+        try:
+            client.show_history(name, limit=1)
+        except NotFound:
+            return False
+        return True
+    return False
+
+
+def compare_runs(client: Client, names: Sequence[str], *, every: bool = False) -> Any:
+    """Return runs side by side: params, tags, summary and last metrics; only what differs, if not `every`.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is one run alone.
+    """
+    from lmvp.render.compare_runs import Comparison
+
+    if len(names) < 2:
+        raise InvalidArgument("one run alone differs from nothing", hint="name two or more: lmvp compare RUN RUN")
+    return Comparison.of([run.record for run in named_runs(client, names)], every=every)

@@ -1,0 +1,126 @@
+"""Runs side by side, as text and as HTML: what differs between them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from lmvp.render import html, numbers
+from lmvp.render.runs import duration, status, value
+from lmvp.render.text import Column, table
+from lmvp.render.words import clean
+from lmvp.tracking.records import RunRecord
+
+_BEST = "★"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One thing of all runs: what kind it is of, its name, and a cell for each run."""
+
+    kind: str
+    name: str
+    cells: tuple[str, ...]
+    best: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What differs between runs.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the runs.
+    rows : tuple of Row
+    alike : int
+        How many things all of them have alike, which are left out.
+    """
+
+    names: tuple[str, ...]
+    rows: tuple[Row, ...]
+    alike: int = 0
+
+    @classmethod
+    def of(cls, records: Sequence[RunRecord], *, every: bool = False) -> Comparison:
+        """Compare runs; what is alike is left out, if not `every`."""
+        rows = [
+            Row("run", "status", tuple(status(record.status) for record in records)),
+            Row("run", "took", tuple(duration(record.duration) for record in records)),
+            *_rows("param", [record.params for record in records]),
+            *_rows("tag", [record.tags for record in records]),
+            *_rows("summary", [record.summary for record in records]),
+            *_rows("metric", [record.metrics for record in records]),
+            *_rows("made by", [_made_by(record) for record in records]),
+        ]
+        shown = [row for row in rows if every or len(set(row.cells)) > 1]
+        return cls(tuple(clean(record.name) for record in records), tuple(shown), len(rows) - len(shown))
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return f"{' and '.join(self.names)} do not differ"
+        kinds = [row.kind if not at or self.rows[at - 1].kind != row.kind else "" for at, row in enumerate(self.rows)]
+        columns = [Column("", kinds), Column("", [clean(row.name) for row in self.rows], flexible=True, most=40)]
+        for number, name in enumerate(self.names):
+            columns.append(Column(name, [_marked(row, number) for row in self.rows], right=True, most=40))
+        lines = table(columns, shutil.get_terminal_size((120, 24)).columns)
+        return "\n".join([*lines, *([self._note()] if self.alike else [])])
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return f"<p>{escape(' and '.join(self.names))} do not differ</p>"
+        rows = [
+            [html.safe(row.kind), html.key(row.name), *(_bold(row, number) for number in range(len(self.names)))]
+            for row in self.rows
+        ]
+        heads = ["", "", *(html.key(name) for name in self.names)]
+        note = f"<p>{escape(self._note())}</p>" if self.alike else ""
+        return html.table(heads, rows, range(2, len(heads)), names=[1]) + note
+
+    def _note(self) -> str:
+        return f"{numbers.plural(self.alike, 'thing')} alike, not shown"
+
+
+def _rows(kind: str, mappings: Sequence[dict[str, Any]]) -> list[Row]:
+    keys = dict.fromkeys(key for mapping in mappings for key in mapping)
+    return [_row(kind, key, [mapping.get(key) for mapping in mappings]) for key in keys]
+
+
+def _row(kind: str, key: str, given: Sequence[Any]) -> Row:
+    known = [float(each) for each in given if isinstance(each, (int, float)) and not isinstance(each, bool)]
+    if kind in ("metric", "summary") and len(known) == len([each for each in given if each is not None]):
+        cells = tuple(numbers.column([None if each is None else float(each) for each in given]))
+        return Row(kind, key, cells, _best(key, given))
+    return Row(kind, key, tuple("" if each is None else value(each) for each in given))
+
+
+def _best(key: str, given: Sequence[Any]) -> tuple[int, ...]:
+    """Return which runs are best, where the name of the metric tells which way that is."""
+    way = numbers.better(key)
+    known = [float(each) for each in given if each is not None and float(each) == float(each)]
+    if not way or len(set(known)) < 2:
+        return ()
+    best = max(known) if way > 0 else min(known)
+    return tuple(number for number, each in enumerate(given) if each is not None and float(each) == best)
+
+
+def _made_by(record: RunRecord) -> dict[str, Any]:
+    """Return what of the environment people compare: user, host, commit, Python, and the frameworks."""
+    environment = record.environment
+    found = {key: environment[key] for key in ("user", "host", "python") if environment.get(key)}
+    git = environment.get("git") or {}
+    if git.get("commit"):
+        found["commit"] = f"{git['commit'][:10]}{', changed' if git.get('dirty') else ''}"
+    return found | dict(environment.get("packages") or {})
+
+
+def _marked(row: Row, number: int) -> str:
+    return f"{_BEST} {row.cells[number]}" if number in row.best else row.cells[number]
+
+
+def _bold(row: Row, number: int) -> str:
+    cell = html.safe(row.cells[number])
+    return f'<b title="best">{cell}</b>' if number in row.best else cell

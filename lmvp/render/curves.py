@@ -1,0 +1,345 @@
+"""Curves of runs as text, as pictures that a saved notebook keeps, and as the data of the live view."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any, Final
+
+from lmvp.records import encode_float
+from lmvp.render import numbers, strip
+from lmvp.render.runs import duration, status
+from lmvp.render.words import clean, pad, width
+
+if TYPE_CHECKING:
+    from lmvp.curves import Curves, Line
+
+WIDTH, HEIGHT = 520, 210
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 118, 12, 26
+_GREY, _LINE = "#7a7a7a", "#888"
+_FONT = 'font-family="system-ui, sans-serif" font-size="11"'
+HUES: Final = ("#2f7fd0", "#cf5a17", "#179a70", "#b07d1c", "#b35aa3", "#7d838b")
+"""Hues of the series that hold on white and on black paper, in the order of the look's `--s1` to `--s6`."""
+DASHES: Final = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
+_SPARKS = "▁▂▃▄▅▆▇█"
+_SPARK_WIDTH = 32
+ROWS = 50
+CHARTS = 8
+"""Charts that are drawn at once; a live view shows the rest on demand."""
+
+
+# -- text
+
+
+def curves_text(curves: Curves) -> str:
+    """Draw each metric as a line of text: a sparkline, its first and last value, the least and the greatest."""
+    if not curves.lines:
+        return f"{title(curves)}  {nothing(curves)}"
+    names = [clean(full_name(curves, line)) for line in curves.lines]
+    wide = min(max(map(width, names)), 40)
+    lines = [f"{title(curves)}  {fact(curves)}"]
+    for name, line in zip(names, curves.lines, strict=True):
+        lines.append(f"{pad(name, wide)}  {sparkline(line.values, _SPARK_WIDTH)}  {_told(line)}")
+    return "\n".join([*lines, *_hidden(curves)])
+
+
+def sparkline(values: Sequence[float], wide: int) -> str:
+    """Return a curve as a row of blocks; what is not finite is a gap.
+
+    Examples
+    --------
+    >>> sparkline([3, 2, 1, float("nan"), 2], 5)
+    '█▄▁ ▄'
+    """
+    parts = [_mean(values[at : at + size]) for at, size in _stretches(len(values), min(wide, len(values)))]
+    finite = [value for value in parts if math.isfinite(value)]
+    if not finite:
+        return " " * len(parts)
+    low, span = min(finite), (max(finite) - min(finite)) or 1.0
+    return "".join(_SPARKS[round((v - low) / span * 7)] if math.isfinite(v) else " " for v in parts)
+
+
+def _stretches(count: int, parts: int) -> Iterator[tuple[int, int]]:
+    for number in range(parts):
+        at = number * count // parts
+        yield at, max(1, (number + 1) * count // parts - at)
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
+
+
+def _told(line: Line) -> str:
+    """Say from where to where a curve goes."""
+    finite = [value for value in line.values if math.isfinite(value)]
+    if not finite:
+        return f"no number that is finite, {numbers.plural(line.count, 'point')}"
+    first, last, low, high = numbers.column([line.values[0], line.values[-1], min(finite), max(finite)])
+    odd = len(line.values) - len(finite)
+    gaps = f", {odd} not finite" if odd else ""
+    return f"{first} → {last}  least {low}, greatest {high}, {numbers.plural(line.count, 'point')}{gaps}"
+
+
+def full_name(curves: Curves, line: Line) -> str:
+    """Return what a line is called where it stands by itself."""
+    return line.key if len(curves.runs) == 1 else f"{curves.runs[line.run].name} {line.key}"
+
+
+# -- words
+
+
+def title(curves: Curves) -> str:
+    """Return what the picture is of."""
+    if len(curves.runs) == 1:
+        return clean(curves.runs[0].name)
+    return f"{len(curves.runs)} runs of {clean(curves.runs[0].project)}" if curves.runs else "no run"
+
+
+def fact(curves: Curves) -> str:
+    """Return how far it is: the status of a run, its last step, and how long it took."""
+    if len(curves.runs) != 1:
+        return ", ".join(clean(run.name) for run in curves.runs[:6]) + (", …" if len(curves.runs) > 6 else "")
+    record = curves.runs[0].record
+    return f"{status(record.status)}  {reach(curves)}"
+
+
+def reach(curves: Curves) -> str:
+    """Return the last step and the duration of the first run."""
+    last = max((line.steps[-1] for line in curves.lines if len(line.steps)), default=None)
+    took = duration(curves.runs[0].record.duration)
+    return f"step {last:,}, {took}" if last is not None else took
+
+
+def nothing(curves: Curves) -> str:
+    """Return what stands where there is no curve."""
+    return "no metric has been logged yet" if curves.runs else "no runs"
+
+
+def _hidden(curves: Curves) -> list[str]:
+    return [f"and {numbers.plural(curves.hidden, 'metric')} more: name them"] if curves.hidden else []
+
+
+def summary(curves: Curves, lines: Sequence[Line]) -> str:
+    """Describe a chart to who does not see it."""
+    told = []
+    for line in lines[:6]:
+        finite = [value for value in line.values if math.isfinite(value)]
+        ends = " to ".join(numbers.column([finite[0], finite[-1]])) if finite else "no finite number"
+        told.append(f"{clean(curves.label(line))}: {ends}")
+    return f"by {curves.axis}. {'; '.join(told)}"
+
+
+# -- pictures
+
+
+def curves_html(curves: Curves) -> str:
+    """Draw charts as pictures, with their numbers as a table below."""
+    words = f"<p><b>{escape(title(curves))}</b> {escape(fact(curves))}</p>"
+    if not curves.lines:
+        return f"<p><b>{escape(title(curves))}</b> {escape(nothing(curves))}</p>"
+    charts = list(curves.groups().items())
+    figures = "".join(_figure(curves, name, lines) for name, lines in charts[:CHARTS])
+    more = [f"and {numbers.plural(len(charts) - CHARTS, 'chart')} more"] if len(charts) > CHARTS else []
+    notes = "".join(f"<p>{escape(note)}</p>" for note in [*more, *_hidden(curves)])
+    return f'{words}\n<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{figures}</div>{notes}\n{_table(curves)}'
+
+
+def _figure(curves: Curves, name: str, lines: Sequence[Line]) -> str:
+    picture = strip.picture(chart_svg(curves, lines), f"{name} {summary(curves, lines)}", WIDTH, HEIGHT)
+    caption = f"<figcaption><b>{escape(clean(name))}</b></figcaption>"
+    return f'<figure style="margin:0;flex:0 1 {WIDTH}px;min-width:min(280px,100%)">{caption}{picture}</figure>'
+
+
+def chart_svg(curves: Curves, lines: Sequence[Line]) -> str:
+    """Draw one chart: names at the ends of the lines, the raw line faint behind the smoothed one."""
+    places = [_places(curves, line) for line in lines]
+    shown = [[y for _, y in points if math.isfinite(y)] for points in places]
+    low, high = numbers.scale(value for values in shown for value in values)
+    left = min((x for points in places for x, _ in points), default=0.0)
+    right = max((x for points in places for x, _ in points), default=1.0)
+    frame = _Frame(left, right if right > left else left + 1, low, high)
+    parts = [*_grid(frame, curves), *_axis(frame, curves.axis)]
+    for number, points in enumerate(places):
+        parts += _drawn(curves, points, frame, number)
+    parts += _labels([(curves.label(line), points) for line, points in zip(lines, places, strict=True)], frame)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+class _Frame:
+    """Where values stand in the picture; what is beyond an end stands at it."""
+
+    def __init__(self, left: float, right: float, low: float, high: float) -> None:
+        self.left, self.right, self.low, self.high = left, right, low, high
+
+    def x(self, value: float) -> float:
+        return _LEFT + (WIDTH - _LEFT - _RIGHT) * (value - self.left) / (self.right - self.left)
+
+    def y(self, value: float) -> float:
+        inside = min(max(value, self.low), self.high)
+        return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (inside - self.low) / (self.high - self.low))
+
+
+def _places(curves: Curves, line: Line) -> list[tuple[float, float]]:
+    """Return the points of a line as the axes want them."""
+    across = along(curves, line)
+    values = [math.log10(v) if v > 0 else math.nan for v in line.values] if curves.log else line.values
+    return list(zip(across, values, strict=True))
+
+
+def along(curves: Curves, line: Line) -> list[float]:
+    """Return where the points of a line stand on the axis: steps, seconds since the run began, or another metric."""
+    if curves.axis == "time":
+        began = curves.runs[line.run].record.created_at.timestamp()
+        return [time - began for time in line.times]
+    return list(line.axis) if len(line.axis) else [float(step) for step in line.steps]
+
+
+def smoothed(values: Sequence[float], over: int) -> list[float]:
+    """Return an exponential mean over so many points, without bias at the start; what is not finite is passed over.
+
+    A short curve is smoothed over fewer: the mean would lag behind it.
+
+    Examples
+    --------
+    >>> [round(value, 3) for value in smoothed([1, 0, 0], 2)]
+    [1.0, 0.25, 0.077]
+    """
+    keep, mean, weight, found = 1 - 2 / (min(over, max(2.0, len(values) / 12)) + 1), 0.0, 0.0, []
+    for value in values:
+        if math.isfinite(value):
+            mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        found.append(mean / weight if weight else math.nan)
+    return found
+
+
+def _drawn(curves: Curves, points: list[tuple[float, float]], frame: _Frame, number: int) -> Iterator[str]:
+    hue, dash = HUES[number] if number < len(HUES) else _LINE, DASHES[number % len(DASHES)]
+    if len([y for _, y in points if math.isfinite(y)]) == 1:
+        yield from (f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{hue}"/>' for x, y in points)
+        return
+    if curves.smooth > 1:
+        yield f'<path d="{_path(points, frame)}" fill="none" stroke="{hue}" stroke-opacity=".28" stroke-width="1"/>'
+        points = [(x, y) for (x, _), y in zip(points, smoothed([y for _, y in points], curves.smooth), strict=True)]
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    yield f'<path d="{_path(points, frame)}" fill="none" stroke="{hue}" stroke-width="1.6"{dashed}/>'
+
+
+def _path(points: Sequence[tuple[float, float]], frame: _Frame) -> str:
+    """Return the path of a line, broken where a value is not finite."""
+    parts, pen = [], False
+    for x, y in points:
+        if math.isfinite(y):
+            parts.append(f"{'L' if pen else 'M'}{frame.x(x):.1f} {frame.y(y):.1f}")
+        pen = math.isfinite(y)
+    return "".join(parts)
+
+
+def _grid(frame: _Frame, curves: Curves) -> Iterator[str]:
+    ticks = numbers.ticks(frame.low, frame.high)
+    written = [f"{10**tick:.3g}" for tick in ticks] if curves.log else numbers.ends(*ticks)
+    for tick, words in zip(ticks, written, strict=True):
+        y = frame.y(tick)
+        yield f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="{_LINE}" stroke-opacity=".25"/>'
+        yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="{_GREY}" {_FONT}>{words}</text>'
+
+
+def _axis(frame: _Frame, axis: str) -> Iterator[str]:
+    ticks = [tick for tick in numbers.ticks(frame.left, frame.right) if frame.left <= tick <= frame.right]
+    for tick in ticks[:: max(1, len(ticks) // 6)]:
+        words = duration(tick) if axis == "time" else short(tick)
+        place = f'x="{frame.x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle"'
+        yield f'<text {place} fill="{_GREY}" {_FONT}>{words}</text>'
+
+
+def short(value: float) -> str:
+    """Return a step as an axis writes it.
+
+    Examples
+    --------
+    >>> short(500), short(3000), short(1_500_000)
+    ('500', '3k', '1.5M')
+    """
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:g}{letter}"
+    return f"{value:g}"
+
+
+def _labels(named: Sequence[tuple[str, list[tuple[float, float]]]], frame: _Frame) -> Iterator[str]:
+    """Write names at the ends of the lines, moved apart where they would stand on one another."""
+    ends = sorted(
+        (frame.y(last), number, clean(name))
+        for number, (name, points) in enumerate(named[: len(HUES)])
+        if (last := next((y for _, y in reversed(points) if math.isfinite(y)), None)) is not None
+    )
+    heights: list[float] = []
+    for y, _, _ in ends:
+        heights.append(max(y, heights[-1] + 13) if heights else y)
+    over = max(0.0, heights[-1] - (HEIGHT - _BOTTOM)) if heights else 0.0
+    for y, (_, number, name) in zip(heights, ends, strict=True):
+        words = escape(name if len(name) <= 17 else name[:16] + "…")
+        place = f'x="{WIDTH - _RIGHT + 8}" y="{y - over + 4:.1f}"'
+        yield f'<text {place} fill="{HUES[number]}" {_FONT}>{words}</text>'
+
+
+def _table(curves: Curves) -> str:
+    from lmvp.render.html import key, table
+
+    rows = []
+    for line in curves.lines[:ROWS]:
+        finite = [value for value in line.values if math.isfinite(value)]
+        ends = (line.values[0], line.values[-1], min(finite), max(finite)) if finite else ()
+        rows.append((key(full_name(curves, line)), *(numbers.column(ends) if ends else [""] * 4), f"{line.count:,}"))
+    shown = table(["Metric", "First", "Last", "Least", "Greatest", "Points"], rows, right=[1, 2, 3, 4, 5], names=[0])
+    return f"<details><summary>the numbers as a table</summary>{shown}</details>"
+
+
+# -- the data of the live view
+
+
+def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
+    """Return what `curves.js` draws, as JSON."""
+    return {
+        **head(curves),
+        "live": live,
+        "groups": [
+            {"name": clean(name), "lines": [line_data(curves, line) for line in lines]}
+            for name, lines in curves.groups().items()
+        ],
+        "axis": curves.axis,
+        "log": curves.log,
+        "smooth": curves.smooth,
+        "hidden": curves.hidden,
+        "empty": "" if curves.lines else nothing(curves),
+    }
+
+
+def head(curves: Curves) -> dict[str, Any]:
+    """Return the title line of the live view."""
+    alone = len(curves.runs) == 1
+    return {
+        "title": title(curves),
+        "status": curves.runs[0].record.status if alone else "",
+        "fact": reach(curves) if alone else fact(curves),
+    }
+
+
+def line_data(curves: Curves, line: Line) -> dict[str, Any]:
+    """Return a line as JSON: steps, seconds since the run began, and values."""
+    began = curves.runs[line.run].record.created_at.timestamp()
+    return {
+        "id": f"{curves.runs[line.run].id}/{line.key}",
+        "label": clean(curves.label(line)),
+        "run": line.run,
+        "key": clean(line.key),
+        "steps": [int(step) for step in line.steps],
+        "times": [float(time) - began for time in line.times],
+        "values": [encode_float(float(value)) for value in line.values],
+        "axis": [encode_float(float(value)) for value in line.axis],
+        "count": line.count,
+    }

@@ -1,0 +1,156 @@
+"""What a run logs, as it grows, read from its journals on this machine: a live view needs no server.
+
+Needs numpy: import this where it is used. Points without a step get the key's greatest step + 1, as the server will
+give them.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from lmvp.tracking.columns import Columns, Epoch, Points
+from lmvp.tracking.frames import AUTO, whole_size
+from lmvp.tracking.journal import read_file
+from lmvp.tracking.outline import reduced
+from lmvp.tracking.parsing import parse
+
+ROOM = 4000
+"""Points that are held of a key, at most; beyond them the curve is thinned to half of that."""
+_PART = 4 << 20
+SYSTEM = "system/"
+
+
+class Feed:
+    """Curves of a run, thinned so that they stay small however long it goes on.
+
+    Parameters
+    ----------
+    folder : Path
+        The folder of the run's journals.
+
+    Attributes
+    ----------
+    points : int
+        How many points were read.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._read: dict[Path, int] = {}
+        self._names: dict[Path, dict[int, str]] = {}
+        self._curves: dict[str, _Thinned] = {}
+        self.points = 0
+
+    def look(self) -> set[str]:
+        """Read what is new; return the keys that have new points."""
+        changed: set[str] = set()
+        with self._lock:
+            for path in sorted(self._folder.glob("*.journal")):
+                while new := self._part(path):
+                    changed |= new
+        return changed
+
+    def _part(self, path: Path) -> set[str]:
+        """Read some of a journal; return the keys of its points, a key of no name if there were none."""
+        start = self._read.get(path, 0)
+        try:
+            data = read_file(path, start, _PART)
+        except OSError:  # it was delivered, and is gone
+            return set()
+        size = whole_size(data)
+        if not size:
+            return set()
+        self._read[path] = start + size
+        shipment = parse(memoryview(data)[:size])
+        names = self._names.setdefault(path, {})
+        names.update(shipment.keys)
+        found = {""}
+        for part in shipment.parts:
+            if isinstance(part, Epoch):
+                self._cut(part)
+            else:
+                found |= self._add(part, names)
+        return found
+
+    def _add(self, points: Points, names: dict[int, str]) -> set[str]:
+        self.points += len(points)
+        order = np.argsort(points.keys, kind="stable")
+        keys, starts = np.unique(points.keys[order], return_index=True)
+        for key, rows in zip(keys.tolist(), np.split(order, starts[1:]), strict=True):
+            curve = self._curves.setdefault(names[key], _Thinned())
+            curve.add(Columns(points.steps[rows], points.values[rows], points.times[rows]))
+        return {names[key] for key in keys.tolist()}
+
+    def _cut(self, epoch: Epoch) -> None:
+        for key, curve in self._curves.items():
+            if epoch.cut != AUTO and not key.startswith(SYSTEM):
+                curve.cut(epoch.cut)
+
+    def known(self) -> list[str]:
+        """Return the keys, in the order in which they came."""
+        with self._lock:
+            return list(self._curves)
+
+    def curve(self, key: str) -> tuple[Columns, int]:
+        """Return the curve of a key, in the order of its steps, and how many points it stands for."""
+        with self._lock:
+            curve = self._curves[key]
+            return curve.columns(), curve.count
+
+
+class _Thinned:
+    """A curve that is thinned when it grows beyond its room."""
+
+    def __init__(self) -> None:
+        self._parts: list[Columns] = []
+        self._held = 0
+        self._next = 0
+        self.count = 0
+
+    def add(self, points: Columns) -> None:
+        steps = points.steps
+        open_ = steps == AUTO
+        if open_.all():
+            steps = np.arange(self._next, self._next + len(steps), dtype=np.int64)
+        elif open_.any():
+            steps = np.array(_numbered(steps.tolist(), self._next), np.int64)
+        self._next = max(self._next, int(steps.max()) + 1)
+        self._parts.append(Columns(steps, points.values, points.times))
+        self._held += len(points)
+        self.count += len(points)
+        if self._held > ROOM:
+            self._keep(reduced(self.columns(), ROOM // 2))
+
+    def cut(self, step: int) -> None:
+        """Drop the points above a step."""
+        whole = self.columns()
+        below = whole.steps <= step
+        self._keep(Columns(whole.steps[below], whole.values[below], whole.times[below]))
+        self._next = int(whole.steps[below][-1]) + 1 if below.any() else 0
+
+    def columns(self) -> Columns:
+        """Return the points in the order of their steps, of each step the last that came."""
+        if len(self._parts) == 1:
+            return self._parts[0]
+        whole = Columns.join(self._parts)
+        order = np.argsort(whole.steps, kind="stable")
+        last = np.ones(len(order), np.bool_)
+        last[:-1] = whole.steps[order][1:] != whole.steps[order][:-1]
+        rows = order[last]
+        self._keep(Columns(whole.steps[rows], whole.values[rows], whole.times[rows]))
+        return self._parts[0]
+
+    def _keep(self, points: Columns) -> None:
+        self._parts, self._held = [points], len(points)
+
+
+def _numbered(steps: list[int], following: int) -> list[int]:
+    found = []
+    for step in steps:
+        found.append(following if step == AUTO else step)
+        following = max(following, found[-1] + 1)
+    return found

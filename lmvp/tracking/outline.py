@@ -1,0 +1,139 @@
+"""As many points as a picture has room for, that look like all of them. Needs numpy: import this where it is used.
+
+Points are cut into stretches, and of each stretch the least, the greatest and one that is not finite are kept; so a
+spike stays, however far one is away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from lmvp.tracking.columns import Columns, Floats, Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Blocks:
+    """A row for each block: its first step, and its least, its greatest, and one of its values that are not finite.
+
+    Where there is no such value, its step is that of the first point and its value that one's: some point of the block.
+    """
+
+    first: Ints
+    low_step: Ints
+    low: Floats
+    low_time: Floats
+    high_step: Ints
+    high: Floats
+    high_time: Floats
+    odd_step: Ints
+    odd: Floats
+    odd_time: Floats
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def take(self, rows: npt.NDArray[np.intp] | slice) -> Blocks:
+        """Return some rows."""
+        return Blocks(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def points(self) -> Columns:
+        """Return all points of all rows, each as often as it stands there, in no order."""
+        steps = np.concatenate([self.low_step, self.high_step, self.odd_step])
+        values = np.concatenate([self.low, self.high, self.odd])
+        return Columns(steps, values, np.concatenate([self.low_time, self.high_time, self.odd_time]))
+
+
+def blocks_of(points: Columns, starts: npt.NDArray[np.intp]) -> Blocks:
+    """Return the rows for stretches of points that begin at `starts`, none of them empty."""
+    low, high, odd = ends(points.values, starts)
+
+    def at(rows: npt.NDArray[np.intp]) -> tuple[Ints, Floats, Floats]:
+        return points.steps[rows], points.values[rows], points.times[rows]
+
+    return Blocks(points.steps[starts], *at(low), *at(high), *at(odd))
+
+
+def fold(blocks: Blocks, starts: npt.NDArray[np.intp]) -> Blocks:
+    """Return the rows for stretches of rows that begin at `starts`."""
+    low, _, _ = ends(blocks.low, starts)
+    _, high, _ = ends(blocks.high, starts)
+    _, _, odd = ends(blocks.odd, starts)
+    return Blocks(
+        blocks.first[starts],
+        blocks.low_step[low],
+        blocks.low[low],
+        blocks.low_time[low],
+        blocks.high_step[high],
+        blocks.high[high],
+        blocks.high_time[high],
+        blocks.odd_step[odd],
+        blocks.odd[odd],
+        blocks.odd_time[odd],
+    )
+
+
+def ends(
+    values: Floats, starts: npt.NDArray[np.intp]
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Return where, in each stretch, the least and the greatest finite value are, and one that is not finite.
+
+    A stretch without such a value gives its first place.
+    """
+    finite = np.isfinite(values)
+    low = _first_where(np.where(finite, values, np.inf), np.minimum, starts)
+    high = _first_where(np.where(finite, values, -np.inf), np.maximum, starts)
+    if finite.all():
+        return low, high, starts
+    odd = _first_where((~finite).astype(np.int8), np.maximum, starts)
+    return low, high, odd
+
+
+def _first_where(
+    values: npt.NDArray[np.generic], reduce: np.ufunc, starts: npt.NDArray[np.intp]
+) -> npt.NDArray[np.intp]:
+    """Return the first place of the extreme of each stretch."""
+    best = reduce.reduceat(values, starts)
+    sizes = np.diff(np.r_[starts, len(values)])
+    hits = np.flatnonzero(values == np.repeat(best, sizes))
+    first = hits[np.searchsorted(hits, starts)]
+    return first.astype(np.intp)
+
+
+def stretches(steps: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.intp]:
+    """Return where stretches of one width begin among ordered steps; those without a step are left out."""
+    low, high = float(steps[0]), float(steps[-1])
+    width = (high - low) / count or 1.0
+    number = np.minimum(((steps.astype(np.float64) - low) / width).astype(np.int64), count - 1)
+    return np.flatnonzero(np.concatenate([[True], number[1:] != number[:-1]]))
+
+
+def reduced(points: Columns, most: int) -> Columns:
+    """Return at most `most` of points that are in the order of their steps.
+
+    The least and the greatest finite value of each of `most // 3` stretches, one that is not finite, and the ends.
+    """
+    if len(points) <= most:
+        return points
+    return _chosen([blocks_of(points, stretches(points.steps, max(1, (most - 2) // 3)))], ends_of(points))
+
+
+def reduced_blocks(parts: Sequence[Blocks], first_and_last: Columns, most: int) -> Columns:
+    """Return at most `most` points of those that rows of blocks have; the rows are in the order of their steps."""
+    blocks = Blocks(*(np.concatenate([getattr(part, name) for part in parts]) for name in Blocks.__slots__))
+    return _chosen([fold(blocks, stretches(blocks.first, max(1, (most - 2) // 3)))], first_and_last)
+
+
+def ends_of(points: Columns) -> Columns:
+    """Return the first and the last point."""
+    return Columns(points.steps[[0, -1]], points.values[[0, -1]], points.times[[0, -1]])
+
+
+def _chosen(parts: Sequence[Blocks], more: Columns) -> Columns:
+    """Return the points of the rows and some more, each once, in the order of their steps."""
+    found = Columns.join([*(part.points() for part in parts), more])
+    _, rows = np.unique(found.steps, return_index=True)
+    return Columns(found.steps[rows], found.values[rows], found.times[rows])

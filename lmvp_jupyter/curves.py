@@ -1,0 +1,188 @@
+"""Curves of runs as a widget: drawn from the server, or live from the journal of a run while it goes on.
+
+While a cell runs, nothing that the browser says reaches the kernel, so a live plot only tells: a thread reads the run's
+journal, thins what it finds, and sends the lines that changed, at most ten times a second.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lmvp.curves import KEYS, Curves, Line, line_of
+from lmvp.errors import LmvpError
+from lmvp.render import curves as drawing
+from lmvp.tracking.reading import Run
+from lmvp_jupyter.widgets import LiveWidget, chart_module, styles
+
+if TYPE_CHECKING:
+    from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.feed import Feed
+
+_ROOM = 800
+_SOONEST, _SHARE = 0.1, 0.1
+
+
+class CurvesPlot(LiveWidget):
+    """Metrics of one run or of several: smoothing, a logarithmic axis, zoom, values under the cursor.
+
+    Parameters
+    ----------
+    curves : Curves
+    live : bool
+        Whether the run goes on, and lines will be sent.
+    """
+
+    _esm = chart_module("curves.js")
+    _css = styles(chart=True)
+
+    def __init__(self, curves: Curves, *, live: bool = False, **traits: Any) -> None:
+        self.curves = curves
+        super().__init__(data=drawing.curves_data(curves, live=live), **traits)
+        self.on_msg(self._heard)
+
+    def static(self) -> dict[str, str]:
+        """Return the curves as text and HTML."""
+        return {"text/plain": drawing.curves_text(self.curves), "text/html": drawing.curves_html(self.curves)}
+
+    def to_pandas(self) -> Any:
+        """Return what is drawn as a DataFrame; see `Curves.to_pandas`."""
+        return self.curves.to_pandas()
+
+    def show(self, curves: Curves, *, live: bool = False) -> None:
+        """Draw other curves."""
+        self.curves = curves
+        self.data = drawing.curves_data(curves, live=live)
+
+    def tell(self, curves: Curves, changed: Sequence[Line], kind: str = "news", **more: Any) -> int:
+        """Send lines that changed, without making the rest anew; return how many bytes that took."""
+        self.curves = curves
+        groups = {id(line): name for name, lines in curves.groups().items() for line in lines}
+        told = [_told(curves, line, groups[id(line)]) for line in changed]
+        buffers = [_columns(curves, line) for line in changed]
+        self.send({"kind": kind, "head": drawing.head(curves), "lines": told, **more}, buffers=buffers)
+        return sum(len(buffer) for buffer in buffers)
+
+    def _heard(self, _: Any, message: Any, __: Any) -> None:
+        """Answer a zoom with finer lines, once the kernel is free; a page that comes late, with all lines."""
+        if isinstance(message, dict) and message.get("kind") == "zoom":
+            self._refine(message.get("from"), message.get("to"))
+        elif isinstance(message, dict) and message.get("kind") == "hello" and self.data.get("live"):
+            self.tell(self.curves, self.curves.lines)
+
+    def _refine(self, first: Any, last: Any) -> None:
+        lines = self.curves.lines
+        keys = list(dict.fromkeys(line.key for line in lines))
+        runs = self.curves.runs
+        if not lines or self.data.get("live"):
+            return
+        try:
+            asked = {"first": first, "last": last} if first is not None else {}
+            found = runs[0].curves(runs, keys, points=2 * _ROOM, **asked)
+        except LmvpError:  # the lines that there are stay
+            return
+        numbers = {run.id: number for number, run in enumerate(runs)}
+        finer = [line_of(curve, numbers[curve.run]) for curve in found.curves]
+        finer = [line for line in finer if any(line.key == each.key and line.run == each.run for each in lines)]
+        shown = Curves(runs, finer, self.curves.hidden, axis=self.curves.axis)
+        before = self.curves
+        self.tell(shown, finer, "finer", range=None if first is None else [first, last])
+        self.curves = before
+
+
+def _told(curves: Curves, line: Line, group: str) -> dict[str, Any]:
+    told = drawing.line_data(curves, Line(line.run, line.key, (), (), (), line.count))
+    return {**told, "label": curves.label(line), "group": group}
+
+
+def _columns(curves: Curves, line: Line) -> bytes:
+    """Return steps, seconds since the run began, and values, as float64 one after the other."""
+    import numpy as np
+
+    began = curves.runs[line.run].record.created_at.timestamp()
+    columns = [np.asarray(line.steps, "<f8"), np.asarray(line.times, "<f8") - began, np.asarray(line.values, "<f8")]
+    return np.concatenate(columns).tobytes()
+
+
+class LiveRun:
+    """Watches a run of this process, and keeps its plot up with it until it ends.
+
+    Parameters
+    ----------
+    redraw : callable
+        Puts the plot's forms in the place of its output.
+    """
+
+    def __init__(self, run: ActiveRun, redraw: Callable[[CurvesPlot], None]) -> None:
+        from lmvp.tracking.feed import Feed
+
+        self.plot = CurvesPlot(Curves([run], []), live=True)
+        self._run, self._redraw = run, redraw
+        self._feed = Feed(run.folder)
+        self._end = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._follow, name="lmvp-plot", daemon=True)
+        run.on_end(self.finish)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        pause = _SOONEST
+        while not self._end.wait(pause):
+            began = time.monotonic()
+            try:
+                self._look()
+            except Exception:  # noqa: BLE001 - a picture is never worth a training
+                pause = 1.0
+                continue
+            pause = max(_SOONEST, (time.monotonic() - began) / _SHARE)
+
+    def _look(self) -> None:
+        with self._lock:
+            changed = self._feed.look()
+            if not changed or self._end.is_set():
+                return
+            curves = curves_of_feed(self._run, self._feed)
+            self.plot.tell(curves, [line for line in curves.lines if line.key in changed])
+
+    def finish(self) -> None:
+        """Draw all of it, once, and let the picture stay."""
+        self._end.set()
+        with self._lock:
+            self._feed.look()
+            self.plot.show(curves_of_feed(self._run, self._feed))
+            self._redraw(self.plot)
+
+
+def curves_of_feed(run: Run, feed: Feed) -> Curves:
+    """Return the curves that a feed has: without those of the machine, and not more than can be looked at."""
+    from lmvp.tracking.outline import reduced
+
+    keys = [key for key in feed.known() if not key.startswith("system/") and key != "epoch"]
+    lines = []
+    for key in keys[:KEYS]:
+        columns, count = feed.curve(key)
+        thin = reduced(columns, _ROOM)
+        lines.append(Line(0, key, thin.steps.tolist(), thin.values.tolist(), thin.times.tolist(), count))
+    return Curves([run], lines, max(0, len(keys) - KEYS))
+
+
+def plot_of(what: Any) -> CurvesPlot | None:
+    """Return a plot of curves, a run, or several; None of what is none of these."""
+    from lmvp.curves import of_runs
+    from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.reading import Runs
+
+    if isinstance(what, Curves):
+        return CurvesPlot(what)
+    runs = [what] if isinstance(what, Run) else list(what) if isinstance(what, (Runs, list, tuple)) else []
+    if not runs or not all(isinstance(run, Run) for run in runs):
+        return None
+    if isinstance(runs[0], ActiveRun) and not runs[0].ended and len(runs) == 1:
+        from lmvp.tracking.feed import Feed
+
+        feed = Feed(runs[0].folder)
+        feed.look()
+        return CurvesPlot(curves_of_feed(runs[0], feed))
+    return CurvesPlot(of_runs(runs[0].client, runs))

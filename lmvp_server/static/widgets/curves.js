@@ -1,0 +1,491 @@
+// Curves of runs: live while they are logged, for one run or many.
+//
+// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.curves.curves_data`. While a
+// run goes on, messages bring what is new (`{ kind: "news", head, lines }`, the lines whole, thinned by the kernel); a
+// zoom asks for its range (`{ kind: "zoom", from, to }`) and gets finer lines when the kernel is free. It needs a global
+// `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
+/* global uPlot, mount */
+
+const CHART_HEIGHT = 192;
+const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [4, 2], [1, 2]];
+const SMOOTH = [0, 5, 15, 50, 200];
+const COLOURED = 6;
+const CHARTS = 8;
+
+function make(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (value === null || value === undefined || value === false) continue;
+    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+    else node.setAttribute(name, value === true ? "" : value);
+  }
+  node.append(...children.filter((child) => child !== null && child !== undefined));
+  return node;
+}
+
+const plain = (value) =>
+  typeof value === "string" ? { NaN: NaN, Infinity: Infinity, "-Infinity": -Infinity }[value] : value;
+
+/** A number with four digits that count, as people read it. */
+function written(value) {
+  if (value === null || value === undefined) return "–";
+  if (!Number.isFinite(value)) return String(value).replace("-", "−");
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(2).replaceAll("-", "−");
+  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3;
+  return value.toLocaleString("en", { maximumFractionDigits: Math.max(digits, size < 1 ? 4 : 0) }).replace("-", "−");
+}
+
+function short(value) {
+  for (const [limit, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+    if (Math.abs(value) >= limit) return `${+(value / limit).toFixed(2)}${letter}`.replace("-", "−");
+  }
+  return `${+value.toPrecision(6)}`.replace("-", "−");
+}
+
+function clock(seconds) {
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${+seconds.toPrecision(3)} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min${whole % 60 ? ` ${whole % 60} s` : ""}`;
+  return `${Math.floor(whole / 3600)} h${whole % 3600 >= 60 ? ` ${Math.floor((whole % 3600) / 60)} min` : ""}`;
+}
+
+/** An exponential mean over so many points, without bias at the start. */
+function smoothed(values, over) {
+  const keep = 1 - 2 / (Math.min(over, Math.max(2, values.length / 12)) + 1); // a mean over more would lag behind
+  let mean = 0;
+  let weight = 0;
+  return values.map((value) => {
+    if (Number.isFinite(value)) {
+      mean = keep * mean + (1 - keep) * value;
+      weight = keep * weight + (1 - keep);
+    }
+    return weight ? mean / weight : null;
+  });
+}
+
+/** Colours and fonts as the page computes them; a canvas cannot read `light-dark()` or `var()` itself. */
+class Paint {
+  constructor(root) { this.probe = root.appendChild(make("span", { class: "hidden", "aria-hidden": "true" })); }
+
+  colour(token) {
+    this.probe.style.color = `var(--${token})`;
+    return getComputedStyle(this.probe).color;
+  }
+
+  faint(token) { return this.colour(token).replace(/^rgb\((.*)\)$/, "rgba($1, .28)"); }
+
+  font() { return `11px ${getComputedStyle(this.probe).fontFamily}`; }
+}
+
+/** One chart: the lines of a group. */
+class Chart {
+  constructor(view, group) {
+    this.view = view;
+    this.name = group.name;
+    this.lines = group.lines;
+    this.heading = make("h3", { class: "mono" }, group.name);
+    this.note = make("span", { class: "small quiet" });
+    this.box = make("div", { class: "plot", role: "img", tabindex: "0", onkeydown: (event) => this.key(event), ondblclick: () => view.zoom(null) });
+    this.legend = make("div", { class: "legend" });
+    this.root = make("figure", { class: "chart" }, make("figcaption", {}, this.heading, this.note), this.box, this.legend);
+  }
+
+  /** Lay the lines on one axis: uPlot wants the x of all, and a gap where a line has no point. */
+  columns() {
+    const { axis, smooth, range } = this.view;
+    const shown = this.shown();
+    const own = shown.map((line) => {
+      const xs = axis === "time" ? line.times : axis === "step" ? line.steps : line.axis.length ? line.axis.map(plain) : line.steps;
+      return { xs, ys: line.values.map(plain) };
+    });
+    const all = [...new Set(own.flatMap(({ xs }) => xs))].sort((a, b) => a - b);
+    const place = new Map(all.map((x, i) => [x, i]));
+    const spread = (xs, ys) => {
+      const column = new Array(all.length);
+      xs.forEach((x, i) => { column[place.get(x)] = Number.isFinite(ys[i]) ? ys[i] : null; });
+      return column;
+    };
+    const columns = [all];
+    for (const { xs, ys } of own) {
+      columns.push(spread(xs, ys));
+      if (smooth > 1) columns.push(spread(xs, smoothed(ys, smooth)));
+    }
+    this.range = range;
+    return columns;
+  }
+
+  shown() { return this.lines.filter((line) => !this.view.off.has(line.id)); }
+
+  draw() {
+    const { view } = this;
+    const columns = this.columns();
+    const key = JSON.stringify([this.shown().map((line) => line.id), view.axis, view.smooth, view.log, view.width()]);
+    if (this.plot && key === this.drawn) {
+      this.plot.setData(columns, false);
+      this.plot.setScale("x", this.across(columns[0]));
+    } else {
+      this.plot?.destroy();
+      this.drawn = key;
+      this.plot = new uPlot(this.options(columns), columns, this.box);
+    }
+    this.box.setAttribute("aria-label", this.summary());
+    this.note.textContent = this.oddities();
+    this.tellLegend();
+  }
+
+  across(xs) {
+    if (this.view.range) return { min: this.view.range[0], max: this.view.range[1] };
+    const [min, max] = [xs[0] ?? 0, xs.at(-1) ?? 1];
+    return max > min ? { min, max } : { min: min - 0.5, max: max + 0.5 };
+  }
+
+  options(columns) {
+    const { view } = this;
+    const { paint } = view;
+    const ink = (token) => () => paint.colour(token);
+    const axis = { stroke: ink("ink-3"), font: paint.font(), ticks: { show: false } };
+    const series = [{}];
+    for (const line of this.shown()) {
+      const token = this.token(line);
+      if (view.smooth > 1) series.push({ stroke: () => paint.faint(token), width: 1, spanGaps: true, points: { show: false } });
+      series.push({ stroke: ink(token), width: 1.6, dash: DASHES[this.order(line) % DASHES.length], spanGaps: true, points: { show: this.alone(line), size: 6, fill: ink(token) } });
+    }
+    const ends = this.endNames();
+    return {
+      width: this.width(), height: CHART_HEIGHT, legend: { show: false }, padding: [8, ends ? 112 : 16, 0, 0],
+      cursor: { y: false, drag: { x: true, y: false, setScale: false }, points: { show: false }, sync: { key: view.sync, setSeries: false } },
+      select: { show: true },
+      scales: {
+        x: { time: false, ...this.across(columns[0]) },
+        y: view.log ? { distr: 3 } : { range: (_, low, high) => (low === null ? [0, 1] : uPlot.rangeNum(low, high, 0.08, true)) },
+      },
+      axes: [
+        { ...axis, size: 28, gap: 6, space: 56, grid: { show: false }, values: (_, ticks) => ticks.map((at) => (at === null ? "" : view.axis === "time" ? clock(at) : short(at))) },
+        { ...axis, size: (_, texts) => 14 + 7 * Math.max(3, ...(texts ?? []).map((text) => (text ?? "").length)), gap: 8, space: 30, grid: { stroke: ink("line"), width: 1 }, values: (_, ticks) => ticks.map((at) => (at === null ? "" : written(at))) },
+      ],
+      series,
+      hooks: {
+        draw: [(plot) => this.names(plot)],
+        setCursor: [(plot) => view.tell(this, plot)],
+        setSelect: [(plot) => this.selected(plot)],
+      },
+    };
+  }
+
+  width() { return Math.max(220, Math.floor(this.box.clientWidth || this.view.width() || 560)); }
+
+  order(line) { return this.lines.indexOf(line); }
+
+  token(line) { return this.view.lit ? (this.view.lit === line.id ? `s${(this.order(line) % COLOURED) + 1}` : "line-2") : this.order(line) < COLOURED ? `s${this.order(line) + 1}` : "ink-3"; }
+
+  alone(line) { return line.values.filter((value) => Number.isFinite(plain(value))).length === 1; }
+
+  endNames() { return this.shown().length > 1 && this.shown().length <= COLOURED && this.width() > 380; }
+
+  /** Write names at the ends of the lines, moved apart where they would stand on one another. */
+  names(plot) {
+    if (!this.endNames()) return;
+    const scale = uPlot.pxRatio;
+    const step = this.view.smooth > 1 ? 2 : 1;
+    const { left, top, width, height } = plot.bbox;
+    const ends = [];
+    this.shown().forEach((line, i) => {
+      const column = plot.data[1 + i * step + (step - 1)];
+      let at = column.length - 1;
+      while (at >= 0 && (column[at] === null || column[at] === undefined || plot.data[0][at] > plot.scales.x.max)) at -= 1;
+      if (at >= 0) ends.push({ y: Math.min(top + height, Math.max(top, plot.valToPos(column[at], "y", true))), line });
+    });
+    ends.sort((a, b) => a.y - b.y);
+    for (let i = 1; i < ends.length; i += 1) ends[i].y = Math.max(ends[i].y, ends[i - 1].y + 14 * scale);
+    const over = ends.length ? Math.max(0, ends.at(-1).y - (top + height)) : 0;
+    const { ctx } = plot;
+    ctx.save();
+    ctx.font = this.view.paint.font().replace("11px", `${11 * scale}px`);
+    ctx.textBaseline = "middle";
+    ctx.textAlign = "left";
+    for (const { y, line } of ends) {
+      ctx.fillStyle = this.view.paint.colour(this.token(line));
+      const words = line.label.length > 17 ? `${line.label.slice(0, 16)}…` : line.label;
+      ctx.fillText(words, left + width + 8 * scale, y - over);
+    }
+    ctx.restore();
+  }
+
+  selected(plot) {
+    if (plot.select.width < 4) return;
+    const from = plot.posToVal(plot.select.left, "x");
+    const to = plot.posToVal(plot.select.left + plot.select.width, "x");
+    plot.setSelect({ left: 0, width: 0, top: 0, height: 0 }, false);
+    this.view.zoom([from, to]);
+  }
+
+  tellLegend() {
+    const several = this.lines.length > 1;
+    const { lit } = this.view;
+    this.legend.replaceChildren(...(several ? this.lines.map((line) => {
+      const off = this.view.off.has(line.id);
+      const swatch = make("i", { class: "lmvp-swatch", "aria-hidden": "true" });
+      swatch.style.background = this.order(line) < COLOURED ? `var(--s${this.order(line) + 1})` : "var(--ink-3)";
+      return make("button", { class: "btn bare key", type: "button", "aria-pressed": String(!off), title: off ? "show" : "hide",
+        onclick: () => this.view.toggle(line.id), onmouseenter: () => this.many() && this.view.light(line.id), onmouseleave: () => lit !== null && this.view.light(null) }, swatch, line.label);
+    }) : []));
+  }
+
+  many() { return this.lines.length > COLOURED; }
+
+  summary() {
+    const told = this.shown().slice(0, COLOURED).map((line) => {
+      const finite = line.values.map(plain).filter(Number.isFinite);
+      return `${line.label}: ${finite.length ? `${written(finite[0])} to ${written(finite.at(-1))}` : "no finite number"}`;
+    });
+    return `${this.name} by ${this.view.axis}. ${told.join("; ")}`;
+  }
+
+  /** Say what a line cannot show. */
+  oddities() {
+    const values = this.shown().flatMap((line) => line.values.map(plain));
+    const odd = values.filter((value) => !Number.isFinite(value)).length;
+    if (!odd) return "";
+    return odd === values.length ? "no finite number" : `${odd.toLocaleString("en")} not finite`;
+  }
+
+  key(event) {
+    const xs = this.plot.data[0];
+    const at = this.plot.cursor.idx ?? null;
+    const last = xs.length - 1;
+    const to = { ArrowRight: at === null ? 0 : Math.min(last, at + 1), ArrowLeft: at === null ? last : Math.max(0, at - 1), Home: 0, End: last }[event.key];
+    if (event.key === "Escape") this.view.zoom(null);
+    if (to === undefined) return;
+    event.preventDefault();
+    this.plot.setCursor({ left: this.plot.valToPos(xs[to], "x"), top: 10 });
+  }
+
+  /** The values at a place of the axis: of each line, at its point before. */
+  at(index) {
+    const step = this.view.smooth > 1 ? 2 : 1;
+    return this.shown().map((line, i) => {
+      const column = this.plot.data[1 + i * step];
+      let near = index;
+      while (near >= 0 && (column[near] === null || column[near] === undefined)) near -= 1;
+      return `${line.label} ${near < 0 ? "–" : written(column[near])}`;
+    });
+  }
+
+  close() { this.plot?.destroy(); }
+}
+
+class CurvesView {
+  constructor(model, el) {
+    this.model = model;
+    this.root = make("div", { class: "lmvp in-notebook lmvp-plot lmvp-curves" });
+    el.replaceChildren(this.root);
+    const data = model.get("data");
+    this.sync = `lmvp-${Math.random().toString(36).slice(2)}`;
+    this.axis = data.axis;
+    this.log = data.log;
+    this.smooth = data.smooth;
+    this.range = null;
+    this.off = new Set();
+    this.lit = null;
+    this.lines = new Map();
+    this.endKeys = guardKeys(this.root);
+    this.onData = () => this.build();
+    this.onNews = (message, buffers) => this.take(message, buffers);
+    model.on("change:data", this.onData);
+    model.on("msg:custom", this.onNews);
+    this.onTheme = () => { for (const delay of [0, 300]) setTimeout(() => this.charts.forEach((chart) => chart.plot?.redraw(false, true)), delay); };
+    this.theme = new MutationObserver(this.onTheme);
+    this.theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+    this.system = matchMedia("(prefers-color-scheme: dark)");
+    this.system.addEventListener("change", this.onTheme);
+    this.resized = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
+    this.charts = [];
+    this.build();
+    this.resized.observe(this.root);
+    this.model.send?.({ kind: "hello" });
+  }
+
+  close() {
+    this.model.off("change:data", this.onData);
+    this.model.off("msg:custom", this.onNews);
+    this.endKeys();
+    this.theme.disconnect();
+    this.resized.disconnect();
+    this.system.removeEventListener("change", this.onTheme);
+    this.charts.forEach((chart) => chart.close());
+  }
+
+  width() { return this.root.clientWidth; }
+
+  /** Put everything up anew. */
+  build() {
+    const data = this.data = structuredClone(this.model.get("data"));
+    this.charts.forEach((chart) => chart.close());
+    this.titleLine = make("div", { class: "title" });
+    this.readout = make("output", { class: "readout", "aria-live": "polite" });
+    this.grid = make("div", { class: "grid2" });
+    this.table = make("details", { class: "small", ontoggle: () => this.fill() }, make("summary", {}, "the numbers as a table"));
+    this.rest = make("button", { class: "btn bare", type: "button", onclick: () => { this.every = true; this.draw(); } });
+    this.empty = make("p", { class: "quiet lmvp-none" });
+    this.root.replaceChildren(this.titleLine, this.empty, this.grid, make("div", { class: "below" }, this.rest), this.readout, this.table);
+    this.paint = new Paint(this.root);
+    this.charts = data.groups.map((group) => new Chart(this, group));
+    this.lines = new Map(data.groups.flatMap((group) => group.lines).map((line) => [line.id, line]));
+    this.grid.replaceChildren(...this.charts.map((chart) => chart.root));
+    this.tellTitle();
+    this.draw();
+  }
+
+  draw() {
+    this.empty.textContent = this.charts.length ? "" : this.data.empty;
+    this.empty.hidden = Boolean(this.charts.length);
+    this.charts.forEach((chart, i) => { chart.root.hidden = i >= CHARTS && !this.every; });
+    this.charts.forEach((chart) => { if (!chart.root.hidden) chart.draw(); });
+    const more = this.charts.length - CHARTS;
+    this.rest.hidden = this.every || more <= 0;
+    this.rest.textContent = `show all ${this.charts.length} charts`;
+    this.table.hidden = !this.charts.length;
+    this.readout.textContent = this.hint();
+    this.fill();
+  }
+
+  /** The numbers behind the picture, made when they are looked at. */
+  fill() {
+    if (!this.table.open) return;
+    const head = make("tr", {}, ...["Metric", "First", "Last", "Least", "Greatest", "Points"].map((label, i) => make("th", { scope: "col", class: i ? "num" : "" }, label)));
+    const rows = [...this.lines.values()].map((line) => {
+      const finite = line.values.map(plain).filter(Number.isFinite);
+      const ends = finite.length ? [plain(line.values[0]), plain(line.values.at(-1)), finite.reduce((a, b) => Math.min(a, b)), finite.reduce((a, b) => Math.max(a, b))] : [];
+      const cells = [0, 1, 2, 3].map((i) => make("td", { class: "num" }, i < ends.length ? written(ends[i]) : ""));
+      return make("tr", {}, make("th", { scope: "row" }, line.label), ...cells, make("td", { class: "num" }, line.count.toLocaleString("en")));
+    });
+    this.table.querySelector(".scroll")?.remove();
+    this.table.append(make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))));
+  }
+
+  hint() {
+    if (!this.charts.length) return "";
+    const more = this.data.hidden ? ` · ${this.data.hidden} metrics more` : "";
+    return `${this.range ? "double click or Esc shows all again" : "drag to zoom, hover for values"}${more}`;
+  }
+
+  tellTitle() {
+    const { data } = this;
+    const parts = [make("h3", { class: "mono" }, data.title)];
+    if (data.status) parts.push(make("span", { class: `status ${data.status}` }, data.status));
+    parts.push(make("span", { class: "quiet small lmvp-fact" }, data.fact));
+    const acts = make("span", { class: "end acts" },
+      this.button(`x: ${this.axis}`, "change the axis", () => this.turn()),
+      this.button("log axis", "logarithmic values", () => { this.log = !this.log; this.restart(); }, this.log),
+      this.button(this.smooth > 1 ? `smooth ${this.smooth}` : "smooth", "smooth the lines", () => { this.smooth = SMOOTH[(SMOOTH.indexOf(this.smooth) + 1) % SMOOTH.length]; this.restart(); }, this.smooth > 1));
+    this.titleLine.replaceChildren(...parts, ...(data.groups.length ? [acts] : []));
+  }
+
+  button(words, title, act, pressed) {
+    return make("button", { class: "btn bare", type: "button", title, "aria-pressed": pressed === undefined ? null : String(pressed), onclick: act }, words);
+  }
+
+  /** The next axis: step, time, and the metric that the lines were joined with. */
+  turn() {
+    const joined = [...this.lines.values()].some((line) => line.axis.length);
+    const axes = ["step", "time", ...(joined && !["step", "time"].includes(this.data.axis) ? [this.data.axis] : [])];
+    this.axis = axes[(axes.indexOf(this.axis) + 1) % axes.length];
+    this.range = null;
+    this.restart();
+  }
+
+  restart() { this.tellTitle(); this.draw(); }
+
+  toggle(id) {
+    if (!this.off.delete(id)) this.off.add(id);
+    this.draw();
+  }
+
+  light(id) {
+    this.lit = id;
+    this.charts.forEach((chart) => chart.plot?.redraw(false, true));
+  }
+
+  zoom(range) {
+    this.range = range;
+    this.draw();
+    if (this.axis === "step") this.model.send?.({ kind: "zoom", from: range?.[0] ?? null, to: range?.[1] ?? null });
+  }
+
+  fit() {
+    const width = this.width();
+    if (!width || width === this.fitted) return; // out of sight, as while JupyterLab changes its theme
+    this.fitted = width;
+    this.charts.forEach((chart) => { if (!chart.root.hidden) chart.draw(); });
+  }
+
+  /** Say what stands under the cursor, in all charts. */
+  tell(chart, plot) {
+    const at = plot.cursor.idx;
+    if (at === this.told) return;
+    this.told = at;
+    if (at === null || at === undefined) { this.readout.textContent = this.hint(); return; }
+    const x = plot.data[0][at];
+    const place = this.axis === "time" ? clock(x) : `${this.axis} ${x.toLocaleString("en")}`;
+    this.readout.textContent = `${place}: ${chart.at(at).join(", ")}`;
+  }
+
+  /** Take what the kernel sends while a run goes on: whole lines, their columns as bytes. */
+  take(message, buffers) {
+    if (message.kind !== "news" && message.kind !== "finer") return;
+    if (message.kind === "finer" && JSON.stringify(message.range) !== JSON.stringify(this.range)) return;
+    if (message.head) Object.assign(this.data, message.head);
+    message.lines.forEach((line, i) => this.put(line, buffers[i]));
+    this.tellTitle();
+    this.draw();
+  }
+
+  put(line, buffer) {
+    const view = buffer instanceof DataView ? buffer : new DataView(buffer.buffer ?? buffer);
+    const bytes = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
+    const numbers = new Float64Array(bytes);
+    const n = numbers.length / 3;
+    const columns = { steps: [...numbers.subarray(0, n)], times: [...numbers.subarray(n, 2 * n)], values: [...numbers.subarray(2 * n)], axis: [] };
+    const known = this.lines.get(line.id);
+    if (known) { Object.assign(known, columns, { count: line.count }); return; }
+    const fresh = { ...line, ...columns };
+    this.lines.set(line.id, fresh);
+    this.place(fresh, line.group);
+  }
+
+  /** Find the chart of a new line, or make one. */
+  place(line, group) {
+    let chart = this.charts.find((each) => each.name === group) ?? this.charts.find((each) => each.lines.length === 1 && each.lines[0].key.split("/").at(-1) === group);
+    if (!chart) {
+      chart = new Chart(this, { name: group, lines: [] });
+      this.charts.push(chart);
+      this.grid.append(chart.root);
+      this.data.groups.push({ name: group, lines: chart.lines });
+    }
+    chart.name = group;
+    chart.heading.textContent = group;
+    chart.lines.push(line);
+  }
+}
+
+/** JupyterLab reads keys before any element does (Enter edits the cell): while the focus is in here, plain keys are ours. */
+function guardKeys(root) {
+  const guard = (event) => {
+    if (!root.contains(event.target)) return;
+    root.toggleAttribute("data-lm-suppress-shortcuts", !(event.ctrlKey || event.metaKey));
+  };
+  window.addEventListener("keydown", guard, true);
+  return () => window.removeEventListener("keydown", guard, true);
+}
+
+function render({ model, el }) {
+  const view = new CurvesView(model, el);
+  return () => view.close();
+}
+
+export default {
+  /** Only a notebook calls this, and has `mount.js` in front of this module. */
+  initialize: ({ model }) => mount(model, render),
+  render,
+};
