@@ -110,7 +110,7 @@ def test_a_reader_who_does_not_read_holds_nobody(server, run):  # noqa: F811
 
 
 def test_too_many_new_points_are_read_anew(server, run):  # noqa: F811
-    reader = Reader(server, {"run": str(run)}, lambda events: events[-1][0] == "reset")
+    reader = Reader(server, {"run": str(run)}, lambda events: events and events[-1][0] == "reset")
     run.add(b"".join(points_frame(1.0, [(0, 5 + i, float(i))]) for i in range(50_000)))
     assert reader.wait()[-1][1]["cursor"] == "50005"
 

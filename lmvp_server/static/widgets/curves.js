@@ -253,8 +253,10 @@ class Chart {
   key(event) {
     const xs = this.plot.data[0];
     const at = this.plot.cursor.idx ?? null;
-    const last = xs.length - 1;
-    const to = { ArrowRight: at === null ? 0 : Math.min(last, at + 1), ArrowLeft: at === null ? last : Math.max(0, at - 1), Home: 0, End: last }[event.key];
+    const { min, max } = this.plot.scales.x;
+    const first = xs.findIndex((x) => x >= min);
+    const last = xs.findLastIndex((x) => x <= max);
+    const to = { ArrowRight: at === null ? first : Math.min(last, at + 1), ArrowLeft: at === null ? last : Math.max(first, at - 1), Home: first, End: last }[event.key];
     if (event.key === "Escape") this.view.zoom(null);
     if (to === undefined) return;
     event.preventDefault();
