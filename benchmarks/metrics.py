@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import requests
-from lmvp.tracking.active import ActiveRun
 
 import lmvp
 from benchmarks.measure import Row, at_most, seconds
+from lmvp.tracking.active import ActiveRun
 
 CALLS = 20_000
 MILLION = 1_000_000
@@ -131,7 +131,7 @@ def _calls(server: Server, folder: Path) -> Iterator[Row]:
 
 def started(name: str) -> ActiveRun:
     """Return a run that the server knows already, and that measures nothing by itself."""
-    active = lmvp.start_run("bench", name=name, system_metrics=False)
+    active = lmvp.start_run("bench", name=name, system_metrics=False, create=True)
     active.log({"loss": 1.0})
     time.sleep(1.0)  # what is gathered in the background at the start is gathered
     return active

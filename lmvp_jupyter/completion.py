@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 from lmvp import config, local
@@ -25,7 +26,11 @@ _MODELS = {
     ("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name"),
     ("export", "model"), ("import", "model"),
 }  # fmt: skip
-_PROJECTS = {("ls", "project"), ("project", "name")}
+_PROJECTS = {("ls", "project"), ("project", "name"), ("runs", "project")}
+_RUNS = {("compare", "runs"), ("metrics", "names")}
+RUN = "run:"
+"""Stands before the name of a run among the names that a server knows."""
+_NEWEST = 50
 _VARIABLES = {"object", "variable", "into"}
 
 
@@ -68,6 +73,7 @@ def references() -> list[str]:
         for model in client.models(project.name)[:200]:
             name = f"{project.name}/{model.name}"
             found += [name, f"{name}@latest", *(f"{name}@{alias.name}" for alias in client.aliases(name))]
+        found += [f"{RUN}{project.name}/{run.name}" for run in client.runs(project.name, limit=_NEWEST)]
     return found
 
 
@@ -102,8 +108,15 @@ def _for_verb(words: list[str], word: str, variables: Iterable[str], names: Call
     return _references(verb.name, expected, names)
 
 
+def _no_runs(names: Callable[[], list[str]]) -> list[str]:
+    return [name for name in names() if not name.startswith(RUN)]
+
+
 def _references(verb: str, expected: str | None, names: Callable[[], list[str]]) -> list[str]:
     """Return what an argument can name: a version has an `@`, a project ends in `/`, the rest are models."""
+    if (verb, expected) in _RUNS:
+        return [name.removeprefix(RUN) for name in names() if name.startswith(RUN)]
+    names = partial(_no_runs, names)
     if (verb, expected) in _VERSIONS:
         return names()
     if (verb, expected) in _MODELS:

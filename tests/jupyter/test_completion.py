@@ -71,7 +71,7 @@ def test_every_argument_that_names_something_completes():
         ("push", "object"), ("pull", "variable"), ("alias", "alias"), ("login", "url"), ("logout", "url"),
         ("export", "to"), ("import", "source"), ("backup", "to"),
     }  # fmt: skip
-    known = free | completion._VERSIONS | completion._MODELS | completion._PROJECTS
+    known = free | completion._VERSIONS | completion._MODELS | completion._PROJECTS | completion._RUNS
     places = {(verb.name, a.flags[0]) for verb in verbs_of(NOTEBOOK) for a in verb.arguments}
     assert {place for place in places if not place[1].startswith("-")} == known
 

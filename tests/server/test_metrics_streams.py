@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from server.test_runs import curve, run, server  # noqa: F401 - fixtures
+from server.runs_over_http import Server, curve
 
 from lmvp import local
 from lmvp.tracking.frames import END, key_frame, note, points_frame
@@ -21,10 +21,10 @@ LIVE = "/projects/digits/metrics/live"
 class Reader(threading.Thread):
     """Reads events until there are enough of them."""
 
-    def __init__(self, server, query, enough):
+    def __init__(self, served, query, enough):
         super().__init__(daemon=True)
         self.events, self.enough = [], enough
-        self.answer = server("GET", LIVE, params=query, stream=True)
+        self.answer = served("GET", LIVE, params=query, stream=True)
         assert self.answer.ok, self.answer.text
         self.start()
 
@@ -49,8 +49,8 @@ def steps_of(events):
     return [step for name, data in events if name == "points" for c in data["curves"] for step in c["steps"]]
 
 
-def test_points_come_as_events_once_and_in_order(server, run):  # noqa: F811
-    reader = Reader(server, {"run": str(run)}, lambda events: 205 in steps_of(events))
+def test_points_come_as_events_once_and_in_order(served, run):
+    reader = Reader(served, {"run": str(run)}, lambda events: 205 in steps_of(events))
     for first in range(5, 205, 10):
         run.add(b"".join(points_frame(1.0, [(0, first + i, float(i))]) for i in range(10)))
     time.sleep(0.3)
@@ -61,21 +61,21 @@ def test_points_come_as_events_once_and_in_order(server, run):  # noqa: F811
     assert events[0][1]["status"] == {str(run): "running"}
     cursor = events[-1][1]["cursor"]
     run.add(points_frame(1.0, [(0, 206, 1.0)]))
-    again = Reader(server, {"run": str(run), "cursor": cursor}, lambda events: 206 in steps_of(events))
+    again = Reader(served, {"run": str(run), "cursor": cursor}, lambda events: 206 in steps_of(events))
     assert steps_of(again.wait()) == [206]
 
 
-def test_the_end_of_a_run_is_an_event_and_keys_choose(server, run):  # noqa: F811
+def test_the_end_of_a_run_is_an_event_and_keys_choose(served, run):
     run.add(key_frame(1, "other"))
     ended = lambda events: any("finished" in data.get("status", {}).values() for _, data in events)  # noqa: E731
-    reader = Reader(server, {"run": "quiet-wren-44", "key": "other"}, ended)
+    reader = Reader(served, {"run": "quiet-wren-44", "key": "other"}, ended)
     run.add(points_frame(1.0, [(0, 50, 1.0)]) + points_frame(1.0, [(1, 7, 1.0)]))
     time.sleep(0.3)
     run.add(note(END, b'{"status": "finished", "ended_at": "2026-11-26T12:00:00Z"}'))
     assert steps_of(reader.wait()) == [7]
 
 
-def test_a_cursor_that_is_lost_says_reset(server, run, home):  # noqa: F811
+def test_a_cursor_that_is_lost_says_reset(served, run, home):
     local.stop()
     for log in (home / "series").glob("*/*"):
         from lmvp_server.stores.series.series import Series
@@ -83,40 +83,38 @@ def test_a_cursor_that_is_lost_says_reset(server, run, home):  # noqa: F811
         series = Series(log)
         series.seal()
         series.close()
-    from server.test_runs import Server
-
     reader = Reader(Server(), {"run": str(run), "cursor": "2"}, lambda events: len(events) > 0)
     (event,) = reader.wait()
     assert event[0] == "reset"
     assert event[1]["cursor"] == "5"
 
 
-def test_a_reader_who_does_not_read_holds_nobody(server, run):  # noqa: F811
-    host, port = server.url.split("/")[2].split(":")
+def test_a_reader_who_does_not_read_holds_nobody(served, run):
+    host, port = served.url.split("/")[2].split(":")
     slow = socket.create_connection((host, int(port)))
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     head = (
-        f"GET /api/v1{LIVE}?run={run} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {server.token}\r\n\r\n"
+        f"GET /api/v1{LIVE}?run={run} HTTP/1.1\r\nHost: {host}:{port}\r\nAuthorization: Bearer {served.token}\r\n\r\n"
     )
     slow.sendall(head.encode())
-    reader = Reader(server, {"run": str(run)}, lambda events: events and events[-1][1]["cursor"] == "200000")
+    reader = Reader(served, {"run": str(run)}, lambda events: events and events[-1][1]["cursor"] == "200000")
     for first in range(5, 200_000, 5_000):
         run.add(b"".join(points_frame(1.0, [(0, first + i, float(i))]) for i in range(min(5_000, 200_000 - first))))
     events = reader.wait()
     assert all(name == "points" or data["cursor"] for name, data in events)
     assert set(steps_of(events[-1:])) <= set(range(200_000))
     slow.close()
-    assert curve(server, run, points=10)["count"] == 200_000
+    assert curve(served, run, points=10)["count"] == 200_000
 
 
-def test_too_many_new_points_are_read_anew(server, run):  # noqa: F811
-    reader = Reader(server, {"run": str(run)}, lambda events: events and events[-1][0] == "reset")
+def test_too_many_new_points_are_read_anew(served, run):
+    reader = Reader(served, {"run": str(run)}, lambda events: events and events[-1][0] == "reset")
     run.add(b"".join(points_frame(1.0, [(0, 5 + i, float(i))]) for i in range(50_000)))
     assert reader.wait()[-1][1]["cursor"] == "50005"
 
 
-def test_streams_end_with_the_server(server, run):  # noqa: F811
-    reader = Reader(server, {"run": str(run)}, lambda events: False)
+def test_streams_end_with_the_server(served, run):
+    reader = Reader(served, {"run": str(run)}, lambda events: False)
     time.sleep(0.3)
     start = time.monotonic()
     local.stop()
@@ -128,9 +126,9 @@ def test_streams_end_with_the_server(server, run):  # noqa: F811
 # -- export
 
 
-def test_csv_has_every_point(server, run):  # noqa: F811
+def test_csv_has_every_point(served, run):
     run.add(key_frame(1, "=danger()") + points_frame(1.7e9, [(1, -3, float("nan"))]))
-    text = server("GET", "/projects/digits/metrics/export").content.decode()
+    text = served("GET", "/projects/digits/metrics/export").content.decode()
     rows = list(csv.DictReader(io.StringIO(text)))
     assert len(rows) == 6
     assert [float(row["value"]) for row in rows[:5]] == [5, 4, 3, 2, 1]
@@ -139,18 +137,18 @@ def test_csv_has_every_point(server, run):  # noqa: F811
     assert (rows[5]["key"], rows[5]["step"], rows[5]["value"]) == ("'=danger()", "-3", "nan")
 
 
-def test_parquet_has_every_point(server, run):  # noqa: F811
+def test_parquet_has_every_point(served, run):
     parquet = pytest.importorskip("pyarrow.parquet")
-    data = server("GET", f"/projects/digits/metrics/export?format=parquet&run={run}&key=train/loss").content
+    data = served("GET", f"/projects/digits/metrics/export?format=parquet&run={run}&key=train/loss").content
     table = parquet.read_table(io.BytesIO(data)).to_pydict()
     assert table["value"] == [5, 4, 3, 2, 1]
     assert table["key"] == ["train/loss"] * 5
     assert table["time"][0].timestamp() == 1.7e9
 
 
-def test_columns_have_every_point(server, run):  # noqa: F811
+def test_columns_have_every_point(served, run):
     run.add(b"".join(points_frame(1.0, [(0, i, i / 3)]) for i in range(5, 100_000)))
-    data = server("GET", "/projects/digits/metrics/export?format=columns").content
+    data = served("GET", "/projects/digits/metrics/export?format=columns").content
     steps, values, at = [], [], 0
     while at < len(data):
         (length,) = struct.unpack_from("<I", data, at)
@@ -164,9 +162,9 @@ def test_columns_have_every_point(server, run):  # noqa: F811
     assert np.concatenate(values)[7] == 7 / 3
 
 
-def test_whoever_leaves_an_export_leaves_nothing_behind(server, run):  # noqa: F811
+def test_whoever_leaves_an_export_leaves_nothing_behind(served, run):
     run.add(b"".join(points_frame(1.0, [(0, i, i / 3)]) for i in range(5, 100_000)))
     for _ in range(3):
-        with server("GET", "/projects/digits/metrics/export", stream=True) as answer:
+        with served("GET", "/projects/digits/metrics/export", stream=True) as answer:
             next(answer.iter_content(1000))
     assert run.get()["points"] == 100_000

@@ -5,121 +5,54 @@ import time
 
 import msgspec
 import pytest
-import requests
+from server.runs_over_http import RUNS, Server, begin, curve
 
 from lmvp import local
 from lmvp.tracking.frames import AUTO, END, START, UPDATE, epoch_frame, key_frame, note, points_frame
 from lmvp.tracking.records import NewRun
-from lmvp_server.routes import API
-
-RUNS = "/projects/digits/runs"
 
 
-class Server:
-    """A real server, spoken to with plain requests."""
-
-    def __init__(self):
-        found = local.connection()
-        self.url, self.token = found.url + API, found.token
-
-    def __call__(self, method, path, body=None, data=None, **options):
-        headers = {"Authorization": f"Bearer {self.token}", **options.pop("headers", {})}
-        encoded = msgspec.json.encode(body) if body is not None else data
-        return requests.request(method, self.url + path, data=encoded, headers=headers, timeout=30, **options)
-
-    def ship(self, run, data, writer="a" * 32, start=0, project="digits"):
-        return self("PUT", f"/projects/{project}/runs/{run}/writers/{writer}?from={start}", data=data)
-
-
-@pytest.fixture
-def server(home):
-    return Server()
-
-
-def begin(run, **fields):
-    return note(START, msgspec.json.encode(NewRun(run=str(run), **fields)))
-
-
-def losses(values, first=0, time=1.7e9):
-    return key_frame(0, "train/loss") + b"".join(
-        points_frame(time + i, [(0, first + i, value)]) for i, value in enumerate(values)
-    )
-
-
-@pytest.fixture
-def run(server):
-    """A run with five points, whose journal so far is `run.journal`."""
-    run = secrets.token_hex(16)
-    journal = begin(run, name="quiet-wren-44", params={"lr": 0.1}, tags={"gpu": "a100"}) + losses([5, 4, 3, 2, 1])
-    assert server.ship(run, journal).json() == {"applied": len(journal)}
-    return Journal(server, run, journal)
-
-
-class Journal(str):
-    def __new__(cls, server, run, data):
-        self = super().__new__(cls, run)
-        self.server, self.data = server, data
-        return self
-
-    def add(self, data):
-        start = len(self.data)
-        self.data += data
-        answer = self.server.ship(self, data, start=start)
-        assert answer.ok, answer.text
-        return answer
-
-    def get(self, path=""):
-        return self.server("GET", f"{RUNS}/{self}{path}").json()
-
-
-def curve(server, run, key="train/loss", **query):
-    answer = server("GET", "/projects/digits/metrics", params={"run": str(run), "key": key, **query})
-    assert answer.ok, answer.text
-    (found,) = answer.json()["curves"]
-    return found
-
-
-def test_a_journal_makes_the_project_the_run_and_its_points(server, run):
+def test_a_journal_makes_the_project_the_run_and_its_points(served, run):
     found = run.get()
     assert (found["name"], found["status"], found["project"]) == ("quiet-wren-44", "running", "digits")
     assert (found["params"], found["tags"], found["metrics"]) == ({"lr": 0.1}, {"gpu": "a100"}, {"train/loss": 1.0})
-    points = curve(server, run)
+    points = curve(served, run)
     assert (points["steps"], points["values"], points["count"]) == ([0, 1, 2, 3, 4], [5, 4, 3, 2, 1], 5)
     assert points["times"] == [1.7e9 + i for i in range(5)]
 
 
-def test_what_is_sent_again_counts_once(server, run):
+def test_what_is_sent_again_counts_once(served, run):
     for start in (0, len(begin(run, name="quiet-wren-44", params={"lr": 0.1}, tags={"gpu": "a100"}))):
-        assert server.ship(run, run.data[start:], start=start).json() == {"applied": len(run.data)}
+        assert served.ship(run, run.data[start:], start=start).json() == {"applied": len(run.data)}
     more = points_frame(9, [(0, 5, 0.5)])
-    assert server.ship(run, run.data + more).json() == {"applied": len(run.data + more)}
-    assert curve(server, run)["values"] == [5, 4, 3, 2, 1, 0.5]
-    assert server("GET", RUNS).json()["total"] == 1
-    assert server("GET", f"{RUNS}/{run}/writers/{'a' * 32}").json() == {"applied": len(run.data + more)}
+    assert served.ship(run, run.data + more).json() == {"applied": len(run.data + more)}
+    assert curve(served, run)["values"] == [5, 4, 3, 2, 1, 0.5]
+    assert served("GET", RUNS).json()["total"] == 1
+    assert served("GET", f"{RUNS}/{run}/writers/{'a' * 32}").json() == {"applied": len(run.data + more)}
 
 
-def test_a_gap_is_refused_and_tells_where_to_go_on(server, run):
-    answer = server.ship(run, points_frame(1, [(0, 9, 9.0)]), start=len(run.data) + 40)
+def test_a_gap_is_refused_and_tells_where_to_go_on(served, run):
+    answer = served.ship(run, points_frame(1, [(0, 9, 9.0)]), start=len(run.data) + 40)
     assert answer.status_code == 409
     assert answer.json()["error"]["hint"] == f"send from {len(run.data)}"
 
 
-def test_several_writers_of_one_run(server, run):
-    early = server.ship(secrets.token_hex(16), begin("b" * 32, joins=True), writer="c" * 32)
+def test_several_writers_of_one_run(served, run):
+    early = served.ship(secrets.token_hex(16), begin("b" * 32, joins=True), writer="c" * 32)
     assert early.status_code == 400
     joins = note(START, msgspec.json.encode(NewRun(run=str(run), joins=True)))
     data = (
         joins + key_frame(0, "val/acc") + key_frame(1, "train/loss") + points_frame(1, [(0, 1, 0.5), (1, AUTO, 0.25)])
     )
-    assert server.ship(run, data, writer="b" * 32).ok
-    assert curve(server, run, "val/acc")["values"] == [0.5]
-    assert curve(server, run)["steps"] == [0, 1, 2, 3, 4, 5]
+    assert served.ship(run, data, writer="b" * 32).ok
+    assert curve(served, run, "val/acc")["values"] == [0.5]
+    assert curve(served, run)["steps"] == [0, 1, 2, 3, 4, 5]
     unknown = secrets.token_hex(16)
     joins = note(START, msgspec.json.encode(NewRun(run=unknown, joins=True)))
-    assert server.ship(unknown, joins, writer="b" * 32).status_code == 404
+    assert served.ship(unknown, joins, writer="b" * 32).status_code == 404
 
 
-def test_updates_and_the_end_come_with_the_journal(server, run):
+def test_updates_and_the_end_come_with_the_journal(served, run):
     update = {
         "params": {"lr": 0.2},
         "summary": {"best": 0.97},
@@ -148,61 +81,61 @@ def test_updates_and_the_end_come_with_the_journal(server, run):
     assert run.get()["metrics"] == {"train/loss": 7.0}
 
 
-def test_a_resume_and_a_rewind(server, run):
+def test_a_resume_and_a_rewind(served, run):
     run.add(note(END, msgspec.json.encode({"status": "killed", "ended_at": "2026-11-26T12:00:00Z"})))
     again = note(START, msgspec.json.encode(NewRun(run=str(run), resume=True, epoch=7, params={"lr": 0.01})))
     again += epoch_frame(7, 2) + key_frame(0, "train/loss") + points_frame(2e9, [(0, 3, 30.0)])
-    assert server.ship(run, again, writer="b" * 32).ok
+    assert served.ship(run, again, writer="b" * 32).ok
     found = run.get()
     assert (found["status"], found["epoch"], found["params"]) == ("running", 7, {"lr": 0.01})
-    assert curve(server, run)["values"] == [5, 4, 3, 30]
+    assert curve(served, run)["values"] == [5, 4, 3, 30]
     run.add(points_frame(1, [(0, 99, 99.0)]))  # a late one of the time before
-    assert curve(server, run)["values"] == [5, 4, 3, 30]
-    events = [event["action"] for event in server("GET", "/projects/digits/events").json()["items"]]
+    assert curve(served, run)["values"] == [5, 4, 3, 30]
+    events = [event["action"] for event in served("GET", "/projects/digits/events").json()["items"]]
     assert events == ["run.rewind", "run.resume", "run.end", "run.start"]
 
 
-def test_a_run_without_a_sign_of_life_is_stale_and_comes_back(server, run, home):
+def test_a_run_without_a_sign_of_life_is_stale_and_comes_back(served, run, home):
     import os
 
     (alive,) = (home / "series").glob("*/*/alive")
     os.utime(alive, (time.time() - 100, time.time() - 100))
     assert run.get()["status"] == "stale"
-    assert server.ship(run, b"", start=len(run.data)).ok
+    assert served.ship(run, b"", start=len(run.data)).ok
     assert run.get()["status"] == "running"
 
 
-def test_a_removed_run_stays_removed(server, run):
-    assert server("DELETE", f"{RUNS}/{run}").status_code == 409
+def test_a_removed_run_stays_removed(served, run):
+    assert served("DELETE", f"{RUNS}/{run}").status_code == 409
     end = {"status": "finished", "ended_at": "2026-11-26T12:00:00Z"}
-    assert server("POST", f"{RUNS}/{run}/end", end).json()["status"] == "finished"
-    assert server("DELETE", f"{RUNS}/{run}").status_code == 204
-    assert server.ship(run, run.data).status_code == 404
-    assert server("GET", RUNS).json()["total"] == 0
+    assert served("POST", f"{RUNS}/{run}/end", end).json()["status"] == "finished"
+    assert served("DELETE", f"{RUNS}/{run}").status_code == 204
+    assert served.ship(run, run.data).status_code == 404
+    assert served("GET", RUNS).json()["total"] == 0
 
 
-def test_runs_are_found_by_id_prefix_and_name(server, run):
+def test_runs_are_found_by_id_prefix_and_name(served, run):
     for name in (str(run), run[:8], "quiet-wren-44", "Quiet-Wren-44"):
-        assert server("GET", f"{RUNS}/{name}").json()["id"] == run
-    answer = server("GET", f"{RUNS}/quiet-wren-45")
+        assert served("GET", f"{RUNS}/{name}").json()["id"] == run
+    answer = served("GET", f"{RUNS}/quiet-wren-45")
     assert answer.status_code == 404
     assert answer.json()["error"]["hint"] == "did you mean 'quiet-wren-44'?"
 
 
-def test_runs_are_made_and_changed_by_hand(server):
+def test_runs_are_made_and_changed_by_hand(served):
     run = secrets.token_hex(16)
-    assert server("POST", RUNS, {"run": run, "name": "by hand"}).status_code == 201
-    assert server("POST", RUNS, {"run": run, "name": "by hand"}).status_code == 200
+    assert served("POST", RUNS, {"run": run, "name": "by hand"}).status_code == 201
+    assert served("POST", RUNS, {"run": run, "name": "by hand"}).status_code == 200
     for step, value in enumerate((1.0, "NaN", 3)):
-        answer = server("POST", f"{RUNS}/{run}/metrics", {"values": {"loss": value}, "step": step, "time": 1.5})
+        answer = served("POST", f"{RUNS}/{run}/metrics", {"values": {"loss": value}, "step": step, "time": 1.5})
         assert answer.status_code == 201, answer.text
-    assert server("POST", f"{RUNS}/{run}/metrics", {"values": {"loss": 4}}).ok
-    assert curve(server, run, "loss")["steps"] == [0, 1, 2, 3]
-    assert curve(server, run, "loss")["values"] == [1, "NaN", 3, 4]
-    assert server("POST", f"{RUNS}/{run}/metrics", {"values": {"loss": "x"}}).status_code == 400
-    changed = server("PATCH", f"{RUNS}/{run}", {"name": "better", "summary": {"best": 3}}).json()
+    assert served("POST", f"{RUNS}/{run}/metrics", {"values": {"loss": 4}}).ok
+    assert curve(served, run, "loss")["steps"] == [0, 1, 2, 3]
+    assert curve(served, run, "loss")["values"] == [1, "NaN", 3, 4]
+    assert served("POST", f"{RUNS}/{run}/metrics", {"values": {"loss": "x"}}).status_code == 400
+    changed = served("PATCH", f"{RUNS}/{run}", {"name": "better", "summary": {"best": 3}}).json()
     assert (changed["name"], changed["summary"], changed["revised"]) == ("better", {"best": 3}, 1)
-    keys = server("GET", f"{RUNS}/better/metrics").json()
+    keys = served("GET", f"{RUNS}/better/metrics").json()
     assert keys["total"] == 1
     assert (keys["items"][0]["count"], keys["items"][0]["low"], keys["items"][0]["high"]) == (4, 1, 4)
 
@@ -221,99 +154,100 @@ def test_runs_are_made_and_changed_by_hand(server):
         ("created_at > '2020-01-01'", [2, 1, 0]),
     ],
 )
-def test_filters(server, where, expected):
+def test_filters(served, where, expected):
     for i in range(3):
         tags = {"kind": "odd" if i % 2 else "even"}
         run = secrets.token_hex(16)
-        server("POST", RUNS, {"run": run, "name": f"run-{i}", "params": {"lr": i / 100}, "tags": tags})
-        server("POST", f"{RUNS}/{run}/metrics", {"values": {"acc": 0.3 + i * 0.3, "val/x": i}, "step": 1})
-    found = server("GET", RUNS, params={"where": where}).json()
+        served("POST", RUNS, {"run": run, "name": f"run-{i}", "params": {"lr": i / 100}, "tags": tags})
+        served("POST", f"{RUNS}/{run}/metrics", {"values": {"acc": 0.3 + i * 0.3, "val/x": i}, "step": 1})
+    found = served("GET", RUNS, params={"where": where}).json()
     assert [item["name"] for item in found["items"]] == [f"run-{i}" for i in expected]
     assert found["total"] == len(expected)
 
 
 @pytest.mark.parametrize(
     "where",
-    ["__import__('os').system('x')", "metrics.acc >", "1 + 1", "name.__class__", "metrics[0] > 1", "(lambda: 1)()", "f'{name}'",
-     "nonsense == 1", "a" * 3000, "(" * 500 + "1" + ")" * 500, "9" * 5000 + " > 1", "params.x @ 3", "[x for x in name]"],
+    ["__import__('os').system('x')", "metrics.acc >", "1 + 1", "name.__class__", "metrics[0] > 1", "(lambda: 1)()",
+     "f'{name}'", "nonsense == 1", "a" * 3000, "(" * 500 + "1" + ")" * 500, "9" * 5000 + " > 1", "params.x @ 3",
+     "[x for x in name]"],
 )  # fmt: skip
-def test_filters_that_are_refused(server, run, where):
-    answer = server("GET", RUNS, params={"where": where})
+def test_filters_that_are_refused(served, run, where):
+    answer = served("GET", RUNS, params={"where": where})
     assert answer.status_code == 400, answer.text
     assert answer.json()["error"]["hint"] or len(where) > 2000
 
 
-def test_curves_by_range_time_and_another_key(server, run):
+def test_curves_by_range_time_and_another_key(served, run):
     run.add(key_frame(1, "epoch") + points_frame(1.8e9, [(1, 0, 0.0), (1, 3, 1.0)]))
-    assert curve(server, run, **{"from": 1, "to": 3})["steps"] == [1, 2, 3]
-    by_time = curve(server, run, axis="time", **{"from": 1.7e9 + 2})
+    assert curve(served, run, **{"from": 1, "to": 3})["steps"] == [1, 2, 3]
+    by_time = curve(served, run, axis="time", **{"from": 1.7e9 + 2})
     assert by_time["steps"] == [2, 3, 4]
-    by_epoch = curve(server, run, axis="epoch")
+    by_epoch = curve(served, run, axis="epoch")
     assert by_epoch["axis"] == [0, 0, 0, 1, 1]
-    answer = server("GET", "/projects/digits/metrics", params={"run": str(run), "key": "train/los"})
+    answer = served("GET", "/projects/digits/metrics", params={"run": str(run), "key": "train/los"})
     assert answer.status_code == 404
     assert "train/loss" in answer.json()["error"]["hint"]
 
 
-def test_bad_input_is_told_what_is_wrong_with_it(server, run):
+def test_bad_input_is_told_what_is_wrong_with_it(served, run):
     for answer, status in [
-        (server.ship("x", b""), 400),
-        (server.ship(run, b"", writer="x"), 400),
-        (server.ship(run, b"garbage", start=len(run.data)), 400),
-        (server.ship(run, points_frame(1, [(0, 1, 1.0)])[:-1], start=len(run.data)), 400),
-        (server.ship(run, points_frame(1, [(9, 1, 1.0)]), start=len(run.data)), 400),
-        (server.ship(run, points_frame(1, [(0, 1, 1.0)]), writer="d" * 32), 400),
-        (server.ship(run, note(START, b'{"run": 3}'), writer="d" * 32), 400),
-        (server.ship(run, begin("b" * 32), writer="d" * 32), 400),
-        (server.ship(run, begin(run, format=2), writer="d" * 32), 400),
-        (server.ship(run, bytes((8 << 20) + (1 << 20) + 1)), 413),
-        (server("PUT", f"{RUNS}/{run}/writers/{'a' * 32}?from=-1", data=b""), 400),
-        (server("GET", "/projects/digits/metrics"), 400),
-        (server("GET", f"/projects/digits/metrics?run={run}&points=x"), 400),
-        (server("GET", f"/projects/digits/metrics?run={run}&points=1e9"), 400),
-        (server("GET", f"/projects/digits/metrics?run={run}&from=nan"), 400),
-        (server("GET", f"/projects/digits/metrics/live?run={run}&cursor=x"), 400),
-        (server("GET", "/projects/digits/metrics/live"), 400),
-        (server("GET", f"/projects/digits/metrics/export?run={run}&format=xls"), 400),
-        (server("POST", RUNS, {"run": "../../etc"}), 400),
-        (server("POST", RUNS, {"run": "a" * 32, "name": "x" * 251}), 400),
-        (server("GET", "/projects/nothing/runs"), 404),
+        (served.ship("x", b""), 400),
+        (served.ship(run, b"", writer="x"), 400),
+        (served.ship(run, b"garbage", start=len(run.data)), 400),
+        (served.ship(run, points_frame(1, [(0, 1, 1.0)])[:-1], start=len(run.data)), 400),
+        (served.ship(run, points_frame(1, [(9, 1, 1.0)]), start=len(run.data)), 400),
+        (served.ship(run, points_frame(1, [(0, 1, 1.0)]), writer="d" * 32), 400),
+        (served.ship(run, note(START, b'{"run": 3}'), writer="d" * 32), 400),
+        (served.ship(run, begin("b" * 32), writer="d" * 32), 400),
+        (served.ship(run, begin(run, format=2), writer="d" * 32), 400),
+        (served.ship(run, bytes((8 << 20) + (1 << 20) + 1)), 413),
+        (served("PUT", f"{RUNS}/{run}/writers/{'a' * 32}?from=-1", data=b""), 400),
+        (served("GET", "/projects/digits/metrics"), 400),
+        (served("GET", f"/projects/digits/metrics?run={run}&points=x"), 400),
+        (served("GET", f"/projects/digits/metrics?run={run}&points=1e9"), 400),
+        (served("GET", f"/projects/digits/metrics?run={run}&from=nan"), 400),
+        (served("GET", f"/projects/digits/metrics/live?run={run}&cursor=x"), 400),
+        (served("GET", "/projects/digits/metrics/live"), 400),
+        (served("GET", f"/projects/digits/metrics/export?run={run}&format=xls"), 400),
+        (served("POST", RUNS, {"run": "../../etc"}), 400),
+        (served("POST", RUNS, {"run": "a" * 32, "name": "x" * 251}), 400),
+        (served("GET", "/projects/nothing/runs"), 404),
     ]:
         assert answer.status_code == status, answer.text
         assert answer.json()["error"]["message"]
-    assert curve(server, run)["values"] == [5, 4, 3, 2, 1]
+    assert curve(served, run)["values"] == [5, 4, 3, 2, 1]
 
 
-def test_everything_is_there_after_a_restart(server, run):
+def test_everything_is_there_after_a_restart(served, run):
     local.stop()
-    server = Server()
-    assert server("GET", f"{RUNS}/{run}").json()["metrics"] == {"train/loss": 1.0}
-    assert server.ship(run, run.data).json() == {"applied": len(run.data)}
-    assert curve(server, run)["values"] == [5, 4, 3, 2, 1]
+    served = Server()
+    assert served("GET", f"{RUNS}/{run}").json()["metrics"] == {"train/loss": 1.0}
+    assert served.ship(run, run.data).json() == {"applied": len(run.data)}
+    assert curve(served, run)["values"] == [5, 4, 3, 2, 1]
 
 
-def test_a_version_knows_its_run(server, run):
+def test_a_version_knows_its_run(served, run):
     import numpy as np
 
     import lmvp
 
     lmvp.update("digits/mlp", {"w": np.arange(3.0)}, run=str(run))
     assert run.get()["versions"] == ["digits/mlp@v1"]
-    assert server("GET", "/projects/digits/models/mlp/versions/1").json()["run"] == run
+    assert served("GET", "/projects/digits/models/mlp/versions/1").json()["run"] == run
 
 
-def test_removing_the_project_removes_its_series(server, run, home):
-    assert server("DELETE", "/projects/digits").json()["bytes"] > 0
+def test_removing_the_project_removes_its_series(served, run, home):
+    assert served("DELETE", "/projects/digits").json()["bytes"] > 0
     assert list((home / "series").iterdir()) == []
 
 
-def test_usage_and_fsck_know_of_series(server, run, home):
-    assert server("GET", "/usage").json()["disk"]["series"] > 300
+def test_usage_and_fsck_know_of_series(served, run, home):
+    assert served("GET", "/usage").json()["disk"]["series"] > 300
     local.stop()
     (log,) = (home / "series").glob("*/*/*.wal")
     state = log.parent / "series"
     state.write_bytes(b"nonsense")
-    server = Server()
-    lines = server("POST", "/fsck", {"repair": False}).text.splitlines()
+    served = Server()
+    lines = served("POST", "/fsck", {"repair": False}).text.splitlines()
     problems = msgspec.json.decode(lines[-1])["result"]["problems"]
     assert [problem["kind"] for problem in problems] == ["series"]

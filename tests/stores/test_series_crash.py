@@ -1,4 +1,4 @@
-"""A series after a kill, a torn log, a full disk, a bent byte: what was acknowledged is there, or is said to be gone."""
+"""A series after a kill, a torn log, a full disk, a bent byte: what was acknowledged is there, or said to be gone."""
 
 import errno
 import os

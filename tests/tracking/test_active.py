@@ -51,7 +51,8 @@ def test_numbers_of_every_kind(begin):
     run = begin()
     given = [
         1, True, 0.5, np.float32(0.25), np.int8(3), np.array([4.0]), np.array(5), torch.tensor(6.0), torch.tensor([7]),
-        torch.tensor(8.0, dtype=torch.bfloat16), torch.tensor(9.0, requires_grad=True), float("nan"), float("-inf"), 10**30,
+        torch.tensor(8.0, dtype=torch.bfloat16), torch.tensor(9.0, requires_grad=True), float("nan"), float("-inf"),
+        10**30,
     ]  # fmt: skip
     for value in given:
         run.log({"x": value})
@@ -340,7 +341,7 @@ def test_curves_and_exports(begin, tmp_path):
 def test_the_machine_is_measured(begin):
     run = begin(system_metrics=0.1)
     time.sleep(2.5)
-    known = {each.key for each in run.keys()}
+    known = {each.key for each in list(run.keys())}
     assert {"system/cpu_percent", "system/process/memory_bytes", "system/memory_percent"} <= known
     run.finish()
     assert lmvp.run(run.id, "digits").metrics == {}

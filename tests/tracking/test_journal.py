@@ -56,6 +56,11 @@ def test_a_kill_loses_nothing_that_was_stored(tmp_path):
     assert bodies(path.read_bytes()) == [str(number).encode() for number in range(70_001)]
 
 
+def append_numbers(journal, count=200_000):
+    for number in range(count):
+        journal.append(b"\x03" + str(number).encode())
+
+
 def test_a_full_disk_is_told_once_and_frames_stay_in_memory(tmp_path, monkeypatch):
     journal = Journal(tmp_path / "full.journal")
     journal.append(b"\x03first")
@@ -66,8 +71,7 @@ def test_a_full_disk_is_told_once_and_frames_stay_in_memory(tmp_path, monkeypatc
     for name in ("posix_fallocate", "ftruncate"):
         monkeypatch.setattr(journals.os, name, full, raising=False)
     with pytest.warns(UserWarning, match="No space left") as told:
-        for number in range(200_000):
-            journal.append(b"\x03" + str(number).encode())
+        append_numbers(journal)
     assert len(told) == 1
     found, at = [], 0
     while part := journal.read(at, 1 << 20):
@@ -84,8 +88,7 @@ def test_beyond_memory_frames_are_dropped_counted_and_told_once(tmp_path, monkey
     with pytest.warns(UserWarning, match="takes no metrics"):
         journal = Journal(tmp_path / "file" / "x.journal")
     with pytest.warns(UserWarning, match="lost") as told:
-        for _ in range(100):
-            journal.append(b"\x03" + bytes(90))
+        append_numbers(journal, 100)
     assert len(told) == 1
     assert 0 < len(bodies(journal.read(0, 1 << 20))) < 100
     assert journal.lost == 100 - len(bodies(journal.read(0, 1 << 20)))

@@ -55,14 +55,15 @@ def test_texts(text, expected):
     assert redact_text(text) == expected
 
 
-@pytest.mark.parametrize("name", ["password", "DB_PASSWORD", "token", "hf_token", "api_key", "apikey", "aws.secret", "client_secret",
-                                  "Authorization", "private_key", "my-api-key", "credentials", "access_token"])  # fmt: skip
+@pytest.mark.parametrize("name", ["password", "DB_PASSWORD", "token", "hf_token", "api_key", "apikey", "aws.secret",
+                                  "client_secret", "Authorization", "private_key", "my-api-key", "credentials",
+                                  "access_token"])  # fmt: skip
 def test_names_of_secrets(name):
     assert is_secret(name)
 
 
-@pytest.mark.parametrize("name", ["lr", "max_tokens", "token_dim", "num_tokens", "pad_token", "tokenizer", "key", "keys", "secretary",
-                                  "n_tokens", "tokens_per_step", "passes", "author", "monkey"])  # fmt: skip
+@pytest.mark.parametrize("name", ["lr", "max_tokens", "token_dim", "num_tokens", "pad_token", "tokenizer", "key",
+                                  "keys", "secretary", "n_tokens", "tokens_per_step", "passes", "author"])  # fmt: skip
 def test_names_of_harmless_things(name):
     assert not is_secret(name)
 

@@ -348,8 +348,11 @@ class CurvesView {
     this.rest.hidden = this.every || more <= 0;
     this.rest.textContent = `show all ${this.charts.length} charts`;
     this.table.hidden = !this.charts.length;
-    this.readout.textContent = this.hint();
     this.fill();
+    this.told = undefined;
+    const read = this.charts.find((chart) => (chart.plot?.cursor.idx ?? null) !== null && chart.plot.cursor.left >= 0);
+    if (read) this.tell(read, read.plot);
+    else this.readout.textContent = this.hint();
   }
 
   /** The numbers behind the picture, made when they are looked at. */
@@ -369,7 +372,7 @@ class CurvesView {
   hint() {
     if (!this.charts.length) return "";
     const more = this.data.hidden ? ` · ${this.data.hidden} metrics more` : "";
-    return `${this.range ? "double click or Esc shows all again" : "drag to zoom, hover for values"}${more}`;
+    return `${this.range ? "" : "drag to zoom, "}hover for values${more}`;
   }
 
   tellTitle() {
@@ -378,6 +381,7 @@ class CurvesView {
     if (data.status) parts.push(make("span", { class: `status ${data.status}` }, data.status));
     parts.push(make("span", { class: "quiet small lmvp-fact" }, data.fact));
     const acts = make("span", { class: "end acts" },
+      this.range ? this.button("reset zoom", "show all again: double click or Esc", () => this.zoom(null)) : null,
       this.button(`x: ${this.axis}`, "change the axis", () => this.turn()),
       this.button("log axis", "logarithmic values", () => { this.log = !this.log; this.restart(); }, this.log),
       this.button(this.smooth > 1 ? `smooth ${this.smooth}` : "smooth", "smooth the lines", () => { this.smooth = SMOOTH[(SMOOTH.indexOf(this.smooth) + 1) % SMOOTH.length]; this.restart(); }, this.smooth > 1));
@@ -411,7 +415,7 @@ class CurvesView {
 
   zoom(range) {
     this.range = range;
-    this.draw();
+    this.restart();
     if (this.axis === "step") this.model.send?.({ kind: "zoom", from: range?.[0] ?? null, to: range?.[1] ?? null });
   }
 

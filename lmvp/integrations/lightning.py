@@ -1,0 +1,185 @@
+"""`LMVPLogger`: a run for each training of Lightning, and versions of its checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import lmvp
+from lmvp.errors import InvalidArgument, MissingDependency
+from lmvp.integrations.publishing import plain_params, publish
+
+try:
+    try:
+        from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
+        from pytorch_lightning.utilities import rank_zero_only
+    except ImportError:
+        from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
+        from lightning.pytorch.utilities import rank_zero_only
+except ImportError:
+    raise MissingDependency("Lightning is not installed", hint="pip install lmvp[lightning]") from None
+
+if TYPE_CHECKING:
+    from lmvp.tracking.active import ActiveRun
+
+_STATUS = {"success": "finished", "finished": "finished", "failed": "failed", "interrupted": "killed"}
+LogModel = bool | Literal["all", "best_and_last"]
+
+
+class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
+    """Logs what a Lightning module logs to a run, and publishes checkpoints as versions.
+
+    Parameters
+    ----------
+    project : str, optional
+        The current project if not given.
+    name : str, optional
+        What to call the run; made up if not given.
+    model : str, optional
+        The model that checkpoints become versions of, in the same project.
+    log_model : bool, "all" or "best_and_last"
+        Which checkpoints: at the end of the training the best one and the last one (`True`, `"best_and_last"`), or each
+        as it is saved (`"all"`). The best one gets the alias `best`, the last one `last`.
+    params, tags : mapping, optional
+        Of the run; the module's hyperparameters are added.
+    resume : str, optional
+        A run that goes on.
+    prefix : str
+        Put before the name of each metric.
+    run : ActiveRun, optional
+        Log to this run, which is left as it is at the end.
+    strict : bool
+        Raise if a version cannot be published; by default a warning names it, and training goes on.
+    **options
+        For `lmvp.start_run`.
+
+    Examples
+    --------
+    >>> trainer = Trainer(logger=LMVPLogger("digits", model="mlp", log_model=True))  # doctest: +SKIP
+    """
+
+    LOGGER_JOIN_CHAR = "/"
+
+    def __init__(
+        self,
+        project: str | None = None,
+        name: str | None = None,
+        *,
+        model: str | None = None,
+        log_model: LogModel = False,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str] | None = None,
+        resume: str | None = None,
+        prefix: str = "",
+        run: ActiveRun | None = None,
+        strict: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if log_model not in (True, False, "all", "best_and_last"):
+            raise InvalidArgument(f"log_model={log_model!r}", hint="True, False, 'all' or 'best_and_last'")
+        if log_model and not model:
+            raise InvalidArgument("log_model= without model=", hint="name the model that the versions are of")
+        self._begin = {"project": project, "name": name, "params": params, "tags": tags, "resume": resume, **options}
+        self._model, self._log_model, self._prefix, self._strict = model, log_model, prefix, strict
+        self._run, self._theirs = run, run is not None
+        self._checkpoints: Any = None
+        self._published: dict[str, float] = {}
+
+    @property
+    @rank_zero_experiment  # type: ignore[untyped-decorator, unused-ignore]
+    def experiment(self) -> ActiveRun:
+        """The run, begun by the first use; where several processes train, only in the first."""
+        if self._run is None or (self._run.ended and not self._theirs):
+            begin = dict(self._begin)
+            if self._run is not None:  # fit, then test: one run
+                begin["resume"] = self._run
+            self._run = lmvp.start_run(**begin)
+        return self._run
+
+    @property
+    def name(self) -> str | None:
+        """The project."""
+        return self._run.project if self._run else self._begin["project"]
+
+    @property
+    def version(self) -> str | None:
+        """The name of the run; None before it has begun."""
+        return self._run.name if self._run else self._begin["name"]
+
+    @property
+    def save_dir(self) -> str | None:
+        """None: checkpoints go where the Trainer puts them."""
+        return None
+
+    @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
+    def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
+        """Add hyperparameters to the params of the run."""
+        self.experiment.params.update(_flat(plain_params(params)))
+
+    @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log numbers."""
+        self.experiment.log({f"{self._prefix}{key}": value for key, value in metrics.items()}, step)
+
+    @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
+    def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
+        """Publish what was saved, or remember where it is, for the end."""
+        self._checkpoints = checkpoint_callback
+        if self._log_model == "all":
+            self._publish_saved()
+
+    @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
+    def finalize(self, status: str = "success") -> None:
+        """Publish what is left to publish, and end the run."""
+        if self._run is None:
+            return
+        if self._log_model and self._checkpoints is not None:
+            self._publish_saved()
+        if not self._theirs:
+            self._run.finish(_STATUS.get(status, "finished"))
+
+    def _publish_saved(self) -> None:
+        """Publish checkpoints that have not been published as they are."""
+        found = self._checkpoints
+        paths = {found.best_model_path: "best", found.last_model_path: "last"}
+        if self._log_model == "all":
+            paths = {**dict.fromkeys(getattr(found, "best_k_models", {}), ""), **paths}
+        for path, alias in paths.items():
+            if path and Path(path).exists():
+                self._publish(Path(path), alias, found)
+
+    def _publish(self, path: Path, alias: str, found: Any) -> None:
+        changed = path.stat().st_mtime
+        if self._published.get(str(path)) == changed:
+            return
+        import torch
+
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        score = found.best_k_models.get(str(path), found.best_model_score if alias == "best" else None)
+        metrics = {found.monitor: float(score)} if found.monitor and score is not None else None
+        version = publish(
+            lambda: self.experiment.update(
+                self._model or "",
+                checkpoint["state_dict"],
+                message=f"epoch {checkpoint.get('epoch')}, step {checkpoint.get('global_step')}",
+                metrics=metrics,
+                alias=[alias] if alias else (),
+                progress=False,
+            ),
+            f"{path}; lmvp push {self.name}/{self._model} {path} does it later",
+            strict=self._strict,
+        )
+        if version is not None:
+            self._published[str(path)] = changed
+
+
+def _flat(params: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in params.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{before}{key}/")
+        else:
+            flat[f"{before}{key}"] = value
+    return flat
