@@ -91,12 +91,15 @@ class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
     @rank_zero_experiment  # type: ignore[untyped-decorator, unused-ignore]
     def experiment(self) -> ActiveRun:
         """The run, begun by the first use; where several processes train, only in the first."""
-        if self._run is None or (self._run.ended and not self._theirs):
-            begin = dict(self._begin)
-            if self._run is not None:  # fit, then test: one run
-                begin["resume"] = self._run
-            self._run = lmvp.start_run(**begin)
+        if self._run is None:
+            self._run = lmvp.start_run(**self._begin)
         return self._run
+
+    def _going(self) -> ActiveRun:
+        """Return the run, which goes on if it had ended: fit, then test, is one run."""
+        if self._run is not None and self._run.ended and not self._theirs:
+            self._run = lmvp.start_run(**{**self._begin, "resume": self._run})
+        return self.experiment  # type: ignore[no-any-return, unused-ignore]
 
     @property
     def name(self) -> str | None:
@@ -116,12 +119,12 @@ class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
         """Add hyperparameters to the params of the run."""
-        self.experiment.params.update(_flat(plain_params(params)))
+        self._going().params.update(_flat(plain_params(params)))
 
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log numbers."""
-        self.experiment.log({f"{self._prefix}{key}": value for key, value in metrics.items()}, step)
+        self._going().log({f"{self._prefix}{key}": value for key, value in metrics.items()}, step)
 
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
@@ -160,7 +163,7 @@ class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
         score = found.best_k_models.get(str(path), found.best_model_score if alias == "best" else None)
         metrics = {found.monitor: float(score)} if found.monitor and score is not None else None
         version = publish(
-            lambda: self.experiment.update(
+            lambda: self._going().update(
                 self._model or "",
                 checkpoint["state_dict"],
                 message=f"epoch {checkpoint.get('epoch')}, step {checkpoint.get('global_step')}",

@@ -204,7 +204,9 @@ class ActiveRun(Run):
         self._wake()
 
     def _tell_facts(self, capture: bool) -> None:
-        self.say(environment=provenance.facts(provenance.executed_cells(), capture=capture))
+        facts = provenance.facts(provenance.executed_cells(), capture=capture)
+        if not self._ended:
+            self.say(environment=facts)
 
     def _measure(self, seconds: float) -> None:
         from lmvp.tracking.system import System
@@ -275,7 +277,7 @@ class ActiveRun(Run):
         self._record = msgspec.structs.replace(self._record, status=status, error=error, duration=took)
         if self._threads is None:  # a writer of a run that another process began
             if self._writer is not None:
-                self._writer.close()
+                self._writer = self._writer.ended()
             return
         self._threads[1].wait_for_first(_FACTS)
         end = RunEnd(status=status, ended_at=datetime.now(timezone.utc), error=redact(error))  # type: ignore[arg-type]
@@ -294,7 +296,7 @@ class ActiveRun(Run):
         delivered = sender.deliver(_PATIENCE, _WITHOUT_ANSWER, _progress(self.name))
         sender.close()
         sender.join(2.0)
-        self._main.close()
+        self._writer = self._main.ended()
         if delivered and sender.has_all():
             forget(self._folder)
         elif not delivered and not sender.gone:

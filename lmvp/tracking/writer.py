@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import struct
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -120,7 +121,45 @@ class Writer:
         self.journal.close()
         self._owner.let_go()
 
+    def ended(self) -> EndedWriter:
+        """Close the journal; return what takes its place."""
+        self.close()
+        return EndedWriter(self)
+
     def abandon(self) -> None:
         """Let go in a forked child: the parent goes on with it."""
         self.journal.abandon()
         self._owner.let_go()
+
+
+class EndedWriter(Writer):
+    """Stands where a writer was whose run has ended: what is logged is lost, and that is told once."""
+
+    def __init__(self, before: Writer) -> None:
+        self.id, self.pid, self.keys = before.id, before.pid, {}
+        self.journal = before.journal
+        self._owner = Owner(before.journal.path.with_suffix(".lock"))
+        self._told = False
+
+    def _lost(self) -> None:
+        if not self._told:
+            self._told = True
+            what = "this run has ended, and takes no more: `start_run(resume=run)` goes on with it"
+            warnings.warn(what, stacklevel=4)
+
+    def points(self, values: dict[str, float], step: int, time: float) -> None:  # noqa: ARG002
+        """Say that it is lost."""
+        if not all(key.startswith("system/") for key in values):
+            self._lost()
+
+    def batch(self, key: str, points: Columns, *, one_time: bool) -> None:  # noqa: ARG002
+        """Say that it is lost."""
+        self._lost()
+
+    def note(self, kind: int, said: Any) -> None:  # noqa: ARG002
+        """Say that it is lost."""
+        self._lost()
+
+    def begin(self, epoch: int, cut: int = AUTO) -> None:  # noqa: ARG002
+        """Say that it is lost."""
+        self._lost()

@@ -160,3 +160,30 @@ def test_a_plot_is_smoothed_zoomed_and_read_by_keys(notebook):
     notebook.page.keyboard.press("Home")
     plot.locator(".readout", has_text="step 0: train/loss 2.2").wait_for()
     assert not notebook.watch.errors
+
+
+def test_the_quickstart_shows_a_live_curve(jupyterlab):
+    pytest.importorskip("skops")
+    root = Path(__file__).parents[2]
+    source = nbformat.read(root / "examples" / "quickstart.ipynb", 4)
+    cells = [cell.source for cell in source.cells if cell.cell_type == "code"]
+    notebook = jupyterlab.open("quickstart.ipynb", [*cells, "from lmvp import local; local.stop()"], height=1400)
+    live = next(number for number, cell in enumerate(cells) if cell.startswith("with lmvp.start_run"))
+    for number in range(live):
+        notebook.run(number)
+    start(notebook, live)
+    canvas = notebook.output(live).locator("canvas").first
+    canvas.wait_for(timeout=20_000)
+    pictures = []
+    while notebook.output(live).locator(".status.running").count():
+        pictures.append(tuple(canvas.evaluate(PIXELS)))
+        time.sleep(0.3)
+    assert len(set(pictures)) >= 3
+    notebook.output(live).locator(".status.finished").wait_for()
+    for number in range(live + 1, len(cells)):
+        notebook.run(number)
+    assert "as here" in notebook.page.locator(".jp-Notebook").inner_text()
+    assert not notebook.watch.errors
+    assert not notebook.watch.strangers
+    notebook.run(len(cells))
+    notebook.close()

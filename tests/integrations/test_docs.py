@@ -15,7 +15,7 @@ BLOCKS = {
     name: code
     for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     for name in re.findall(r"integrations\.(\w+)", code)
-}  # noqa: E501
+}
 
 
 @pytest.fixture

@@ -285,6 +285,17 @@ def test_a_run_goes_on(begin):
         begin(resume="nobody-knows-1")
 
 
+def test_what_is_logged_after_the_end_is_told_to_be_lost(begin):
+    run = begin()
+    run.log({"x": 1.0})
+    run.finish()
+    with pytest.warns(UserWarning, match="has ended") as told:
+        run.log({"x": 2.0})
+    assert len(told) == 1
+    run.log({"x": 3.0})
+    assert values(lmvp.run(run.id, "digits"), "x") == [1]
+
+
 def test_a_rewind_takes_back_what_came_after_the_checkpoint(begin):
     run = begin()
     run.log_batch(range(100), {"loss": np.arange(100.0)})

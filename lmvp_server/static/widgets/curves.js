@@ -11,6 +11,7 @@ const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [4, 2], [1, 2]];
 const SMOOTH = [0, 5, 15, 50, 200];
 const COLOURED = 6;
 const CHARTS = 8;
+const READ = 6;
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -264,7 +265,9 @@ class Chart {
   }
 
   /** The values at a place of the axis: of each line, at its point before. */
-  at(index) {
+  at(x) {
+    const xs = this.plot.data[0];
+    const index = xs.findLastIndex((each) => each <= x);
     const step = this.view.smooth > 1 ? 2 : 1;
     return this.shown().map((line, i) => {
       const column = this.plot.data[1 + i * step];
@@ -290,6 +293,7 @@ class CurvesView {
     this.range = null;
     this.off = new Set();
     this.lit = null;
+    this.read = null;
     this.lines = new Map();
     this.endKeys = guardKeys(this.root);
     this.onData = () => this.build();
@@ -350,8 +354,8 @@ class CurvesView {
     this.table.hidden = !this.charts.length;
     this.fill();
     this.told = undefined;
-    const read = this.charts.find((chart) => (chart.plot?.cursor.idx ?? null) !== null && chart.plot.cursor.left >= 0);
-    if (read) this.tell(read, read.plot);
+    const { read } = this;
+    if (read && this.charts.includes(read.chart)) read.chart.plot?.setCursor({ left: read.chart.plot.valToPos(read.x, "x"), top: 10 });
     else this.readout.textContent = this.hint();
   }
 
@@ -415,6 +419,7 @@ class CurvesView {
 
   zoom(range) {
     this.range = range;
+    this.read = null;
     this.restart();
     if (this.axis === "step") this.model.send?.({ kind: "zoom", from: range?.[0] ?? null, to: range?.[1] ?? null });
   }
@@ -431,10 +436,16 @@ class CurvesView {
     const at = plot.cursor.idx;
     if (at === this.told) return;
     this.told = at;
-    if (at === null || at === undefined) { this.readout.textContent = this.hint(); return; }
+    if (at === null || at === undefined) {
+      this.read = null;
+      this.readout.textContent = this.hint();
+      return;
+    }
     const x = plot.data[0][at];
+    this.read = { chart, x };
     const place = this.axis === "time" ? clock(x) : `${this.axis} ${x.toLocaleString("en")}`;
-    this.readout.textContent = `${place}: ${chart.at(at).join(", ")}`;
+    const shown = this.charts.filter((each) => each.plot && !each.root.hidden).slice(0, READ);
+    this.readout.textContent = `${place}: ${shown.flatMap((each) => each.at(x)).slice(0, 2 * READ).join(", ")}`;
   }
 
   /** Take what the kernel sends while a run goes on: whole lines, their columns as bytes. */
