@@ -62,6 +62,8 @@ class Intake:
         self._audit_cuts(caller, home, run, shipment.parts)
         if ended or not self._runs.is_open(home.id, run):
             self._runs.keep_known(home.id, run, runrecords.ENDED)
+        if ended:
+            self._series.settle_soon(home.id, run)
         return Applied(applied=applied)
 
     def _live(self, caller: Caller, project: str, run: str, writer: str) -> Applied:

@@ -503,6 +503,10 @@ class SeriesStore(ABC):
         """Seal all points into segments, as small and as quick to read as can be: the run has ended."""
 
     @abstractmethod
+    def settle_soon(self, project: str, run: str) -> None:
+        """Settle a series in the background; `close` waits for it."""
+
+    @abstractmethod
     def tidy(self, go_on: Callable[[], bool]) -> None:
         """Seal and merge what can wait until nobody uses the server, as long as `go_on` says so."""
 

@@ -93,22 +93,17 @@ class FolderSeries(SeriesStore):
             self._seal_soon(max(series, key=lambda each: each.in_memory))
 
     def _seal_soon(self, series: Series) -> None:
+        self._soon(f"seal {series.folder}", series.seal)
+
+    def _soon(self, name: str, work: Callable[[], None]) -> None:
+        """Do something in a thread of its own, if that is not being done."""
         with self._lock:
             self._sealers = {thread for thread in self._sealers if thread.is_alive()}
-            if any(thread.name == str(series.folder) for thread in self._sealers):
+            if any(thread.name == name for thread in self._sealers):
                 return
-            thread = threading.Thread(target=self._seal, args=[series], name=str(series.folder), daemon=True)
+            thread = threading.Thread(target=_logged, args=[work], name=name, daemon=True)
             self._sealers.add(thread)
-        thread.start()
-
-    @staticmethod
-    def _seal(series: Series) -> None:
-        import logging
-
-        try:
-            series.seal()
-        except Exception:  # the logs hold the points; the next append tries again
-            logging.getLogger("lmvp_server").exception("could not seal %s", series.folder)
+            thread.start()
 
     def applied(self, project: str, run: str, writer: str) -> int:
         """Return how far a writer's journal is applied."""
@@ -185,6 +180,10 @@ class FolderSeries(SeriesStore):
         if series.tangled():
             series.merge()
 
+    def settle_soon(self, project: str, run: str) -> None:
+        """Settle a series in a thread of its own."""
+        self._soon(f"settle {project}/{run}", lambda: self.settle(project, run))
+
     def tidy(self, go_on: Callable[[], bool]) -> None:
         """Merge what lies across, and let go of series that nobody asked for in ten minutes."""
         for place, series in list(self._open.items()):
@@ -256,6 +255,16 @@ class FolderSeries(SeriesStore):
         for series in self._open.values():
             series.close()
         self._open.clear()
+
+
+def _logged(work: Callable[[], None]) -> None:
+    """Do something that can be done again later: what fails is logged, and nothing is lost."""
+    import logging
+
+    try:
+        work()
+    except Exception:
+        logging.getLogger("lmvp_server").exception("could not seal a series")
 
 
 def _names(folder: Path) -> list[str]:
