@@ -26,6 +26,7 @@ from lmvp_server.services import INDEXES
 from lmvp_server.stores.base import Moment, Record
 from lmvp_server.stores.chunks import FolderChunks
 from lmvp_server.stores.records import TinyDbRecords
+from lmvp_server.stores.series.folder import FolderSeries
 from lmvp_server.stores.snapshot import META
 
 _SHOWN = 20
@@ -93,6 +94,8 @@ class _Restore:
         store = FolderChunks(self._home.path)
         for stale in set(store.projects()) - {space.space for space in self._index.spaces}:
             store.drop(stale)  # of an earlier backup, whose restore broke off
+        for stale in FolderSeries(self._home.path).projects():
+            FolderSeries(self._home.path).drop(stale)
         for space in self._index.spaces:
             records = self._folder.records(space)  # proved first: if it is damaged, nothing else is of use
             self.done.projects += space.space != backupfolder.SERVER
@@ -110,6 +113,16 @@ class _Restore:
         for base in sorted(proofs.proved - seen):  # what others lean on, and no version has any more
             self._chunk(store, space, proofs, base)
         store.settle(space.space, proofs.proved)
+        self._series(space)
+
+    def _series(self, space: Space) -> None:
+        store = FolderSeries(self._home.path)
+        for run in space.series:
+            try:
+                store.load(space.space, run, [self._folder.series(space, run)])
+            except (NotFound, DamagedFile, IntegrityError) as error:
+                self.done.problems.append(error.message)
+        store.close()
 
     def _manifest(self, store: FolderChunks, space: Space, digest: str) -> Manifest | None:
         try:

@@ -18,7 +18,7 @@ import msgspec
 
 from lmvp import durable
 from lmvp.archive import backupfolder, disk, recordfile
-from lmvp.archive.backupfolder import CHUNKS, MANIFESTS, NOTES, RECORDS, BackupFolder, Index, Space
+from lmvp.archive.backupfolder import CHUNKS, MANIFESTS, NOTES, RECORDS, SERIES, BackupFolder, Index, Space
 from lmvp.archive.pieces import read_pieces
 from lmvp.archive.proofs import Known, Proofs, parse
 from lmvp.connection import Connection
@@ -210,6 +210,19 @@ class _Run:
                         self._put(path, data)
         return found
 
+    def _series(self, space: Space) -> dict[str, str]:
+        """Copy the points of runs as they are now: there may be more of them than the records tell of."""
+        found = {}
+        for run in backupfolder.runs_of(self._folder.records(space)):
+            ((_, data),) = self._fetch(space.space, SERIES, [run])
+            if data:
+                found[run] = digest.of_bytes(data)
+                path = self._folder.piece(SERIES, space.space, found[run])
+                if not path.is_file() or path.read_bytes() != data:
+                    self._put(path, data)
+            self._live()
+        return found
+
     # -- chunks
 
     def _chunks(self, space: Space, needed: dict[str, int], advance: Advance) -> Space:
@@ -228,6 +241,7 @@ class _Run:
             bytes=sum(needed.values()),
             lacking=tuple(lacking),
             notes=self._notes(space),
+            series=self._series(space),
         )
 
     def _wanted(self, proofs: Proofs, needed: dict[str, int], advance: Advance) -> Iterator[list[str]]:
@@ -309,6 +323,7 @@ class _Run:
             CHUNKS: dict(self._proved),
             MANIFESTS: dict(self._manifests),
             NOTES: {space.space: set(space.notes.values()) for space in index.spaces},
+            SERIES: {space.space: set(space.series.values()) for space in index.spaces},
         }
         for kind, by_space in keep.items():
             for folder in _folders(self._folder.root / kind):

@@ -29,11 +29,12 @@ KIND, FORMAT = "lmvp backup", 1
 """What a folder of a backup says that it is; a reader refuses another format."""
 
 MARK, INDEX, LOCK = "format.json", "backup.json", "lock"
-CHUNKS, MANIFESTS, NOTES, RECORDS = "chunks", "manifests", "notes", "records"
+CHUNKS, MANIFESTS, NOTES, SERIES, RECORDS = "chunks", "manifests", "notes", "series", "records"
 SERVER = "server"
 """The space that belongs to no project."""
 
 _JSON_LIMIT = 256 << 20
+_SERIES_LIMIT = 4 << 30
 _SPACE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -49,6 +50,8 @@ class Space(Struct, frozen=True, kw_only=True):
         The file of its records: name below `records`, bytes, BLAKE3.
     notes : dict of str to str
         BLAKE3 of the notes, under which they lie, by the digests of their manifests.
+    series : dict of str to str
+        BLAKE3 of the points of runs, under which they lie, by the ids of the runs.
     versions, chunks, bytes : int
         What is in it; bytes of the chunks as they are when decoded.
     lacking : tuple of str
@@ -67,6 +70,7 @@ class Space(Struct, frozen=True, kw_only=True):
     bytes: int = 0
     lacking: tuple[str, ...] = ()
     notes: dict[str, str] = msgspec.field(default_factory=dict)
+    series: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 class Index(Struct, frozen=True, kw_only=True):
@@ -229,6 +233,15 @@ class BackupFolder:
             raise DamagedFile(f"{path} is damaged: it does not match its digest")
         return data
 
+    def series(self, space: Space, run: str) -> bytes:
+        """Return the points of a run, proved."""
+        found = space.series[run]
+        path = self.piece(SERIES, space.space, found)
+        data = disk.read_some(path, _SERIES_LIMIT)
+        if digest.of_bytes(data) != found:
+            raise DamagedFile(f"{path} is damaged: it does not match its digest")
+        return data
+
     def frame(self, space: str, chunk: str) -> bytes:
         """Return a frame as it lies there; raises `NotFound` or `DamagedFile`."""
         return disk.read_some(self.piece(CHUNKS, space, chunk), HEADER_SIZE + CHUNK_LIMIT)
@@ -248,8 +261,9 @@ def file_of(space: str, digest: str) -> str:
 
 
 def _is_sound(space: Space) -> bool:
-    digests = (space.digest, *space.notes.values())
-    return all(map(_DIGEST.fullmatch, digests)) and space.file == file_of(space.space, space.digest)
+    digests = (space.digest, *space.notes.values(), *space.series.values())
+    named = all(map(_SPACE.fullmatch, space.series)) and space.file == file_of(space.space, space.digest)
+    return all(map(_DIGEST.fullmatch, digests)) and named
 
 
 def proved_manifest(data: bytes | bytearray | memoryview, key: str, where: str) -> Manifest:
@@ -275,6 +289,13 @@ def versions_of(records: RecordFile) -> Iterator[str]:
             if not _DIGEST.fullmatch(found):
                 raise DamagedFile(f"{records.path} is damaged: the version {record.id[:80]!r} has no digest")
             yield found
+
+
+def runs_of(records: RecordFile) -> Iterator[str]:
+    """Yield the ids of the runs of a space."""
+    for record in records.records():
+        if record.table == "runs":
+            yield record.id
 
 
 def chunks_of(manifest: Manifest) -> dict[str, int]:

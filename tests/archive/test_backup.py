@@ -608,3 +608,34 @@ def test_one_of_each_is_said_in_the_singular(home, tmp_path, capsys):
     capsys.readouterr()
     assert main(["restore", str(tmp_path / "backup"), "--data", str(tmp_path / "data"), "--no-progress"]) == 0
     assert capsys.readouterr().out.startswith("1 project, 1 version, 2 chunks restored; ")
+
+
+def test_the_points_of_runs_are_backed_up_and_restored(home, tmp_path):
+    with lmvp.start_run("digits", name="kept", params={"lr": 0.1}, system_metrics=False) as run:
+        run.log_batch(range(5000), {"loss": np.arange(5000) / 7})
+    lmvp.Client().back_up(tmp_path / "copy")
+    with lmvp.start_run("digits", resume=run, system_metrics=False) as more:
+        more.log({"loss": -1.0})
+    backed = lmvp.Client().back_up(tmp_path / "copy")
+    assert backed.projects == 1
+    assert len(list((tmp_path / "copy" / "series").glob("*/*/*"))) == 1, "what the backup before needed is gone"
+    restore(tmp_path / "copy", tmp_path / "again")
+    services = Services.open(tmp_path / "again")
+    found = services.runs.run(ADA, "digits", "kept")
+    (space,) = services.series.projects()
+    points = [value for part in services.series.read(space, run.id, "loss") for value in part.values.tolist()]
+    services.close()
+    assert (found["status"], found["params"]) == ("finished", {"lr": 0.1})
+    assert points == [*(np.arange(5000) / 7).tolist(), -1.0]
+
+
+def test_damaged_points_in_a_backup_are_named(home, tmp_path):
+    with lmvp.start_run("digits", name="kept", system_metrics=False) as run:
+        run.log({"loss": 1.0})
+    lmvp.Client().back_up(tmp_path / "copy")
+    (piece,) = (tmp_path / "copy" / "series").glob("*/*/*")
+    data = bytearray(piece.read_bytes())
+    data[len(data) // 2] ^= 1
+    piece.write_bytes(data)
+    with pytest.raises(errors.IntegrityError, match="series"):
+        restore(tmp_path / "copy", tmp_path / "again")
