@@ -50,7 +50,7 @@ def sparkline(values: Sequence[float], wide: int) -> str:
     Examples
     --------
     >>> sparkline([3, 2, 1, float("nan"), 2], 5)
-    '█▄▁ ▄'
+    '█▅▁ ▅'
     """
     parts = [_mean(values[at : at + size]) for at, size in _stretches(len(values), min(wide, len(values)))]
     finite = [value for value in parts if math.isfinite(value)]
@@ -147,7 +147,7 @@ def curves_html(curves: Curves) -> str:
 
 
 def _figure(curves: Curves, name: str, lines: Sequence[Line]) -> str:
-    picture = strip.picture(chart_svg(curves, lines), f"{name} {summary(curves, lines)}", WIDTH, HEIGHT)
+    picture = strip.picture(chart_svg(curves, lines), f"{clean(name)} {summary(curves, lines)}", WIDTH, HEIGHT)
     caption = f"<figcaption><b>{escape(clean(name))}</b></figcaption>"
     return f'<figure style="margin:0;flex:0 1 {WIDTH}px;min-width:min(280px,100%)">{caption}{picture}</figure>'
 
@@ -219,8 +219,9 @@ def smoothed(values: Sequence[float], over: int) -> list[float]:
 
 def _drawn(curves: Curves, points: list[tuple[float, float]], frame: _Frame, number: int) -> Iterator[str]:
     hue, dash = HUES[number] if number < len(HUES) else _LINE, DASHES[number % len(DASHES)]
-    if len([y for _, y in points if math.isfinite(y)]) == 1:
-        yield from (f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{hue}"/>' for x, y in points)
+    finite = [(x, y) for x, y in points if math.isfinite(y)]
+    if len(finite) == 1:
+        yield from (f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{hue}"/>' for x, y in finite)
         return
     if curves.smooth > 1:
         yield f'<path d="{_path(points, frame)}" fill="none" stroke="{hue}" stroke-opacity=".28" stroke-width="1"/>'
@@ -241,11 +242,16 @@ def _path(points: Sequence[tuple[float, float]], frame: _Frame) -> str:
 
 def _grid(frame: _Frame, curves: Curves) -> Iterator[str]:
     ticks = numbers.ticks(frame.low, frame.high)
-    written = [f"{10**tick:.3g}" for tick in ticks] if curves.log else numbers.ends(*ticks)
+    written = [_power(tick) for tick in ticks] if curves.log else numbers.ends(*ticks)
     for tick, words in zip(ticks, written, strict=True):
         y = frame.y(tick)
         yield f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="{_LINE}" stroke-opacity=".25"/>'
         yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="{_GREY}" {_FONT}>{words}</text>'
+
+
+def _power(tick: float) -> str:
+    """Write 10 to some power, however large."""
+    return f"{10**tick:.3g}" if abs(tick) < 300 else f"1e{tick:.0f}"
 
 
 def _axis(frame: _Frame, axis: str) -> Iterator[str]:

@@ -50,10 +50,16 @@ def duration(seconds: float) -> str:
 
 
 def value(given: Any) -> str:
-    """Return a param, a tag or a number for people."""
-    if isinstance(given, bool) or given is None or isinstance(given, str):
-        return clean(str(given))
-    return numbers.one(float(given)) if isinstance(given, (int, float)) else clean(str(given))
+    """Return a param, a tag or a number for people.
+
+    Examples
+    --------
+    >>> value(0.001), value(64), value(1 / 3), value(True), value("adam")
+    ('0.001', '64', '0.333333', 'True', 'adam')
+    """
+    if isinstance(given, float):
+        return f"{given:.6g}".replace("-", numbers.MINUS)
+    return clean(str(given))
 
 
 def runs_text(runs: Runs) -> str:

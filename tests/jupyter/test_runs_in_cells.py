@@ -1,0 +1,129 @@
+"""Runs in a shell with the extension: the cell magic, the widgets, and what an output keeps."""
+
+import numpy as np
+import pytest
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+
+import lmvp
+from lmvp import errors
+from lmvp_jupyter.curves import CurvesPlot, LiveRun
+from lmvp_jupyter.widgets import MetricsPlot
+
+
+@pytest.fixture
+def ip(home):
+    shell = InteractiveShell()
+    shell.run_line_magic("load_ext", "lmvp_jupyter")
+    yield shell
+    for run in lmvp.tracking.active_runs.every():
+        run.finish()
+    shell.run_line_magic("unload_ext", "lmvp_jupyter")
+    shell.history_manager.end_session()
+
+
+def cell(ip, source, line="run digits --name in-a-cell --param lr=0.1 --tag kind=test"):
+    return ip.run_cell_magic("lmvp", line, source)
+
+
+def test_a_cell_is_a_run(ip):
+    value = cell(ip, "x = 41\nrun.log({'loss': 0.5}, step=x)\ntoken = 'abc'\nx + 1")
+    assert value == 42
+    assert ip.user_ns["x"] == 41
+    run = lmvp.run("in-a-cell", "digits")
+    assert (run.status, run.params, run.tags) == ("finished", {"lr": 0.1}, {"kind": "test"})
+    assert run.history("loss")["loss"]["step"].tolist() == [41]
+    assert run.environment["cell"] == "x = 41\nrun.log({'loss': 0.5}, step=x)\ntoken = [redacted]\nx + 1"
+
+
+def test_a_failing_cell_is_a_failed_run_and_raises(ip):
+    with pytest.raises(ZeroDivisionError):
+        cell(ip, "run.log({'loss': 0.5})\n1 / 0")
+    run = lmvp.run("in-a-cell", "digits").record
+    assert (run.status, run.error) == ("failed", "ZeroDivisionError: division by zero")
+    assert lmvp.active_run() is None
+
+
+def test_magics_inside_the_cell_and_a_semicolon(ip):
+    assert cell(ip, "%lmvp project digits\n1;") is None
+
+
+def test_other_verbs_take_no_cell(ip):
+    with pytest.raises(UsageError, match="only `run` takes a whole cell"):
+        cell(ip, "1", line="push digits/mlp model")
+    with pytest.raises(errors.InvalidArgument, match="KEY=VALUE"):
+        cell(ip, "1", line="run digits --param lr")
+    with pytest.raises(UsageError, match="unrecognized"):
+        cell(ip, "1", line="run digits --nonsense")
+
+
+def test_help_for_a_cell(ip, capsys):
+    assert cell(ip, "raise SystemExit", line="run --help") is None
+    assert "--param" in capsys.readouterr().out
+
+
+@pytest.fixture
+def logged(home):
+    with lmvp.start_run("digits", name="kept", system_metrics=False) as run:
+        run.log_batch(range(5000), {"train/loss": np.linspace(1, 0, 5000), "val/loss": np.linspace(1, 0.2, 5000)})
+    return lmvp.run("kept", "digits")
+
+
+def test_a_plot_of_a_run_of_runs_and_of_nothing(logged):
+    plot = MetricsPlot(logged)
+    assert isinstance(plot, CurvesPlot)
+    (group,) = plot.data["groups"]
+    assert group["name"] == "loss"
+    assert [line["label"] for line in group["lines"]] == ["train/loss", "val/loss"]
+    assert max(len(line["steps"]) for line in group["lines"]) <= 1000
+    assert isinstance(MetricsPlot(lmvp.runs("digits")), CurvesPlot)
+    assert isinstance(MetricsPlot([logged, logged]), CurvesPlot)
+    assert plot.static()["text/plain"].startswith("kept  ■ finished")
+    assert "<img" in plot.static()["text/html"]
+    with pytest.raises(errors.InvalidArgument, match="a plot of int"):
+        MetricsPlot(3)
+
+
+def test_a_zoom_is_answered_with_every_point(logged):
+    plot = MetricsPlot(logged)
+    sent = []
+    plot.send = lambda message, buffers: sent.append((message, buffers))
+    plot._heard(plot, {"kind": "zoom", "from": 1000, "to": 1500}, [])
+    ((message, buffers),) = sent
+    assert (message["kind"], message["range"]) == ("finer", [1000, 1500])
+    assert [line["key"] for line in message["lines"]] == ["train/loss", "val/loss"]
+    numbers = np.frombuffer(buffers[0])
+    assert len(numbers) == 3 * 501
+    assert (numbers[0], numbers[500]) == (1000, 1500)
+    assert len(plot.curves.lines[0].steps) <= 1000
+
+
+def test_a_live_plot_tells_lines_that_changed_and_ends_with_all(home):
+    run = lmvp.start_run("digits", system_metrics=False, plot=False)
+    drawn = []
+    live = LiveRun(run, lambda plot: drawn.append(plot.static()["text/plain"]))
+    sent = []
+    live.plot.send = lambda message, buffers: sent.append((message, [np.frombuffer(each) for each in buffers]))
+    run.log({"train/loss": 1.0}, step=3)
+    deadline = 100
+    while not sent and (deadline := deadline - 1):
+        live._end.wait(0.05)
+    message, ((step, _, value),) = sent[0]
+    assert (message["kind"], message["lines"][0]["group"], step, value) == ("news", "train/loss", 3, 1)
+    run.log({"val/loss": 2.0}, step=4)
+    run.finish()
+    assert live.plot.data["live"] is False
+    assert [line["label"] for group in live.plot.data["groups"] for line in group["lines"]] == [
+        "train/loss",
+        "val/loss",
+    ]
+    assert len(drawn) == 1
+    assert "■ finished" in drawn[0]
+
+
+def test_a_broken_picture_does_not_break_a_training(home):
+    run = lmvp.start_run("digits", system_metrics=False, plot=False)
+    LiveRun(run, lambda plot: 1 / 0)
+    run.log({"x": 1.0})
+    run.finish()
+    assert lmvp.run(run.id, "digits").status == "finished"
