@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmvp.curves import KEYS, Curves, Line, line_of
+from lmvp.curves import KEYS, Curves, Line, line_of, of_runs
 from lmvp.errors import LmvpError
 from lmvp.render import curves as drawing
 from lmvp.tracking.reading import Run
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _ROOM = 800
 _SOONEST, _SHARE = 0.1, 0.1
+_AGAIN = 2.0
+"""Seconds between two looks at runs that other processes log to."""
 
 
 class CurvesPlot(LiveWidget):
@@ -106,6 +108,31 @@ def _columns(curves: Curves, line: Line) -> bytes:
     return np.concatenate(columns).tobytes()
 
 
+class Follower:
+    """Keeps a plot up with runs that other processes log to, as long as they go on and the plot is open."""
+
+    def __init__(self, plot: CurvesPlot) -> None:
+        self._plot = plot
+        self._thread = threading.Thread(target=self._follow, name="lmvp-follow", daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        while self._plot.comm is not None and any(run.status in ("running", "stale") for run in self._plot.curves.runs):
+            time.sleep(_AGAIN)
+            try:
+                self._look()
+            except LmvpError:  # the server will be back
+                continue
+
+    def _look(self) -> None:
+        shown = self._plot.curves
+        for run in shown.runs:
+            run.refresh()
+        fresh = of_runs(shown.runs[0].client, shown.runs, shown.asked, axis=shown.axis)
+        if self._plot.comm is not None:
+            self._plot.tell(fresh, fresh.lines)
+
+
 class LiveRun:
     """Watches a run of this process, and keeps its plot up with it until it ends.
 
@@ -170,12 +197,11 @@ def curves_of_feed(run: Run, feed: Feed) -> Curves:
 
 def plot_of(what: Any) -> CurvesPlot | None:
     """Return a plot of curves, a run, or several; None of what is none of these."""
-    from lmvp.curves import of_runs
     from lmvp.tracking.active import ActiveRun
     from lmvp.tracking.reading import Runs
 
     if isinstance(what, Curves):
-        return CurvesPlot(what)
+        return followed(CurvesPlot(what))
     runs = [what] if isinstance(what, Run) else list(what) if isinstance(what, (Runs, list, tuple)) else []
     if not runs or not all(isinstance(run, Run) for run in runs):
         return None
@@ -185,4 +211,11 @@ def plot_of(what: Any) -> CurvesPlot | None:
         feed = Feed(runs[0].folder)
         feed.look()
         return CurvesPlot(curves_of_feed(runs[0], feed))
-    return CurvesPlot(of_runs(runs[0].client, runs))
+    return followed(CurvesPlot(of_runs(runs[0].client, runs)))
+
+
+def followed(plot: CurvesPlot) -> CurvesPlot:
+    """Return a plot that keeps up with runs that go on."""
+    if any(run.status == "running" for run in plot.curves.runs):
+        Follower(plot)
+    return plot

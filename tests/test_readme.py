@@ -42,6 +42,25 @@ def test_python(home, folder):
     assert names["paths"] == [Path("folder/weights.safetensors")]
 
 
+def test_runs(home, folder, capsys):
+    names = {"model": {"w": np.arange(3.0)}}
+    exec(block("python", "start_run"), names)
+    run = lmvp.runs("digits")[0]
+    assert run.versions == ("digits/mlp@v1",)
+    assert f"{run.name}" in capsys.readouterr().out
+    with lmvp.start_run("digits", name="quiet-wren-44", params={"lr": 0.1}) as first:
+        first.log({"metrics": 0.5})
+    with lmvp.start_run("digits", name="bold-otter-7", params={"lr": 0.2}) as second:
+        second.log({"val_acc": 0.95})
+    ip = InteractiveShell()
+    ip.run_line_magic("load_ext", "lmvp_jupyter")
+    ip.run_line_magic("lmvp", "project digits")
+    for line in block("ipython", "%lmvp runs").splitlines():
+        assert ip.run_cell(line).success, line
+    ip.run_line_magic("unload_ext", "lmvp_jupyter")
+    ip.history_manager.end_session()
+
+
 def test_the_shell(home, folder, capsys):
     from safetensors.numpy import save_file
 

@@ -72,15 +72,24 @@ class Line(str):
 
 
 class Status(Table):
-    """Where am I: server, user, project."""
+    """Where am I: server, user, project, active run, and what waits to be delivered."""
 
     @classmethod
     def now(cls) -> Status:
         """Return the status of this process, without starting anything."""
         from lmvp.environment import user
 
-        rows = [("server", _server()), ("user", user()), ("project", config.current_project())]
+        rows = [("server", _server()), ("user", user()), ("project", config.current_project()), *_runs()]
         return cls(("LMVP", ""), rows, empty="")
+
+
+def _runs() -> list[tuple[str, str]]:
+    """Return the active run of this process, and how many runs of others wait on this machine, if there are any."""
+    from lmvp.tracking import active_runs, leftovers
+
+    active, waiting = active_runs.active(), leftovers.waiting()
+    rows = [("run", f"{active.project}/{active.name}")] if active else []
+    return [*rows, ("waiting", f"{waiting} runs; `lmvp sync` delivers them")] if waiting else rows
 
 
 def _server() -> str:

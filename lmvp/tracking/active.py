@@ -205,7 +205,7 @@ class ActiveRun(Run):
 
     def _tell_facts(self, capture: bool) -> None:
         facts = provenance.facts(provenance.executed_cells(), capture=capture)
-        if not self._ended:
+        if not self._told_end:
             self.say(environment=facts)
 
     def _measure(self, seconds: float) -> None:
@@ -280,6 +280,7 @@ class ActiveRun(Run):
                 self._writer = self._writer.ended()
             return
         self._threads[1].wait_for_first(_FACTS)
+        self._told_end = True
         end = RunEnd(status=status, ended_at=datetime.now(timezone.utc), error=redact(error))  # type: ignore[arg-type]
         self._main.note(END, end)
         active_runs.end(self)
@@ -353,6 +354,7 @@ class ActiveRun(Run):
             setattr(self, f"_{name}", _Said(self, name, getattr(self._record, name)))
         _living.add(self)
 
+    _told_end = False
     _sender: Sender | None = None
     _writer: Writer | None
 

@@ -80,6 +80,17 @@ def discard(run: str) -> int:
     return size
 
 
+def waiting() -> int:
+    """Return of how many runs journals were left behind, by processes that are no longer there."""
+    found = 0
+    for folder in _folders():
+        held = _taken(folder)
+        for owner in held or ():
+            owner.let_go()
+        found += held is not None and any(folder.glob("*.journal"))
+    return found
+
+
 def forget(folder: Path) -> None:
     """Delete the folder of a run of which all is delivered; not while a child still logs to it."""
     for journal in folder.glob("*.journal"):

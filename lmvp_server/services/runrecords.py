@@ -7,7 +7,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from lmvp.errors import InvalidArgument, InvalidRequest
-from lmvp.records import encode_float
+from lmvp.records import Amendment, encode_float
 from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
 from lmvp_server.services import metadata
 from lmvp_server.services.clock import now, stamp
@@ -29,7 +29,8 @@ def check_new(new: NewRun) -> None:
         raise InvalidRequest(f"frames of format {new.format}", hint="update lmvp on the server")
     if len(new.name) > NAME_LIMIT or not (new.name or "-").isprintable():
         raise InvalidArgument(f"bad name of a run {new.name[:60]!r}: at most {NAME_LIMIT} printable characters")
-    metadata.check_environment({"params": new.params, "tags": new.tags, "environment": new.environment})
+    metadata.checked(Amendment(params=new.params, tags=new.tags))
+    metadata.check_environment(new.environment)
 
 
 def fresh(new: NewRun, author: str) -> Document:
@@ -71,6 +72,9 @@ def resumed(run: Record, new: NewRun) -> Document:
 
 def merged(run: Record, given: RunUpdate) -> Document:
     """Return a run of which more is said."""
+    said = {key: value for key, value in given.tags.items() if value is not None}
+    metadata.checked(Amendment(params=given.params, tags=said))
+    metadata.check_environment({"summary": given.summary, "environment": given.environment})
     data = dict(run.data)
     data["params"] = data["params"] | _plain(given.params)
     data["environment"] = data["environment"] | given.environment

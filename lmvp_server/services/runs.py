@@ -200,8 +200,7 @@ class Runs:
             if data == found.data:
                 return
             metadata.check_size(data)
-            before = {key: value for key, value in found.data.items() if data.get(key) != value}
-            after = {key: value for key, value in data.items() if found.data.get(key) != value}
+            before, after = _differing(found.data, data), _differing(data, found.data)
             event = self.event(caller, home, action, run, before, after)
             try:
                 self._records.commit(home.id, [Put("runs", run, data, expect=found.rev)], [event])
@@ -247,3 +246,9 @@ class Runs:
         for space in self._series.projects():
             for run in self._records.find(space, "runs", {"phase": phase}):
                 yield space, run.id
+
+
+def _differing(data: Document, other: Document) -> Document:
+    """Return the fields that differ, as an event tells them: of what made a run, only that it is told."""
+    found = {key: value for key, value in data.items() if other.get(key) != value}
+    return found | {"environment": sorted(found["environment"])} if "environment" in found else found

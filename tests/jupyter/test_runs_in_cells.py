@@ -1,5 +1,7 @@
 """Runs in a shell with the extension: the cell magic, the widgets, and what an output keeps."""
 
+import time
+
 import numpy as np
 import pytest
 from IPython.core.error import UsageError
@@ -119,6 +121,51 @@ def test_a_live_plot_tells_lines_that_changed_and_ends_with_all(home):
     ]
     assert len(drawn) == 1
     assert "■ finished" in drawn[0]
+
+
+def test_a_plot_keeps_up_with_a_run_of_another_process(home, monkeypatch):
+    from lmvp_jupyter import curves
+
+    monkeypatch.setattr(curves, "_AGAIN", 0.05)
+    with lmvp.start_run("digits", name="elsewhere", system_metrics=False, plot=False) as run:
+        run.log({"loss": 1.0})
+        run.flush()
+        sent = []
+        monkeypatch.setattr(CurvesPlot, "send", lambda _, message, buffers: sent.append(message))
+        plot = MetricsPlot(lmvp.run("elsewhere", "digits"))
+        run.log({"loss": 0.5})
+        run.flush()
+        for _ in range(100):
+            if sent and sent[-1]["lines"][0]["count"] == 2:
+                break
+            run.flush()
+            time.sleep(0.05)
+        assert sent[-1]["lines"][0]["count"] == 2
+    for _ in range(100):
+        if sent[-1]["head"]["status"] == "finished":
+            break
+        time.sleep(0.05)
+    assert sent[-1]["head"]["status"] == "finished"
+    plot.close()
+
+
+def test_a_cell_that_is_run_again_ends_the_run_that_it_began(home, monkeypatch):
+    from lmvp.tracking import provenance
+
+    monkeypatch.setattr(provenance, "this_cell", lambda: "id:one")
+    first = lmvp.start_run("digits", system_metrics=False, plot=False)
+    monkeypatch.setattr(provenance, "this_cell", lambda: "id:two")
+    other = lmvp.start_run("digits", system_metrics=False, plot=False)
+    monkeypatch.setattr(provenance, "this_cell", lambda: "id:one")
+    again = lmvp.start_run("digits", system_metrics=False, plot=False)
+    assert (first.ended, other.ended, again.ended) == (True, False, False)
+    for run in (other, again):
+        run.finish()
+
+
+def test_the_status_tells_the_active_run(ip):
+    with lmvp.start_run("digits", name="here-and-now", system_metrics=False, plot=False):
+        assert "digits/here-and-now" in repr(ip.run_line_magic("lmvp", ""))
 
 
 def test_a_broken_picture_does_not_break_a_training(home):
