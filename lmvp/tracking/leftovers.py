@@ -19,6 +19,7 @@ from lmvp.tracking.shipping import Shipment, file_reader, writer_path
 from lmvp.tracking.target import Target, journals
 
 _SECONDS = 30.0
+_DIGITS = 6
 
 
 @dataclass(slots=True)
@@ -72,7 +73,8 @@ def discard(run: str) -> int:
     NotFound
         If nothing is left of such a run here.
     """
-    matching = [folder for folder in _folders() if folder.name.startswith(run) or _name(folder) == run]
+    by_id = len(run) >= _DIGITS
+    matching = [each for each in _folders() if (by_id and each.name.startswith(run)) or _name(each) == run]
     if len(matching) != 1:
         raise NotFound(f"{len(matching) or 'no'} runs {run[:60]!r} wait here", hint="`lmvp sync --dry-run` lists them")
     size = sum(path.stat().st_size for path in matching[0].glob("*.journal"))

@@ -187,3 +187,12 @@ def test_the_quickstart_shows_a_live_curve(jupyterlab):
     assert not notebook.watch.strangers
     notebook.run(len(cells))
     notebook.close()
+
+
+def test_charts_that_come_later_do_not_lie_over_the_first(notebook):
+    start(notebook, 1)
+    charts = notebook.output(1).locator(".chart")
+    charts.nth(1).wait_for(timeout=20_000)
+    notebook.output(1).locator(".status.finished").wait_for(timeout=30_000)
+    boxes = [charts.nth(i).locator("canvas").bounding_box() for i in range(2)]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"] or boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]

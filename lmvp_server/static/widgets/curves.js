@@ -12,6 +12,7 @@ const SMOOTH = [0, 5, 15, 50, 200];
 const COLOURED = 6;
 const CHARTS = 8;
 const READ = 6;
+const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
 function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -121,7 +122,7 @@ class Chart {
   draw() {
     const { view } = this;
     const columns = this.columns();
-    const key = JSON.stringify([this.shown().map((line) => line.id), view.axis, view.smooth, view.log, view.width()]);
+    const key = JSON.stringify([this.shown().map((line) => line.id), view.axis, view.smooth, view.log, this.width()]);
     if (this.plot && key === this.drawn) {
       this.plot.setData(columns, false);
       this.plot.setScale("x", this.across(columns[0]));
@@ -162,7 +163,7 @@ class Chart {
         y: view.log ? { distr: 3 } : { range: (_, low, high) => (low === null ? [0, 1] : uPlot.rangeNum(low, high, 0.08, true)) },
       },
       axes: [
-        { ...axis, size: 28, gap: 6, space: 56, grid: { show: false }, values: (_, ticks) => ticks.map((at) => (at === null ? "" : view.axis === "time" ? clock(at) : short(at))) },
+        { ...axis, size: 28, gap: 6, space: 56, grid: { show: false }, ...(view.axis === "step" ? { incrs: WHOLE } : {}), values: (_, ticks) => ticks.map((at) => (at === null ? "" : view.axis === "time" ? clock(at) : short(at))) },
         { ...axis, size: (_, texts) => 14 + 7 * Math.max(3, ...(texts ?? []).map((text) => (text ?? "").length)), gap: 8, space: 30, grid: { stroke: ink("line"), width: 1 }, values: (_, ticks) => ticks.map((at) => (at === null ? "" : written(at))) },
       ],
       series,
@@ -223,6 +224,7 @@ class Chart {
 
   tellLegend() {
     const several = this.lines.length > 1;
+    this.legend.hidden = !several;
     const { lit } = this.view;
     this.legend.replaceChildren(...(several ? this.lines.map((line) => {
       const off = this.view.off.has(line.id);
