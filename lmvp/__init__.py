@@ -19,6 +19,7 @@ from lmvp.config import login, logout, set_project
 from lmvp.errors import LmvpError
 from lmvp.history import Diff, History
 from lmvp.records import Alias, Version
+from lmvp.tracking.reading import Run, Runs
 from lmvp.transfer.progress import Progress
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from lmvp.archive.importing import Imported
     from lmvp.tracking.active import ActiveRun
     from lmvp.tracking.leftovers import Delivery
-    from lmvp.tracking.reading import Run, Runs
 
 __version__ = "0.1.0"
 
@@ -38,6 +38,8 @@ __all__ = [
     "Diff",
     "History",
     "LmvpError",
+    "Run",
+    "Runs",
     "Version",
     "active_run",
     "alias",

@@ -91,7 +91,7 @@ class Journal:
             if end - self._on_disk > MEMORY:
                 if not self.lost:
                     room = f"neither {self.path.parent} nor memory ({MEMORY >> 20} MiB) takes more metrics"
-                    warnings.warn(f"{room}: what is logged from now on is lost", stacklevel=4)
+                    _warn(f"{room}: what is logged from now on is lost")
                 return False
             self._map.extend(bytes(min(end + (1 << 16), self._on_disk + MEMORY + 8) - self._room))  # type: ignore[union-attr]
             self._room = self._on_disk + len(self._map)
@@ -112,7 +112,7 @@ class Journal:
     def _go_without(self, error: OSError) -> None:
         """Keep frames in memory from now on; those on the disk stay there."""
         why = f"{self.path.parent} takes no metrics ({error.strerror})"
-        warnings.warn(f"{why}: they stay in memory until the server has them, and end with this process", stacklevel=5)
+        _warn(f"{why}: they stay in memory until the server has them, and end with this process")
         with suppress(OSError):
             if self._descriptor >= 0:
                 os.close(self._descriptor)
@@ -162,6 +162,12 @@ class Journal:
             if self._descriptor >= 0:
                 os.close(self._descriptor)
         self._descriptor = -1
+
+
+def _warn(text: str) -> None:
+    """Say it, but never fail a training for it, also where warnings are errors."""
+    with suppress(Warning):
+        warnings.warn(text, stacklevel=6)
 
 
 def read_file(path: Path, start: int, limit: int) -> bytes:

@@ -6,6 +6,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from lmvp.connection import Connection, pause
@@ -15,6 +16,7 @@ from lmvp.tracking.journal import Journal
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
 
 _GATHER, _BEAT, _LOOK, _LONGEST = 0.1, 10.0, 1.0, 30.0
+_MUCH = 1 << 20
 
 
 class Sender(threading.Thread):
@@ -157,10 +159,10 @@ class Sender(threading.Thread):
         for shipment in list(self._shipments.values()):
             if shipment is not self._mine and not self.known:
                 continue  # the run is made by this process's journal
-            while sent := shipment.ship(self._connection):
-                self.known, shipped = True, shipped + sent
-                if self._closing.is_set():
-                    return
+            sent = _MUCH
+            while sent >= _MUCH and not self._closing.is_set():  # little is not sent at once: more will have come soon
+                sent = shipment.ship(self._connection)
+                self.known, shipped = self.known or sent > 0, shipped + sent
         if shipped:
             self._heard = time.monotonic()
         elif self.known and time.monotonic() - self._heard > _BEAT * 0.9:
@@ -192,4 +194,5 @@ class Sender(threading.Thread):
     def _warn(self, text: str) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(text, stacklevel=2)
+            with suppress(Warning):  # where warnings are errors, this thread goes on all the same
+                warnings.warn(text, stacklevel=2)

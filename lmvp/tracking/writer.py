@@ -7,6 +7,7 @@ import secrets
 import struct
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,7 +146,8 @@ class EndedWriter(Writer):
         if not self._told:
             self._told = True
             what = "this run has ended, and takes no more: `start_run(resume=run)` goes on with it"
-            warnings.warn(what, stacklevel=4)
+            with suppress(Warning):  # where warnings are errors: `log` never fails
+                warnings.warn(what, stacklevel=4)
 
     def points(self, values: dict[str, float], step: int, time: float) -> None:  # noqa: ARG002
         """Say that it is lost."""
