@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import lmvp
 from lmvp.errors import InvalidArgument, MissingDependency
 from lmvp.integrations.publishing import plain_params, publish
-from lmvp.tracking.active import said
+from lmvp.tracking.said import said
 
 try:
     from transformers import TrainerCallback

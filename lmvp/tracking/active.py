@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -20,10 +20,12 @@ from lmvp.errors import InvalidArgument, LmvpError, ServerUnavailable
 from lmvp.redaction import redact
 from lmvp.tracking import active_runs, provenance
 from lmvp.tracking.frames import AUTO, END, POINTS, START, UPDATE
-from lmvp.tracking.numbers import checked, floats, step_of, time_of
+from lmvp.tracking.numbers import floats, step_of, time_of
+from lmvp.tracking.outcome import how_it_ended
 from lmvp.tracking.pulse import Pulse
 from lmvp.tracking.reading import Run
 from lmvp.tracking.records import NewRun, RunEnd, RunRecord, RunUpdate
+from lmvp.tracking.said import Said
 from lmvp.tracking.sender import Sender
 from lmvp.tracking.target import Target, journals
 from lmvp.tracking.writer import Writer, packer
@@ -63,9 +65,9 @@ class ActiveRun(Run):
         self._began = time.monotonic()
         self._epoch = new.epoch
         self._threads: tuple[Sender, Pulse] | None = None
-        self._params = _Said(self, "params", new.params)
-        self._tags = _Said(self, "tags", new.tags)
-        self._summary = _Said(self, "summary", {})
+        self._params = Said(self, "params", new.params)
+        self._tags = Said(self, "tags", new.tags)
+        self._summary = Said(self, "summary", {})
         self._writer = self._main = Writer(self._folder, _start_frame(new))
         _living.add(self)
 
@@ -351,7 +353,7 @@ class ActiveRun(Run):
             _ended=False, _at_end=[], _began=time.monotonic(), _threads=None, _writer=None, _sender=None
         )
         for name in ("params", "tags", "summary"):
-            setattr(self, f"_{name}", _Said(self, name, getattr(self._record, name)))
+            setattr(self, f"_{name}", Said(self, name, getattr(self._record, name)))
         _living.add(self)
 
     _told_end = False
@@ -403,85 +405,9 @@ class ActiveRun(Run):
         return f"<ActiveRun {self.project}/{self.name} {self.id[:8]} {self.status}>"
 
 
-class _Said(MutableMapping[str, Any]):
-    """What is said of a run: a change is on its way to the server at once."""
-
-    def __init__(self, run: ActiveRun, field: str, values: Mapping[str, Any]) -> None:
-        self._run, self._field, self._values = weakref.proxy(run), field, dict(values)
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self.update({key: value})
-
-    def __delitem__(self, key: str) -> None:
-        if self._field == "params":
-            raise InvalidArgument("a param of a run can be changed, not taken away")
-        del self._values[key]
-        self._run.say(**{self._field: {key: None}})
-
-    def update(self, *others: Any, **more: Any) -> None:
-        """Say several things at once."""
-        given = dict(*others, **more)
-        read = {str(key): _plain(self._field, str(key), value) for key, value in given.items()}
-        self._run.say(**{self._field: read})
-        self._values.update(read)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return repr(self._values)
-
-
-def _plain(field: str, key: str, value: Any) -> Any:
-    """Return a value as the wire has it: params are scalars, tags texts, numbers of numpy and torch plain ones."""
-    if field == "tags":
-        return str(value)
-    if isinstance(value, bool) or value is None or isinstance(value, str):
-        return value
-    if isinstance(value, int):
-        return value if abs(value) < 1 << 63 else str(value)
-    with suppress(InvalidArgument):
-        from lmvp.records import encode_float
-
-        number = floats({key: value})[key]
-        return encode_float(number)
-    return str(value)[:10_000]
-
-
-def said(field: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return params or tags as they go over the wire; nested ones flat, with secrets blotted out."""
-    if values is None:
-        return {}
-    if not isinstance(values, Mapping):
-        raise InvalidArgument(f"{field}= is {type(values).__name__}, not a mapping", hint=f'{field}={{"name": value}}')
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}/{name}": each for name, each in said(field, value).items()}
-        else:
-            flat[checked(str(key))] = _plain(field, str(key), value)
-    return redact(flat)  # type: ignore[no-any-return]
-
-
 def next_epoch(epoch: int) -> int:
     """Return the next epoch: see docs/runs.md."""
     return max(int(_now() * 1000), epoch + 1)
-
-
-def how_it_ended(error: BaseException | None) -> tuple[str, str]:
-    """Return status and reason of a run that an exception left, or none."""
-    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
-        return "finished", ""
-    kind = type(error).__name__
-    lines = str(error).strip().splitlines()
-    text = f"{kind}: {lines[0]}" if lines else kind
-    return "killed" if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else "failed", text
 
 
 def _record(new: NewRun, target: Target) -> RunRecord:

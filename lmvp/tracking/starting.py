@@ -16,11 +16,13 @@ from lmvp.environment import user
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerUnavailable
 from lmvp.references import check_name
 from lmvp.tracking import active_runs, distributed, leftovers, provenance
-from lmvp.tracking.active import SYSTEM_EVERY, ActiveRun, how_it_ended, next_epoch, said
+from lmvp.tracking.active import SYSTEM_EVERY, ActiveRun, next_epoch
 from lmvp.tracking.names import made_up
+from lmvp.tracking.outcome import how_it_ended
 from lmvp.tracking.quiet import QuietRun
 from lmvp.tracking.reading import Run
 from lmvp.tracking.records import NewRun
+from lmvp.tracking.said import said
 from lmvp.tracking.target import Target, journals
 
 if TYPE_CHECKING:
