@@ -35,6 +35,8 @@ def batches(steps: Any, values: Mapping[str, Any], times: Any) -> dict[str, Colu
             raise InvalidArgument(
                 f"{key!r} has {len(column):,} values for {len(at):,} steps and {len(moments):,} times"
             )
+        if not np.isfinite(moments).all():
+            raise InvalidArgument("time= holds what is no time: seconds since 1970 are finite")
         if len(column):
             found[key] = Columns(at, column, moments)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -126,7 +127,7 @@ def time_of(time: Any) -> float:
     """Return a time in seconds since 1970."""
     if isinstance(time, datetime):
         return time.timestamp()
-    if isinstance(time, (int, float)) and not isinstance(time, bool):
+    if isinstance(time, (int, float)) and not isinstance(time, bool) and math.isfinite(time):
         return float(time)
     raise InvalidArgument(f"time= is {_shown(time)}, not seconds since 1970 or a datetime")
 

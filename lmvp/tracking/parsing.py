@@ -181,8 +181,14 @@ def _points(rows: Rows) -> Points:
 
 
 def _columns(points: Any, times: Floats) -> Points:
+    times = _sound(times)
     keys, steps, values = (points[name].copy() for name in ("key", "step", "value"))
     return Points(keys, steps, values, times)
+
+
+def _sound(times: Floats) -> Floats:
+    """Return times with 0 for those that are none, which no client of ours sends: nothing else could show them."""
+    return times if np.isfinite(times).all() else np.where(np.isfinite(times), times, 0.0)
 
 
 def _batch(body: memoryview) -> Points:
@@ -199,7 +205,7 @@ def _batch(body: memoryview) -> Points:
         np.full(n, key, np.uint32),
         _steps(body[head : head + steps], flags, n),
         np.frombuffer(body, "<f8", offset=head + steps + times).copy(),
-        np.full(n, at[0]) if flags & ONE_TIME else at.copy(),
+        _sound(np.full(n, at[0]) if flags & ONE_TIME else at.copy()),
     )
 
 

@@ -6,7 +6,6 @@ import asyncio
 import csv
 import io
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -34,8 +33,21 @@ class Export(Handler):
         pieces = await self.run(write, pages)
         self.set_header("Content-Type", content_type)
         self.set_header("Content-Disposition", f'attachment; filename="metrics.{kind}"')
-        with suppress(StreamClosedError):  # whoever asked has gone
+        try:
             await self._stream(pieces)
+        except StreamClosedError:  # whoever asked has gone
+            pass
+        except Exception as error:
+            if not self._headers_written:
+                raise
+            self.log_exception(type(error), error, error.__traceback__)
+            self._break_off()
+
+    def _break_off(self) -> None:
+        """Close the connection in the middle of the answer: its end would make it look whole."""
+        stream = getattr(self.request.connection, "stream", None)
+        if stream is not None:
+            stream.close()
 
     async def _stream(self, pieces: Iterator[bytes]) -> None:
         """Send pieces as they are made; the next is made when the last has gone."""

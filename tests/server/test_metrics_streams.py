@@ -10,6 +10,7 @@ import time
 
 import numpy as np
 import pytest
+import requests
 from server.runs_over_http import Server, curve
 
 from lmvp import local
@@ -160,6 +161,29 @@ def test_columns_have_every_point(served, run):
             {"steps": steps, "values": values}.get(name, []).append(column)
     assert np.concatenate(steps).tolist() == list(range(100_000))
     assert np.concatenate(values)[7] == 7 / 3
+
+
+def test_an_export_that_fails_in_the_middle_is_not_taken_for_whole(served, run, home):
+    run.add(b"".join(points_frame(1.0, [(0, i, i / 3)]) for i in range(5, 200_000)))
+    run.add(key_frame(1, "zzz") + points_frame(1.0, [(1, 1, 1.0)]))
+    run.add(note(END, b'{"status": "finished", "ended_at": "2026-11-26T12:00:00Z"}'))
+    segments = home / "series"
+    deadline = time.monotonic() + 10
+    while not list(segments.glob("*/*/*.segment")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    local.stop()
+    (segment,) = segments.glob("*/*/*.segment")
+    data = bytearray(segment.read_bytes())
+    data[len(data) * 3 // 5] ^= 1
+    segment.write_bytes(data)
+    served = Server()
+    with pytest.raises(requests.RequestException):
+        served("GET", "/projects/digits/metrics/export")
+
+
+def test_times_that_are_none_do_not_break_what_is_shown(served, run):
+    run.add(points_frame(float("nan"), [(0, 5, 1.0)]) + points_frame(float("inf"), [(0, 6, 1.0)]))
+    assert curve(served, run)["times"][-2:] == [0, 0]
 
 
 def test_whoever_leaves_an_export_leaves_nothing_behind(served, run):

@@ -116,6 +116,10 @@ def test_times_are_kept(begin):
     assert run.history("x")["x"]["time"].tolist() == [at.timestamp(), 12.5]
     with pytest.raises(errors.InvalidArgument, match="time="):
         run.log({"x": 3}, time="now")
+    with pytest.raises(errors.InvalidArgument, match="time="):
+        run.log({"x": 3}, time=float("nan"))
+    with pytest.raises(errors.InvalidArgument, match="time="):
+        run.log_batch([1], {"x": [1]}, time=[float("inf")])
 
 
 def test_batches(begin):
