@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from lmvp.errors import InvalidArgument, NotFound
@@ -20,6 +20,8 @@ KEYS = 24
 RUNS = 50
 TOGETHER = 6
 """Metrics that share a chart at most."""
+EPOCH = "epoch"
+"""The metric by which trainers count epochs: an axis beside step and time, wherever a run has it."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Line:
     steps, values, times : sequence
         As long as one another; times are seconds since 1970.
     axis : sequence of float
-        The value of the metric that is the axis, if one is.
+        Of the metric that is the axis; by steps, of the epoch, if the run has it.
     count : int
         How many points it stands for.
     """
@@ -154,18 +156,34 @@ def of_runs(client: Tracking, runs: Sequence[Run], keys: Sequence[str] = (), **h
     axis = how.get("axis", "step")
     by_key = axis if axis not in ("step", "time") else "step"
     each = [key for key in wanted if key != by_key] or list(wanted)
-    found: list[Curve] = []
+    found: list[Curve] = _epochs(client, runs) if by_key == "step" and EPOCH not in each else []
     for at in range(0, len(each), max(1, 200 // len(runs))):
         part = each[at : at + max(1, 200 // len(runs))]
         found += client.curves(runs[0].project, [run.id for run in runs], part, points=POINTS, axis=by_key).curves
+    return Curves(list(runs), lines_of(found, runs, each), hidden, asked=tuple(keys), **how)
+
+
+def _epochs(client: Tracking, runs: Sequence[Run]) -> list[Curve]:
+    try:
+        return [*client.curves(runs[0].project, [run.id for run in runs], [EPOCH], points=POINTS).curves]
+    except NotFound:  # these do not count them
+        return []
+
+
+def lines_of(curves: Sequence[Curve], runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
+    """Return curves of the wire as the lines of those keys; joined with the epoch where it is by steps."""
     numbers = {run.id: number for number, run in enumerate(runs)}
-    lines = [line_of(curve, numbers[curve.run]) for curve in found]
-    lines.sort(key=lambda line: (each.index(line.key), line.run))
-    return Curves(list(runs), lines, hidden, asked=tuple(keys), **how)
+    epochs = {curve.run: _line(curve, numbers[curve.run]) for curve in curves if curve.key == EPOCH and not curve.axis}
+    lines = [
+        line if line.axis or curve.run not in epochs else with_epochs(line, epochs[curve.run])
+        for curve in curves
+        if curve.key in keys
+        for line in [_line(curve, numbers[curve.run])]
+    ]
+    return sorted(lines, key=lambda line: (keys.index(line.key), line.run))
 
 
-def line_of(curve: Curve, run: int) -> Line:
-    """Return a curve of the wire as a line."""
+def _line(curve: Curve, run: int) -> Line:
     from lmvp.records import decode_float
 
     values = [decode_float(value) for value in curve.values]
@@ -173,12 +191,23 @@ def line_of(curve: Curve, run: int) -> Line:
     return Line(run, curve.key, curve.steps, values, curve.times, curve.count, axis)
 
 
+def with_epochs(line: Line, epochs: Line) -> Line:
+    """Return a line with the epoch at each of its steps, between those that were logged in proportion."""
+    import numpy as np
+
+    finite = np.isfinite(epochs.values)
+    if not finite.any():
+        return line
+    axis = np.interp(line.steps, np.asarray(epochs.steps)[finite], np.asarray(epochs.values)[finite])
+    return replace(line, axis=axis.tolist())
+
+
 def _some_keys(client: Tracking, runs: Sequence[Run]) -> tuple[tuple[str, ...], int]:
     """Return the metrics to draw where none are named, without those of the machine, and how many more there are."""
     keys: dict[str, None] = {}
     for run in runs:
         keys |= dict.fromkeys(each.key for each in client.metric_keys(run.project, run.id))
-    plain = [key for key in keys if not key.startswith("system/") and key != "epoch"]
+    plain = [key for key in keys if not key.startswith("system/") and key != EPOCH]
     return tuple(plain[:KEYS]), max(0, len(plain) - KEYS)
 
 

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmvp.curves import KEYS, Curves, Line, line_of, of_runs
+from lmvp.curves import EPOCH, KEYS, Curves, Line, lines_of, of_runs, with_epochs
 from lmvp.errors import LmvpError
 from lmvp.render import curves as drawing
 from lmvp.tracking.reading import Run
@@ -64,7 +64,8 @@ class CurvesPlot(LiveWidget):
         groups = {id(line): name for name, lines in curves.groups().items() for line in lines}
         told = [_told(curves, line, groups[id(line)]) for line in changed]
         buffers = [_columns(curves, line) for line in changed]
-        self.send({"kind": kind, "head": drawing.head(curves), "lines": told, **more}, buffers=buffers)
+        head = {**drawing.head(curves), "joined": drawing.joined(curves)}
+        self.send({"kind": kind, "head": head, "lines": told, **more}, buffers=buffers)
         return sum(len(buffer) for buffer in buffers)
 
     def _heard(self, _: Any, message: Any, __: Any) -> None:
@@ -78,15 +79,15 @@ class CurvesPlot(LiveWidget):
         lines = self.curves.lines
         keys = list(dict.fromkeys(line.key for line in lines))
         runs = self.curves.runs
+        joined = {EPOCH}.difference(keys) if drawing.joined(self.curves) == EPOCH else ()
         if not lines or self.data.get("live"):
             return
         try:
             asked = {"first": first, "last": last} if first is not None else {}
-            found = runs[0].curves(runs, keys, points=2 * _ROOM, **asked)
+            found = runs[0].curves(runs, [*keys, *joined], points=2 * _ROOM, **asked)
         except LmvpError:  # the lines that there are stay
             return
-        numbers = {run.id: number for number, run in enumerate(runs)}
-        finer = [line_of(curve, numbers[curve.run]) for curve in found.curves]
+        finer = lines_of(found.curves, runs, keys)
         finer = [line for line in finer if any(line.key == each.key and line.run == each.run for each in lines)]
         shown = Curves(runs, finer, self.curves.hidden, axis=self.curves.axis)
         before = self.curves
@@ -100,11 +101,13 @@ def _told(curves: Curves, line: Line, group: str) -> dict[str, Any]:
 
 
 def _columns(curves: Curves, line: Line) -> bytes:
-    """Return steps, seconds since the run began, and values, as float64 one after the other."""
+    """Return steps, seconds since the run began, values, and epochs or NaN, as float64 one after the other."""
     import numpy as np
 
     began = curves.runs[line.run].record.created_at.timestamp()
-    columns = [np.asarray(line.steps, "<f8"), np.asarray(line.times, "<f8") - began, np.asarray(line.values, "<f8")]
+    axis = line.axis if len(line.axis) else np.full(len(line.steps), np.nan)
+    columns = [np.asarray(column, "<f8") for column in (line.steps, line.times, line.values, axis)]
+    columns[1] = columns[1] - began
     return np.concatenate(columns).tobytes()
 
 
@@ -186,12 +189,17 @@ def curves_of_feed(run: Run, feed: Feed) -> Curves:
     """Return the curves that a feed has: without those of the machine, and not more than can be looked at."""
     from lmvp.tracking.outline import reduced
 
-    keys = [key for key in feed.known() if not key.startswith("system/") and key != "epoch"]
-    lines = []
-    for key in keys[:KEYS]:
+    def line(key: str) -> Line:
         columns, count = feed.curve(key)
         thin = reduced(columns, _ROOM)
-        lines.append(Line(0, key, thin.steps.tolist(), thin.values.tolist(), thin.times.tolist(), count))
+        return Line(0, key, thin.steps.tolist(), thin.values.tolist(), thin.times.tolist(), count)
+
+    known = feed.known()
+    keys = [key for key in known if not key.startswith("system/") and key != EPOCH]
+    lines = [line(key) for key in keys[:KEYS]]
+    if EPOCH in known:
+        epochs = line(EPOCH)
+        lines = [with_epochs(each, epochs) for each in lines]
     return Curves([run], lines, max(0, len(keys) - KEYS))
 
 

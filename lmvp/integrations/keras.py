@@ -213,4 +213,5 @@ def _settings(params: Mapping[str, Any] | None, model: Any) -> dict[str, Any]:
         config = optimizer.get_config()
         plain = {key: value for key, value in config.items() if isinstance(value, (bool, int, float, str))}
         found |= {f"optimizer/{key}": value for key, value in plain.items()}
+        found["optimizer/name"] = type(optimizer).__name__  # Keras numbers the second one of a process: adam_1
     return {**found, "parameters": int(model.count_params())}

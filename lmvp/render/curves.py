@@ -196,7 +196,7 @@ def along(curves: Curves, line: Line) -> list[float]:
     if curves.axis == "time":
         began = curves.runs[line.run].record.created_at.timestamp()
         return [time - began for time in line.times]
-    return list(line.axis) if len(line.axis) else [float(step) for step in line.steps]
+    return list(line.axis) if len(line.axis) and curves.axis != "step" else [float(step) for step in line.steps]
 
 
 def smoothed(values: Sequence[float], over: int) -> list[float]:
@@ -318,11 +318,21 @@ def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
             for name, lines in curves.groups().items()
         ],
         "axis": curves.axis,
+        "joined": joined(curves),
         "log": curves.log,
         "smooth": curves.smooth,
         "hidden": curves.hidden,
         "empty": "" if curves.lines else nothing(curves),
     }
+
+
+def joined(curves: Curves) -> str:
+    """Return the metric that is an axis beside step and time, if there is one."""
+    from lmvp.curves import EPOCH
+
+    if curves.axis not in ("step", "time"):
+        return curves.axis
+    return EPOCH if any(len(line.axis) for line in curves.lines) else ""
 
 
 def head(curves: Curves) -> dict[str, Any]:

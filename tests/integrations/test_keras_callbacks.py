@@ -37,7 +37,7 @@ def test_a_fit_is_a_run(model, data):
     run = lmvp.run("keras-run", "digits")
     assert run.status == "finished"
     assert (run.params["mine"], run.params["epochs"], run.params["parameters"]) == (1, 3, 5)
-    assert run.params["optimizer/name"] == "adam"
+    assert run.params["optimizer/name"] == "Adam"
     history = run.history()
     assert history["train/loss"]["value"].tolist() == pytest.approx(told["loss"])
     assert history["val/mae"]["value"].tolist() == pytest.approx(told["val_mae"])

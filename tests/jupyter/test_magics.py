@@ -102,7 +102,7 @@ def test_help_is_printed(ip, capsys):
 
 
 def test_a_cell_form_says_what_to_write(ip):
-    with pytest.raises(UsageError, match="one % for a line"):
+    with pytest.raises(UsageError, match="other verbs take one %"):
         ip.run_cell_magic("lmvp", "push x y", "1")
 
 

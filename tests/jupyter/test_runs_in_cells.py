@@ -95,9 +95,26 @@ def test_a_zoom_is_answered_with_every_point(logged):
     assert (message["kind"], message["range"]) == ("finer", [1000, 1500])
     assert [line["key"] for line in message["lines"]] == ["train/loss", "val/loss"]
     numbers = np.frombuffer(buffers[0])
-    assert len(numbers) == 3 * 501
+    assert len(numbers) == 4 * 501
     assert (numbers[0], numbers[500]) == (1000, 1500)
     assert len(plot.curves.lines[0].steps) <= 1000
+
+
+def test_epochs_are_an_axis_wherever_a_run_has_them(home):
+    with lmvp.start_run("digits", name="by-epoch", system_metrics=False) as run:
+        for step in range(30):
+            run.log({"loss": 1 / (step + 1), **({"epoch": step // 10 + 1} if step % 10 == 9 else {})}, step=step)
+        run.finish()
+    for plot in (MetricsPlot(run), MetricsPlot(lmvp.run("by-epoch", "digits"))):
+        assert plot.data["joined"] == "epoch"
+        ((line,),) = [group["lines"] for group in plot.data["groups"]]
+        assert (line["axis"][9], line["axis"][14], line["axis"][19], line["axis"][29]) == (1, 1.5, 2, 3)
+    plot.send = lambda message, buffers: sent.append((message, np.frombuffer(buffers[0])))
+    sent = []
+    plot._heard(plot, {"kind": "zoom", "from": 9, "to": 19}, [])
+    ((message, numbers),) = sent
+    assert message["head"]["joined"] == "epoch"
+    assert numbers[33:].tolist() == pytest.approx(np.linspace(1, 2, 11))
 
 
 def test_a_live_plot_tells_lines_that_changed_and_ends_with_all(home):
@@ -110,7 +127,7 @@ def test_a_live_plot_tells_lines_that_changed_and_ends_with_all(home):
     deadline = 100
     while not sent and (deadline := deadline - 1):
         live._end.wait(0.05)
-    message, ((step, _, value),) = sent[0]
+    message, ((step, _, value, _),) = sent[0]
     assert (message["kind"], message["lines"][0]["group"], step, value) == ("news", "train/loss", 3, 1)
     run.log({"val/loss": 2.0}, step=4)
     run.finish()

@@ -98,7 +98,7 @@ class Chart {
     const { axis, smooth, range } = this.view;
     const shown = this.shown();
     const own = shown.map((line) => {
-      const xs = axis === "time" ? line.times : axis === "step" ? line.steps : line.axis.length ? line.axis.map(plain) : line.steps;
+      const xs = axis === "time" ? line.times : axis === "step" || !line.axis.length ? line.steps : line.axis.map(plain);
       return { xs, ys: line.values.map(plain) };
     });
     const all = [...new Set(own.flatMap(({ xs }) => xs))].sort((a, b) => a - b);
@@ -398,10 +398,9 @@ class CurvesView {
     return make("button", { class: "btn bare", type: "button", title, "aria-pressed": pressed === undefined ? null : String(pressed), onclick: act }, words);
   }
 
-  /** The next axis: step, time, and the metric that the lines were joined with. */
+  /** The next axis: step, time, and the metric that the lines were joined with, as epochs. */
   turn() {
-    const joined = [...this.lines.values()].some((line) => line.axis.length);
-    const axes = ["step", "time", ...(joined && !["step", "time"].includes(this.data.axis) ? [this.data.axis] : [])];
+    const axes = ["step", "time", ...(this.data.joined ? [this.data.joined] : [])];
     this.axis = axes[(axes.indexOf(this.axis) + 1) % axes.length];
     this.range = null;
     this.restart();
@@ -420,6 +419,7 @@ class CurvesView {
   }
 
   zoom(range) {
+    for (const line of this.lines.values()) { Object.assign(line, line.wide); delete line.wide; } // until the finer ones come
     this.range = range;
     this.read = null;
     this.restart();
@@ -455,19 +455,24 @@ class CurvesView {
     if (message.kind !== "news" && message.kind !== "finer") return;
     if (message.kind === "finer" && JSON.stringify(message.range) !== JSON.stringify(this.range)) return;
     if (message.head) Object.assign(this.data, message.head);
-    message.lines.forEach((line, i) => this.put(line, buffers[i]));
+    message.lines.forEach((line, i) => this.put(line, buffers[i], message.kind));
     this.tellTitle();
     this.draw();
   }
 
-  put(line, buffer) {
+  put(line, buffer, kind) {
     const view = buffer instanceof DataView ? buffer : new DataView(buffer.buffer ?? buffer);
     const bytes = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
     const numbers = new Float64Array(bytes);
-    const n = numbers.length / 3;
-    const columns = { steps: [...numbers.subarray(0, n)], times: [...numbers.subarray(n, 2 * n)], values: [...numbers.subarray(2 * n)], axis: [] };
+    const n = numbers.length / 4;
+    const [steps, times, values, axis] = [0, 1, 2, 3].map((i) => [...numbers.subarray(i * n, (i + 1) * n)]);
+    const columns = { steps, times, values, axis: Number.isNaN(axis[0]) ? [] : axis };
     const known = this.lines.get(line.id);
-    if (known) { Object.assign(known, columns, { count: line.count }); return; }
+    if (known) {
+      if (kind === "finer") known.wide ??= { steps: known.steps, times: known.times, values: known.values, axis: known.axis };
+      Object.assign(known, columns, { count: line.count });
+      return;
+    }
     const fresh = { ...line, ...columns };
     this.lines.set(line.id, fresh);
     this.place(fresh, line.group);
