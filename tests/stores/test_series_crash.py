@@ -106,7 +106,8 @@ def test_a_bent_byte_is_named_and_no_wrong_number_comes_of_it(tmp_path, name):
     store.close()
     path = tmp_path / "series/p/r" / name
     whole = path.read_bytes()
-    for at in random.sample(range(len(whole)), 150):
+    head, tail = range(16), range(len(whole) - 32, len(whole))
+    for at in [*head, *random.sample(range(16, len(whole) - 32), 150), *tail]:
         bent = bytearray(whole)
         bent[at] ^= 1 << random.randrange(8)
         path.unlink()

@@ -260,6 +260,9 @@ class Segment:
 
     def verify(self) -> None:
         """Read all of it; IntegrityError if it is not as it was written."""
+        with self.path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise self._damaged("head")
         rows = sum(len(self._read_page(number)) for number in range(len(self._directory.pages)))
         for number in range(len(self._directory.levels)):
             self._read_level(number)
