@@ -15,7 +15,8 @@ from lmvp.curves import EPOCH, KEYS, Curves, Line, lines_of, of_runs, with_epoch
 from lmvp.errors import LmvpError
 from lmvp.render import curves as drawing
 from lmvp.tracking.reading import Run
-from lmvp_jupyter.widgets import LiveWidget, chart_module, styles
+from lmvp_jupyter.bundle import module, styles
+from lmvp_jupyter.widgets import LiveWidget
 
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun
@@ -37,7 +38,7 @@ class CurvesPlot(LiveWidget):
         Whether the run goes on, and lines will be sent.
     """
 
-    _esm = chart_module("curves.js")
+    _esm = module("curves.js", chart=True)
     _css = styles(chart=True)
 
     def __init__(self, curves: Curves, *, live: bool = False, **traits: Any) -> None:

@@ -7,8 +7,6 @@ running cell does not hear it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
-from importlib.resources import files
 from typing import Any
 from uuid import uuid4
 
@@ -21,31 +19,10 @@ from lmvp.records import Version
 from lmvp.render import data as render_data
 from lmvp.render.plot import plot_html, plot_svg
 from lmvp.render.text import history_text
+from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.display import mode
 
 VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-@cache
-def _static(*path: str) -> str:
-    return files("lmvp_server").joinpath("static", *path).read_text("utf-8")
-
-
-def _module(name: str) -> str:
-    """Return a module for a notebook: it can import nothing beside it, so what it needs stands in front."""
-    return _static("widgets", "mount.js") + "\n" + _static("widgets", name)
-
-
-def chart_module(name: str) -> str:
-    """Return a module that draws with uPlot, for a notebook."""
-    return _static("vendor", "uPlot-1.6.32.iife.min.js") + "\n" + _module(name)
-
-
-@cache
-def styles(chart: bool = False) -> str:
-    """Return the look; uPlot's own rules are nested, so that they reach nothing outside."""
-    theirs = f".lmvp {{\n{_static('vendor', 'uPlot-1.6.32.min.css')}\n}}\n" if chart else ""
-    return theirs + _static("tokens.css") + _static("look.css")
 
 
 class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
@@ -99,7 +76,7 @@ class HistoryTable(LiveWidget):
         Version numbers of the chosen rows, newest first; `"model@v3"` where the history is of several models.
     """
 
-    _esm = _module("history.js")
+    _esm = module("history.js")
     _css = styles()
     selected: Any = traitlets.List().tag(sync=True)
 
@@ -148,7 +125,7 @@ class MetricsPlot(LiveWidget):
             )
         return super().__new__(cls, history, *args, **traits)
 
-    _esm = chart_module("metrics.js")
+    _esm = module("metrics.js", chart=True)
     _css = styles(chart=True)
 
     def __init__(self, history: History, metric: str | None = None, **traits: Any) -> None:

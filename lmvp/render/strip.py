@@ -1,7 +1,7 @@
 """The layer strip: one segment a layer, as wide as its parameters, shaded by how much it changed.
 
 All strips of one table share one axis, so a layer can be read downwards through the history. `fold` decides which
-layers share a segment when there are too many for the width; `lmvp_server/static/widgets/history.js` has its twin.
+layers share a segment when there are too many for the width; `lmvp_server/static/widgets/strip.js` has its twin.
 """
 
 from __future__ import annotations

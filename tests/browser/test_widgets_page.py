@@ -11,6 +11,7 @@ import sample_history as sample
 
 from lmvp.history import History
 from lmvp.records import Layer, Layers
+from lmvp_jupyter.bundle import module
 from lmvp_jupyter.widgets import HistoryTable, MetricsPlot
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
@@ -189,7 +190,7 @@ def test_the_fold_of_python_and_of_the_page_agree(host):
 
     axes = [sample.AXIS, tuple(Layer(path=f"b.{i // 7}.{i}", group=f"b.{i // 7}", size=10**6) for i in range(900))]
     page, _ = host.show(HistoryTable(sample.history()))
-    page.evaluate(LOAD_FOLD, str(HistoryTable._esm))
+    page.evaluate(LOAD_FOLD, module("strip.js"))
     for axis in axes:
         for width in (90, 300, 640, 2000):
             given = [[layer.path, layer.group, layer.size**0.25] for layer in axis]

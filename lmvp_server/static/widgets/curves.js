@@ -4,7 +4,11 @@
 // run goes on, messages bring what is new (`{ kind: "news", head, lines }`, the lines whole, thinned by the kernel); a
 // zoom asks for its range (`{ kind: "zoom", from, to }`) and gets finer lines when the kernel is free. It needs a global
 // `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
-/* global uPlot, mount */
+/* global uPlot */
+import { guardKeys, make } from "./dom.js";
+import { mount } from "./mount.js";
+import { onTheme, Paint } from "./paint.js";
+import { clock, number, short, written } from "./words.js";
 
 const CHART_HEIGHT = 192;
 const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [4, 2], [1, 2]];
@@ -13,44 +17,6 @@ const COLOURED = 6;
 const CHARTS = 8;
 const READ = 6;
 const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
-
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
-
-const plain = (value) =>
-  typeof value === "string" ? { NaN: NaN, Infinity: Infinity, "-Infinity": -Infinity }[value] : value;
-
-/** A number with four digits that count, as people read it. */
-function written(value) {
-  if (value === null || value === undefined) return "–";
-  if (!Number.isFinite(value)) return String(value).replace("-", "−");
-  const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(2).replaceAll("-", "−");
-  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3;
-  return value.toLocaleString("en", { maximumFractionDigits: Math.max(digits, size < 1 ? 4 : 0) }).replace("-", "−");
-}
-
-function short(value) {
-  for (const [limit, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
-    if (Math.abs(value) >= limit) return `${+(value / limit).toFixed(2)}${letter}`.replace("-", "−");
-  }
-  return `${+value.toPrecision(6)}`.replace("-", "−");
-}
-
-function clock(seconds) {
-  const whole = Math.round(seconds);
-  if (whole < 60) return `${+seconds.toPrecision(3)} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min${whole % 60 ? ` ${whole % 60} s` : ""}`;
-  return `${Math.floor(whole / 3600)} h${whole % 3600 >= 60 ? ` ${Math.floor((whole % 3600) / 60)} min` : ""}`;
-}
 
 /** An exponential mean over so many points, without bias at the start. */
 function smoothed(values, over) {
@@ -64,20 +30,6 @@ function smoothed(values, over) {
     }
     return weight ? mean / weight : null;
   });
-}
-
-/** Colours and fonts as the page computes them; a canvas cannot read `light-dark()` or `var()` itself. */
-class Paint {
-  constructor(root) { this.probe = root.appendChild(make("span", { class: "hidden", "aria-hidden": "true" })); }
-
-  colour(token) {
-    this.probe.style.color = `var(--${token})`;
-    return getComputedStyle(this.probe).color;
-  }
-
-  faint(token) { return this.colour(token).replace(/^rgb\((.*)\)$/, "rgba($1, .28)"); }
-
-  font() { return `11px ${getComputedStyle(this.probe).fontFamily}`; }
 }
 
 /** One chart: the lines of a group. */
@@ -98,8 +50,8 @@ class Chart {
     const { axis, smooth, range } = this.view;
     const shown = this.shown();
     const own = shown.map((line) => {
-      const xs = axis === "time" ? line.times : axis === "step" || !line.axis.length ? line.steps : line.axis.map(plain);
-      return { xs, ys: line.values.map(plain) };
+      const xs = axis === "time" ? line.times : axis === "step" || !line.axis.length ? line.steps : line.axis.map(number);
+      return { xs, ys: line.values.map(number) };
     });
     const all = [...new Set(own.flatMap(({ xs }) => xs))].sort((a, b) => a - b);
     const place = new Map(all.map((x, i) => [x, i]));
@@ -181,7 +133,7 @@ class Chart {
 
   token(line) { return this.view.lit ? (this.view.lit === line.id ? `s${(this.order(line) % COLOURED) + 1}` : "line-2") : this.order(line) < COLOURED ? `s${this.order(line) + 1}` : "ink-3"; }
 
-  alone(line) { return line.values.filter((value) => Number.isFinite(plain(value))).length === 1; }
+  alone(line) { return line.values.filter((value) => Number.isFinite(number(value))).length === 1; }
 
   endNames() { return this.shown().length > 1 && this.shown().length <= COLOURED && this.width() > 380; }
 
@@ -239,7 +191,7 @@ class Chart {
 
   summary() {
     const told = this.shown().slice(0, COLOURED).map((line) => {
-      const finite = line.values.map(plain).filter(Number.isFinite);
+      const finite = line.values.map(number).filter(Number.isFinite);
       return `${line.label}: ${finite.length ? `${written(finite[0])} to ${written(finite.at(-1))}` : "no finite number"}`;
     });
     return `${this.name} by ${this.view.axis}. ${told.join("; ")}`;
@@ -247,7 +199,7 @@ class Chart {
 
   /** Say what a line cannot show. */
   oddities() {
-    const values = this.shown().flatMap((line) => line.values.map(plain));
+    const values = this.shown().flatMap((line) => line.values.map(number));
     const odd = values.filter((value) => !Number.isFinite(value)).length;
     if (!odd) return "";
     return odd === values.length ? "no finite number" : `${odd.toLocaleString("en")} not finite`;
@@ -302,11 +254,7 @@ class CurvesView {
     this.onNews = (message, buffers) => this.take(message, buffers);
     model.on("change:data", this.onData);
     model.on("msg:custom", this.onNews);
-    this.onTheme = () => { for (const delay of [0, 300]) setTimeout(() => this.charts.forEach((chart) => chart.plot?.redraw(false, true)), delay); };
-    this.theme = new MutationObserver(this.onTheme);
-    this.theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
-    this.system = matchMedia("(prefers-color-scheme: dark)");
-    this.system.addEventListener("change", this.onTheme);
+    this.endTheme = onTheme(() => this.charts.forEach((chart) => chart.plot?.redraw(false, true)));
     this.resized = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
     this.charts = [];
     this.build();
@@ -318,9 +266,8 @@ class CurvesView {
     this.model.off("change:data", this.onData);
     this.model.off("msg:custom", this.onNews);
     this.endKeys();
-    this.theme.disconnect();
+    this.endTheme();
     this.resized.disconnect();
-    this.system.removeEventListener("change", this.onTheme);
     this.charts.forEach((chart) => chart.close());
   }
 
@@ -366,8 +313,8 @@ class CurvesView {
     if (!this.table.open) return;
     const head = make("tr", {}, ...["Metric", "First", "Last", "Least", "Greatest", "Points"].map((label, i) => make("th", { scope: "col", class: i ? "num" : "" }, label)));
     const rows = [...this.lines.values()].map((line) => {
-      const finite = line.values.map(plain).filter(Number.isFinite);
-      const ends = finite.length ? [plain(line.values[0]), plain(line.values.at(-1)), finite.reduce((a, b) => Math.min(a, b)), finite.reduce((a, b) => Math.max(a, b))] : [];
+      const finite = line.values.map(number).filter(Number.isFinite);
+      const ends = finite.length ? [number(line.values[0]), number(line.values.at(-1)), finite.reduce((a, b) => Math.min(a, b)), finite.reduce((a, b) => Math.max(a, b))] : [];
       const cells = [0, 1, 2, 3].map((i) => make("td", { class: "num" }, i < ends.length ? written(ends[i]) : ""));
       return make("tr", {}, make("th", { scope: "row" }, line.label), ...cells, make("td", { class: "num" }, line.count.toLocaleString("en")));
     });
@@ -493,23 +440,13 @@ class CurvesView {
   }
 }
 
-/** JupyterLab reads keys before any element does (Enter edits the cell): while the focus is in here, plain keys are ours. */
-function guardKeys(root) {
-  const guard = (event) => {
-    if (!root.contains(event.target)) return;
-    root.toggleAttribute("data-lm-suppress-shortcuts", !(event.ctrlKey || event.metaKey));
-  };
-  window.addEventListener("keydown", guard, true);
-  return () => window.removeEventListener("keydown", guard, true);
-}
-
 function render({ model, el }) {
   const view = new CurvesView(model, el);
   return () => view.close();
 }
 
 export default {
-  /** Only a notebook calls this, and has `mount.js` in front of this module. */
+  /** Only a notebook calls this. */
   initialize: ({ model }) => mount(model, render),
   render,
 };

@@ -2,126 +2,18 @@
 //
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.history_data`, and
 // `model.get("selected")`, the keys of the chosen rows. It runs in a notebook cell and in a page of the console alike.
-/* global mount */
+import { copyButton, drawing, emptiness, guardKeys, make } from "./dom.js";
+import { mount } from "./mount.js";
+import { fillStrip, fold, legend } from "./strip.js";
+import { ago, number, plural } from "./words.js";
 
 const FIRST_ROWS = 15;
-const DAY = 86400;
 const LANE = 16;
-
-/** Make an element; text goes in as text, never as HTML. */
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
-
-function drawing(tag, attributes, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
-  node.append(...children);
-  return node;
-}
-
-// ---- words -----------------------------------------------------------------------------------------------------
-
-function when(iso, now) {
-  const seconds = Math.max(0, (now - new Date(iso)) / 1000);
-  if (seconds < 60) return "just now";
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
-  if (seconds < DAY) return `${Math.floor(seconds / 3600)} h ago`;
-  if (seconds < 2 * DAY) return "yesterday";
-  if (seconds < 14 * DAY) return `${Math.floor(seconds / DAY)} d ago`;
-  return iso.slice(0, 10);
-}
-
-function clock(row, now) {
-  const absolute = `${row.at.slice(0, 16).replace("T", " ")} UTC`;
-  return make("time", { datetime: row.at, title: absolute }, when(row.at, now));
-}
-
-const number = (value) =>
-  typeof value === "string" ? { NaN: NaN, Infinity: Infinity, "-Infinity": -Infinity }[value] : value;
-
-const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
 
 function titleFact(data, chosen) {
   const part = data.rows.length < data.total ? `${data.rows.length.toLocaleString("en")} of ` : "";
   const versions = `${part}${plural(data.total, "version")}`;
   return chosen ? `${versions}, ${chosen} chosen` : versions;
-}
-
-// ---- the layer strip; `fold` is the twin of lmvp.render.strip.fold ---------------------------------------------------
-
-const RANK = ".0123x45+";
-const KIND = { 0: "c0", 1: "c1", 2: "c2", 3: "c3", 4: "c4", 5: "c5", x: "c3", "+": "new", ".": "none" };
-const CHANGE = {
-  0: "identical", 1: "changed by less than 0.1 %", 2: "changed by 0.1 % to 1 %", 3: "changed by 1 % to 5 %",
-  4: "changed by 5 % to 20 %", 5: "changed by more than 20 %", x: "changed", "+": "new or reshaped",
-};
-
-function blocksOf(axis) {
-  const blocks = [];
-  axis.forEach(([, group], i) => {
-    if (i && group === axis[i - 1][1]) blocks.at(-1)[1] = i + 1;
-    else blocks.push([i, i + 1]);
-  });
-  return blocks;
-}
-
-function cut(first, last, wanted) {
-  const parts = Math.min(wanted, last - first);
-  const at = Array.from({ length: parts + 1 }, (_, i) => first + Math.floor(((last - first) * i) / parts));
-  return at.slice(1).map((end, i) => [at[i], end]);
-}
-
-/** Cut the axis into segments that fit a width: layers, else parts of blocks, else blocks, else several blocks. */
-export function fold(axis, width) {
-  const blocks = blocksOf(axis);
-  const room = Math.floor((width - 2 * blocks.length) / 3);
-  let parts = Math.max(0, ...blocks.map(([a, b]) => b - a));
-  while (parts && blocks.reduce((sum, [a, b]) => sum + Math.min(b - a, parts), 0) > room) parts -= 1;
-  const cuts = parts
-    ? blocks.flatMap(([a, b]) => cut(a, b, parts))
-    : cut(0, blocks.length, Math.max(Math.floor(width / 3), 1)).map(([a, b]) => [blocks[a][0], blocks[b - 1][1]]);
-  const starts = new Set(parts ? blocks.slice(1).map(([a]) => a) : []);
-  return cuts.map(([first, last]) => ({
-    first, last, begins: starts.has(first),
-    weight: axis.slice(first, last).reduce((sum, [, , weight]) => sum + weight, 0),
-  }));
-}
-
-function segmentTitle(axis, segment, codes) {
-  const seen = [...codes].filter((code) => code !== ".");
-  if (seen.length === 0) return null;
-  if (segment.last - segment.first === 1) return `${axis[segment.first][0]}: ${CHANGE[codes]}`;
-  const changed = seen.filter((code) => code !== "0").length;
-  return `${axis[segment.first][0]} to ${axis[segment.last - 1][0]}: ${changed} of ${seen.length} changed`;
-}
-
-function fillStrip(strip, axis, segments, codes) {
-  strip.replaceChildren(...segments.map((segment) => {
-    const part = codes.slice(segment.first, segment.last);
-    const top = [...part].reduce((a, b) => (RANK.indexOf(b) > RANK.indexOf(a) ? b : a), ".");
-    const bar = make("i", { class: `${KIND[top] ?? "none"}${segment.begins ? " g" : ""}`, title: segmentTitle(axis, segment, part) });
-    bar.style.flexGrow = segment.weight;
-    return bar;
-  }));
-}
-
-function legend(layers) {
-  const key = (word, ...kinds) => make("span", { class: "key" }, ...kinds, word);
-  const swatch = (kind) => make("i", { class: kind });
-  const ramp = make("span", { class: "ramp" }, ...["c1", "c2", "c3", "c4", "c5"].map(swatch));
-  const words = `Layers from input to output; width: parameters${layers.amounts ? "; shade: change" : ""}`;
-  return make("p", { class: "legend" },
-    make("span", {}, words), key("identical", swatch("c0")),
-    layers.amounts ? make("span", { class: "key" }, "0.1 %", ramp, "20 %") : key("changed", swatch("c3")),
-    key("new or reshaped", swatch("new")));
 }
 
 // ---- graph and metric tracks: lines in 0..100 of the row, so that rows may have any height ---------------------------
@@ -173,33 +65,6 @@ function metricCell(data, lines, i, row, ordered) {
 
 // ---- the widget ------------------------------------------------------------------------------------------------------
 
-/** Copy text; where the page may not use the clipboard, by way of a field that is selected. */
-async function copy(text) {
-  try {
-    await navigator.clipboard.writeText(text);
-  } catch {
-    const focused = document.activeElement;
-    const field = make("textarea", { style: "position:fixed;opacity:0", "aria-hidden": "true", tabindex: "-1" });
-    field.value = text;
-    document.body.append(field);
-    field.select();
-    document.execCommand("copy");
-    field.remove();
-    focused?.focus();
-  }
-}
-
-function copyButton(label, code, css, said) {
-  const button = make("button", { class: `btn ${css}`, type: "button", title: code }, label);
-  button.addEventListener("click", async () => {
-    await copy(code);
-    button.textContent = "Copied";
-    said.textContent = `Copied: ${code}`;
-    setTimeout(() => { button.textContent = label; }, 2000);
-  });
-  return button;
-}
-
 class HistoryView {
   constructor(model, el) {
     this.model = model;
@@ -238,15 +103,9 @@ class HistoryView {
     this.acts = make("span", { class: "end acts" });
     const title = make("div", { class: "title", style: "align-items:center" },
       make("h3", { class: "mono" }, data.title), this.fact, this.acts, this.said);
-    this.root.replaceChildren(title, ...(data.empty ? [this.empty(data.empty)] : [this.table(), this.below()]));
+    this.root.replaceChildren(title, ...(data.empty ? [emptiness(data.empty, this.said)] : [this.table(), this.below()]));
     this.fit();
     this.mark();
-  }
-
-  empty({ words, code }) {
-    const block = code && make("div", { class: "code" }, make("pre", { tabindex: "0" }, make("code", {}, code)),
-      copyButton("Copy", code, "bare copy", this.said));
-    return make("div", { class: "empty" }, make("p", {}, words), block || null);
   }
 
   below() {
@@ -329,11 +188,11 @@ class HistoryView {
       make("span", { class: "v" }, ...version), make("span", { class: "clip", title: row.message }, row.message), ...aliases));
     const line = make("tr", { role: "row" }, cell("check", box),
       data.graph.length ? cell("track graph", ...(ordered ? graphCell(data, i, row, this.wide) : this.dot(row))) : null,
-      what, cell("meta", row.author ? `${row.author}, ` : "", clock(row, this.now), `, ${row.sent} sent`),
+      what, cell("meta", row.author ? `${row.author}, ` : "", ago(row.at, this.now), `, ${row.sent} sent`),
       data.layers ? cell("strips", this.strip(row)) : null,
       measured ? cell("num metric", row.written) : null,
       measured ? cell("track value", ...metricCell(data, this.lines, i, row, ordered)) : null,
-      cell("opt", row.author), cell("opt num", clock(row, this.now)), cell("num opt opt1", row.sent));
+      cell("opt", row.author), cell("opt num", ago(row.at, this.now)), cell("num opt opt1", row.sent));
     this.marks.set(row.key, { line, box });
     return line;
   }
@@ -413,23 +272,13 @@ class HistoryView {
   }
 }
 
-/** JupyterLab reads keys before any element does (X cuts the cell): while the focus is in here, plain keys are ours. */
-function guardKeys(root) {
-  const guard = (event) => {
-    if (!root.contains(event.target)) return;
-    root.toggleAttribute("data-lm-suppress-shortcuts", !(event.ctrlKey || event.metaKey));
-  };
-  window.addEventListener("keydown", guard, true);
-  return () => window.removeEventListener("keydown", guard, true);
-}
-
 function render({ model, el }) {
   const view = new HistoryView(model, el);
   return () => view.close();
 }
 
 export default {
-  /** Only a notebook calls this, and has `mount.js` in front of this module. */
+  /** Only a notebook calls this. */
   initialize: ({ model }) => mount(model, render),
   render,
 };

@@ -2,43 +2,20 @@
 //
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.plot_data`. It needs a
 // global `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
-/* global uPlot, mount */
+/* global uPlot */
+import { emptiness, guardKeys, make } from "./dom.js";
+import { mount } from "./mount.js";
+import { onTheme, Paint } from "./paint.js";
+import { number } from "./words.js";
 
 const HEIGHT = 200;
 const TABLE_ROWS = 50;
-
-/** Make an element; text goes in as text, never as HTML. */
-function make(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) {
-    if (value === null || value === undefined || value === false) continue;
-    if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
-    else node.setAttribute(name, value === true ? "" : value);
-  }
-  node.append(...children.filter((child) => child !== null && child !== undefined));
-  return node;
-}
-
-const number = (value) =>
-  typeof value === "string" ? { NaN: NaN, Infinity: Infinity, "-Infinity": -Infinity }[value] : value;
 
 function tick(value, step) {
   if (step < 1e-8 || Math.abs(value) >= 1e9) return value.toExponential(1).replaceAll("-", "−");
   let digits = 0;
   while (digits < 10 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits += 1;
   return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
-}
-
-/** Colours and fonts as the page computes them; a canvas cannot read `light-dark()` or `var()` itself. */
-class Ink {
-  constructor(root) { this.probe = root.appendChild(make("span", { class: "hidden", "aria-hidden": "true" })); }
-
-  colour(token) {
-    this.probe.style.color = `var(--${token})`;
-    return getComputedStyle(this.probe).color;
-  }
-
-  font() { return `11px ${getComputedStyle(this.probe).fontFamily}`; }
 }
 
 class PlotView {
@@ -49,12 +26,8 @@ class PlotView {
     this.keys = guardKeys(this.root);
     this.onData = () => this.draw();
     model.on("change:data", this.onData);
-    this.onTheme = () => { for (const delay of [0, 300]) setTimeout(() => this.plot?.redraw(false, true), delay); };
-    this.theme = new MutationObserver(this.onTheme);
-    this.theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
-    this.system = matchMedia("(prefers-color-scheme: dark)");
-    this.system.addEventListener("change", this.onTheme);
-    document.addEventListener("change", this.onTheme);
+    this.endTheme = onTheme(() => this.plot?.redraw(false, true));
+    this.said = make("span", { class: "hidden", role: "status" });
     this.resized = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
     this.draw();
   }
@@ -62,10 +35,8 @@ class PlotView {
   close() {
     this.model.off("change:data", this.onData);
     this.keys();
-    this.theme.disconnect();
+    this.endTheme();
     this.resized.disconnect();
-    this.system.removeEventListener("change", this.onTheme);
-    document.removeEventListener("change", this.onTheme);
     this.plot?.destroy();
   }
 
@@ -78,14 +49,13 @@ class PlotView {
     const title = make("div", { class: "title" }, make("h3", { class: "mono" }, data.title),
       make("span", { class: "quiet small" }, data.empty ? "" : data.fact));
     if (data.empty) {
-      this.root.replaceChildren(title, make("div", { class: "empty" }, make("p", {}, data.empty.words),
-        make("div", { class: "code" }, make("pre", { tabindex: "0" }, make("code", {}, data.empty.code)))));
+      this.root.replaceChildren(title, emptiness(data.empty, this.said), this.said);
       return;
     }
     this.box = make("div", { class: "plot", role: "img", tabindex: "0", "aria-label": data.summary, onkeydown: (event) => this.key(event) });
     this.readout = make("output", { class: "readout", "aria-live": "polite" });
     this.root.replaceChildren(title, make("figure", { class: "chart" }, this.box), this.readout, this.table());
-    this.ink = new Ink(this.root);
+    this.ink = new Paint(this.root);
     this.values = data.points.map((point) => number(point.value));
     const shown = this.values.map((value) => (Number.isFinite(value) ? value : null));
     this.plot = new uPlot(this.options(), [data.points.map((point) => point.number), shown], this.box);
@@ -223,23 +193,13 @@ class PlotView {
   }
 }
 
-/** JupyterLab reads keys before any element does (Enter edits the cell): while the focus is in here, plain keys are ours. */
-function guardKeys(root) {
-  const guard = (event) => {
-    if (!root.contains(event.target)) return;
-    root.toggleAttribute("data-lm-suppress-shortcuts", !(event.ctrlKey || event.metaKey));
-  };
-  window.addEventListener("keydown", guard, true);
-  return () => window.removeEventListener("keydown", guard, true);
-}
-
 function render({ model, el }) {
   const view = new PlotView(model, el);
   return () => view.close();
 }
 
 export default {
-  /** Only a notebook calls this, and has `mount.js` in front of this module. */
+  /** Only a notebook calls this. */
   initialize: ({ model }) => mount(model, render),
   render,
 };

@@ -29,8 +29,7 @@ function cover(place, model, render) {
 }
 
 /** Cover every place of this widget, now and when an output is drawn later; gives the function that ends it. */
-// eslint-disable-next-line no-unused-vars
-function mount(model, render) {
+export function mount(model, render) {
   const places = document.getElementsByClassName(model.get("place"));
   const covered = new Map();
   let waiting = 0;

@@ -1,0 +1,51 @@
+// How numbers, times and counts are written; the twin of lmvp.render.numbers for what a page works out itself.
+import { make } from "./dom.js";
+
+const DAY = 86400;
+
+/** A number as JSON carries it: what is not finite comes as a word. */
+export const number = (value) =>
+  typeof value === "string" ? { NaN: NaN, Infinity: Infinity, "-Infinity": -Infinity }[value] : value;
+
+export const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+
+export function when(iso, now) {
+  const seconds = Math.max(0, (now - new Date(iso)) / 1000);
+  if (seconds < 60) return "just now";
+  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ago`;
+  if (seconds < DAY) return `${Math.floor(seconds / 3600)} h ago`;
+  if (seconds < 2 * DAY) return "yesterday";
+  if (seconds < 14 * DAY) return `${Math.floor(seconds / DAY)} d ago`;
+  return iso.slice(0, 10);
+}
+
+/** When something was, as far ago as that is, and absolutely on hover. */
+export function ago(at, now) {
+  const absolute = `${at.slice(0, 16).replace("T", " ")} UTC`;
+  return make("time", { datetime: at, title: absolute }, when(at, now));
+}
+
+/** A number with four digits that count, as people read it. */
+export function written(value) {
+  if (value === null || value === undefined) return "–";
+  if (!Number.isFinite(value)) return String(value).replace("-", "−");
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(2).replaceAll("-", "−");
+  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3;
+  return value.toLocaleString("en", { maximumFractionDigits: Math.max(digits, size < 1 ? 4 : 0) }).replace("-", "−");
+}
+
+export function short(value) {
+  for (const [limit, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
+    if (Math.abs(value) >= limit) return `${+(value / limit).toFixed(2)}${letter}`.replace("-", "−");
+  }
+  return `${+value.toPrecision(6)}`.replace("-", "−");
+}
+
+/** Seconds as a duration. */
+export function clock(seconds) {
+  const whole = Math.round(seconds);
+  if (whole < 60) return `${+seconds.toPrecision(3)} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min${whole % 60 ? ` ${whole % 60} s` : ""}`;
+  return `${Math.floor(whole / 3600)} h${whole % 3600 >= 60 ? ` ${Math.floor((whole % 3600) / 60)} min` : ""}`;
+}
