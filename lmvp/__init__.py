@@ -73,6 +73,7 @@ def update(
     parent: str | None = None,
     expect_parent: str | None = None,
     run: str | None = None,
+    capture: bool | None = None,
     create: bool = False,
     progress: Progress = None,
 ) -> Version:
@@ -93,6 +94,7 @@ def update(
         parent=parent,
         expect_parent=expect_parent,
         run=run,
+        capture=capture,
         create=create,
         progress=progress,
     )

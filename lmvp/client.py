@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from lmvp import arguments, origins
+from lmvp import arguments, config, origins
 from lmvp.archive.client import Archives
 from lmvp.base_client import model_path
 from lmvp.compare import Diff
-from lmvp.environment import environment, user
+from lmvp.environment import user
 from lmvp.errors import InvalidArgument, InvalidReference, NotFound
 from lmvp.history import History
 from lmvp.housekeeping import Housekeeping
@@ -77,6 +77,7 @@ class Client(Archives, Housekeeping, Tracking):
         parent: str | None = None,
         expect_parent: str | None = None,
         run: str | None = None,
+        capture: bool | None = None,
         create: bool = False,
         progress: Progress = None,
     ) -> Version:
@@ -104,6 +105,9 @@ class Client(Archives, Housekeeping, Tracking):
             Revision that must still be the latest one.
         run : str, optional
             Id of the run that made it; without it, the active run of this process, if that is of this project.
+        capture : bool, optional
+            Keep the code too, secrets blotted out: the cells that the notebook has executed, or the script. By default
+            on the server of this machine only.
         create : bool
             Make project and model on a shared server too.
         progress : bool or callable, optional
@@ -124,6 +128,7 @@ class Client(Archives, Housekeeping, Tracking):
             If `expect_parent` is not the latest version any more.
         """
         from lmvp import formats
+        from lmvp.tracking.provenance import gathering
         from lmvp.transfer import progress as progress_
         from lmvp.transfer.held import Held
         from lmvp.transfer.push import push
@@ -133,6 +138,7 @@ class Client(Archives, Housekeeping, Tracking):
         place = self._place(name)
         fields = arguments.fields(message, metrics, params, tags)
         aliases = arguments.aliases(alias)
+        made_by = gathering(capture=config.server_url(self.fixed_url) is None if capture is None else capture)
         package = formats.pack(obj)
         body = NewPush(
             push=secrets.token_hex(16),
@@ -140,7 +146,7 @@ class Client(Archives, Housekeeping, Tracking):
             parent=self._digest(place, parent) if parent else origins.recall(obj, self.url, _key(place)),
             expect_parent=self._digest(place, expect_parent) if expect_parent else None,
             aliases=aliases,
-            environment=environment(),
+            environment=made_by(),
             author=user(),
             run=run or active_in(place.project or self.project, self.url),
             create=create,
@@ -325,12 +331,24 @@ class Client(Archives, Housekeeping, Tracking):
         metrics: Mapping[str, Any] | None = None,
         params: Mapping[str, Any] | None = None,
         tags: Mapping[str, str] | None = None,
+        forget_code: bool = False,
     ) -> Version:
-        """Change what is said of a version; what is not given stays. The content of a version never changes."""
+        """Change what is said of a version; what is not given stays. The content of a version never changes.
+
+        Parameters
+        ----------
+        name : str
+            The version: `[project/]model[@revision]`.
+        forget_code : bool
+            Erase the code that was kept with it, for good.
+        """
         place = self._reference(name)
         path = f"{model_path(place)}/versions/{quote(place.revision, safe='')}"
         return self._connection.send_json(
-            "PATCH", path, Amendment(**arguments.fields(message, metrics, params, tags)), Version
+            "PATCH",
+            path,
+            Amendment(**arguments.fields(message, metrics, params, tags), forget_code=forget_code),
+            Version,
         )
 
     # -- steps

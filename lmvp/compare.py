@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from difflib import unified_diff
 from functools import reduce
 from operator import add
 from typing import Any, Literal
@@ -59,7 +60,7 @@ class TensorChange:
 
 @dataclass(frozen=True)
 class ValueChange:
-    """A metric or a param that differs; the side that lacks it has None."""
+    """A metric, a param, a tag, a fact or a package that differs; the side that lacks it has None."""
 
     key: str
     before: Any
@@ -77,8 +78,10 @@ class Diff:
         All files, the identical ones too.
     tensors : tuple of TensorChange
         All tensors in model order, the identical ones too.
-    metrics, params : tuple of ValueChange
-        Only what differs.
+    metrics, params, tags, environment, packages : tuple of ValueChange
+        Only what differs; `environment` is the commit, Python, the platform and the host.
+    code : tuple of str
+        Lines of a unified diff of the code that was kept with them; empty where it is the same, or not kept.
     """
 
     before: Version
@@ -87,6 +90,10 @@ class Diff:
     tensors: tuple[TensorChange, ...]
     metrics: tuple[ValueChange, ...]
     params: tuple[ValueChange, ...]
+    tags: tuple[ValueChange, ...] = ()
+    environment: tuple[ValueChange, ...] = ()
+    packages: tuple[ValueChange, ...] = ()
+    code: tuple[str, ...] = ()
 
     @classmethod
     def between(
@@ -111,6 +118,10 @@ class Diff:
             tuple(_tensors(manifest_before, manifest_after, changes.tensors if changes else {})),
             tuple(_values(before.metrics, after.metrics)),
             tuple(_values(before.params, after.params)),
+            tuple(_values(before.tags, after.tags)),
+            tuple(_values(facts_of(before), facts_of(after))),
+            tuple(_values(_packages(before), _packages(after))),
+            tuple(_code_lines(before, after)),
         )
 
     @property
@@ -242,6 +253,36 @@ def _values(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Val
     for key in _union(before, after):
         if not (key in before and key in after and _same(before[key], after[key])):
             yield ValueChange(key, before.get(key), after.get(key))
+
+
+def facts_of(version: Version) -> dict[str, Any]:
+    """Return where a version was made, in the words of people: commit, Python, platform, host."""
+    made, git = version.environment, version.environment.get("git")
+    found = {key: made[key] for key in ("python", "platform", "host") if isinstance(made.get(key), str)}
+    if isinstance(git, dict) and isinstance(git.get("commit"), str):
+        dirty = " with uncommitted changes" if git.get("dirty") else ""
+        found = {"commit": f"{git['commit'][:10]}{dirty}", **found}
+    return found
+
+
+def _packages(version: Version) -> dict[str, Any]:
+    known = version.environment.get("packages")
+    return known if isinstance(known, dict) else {}
+
+
+def code_of(version: Version) -> str:
+    """Return the code that was kept with a version: the cells of its notebook one below the other, or its script."""
+    kept = version.environment.get("code")
+    if not isinstance(kept, dict):
+        return ""
+    cells = kept.get("cells")
+    return "\n\n".join(map(str, cells)) if isinstance(cells, list) else str(kept.get("source", ""))
+
+
+def _code_lines(before: Version, after: Version) -> Iterable[str]:
+    old, new = code_of(before), code_of(after)
+    if old and new:
+        yield from unified_diff(old.splitlines(), new.splitlines(), before.name, after.name, lineterm="", n=2)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -216,6 +216,8 @@ class Amount(Struct, frozen=True, kw_only=True):
         Sums of the squares of the differences, and of the numbers before; without those that are not finite.
     largest : float
         The largest difference, without sign.
+    after_squares : float, optional
+        Sum of the squares of the numbers after; what was measured by an early server lacks it.
 
     Examples
     --------
@@ -230,6 +232,7 @@ class Amount(Struct, frozen=True, kw_only=True):
     squares: WireFloat
     base_squares: WireFloat
     largest: WireFloat
+    after_squares: WireFloat | None = None
 
     @property
     def share(self) -> float:
@@ -244,13 +247,27 @@ class Amount(Struct, frozen=True, kw_only=True):
             return 0.0
         return math.sqrt(squares / base) if base else math.inf
 
+    @property
+    def cosine(self) -> float | None:
+        """The cosine of the angle between the numbers before and after, -1 to 1; None if either is all zero."""
+        if self.after_squares is None:
+            return None
+        squares, base, after = (decode_float(x) for x in (self.squares, self.base_squares, self.after_squares))
+        if not base or not after:
+            return None
+        return max(-1.0, min(1.0, (base + after - squares) / (2 * math.sqrt(base) * math.sqrt(after))))
+
     def __add__(self, other: Amount) -> Amount:
+        known = self.after_squares is not None and other.after_squares is not None
         return Amount(
             count=self.count + other.count,
             changed=self.changed + other.changed,
             squares=encode_float(decode_float(self.squares) + decode_float(other.squares)),
             base_squares=encode_float(decode_float(self.base_squares) + decode_float(other.base_squares)),
             largest=encode_float(max(decode_float(self.largest), decode_float(other.largest))),
+            after_squares=encode_float(decode_float(self.after_squares) + decode_float(other.after_squares))  # type: ignore[arg-type]
+            if known
+            else None,
         )
 
 
@@ -526,6 +543,8 @@ class Amendment(Request, frozen=True, kw_only=True):
     metrics: dict[str, WireFloat] | None = None
     params: dict[str, Scalar] | None = None
     tags: dict[str, str] | None = None
+    forget_code: bool = False
+    """Erase the code that was kept with the version, for good."""
 
 
 class Recorded(Request, frozen=True, kw_only=True):

@@ -26,8 +26,8 @@ class Change:
         Numbers there are, and those of which a bit differs. A complex number counts once.
     squares : float
         Sum of the squared differences. What is not finite on either side is left out, here and below.
-    base_squares : float
-        Sum of the squares of the base.
+    base_squares, after_squares : float
+        Sums of the squares of the base, and of the data.
     largest : float
         The largest absolute difference.
 
@@ -44,6 +44,7 @@ class Change:
     squares: float = 0.0
     base_squares: float = 0.0
     largest: float = 0.0
+    after_squares: float = 0.0
 
     def __add__(self, other: Change) -> Change:
         return Change(
@@ -52,6 +53,7 @@ class Change:
             self.squares + other.squares,
             self.base_squares + other.base_squares,
             max(self.largest, other.largest),
+            self.after_squares + other.after_squares,
         )
 
     @property
@@ -101,25 +103,22 @@ def _measure(data: memoryview, base: memoryview, dtype: str) -> Change:
     with np.errstate(all="ignore"):
         before = _floats(old, dtype)
         if not changed:
-            return Change(size, 0, 0.0, _squares(before))
+            same = _sums(before * 0, before)[1]
+            return Change(size, 0, 0.0, same, 0.0, same)
         return Change(size, changed, *_sums(_floats(new, dtype) - before, before))
 
 
-def _sums(step: Any, before: Any) -> tuple[float, float, float]:
-    """Return the sums of squares of the steps and of what was before, and the largest step."""
+def _sums(step: Any, before: Any) -> tuple[float, float, float, float]:
+    """Return the sums of squares of the steps and of what was before, the largest step, and the squares after."""
     import numpy as np
 
-    squares, base_squares = float(np.square(step).sum()), float(np.square(before).sum())
+    squares, base_squares = float(step @ step), float(before @ before)
     if not math.isfinite(squares + base_squares):
         kept = (np.abs(step) < _HUGE) & (np.abs(before) < _HUGE)
         step, before = step[kept], before[kept]
-        squares, base_squares = float(np.square(step).sum()), float(np.square(before).sum())
+        squares, base_squares = float(step @ step), float(before @ before)
     largest = max(float(step.max()), -float(step.min())) if len(step) else 0.0
-    return squares, base_squares, largest
-
-
-def _squares(values: Any) -> float:
-    return _sums(values * 0, values)[1]
+    return squares, base_squares, largest, max(0.0, base_squares + 2 * float(step @ before) + squares)
 
 
 def _floats(bits: Any, dtype: str) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,10 @@ from lmvp.environment import environment, user
 from lmvp.redaction import redact, redact_command, redact_text
 
 _PATIENCE = 5.0
+_SOON = 1.0
 _CODE_LIMIT = 200_000
+_VERSION_CODE_LIMIT = 20_000
+"""Characters of code with a version, of which there may be ten thousand."""
 _PACKAGES_LIMIT = 1000
 
 
@@ -36,6 +41,36 @@ def facts(cells: list[str] | None = None, *, capture: bool) -> dict[str, Any]:
     return redact(found)  # type: ignore[no-any-return]
 
 
+def of_version(*, capture: bool) -> dict[str, Any]:
+    """Return what made a version, as plain JSON: less than of a run, since versions are many.
+
+    Parameters
+    ----------
+    capture : bool
+        Keep the code too: the newest cells of the notebook, or the script.
+    """
+    found: dict[str, Any] = environment()
+    with suppress(Exception):  # a fact that cannot be had is left out
+        if git := _git():
+            found["git"] = git
+    if capture and (code := _code(executed_cells(), _VERSION_CODE_LIMIT)):
+        found["code"] = code
+    return redact(found)  # type: ignore[no-any-return]
+
+
+def gathering(*, capture: bool) -> Callable[[], dict[str, Any]]:
+    """Begin `of_version` beside what else is to be done; return what waits for it, though not long: git may be slow."""
+    found: list[dict[str, Any]] = []
+    thread = threading.Thread(target=lambda: found.append(of_version(capture=capture)), daemon=True)
+    thread.start()
+
+    def result() -> dict[str, Any]:
+        thread.join(_SOON)
+        return found[0] if found else environment()
+
+    return result
+
+
 def _command() -> dict[str, Any]:
     command: dict[str, Any] = {"arguments": redact_command(sys.argv)}
     with suppress(OSError):
@@ -55,14 +90,16 @@ def _installed() -> dict[str, str]:
 
 
 def _git() -> dict[str, Any]:
-    commit = _ask_git("rev-parse", "HEAD")
-    if not commit:
+    lines = _ask_git("status", "--porcelain=v2", "--branch", "--untracked-files=no").splitlines()
+    told = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch."))
+    commit = told.get("branch.oid", "")
+    if not commit or commit == "(initial)":
         return {}
-    remote = _ask_git("config", "--get", "remote.origin.url")
+    branch, remote = told.get("branch.head", ""), _ask_git("config", "--get", "remote.origin.url")
     return {
         "commit": commit,
-        "branch": _ask_git("rev-parse", "--abbrev-ref", "HEAD"),
-        "dirty": bool(_ask_git("status", "--porcelain", "--untracked-files=no")),
+        "branch": "HEAD" if branch == "(detached)" else branch,
+        "dirty": any(not line.startswith("#") for line in lines),
         **({"remote": redact_text(remote)} if remote else {}),
     }
 
@@ -85,11 +122,11 @@ def _accelerators() -> list[str]:
     return ["mps"] if getattr(torch.backends, "mps", None) and torch.backends.mps.is_available() else []
 
 
-def _code(cells: list[str] | None) -> dict[str, Any] | None:
+def _code(cells: list[str] | None, limit: int = _CODE_LIMIT) -> dict[str, Any] | None:
     if cells is not None:
         kept: list[str] = []
         for cell in reversed(cells):
-            if sum(map(len, kept)) + len(cell) > _CODE_LIMIT:
+            if sum(map(len, kept)) + len(cell) > limit:
                 break
             kept.insert(0, redact_text(cell))
         return {"cells": kept}
@@ -98,7 +135,7 @@ def _code(cells: list[str] | None) -> dict[str, Any] | None:
         return None
     with suppress(OSError, UnicodeDecodeError):
         text = Path(script).read_text("utf-8")
-        if len(text) <= _CODE_LIMIT:
+        if len(text) <= limit:
             return {"script": Path(script).name, "source": redact_text(text)}
     return None
 

@@ -117,4 +117,5 @@ def _amount(
         squares=encode_float(total.squares),
         base_squares=encode_float(total.base_squares),
         largest=encode_float(total.largest),
+        after_squares=encode_float(total.after_squares),
     )

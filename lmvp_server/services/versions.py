@@ -50,7 +50,7 @@ class Versions:
         place = self._catalog.find_model(caller, project, model)
         ours = {"model": place.model.id}
         names, name = self._aliases(place.space, ours), place.model.data["name"]
-        return self._listing(place.space, ours, page, lambda record: _present(record, project, name, names))
+        return self._listing(place.space, ours, page, lambda record: _listed(record, project, name, names))
 
     def of_project(self, caller: Caller, project: str, page: Page) -> Document:
         """List the versions of all models of a project, newest first."""
@@ -59,7 +59,7 @@ class Versions:
 
         def present(version: Record) -> Document:  # models come and go while this list is made
             model = self._records.get(home.id, "models", version.data["model"])
-            return _present(version, name, model.data["name"] if model else "?", names)
+            return _listed(version, name, model.data["name"] if model else "?", names)
 
         return self._listing(home.id, {}, page, present)
 
@@ -214,11 +214,15 @@ class Versions:
         while True:
             version = self.find(place, revision)
             before = {key: version.data[key] for key in fields}
-            if before == fields:
+            forgotten = _without_code(version.data["environment"]) if given.forget_code else None
+            if before == fields and forgotten is None:
                 self._records.commit(place.space, [])  # whoever wrote them may still be at it
                 return self.present(place, version)
             data = {**version.data, **fields, "revised": version.data["revised"] + 1}
             event = self._event(caller, place, version, before, fields)
+            if forgotten is not None:
+                data["environment"] = forgotten
+                event["forgot"] = "code"
             try:
                 self._records.commit(place.space, [Put("versions", version.id, data, version.rev)], [event])
             except ConcurrentChange:
@@ -264,6 +268,18 @@ def _present(record: Record, project: str, model: str, aliases: Mapping[str, Seq
     del shown["push"]
     shown.pop("packed", None)
     return shown
+
+
+def _listed(record: Record, project: str, model: str, aliases: Mapping[str, Sequence[str]]) -> Document:
+    """Return a version as lists show it: without its code, which is long and rarely looked at."""
+    shown = _present(record, project, model, aliases)
+    plain = _without_code(shown["environment"])
+    return shown if plain is None else shown | {"environment": plain}
+
+
+def _without_code(environment: Document) -> Document | None:
+    """Return an environment without its code; None where it has none."""
+    return {key: value for key, value in environment.items() if key != "code"} if "code" in environment else None
 
 
 def _number_at(alias: Document, revision: Revision) -> int | None:

@@ -46,6 +46,7 @@ def test_sums_are_those_of_plain_python(pairs):
     assert change.changed == sum(floats([a]) != floats([b]) for a, b in pairs)
     assert change.squares == pytest.approx(math.fsum(step * step for step in steps))
     assert change.base_squares == pytest.approx(math.fsum(value * value for value in base))
+    assert change.after_squares == pytest.approx(math.fsum(value * value for value in new), abs=1e-6)
     assert change.largest == max(map(abs, steps))
 
 
@@ -68,7 +69,7 @@ def test_what_did_not_change_has_not_changed(dtype):
 def test_bf16_is_the_upper_half_of_a_float():
     base, new = floats([1.0, -2.0, 0.5]), floats([1.5, -2.0, 0.5])
     halves = [b"".join(side[at + 2 : at + 4] for at in range(0, 12, 4)) for side in (new, base)]
-    assert measure(*halves, "BF16") == Change(3, 1, 0.25, 5.25, 0.5)
+    assert measure(*halves, "BF16") == Change(3, 1, 0.25, 5.25, 0.5, 6.5)
 
 
 @pytest.mark.parametrize(
@@ -98,9 +99,9 @@ def test_numbers_below_a_byte_are_counted(dtype, count):
 
 def test_what_is_not_finite_counts_as_changed_but_not_in_sums():
     base, new = [1.0, math.nan, math.inf, 2.0, -math.inf], [math.nan, 1.0, -math.inf, 3.0, -math.inf]
-    assert measure(floats(new), floats(base), "F32") == Change(5, 4, 1.0, 4.0, 1.0)
+    assert measure(floats(new), floats(base), "F32") == Change(5, 4, 1.0, 4.0, 1.0, 9.0)
     huge = struct.pack("<2d", 1e300, 1.0), struct.pack("<2d", -1e300, 3.0)
-    assert measure(*huge, "F64") == Change(2, 2, 4.0, 9.0, 2.0)
+    assert measure(*huge, "F64") == Change(2, 2, 4.0, 9.0, 2.0, 1.0)
 
 
 def test_a_zero_that_changes_its_sign_changed_by_nothing():
@@ -123,3 +124,4 @@ def test_parts_add_up_to_the_whole(dtype):
     assert (total.count, total.changed, total.largest) == (whole.count, whole.changed, whole.largest)
     assert total.squares == pytest.approx(whole.squares)
     assert total.base_squares == pytest.approx(whole.base_squares)
+    assert total.after_squares == pytest.approx(whole.after_squares)
