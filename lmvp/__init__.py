@@ -130,14 +130,14 @@ def show_history(name: str | None = None, *, limit: int | None = 200, metric: st
 showHistory = show_history  # noqa: N816 - the name that users were promised
 
 
-def diff(before: str, after: str) -> Diff:
+def diff(before: str, after: str, *, progress: Progress = None) -> Diff:
     """Return what changed between two versions; see `Client.diff`.
 
     Examples
     --------
     >>> lmvp.diff("digits/mlp@v1", "digits/mlp@v2")  # doctest: +SKIP
     """
-    return Client().diff(before, after)
+    return Client().diff(before, after, progress=progress)
 
 
 def alias(name: str, alias: str) -> Alias:

@@ -24,6 +24,7 @@ from lmvp.history import History
 from lmvp.housekeeping import Housekeeping
 from lmvp.origins import Origin
 from lmvp.records import (
+    Against,
     Alias,
     Amendment,
     Changes,
@@ -38,7 +39,7 @@ from lmvp.records import (
 from lmvp.references import Reference, Revision, check_alias, check_name, suggest
 from lmvp.tracking.active_runs import active_in
 from lmvp.tracking.reading import Tracking
-from lmvp.transfer.progress import Progress
+from lmvp.transfer.progress import LONG, Progress, following
 
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun
@@ -272,18 +273,25 @@ class Client(Archives, Housekeeping, Tracking):
         arguments.check_metric(history, metric)
         return history
 
-    def diff(self, before: str, after: str) -> Diff:
-        """Return what changed between two versions: files, tensors, metrics, params.
+    def diff(self, before: str, after: str, *, progress: Progress = None) -> Diff:
+        """Return what changed between two versions: files, tensors, metrics, params, packages, code.
+
+        The server starts from the digests, reads only the layers that changed, block by block, and keeps what it found.
 
         Parameters
         ----------
         before, after : str
             References; `after` may be a bare `@revision` of the same model.
+        progress : bool or callable, optional
+            `False` for no bar; a callable gets bytes compared and bytes in all.
         """
+        from lmvp.transfer import progress as progress_
+
+        progress_.check(progress)
         first = self.version(before)
         second = self.version(f"{first.project}/{first.model}{after}" if str(after).startswith("@") else after)
         old, new = self._manifest(first), self._manifest(second)
-        return Diff.between(first, second, old, new, self._changes(first, second))
+        return Diff.between(first, second, old, new, self._changes(first, second, progress))
 
     def projects(self) -> list[Project]:
         """Return all projects."""
@@ -366,12 +374,16 @@ class Client(Archives, Housekeeping, Tracking):
         path = f"{model_path(place)}/versions/{quote(revision, safe='')}"
         return self._connection.get(path, Version).digest
 
-    def _changes(self, before: Version, after: Version) -> Changes | None:
+    def _changes(self, before: Version, after: Version, progress: Progress = None) -> Changes | None:
         """Return how much the tensors changed; two projects have nothing to compare by."""
         if before.project != after.project or before.content == after.content:
             return None
         path = f"{model_path(Reference(after.project, after.model))}/versions/{after.number}/changes"
-        return self._connection.get(path, Changes, against=f"{before.model}@{before.number}")
+        against = f"{before.model}@{before.number}"
+        if max(before.size, after.size) < LONG and not callable(progress):
+            return self._connection.get(path, Changes, against=against)
+        with following(progress, max(before.size, after.size), "diff") as told:
+            return self._do(path, Against(against=against), Changes, told)
 
     def _layers(self, base: str, versions: Sequence[Version]) -> Layers:
         numbers = ",".join(str(version.number) for version in versions)

@@ -547,6 +547,12 @@ class Amendment(Request, frozen=True, kw_only=True):
     """Erase the code that was kept with the version, for good."""
 
 
+class Against(Request, frozen=True, kw_only=True):
+    """The body of `POST …/versions/{revision}/changes`: `[model]@revision` of the project, or a bare revision."""
+
+    against: str
+
+
 class Recorded(Request, frozen=True, kw_only=True):
     """What was written down about a version elsewhere: an import keeps it. Only an owner may send it.
 

@@ -89,6 +89,7 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (versions.Version, "patch"): Shape(records.Version, records.Amendment),
     (versions.Version, "delete"): Shape(records.Removed),
     (versions.Changes, "get"): Shape(records.Changes),
+    (versions.Changes, "post"): Shape(records.Changes, records.Against),
     (versions.Manifest, "get"): Shape(Manifest),
     (versions.Layers, "get"): Shape(records.Layers),
     (aliases.Aliases, "get"): Shape(records.Alias, many=True),

@@ -52,6 +52,24 @@ def showing(progress: Progress, total: int, label: str, moved: Callable[[], str]
         yield lambda _: None
 
 
+@contextmanager
+def following(progress: Progress, size: int, label: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how far something on the server is, while the block runs; give what is told bytes done and bytes in all."""
+    if callable(progress):
+        yield progress
+        return
+    with showing(progress, size, label) as advance:
+        far = 0
+
+        def told(done: int, total: int) -> None:
+            nonlocal far
+            now = size * done // max(total, 1)
+            advance(now - far)
+            far = now
+
+        yield told
+
+
 class _Counter:
     """Adds up bytes from several threads and tells the user's callable."""
 

@@ -7,7 +7,7 @@ import struct
 import msgspec
 
 from lmvp.errors import InvalidArgument, InvalidRequest
-from lmvp.records import Amendment, NewPush
+from lmvp.records import Against, Amendment, NewPush
 from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.storage.manifest import MANIFEST_LIMIT
 from lmvp_server.handlers.base import JSON_LIMIT, Handler
@@ -73,6 +73,11 @@ class Changes(Handler):
         against = self.get_query_argument("against", "")
         changes = self.services.measuring.changes
         self.answer(await self.run(changes, self.caller, project, model, revision, against))
+
+    async def post(self, project: str, model: str, revision: str) -> None:
+        """Tell the same, however long it takes, and how far it is."""
+        against, measured = self.read(Against).against, self.services.measuring.measured
+        await self.answer_slowly(lambda tell: measured(self.caller, project, model, revision, against, tell))
 
 
 class Manifest(Handler):

@@ -18,7 +18,10 @@ from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore, Record
 
 AT_ONCE = 1 << 30
-"""Bytes of a version up to which its changes are measured while somebody waits for them."""
+"""Bytes of a version up to which its changes are measured while somebody waits without a word."""
+
+Tell = Callable[[int, int], None]
+"""Told how many bytes are compared, and how many there are in all."""
 
 
 class Measuring:
@@ -30,18 +33,33 @@ class Measuring:
     def changes(self, caller: Caller, project: str, model: str, revision: str, against: str) -> Changes:
         """Return how much each tensor of a version changed since another one; measured now if it was not.
 
-        What is larger than `AT_ONCE` is left to idle time: until then, nothing is told of its tensors.
+        What is larger than `AT_ONCE` is left to idle time, or to `measured`; until then, its tensors are not told of.
 
         Parameters
         ----------
         against : str
             `[model]@revision` in the same project, or a bare revision of the same model.
         """
+        space, new, old = self._pair(caller, project, model, revision, against)
+        kept = self.kept(space, new.data["digest"], old.data["digest"])
+        if kept is None and max(new.data["size"], old.data["size"]) > AT_ONCE:
+            return Changes(against=old.data["digest"])
+        return kept or self._measured(space, new, old)
+
+    def measured(
+        self, caller: Caller, project: str, model: str, revision: str, against: str, tell: Tell = lambda *_: None
+    ) -> Changes:
+        """Return what `changes` does, however large the versions are, and tell how many bytes are compared."""
+        space, new, old = self._pair(caller, project, model, revision, against)
+        return self.kept(space, new.data["digest"], old.data["digest"]) or self._measured(space, new, old, tell)
+
+    def _pair(
+        self, caller: Caller, project: str, model: str, revision: str, against: str
+    ) -> tuple[str, Record, Record]:
         place = self._catalog.find_model(caller, project, model)
         other, _, wanted = against.rpartition("@")
         before = self._catalog.find_model(caller, project, other) if other else place
-        new, old = self._versions.find(place, revision), self._versions.find(before, wanted)
-        return self.kept(place.space, new.data["digest"], old.data["digest"]) or self._measured(place.space, new, old)
+        return place.space, self._versions.find(place, revision), self._versions.find(before, wanted)
 
     def kept(self, space: str, digest: str, against: str) -> Changes | None:
         """Return what was measured before, or None."""
@@ -56,7 +74,12 @@ class Measuring:
         self._chunks.put_note(space, digest, msgspec.json.encode(changes))
 
     def measure(
-        self, space: str, digest: str, against: str, go_on: Callable[[], bool] = lambda: True
+        self,
+        space: str,
+        digest: str,
+        against: str,
+        go_on: Callable[[], bool] = lambda: True,
+        tell: Tell = lambda *_: None,
     ) -> Changes | None:
         """Compare two versions, tensor by tensor; None if it was told to stop.
 
@@ -67,17 +90,18 @@ class Measuring:
         """
         new, old = (manifests.decode(self._versions.manifest_bytes(space, one)) for one in (digest, against))
         amounts: dict[str, Amount] = {}
-        for before, after, readers in self._pairs(space, old, new):
-            amount = _amount(readers[0], before, readers[1], after, go_on)
+        pairs = list(self._pairs(space, old, new))
+        total, done = sum(after.size for _, after, _ in pairs), 0
+        for before, after, readers in pairs:
+            amount = _amount(readers[0], before, readers[1], after, go_on, lambda at: tell(done + at, total))  # noqa: B023
             if amount is None:
                 return None
             amounts[after.name] = amount
+            done += after.size
         return Changes(against=against, tensors=amounts)
 
-    def _measured(self, space: str, new: Record, old: Record) -> Changes:
-        if max(new.data["size"], old.data["size"]) > AT_ONCE:
-            return Changes(against=old.data["digest"])
-        found = self.measure(space, new.data["digest"], old.data["digest"])
+    def _measured(self, space: str, new: Record, old: Record, tell: Tell = lambda *_: None) -> Changes:
+        found = self.measure(space, new.data["digest"], old.data["digest"], tell=tell)
         assert found is not None
         if [parent["digest"] for parent in new.data["parents"][:1]] == [found.against]:
             self.keep(space, new.data["digest"], found)
@@ -101,16 +125,23 @@ def _same_form(before: Tensor | None, after: Tensor) -> bool:
 
 
 def _amount(
-    old: TensorReader, before: Tensor, new: TensorReader, after: Tensor, go_on: Callable[[], bool]
+    old: TensorReader,
+    before: Tensor,
+    new: TensorReader,
+    after: Tensor,
+    go_on: Callable[[], bool],
+    tell: Callable[[int], None],
 ) -> Amount | None:
     """Compare two tensors block by block: one may be long, and whoever waits for upkeep waits for this."""
     from lmvp.storage.change import Change, measure  # needs numpy, which an idle server does without
 
-    total = Change()
+    total, done = Change(), 0
     for base, data in zip(old.blocks(before), new.blocks(after), strict=True):
         if not go_on():
             return None
         total += measure(data, base, after.dtype)
+        done += len(data)
+        tell(done)
     return Amount(
         count=total.count,
         changed=total.changed,

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+from waiting import counted
 
 MODEL = """
 import lmvp, numpy as np
@@ -51,11 +52,11 @@ def test_the_lines_of_the_readme(notebook):
     table = outputs[4].locator("table.history")
     table.wait_for()
     outputs[6].locator("table.history").wait_for()
-    assert table.locator("tbody tr").count() == 7
+    counted(table.locator("tbody tr"), 7)
     assert "production" in table.inner_text()
     assert table.locator("tbody tr").first.locator(".strip i").count() >= 13
     assert "13" in outputs[5].inner_text()
-    assert outputs[6].locator("table.history tbody tr").count() == 7
+    counted(outputs[6].locator("table.history tbody tr"), 7)
     assert "head" in outputs[7].inner_text()
     wrong = outputs[8].inner_text()
     assert "did you mean 'production'?" in wrong

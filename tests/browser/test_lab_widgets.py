@@ -7,6 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from waiting import counted
 
 SAMPLE = Path(__file__).parent.parent / "history"
 
@@ -55,7 +56,7 @@ def told(notebook, words: str) -> bool:
 def test_a_history_is_a_widget_whose_choices_reach_the_kernel(notebook):
     rows = notebook.run(2).locator(".lmvp-history tbody tr")
     rows.first.wait_for()
-    assert rows.count() == 13
+    counted(rows, 13)
     notebook.output(2).get_by_label("Choose v11").check()
     notebook.output(2).get_by_label("Choose v6").check()
     assert notebook.output(2).get_by_text("13 versions, 2 chosen").is_visible()
@@ -70,7 +71,7 @@ def test_keys_in_the_table_are_not_the_shortcuts_of_jupyterlab(notebook):
     notebook.output(2).get_by_label("Choose v13").focus()
     for key in ("j", "x", "j", "Space"):
         notebook.page.keyboard.press(key)
-    assert notebook.page.locator(".jp-Notebook .jp-Cell").count() == len(CELLS), "X must not cut the cell"
+    counted(notebook.page.locator(".jp-Notebook .jp-Cell"), len(CELLS))
     assert notebook.output(2).get_by_text("13 versions, 2 chosen").is_visible()
     assert told(notebook, "([12, 11]")
 
@@ -122,7 +123,7 @@ def save(notebook, path: Path) -> nbformat.NotebookNode:
 def shows_tables(notebook) -> None:
     """The table and the picture are there, still, and nothing speaks of a model that is gone."""
     table = notebook.output(1)
-    assert table.locator("tbody tr:visible").count() == 13
+    counted(table.locator("tbody tr:visible"), 13)
     grounds = (
         "(table) => new Set([...table.querySelectorAll('tbody tr')].map(r => getComputedStyle(r).background)).size"
     )
@@ -130,7 +131,7 @@ def shows_tables(notebook) -> None:
     strip = table.get_by_alt_text(re.compile("layers changed")).first
     assert strip.evaluate("(img) => img.complete && img.naturalWidth") == 300
     assert notebook.output(4).locator("img[alt^='val/f1 by version']").is_visible()
-    assert notebook.page.locator(".lmvp-history, .lmvp-plot").count() == 0
+    counted(notebook.page.locator(".lmvp-history, .lmvp-plot"), 0)
     assert "model not found" not in notebook.page.locator(".jp-Notebook").inner_text()
 
 
@@ -200,5 +201,5 @@ def test_a_frozen_output_is_static_at_once(saved, notebook):
 def test_a_view_that_was_asked_for_is_a_widget(notebook):
     output = notebook.run(6)
     output.locator(".lmvp-history tbody tr").first.wait_for()
-    assert output.locator("[class^='lmvp-live-']").count() == 0
-    assert output.locator("tbody tr").count() == 13
+    counted(output.locator("[class^='lmvp-live-']"), 0)
+    counted(output.locator("tbody tr"), 13)

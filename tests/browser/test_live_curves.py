@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from waiting import counted
 
 TRAIN = """
 import math, time
@@ -78,7 +79,7 @@ def test_a_curve_grows_while_its_cell_is_busy(notebook, jupyterlab):
     wait_idle(notebook)
     output.locator(".status.finished").wait_for()
     assert "step 799" in output.inner_text()
-    assert output.locator("canvas").count() == 2
+    counted(output.locator("canvas"), 2)
     assert not notebook.watch.errors
     assert not notebook.watch.strangers
     saved_shows_the_picture(notebook, jupyterlab)
@@ -115,7 +116,7 @@ def in_html(path, jupyterlab):
     page.route("**/*", lambda route: route.abort() if route.request.url.startswith("http") else route.continue_())
     page.set_content(html)
     shown = page.locator("img[src^='data:image/svg']")
-    assert shown.count() == 2
+    counted(shown, 2)
     assert all(shown.nth(i).evaluate("(img) => img.complete && img.naturalWidth > 300") for i in range(2))
     page.close()
     assert browser is None or browser
@@ -123,7 +124,7 @@ def in_html(path, jupyterlab):
 
 def test_runs_are_shown_and_a_failing_cell_is_a_failed_run(notebook):
     notebook.run(1)
-    assert notebook.run(2).locator("canvas").count() == 2
+    counted(notebook.run(2).locator("canvas"), 2)
     table = notebook.run(3).inner_text()
     assert "quiet-wren-44" in table
     assert "■ finished" in table
