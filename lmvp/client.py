@@ -29,6 +29,7 @@ from lmvp.records import (
     Amendment,
     Changes,
     Health,
+    Histograms,
     Layers,
     Model,
     MoveAlias,
@@ -292,6 +293,30 @@ class Client(Archives, Housekeeping, Tracking):
         second = self.version(f"{first.project}/{first.model}{after}" if str(after).startswith("@") else after)
         old, new = self._manifest(first), self._manifest(second)
         return Diff.between(first, second, old, new, self._changes(first, second, progress))
+
+    def histograms(self, name: str, tensors: Sequence[str], *, bins: int = 28, against: str = "") -> Histograms:
+        """Return how the numbers of some tensors of a version are spread; the server reads them, not this process.
+
+        Parameters
+        ----------
+        name : str
+            The version: `[project/]model[@revision]`.
+        tensors : sequence of str
+            Their names, at most 64.
+        bins : int
+            How many bins, at most 512.
+        against : str, optional
+            `[model]@revision` of the same project: its tensors are told too, on the same bins.
+
+        Raises
+        ------
+        NotFound
+            If neither version has such a tensor.
+        """
+        place = self._reference(name)
+        path = f"{model_path(place)}/versions/{quote(place.revision, safe='')}/histograms"
+        query = {"tensor": list(tensors), "bins": bins, **({"against": against} if against else {})}
+        return self._connection.get(path, Histograms, **query)
 
     def projects(self) -> list[Project]:
         """Return all projects."""

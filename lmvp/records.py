@@ -547,6 +547,41 @@ class Amendment(Request, frozen=True, kw_only=True):
     """Erase the code that was kept with the version, for good."""
 
 
+class Histogram(Struct, frozen=True, kw_only=True):
+    """How the numbers of a tensor are spread.
+
+    Attributes
+    ----------
+    low, high : float
+        The ends of the first and the last bin.
+    counts : tuple of int
+        How many numbers lie in each of the bins, which are equally wide.
+    count, zeros, odd : int
+        Numbers that were looked at, those that are zero, and those that are not finite.
+    mean, deviation : float
+        Of those that are finite; the standard deviation.
+    sampled : bool
+        Whether only a part was looked at, since there are so many.
+    """
+
+    low: WireFloat
+    high: WireFloat
+    counts: tuple[int, ...]
+    count: int
+    zeros: int
+    odd: int
+    mean: WireFloat
+    deviation: WireFloat
+    sampled: bool = False
+
+
+class Histograms(Struct, frozen=True, kw_only=True):
+    """Histograms by the names of tensors; `before` where another version was asked for too, on the same bins."""
+
+    tensors: dict[str, Histogram]
+    before: dict[str, Histogram] = msgspec.field(default_factory=dict)
+
+
 class Against(Request, frozen=True, kw_only=True):
     """The body of `POST …/versions/{revision}/changes`: `[model]@revision` of the project, or a bare revision."""
 

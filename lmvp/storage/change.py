@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from lmvp.storage.safetensors import BITS
+from lmvp.storage.values import floats
 
 _BLOCK = 1 << 18
 """Bytes that are taken at once: small enough for a processor's cache."""
@@ -101,11 +101,11 @@ def _measure(data: memoryview, base: memoryview, dtype: str) -> Change:
     new, old = (np.frombuffer(side, f"<u{bits // 8}", size) for side in (data, base))
     changed = int(np.count_nonzero(new != old))
     with np.errstate(all="ignore"):
-        before = _floats(old, dtype)
+        before = floats(old, dtype)
         if not changed:
             same = _sums(before * 0, before)[1]
             return Change(size, 0, 0.0, same, 0.0, same)
-        return Change(size, changed, *_sums(_floats(new, dtype) - before, before))
+        return Change(size, changed, *_sums(floats(new, dtype) - before, before))
 
 
 def _sums(step: Any, before: Any) -> tuple[float, float, float, float]:
@@ -119,41 +119,3 @@ def _sums(step: Any, before: Any) -> tuple[float, float, float, float]:
         squares, base_squares = float(step @ step), float(before @ before)
     largest = max(float(step.max()), -float(step.min())) if len(step) else 0.0
     return squares, base_squares, largest, max(0.0, base_squares + 2 * float(step @ before) + squares)
-
-
-def _floats(bits: Any, dtype: str) -> Any:
-    """Return numbers, given by their bits, as float64."""
-    import numpy as np
-
-    if dtype == "BF16":
-        bits, dtype = bits.astype(np.uint32) << 16, "F32"
-    if dtype in _EIGHT_BITS:
-        return np.array([_EIGHT_BITS[dtype](value) for value in range(256)])[bits]
-    kind = {"B": "u", "U": "u", "I": "i", "F": "f", "C": "f"}[dtype[0]]
-    width = 4 if dtype == "C64" else bits.itemsize
-    return bits.view(f"<{kind}{width}").astype(np.float64)
-
-
-def _small(exponent_bits: int, mantissa_bits: int, bias: int, is_nan: Callable[[int], bool]) -> Callable[[int], float]:
-    """Return what turns the 8 bits of a small float into its value; what is no finite number becomes NaN."""
-
-    def value(bits: int) -> float:
-        if is_nan(bits):
-            return math.nan
-        exponent = bits >> mantissa_bits & ((1 << exponent_bits) - 1)
-        mantissa = bits & ((1 << mantissa_bits) - 1)
-        whole = mantissa | (1 << mantissa_bits) if exponent else mantissa
-        magnitude = math.ldexp(whole, max(exponent, 1) - bias - mantissa_bits)
-        return -magnitude if bits & 0x80 else magnitude
-
-    return value
-
-
-_EIGHT_BITS: dict[str, Callable[[int], float]] = {
-    "F8_E4M3": _small(4, 3, 7, lambda bits: bits & 0x7F == 0x7F),
-    "F8_E5M2": _small(5, 2, 15, lambda bits: bits & 0x7C == 0x7C),
-    "F8_E4M3FNUZ": _small(4, 3, 8, lambda bits: bits == 0x80),
-    "F8_E5M2FNUZ": _small(5, 2, 16, lambda bits: bits == 0x80),
-    "F8_E8M0": lambda bits: math.nan if bits == 0xFF else math.ldexp(1, bits - 127),
-}
-"""Floats of 8 bits, after the OCP's "8-bit Floating Point Specification" and, for FNUZ, Graphcore and AMD."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from functools import partial
 
 import msgspec
 
@@ -11,6 +12,7 @@ from lmvp.records import Against, Amendment, NewPush
 from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.storage.manifest import MANIFEST_LIMIT
 from lmvp_server.handlers.base import JSON_LIMIT, Handler
+from lmvp_server.services.histograms import BINS
 
 FRAMES = "application/x-lmvp-frames"
 _LENGTH = struct.Struct("<I")
@@ -78,6 +80,23 @@ class Changes(Handler):
         """Tell the same, however long it takes, and how far it is."""
         against, measured = self.read(Against).against, self.services.measuring.measured
         await self.answer_slowly(lambda tell: measured(self.caller, project, model, revision, against, tell))
+
+
+class Histograms(Handler):
+    """`…/versions/{revision}/histograms`."""
+
+    async def get(self, project: str, model: str, revision: str) -> None:
+        """Tell how the numbers of some tensors are spread."""
+        bins = self.get_query_argument("bins", str(BINS))
+        if not (bins.isascii() and bins.isdigit()):
+            raise InvalidArgument(f"bins={bins[:40]!r} is not a number of bins")
+        work = partial(
+            self.services.histograms.of_version,
+            bins=int(bins),
+            against=self.get_query_argument("against", ""),
+        )
+        tensors = self.get_query_arguments("tensor", strip=False)
+        self.answer(await self.run(work, self.caller, project, model, revision, tensors))
 
 
 class Manifest(Handler):

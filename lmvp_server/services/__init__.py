@@ -15,6 +15,7 @@ from lmvp_server.services.compaction import Compaction
 from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.events import Events
 from lmvp_server.services.files import Files
+from lmvp_server.services.histograms import TensorHistograms
 from lmvp_server.services.intake import Intake
 from lmvp_server.services.layers import LayerStrips
 from lmvp_server.services.leases import Leases
@@ -51,6 +52,7 @@ class Services:
     aliases: Aliases
     pushes: Pushes
     layers: LayerStrips
+    histograms: TensorHistograms
     files: Files
     events: Events
     measuring: Measuring
@@ -85,6 +87,7 @@ class Services:
             Aliases(records, catalog, versions),
             Pushes(records, chunks, catalog, versions, decoder, shared=shared),
             LayerStrips(catalog, versions, measuring),
+            TensorHistograms(catalog, versions, decoder),
             Files(chunks, versions, decoder),
             Events(records, catalog),
             measuring,

@@ -1,0 +1,151 @@
+"""The numbers that lie in the bytes of a tensor, whatever its dtype."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lmvp.storage.safetensors import BITS
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """What some numbers are, all in all; `+` adds other numbers.
+
+    Attributes
+    ----------
+    count, zeros, odd : int
+        How many there are, how many are zero, and how many are not finite.
+    low, high, total, squares : float
+        The least and the greatest, the sum, and the sum of the squares, of those that are finite.
+
+    Examples
+    --------
+    >>> one = Spread.of(bytes([0, 60, 0, 188, 0, 126]), "F16")
+    >>> one.count, one.odd, one.low, one.high, (one + one).mean, one.deviation
+    (3, 1, -1.0, 1.0, 0.0, 1.0)
+    """
+
+    count: int = 0
+    zeros: int = 0
+    odd: int = 0
+    low: float = math.inf
+    high: float = -math.inf
+    total: float = 0.0
+    squares: float = 0.0
+
+    @classmethod
+    def of(cls, data: Any, dtype: str) -> Spread:
+        """Return that of the numbers in some bytes; see `numbers_of`."""
+        import numpy as np
+
+        values = numbers_of(data, dtype)
+        known = values[np.isfinite(values)]
+        zeros, odd = int((values == 0).sum()), len(values) - len(known)
+        if not len(known):
+            return cls(len(values), zeros, odd)
+        with np.errstate(all="ignore"):
+            squares = float(known @ known)
+        return cls(len(values), zeros, odd, float(known.min()), float(known.max()), float(known.sum()), squares)
+
+    def __add__(self, other: Spread) -> Spread:
+        return Spread(
+            self.count + other.count,
+            self.zeros + other.zeros,
+            self.odd + other.odd,
+            min(self.low, other.low),
+            max(self.high, other.high),
+            self.total + other.total,
+            self.squares + other.squares,
+        )
+
+    @property
+    def finite(self) -> int:
+        """How many are finite."""
+        return self.count - self.odd
+
+    @property
+    def mean(self) -> float:
+        """Of those that are finite; NaN if none is."""
+        return self.total / self.finite if self.finite else math.nan
+
+    @property
+    def deviation(self) -> float:
+        """The standard deviation of those that are finite; NaN if none is."""
+        if not self.finite or not math.isfinite(self.squares):
+            return math.nan
+        return math.sqrt(max(0.0, self.squares / self.finite - self.mean**2))
+
+
+def counts(data: Any, dtype: str, low: float, high: float, bins: int) -> list[int]:
+    """Return how many of the numbers in some bytes lie in each of so many equal bins from `low` to `high`.
+
+    Examples
+    --------
+    >>> counts(bytes([1, 2, 2, 9]), "U8", 1, 9, 2)
+    [3, 1]
+    """
+    import numpy as np
+
+    values = numbers_of(data, dtype)
+    found: list[int] = np.histogram(values[np.isfinite(values)], bins, (low, high))[0].tolist()
+    return found
+
+
+def numbers_of(data: Any, dtype: str) -> Any:
+    """Return the numbers in some bytes as float64; bytes beyond the last whole number are left out.
+
+    Parameters
+    ----------
+    dtype : str
+        As safetensors writes it, of at least 8 bits a number. The two parts of a complex number count each.
+
+    Examples
+    --------
+    >>> numbers_of(bytes([0, 60, 0, 188]), "F16")
+    array([ 1., -1.])
+    """
+    import numpy as np
+
+    width = min(BITS[dtype], 64) // 8
+    return floats(np.frombuffer(data, f"<u{width}", len(data) // width), dtype)
+
+
+def floats(bits: Any, dtype: str) -> Any:
+    """Return numbers, given by their bits, as float64."""
+    import numpy as np
+
+    if dtype == "BF16":
+        bits, dtype = bits.astype(np.uint32) << 16, "F32"
+    if dtype in _EIGHT_BITS:
+        return np.array([_EIGHT_BITS[dtype](value) for value in range(256)])[bits]
+    kind = {"B": "u", "U": "u", "I": "i", "F": "f", "C": "f"}[dtype[0]]
+    width = 4 if dtype == "C64" else bits.itemsize
+    return bits.view(f"<{kind}{width}").astype(np.float64)
+
+
+def _small(exponent_bits: int, mantissa_bits: int, bias: int, is_nan: Callable[[int], bool]) -> Callable[[int], float]:
+    """Return what turns the 8 bits of a small float into its value; what is no finite number becomes NaN."""
+
+    def value(bits: int) -> float:
+        if is_nan(bits):
+            return math.nan
+        exponent = bits >> mantissa_bits & ((1 << exponent_bits) - 1)
+        mantissa = bits & ((1 << mantissa_bits) - 1)
+        whole = mantissa | (1 << mantissa_bits) if exponent else mantissa
+        magnitude = math.ldexp(whole, max(exponent, 1) - bias - mantissa_bits)
+        return -magnitude if bits & 0x80 else magnitude
+
+    return value
+
+
+_EIGHT_BITS: dict[str, Callable[[int], float]] = {
+    "F8_E4M3": _small(4, 3, 7, lambda bits: bits & 0x7F == 0x7F),
+    "F8_E5M2": _small(5, 2, 15, lambda bits: bits & 0x7C == 0x7C),
+    "F8_E4M3FNUZ": _small(4, 3, 8, lambda bits: bits == 0x80),
+    "F8_E5M2FNUZ": _small(5, 2, 16, lambda bits: bits == 0x80),
+    "F8_E8M0": lambda bits: math.nan if bits == 0xFF else math.ldexp(1, bits - 127),
+}
+"""Floats of 8 bits, after the OCP's "8-bit Floating Point Specification" and, for FNUZ, Graphcore and AMD."""

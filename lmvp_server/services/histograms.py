@@ -1,0 +1,135 @@
+"""How the numbers of tensors are spread: read when they are looked at, and kept in memory for a while."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from operator import add
+from typing import TYPE_CHECKING
+
+from lmvp.errors import InvalidArgument, NotFound
+from lmvp.records import Histogram, Histograms, encode_float
+from lmvp.storage import manifest as manifests
+from lmvp.storage.codecs import Buffer
+from lmvp.storage.manifest import Manifest, Tensor
+from lmvp.storage.safetensors import BITS
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import Catalog
+from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.tensors import TensorReader
+from lmvp_server.services.versions import Versions
+
+if TYPE_CHECKING:
+    from lmvp.storage.values import Spread
+
+BINS, BINS_LIMIT = 28, 512
+TENSORS_LIMIT = 64
+BLOCKS = 16
+"""Blocks of a tensor that are read at most; of a longer one, as many, evenly spaced."""
+
+_KEPT = 8192
+
+
+class TensorHistograms:
+    """The use case behind `…/histograms`."""
+
+    def __init__(self, catalog: Catalog, versions: Versions, decoder: Decoder) -> None:
+        self._catalog, self._versions, self._decoder = catalog, versions, decoder
+        self._contents = lru_cache(4)(self._read_content)
+        self._spread = lru_cache(_KEPT)(self._measured)
+        self._counts = lru_cache(_KEPT)(self._counted)
+
+    def of_version(
+        self,
+        caller: Caller,
+        project: str,
+        model: str,
+        revision: str,
+        tensors: Sequence[str],
+        *,
+        bins: int = BINS,
+        against: str = "",
+    ) -> Histograms:
+        """Return histograms of tensors of a version; numbers packed below 8 bits have none.
+
+        Parameters
+        ----------
+        against : str
+            `[model]@revision` in the same project, or a bare revision: where that has a tensor, too, both are on the
+            same bins.
+
+        Raises
+        ------
+        InvalidArgument
+            If too many tensors or bins are asked for at once.
+        NotFound
+            If neither version has such a tensor.
+        """
+        if not 0 < len(tensors) <= TENSORS_LIMIT or not 0 < bins <= BINS_LIMIT:
+            raise InvalidArgument(
+                f"histograms of {len(tensors)} tensors with {bins} bins at once",
+                hint=f"1 to {TENSORS_LIMIT} tensors, 1 to {BINS_LIMIT} bins",
+            )
+        place = self._catalog.find_model(caller, project, model)
+        digests = [self._versions.find(place, revision).data["digest"]]
+        if against:
+            other, _, wanted = against.rpartition("@")
+            before = self._catalog.find_model(caller, project, other) if other else place
+            digests.append(self._versions.find(before, wanted).data["digest"])
+        found: list[dict[str, Histogram]] = [{}, {}]
+        for name in dict.fromkeys(tensors):
+            for side, histogram in self._of_tensor(place.space, digests, name, bins):
+                found[side][name] = histogram
+        return Histograms(tensors=found[0], before=found[1])
+
+    def _of_tensor(self, space: str, digests: Sequence[str], name: str, bins: int) -> Iterator[tuple[int, Histogram]]:
+        sides = [side for side, digest in enumerate(digests) if name in self._contents(space, digest)[1]]
+        if not sides:
+            raise NotFound(f"there is no tensor {name[:200]!r} in this version")
+        spreads = {side: spread for side in sides if (spread := self._spread(space, digests[side], name))}
+        finite = [one for one in spreads.values() if one.finite]
+        low, high = min((one.low for one in finite), default=0.0), max((one.high for one in finite), default=0.0)
+        for side, spread in spreads.items():
+            yield side, self._histogram(space, digests[side], name, spread, low, high, bins)
+
+    def _histogram(
+        self, space: str, digest: str, name: str, spread: Spread, low: float, high: float, bins: int
+    ) -> Histogram:
+        size = math.prod(self._contents(space, digest)[1][name].shape)
+        return Histogram(
+            low=encode_float(low),
+            high=encode_float(high),
+            counts=self._counts(space, digest, name, low, high, bins),
+            count=spread.count,
+            zeros=spread.zeros,
+            odd=spread.odd,
+            mean=encode_float(spread.mean),
+            deviation=encode_float(spread.deviation),
+            sampled=spread.count < size,
+        )
+
+    def _measured(self, space: str, digest: str, name: str) -> Spread | None:
+        """Return what is known of a tensor in one pass; None where its numbers cannot be told apart."""
+        from lmvp.storage.values import Spread
+
+        dtype = self._contents(space, digest)[1][name].dtype
+        if BITS[dtype] < 8:
+            return None
+        return sum((Spread.of(data, dtype) for data in self._blocks(space, digest, name)), Spread())
+
+    def _counted(self, space: str, digest: str, name: str, low: float, high: float, bins: int) -> tuple[int, ...]:
+        from lmvp.storage.values import counts
+
+        dtype, total = self._contents(space, digest)[1][name].dtype, [0] * bins
+        for data in self._blocks(space, digest, name):
+            total = list(map(add, total, counts(data, dtype, low, high, bins)))
+        return tuple(total)
+
+    def _blocks(self, space: str, digest: str, name: str) -> Iterator[Buffer]:
+        manifest, tensors = self._contents(space, digest)
+        return TensorReader(self._decoder, space, manifest).some_blocks(tensors[name], BLOCKS)
+
+    def _read_content(self, space: str, digest: str) -> tuple[Manifest, Mapping[str, Tensor]]:
+        manifest = manifests.decode(self._versions.manifest_bytes(space, digest))
+        return manifest, {tensor.name: tensor for tensor in manifest.tensors}
