@@ -292,7 +292,12 @@ class Client(Archives, Housekeeping, Tracking):
         first = self.version(before)
         second = self.version(f"{first.project}/{first.model}{after}" if str(after).startswith("@") else after)
         old, new = self._manifest(first), self._manifest(second)
-        return Diff.between(first, second, old, new, self._changes(first, second, progress))
+        changes = self._changes(first, second, progress)
+
+        def spread(tensors: Sequence[str]) -> Histograms:
+            return self.histograms(second.reference, tensors, against=f"{first.model}@{first.number}")
+
+        return Diff.between(first, second, old, new, changes, spread if changes else None)
 
     def histograms(self, name: str, tensors: Sequence[str], *, bins: int = 28, against: str = "") -> Histograms:
         """Return how the numbers of some tensors of a version are spread; the server reads them, not this process.

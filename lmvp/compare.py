@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import unified_diff
 from functools import reduce
 from operator import add
 from typing import Any, Literal
 
-from lmvp.records import Amount, Changes, Layer, Version
+from lmvp.records import Amount, Changes, Histograms, Layer, Version
 from lmvp.storage.manifest import File, Manifest, Tensor
+
+SpreadOf = Callable[[Sequence[str]], Histograms]
+"""What fetches histograms of the tensors of these names."""
 
 FileKind = Literal["added", "removed", "changed", "identical"]
 TensorKind = Literal["new", "removed", "reshaped", "changed", "identical"]
@@ -94,6 +97,8 @@ class Diff:
     environment: tuple[ValueChange, ...] = ()
     packages: tuple[ValueChange, ...] = ()
     code: tuple[str, ...] = ()
+    spread: SpreadOf | None = field(default=None, repr=False, compare=False)
+    """What tells how the numbers of some tensors are spread before and after; None where nobody can."""
 
     @classmethod
     def between(
@@ -103,6 +108,7 @@ class Diff:
         manifest_before: Manifest,
         manifest_after: Manifest,
         changes: Changes | None = None,
+        spread: SpreadOf | None = None,
     ) -> Diff:
         """Compare two versions by their records and manifests; no weights are needed.
 
@@ -110,6 +116,8 @@ class Diff:
         ----------
         changes : Changes, optional
             How much the tensors changed, where that was measured.
+        spread : callable, optional
+            Fetches histograms of tensors.
         """
         return cls(
             before,
@@ -122,6 +130,7 @@ class Diff:
             tuple(_values(facts_of(before), facts_of(after))),
             tuple(_values(_packages(before), _packages(after))),
             tuple(_code_lines(before, after)),
+            spread,
         )
 
     @property

@@ -53,7 +53,7 @@ class Display:
 
         formatter = self._ip.display_formatter.ipython_display_formatter
         formatter.for_type(History, self._history)
-        formatter.for_type(Diff, self._static)
+        formatter.for_type(Diff, self._diff)
         formatter.for_type(LiveWidget, self._widget)
         formatter.for_type(Curves, self._curves)
         formatter.for_type(Run, self._curves)
@@ -103,6 +103,14 @@ class Display:
             self._show(HistoryTable(history), ours=True)
         else:
             self._static(history)
+
+    def _diff(self, diff: Diff) -> None:
+        from lmvp_jupyter.widgets import DiffView
+
+        if mode() in {"widget", "view"}:
+            self._show(DiffView(diff), ours=True)
+        else:
+            self._static(diff)
 
     def _widget(self, widget: Any) -> None:
         self._show(widget, ours=False)

@@ -7,18 +7,22 @@ running cell does not hear it.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 from uuid import uuid4
 
 import anywidget
+import msgspec
 import traitlets
 
-from lmvp.errors import InvalidArgument
+from lmvp.compare import Diff
+from lmvp.errors import InvalidArgument, LmvpError
 from lmvp.history import History
 from lmvp.records import Version
 from lmvp.render import data as render_data
+from lmvp.render.diff_data import diff_data
 from lmvp.render.plot import plot_html, plot_svg
-from lmvp.render.text import history_text
+from lmvp.render.text import diff_text, history_text
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.display import mode
 
@@ -138,3 +142,32 @@ class MetricsPlot(LiveWidget):
         words = data["empty"]["words"] if data["empty"] else f"{data['title']}: {data['summary']}"
         forms = {"text/plain": words, "text/html": plot_html(data)}
         return forms if data["empty"] else {**forms, "image/svg+xml": plot_svg(data)}
+
+
+class DiffView(LiveWidget):
+    """What differs between two versions: the layers from the side and as a tree, then metrics, params, packages, code.
+
+    Parameters
+    ----------
+    diff : Diff
+    """
+
+    _esm = module("diff.js")
+    _css = styles()
+
+    def __init__(self, diff: Diff, **traits: Any) -> None:
+        self.diff = diff
+        super().__init__(data=diff_data(diff), **traits)
+        self.on_msg(self._heard)
+
+    def static(self) -> dict[str, str]:
+        """Return the diff as text and HTML."""
+        return {"text/plain": diff_text(self.diff), "text/html": self.diff._repr_html_()}
+
+    def _heard(self, _: Any, message: Any, __: Any) -> None:
+        """Tell how the numbers of tensors on show are spread, before and after."""
+        if not isinstance(message, dict) or message.get("kind") != "histograms" or self.diff.spread is None:
+            return
+        with suppress(LmvpError):  # the view does without
+            found = self.diff.spread([str(name) for name in message.get("tensors", ())])
+            self.send({"kind": "histograms", **msgspec.to_builtins(found)})

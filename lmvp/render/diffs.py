@@ -11,7 +11,7 @@ from lmvp.compare import TensorChange, ValueChange, axis_of, layer_amount, layer
 from lmvp.records import CHANGED, IDENTICAL, NEW, Amount, Layer
 from lmvp.render import numbers
 from lmvp.render.strip import REMOVED
-from lmvp.render.words import clean
+from lmvp.render.words import clean, clean_code
 
 if TYPE_CHECKING:
     from lmvp.compare import Diff
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ROWS = 60
 CODES = {"identical": IDENTICAL, "changed": CHANGED, "reshaped": NEW, "new": NEW, "removed": REMOVED}
 
-_Layers = list[tuple[Layer, list[TensorChange]]]
+Layered = list[tuple[Layer, list[TensorChange]]]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,18 @@ def _counts(kinds: Sequence[str], noun: str) -> str:
 
 def tables(diff: Diff) -> list[Table]:
     """Give the tables of a diff that have something to tell."""
-    return [block for block in (_layers(diff), _files(diff), _metrics(diff), _params(diff)) if block.rows]
+    return [block for block in (_layers(diff), *value_tables(diff)) if block.rows]
+
+
+def value_tables(diff: Diff) -> list[Table]:
+    """Give the tables of files, metrics, params and the like, also those with no rows."""
+    named = (("Param", diff.params), ("Tag", diff.tags), ("Made with", diff.environment), ("Package", diff.packages))
+    return [_metrics(diff), *(_values(diff, head, changes) for head, changes in named), _files(diff)]
+
+
+def code_lines(diff: Diff) -> list[str]:
+    """Give the lines of code that differ, with a sign before each, or a place: `@@ -1,3 +1,4 @@`."""
+    return [line[:1] + clean_code(line[1:]) for line in diff.code[2:]]
 
 
 def _layers(diff: Diff) -> Table:
@@ -79,11 +90,10 @@ def _layers(diff: Diff) -> Table:
     return Table(heads, [(*row[:4], *(word or "none" for word in row[4:])) for row in rows[:ROWS]], (2, 4, 5), notes)
 
 
-def _layer_rows(found: _Layers) -> list[tuple[str, ...]]:
-    groups = [list(members) for _, members in groupby(found, key=lambda pair: pair[0].group)]
-    groups = [group for group in groups if _story(group) != f"{len(group)} identical"]
+def _layer_rows(found: Layered) -> list[tuple[str, ...]]:
+    groups = [group for group in grouped(found) if story(group) != f"{len(group)} identical"]
     rows: list[tuple[str, ...]] = []
-    for run in _alike(groups):
+    for run in alike(groups):
         if len(run) > 1:
             rows.append(_shared_row(run))
         else:
@@ -91,9 +101,14 @@ def _layer_rows(found: _Layers) -> list[tuple[str, ...]]:
     return rows
 
 
-def _alike(groups: Sequence[_Layers]) -> list[list[_Layers]]:
+def grouped(found: Layered) -> list[Layered]:
+    """Give the layers group by group."""
+    return [list(members) for _, members in groupby(found, key=lambda pair: pair[0].group)]
+
+
+def alike(groups: Sequence[Layered]) -> list[list[Layered]]:
     """Put neighbours that tell the same story together: blocks.0 to blocks.5."""
-    runs: list[list[_Layers]] = []
+    runs: list[list[Layered]] = []
     for group in groups:
         if runs and _follows(runs[-1][-1], group):
             runs[-1].append(group)
@@ -102,7 +117,7 @@ def _alike(groups: Sequence[_Layers]) -> list[list[_Layers]]:
     return runs
 
 
-def _follows(before: _Layers, group: _Layers) -> bool:
+def _follows(before: Layered, group: Layered) -> bool:
     """Whether a block is the next one of its kind and changed like the one before."""
     stem, _, index = before[0][0].group.rpartition(".")
     stem_, _, index_ = group[0][0].group.rpartition(".")
@@ -110,23 +125,24 @@ def _follows(before: _Layers, group: _Layers) -> bool:
     return numbered and int(index_) == int(index) + 1 and _signature(before) == _signature(group)
 
 
-def _signature(group: _Layers) -> list[tuple[str, str]]:
+def _signature(group: Layered) -> list[tuple[str, str]]:
     return [(layer.path.removeprefix(layer.group), layer_change(tensors)) for layer, tensors in group]
 
 
-def _story(group: _Layers) -> str:
+def story(group: Layered) -> str:
+    """Say what the layers of a group did: `6 changed, 1 removed`."""
     kinds = [layer_change(tensors) for _, tensors in group]
     order = ("changed", "reshaped", "new", "removed", "identical")
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds)
 
 
-def _shared_row(run: Sequence[_Layers]) -> tuple[str, ...]:
+def _shared_row(run: Sequence[Layered]) -> tuple[str, ...]:
     first, last = run[0][0][0].group, run[-1][0][0].group
     parameters = sum(layer.size for group in run for layer, _ in group)
     known = [found for group in run for _, tensors in group if (found := layer_amount(tensors))]
     amounts = _amounts(max(known, key=lambda one: one.relative), "up to ") if known else ("", "")
     name = f"{clean(first)} to {last.rpartition('.')[2]}"
-    return name, "", f"{parameters:,}", f"{_story(run[0])} in each", *amounts
+    return name, "", f"{parameters:,}", f"{story(run[0])} in each", *amounts
 
 
 def _layer_row(layer: Layer, tensors: Sequence[TensorChange]) -> tuple[str, ...]:
@@ -178,9 +194,10 @@ def _metric_row(change: ValueChange) -> tuple[str, ...]:
     return clean(change.key), before or "none", after or "none", step
 
 
-def _params(diff: Diff) -> Table:
-    rows: list[tuple[str, ...]] = [(clean(v.key), _word(v.before), _word(v.after)) for v in diff.params]
-    return Table(("Param", diff.before.name, diff.after.name), rows, (1, 2))
+def _values(diff: Diff, head: str, changes: Sequence[ValueChange]) -> Table:
+    rows: list[tuple[str, ...]] = [(clean(v.key), _word(v.before), _word(v.after)) for v in changes]
+    notes = (f"… {len(rows) - ROWS:,} more",) if len(rows) > ROWS else ()
+    return Table((head, diff.before.name, diff.after.name), rows[:ROWS], (1, 2), notes)
 
 
 def _word(value: Any) -> str:

@@ -11,7 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from lmvp.records import Layers, Version
-from lmvp.render import diffs, numbers, strip, text
+from lmvp.render import diffs, numbers, sky, strip, text
 from lmvp.render.words import clean
 
 if TYPE_CHECKING:
@@ -141,13 +141,23 @@ def diff_html(diff: Diff) -> str:
         ]
         parts.append(table(list(map(escape, block.heads)), rows, block.right, names=[0]))
         parts += [f"<p>{escape(note)}</p>" for note in block.notes]
+    parts.append(_code(diff))
     return "\n".join(part for part in parts if part)
+
+
+def _code(diff: Diff) -> str:
+    """Show the code that differs: signs and words, since a colour may not survive."""
+    lines = diffs.code_lines(diff)
+    body = "\n".join(f"<b>{escape(line)}</b>" if line[:1] in "+-" else escape(line) for line in lines)
+    return f'<p>Code that differs</p>\n<pre style="overflow-x:auto">{body}</pre>' if lines else ""
 
 
 def _diff_strip(diff: Diff) -> str:
     axis, codes = diffs.strip_codes(diff)
     if not axis:
         return ""
+    if any(tensor.amount for tensor in diff.tensors):
+        return sky.figure(diff)
     drawing = strip.svg(axis, codes, 640, 24)
     legend = strip.legend(Layers(strips={"": codes})).removesuffix(".")
     removed = "; outlined: removed" if strip.REMOVED in codes else ""

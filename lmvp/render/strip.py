@@ -124,9 +124,9 @@ def svg(axis: Sequence[Layer], codes: str, width: int = WIDTH, height: int = HEI
         elif code == IDENTICAL:
             lines.append(f"M{x:.1f} {height / 2}h{wide:.1f}")
         elif code == NEW:
-            strokes.append(_outline(x, wide, height) + _hatch(x, wide, height))
+            strokes.append(outline(x, wide, height) + hatch(x, wide, height))
         elif code == REMOVED:
-            lines.append(_outline(x, wide, height))
+            lines.append(outline(x, wide, height))
     shades = "".join(f'<path d="{path}" fill-opacity="{opacity}"/>' for opacity, path in boxes.items())
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
@@ -138,13 +138,18 @@ def svg(axis: Sequence[Layer], codes: str, width: int = WIDTH, height: int = HEI
 
 def _place(axis: Sequence[Layer], codes: str, width: int) -> Iterable[tuple[float, float, str]]:
     """Yield where each segment begins, how wide it is, and its code."""
+    for segment, (x, wide) in zip(fold(axis, width), places(axis, width), strict=True):
+        yield x, wide, shade(codes[segment.first : segment.last])
+
+
+def places(axis: Sequence[Layer], width: int) -> Iterable[tuple[float, float]]:
+    """Yield where each segment begins and how wide it is, in pixels."""
     segments = fold(axis, width)
-    free = width - sum(s.gap for s in segments)
-    widths = _share([s.weight for s in segments], free)
+    widths = _share([s.weight for s in segments], width - sum(s.gap for s in segments))
     x = 0.0
     for segment, wide in zip(segments, widths, strict=True):
         x += segment.gap
-        yield x, wide, shade(codes[segment.first : segment.last])
+        yield x, wide
         x += wide
 
 
@@ -160,12 +165,13 @@ def _share(weights: Sequence[float], free: float) -> list[float]:
         thin |= more
 
 
-def _outline(x: float, width: float, height: int) -> str:
+def outline(x: float, width: float, height: int) -> str:
+    """Return the path around a box."""
     inner = max(width - 1, 0)
     return f"M{x + 0.5:.1f} .5h{inner:.1f}v{height - 1}h-{inner:.1f}z"
 
 
-def _hatch(x: float, width: float, height: int) -> str:
+def hatch(x: float, width: float, height: int) -> str:
     """Diagonal strokes inside a box, cut at its sides by arithmetic, since a saved page may not keep patterns."""
     strokes = []
     for start in range(-height, int(width) + 1, 4):

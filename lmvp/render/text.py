@@ -163,4 +163,10 @@ def diff_text(diff: Diff, room: int | None = None) -> str:
             for i, head in enumerate(block.heads)
         ]
         parts.append("\n".join([*table(columns, wide), *block.notes]))
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *_code_text(diff)])
+
+
+def _code_text(diff: Diff) -> list[str]:
+    lines = diffs.code_lines(diff)
+    more = [f"… {len(lines) - diffs.ROWS:,} more lines; .code holds them all"] if len(lines) > diffs.ROWS else []
+    return ["\n".join(["Code", *lines[: diffs.ROWS], *more])] if lines else []

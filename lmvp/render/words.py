@@ -22,6 +22,18 @@ def clean(text: str) -> str:
     return "".join("�" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in _UNSAFE.sub("", line))
 
 
+def clean_code(line: str) -> str:
+    r"""Give a line of code without control characters, its spaces kept.
+
+    Examples
+    --------
+    >>> clean_code("\treturn x\x1b")
+    '    return x�'
+    """
+    spaced = _UNSAFE.sub("", line.expandtabs(4))
+    return "".join("�" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in spaced)
+
+
 def width(text: str) -> int:
     """Give the columns that a text takes in a terminal.
 

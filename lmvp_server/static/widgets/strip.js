@@ -1,7 +1,7 @@
 // The layer strip, its legend, and the words for what it shows. `fold` is the twin of lmvp.render.strip.fold.
 import { make } from "./dom.js";
 
-const RANK = ".0123x45+";
+export const RANK = ".0123x45-+";
 export const KIND = { 0: "c0", 1: "c1", 2: "c2", 3: "c3", 4: "c4", 5: "c5", x: "c3", "+": "new", ".": "none" };
 export const CHANGE = {
   0: "identical", 1: "changed by less than 0.1 %", 2: "changed by 0.1 % to 1 %", 3: "changed by 1 % to 5 %",

@@ -1,0 +1,325 @@
+// What differs between two versions: the layers from the side, then as a tree, then metrics, params, packages, code.
+//
+// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.diff_data.diff_data`. How the
+// numbers of tensors are spread is asked for when a layer is opened (`{ kind: "histograms", tensors }`), and comes as
+// `{ kind: "histograms", tensors, before }`, each a dict of `{ low, high, counts }` by name.
+import { drawing, guardKeys, make } from "./dom.js";
+import { mount } from "./mount.js";
+import { fold, KIND, RANK } from "./strip.js";
+import { plural } from "./words.js";
+
+const OPEN_ROWS = 30;
+const CODE_ROWS = 60;
+const HISTOGRAMS = 64;
+
+const shadeOf = ({ code }) => (code === "-" ? "gone" : KIND[code]);
+
+/** A percentage with its sign in the ink of units. */
+const amount = (words) => {
+  const [number, unit] = [words.replace(/ %$/, ""), words.endsWith(" %")];
+  return unit ? [`${number} `, make("b", { class: "unit" }, "%")] : [number];
+};
+
+const changed = ({ kind, percent }) => (kind === "changed" && percent ? `changed by ${percent}` : kind);
+
+/** The outline of a histogram, 28 wide and 16 high. */
+function outline(counts) {
+  const top = Math.max(1, ...counts);
+  const width = 28 / counts.length;
+  return `M0 16${counts.map((count, i) => `V${(16 - (16 * count) / top).toFixed(1)}H${((i + 1) * width).toFixed(1)}`).join("")}V16Z`;
+}
+
+export function histogram(name, now, was) {
+  const paths = [drawing("path", { class: was ? "now" : "", d: outline(now.counts) })];
+  if (was) paths.push(drawing("path", { class: "was", d: outline(was.counts) }));
+  const words = `values of ${name}${was ? " before and after" : ""}, from ${now.low} to ${now.high}`;
+  return drawing("svg", { class: "histo", viewBox: "0 0 28 16", preserveAspectRatio: "none", role: "img", "aria-label": words }, ...paths);
+}
+
+class DiffView {
+  constructor(model, el) {
+    this.model = model;
+    this.root = make("div", { class: "lmvp in-notebook lmvp-diff" });
+    el.replaceChildren(this.root);
+    this.only = true;
+    this.open = new Map();
+    this.spread = new Map();
+    this.here = null;
+    this.onData = () => this.draw();
+    this.onMessage = (message) => this.take(message);
+    model.on("change:data", this.onData);
+    model.on("msg:custom", this.onMessage);
+    this.endKeys = guardKeys(this.root);
+    this.resized = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
+    this.draw();
+  }
+
+  close() {
+    this.model.off("change:data", this.onData);
+    this.model.off("msg:custom", this.onMessage);
+    this.endKeys();
+    this.resized.disconnect();
+  }
+
+  get data() { return this.model.get("data"); }
+
+  draw() {
+    const { data } = this;
+    this.layers = data.blocks.flatMap((block) => block.groups.flatMap((group) => group.layers.map((layer) => ({ ...layer, block, group }))));
+    const same = this.layers.some((layer) => layer.kind === "identical");
+    const box = make("input", { type: "checkbox", onchange: () => { this.only = box.checked; this.drawTree(); } });
+    box.checked = this.only;
+    const acts = same ? make("span", { class: "end acts" }, make("label", { class: "small" }, box, " only what differs")) : null;
+    const title = make("div", { class: "title", style: "align-items:center" }, make("h3", { class: "mono" }, data.title),
+      make("span", { class: "quiet small" }, data.sentence), acts);
+    this.tree = make("div", { class: "scroll lmvp-tree" });
+    this.root.replaceChildren(title, ...(this.layers.length ? [this.sky(), this.tree] : []), this.tables(), ...this.code());
+    this.drawTree();
+    this.fit();
+  }
+
+  // ---- the layers from the side
+
+  sky() {
+    const { data } = this;
+    const kinds = new Set(this.layers.map((layer) => layer.kind));
+    const key = (word, css) => make("span", { class: "key" }, make("i", { class: css }), word);
+    const legend = make("p", { class: "legend", style: "margin-bottom:var(--3)" }, make("span", {}, `Each bar is a layer: width is parameters${data.measured ? ", height and shade are change" : ""}`),
+      kinds.has("identical") ? key("identical", "c0") : null, key("new or reshaped", "new"), kinds.has("removed") ? key("removed", "gone") : null);
+    this.bars = make("div", { class: "sky", role: "img", tabindex: "0", "aria-label": data.sentence,
+      onkeydown: (event) => this.key(event), onmouseleave: () => this.point(null) });
+    this.names = make("div", { class: "groups", "aria-hidden": "true" });
+    this.readout = make("output", { class: "readout", "aria-live": "polite" });
+    this.resized.disconnect();
+    this.resized.observe(this.bars);
+    this.fitted = 0;
+    return make("div", {}, legend, this.bars, this.names, this.readout);
+  }
+
+  /** Fill the bars for the width there is. */
+  fit() {
+    const width = this.bars?.clientWidth;
+    if (!width || width === this.fitted) return; // out of sight
+    this.fitted = width;
+    const axis = this.layers.map((layer) => [layer.path, layer.group.name, layer.weight]);
+    this.segments = fold(axis, width);
+    const rules = [0.1, 1, 10, 100].map((percent, i) => make("div", { class: "rule", style: `bottom:${25 * (i + 1)}%` }, make("span", {}, `${percent} %`)));
+    this.bars.replaceChildren(...(this.data.measured ? rules : []), ...this.segments.map((segment, i) => this.bar(segment, i)));
+    this.label(width);
+    this.point(null);
+  }
+
+  bar(segment, i) {
+    const part = this.layers.slice(segment.first, segment.last);
+    const top = part.reduce((a, b) => ((b.height ?? -1) > (a.height ?? -1) || RANK.indexOf(b.code) > RANK.indexOf(a.code) ? b : a));
+    const height = top.kind === "identical" ? "" : `;height:${top.kind === "changed" && top.height !== undefined ? Math.max(1.5, top.height) : 100}%`;
+    const bar = make("i", { class: `${shadeOf(top)}${segment.begins ? " g" : ""}`, title: this.words(part),
+      style: `flex-grow:${segment.weight}${height}`, onmouseenter: () => this.point(i), onclick: () => this.show(top) });
+    segment.bar = bar;
+    segment.top = top;
+    return bar;
+  }
+
+  words(part) {
+    if (part.length === 1) return `${part[0].path}: ${changed(part[0])}`;
+    const other = part.filter((layer) => layer.kind !== "identical").length;
+    return `${part[0].path} to ${part.at(-1).path}: ${other} of ${part.length} differ`;
+  }
+
+  /** Names of the groups below their bars, where there is room for them. */
+  label(width) {
+    const spans = new Map();
+    for (const segment of this.segments) {
+      const { group } = this.layers[segment.first];
+      const span = spans.get(group) ?? { weight: 0, bars: 0, begins: segment.begins };
+      spans.set(group, { ...span, weight: span.weight + segment.weight, bars: span.bars + 1 });
+    }
+    const total = [...spans.values()].reduce((sum, { weight }) => sum + weight, 0);
+    this.names.replaceChildren(...[...spans].map(([group, { weight, bars, begins }]) => {
+      const room = (width * weight) / total > 6.5 * group.label.length;
+      return make("span", { class: begins ? "g" : "", style: `flex:${weight} 1 ${bars - 1}px`, title: group.name }, room ? group.label : "");
+    }));
+  }
+
+  point(at) {
+    if (this.here !== null) this.segments[this.here]?.bar.classList.remove("here");
+    this.here = at;
+    const segment = at === null ? null : this.segments[at];
+    segment?.bar.classList.add("here");
+    this.readout.replaceChildren(...(segment ? this.told(segment) : [this.hint()]));
+  }
+
+  hint() { return "point at a bar, or use ← and → on the bars, to read it; Enter opens it"; }
+
+  told(segment) {
+    const part = this.layers.slice(segment.first, segment.last);
+    if (part.length > 1) return [this.words(part)];
+    const [layer] = part;
+    return [make("code", {}, layer.path), ` ${changed(layer)} `, make("span", { class: "unit" }, `${layer.shape}, ${layer.parameters} parameters`)];
+  }
+
+  key(event) {
+    const last = this.segments.length - 1;
+    const to = { ArrowRight: this.here === null ? 0 : Math.min(last, this.here + 1), ArrowLeft: this.here === null ? last : Math.max(0, this.here - 1), Home: 0, End: last }[event.key];
+    if (to !== undefined) this.point(to);
+    else if (event.key === "Enter" && this.here !== null) this.show(this.segments[this.here].top);
+    else if (event.key === "Escape") this.point(null);
+    else return;
+    event.preventDefault();
+  }
+
+  /** Open a layer in the tree, and go there. */
+  show(layer) {
+    if (layer.kind === "identical") this.only = false;
+    this.open.set(layer.block, true);
+    this.open.set(layer.group, true);
+    this.drawTree();
+    const box = this.root.querySelector("label input");
+    if (box) box.checked = this.only;
+    const row = [...this.tree.querySelectorAll("tr")].find((each) => each.dataset.path === layer.path);
+    row?.querySelector("button")?.focus({ preventScroll: true });
+    row?.scrollIntoView({ block: "nearest" });
+  }
+
+  // ---- the tree
+
+  drawTree() {
+    const { data } = this;
+    if (!this.layers.length) return;
+    const rows = this.rows();
+    this.measured = data.measured;
+    const column = (label, css, title) => make("th", { scope: "col", class: css, title }, label);
+    const heads = [column("Layer", ""), column("Shape", ""), column("Parameters", "num opt2"), column("Change", "num", "‖after − before‖ / ‖before‖")];
+    if (data.measured) {
+      heads.push(make("th", { scope: "col", class: "wide opt2" }, make("span", { class: "ends" }, ...["0.01 %", "1 %", "100 %"].map((end) => make("span", {}, end)))),
+        column("Cosine", "num opt1"), column("Largest step", "num opt1", "of any one weight"), column("Before, after", "opt1"));
+    }
+    const table = make("table", { class: "tree", "aria-label": `Layers of ${data.title}` }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+    const focused = this.tree.contains(document.activeElement) ? document.activeElement.dataset.at : null;
+    this.tree.replaceChildren(rows.length ? table : make("p", { class: "quiet small" }, "every layer is identical"));
+    if (focused) [...this.tree.querySelectorAll("button")].find((each) => each.dataset.at === focused)?.focus();
+    this.ask();
+  }
+
+  /** Whether a part of the tree stands open: as it was left, else where there is not much in all. */
+  isOpen(part, otherwise) { return this.open.get(part) ?? otherwise; }
+
+  rows() {
+    const blocks = this.data.blocks.filter((block) => !(this.only && block.identical));
+    const few = blocks.reduce((sum, block) => sum + this.height(block), 0) <= OPEN_ROWS;
+    this.wanted = [];
+    return blocks.flatMap((block, i) => {
+      if (block.groups.length === 1) return this.groupRows(block.groups[0], few && !block.identical, 0, `${i}`);
+      const open = this.isOpen(block, few && block.top !== "");
+      const inner = open ? block.groups.flatMap((group, j) => this.groupRows(group, few, 1, `${i}.${j}`)) : [];
+      return [this.head(block, open, 0, `${i}`), ...inner];
+    });
+  }
+
+  /** How many rows a part takes where it stands open; what was not measured stays closed where it repeats. */
+  height(block) {
+    if (block.groups.length > 1 && !block.top) return 1;
+    const rows = block.groups.map((group) => 1 + group.layers.filter((layer) => layer.kind !== "identical").length);
+    return rows.reduce((sum, count) => sum + count, block.groups.length > 1 ? 1 : 0);
+  }
+
+  groupRows(group, otherwise, depth, at) {
+    const layers = group.layers.filter((layer) => !(this.only && layer.kind === "identical"));
+    if (group.layers.length === 1 && group.layers[0].path === group.name) return this.layerRows(group.layers[0], depth, at, true);
+    const open = this.isOpen(group, otherwise);
+    return [this.head(group, open, depth, at), ...(open ? layers.flatMap((layer, i) => this.layerRows(layer, depth + 1, `${at}.${i}`)) : [])];
+  }
+
+  layerRows(layer, depth, at, whole = false) {
+    const tensors = layer.tensors ?? [];
+    const open = tensors.length > 1 && this.isOpen(layer, false);
+    const name = whole ? layer.path : layer.name;
+    if (tensors.length === 1) this.wanted.push(tensors[0].path);
+    if (open) this.wanted.push(...tensors.map((tensor) => tensor.path));
+    const twig = tensors.length > 1 ? this.twig(name, layer, open, at) : make("button", { class: "twig leaf", type: "button", "data-at": at, tabindex: "-1" }, name);
+    const first = this.row(layer, twig, depth, tensors.length === 1 ? tensors[0].path : null);
+    return [first, ...(open ? tensors.map((tensor) => this.row(tensor, make("span", { class: "leaf" }, tensor.name), depth + 1, tensor.path)) : [])];
+  }
+
+  twig(name, part, open, at) {
+    return make("button", { class: "twig", type: "button", "aria-expanded": String(open), "data-at": at,
+      onclick: () => { this.open.set(part, !open); this.drawTree(); } }, name);
+  }
+
+  head(part, open, depth, at) {
+    const blank = (css) => make("td", { class: css });
+    const rest = this.data.measured ? [blank("wide opt2"), blank("opt1"), blank("opt1"), blank("opt1")] : [];
+    return make("tr", {}, make("th", { scope: "rowgroup" }, make("span", { style: `padding-left:${1.1 * depth}rem` }, this.twig(part.name, part, open, at))),
+      make("td", { class: "quiet" }, part.story), make("td", { class: "num opt2" }, part.parameters), make("td", { class: "num quiet" }, ...amount(part.top)), ...rest);
+  }
+
+  row(part, name, depth, tensor) {
+    const cell = (css, ...children) => make("td", { class: css }, ...children);
+    const bar = make("i", { class: shadeOf(part), style: part.height === undefined ? (part.kind === "identical" ? "" : "width:2rem") : `width:${part.height}%` });
+    const rest = this.data.measured ? [cell("wide opt2", make("span", { class: "scale" }, bar)), cell("num opt1", part.cosine ?? ""), cell("num opt1", part.step ?? ""), cell("opt1", this.values(tensor))] : [];
+    const shape = part.dtype ? `${part.shape}, ${part.dtype}` : part.shape;
+    return make("tr", { "data-path": part.path }, make("th", { scope: "row" }, make("span", { style: `padding-left:${1.1 * depth}rem` }, name)),
+      cell("shape", shape), cell("num opt2", part.parameters), cell("num", ...(part.percent ? amount(part.percent) : [part.kind])), ...rest);
+  }
+
+  // ---- how numbers are spread
+
+  values(tensor) {
+    const known = tensor === null ? null : this.spread.get(tensor);
+    return known ? histogram(tensor, known.now, known.was) : null;
+  }
+
+  /** Ask for what is on show and not known; who answers does so when it is free. */
+  ask() {
+    const missing = this.data.measured ? this.wanted.filter((path) => !this.spread.has(path)).slice(0, HISTOGRAMS) : [];
+    if (!missing.length || !this.model.send) return;
+    missing.forEach((path) => this.spread.set(path, null));
+    this.model.send({ kind: "histograms", tensors: missing });
+  }
+
+  take(message) {
+    if (message.kind !== "histograms") return;
+    for (const [path, now] of Object.entries(message.tensors)) this.spread.set(path, { now, was: message.before[path] });
+    this.drawTree();
+  }
+
+  // ---- the rest
+
+  tables() {
+    const tables = this.data.tables.map(({ heads, rows, better, notes }) => {
+      const head = heads.map((label, i) => make("th", { scope: "col", class: i ? "num" : "" }, label));
+      const body = rows.map((row, at) => make("tr", {}, make("th", { scope: "row", class: "mono" }, row[0]), ...row.slice(1).map((word, i) => {
+        const css = better && i === 2 ? { 1: "up", "-1": "down" }[better[at]] : null;
+        return make("td", { class: word.length > 24 ? "num wrap" : "num" }, css ? make("span", { class: css, title: css === "up" ? "better" : "worse" }, word) : word);
+      })));
+      return make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, ...head)), make("tbody", {}, ...body)),
+        ...notes.map((note) => make("p", { class: "quiet small" }, note)));
+    });
+    return make("div", { class: "grid2 lmvp-values" }, ...tables);
+  }
+
+  code() {
+    const { code } = this.data;
+    if (!code.length) return [];
+    const line = (text) => {
+      const css = { "+": "a", "-": "r", "@": "at" }[text[0]] ?? "k";
+      return make("span", { class: css }, css === "at" ? text : text.slice(1) || " ");
+    };
+    const patch = make("div", { class: "patch", role: "group", tabindex: "0", "aria-label": "Code that differs" }, ...code.slice(0, CODE_ROWS).map(line));
+    const more = code.length > CODE_ROWS
+      ? make("button", { class: "btn bare", type: "button", onclick: (event) => { patch.append(...code.slice(CODE_ROWS).map(line)); event.target.remove(); patch.focus(); } }, `Show all ${plural(code.length, "line")}`)
+      : null;
+    return [make("div", { class: "lmvp-code" }, make("h3", {}, "Code that differs"), patch, more)];
+  }
+}
+
+function render({ model, el }) {
+  const view = new DiffView(model, el);
+  return () => view.close();
+}
+
+export default {
+  /** Only a notebook calls this. */
+  initialize: ({ model }) => mount(model, render),
+  render,
+};
