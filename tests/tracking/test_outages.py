@@ -30,8 +30,31 @@ while True:
 """
 
 
+STALLS = """
+import select, sys, time
+longest = 0.0
+print(flush=True)
+while not select.select([sys.stdin], [], [], 0.005)[0]:  # half of the time it works, as a loop that trains does
+    last = end = time.perf_counter()
+    while last < end + 0.005:
+        now = time.perf_counter()
+        longest, last = max(longest, now - last), now
+print(longest)
+"""
+
+
+@pytest.fixture
+def stalls():
+    """What gives the longest time for which this machine did not let another process go on, since the start."""
+    with subprocess.Popen(
+        [sys.executable, "-c", STALLS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as it:
+        it.stdout.readline()
+        yield lambda: float(it.communicate("\n", timeout=60)[0])
+
+
 @pytest.mark.slow
-def test_a_hundred_thousand_steps_while_the_server_is_killed_five_times(server):
+def test_a_hundred_thousand_steps_while_the_server_is_killed_five_times(server, stalls):
     run = lmvp.start_run("digits", system_metrics=False, create=True)
     longest, killed = 0.0, threading.Event()
 
@@ -60,7 +83,7 @@ def test_a_hundred_thousand_steps_while_the_server_is_killed_five_times(server):
     assert (history["val/acc"]["value"] == np.arange(100_000) * 0.5).all()
     known = lmvp.run(run.id, "digits").keys()
     assert [each.count for each in known] == [100_000, 100_000]
-    assert longest < 0.05
+    assert longest < 0.05 + stalls(), "a step waited longer than this machine makes any process wait"
     assert not run.folder.exists()
 
 
@@ -94,7 +117,7 @@ def test_a_killed_trainer_loses_nothing_and_sync_delivers_it(server, is_there, c
     assert main(["sync"]) == 0
 
 
-def test_a_server_that_hangs_holds_nobody(server):
+def test_a_server_that_hangs_holds_nobody(server, stalls):
     run = lmvp.start_run("digits", system_metrics=False, create=True)
     run.log({"loss": 1.0})
     run.flush()
@@ -104,7 +127,7 @@ def test_a_server_that_hangs_holds_nobody(server):
         before = time.perf_counter()
         run.log({"loss": float(step)})
         longest = max(longest, time.perf_counter() - before)
-    assert longest < 0.05
+    assert longest < 0.05 + stalls()
     threading.Timer(1.0, server.go_on).start()
     assert len(run.history()["loss"]) == 3000
     run.finish()
