@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lmvp.archive.exporting import Exported
     from lmvp.archive.importing import Imported
+    from lmvp.showing import Showing
     from lmvp.tracking.active import ActiveRun
     from lmvp.tracking.leftovers import Delivery
 
@@ -53,6 +54,7 @@ __all__ = [
     "run",
     "runs",
     "set_project",
+    "show",
     "showHistory",
     "show_history",
     "start_run",
@@ -138,6 +140,16 @@ def diff(before: str, after: str, *, progress: Progress = None) -> Diff:
     >>> lmvp.diff("digits/mlp@v1", "digits/mlp@v2")  # doctest: +SKIP
     """
     return Client().diff(before, after, progress=progress)
+
+
+def show(name: str) -> Showing:
+    """Return all there is to say about a version: tensors, metrics, what made it; see `Client.show`.
+
+    Examples
+    --------
+    >>> lmvp.show("digits/mlp@v3")  # doctest: +SKIP
+    """
+    return Client().show(name)
 
 
 def alias(name: str, alias: str) -> Alias:

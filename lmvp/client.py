@@ -17,19 +17,15 @@ import msgspec
 from lmvp import arguments, config, origins
 from lmvp.archive.client import Archives
 from lmvp.base_client import model_path
-from lmvp.compare import Diff
 from lmvp.environment import user
 from lmvp.errors import InvalidArgument, InvalidReference, NotFound
 from lmvp.history import History
-from lmvp.housekeeping import Housekeeping
+from lmvp.looking import Looking
 from lmvp.origins import Origin
 from lmvp.records import (
-    Against,
     Alias,
     Amendment,
-    Changes,
     Health,
-    Histograms,
     Layers,
     Model,
     MoveAlias,
@@ -40,7 +36,7 @@ from lmvp.records import (
 from lmvp.references import Reference, Revision, check_alias, check_name, suggest
 from lmvp.tracking.active_runs import active_in
 from lmvp.tracking.reading import Tracking
-from lmvp.transfer.progress import LONG, Progress, following
+from lmvp.transfer.progress import Progress
 
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun
@@ -50,7 +46,7 @@ PAGE = 1000
 NAME_HINT = "`project/model` names one"
 
 
-class Client(Archives, Housekeeping, Tracking):
+class Client(Archives, Looking, Tracking):
     """Everything that LMVP does, on one server.
 
     Parameters
@@ -274,55 +270,6 @@ class Client(Archives, Housekeeping, Tracking):
         arguments.check_metric(history, metric)
         return history
 
-    def diff(self, before: str, after: str, *, progress: Progress = None) -> Diff:
-        """Return what changed between two versions: files, tensors, metrics, params, packages, code.
-
-        The server starts from the digests, reads only the layers that changed, block by block, and keeps what it found.
-
-        Parameters
-        ----------
-        before, after : str
-            References; `after` may be a bare `@revision` of the same model.
-        progress : bool or callable, optional
-            `False` for no bar; a callable gets bytes compared and bytes in all.
-        """
-        from lmvp.transfer import progress as progress_
-
-        progress_.check(progress)
-        first = self.version(before)
-        second = self.version(f"{first.project}/{first.model}{after}" if str(after).startswith("@") else after)
-        old, new = self._manifest(first), self._manifest(second)
-        changes = self._changes(first, second, progress)
-
-        def spread(tensors: Sequence[str]) -> Histograms:
-            return self.histograms(second.reference, tensors, against=f"{first.model}@{first.number}")
-
-        return Diff.between(first, second, old, new, changes, spread if changes else None)
-
-    def histograms(self, name: str, tensors: Sequence[str], *, bins: int = 28, against: str = "") -> Histograms:
-        """Return how the numbers of some tensors of a version are spread; the server reads them, not this process.
-
-        Parameters
-        ----------
-        name : str
-            The version: `[project/]model[@revision]`.
-        tensors : sequence of str
-            Their names, at most 64.
-        bins : int
-            How many bins, at most 512.
-        against : str, optional
-            `[model]@revision` of the same project: its tensors are told too, on the same bins.
-
-        Raises
-        ------
-        NotFound
-            If neither version has such a tensor.
-        """
-        place = self._reference(name)
-        path = f"{model_path(place)}/versions/{quote(place.revision, safe='')}/histograms"
-        query = {"tensor": list(tensors), "bins": bins, **({"against": against} if against else {})}
-        return self._connection.get(path, Histograms, **query)
-
     def projects(self) -> list[Project]:
         """Return all projects."""
         return self._list("/projects", Project)
@@ -403,21 +350,6 @@ class Client(Archives, Housekeeping, Tracking):
         Revision.parse(revision)
         path = f"{model_path(place)}/versions/{quote(revision, safe='')}"
         return self._connection.get(path, Version).digest
-
-    def _changes(self, before: Version, after: Version, progress: Progress = None) -> Changes | None:
-        """Return how much the tensors changed; two projects have nothing to compare by."""
-        if before.project != after.project or before.content == after.content:
-            return None
-        path = f"{model_path(Reference(after.project, after.model))}/versions/{after.number}/changes"
-        against = f"{before.model}@{before.number}"
-        if max(before.size, after.size) < LONG and not callable(progress):
-            return self._connection.get(path, Changes, against=against)
-        with following(progress, max(before.size, after.size), "diff") as told:
-            return self._do(path, Against(against=against), Changes, told)
-
-    def _layers(self, base: str, versions: Sequence[Version]) -> Layers:
-        numbers = ",".join(str(version.number) for version in versions)
-        return self._connection.get(f"{base}/layers", Layers, versions=numbers)
 
     def _versions(self, path: str, limit: int | None) -> tuple[list[Version], int]:
         """Return the newest versions, and how many there are in all."""

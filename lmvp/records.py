@@ -547,6 +547,17 @@ class Amendment(Request, frozen=True, kw_only=True):
     """Erase the code that was kept with the version, for good."""
 
 
+class Child(Struct, frozen=True, kw_only=True):
+    """A version that grew from another one: of the same model or of another one of the project."""
+
+    model: str
+    number: int
+    message: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.model}@v{self.number}"
+
+
 class Histogram(Struct, frozen=True, kw_only=True):
     """How the numbers of a tensor are spread.
 

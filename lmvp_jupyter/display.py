@@ -15,13 +15,17 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from lmvp.compare import Diff
 from lmvp.errors import InvalidArgument
 from lmvp.history import History
+from lmvp.showing import Showing
 
 MODES = ("widget", "view", "static", "text")
+VIEWS = {History: "HistoryTable", Diff: "DiffView", Showing: "ModelView"}
+"""Results that a widget shows as a whole."""
 
 
 @dataclass
@@ -52,8 +56,8 @@ class Display:
         from lmvp_jupyter.widgets import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter
-        formatter.for_type(History, self._history)
-        formatter.for_type(Diff, self._diff)
+        for kind, view in VIEWS.items():
+            formatter.for_type(kind, partial(self._live, view))
         formatter.for_type(LiveWidget, self._widget)
         formatter.for_type(Curves, self._curves)
         formatter.for_type(Run, self._curves)
@@ -72,7 +76,7 @@ class Display:
         from lmvp_jupyter.widgets import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter
-        for kind in (History, Diff, LiveWidget, Curves, Run, ActiveRun, Runs, Comparison):
+        for kind in (*VIEWS, LiveWidget, Curves, Run, ActiveRun, Runs, Comparison):
             formatter.pop(kind, None)
         self._unwatch()
         self._ip.events.unregister("pre_run_cell", self._before_cell)
@@ -96,21 +100,14 @@ class Display:
             if each.ours:
                 each.widget.close()
 
-    def _history(self, history: History) -> None:
-        from lmvp_jupyter.widgets import HistoryTable
-
+    def _live(self, view: str, result: Any) -> None:
+        """Show a result as the widget of this name, or as its static form."""
         if mode() in {"widget", "view"}:
-            self._show(HistoryTable(history), ours=True)
-        else:
-            self._static(history)
+            from lmvp_jupyter import widgets
 
-    def _diff(self, diff: Diff) -> None:
-        from lmvp_jupyter.widgets import DiffView
-
-        if mode() in {"widget", "view"}:
-            self._show(DiffView(diff), ours=True)
+            self._show(getattr(widgets, view)(result), ours=True)
         else:
-            self._static(diff)
+            self._static(result)
 
     def _widget(self, widget: Any) -> None:
         self._show(widget, ours=False)

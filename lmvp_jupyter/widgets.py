@@ -15,14 +15,16 @@ import anywidget
 import msgspec
 import traitlets
 
-from lmvp.compare import Diff
+from lmvp.compare import Diff, SpreadOf
 from lmvp.errors import InvalidArgument, LmvpError
 from lmvp.history import History
 from lmvp.records import Version
 from lmvp.render import data as render_data
 from lmvp.render.diff_data import diff_data
 from lmvp.render.plot import plot_html, plot_svg
+from lmvp.render.showing_data import showing_data
 from lmvp.render.text import diff_text, history_text
+from lmvp.showing import Showing
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.display import mode
 
@@ -165,9 +167,38 @@ class DiffView(LiveWidget):
         return {"text/plain": diff_text(self.diff), "text/html": self.diff._repr_html_()}
 
     def _heard(self, _: Any, message: Any, __: Any) -> None:
-        """Tell how the numbers of tensors on show are spread, before and after."""
-        if not isinstance(message, dict) or message.get("kind") != "histograms" or self.diff.spread is None:
-            return
-        with suppress(LmvpError):  # the view does without
-            found = self.diff.spread([str(name) for name in message.get("tensors", ())])
-            self.send({"kind": "histograms", **msgspec.to_builtins(found)})
+        tell_spread(self, self.diff.spread, message)
+
+
+class ModelView(LiveWidget):
+    """One version: its strip, its tensors with histograms on demand, metrics, params, what made it, what grew from it.
+
+    Parameters
+    ----------
+    showing : Showing
+        What `lmvp.show` returns.
+    """
+
+    _esm = module("model.js")
+    _css = styles()
+
+    def __init__(self, showing: Showing, **traits: Any) -> None:
+        self.showing = showing
+        super().__init__(data=showing_data(showing), **traits)
+        self.on_msg(self._heard)
+
+    def static(self) -> dict[str, str]:
+        """Return the version as text and HTML."""
+        return {"text/plain": repr(self.showing), "text/html": self.showing._repr_html_()}
+
+    def _heard(self, _: Any, message: Any, __: Any) -> None:
+        tell_spread(self, self.showing.spread, message)
+
+
+def tell_spread(widget: LiveWidget, spread: SpreadOf | None, message: Any) -> None:
+    """Answer a view that asks how the numbers of tensors on show are spread; if nobody can tell, it does without."""
+    if not isinstance(message, dict) or message.get("kind") != "histograms" or spread is None:
+        return
+    with suppress(LmvpError):
+        found = spread([str(name) for name in message.get("tensors", ())])
+        widget.send({"kind": "histograms", **msgspec.to_builtins(found)})

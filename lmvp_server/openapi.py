@@ -90,6 +90,7 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (versions.Version, "delete"): Shape(records.Removed),
     (versions.Changes, "get"): Shape(records.Changes),
     (versions.Changes, "post"): Shape(records.Changes, records.Against),
+    (versions.Children, "get"): Shape(records.Child, many=True),
     (versions.Histograms, "get"): Shape(records.Histograms),
     (versions.Manifest, "get"): Shape(Manifest),
     (versions.Layers, "get"): Shape(records.Layers),

@@ -72,6 +72,7 @@ ROUTES: list[tuple[str, type]] = [
     (_VERSION, versions.Version),
     (f"{_VERSION}/manifest", versions.Manifest),
     (f"{_VERSION}/changes", versions.Changes),
+    (f"{_VERSION}/children", versions.Children),
     (f"{_VERSION}/histograms", versions.Histograms),
     (f"{_VERSION}/chunks", content.Chunks),
     (f"{_VERSION}/files/(.+)", content.File),

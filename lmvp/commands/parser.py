@@ -83,6 +83,7 @@ VERBS = (
         _arg("alias", nargs="?", help="the name to give it; without it, list the aliases"),
         _arg("--remove", action="store_true", help="take the alias away"),
     )),
+    Verb(verbs.show, (_arg("version", help="[project/]model[@revision]"),)),
     Verb(verbs.diff, (
         _arg("before", help="[project/]model[@revision]"),
         _arg("after", help="[project/]model[@revision], or @revision of the same model"),

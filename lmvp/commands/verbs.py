@@ -99,6 +99,11 @@ def diff(options: Namespace, _host: Host) -> Any:
     return Client().diff(options.before, options.after)
 
 
+def show(options: Namespace, _host: Host) -> Any:
+    """Show one version: its tensors, metrics, params, and what made it."""
+    return Client().show(options.version)
+
+
 def ls(options: Namespace, _host: Host) -> Any:
     """List the projects, or the models of one."""
     if options.project is None:

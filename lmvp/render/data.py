@@ -37,7 +37,7 @@ def history_data(history: History) -> dict[str, Any]:
         "scale": {"low": low, "high": high, "ends": ends},
         "rows": _rows(history, shown, alone),
         "graph": lanes(shown) if alone else [],
-        "layers": _layers(history.layers) if alone else None,
+        "layers": layers_data(history.layers) if alone else None,
         "empty": None if shown else {"words": nothing(history), "code": filled_by(history)},
     }
 
@@ -77,7 +77,8 @@ def _rows(history: History, shown: Sequence[Version], alone: bool) -> list[dict[
     return rows
 
 
-def _layers(layers: Layers) -> dict[str, Any] | None:
+def layers_data(layers: Layers) -> dict[str, Any] | None:
+    """Return the strips of some versions as JSON; None where there are none."""
     if not layers.strips:
         return None
     return {

@@ -114,12 +114,12 @@ def _table(block: diffs.Table) -> dict[str, Any]:
         "notes": list(block.notes),
     }
     if block.heads[0] == "Metric":
-        found["better"] = [_better(row) for row in block.rows]
+        found["better"] = [better_of(row[0], row[3]) for row in block.rows]
     return found
 
 
-def _better(row: Sequence[str]) -> int:
-    """Tell whether a metric got better (1) or worse (−1); 0 where its name does not tell."""
-    if not row[3] or row[3] == "0":
+def better_of(metric: str, step: str) -> int:
+    """Tell from its written difference whether a metric got better (1) or worse (−1); 0 where nobody can tell."""
+    if not step or step == "0":
         return 0
-    return numbers.better(row[0]) * (-1 if row[3].startswith(numbers.MINUS) else 1)
+    return numbers.better(metric) * (-1 if step.startswith(numbers.MINUS) else 1)

@@ -82,6 +82,15 @@ class Changes(Handler):
         await self.answer_slowly(lambda tell: measured(self.caller, project, model, revision, against, tell))
 
 
+class Children(Handler):
+    """`…/versions/{revision}/children`."""
+
+    async def get(self, project: str, model: str, revision: str) -> None:
+        """List what grew from a version."""
+        children = self.services.versions.children
+        self.answer(await self.run(children, self.caller, project, model, revision, self.page()))
+
+
 class Histograms(Handler):
     """`…/versions/{revision}/histograms`."""
 

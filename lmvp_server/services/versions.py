@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from lmvp.errors import IntegrityError, InvalidReference, NotFound
-from lmvp.records import Amendment
+from lmvp.records import Amendment, Child
 from lmvp.references import Revision, suggest
 from lmvp.render.numbers import plural
 from lmvp.storage import manifest as manifests
@@ -73,6 +73,20 @@ class Versions:
         place = self._catalog.find_model(caller, project, model)
         version = self.find(place, revision)
         return version.data["digest"], self.manifest_bytes(place.space, version.data["digest"])
+
+    def children(self, caller: Caller, project: str, model: str, revision: str, page: Page) -> Document:
+        """List the versions of the project that grew from one, newest first."""
+        place = self._catalog.find_model(caller, project, model)
+        digest = self.find(place, revision).data["digest"]
+        names = {each.id: each.data["name"] for each in self._records.find(place.space, "models", {})}
+        grown = [
+            Child(model=names.get(one.data["model"], "?"), number=one.data["number"], message=one.data["message"])
+            for one in self._records.find(place.space, "versions", {}, newest_first=True)
+            if any(parent["digest"] == digest for parent in one.data["parents"])
+        ]
+        first = int(page.cursor or 0)
+        more = str(first + page.limit) if len(grown) > first + page.limit else None
+        return {"items": grown[first : first + page.limit], "next": more, "total": len(grown)}
 
     def place_of(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, str]:
         """Return the project's id, which its chunks lie under, and the digest of a version."""

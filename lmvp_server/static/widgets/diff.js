@@ -3,9 +3,10 @@
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.diff_data.diff_data`. How the
 // numbers of tensors are spread is asked for when a layer is opened (`{ kind: "histograms", tensors }`), and comes as
 // `{ kind: "histograms", tensors, before }`, each a dict of `{ low, high, counts }` by name.
-import { drawing, guardKeys, make } from "./dom.js";
+import { guardKeys, make } from "./dom.js";
 import { mount } from "./mount.js";
 import { fold, KIND, RANK } from "./strip.js";
+import { histogram, patchLine, percentage } from "./tree.js";
 import { plural } from "./words.js";
 
 const OPEN_ROWS = 30;
@@ -14,27 +15,7 @@ const HISTOGRAMS = 64;
 
 const shadeOf = ({ code }) => (code === "-" ? "gone" : KIND[code]);
 
-/** A percentage with its sign in the ink of units. */
-const amount = (words) => {
-  const [number, unit] = [words.replace(/ %$/, ""), words.endsWith(" %")];
-  return unit ? [`${number} `, make("b", { class: "unit" }, "%")] : [number];
-};
-
 const changed = ({ kind, percent }) => (kind === "changed" && percent ? `changed by ${percent}` : kind);
-
-/** The outline of a histogram, 28 wide and 16 high. */
-function outline(counts) {
-  const top = Math.max(1, ...counts);
-  const width = 28 / counts.length;
-  return `M0 16${counts.map((count, i) => `V${(16 - (16 * count) / top).toFixed(1)}H${((i + 1) * width).toFixed(1)}`).join("")}V16Z`;
-}
-
-export function histogram(name, now, was) {
-  const paths = [drawing("path", { class: was ? "now" : "", d: outline(now.counts) })];
-  if (was) paths.push(drawing("path", { class: "was", d: outline(was.counts) }));
-  const words = `values of ${name}${was ? " before and after" : ""}, from ${now.low} to ${now.high}`;
-  return drawing("svg", { class: "histo", viewBox: "0 0 28 16", preserveAspectRatio: "none", role: "img", "aria-label": words }, ...paths);
-}
 
 class DiffView {
   constructor(model, el) {
@@ -250,7 +231,7 @@ class DiffView {
     const blank = (css) => make("td", { class: css });
     const rest = this.data.measured ? [blank("wide opt2"), blank("opt1"), blank("opt1"), blank("opt1")] : [];
     return make("tr", {}, make("th", { scope: "rowgroup" }, make("span", { style: `padding-left:${1.1 * depth}rem` }, this.twig(part.name, part, open, at))),
-      make("td", { class: "quiet" }, part.story), make("td", { class: "num opt2" }, part.parameters), make("td", { class: "num quiet" }, ...amount(part.top)), ...rest);
+      make("td", { class: "quiet" }, part.story), make("td", { class: "num opt2" }, part.parameters), make("td", { class: "num quiet" }, ...percentage(part.top)), ...rest);
   }
 
   row(part, name, depth, tensor) {
@@ -259,7 +240,7 @@ class DiffView {
     const rest = this.data.measured ? [cell("wide opt2", make("span", { class: "scale" }, bar)), cell("num opt1", part.cosine ?? ""), cell("num opt1", part.step ?? ""), cell("opt1", this.values(tensor))] : [];
     const shape = part.dtype ? `${part.shape}, ${part.dtype}` : part.shape;
     return make("tr", { "data-path": part.path }, make("th", { scope: "row" }, make("span", { style: `padding-left:${1.1 * depth}rem` }, name)),
-      cell("shape", shape), cell("num opt2", part.parameters), cell("num", ...(part.percent ? amount(part.percent) : [part.kind])), ...rest);
+      cell("shape", shape), cell("num opt2", part.parameters), cell("num", ...(part.percent ? percentage(part.percent) : [part.kind])), ...rest);
   }
 
   // ---- how numbers are spread
@@ -301,13 +282,9 @@ class DiffView {
   code() {
     const { code } = this.data;
     if (!code.length) return [];
-    const line = (text) => {
-      const css = { "+": "a", "-": "r", "@": "at" }[text[0]] ?? "k";
-      return make("span", { class: css }, css === "at" ? text : text.slice(1) || " ");
-    };
-    const patch = make("div", { class: "patch", role: "group", tabindex: "0", "aria-label": "Code that differs" }, ...code.slice(0, CODE_ROWS).map(line));
+    const patch = make("div", { class: "patch", role: "group", tabindex: "0", "aria-label": "Code that differs" }, ...code.slice(0, CODE_ROWS).map(patchLine));
     const more = code.length > CODE_ROWS
-      ? make("button", { class: "btn bare", type: "button", onclick: (event) => { patch.append(...code.slice(CODE_ROWS).map(line)); event.target.remove(); patch.focus(); } }, `Show all ${plural(code.length, "line")}`)
+      ? make("button", { class: "btn bare", type: "button", onclick: (event) => { patch.append(...code.slice(CODE_ROWS).map(patchLine)); event.target.remove(); patch.focus(); } }, `Show all ${plural(code.length, "line")}`)
       : null;
     return [make("div", { class: "lmvp-code" }, make("h3", {}, "Code that differs"), patch, more)];
   }

@@ -35,6 +35,9 @@ export function written(value) {
   return value.toLocaleString("en", { maximumFractionDigits: Math.max(digits, size < 1 ? 4 : 0) }).replace("-", "−");
 }
 
+/** A number with two digits that count, for the ends of a small picture. */
+export const brief = (value) => `${+value.toPrecision(2)}`.replace("-", "−");
+
 export function short(value) {
   for (const [limit, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
     if (Math.abs(value) >= limit) return `${+(value / limit).toFixed(2)}${letter}`.replace("-", "−");

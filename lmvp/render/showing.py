@@ -1,0 +1,158 @@
+"""A version opened up, as text and as static HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from lmvp.compare import code_of, facts_of
+from lmvp.render import numbers, strip
+from lmvp.render.words import clean, clean_code
+
+if TYPE_CHECKING:
+    from lmvp.showing import Showing
+    from lmvp.storage.manifest import Tensor
+
+ROWS = 60
+
+
+def sentence(showing: Showing) -> str:
+    """Say in one line how much it holds."""
+    held, version = len(showing.tensors), showing.version
+    if not held:
+        return f"{numbers.plural(len(showing.files), 'file')}, {numbers.size(version.size)}"
+    parameters = numbers.plural(showing.parameters, "parameter")
+    return f"{numbers.plural(held, 'tensor')}, {parameters}, {numbers.size(version.size)}"
+
+
+def origin(showing: Showing) -> list[tuple[str, str]]:
+    """Say who made it, when, from what, and what grew from it, as pairs of words."""
+    version = showing.version
+    by = f" by {clean(version.author)}" if version.author else ""
+    grown = ", ".join(clean(str(child)) for child in showing.children)
+    more = f" and {showing.grown - len(showing.children):,} more" if showing.grown > len(showing.children) else ""
+    pairs = [
+        ("published", f"{numbers.stamp(version.created_at)} UTC{by}"),
+        ("parents", ", ".join(map(str, version.parents)) or "none"),
+        ("used by", grown + more or "no version yet"),
+        ("run", version.run),
+        ("tags", ", ".join(f"{clean(key)} {clean(value)}" for key, value in version.tags.items())),
+        ("format", version.format),
+        ("sent", numbers.size(version.sent)),
+        ("digest", version.digest[:12]),
+    ]
+    return [(key, value) for key, value in pairs if value]
+
+
+def provenance(showing: Showing) -> list[tuple[str, str]]:
+    """Return what it was made with: commit, Python, platform, host, packages."""
+    made = showing.version.environment
+    packages = made.get("packages")
+    known = packages if isinstance(packages, dict) else {}
+    return [(clean(key), clean(str(value))) for key, value in (*facts_of(showing.version).items(), *known.items())]
+
+
+def metric_rows(showing: Showing) -> list[tuple[str, str, str]]:
+    """Return each metric, its value, and how it stands against the parent's."""
+    before = showing.parent.metrics if showing.parent else {}
+    rows = []
+    for key, value in showing.version.metrics.items():
+        old = before.get(key)
+        _, written, step = numbers.pair(None if old is None else float(old), float(value))
+        rows.append((clean(key), written, step))
+    return rows
+
+
+def param_rows(showing: Showing) -> list[tuple[str, str]]:
+    """Return each param and its value."""
+    return [(clean(key), clean(str(value))) for key, value in showing.version.params.items()]
+
+
+def code_of_showing(showing: Showing) -> list[str]:
+    """Return the lines of the code that was kept with it."""
+    return [clean_code(line) for line in code_of(showing.version).splitlines()]
+
+
+def tensor_rows(showing: Showing) -> list[tuple[str, ...]]:
+    """Return the tensors, or the modules that hold them where there are many: name, shape, numbers, bytes."""
+    if len(showing.tensors) <= ROWS:
+        return [_tensor_row(tensor) for tensor in showing.tensors]
+    return [_group_row(name, tensors) for name, tensors in showing.groups()]
+
+
+def _tensor_row(tensor: Tensor) -> tuple[str, ...]:
+    return clean(tensor.name), shape(tensor), f"{_count(tensor):,}", numbers.size(tensor.size)
+
+
+def _group_row(name: str, tensors: Sequence[Tensor]) -> tuple[str, ...]:
+    held = numbers.plural(len(tensors), "tensor")
+    return clean(name), held, f"{sum(map(_count, tensors)):,}", numbers.size(sum(t.size for t in tensors))
+
+
+def shape(tensor: Tensor) -> str:
+    """Write the shape and the dtype of a tensor: `768 × 256, F32`."""
+    return f"{' × '.join(map(str, tensor.shape)) or 'one number'}, {tensor.dtype}"
+
+
+def _count(tensor: Tensor) -> int:
+    from lmvp.showing import count
+
+    return count(tensor.shape)
+
+
+def showing_text(showing: Showing) -> str:
+    """Write a version: what it is, where it came from, metrics, params, tensors."""
+    from lmvp.render.text import Column, table, terminal_width
+
+    version, wide = showing.version, terminal_width()
+    aliases = "".join(f" [{clean(alias)}]" for alias in version.aliases)
+    head = f"{version.reference}{aliases}  {clean(version.message)}".rstrip()
+
+    def block(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
+        shown = rows[:ROWS]
+        columns = [Column(h, [r[i] for r in shown], right=i in right, flexible=not i) for i, h in enumerate(heads)]
+        more = [f"… {len(rows) - ROWS:,} more rows; .tensors holds them all"] if len(rows) > ROWS else []
+        return ["\n".join([*table(columns, wide), *more])] if rows else []
+
+    facts = "\n".join(f"  {key:<10} {value}" for key, value in origin(showing))
+    card = [clean(showing.model.description)] if showing.model.description else []
+    parts = [f"{head}\n  {sentence(showing)}\n{facts}", *card]
+    parts += block(("Metric", "Value", "Against parent"), metric_rows(showing), (1, 2))
+    parts += block(("Param", "Value"), param_rows(showing), (1,))
+    parts += block(("Tensor", "Shape", "Parameters", "Size"), tensor_rows(showing), (2, 3))
+    return "\n\n".join(parts)
+
+
+def showing_html(showing: Showing) -> str:
+    """Draw a version: its strip, where it came from, its tensors, metrics, params, and what made it."""
+    from lmvp.render.html import key, safe, table
+
+    version = showing.version
+    aliases = "".join(f" <i>{safe(alias)}</i>" for alias in version.aliases)
+    parts = [f"<p><b>{safe(version.reference)}</b>{aliases} {safe(version.message)}<br>{escape(sentence(showing))}</p>"]
+    parts += [f"<p>{safe(showing.model.description)}</p>"] if showing.model.description else []
+    parts.append(_strip(showing))
+
+    def block(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:
+        shown = [[key(row[0]), *(escape(word) for word in row[1:])] for row in rows[:ROWS]]
+        more = f"<p>… {len(rows) - ROWS:,} more rows</p>" if len(rows) > ROWS else ""
+        return table(list(heads), shown, right, names=[0]) + more if rows else ""
+
+    parts += [
+        block(("Tensor", "Shape", "Parameters", "Size"), tensor_rows(showing), (2, 3)),
+        block(("Metric", "Value", "Against parent"), metric_rows(showing), (1, 2)),
+        block(("Param", "Value"), param_rows(showing), (1,)),
+        block(("Where from", ""), origin(showing)),
+        block(("Made with", ""), provenance(showing)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _strip(showing: Showing) -> str:
+    codes = showing.layers.strips.get(str(showing.version.number))
+    if not codes:
+        return ""
+    drawing = strip.svg(showing.layers.axis, codes, 640, 24)
+    picture = strip.picture(drawing, strip.summary(codes), 640, 24, flat=True)
+    return f"<p>{picture}<br>{escape(strip.legend(showing.layers))}</p>"

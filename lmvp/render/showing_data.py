@@ -1,0 +1,88 @@
+"""The data of the view of one version: JSON that `widgets/model.js` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from lmvp.compare import layer_of, shade
+from lmvp.records import IDENTICAL, NEW
+from lmvp.render import numbers, strip
+from lmvp.render.data import GUARDED, layers_data
+from lmvp.render.diff_data import better_of
+from lmvp.render.showing import code_of_showing, metric_rows, origin, param_rows, provenance, sentence, shape
+from lmvp.render.words import clean
+
+if TYPE_CHECKING:
+    from lmvp.showing import Showing
+    from lmvp.storage.manifest import Tensor
+
+_SAME: dict[str, Any] = {"code": IDENTICAL, "change": "identical", "relative": 0.0}
+
+
+def showing_data(showing: Showing) -> dict[str, Any]:
+    """Return what `widgets/model.js` draws."""
+    version = showing.version
+    codes = showing.layers.strips.get(str(version.number), "")
+    return {
+        "title": version.reference,
+        "message": clean(version.message),
+        "aliases": [{"name": clean(alias), "guarded": alias in GUARDED} for alias in version.aliases],
+        "sentence": sentence(showing),
+        "layers": layers_data(showing.layers),
+        "codes": codes,
+        "said": strip.summary(codes) if codes else "",
+        "groups": [_group(showing, name, tensors) for name, tensors in showing.groups()],
+        "measured": bool(showing.amounts),
+        "against": showing.parent.name if showing.parent else "",
+        "card": showing.model.description,
+        "at": numbers.iso(version.created_at),
+        "author": clean(version.author),
+        "pull": f"model = %lmvp pull {version.reference}",
+        "metrics": [[*row, better_of(row[0], row[2])] for row in metric_rows(showing)],
+        "params": param_rows(showing),
+        "origin": [pair for pair in origin(showing) if pair[0] != "published"],
+        "provenance": provenance(showing),
+        "files": [(clean(file.path), numbers.size(file.size)) for file in showing.files],
+        "code": code_of_showing(showing),
+    }
+
+
+def _group(showing: Showing, name: str, tensors: Sequence[Tensor]) -> dict[str, Any]:
+    from lmvp.showing import count
+
+    changes = [_change(showing, tensor) for tensor in tensors]
+    return {
+        "name": clean(name),
+        "count": numbers.plural(len(tensors), "tensor"),
+        "parameters": f"{sum(count(tensor.shape) for tensor in tensors):,}",
+        "size": numbers.size(sum(tensor.size for tensor in tensors)),
+        **max(changes, key=lambda change: change["relative"]),
+        "tensors": [_tensor(name, tensor, change) for tensor, change in zip(tensors, changes, strict=True)],
+    }
+
+
+def _tensor(group: str, tensor: Tensor, change: dict[str, Any]) -> dict[str, Any]:
+    from lmvp.showing import count
+
+    return {
+        "path": tensor.name,
+        "name": clean(tensor.name.removeprefix(group).lstrip("./") or tensor.name),
+        "shape": shape(tensor).rpartition(",")[0],
+        "dtype": tensor.dtype,
+        "parameters": f"{count(tensor.shape):,}",
+        "size": numbers.size(tensor.size),
+        **change,
+    }
+
+
+def _change(showing: Showing, tensor: Tensor) -> dict[str, Any]:
+    """Return a shade, its words, and how far it is from none: what was not measured is identical, or new."""
+    amount = showing.amounts.get(tensor.name)
+    if amount is None:
+        new = showing.code(layer_of(tensor.name)) == NEW
+        return {"code": NEW, "change": "new", "relative": 1e300} if new else _SAME
+    if not amount.changed:
+        return _SAME
+    relative = min(amount.relative, 1e300)
+    return {"code": shade(relative), "change": numbers.percent(amount.relative), "relative": relative}
