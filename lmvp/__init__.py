@@ -10,7 +10,7 @@ Importing this loads nothing heavy: no framework, no server, no notebook.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from lmvp.archive.exporting import Exported
     from lmvp.archive.importing import Imported
+    from lmvp.bisection import Bisection
     from lmvp.showing import Showing
     from lmvp.tracking.active import ActiveRun
     from lmvp.tracking.leftovers import Delivery
@@ -44,6 +45,7 @@ __all__ = [
     "Version",
     "active_run",
     "alias",
+    "bisect",
     "diff",
     "download",
     "export_model",
@@ -119,14 +121,21 @@ def download(
     return Client().download(name, into=into, to=to, trust=trust, progress=progress)
 
 
-def show_history(name: str | None = None, *, limit: int | None = 200, metric: str | None = None) -> History:
+def show_history(
+    name: str | None = None,
+    *,
+    limit: int | None = 200,
+    metric: str | None = None,
+    where: str = "",
+    order: str = "",
+) -> History:
     """Return the versions of a model or a project, newest first; see `Client.show_history`.
 
     Examples
     --------
     >>> lmvp.showHistory("digits")  # doctest: +SKIP
     """
-    return Client().show_history(name, limit=limit, metric=metric)
+    return Client().show_history(name, limit=limit, metric=metric, where=where, order=order)
 
 
 showHistory = show_history  # noqa: N816 - the name that users were promised
@@ -140,6 +149,23 @@ def diff(before: str, after: str, *, progress: Progress = None) -> Diff:
     >>> lmvp.diff("digits/mlp@v1", "digits/mlp@v2")  # doctest: +SKIP
     """
     return Client().diff(before, after, progress=progress)
+
+
+def bisect(
+    name: str,
+    *,
+    good: str,
+    bad: str = "latest",
+    test: Callable[[Any], Any],
+    trust: Sequence[str | type] = (),
+) -> Bisection:
+    """Find the first bad version of a model by testing few of them; see `Client.bisect`.
+
+    Examples
+    --------
+    >>> lmvp.bisect("digits/mlp", good="v3", bad="v19", test=lambda net: accuracy(net) > 0.9)  # doctest: +SKIP
+    """
+    return Client().bisect(name, good=good, bad=bad, test=test, trust=trust)
 
 
 def show(name: str) -> Showing:

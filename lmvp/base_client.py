@@ -107,9 +107,8 @@ class BaseClient:
             total = page.total
         return found, total
 
-    def _pages(self, path: str, limit: int | None, **query: Any) -> Iterator[Page]:
+    def _pages(self, path: str, limit: int | None, *, cursor: Any = None, **query: Any) -> Iterator[Page]:
         """Walk over a list, a page at a time."""
-        cursor: str | None = None
         left = math.inf if limit is None else limit
         while left > 0:
             page = self._connection.get(path, Page, limit=int(min(left, PAGE)), cursor=cursor, **query)

@@ -7,7 +7,7 @@ server that it is given.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from lmvp.origins import Origin
 from lmvp.records import (
     Alias,
     Amendment,
+    Event,
     Health,
     Layers,
     Model,
@@ -39,6 +40,7 @@ from lmvp.tracking.reading import Tracking
 from lmvp.transfer.progress import Progress
 
 if TYPE_CHECKING:
+    from lmvp.bisection import Bisection
     from lmvp.tracking.active import ActiveRun
 
 T = TypeVar("T")
@@ -232,7 +234,15 @@ class Client(Archives, Looking, Tracking):
 
     # -- look
 
-    def show_history(self, name: str | None = None, *, limit: int | None = 200, metric: str | None = None) -> History:
+    def show_history(
+        self,
+        name: str | None = None,
+        *,
+        limit: int | None = 200,
+        metric: str | None = None,
+        where: str = "",
+        order: str = "",
+    ) -> History:
         """Return the versions of a model, or of all models of a project, newest first.
 
         Parameters
@@ -244,6 +254,10 @@ class Client(Archives, Looking, Tracking):
             At most so many; None: all.
         metric : str, optional
             The metric to show; without it, the one that most of them have.
+        where : str
+            A filter: `"metrics.val_acc > 0.9 and params.lr < 0.01"`, `'"frozen" in message'`; docs/api.md, Filters.
+        order : str
+            What to sort by, instead of newest first: `"metrics.val_loss"`; `"-metrics.val_acc"` has the greatest first.
 
         Raises
         ------
@@ -265,10 +279,55 @@ class Client(Archives, Looking, Tracking):
             def layers(versions: Sequence[Version]) -> Layers:
                 return self._layers(base, versions)
 
-        versions, total = self._versions(path, limit)
-        history = History(versions, title=title, total=total, layers=layers, metric=metric)
+        def pages(first: int, count: int, where: str, order: str) -> tuple[list[Version], int]:
+            newest = ("-number" if model else "-created_at") if first else ""
+            return self._versions(path, count, where=where, order=order or newest, cursor=first)
+
+        versions, total = self._versions(path, limit, where=where, order=order)
+        history = History(versions, title=title, total=total, layers=layers, metric=metric, pages=pages, client=self)
         arguments.check_metric(history, metric)
         return history
+
+    def bisect(
+        self,
+        name: str,
+        *,
+        good: str,
+        bad: str = "latest",
+        test: Callable[[Any], Any],
+        trust: Sequence[str | type] = (),
+        progress: Progress = False,
+    ) -> Bisection:
+        """Find the first bad version of a model: its test is run on few of the versions between a good and a bad one.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        good, bad : str
+            Revisions; the bad one grew from the good one.
+        test : callable
+            Gets the object of a version. Bad is what fails an `assert`, or gives something false; `"skip"` says that a
+            version cannot be judged; all else, also None, is good. Other exceptions end the search.
+        trust : sequence of str or type, optional
+            Classes that may be built; see `download`.
+
+        Raises
+        ------
+        InvalidArgument
+            If the bad version did not grow from the good one.
+
+        Examples
+        --------
+        >>> client.bisect("digits/mlp", good="v3", bad="v19", test=lambda net: accuracy(net) > 0.9)  # doctest: +SKIP
+        """
+        from lmvp.bisection import Verdict, bisect, verdict_of
+
+        def judge(version: Version) -> tuple[Verdict, str]:
+            obj = self.download(version.reference, trust=trust, progress=progress)
+            return verdict_of(lambda: test(obj))
+
+        return bisect(self, name, good, bad, judge)
 
     def projects(self) -> list[Project]:
         """Return all projects."""
@@ -282,6 +341,11 @@ class Client(Archives, Looking, Tracking):
     def aliases(self, name: str) -> list[Alias]:
         """Return the aliases of a model, by name."""
         return self._list(f"{model_path(self._reference(name))}/aliases", Alias)
+
+    def last_event(self, project: str) -> str:
+        """Return what stands for the last event of a project: it is another after each."""
+        events, _ = self._some(f"/projects/{quote(project)}/events", Event, 1)
+        return events[0].chain if events else ""
 
     def health(self) -> Health:
         """Return what the server says of itself."""
@@ -351,9 +415,9 @@ class Client(Archives, Looking, Tracking):
         path = f"{model_path(place)}/versions/{quote(revision, safe='')}"
         return self._connection.get(path, Version).digest
 
-    def _versions(self, path: str, limit: int | None) -> tuple[list[Version], int]:
-        """Return the newest versions, and how many there are in all."""
-        pages = list(self._pages(path, limit))
+    def _versions(self, path: str, limit: int | None, **query: Any) -> tuple[list[Version], int]:
+        """Return the first versions of a list, and how many there are in all."""
+        pages = list(self._pages(path, limit, **{key: value for key, value in query.items() if value}))
         decode = msgspec.json.Decoder(Version).decode
         return [decode(item) for page in pages for item in page.items], pages[0].total if pages else 0
 

@@ -7,16 +7,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from lmvp.compare import Diff, FileChange, TensorChange, ValueChange
 from lmvp.errors import InvalidArgument, LmvpError, MissingDependency, NotFound
 from lmvp.records import Layers, Version
 
+if TYPE_CHECKING:
+    from lmvp.client import Client
+
 __all__ = ["Diff", "FileChange", "History", "LayersOf", "TensorChange", "ValueChange"]
 
 LayersOf = Callable[[Sequence[Version]], Layers]
 """What fetches the strips of some versions of one model."""
+
+Pages = Callable[[int, int, str, str], tuple[Sequence[Version], int]]
+"""What fetches a part of a list: how many to leave out, how many at most, a filter, an order; with how many match."""
 
 SHOWN = 200
 """A widget shows so many rows, and strips are fetched for so many: the rest is a slice away."""
@@ -37,6 +43,12 @@ class History(Sequence[Version]):
         Fetches the layer strips of versions of one model; called when they are first looked at.
     metric : str, optional
         The metric to show; without it, the newest version and what most others share decide.
+    pages : callable, optional
+        Fetches another part of the list; see `page`.
+    first : int
+        How many versions come before these.
+    client : Client, optional
+        What asks the server.
 
     Attributes
     ----------
@@ -60,12 +72,16 @@ class History(Sequence[Version]):
         total: int | None = None,
         layers: LayersOf | None = None,
         metric: str | None = None,
+        pages: Pages | None = None,
+        first: int = 0,
+        client: Client | None = None,
     ) -> None:
         self._versions = tuple(versions)
         self.title = title
         self.total = max(total or 0, len(self._versions))
-        self.older = self.total - len(self._versions)
-        self._newer = 0
+        self.older = max(self.total - first - len(self._versions), 0)
+        self._newer = first
+        self._pages, self._client = pages, client
         self._fetch = layers
         self._layers: Layers | None = None
         self._metric = metric
@@ -86,10 +102,77 @@ class History(Sequence[Version]):
     def _slice(self, which: slice) -> History:
         start, _, step = which.indices(len(self))
         found = self._versions[which]
-        part = History(found, title=self.title, total=self.total, layers=self._fetch, metric=self._metric)
-        part.older = max(self.total - self._newer - start - len(found), 0) if step == 1 else 0
-        part._newer = self._newer + start
+        part = self._part(found, self.total, self._newer + start)
+        if step != 1:
+            part.older = 0
         return part
+
+    def _part(self, versions: Iterable[Version], total: int, first: int) -> History:
+        return History(
+            versions,
+            title=self.title,
+            total=total,
+            layers=self._fetch,
+            metric=self._metric,
+            pages=self._pages,
+            first=first,
+            client=self._client,
+        )
+
+    def page(self, first: int = 0, count: int = SHOWN, *, where: str = "", order: str = "") -> History:
+        """Return another part of the list, as the server has it now.
+
+        Parameters
+        ----------
+        first : int
+            How many versions to leave out.
+        count : int
+            At most so many.
+        where, order : str
+            A filter, `"metrics.val_acc > 0.9"`, and what to sort by, `"-metrics.val_acc"`: docs/api.md, Filters.
+
+        Returns
+        -------
+        History
+            Its `total` counts those that match.
+
+        Raises
+        ------
+        InvalidArgument
+            If filter or order cannot be read, or these versions are of no server.
+        """
+        if self._pages is None:
+            raise InvalidArgument("these versions are of no server", hint="lmvp.show_history(name) has pages")
+        versions, total = self._pages(first, count, where, order)
+        return self._part(versions, total, first)
+
+    @property
+    def client(self) -> Client:
+        """What asks the server for them.
+
+        Raises
+        ------
+        InvalidArgument
+            If they are of no server.
+        """
+        if self._client is None:
+            raise InvalidArgument("these versions are of no server", hint="lmvp.show_history(name) asks one")
+        return self._client
+
+    @property
+    def can_page(self) -> bool:
+        """Whether there is a server to ask for more."""
+        return self._pages is not None
+
+    def mark(self) -> str:
+        """Return what is another after whatever happened in the project."""
+        project = self.title.partition("/")[0]
+        return self.client.last_event(project)
+
+    @property
+    def first(self) -> int:
+        """How many versions come before these."""
+        return self._newer
 
     def version(self, which: int | str) -> Version:
         """Return a version by its number, `3` or `"v3"`, or by an alias.

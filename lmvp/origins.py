@@ -43,6 +43,14 @@ def recall(obj: Any, server: str, model: str) -> str | None:
     return origin.digest if (origin.server, origin.model) == (server, model) else None
 
 
+def hand_on(obj: Any, other: Any) -> None:
+    """Let another object, a copy, have the origin of one."""
+    anchor = _anchor(obj)
+    reference, origin = _known.get(id(anchor), (None, None))
+    if reference is not None and origin is not None and reference() is anchor and other is not obj:
+        remember(other, origin)
+
+
 def _anchor(obj: Any) -> Any:
     while isinstance(obj, Mapping):
         obj = next(iter(obj.values()), None)

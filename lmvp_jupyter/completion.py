@@ -22,6 +22,7 @@ PATIENCE = 0.3
 FRESH = 5.0
 _LINE = re.compile(r"%%?lmvp\s+(.*)$")
 _VERSIONS = {("pull", "version"), ("alias", "version"), ("diff", "before"), ("diff", "after"), ("rm", "name")}
+_VERSIONS |= {("show", "version"), ("amend", "version")}
 _MODELS = {
     ("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name"),
     ("export", "model"), ("import", "model"),

@@ -16,7 +16,7 @@ from lmvp.errors import LmvpError
 from lmvp.render import curves as drawing
 from lmvp.tracking.reading import Run
 from lmvp_jupyter.bundle import module, styles
-from lmvp_jupyter.widgets import LiveWidget
+from lmvp_jupyter.live import LiveWidget
 
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun

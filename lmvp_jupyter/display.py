@@ -53,7 +53,7 @@ class Display:
         from lmvp.tracking.active import ActiveRun
         from lmvp.tracking.reading import Run, Runs
         from lmvp.tracking.starting import on_start
-        from lmvp_jupyter.widgets import LiveWidget
+        from lmvp_jupyter.live import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter
         for kind, view in VIEWS.items():
@@ -73,7 +73,7 @@ class Display:
         from lmvp.render.compare_runs import Comparison
         from lmvp.tracking.active import ActiveRun
         from lmvp.tracking.reading import Run, Runs
-        from lmvp_jupyter.widgets import LiveWidget
+        from lmvp_jupyter.live import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter
         for kind in (*VIEWS, LiveWidget, Curves, Run, ActiveRun, Runs, Comparison):
@@ -87,7 +87,7 @@ class Display:
         for each in shown:
             forms = each.widget.static()
             each.widget.close()
-            _replace(forms, each.display_id)
+            replace(forms, each.display_id)
         return len(shown)
 
     def _before_cell(self, info: Any) -> None:
@@ -128,17 +128,17 @@ class Display:
         if mode() in {"static", "text"}:  # there is one picture, at the end
             run.on_end(lambda: self._static(plot_at_end(run)))
             return
-        live = LiveRun(run, lambda plot: _replace(plot.forms(), handle.display_id))
+        live = LiveRun(run, lambda plot: replace(plot.forms(), handle.display_id))
         handle = self._show(live.plot, ours=True)
 
     def _show(self, widget: Any, *, ours: bool) -> Any:
-        handle = _publish(widget.forms())
+        handle = publish(widget.forms())
         if mode() in {"widget", "view"}:
             self._shown.append(_Shown(widget, handle.display_id, self._cell, ours))
         return handle
 
     def _static(self, result: Any) -> None:
-        _publish(_allowed({"text/plain": repr(result), "text/html": result._repr_html_()}))
+        publish(_allowed({"text/plain": repr(result), "text/html": result._repr_html_()}))
 
 
 def plot_at_end(run: Any) -> Any:
@@ -151,7 +151,8 @@ def plot_at_end(run: Any) -> Any:
     return curves_of_feed(run, feed)
 
 
-def _replace(forms: dict[str, Any], display_id: str) -> None:
+def replace(forms: dict[str, Any], display_id: str) -> None:
+    """Show other forms in the place of an output."""
     from IPython.display import update_display
 
     update_display(  # type: ignore[no-untyped-call, unused-ignore]
@@ -159,7 +160,8 @@ def _replace(forms: dict[str, Any], display_id: str) -> None:
     )
 
 
-def _publish(forms: dict[str, Any]) -> Any:
+def publish(forms: dict[str, Any]) -> Any:
+    """Show forms by MIME type below the cell; give what has their `display_id`."""
     from IPython.display import display
 
     return display(  # type: ignore[no-untyped-call, unused-ignore]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import io
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -13,10 +14,12 @@ from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope, no_var_expand
 from IPython.utils._process_common import arg_split
 
+from lmvp.client import Client
 from lmvp.commands import tracking
 from lmvp.commands.parser import NOTEBOOK, make_parser, read
 from lmvp.commands.tables import Status
 from lmvp.errors import InvalidArgument, NotFound
+from lmvp.records import Version
 from lmvp.references import suggest
 
 _HELP = """Publish, fetch and look at models.
@@ -28,6 +31,8 @@ model = %lmvp pull digits/mlp@best           or: %lmvp pull digits/mlp@best mode
 %lmvp diff digits/mlp@v1 digits/mlp@v2
 %lmvp runs digits                            %lmvp metrics RUN        %lmvp compare RUN RUN
 %%lmvp run digits --param lr=0.001           the cell is the run, `run` in it
+%%lmvp bisect digits/mlp --good v3 --bad v19 which version was the first to fail the cell
+%lmvp show digits/mlp@v3                     tensors, metrics, params, what made it
 %lmvp alias digits/mlp@v2 production
 %lmvp VERB --help                            the options of a verb
 """
@@ -85,6 +90,17 @@ class NotebookHost:
             raise InvalidArgument(f"{name!r} is no name of a variable", hint="to pull files: --to FOLDER")
         self._shell.user_ns[name] = value
 
+    def push_later(self, name: str, obj: Any, fields: Mapping[str, Any]) -> Any:
+        """Push a copy while other cells run, with a line below this one that tells how far it is."""
+        from lmvp_jupyter import background
+        from lmvp_jupyter.display import publish, replace
+
+        def show(forms: dict[str, Any]) -> Any:
+            handle = publish(forms)
+            return lambda forms: handle and replace(forms, handle.display_id)  # a terminal shows it once
+
+        return background.push(Client().update, name, obj, show, **fields)
+
     def ask_token(self, url: str) -> str:
         """Ask in a field below the cell, which is not saved."""
         from getpass import getpass
@@ -119,15 +135,53 @@ LmvpMagics.lmvp.__doc__ = _HELP
 
 def _run_cell(shell: Any, words: list[str], cell: str) -> Any:
     """Run a cell as a run: its source, its time, its outcome and its metrics are kept; return its last value."""
-    if words[:1] != ["run"]:
+    act = {"run": _run_in_run, "bisect": _bisect}.get(words[0] if words else "")
+    if act is None:
         hint = "%%lmvp run digits --param lr=0.001; other verbs take one %: %lmvp push digits/mlp model"
-        raise UsageError(f"%%lmvp: of all verbs, only `run` takes a whole cell\n  hint: {hint}")
-    options = _parse_run(words[1:])
+        raise UsageError(f"%%lmvp: of all verbs, only `run` and `bisect` take a whole cell\n  hint: {hint}")
+    return act(shell, words[1:], cell)
+
+
+def _run_in_run(shell: Any, words: list[str], cell: str) -> Any:
+    told = "The cell is a run: `run` in it, its outcome and its metrics kept."
+    options = _parse_cell("run", told, tracking.add_run_options, words)
     if options is None:
         return None
     with tracking.begin(options, cell) as run:
         shell.user_ns["run"] = run
         return _value_of(shell, cell)
+
+
+def _bisect(shell: Any, words: list[str], cell: str) -> Any:
+    """Run a cell on versions chosen by halving; return which is the first bad one."""
+    from lmvp.bisection import Verdict, bisect, verdict_of
+
+    told = "Runs the cell on few of the versions between a good and a bad one, and names the first bad one."
+    options = _parse_cell("bisect", told, add_bisect_options, words)
+    if options is None:
+        return None
+    client = Client()
+
+    def judge(version: Version) -> tuple[Verdict, str]:
+        obj = client.download(version.reference, trust=tuple(options.trust), progress=False)
+        shell.user_ns |= {options.variable: obj, "version": version}
+        print(f"{version.name} …", end=" ", flush=True)
+        verdict = verdict_of(lambda: _value_of(shell, cell))
+        print(verdict[0])
+        return verdict
+
+    return bisect(client, options.model, options.good, options.bad, judge)
+
+
+def add_bisect_options(parser: argparse.ArgumentParser) -> None:
+    """Let a parser read what `%%lmvp bisect` takes."""
+    parser.add_argument("model", help="[project/]model")
+    parser.add_argument("variable", nargs="?", default="model", help="the variable that holds the object (%(default)s)")
+    parser.add_argument("--good", required=True, metavar="REVISION", help="a version that is good")
+    parser.add_argument(
+        "--bad", default="latest", metavar="REVISION", help="one that grew from it and is bad (%(default)s)"
+    )
+    parser.add_argument("--trust", action="append", default=[], metavar="CLASS", help="a class that may be built")
 
 
 def _value_of(shell: Any, cell: str) -> Any:
@@ -143,12 +197,14 @@ def _value_of(shell: Any, cell: str) -> Any:
     return None if source.rstrip().endswith(";") else value
 
 
-def _parse_run(words: list[str]) -> argparse.Namespace | None:
-    """Return the options of `%%lmvp run`; None where a help text was printed instead."""
-    parser = _Parser(prog="%%lmvp run", description="The cell is a run: `run` in it, its outcome and its metrics kept.")
-    tracking.add_run_options(parser)
+def _parse_cell(
+    verb: str, told: str, add_options: Callable[[argparse.ArgumentParser], None], words: list[str]
+) -> argparse.Namespace | None:
+    """Return the options of a verb that takes a cell; None where a help text was printed instead."""
+    parser = _Parser(prog=f"%%lmvp {verb}", description=told)
+    add_options(parser)
     with suppress(_HelpShown):
-        return parser.parse_args(words)
+        return parser.parse_intermixed_args(words)
     return None
 
 

@@ -63,7 +63,16 @@ VERBS = (
         _many("--alias", metavar="NAME", help="an alias that moves to this version"),
         _arg("--parent", metavar="REVISION", help="the version that it grew from"),
         _arg("--create", action="store_true", help="make project and model on a shared server"),
+        _arg("--no-wait", action="store_true", only=NOTEBOOK, help="push a copy of the weights while other cells run"),
         _QUIET,
+    )),
+    Verb(verbs.amend, (
+        _arg("version", help="[project/]model[@revision]"),
+        _arg("-m", "--message", help="what is new in it"),
+        _many("--metric", metavar="KEY=NUMBER", help="a metric to set; may be given again"),
+        _many("--param", metavar="KEY=VALUE", help="a param to set; may be given again"),
+        _many("--tag", metavar="KEY=TEXT", help="a tag to set; may be given again"),
+        _arg("--forget-code", action="store_true", help="erase the code that was kept with it, for good"),
     )),
     Verb(verbs.pull, (
         _arg("version", help="[project/]model[@revision]"),
@@ -76,6 +85,8 @@ VERBS = (
     Verb(verbs.history, (
         _arg("name", nargs="?", help="a project or [project/]model; the current project"),
         _arg("--metric", metavar="KEY", help="the metric to show"),
+        _arg("--where", metavar="FILTER", default="", help='"metrics.val_acc > 0.9", "\'frozen\' in message"'),
+        _arg("--order", metavar="FIELD", default="", help="metrics.val_loss; -metrics.val_acc: the greatest first"),
         _arg("--limit", type=int, default=200, help="at most so many versions (%(default)s)"),
     )),
     Verb(verbs.alias, (

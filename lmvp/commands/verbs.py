@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,10 @@ class Host(Protocol):
         """Ask the user for a token, unseen."""
         ...
 
+    def push_later(self, name: str, obj: Any, fields: Mapping[str, Any]) -> Any:
+        """Push while other things are done; only a notebook does that."""
+        ...
+
     @property
     def pulls_files(self) -> bool:
         """Whether a pull without a folder gives files; else it gives the object."""
@@ -43,18 +47,19 @@ class Host(Protocol):
 
 def push(options: Namespace, host: Host) -> Any:
     """Publish a model, or a new version of it."""
-    return Client().update(
-        options.model,
-        host.find(options.object),
-        message=options.message,
-        metrics=pairs("metric", options.metric, _number),
-        params=pairs("param", options.param, param_value),
-        tags=pairs("tag", options.tag, str),
-        alias=tuple(options.alias),
-        parent=options.parent,
-        create=options.create,
-        progress=False if options.no_progress else None,
-    )
+    fields = {
+        "message": options.message,
+        "metrics": pairs("metric", options.metric, _number),
+        "params": pairs("param", options.param, param_value),
+        "tags": pairs("tag", options.tag, str),
+        "alias": tuple(options.alias),
+        "parent": options.parent,
+        "create": options.create,
+    }
+    obj = host.find(options.object)
+    if getattr(options, "no_wait", False):
+        return host.push_later(options.model, obj, fields)
+    return Client().update(options.model, obj, **fields, progress=False if options.no_progress else None)
 
 
 def pull(options: Namespace, host: Host) -> Any:
@@ -77,7 +82,8 @@ def pull(options: Namespace, host: Host) -> Any:
 
 def history(options: Namespace, _host: Host) -> Any:
     """Show the versions of a model or a project."""
-    return Client().show_history(options.name, limit=options.limit, metric=options.metric)
+    how = {"limit": options.limit, "metric": options.metric, "where": options.where, "order": options.order}
+    return Client().show_history(options.name, **how)
 
 
 def alias(options: Namespace, _host: Host) -> Any:
@@ -102,6 +108,18 @@ def diff(options: Namespace, _host: Host) -> Any:
 def show(options: Namespace, _host: Host) -> Any:
     """Show one version: its tensors, metrics, params, and what made it."""
     return Client().show(options.version)
+
+
+def amend(options: Namespace, _host: Host) -> Any:
+    """Change what is said of a version; its content never changes."""
+    version = Client().version(options.version)
+    given = {
+        "metrics": pairs("metric", options.metric, _number),
+        "params": pairs("param", options.param, param_value),
+        "tags": pairs("tag", options.tag, str),
+    }
+    merged = {key: {**getattr(version, key), **more} for key, more in given.items() if more}
+    return Client().amend(version.reference, message=options.message, forget_code=options.forget_code, **merged)
 
 
 def ls(options: Namespace, _host: Host) -> Any:

@@ -22,21 +22,38 @@ POINTS = 1000
 """A plot shows so many of the newest versions."""
 
 
-def history_data(history: History) -> dict[str, Any]:
-    """Give what `widgets/history.js` draws: the newest 200 rows, their graph, strips and metric track."""
+KEYS = 400
+"""Metrics and params that columns are chosen from."""
+
+
+def history_data(history: History, columns: Sequence[str] | None = None, *, plain: bool = True) -> dict[str, Any]:
+    """Give what `widgets/history.js` draws: 200 rows, their graph, strips and metric track.
+
+    Parameters
+    ----------
+    columns : sequence of str, optional
+        Metrics, and params as `params.lr`; without them, the metric of the history.
+    plain : bool
+        Whether these are versions one after the other, so that a graph can be drawn.
+    """
     shown = history[: _limit()]
+    keys = list(dict.fromkeys(columns)) if columns is not None else [history.metric] if history.metric else []
     alone = len(history.models) <= 1
     low, high, ends = _track([value_of(v, history.metric) for v in shown])
     return {
         "title": clean(history.title),
         "total": history.total,
+        "first": history.first,
         "older": shown.older,
+        "pages": history.can_page,
+        "columns": [{"key": key, "label": clean(key), "better": numbers.better(key)} for key in keys],
+        "keys": _keys(history),
         "several": history.of_project,
         "metric": history.metric and clean(history.metric),
         "better": numbers.better(history.metric or ""),
         "scale": {"low": low, "high": high, "ends": ends},
-        "rows": _rows(history, shown, alone),
-        "graph": lanes(shown) if alone else [],
+        "rows": _rows(history, shown, alone, keys),
+        "graph": lanes(shown) if alone and plain else [],
         "layers": layers_data(history.layers) if alone else None,
         "empty": None if shown else {"words": nothing(history), "code": filled_by(history)},
     }
@@ -53,13 +70,35 @@ def _track(values: Sequence[float | None]) -> tuple[float, float, list[str]]:
     return low, high, numbers.ends(low, high)
 
 
-def _rows(history: History, shown: Sequence[Version], alone: bool) -> list[dict[str, Any]]:
+def _keys(history: History) -> list[str]:
+    params = dict.fromkeys(f"params.{key}" for version in history for key in version.params)
+    return [*history.metrics, *params][:KEYS]
+
+
+def _cells(shown: Sequence[Version], key: str) -> list[list[Any]]:
+    """Return a column: of each version the value, how it is written, and whether it is the best of them."""
+    if key.startswith("params.") and not any(key in version.metrics for version in shown):
+        found = [version.params.get(key.removeprefix("params.")) for version in shown]
+        return [["" if value is None else value, "" if value is None else clean(str(value)), False] for value in found]
+    values = [value_of(version, key) for version in shown]
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    better = numbers.better(key)
+    best = (max if better > 0 else min)(finite) if better and len(finite) > 1 else None
+    return [
+        [None if value is None else encode_float(value), written, value is not None and value == best]
+        for value, written in zip(values, numbers.column(values), strict=True)
+    ]
+
+
+def _rows(history: History, shown: Sequence[Version], alone: bool, keys: Sequence[str]) -> list[dict[str, Any]]:
     values = [value_of(v, history.metric) for v in shown]
+    columns = [_cells(shown, key) for key in keys]
     rows = []
-    for version, value, written in zip(shown, values, numbers.column(values), strict=True):
+    for at, (version, value, written) in enumerate(zip(shown, values, numbers.column(values), strict=True)):
         rows.append(
             {
                 "key": version.number if alone else f"{version.model}@v{version.number}",
+                "cells": [column[at] for column in columns],
                 "number": version.number,
                 "model": clean(version.model),
                 "reference": version.reference,

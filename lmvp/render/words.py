@@ -61,13 +61,17 @@ def clip(text: str, columns: int) -> str:
     """
     if width(text) <= columns:
         return text
-    taken, kept = 0, ""
-    for character in text:
+    return _fitting(text, columns - 1).rstrip() + "…" if columns > 0 else ""
+
+
+def _fitting(text: str, columns: int) -> str:
+    """Return as much of the beginning of a text as fits."""
+    taken = 0
+    for at, character in enumerate(text):
         taken += _cell(character)
-        if taken > max(columns - 1, 0):
-            break
-        kept += character
-    return kept.rstrip() + "…" if columns > 0 else ""
+        if taken > columns:
+            return text[:at]
+    return text
 
 
 def clip_middle(text: str, columns: int) -> str:
@@ -80,10 +84,10 @@ def clip_middle(text: str, columns: int) -> str:
     """
     if width(text) <= columns:
         return text
-    head = clip(text, (columns + 1) // 2 - 1)
-    room = columns - width(head)
-    tail = clip(text[::-1], room + 1)
-    return head + tail[:-1][::-1]
+    if columns < 4:
+        return clip(text, columns)
+    head = _fitting(text, (columns + 1) // 2 - 2)
+    return f"{head}…{_fitting(text[::-1], columns - 1 - width(head))[::-1]}"
 
 
 def pad(text: str, columns: int, *, right: bool = False) -> str:

@@ -12,6 +12,7 @@ from lmvp.records import Against, Amendment, NewPush
 from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.storage.manifest import MANIFEST_LIMIT
 from lmvp_server.handlers.base import JSON_LIMIT, Handler
+from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.histograms import BINS
 
 FRAMES = "application/x-lmvp-frames"
@@ -23,7 +24,8 @@ class ProjectVersions(Handler):
 
     async def get(self, project: str) -> None:
         """List the versions of all models of a project."""
-        self.answer(await self.run(self.services.versions.of_project, self.caller, project, self.page()))
+        of_project = self.services.versions.of_project
+        self.answer(await self.run(of_project, self.caller, project, self.page(), _asked(self)))
 
 
 class Versions(Handler):
@@ -33,7 +35,8 @@ class Versions(Handler):
 
     async def get(self, project: str, model: str) -> None:
         """List the versions of a model."""
-        self.answer(await self.run(self.services.versions.of_model, self.caller, project, model, self.page()))
+        of_model = self.services.versions.of_model
+        self.answer(await self.run(of_model, self.caller, project, model, self.page(), _asked(self)))
 
     async def post(self, project: str, model: str) -> None:
         """Make a version of a push that comes whole in this request."""
@@ -132,6 +135,11 @@ class Layers(Handler):
             raise InvalidArgument("`versions` is a list of version numbers: versions=3,2,1")
         numbers = [int(number) for number in asked]
         self.answer(await self.run(self.services.layers.strips, self.caller, project, model, numbers))
+
+
+def _asked(handler: Handler) -> Asked:
+    where, order = handler.get_query_argument("where", ""), handler.get_query_argument("order", "")
+    return Asked(where, order) if where or order else EVERY
 
 
 def _split(data: bytes) -> tuple[NewPush, list[tuple[Frame, list[memoryview]]]]:

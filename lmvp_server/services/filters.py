@@ -1,4 +1,4 @@
-"""The language of `where=`: Python's own comparisons over a run's fields, walked by hand and never run.
+"""The language of `where=`: Python's own comparisons over the fields of a run or version, walked by hand, never run.
 
 `metrics.val_acc > 0.9 and params.lr < 0.01`, `metrics["val/acc"] >= 0.9`, `tags.gpu == "a100"`, `"wren" in name`,
 `status in ("running", "stale")`, `created_at > "2026-11-01"`, `params.lr is None`. A comparison with what is not there,
@@ -10,14 +10,37 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from lmvp.errors import InvalidArgument
 from lmvp.records import decode_float
 
 LENGTH_LIMIT = 2000
-_MAPPINGS = ("metrics", "params", "tags", "summary")
-_WORDS = ("id", "name", "status", "author", "created_at", "ended_at", "duration", "points", "epoch", "error")
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What a filter may name: words, and mappings of keys to values."""
+
+    what: str
+    words: tuple[str, ...]
+    mappings: tuple[str, ...]
+
+
+RUN = Fields(
+    "a run",
+    ("id", "name", "status", "author", "created_at", "ended_at", "duration", "points", "epoch", "error"),
+    ("metrics", "params", "tags", "summary"),
+)
+VERSION = Fields(
+    "a version",
+    ("number", "name", "model", "message", "author", "created_at", "aliases", "size", "sent", "format", "digest", "run",
+     "text"),
+    ("metrics", "params", "tags"),
+)  # fmt: skip
+"""`text` is number, message, author and aliases, in small letters."""
+
 _HINT = "as `metrics.val_acc > 0.9 and params.lr < 0.01`; docs/api.md, Filters"
 _SPECIAL = ("NaN", "Infinity", "-Infinity")
 
@@ -34,12 +57,12 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.IsNot: operator.is_not,
 }
 
-Run = Mapping[str, Any]
-Test = Callable[[Run], Any]
+Item = Mapping[str, Any]
+Test = Callable[[Item], Any]
 
 
-def parse(text: str) -> Callable[[Run], bool]:
-    """Return what tells whether a run matches.
+def parse(text: str, fields: Fields = RUN) -> Callable[[Item], bool]:
+    """Return what tells whether a run, or a version, matches.
 
     Raises
     ------
@@ -52,48 +75,137 @@ def parse(text: str) -> Callable[[Run], bool]:
     >>> match({"metrics": {"acc": 0.95}, "params": {"lr": 0.001}}), match({"metrics": {}, "params": {}})
     (True, False)
     """
+    test = _read(text, "filter", _Reader(fields).test)
+    return lambda item: bool(test(item))
+
+
+def order(text: str, fields: Fields = RUN) -> Callable[[Item], tuple[bool, Any]]:
+    """Return what runs, or versions, are to be sorted by: a field, with `-` before it from the greatest to the least.
+
+    What has no such value, or one that is no number or text, comes last.
+
+    Examples
+    --------
+    >>> key = order('-metrics["val/acc"]', VERSION)
+    >>> sorted([{"metrics": {"val/acc": value}} for value in (0.5, None, 0.9)], key=key)[0]
+    {'metrics': {'val/acc': 0.9}}
+    """
+    down = text.startswith("-")
+    value = _read(text.removeprefix("-"), "order", _Reader(fields).field)
+
+    def key(item: Item) -> tuple[bool, Any]:
+        found = value(item)
+        if isinstance(found, str):
+            return (False, _Down(found) if down else found)
+        if not isinstance(found, (int, float)) or found != found:
+            return (True, 0)
+        return (False, -found if down else found)
+
+    return lambda item: _of_one_kind(key(item))
+
+
+def _of_one_kind(key: tuple[bool, Any]) -> tuple[bool, Any]:
+    """Let numbers come before texts, which do not compare with them."""
+    return key[0], (not isinstance(key[1], (int, float)), key[1])
+
+
+class _Down(str):
+    """A text that sorts the other way round."""
+
+    __slots__ = ()
+
+    def __lt__(self, other: str) -> bool:
+        return str.__gt__(self, other)
+
+
+def _read(text: str, what: str, walk: Callable[[ast.expr], Test]) -> Test:
     if len(text) > LENGTH_LIMIT:
-        raise InvalidArgument(f"a filter of {len(text):,} characters; the limit is {LENGTH_LIMIT:,}")
+        raise InvalidArgument(f"the {what} has {len(text):,} characters; the limit is {LENGTH_LIMIT:,}")
     try:
-        tree = ast.parse(text.strip(), mode="eval")
-        test = _test(tree.body)
+        return walk(ast.parse(text.strip(), mode="eval").body)
     except SyntaxError as error:
-        raise InvalidArgument(f"the filter {_shown(text)} breaks off at column {error.offset}", hint=_HINT) from None
+        raise InvalidArgument(f"the {what} {_shown(text)} breaks off at column {error.offset}", hint=_HINT) from None
     except (RecursionError, MemoryError, ValueError) as error:
         if isinstance(error, InvalidArgument):
             raise
-        raise InvalidArgument(f"the filter {_shown(text)} cannot be read", hint=_HINT) from None
-    return lambda run: bool(test(run))
+        raise InvalidArgument(f"the {what} {_shown(text)} cannot be read", hint=_HINT) from None
 
 
-def _test(node: ast.expr) -> Test:
-    """Return what holds or does not."""
-    if isinstance(node, ast.BoolOp):
-        tests = [_test(value) for value in node.values]
-        every = isinstance(node.op, ast.And)
-        return lambda run: (all if every else any)(test(run) for test in tests)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        inner = _test(node.operand)
-        return lambda run: not inner(run)
-    if isinstance(node, ast.Compare):
-        return _comparison(node)
-    if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
-        return _value(node)
-    raise _refusal(node)
+class _Reader:
+    """Walks over an expression."""
 
+    def __init__(self, fields: Fields) -> None:
+        self._fields = fields
 
-def _comparison(node: ast.Compare) -> Test:
-    terms = [_value(each) for each in (node.left, *node.comparators)]
-    for op in node.ops:
-        if type(op) not in _COMPARE:
+    def test(self, node: ast.expr) -> Test:
+        """Return what holds or does not."""
+        if isinstance(node, ast.BoolOp):
+            tests = [self.test(value) for value in node.values]
+            every = isinstance(node.op, ast.And)
+            return lambda run: (all if every else any)(test(run) for test in tests)
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
+            inner = self.test(node.operand)
+            return lambda run: not inner(run)
+        if isinstance(node, ast.Compare):
+            return self._comparison(node)
+        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
+            return self._value(node)
+        raise _refusal(node)
+
+    def _comparison(self, node: ast.Compare) -> Test:
+        terms = [self._value(each) for each in (node.left, *node.comparators)]
+        for op in node.ops:
+            if type(op) not in _COMPARE:
+                raise _refusal(node)
+        compare = [_COMPARE[type(op)] for op in node.ops]
+
+        def holds(run: Item) -> bool:
+            values = [term(run) for term in terms]
+            return all(_holds(op, a, b) for op, a, b in zip(compare, values, values[1:], strict=False))
+
+        return holds
+
+    def _value(self, node: ast.expr) -> Test:
+        """Return what gives a field of a run, or a constant."""
+        if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, bool, type(None))):
+            return lambda _, value=node.value: value  # type: ignore[misc]
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
+            if isinstance(node.operand.value, (int, float)):
+                return lambda _, value=-node.operand.value: value  # type: ignore[misc]
+        elif isinstance(node, (ast.Tuple, ast.List)):
+            items = [self._value(each) for each in node.elts]
+            return lambda run: tuple(item(run) for item in items)
+        elif isinstance(node, ast.Name):
+            return self._word(node)
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            return self._entry(node, node.value.id, node.attr)
+        elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
+            key = node.slice.value if isinstance(node.slice, ast.Constant) else None
+            if isinstance(key, str):
+                return self._entry(node, node.value.id, key)
+        raise _refusal(node)
+
+    def _word(self, node: ast.Name) -> Test:
+        if node.id not in self._fields.words:
+            some = ", ".join([*self._fields.words, *(f"{each}.…" for each in self._fields.mappings)])
+            raise InvalidArgument(f"{node.id[:60]!r} is nothing that {self._fields.what} has", hint=f"there are {some}")
+        return lambda run: run.get(node.id)
+
+    def _entry(self, node: ast.expr, mapping: str, key: str) -> Test:
+        if mapping not in self._fields.mappings:
             raise _refusal(node)
-    compare = [_COMPARE[type(op)] for op in node.ops]
 
-    def holds(run: Run) -> bool:
-        values = [term(run) for term in terms]
-        return all(_holds(op, a, b) for op, a, b in zip(compare, values, values[1:], strict=False))
+        def get(run: Item) -> Any:
+            value = (run.get(mapping) or {}).get(key)
+            return decode_float(value) if value in _SPECIAL and mapping != "tags" else value
 
-    return holds
+        return get
+
+    def field(self, node: ast.expr) -> Test:
+        """Return what gives a field: nothing else can be sorted by."""
+        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
+            return self._value(node)
+        raise _refusal(node)
 
 
 def _holds(op: Callable[[Any, Any], Any], left: Any, right: Any) -> bool:
@@ -103,45 +215,6 @@ def _holds(op: Callable[[Any, Any], Any], left: Any, right: Any) -> bool:
         return bool(op(left, right))
     except TypeError:
         return False
-
-
-def _value(node: ast.expr) -> Test:
-    """Return what gives a field of a run, or a constant."""
-    if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, bool, type(None))):
-        return lambda _, value=node.value: value  # type: ignore[misc]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-        if isinstance(node.operand.value, (int, float)):
-            return lambda _, value=-node.operand.value: value  # type: ignore[misc]
-    elif isinstance(node, (ast.Tuple, ast.List)):
-        items = [_value(each) for each in node.elts]
-        return lambda run: tuple(item(run) for item in items)
-    elif isinstance(node, ast.Name):
-        return _word(node)
-    elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-        return _entry(node, node.value.id, node.attr)
-    elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
-        key = node.slice.value if isinstance(node.slice, ast.Constant) else None
-        if isinstance(key, str):
-            return _entry(node, node.value.id, key)
-    raise _refusal(node)
-
-
-def _word(node: ast.Name) -> Test:
-    if node.id not in _WORDS:
-        some = ", ".join([*_WORDS, *(f"{each}.…" for each in _MAPPINGS)])
-        raise InvalidArgument(f"{node.id[:60]!r} is nothing that a run has", hint=f"there are {some}")
-    return lambda run: run.get(node.id)
-
-
-def _entry(node: ast.expr, mapping: str, key: str) -> Test:
-    if mapping not in _MAPPINGS:
-        raise _refusal(node)
-
-    def get(run: Run) -> Any:
-        value = (run.get(mapping) or {}).get(key)
-        return decode_float(value) if value in _SPECIAL and mapping != "tags" else value
-
-    return get
 
 
 def _refusal(node: ast.expr) -> InvalidArgument:

@@ -17,6 +17,7 @@ from lmvp.storage.manifest import Manifest
 from lmvp.storage.slots import Slots
 from lmvp_server.services import access, metadata, paging
 from lmvp_server.services.access import Caller
+from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
@@ -45,15 +46,15 @@ class Versions:
 
     # -- reading
 
-    def of_model(self, caller: Caller, project: str, model: str, page: Page) -> Document:
-        """List the versions of a model, newest first."""
+    def of_model(self, caller: Caller, project: str, model: str, page: Page, asked: Asked = EVERY) -> Document:
+        """List the versions of a model, newest first, or as they are asked for."""
         place = self._catalog.find_model(caller, project, model)
         ours = {"model": place.model.id}
         names, name = self._aliases(place.space, ours), place.model.data["name"]
-        return self._listing(place.space, ours, page, lambda record: _listed(record, project, name, names))
+        return self._listing(place.space, ours, page, lambda record: _listed(record, project, name, names), asked)
 
-    def of_project(self, caller: Caller, project: str, page: Page) -> Document:
-        """List the versions of all models of a project, newest first."""
+    def of_project(self, caller: Caller, project: str, page: Page, asked: Asked = EVERY) -> Document:
+        """List the versions of all models of a project, newest first, or as they are asked for."""
         home = self._catalog.find_project(caller, project)
         names, name = self._aliases(home.id, {}), home.data["name"]
 
@@ -61,7 +62,7 @@ class Versions:
             model = self._records.get(home.id, "models", version.data["model"])
             return _listed(version, name, model.data["name"] if model else "?", names)
 
-        return self._listing(home.id, {}, page, present)
+        return self._listing(home.id, {}, page, present, asked)
 
     def version(self, caller: Caller, project: str, model: str, revision: str) -> Document:
         """Return one version."""
@@ -263,8 +264,16 @@ class Versions:
         return _present(version, place.project.data["name"], place.model.data["name"], names)
 
     def _listing(
-        self, space: str, where: Mapping[str, Any], page: Page, present: Callable[[Record], Document]
+        self,
+        space: str,
+        where: Mapping[str, Any],
+        page: Page,
+        present: Callable[[Record], Document],
+        asked: Asked = EVERY,
     ) -> Document:
+        if asked is not EVERY:
+            every = map(present, self._records.find(space, "versions", where, newest_first=True))
+            return asked.page(every, page)
         limit = page.limit + 1
         found = self._records.find(space, "versions", where, newest_first=True, after=page.cursor, limit=limit)
         return paging.listing(page, found, self._records.count(space, "versions", where), present)

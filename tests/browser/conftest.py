@@ -81,6 +81,7 @@ class Model {
   on(event, f) { (this.listeners[event] ??= []).push(f); }
   off(event, f) { this.listeners[event] = (this.listeners[event] ?? []).filter((g) => g !== f); }
   save_changes() { this.saved += 1; }
+  send(message) { (window.sent ??= []).push(message); }
 }
 const model = window.model = new Model(state);
 const module = await import(URL.createObjectURL(new Blob([esm], { type: "text/javascript" })));
@@ -109,7 +110,7 @@ class Host:
         watch = Watch().over(page)
         page.set_viewport_size({"width": width, "height": height})
         page.goto(self.url + path)
-        page.wait_for_function("window.ready")
+        page.wait_for_function("window.ready", timeout=5_000)
         page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         return page, watch
 

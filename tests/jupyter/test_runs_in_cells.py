@@ -51,7 +51,7 @@ def test_magics_inside_the_cell_and_a_semicolon(ip):
 
 
 def test_other_verbs_take_no_cell(ip):
-    with pytest.raises(UsageError, match="only `run` takes a whole cell"):
+    with pytest.raises(UsageError, match="only `run` and `bisect` take a whole cell"):
         cell(ip, "1", line="push digits/mlp model")
     with pytest.raises(errors.InvalidArgument, match="KEY=VALUE"):
         cell(ip, "1", line="run digits --param lr")

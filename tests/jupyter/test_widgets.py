@@ -12,7 +12,8 @@ import pytest
 
 import lmvp_server
 from lmvp.history import History
-from lmvp_jupyter.widgets import VIEW, HistoryTable, MetricsPlot
+from lmvp_jupyter.live import VIEW
+from lmvp_jupyter.widgets import HistoryTable, MetricsPlot
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "history"))
 import sample_history as sample

@@ -6,7 +6,7 @@
 // `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
 /* global uPlot */
 import { guardKeys, make } from "./dom.js";
-import { mount } from "./mount.js";
+import { view } from "./mount.js";
 import { onTheme, Paint } from "./paint.js";
 import { clock, number, short, written } from "./words.js";
 
@@ -440,13 +440,4 @@ class CurvesView {
   }
 }
 
-function render({ model, el }) {
-  const view = new CurvesView(model, el);
-  return () => view.close();
-}
-
-export default {
-  /** Only a notebook calls this. */
-  initialize: ({ model }) => mount(model, render),
-  render,
-};
+export default view(CurvesView);

@@ -4,7 +4,7 @@
 // numbers of tensors are spread is asked for when a layer is opened (`{ kind: "histograms", tensors }`), and comes as
 // `{ kind: "histograms", tensors, before }`, each a dict of `{ low, high, counts }` by name.
 import { guardKeys, make } from "./dom.js";
-import { mount } from "./mount.js";
+import { view } from "./mount.js";
 import { fold, KIND, RANK } from "./strip.js";
 import { histogram, patchLine, percentage } from "./tree.js";
 import { plural } from "./words.js";
@@ -17,7 +17,7 @@ const shadeOf = ({ code }) => (code === "-" ? "gone" : KIND[code]);
 
 const changed = ({ kind, percent }) => (kind === "changed" && percent ? `changed by ${percent}` : kind);
 
-class DiffView {
+export class DiffView {
   constructor(model, el) {
     this.model = model;
     this.root = make("div", { class: "lmvp in-notebook lmvp-diff" });
@@ -290,13 +290,4 @@ class DiffView {
   }
 }
 
-function render({ model, el }) {
-  const view = new DiffView(model, el);
-  return () => view.close();
-}
-
-export default {
-  /** Only a notebook calls this. */
-  initialize: ({ model }) => mount(model, render),
-  render,
-};
+export default view(DiffView);

@@ -2,68 +2,30 @@
 //
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.history_data`, and
 // `model.get("selected")`, the keys of the chosen rows. It runs in a notebook cell and in a page of the console alike.
-import { copyButton, drawing, emptiness, guardKeys, make } from "./dom.js";
-import { mount } from "./mount.js";
+// What it does not have it asks for (`{ kind: "query", where, order, first, text }`), and gets as other data; what it
+// asks to be done (`pull`, `alias`, `diff`, `columns`) is answered by `{ kind: "done" | "failed", of, words }`.
+import { Actions } from "./actions.js";
+import { emptiness, guardKeys, make } from "./dom.js";
+import { view } from "./mount.js";
 import { fillStrip, fold, legend } from "./strip.js";
+import { centre, graphCell, metricCell, metricLine } from "./tracks.js";
 import { ago, number, plural } from "./words.js";
 
 const FIRST_ROWS = 15;
-const LANE = 16;
+const PAGE = 200;
+const FIELDS = /\b(metrics|params|tags|number|name|message|author|aliases|created_at|size|text)\b/;
+
+/** Whether what was typed is a filter and not just words. */
+const isFilter = (text) => FIELDS.test(text) && /[<>=]|\bin\b|\bis\b/.test(text);
+
+/** A field of a version in the language of filters. */
+const field = (key) => (key.startsWith("params.") ? `params[${JSON.stringify(key.slice(7))}]` : `metrics[${JSON.stringify(key)}]`);
 
 function titleFact(data, chosen) {
   const part = data.rows.length < data.total ? `${data.rows.length.toLocaleString("en")} of ` : "";
   const versions = `${part}${plural(data.total, "version")}`;
   return chosen ? `${versions}, ${chosen} chosen` : versions;
 }
-
-// ---- graph and metric tracks: lines in 0..100 of the row, so that rows may have any height ---------------------------
-
-const centre = (lane) => 12 + LANE * lane;
-
-function graphCell(data, i, row, width) {
-  const place = data.graph[i];
-  const lane = centre(place.lane);
-  const wire = (at, d) => drawing("path", { d, ...(at === 0 ? { class: "main" } : {}) });
-  const picture = drawing("svg", { viewBox: `0 0 ${width} 100`, preserveAspectRatio: "none", "aria-hidden": "true" },
-    ...place.pass.map((at) => wire(at, `M${centre(at)} 0V100`)),
-    ...place.in.map((at) => wire(at, `M${centre(at)} 0C${centre(at)} 30 ${lane} 20 ${lane} 50`)),
-    ...place.out.map((at) => wire(at, `M${lane} 50C${lane} 80 ${centre(at)} 70 ${centre(at)} 100`)));
-  const guarded = row.aliases.some((alias) => alias.guarded);
-  const kind = guarded ? "best" : row.parents.length > 1 ? "two" : place.lane ? "side" : "";
-  return [picture, make("b", { class: kind, style: `left:calc(${lane} / ${width} * 100%)` })];
-}
-
-function along(value, { low, high }) {
-  return 100 * Math.min(1, Math.max(0, (value - low) / (high - low)));
-}
-
-/** The line through the main lane: from each version to the next one below that has a finite value. */
-function metricLine(data) {
-  const points = data.rows.map((row, i) => ({ i, value: number(row.value) }))
-    .filter(({ i }) => data.graph.length && data.graph[i].lane === 0 && data.rows[i].value !== null);
-  return points.slice(1).map((older, at) => [points[at], older])
-    .filter(([a, b]) => Number.isFinite(a.value) && Number.isFinite(b.value))
-    .map(([a, b]) => ({ top: a.i, bottom: b.i, from: along(a.value, data.scale), to: along(b.value, data.scale) }));
-}
-
-function metricCell(data, lines, i, row, ordered) {
-  const paths = [0, 50, 100].map((x) => drawing("path", { class: "faint", d: `M${x} 0V100` }));
-  for (const { top, bottom, from, to } of ordered ? lines.filter(({ top, bottom }) => top <= i && i <= bottom) : []) {
-    const ends = [Math.max(top, i - 0.5), Math.min(bottom, i + 0.5)]
-      .map((at) => `${(from + ((to - from) * (at - top)) / (bottom - top)).toFixed(1)} ${100 * (at - i) + 50}`);
-    paths.push(drawing("path", { d: `M${ends[0]}L${ends[1]}` }));
-  }
-  const picture = drawing("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", "aria-hidden": "true" }, ...paths);
-  const value = number(row.value);
-  if (row.value === null || Number.isNaN(value)) return [picture];
-  const off = value < data.scale.low || value > data.scale.high;
-  const best = row.aliases.some((alias) => alias.name === "best");
-  const side = data.graph.length && data.graph[i].lane > 0;
-  const kind = off ? "off" : best ? "best" : side ? "side" : "";
-  return [picture, make("b", { class: `dot ${kind}`, style: `left:${along(value, data.scale).toFixed(1)}%` })];
-}
-
-// ---- the widget ------------------------------------------------------------------------------------------------------
 
 class HistoryView {
   constructor(model, el) {
@@ -72,77 +34,123 @@ class HistoryView {
     this.sort = { by: "order", down: true };
     this.all = false;
     this.segments = [];
-    this.root = make("div", { class: "lmvp in-notebook lmvp-history" });
     this.said = make("span", { class: "hidden", role: "status" });
+    this.name = make("h3", { class: "mono" });
+    this.fact = make("span", { class: "quiet small" });
+    this.find = make("input", { type: "search", class: "find", placeholder: "Filter", "aria-label": "Filter versions: words, or metrics.val_acc > 0.9", title: "words, or metrics.val_acc > 0.9 and \"frozen\" in message", oninput: () => this.soon() });
+    this.actions = new Actions(this);
+    this.body = make("div", { class: "lmvp-body" });
+    this.root = make("div", { class: "lmvp in-notebook lmvp-history" },
+      make("div", { class: "title", style: "align-items:center" }, this.name, this.fact, make("span", { class: "end acts" }, this.find, this.actions.buttons), this.said),
+      this.actions.panel, this.body, this.actions.below);
     el.replaceChildren(this.root);
     this.onData = () => this.draw();
     this.onSelected = () => this.mark();
+    this.onMessage = (message) => this.actions.take(message);
     model.on("change:data", this.onData);
     model.on("change:selected", this.onSelected);
+    model.on("msg:custom", this.onMessage);
     this.resized = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
     this.keys = guardKeys(this.root);
     this.draw();
+    if (this.data.pages) model.send?.({ kind: "hello" });
   }
 
   close() {
     this.resized.disconnect();
     this.keys();
+    this.actions.close();
+    clearTimeout(this.typing);
     this.model.off("change:data", this.onData);
     this.model.off("change:selected", this.onSelected);
+    this.model.off("msg:custom", this.onMessage);
   }
 
   get data() { return this.model.get("data"); }
 
   get selected() { return new Set(this.model.get("selected") ?? []); }
 
+  get asked() { return { first: 0, where: "", order: "", text: "", ...this.data.asked }; }
+
+  /** Whether all versions there are, without a filter, are here. */
+  get whole() { return !this.data.pages || !this.model.send || (this.data.rows.length === this.data.total && !this.asked.where && !this.asked.order); }
+
   draw() {
     const { data } = this;
     this.now = new Date();
     this.lines = metricLine(data);
-    this.fact = make("span", { class: "quiet small" });
-    this.acts = make("span", { class: "end acts" });
-    const title = make("div", { class: "title", style: "align-items:center" },
-      make("h3", { class: "mono" }, data.title), this.fact, this.acts, this.said);
-    this.root.replaceChildren(title, ...(data.empty ? [emptiness(data.empty, this.said)] : [this.table(), this.below()]));
+    this.name.textContent = data.title;
+    this.find.hidden = data.total < 2 && !this.asked.where;
+    const focused = this.body.contains(document.activeElement) ? document.activeElement.dataset.by ?? null : null;
+    this.body.replaceChildren(...(data.empty && !this.asked.where ? [emptiness(data.empty, this.said)] : [this.table(), this.below()]));
+    if (focused) [...this.body.querySelectorAll("button")].find((each) => each.dataset.by === focused)?.focus();
     this.fit();
     this.mark();
   }
 
   below() {
     const { data } = this;
-    const more = !this.all && data.rows.length > FIRST_ROWS
-      ? make("button", { class: "btn bare", type: "button", onclick: () => { this.all = true; this.draw(); this.focusRow(FIRST_ROWS); } },
-        `Show all ${data.rows.length.toLocaleString("en")}`)
-      : null;
-    const older = data.older && (this.all || !more)
-      ? make("span", { class: "quiet small" }, `${data.older.toLocaleString("en")} older: `,
-        make("code", {}, `history[${data.rows.length}:]`))
-      : null;
-    return make("div", { class: "below" }, more, older, data.layers ? legend(data.layers) : null);
+    const bare = (words, act) => make("button", { class: "btn bare", type: "button", onclick: act }, words);
+    const shown = this.shown.length;
+    const more = !this.all && shown > FIRST_ROWS ? bare(`Show all ${shown.toLocaleString("en")}`, () => { this.all = true; this.draw(); this.focusRow(FIRST_ROWS); }) : null;
+    const end = data.first + data.rows.length;
+    const canAsk = data.pages && this.model.send;
+    const place = !more && (data.first || data.older) && canAsk
+      ? make("span", { class: "quiet small" }, `${(data.first + 1).toLocaleString("en")} to ${end.toLocaleString("en")} of ${data.total.toLocaleString("en")}`) : null;
+    const newer = !more && data.first && canAsk ? bare("newer", () => this.ask({ first: Math.max(0, data.first - PAGE) })) : null;
+    const older = !more && data.older && canAsk ? bare("older", () => this.ask({ first: end })) : null;
+    const rest = !more && data.older && !canAsk
+      ? make("span", { class: "quiet small" }, `${data.older.toLocaleString("en")} older: `, make("code", {}, `history[${end}:]`)) : null;
+    return make("div", { class: "below" }, more, place, newer, older, rest, data.layers ? legend(data.layers) : null);
+  }
+
+  // ---- filter, order, page: here where all is here, else asked for
+
+  soon() {
+    clearTimeout(this.typing);
+    this.typing = setTimeout(() => this.search(), 200);
+  }
+
+  search() {
+    const text = this.find.value.trim();
+    if (this.whole && !isFilter(text)) { this.draw(); return; }
+    if (!this.data.pages || !this.model.send) return;
+    this.ask({ first: 0, text, where: isFilter(text) || !text ? text : `${JSON.stringify(text.toLowerCase())} in text` });
+  }
+
+  ask(change) { this.actions.send({ kind: "query", ...this.asked, ...change }, "asking the server"); }
+
+  matches(row) {
+    const text = this.whole && !isFilter(this.find.value) ? this.find.value.trim().toLowerCase() : "";
+    return !text || [`v${row.number}`, row.model, row.message, row.author, ...row.aliases.map(({ name }) => name)].join(" ").toLowerCase().includes(text);
   }
 
   order() {
-    const rows = this.data.rows.map((row, i) => ({ row, i }));
-    const sign = this.sort.down ? -1 : 1;
-    if (this.sort.by === "order") return this.sort.down ? rows : rows.reverse();
-    const rank = ({ row }) => (row.value === null || Number.isNaN(number(row.value)) ? null : number(row.value));
+    const rows = this.data.rows.map((row, i) => ({ row, i })).filter(({ row }) => this.matches(row));
+    const { by, down } = this.sort;
+    if (!this.whole) return rows;
+    if (by === "order") return down ? rows : rows.reverse();
+    const value = ({ row }) => { const found = number(row.cells[by]?.[0]); return found === null || found === "" || Number.isNaN(found) ? null : found; };
     return rows.sort((a, b) => {
-      if (rank(a) === null || rank(b) === null) return (rank(a) === null) - (rank(b) === null);
-      return sign * (rank(a) - rank(b)) || a.i - b.i;
+      const [left, right] = [value(a), value(b)];
+      if (left === null || right === null) return (left === null) - (right === null);
+      return (down ? -1 : 1) * (left > right ? 1 : left < right ? -1 : 0) || a.i - b.i;
     });
   }
 
   sortBy(by) {
-    const first = by === "order" || this.data.better >= 0;
+    const column = this.data.columns[by];
+    const first = by === "order" || column.better >= 0;
     this.sort = { by, down: this.sort.by === by ? !this.sort.down : first };
-    this.draw();
-    this.root.querySelector(`button[data-by="${by}"]`)?.focus();
+    if (this.whole) { this.draw(); return; }
+    const { down } = this.sort;
+    this.ask({ first: 0, order: by === "order" ? (down ? "" : "created_at") : `${down ? "-" : ""}${field(column.key)}` });
   }
 
   head(by, label, css) {
     const active = this.sort.by === by;
     const direction = active ? (this.sort.down ? "descending" : "ascending") : null;
-    const button = make("button", { type: "button", "data-by": by, title: `Sort by ${label}`, onclick: () => this.sortBy(by) },
+    const button = make("button", { type: "button", "data-by": String(by), title: `Sort by ${label}`, onclick: () => this.sortBy(by) },
       make("span", { class: "clip" }, label));
     return make("th", { role: "columnheader", scope: "col", class: css, "aria-sort": direction }, button);
   }
@@ -155,22 +163,23 @@ class HistoryView {
     this.wide = Math.max(centre(lanes) + 12, 24);
     const graph = data.graph.length ? unseen("Graph", "graph") : null;
     if (graph) graph.style.minWidth = `${this.wide}px`;
-    const measured = data.rows.some((row) => row.value !== null);
+    const measured = data.columns.some(({ key }) => key === data.metric) && data.rows.some((row) => row.value !== null);
     const heads = [
       unseen("Choose", "check"), graph, column("Version", "what"), column("Published", "meta"),
       data.layers ? column("Layers changed against the parent", "strips") : null,
-      measured ? this.head("value", data.metric, "num metric") : null,
+      ...data.columns.map((each, at) => this.head(at, each.label, at ? "num opt" : "num metric")),
       measured ? column(make("span", { class: "ends" }, ...data.scale.ends.map((end) => make("span", {}, end))), "value") : null,
       column("By", "opt"), this.head("order", "When", "num opt"), column("Sent", "num opt opt1"),
     ];
     this.bars = new Map();
     this.marks = new Map();
-    const ordered = this.sort.by === "order" && this.sort.down;
-    const rows = this.order().slice(0, this.all ? undefined : FIRST_ROWS).map(({ row, i }) => this.row(row, i, ordered, measured));
-    this.body = make("tbody", { role: "rowgroup", onkeydown: (event) => this.key(event) }, ...rows);
+    this.shown = this.order();
+    const ordered = this.sort.by === "order" && this.sort.down && this.shown.length === data.rows.length;
+    const rows = this.shown.slice(0, this.all ? undefined : FIRST_ROWS).map(({ row, i }) => this.row(row, i, ordered, measured));
+    this.rowsBody = make("tbody", { role: "rowgroup", onkeydown: (event) => this.key(event) }, ...rows);
     const table = make("table", { role: "table", class: `history${data.layers ? "" : " bare"}`, "aria-label": `Versions of ${data.title}` },
-      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads)), this.body);
-    const scroll = make("div", { class: "scroll" }, table);
+      make("thead", { role: "rowgroup" }, make("tr", { role: "row" }, ...heads)), this.rowsBody);
+    const scroll = make("div", { class: "scroll" }, table, this.shown.length ? null : make("p", { class: "quiet small" }, "no version matches"));
     this.resized.disconnect();
     this.resized.observe(scroll);
     return scroll;
@@ -190,7 +199,7 @@ class HistoryView {
       data.graph.length ? cell("track graph", ...(ordered ? graphCell(data, i, row, this.wide) : this.dot(row))) : null,
       what, cell("meta", row.author ? `${row.author}, ` : "", ago(row.at, this.now), `, ${row.sent} sent`),
       data.layers ? cell("strips", this.strip(row)) : null,
-      measured ? cell("num metric", row.written) : null,
+      ...row.cells.map(([, written, best], at) => cell(`${at ? "num opt" : "num metric"}${best ? " name" : ""}`, best ? make("span", { title: "the best of these" }, written) : written)),
       measured ? cell("track value", ...metricCell(data, this.lines, i, row, ordered)) : null,
       cell("opt", row.author), cell("opt num", ago(row.at, this.now)), cell("num opt opt1", row.sent));
     this.marks.set(row.key, { line, box });
@@ -240,28 +249,15 @@ class HistoryView {
       if (box.checked) line.setAttribute("aria-selected", "true");
       else line.removeAttribute("aria-selected");
     }
-    this.fact.textContent = this.data.empty ? "" : titleFact(this.data, chosen.size);
-    this.acts.replaceChildren(...this.actions(this.data.rows.filter((row) => chosen.has(row.key))));
+    this.fact.textContent = this.data.empty && !this.asked.where ? "" : titleFact(this.data, chosen.size);
+    this.actions.draw(this.data.rows.filter((row) => chosen.has(row.key)));
   }
 
-  /** What can be done with the chosen rows, as code to copy: a page cannot start code in a kernel that is busy. */
-  actions(chosen) {
-    const { data } = this;
-    if (data.empty) return [];
-    const newest = chosen[0] ?? data.rows[0];
-    const label = (row) => (data.several ? `${row.model} v${row.number}` : `v${row.number}`);
-    const pull = copyButton(`Copy pull ${label(newest)}`, `%lmvp pull ${newest.reference}`, "bare", this.said);
-    if (chosen.length !== 2) return [pull];
-    const [after, before] = chosen;
-    const code = `%lmvp diff ${before.reference} ${after.reference}`;
-    return [pull, copyButton(`Copy diff ${label(before)} → ${label(after)}`, code, "", this.said)];
-  }
-
-  focusRow(i) { this.body.querySelectorAll("input")[i]?.focus(); }
+  focusRow(i) { this.rowsBody.querySelectorAll("input")[i]?.focus(); }
 
   /** J and K, or the arrows, move between the rows, X chooses. */
   key(event) {
-    const boxes = [...this.body.querySelectorAll("input")];
+    const boxes = [...this.rowsBody.querySelectorAll("input")];
     const at = boxes.indexOf(document.activeElement);
     if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
     const step = { j: 1, ArrowDown: 1, k: -1, ArrowUp: -1 }[event.key];
@@ -272,13 +268,4 @@ class HistoryView {
   }
 }
 
-function render({ model, el }) {
-  const view = new HistoryView(model, el);
-  return () => view.close();
-}
-
-export default {
-  /** Only a notebook calls this. */
-  initialize: ({ model }) => mount(model, render),
-  render,
-};
+export default view(HistoryView);

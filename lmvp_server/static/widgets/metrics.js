@@ -4,7 +4,7 @@
 // global `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
 /* global uPlot */
 import { emptiness, guardKeys, make } from "./dom.js";
-import { mount } from "./mount.js";
+import { view } from "./mount.js";
 import { onTheme, Paint } from "./paint.js";
 import { number } from "./words.js";
 
@@ -193,13 +193,4 @@ class PlotView {
   }
 }
 
-function render({ model, el }) {
-  const view = new PlotView(model, el);
-  return () => view.close();
-}
-
-export default {
-  /** Only a notebook calls this. */
-  initialize: ({ model }) => mount(model, render),
-  render,
-};
+export default view(PlotView);

@@ -3,7 +3,7 @@
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.showing_data.showing_data`.
 // Histograms are asked for as in diff.js: `{ kind: "histograms", tensors }`, and come as `{ kind, tensors }`.
 import { copyButton, guardKeys, make } from "./dom.js";
-import { mount } from "./mount.js";
+import { view } from "./mount.js";
 import { fillStrip, fold, KIND, legend } from "./strip.js";
 import { histogram, percentage } from "./tree.js";
 import { ago, brief, written } from "./words.js";
@@ -188,13 +188,4 @@ class ModelView {
   }
 }
 
-function render({ model, el }) {
-  const view = new ModelView(model, el);
-  return () => view.close();
-}
-
-export default {
-  /** Only a notebook calls this. */
-  initialize: ({ model }) => mount(model, render),
-  render,
-};
+export default view(ModelView);

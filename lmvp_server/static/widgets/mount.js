@@ -58,3 +58,12 @@ export function mount(model, render) {
   look();
   return end;
 }
+
+/** A view class as an AFM module: `new View(model, el)`, with `close()`. Only a notebook calls `initialize`. */
+export function view(View) {
+  const render = ({ model, el }) => {
+    const shown = new View(model, el);
+    return () => shown.close();
+  };
+  return { initialize: ({ model }) => mount(model, render), render };
+}

@@ -1,0 +1,153 @@
+"""Which version was the first bad one: halving the line of first parents, as `git bisect` does over commits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from lmvp.errors import InvalidArgument
+from lmvp.records import Version
+from lmvp.references import Reference
+
+if TYPE_CHECKING:
+    from lmvp.client import Client
+
+Verdict = Literal["good", "bad", "skip"]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A version that was tried, what came of it, and why, where the test said so."""
+
+    version: Version
+    verdict: Verdict
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Bisection:
+    """What a search for the first bad version found.
+
+    Attributes
+    ----------
+    name : str
+        The model.
+    trials : tuple of Trial
+        In the order in which they were made.
+    suspects : tuple of Version
+        The first bad version, alone; several where those between could not be judged.
+    between : int
+        How many versions lay between the good one and the bad one.
+    """
+
+    name: str
+    good: Version
+    bad: Version
+    trials: tuple[Trial, ...]
+    suspects: tuple[Version, ...]
+    between: int
+
+    @property
+    def first_bad(self) -> Version | None:
+        """The first bad version; None where it is one of several suspects."""
+        return self.suspects[0] if len(self.suspects) == 1 else None
+
+    def __repr__(self) -> str:
+        from lmvp.render.bisection import bisection_text
+
+        return bisection_text(self)
+
+    def _repr_html_(self) -> str:
+        from lmvp.render.bisection import bisection_html
+
+        return bisection_html(self)
+
+
+def search(count: int, judge: Callable[[int], Verdict]) -> list[int]:
+    """Return the first bad of so many things in a row, of which the first is good and the last is bad.
+
+    Returns
+    -------
+    list of int
+        Its index alone, or those of all that it can be, where some could not be judged.
+
+    Examples
+    --------
+    >>> search(100, lambda i: "bad" if i >= 70 else "good")
+    [70]
+    >>> search(5, lambda i: "skip")
+    [1, 2, 3, 4]
+    """
+    good, bad = 0, count - 1
+    skipped: set[int] = set()
+    while left := [i for i in range(good + 1, bad) if i not in skipped]:
+        middle = min(left, key=lambda i: abs(2 * i - good - bad))
+        verdict = judge(middle)
+        if verdict == "skip":
+            skipped.add(middle)
+        elif verdict == "good":
+            good = middle
+        else:
+            bad = middle
+    return list(range(good + 1, bad + 1))
+
+
+def bisect(
+    client: Client, name: str, good: str, bad: str, judge: Callable[[Version], tuple[Verdict, str]]
+) -> Bisection:
+    """Search the versions between a good one and a bad one; see `Client.bisect`."""
+    line = line_between(client, name, good, bad)
+    trials: list[Trial] = []
+
+    def tried(at: int) -> Verdict:
+        verdict, why = judge(line[at])
+        trials.append(Trial(line[at], verdict, why))
+        return verdict
+
+    suspects = search(len(line), tried)
+    model = f"{line[0].project}/{line[0].model}"
+    return Bisection(model, line[0], line[-1], tuple(trials), tuple(line[at] for at in suspects), len(line) - 2)
+
+
+def line_between(client: Client, name: str, good: str, bad: str) -> list[Version]:
+    """Return the versions along first parents from the good one to the bad one, both included.
+
+    Raises
+    ------
+    InvalidArgument
+        If the bad one did not grow from the good one.
+    """
+    place = Reference.parse(name, project=client.project)
+    model = f"{place.project}/{place.model}"
+    first, last = (
+        client.version(f"{model}@{good.removeprefix('@')}"),
+        client.version(f"{model}@{bad.removeprefix('@')}"),
+    )
+    known = {version.number: version for version in client.show_history(model, limit=None)}
+    line = [last]
+    while line[-1].number != first.number:
+        parents = line[-1].parents
+        before = known.get(parents[0].number) if parents else None
+        if before is None:
+            hint = "--good is older than --bad, and an ancestor of it by first parents"
+            raise InvalidArgument(f"{last.name} of {model} did not grow from {first.name}", hint=hint)
+        line.append(before)
+    if len(line) < 2:
+        raise InvalidArgument(f"{first.name} of {model} cannot be both good and bad")
+    return line[::-1]
+
+
+def verdict_of(test: Callable[[], Any]) -> tuple[Verdict, str]:
+    """Run a test and say what it found.
+
+    Bad is what fails an `assert`, or gives something false: `False`, `0`. `"skip"` says that this one cannot be judged.
+    All else is good, also None: a test of assertions gives nothing. Other exceptions are the caller's.
+    """
+    try:
+        value = test()
+    except AssertionError as error:
+        return "bad", (str(error).strip().splitlines() or ["an assertion failed"])[0]
+    if isinstance(value, str) and value == "skip":
+        return "skip", ""
+    return ("good", "") if value is None or bool(value) else ("bad", "")

@@ -1,0 +1,168 @@
+"""`HistoryTable`: versions as a table that is searched, sorted and paged, acts on what is chosen, and stays up to date.
+
+What the table does not have it asks the server for, here in the kernel: another page, a filter, an order, a diff. So
+10,000 versions cost what 200 do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import traitlets
+
+from lmvp.errors import InvalidArgument, LmvpError
+from lmvp.history import SHOWN, History
+from lmvp.records import Version
+from lmvp.render import data as render_data
+from lmvp.render.diff_data import diff_data
+from lmvp.render.text import history_text
+from lmvp_jupyter.bundle import module, styles
+from lmvp_jupyter.following import Followed, follow
+from lmvp_jupyter.live import LiveWidget, tell_spread
+
+
+class HistoryTable(LiveWidget):
+    """A history as a table: graph, versions, layer strips, metrics; its rows can be chosen.
+
+    Parameters
+    ----------
+    history : History
+    columns : sequence of str, optional
+        Metrics to show, and params as `params.lr`; without them, the metric of the history.
+
+    Attributes
+    ----------
+    selected : list
+        Version numbers of the chosen rows, newest first; `"model@v3"` where the history is of several models.
+    """
+
+    _esm = module("history.js")
+    _css = styles()
+    selected: Any = traitlets.List().tag(sync=True)
+
+    def __init__(self, history: History, columns: Sequence[str] | None = None, **traits: Any) -> None:
+        self.history = history
+        self._columns = None if columns is None else list(columns)
+        self._asked: dict[str, Any] = {}
+        self._diff: Any = None
+        self._followed: Followed | None = None
+        super().__init__(data=self._data(), **traits)
+        self.on_msg(self._heard)
+
+    @traitlets.validate("selected")
+    def _known(self, proposal: Any) -> list[Any]:
+        chosen = set(proposal["value"])
+        return [row["key"] for row in self.data["rows"] if row["key"] in chosen]
+
+    @property
+    def chosen(self) -> list[Version]:
+        """The versions of the chosen rows, newest first."""
+        keys: Iterable[Any] = (row["key"] for row in self.data["rows"])
+        picked = set(self.selected)
+        return [version for version, key in zip(self.history, keys, strict=False) if key in picked]
+
+    def static(self) -> dict[str, str]:
+        """Return the table as text and HTML."""
+        return {"text/plain": history_text(self.history), "text/html": self.history._repr_html_()}
+
+    def refresh(self) -> None:
+        """Ask the server anew for what is on show."""
+        asked = {"first": 0, "where": "", "order": "", **self._asked}
+        self.history = self.history.page(asked["first"], SHOWN, where=asked["where"], order=asked["order"])
+        self.data = self._data()
+
+    def _data(self) -> dict[str, Any]:
+        plain = not self._asked.get("where") and not self._asked.get("order")
+        return {**render_data.history_data(self.history, self._columns, plain=plain), "asked": self._asked}
+
+    # -- what the view asks for
+
+    def _heard(self, _: Any, message: Any, __: Any) -> None:
+        """Do what the view asks for, and tell it what became of that."""
+        kind = message.get("kind") if isinstance(message, dict) else None
+        act: Callable[[dict[str, Any]], str] | None = {
+            "hello": self._hello,
+            "query": self._query,
+            "columns": self._choose_columns,
+            "pull": self._pull,
+            "alias": self._alias,
+            "diff": self._show_diff,
+            "histograms": self._histograms,
+        }.get(str(kind))
+        if act is None:
+            return
+        if self._followed:
+            self._followed.touch()
+        try:
+            words = act(message)
+        except LmvpError as error:
+            self.send({"kind": "failed", "of": kind, "words": error.message, "hint": error.hint})
+        else:
+            self.send({"kind": "done", "of": kind, "words": words})
+
+    def _hello(self, _: dict[str, Any]) -> str:
+        if self._followed is None and self.history.can_page:
+            self._followed = follow(self)
+        return ""
+
+    def _query(self, message: dict[str, Any]) -> str:
+        before = self._asked
+        first = message.get("first")
+        words = {key: str(message.get(key) or "") for key in ("where", "order", "text")}
+        self._asked = {"first": first if isinstance(first, int) and first > 0 else 0, **words}
+        try:
+            self.refresh()
+        except LmvpError:
+            self._asked = before
+            raise
+        return ""
+
+    def _choose_columns(self, message: dict[str, Any]) -> str:
+        keys = message.get("keys")
+        self._columns = [str(key) for key in keys][:COLUMNS] if isinstance(keys, list) else None
+        self.data = self._data()
+        return ""
+
+    def _pull(self, message: dict[str, Any]) -> str:
+        reference, name = self._reference(message.get("key")), str(message.get("name") or "")
+        if not name.isidentifier():
+            raise InvalidArgument(f"{name[:40]!r} is no name of a variable", hint="letters, digits and _, as `model`")
+        shell = _shell()
+        if shell is None:
+            raise InvalidArgument("there is no notebook to keep a variable in")
+        shell.user_ns[name] = self.history.client.download(reference)
+        return f"{name} is {reference}"
+
+    def _alias(self, message: dict[str, Any]) -> str:
+        reference = self._reference(message.get("key"))
+        alias = self.history.client.alias(reference, str(message.get("name") or ""))
+        self.refresh()
+        return f"{alias.name} stands at {reference}"
+
+    def _show_diff(self, message: dict[str, Any]) -> str:
+        before, after = (self._reference(message.get(side)) for side in ("before", "after"))
+        self._diff = self.history.client.diff(before, after, progress=False)
+        self.send({"kind": "diff", "data": diff_data(self._diff)})
+        return ""
+
+    def _histograms(self, message: dict[str, Any]) -> str:
+        if self._diff is not None:
+            tell_spread(self, self._diff.spread, message)
+        return ""
+
+    def _reference(self, key: Any) -> str:
+        """Return the reference of a row on show."""
+        for row in self.data["rows"]:
+            if row["key"] == key:
+                return str(row["reference"])
+        raise InvalidArgument("that version is not on show any more", hint="choose it again")
+
+
+COLUMNS = 12
+
+
+def _shell() -> Any:
+    import sys
+
+    return getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()

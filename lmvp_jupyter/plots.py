@@ -1,0 +1,51 @@
+"""`MetricsPlot`: a metric over the versions of a model, or curves of runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmvp.errors import InvalidArgument
+from lmvp.history import History
+from lmvp.render import data as render_data
+from lmvp.render.plot import plot_html, plot_svg
+from lmvp_jupyter.bundle import module, styles
+from lmvp_jupyter.live import LiveWidget
+
+
+class MetricsPlot(LiveWidget):
+    """A metric over the versions of a model; of a run, or several, their curves: a `CurvesPlot`.
+
+    Parameters
+    ----------
+    history : History, Run, Runs, or list of Run
+    metric : str, optional
+        Of versions; without it, the metric that the history shows.
+    """
+
+    def __new__(cls, history: Any = None, *args: Any, **traits: Any) -> Any:
+        """Return the plot that fits."""
+        if not isinstance(history, History):
+            from lmvp_jupyter.curves import plot_of
+
+            plot = plot_of(history)
+            if plot is not None:
+                return plot
+            kind = type(history).__name__
+            raise InvalidArgument(
+                f"a plot of {kind}", hint="MetricsPlot(history), MetricsPlot(run), or of several runs"
+            )
+        return super().__new__(cls, history, *args, **traits)
+
+    _esm = module("metrics.js", chart=True)
+    _css = styles(chart=True)
+
+    def __init__(self, history: History, metric: str | None = None, **traits: Any) -> None:
+        self.history = history
+        super().__init__(data=render_data.plot_data(history, metric), **traits)
+
+    def static(self) -> dict[str, str]:
+        """Return the plot as text, HTML and SVG."""
+        data = dict(self.data)
+        words = data["empty"]["words"] if data["empty"] else f"{data['title']}: {data['summary']}"
+        forms = {"text/plain": words, "text/html": plot_html(data)}
+        return forms if data["empty"] else {**forms, "image/svg+xml": plot_svg(data)}

@@ -1,0 +1,62 @@
+"""Views of what `lmvp.diff` and `lmvp.show` return."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmvp.compare import Diff
+from lmvp.render.diff_data import diff_data
+from lmvp.render.showing_data import showing_data
+from lmvp.render.text import diff_text
+from lmvp.showing import Showing
+from lmvp_jupyter.bundle import module, styles
+from lmvp_jupyter.live import LiveWidget, tell_spread
+
+
+class DiffView(LiveWidget):
+    """What differs between two versions: the layers from the side and as a tree, then metrics, params, packages, code.
+
+    Parameters
+    ----------
+    diff : Diff
+    """
+
+    _esm = module("diff.js")
+    _css = styles()
+
+    def __init__(self, diff: Diff, **traits: Any) -> None:
+        self.diff = diff
+        super().__init__(data=diff_data(diff), **traits)
+        self.on_msg(self._heard)
+
+    def static(self) -> dict[str, str]:
+        """Return the diff as text and HTML."""
+        return {"text/plain": diff_text(self.diff), "text/html": self.diff._repr_html_()}
+
+    def _heard(self, _: Any, message: Any, __: Any) -> None:
+        tell_spread(self, self.diff.spread, message)
+
+
+class ModelView(LiveWidget):
+    """One version: its strip, its tensors with histograms on demand, metrics, params, what made it, what grew from it.
+
+    Parameters
+    ----------
+    showing : Showing
+        What `lmvp.show` returns.
+    """
+
+    _esm = module("model.js")
+    _css = styles()
+
+    def __init__(self, showing: Showing, **traits: Any) -> None:
+        self.showing = showing
+        super().__init__(data=showing_data(showing), **traits)
+        self.on_msg(self._heard)
+
+    def static(self) -> dict[str, str]:
+        """Return the version as text and HTML."""
+        return {"text/plain": repr(self.showing), "text/html": self.showing._repr_html_()}
+
+    def _heard(self, _: Any, message: Any, __: Any) -> None:
+        tell_spread(self, self.showing.spread, message)
