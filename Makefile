@@ -31,6 +31,7 @@ demo: $(VENV)/.demo
 	@$(BIN)/python tools/demo.py
 
 lab: $(VENV)/.demo
+	$(BIN)/jupyter server extension enable lmvp_jupyter --sys-prefix >/dev/null 2>&1
 	$(BIN)/jupyter lab examples/quickstart.ipynb
 
 test: $(VENV)/.test

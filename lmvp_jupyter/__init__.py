@@ -21,3 +21,10 @@ def unload_ipython_extension(ip: Any) -> None:
     completion.uninstall(ip)
     display.uninstall(ip)
     magics.uninstall(ip)
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    """Tell a Jupyter server what to load: the console at `<base_url>/lmvp/`."""
+    from lmvp_jupyter.server_extension import LmvpExtension
+
+    return [{"module": "lmvp_jupyter", "app": LmvpExtension}]

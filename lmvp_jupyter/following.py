@@ -56,7 +56,7 @@ class Followed:
         """Refresh the table, if something happened in its project; say so where nobody answers."""
         try:
             mark = self.table.history.mark()
-            if self._mark not in (None, mark) or self._lost:
+            if self._mark != mark or self._lost:  # the first time too: something may have happened since it was made
                 self.table.refresh()
             self._mark = mark
         except LmvpError as error:

@@ -97,7 +97,12 @@ class NotebookHost:
 
         def show(forms: dict[str, Any]) -> Any:
             handle = publish(forms)
-            return lambda forms: handle and replace(forms, handle.display_id)  # a terminal shows it once
+
+            def redraw(forms: dict[str, Any]) -> None:
+                if handle is not None:  # a terminal shows it once
+                    replace(forms, handle.display_id)
+
+            return redraw
 
         return background.push(Client().update, name, obj, show, **fields)
 

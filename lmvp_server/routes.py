@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import getpass
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from tornado.web import Application
@@ -16,6 +17,7 @@ from lmvp_server.handlers import (
     content,
     events,
     export,
+    home,
     live,
     metrics,
     pushes,
@@ -82,6 +84,14 @@ ROUTES: list[tuple[str, type]] = [
     (f"{_PUSH}/commit", pushes.Commit),
 ]
 
+HERE = Path(__file__).parent
+
+PAGES: list[tuple[Any, ...]] = [
+    ("/", home.Home),
+    ("/static/(.*)", home.StaticFile, {"path": str(HERE / "static")}),
+]
+"""What is for people; every link in it is relative, so that it may lie below any prefix."""
+
 THREADS = 8
 """Threads for what blocks: disk, hashing, records."""
 
@@ -95,7 +105,9 @@ def make_application(services: Services, server: Any) -> Application:
         What `lmvp_server.app` knows: `token`, `instance`, `local`, and `enter()` and `leave()` around each request.
     """
     return Application(
-        [(API + path, handler) for path, handler in ROUTES],
+        [*((API + path, handler) for path, handler in ROUTES), *PAGES],
+        template_path=str(HERE / "templates"),
+        autoescape="xhtml_escape",
         default_handler_class=NoSuchRoute,
         services=services,
         server=server,

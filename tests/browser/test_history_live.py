@@ -109,7 +109,7 @@ def test_one_is_pulled_and_named_two_are_compared(notebook, table):
     table.get_by_label("Choose v220").check()
     table.get_by_role("button", name="Diff v220 → v228").click()
     table.locator(".lmvp-diff .sky i").first.wait_for()
-    table.locator(".lmvp-diff .histo").first.wait_for()
+    table.locator(".lmvp-diff .histo").first.wait_for(state="attached")
     table.get_by_role("button", name="Close").click()
     counted(table.locator(".lmvp-diff"), 0)
     output = notebook.run(3).inner_text()

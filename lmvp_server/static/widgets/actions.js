@@ -93,7 +93,13 @@ export class Actions {
       this.send({ kind, key: row.key, name: name.value.trim() }, `${verb.toLowerCase()} ${row.reference}`);
       this.form.replaceChildren();
     } }, make("label", { class: "small" }, words), name, make("button", { class: "btn", type: "submit" }, verb), this.button("Cancel", () => this.form.replaceChildren(), "bare"));
-    form.addEventListener("keydown", (event) => { if (event.key === "Escape") this.form.replaceChildren(); });
+    form.addEventListener("keydown", (event) => {
+      if (event.key === "Escape") this.form.replaceChildren();
+      if (event.key !== "Enter" || event.target !== name) return; // JupyterLab would keep it from the form
+      event.preventDefault();
+      form.requestSubmit();
+    });
+    this.tell("");
     this.formKeys = row.key.toString();
     this.form.replaceChildren(form);
     name.select();

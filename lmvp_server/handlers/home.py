@@ -1,0 +1,56 @@
+"""The first page: projects and their models; and the files that pages need."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tornado.web import StaticFileHandler
+
+from lmvp.errors import AccessDenied
+from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.hosts import foreign_host
+from lmvp_server.services.paging import Page
+
+CSP = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+)
+"""Scripts only from files; strips and bars set their widths inline."""
+MODELS = 200
+
+
+class Home(Handler):
+    """`/`."""
+
+    async def get(self) -> None:
+        """Show what there is."""
+        projects = await self.run(self._projects)
+        self.set_header("Content-Security-Policy", CSP)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.render("home.html", projects=projects)
+
+    def _projects(self) -> list[dict[str, Any]]:
+        every = self.services.catalog.projects(self.caller, Page(MODELS))["items"]
+        return [{**project, "list": self._models(project["name"])} for project in every]
+
+    def _models(self, project: str) -> list[dict[str, Any]]:
+        models = self.services.catalog.models(self.caller, project, Page(MODELS))["items"]
+        return [{**model, "newest": self._newest(project, model)} for model in models]
+
+    def _newest(self, project: str, model: dict[str, Any]) -> dict[str, Any] | None:
+        if not model["latest"]:
+            return None
+        return dict(self.services.versions.version(self.caller, project, model["name"], str(model["latest"])))
+
+
+class StaticFile(StaticFileHandler):
+    """`/static/…`: styles and scripts of ours, the same for everybody."""
+
+    def prepare(self) -> None:
+        """Answer for the hosts that this server has."""
+        if foreign_host(self.request, self.settings["server"].local):
+            raise AccessDenied("this server does not answer for that host")
+
+    def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - as Tornado calls it
+        """Let nobody guess what a file is."""
+        self.set_header("X-Content-Type-Options", "nosniff")
