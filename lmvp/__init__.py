@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmvp.client import Client
-from lmvp.config import login, logout, set_project
+from lmvp.config import logout, set_project
 from lmvp.errors import LmvpError
 from lmvp.history import Diff, History
 from lmvp.records import Alias, Version
@@ -166,6 +166,21 @@ def bisect(
     >>> lmvp.bisect("digits/mlp", good="v3", bad="v19", test=lambda net: accuracy(net) > 0.9)  # doctest: +SKIP
     """
     return Client().bisect(name, good=good, bad=bad, test=test, trust=trust)
+
+
+def login(url: str, token: str | None = None) -> str:
+    """Make a server the one in use, in every process of this user, and see that there is a token for it.
+
+    Without a token, given or kept, this shows a link and a code, and waits until somebody who has a token of the server
+    approves; see `lmvp.signing_in.sign_in`.
+
+    Examples
+    --------
+    >>> lmvp.login("https://models.example.org")  # doctest: +SKIP
+    """
+    from lmvp.signing_in import sign_in
+
+    return sign_in(url, token)
 
 
 def show(name: str) -> Showing:

@@ -15,6 +15,10 @@
     │   ├── MissingChunks            RuntimeError     a push was committed before all its bytes had come
     │   ├── NotAuthenticated         PermissionError  no token, or a wrong one
     │   ├── AccessDenied             PermissionError  a token without the right
+    │   ├── AuthorizationPending     RuntimeError     nobody has decided yet about a login by a code
+    │   │   └── SlowDown                              and it was asked for too often
+    │   ├── ExpiredCode              RuntimeError     a login by a code came too late
+    │   ├── TooManyRequests          RuntimeError     an address asks too often
     │   ├── TooLarge                 ValueError       a body, a manifest or a path is over its limit
     │   ├── UnknownFormat            TypeError        no format knows how to keep this object
     │   ├── Untrusted                PermissionError  loading would run code of a class nobody vouched for
@@ -166,6 +170,31 @@ class AccessDenied(UserError, PermissionError):
     code = "access_denied"
     http_status = 403
     exit_code = 5
+
+
+class AuthorizationPending(UserError, RuntimeError):
+    """Nobody has decided yet about a login by a code."""
+
+    code = "authorization_pending"
+
+
+class SlowDown(AuthorizationPending):
+    """Nobody has decided yet, and it was asked for too often: five more seconds between two questions."""
+
+    code = "slow_down"
+
+
+class ExpiredCode(UserError, RuntimeError):
+    """A login by a code came too late, or was used before."""
+
+    code = "expired_token"
+
+
+class TooManyRequests(UserError, RuntimeError):
+    """An address asks too often; a minute later it may again."""
+
+    code = "too_many_requests"
+    http_status = 429
 
 
 class TooLarge(UserError, ValueError):

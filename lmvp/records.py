@@ -547,6 +547,54 @@ class Amendment(Request, frozen=True, kw_only=True):
     """Erase the code that was kept with the version, for good."""
 
 
+class DeviceCode(Struct, frozen=True, kw_only=True):
+    """What a client that has no token shows and waits for; names and meaning as in RFC 8628, section 3.2."""
+
+    device_code: str
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expires_in: int
+    interval: int
+
+
+class DeviceToken(Struct, frozen=True, kw_only=True):
+    """The token that a client got, and what it is called."""
+
+    access_token: str
+    name: str
+
+
+class DeviceDecision(Struct, frozen=True, kw_only=True):
+    """What was decided about a client."""
+
+    client_name: str
+    address: str
+    approved: bool
+
+
+class TokenRecord(Struct, frozen=True, kw_only=True):
+    """What is known of a token; its secret is kept nowhere.
+
+    Attributes
+    ----------
+    used_at : datetime, optional
+        Its last use, to the hour or so.
+    """
+
+    id: str
+    name: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    used_at: datetime | None = None
+
+
+class NewToken(TokenRecord, frozen=True, kw_only=True):
+    """A token that was just made, with its secret."""
+
+    token: str = ""
+
+
 class Child(Struct, frozen=True, kw_only=True):
     """A version that grew from another one: of the same model or of another one of the project."""
 
@@ -591,6 +639,32 @@ class Histograms(Struct, frozen=True, kw_only=True):
 
     tensors: dict[str, Histogram]
     before: dict[str, Histogram] = msgspec.field(default_factory=dict)
+
+
+class AskCode(Request, frozen=True, kw_only=True):
+    """The body of `POST device/code`: what the client calls itself, `ada@laptop`."""
+
+    client_name: str = ""
+
+
+class AskToken(Request, frozen=True, kw_only=True):
+    """The body of `POST device/token`."""
+
+    device_code: str
+
+
+class Decide(Request, frozen=True, kw_only=True):
+    """The body of `POST device/decision`."""
+
+    user_code: str
+    approve: bool = True
+
+
+class MakeToken(Request, frozen=True, kw_only=True):
+    """The body of `POST tokens`; without days it never expires."""
+
+    name: str
+    expires_days: int | None = None
 
 
 class Against(Request, frozen=True, kw_only=True):

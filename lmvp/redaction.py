@@ -24,6 +24,7 @@ _FORMS = re.compile(
     r"|\bgithub_pat_[A-Za-z0-9_]{20,}"
     r"|\bglpat-[A-Za-z0-9_-]{16,}"
     r"|\bhf_[A-Za-z0-9]{20,}"
+    r"|\blmvp_[A-Za-z0-9_-]{30,}"
     r"|\bsk-[A-Za-z0-9_-]{20,}"
     r"|\bxox[abeprs]-[A-Za-z0-9-]{10,}"
     r"|\bAIza[0-9A-Za-z_-]{35}"

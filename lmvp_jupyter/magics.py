@@ -58,6 +58,7 @@ class NotebookHost:
     """A notebook: names are variables first."""
 
     pulls_files = False
+    pipes = False
 
     def __init__(self, names: dict[str, Any], shell: Any) -> None:
         self._names, self._shell = names, shell

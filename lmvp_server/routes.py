@@ -15,6 +15,7 @@ from lmvp_server.handlers import (
     backups,
     catalog,
     content,
+    devices,
     events,
     export,
     home,
@@ -42,6 +43,11 @@ ROUTES: list[tuple[str, type]] = [
     ("/health", HealthHandler),
     ("/openapi.json", OpenApi),
     ("/events", events.ServerEvents),
+    ("/device/code", devices.DeviceCodes),
+    ("/device/token", devices.DeviceTokens),
+    ("/device/decision", devices.DeviceDecisions),
+    ("/tokens", devices.TokenList),
+    (f"/tokens/{_PART}", devices.Token),
     ("/usage", upkeep.ServerUsage),
     ("/gc", upkeep.Garbage),
     ("/compact", upkeep.Compaction),
@@ -88,6 +94,7 @@ HERE = Path(__file__).parent
 
 PAGES: list[tuple[Any, ...]] = [
     ("/", home.Home),
+    ("/device", devices.DevicePage),
     ("/static/(.*)", home.StaticFile, {"path": str(HERE / "static")}),
 ]
 """What is for people; every link in it is relative, so that it may lie below any prefix."""

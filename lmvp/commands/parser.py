@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.commands import archive, housekeeping, tracking, verbs
+from lmvp.commands import access, archive, housekeeping, tracking, verbs
 from lmvp.errors import InvalidArgument
 from lmvp.references import suggest
 
@@ -157,8 +157,20 @@ VERBS = (
     Verb(housekeeping.cache, (_arg("--clear", action="store_true", help="delete all that is in it"),)),
     Verb(verbs.ls, (_arg("project", nargs="?", help="the project to list the models of"),)),
     Verb(verbs.project, (_arg("name", nargs="?", help="the project to make the current one"),), NOTEBOOK),
-    Verb(verbs.login, (_arg("url", help="https://models.example.org"),)),
-    Verb(verbs.logout, (_arg("url", nargs="?", help="the server; the one in use"),)),
+    Verb(access.login, (
+        _arg("url", help="https://models.example.org"),
+        _arg("--with-token", action="store_true", help="type a token, or pipe it in, instead of approving a code"),
+    )),
+    Verb(access.tokens, (
+        _arg("what", nargs="?", choices=("list", "create", "revoke"), default="list", help="%(choices)s (%(default)s)"),
+        _arg("name", nargs="?", help="what to call the new one; the id of the one to revoke"),
+        _arg("--days", type=int, metavar="N", help="it expires after so many days"),
+    ), SHELL),
+    Verb(access.devices, (
+        _arg("what", choices=("approve", "deny"), help="%(choices)s"),
+        _arg("code", help="the code that the client shows"),
+    ), SHELL),
+    Verb(access.logout, (_arg("url", nargs="?", help="the server; the one in use"),)),
     Verb(verbs.status),
     Verb(verbs.stop),
 )  # fmt: skip

@@ -23,6 +23,11 @@ class ShellHost:
     def keep(self, name: str, value: Any) -> None:  # pragma: no cover - no verb of the shell has a variable
         """Do nothing: a shell has no variables of ours."""
 
+    @property
+    def pipes(self) -> bool:
+        """Whether nobody sits at a terminal."""
+        return not sys.stdin.isatty()
+
     def ask_token(self, url: str) -> str:
         """Ask on the terminal, or read a line that is piped in."""
         if not sys.stdin.isatty():

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from lmvp import config
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Status, Table
-from lmvp.errors import InvalidArgument, NotAuthenticated
+from lmvp.errors import InvalidArgument
 from lmvp.references import Reference
 
 _EXAMPLES = {"metric": "val_acc=0.97", "param": "lr=0.001", "tag": "by=ada"}
@@ -33,6 +33,11 @@ class Host(Protocol):
 
     def ask_token(self, url: str) -> str:
         """Ask the user for a token, unseen."""
+        ...
+
+    @property
+    def pipes(self) -> bool:
+        """Whether a token may come through a pipe, since nobody sits at a terminal."""
         ...
 
     def push_later(self, name: str, obj: Any, fields: Mapping[str, Any]) -> Any:
@@ -140,25 +145,6 @@ def project(options: Namespace, _host: Host) -> Any:
     if options.name is not None:
         config.set_project(options.name)
     return Table(("Current project",), [(config.current_project(),)], empty="")
-
-
-def login(options: Namespace, host: Host) -> Any:
-    """Make a server the one in use, and keep the token for it."""
-    url = config.check_url(options.url)
-    token = config.token_for(url) or host.ask_token(url)
-    try:
-        Client(url, token).projects()  # a wrong token is said now, not at the first push
-    except NotAuthenticated as error:
-        hint = "whoever runs the server finds it in the file `token` of its data folder"
-        raise NotAuthenticated(error.message, hint=hint) from None
-    config.login(url, token)
-    return Status.now()
-
-
-def logout(options: Namespace, _host: Host) -> Any:
-    """Forget the token of a server."""
-    known = config.logout(options.url)
-    return Line("the token is forgotten" if known else "no token was kept, so there is none to forget")
 
 
 def status(_options: Namespace, _host: Host) -> Any:

@@ -66,12 +66,30 @@ class Handler(RequestHandler):
 
     def _caller(self, token: str) -> Caller:
         given = self.request.headers.get("Authorization", "")
-        if hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
-            return Caller(self.settings["owner"], owner=True)
-        if self.open_to_all:
+        if self.open_to_all and not given:
             return Caller("anonymous")
-        said = "this token is not known here" if given else "no token was sent"
-        raise NotAuthenticated(said, hint="`lmvp login URL` keeps a token for a server; LMVP_TOKEN holds one")
+        try:
+            return self.caller_of(given.removeprefix("Bearer ") if given.startswith("Bearer ") else "", token)
+        except NotAuthenticated:
+            if self.open_to_all:
+                return Caller("anonymous")
+            said = "this token is not known here" if given else "no token was sent"
+            raise NotAuthenticated(
+                said, hint="`lmvp login URL` gets a token for a server; LMVP_TOKEN holds one"
+            ) from None
+
+    def caller_of(self, given: str, token: str | None = None) -> Caller:
+        """Return whose token this is.
+
+        Raises
+        ------
+        NotAuthenticated
+            If it is nobody's.
+        """
+        own = self.settings["server"].token if token is None else token
+        if hmac.compare_digest(given.encode(), own.encode()) or (given and self.services.tokens.find(given)):
+            return Caller(self.settings["owner"], owner=True)
+        raise NotAuthenticated("this token is not known here")
 
     def data_received(self, chunk: bytes) -> Any:
         """Keep the body; a handler of long bodies overrides this."""

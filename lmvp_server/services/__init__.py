@@ -13,6 +13,7 @@ from lmvp_server.services.changes import Measuring
 from lmvp_server.services.checking import Checking
 from lmvp_server.services.compaction import Compaction
 from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.devices import Devices
 from lmvp_server.services.events import Events
 from lmvp_server.services.files import Files
 from lmvp_server.services.histograms import TensorHistograms
@@ -25,6 +26,7 @@ from lmvp_server.services.removal import Removal
 from lmvp_server.services.retention import Retention
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.sweeping import Sweeping
+from lmvp_server.services.tokens import Tokens
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.usage import Usage
 from lmvp_server.services.versions import Versions
@@ -65,6 +67,8 @@ class Services:
     runs: Runs
     intake: Intake
     metrics: Metrics
+    tokens: Tokens
+    devices: Devices
 
     @classmethod
     def over(cls, records: RecordStore, chunks: ChunkStore, series: SeriesStore, *, shared: bool = False) -> Services:
@@ -76,6 +80,7 @@ class Services:
         measuring = Measuring(chunks, catalog, versions, decoder)
         compaction = Compaction(records, chunks, versions, decoder, measuring)
         leases = Leases()
+        tokens = Tokens(records)
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
         removal = Removal(records, chunks, series, catalog, versions, upkeep)
         return cls(
@@ -100,6 +105,8 @@ class Services:
             runs,
             Intake(records, series, catalog, runs),
             Metrics(series, catalog, runs),
+            tokens,
+            Devices(tokens),
         )
 
     @classmethod

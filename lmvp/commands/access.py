@@ -1,0 +1,64 @@
+"""The verbs around logins and tokens."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from lmvp import config
+from lmvp.client import Client
+from lmvp.commands.tables import Line, Status, Table
+from lmvp.errors import InvalidArgument, NotAuthenticated
+from lmvp.signing_in import sign_in
+
+if TYPE_CHECKING:
+    from lmvp.commands.verbs import Host
+
+
+def login(options: Namespace, host: Host) -> Any:
+    """Make a server the one in use; get a token for it by a code, or give one."""
+    url = config.check_url(options.url)
+    if options.with_token or (host.pipes and config.token_for(url) is None):
+        try:
+            sign_in(url, host.ask_token(url))
+        except NotAuthenticated as error:
+            hint = "whoever runs the server finds it in the file `token` of its data folder"
+            raise NotAuthenticated(error.message, hint=hint) from None
+    else:
+        sign_in(url)
+    return Status.now()
+
+
+def logout(options: Namespace, _host: Host) -> Any:
+    """Forget the token of a server."""
+    known = config.logout(options.url)
+    return Line("the token is forgotten" if known else "no token was kept, so there is none to forget")
+
+
+def tokens(options: Namespace, _host: Host) -> Any:
+    """List the tokens of the server, make one, or revoke one."""
+    client = Client()
+    if options.what == "create":
+        if not options.name:
+            raise InvalidArgument("a token needs a name", hint="lmvp tokens create ada-laptop")
+        made = client.create_token(options.name, options.days)
+        return Line(f"{made.token}\n(shown this once; revoke it with: lmvp tokens revoke {made.id})")
+    if options.what == "revoke":
+        if not options.name:
+            raise InvalidArgument("which token?", hint="lmvp tokens, then lmvp tokens revoke ID")
+        client.revoke_token(options.name)
+        return Line(f"the token {options.name} is worth nothing from now on")
+    rows = [(one.id, one.name, _day(one.created_at), _day(one.expires_at, "never"), _day(one.used_at, "not yet"))
+            for one in client.tokens()]  # fmt: skip
+    return Table(("Id", "Name", "Made", "Expires", "Used last (UTC)"), rows, empty="no tokens but the server's own")
+
+
+def devices(options: Namespace, _host: Host) -> Any:
+    """Approve, or deny, a client that waits for a token under a code."""
+    done = Client().decide_device(options.code, approve=options.what == "approve")
+    word = "has a token now" if done.approved else "gets no token"
+    return Line(f"{done.client_name}, at {done.address}, {word}")
+
+
+def _day(at: Any, otherwise: str = "") -> str:
+    return f"{at:%Y-%m-%d %H:%M}" if at else otherwise

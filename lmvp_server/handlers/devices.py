@@ -1,0 +1,113 @@
+"""Login by a code, its page, and tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs
+
+from lmvp.errors import LmvpError, NotAuthenticated
+from lmvp.records import AskCode, AskToken, Decide, MakeToken
+from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.home import CSP
+
+
+class DeviceCodes(Handler):
+    """`/device/code`."""
+
+    open_to_all = True
+    body_limit = 4096
+
+    async def post(self) -> None:
+        """Let a client wait for a decision."""
+        asked, address = self.read(AskCode), self.request.remote_ip or ""
+        page = f"{self.request.protocol}://{self.request.host}/device"
+        self.answer(await self.run(self.services.devices.begin, asked.client_name, address, page))
+
+
+class DeviceTokens(Handler):
+    """`/device/token`."""
+
+    open_to_all = True
+    body_limit = 4096
+
+    async def post(self) -> None:
+        """Give a client its token, if it was approved."""
+        self.answer(await self.run(self.services.devices.token, self.read(AskToken).device_code))
+
+
+class DeviceDecisions(Handler):
+    """`/device/decision`."""
+
+    async def post(self) -> None:
+        """Approve or deny a client."""
+        asked, address = self.read(Decide), self.request.remote_ip or ""
+        decide = self.services.devices.decide
+        self.answer(await self.run(lambda: decide(self.caller, asked.user_code, address, approve=asked.approve)))
+
+
+class DevicePage(Handler):
+    """`/device`: where a code is typed in. What it decides takes a token each time, so no other site can decide it."""
+
+    open_to_all = True
+    body_limit = 4096
+
+    async def get(self) -> None:
+        """Ask for a code, or show who waits under one."""
+        await self._page(self.get_query_argument("code", "")[:40])
+
+    async def post(self) -> None:
+        """Decide."""
+        fields = parse_qs(b"".join(self._body).decode("utf-8", "replace"))
+        code, token, verdict = (fields.get(name, [""])[0] for name in ("code", "token", "verdict"))
+        address = self.request.remote_ip or ""
+        try:
+            caller = self.caller if self.caller.owner else self.caller_of(token.strip())
+            decide = self.services.devices.decide
+            done = await self.run(lambda: decide(caller, code, address, approve=verdict == "approve"))
+        except NotAuthenticated:
+            self.set_status(403)
+            await self._page(code, wrong="This token is not known here.")
+        except LmvpError as error:
+            self.set_status(error.http_status)
+            await self._page(code, wrong=str(error))
+        else:
+            self._show(done=done)
+
+    async def _page(self, code: str, wrong: str = "") -> None:
+        grant = None
+        if code:
+            try:
+                grant = await self.run(self.services.devices.look, code, self.request.remote_ip or "")
+            except LmvpError as error:
+                wrong = wrong or f"{error.message}. {error.hint or ''}"
+        self._show(code=code, grant=grant, wrong=wrong)
+
+    def _show(self, **known: Any) -> None:
+        self.set_header("Content-Security-Policy", CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'"))
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Referrer-Policy", "no-referrer")
+        fields = {"code": "", "grant": None, "wrong": "", "done": None, "known": self.caller.owner, **known}
+        self.render("device.html", **fields)
+
+
+class TokenList(Handler):
+    """`/tokens`."""
+
+    async def get(self) -> None:
+        """List the tokens."""
+        self.answer(await self.run(self.services.tokens.every, self.caller, self.page()))
+
+    async def post(self) -> None:
+        """Make one."""
+        asked = self.read(MakeToken)
+        self.answer(await self.run(self.services.tokens.create, self.caller, asked.name, asked.expires_days), 201)
+
+
+class Token(Handler):
+    """`/tokens/{token}`."""
+
+    async def delete(self, token: str) -> None:
+        """Revoke it."""
+        await self.run(self.services.tokens.revoke, self.caller, token)
+        self.set_status(204)
+        self.finish()
