@@ -79,7 +79,7 @@ class DevicePage(Handler):
             try:
                 grant = await self.run(self.services.devices.look, code, self.request.remote_ip or "")
             except LmvpError as error:
-                wrong = wrong or f"{error.message}. {error.hint or ''}"
+                wrong = wrong or f"{error.message}: {error.hint}" if error.hint else error.message
         self._show(code=code, grant=grant, wrong=wrong)
 
     def _show(self, **known: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from pathlib import Path
+from xml.etree import ElementTree
 
 import nbformat
 import pytest
@@ -188,6 +189,29 @@ def test_the_quickstart_shows_a_live_curve(jupyterlab):
     assert not notebook.watch.strangers
     notebook.run(len(cells))
     notebook.close()
+
+
+def test_what_is_drawn_is_saved_as_picture_drawing_and_numbers(notebook, tmp_path):
+    notebook.run(1)
+    plot = notebook.run(2)
+    plot.locator("canvas").first.wait_for()
+    kept = {}
+    for kind in ("PNG", "SVG", "CSV"):
+        with notebook.page.expect_download() as download:
+            plot.get_by_role("button", name=kind).click()
+        assert download.value.suggested_filename == f"quiet-wren-44.{kind.lower()}"
+        download.value.save_as(tmp_path / kind)
+        kept[kind] = (tmp_path / kind).read_bytes()
+    assert kept["PNG"].startswith(b"\x89PNG")
+    assert len(kept["PNG"]) > 5000
+    drawing = ElementTree.fromstring(kept["SVG"])
+    paths = [each.get("d") for each in drawing.iter("{http://www.w3.org/2000/svg}path")]
+    assert len(paths) == 2
+    assert all(path.count("L") > 300 for path in paths)
+    lines = kept["CSV"].decode().splitlines()
+    assert lines[0] == "line,metric,step,seconds,value"
+    assert lines[1].startswith("train/loss,train/loss,0,")
+    assert len(lines) > 1600
 
 
 def test_charts_that_come_later_do_not_lie_over_the_first(notebook):

@@ -8,6 +8,7 @@
 import { guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";
 import { onTheme, Paint } from "./paint.js";
+import { savers } from "./saving.js";
 import { clock, number, short, written } from "./words.js";
 
 const CHART_HEIGHT = 192;
@@ -283,7 +284,8 @@ class CurvesView {
     this.table = make("details", { class: "small", ontoggle: () => this.fill() }, make("summary", {}, "the numbers as a table"));
     this.rest = make("button", { class: "btn bare", type: "button", onclick: () => { this.every = true; this.draw(); } });
     this.empty = make("p", { class: "quiet lmvp-none" });
-    this.root.replaceChildren(this.titleLine, this.empty, this.grid, make("div", { class: "below" }, this.rest), this.readout, this.table);
+    this.saver = savers(() => data.title, () => this.charts.filter((chart) => chart.plot && !chart.root.hidden).map((chart) => ({ title: chart.name, plot: chart.plot })), () => this.numbers());
+    this.root.replaceChildren(this.titleLine, this.empty, this.grid, make("div", { class: "below" }, this.rest), this.readout, make("div", { class: "lmvp-under" }, this.table, this.saver));
     this.paint = new Paint(this.root);
     this.charts = data.groups.map((group) => new Chart(this, group));
     this.lines = new Map(data.groups.flatMap((group) => group.lines).map((line) => [line.id, line]));
@@ -301,11 +303,18 @@ class CurvesView {
     this.rest.hidden = this.every || more <= 0;
     this.rest.textContent = `show all ${this.charts.length} charts`;
     this.table.hidden = !this.charts.length;
+    this.saver.hidden = !this.charts.length;
     this.fill();
     this.told = undefined;
     const { read } = this;
     if (read && this.charts.includes(read.chart)) read.chart.plot?.setCursor({ left: read.chart.plot.valToPos(read.x, "x"), top: 10 });
     else this.readout.textContent = this.hint();
+  }
+
+  /** What is drawn, as rows. */
+  numbers() {
+    const rows = [...this.lines.values()].flatMap((line) => line.steps.map((step, i) => [line.label, line.key, step, line.times[i], number(line.values[i])]));
+    return [["line", "metric", "step", "seconds", "value"], rows];
   }
 
   /** The numbers behind the picture, made when they are looked at. */

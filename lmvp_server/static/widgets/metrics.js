@@ -6,6 +6,7 @@
 import { emptiness, guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";
 import { onTheme, Paint } from "./paint.js";
+import { savers } from "./saving.js";
 import { number } from "./words.js";
 
 const HEIGHT = 200;
@@ -54,7 +55,7 @@ class PlotView {
     }
     this.box = make("div", { class: "plot", role: "img", tabindex: "0", "aria-label": data.summary, onkeydown: (event) => this.key(event) });
     this.readout = make("output", { class: "readout", "aria-live": "polite" });
-    this.root.replaceChildren(title, make("figure", { class: "chart" }, this.box), this.readout, this.table());
+    this.root.replaceChildren(title, make("figure", { class: "chart" }, this.box), this.readout, make("div", { class: "lmvp-under" }, this.table(), this.saver()));
     this.ink = new Paint(this.root);
     this.values = data.points.map((point) => number(point.value));
     const shown = this.values.map((value) => (Number.isFinite(value) ? value : null));
@@ -62,6 +63,12 @@ class PlotView {
     this.tell(null);
     this.resized.disconnect();
     this.resized.observe(this.box);
+  }
+
+  saver() {
+    const { data } = this;
+    const rows = () => data.points.map((point) => [point.label, number(point.value), point.message]);
+    return savers(() => `${data.title} ${data.metric}`, () => [{ title: data.fact, plot: this.plot }], () => [["version", data.metric, "message"], rows()]);
   }
 
   options() {

@@ -1,0 +1,94 @@
+// Saving what a chart shows: as a picture, as a drawing, or as numbers. All of it is made in the page.
+import { make } from "./dom.js";
+
+function save(name, type, content) {
+  const url = URL.createObjectURL(new Blob([content], { type }));
+  const link = make("a", { href: url, download: name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}
+
+/** The paper under a chart: the first ground behind it that is not clear. */
+function paper(element) {
+  for (let node = element; node; node = node.parentElement) {
+    const colour = getComputedStyle(node).backgroundColor;
+    if (!/rgba\(.*, 0\)|transparent/.test(colour)) return colour;
+  }
+  return "white";
+}
+
+/** Charts below one another, each with its title, as a picture of the pixels that are on show. */
+async function savePng(charts, name) {
+  const scale = devicePixelRatio || 1;
+  const head = 24 * scale;
+  const canvases = charts.map(({ plot }) => plot.ctx.canvas);
+  const sheet = make("canvas", { width: Math.max(...canvases.map((one) => one.width)), height: canvases.reduce((sum, one) => sum + one.height + head, 0) });
+  const ctx = sheet.getContext("2d");
+  ctx.fillStyle = paper(canvases[0]);
+  ctx.fillRect(0, 0, sheet.width, sheet.height);
+  let top = 0;
+  charts.forEach(({ title, plot }, i) => {
+    ctx.font = `600 ${13 * scale}px ${getComputedStyle(plot.root).fontFamily}`;
+    ctx.fillStyle = getComputedStyle(plot.root).color;
+    ctx.fillText(title, 8 * scale, top + 17 * scale);
+    ctx.drawImage(canvases[i], 0, top + head);
+    top += canvases[i].height + head;
+  });
+  save(`${name}.png`, "image/png", await new Promise((done) => { sheet.toBlob(done, "image/png"); }));
+}
+
+const safe = (text) => String(text).replace(/[&<>"]/g, (letter) => ({ "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;" })[letter]);
+
+function drawn({ title, plot }, top) {
+  const scale = devicePixelRatio || 1;
+  const [left, upper] = [plot.bbox.left / scale, plot.bbox.top / scale + 24];
+  const ink = getComputedStyle(plot.root).color;
+  const put = (x, y) => `${(left + plot.valToPos(x, "x")).toFixed(1)} ${(upper + plot.valToPos(y, "y")).toFixed(1)}`;
+  const lines = plot.series.slice(1).map((series, i) => {
+    let path = "";
+    plot.data[i + 1].forEach((y, at) => {
+      const x = plot.data[0][at];
+      if (y === null || y === undefined || x < plot.scales.x.min || x > plot.scales.x.max) return;
+      path += `${path ? "L" : "M"}${put(x, y)}`;
+    });
+    const dash = series.dash?.length ? ` stroke-dasharray="${series.dash.join(" ")}"` : "";
+    return `<path d="${path}" fill="none" stroke="${safe(series.stroke(plot, i + 1))}" stroke-width="${series.width}"${dash}/>`;
+  });
+  const ticks = plot.axes.flatMap((axis, side) => (axis._splits ?? []).map((at, i) => {
+    const words = safe(axis._values?.[i] ?? "");
+    const [x, y] = side ? [left - 6, upper + plot.valToPos(at, "y") + 4] : [left + plot.valToPos(at, "x"), upper + plot.bbox.height / scale + 16];
+    return words ? `<text x="${x.toFixed(1)}" y="${y.toFixed(1)}" text-anchor="${side ? "end" : "middle"}" opacity=".7">${words}</text>` : "";
+  }));
+  return `<g transform="translate(0 ${top})" fill="${ink}"><text x="8" y="17" font-weight="600" font-size="13">${safe(title)}</text>${ticks.join("")}${lines.join("")}</g>`;
+}
+
+/** The same as a drawing that scales: lines as they are on show, zoom and smoothing included. */
+function saveSvg(charts, name) {
+  let top = 0;
+  const parts = charts.map((chart) => { const part = drawn(chart, top); top += chart.plot.height + 24; return part; });
+  const width = Math.max(...charts.map(({ plot }) => plot.width));
+  const ground = `<rect width="${width}" height="${top}" fill="${paper(charts[0].plot.root)}"/>`;
+  save(`${name}.svg`, "image/svg+xml", `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${top}" viewBox="0 0 ${width} ${top}" font-family="system-ui, sans-serif" font-size="11">${ground}${parts.join("")}</svg>`);
+}
+
+/** Rows of numbers; a text that a table would take for a formula is quoted as text. */
+function saveCsv(heads, rows, name) {
+  const cell = (value) => {
+    const text = String(value ?? "");
+    const inert = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+    return /[",\n\r]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
+  };
+  save(`${name}.csv`, "text/csv", [heads, ...rows].map((row) => row.map(cell).join(",")).join("\r\n"));
+}
+
+/** Three words that save what is on show. `shown()` gives the charts, `numbers()` heads and rows. */
+export function savers(name, shown, numbers) {
+  const file = () => name().replace(/[^\w.-]+/g, "-").replace(/^-|-$/g, "") || "lmvp";
+  const button = (words, title, act) => make("button", { class: "btn bare", type: "button", title, onclick: act }, words);
+  return make("span", { class: "lmvp-savers small quiet" }, "save as ",
+    button("PNG", "a picture of what is on show", () => savePng(shown(), file())),
+    button("SVG", "a drawing of what is on show", () => saveSvg(shown(), file())),
+    button("CSV", "the numbers that are drawn", () => saveCsv(...numbers(), file())));
+}
