@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 FLOOR := 90
 JOBS ?= auto
 
-.PHONY: help demo test lab lint fix browser bench clean
+.PHONY: help demo test lab lint fix browser bench screenshots clean
 help:
-	@echo "make demo | test | lab | lint | fix | browser | bench | clean"
+	@echo "make demo | test | lab | lint | fix | browser | bench | screenshots | clean"
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "LMVP needs Python 3.10 or newer: make PYTHON=python3.12")'
@@ -55,6 +55,10 @@ fix: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/pip install --quiet -e '.[bench]' || echo "no TensorBoard here: nothing beside log()"
 	$(BIN)/python -m benchmarks
+
+screenshots: $(VENV)/.test
+	$(BIN)/pip install --quiet pillow
+	$(BIN)/python tools/screenshots.py
 
 clean:
 	rm -rf $(VENV) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache

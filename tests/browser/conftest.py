@@ -171,6 +171,17 @@ class Lab:
         watch.errors.clear()  # JupyterLab raises some of its own while it starts
         return Notebook(page, watch)
 
+    def open_in_notebook_7(self, name: str, cells: list[str]) -> Notebook:
+        """Open a notebook in Jupyter Notebook 7."""
+        self.write(name, cells)
+        page = self.context.new_page()
+        watch = Watch().over(page)
+        page.goto(f"{self.url}/notebooks/{name}?token=test")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_function(IDLE, timeout=60_000)
+        watch.errors.clear()
+        return Notebook(page, watch)
+
 
 IDLE = "() => window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
 
@@ -235,14 +246,16 @@ def jupyterlab(chromium, tmp_path_factory: pytest.TempPathFactory):
         "--ServerApp.port_retries=0", "--allow-root", "--IdentityProvider.token=test",
         f"--ServerApp.root_dir={root}", "--LabApp.expose_app_in_browser=True",
         "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--LabApp.extension_manager=readonly",
+        "--LabApp.extension_manager=readonly", "--JupyterNotebookApp.expose_app_in_browser=True",
+        "--ServerApp.base_url=/user/ada/", "--ServerApp.jpserver_extensions={'lmvp_jupyter': True}",
     ]  # fmt: skip
     environment = {**os.environ, **{name: str(home / folder) for name, folder in folders.items()}}
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=root)
         try:
-            _wait_for(f"http://127.0.0.1:{port}/api?token=test", process, home / "log")
-            yield Lab(chromium, f"http://127.0.0.1:{port}", root)
+            url = f"http://127.0.0.1:{port}/user/ada"
+            _wait_for(f"{url}/api?token=test", process, home / "log")
+            yield Lab(chromium, url, root)
         finally:
             process.terminate()
             process.wait(30)

@@ -14,17 +14,17 @@ w = {f"blocks.{b}.fc.weight": random.standard_normal((30, 30)).astype("f4") for 
 for i in range(1, 231):
     w = {**w, f"blocks.{i % 4}.fc.weight": w[f"blocks.{i % 4}.fc.weight"] * 1.02}
     message, metrics = "Frozen body" if i % 10 == 0 else f"Epoch {i}", {"val/acc": 1 - 1 / (i + 1), "val/loss": 1 / i}
-    lmvp.update("digits/live", w, message=message, metrics=metrics, params={"lr": 0.1 / i}, progress=False)
+    lmvp.update("live/mlp", w, message=message, metrics=metrics, params={"lr": 0.1 / i}, progress=False)
 """
 CELLS = [
     "%load_ext lmvp_jupyter\nimport lmvp, lmvp_jupyter.widgets",
     FILL,
-    "table = lmvp_jupyter.widgets.HistoryTable(lmvp.showHistory('digits/live'))\ntable",
+    "table = lmvp_jupyter.widgets.HistoryTable(lmvp.showHistory('live/mlp'))\ntable",
     "(table.selected, [version.name for version in table.chosen], sorted(model)[:1])",
-    "lmvp.update('digits/live', model, message='From the cell', metrics={'val/acc': 0.5}, progress=False); None",
+    "lmvp.update('live/mlp', model, message='From the cell', metrics={'val/acc': 0.5}, progress=False); None",
     "from lmvp import local; local.stop()",
-    "lmvp.show('digits/live@v230')",
-    "lmvp.diff('digits/live@v229', '@v230')",
+    "lmvp.show('live/mlp@v230')",
+    "lmvp.diff('live/mlp@v229', '@v230')",
 ]
 
 
@@ -97,7 +97,7 @@ def test_one_is_pulled_and_named_two_are_compared(notebook, table):
     table.get_by_role("button", name="Pull…").click()
     table.get_by_label("Pull v228 into").fill("model")
     table.get_by_role("button", name="Pull", exact=True).click()
-    table.get_by_text("model is digits/live@v228").wait_for()
+    table.get_by_text("model is live/mlp@v228").wait_for()
     table.get_by_role("button", name="Alias…").click()
     table.get_by_label("Alias at v228").fill("no such!")
     table.get_by_role("button", name="Set alias").click()
