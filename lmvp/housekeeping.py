@@ -101,6 +101,18 @@ class Housekeeping(BaseClient):
         """Give a model a rule that the server applies by itself when it is idle; an empty one keeps all versions."""
         return self._connection.send_json("PATCH", self._model_path(name), ModelChange(keep=keep), Model)
 
+    def set_card(self, name: str, text: str) -> Model:
+        """Give a model a card: what it is for, what it was trained on, where it fails. `lmvp.show` has it on top.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        text : str
+            Paragraphs, with an empty line between them; an empty text takes the card away.
+        """
+        return self._connection.send_json("PATCH", self._model_path(name), ModelChange(description=text), Model)
+
     def collect_garbage(self) -> Collected:
         """Delete what no version and no open push needs, on the whole server."""
         return self._do("/gc", {}, Collected)

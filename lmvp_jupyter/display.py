@@ -37,6 +37,12 @@ class _Shown:
     cell: str | None
     ours: bool
 
+    def freeze(self) -> None:
+        """Put the static form in the place of the live view."""
+        forms = self.widget.static()
+        self.widget.close()
+        replace(forms, self.display_id)
+
 
 class Display:
     """How one shell shows histories, diffs and widgets."""
@@ -85,10 +91,14 @@ class Display:
         """Put the static form in the place of every live output; give how many there were."""
         shown, self._shown = self._shown, []
         for each in shown:
-            forms = each.widget.static()
-            each.widget.close()
-            replace(forms, each.display_id)
+            each.freeze()
         return len(shown)
+
+    def _rest(self, shown: _Shown) -> None:
+        """Freeze one output that nobody has touched for long."""
+        if shown in self._shown:
+            self._shown.remove(shown)
+            shown.freeze()
 
     def _before_cell(self, info: Any) -> None:
         """Close our widgets of a cell that runs again; a user's own may be on show elsewhere."""
@@ -134,7 +144,9 @@ class Display:
     def _show(self, widget: Any, *, ours: bool) -> Any:
         handle = publish(widget.forms())
         if mode() in {"widget", "view"}:
-            self._shown.append(_Shown(widget, handle.display_id, self._cell, ours))
+            shown = _Shown(widget, handle.display_id, self._cell, ours)
+            self._shown.append(shown)
+            widget.at_rest = lambda: self._rest(shown)
         return handle
 
     def _static(self, result: Any) -> None:

@@ -24,6 +24,7 @@ class Table(Protocol):
 
     history: Any
     comm: Any
+    at_rest: Any
 
     def refresh(self) -> None:
         """Ask the server anew."""
@@ -51,6 +52,11 @@ class Followed:
     def alive(self) -> bool:
         """Whether it is open, and was touched lately."""
         return self.table.comm is not None and time.monotonic() - self._touched < PATIENCE
+
+    def rest(self) -> None:
+        """Leave what it has now as its static form, if it is still open: running its cell wakes it."""
+        if self.table.comm is not None and self.table.at_rest is not None:
+            self.table.at_rest()
 
     def look(self) -> None:
         """Refresh the table, if something happened in its project; say so where nobody answers."""
@@ -98,10 +104,13 @@ def _look() -> None:
     while True:
         time.sleep(EVERY)
         with _lock:
-            _followed[:] = [each for each in _followed if each.alive]
-            if not _followed:
+            tired = [each for each in _followed if not each.alive]
+            _followed[:] = now = [each for each in _followed if each.alive]
+            if not now:
                 _thread = None
-                return
-            now = list(_followed)
+        for each in tired:
+            each.rest()
+        if not now:
+            return
         for each in now:
             each.look()

@@ -6,6 +6,7 @@ not hear it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from uuid import uuid4
@@ -35,6 +36,9 @@ class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
 
     data = traitlets.Dict().tag(sync=True)
     place = traitlets.Unicode().tag(sync=True)
+
+    at_rest: Callable[[], object] | None = None
+    """Puts the static form in its place, where an output shows it."""
 
     @traitlets.default("place")
     def _new_place(self) -> str:

@@ -7,7 +7,7 @@ passes on what a console needs, and nothing of Jupyter's: no cookie, no token, n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from typing import Any
@@ -62,8 +62,8 @@ class Proxy(JupyterHandler):
         headers = {name: self.request.headers[name] for name in ASKED if name in self.request.headers}
         headers["X-Forwarded-Prefix"] = self.prefix
         try:
-            ask = self.upstream.ask, self.request.method, target, headers, self.request.body
-            self._answer = await self._in_thread(*ask)
+            asked = self.request.method, target, headers, self.request.body
+            self._answer = await self._in_thread(self.upstream.ask, *asked)
         except (LmvpError, OSError, HTTPException) as error:
             self._unreachable(error)
             return
@@ -192,8 +192,3 @@ class LmvpExtension(ExtensionApp):
     async def stop_extension(self) -> None:
         """Let go of threads."""
         self.settings["lmvp_upstream"].close()
-
-
-def routes() -> Iterator[type[JupyterHandler]]:
-    """Give the handlers, for who checks that each is closed."""
-    yield from (Proxy, Door)

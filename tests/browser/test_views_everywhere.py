@@ -37,6 +37,12 @@ DRAWN = {
     4: ".lmvp-plot canvas",
     5: ".lmvp-curves canvas",
 }
+PAINTED = """(canvas) => {
+  const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  let painted = 0;
+  for (let i = 3; i < data.length; i += 4) painted += data[i] > 0;
+  return painted;
+}"""
 INK = (
     """(root) => getComputedStyle(root).color.match(/\\d+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0)"""
 )
@@ -54,6 +60,8 @@ def test_every_view_is_drawn_in_both_themes(jupyterlab, where):
         shape = opened.run(cell).locator(selector).first
         shape.wait_for(state="visible")
         assert shape.bounding_box()["width"] > 2
+        if selector.endswith("canvas"):
+            assert shape.evaluate(PAINTED) > 200, "a canvas can be there, and blank"
     for dark in (True, False):
         opened.dark(dark)
         opened.page.wait_for_timeout(500)

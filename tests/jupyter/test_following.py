@@ -76,8 +76,10 @@ def test_a_table_that_nobody_touches_is_left_alone(server, monkeypatch):
     monkeypatch.setattr(following, "PATIENCE", 0.3)
     publish(1)
     shown, _ = table()
-    until(lambda: not shown._followed.alive)
-    time.sleep(0.3)
+    frozen = []
+    shown.at_rest = lambda: frozen.append(shown.data["total"])
+    until(lambda: frozen)
+    assert frozen == [1]
     publish(2)
     time.sleep(0.5)
     assert shown.data["total"] == 1

@@ -34,6 +34,7 @@ def grown(home):
 
 
 def test_a_version_opened_up(ip, grown):
+    Client().set_card("digits/mlp", "Reads digits.\n\nFails on <b>letters</b>.")
     found = ip.run_line_magic("lmvp", "show digits/mlp@v2")
     assert (found.parameters, len(found.tensors), found.parent.number) == (6 * 1600 + 360, 7, 1)
     assert [str(child) for child in found.children] == ["mlp@v3"]
@@ -44,6 +45,8 @@ def test_a_version_opened_up(ip, grown):
     assert "data:image/svg" in html
     data = ModelView(found).data
     json.dumps(data, allow_nan=False)
+    assert data["card"] == "Reads digits.\n\nFails on <b>letters</b>."
+    assert "&lt;b&gt;letters" in html
     groups = {group["name"]: group for group in data["groups"]}
     assert [groups[name]["change"] for name in ("blocks.0", "blocks.2", "head")] == ["identical", "10 %", "new"]
     assert {one["name"]: one["change"] for one in groups["blocks.2"]["tensors"]} == {
