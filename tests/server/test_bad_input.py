@@ -18,6 +18,7 @@ from lmvp.storage import manifest as manifests
 from lmvp.storage.frames import Frame
 from lmvp.storage.manifest import Chunk, File, Manifest, Tensor
 from lmvp.transfer.describe import describe
+from lmvp_server.handlers.devices import DeviceCodes, DeviceTokens
 from lmvp_server.handlers.health import HealthHandler
 from lmvp_server.openapi import methods_of
 from lmvp_server.routes import API, ROUTES
@@ -67,15 +68,30 @@ def said(answer, status, code):
     return answer.json()["error"]
 
 
+OPEN = {HealthHandler, DeviceCodes, DeviceTokens}
+"""What a client without a token may ask: who is there, and how to get one."""
+
+
 def test_every_route_is_closed(server):
     for pattern, handler in ROUTES:
-        if handler is HealthHandler:
+        if handler in OPEN:
             continue
         path = pattern.replace("([^/]+)", "x").replace("(.+)", "x")
         for method in methods_of(handler):
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": server.token}):
                 answer = requests.request(method, server.url + path, headers=headers, timeout=10)
                 assert answer.status_code == 401, (method, path)
+
+
+def test_the_first_page_is_closed_and_who_waits_learns_nothing(server):
+    root = server.url.removesuffix("/api/v1")
+    for headers in ({}, {"Authorization": "Bearer wrong"}):
+        assert requests.get(f"{root}/", headers=headers, timeout=10).status_code == 401
+    for path in ("code", "token"):
+        for body in (b"", b"[]", b'{"device_code": 3}', b'{"client_name": 1}', b"{" * 3000, b"x" * 5000):
+            answer = requests.post(f"{server.url}/device/{path}", data=body, timeout=10)
+            assert answer.status_code in (400, 413)
+            assert server.token not in answer.text
 
 
 def test_health_is_open_and_says_little(server):
