@@ -122,6 +122,8 @@ class Journal:
         self._map, self._room = bytearray(), self.size
 
     _kept: mmap.mmap | None = None
+    _closed: bool = False
+    """Whether its descriptor is another file's by now."""
 
     def read(self, start: int, limit: int) -> bytes:
         """Return whole frames from `start` on, where one begins: at most `limit` bytes, at least one frame."""
@@ -139,7 +141,7 @@ class Journal:
     def sync(self) -> None:
         """Bring what was stored to the disk, if there is news."""
         size = self.size
-        if size == self._synced or self._descriptor < 0:
+        if size == self._synced or self._descriptor < 0 or self._closed:
             return
         with suppress(OSError):
             (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(self._descriptor)
@@ -154,12 +156,12 @@ class Journal:
                 os.ftruncate(self._descriptor, self.size)
                 os.fsync(self._descriptor)
                 os.close(self._descriptor)
-                self._map = bytearray()
+                self._map, self._closed = bytearray(), True
 
     def abandon(self) -> None:
         """Let go of it in a forked child, without touching the file that the parent goes on with."""
         with suppress(OSError):
-            if self._descriptor >= 0:
+            if self._descriptor >= 0 and not self._closed:
                 os.close(self._descriptor)
         self._descriptor = -1
 

@@ -229,6 +229,25 @@ def test_workers_of_a_data_loader(begin):
     assert sorted(values(lmvp.run(run.id, "digits"), "read")) == sorted(read)
 
 
+def test_a_run_that_has_ended_takes_no_file_from_a_forked_process(begin):
+    ended = begin()
+    ended.log({"loss": 1.0})
+    ended.flush()
+    ended.finish()
+    pipes = [os.pipe() for _ in range(40)]  # the first of them takes the place of the journal's file
+    child = os.fork()
+    if child == 0:
+        try:
+            alive = [os.fstat(end).st_mode for pipe in pipes for end in pipe]
+            os._exit(0 if len(alive) == 80 else 1)
+        except OSError:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for pipe in pipes:
+        for end in pipe:
+            os.close(end)
+
+
 def test_the_outcome_is_told(begin):
     def ended(error):
         run = begin()
