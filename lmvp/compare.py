@@ -151,6 +151,12 @@ class Diff:
 
         return diff_text(self)
 
+    def to_svg(self) -> str:
+        """Return the layers from the side as one SVG picture, for a README or a slide."""
+        from lmvp.render.pictures import diff_svg
+
+        return diff_svg(self)
+
     def _repr_html_(self) -> str:
         from lmvp.render.html import diff_html
 

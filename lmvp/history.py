@@ -254,6 +254,12 @@ class History(Sequence[Version]):
 
         return history_text(self)
 
+    def to_svg(self) -> str:
+        """Return the newest 30 versions as one SVG picture, for a README or a slide."""
+        from lmvp.render.pictures import history_svg
+
+        return history_svg(self)
+
     def _repr_html_(self) -> str:
         from lmvp.render.html import history_html
 

@@ -70,6 +70,12 @@ class Showing:
 
         return showing_text(self)
 
+    def to_svg(self) -> str:
+        """Return the version as one SVG picture, for a README or a slide."""
+        from lmvp.render.pictures import showing_svg
+
+        return showing_svg(self)
+
     def _repr_html_(self) -> str:
         from lmvp.render.showing import showing_html
 

@@ -12,7 +12,7 @@ from waiting import counted
 SAMPLE = Path(__file__).parent.parent / "history"
 
 START = f"""
-import sys; sys.path.insert(0, {str(SAMPLE)!r})
+import sys; sys.path[:0] = [{str(SAMPLE)!r}, {str(Path(__file__).parent)!r}]
 import sample_history
 from lmvp_jupyter import display
 from lmvp_jupyter.widgets import HistoryTable, MetricsPlot
@@ -28,6 +28,8 @@ CELLS = [
     "MetricsPlot(history)",
     "display.freeze()",
     "import os; os.environ['LMVP_DISPLAY'] = 'view'\nhistory",
+    "from test_diff_data import found\nfound()[0]",
+    "from test_axe import showing\nshowing()",
 ]
 
 INK = """(canvas) => {
@@ -184,6 +186,20 @@ def test_a_page_that_is_loaded_again_is_live_while_the_kernel_is(saved, notebook
     live(notebook)
     notebook.output(1).get_by_label("Choose v11").check()
     assert notebook.output(1).get_by_text("13 versions, 1 chosen").is_visible()
+
+
+def test_a_diff_and_a_version_are_there_without_their_kernel(notebook, jupyterlab):
+    for cell, view in ((7, ".lmvp-diff .sky i"), (8, ".lmvp-model .strip i")):
+        notebook.run(cell).locator(view).first.wait_for()
+    nbformat.write(save(notebook, jupyterlab.root / "widgets.ipynb"), jupyterlab.root / "views.ipynb")
+    again = jupyterlab.open("views.ipynb")
+    for cell, words in ((7, "blocks.0 to 3"), (8, "Hears birds.")):
+        output = again.output(cell)
+        output.get_by_text(words).first.wait_for()
+        assert output.locator("img").first.evaluate("(img) => img.complete && img.naturalWidth") > 300
+    counted(again.page.locator(".lmvp-diff, .lmvp-model"), 0)
+    assert "model not found" not in again.page.locator(".jp-Notebook").inner_text()
+    again.close()
 
 
 def test_a_kernel_that_is_started_anew_leaves_the_static_forms(saved, notebook):

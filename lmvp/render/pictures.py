@@ -1,0 +1,132 @@
+"""Histories, diffs and single versions as SVG that stands by itself, for a README or a slide.
+
+The numbers and names are text, in grey that reads on light and on dark paper; the layers are the strip and the sky that
+the HTML forms show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+from lmvp.render import diffs, numbers, showing, sky, strip, text
+from lmvp.render.words import clean, clip, width
+
+if TYPE_CHECKING:
+    from lmvp.compare import Diff
+    from lmvp.history import History
+    from lmvp.showing import Showing
+
+ROWS = 30
+_GREY = "#7a7a7a"
+_FONT = "ui-monospace, Menlo, Consolas, monospace"
+_LETTER, _LINE, _PAD = 7.25, 22, 12
+_MESSAGE = 48
+
+
+def history_svg(history: History) -> str:
+    """Draw the newest versions, a line each: number, message, strip, metric, author, time.
+
+    Parameters
+    ----------
+    history : History
+
+    Returns
+    -------
+    str
+        An `<svg>` element with its title inside.
+    """
+    if not history:
+        return _sheet(text.nothing(history), [_words(_PAD, 1, text.filled_by(history))], 640, 2)
+    shown = history[:ROWS]
+    columns = _columns(history, shown)
+    places = _places(columns)
+    parts = [_words(x, 1, head) for x, (head, _, _) in zip(places, columns, strict=True)]
+    for row in range(len(shown)):
+        parts += [_words(x, row + 2, cells[row]) for x, (_, cells, _) in zip(places, columns, strict=True)]
+        parts.append(_strip(history, shown[row].number, places[-1], row + 2))
+    wide = places[-1] + (strip.WIDTH if history.layers.strips else 0) + _PAD
+    return _sheet(text.heading(history), parts, wide, len(shown) + 2)
+
+
+def diff_svg(diff: Diff) -> str:
+    """Draw the layers of a diff from the side, below the sentence that sums them up."""
+    high = sky.HEIGHT + sky.BELOW + 6
+    drawing = f'<g transform="translate({_PAD} {_LINE * 2})">{sky.svg(diff)}</g>'
+    title = f"{clean(diff.title)}: {diffs.sentence(diff)}"
+    return _sheet(title, [drawing], sky.LEFT + sky.WIDTH + 2 * _PAD, 2 + high / _LINE)
+
+
+def showing_svg(shown: Showing) -> str:
+    """Draw one version: its strip, what it is in a sentence, and its metrics."""
+    parts = [_words(_PAD, 1, showing.sentence(shown))]
+    codes = shown.layers.strips.get(str(shown.version.number))
+    if codes:
+        drawing = strip.svg(shown.layers.axis, codes, 640, 24)
+        parts.append(f'<g transform="translate({_PAD} {_LINE * 2})">{drawing}</g>')
+    first = 4 if codes else 2
+    rows = [(clip(key, _MESSAGE), *values) for key, *values in showing.metric_rows(shown)[:ROWS]]
+    names = max((width(row[0]) for row in rows), default=0) + 2
+    for line, row in enumerate(rows, first):
+        parts += [_words(_PAD, line, row[0]), _words(_PAD + names * _LETTER, line, "  ".join(row[1:]))]
+    head = f"{shown.version.reference}  {clean(shown.version.message)}"
+    return _sheet(head, parts, 640 + 2 * _PAD, first + len(rows))
+
+
+Columns = list[tuple[str, list[str], int]]
+
+
+def _columns(history: History, shown: Sequence[text.Version]) -> Columns:
+    """Return heads and cells, and how many letters each column takes; the last is that of the strips."""
+    metric = numbers.column(text.value_of(v, history.metric) for v in shown)
+    columns = {
+        "Model": [clip(clean(v.model), 32) if history.of_project else "" for v in shown],
+        "Version": [v.name for v in shown],
+        "Message": [clip(" ".join([clean(v.message), *map(_alias, v.aliases)]).strip(), _MESSAGE) for v in shown],
+        clip(clean(history.metric or ""), 24): metric,
+        "By": [clip(clean(v.author), 24) for v in shown],
+        "When (UTC)": [numbers.stamp(v.created_at) for v in shown],
+    }
+    found = [(head, cells, max(map(width, (head, *cells)))) for head, cells in columns.items() if any(cells)]
+    layers = "Layers changed" if history.layers.strips else ""
+    return [*found, (layers, [""] * len(shown), 0)]
+
+
+def _alias(name: str) -> str:
+    return f"@{clean(name)}"
+
+
+def _places(columns: Columns) -> list[float]:
+    """Return where each column begins."""
+    places = [float(_PAD)]
+    for _, _, letters in columns[:-1]:
+        places.append(places[-1] + (letters + 2) * _LETTER)
+    return places
+
+
+def _strip(history: History, number: int, x: float, line: int) -> str:
+    codes = history.layers.strips.get(str(number))
+    if not codes:
+        return ""
+    drawing = strip.svg(history.layers.axis, codes)
+    return f'<g transform="translate({x:.1f} {_LINE * line + (_LINE - strip.HEIGHT) / 2:.1f})">{drawing}</g>'
+
+
+def _words(x: float, line: float, words: str) -> str:
+    if not words:
+        return ""
+    return f'<text x="{x:.1f}" y="{_LINE * line + 15:.1f}" xml:space="preserve">{escape(words)}</text>'
+
+
+def _sheet(title: str, parts: Sequence[str], wide: float, lines: float = 1) -> str:
+    """Put a title above parts."""
+    title = clip(title, 160)
+    wide = max(wide, 2 * _PAD + _LETTER * width(title))
+    high = _LINE * lines + _PAD
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{wide:.0f}" height="{high:.0f}" '
+        f'viewBox="0 0 {wide:.0f} {high:.0f}" role="img" aria-label="{escape(title)}" fill="{_GREY}" '
+        f'font-family="{_FONT}" font-size="12">'
+        f'<text x="{_PAD}" y="15" font-weight="600">{escape(title)}</text>{"".join(parts)}</svg>'
+    )
