@@ -16,6 +16,7 @@ from lmvp.render.words import clean, clip, width
 if TYPE_CHECKING:
     from lmvp.compare import Diff
     from lmvp.history import History
+    from lmvp.records import Version
     from lmvp.showing import Showing
 
 ROWS = 30
@@ -77,7 +78,7 @@ def showing_svg(shown: Showing) -> str:
 Columns = list[tuple[str, list[str], int]]
 
 
-def _columns(history: History, shown: Sequence[text.Version]) -> Columns:
+def _columns(history: History, shown: Sequence[Version]) -> Columns:
     """Return heads and cells, and how many letters each column takes; the last is that of the strips."""
     metric = numbers.column(text.value_of(v, history.metric) for v in shown)
     columns = {
