@@ -35,6 +35,7 @@ from lmvp.records import (
     Version,
 )
 from lmvp.references import Reference, Revision, check_alias, check_name, suggest
+from lmvp.team import Team
 from lmvp.tracking.active_runs import active_in
 from lmvp.tracking.reading import Tracking
 from lmvp.transfer.progress import Progress
@@ -48,7 +49,7 @@ PAGE = 1000
 NAME_HINT = "`project/model` names one"
 
 
-class Client(Archives, Looking, Tracking):
+class Client(Archives, Looking, Team, Tracking):
     """Everything that LMVP does, on one server.
 
     Parameters

@@ -15,17 +15,12 @@ from lmvp.records import (
     Checked,
     Collected,
     Compacted,
-    Decide,
-    DeviceDecision,
     ErrorBody,
-    MakeToken,
     Model,
     ModelChange,
-    NewToken,
     Prune,
     Pruned,
     Removed,
-    TokenRecord,
     Usage,
 )
 from lmvp.references import check_name
@@ -132,23 +127,6 @@ class Housekeeping(BaseClient):
             Told how many chunks of a project are proved, and how many it has.
         """
         return self._do("/fsck", Check(repair=repair), Checked, told)
-
-    def tokens(self) -> list[TokenRecord]:
-        """Return what is known of the tokens of the server, without their secrets."""
-        return self._list("/tokens", TokenRecord)
-
-    def create_token(self, name: str, days: int | None = None) -> NewToken:
-        """Make a token; only this answer has its secret. It expires after so many days, if that is given."""
-        return self._connection.send_json("POST", "/tokens", MakeToken(name=name, expires_days=days), NewToken)
-
-    def revoke_token(self, token: str) -> None:
-        """Let a token, named by its id, be worth nothing from now on."""
-        self._connection.send("DELETE", f"/tokens/{quote(token, safe='')}")
-
-    def decide_device(self, user_code: str, *, approve: bool) -> DeviceDecision:
-        """Approve or deny a client that waits for a token under a code."""
-        asked = Decide(user_code=user_code, approve=approve)
-        return self._connection.send_json("POST", "/device/decision", asked, DeviceDecision)
 
     # -- steps
 

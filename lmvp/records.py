@@ -53,6 +53,41 @@ class Project(Struct, frozen=True, kw_only=True):
     created_at: datetime
     description: str = ""
     models: int = 0
+    public: bool = False
+    """Whether it is read without an account."""
+    everyone: str = ""
+    """The role that every account has in it; empty: none."""
+
+
+class User(Struct, frozen=True, kw_only=True):
+    """An account.
+
+    Attributes
+    ----------
+    service : bool
+        Has no password: acts by tokens alone.
+    """
+
+    name: str
+    admin: bool = False
+    disabled: bool = False
+    service: bool = False
+    created_at: datetime | None = None
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """A person, or a group (`@vision`), and its role in a project."""
+
+    name: str
+    role: str
+    disabled: bool = False
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """People who have roles together."""
+
+    name: str
+    users: tuple[str, ...] = ()
 
 
 class Model(Struct, frozen=True, kw_only=True):
@@ -587,6 +622,11 @@ class TokenRecord(Struct, frozen=True, kw_only=True):
     created_at: datetime
     expires_at: datetime | None = None
     used_at: datetime | None = None
+    user: str = ""
+    """Whose it is; empty: whoever runs the server."""
+    scope: str = "admin"
+    project: str = ""
+    """The one project that it is for; empty: all."""
 
 
 class NewToken(TokenRecord, frozen=True, kw_only=True):
@@ -661,10 +701,59 @@ class Decide(Request, frozen=True, kw_only=True):
 
 
 class MakeToken(Request, frozen=True, kw_only=True):
-    """The body of `POST tokens`; without days it never expires."""
+    """The body of `POST tokens`; without days it never expires.
+
+    Attributes
+    ----------
+    scope : str
+        `read`, `write` or `admin`; empty: the most that whoever asks may pass on.
+    project : str
+        The one project that it is for; empty: all.
+    user : str
+        Whose it is; an admin makes them for others. Empty: the caller's own.
+    """
 
     name: str
     expires_days: int | None = None
+    scope: str = ""
+    project: str = ""
+    user: str = ""
+
+
+class NewUser(Request, frozen=True, kw_only=True):
+    """The body of `POST users`; without a password it acts by tokens alone."""
+
+    name: str
+    password: str = ""
+    admin: bool = False
+
+
+class UserChange(Request, frozen=True, kw_only=True):
+    """The body of `PATCH users/{user}`: what is None stays as it is."""
+
+    disabled: bool | None = None
+    admin: bool | None = None
+    password: str | None = None
+
+
+class SetRole(Request, frozen=True, kw_only=True):
+    """The body of `PUT …/members/{member}`: `viewer`, `contributor`, `maintainer` or `owner`."""
+
+    role: str
+
+
+class SetGroup(Request, frozen=True, kw_only=True):
+    """The body of `PUT groups/{group}`: who is in it from now on."""
+
+    users: tuple[str, ...] = ()
+
+
+class ProjectChange(Request, frozen=True, kw_only=True):
+    """The body of `PATCH projects/{project}`: what is None stays as it is."""
+
+    description: str | None = None
+    public: bool | None = None
+    everyone: str | None = None
 
 
 class Against(Request, frozen=True, kw_only=True):

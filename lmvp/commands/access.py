@@ -36,21 +36,25 @@ def logout(options: Namespace, _host: Host) -> Any:
 
 
 def tokens(options: Namespace, _host: Host) -> Any:
-    """List the tokens of the server, make one, or revoke one."""
+    """List your tokens, make one, or revoke one."""
     client = Client()
     if options.what == "create":
         if not options.name:
             raise InvalidArgument("a token needs a name", hint="lmvp tokens create ada-laptop")
-        made = client.create_token(options.name, options.days)
+        made = client.create_token(
+            options.name, options.days, scope=options.scope, project=options.project, user=options.user
+        )
         return Line(f"{made.token}\n(shown this once; revoke it with: lmvp tokens revoke {made.id})")
     if options.what == "revoke":
         if not options.name:
             raise InvalidArgument("which token?", hint="lmvp tokens, then lmvp tokens revoke ID")
         client.revoke_token(options.name)
         return Line(f"the token {options.name} is worth nothing from now on")
-    rows = [(one.id, one.name, _day(one.created_at), _day(one.expires_at, "never"), _day(one.used_at, "not yet"))
+    rows = [(one.id, one.name, one.user or "the server's own", f"{one.scope} {one.project}".strip(),
+             day(one.created_at), day(one.expires_at, "never"), day(one.used_at, "not yet"))
             for one in client.tokens()]  # fmt: skip
-    return Table(("Id", "Name", "Made", "Expires", "Used last (UTC)"), rows, empty="no tokens but the server's own")
+    head = ("Id", "Name", "Of", "Scope", "Made", "Expires", "Used last (UTC)")
+    return Table(head, rows, empty="no tokens but the server's own")
 
 
 def devices(options: Namespace, _host: Host) -> Any:
@@ -60,5 +64,6 @@ def devices(options: Namespace, _host: Host) -> Any:
     return Line(f"{done.client_name}, at {done.address}, {word}")
 
 
-def _day(at: Any, otherwise: str = "") -> str:
+def day(at: Any, otherwise: str = "") -> str:
+    """Write a time, or a word where there is none."""
     return f"{at:%Y-%m-%d %H:%M}" if at else otherwise

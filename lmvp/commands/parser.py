@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.commands import access, archive, housekeeping, tracking, verbs
+from lmvp.commands import access, archive, housekeeping, team, tracking, verbs
 from lmvp.errors import InvalidArgument
 from lmvp.references import suggest
 
@@ -165,6 +165,29 @@ VERBS = (
         _arg("what", nargs="?", choices=("list", "create", "revoke"), default="list", help="%(choices)s (%(default)s)"),
         _arg("name", nargs="?", help="what to call the new one; the id of the one to revoke"),
         _arg("--days", type=int, metavar="N", help="it expires after so many days"),
+        _arg("--scope", choices=("read", "write", "admin"), default="", help="how much of your rights it passes on"),
+        _arg("--project", metavar="NAME", default="", help="the one project that it is for"),
+        _arg("--user", metavar="NAME", default="", help="whose it is; an admin makes them for service accounts"),
+    ), SHELL),
+    Verb(team.users, (
+        _arg("what", nargs="?", choices=("list", "add", "disable", "enable", "passwd"), default="list",
+             help="%(choices)s (%(default)s)"),
+        _arg("name", nargs="?", help="the account"),
+        _arg("--admin", action="store_true", help="add: may do everything on the server"),
+        _arg("--service", action="store_true", help="add: has no password, acts by tokens alone"),
+    ), SHELL),
+    Verb(team.groups, (
+        _arg("what", nargs="?", choices=("list", "add", "remove"), default="list", help="%(choices)s (%(default)s)"),
+        _arg("name", nargs="?", help="the group"),
+        _arg("users", nargs="*", help="add: the people who join it"),
+    ), SHELL),
+    Verb(team.members, (
+        _arg("project", nargs="?", help="the project; the current one"),
+        _arg("what", nargs="?", choices=("list", "add", "remove", "everyone", "public"), default="list",
+             help="%(choices)s (%(default)s)"),
+        _arg("name", nargs="?", help="a person, or a group as @vision"),
+        _arg("--role", choices=("viewer", "contributor", "maintainer", "owner"), help="add, everyone: the role"),
+        _arg("--off", action="store_true", help="public: no more"),
     ), SHELL),
     Verb(access.devices, (
         _arg("what", choices=("approve", "deny"), help="%(choices)s"),

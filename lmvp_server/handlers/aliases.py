@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from lmvp.records import MoveAlias
-from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.base import READING, Handler
 
 
 class Aliases(Handler):
     """`…/{model}/aliases`."""
+
+    in_public = READING
 
     async def get(self, project: str, model: str) -> None:
         """List the aliases of a model."""
@@ -16,6 +18,8 @@ class Aliases(Handler):
 
 class Alias(Handler):
     """`…/{model}/aliases/{alias}`."""
+
+    in_public = READING
 
     async def get(self, project: str, model: str, alias: str) -> None:
         """Return one alias."""

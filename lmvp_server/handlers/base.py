@@ -12,6 +12,7 @@ import hmac
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,12 +35,16 @@ _LOOK = 0.5
 JSON_LIMIT = 1 << 20
 """Bytes of a JSON body at most, where a handler does not say otherwise."""
 
+READING = frozenset({"GET", "HEAD"})
+
 
 @stream_request_body
 class Handler(RequestHandler):
     """The base of all handlers of the API."""
 
     open_to_all = False
+    in_public: frozenset[str] = frozenset()
+    """Methods that only read: they are answered without a token where a project is public."""
     body_limit = JSON_LIMIT
     caller: Caller
 
@@ -66,13 +71,13 @@ class Handler(RequestHandler):
 
     def _caller(self, token: str) -> Caller:
         given = self.request.headers.get("Authorization", "")
-        if self.open_to_all and not given:
-            return Caller("anonymous")
+        if not given and (self.open_to_all or self.request.method in self.in_public):
+            return self._nobody()
         try:
             return self.caller_of(given.removeprefix("Bearer ") if given.startswith("Bearer ") else "", token)
         except NotAuthenticated:
             if self.open_to_all:
-                return Caller("anonymous")
+                return self._nobody()
             said = "this token is not known here" if given else "no token was sent"
             raise NotAuthenticated(
                 said, hint="`lmvp login URL` gets a token for a server; LMVP_TOKEN holds one"
@@ -87,9 +92,15 @@ class Handler(RequestHandler):
             If it is nobody's.
         """
         own = self.settings["server"].token if token is None else token
-        if hmac.compare_digest(given.encode(), own.encode()) or (given and self.services.tokens.find(given)):
+        if hmac.compare_digest(given.encode(), own.encode()):
             return Caller(self.settings["owner"], owner=True)
-        raise NotAuthenticated("this token is not known here")
+        found = self.services.tokens.caller(given, self.settings["owner"]) if given else None
+        if found is None:
+            raise NotAuthenticated("this token is not known here")
+        return replace(found, roles=self.services.roles)
+
+    def _nobody(self) -> Caller:
+        return Caller("anonymous", scope="read", roles=self.services.roles)
 
     def data_received(self, chunk: bytes) -> Any:
         """Keep the body; a handler of long bodies overrides this."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from lmvp.records import ModelChange, NewModel, NewProject
-from lmvp_server.handlers.base import Handler
+from lmvp.records import ModelChange, NewModel, NewProject, ProjectChange
+from lmvp_server.handlers.base import READING, Handler
 
 
 class Projects(Handler):
     """`/projects`."""
+
+    in_public = READING
 
     async def get(self) -> None:
         """List projects."""
@@ -23,9 +25,16 @@ class Projects(Handler):
 class Project(Handler):
     """`/projects/{project}`."""
 
+    in_public = READING
+
     async def get(self, project: str) -> None:
         """Return one project."""
         self.answer(await self.run(self.services.catalog.project, self.caller, project))
+
+    async def patch(self, project: str) -> None:
+        """Change its description, whether it is public, and what every account may in it."""
+        given = self.read(ProjectChange)
+        self.answer(await self.run(self.services.members.change_project, self.caller, project, given))
 
     async def delete(self, project: str) -> None:
         """Take away a project with all that is in it."""
@@ -34,6 +43,8 @@ class Project(Handler):
 
 class Models(Handler):
     """`/projects/{project}/models`."""
+
+    in_public = READING
 
     async def get(self, project: str) -> None:
         """List the models of a project."""
@@ -48,6 +59,8 @@ class Models(Handler):
 
 class Model(Handler):
     """`/projects/{project}/models/{model}`."""
+
+    in_public = READING
 
     async def get(self, project: str, model: str) -> None:
         """Return one model."""

@@ -15,7 +15,7 @@ from lmvp.errors import InvalidRequest
 from lmvp.records import WantedChunks
 from lmvp.storage import frames
 from lmvp.storage.frames import FAILED, Frame
-from lmvp_server.handlers.base import Handler, error_body
+from lmvp_server.handlers.base import READING, Handler, error_body
 from lmvp_server.handlers.versions import FRAMES
 from lmvp_server.services.files import Order, parts
 
@@ -27,6 +27,7 @@ _SLICE = 1 << 20
 class Chunks(Handler):
     """`…/versions/{revision}/chunks`."""
 
+    in_public = frozenset({"POST"})
     body_limit = 16 << 20
 
     async def post(self, project: str, model: str, revision: str) -> None:
@@ -52,6 +53,8 @@ class Chunks(Handler):
 
 class File(Handler):
     """`…/versions/{revision}/files/{path}`."""
+
+    in_public = READING
 
     async def get(self, project: str, model: str, revision: str, path: str) -> None:
         """Send a file or a range of it, never in a way that a browser would run it."""

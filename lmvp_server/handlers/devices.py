@@ -61,7 +61,7 @@ class DevicePage(Handler):
         code, token, verdict = (fields.get(name, [""])[0] for name in ("code", "token", "verdict"))
         address = self.request.remote_ip or ""
         try:
-            caller = self.caller if self.caller.owner else self.caller_of(token.strip())
+            caller = self.caller if self.caller.known else self.caller_of(token.strip())
             decide = self.services.devices.decide
             done = await self.run(lambda: decide(caller, code, address, approve=verdict == "approve"))
         except NotAuthenticated:
@@ -86,7 +86,7 @@ class DevicePage(Handler):
         self.set_header("Content-Security-Policy", CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'"))
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Referrer-Policy", "no-referrer")
-        fields = {"code": "", "grant": None, "wrong": "", "done": None, "known": self.caller.owner, **known}
+        fields = {"code": "", "grant": None, "wrong": "", "done": None, "known": self.caller.known, **known}
         self.render("device.html", **fields)
 
 
@@ -100,7 +100,7 @@ class TokenList(Handler):
     async def post(self) -> None:
         """Make one."""
         asked = self.read(MakeToken)
-        self.answer(await self.run(self.services.tokens.create, self.caller, asked.name, asked.expires_days), 201)
+        self.answer(await self.run(self.services.tokens.create, self.caller, asked), 201)
 
 
 class Token(Handler):

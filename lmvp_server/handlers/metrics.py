@@ -8,13 +8,15 @@ import msgspec
 
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.records import NewPoints
-from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.base import READING, Handler
 from lmvp_server.handlers.columns import COLUMNS, as_bytes, as_json
 from lmvp_server.services.metrics import Asked
 
 
 class RunMetrics(Handler):
     """`…/runs/{run}/metrics`."""
+
+    in_public = READING
 
     async def get(self, project: str, run: str) -> None:
         """List the metrics of a run."""
@@ -29,6 +31,8 @@ class RunMetrics(Handler):
 
 class Curves(Handler):
     """`/projects/{project}/metrics`."""
+
+    in_public = READING
 
     async def get(self, project: str) -> None:
         """Return curves of several runs and keys, as many points as a picture has room for."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.frames import SHIPMENT_LIMIT
 from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
-from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.base import READING, Handler
 
 
 class Runs(Handler):
     """`/projects/{project}/runs`."""
 
+    in_public = READING
     body_limit = 4 << 20
 
     async def get(self, project: str) -> None:
@@ -26,6 +27,8 @@ class Runs(Handler):
 
 class Run(Handler):
     """`…/runs/{run}`."""
+
+    in_public = READING
 
     async def get(self, project: str, run: str) -> None:
         """Return one run."""

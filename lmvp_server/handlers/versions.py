@@ -11,7 +11,7 @@ from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp.records import Against, Amendment, NewPush
 from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.storage.manifest import MANIFEST_LIMIT
-from lmvp_server.handlers.base import JSON_LIMIT, Handler
+from lmvp_server.handlers.base import JSON_LIMIT, READING, Handler
 from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.histograms import BINS
 
@@ -22,6 +22,8 @@ _LENGTH = struct.Struct("<I")
 class ProjectVersions(Handler):
     """`/projects/{project}/versions`."""
 
+    in_public = READING
+
     async def get(self, project: str) -> None:
         """List the versions of all models of a project."""
         of_project = self.services.versions.of_project
@@ -31,6 +33,7 @@ class ProjectVersions(Handler):
 class Versions(Handler):
     """`…/{model}/versions`."""
 
+    in_public = READING
     body_limit = BATCH_LIMIT + MANIFEST_LIMIT + 2 * JSON_LIMIT
 
     async def get(self, project: str, model: str) -> None:
@@ -55,6 +58,8 @@ class Versions(Handler):
 class Version(Handler):
     """`…/{model}/versions/{revision}`."""
 
+    in_public = READING
+
     async def get(self, project: str, model: str, revision: str) -> None:
         """Return one version."""
         self.answer(await self.run(self.services.versions.version, self.caller, project, model, revision))
@@ -73,6 +78,8 @@ class Version(Handler):
 class Changes(Handler):
     """`…/versions/{revision}/changes`."""
 
+    in_public = READING | {"POST"}
+
     async def get(self, project: str, model: str, revision: str) -> None:
         """Tell how much each tensor changed since another version."""
         against = self.get_query_argument("against", "")
@@ -88,6 +95,8 @@ class Changes(Handler):
 class Children(Handler):
     """`…/versions/{revision}/children`."""
 
+    in_public = READING
+
     async def get(self, project: str, model: str, revision: str) -> None:
         """List what grew from a version."""
         children = self.services.versions.children
@@ -96,6 +105,8 @@ class Children(Handler):
 
 class Histograms(Handler):
     """`…/versions/{revision}/histograms`."""
+
+    in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
         """Tell how the numbers of some tensors are spread."""
@@ -114,6 +125,8 @@ class Histograms(Handler):
 class Manifest(Handler):
     """`…/versions/{revision}/manifest`."""
 
+    in_public = READING
+
     async def get(self, project: str, model: str, revision: str) -> None:
         """Return the manifest as it is kept."""
         digest, data = await self.run(self.services.versions.manifest, self.caller, project, model, revision)
@@ -127,6 +140,8 @@ class Manifest(Handler):
 
 class Layers(Handler):
     """`…/{model}/layers`."""
+
+    in_public = READING
 
     async def get(self, project: str, model: str) -> None:
         """Return what changed in some versions, layer by layer."""

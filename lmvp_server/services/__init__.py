@@ -20,6 +20,7 @@ from lmvp_server.services.histograms import TensorHistograms
 from lmvp_server.services.intake import Intake
 from lmvp_server.services.layers import LayerStrips
 from lmvp_server.services.leases import Leases
+from lmvp_server.services.members import Members, ProjectRoles
 from lmvp_server.services.metrics import Metrics
 from lmvp_server.services.pushes import Pushes
 from lmvp_server.services.removal import Removal
@@ -29,6 +30,7 @@ from lmvp_server.services.sweeping import Sweeping
 from lmvp_server.services.tokens import Tokens
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.usage import Usage
+from lmvp_server.services.users import Users
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore, RecordStore, SeriesStore
 
@@ -38,6 +40,9 @@ INDEXES = {
     "versions": ("model", "digest", "push", "run"),
     "aliases": ("model",),
     "runs": ("key", "phase"),
+    "users": ("key",),
+    "members": ("project", "subject"),
+    "belongings": ("user", "group"),
 }
 """Fields by which records are found without a scan."""
 
@@ -69,6 +74,9 @@ class Services:
     metrics: Metrics
     tokens: Tokens
     devices: Devices
+    users: Users
+    members: Members
+    roles: ProjectRoles
 
     @classmethod
     def over(cls, records: RecordStore, chunks: ChunkStore, series: SeriesStore, *, shared: bool = False) -> Services:
@@ -80,7 +88,8 @@ class Services:
         measuring = Measuring(chunks, catalog, versions, decoder)
         compaction = Compaction(records, chunks, versions, decoder, measuring)
         leases = Leases()
-        tokens = Tokens(records)
+        users = Users(records)
+        tokens = Tokens(records, catalog, users)
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
         removal = Removal(records, chunks, series, catalog, versions, upkeep)
         return cls(
@@ -107,6 +116,9 @@ class Services:
             Metrics(series, catalog, runs),
             tokens,
             Devices(tokens),
+            users,
+            Members(records, catalog, users),
+            ProjectRoles(records),
         )
 
     @classmethod

@@ -68,7 +68,7 @@ class Backups:
         Conflict
             If so many others were begun meanwhile that this one had to make room.
         """
-        access.require(caller, access.OWN, "")
+        access.require(caller, access.ADMIN)
         self._make_room()
         lease = secrets.token_hex(16)
         self._leases.begin(lease)
@@ -87,7 +87,7 @@ class Backups:
 
     def end(self, caller: Caller, backup: str) -> None:
         """Let go of a backup, and delete what had to wait for its end."""
-        access.require(caller, access.OWN, "")
+        access.require(caller, access.ADMIN)
         self._open.pop(backup, None)
         self._leases.end(backup)
         self._upkeep.settle_up()
@@ -139,7 +139,7 @@ class Backups:
             return self._records.moment(space)
 
     def _find(self, caller: Caller, backup: str) -> _Open:
-        access.require(caller, access.OWN, "")
+        access.require(caller, access.ADMIN)
         found = self._open.get(backup)
         if found is None or not self._leases.touch(backup):
             self._open.pop(backup, None)

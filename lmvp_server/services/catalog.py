@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lmvp.errors import AlreadyExists, NotFound
@@ -46,10 +47,16 @@ class Catalog:
     # -- projects
 
     def projects(self, caller: Caller, page: Page) -> Document:
-        """List the projects, in the order of their making."""
-        access.require(caller, access.READ, "")
-        found = self._records.find(SERVER, "projects", after=page.cursor, limit=page.limit + 1)
-        return paging.listing(page, found, self._records.count(SERVER, "projects"), self._present_project)
+        """List the projects that the caller may read, in the order of their making."""
+        if caller.everything:
+            access.require(caller, access.ENTER)
+            found = self._records.find(SERVER, "projects", after=page.cursor, limit=page.limit + 1)
+            return paging.listing(page, found, self._records.count(SERVER, "projects"), self._present_project)
+        theirs = [one for one in self._records.find(SERVER, "projects") if caller.may(access.READ, one.data["name"])]
+        if not theirs:
+            access.require(caller, access.ENTER)  # where nothing is public, nobody is told even that
+        behind = [one for one in theirs if page.cursor is None or one.seq > page.cursor]
+        return paging.listing(page, behind[: page.limit + 1], len(theirs), self._present_project)
 
     def project(self, caller: Caller, name: str) -> Document:
         """Return one project."""
@@ -64,15 +71,17 @@ class Catalog:
             With the nearest name as the hint.
         """
         check_name(name, "project name")
-        access.require(caller, access.READ, name)
         found = self._records.find(SERVER, "projects", {"key": name.lower()}, limit=1)
-        if not found:
-            raise NotFound(f"no project {name!r}", hint=self._way_to_a_project(name))
+        if not found or not caller.may(access.READ, name):  # the same answer: who may not read it may not know of it
+            if not caller.known:
+                access.require(caller, access.READ, name)
+            raise NotFound(f"no project {name!r}", hint=self._way_to_a_project(caller, name))
         return found[0]
 
-    def _way_to_a_project(self, name: str) -> str:
+    def _way_to_a_project(self, caller: Caller, name: str) -> str:
         """Name the project that was probably meant, else some that there are: often the name of one was left out."""
-        known = paging.names(self._records.find(SERVER, "projects", limit=1000))
+        every = paging.names(self._records.find(SERVER, "projects", limit=1000))
+        known = [each for each in every if caller.may(access.READ, each)]
         some = ", ".join(known[:_NAMED]) + (", …" if len(known) > _NAMED else "")
         others = f"; there are {some}, and `project/model` names a model of one" if known else ""
         return _did_you_mean(suggest(name, known)) or f"a first push makes it{others}"
@@ -86,11 +95,19 @@ class Catalog:
             If there is one of that name, whatever the case of its letters.
         """
         check_name(name, "project name")
-        access.require(caller, access.MAINTAIN, name)
+        access.require(caller, access.CREATE)
         if self._records.count(SERVER, "projects", {"key": name.lower()}):
             raise AlreadyExists(f"there is a project {name!r}")
-        self._insert(SERVER, "projects", name, {"name": name, "description": description}, caller.name, name)
+        self._new_project(caller, name, description)
         return self.project(caller, name)
+
+    def _new_project(self, caller: Caller, name: str, description: str = "") -> None:
+        """Make a project, owned by whoever makes it."""
+        record_id = secrets.token_hex(8)
+        member = {"project": record_id, "subject": caller.user, "kind": "user", "role": access.OWNER}
+        owner = [Put("members", f"{record_id}-{caller.user}", member)] if caller.user else []
+        data: Document = {"name": name, "description": description}
+        self._insert(SERVER, "projects", name, data, caller.name, name, record_id, owner)
 
     def _present_project(self, record: Record) -> Document:
         return {**_public(record), "models": self._records.count(record.id, "models")}
@@ -149,19 +166,19 @@ class Catalog:
 
     def find_or_create(self, caller: Caller, project: str, name: str) -> Place:
         """Return a model, made now if it was not there, and so its project."""
-        access.require(caller, access.WRITE, project)
         check_name(project, "project name"), check_name(name, "model name")
         home = self.find_or_create_project(caller, project)
+        access.require(caller, access.WRITE, project)
         if not self._records.count(home.id, "models", {"key": name.lower()}):
             self._new_model(home, name, caller.name)
         return self.find_model(caller, project, name)
 
     def find_or_create_project(self, caller: Caller, project: str) -> Record:
         """Return the record of a project, made now if it was not there."""
-        access.require(caller, access.WRITE, project)
         check_name(project, "project name")
         if not self._records.count(SERVER, "projects", {"key": project.lower()}):
-            self._insert(SERVER, "projects", project, {"name": project, "description": ""}, caller.name, project)
+            access.require(caller, access.CREATE)
+            self._new_project(caller, project)
         return self.find_project(caller, project)
 
     def _new_model(self, home: Record, name: str, who: str, description: str = "") -> None:
@@ -169,13 +186,24 @@ class Catalog:
         self._records.commit(SERVER, [])  # the project, which somebody else may just be making
         self._insert(home.id, "models", name, data, who, f"{home.data['name']}/{name}")
 
-    def _insert(self, space: str, table: str, name: str, data: Document, who: str, what: str) -> None:
+    def _insert(
+        self,
+        space: str,
+        table: str,
+        name: str,
+        data: Document,
+        who: str,
+        what: str,
+        record_id: str = "",
+        more: Sequence[Put] = (),
+    ) -> None:
         """Insert a record under a new id, unless somebody else takes the name at the same moment."""
-        record_id, at = secrets.token_hex(8), now()
+        record_id, at = record_id or secrets.token_hex(8), now()
         key = name.lower()
         changes = [
             Put("names", f"{table}:{key}", {"id": record_id}, expect=0),
             Put(table, record_id, {**data, "key": key, "created_at": at}, expect=0),
+            *more,
         ]
         event = {"at": at, "who": who, "action": f"{table[:-1]}.create", "what": what, "before": None, "after": data}
         try:

@@ -65,7 +65,7 @@ class Checking:
         advance : callable
             Told how far it is, after each chunk.
         """
-        access.require(caller, access.MAINTAIN, "")
+        access.require(caller, access.ADMIN)
         found = _Findings(problems=list(self._space(SERVER, "the server", repair)))
         for project in self._records.find(SERVER, "projects"):
             try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from threading import Lock
 
 from lmvp.errors import AccessDenied, AuthorizationPending, ExpiredCode, NotFound, SlowDown, TooManyRequests
-from lmvp.records import DeviceCode, DeviceDecision, DeviceToken
+from lmvp.records import DeviceCode, DeviceDecision, DeviceToken, MakeToken
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.tokens import NAME_LIMIT, Tokens
@@ -98,7 +98,7 @@ class Devices:
             del self._grants[key]
         if not grant.approved or grant.by is None:
             raise AccessDenied("this login was denied")
-        made = self._tokens.create(grant.by, grant.client)
+        made = self._tokens.create(grant.by, MakeToken(name=grant.client))
         return DeviceToken(access_token=made.token, name=made.name)
 
     def look(self, user_code: str, address: str) -> Grant:
@@ -122,7 +122,7 @@ class Devices:
 
     def decide(self, caller: Caller, user_code: str, address: str, *, approve: bool) -> DeviceDecision:
         """Approve or deny a client."""
-        access.require(caller, access.OWN, "")
+        access.require(caller, access.CREATE)
         grant = self.look(user_code, address)
         grant.by, grant.approved = caller, approve
         return DeviceDecision(client_name=grant.client, address=grant.address, approved=approve)

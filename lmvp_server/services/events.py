@@ -17,11 +17,13 @@ class Events:
 
     def of_project(self, caller: Caller, project: str, page: Page) -> Document:
         """List the events of a project, newest first."""
-        return self._of_space(self._catalog.find_project(caller, project).id, page)
+        home = self._catalog.find_project(caller, project)
+        access.require(caller, access.MAINTAIN, project)
+        return self._of_space(home.id, page)
 
     def of_server(self, caller: Caller, page: Page) -> Document:
         """List the events of the server itself, newest first."""
-        access.require(caller, access.MAINTAIN, "")
+        access.require(caller, access.ADMIN)
         return self._of_space(SERVER, page)
 
     def _of_space(self, space: str, page: Page) -> Document:

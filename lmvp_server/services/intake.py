@@ -42,7 +42,7 @@ class Intake:
         Conflict
             If bytes are missing before them.
         """
-        access.require(caller, access.WRITE, project)
+        access.require(caller, access.ENTER)  # and more, once it is known whether the run begins, and makes its project
         runrecords.checked_id("run", run), runrecords.checked_id("writer", writer)
         if not data:
             return self._live(caller, project, run, writer)
@@ -68,6 +68,7 @@ class Intake:
 
     def _live(self, caller: Caller, project: str, run: str, writer: str) -> Applied:
         home = self._catalog.find_project(caller, project)
+        access.require(caller, access.LOG, project)
         if self._records.get(home.id, "runs", run) is None:
             raise NotFound(f"no run {run} in project {project!r}")
         self._series.touch(home.id, run)
@@ -80,6 +81,7 @@ class Intake:
             raise InvalidRequest("a journal begins with a `start` frame", hint="docs/runs.md, The journal")
         if first is None:
             home = self._catalog.find_project(caller, project)
+            access.require(caller, access.LOG, project)
         else:
             new = _read(first[1], NewRun)
             if new.run != run:

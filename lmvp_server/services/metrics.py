@@ -158,7 +158,7 @@ class Metrics:
     def add(self, caller: Caller, project: str, run: str, given: NewPoints) -> Applied:
         """Take in some points that come as JSON."""
         home = self._catalog.find_project(caller, project)
-        access.require(caller, access.WRITE, project)
+        access.require(caller, access.LOG, project)
         found = self._runs.find(home, run)
         if not given.values:
             raise InvalidArgument("no values", hint='{"values": {"loss": 0.5}, "step": 1}')

@@ -239,12 +239,13 @@ class Pushes:
     def _place(self, caller: Caller, project: str, model: str, *, create: bool) -> Place:
         if create:
             return self._catalog.find_or_create(caller, project, model)
-        access.require(caller, access.WRITE, project)
         try:
-            return self._catalog.find_model(caller, project, model)
+            place = self._catalog.find_model(caller, project, model)
         except NotFound as error:
             near = f"{error.hint} " if str(error.hint).startswith("did you mean") else ""
             raise NotFound(error.message, hint=f"{near}a new one is made with create=True, or --create") from None
+        access.require(caller, access.WRITE, project)
+        return place
 
     def _reopen(self, place: Place, push_id: str) -> OpenPush:
         """Take up a push that another process, or this one before it was restarted, began."""

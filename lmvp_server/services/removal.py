@@ -122,6 +122,7 @@ class Removal:
             changes = [
                 Delete("projects", home.id, expect=home.rev),  # else the name of one that was made since would go
                 Delete("names", f"projects:{home.data['key']}"),
+                *(Delete("members", one.id) for one in self._records.find(SERVER, "members", {"project": home.id})),
             ]
             try:
                 self._records.commit(SERVER, changes, [event])

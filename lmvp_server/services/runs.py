@@ -125,13 +125,15 @@ class Runs:
 
     def home(self, caller: Caller, project: str, new: NewRun) -> Record:
         """Return the project of a run that begins, made now where that is allowed."""
-        access.require(caller, access.WRITE, project)
-        if self._shared and not new.create:
+        if not self._shared or new.create:
+            home = self._catalog.find_or_create_project(caller, project)
+        else:
             try:
-                return self._catalog.find_project(caller, project)
+                home = self._catalog.find_project(caller, project)
             except NotFound as error:
                 raise NotFound(error.message, hint=f"start_run({project!r}, create=True) makes it") from None
-        return self._catalog.find_or_create_project(caller, project)
+        access.require(caller, access.LOG, project)
+        return home
 
     def begin(self, caller: Caller, home: Record, new: NewRun) -> bool:
         """Write the record of a run that begins or goes on; return whether it is new."""
@@ -155,7 +157,7 @@ class Runs:
     def amend(self, caller: Caller, project: str, run: str, given: RunUpdate) -> Document:
         """Change what is said of a run; the state before goes to the events."""
         home = self._catalog.find_project(caller, project)
-        access.require(caller, access.WRITE, project)
+        access.require(caller, access.LOG, project)
         found = self.find(home, run)
         self.change(caller, home, found.id, lambda record: runrecords.merged(record, given), "run.amend")
         return self.run(caller, project, found.id)
@@ -163,7 +165,7 @@ class Runs:
     def end(self, caller: Caller, project: str, run: str, given: RunEnd) -> Document:
         """End a run that its process cannot end any more."""
         home = self._catalog.find_project(caller, project)
-        access.require(caller, access.WRITE, project)
+        access.require(caller, access.LOG, project)
         found = self.find(home, run)
         self.change(caller, home, found.id, lambda record: runrecords.ended(record, given), "run.end")
         self.keep_known(home.id, found.id, runrecords.ENDED)

@@ -35,13 +35,13 @@ class Upkeep:
 
     def compact(self, caller: Caller) -> Document:
         """Encode all that is to be encoded, now."""
-        access.require(caller, access.MAINTAIN, "")
+        access.require(caller, access.ADMIN)
         done = self.tidy(_always, threads=None)
         return {"versions": done.versions, "chunks": done.chunks, "before": done.before, "after": done.after}
 
     def collect(self, caller: Caller) -> Document:
         """Delete what nothing needs, in all projects, and whole projects that are no longer there."""
-        access.require(caller, access.MAINTAIN, "")
+        access.require(caller, access.ADMIN)
         spaces = self._spaces()  # before the records: a project that is made now has its record first
         known = self._known()
         freed = sum(self.forget(space) for space in sorted(spaces - known))

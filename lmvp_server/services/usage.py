@@ -22,7 +22,7 @@ class Usage:
 
     def of_server(self, caller: Caller) -> Document:
         """Return what each project takes."""
-        access.require(caller, access.MAINTAIN, "")
+        access.require(caller, access.ADMIN)
         projects = self._records.find(SERVER, "projects")
         rows = [self._sum(project.data["name"], self._versions(project)) for project in projects]
         spaces = [self._space(project.id) for project in projects]

@@ -1,12 +1,11 @@
 """What a backup under way counts on stays, and is deleted when it has ended, or is not heard of any more."""
 
 import pytest
-from workshop import ADA, Shop, step, weights
+from workshop import ADA, GRACE, Shop, step, weights
 
 from lmvp.errors import AccessDenied, Conflict, NotFound
 from lmvp.records import WantedPieces
 from lmvp_server.services import backups
-from lmvp_server.services.access import Caller
 
 OLD = weights(0, 1, 200)
 
@@ -98,7 +97,7 @@ def test_a_sweep_that_began_before_the_backup_deletes_nothing_after_it(shop, mon
 
 
 def test_only_an_owner_of_the_server_may_back_it_up(shop):
-    grace, backup = Caller("grace"), shop.services.backups.begin(ADA)
+    grace, backup = GRACE, shop.services.backups.begin(ADA)
     for work in (
         lambda: shop.services.backups.begin(grace),
         lambda: shop.services.backups.about(grace, backup.id),

@@ -4,14 +4,13 @@ from datetime import datetime, timedelta, timezone
 
 import msgspec
 import pytest
-from workshop import ADA, Shop, weights
+from workshop import ADA, GRACE, Shop, weights
 
 from lmvp import errors
 from lmvp.formats import pack
 from lmvp.records import NewPush, Parent, Recorded
 from lmvp.storage import manifest as manifests
 from lmvp.transfer.describe import describe
-from lmvp_server.services.access import Caller
 
 AT = datetime(2021, 2, 3, 4, 5, 6, 789, tzinfo=timezone(timedelta(hours=5)))
 TREE = weights(3, 1, 20)
@@ -117,4 +116,4 @@ def test_only_an_owner_may_write_history_in_the_names_of_others(shop):
     manifest = msgspec.Raw(manifests.encode(describe(pack(TREE)).manifest))
     push = NewPush(push="0" * 32, manifest=manifest, recorded=recorded(2))
     with pytest.raises(errors.AccessDenied):
-        shop.services.pushes.begin(Caller("grace"), "p", "m", push)
+        shop.services.pushes.begin(GRACE, "p", "m", push)

@@ -17,6 +17,17 @@ from lmvp_server.services.links import Links
 ADA = Caller("ada", owner=True)
 
 
+class Maintains:
+    """Gives everybody the same role everywhere."""
+
+    def role(self, caller, project):
+        return "maintainer"
+
+
+GRACE = Caller("grace", user="u-grace", roles=Maintains())
+"""Somebody with an account who maintains every project, and owns none."""
+
+
 def weights(seed, layers=3, rows=700, dtype=np.float32):
     """Return a tree of arrays like a small network's; some MB of them."""
     rng = np.random.default_rng(seed)

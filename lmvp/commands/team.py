@@ -1,0 +1,102 @@
+"""The verbs around people: accounts, groups, members of projects."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from lmvp.client import Client
+from lmvp.commands.access import day
+from lmvp.commands.tables import Line, Table
+from lmvp.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from lmvp.commands.verbs import Host
+
+
+def users(options: Namespace, _host: Host) -> Any:
+    """List the accounts of the server, make one, disable or enable one, or set its password."""
+    client = Client()
+    if options.what == "list":
+        rows = [(one.name, _kind(one), day(one.created_at)) for one in client.users()]
+        return Table(("User", "What", "Made (UTC)"), rows, empty="no accounts: lmvp users add NAME")
+    if not options.name:
+        raise InvalidArgument(f"whom to {options.what}?", hint=f"lmvp users {options.what} NAME")
+    if options.what == "add":
+        password = "" if options.service else _new_password(options.name)
+        client.add_user(options.name, password, admin=options.admin)
+        return Line(f"{options.name} has an account")
+    if options.what == "passwd":
+        client.change_user(options.name, password=_new_password(options.name))
+        return Line(f"{options.name} has another password")
+    client.change_user(options.name, disabled=options.what == "disable")
+    return Line(f"{options.name} is {options.what}d")
+
+
+def groups(options: Namespace, _host: Host) -> Any:
+    """List the groups of the server, say who is in one, or take one away."""
+    client = Client()
+    if options.what == "list":
+        rows = [(f"@{one.name}", ", ".join(one.users)) for one in client.groups()]
+        return Table(("Group", "People"), rows, empty="no groups: lmvp groups add NAME USER …")
+    if not options.name:
+        raise InvalidArgument("which group?", hint=f"lmvp groups {options.what} NAME")
+    if options.what == "remove":
+        client.remove_group(options.name)
+        return Line(f"@{options.name} is gone, with the roles that it gave")
+    there = next((one.users for one in client.groups() if one.name.lower() == options.name.lower()), ())
+    made = client.set_group(options.name, [*there, *options.users])
+    return Line(f"@{made.name}: {', '.join(made.users) or 'nobody'}")
+
+
+def members(options: Namespace, _host: Host) -> Any:
+    """List the members of a project, give somebody a role, take it away, or say what everybody may."""
+    client = Client()
+    project = options.project or client.project
+    if options.what == "list":
+        return _members(client, project)
+    if options.what == "public":
+        client.change_project(project, public=not options.off)
+        return Line(f"{project} is {'for members alone' if options.off else 'read by everybody, without an account'}")
+    if options.what == "everyone":
+        client.change_project(project, everyone=options.role or "")
+        return Line(f"everybody with an account is {options.role or 'nothing'} in {project}")
+    if not options.name:
+        raise InvalidArgument("whom?", hint=f"lmvp members {project} {options.what} NAME")
+    if options.what == "remove":
+        client.remove_member(project, options.name)
+        return Line(f"{options.name} is no member of {project} any more")
+    made = client.set_member(project, options.name, options.role or "viewer")
+    return Line(f"{made.name} is {made.role} in {project}")
+
+
+def _members(client: Client, project: str) -> Table:
+    about = next((one for one in client.projects() if one.name.lower() == project.lower()), None)
+    rows = [(one.name, f"{one.role}{' (disabled)' if one.disabled else ''}") for one in client.members(project)]
+    if about and about.everyone:
+        rows.append(("everyone", about.everyone))
+    if about and about.public:
+        rows.append(("the public", "viewer"))
+    return Table(("Member", "Role"), rows, empty=f"no members: lmvp members {project} add NAME --role contributor")
+
+
+def _kind(user: Any) -> str:
+    words = ["admin"] if user.admin else []
+    words += ["service"] if user.service else []
+    return ", ".join([*words, *(["disabled"] if user.disabled else [])]) or "person"
+
+
+def _new_password(name: str) -> str:
+    """Ask twice on the terminal, or read a line that is piped in."""
+    if not sys.stdin.isatty():
+        given = sys.stdin.readline().rstrip("\r\n")
+    else:
+        from getpass import getpass
+
+        given = getpass(f"password for {name}: ")
+        if given != getpass("once more: "):
+            raise InvalidArgument("the two passwords differ", hint="try again")
+    if not given:
+        raise InvalidArgument("no password", hint="`--service` makes an account that acts by tokens alone")
+    return given

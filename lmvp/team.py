@@ -1,0 +1,157 @@
+"""The part of a client that is about people: accounts, groups, members of projects, tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from lmvp.base_client import BaseClient
+from lmvp.records import (
+    Decide,
+    DeviceDecision,
+    Group,
+    MakeToken,
+    Member,
+    NewToken,
+    NewUser,
+    Project,
+    ProjectChange,
+    SetGroup,
+    SetRole,
+    TokenRecord,
+    User,
+    UserChange,
+)
+
+
+class Team(BaseClient):
+    """The verbs around people; `lmvp.Client` has them all."""
+
+    # -- accounts
+
+    def me(self) -> User:
+        """Return the account that this client's token is of."""
+        return self._connection.get("/me", User)
+
+    def users(self) -> list[User]:
+        """Return all accounts of the server; for admins."""
+        return self._list("/users", User)
+
+    def add_user(self, name: str, password: str = "", *, admin: bool = False) -> User:
+        """Make an account; for admins.
+
+        Parameters
+        ----------
+        password : str
+            10 to 200 characters; without one it is a service account, which acts by tokens alone.
+
+        Raises
+        ------
+        AlreadyExists
+            If there is one of that name, whatever the case of its letters.
+        """
+        return self._connection.send_json("POST", "/users", NewUser(name=name, password=password, admin=admin), User)
+
+    def change_user(
+        self, name: str, *, disabled: bool | None = None, admin: bool | None = None, password: str | None = None
+    ) -> User:
+        """Disable or enable an account, make it an admin, or set its password; what is None stays as it is."""
+        change = UserChange(disabled=disabled, admin=admin, password=password)
+        return self._connection.send_json("PATCH", f"/users/{_quoted(name)}", change, User)
+
+    # -- groups
+
+    def groups(self) -> list[Group]:
+        """Return all groups, with those in them."""
+        return self._list("/groups", Group)
+
+    def set_group(self, name: str, users: Sequence[str]) -> Group:
+        """Say who is in a group from now on; make it if it is new. For admins."""
+        return self._connection.send_json("PUT", f"/groups/{_quoted(name)}", SetGroup(users=tuple(users)), Group)
+
+    def remove_group(self, name: str) -> None:
+        """Take a group away, and the roles that it gave; for admins."""
+        self._connection.send("DELETE", f"/groups/{_quoted(name)}")
+
+    # -- members
+
+    def members(self, project: str | None = None) -> list[Member]:
+        """Return who has which role in a project: people, then groups (`@vision`)."""
+        return self._list(f"{self._of(project)}/members", Member)
+
+    def set_member(self, project: str, name: str, role: str) -> Member:
+        """Give a person, or a group (`@vision`), a role in a project; for its owners.
+
+        Parameters
+        ----------
+        role : str
+            `viewer`, `contributor`, `maintainer` or `owner`; see docs/team.md.
+
+        Raises
+        ------
+        Conflict
+            If the project would be left without an owner.
+        """
+        return self._connection.send_json(
+            "PUT", f"{self._of(project)}/members/{_quoted(name)}", SetRole(role=role), Member
+        )
+
+    def remove_member(self, project: str, name: str) -> None:
+        """Take somebody's role in a project away; for its owners, and for oneself."""
+        self._connection.send("DELETE", f"{self._of(project)}/members/{_quoted(name)}")
+
+    def change_project(
+        self, project: str, *, description: str | None = None, public: bool | None = None, everyone: str | None = None
+    ) -> Project:
+        """Change what a project says of itself and who may see it; what is None stays as it is. For its owners.
+
+        Parameters
+        ----------
+        public : bool
+            Whether it is read without an account.
+        everyone : str
+            The role that each account has in it; empty: none.
+        """
+        change = ProjectChange(description=description, public=public, everyone=everyone)
+        return self._connection.send_json("PATCH", self._of(project), change, Project)
+
+    # -- tokens
+
+    def tokens(self) -> list[TokenRecord]:
+        """Return what is known of one's tokens, without their secrets; an admin sees all."""
+        return self._list("/tokens", TokenRecord)
+
+    def create_token(
+        self, name: str, days: int | None = None, *, scope: str = "", project: str = "", user: str = ""
+    ) -> NewToken:
+        """Make a token; only this answer has its secret.
+
+        Parameters
+        ----------
+        days : int, optional
+            It expires after so many; never, without it.
+        scope : str
+            `read`; `write`, all but members, accounts and the server; `admin`, whatever its account may.
+        project : str
+            The one project that it is for; all, without it.
+        user : str
+            Whose it is: an admin makes tokens for service accounts.
+        """
+        asked = MakeToken(name=name, expires_days=days, scope=scope, project=project, user=user)
+        return self._connection.send_json("POST", "/tokens", asked, NewToken)
+
+    def revoke_token(self, token: str) -> None:
+        """Let a token, named by its id, be worth nothing from now on."""
+        self._connection.send("DELETE", f"/tokens/{_quoted(token)}")
+
+    def decide_device(self, user_code: str, *, approve: bool) -> DeviceDecision:
+        """Approve or deny a client that waits for a token under a code."""
+        asked = Decide(user_code=user_code, approve=approve)
+        return self._connection.send_json("POST", "/device/decision", asked, DeviceDecision)
+
+    def _of(self, project: str | None) -> str:
+        return f"/projects/{_quoted(project or self.project)}"
+
+
+def _quoted(name: str) -> str:
+    return quote(name, safe="")

@@ -1,0 +1,225 @@
+"""Members of projects, groups of people, and what role somebody has by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lmvp.errors import Conflict, InvalidArgument, NotFound
+from lmvp.records import Group, Member, ProjectChange
+from lmvp.references import check_name
+from lmvp_server.services import access
+from lmvp_server.services.access import OWNER, ROLES, VIEWER, Caller, highest
+from lmvp_server.services.catalog import SERVER, Catalog
+from lmvp_server.services.clock import now
+from lmvp_server.services.users import Users
+from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
+
+GROUP = "@"
+"""Begins the name of a group, where a person could stand too."""
+
+
+class ProjectRoles:
+    """Tells who has which role, from the records; see `access.Roles`."""
+
+    def __init__(self, records: RecordStore) -> None:
+        self._records = records
+
+    def role(self, caller: Caller, project: str) -> str | None:
+        """Return the highest of the roles that somebody has in a project."""
+        found = self._records.find(SERVER, "projects", {"key": project.lower()}, limit=1)
+        if not found or (caller.only and caller.only != found[0].id):
+            return None
+        return OWNER if caller.admin or caller.owner else highest(self._roles(caller, found[0]))
+
+    def _roles(self, caller: Caller, project: Record) -> Iterator[str]:
+        if project.data.get("public"):
+            yield VIEWER
+        if not caller.user:
+            return
+        yield project.data.get("everyone", "")
+        subjects = [caller.user, *(one.data["group"] for one in self._groups_of(caller.user))]
+        for subject in subjects:
+            member = self._records.get(SERVER, "members", member_id(project.id, subject))
+            if member is not None:
+                yield member.data["role"]
+
+    def _groups_of(self, user: str) -> list[Record]:
+        return self._records.find(SERVER, "belongings", {"user": user})
+
+
+def member_id(project: str, subject: str) -> str:
+    """Return the id of the record that says what role an account, or a group, has in a project."""
+    return f"{project}-{subject}"
+
+
+class Members:
+    """The use cases around who belongs to what."""
+
+    def __init__(self, records: RecordStore, catalog: Catalog, users: Users) -> None:
+        self._records, self._catalog, self._users = records, catalog, users
+
+    # -- of a project
+
+    def of_project(self, caller: Caller, project: str) -> Document:
+        """List the members of a project: people, then groups."""
+        home = self._catalog.find_project(caller, project)
+        access.require(caller, access.ENTER)
+        found = [self._shown(one) for one in self._records.find(SERVER, "members", {"project": home.id})]
+        items = sorted((one for one in found if one), key=lambda one: (one.name.startswith(GROUP), one.name.lower()))
+        return {"items": items, "next": None, "total": len(items)}
+
+    def _shown(self, record: Record) -> Member | None:
+        data = record.data
+        table = "groups" if data["kind"] == "group" else "users"
+        subject = self._records.get(SERVER, table, data["subject"])
+        if subject is None:
+            return None
+        prefix = GROUP if table == "groups" else ""
+        return Member(
+            name=prefix + subject.data["name"], role=data["role"], disabled=subject.data.get("disabled", False)
+        )
+
+    def set_member(self, caller: Caller, project: str, name: str, role: str) -> Member:
+        """Give a person or a group a role in a project.
+
+        Raises
+        ------
+        InvalidArgument
+            If there is no such role.
+        Conflict
+            If the project would be left without an owner.
+        """
+        if role not in ROLES:
+            raise InvalidArgument(f"no role {role[:40]!r}", hint=f"there are {', '.join(ROLES)}")
+        self._change(caller, project, name, role)
+        return Member(name=name, role=role)
+
+    def remove(self, caller: Caller, project: str, name: str) -> None:
+        """Take somebody's role in a project away; everybody may leave.
+
+        Raises
+        ------
+        NotFound
+            If there is no such member.
+        Conflict
+            If the project would be left without an owner.
+        """
+        self._change(caller, project, name, None)
+
+    def _change(self, caller: Caller, project: str, name: str, role: str | None) -> None:
+        while True:
+            home = self._catalog.find_project(caller, project)
+            leaves = role is None and caller.user and self._users.is_named(caller.user, name)
+            access.require(caller, *((access.CREATE,) if leaves else (access.OWN, project)))
+            kind, subject = self._subject(name)
+            id_ = member_id(home.id, subject.id)
+            old = self._records.get(SERVER, "members", id_)
+            if old is None and role is None:
+                raise NotFound(f"{name!r} is no member of {home.data['name']!r}")
+            if old is not None and old.data["role"] == OWNER and role != OWNER:
+                self._keep_an_owner(home, old)
+            data = {"project": home.id, "subject": subject.id, "kind": kind, "role": role}
+            change: Change = Put("members", id_, data, expect=old.rev if old else 0)
+            if role is None and old is not None:
+                change = Delete("members", id_, expect=old.rev)
+            before = old.data["role"] if old else None
+            what = f"{home.data['name']}: {subject.data['name']}"
+            event = _event(caller, "member.set" if role else "member.remove", what, before, role)
+            # the project is held: else two owners could take each other's role away at once
+            hold = Put("projects", home.id, home.data, expect=home.rev)
+            try:
+                self._records.commit(SERVER, [change, hold], [event])
+            except ConcurrentChange:
+                continue
+            return
+
+    def _keep_an_owner(self, home: Record, but: Record) -> None:
+        others = self._records.find(SERVER, "members", {"project": home.id})
+        owners = [self._shown(one) for one in others if one.data["role"] == OWNER and one.id != but.id]
+        if not any(one and not one.disabled for one in owners):
+            raise Conflict(
+                f"{home.data['name']!r} would have no owner",
+                hint=f"make somebody else one first: lmvp members {home.data['name']} add NAME --role owner",
+            )
+
+    def _subject(self, name: str) -> tuple[str, Record]:
+        if name.startswith(GROUP):
+            return "group", self._group(name.removeprefix(GROUP))
+        return "user", self._users.find(name)
+
+    def change_project(self, caller: Caller, project: str, given: ProjectChange) -> Document:
+        """Change what a project says of itself, whether it is public, and what everybody may in it."""
+        if given.everyone and given.everyone not in ROLES[:-1]:
+            raise InvalidArgument(f"everyone={given.everyone[:40]!r}", hint=f"one of {', '.join(ROLES[:-1])}, or empty")
+        given_fields = {"description": given.description, "public": given.public, "everyone": given.everyone}
+        fields = {key: value for key, value in given_fields.items() if value is not None}
+        while True:
+            home = self._catalog.find_project(caller, project)
+            access.require(caller, access.OWN, project)
+            before = {key: home.data.get(key) for key in fields}
+            event = _event(caller, "project.change", home.data["name"], before, fields)
+            try:
+                self._records.commit(
+                    SERVER, [Put("projects", home.id, {**home.data, **fields}, expect=home.rev)], [event]
+                )
+            except ConcurrentChange:
+                continue
+            return self._catalog.project(caller, project)
+
+    # -- groups
+
+    def groups(self, caller: Caller) -> Document:
+        """List the groups, with those in them."""
+        access.require(caller, access.ENTER)
+        items = [self._shown_group(one) for one in self._records.find(SERVER, "groups")]
+        return {"items": sorted(items, key=lambda one: one.name.lower()), "next": None, "total": len(items)}
+
+    def _shown_group(self, group: Record) -> Group:
+        found = [self._records.get(SERVER, "users", one.data["user"]) for one in self._in_group(group.id)]
+        return Group(name=group.data["name"], users=tuple(sorted(one.data["name"] for one in found if one)))
+
+    def _in_group(self, group: str) -> list[Record]:
+        return self._records.find(SERVER, "belongings", {"group": group})
+
+    def set_group(self, caller: Caller, name: str, names: tuple[str, ...]) -> Group:
+        """Say who is in a group; make it if it is new."""
+        access.require(caller, access.ADMIN)
+        check_name(name, "group name")
+        users = [self._users.find(each).id for each in dict.fromkeys(names)]
+        id_ = f"g-{name.lower()}"
+        while True:
+            old = self._records.get(SERVER, "groups", id_)
+            there = {one.data["user"]: one for one in self._in_group(id_)}
+            changes: list[Change] = [
+                Put("groups", id_, {"name": name, "created_at": now()}, expect=old.rev if old else 0),
+                *(Put("belongings", f"{id_}-{user}", {"group": id_, "user": user}) for user in users),
+                *(Delete("belongings", one.id, expect=one.rev) for user, one in there.items() if user not in users),
+            ]
+            before = list(self._shown_group(old).users) if old else None
+            try:
+                self._records.commit(SERVER, changes, [_event(caller, "group.set", name, before, list(names))])
+            except ConcurrentChange:
+                continue
+            return self._shown_group(self._group(name))
+
+    def remove_group(self, caller: Caller, name: str) -> None:
+        """Take a group away, and the roles that it gave."""
+        access.require(caller, access.ADMIN)
+        group = self._group(name)
+        changes: list[Change] = [
+            Delete("groups", group.id, expect=group.rev),
+            *(Delete("belongings", one.id) for one in self._in_group(group.id)),
+            *(Delete("members", one.id) for one in self._records.find(SERVER, "members", {"subject": group.id})),
+        ]
+        before = list(self._shown_group(group).users)
+        self._records.commit(SERVER, changes, [_event(caller, "group.remove", name, before, None)])
+
+    def _group(self, name: str) -> Record:
+        found = self._records.get(SERVER, "groups", f"g-{name.lower()}")
+        if found is None:
+            raise NotFound(f"no group {name[:60]!r}", hint=f"lmvp groups add {name[:60]} ada makes it")
+        return found
+
+
+def _event(caller: Caller, action: str, what: str, before: object, after: object) -> Document:
+    return {"at": now(), "who": caller.name, "action": action, "what": what, "before": before, "after": after}

@@ -1,0 +1,402 @@
+"""Every route, as every role: the table of `access.NEEDS` is what answers, and no route is without a row here."""
+
+from __future__ import annotations
+
+import re
+import struct
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+import requests
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from real_server import Server
+
+from lmvp.client import Client
+from lmvp.formats import pack
+from lmvp.records import NewPush
+from lmvp.storage import frames
+from lmvp.storage import manifest as manifests
+from lmvp.transfer.describe import describe
+from lmvp_server.openapi import methods_of
+from lmvp_server.routes import API, ROUTES
+from lmvp_server.services.access import ADMIN, CREATE, ENTER, LOG, MAINTAIN, NEEDS, OWN, READ, ROLES, WRITE
+
+ANYBODY = "anybody"
+RUN, PUSH = "a" * 32, "b" * 32
+PROJECT, MODEL = "/projects/digits", "/projects/digits/models/mlp"
+VERSION = f"{MODEL}/versions/1"
+ENDED = {"status": "finished", "ended_at": "2026-11-26T20:00:00Z"}
+
+RIGHTS = {
+    ("get", "/health"): ANYBODY,
+    ("get", "/openapi.json"): ENTER,
+    ("post", "/device/code"): ANYBODY,
+    ("post", "/device/token"): ANYBODY,
+    ("post", "/device/decision"): CREATE,
+    ("get", "/tokens"): CREATE,
+    ("post", "/tokens"): CREATE,
+    ("delete", "/tokens/x"): CREATE,
+    ("get", "/me"): ENTER,
+    ("get", "/users"): ADMIN,
+    ("post", "/users"): ADMIN,
+    ("patch", "/users/x"): ADMIN,
+    ("get", "/groups"): ENTER,
+    ("put", "/groups/vision"): ADMIN,
+    ("delete", "/groups/x"): ADMIN,
+    ("get", "/events"): ADMIN,
+    ("get", "/usage"): ADMIN,
+    ("post", "/gc"): ADMIN,
+    ("post", "/compact"): ADMIN,
+    ("post", "/fsck"): ADMIN,
+    ("post", "/backups"): ADMIN,
+    ("get", "/backups/x"): ADMIN,
+    ("delete", "/backups/x"): ADMIN,
+    ("get", "/backups/x/records/x"): ADMIN,
+    ("post", "/backups/x/chunks/x"): ADMIN,
+    ("get", "/projects"): ENTER,
+    ("post", "/projects"): CREATE,
+    ("get", PROJECT): READ,
+    ("patch", PROJECT): OWN,
+    ("delete", PROJECT): OWN,
+    ("get", f"{PROJECT}/members"): READ,
+    ("put", f"{PROJECT}/members/nobody"): OWN,
+    ("delete", f"{PROJECT}/members/nobody"): OWN,
+    ("get", f"{PROJECT}/models"): READ,
+    ("post", f"{PROJECT}/models"): WRITE,
+    ("get", f"{PROJECT}/versions"): READ,
+    ("get", f"{PROJECT}/events"): MAINTAIN,
+    ("get", f"{PROJECT}/usage"): READ,
+    ("get", f"{PROJECT}/metrics"): READ,
+    ("get", f"{PROJECT}/metrics/export"): READ,
+    ("get", f"{PROJECT}/metrics/live"): READ,
+    ("get", f"{PROJECT}/runs"): READ,
+    ("post", f"{PROJECT}/runs"): LOG,
+    ("get", f"{PROJECT}/runs/{RUN}"): READ,
+    ("patch", f"{PROJECT}/runs/{RUN}"): LOG,
+    ("delete", f"{PROJECT}/runs/{RUN}"): MAINTAIN,
+    ("post", f"{PROJECT}/runs/{RUN}/end"): LOG,
+    ("get", f"{PROJECT}/runs/{RUN}/metrics"): READ,
+    ("post", f"{PROJECT}/runs/{RUN}/metrics"): LOG,
+    ("get", f"{PROJECT}/runs/{RUN}/writers/{RUN}"): READ,
+    ("put", f"{PROJECT}/runs/{RUN}/writers/{RUN}"): LOG,
+    ("get", MODEL): READ,
+    ("patch", MODEL): WRITE,
+    ("delete", MODEL): MAINTAIN,
+    ("get", f"{MODEL}/layers"): READ,
+    ("get", f"{MODEL}/usage"): READ,
+    ("post", f"{MODEL}/prune"): MAINTAIN,
+    ("get", f"{MODEL}/aliases"): READ,
+    ("get", f"{MODEL}/aliases/best"): READ,
+    ("put", f"{MODEL}/aliases/best"): WRITE,
+    ("delete", f"{MODEL}/aliases/nothing"): WRITE,
+    ("get", f"{MODEL}/versions"): READ,
+    ("post", f"{MODEL}/versions"): WRITE,
+    ("get", VERSION): READ,
+    ("patch", VERSION): WRITE,
+    ("delete", VERSION): MAINTAIN,
+    ("get", f"{VERSION}/manifest"): READ,
+    ("get", f"{VERSION}/changes"): READ,
+    ("post", f"{VERSION}/changes"): READ,
+    ("get", f"{VERSION}/children"): READ,
+    ("get", f"{VERSION}/histograms"): READ,
+    ("post", f"{VERSION}/chunks"): READ,
+    ("get", f"{VERSION}/files/weights.safetensors"): READ,
+    ("head", f"{VERSION}/files/weights.safetensors"): READ,
+    ("post", f"{MODEL}/pushes"): WRITE,
+    ("get", f"{MODEL}/pushes/{PUSH}"): WRITE,
+    ("put", f"{MODEL}/pushes/{PUSH}/chunks"): WRITE,
+    ("post", f"{MODEL}/pushes/{PUSH}/commit"): WRITE,
+}
+"""Which right each method of each route takes; a project's are asked in `digits`, a private one."""
+
+BODIES = {
+    ("post", "/device/code"): {"client_name": "x"},
+    ("post", "/device/token"): {"device_code": "x"},
+    ("post", "/device/decision"): {"user_code": "BCDF-GHJK"},
+    ("post", "/tokens"): {"name": "x"},
+    ("post", "/users"): {"name": "ada"},
+    ("patch", "/users/x"): {"disabled": False},
+    ("put", "/groups/vision"): {"users": []},
+    ("post", "/fsck"): {},
+    ("post", "/backups/x/chunks/x"): {"want": []},
+    ("post", "/projects"): {"name": "digits"},
+    ("patch", PROJECT): {"description": "Reads digits."},
+    ("put", f"{PROJECT}/members/nobody"): {"role": "viewer"},
+    ("post", f"{PROJECT}/models"): {"name": "mlp"},
+    ("post", f"{PROJECT}/runs"): {"run": RUN},
+    ("patch", f"{PROJECT}/runs/{RUN}"): {},
+    ("post", f"{PROJECT}/runs/{RUN}/end"): ENDED,
+    ("post", f"{PROJECT}/runs/{RUN}/metrics"): {"values": {"loss": 1.0}},
+    ("put", f"{PROJECT}/runs/{RUN}/writers/{RUN}"): None,
+    ("patch", MODEL): {"description": "Reads digits."},
+    ("post", f"{MODEL}/prune"): {"keep": "last:9", "dry_run": True},
+    ("put", f"{MODEL}/aliases/best"): {"revision": "1"},
+    ("patch", VERSION): {"message": "x"},
+    ("post", f"{VERSION}/changes"): {"against": "1"},
+    ("post", f"{VERSION}/chunks"): {"want": []},
+}
+QUERIES = {
+    f"{PROJECT}/metrics": {"run": RUN, "key": "loss"},
+    f"{PROJECT}/metrics/export": {"run": RUN},
+    f"{PROJECT}/metrics/live": {"run": RUN},
+    f"{MODEL}/layers": {"versions": "1"},
+    f"{VERSION}/changes": {"against": "1"},
+    f"{VERSION}/histograms": {"tensor": "w"},
+}
+PEOPLE = ("anonymous", "stranger", *ROLES, "admin", "server")
+
+
+def small_push():
+    """A push that is one request: a model of one array."""
+    described = describe(pack({"w": np.arange(4.0)}))
+    manifest = manifests.encode(described.manifest)
+    head = msgspec.json.encode(NewPush(push=PUSH, manifest=msgspec.Raw(manifest)))
+    return struct.pack("<I", len(head)) + head
+
+
+class World:
+    """A server with a private project, and a token for each kind of person."""
+
+    def __init__(self, server):
+        self.server, self.url = server, server.url + API
+        self.root = Client(server.url, server.token)
+        self.tokens = {"server": server.token}
+        for name in ("stranger", *ROLES, "admin"):
+            self.root.add_user(name, "a long password", admin=name == "admin")
+            self.tokens[name] = self.root.create_token("t", user=name).token
+        self.grow()
+
+    def grow(self):
+        """Make what an allowed request may have taken away."""
+        self.root.update(
+            "digits/mlp", {"w": np.arange(4.0)}, alias="best", create=True, progress=False, expect_parent=None
+        )
+        for role in ROLES:
+            self.root.set_member("digits", role, role)
+        self.ask("server", "post", f"{PROJECT}/runs", {"run": RUN})
+
+    def ask(self, who, method, path, body=None, **options):
+        headers = {"Authorization": f"Bearer {self.tokens[who]}"} if who in self.tokens else {}
+        data = body if isinstance(body, bytes) or body is None else msgspec.json.encode(body)
+        with requests.request(
+            method, self.url + path, data=data, headers=headers, stream=True, timeout=30, **options
+        ) as answer:
+            if "event-stream" not in answer.headers.get("Content-Type", ""):
+                answer.content  # noqa: B018 - read it
+            return answer
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    import os
+
+    before = dict(os.environ)
+    os.environ["LMVP_HOME"] = str(tmp_path_factory.mktemp("home"))
+    server = Server(tmp_path_factory.mktemp("served") / "data")
+    server.token = server.start()
+    yield World(server)
+    server.kill()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def may(who, right):
+    """Whether somebody is to have a right, by the table in `access`."""
+    if right == ANYBODY or who in {"admin", "server"}:
+        return True
+    if who == "anonymous" or right == ADMIN:
+        return False
+    if right in {ENTER, CREATE}:
+        return True
+    return who in ROLES and ROLES.index(who) >= ROLES.index(NEEDS[right])
+
+
+def refused(answer):
+    """Whether an answer says that the caller may not: 401, 403, or that there is no such project."""
+    if answer.status_code in {401, 403}:
+        return True
+    return answer.status_code == 404 and (not answer.content or "no project" in answer.json()["error"]["message"])
+
+
+def test_no_route_is_without_a_row():
+    for pattern, handler in ROUTES:
+        for method in methods_of(handler):
+            rows = [
+                path
+                for asked, path in RIGHTS
+                if asked == method and re.fullmatch(pattern.replace("(.+)", "(.+)"), path)
+            ]
+            assert rows, f"{method} {pattern} has no row"
+
+
+@pytest.mark.parametrize("who", PEOPLE)
+def test_every_route_as_every_role(world, who):
+    wrong = []
+    for (method, path), right in RIGHTS.items():
+        body = BODIES.get((method, path))
+        if (method, path) == ("post", f"{MODEL}/versions"):
+            body = small_push()
+        if (method, path) == ("post", f"{MODEL}/pushes"):
+            manifest = manifests.encode(describe(pack({"w": np.ones(1)})).manifest)
+            body = {"push": "c" * 32, "manifest": msgspec.Raw(manifest)}
+        if (method, path) == ("post", "/projects") and who != "anonymous":
+            body = {"name": f"of-{who}"}
+        answer = world.ask(who, method, path, body, params=QUERIES.get(path))
+        if refused(answer) == may(who, right) or answer.status_code >= 500:
+            wrong.append(f"{method} {path}: {answer.status_code} {answer.text[:120] if method != 'head' else ''}")
+        if method == "delete" and answer.ok:
+            world.grow()
+    assert wrong == []
+
+
+def test_what_cannot_be_read_looks_like_what_is_not_there(world):
+    for path in (PROJECT, MODEL, f"{PROJECT}/members", f"{VERSION}/manifest", f"{MODEL}/pushes/{PUSH}"):
+        there, not_there = (world.ask("stranger", "get", path.replace("digits", name)) for name in ("digits", "digitz"))
+        assert there.status_code == not_there.status_code == 404
+        assert there.text.replace("digits", "NAME") == not_there.text.replace("digitz", "NAME")
+    assert [one["name"] for one in world.ask("stranger", "get", "/projects").json()["items"]] == ["of-stranger"]
+    assert world.ask("anonymous", "get", "/projects").status_code == 401
+
+
+def test_a_public_project_is_read_by_anybody_and_changed_by_nobody_else(world):
+    world.root.change_project("digits", public=True)
+    try:
+        reads = 0
+        for (method, path), right in RIGHTS.items():
+            if right in NEEDS and path.startswith(PROJECT) and method == "get" and right == READ:
+                reads += world.ask("anonymous", method, path, params=QUERIES.get(path)).ok
+            elif right in NEEDS and right != READ:
+                assert refused(world.ask("anonymous", method, path, BODIES.get((method, path)))), (method, path)
+        assert reads >= 15
+        assert [one["name"] for one in world.ask("anonymous", "get", "/projects").json()["items"]] == ["digits"]
+        anybody = Client(world.server.url, "")
+        assert list(anybody.download("digits/mlp")) == ["w"]
+        assert world.ask("stranger", "get", PROJECT).ok
+        assert world.ask("stranger", "delete", MODEL).status_code == 403
+    finally:
+        world.root.change_project("digits", public=False)
+    assert world.ask("anonymous", "get", PROJECT).status_code == 401
+
+
+@pytest.mark.parametrize("scope", ["read", "write", "admin"])
+def test_a_token_passes_on_what_its_scope_says(world, scope):
+    from lmvp_server.services.access import SCOPES
+
+    made = Client(world.server.url, world.tokens["owner"]).create_token("scoped", scope=scope)
+    world.tokens["scoped"] = made.token
+    for method, path, right in (
+        ("get", PROJECT, READ),
+        ("post", f"{PROJECT}/runs", LOG),
+        ("patch", MODEL, WRITE),
+        ("post", f"{MODEL}/prune", MAINTAIN),
+        ("patch", PROJECT, OWN),
+        ("get", "/me", ENTER),
+    ):
+        answer = world.ask("scoped", method, path, BODIES.get((method, path)))
+        assert refused(answer) == (right not in SCOPES[scope]), (scope, method, path, answer.text)
+    assert (world.ask("scoped", "post", "/tokens", {"name": "more", "scope": "admin"}).status_code == 201) == (
+        scope == "admin"
+    )
+
+
+def test_a_token_of_one_project_sees_no_other(world):
+    world.root.update("other/mlp", {"w": np.ones(2)}, create=True, progress=False)
+    world.root.set_member("other", "owner", "owner")
+    owner = Client(world.server.url, world.tokens["owner"])
+    world.tokens["one"] = owner.create_token("one", project="digits").token
+    assert world.ask("one", "get", PROJECT).ok
+    assert world.ask("one", "get", "/projects/other").status_code == 404
+    assert [one["name"] for one in world.ask("one", "get", "/projects").json()["items"]] == ["digits"]
+    assert world.ask("one", "post", "/projects", {"name": "third"}).status_code == 403
+    assert world.ask("one", "post", "/tokens", {"name": "wider"}).status_code == 403
+
+
+def test_groups_and_everyone_give_roles_and_the_highest_counts(world):
+    root = world.root
+    root.set_group("vision", ["stranger", "viewer"])
+    root.set_member("digits", "@vision", "contributor")
+    assert [each.name for each in root.members("digits")][-1] == "@vision"
+    assert world.ask("stranger", "post", f"{PROJECT}/runs", {"run": RUN}).ok
+    assert world.ask("maintainer", "patch", MODEL, {"description": "y"}).ok
+    root.remove_group("vision")
+    assert world.ask("stranger", "get", PROJECT).status_code == 404
+    root.change_project("digits", everyone="viewer")
+    assert world.ask("stranger", "get", PROJECT).ok
+    assert world.ask("anonymous", "get", PROJECT).status_code == 401
+    root.change_project("digits", everyone="")
+    assert world.ask("stranger", "get", PROJECT).status_code == 404
+
+
+def test_the_last_owner_stays_and_others_may_leave(world):
+    owner = Client(world.server.url, world.tokens["owner"])
+    owner.update("mine/mlp", {"w": np.ones(1)}, create=True, progress=False)
+    for body in ({"role": "viewer"}, None):
+        method = "put" if body else "delete"
+        answer = world.ask("owner", method, "/projects/mine/members/owner", body)
+        assert answer.status_code == 409
+        assert "no owner" in answer.json()["error"]["message"]
+    owner.set_member("mine", "viewer", "viewer")
+    assert world.ask("viewer", "delete", "/projects/mine/members/owner").status_code == 403
+    assert world.ask("viewer", "delete", "/projects/mine/members/viewer").ok
+    assert world.ask("viewer", "get", "/projects/mine").status_code == 404
+
+
+def test_whoever_is_disabled_or_demoted_is_so_at_once(world):
+    root = world.root
+    root.add_user("grace", "a long password")
+    world.tokens["grace"] = root.create_token("t", user="grace").token
+    root.set_member("digits", "grace", "maintainer")
+    described = describe(pack({"w": np.arange(9.0)}))
+    body = {"push": "d" * 32, "manifest": msgspec.Raw(manifests.encode(described.manifest))}
+    begun = world.ask("grace", "post", f"{MODEL}/pushes", body)
+    assert begun.ok, begun.text
+    root.set_member("digits", "grace", "viewer")
+    chunks = [chunk for file in described.manifest.files for chunk in file.chunks]
+    assert chunks
+    frame = frames.header(frames.Frame(chunks[0].id, chunks[0].size, chunks[0].size)) + b"\0" * chunks[0].size
+    assert world.ask("grace", "put", f"{MODEL}/pushes/{'d' * 32}/chunks", frame).status_code == 403
+    assert world.ask("grace", "post", f"{MODEL}/pushes/{'d' * 32}/commit").status_code == 403
+    assert world.ask("grace", "get", MODEL).ok
+    root.change_user("grace", disabled=True)
+    assert world.ask("grace", "get", MODEL).status_code == 401
+    assert world.ask("grace", "get", "/me").status_code == 401
+    root.change_user("grace", disabled=False)
+    assert world.ask("grace", "get", "/me").json()["name"] == "grace"
+
+
+def test_names_that_differ_by_case_are_one_and_odd_ones_none(world):
+    answer = world.ask("server", "post", "/users", {"name": "ADMIN"})
+    assert answer.status_code == 409
+    for name in ("gr\u0430ce", "a/b", "../x", "x\r\ny", "", "@vision", "a" * 300):
+        assert world.ask("server", "post", "/users", {"name": name}).status_code == 400, name
+    assert world.ask("server", "post", "/users", {"name": "short", "password": "123456789"}).status_code == 400
+
+
+def test_secrets_are_kept_nowhere(world):
+    world.root.add_user("keeper", "a very particular password")
+    made = world.root.create_token("t", user="keeper")
+    kept = b"".join(
+        path.read_bytes() for path in world.server.data.rglob("*") if path.is_file() and path.name != "token"
+    )
+    assert b"keeper" in kept
+    assert b"$argon2id$" in kept
+    for secret in ("a very particular password", made.token):
+        assert secret.encode() not in kept
+    assert "argon2" not in world.ask("server", "get", "/users").text
+    assert "argon2" not in world.ask("server", "get", "/events").text
+
+
+def test_who_is_nobody_may_not_demote_themselves(world):
+    assert world.ask("admin", "patch", "/users/admin", {"disabled": True}).status_code == 409
+    assert world.ask("viewer", "patch", "/users/viewer", {"admin": True}).status_code == 403
+    assert world.ask("viewer", "patch", "/users/viewer", {"password": "another long one"}).ok
+    assert world.ask("viewer", "patch", "/users/owner", {"password": "another long one"}).status_code == 403
+    assert world.ask("viewer", "post", "/tokens", {"name": "x", "user": "owner"}).status_code == 403
+    ours = {one["user"] for one in world.ask("viewer", "get", "/tokens").json()["items"]}
+    assert ours == {"viewer"}
+    theirs = world.root.create_token("t", user="owner").id
+    assert world.ask("viewer", "delete", f"/tokens/{theirs}").status_code == 404
