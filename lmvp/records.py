@@ -83,6 +83,25 @@ class Member(Struct, frozen=True, kw_only=True):
     disabled: bool = False
 
 
+class Invitation(Struct, frozen=True, kw_only=True):
+    """A link by which somebody makes an account of their own, once, and has a role in a project then.
+
+    Attributes
+    ----------
+    secret : str
+        Only where it was just made.
+    by : str
+        Who invites.
+    """
+
+    project: str
+    role: str
+    expires_at: datetime
+    secret: str = ""
+    by: str = ""
+    url: str = ""
+
+
 class Group(Struct, frozen=True, kw_only=True):
     """People who have roles together."""
 
@@ -740,6 +759,14 @@ class SetRole(Request, frozen=True, kw_only=True):
     """The body of `PUT …/members/{member}`: `viewer`, `contributor`, `maintainer` or `owner`."""
 
     role: str
+
+
+class Invite(Request, frozen=True, kw_only=True):
+    """The body of `POST invitations`."""
+
+    project: str
+    role: str = "viewer"
+    days: int = 7
 
 
 class SetGroup(Request, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from lmvp_server.services.events import Events
 from lmvp_server.services.files import Files
 from lmvp_server.services.histograms import TensorHistograms
 from lmvp_server.services.intake import Intake
+from lmvp_server.services.invitations import Invitations
 from lmvp_server.services.layers import LayerStrips
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.members import Members, ProjectRoles
@@ -26,6 +27,7 @@ from lmvp_server.services.pushes import Pushes
 from lmvp_server.services.removal import Removal
 from lmvp_server.services.retention import Retention
 from lmvp_server.services.runs import Runs
+from lmvp_server.services.sessions import Sessions
 from lmvp_server.services.sweeping import Sweeping
 from lmvp_server.services.tokens import Tokens
 from lmvp_server.services.upkeep import Upkeep
@@ -42,6 +44,8 @@ INDEXES = {
     "runs": ("key", "phase"),
     "users": ("key",),
     "members": ("project", "subject"),
+    "sessions": ("user",),
+    "invitations": ("project",),
     "belongings": ("user", "group"),
 }
 """Fields by which records are found without a scan."""
@@ -77,6 +81,8 @@ class Services:
     users: Users
     members: Members
     roles: ProjectRoles
+    sessions: Sessions
+    invitations: Invitations
 
     @classmethod
     def over(cls, records: RecordStore, chunks: ChunkStore, series: SeriesStore, *, shared: bool = False) -> Services:
@@ -119,6 +125,8 @@ class Services:
             users,
             Members(records, catalog, users),
             ProjectRoles(records),
+            Sessions(records, users),
+            Invitations(records, catalog, users),
         )
 
     @classmethod

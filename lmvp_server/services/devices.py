@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections import deque
 from dataclasses import dataclass, field
 from threading import Lock
 
@@ -12,6 +11,7 @@ from lmvp.errors import AccessDenied, AuthorizationPending, ExpiredCode, NotFoun
 from lmvp.records import DeviceCode, DeviceDecision, DeviceToken, MakeToken
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
+from lmvp_server.services.throttle import Throttle
 from lmvp_server.services.tokens import NAME_LIMIT, Tokens
 
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
@@ -41,8 +41,8 @@ class Devices:
     def __init__(self, tokens: Tokens) -> None:
         self._tokens = tokens
         self._grants: dict[str, Grant] = {}
-        self._begun: dict[str, deque[float]] = {}
-        self._wrong: dict[str, deque[float]] = {}
+        self._begun = Throttle(OFTEN, MINUTE, "logins begun from this address")
+        self._wrong = Throttle(OFTEN, MINUTE, "wrong codes from this address")
         self._lock = Lock()
 
     def begin(self, client: str, address: str, page: str) -> DeviceCode:
@@ -62,7 +62,7 @@ class Devices:
         """
         with self._lock:
             self._forget_old()
-            _count(self._begun, address)
+            self._begun.count(address)
             if len(self._grants) >= MOST:
                 raise TooManyRequests("too many clients wait for a decision", hint="try again in some minutes")
             code = "".join(secrets.choice(LETTERS) for _ in range(8))
@@ -116,7 +116,7 @@ class Devices:
             self._forget_old()
             grant = self._grants.get(key)
             if grant is None or grant.approved is not None:
-                _count(self._wrong, address)
+                self._wrong.count(address)
                 raise NotFound(f"no login waits under {user_code[:20]!r}", hint="codes live for ten minutes, and once")
             return grant
 
@@ -144,14 +144,3 @@ class Devices:
         at = time.monotonic()
         for key in [key for key, grant in self._grants.items() if grant.ends < at]:
             del self._grants[key]
-
-
-def _count(counts: dict[str, deque[float]], address: str) -> None:
-    """Count something that an address does; raise if that was too often within a minute."""
-    at = time.monotonic()
-    for known in [known for known, times in counts.items() if not times or at - times[-1] > MINUTE]:
-        del counts[known]
-    times = counts.setdefault(address, deque(maxlen=OFTEN))
-    if len(times) == OFTEN and at - times[0] < MINUTE:
-        raise TooManyRequests("this address asks too often", hint="try again in a minute")
-    times.append(at)

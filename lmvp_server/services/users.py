@@ -14,7 +14,7 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
-from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
 PASSWORD_LEAST, PASSWORD_MOST = 10, 200
 """Characters of a password; NIST SP 800-63B wants length, and no rules about kinds of letters."""
@@ -51,7 +51,7 @@ class Users:
             If name or password will not do.
         """
         access.require(caller, access.ADMIN)
-        check_name(new.name, "user name")
+        self.check(new)
         key, id_ = new.name.lower(), f"u{secrets.token_hex(8)}"
         data: Document = {
             "name": new.name,
@@ -68,6 +68,13 @@ class Users:
         except ConcurrentChange:
             raise AlreadyExists(f"there is a user {self.find(new.name).data['name']!r}") from None
         return _shown(self.find(new.name))
+
+    @staticmethod
+    def check(new: NewUser) -> None:
+        """Check that name and password will do."""
+        check_name(new.name, "user name")
+        if new.password:
+            _check_password(new.password)
 
     def change(self, caller: Caller, name: str, given: UserChange) -> User:
         """Disable or enable an account, make it an admin, or set its password, as everybody may for themselves."""
@@ -93,10 +100,12 @@ class Users:
                 fields["password"] = _hashed(given.password)
                 after["password"] = "changed"  # noqa: S105 - the word, not one
             event = _event(caller, "user.change", record.data["name"], told, after)
+            changes: list[Change] = [Put("users", record.id, {**record.data, **fields}, expect=record.rev)]
+            if given.password is not None or given.disabled:
+                ended = self._records.find(SERVER, "sessions", {"user": record.id})
+                changes += [Delete("sessions", one.id) for one in ended]
             try:
-                self._records.commit(
-                    SERVER, [Put("users", record.id, {**record.data, **fields}, expect=record.rev)], [event]
-                )
+                self._records.commit(SERVER, changes, [event])
             except ConcurrentChange:
                 continue
             return _shown(self.find(name))
@@ -155,9 +164,13 @@ def _fits(kept: str, password: str) -> bool:
         return False
 
 
-def _hashed(password: str) -> str:
+def _check_password(password: str) -> None:
     if not PASSWORD_LEAST <= len(password) <= PASSWORD_MOST:
         raise InvalidArgument(f"a password has {PASSWORD_LEAST} to {PASSWORD_MOST} characters")
+
+
+def _hashed(password: str) -> str:
+    _check_password(password)
     return str(_hasher().hash(password))
 
 

@@ -1,0 +1,136 @@
+"""Invitations: links by which somebody makes an account of their own, once, and has a role then."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from datetime import datetime, timezone
+
+from lmvp.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+from lmvp.records import Invitation, Invite, NewUser
+from lmvp_server.services import access
+from lmvp_server.services.access import ROLES, Caller
+from lmvp_server.services.catalog import SERVER, Catalog
+from lmvp_server.services.clock import now
+from lmvp_server.services.members import member_id
+from lmvp_server.services.throttle import Throttle
+from lmvp_server.services.users import Users
+from lmvp_server.stores.base import ConcurrentChange, Delete, Document, Put, Record, RecordStore
+
+DAYS_MOST = 30
+_SETUP = Caller("setup", owner=True)
+
+
+class Invitations:
+    """The use cases around invitations."""
+
+    def __init__(self, records: RecordStore, catalog: Catalog, users: Users) -> None:
+        self._records, self._catalog, self._users = records, catalog, users
+        self._tries = Throttle(20, 300.0, "invitations tried")
+
+    def create(self, caller: Caller, asked: Invite) -> Invitation:
+        """Make an invitation to a project; only this answer has its secret.
+
+        Raises
+        ------
+        InvalidArgument
+            If there is no such role, or the days are not from 1 to 30.
+        """
+        if asked.role not in ROLES:
+            raise InvalidArgument(f"no role {asked.role[:40]!r}", hint=f"there are {', '.join(ROLES)}")
+        if not 1 <= asked.days <= DAYS_MOST:
+            raise InvalidArgument(f"days={asked.days}: from 1 to {DAYS_MOST}")
+        home = self._catalog.find_project(caller, asked.project)
+        access.require(caller, access.OWN, asked.project)
+        data = {"project": home.id, "role": asked.role, "admin": False}
+        what = f"{home.data['name']} as {asked.role}"
+        secret, ends = self._keep(caller, data, asked.days * 86400.0, what)
+        return Invitation(project=home.data["name"], role=asked.role, expires_at=ends, secret=secret)
+
+    def setup(self) -> str | None:
+        """Return the secret that makes the first admin; None where there is an account already. The last one counts."""
+        if self._records.count(SERVER, "users"):
+            return None
+        for old in self._records.find(SERVER, "invitations", {"project": ""}):
+            self._records.commit(SERVER, [Delete("invitations", old.id)])
+        return self._keep(_SETUP, {"project": "", "role": "", "admin": True}, 86400.0, "the first admin")[0]
+
+    def _keep(self, caller: Caller, data: Document, seconds: float, what: str) -> tuple[str, datetime]:
+        secret, ends = secrets.token_urlsafe(24), time.time() + seconds
+        whole = {**data, "by": caller.name, "created_at": now(), "ends": ends}
+        event = _event(caller.name, "invitation.create", what)
+        self._records.commit(SERVER, [Put("invitations", _digest(secret), whole, expect=0)], [event])
+        return secret, datetime.fromtimestamp(ends, timezone.utc)
+
+    def look(self, secret: str, address: str) -> Invitation:
+        """Return what an invitation is for.
+
+        Raises
+        ------
+        NotFound
+            If it is none, was used, or is too old.
+        TooManyRequests
+            After too many that were none.
+        """
+        found = self._find(secret, address)
+        home = self._records.get(SERVER, "projects", found.data["project"])
+        return Invitation(
+            project=home.data["name"] if home else "",
+            role=found.data["role"],
+            expires_at=datetime.fromtimestamp(found.data["ends"], timezone.utc),
+            by=found.data["by"],
+        )
+
+    def accept(self, secret: str, name: str, password: str, address: str) -> Record:
+        """Make the account of somebody who was invited, with its role; return its record. An invitation works once.
+
+        Raises
+        ------
+        AlreadyExists
+            If there is an account of that name; the invitation can be used with another one.
+        InvalidArgument
+            If name or password will not do.
+        """
+        found = self._find(secret, address)
+        who = Caller(found.data["by"], owner=True)
+        if not password:
+            raise InvalidArgument("an account that was invited has a password")
+        self._users.check(NewUser(name=name, password=password))
+        if found.data["admin"] and self._records.count(SERVER, "users"):
+            raise Conflict("the first admin is there already")
+        try:
+            self._records.commit(SERVER, [Delete("invitations", found.id, expect=found.rev)])
+        except ConcurrentChange:
+            raise _none() from None
+        try:
+            self._users.add(who, NewUser(name=name, password=password, admin=found.data["admin"]))
+        except AlreadyExists:
+            self._records.commit(SERVER, [Put("invitations", found.id, found.data, expect=0)])  # nothing was used up
+            raise
+        account = self._users.find(name)
+        if found.data["project"]:
+            project = found.data["project"]
+            member = {"project": project, "subject": account.id, "kind": "user", "role": found.data["role"]}
+            event = _event(who.name, "member.set", f"{account.data['name']} as {found.data['role']}, by invitation")
+            self._records.commit(SERVER, [Put("members", member_id(project, account.id), member)], [event])
+        return account
+
+    def _find(self, secret: str, address: str) -> Record:
+        found = self._records.get(SERVER, "invitations", _digest(secret)) if secret else None
+        if found is None or found.data["ends"] < time.time():
+            self._tries.count(address)
+            raise _none()
+        return found
+
+
+def _none() -> NotFound:
+    return NotFound("this invitation was used, or is too old", hint="ask for another one")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _event(who: str, action: str, what: str) -> Document:
+    return {"at": now(), "who": who, "action": action, "what": what, "before": None, "after": None}
