@@ -10,6 +10,8 @@ from lmvp.records import (
     Decide,
     DeviceDecision,
     Group,
+    Invitation,
+    Invite,
     MakeToken,
     Member,
     NewToken,
@@ -95,6 +97,17 @@ class Team(BaseClient):
         return self._connection.send_json(
             "PUT", f"{self._of(project)}/members/{_quoted(name)}", SetRole(role=role), Member
         )
+
+    def invite(self, project: str, role: str = "viewer", *, days: int = 7) -> Invitation:
+        """Return an invitation: whoever opens its `url` makes an account of their own, once, and has a role.
+
+        Parameters
+        ----------
+        days : int
+            How long it can be used, 1 to 30.
+        """
+        asked = Invite(project=project, role=role, days=days)
+        return self._connection.send_json("POST", "/invitations", asked, Invitation)
 
     def remove_member(self, project: str, name: str) -> None:
         """Take somebody's role in a project away; for its owners, and for oneself."""

@@ -41,6 +41,8 @@ def greet(app: App) -> None:
     if not app.settings.embedded:
         print(f'connect with: LMVP_URL={app.url} LMVP_TOKEN="$(cat {token})"')
         print(f"or, once and for all: lmvp login {app.url}, which asks for that token")
+    if app.setup:
+        print(f"make its first admin, within a day: {app.url}/join?code={app.setup}")
     print("Ctrl-C ends it", flush=True)
 
 

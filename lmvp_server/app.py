@@ -42,11 +42,14 @@ class App:
     ----------
     url : str
         Where this machine reaches it, once started.
+    setup : str
+        What makes the first admin of a server of several people; empty once there is an account.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.url = ""
+        self.setup = ""
         self._stack = ExitStack()
         self._ending = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -109,6 +112,7 @@ class App:
 
         services = Services.open(self.settings.data, shared=not self.settings.embedded)
         self._stack.callback(services.close)
+        self.setup = "" if self.settings.local else services.invitations.setup() or ""
         application = make_application(services, self.settings)
         application.settings["log_function"] = log.log_request
         self._streams = application.settings["streams"]

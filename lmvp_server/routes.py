@@ -16,6 +16,7 @@ from lmvp_server.handlers import (
     catalog,
     content,
     devices,
+    entrance,
     events,
     export,
     home,
@@ -52,6 +53,7 @@ ROUTES: list[tuple[str, type]] = [
     ("/me", team.Me),
     ("/users", team.UserList),
     (f"/users/{_PART}", team.User),
+    ("/invitations", entrance.Invitations),
     ("/groups", team.GroupList),
     (f"/groups/{_PART}", team.Group),
     ("/usage", upkeep.ServerUsage),
@@ -103,6 +105,9 @@ HERE = Path(__file__).parent
 PAGES: list[tuple[Any, ...]] = [
     ("/", home.Home),
     ("/device", devices.DevicePage),
+    ("/login", entrance.Login),
+    ("/logout", entrance.Logout),
+    ("/join", entrance.Join),
     ("/static/(.*)", home.StaticFile, {"path": str(HERE / "static")}),
 ]
 """What is for people; every link in it is relative, so that it may lie below any prefix."""

@@ -183,10 +183,11 @@ VERBS = (
     ), SHELL),
     Verb(team.members, (
         _arg("project", nargs="?", help="the project; the current one"),
-        _arg("what", nargs="?", choices=("list", "add", "remove", "everyone", "public"), default="list",
+        _arg("what", nargs="?", choices=("list", "add", "remove", "invite", "everyone", "public"), default="list",
              help="%(choices)s (%(default)s)"),
         _arg("name", nargs="?", help="a person, or a group as @vision"),
-        _arg("--role", choices=("viewer", "contributor", "maintainer", "owner"), help="add, everyone: the role"),
+        _arg("--role", choices=("viewer", "contributor", "maintainer", "owner"), help="the role to give"),
+        _arg("--days", type=int, default=7, metavar="N", help="invite: the link works so long (%(default)s)"),
         _arg("--off", action="store_true", help="public: no more"),
     ), SHELL),
     Verb(access.devices, (

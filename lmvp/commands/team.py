@@ -62,6 +62,9 @@ def members(options: Namespace, _host: Host) -> Any:
     if options.what == "everyone":
         client.change_project(project, everyone=options.role or "")
         return Line(f"everybody with an account is {options.role or 'nothing'} in {project}")
+    if options.what == "invite":
+        link = client.invite(project, options.role or "viewer", days=options.days)
+        return Line(f"{link.url}\n(makes one account that is {link.role} in {link.project}, for {options.days} days)")
     if not options.name:
         raise InvalidArgument("whom?", hint=f"lmvp members {project} {options.what} NAME")
     if options.what == "remove":

@@ -186,7 +186,7 @@ class Handler(RequestHandler):
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Send an error the way docs/api.md says."""
-        error = _as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
         self.set_status(error.http_status)
         missing = list(getattr(error, "missing", ()))
         body = ErrorBody(
@@ -213,11 +213,12 @@ class NoSuchRoute(Handler):
 
 def error_body(error: BaseException) -> ErrorBody:
     """Return what is said of an error in an answer that has begun already."""
-    said = _as_lmvp(500, error)
+    said = as_lmvp(500, error)
     return ErrorBody(code=said.code, message=said.message, hint=said.hint)
 
 
-def _as_lmvp(status: int, error: BaseException | None) -> LmvpError:
+def as_lmvp(status: int, error: BaseException | None) -> LmvpError:
+    """Return an error as one of ours, which says what may be said of it."""
     if isinstance(error, LmvpError):
         return error
     if isinstance(error, HTTPError) and status == 405:

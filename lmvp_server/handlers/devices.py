@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qs
 
 from lmvp.errors import LmvpError, NotAuthenticated
 from lmvp.records import AskCode, AskToken, Decide, MakeToken
 from lmvp_server.handlers.base import Handler
-from lmvp_server.handlers.home import CSP
+from lmvp_server.handlers.pages import Page
 
 
 class DeviceCodes(Handler):
@@ -45,10 +44,9 @@ class DeviceDecisions(Handler):
         self.answer(await self.run(lambda: decide(self.caller, asked.user_code, address, approve=asked.approve)))
 
 
-class DevicePage(Handler):
-    """`/device`: where a code is typed in. What it decides takes a token each time, so no other site can decide it."""
+class DevicePage(Page):
+    """`/device`: where a code is typed in. What it decides takes a session, or a token."""
 
-    open_to_all = True
     body_limit = 4096
 
     async def get(self) -> None:
@@ -57,9 +55,9 @@ class DevicePage(Handler):
 
     async def post(self) -> None:
         """Decide."""
-        fields = parse_qs(b"".join(self._body).decode("utf-8", "replace"))
-        code, token, verdict = (fields.get(name, [""])[0] for name in ("code", "token", "verdict"))
-        address = self.request.remote_ip or ""
+        fields = self.form()
+        code, token, verdict = (fields.get(name, "") for name in ("code", "token", "verdict"))
+        address = self.address
         try:
             caller = self.caller if self.caller.known else self.caller_of(token.strip())
             decide = self.services.devices.decide
@@ -77,17 +75,14 @@ class DevicePage(Handler):
         grant = None
         if code:
             try:
-                grant = await self.run(self.services.devices.look, code, self.request.remote_ip or "")
+                grant = await self.run(self.services.devices.look, code, self.address)
             except LmvpError as error:
                 wrong = wrong or f"{error.message}: {error.hint}" if error.hint else error.message
         self._show(code=code, grant=grant, wrong=wrong)
 
     def _show(self, **known: Any) -> None:
-        self.set_header("Content-Security-Policy", CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'"))
-        self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.set_header("Referrer-Policy", "no-referrer")
         fields = {"code": "", "grant": None, "wrong": "", "done": None, "known": self.caller.known, **known}
-        self.render("device.html", **fields)
+        self.show("device.html", **fields)
 
 
 class TokenList(Handler):

@@ -6,28 +6,27 @@ from typing import Any
 
 from tornado.web import StaticFileHandler
 
-from lmvp.errors import AccessDenied
-from lmvp_server.handlers.base import Handler
+from lmvp.errors import AccessDenied, NotAuthenticated
 from lmvp_server.handlers.hosts import foreign_host
+from lmvp_server.handlers.pages import Page as WebPage
 from lmvp_server.services.paging import Page
 
-CSP = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
-)
-"""Scripts only from files; strips and bars set their widths inline."""
 MODELS = 200
 
 
-class Home(Handler):
+class Home(WebPage):
     """`/`."""
 
+    framed = True
+
     async def get(self) -> None:
-        """Show what there is."""
-        projects = await self.run(self._projects)
-        self.set_header("Content-Security-Policy", CSP)
-        self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.render("home.html", projects=projects)
+        """Show what there is, to those who may see any of it."""
+        try:
+            projects = await self.run(self._projects)
+        except NotAuthenticated:
+            self.go("login")
+        else:
+            self.show("home.html", projects=projects)
 
     def _projects(self) -> list[dict[str, Any]]:
         every = self.services.catalog.projects(self.caller, Page(MODELS))["items"]

@@ -34,6 +34,10 @@ class Users:
         more = str(first + page.limit) if len(found) > first + page.limit else None
         return {"items": [_shown(one) for one in found[first:][: page.limit]], "next": more, "total": len(found)}
 
+    def any(self) -> bool:
+        """Tell whether there is any account."""
+        return self._records.count(SERVER, "users") > 0
+
     def me(self, caller: Caller) -> User:
         """Return the account of whoever asks; of the server's own token, one that may everything."""
         access.require(caller, access.ENTER)

@@ -8,6 +8,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "history"))
@@ -17,6 +18,7 @@ from real_server import Server
 from test_diff_data import found, tensor
 from test_hard_places import curves
 
+from lmvp.client import Client
 from lmvp.records import Model
 from lmvp.showing import Showing
 from lmvp_jupyter.widgets import CurvesPlot, DiffView, HistoryTable, MetricsPlot, ModelView
@@ -73,16 +75,19 @@ def test_the_check_can_fail(host):
 def served(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("served") / "data")
     server.token = server.start()
+    owner = Client(server.url, server.token)
+    owner.update("digits/mlp", {"w": np.ones(3)}, create=True, progress=False)
+    server.code = owner.invite("digits").secret
     yield server
     server.kill()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/device"])
+@pytest.mark.parametrize("path", ["/", "/device", "/login", "/join?code={code}"])
 def test_pages(chromium, served, path, scheme):
     page = chromium.new_page()
     page.set_extra_http_headers({"Authorization": f"Bearer {served.token}"})
     page.emulate_media(color_scheme=scheme)
-    assert page.goto(served.url + path).ok
+    assert page.goto(served.url + path.format(code=served.code)).ok
     assert findings(page, {}) == []
     page.close()

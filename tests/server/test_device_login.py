@@ -113,16 +113,21 @@ def test_nobody_decides_without_a_token_and_guesses_are_few(server):
 
 def test_the_page_shows_who_asks_and_takes_a_token_with_each_decision(server):
     code = begin(server, "<b>grace</b>")
-    page = requests.get(f"{server.url}/device?code={code['user_code']}", timeout=9)
+    browser = requests.Session()
+    page = browser.get(f"{server.url}/device?code={code['user_code']}", timeout=9)
+    xsrf = re.search(r'name="_xsrf" value="(\w+)"', page.text)[1]
     assert "&lt;b&gt;grace&lt;/b&gt;" in page.text
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
     form = {"code": code["user_code"], "verdict": "approve"}
+    foreign = browser.post(f"{server.url}/device", data={**form, "token": server.token}, timeout=9)
+    assert foreign.status_code == 403, "it is not from our page"
+    form["_xsrf"] = xsrf
     for token in ("", "wrong"):
-        answer = requests.post(f"{server.url}/device", data={**form, "token": token}, timeout=9)
+        answer = browser.post(f"{server.url}/device", data={**form, "token": token}, timeout=9)
         assert answer.status_code == 403
         assert "not known here" in answer.text
     assert fetch(server, code) == "authorization_pending"
-    done = requests.post(f"{server.url}/device", data={**form, "token": server.token}, timeout=9)
+    done = browser.post(f"{server.url}/device", data={**form, "token": server.token}, timeout=9)
     assert "Approved" in done.text
     assert server.token not in done.text
     assert fetch(server, code)["access_token"]

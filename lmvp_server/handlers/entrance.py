@@ -1,0 +1,100 @@
+"""The ways in and out: login, logout, and making an account by an invitation."""
+
+from __future__ import annotations
+
+import msgspec
+
+from lmvp.errors import LmvpError, NotAuthenticated
+from lmvp.records import Invite
+from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.pages import Page, within
+
+
+class Login(Page):
+    """`/login`."""
+
+    async def get(self) -> None:
+        """Ask who it is."""
+        self._ask(self.get_query_argument("next", "."))
+
+    async def post(self) -> None:
+        """Begin a session, by name and password or by a token that may everything that its account may."""
+        fields = self.form()
+        name, after = fields.get("name", "").strip(), fields.get("next", ".")
+        try:
+            secret = await self.run(self._begin, name, fields)
+        except LmvpError as error:
+            self.set_status(error.http_status)
+            self._ask(after, name=name, wrong=f"{error.message}.".capitalize(), token=bool(fields.get("token")))
+        else:
+            self.enter(secret)
+            self.go(after)
+
+    def _begin(self, name: str, fields: dict[str, str]) -> str:
+        sessions, token = self.services.sessions, fields.get("token", "").strip()
+        if not token:
+            return sessions.begin(name, fields.get("password", ""), self.address)
+        found = self.caller_of(token)
+        if found.scope != "admin" or found.only:
+            raise NotAuthenticated("this token passes on a part of its rights only, and a session has them all")
+        return sessions.open(found.user, found.name, self.address)
+
+    def _ask(self, after: str, *, name: str = "", wrong: str = "", token: bool = False) -> None:
+        accounts = bool(self.services.users.any())
+        self.show("login.html", after=within(after), name=name, wrong=wrong, by_token=token or not accounts)
+
+
+class Logout(Page):
+    """`/logout`."""
+
+    async def post(self) -> None:
+        """End the session; with `everywhere`, all of this account."""
+        fields = self.form()
+        if fields.get("everywhere") and self.caller.known:
+            await self.run(self.services.sessions.end_all, self.caller)
+        elif self.session:
+            await self.run(self.services.sessions.end, self.session)
+        self.leave()
+        self.go("login")
+
+
+class Join(Page):
+    """`/join`: where an invitation leads."""
+
+    async def get(self) -> None:
+        """Show what the invitation is for."""
+        await self._ask(self.get_query_argument("code", "")[:100])
+
+    async def post(self) -> None:
+        """Make the account, and begin its session."""
+        fields = self.form()
+        code, name = fields.get("code", "")[:100], fields.get("name", "").strip()
+        try:
+            accept = self.services.invitations.accept
+            account = await self.run(accept, code, name, fields.get("password", ""), self.address)
+            secret = await self.run(self.services.sessions.open, account.id, account.data["name"], self.address)
+        except LmvpError as error:
+            self.set_status(error.http_status)
+            await self._ask(code, name=name, wrong=str(error))
+        else:
+            self.enter(secret)
+            self.go(".")
+
+    async def _ask(self, code: str, *, name: str = "", wrong: str = "") -> None:
+        found = None
+        try:
+            found = await self.run(self.services.invitations.look, code, self.address)
+        except LmvpError as error:
+            self.set_status(error.http_status)
+            wrong = f"{error.message}: {error.hint}"
+        self.show("join.html", code=code, invitation=found, name=name, wrong=wrong)
+
+
+class Invitations(Handler):
+    """`/invitations`."""
+
+    async def post(self) -> None:
+        """Make an invitation."""
+        made = await self.run(self.services.invitations.create, self.caller, self.read(Invite))
+        url = f"{self.request.protocol}://{self.request.host}/join?code={made.secret}"
+        self.answer(msgspec.structs.replace(made, url=url), 201)

@@ -1,0 +1,130 @@
+"""What pages share: who looks by their cookie, forms that no other site can send, and where a page may lead."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+from dataclasses import replace
+from typing import Any
+from urllib.parse import parse_qs
+
+from lmvp.errors import AccessDenied
+from lmvp_server.handlers.base import Handler, as_lmvp
+from lmvp_server.services.sessions import LIFE, xsrf_token
+
+SESSION = "lmvp_session"
+CSP = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+)
+"""Scripts only from files; strips and bars set their widths inline."""
+NO_FRAMES = CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'")
+_WITHIN = re.compile(r"[A-Za-z0-9_.~%@-]+(?:/[A-Za-z0-9_.~%@-]+)*(?:\?[A-Za-z0-9_.~%@=&-]*)?")
+
+
+class Page(Handler):
+    """A page. Without a token in its headers, its caller is whose session the cookie names.
+
+    A form changes nothing before `form` has seen that it comes from a page of ours.
+    """
+
+    open_to_all = True
+    body_limit = 64 << 10
+    framed = False
+    """Whether pages of the same origin may show it in a frame."""
+
+    @property
+    def session(self) -> str:
+        """The secret in the cookie."""
+        return self.get_cookie(SESSION, "") or ""
+
+    @property
+    def address(self) -> str:
+        """Where the request comes from."""
+        return self.request.remote_ip or ""
+
+    def prepare(self) -> None:
+        """Find out who looks."""
+        super().prepare()
+        self._by_session = False
+        if not self.caller.known and self.session:
+            found = self.services.sessions.caller(self.session, self.settings["owner"])
+            if found is not None:
+                self.caller, self._by_session = replace(found, roles=self.services.roles), True
+
+    def form(self) -> dict[str, str]:
+        """Return the fields of a form.
+
+        Raises
+        ------
+        AccessDenied
+            If it does not come from a page of ours: it lacks what only such a page knows.
+        """
+        fields = parse_qs(b"".join(self._body).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=50)
+        flat = {name: values[0] for name, values in fields.items()}
+        if not self._proves_itself() and not hmac.compare_digest(flat.get("_xsrf", "").encode(), self.xsrf.encode()):
+            raise AccessDenied("this form is too old, or not from a page of this server", hint="load the page again")
+        return flat
+
+    def _proves_itself(self) -> bool:
+        """Whether the request has a token in its headers, which no form of another site can have."""
+        return self.caller.known and self.request.headers.get("Authorization", "") != ""
+
+    @property
+    def xsrf(self) -> str:
+        """What forms carry; before a session there is, a cookie that the page sets."""
+        return xsrf_token(self.session or self._visitor())
+
+    def _visitor(self) -> str:
+        if not hasattr(self, "_known_visitor"):
+            self._known_visitor = self.get_cookie("lmvp_visitor", "") or secrets.token_urlsafe(16)
+            self.set_cookie("lmvp_visitor", self._known_visitor, **self._cookie())
+        return self._known_visitor
+
+    def show(self, template: str, **fields: Any) -> None:
+        """Send a page."""
+        self.set_header("Content-Security-Policy", CSP if self.framed else NO_FRAMES)
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.render(template, caller=self.caller, xsrf=self.xsrf, by_session=self._by_session, **fields)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Send an error as a page."""
+        error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        self.set_status(error.http_status)
+        if not hasattr(self, "caller"):  # refused before it was asked who looks
+            self.finish(f"{error.message}\n")
+            return
+        self.show("problem.html", error=error)
+
+    def enter(self, secret: str) -> None:
+        """Give the browser a session: always a new one, so that nobody can have planted it."""
+        self.set_cookie(SESSION, secret, max_age=int(LIFE), **self._cookie())
+        self.clear_cookie("lmvp_visitor")
+
+    def leave(self) -> None:
+        """Take the browser's session away."""
+        self.clear_cookie(SESSION)
+
+    def _cookie(self) -> dict[str, Any]:
+        secure = self.request.protocol == "https"
+        return {"httponly": True, "samesite": "Lax", "secure": secure, "path": "/"}
+
+    def go(self, where: str) -> None:
+        """Lead to a page of ours, named relative to the first one."""
+        self.set_status(303)
+        self.set_header("Location", within(where))
+        self.finish()
+
+
+def within(where: str) -> str:
+    """Return a place below the first page; what leads elsewhere leads to the first page.
+
+    Examples
+    --------
+    >>> within("device?code=ABCD-EFGH"), within("//evil.example"), within("https://evil.example"), within("..%2f/../x")
+    ('device?code=ABCD-EFGH', '.', '.', '.')
+    """
+    fits = _WITHIN.fullmatch(where) is not None and ".." not in where
+    return where if fits else "."

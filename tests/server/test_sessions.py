@@ -1,0 +1,259 @@
+"""Logins, sessions, forms and invitations: with a plain HTTP client that keeps cookies, as a browser does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import requests
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from real_server import Server
+
+from lmvp.client import Client
+from lmvp_server.services import sessions
+
+PASSWORD = "correct horse battery"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    server = Server(tmp_path_factory.mktemp("served") / "data")
+    server.token = server.start()
+    server.root = Client(server.url, server.token)
+    server.root.add_user("ada", PASSWORD, admin=True)
+    server.root.update("digits/mlp", {"w": np.ones(3)}, create=True, progress=False)
+    yield server
+    server.kill()
+
+
+class Browser(requests.Session):
+    """Keeps cookies, and sends the forms that pages hold."""
+
+    def __init__(self, url):
+        super().__init__()
+        self.base = url
+
+    def look(self, path):
+        return self.get(f"{self.base}/{path}", timeout=10)
+
+    def submit(self, path, page=None, **fields):
+        text = self.look(path if page is None else page).text
+        found = re.search(r'name="_xsrf" value="([0-9a-f]+)"', text)
+        given = {"_xsrf": found[1] if found else "", **fields}
+        return self.post(f"{self.base}/{path}", data=given, timeout=10, allow_redirects=False)
+
+    def login(self, name="ada", password=PASSWORD, **more):
+        return self.submit("login", name=name, password=password, **more)
+
+
+@pytest.fixture
+def browser(server):
+    return Browser(server.url)
+
+
+def test_a_session_from_its_login_to_its_logout(browser):
+    assert browser.look("").url.endswith("/login")
+    answer = browser.login()
+    assert (answer.status_code, answer.headers["Location"]) == (303, ".")
+    cookie = answer.headers["Set-Cookie"]
+    for word in ("lmvp_session=", "HttpOnly", "SameSite=Lax", "Path=/"):
+        assert word in cookie
+    page = browser.look("")
+    assert "digits" in page.text
+    assert "ada" in page.text
+    secret = browser.cookies["lmvp_session"]
+    assert browser.submit("logout", page="").status_code == 303
+    assert "lmvp_session" not in browser.cookies
+    replayed = Browser(browser.base)
+    replayed.cookies.set("lmvp_session", secret)
+    assert replayed.look("").url.endswith("/login"), "a session that has ended is worth nothing"
+
+
+def test_wrong_names_and_wrong_passwords_look_alike_and_take_as_long(browser):
+    took, said = {}, {}
+    for name in ("ada", "nobody"):
+        browser.login(name, "wrong password")  # the first one makes the hash that nobody's is compared with
+        began = time.perf_counter()
+        answer = browser.login(name, "wrong password")
+        took[name] = time.perf_counter() - began
+        assert answer.status_code == 401
+        said[name] = answer.text.replace(name, "NAME")
+    said = {re.sub(r'value="[0-9a-f]{64}"', "", text) for text in said.values()}
+    assert len(said) == 1
+    assert "Name and password do not match" in said.pop()
+    assert took["nobody"] > took["ada"] / 3
+
+
+def test_no_session_is_planted(browser):
+    browser.cookies.set("lmvp_session", "planted-by-somebody-else")
+    assert browser.login().status_code == 303
+    assert browser.cookies.get("lmvp_session", domain="127.0.0.1") != "planted-by-somebody-else"
+
+
+@pytest.mark.parametrize("token", ["", "0" * 64, "x", "\u00e9"])
+def test_a_form_of_another_site_does_nothing(server, browser, token):
+    assert browser.login().status_code == 303
+    for path, fields in (("logout", {}), ("login", {"name": "ada", "password": PASSWORD}), ("device", {"code": "x"})):
+        answer = browser.post(
+            f"{server.url}/{path}", data={**fields, "_xsrf": token}, timeout=10, allow_redirects=False
+        )
+        assert answer.status_code == 403, path
+        assert "load the page again" in answer.text
+    assert "digits" in browser.look("").text, "the session goes on"
+
+
+def test_a_cookie_is_no_key_to_the_api(server, browser):
+    browser.login()
+    assert browser.get(f"{server.url}/api/v1/projects", timeout=10).status_code == 401
+    assert browser.post(f"{server.url}/api/v1/users", json={"name": "eve"}, timeout=10).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "javascript:alert(1)",
+        "../x",
+        "a\r\nSet-Cookie: x=1",
+    ],
+)
+def test_a_login_leads_nowhere_else(browser, where):
+    answer = browser.login(next=where)
+    assert (answer.status_code, answer.headers["Location"]) == (303, ".")
+    assert "x" not in browser.cookies
+    page = browser.get(f"{browser.base}/login", params={"next": where}, timeout=10)
+    assert 'name="next" value="."' in page.text
+
+
+def test_a_login_leads_back_to_the_code(browser):
+    assert browser.login(next="device?code=BCDF-GHJK").headers["Location"] == "device?code=BCDF-GHJK"
+
+
+def test_passwords_are_not_guessed_by_the_thousand(server):
+    server.root.add_user("victim", PASSWORD)
+    codes = []
+    for _ in range(sessions.BY_NAME + 5):
+        codes.append(Browser(server.url).login("victim", "guess").status_code)
+    assert codes.count(429) == 5
+    assert Browser(server.url).login("victim", PASSWORD).status_code == 429
+    assert Browser(server.url).login().status_code == 303, "others still come in"
+
+
+def test_another_password_ends_every_session(server, browser):
+    server.root.add_user("grace", PASSWORD)
+    assert browser.login("grace").status_code == 303
+    server.root.change_user("grace", password="another long password")
+    assert browser.look("").url.endswith("/login")
+    assert browser.login("grace", PASSWORD).status_code == 401
+    two = [Browser(server.url), browser]
+    for each in two:
+        assert each.login("grace", "another long password").status_code == 303
+    two[0].submit("logout", page="", everywhere="1")
+    assert two[1].look("").url.endswith("/login")
+    server.root.change_user("grace", disabled=True)
+    assert browser.login("grace", "another long password").status_code == 401
+
+
+def test_a_session_approves_a_device_and_the_token_is_its_own(server, browser):
+    code = requests.post(f"{server.url}/api/v1/device/code", json={"client_name": "ada@laptop"}, timeout=10).json()
+    browser.login()
+    page = f"device?code={code['user_code']}"
+    assert "Signed in as ada" in browser.look(page).text
+    assert "Approved" in browser.submit("device", page=page, code=code["user_code"], verdict="approve").text
+    body = {"device_code": code["device_code"]}
+    token = requests.post(f"{server.url}/api/v1/device/token", json=body, timeout=10).json()["access_token"]
+    assert Client(server.url, token).me().name == "ada"
+
+
+def test_an_invitation_makes_one_account(server):
+    made = server.root.invite("digits", "contributor")
+    assert made.url.startswith(f"{server.url}/join?code=")
+    guest, page = Browser(server.url), f"join?code={made.secret}"
+    assert "digits" in guest.look(page).text
+    assert "contributor" in guest.look(page).text
+    short = guest.submit("join", page=page, code=made.secret, name="hopper", password="short")
+    assert short.status_code == 400
+    assert "10 to 200 characters" in short.text
+    taken = guest.submit("join", page=page, code=made.secret, name="ADA", password=PASSWORD)
+    assert taken.status_code == 409
+    answers = []
+
+    def join(name):
+        answers.append(
+            Browser(server.url).submit("join", page=page, code=made.secret, name=name, password=PASSWORD).status_code
+        )
+
+    threads = [threading.Thread(target=join, args=(name,)) for name in ("hopper", "lovelace", "noether")]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert answers.count(303) == 1, "it works once"
+    members = {each.name: each.role for each in server.root.members("digits")}
+    assert [role for name, role in members.items() if name in {"hopper", "lovelace", "noether"}] == ["contributor"]
+    again = Browser(server.url).look(page)
+    assert again.status_code == 404
+    assert "was used" in again.text
+
+
+def test_only_an_owner_invites(server):
+    server.root.add_user("viewer", PASSWORD)
+    server.root.set_member("digits", "viewer", "maintainer")
+    token = server.root.create_token("t", user="viewer").token
+    body = {"project": "digits", "role": "owner"}
+    headers = {"Authorization": f"Bearer {token}"}
+    assert requests.post(f"{server.url}/api/v1/invitations", json=body, headers=headers, timeout=10).status_code == 403
+
+
+def test_pages_escape_what_others_wrote(server, browser):
+    evil = "<script>alert(1)</script>"
+    answer = browser.login(evil, "x" * 20)
+    assert evil not in answer.text
+    assert "&lt;script&gt;" in answer.text
+    assert "script-src" not in answer.headers["Content-Security-Policy"]
+    assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+
+
+def test_the_first_start_on_a_network_makes_the_admin_by_a_link(tmp_path):
+    command = [sys.executable, "-m", "lmvp_server", "--data", str(tmp_path / "data"), "--host", "0.0.0.0"]
+
+    def start():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        told = []
+        for line in process.stdout:
+            told.append(line)
+            if "Ctrl-C" in line:
+                break
+        process.stdout.close()
+        return process, "".join(told)
+
+    process, told = start()
+    try:
+        url, code = re.search(r"(http://127\.0\.0\.1:\d+)/join\?code=(\S+)", told).groups()
+        guest = Browser(url)
+        assert "Set up this server" in guest.look(f"join?code={code}").text
+        answer = guest.submit("join", page=f"join?code={code}", code=code, name="ada", password=PASSWORD)
+        assert answer.status_code == 303
+        token = (tmp_path / "data" / "token").read_text().strip()
+        assert [(each.name, each.admin) for each in Client(url, token).users()] == [("ada", True)]
+        assert (
+            code not in (tmp_path / "data" / "server.log").read_text()
+            if (tmp_path / "data" / "server.log").exists()
+            else True
+        )
+    finally:
+        process.terminate()
+        process.wait()
+    process, told = start()
+    process.terminate()
+    process.wait()
+    assert "join?code" not in told
