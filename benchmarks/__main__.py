@@ -9,7 +9,7 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
-ALL = ("footprint", "transfer", "versions", "ratio", "links", "memory", "metrics", "notebook")
+ALL = ("footprint", "transfer", "versions", "ratio", "links", "memory", "metrics", "access", "notebook")
 
 
 def main(names: list[str]) -> None:

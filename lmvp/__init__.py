@@ -18,7 +18,7 @@ from lmvp.client import Client
 from lmvp.config import logout, set_project
 from lmvp.errors import LmvpError
 from lmvp.history import Diff, History
-from lmvp.records import Alias, Version
+from lmvp.records import Alias, Contribution, Version
 from lmvp.tracking.reading import Run, Runs
 from lmvp.transfer.progress import Progress
 
@@ -37,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Alias",
     "Client",
+    "Contribution",
     "Diff",
     "History",
     "LmvpError",
@@ -46,6 +47,7 @@ __all__ = [
     "active_run",
     "alias",
     "bisect",
+    "contributions",
     "diff",
     "download",
     "export_model",
@@ -79,6 +81,7 @@ def update(
     run: str | None = None,
     capture: bool | None = None,
     create: bool = False,
+    propose: bool = False,
     progress: Progress = None,
 ) -> Version:
     """Publish a model, or a new version of it; see `Client.update`.
@@ -100,6 +103,7 @@ def update(
         run=run,
         capture=capture,
         create=create,
+        propose=propose,
         progress=progress,
     )
 
@@ -181,6 +185,17 @@ def login(url: str, token: str | None = None) -> str:
     from lmvp.signing_in import sign_in
 
     return sign_in(url, token)
+
+
+def contributions(project: str | None = None, *, status: str = "") -> list[Contribution]:
+    """Return what is proposed to a project; see `Client.contributions`.
+
+    Examples
+    --------
+    >>> lmvp.contributions("digits", status="proposed")  # doctest: +SKIP
+    [<Contribution digits/mlp@c1 proposed>]
+    """
+    return Client().contributions(project, status=status)
 
 
 def show(name: str) -> Showing:

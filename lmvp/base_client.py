@@ -86,7 +86,7 @@ class BaseClient:
         if known is not None:
             return known
         place = Reference(version.project, version.model)
-        data = self._connection.send("GET", f"{model_path(place)}/versions/{version.number}/manifest").content
+        data = self._connection.send("GET", f"{model_path(place)}/versions/{version.name}/manifest").content
         manifest = manifests.decode(data)
         check_manifest(manifest)
         if held:

@@ -17,6 +17,7 @@ import msgspec
 from lmvp import arguments, config, origins
 from lmvp.archive.client import Archives
 from lmvp.base_client import model_path
+from lmvp.contributing import Contributing
 from lmvp.environment import user
 from lmvp.errors import InvalidArgument, InvalidReference, NotFound
 from lmvp.history import History
@@ -49,7 +50,7 @@ PAGE = 1000
 NAME_HINT = "`project/model` names one"
 
 
-class Client(Archives, Looking, Team, Tracking):
+class Client(Archives, Contributing, Looking, Team, Tracking):
     """Everything that LMVP does, on one server.
 
     Parameters
@@ -80,6 +81,7 @@ class Client(Archives, Looking, Team, Tracking):
         run: str | None = None,
         capture: bool | None = None,
         create: bool = False,
+        propose: bool = False,
         progress: Progress = None,
     ) -> Version:
         """Publish a model, or a new version of it.
@@ -111,6 +113,8 @@ class Client(Archives, Looking, Team, Tracking):
             on the server of this machine only.
         create : bool
             Make project and model on a shared server too.
+        propose : bool
+            Propose it, as a contribution that a maintainer accepts or declines: `digits/mlp@c12`, and no version yet.
         progress : bool or callable, optional
             `False` for no bar; a callable gets bytes done and bytes in all.
 
@@ -151,11 +155,13 @@ class Client(Archives, Looking, Team, Tracking):
             author=user(),
             run=run or active_in(place.project or self.project, self.url),
             create=create,
+            propose=propose,
             **fields,
         )
         held = Held.of(self._connection, _key(place))
         version = push(self._connection, model_path(place), package, body, progress, held)
-        origins.remember(obj, Origin(self.url, _key(place), version.digest))
+        if not propose:
+            origins.remember(obj, Origin(self.url, _key(place), version.digest))
         return version
 
     def start_run(self, project: str | None = None, **options: Any) -> ActiveRun:
@@ -220,7 +226,7 @@ class Client(Archives, Looking, Team, Tracking):
         arguments.check_folder(to)
         place = self._reference(name)
         version = self.version(name)
-        at = f"{model_path(place)}/versions/{version.number}"
+        at = f"{model_path(place)}/versions/{version.name}"
         held = Held.of(self._connection, _key(place))
         manifest = self._manifest(version, held)
         reader = VersionReader(self._connection, at, manifest, progress, held, lambda: held.base(version, manifest))

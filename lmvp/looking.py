@@ -43,7 +43,7 @@ class Looking(Housekeeping):
         changes = self._changes(first, second, progress)
 
         def spread(tensors: Sequence[str]) -> Histograms:
-            return self.histograms(second.reference, tensors, against=f"{first.model}@{first.number}")
+            return self.histograms(second.reference, tensors, against=f"{first.model}@{first.name}")
 
         return Diff.between(first, second, old, new, changes, spread if changes else None)
 
@@ -125,17 +125,17 @@ class Looking(Housekeeping):
         """Return how much the tensors changed; two projects have nothing to compare by."""
         if before.project != after.project or before.content == after.content:
             return None
-        path = f"{model_path(Reference(after.project, after.model))}/versions/{after.number}/changes"
-        against = f"{before.model}@{before.number}"
+        path = f"{model_path(Reference(after.project, after.model))}/versions/{after.name}/changes"
+        against = f"{before.model}@{before.name}"
         if max(before.size, after.size) < LONG and not callable(progress):
             return self._connection.get(path, Changes, against=against)
         with following(progress, max(before.size, after.size), "diff") as told:
             return self._do(path, Against(against=against), Changes, told)
 
     def _layers(self, base: str, versions: Sequence[Version]) -> Layers:
-        numbers = ",".join(str(version.number) for version in versions)
+        numbers = ",".join(str(version.number) for version in versions if not version.status)
         return self._connection.get(f"{base}/layers", Layers, versions=numbers)
 
 
 def _version_path(version: Version) -> str:
-    return f"{model_path(Reference(version.project, version.model))}/versions/{version.number}"
+    return f"{model_path(Reference(version.project, version.model))}/versions/{version.name}"

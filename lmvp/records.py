@@ -121,6 +121,10 @@ class Model(Struct, frozen=True, kw_only=True):
     """Number of the newest version; 0 while there is none."""
     keep: str = ""
     """Its retention rule, as `lmvp.retention` reads it; empty: all versions stay."""
+    require: str = ""
+    """What a contribution must meet to be accepted, as `val_acc >= @production`; empty: nothing."""
+    proposed: int = 0
+    """How many contributions there were."""
     last: int = 0
     """The highest number that was ever used; above `latest` where the newest versions were removed."""
 
@@ -175,6 +179,8 @@ class Version(Struct, frozen=True, kw_only=True):
     """Id of the run that made it."""
     revised: int = 0
     """How often the record was amended."""
+    status: str = ""
+    """Of a contribution: `proposed`, `accepted`, `declined` or `withdrawn`; empty for a version."""
 
     def __post_init__(self) -> None:
         for key, value in self.metrics.items():
@@ -183,13 +189,13 @@ class Version(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The version number as users write it: `v3`."""
-        return f"v{self.number}"
+        """The version as users write it: `v3`; a contribution: `c3`."""
+        return f"{'c' if self.status else 'v'}{self.number}"
 
     @property
     def reference(self) -> str:
         """What names this version from anywhere: `project/model@v3`."""
-        return f"{self.project}/{self.model}@v{self.number}"
+        return f"{self.project}/{self.model}@{self.name}"
 
     def __repr__(self) -> str:
         return f"<Version {self.reference} {self.digest[:10]}>"
@@ -204,6 +210,48 @@ class Version(Struct, frozen=True, kw_only=True):
         from lmvp.render.html import version_html
 
         return version_html(self)
+
+
+class Comment(Struct, frozen=True, kw_only=True):
+    """What somebody said about a contribution."""
+
+    by: str
+    at: datetime
+    words: str
+
+
+class Contribution(Struct, frozen=True, kw_only=True):
+    """A version that somebody proposes, and a maintainer accepts or declines.
+
+    Attributes
+    ----------
+    number : int
+        As in `digits/mlp@c12`, which names it wherever a version is named.
+    version : Version
+        What is proposed.
+    status : str
+        `proposed`, `accepted`, `declined` or `withdrawn`.
+    accepted : int
+        The number of the version that it became.
+    """
+
+    number: int
+    version: Version
+    status: str
+    reason: str = ""
+    accepted: int = 0
+    decided_by: str = ""
+    decided_at: datetime | None = None
+    comments: tuple[Comment, ...] = ()
+
+    @property
+    def reference(self) -> str:
+        """What names it from anywhere: `project/model@c12`."""
+        return self.version.reference
+
+    def __repr__(self) -> str:
+        became = f" as v{self.accepted}" if self.accepted else ""
+        return f"<Contribution {self.reference} {self.status}{became}>"
 
 
 class Alias(Struct, frozen=True, kw_only=True):
@@ -567,6 +615,7 @@ class ModelChange(Request, frozen=True, kw_only=True):
 
     description: str | None = None
     keep: str | None = None
+    require: str | None = None
 
 
 class Prune(Request, frozen=True, kw_only=True):
@@ -769,6 +818,12 @@ class Invite(Request, frozen=True, kw_only=True):
     days: int = 7
 
 
+class Words(Request, frozen=True, kw_only=True):
+    """What is said with a decision about a contribution, or about it."""
+
+    words: str = ""
+
+
 class SetGroup(Request, frozen=True, kw_only=True):
     """The body of `PUT groups/{group}`: who is in it from now on."""
 
@@ -843,6 +898,8 @@ class NewPush(Amendment, frozen=True, kw_only=True):
     run: str = ""
     create: bool = False
     recorded: Recorded | None = None
+    propose: bool = False
+    """Propose it, for a maintainer to accept: a contribution, and no version yet."""
 
 
 class WantedChunks(Request, frozen=True, kw_only=True):

@@ -22,10 +22,13 @@ from lmvp.errors import InvalidName, InvalidReference
 NAME_LIMIT = 96
 NAME_RULE = f"1 to {NAME_LIMIT} of a-z, A-Z, 0-9, '.', '_' and '-', the first a letter or a digit"
 REFERENCE_RULE = "write [project/]model[@revision]: digits/mlp, digits/mlp@v3, digits/mlp@production"
-REVISION_RULE = "a revision is latest, v3, an alias or 6 or more digits of a digest; ~2 behind it goes two parents back"
+REVISION_RULE = (
+    "a revision is latest, v3, an alias, a contribution as c12, or 6 or more digits of a digest; "
+    "~2 behind it goes two parents back"
+)
 SCHEME = "lmvp://"
 
-Kind: TypeAlias = Literal["latest", "number", "alias", "digest"]
+Kind: TypeAlias = Literal["latest", "number", "alias", "digest", "contribution"]
 
 _TEXT_LIMIT = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
@@ -258,6 +261,8 @@ def _parse_base(text: str) -> Revision:
         return Revision("latest", "latest")
     if number:
         return Revision("number", str(int(number[1])))
+    if _CONTRIBUTION.fullmatch(text) and int(text[1:]) < 10**9:
+        return Revision("contribution", f"c{int(text[1:])}")
     if _DIGEST.fullmatch(text):
         if len(text) > 64:
             raise InvalidReference(f"a digest has 64 hex digits, not {len(text)}", hint=REVISION_RULE)

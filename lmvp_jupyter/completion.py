@@ -22,13 +22,15 @@ PATIENCE = 0.3
 FRESH = 5.0
 _LINE = re.compile(r"%%?lmvp\s+(.*)$")
 _VERSIONS = {("pull", "version"), ("alias", "version"), ("diff", "before"), ("diff", "after"), ("rm", "name")}
-_VERSIONS |= {("show", "version"), ("amend", "version")}
+_VERSIONS |= {("show", "version"), ("amend", "version"), ("rollback", "alias")}
+_CONTRIBUTIONS = {(verb, "contribution") for verb in ("accept", "decline", "withdraw", "comment")}
 _MODELS = {
     ("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name"),
-    ("export", "model"), ("import", "model"),
+    ("export", "model"), ("import", "model"), ("require", "model"),
 }  # fmt: skip
-_PROJECTS = {("ls", "project"), ("project", "name"), ("runs", "project")}
+_PROJECTS = {("ls", "project"), ("project", "name"), ("runs", "project"), ("contributions", "project")}
 _RUNS = {("compare", "runs"), ("metrics", "names")}
+_PROPOSED = re.compile(r"@c[0-9]+$")
 RUN = "run:"
 """Stands before the name of a run among the names that a server knows."""
 _NEWEST = 50
@@ -74,6 +76,7 @@ def references() -> list[str]:
         for model in client.models(project.name)[:200]:
             name = f"{project.name}/{model.name}"
             found += [name, f"{name}@latest", *(f"{name}@{alias.name}" for alias in client.aliases(name))]
+        found += [one.reference for one in client.contributions(project.name, status="proposed")]
         found += [f"{RUN}{project.name}/{run.name}" for run in client.runs(project.name, limit=_NEWEST)]
     return found
 
@@ -120,6 +123,8 @@ def _references(verb: str, expected: str | None, names: Callable[[], list[str]])
     names = partial(_no_runs, names)
     if (verb, expected) in _VERSIONS:
         return names()
+    if (verb, expected) in _CONTRIBUTIONS:
+        return [name for name in names() if _PROPOSED.search(name)]
     if (verb, expected) in _MODELS:
         return [name for name in names() if "@" not in name]
     if (verb, expected) in _PROJECTS:

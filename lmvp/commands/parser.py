@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.commands import access, archive, housekeeping, team, tracking, verbs
+from lmvp.commands import access, archive, contributing, housekeeping, team, tracking, verbs
 from lmvp.errors import InvalidArgument
 from lmvp.references import suggest
 
@@ -63,6 +63,7 @@ VERBS = (
         _many("--alias", metavar="NAME", help="an alias that moves to this version"),
         _arg("--parent", metavar="REVISION", help="the version that it grew from"),
         _arg("--create", action="store_true", help="make project and model on a shared server"),
+        _arg("--propose", action="store_true", help="propose it, for a maintainer to accept"),
         _arg("--no-wait", action="store_true", only=NOTEBOOK, help="push a copy of the weights while other cells run"),
         _QUIET,
     )),
@@ -99,6 +100,26 @@ VERBS = (
         _arg("before", help="[project/]model[@revision]"),
         _arg("after", help="[project/]model[@revision], or @revision of the same model"),
     )),
+    Verb(contributing.contributions, (
+        _arg("project", nargs="?", help="the project; the current one"),
+        _arg("--all", action="store_true", help="those that are decided too"),
+    )),
+    Verb(contributing.accept, (_arg("contribution", help="[project/]model@c12"),)),
+    Verb(contributing.decline, (
+        _arg("contribution", help="[project/]model@c12"),
+        _arg("-m", "--message", metavar="REASON", help="why"),
+    )),
+    Verb(contributing.withdraw, (_arg("contribution", help="[project/]model@c12"),)),
+    Verb(contributing.comment, (
+        _arg("contribution", help="[project/]model@c12"),
+        _arg("-m", "--message", metavar="WORDS", help="what to say; without it, show what was said"),
+    )),
+    Verb(contributing.require, (
+        _arg("model", help="[project/]model"),
+        _arg("rule", nargs="?", help='"val_acc >= @production", "val_loss < 0.2"'),
+        _arg("--nothing", action="store_true", help="take the rule away"),
+    )),
+    Verb(contributing.rollback, (_arg("alias", help="[project/]model@alias"),)),
     Verb(tracking.runs, (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("--where", metavar="FILTER", help='"metrics.val_acc > 0.9 and params.lr < 0.01"'),

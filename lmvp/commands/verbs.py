@@ -60,6 +60,7 @@ def push(options: Namespace, host: Host) -> Any:
         "alias": tuple(options.alias),
         "parent": options.parent,
         "create": options.create,
+        "propose": options.propose,
     }
     obj = host.find(options.object)
     if getattr(options, "no_wait", False):

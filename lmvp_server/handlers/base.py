@@ -1,8 +1,8 @@
 """What all handlers share: who calls, reading and writing JSON, errors, and work off the loop.
 
 Tornado's loop runs in one thread, so whatever reads a disk, hashes or waits runs in a pool of threads: `await
-self.run(…)`. Every route is closed: a handler without `open_to_all` answers 401 to a request without the server's
-token.
+self.run(…)`. Every route is closed: a handler without `open_to_all` answers 401 to a request without a token
+that is known, unless it only reads and the project is public; `lmvp_server.services.access` decides what a token may.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lmvp.connection import API, API_HEADER
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound, ServerError, TooLarge
 from lmvp.records import ErrorBody
 from lmvp_server.handlers.hosts import foreign_host
-from lmvp_server.services import Services
+from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
 
@@ -64,6 +64,8 @@ class Handler(RequestHandler):
         if foreign_host(self.request, server.local):
             raise AccessDenied(f"this server does not answer for the host {self.request.host[:80]!r}")
         self.caller = self._caller(server.token)
+        if not self.caller.known and self.in_public and self.path_args:  # before anything else is said of the request
+            access.require(self.caller, access.READ, self.path_args[0])
         length = self.request.headers.get("Content-Length", "0")
         if length.isdigit() and int(length) > self.body_limit:
             raise TooLarge(f"a body of {int(length):,} bytes; the limit here is {self.body_limit:,}")

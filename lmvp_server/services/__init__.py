@@ -12,6 +12,7 @@ from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.changes import Measuring
 from lmvp_server.services.checking import Checking
 from lmvp_server.services.compaction import Compaction
+from lmvp_server.services.contributions import Contributions
 from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.devices import Devices
 from lmvp_server.services.events import Events
@@ -83,6 +84,7 @@ class Services:
     roles: ProjectRoles
     sessions: Sessions
     invitations: Invitations
+    contributions: Contributions
 
     @classmethod
     def over(cls, records: RecordStore, chunks: ChunkStore, series: SeriesStore, *, shared: bool = False) -> Services:
@@ -127,6 +129,7 @@ class Services:
             ProjectRoles(records),
             Sessions(records, users),
             Invitations(records, catalog, users),
+            Contributions(records, catalog, versions),
         )
 
     @classmethod

@@ -106,8 +106,9 @@ class Checking:
     def _versions(self, project: Record) -> Iterator[tuple[Record, str]]:
         models = {record.id: record.data["name"] for record in self._records.find(project.id, "models")}
         for version in self._records.find(project.id, "versions"):
-            model = models.get(version.data["model"], "?")
-            yield version, f"{project.data['name']}/{model}@v{version.data['number']}"
+            model, _, proposed = version.data["model"].partition(":")
+            name = f"{'c' if proposed else 'v'}{version.data['number']}"
+            yield version, f"{project.data['name']}/{models.get(model, '?')}@{name}"
 
     def _space(self, space: str, where: str, repair: bool) -> Iterator[Problem]:
         """Prove the records of a space; to repair them, they are written anew from memory."""

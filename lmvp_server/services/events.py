@@ -18,7 +18,7 @@ class Events:
     def of_project(self, caller: Caller, project: str, page: Page) -> Document:
         """List the events of a project, newest first."""
         home = self._catalog.find_project(caller, project)
-        access.require(caller, access.MAINTAIN, project)
+        access.require(caller, access.READ, project)
         return self._of_space(home.id, page)
 
     def of_server(self, caller: Caller, page: Page) -> Document:

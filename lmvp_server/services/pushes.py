@@ -34,7 +34,7 @@ from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.decoding import Decoder, codec_turn
-from lmvp_server.services.versions import Versions, version_id
+from lmvp_server.services.versions import Versions, shelf, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
 LIFETIME = 24 * 3600.0
@@ -125,8 +125,9 @@ class Pushes:
             If there is none, or its time is over.
         """
         place = self._catalog.find_model(caller, project, model)
-        access.require(caller, access.WRITE, project)
+        access.require(caller, access.PROPOSE, project)
         found = self._open.get((place.space, push_id)) or self._reopen(place, push_id)
+        access.require(caller, _right(found.body), project)
         self._chunks.touch(place.space, push_id)
         if found.place.model.id != place.model.id:
             raise _no_push(push_id)
@@ -167,7 +168,7 @@ class Pushes:
             If `expect_parent` is no longer the latest version.
         """
         place = self._catalog.find_model(caller, project, model)
-        access.require(caller, access.WRITE, project)
+        access.require(caller, access.PROPOSE, project)
         done = self._committed(place, push_id)
         return done or self._finish(caller, self.resume(caller, project, model, push_id))
 
@@ -225,9 +226,12 @@ class Pushes:
         if body.run:
             runrecords.checked_id("run", body.run)
         recorded.check(caller, project, body, manifest)
+        if body.propose and (body.recorded or body.aliases):
+            raise InvalidRequest("a proposed version goes without aliases: a maintainer sets them")
         for alias in body.aliases:
             check_alias(alias)
-        place = self._place(caller, project, model, create=body.create or not self._shared)
+        place = self._place(caller, project, model, create=(body.create or not self._shared) and not body.propose)
+        access.require(caller, _right(body), project)
         if body.parent and self._versions.by_digest(place, body.parent) is None:
             raise NotFound(f"no version of {place.reference} has the digest {body.parent[:12]}, given as the parent")
         return OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body))
@@ -240,12 +244,10 @@ class Pushes:
         if create:
             return self._catalog.find_or_create(caller, project, model)
         try:
-            place = self._catalog.find_model(caller, project, model)
+            return self._catalog.find_model(caller, project, model)
         except NotFound as error:
             near = f"{error.hint} " if str(error.hint).startswith("did you mean") else ""
             raise NotFound(error.message, hint=f"{near}a new one is made with create=True, or --create") from None
-        access.require(caller, access.WRITE, project)
-        return place
 
     def _reopen(self, place: Place, push_id: str) -> OpenPush:
         """Take up a push that another process, or this one before it was restarted, began."""
@@ -275,6 +277,9 @@ class Pushes:
     def _committed(self, place: Place, push_id: str) -> Document | None:
         ours = {"push": push_id, "model": place.model.id}
         found = self._records.find(place.space, "versions", ours, limit=1)
+        found = found or self._records.find(
+            place.space, "versions", {"push": push_id, "model": shelf(place.model.id)}, limit=1
+        )
         if not found:
             return None
         self._records.commit(place.space, [])  # it may be on its way, and is promised now
@@ -303,6 +308,8 @@ class Pushes:
             latest = self._versions.latest(push.place)
             _check_expected(push, latest)
             try:
+                if push.body.propose:
+                    return self._propose(caller, push, model, latest)
                 if latest is not None and said is None and _says_nothing_new(push, latest):
                     return self._only_aliases(caller, push, latest)
                 changes, events = self._changes(caller, push, model, latest)
@@ -310,6 +317,24 @@ class Pushes:
             except ConcurrentChange:
                 continue
             return self._versions.find(push.place, str(recorded.number(said, model)))
+
+    def _propose(self, caller: Caller, push: OpenPush, model: Record, latest: Record | None) -> Record:
+        """Write the record of a proposed version; see `lmvp_server.services.contributions`."""
+        space, number = push.place.space, int(model.data.get("proposed", 0)) + 1
+        version = self._version(caller, push, number, self._parents(push, latest))
+        self._chunks.put_manifest(space, version["digest"], _with_parents(push.manifest, version["parents"]))
+        about = {"status": "proposed", "by": caller.user, "reason": "", "accepted": 0, "comments": []}
+        version |= {"model": shelf(model.id), "contribution": about}
+        id_ = version_id(shelf(model.id), number)
+        event = {"at": version["created_at"], "who": version["author"], "action": "contribution.propose",
+                 "what": f"{push.place.reference}@c{number}", "before": None,
+                 "after": {"digest": version["digest"], "message": version["message"]}}  # fmt: skip
+        changes = [Put("versions", id_, version, expect=0),
+                   Put("models", model.id, {**model.data, "proposed": number}, model.rev)]  # fmt: skip
+        self._records.commit(space, changes, [event])
+        found = self._records.get(space, "versions", id_)
+        assert found is not None
+        return found
 
     def _model(self, push: OpenPush) -> Record:
         model = self._records.get(push.place.space, "models", push.place.model.id)
@@ -374,6 +399,11 @@ class Pushes:
                 latest = self._versions.by_number(push.place, latest.data["number"]) or latest
         self._records.commit(push.place.space, [])  # another push may just be writing this version
         return latest
+
+
+def _right(body: NewPush) -> str:
+    """Return the right that a push takes."""
+    return access.PROPOSE if body.propose else access.WRITE
 
 
 def _told(caller: Caller, push: OpenPush, version: Document, after: Document) -> Document:

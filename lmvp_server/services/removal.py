@@ -10,7 +10,7 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.upkeep import Upkeep
-from lmvp_server.services.versions import Versions, next_number
+from lmvp_server.services.versions import Versions, next_number, shelf
 from lmvp_server.stores.base import (
     Change,
     ChunkStore,
@@ -55,6 +55,8 @@ class Removal:
     def _free(self, place: Place, revision: str) -> Record:
         """Return the version that a revision names, if no alias stands at it."""
         version = self._versions.find(place, revision)
+        if "contribution" in version.data:
+            raise Conflict("a contribution is declined or withdrawn, not removed", hint="its record stays")
         aliases = self._versions.present(place, version)["aliases"]
         if aliases:
             raise Conflict(
@@ -102,6 +104,7 @@ class Removal:
             )
             changes: list[Change] = [
                 *(Delete("versions", version.id, expect=version.rev) for version in versions),
+                *(Delete("versions", version.id, expect=version.rev) for version in self._proposed(place)),
                 *(Delete("aliases", alias.id, expect=alias.rev) for alias in self._of_model(place, "aliases")),
                 Delete("models", place.model.id, expect=place.model.rev),
                 Delete("names", f"models:{place.model.data['key']}"),
@@ -136,6 +139,9 @@ class Removal:
 
     def _of_model(self, place: Place, table: str) -> list[Record]:
         return self._records.find(place.space, table, {"model": place.model.id})
+
+    def _proposed(self, place: Place) -> list[Record]:
+        return self._records.find(place.space, "versions", {"model": shelf(place.model.id)})
 
 
 def _told(who: str, action: str, place: Place, going: Sequence[Record]) -> list[Document]:

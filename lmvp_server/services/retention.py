@@ -13,6 +13,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
+from lmvp_server.services.contributions import check_rule
 from lmvp_server.services.damage import passed_over
 from lmvp_server.services.removal import Removal
 from lmvp_server.services.upkeep import Upkeep
@@ -54,10 +55,16 @@ class Retention:
         """Change the description of a model, or its rule; an empty rule keeps everything."""
         if change.keep:
             retention.parse(change.keep)
+        if change.require:
+            check_rule(change.require)
         fields = {key: value for key, value in msgspec.structs.asdict(change).items() if value is not None}
         while True:
             place = self._catalog.find_model(caller, project, model)
-            access.require(caller, access.MAINTAIN if change.keep is not None else access.WRITE, project)
+            access.require(
+                caller,
+                access.MAINTAIN if change.keep is not None or change.require is not None else access.WRITE,
+                project,
+            )
             before = {key: place.model.data.get(key, "") for key in fields}
             event = {"at": now(), "who": caller.name, "action": "model.amend", "what": place.reference,
                      "before": before, "after": fields}  # fmt: skip

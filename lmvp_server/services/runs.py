@@ -100,7 +100,8 @@ class Runs:
         return shown
 
     def _versions(self, home: Record, run: str) -> list[str]:
-        found = self._records.find(home.id, "versions", {"run": run})
+        every = self._records.find(home.id, "versions", {"run": run})
+        found = [one for one in every if "contribution" not in one.data]
         names = {each.id: each.data["name"] for each in self._records.find(home.id, "models")} if found else {}
         name = home.data["name"]
         return [f"{name}/{names.get(each.data['model'], '?')}@v{each.data['number']}" for each in found]

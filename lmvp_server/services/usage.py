@@ -44,23 +44,24 @@ class Usage:
         """Return what each version of a model takes, newest first."""
         place = self._catalog.find_model(caller, project, model)
         rows = [
-            {"name": f"{place.reference}@v{number}", "versions": 1, "logical": logical, "stored": stored}
-            for model_id, number, logical, stored in self._versions(place.project)
+            {"name": f"{place.reference}@{name}", "versions": 1, "logical": logical, "stored": stored}
+            for model_id, name, logical, stored in self._versions(place.project)
             if model_id == place.model.id
         ]
         return _answer(place.reference, rows[::-1], self._space(place.space))
 
-    def _versions(self, project: Record) -> Iterator[tuple[str, int, int, int]]:
-        """Give model, number, logical and stored bytes of each version, oldest first."""
+    def _versions(self, project: Record) -> Iterator[tuple[str, str, int, int]]:
+        """Give model, `v3`, logical and stored bytes of each version, oldest first."""
         counted: set[str] = set()
         for version in self._records.find(project.id, "versions"):
             chunks = self._chunks_of(project.id, version.data["digest"]) - counted
             counted |= chunks
             stored = sum(self._size(project.id, chunk) for chunk in chunks)
-            yield version.data["model"], version.data["number"], version.data["size"], stored
+            model, _, proposed = version.data["model"].partition(":")
+            yield model, f"{'c' if proposed else 'v'}{version.data['number']}", version.data["size"], stored
 
     @staticmethod
-    def _sum(name: str, versions: Iterable[tuple[str, int, int, int]]) -> Document:
+    def _sum(name: str, versions: Iterable[tuple[str, str, int, int]]) -> Document:
         sizes = [(logical, stored) for _, _, logical, stored in versions]
         logical, stored = sum(size[0] for size in sizes), sum(size[1] for size in sizes)
         return {"name": name, "versions": len(sizes), "logical": logical, "stored": stored}

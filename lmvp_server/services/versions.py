@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from lmvp.errors import IntegrityError, InvalidReference, NotFound
+from lmvp.errors import Conflict, IntegrityError, InvalidReference, NotFound
 from lmvp.records import Amendment, Child
 from lmvp.references import Revision, suggest
 from lmvp.render.numbers import plural
@@ -30,6 +30,11 @@ _KEPT = 4
 def version_id(model: str, number: int) -> str:
     """Return the id of a version's record: the model's id and the number, so that no two can be one."""
     return f"{model}-{number}"
+
+
+def shelf(model: str) -> str:
+    """Return the id that stands for a model in the records of versions that are proposed to it."""
+    return f"{model}:c"
 
 
 def next_number(model: Record) -> int:
@@ -62,7 +67,25 @@ class Versions:
             model = self._records.get(home.id, "models", version.data["model"])
             return _listed(version, name, model.data["name"] if model else "?", names)
 
-        return self._listing(home.id, {}, page, present, asked)
+        if asked is not EVERY:
+            every = self._records.find(home.id, "versions", newest_first=True)
+            return asked.page((present(one) for one in every if "contribution" not in one.data), page)
+        models = self._records.find(home.id, "models")
+        proposed = sum(self._records.count(home.id, "versions", {"model": shelf(each.id)}) for each in models)
+        total = self._records.count(home.id, "versions") - proposed
+        return paging.listing(page, self._accepted(home.id, page), total, present)
+
+    def _accepted(self, space: str, page: Page) -> list[Record]:
+        """Return a page of the versions of a project, and one more; what is only proposed is none of them."""
+        found: list[Record] = []
+        after, limit = page.cursor, page.limit + 1
+        while len(found) < limit:
+            some = self._records.find(space, "versions", newest_first=True, after=after, limit=limit)
+            if not some:
+                break
+            found += [one for one in some if "contribution" not in one.data]
+            after = some[-1].seq
+        return found[:limit]
 
     def version(self, caller: Caller, project: str, model: str, revision: str) -> Document:
         """Return one version."""
@@ -83,7 +106,7 @@ class Versions:
         grown = [
             Child(model=names.get(one.data["model"], "?"), number=one.data["number"], message=one.data["message"])
             for one in self._records.find(place.space, "versions", {}, newest_first=True)
-            if any(parent["digest"] == digest for parent in one.data["parents"])
+            if "contribution" not in one.data and any(parent["digest"] == digest for parent in one.data["parents"])
         ]
         first = int(page.cursor or 0)
         more = str(first + page.limit) if len(grown) > first + page.limit else None
@@ -168,6 +191,7 @@ class Versions:
             "number": self._find_number,
             "digest": self._find_digest,
             "alias": self._find_alias,
+            "contribution": self._find_contribution,
         }[revision.kind]
         return find(place, revision)
 
@@ -183,6 +207,13 @@ class Versions:
             latest = self.latest(place)
             hint = f"the latest is v{latest.data['number']}" if latest else "it has no version yet"
             raise NotFound(f"no version v{int(revision.value)} of {place.reference}", hint=hint)
+        return found
+
+    def _find_contribution(self, place: Place, revision: Revision) -> Record:
+        id_ = version_id(shelf(place.model.id), int(revision.value[1:]))
+        found = self._records.get(place.space, "versions", id_)
+        if found is None:
+            raise NotFound(f"no contribution {revision.value} to {place.reference}")
         return found
 
     def _find_digest(self, place: Place, revision: Revision) -> Record:
@@ -233,6 +264,8 @@ class Versions:
             if before == fields and forgotten is None:
                 self._records.commit(place.space, [])  # whoever wrote them may still be at it
                 return self.present(place, version)
+            if "contribution" in version.data:
+                raise Conflict("a contribution stays as it was proposed", hint="amend the version, once it is accepted")
             data = {**version.data, **fields, "revised": version.data["revised"] + 1}
             event = self._event(caller, place, version, before, fields)
             if forgotten is not None:
@@ -290,6 +323,9 @@ def _present(record: Record, project: str, model: str, aliases: Mapping[str, Seq
     shown = {**record.data, "project": project, "model": model, "aliases": aliases.get(record.id, ())}
     del shown["push"]
     shown.pop("packed", None)
+    proposed = shown.pop("contribution", None)
+    if proposed is not None:
+        shown["status"] = proposed["status"]
     return shown
 
 

@@ -1,6 +1,7 @@
 """The `lmvp` command, against a real server."""
 
 import io
+import re
 import subprocess
 import sys
 
@@ -113,7 +114,7 @@ def test_login_checks_the_token_and_keeps_it(home, monkeypatch, capsys):
 def test_the_server_is_among_the_verbs(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
-    assert "server    Run a server for a team." in capsys.readouterr().out
+    assert re.search(r"^ +server +Run a server for a team\.$", capsys.readouterr().out, re.MULTILINE)
     assert main(["serve"]) == 2
     assert "did you mean 'server'?" in capsys.readouterr().err
 

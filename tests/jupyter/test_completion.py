@@ -69,9 +69,16 @@ def test_every_argument_that_names_something_completes():
     """A verb that is new takes a place in the tables, or here."""
     free = {
         ("push", "object"), ("pull", "variable"), ("alias", "alias"), ("login", "url"), ("logout", "url"),
-        ("export", "to"), ("import", "source"), ("backup", "to"),
+        ("export", "to"), ("import", "source"), ("backup", "to"), ("require", "rule"),
     }  # fmt: skip
-    known = free | completion._VERSIONS | completion._MODELS | completion._PROJECTS | completion._RUNS
+    known = (
+        free
+        | completion._VERSIONS
+        | completion._CONTRIBUTIONS
+        | completion._MODELS
+        | completion._PROJECTS
+        | completion._RUNS
+    )
     places = {(verb.name, a.flags[0]) for verb in verbs_of(NOTEBOOK) for a in verb.arguments}
     assert {place for place in places if not place[1].startswith("-")} == known
 
@@ -83,6 +90,12 @@ def test_verbs_complete_behind_an_assignment(ip):
 def test_models_and_aliases_complete(ip):
     lmvp.update("digits/mlp", {"w": np.zeros(2)}, alias="production")
     assert "digits/mlp@production" in complete(ip, "%lmvp pull digits/mlp@pro")
+
+
+def test_what_is_proposed_completes(ip):
+    lmvp.update("digits/mlp", {"w": np.zeros(2)}, alias="production")
+    lmvp.update("digits/mlp", {"w": np.ones(2)}, propose=True)
+    assert complete(ip, "%lmvp accept ") == ["digits/mlp@c1"]
 
 
 def test_tab_starts_no_server(ip, home):

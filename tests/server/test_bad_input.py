@@ -86,7 +86,8 @@ def test_every_route_is_closed(server):
 def test_the_first_page_is_closed_and_who_waits_learns_nothing(server):
     root = server.url.removesuffix("/api/v1")
     for headers in ({}, {"Authorization": "Bearer wrong"}):
-        assert requests.get(f"{root}/", headers=headers, timeout=10).status_code == 401
+        answer = requests.get(f"{root}/", headers=headers, timeout=10, allow_redirects=False)
+        assert (answer.status_code, answer.headers["Location"], answer.content) == (303, "login", b"")
     for path in ("code", "token"):
         for body in (b"", b"[]", b'{"device_code": 3}', b'{"client_name": 1}', b"{" * 3000, b"x" * 5000):
             answer = requests.post(f"{server.url}/device/{path}", data=body, timeout=10)

@@ -23,7 +23,7 @@ from lmvp.storage import manifest as manifests
 from lmvp.transfer.describe import describe
 from lmvp_server.openapi import methods_of
 from lmvp_server.routes import API, ROUTES
-from lmvp_server.services.access import ADMIN, CREATE, ENTER, LOG, MAINTAIN, NEEDS, OWN, READ, ROLES, WRITE
+from lmvp_server.services.access import ADMIN, CREATE, ENTER, LOG, MAINTAIN, NEEDS, OWN, PROPOSE, READ, ROLES, WRITE
 
 ANYBODY = "anybody"
 RUN, PUSH = "a" * 32, "b" * 32
@@ -63,13 +63,19 @@ RIGHTS = {
     ("get", PROJECT): READ,
     ("patch", PROJECT): OWN,
     ("delete", PROJECT): OWN,
+    ("get", f"{PROJECT}/contributions"): READ,
+    ("get", f"{MODEL}/contributions/c1"): READ,
+    ("post", f"{MODEL}/contributions/c1/accept"): WRITE,
+    ("post", f"{MODEL}/contributions/c1/decline"): WRITE,
+    ("post", f"{MODEL}/contributions/c1/withdraw"): PROPOSE,
+    ("post", f"{MODEL}/contributions/c1/comments"): PROPOSE,
     ("get", f"{PROJECT}/members"): READ,
     ("put", f"{PROJECT}/members/nobody"): OWN,
     ("delete", f"{PROJECT}/members/nobody"): OWN,
     ("get", f"{PROJECT}/models"): READ,
     ("post", f"{PROJECT}/models"): WRITE,
     ("get", f"{PROJECT}/versions"): READ,
-    ("get", f"{PROJECT}/events"): MAINTAIN,
+    ("get", f"{PROJECT}/events"): READ,
     ("get", f"{PROJECT}/usage"): READ,
     ("get", f"{PROJECT}/metrics"): READ,
     ("get", f"{PROJECT}/metrics/export"): READ,
@@ -108,9 +114,9 @@ RIGHTS = {
     ("get", f"{VERSION}/files/weights.safetensors"): READ,
     ("head", f"{VERSION}/files/weights.safetensors"): READ,
     ("post", f"{MODEL}/pushes"): WRITE,
-    ("get", f"{MODEL}/pushes/{PUSH}"): WRITE,
-    ("put", f"{MODEL}/pushes/{PUSH}/chunks"): WRITE,
-    ("post", f"{MODEL}/pushes/{PUSH}/commit"): WRITE,
+    ("get", f"{MODEL}/pushes/{PUSH}"): PROPOSE,
+    ("put", f"{MODEL}/pushes/{PUSH}/chunks"): PROPOSE,
+    ("post", f"{MODEL}/pushes/{PUSH}/commit"): PROPOSE,
 }
 """Which right each method of each route takes; a project's are asked in `digits`, a private one."""
 
@@ -135,6 +141,8 @@ BODIES = {
     ("post", f"{PROJECT}/runs/{RUN}/metrics"): {"values": {"loss": 1.0}},
     ("put", f"{PROJECT}/runs/{RUN}/writers/{RUN}"): None,
     ("patch", MODEL): {"description": "Reads digits."},
+    ("post", f"{MODEL}/contributions/c1/decline"): {"words": "no"},
+    ("post", f"{MODEL}/contributions/c1/comments"): {"words": "well"},
     ("post", f"{MODEL}/prune"): {"keep": "last:9", "dry_run": True},
     ("put", f"{MODEL}/aliases/best"): {"revision": "1"},
     ("patch", VERSION): {"message": "x"},

@@ -1,0 +1,91 @@
+"""The part of a client that is about contributions: versions that are proposed, and accepted or declined."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from lmvp.base_client import BaseClient, model_path
+from lmvp.errors import InvalidReference
+from lmvp.records import Alias, Contribution, Model, ModelChange, MoveAlias, Words
+from lmvp.references import Revision
+
+
+class Contributing(BaseClient):
+    """The verbs around contributions; `lmvp.Client` has them all. `name` is as `digits/mlp@c12`."""
+
+    def contributions(self, project: str | None = None, *, status: str = "") -> list[Contribution]:
+        """Return the contributions to a project, newest first.
+
+        Parameters
+        ----------
+        status : str
+            Only those that are `proposed`, `accepted`, `declined` or `withdrawn`.
+        """
+        path = f"/projects/{quote(project or self.project, safe='')}/contributions"
+        return self._some(path, Contribution, None, **({"status": status} if status else {}))[0]
+
+    def contribution(self, name: str) -> Contribution:
+        """Return one contribution."""
+        return self._connection.get(self._contribution(name), Contribution)
+
+    def accept(self, name: str) -> Contribution:
+        """Make a contribution the next version of its model, by its author; for maintainers.
+
+        Raises
+        ------
+        Conflict
+            If it is decided already, or does not meet what the model requires.
+        """
+        return self._say(name, "accept", {})
+
+    def decline(self, name: str, reason: str) -> Contribution:
+        """Say no to a contribution, and why; for maintainers."""
+        return self._say(name, "decline", Words(words=reason))
+
+    def withdraw(self, name: str) -> Contribution:
+        """Take one's own contribution back."""
+        return self._say(name, "withdraw", {})
+
+    def comment(self, name: str, words: str) -> Contribution:
+        """Say something about a contribution."""
+        return self._say(name, "comments", Words(words=words))
+
+    def require(self, name: str, rule: str) -> Model:
+        """Say what contributions to a model must meet to be accepted; for maintainers.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        rule : str
+            `val_acc >= @production`, or `val_loss < 0.2`; empty: nothing.
+        """
+        return self._connection.send_json("PATCH", model_path(self._reference(name)), ModelChange(require=rule), Model)
+
+    def rollback(self, name: str) -> Alias:
+        """Let an alias stand where it stood before its last move; for maintainers.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model@alias`.
+        """
+        place = self._reference(name)
+        revision = Revision.parse(place.revision)
+        if revision.kind != "alias" or revision.back or revision.at is not None:
+            raise InvalidReference(f"{name!r} names no alias", hint="digits/mlp@production")
+        path = f"{model_path(place)}/aliases/{quote(revision.value, safe='')}"
+        return self._connection.send_json("PUT", path, MoveAlias(revision=f"{revision.value}@{{1}}"), Alias)
+
+    def _say(self, name: str, what: str, body: Any) -> Contribution:
+        return self._connection.send_json("POST", f"{self._contribution(name)}/{what}", body, Contribution)
+
+    def _contribution(self, name: str) -> str:
+        place = self._reference(name)
+        revision = Revision.parse(place.revision)
+        if revision.kind != "contribution" or revision.back:
+            raise InvalidReference(
+                f"{name!r} names no contribution", hint="digits/mlp@c12; lmvp contributions lists them"
+            )
+        return f"{model_path(place)}/contributions/{revision.value[1:]}"

@@ -1,0 +1,62 @@
+"""Contributions."""
+
+from __future__ import annotations
+
+from lmvp.records import Words
+from lmvp_server.handlers.base import READING, Handler
+
+
+class ProjectContributions(Handler):
+    """`/projects/{project}/contributions`."""
+
+    in_public = READING
+
+    async def get(self, project: str) -> None:
+        """List the contributions to a project."""
+        status = self.get_query_argument("status", "")
+        of_project = self.services.contributions.of_project
+        self.answer(await self.run(of_project, self.caller, project, self.page(), status))
+
+
+class Contribution(Handler):
+    """`…/{model}/contributions/{number}`."""
+
+    in_public = READING
+
+    async def get(self, project: str, model: str, number: str) -> None:
+        """Return one contribution."""
+        self.answer(await self.run(self.services.contributions.one, self.caller, project, model, number))
+
+
+class Accept(Handler):
+    """`…/contributions/{number}/accept`."""
+
+    async def post(self, project: str, model: str, number: str) -> None:
+        """Make it the next version."""
+        self.answer(await self.run(self.services.contributions.accept, self.caller, project, model, number))
+
+
+class Decline(Handler):
+    """`…/contributions/{number}/decline`."""
+
+    async def post(self, project: str, model: str, number: str) -> None:
+        """Say no, and why."""
+        words = self.read(Words).words
+        self.answer(await self.run(self.services.contributions.decline, self.caller, project, model, number, words))
+
+
+class Withdraw(Handler):
+    """`…/contributions/{number}/withdraw`."""
+
+    async def post(self, project: str, model: str, number: str) -> None:
+        """Take one's own back."""
+        self.answer(await self.run(self.services.contributions.withdraw, self.caller, project, model, number))
+
+
+class Comments(Handler):
+    """`…/contributions/{number}/comments`."""
+
+    async def post(self, project: str, model: str, number: str) -> None:
+        """Say something about it."""
+        words = self.read(Words).words
+        self.answer(await self.run(self.services.contributions.comment, self.caller, project, model, number, words))

@@ -1,0 +1,231 @@
+"""Contributions: versions that somebody proposes, and a maintainer accepts or declines.
+
+A proposed version lies among the versions as one of a model of its own (`shelf`), so that whatever looks after versions
+looks after it too, and no list of the model's versions shows it.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotFound
+from lmvp.records import decode_float
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import Catalog, Place
+from lmvp_server.services.clock import now
+from lmvp_server.services.paging import Page
+from lmvp_server.services.versions import Versions, next_number, shelf, version_id
+from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Record, RecordStore
+
+PROPOSED, ACCEPTED, DECLINED, WITHDRAWN = STATUSES = ("proposed", "accepted", "declined", "withdrawn")
+WORDS_LIMIT, COMMENTS_LIMIT = 10_000, 500
+_RULE = re.compile(r"\s*(?P<metric>\S+)\s*(?P<op>>=|<=|>|<)\s*(?P<bar>\S+)\s*")
+_HINT = "as `val_acc >= @production`, or `val_loss < 0.2`"
+
+
+def check_rule(rule: str) -> str:
+    """Return a rule of acceptance as it was given, if it is one.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is not.
+
+    Examples
+    --------
+    >>> check_rule("val_acc >= @production")
+    'val_acc >= @production'
+    """
+    found = _RULE.fullmatch(rule)
+    if rule and (found is None or not (found["bar"].startswith("@") or _number(found["bar"]) is not None)):
+        raise InvalidArgument(f"the rule {rule[:80]!r} cannot be read", hint=_HINT)
+    return rule
+
+
+class Contributions:
+    """The use cases around contributions."""
+
+    def __init__(self, records: RecordStore, catalog: Catalog, versions: Versions) -> None:
+        self._records, self._catalog, self._versions = records, catalog, versions
+
+    def of_project(self, caller: Caller, project: str, page: Page, status: str = "") -> Document:
+        """List the contributions to a project, newest first; those of one status, if it is named."""
+        if status and status not in STATUSES:
+            raise InvalidArgument(f"status={status[:40]!r}", hint=f"one of {', '.join(STATUSES)}")
+        home = self._catalog.find_project(caller, project)
+        models = {shelf(one.id): one for one in self._records.find(home.id, "models")}
+        found = [
+            (Place(home, models[one.data["model"]]), one)
+            for one in self._records.find(home.id, "versions", newest_first=True)
+            if one.data["model"] in models and status in {"", one.data["contribution"]["status"]}
+        ]
+        first = page.cursor or 0
+        items = [self._shown(place, one) for place, one in found[first:][: page.limit]]
+        more = str(first + page.limit) if len(found) > first + page.limit else None
+        return {"items": items, "next": more, "total": len(found)}
+
+    def one(self, caller: Caller, project: str, model: str, number: str) -> Document:
+        """Return one contribution."""
+        place = self._catalog.find_model(caller, project, model)
+        return self._shown(place, self._find(place, number))
+
+    def accept(self, caller: Caller, project: str, model: str, number: str) -> Document:
+        """Make a contribution the next version of its model, by its author.
+
+        Raises
+        ------
+        Conflict
+            If it is decided already, or the model's rule does not hold.
+        """
+        while True:
+            place = self._catalog.find_model(caller, project, model)
+            access.require(caller, access.WRITE, project)
+            found = self._open(place, number)
+            self._check(place, found)
+            following = next_number(place.model)
+            version = {key: value for key, value in found.data.items() if key != "contribution"}
+            version |= {"model": place.model.id, "number": following, "created_at": now(), "push": ""}
+            changes: list[Change] = [
+                Put("versions", version_id(place.model.id, following), version, expect=0),
+                Put("models", place.model.id, {**place.model.data, "latest": following, "last": following},
+                    expect=place.model.rev),
+                _decided(found, caller, ACCEPTED, accepted=following),
+            ]  # fmt: skip
+            after = {"number": following, "digest": version["digest"], "author": version["author"]}
+            events = [_event(caller, "contribution.accept", place, found, after)]
+            if self._commit(place, changes, events):
+                return self.one(caller, project, model, number)
+
+    def decline(self, caller: Caller, project: str, model: str, number: str, reason: str) -> Document:
+        """Say no to a contribution, and why."""
+        if not reason.strip():
+            raise InvalidArgument("a contribution is declined with a reason", hint="reason='the test set has leaked'")
+        return self._decide(caller, project, model, number, DECLINED, _words(reason))
+
+    def withdraw(self, caller: Caller, project: str, model: str, number: str) -> Document:
+        """Take one's own contribution back."""
+        return self._decide(caller, project, model, number, WITHDRAWN, "")
+
+    def _decide(self, caller: Caller, project: str, model: str, number: str, status: str, reason: str) -> Document:
+        while True:
+            place = self._catalog.find_model(caller, project, model)
+            access.require(caller, access.PROPOSE if status == WITHDRAWN else access.WRITE, project)
+            found = self._open(place, number)
+            own = found.data["contribution"]["by"] == caller.user if caller.user else caller.owner
+            if status == WITHDRAWN and not own:
+                raise AccessDenied(f"c{number} is of {found.data['author']}", hint="a maintainer can decline it")
+            events = [_event(caller, f"contribution.{_VERBS[status]}", place, found, reason or None)]
+            if self._commit(place, [_decided(found, caller, status, reason=reason)], events):
+                return self.one(caller, project, model, number)
+
+    def comment(self, caller: Caller, project: str, model: str, number: str, words: str) -> Document:
+        """Say something about a contribution."""
+        while True:
+            place = self._catalog.find_model(caller, project, model)
+            access.require(caller, access.PROPOSE, project)
+            found = self._find(place, number)
+            said = found.data["contribution"]["comments"]
+            if len(said) >= COMMENTS_LIMIT:
+                raise Conflict(f"c{number} has {COMMENTS_LIMIT} comments already")
+            if not words.strip():
+                raise InvalidArgument("an empty comment")
+            comment = {"by": caller.name, "at": now(), "words": _words(words)}
+            data = {**found.data, "contribution": {**found.data["contribution"], "comments": [*said, comment]}}
+            events = [_event(caller, "contribution.comment", place, found, None)]
+            if self._commit(place, [Put("versions", found.id, data, expect=found.rev)], events):
+                return self.one(caller, project, model, number)
+
+    # -- steps
+
+    def _commit(self, place: Place, changes: list[Change], events: list[Document]) -> bool:
+        try:
+            self._records.commit(place.space, changes, events)
+        except ConcurrentChange:
+            return False
+        return True
+
+    def _find(self, place: Place, number: str) -> Record:
+        digits = number.lower().removeprefix("c")
+        found = None
+        if digits.isascii() and digits.isdigit() and len(digits) < 12:
+            found = self._records.get(place.space, "versions", version_id(shelf(place.model.id), int(digits)))
+        if found is None:
+            raise NotFound(f"no contribution {number[:20]!r} to {place.reference}")
+        return found
+
+    def _open(self, place: Place, number: str) -> Record:
+        found = self._find(place, number)
+        status = found.data["contribution"]["status"]
+        if status != PROPOSED:
+            raise Conflict(f"c{found.data['number']} of {place.reference} is {status} already")
+        return found
+
+    def _check(self, place: Place, found: Record) -> None:
+        """See that the model's rule holds, if it has one."""
+        rule = place.model.data.get("require", "")
+        if not rule:
+            return
+        parts = _RULE.fullmatch(rule)
+        assert parts is not None, "it was checked when it was set"
+        metric, bar = parts["metric"], _number(parts["bar"])
+        if bar is None:
+            try:
+                bar = _metric(self._versions.find(place, parts["bar"].removeprefix("@")), metric)
+            except NotFound:
+                return  # the alias stands nowhere yet: nothing is there to be better than
+        value = _metric(found, metric)
+        if value is None or bar is None or not _COMPARE[parts["op"]](value, bar):
+            told = "it has none" if value is None else f"it has {value:g}"
+            at = "nothing" if bar is None else f"{bar:g}"
+            raise Conflict(
+                f"c{found.data['number']} does not meet the rule of {place.reference}: {rule}; {told}, {at} is there",
+                hint="decline it, or change the rule",
+            )
+
+    def _shown(self, place: Place, record: Record) -> Document:
+        about: dict[str, Any] = dict(record.data["contribution"])
+        about.pop("by")
+        version = self._versions.present(place, record)
+        return {**about, "number": record.data["number"], "version": version}
+
+
+_VERBS = {DECLINED: "decline", WITHDRAWN: "withdraw"}
+_COMPARE = {
+    ">=": lambda a, b: a >= b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    "<": lambda a, b: a < b,
+}
+
+
+def _decided(found: Record, caller: Caller, status: str, *, reason: str = "", accepted: int = 0) -> Put:
+    news = {"status": status, "reason": reason, "accepted": accepted, "decided_by": caller.name, "decided_at": now()}
+    return Put(
+        "versions", found.id, {**found.data, "contribution": {**found.data["contribution"], **news}}, expect=found.rev
+    )
+
+
+def _event(caller: Caller, action: str, place: Place, found: Record, after: object) -> Document:
+    what = f"{place.reference}@c{found.data['number']}"
+    before = found.data["contribution"]["status"]
+    return {"at": now(), "who": caller.name, "action": action, "what": what, "before": before, "after": after}
+
+
+def _metric(record: Record, key: str) -> float | None:
+    value = record.data["metrics"].get(key)
+    return None if value is None else decode_float(value)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _words(words: str) -> str:
+    if len(words) > WORDS_LIMIT:
+        raise InvalidArgument(f"{len(words):,} characters; the limit is {WORDS_LIMIT:,}")
+    return words.strip()

@@ -1,0 +1,272 @@
+"""Contributions: proposed, looked at, accepted, declined; and the whole story of a team, with two clients."""
+
+from __future__ import annotations
+
+import re
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from real_server import Server
+
+from lmvp import errors
+from lmvp.client import Client
+from lmvp.signing_in import by_code
+
+PASSWORD = "a long password"
+
+
+@pytest.fixture
+def server(home, tmp_path):
+    server = Server(tmp_path / "served")
+    server.root = Client(server.url, server.start())
+    yield server
+    server.kill()
+
+
+def person(server, name, role=None, **more):
+    """A client of somebody who has an account, and maybe a role in `digits`."""
+    server.root.add_user(name, PASSWORD, **more)
+    if role:
+        server.root.set_member("digits", name, role)
+    client = Client(server.url, server.root.create_token("t", user=name).token)
+    client.again = lambda: Client(server.url, client._token)
+    return client
+
+
+def weights(step=0.0, head=0.0):
+    rng = np.random.default_rng(0)
+    tree = {f"blocks.{i}.w": rng.standard_normal((40, 40)) for i in range(3)} | {"head.w": rng.standard_normal((9, 40))}
+    return {name: w + (head if name == "head.w" else step) for name, w in tree.items()}
+
+
+@pytest.fixture
+def team(server):
+    server.ada = person(server, "ada", admin=True)
+    server.ada.update("digits/mlp", weights(), message="first", metrics={"val/acc": 0.8}, create=True, progress=False)
+    server.ada.alias("digits/mlp@v1", "production")
+    server.grace = person(server, "grace", "contributor")
+    return server
+
+
+def propose(client, head, acc, message="better head"):
+    model = client.download("digits/mlp", progress=False)
+    model["head.w"] += head
+    return client.update("digits/mlp", model, message=message, metrics={"val/acc": acc}, propose=True, progress=False)
+
+
+def test_a_team_at_work(server, monkeypatch):
+    """Ada invites Grace, Grace proposes, Ada accepts, moves production, rolls back; the log tells it all."""
+    import requests
+
+    ada = person(server, "ada", admin=True)
+    ada.update("digits/mlp", weights(), message="first", metrics={"val/acc": 0.8}, create=True, progress=False)
+    ada.alias("digits/mlp", "production")
+    link = ada.invite("digits", "contributor")
+    browser = requests.Session()
+    xsrf = re.search(r'name="_xsrf" value="(\w+)"', browser.get(link.url, timeout=9).text)[1]
+    form = {"_xsrf": xsrf, "code": link.secret, "name": "grace", "password": PASSWORD}
+    assert browser.post(f"{server.url}/join", data=form, timeout=9).ok
+    # grace logs in by a code, which she approves in her browser
+    told = []
+
+    def approve():
+        while not told:
+            time.sleep(0.02)
+        page = re.search(r"(http\S+)", told[0])[1]
+        xsrf = re.search(r'name="_xsrf" value="(\w+)"', browser.get(page, timeout=9).text)[1]
+        code = re.search(r"code ([A-Z]{4}-[A-Z]{4})", told[0])[1]
+        browser.post(f"{server.url}/device", data={"_xsrf": xsrf, "code": code, "verdict": "approve"}, timeout=9)
+
+    helper = threading.Thread(target=approve)
+    helper.start()
+    grace = Client(server.url, by_code(server.url, told.append))
+    helper.join()
+    assert grace.me().name == "grace"
+    # she pulls, trains, may not publish, proposes
+    model = grace.download("digits/mlp", progress=False)
+    model["head.w"] += 0.1
+    with pytest.raises(errors.AccessDenied, match="grace has no right to write"):
+        grace.update("digits/mlp", model, progress=False)
+    proposed = grace.update(
+        "digits/mlp", model, message="trained the head", metrics={"val/acc": 0.9}, propose=True, progress=False
+    )
+    assert (proposed.name, proposed.status, proposed.author) == ("c1", "proposed", "grace")
+    assert ada.version("digits/mlp").number == 1, "what is proposed is never the latest"
+    # ada sees what is new in it, and accepts
+    (waiting,) = ada.contributions("digits", status="proposed")
+    diff = ada.diff("digits/mlp", waiting.reference, progress=False)
+    assert [each.name for each in diff.tensors if each.change != "identical"] == ["head.w"]
+    assert np.array_equal(ada.download(waiting.reference, progress=False)["head.w"], model["head.w"])
+    assert ada.comment(waiting.reference, "Nice. Which seed?").comments[0].by == "ada"
+    done = ada.accept(waiting.reference)
+    assert (done.status, done.accepted, done.decided_by) == ("accepted", 2, "ada")
+    newest = ada.version("digits/mlp")
+    assert (newest.number, newest.author, newest.message) == (2, "grace", "trained the head")
+    assert [parent.number for parent in newest.parents] == [1]
+    # production moves, something is wrong, ada rolls back
+    ada.alias("digits/mlp@v2", "production")
+    with pytest.raises(errors.AccessDenied):
+        grace.rollback("digits/mlp@production")
+    assert ada.rollback("digits/mlp@production").number == 1
+    assert ada.version("digits/mlp@production@{1}").number == 2
+    events = server.root._connection.send("GET", "/projects/digits/events").json()["items"]
+    told = [(each["who"], each["action"]) for each in reversed(events)]
+    assert told == [
+        ("ada", "model.create"),
+        ("ada", "version.create"),
+        ("ada", "alias.move"),
+        ("grace", "contribution.propose"),
+        ("ada", "contribution.comment"),
+        ("ada", "contribution.accept"),
+        ("ada", "alias.move"),
+        ("ada", "alias.move"),
+    ]
+
+
+def test_what_is_decided_stays_so(team):
+    first = propose(team.grace, 0.1, 0.85)
+    second = propose(team.grace, 0.2, 0.86)
+    assert [first.name, second.name] == ["c1", "c2"]
+    with pytest.raises(errors.InvalidArgument, match="with a reason"):
+        team.ada.decline("digits/mlp@c1", " ")
+    declined = team.ada.decline("digits/mlp@c1", "the test set has leaked")
+    assert (declined.status, declined.reason) == ("declined", "the test set has leaked")
+    for act in (team.ada.accept, team.grace.withdraw, lambda name: team.ada.decline(name, "again")):
+        with pytest.raises(errors.Conflict, match="is declined already"):
+            act("digits/mlp@c1")
+    stranger = person(team, "hopper", "contributor")
+    with pytest.raises(errors.AccessDenied, match="c2 is of grace"):
+        stranger.withdraw("digits/mlp@c2")
+    assert team.grace.withdraw("digits/mlp@c2").status == "withdrawn"
+    assert [one.status for one in team.ada.contributions("digits")] == ["withdrawn", "declined"]
+    assert team.ada.version("digits/mlp").number == 1
+    assert team.ada.download("digits/mlp@c1", progress=False), "it can be looked at"
+    with pytest.raises(errors.Conflict, match="stays as it was proposed"):
+        team.ada.amend("digits/mlp@c1", message="x")
+    with pytest.raises(errors.Conflict, match="not removed"):
+        team.ada.remove("digits/mlp@c1")
+    with pytest.raises(errors.NotFound, match="no contribution"):
+        team.ada.accept("digits/mlp@c99")
+    with pytest.raises(errors.InvalidReference, match="names no contribution"):
+        team.ada.accept("digits/mlp@v1")
+
+
+def test_lists_of_versions_hold_versions_alone(team):
+    propose(team.grace, 0.1, 0.85)
+    team.ada.update("digits/mlp", weights(0.5), metrics={"val/acc": 0.7}, progress=False)
+    propose(team.grace, 0.2, 0.86)
+    team.ada.accept("digits/mlp@c2")
+    assert [v.name for v in team.ada.show_history("digits/mlp")] == ["v3", "v2", "v1"]
+    whole = team.ada.show_history("digits")
+    assert [v.name for v in whole] == ["v3", "v2", "v1"]
+    assert whole.total == 3
+    assert [v.name for v in team.ada.show_history("digits", where="metrics['val/acc'] > 0.75")] == ["v3", "v1"]
+    assert [v.name for v in team.ada.show_history("digits", limit=2)] == ["v3", "v2"]
+    assert team.ada.show("digits/mlp@v1").grown == 1, "what is proposed has not grown yet"
+    assert "c1" in repr(team.ada.show("digits/mlp@c1"))
+    sizes = {row.name for row in team.ada.usage("digits/mlp").rows}
+    assert sizes == {f"digits/mlp@{name}" for name in ("v1", "v2", "v3", "c1", "c2")}
+
+
+def test_upkeep_keeps_what_is_proposed(team):
+    model = weights(head=0.3)
+    team.grace.update("digits/mlp", model, propose=True, progress=False)
+    team.root.collect_garbage()
+    team.root.compact()
+    assert team.root.check().problems == ()
+    assert np.array_equal(team.ada.download("digits/mlp@c1", progress=False)["head.w"], model["head.w"])
+    team.ada.accept("digits/mlp@c1")
+    team.ada.remove("digits/mlp@v2")
+    assert np.array_equal(team.grace.download("digits/mlp@c1", progress=False)["head.w"], model["head.w"])
+    team.ada.remove("digits/mlp")
+    with pytest.raises(errors.NotFound):
+        team.ada.version("digits/mlp@c1")
+    assert team.root.check().problems == ()
+
+
+def test_a_rule_decides_what_may_be_accepted(team):
+    assert team.ada.require("digits/mlp", "val/acc >= @production").require == "val/acc >= @production"
+    propose(team.grace, 0.1, 0.79)
+    propose(team.grace, 0.2, 0.81)
+    with pytest.raises(errors.Conflict, match=r"c1 does not meet the rule .*it has 0.79, 0.8 is there"):
+        team.ada.accept("digits/mlp@c1")
+    assert team.ada.accept("digits/mlp@c2").accepted == 2
+    team.ada.require("digits/mlp", "val/loss < 0.2")
+    propose(team.grace, 0.3, 0.9)
+    with pytest.raises(errors.Conflict, match="it has none"):
+        team.ada.accept("digits/mlp@c3")
+    team.ada.require("digits/mlp", "")
+    assert team.ada.accept("digits/mlp@c3").accepted == 3
+    for odd in ("val/acc", "val/acc >= production", "val/acc == @production", ">= 3"):
+        with pytest.raises(errors.InvalidArgument, match="cannot be read"):
+            team.ada.require("digits/mlp", odd)
+    with pytest.raises(errors.AccessDenied):
+        team.grace.require("digits/mlp", "")
+
+
+def test_two_who_accept_at_once_make_one_version(team):
+    propose(team.grace, 0.1, 0.85)
+    done, failed = [], []
+
+    def accept():
+        try:
+            done.append(team.ada.again().accept("digits/mlp@c1").accepted)
+        except errors.Conflict as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=accept) for _ in range(8)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert done == [2]
+    assert len(failed) == 7
+    assert team.ada.version("digits/mlp").number == 2
+
+
+def test_what_is_acknowledged_outlives_the_server(team):
+    propose(team.grace, 0.1, 0.85)
+    team.ada.accept("digits/mlp@c1")
+    propose(team.grace, 0.2, 0.9)
+    team.kill()
+    team.start()
+    assert [(one.number, one.status, one.accepted) for one in team.ada.contributions("digits")] == [
+        (2, "proposed", 0), (1, "accepted", 2),
+    ]  # fmt: skip
+    assert team.ada.version("digits/mlp").author == "grace"
+
+
+def test_a_proposal_says_no_alias_and_makes_no_model(team):
+    with pytest.raises(errors.InvalidRequest, match="without aliases"):
+        team.grace.update("digits/mlp", weights(1.0), propose=True, alias="best", progress=False)
+    with pytest.raises(errors.NotFound, match="no model 'new'"):
+        team.grace.update("digits/new", weights(1.0), propose=True, create=True, progress=False)
+
+
+def test_chunks_of_another_project_are_no_part_of_a_proposal(team):
+    """A manifest that names what only another project has: the bytes must come, they are not lent."""
+    import secrets
+
+    import msgspec
+
+    from lmvp.formats import pack
+    from lmvp.records import NewPush, Push
+    from lmvp.storage import manifest as manifests
+    from lmvp.transfer.describe import describe
+
+    hidden = {"w": np.random.default_rng(7).standard_normal((99, 99))}
+    team.ada.update("secret/m", hidden, create=True, progress=False)
+    manifest = describe(pack(hidden)).manifest
+    body = NewPush(push=secrets.token_hex(16), manifest=msgspec.Raw(manifests.encode(manifest)), propose=True)
+    path = "/projects/digits/models/mlp/pushes"
+    begun = team.grace._connection.send_json("POST", path, body, Push)
+    chunks = {chunk.id for file in manifest.files for chunk in file.chunks}
+    assert set(begun.missing) == chunks
+    with pytest.raises(errors.MissingChunks):
+        team.grace._connection.send("POST", f"{path}/{body.push}/commit")
