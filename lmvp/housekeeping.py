@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -16,6 +16,8 @@ from lmvp.records import (
     Collected,
     Compacted,
     ErrorBody,
+    Event,
+    Head,
     Model,
     ModelChange,
     Prune,
@@ -116,7 +118,7 @@ class Housekeeping(BaseClient):
         """Encode now what the server would encode when it is idle."""
         return self._do("/compact", {}, Compacted)
 
-    def check(self, *, repair: bool = False, told: Told = lambda *_: None) -> Checked:
+    def check(self, *, repair: bool = False, told: Told = lambda *_: None, heads: Sequence[Head] = ()) -> Checked:
         """Prove every digest on the server, down to the last byte.
 
         Parameters
@@ -125,8 +127,42 @@ class Housekeeping(BaseClient):
             Set damaged frames aside, so that a push of the same content heals what it hit; nothing is deleted.
         told : callable
             Told how many chunks of a project are proved, and how many it has.
+        heads : sequence of Head
+            What `audit_heads` gave once, and was kept elsewhere: the logs of events must go on from there.
         """
-        return self._do("/fsck", Check(repair=repair), Checked, told)
+        return self._do("/fsck", Check(repair=repair, heads=tuple(heads)), Checked, told)
+
+    # -- who did what
+
+    def events(
+        self,
+        project: str | None = None,
+        *,
+        who: str = "",
+        action: str = "",
+        target: str = "",
+        since: str = "",
+        until: str = "",
+        limit: int | None = 100,
+    ) -> list[Event]:
+        """Return who did what, newest first: in a project, or, for admins, on the server itself.
+
+        Parameters
+        ----------
+        who : str
+            Only what this person did.
+        action, target : str
+            Only what begins so: `alias.`, `digits/mlp@`.
+        since, until : str
+            `2026-11-26`, or `2026-11-26T12:00`, in UTC.
+        """
+        path = f"/projects/{quote(project, safe='')}/events" if project else "/events"
+        given = {"who": who, "action": action, "what": target, "since": since, "until": until}
+        return self._some(path, Event, limit, **{name: value for name, value in given.items() if value})[0]
+
+    def audit_heads(self) -> list[Head]:
+        """Return the head of each log of events, to be kept where the server cannot write; for admins."""
+        return self._list("/events/heads", Head)
 
     # -- steps
 

@@ -407,6 +407,23 @@ class Event(Struct, frozen=True, kw_only=True):
     chain: str = ""
 
 
+class Head(Struct, frozen=True, kw_only=True):
+    """The newest entry of a log of events: it stands for all that is before it.
+
+    Attributes
+    ----------
+    space : str
+        The id of a project, or `server`.
+    name : str
+        What the project was called; empty for the server.
+    """
+
+    space: str
+    seq: int
+    chain: str
+    name: str = ""
+
+
 class Push(Struct, frozen=True, kw_only=True):
     """An open push: which chunks the server still lacks, and until when it waits for them.
 
@@ -637,6 +654,8 @@ class Check(Request, frozen=True, kw_only=True):
     """The body of `POST fsck`: whether damaged frames are set aside."""
 
     repair: bool = False
+    heads: tuple[Head, ...] = ()
+    """Kept elsewhere: the logs of events must go on from there."""
 
 
 class Amendment(Request, frozen=True, kw_only=True):

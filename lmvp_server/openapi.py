@@ -51,6 +51,7 @@ class Shape:
 SHAPES: dict[tuple[type, str], Shape] = {
     (HealthHandler, "get"): Shape(records.Health),
     (events.ServerEvents, "get"): Shape(records.Event, many=True),
+    (events.Heads, "get"): Shape(records.Head, many=True),
     (devices.DeviceCodes, "post"): Shape(records.DeviceCode, records.AskCode),
     (devices.DeviceTokens, "post"): Shape(records.DeviceToken, records.AskToken),
     (devices.DeviceDecisions, "post"): Shape(records.DeviceDecision, records.Decide),

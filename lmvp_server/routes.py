@@ -46,6 +46,7 @@ ROUTES: list[tuple[str, type]] = [
     ("/health", HealthHandler),
     ("/openapi.json", OpenApi),
     ("/events", events.ServerEvents),
+    ("/events/heads", events.Heads),
     ("/device/code", devices.DeviceCodes),
     ("/device/token", devices.DeviceTokens),
     ("/device/decision", devices.DeviceDecisions),

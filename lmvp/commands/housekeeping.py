@@ -9,6 +9,7 @@ from typing import Any
 
 from lmvp import config
 from lmvp.client import Client
+from lmvp.commands.audit import kept
 from lmvp.commands.tables import Line, Table
 from lmvp.errors import IntegrityError, InvalidArgument
 from lmvp.housekeeping import Told
@@ -64,7 +65,8 @@ def compact(_options: Namespace, _host: object) -> Any:
 def fsck(options: Namespace, _host: object) -> Any:
     """Prove every digest on the server, down to the last byte."""
     with _bar(not options.no_progress) as told:
-        found = Client().check(repair=options.repair, told=told)
+        heads = kept(options.head) if options.head else []
+        found = Client().check(repair=options.repair, told=told, heads=heads)
     if found.problems:
         raise _broken(found)
     return Line(f"{_looked_at(found)}: all is well")

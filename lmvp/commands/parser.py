@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.commands import access, archive, contributing, housekeeping, team, tracking, verbs
+from lmvp.commands import access, archive, audit, contributing, housekeeping, team, tracking, verbs
 from lmvp.errors import InvalidArgument
 from lmvp.references import suggest
 
@@ -156,6 +156,7 @@ VERBS = (
     Verb(housekeeping.gc),
     Verb(housekeeping.compact),
     Verb(housekeeping.fsck, (
+        _arg("--head", metavar="FILE", help="what `lmvp audit head` printed: nothing before may have changed"),
         _arg("--repair", action="store_true", help="set damaged frames aside, so that a push can heal them"),
         _QUIET,
     )),
@@ -189,6 +190,17 @@ VERBS = (
         _arg("--scope", choices=("read", "write", "admin"), default="", help="how much of your rights it passes on"),
         _arg("--project", metavar="NAME", default="", help="the one project that it is for"),
         _arg("--user", metavar="NAME", default="", help="whose it is; an admin makes them for service accounts"),
+    ), SHELL),
+    Verb(audit.audit, (
+        _arg("what", nargs="?", choices=("list", "head"), default="list", help="%(choices)s (%(default)s)"),
+        _arg("project", nargs="?", help="a project; without it, the server itself"),
+        _arg("--who", metavar="NAME", default="", help="only what this person did"),
+        _arg("--action", metavar="WORD", default="", help="only what begins so: alias., version.create"),
+        _arg("--target", metavar="NAME", default="", help="only what was done to this, or begins so: digits/mlp@"),
+        _arg("--since", metavar="TIME", default="", help="2026-11-26, or 2026-11-26T12:00, in UTC"),
+        _arg("--until", metavar="TIME", default="", help="before this time"),
+        _arg("--limit", type=int, default=100, help="at most so many entries (%(default)s)"),
+        _arg("--json", action="store_true", help="whole entries, a line each"),
     ), SHELL),
     Verb(team.users, (
         _arg("what", nargs="?", choices=("list", "add", "disable", "enable", "passwd"), default="list",

@@ -63,4 +63,4 @@ class Proof(Handler):
         """Prove every digest."""
         asked = self.read(Check)
         check = self.services.checking.check
-        await self.answer_slowly(lambda tell: check(self.caller, asked.repair, tell))
+        await self.answer_slowly(lambda tell: check(self.caller, asked.repair, tell, asked.heads))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmvp_server.services.aliases import Aliases
+from lmvp_server.services.audit import Audit
 from lmvp_server.services.backups import Backups
 from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.changes import Measuring
@@ -15,7 +16,6 @@ from lmvp_server.services.compaction import Compaction
 from lmvp_server.services.contributions import Contributions
 from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.devices import Devices
-from lmvp_server.services.events import Events
 from lmvp_server.services.files import Files
 from lmvp_server.services.histograms import TensorHistograms
 from lmvp_server.services.intake import Intake
@@ -66,7 +66,7 @@ class Services:
     layers: LayerStrips
     histograms: TensorHistograms
     files: Files
-    events: Events
+    audit: Audit
     measuring: Measuring
     upkeep: Upkeep
     removal: Removal
@@ -96,6 +96,7 @@ class Services:
         measuring = Measuring(chunks, catalog, versions, decoder)
         compaction = Compaction(records, chunks, versions, decoder, measuring)
         leases = Leases()
+        audit = Audit(records, catalog)
         users = Users(records)
         tokens = Tokens(records, catalog, users)
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
@@ -111,13 +112,13 @@ class Services:
             LayerStrips(catalog, versions, measuring),
             TensorHistograms(catalog, versions, decoder),
             Files(chunks, versions, decoder),
-            Events(records, catalog),
+            audit,
             measuring,
             upkeep,
             removal,
             Retention(records, catalog, versions, removal, upkeep),
             Usage(records, chunks, series, catalog),
-            Checking(records, chunks, series, decoder),
+            Checking(records, chunks, series, decoder, audit),
             Backups(records, chunks, series, decoder, upkeep, leases),
             runs,
             Intake(records, series, catalog, runs),

@@ -14,12 +14,13 @@ from typing import NamedTuple
 from blake3 import blake3
 
 from lmvp.errors import IntegrityError, LmvpError
-from lmvp.records import Problem
+from lmvp.records import Head, Problem
 from lmvp.storage import manifest as manifests
 from lmvp.storage.check import check_manifest
 from lmvp.storage.manifest import Manifest
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
+from lmvp_server.services.audit import Audit
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.decoding import Decoder
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
@@ -52,10 +53,15 @@ class _User(NamedTuple):
 class Checking:
     """The use case of proving a store."""
 
-    def __init__(self, records: RecordStore, chunks: ChunkStore, series: SeriesStore, decoder: Decoder) -> None:
+    def __init__(
+        self, records: RecordStore, chunks: ChunkStore, series: SeriesStore, decoder: Decoder, audit: Audit
+    ) -> None:
         self._records, self._chunks, self._series, self._decoder = records, chunks, series, decoder
+        self._audit = audit
 
-    def check(self, caller: Caller, repair: bool, advance: Advance = lambda *_: None) -> Document:
+    def check(
+        self, caller: Caller, repair: bool, advance: Advance = lambda *_: None, heads: tuple[Head, ...] = ()
+    ) -> Document:
         """Prove all projects.
 
         Parameters
@@ -64,6 +70,8 @@ class Checking:
             Set damaged frames aside.
         advance : callable
             Told how far it is, after each chunk.
+        heads : tuple of Head
+            Kept elsewhere: the logs of events must go on from there.
         """
         access.require(caller, access.ADMIN)
         found = _Findings(problems=list(self._space(SERVER, "the server", repair)))
@@ -73,6 +81,7 @@ class Checking:
             except IntegrityError as error:  # its records cannot be opened
                 what = f"the records of {project.data['name']}: {error.message}"
                 found.problems.append(Problem(kind="records", what=what, hint=error.hint or RESTORE))
+        found.problems += self._audit.prove(heads)
         return {
             "versions": found.versions,
             "chunks": found.chunks,

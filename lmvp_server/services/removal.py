@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from lmvp.errors import Conflict
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
+from lmvp_server.services.audit import head_of
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.upkeep import Upkeep
@@ -121,7 +122,9 @@ class Removal:
             home = self._catalog.find_project(caller, project)
             access.require(caller, access.OWN, project)
             versions = self._records.count(home.id, "versions")
-            event = _event(caller.name, "project.remove", home.data["name"], {**home.data, "versions": versions})
+            head = head_of(self._records, home.id, home.data["name"])  # for whoever kept the head of its log
+            told = {**home.data, "id": home.id, "versions": versions, "events": head.seq, "chain": head.chain}
+            event = _event(caller.name, "project.remove", home.data["name"], told)
             changes = [
                 Delete("projects", home.id, expect=home.rev),  # else the name of one that was made since would go
                 Delete("names", f"projects:{home.data['key']}"),

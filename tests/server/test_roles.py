@@ -49,6 +49,7 @@ RIGHTS = {
     ("put", "/groups/vision"): ADMIN,
     ("delete", "/groups/x"): ADMIN,
     ("get", "/events"): ADMIN,
+    ("get", "/events/heads"): ADMIN,
     ("get", "/usage"): ADMIN,
     ("post", "/gc"): ADMIN,
     ("post", "/compact"): ADMIN,

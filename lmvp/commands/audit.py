@@ -1,0 +1,81 @@
+"""The verb around the record of who did what."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from lmvp.client import Client
+from lmvp.commands.tables import Line, Table
+from lmvp.errors import InvalidArgument
+from lmvp.records import Head
+from lmvp.render.words import clean
+
+if TYPE_CHECKING:
+    from lmvp.commands.verbs import Host
+
+_FIRST = "lmvp-audit-1"
+"""Begins each line of a kept head, so that a later form can be told from this one."""
+
+
+def audit(options: Namespace, _host: Host) -> Any:
+    """Show who did what, or print the heads of the logs, to be kept elsewhere."""
+    client = Client()
+    if options.what == "head":
+        return Line("\n".join(map(written, client.audit_heads())))
+    wanted = {name: getattr(options, name) for name in ("who", "action", "target", "since", "until")}
+    events = client.events(options.project, limit=options.limit, **wanted)
+    if options.json:
+        return Line("\n".join(msgspec.json.encode(event).decode() for event in events))
+    rows = [
+        (f"{one.at:%Y-%m-%d %H:%M:%S}", clean(one.who), one.action, clean(one.what), _brief(one.before, one.after))
+        for one in events
+    ]
+    return Table(("When (UTC)", "Who", "Action", "What", "Before → after"), rows, empty="nothing has happened")
+
+
+def written(head: Head) -> str:
+    """Write a head as a line.
+
+    Examples
+    --------
+    >>> written(Head(space="server", seq=3, chain="9f"))
+    'lmvp-audit-1 server 3 9f'
+    """
+    return f"{_FIRST} {head.space} {head.seq} {head.chain or '-'} {head.name}".rstrip()
+
+
+def kept(path: str) -> list[Head]:
+    """Read heads that were kept in a file.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is no such file.
+    """
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"the heads in {path!r} cannot be read: {error}") from None
+    found = [_read(line) for line in lines if line.strip()]
+    if not found:
+        raise InvalidArgument(f"{path!r} is empty", hint="`lmvp audit head > FILE` makes one")
+    return found
+
+
+def _read(line: str) -> Head:
+    words = line.split()
+    if len(words) not in (4, 5) or words[0] != _FIRST or not words[2].isdigit():
+        raise InvalidArgument(f"{line[:60]!r} is no head", hint="`lmvp audit head` prints them")
+    chain = "" if words[3] == "-" else words[3]
+    return Head(space=words[1], seq=int(words[2]), chain=chain, name=words[4] if len(words) == 5 else "")
+
+
+def _brief(before: Any, after: Any) -> str:
+    """Write what was there before and after in a few words; the whole is in `--json`."""
+    sides = ["" if side is None else clean(str(side)) for side in (before, after)]
+    words = " → ".join(sides) if any(sides) else ""
+    return words if len(words) <= 60 else words[:59] + "…"

@@ -1,0 +1,140 @@
+"""The record of who did what: filtered, and proved against a head that was kept elsewhere.
+
+Each log is chained by digests, so the head of one, its newest entry's number and link, stands for all that is before
+it. Who keeps the heads where the server's owner cannot write can prove later that nothing was altered or cut off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timezone
+
+from lmvp.errors import InvalidArgument
+from lmvp.records import Head, Problem
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import SERVER, Catalog
+from lmvp_server.services.paging import Page
+from lmvp_server.stores.base import Document, RecordStore
+
+_BATCH = 1000
+_HINT = "compare with a backup: `lmvp restore` makes a data folder of it, whose events can be read"
+
+
+def _moment(name: str, text: str) -> str:
+    """Return a time as events have it, which is sorted as text."""
+    if not text:
+        return ""
+    try:
+        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        raise InvalidArgument(f"{name}={text[:40]!r} is no time", hint="2026-11-26, or 2026-11-26T12:00") from None
+    at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+    return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which events are wanted: those whose fields begin with, or are, what is given; empty: all."""
+
+    who: str = ""
+    action: str = ""
+    what: str = ""
+    since: str = ""
+    until: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("since", "until"):
+            _moment(name, getattr(self, name))
+
+    def matches(self, event: Document) -> bool:
+        """Tell whether an event is wanted."""
+        return (
+            (not self.who or event["who"].lower() == self.who.lower())
+            and event["action"].startswith(self.action)
+            and event["what"].lower().startswith(self.what.lower())
+            and (not self.since or event["at"] >= _moment("since", self.since))
+            and (not self.until or event["at"] < _moment("until", self.until))
+        )
+
+
+EVERYTHING = Filter()
+
+
+class Audit:
+    """The use cases around the logs of events."""
+
+    def __init__(self, records: RecordStore, catalog: Catalog) -> None:
+        self._records, self._catalog = records, catalog
+
+    def of_project(self, caller: Caller, project: str, page: Page, wanted: Filter = EVERYTHING) -> Document:
+        """List the events of a project, newest first."""
+        home = self._catalog.find_project(caller, project)
+        access.require(caller, access.READ, project)
+        return self._of_space(home.id, page, wanted)
+
+    def of_server(self, caller: Caller, page: Page, wanted: Filter = EVERYTHING) -> Document:
+        """List the events of the server itself, newest first."""
+        access.require(caller, access.ADMIN)
+        return self._of_space(SERVER, page, wanted)
+
+    def _of_space(self, space: str, page: Page, wanted: Filter) -> Document:
+        """Return a page; of a filtered list, `total` is that of the whole log, since nobody has counted more."""
+        newest = self._records.events(space, newest_first=True, limit=1)  # numbered from 1, without gaps
+        found: list[Document] = []
+        for event in self._backwards(space, page.cursor, page.limit + 1):
+            if wanted.matches(event):
+                found.append(event)
+            if len(found) > page.limit:
+                break
+        shown = found[: page.limit]
+        return {
+            "items": shown,
+            "next": str(shown[-1]["seq"]) if len(found) > page.limit else None,
+            "total": newest[0]["seq"] if newest else 0,
+        }
+
+    def _backwards(self, space: str, after: int | None, at_once: int) -> Iterator[Document]:
+        while some := self._records.events(space, newest_first=True, after=after, limit=min(at_once, _BATCH)):
+            yield from some
+            after, at_once = some[-1]["seq"], _BATCH
+
+    def heads(self, caller: Caller) -> Document:
+        """Return the head of each log, to be kept elsewhere."""
+        access.require(caller, access.ADMIN)
+        spaces = [(SERVER, ""), *((one.id, one.data["name"]) for one in self._records.find(SERVER, "projects"))]
+        items = [head_of(self._records, space, name) for space, name in spaces]
+        return {"items": items, "next": None, "total": len(items)}
+
+    def prove(self, heads: tuple[Head, ...]) -> Iterator[Problem]:
+        """Tell which logs do not go on from where they were when these heads were taken.
+
+        That each log hangs together in itself is proved elsewhere; both together prove that nothing was altered, taken
+        away or cut off before the head.
+        """
+        for head in heads:
+            name = f"the events of {head.name or 'the server'}"
+            found = self._records.events(head.space, after=head.seq - 1, limit=1) if head.seq else []
+            if found and found[0]["chain"] == head.chain:
+                continue
+            if not head.seq or self._was_removed(head):
+                continue
+            told = "were altered: entry" if found else "were cut off: of"
+            rest = f"{head.seq:,} is another one than it was" if found else f"{head.seq:,} entries, not all are there"
+            yield Problem(kind="events", what=f"{name} {told} {rest}", hint=_HINT)
+
+    def _was_removed(self, head: Head) -> bool:
+        """Tell whether the server's log says that a project went, with this head or a later one."""
+        for event in self._backwards(SERVER, None, _BATCH):
+            gone = event.get("before")
+            if event["action"] == "project.remove" and isinstance(gone, dict) and gone.get("id") == head.space:
+                return bool(gone.get("events", 0) >= head.seq)
+        return False
+
+
+def head_of(records: RecordStore, space: str, name: str) -> Head:
+    """Return the head of a log."""
+    newest = records.events(space, newest_first=True, limit=1)
+    seq, chain = (newest[0]["seq"], newest[0]["chain"]) if newest else (0, "")
+    return Head(space=space, name=name, seq=seq, chain=chain)
