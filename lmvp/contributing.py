@@ -8,7 +8,7 @@ from urllib.parse import quote
 from lmvp.base_client import BaseClient, model_path
 from lmvp.errors import InvalidReference
 from lmvp.records import Alias, Contribution, Model, ModelChange, MoveAlias, Words
-from lmvp.references import Revision
+from lmvp.references import Revision, check_alias
 
 
 class Contributing(BaseClient):
@@ -62,6 +62,21 @@ class Contributing(BaseClient):
             `val_acc >= @production`, or `val_loss < 0.2`; empty: nothing.
         """
         return self._connection.send_json("PATCH", model_path(self._reference(name)), ModelChange(require=rule), Model)
+
+    def protect(self, name: str, *, on: bool = True) -> Model:
+        """Let only maintainers move an alias, or, with `on=False`, contributors too; for maintainers.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model@alias`; it need not stand anywhere yet.
+        """
+        place = self._reference(name)
+        alias = check_alias(place.revision)
+        path = model_path(place)
+        there = [each for each in self._connection.get(path, Model).protected if each.lower() != alias.lower()]
+        protected = (*there, alias) if on else tuple(there)
+        return self._connection.send_json("PATCH", path, ModelChange(protected=protected), Model)
 
     def rollback(self, name: str) -> Alias:
         """Let an alias stand where it stood before its last move; for maintainers.

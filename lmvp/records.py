@@ -121,6 +121,8 @@ class Model(Struct, frozen=True, kw_only=True):
     """Number of the newest version; 0 while there is none."""
     keep: str = ""
     """Its retention rule, as `lmvp.retention` reads it; empty: all versions stay."""
+    protected: tuple[str, ...] = ("production",)
+    """Aliases that only maintainers move."""
     require: str = ""
     """What a contribution must meet to be accepted, as `val_acc >= @production`; empty: nothing."""
     proposed: int = 0
@@ -263,6 +265,8 @@ class Alias(Struct, frozen=True, kw_only=True):
     number: int
     moved_at: datetime
     moved_by: str = ""
+    protected: bool = False
+    """Whether only maintainers move it."""
 
     def __repr__(self) -> str:
         where = f"v{self.number}" if self.number else "no version"
@@ -633,6 +637,7 @@ class ModelChange(Request, frozen=True, kw_only=True):
     description: str | None = None
     keep: str | None = None
     require: str | None = None
+    protected: tuple[str, ...] | None = None
 
 
 class Prune(Request, frozen=True, kw_only=True):

@@ -94,6 +94,8 @@ VERBS = (
         _arg("version", help="[project/]model[@revision]"),
         _arg("alias", nargs="?", help="the name to give it; without it, list the aliases"),
         _arg("--remove", action="store_true", help="take the alias away"),
+        _arg("--protect", action="store_true", help="let only maintainers move it"),
+        _arg("--unprotect", action="store_true", help="let contributors move it too"),
     )),
     Verb(verbs.show, (_arg("version", help="[project/]model[@revision]"),)),
     Verb(verbs.diff, (

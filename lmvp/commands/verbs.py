@@ -99,11 +99,18 @@ def alias(options: Namespace, _host: Host) -> Any:
         if not options.alias:
             raise InvalidArgument("--remove needs the alias to take away")
         return client.remove_alias(options.version, options.alias)
-    if options.alias:
+    if options.protect or options.unprotect:
+        if not options.alias:
+            raise InvalidArgument("which alias?", hint=f"lmvp alias {options.version} production --protect")
+        client.protect(f"{options.version}@{options.alias}", on=options.protect)
+    elif options.alias:
         client.alias(options.version, options.alias)
     found = client.aliases(options.version)
-    rows = [(one.name, f"v{one.number}", f"{one.moved_at:%Y-%m-%d %H:%M}", one.moved_by) for one in found]
-    return Table(("Alias", "Version", "Moved (UTC)", "By"), rows, empty="no aliases yet")
+    rows = [
+        (one.name, f"v{one.number}", f"{one.moved_at:%Y-%m-%d %H:%M}", one.moved_by, "yes" if one.protected else "")
+        for one in found
+    ]
+    return Table(("Alias", "Version", "Moved (UTC)", "By", "Protected"), rows, empty="no aliases yet")
 
 
 def diff(options: Namespace, _host: Host) -> Any:

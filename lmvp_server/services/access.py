@@ -14,13 +14,15 @@ from lmvp.errors import AccessDenied, NotAuthenticated, NotFound
 VIEWER, CONTRIBUTOR, MAINTAINER, OWNER = ROLES = ("viewer", "contributor", "maintainer", "owner")
 """From the one that may least to the one that may most."""
 
-READ, LOG, PROPOSE, WRITE, MAINTAIN, OWN = "read", "log runs", "propose", "write", "maintain", "own"
+READ, LOG, PROPOSE, ALIAS = "read", "log runs", "propose", "move aliases"
+WRITE, MAINTAIN, OWN = "write", "maintain", "own"
 ENTER, CREATE, ADMIN = "look around", "make projects", "administer this server"
 
 NEEDS = {
     READ: VIEWER,
     LOG: CONTRIBUTOR,
     PROPOSE: CONTRIBUTOR,
+    ALIAS: CONTRIBUTOR,
     WRITE: MAINTAINER,
     MAINTAIN: MAINTAINER,
     OWN: OWNER,
@@ -32,7 +34,7 @@ SERVER_WIDE = {ENTER: "an account", CREATE: "an account", ADMIN: "an admin"}
 
 SCOPES = {
     "read": frozenset({READ, ENTER}),
-    "write": frozenset({READ, LOG, PROPOSE, WRITE, MAINTAIN, ENTER, CREATE}),
+    "write": frozenset({READ, LOG, PROPOSE, ALIAS, WRITE, MAINTAIN, ENTER, CREATE}),
     "admin": frozenset({*NEEDS, *SERVER_WIDE}),
 }
 """Which rights a token passes on, of those that its account has."""

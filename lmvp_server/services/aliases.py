@@ -39,14 +39,14 @@ class Aliases:
     def move(self, caller: Caller, project: str, model: str, name: str, revision: str) -> Document:
         """Let an alias stand at a version; make it if it is new."""
         place = self._catalog.find_model(caller, project, model)
-        access.require(caller, access.WRITE, project)
+        access.require(caller, right(place, name), project)
         self._set(caller, place, check_alias(name), revision)
         return self.alias(caller, project, model, name)
 
     def remove(self, caller: Caller, project: str, model: str, name: str) -> None:
         """Take an alias away; its history stays."""
         place = self._catalog.find_model(caller, project, model)
-        access.require(caller, access.WRITE, project)
+        access.require(caller, right(place, name), project)
         self._existing(place, name)
         self._set(caller, place, name, None)
 
@@ -69,6 +69,20 @@ class Aliases:
             except ConcurrentChange:
                 continue
             return
+
+
+PROTECTED = ("production",)
+"""Aliases that only maintainers move, where a model does not say otherwise."""
+
+
+def right(place: Place, name: str) -> str:
+    """Return the right that moving an alias takes."""
+    return access.MAINTAIN if is_protected(place, name) else access.ALIAS
+
+
+def is_protected(place: Place, name: str) -> bool:
+    """Tell whether only maintainers move an alias."""
+    return name.lower() in {each.lower() for each in place.model.data.get("protected", PROTECTED)}
 
 
 def hold(version: Record | None) -> list[Put]:
@@ -111,4 +125,5 @@ def _present(place: Place, alias: Record) -> Document:
         "number": alias.data["number"],
         "moved_at": last["at"],
         "moved_by": last["by"],
+        "protected": is_protected(place, alias.data["name"]),
     }

@@ -9,6 +9,7 @@ import msgspec
 from lmvp import retention
 from lmvp.errors import InvalidArgument
 from lmvp.records import ModelChange, Prune, Version
+from lmvp.references import check_alias
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
@@ -57,12 +58,15 @@ class Retention:
             retention.parse(change.keep)
         if change.require:
             check_rule(change.require)
-        fields = {key: value for key, value in msgspec.structs.asdict(change).items() if value is not None}
+        for alias in change.protected or ():
+            check_alias(alias)
+        given: Document = msgspec.to_builtins(change)  # as records keep it: lists, no tuples
+        fields = {key: value for key, value in given.items() if value is not None}
         while True:
             place = self._catalog.find_model(caller, project, model)
             access.require(
                 caller,
-                access.MAINTAIN if change.keep is not None or change.require is not None else access.WRITE,
+                access.WRITE if fields.keys() <= {"description"} else access.MAINTAIN,
                 project,
             )
             before = {key: place.model.data.get(key, "") for key in fields}

@@ -270,3 +270,20 @@ def test_chunks_of_another_project_are_no_part_of_a_proposal(team):
     assert set(begun.missing) == chunks
     with pytest.raises(errors.MissingChunks):
         team.grace._connection.send("POST", f"{path}/{body.push}/commit")
+
+
+def test_protected_aliases_are_moved_by_maintainers_alone(team):
+    assert team.grace.alias("digits/mlp@v1", "candidate").number == 1
+    with pytest.raises(errors.AccessDenied):
+        team.grace.alias("digits/mlp@v1", "PRODUCTION")
+    assert team.ada.protect("digits/mlp@candidate").protected == ("production", "candidate")
+    for act in (lambda: team.grace.alias("digits/mlp@v1", "candidate"),
+                lambda: team.grace.remove_alias("digits/mlp", "candidate"),
+                lambda: team.grace.protect("digits/mlp@candidate", on=False)):  # fmt: skip
+        with pytest.raises(errors.AccessDenied):
+            act()
+    assert [each.protected for each in team.grace.aliases("digits/mlp")] == [True, True]
+    team.ada.protect("digits/mlp@production", on=False)
+    assert team.grace.alias("digits/mlp@v1", "production").protected is False
+    with pytest.raises(errors.InvalidName):
+        team.ada.protect("digits/mlp@v3")

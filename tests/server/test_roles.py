@@ -23,7 +23,20 @@ from lmvp.storage import manifest as manifests
 from lmvp.transfer.describe import describe
 from lmvp_server.openapi import methods_of
 from lmvp_server.routes import API, ROUTES
-from lmvp_server.services.access import ADMIN, CREATE, ENTER, LOG, MAINTAIN, NEEDS, OWN, PROPOSE, READ, ROLES, WRITE
+from lmvp_server.services.access import (
+    ADMIN,
+    ALIAS,
+    CREATE,
+    ENTER,
+    LOG,
+    MAINTAIN,
+    NEEDS,
+    OWN,
+    PROPOSE,
+    READ,
+    ROLES,
+    WRITE,
+)
 
 ANYBODY = "anybody"
 RUN, PUSH = "a" * 32, "b" * 32
@@ -99,8 +112,10 @@ RIGHTS = {
     ("post", f"{MODEL}/prune"): MAINTAIN,
     ("get", f"{MODEL}/aliases"): READ,
     ("get", f"{MODEL}/aliases/best"): READ,
-    ("put", f"{MODEL}/aliases/best"): WRITE,
-    ("delete", f"{MODEL}/aliases/nothing"): WRITE,
+    ("put", f"{MODEL}/aliases/best"): ALIAS,
+    ("put", f"{MODEL}/aliases/production"): MAINTAIN,
+    ("delete", f"{MODEL}/aliases/nothing"): ALIAS,
+    ("delete", f"{MODEL}/aliases/Production"): MAINTAIN,
     ("get", f"{MODEL}/versions"): READ,
     ("post", f"{MODEL}/versions"): WRITE,
     ("get", VERSION): READ,
@@ -146,6 +161,7 @@ BODIES = {
     ("post", f"{MODEL}/contributions/c1/comments"): {"words": "well"},
     ("post", f"{MODEL}/prune"): {"keep": "last:9", "dry_run": True},
     ("put", f"{MODEL}/aliases/best"): {"revision": "1"},
+    ("put", f"{MODEL}/aliases/production"): {"revision": "1"},
     ("patch", VERSION): {"message": "x"},
     ("post", f"{VERSION}/changes"): {"against": "1"},
     ("post", f"{VERSION}/chunks"): {"want": []},
