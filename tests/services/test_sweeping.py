@@ -203,7 +203,7 @@ def test_prune(shop):
     assert done["bytes"] == pytest.approx(told["bytes"], rel=0.02)
     for number in (1, 3, 4, 7, 8):
         assert shop.files(number)["weights.safetensors"] == bytes_of(trees[number - 1])
-    assert [e["what"] for e in shop.services.events.of_project(ADA, "p", Page())["items"]][:3] == [
+    assert [e["what"] for e in shop.services.audit.of_project(ADA, "p", Page())["items"]][:3] == [
         "p/m@v2", "p/m@v5", "p/m@v6"]  # fmt: skip
 
 
