@@ -8,6 +8,7 @@ attempt that got further than the one before is not counted as failed.
 from __future__ import annotations
 
 import math
+import os
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -226,6 +227,7 @@ class Connection:
 
             session = requests.Session()
             session.trust_env = not _loopback(address.url)  # a proxy cannot reach this machine itself
+            session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True  # which comes with the rest of trust_env
             session.headers["User-Agent"] = "lmvp"
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(pool_maxsize=8))

@@ -20,12 +20,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from lmvp import config
     from lmvp_server import app
-    from lmvp_server.settings import Settings
+    from lmvp_server.settings import Settings, checked_public_url
 
     settings = Settings(
         options.data or config.data_home(),
         options.host,
         options.port,
+        public_url=options.public_url and checked_public_url(options.public_url),
         embedded=options.embedded,
         idle_seconds=options.idle,
     )
@@ -42,7 +43,7 @@ def greet(app: App) -> None:
         print(f'connect with: LMVP_URL={app.url} LMVP_TOKEN="$(cat {token})"')
         print(f"or, once and for all: lmvp login {app.url}, which asks for that token")
     if app.setup:
-        print(f"make its first admin, within a day: {app.url}/join?code={app.setup}")
+        print(f"make its first admin, within a day: {app.settings.public_url or app.url}/join?code={app.setup}")
     print("Ctrl-C ends it", flush=True)
 
 
@@ -51,6 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, metavar="FOLDER", help="the data folder (LMVP_HOME, or your user data)")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for all (%(default)s)")
     parser.add_argument("--port", type=int, default=0, help="the port to listen on; 0 takes a free one (%(default)s)")
+    parser.add_argument(
+        "--public-url", default="", metavar="URL", help="what people call it, where a proxy here stands before it"
+    )
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="end after so long without a request")
     parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--detach", action="store_true", help=argparse.SUPPRESS)

@@ -97,7 +97,7 @@ class App:
         sockets = serving.bind(settings.host, settings.port)
         for each in sockets:
             self._stack.callback(each.close)
-        self._server = serving.make_server(self._application(), settings.touch)
+        self._server = serving.make_server(self._application(), settings.touch, behind_proxy=bool(settings.public_url))
         self._server.add_sockets(sockets)
         self.url = serving.url_of(sockets)
         self._folder.announce(self._about())

@@ -98,8 +98,16 @@ class _Watched(HTTPMessageDelegate):
         self._inner.on_connection_close()
 
 
-def make_server(application: HTTPServerConnectionDelegate, on_use: Callable[[], None]) -> CountingServer:
-    """Return a server for the application, with our limits; it listens to nothing yet."""
+def make_server(
+    application: HTTPServerConnectionDelegate, on_use: Callable[[], None], *, behind_proxy: bool = False
+) -> CountingServer:
+    """Return a server for the application, with our limits; it listens to nothing yet.
+
+    Parameters
+    ----------
+    behind_proxy : bool
+        Whether to believe `X-Forwarded-For` and `X-Forwarded-Proto`.
+    """
     return CountingServer(
         application,
         on_use=on_use,
@@ -107,7 +115,7 @@ def make_server(application: HTTPServerConnectionDelegate, on_use: Callable[[], 
         max_body_size=BODY_LIMIT,
         max_header_size=HEADER_LIMIT,
         idle_connection_timeout=IDLE_CONNECTION,
-        xheaders=False,
+        xheaders=behind_proxy,
     )
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import uuid4
+
+from lmvp.errors import InvalidArgument
 
 
 @dataclass
@@ -21,6 +25,9 @@ class Settings:
         The address to listen on.
     port : int
         0 takes a free one.
+    public_url : str
+        What people call it, `https://models.example.org`, where a proxy on this machine stands before it: what that
+        proxy says of scheme and address is believed then, and that host is answered to besides this machine's own.
     token : str
         Made at the start where none is given.
     embedded : bool
@@ -39,6 +46,7 @@ class Settings:
     host: str = "127.0.0.1"
     port: int = 0
     token: str = field(default="", repr=False)
+    public_url: str = ""
     embedded: bool = False
     idle_seconds: float | None = None
     grace_seconds: float = 30.0
@@ -54,7 +62,13 @@ class Settings:
     @property
     def local(self) -> bool:
         """Whether only this machine can reach it."""
-        return is_loopback(self.host)
+        return is_loopback(self.host) and not self.public_url
+
+    def answers_to(self, host: str) -> bool:
+        """Tell whether a request may name this host, `name[:port]`: on loopback, no web page can invent one."""
+        if not is_loopback(self.host):
+            return True
+        return names_this_machine(host) or (bool(self.public_url) and host.lower() == urlsplit(self.public_url).netloc)
 
     @property
     def idle_for(self) -> float:
@@ -72,6 +86,40 @@ class Settings:
     def leave(self) -> None:
         """Note that a request ended."""
         self.touch()
+
+
+def checked_public_url(url: str) -> str:
+    """Return the URL that people use, without a slash at its end.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is none that a browser could open, or has a path.
+
+    Examples
+    --------
+    >>> checked_public_url("https://Models.example.org/")
+    'https://models.example.org'
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/") or parts.query or "@" in url:
+        raise InvalidArgument(f"{url[:80]!r} is no URL of a server", hint="https://models.example.org")
+    return f"{parts.scheme}://{parts.netloc.lower()}"
+
+
+_HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]]+))(?::[0-9]{0,5})?")
+
+
+def names_this_machine(host: str) -> bool:
+    """Tell whether a `Host`, with its port or without, is a name of this machine alone.
+
+    Examples
+    --------
+    >>> names_this_machine("localhost:8650"), names_this_machine("[::1]:80"), names_this_machine("evil.example")
+    (True, True, False)
+    """
+    match = _HOST.fullmatch(host)
+    return match is not None and is_loopback(match["six"] or match["name"])
 
 
 def is_loopback(host: str) -> bool:

@@ -18,8 +18,11 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
 
+    def command(self):
+        return [sys.executable, "-m", "lmvp_server", "--data", str(self.data), "--port", str(self.port)]
+
     def start(self):
-        command = [sys.executable, "-m", "lmvp_server", "--data", str(self.data), "--port", str(self.port)]
+        command = self.command()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LMVP_")}
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
         for _ in range(1000):

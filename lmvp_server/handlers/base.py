@@ -61,7 +61,7 @@ class Handler(RequestHandler):
     def prepare(self) -> None:
         """Turn away who may not call, and what is too long, before the body is read."""
         server = self.settings["server"]
-        if foreign_host(self.request, server.local):
+        if foreign_host(self.request, server):
             raise AccessDenied(f"this server does not answer for the host {self.request.host[:80]!r}")
         self.caller = self._caller(server.token)
         if not self.caller.known and self.in_public and self.path_args:  # before anything else is said of the request

@@ -47,7 +47,7 @@ class StaticFile(StaticFileHandler):
 
     def prepare(self) -> None:
         """Answer for the hosts that this server has."""
-        if foreign_host(self.request, self.settings["server"].local):
+        if foreign_host(self.request, self.settings["server"]):
             raise AccessDenied("this server does not answer for that host")
 
     def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - as Tornado calls it

@@ -5,6 +5,7 @@ import logging
 import os
 import stat
 import threading
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -61,8 +62,10 @@ def test_no_loopback(host):
 )
 def test_foreign_hosts(host, foreign):
     request = request_for("/", Host=host)
-    assert foreign_host(request, local=True) is foreign
-    assert foreign_host(request, local=False) is False
+    assert foreign_host(request, Settings(Path("data"))) is foreign
+    assert foreign_host(request, Settings(Path("data"), host="0.0.0.0")) is False
+    proxied = Settings(Path("data"), public_url="https://evil.example")
+    assert foreign_host(request, proxied) is (foreign and host != "evil.example")
 
 
 def test_a_folder_has_one_owner_at_a_time(tmp_path):
