@@ -78,6 +78,17 @@ class Contributing(BaseClient):
         protected = (*there, alias) if on else tuple(there)
         return self._connection.send_json("PATCH", path, ModelChange(protected=protected), Model)
 
+    def alias_history(self, name: str) -> Alias:
+        """Return an alias with all its `moves`: where it stood, since when, and who moved it there.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model@alias`.
+        """
+        place = self._reference(name)
+        return self._connection.get(f"{model_path(place)}/aliases/{quote(check_alias(place.revision), safe='')}", Alias)
+
     def rollback(self, name: str) -> Alias:
         """Let an alias stand where it stood before its last move; for maintainers.
 

@@ -256,6 +256,14 @@ class Contribution(Struct, frozen=True, kw_only=True):
         return f"<Contribution {self.reference} {self.status}{became}>"
 
 
+class Move(Struct, frozen=True, kw_only=True):
+    """A move of an alias: where to (0: nowhere, it was taken away), when, and by whom."""
+
+    number: int
+    at: datetime
+    by: str = ""
+
+
 class Alias(Struct, frozen=True, kw_only=True):
     """A movable name for a version."""
 
@@ -267,6 +275,8 @@ class Alias(Struct, frozen=True, kw_only=True):
     moved_by: str = ""
     protected: bool = False
     """Whether only maintainers move it."""
+    moves: tuple[Move, ...] = ()
+    """All its moves, oldest first; only where it was asked for by itself."""
 
     def __repr__(self) -> str:
         where = f"v{self.number}" if self.number else "no version"

@@ -94,6 +94,7 @@ VERBS = (
         _arg("version", help="[project/]model[@revision]"),
         _arg("alias", nargs="?", help="the name to give it; without it, list the aliases"),
         _arg("--remove", action="store_true", help="take the alias away"),
+        _arg("--history", action="store_true", help="show where it stood, and who moved it"),
         _arg("--protect", action="store_true", help="let only maintainers move it"),
         _arg("--unprotect", action="store_true", help="let contributors move it too"),
     )),

@@ -99,6 +99,8 @@ def alias(options: Namespace, _host: Host) -> Any:
         if not options.alias:
             raise InvalidArgument("--remove needs the alias to take away")
         return client.remove_alias(options.version, options.alias)
+    if options.history:
+        return _moves(client, options)
     if options.protect or options.unprotect:
         if not options.alias:
             raise InvalidArgument("which alias?", hint=f"lmvp alias {options.version} production --protect")
@@ -111,6 +113,19 @@ def alias(options: Namespace, _host: Host) -> Any:
         for one in found
     ]
     return Table(("Alias", "Version", "Moved (UTC)", "By", "Protected"), rows, empty="no aliases yet")
+
+
+def _moves(client: Client, options: Namespace) -> Any:
+    """Return where an alias stood, the newest first, and how each place is named."""
+    if not options.alias:
+        raise InvalidArgument("--history needs the alias", hint=f"lmvp alias {options.version} production --history")
+    moves = client.alias_history(f"{options.version}@{options.alias}").moves
+    rows = [
+        (f"@{options.alias}" + (f"@{{{back}}}" if back else ""), f"v{one.number}" if one.number else "nowhere",
+         f"{one.at:%Y-%m-%d %H:%M}", one.by)
+        for back, one in enumerate(reversed(moves))
+    ]  # fmt: skip
+    return Table(("Name", "Version", "Since (UTC)", "By"), rows, empty="it was never moved")
 
 
 def diff(options: Namespace, _host: Host) -> Any:

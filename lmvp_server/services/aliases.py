@@ -34,7 +34,8 @@ class Aliases:
             If there is none of that name.
         """
         place = self._catalog.find_model(caller, project, model)
-        return _present(place, self._existing(place, name))
+        found = self._existing(place, name)
+        return {**_present(place, found), "moves": found.data["history"]}
 
     def move(self, caller: Caller, project: str, model: str, name: str, revision: str) -> Document:
         """Let an alias stand at a version; make it if it is new."""

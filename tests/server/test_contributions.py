@@ -272,6 +272,24 @@ def test_chunks_of_another_project_are_no_part_of_a_proposal(team):
         team.grace._connection.send("POST", f"{path}/{body.push}/commit")
 
 
+def test_each_move_of_an_alias_is_kept(team, capsys, monkeypatch):
+    from lmvp.commands import main
+
+    team.ada.update("digits/mlp", weights(0.1), progress=False)
+    team.ada.alias("digits/mlp@v2", "production")
+    team.ada.rollback("digits/mlp@production")
+    found = team.grace.alias_history("digits/mlp@production")
+    assert [(one.number, one.by) for one in found.moves] == [(1, "ada"), (2, "ada"), (1, "ada")]
+    assert [team.ada.version(f"digits/mlp@production@{{{back}}}").number for back in range(3)] == [1, 2, 1]
+    monkeypatch.setenv("LMVP_URL", team.url)
+    monkeypatch.setenv("LMVP_TOKEN", team.grace._token)
+    assert main(["alias", "digits/mlp", "production", "--history"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "@production@{1}" in told[2]
+    assert "v2" in told[2]
+    assert main(["alias", "digits/mlp", "--history"]) == 2
+
+
 def test_protected_aliases_are_moved_by_maintainers_alone(team):
     assert team.grace.alias("digits/mlp@v1", "candidate").number == 1
     with pytest.raises(errors.AccessDenied):
