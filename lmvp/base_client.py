@@ -119,6 +119,20 @@ class BaseClient:
                 return
 
 
+def accepted(version: Version) -> Version:
+    """Return a version that is one; refuse what is only proposed, where a place in the history is meant.
+
+    Raises
+    ------
+    InvalidReference
+        If it is a contribution.
+    """
+    if version.status:
+        hint = "`lmvp accept` makes it one, for whoever maintains the project"
+        raise InvalidReference(f"{version.reference} is a contribution, and no version yet", hint=hint)
+    return version
+
+
 _connections: dict[tuple[int, Address | Path], Connection] = {}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from lmvp.base_client import accepted
 from lmvp.errors import InvalidArgument
 from lmvp.records import Version
 from lmvp.references import Reference
@@ -124,6 +125,7 @@ def line_between(client: Client, name: str, good: str, bad: str) -> list[Version
         client.version(f"{model}@{good.removeprefix('@')}"),
         client.version(f"{model}@{bad.removeprefix('@')}"),
     )
+    accepted(first), accepted(last)
     known = {version.number: version for version in client.show_history(model, limit=None)}
     line = [last]
     while line[-1].number != first.number:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from lmvp import arguments
-from lmvp.base_client import BaseClient, model_path
+from lmvp.base_client import BaseClient, accepted, model_path
 from lmvp.errors import InvalidReference, NotFound
 from lmvp.records import Alias, Model, ModelChange, MoveAlias, Version
 from lmvp.references import Reference
@@ -75,7 +75,9 @@ class Archives(BaseClient):
         model = self._connection.get(base, Model)
         found = {version.number: version for version in self._list(f"{base}/versions", Version)}
         reference = f"{place.project}/{place.model}"
-        wanted = selection.chosen(versions, list(found), lambda one: self.version(f"{reference}@{one}").number)
+        wanted = selection.chosen(
+            versions, list(found), lambda one: accepted(self.version(f"{reference}@{one}")).number
+        )
         chosen = [found.get(number) or self.version(f"{reference}@{number}") for number in wanted]
         said = exporting.model_file(model, self._list(f"{base}/aliases", Alias), chosen)
 

@@ -16,7 +16,7 @@ VIEWER, CONTRIBUTOR, MAINTAINER, OWNER = ROLES = ("viewer", "contributor", "main
 
 READ, LOG, PROPOSE, ALIAS = "read", "log runs", "propose", "move aliases"
 WRITE, MAINTAIN, OWN = "write", "maintain", "own"
-ENTER, CREATE, ADMIN = "look around", "make projects", "administer this server"
+ENTER, CREATE, GRANT, ADMIN = "look around", "make projects", "make tokens", "administer this server"
 
 NEEDS = {
     READ: VIEWER,
@@ -29,7 +29,7 @@ NEEDS = {
 }
 """Which role in a project each right takes, at least."""
 
-SERVER_WIDE = {ENTER: "an account", CREATE: "an account", ADMIN: "an admin"}
+SERVER_WIDE = {ENTER: "an account", CREATE: "an account", GRANT: "an account", ADMIN: "an admin"}
 """Who has the rights that belong to no project."""
 
 SCOPES = {
@@ -37,7 +37,8 @@ SCOPES = {
     "write": frozenset({READ, LOG, PROPOSE, ALIAS, WRITE, MAINTAIN, ENTER, CREATE}),
     "admin": frozenset({*NEEDS, *SERVER_WIDE}),
 }
-"""Which rights a token passes on, of those that its account has."""
+"""Which rights a token passes on, of those that its account has. Only `admin` makes tokens: else one that expires, or
+leaked, could make one that lasts."""
 
 
 class Roles(Protocol):
@@ -104,7 +105,7 @@ class Caller:
 
     def _may_here(self, right: str) -> bool:
         """Tell whether they have a right that belongs to no project: a token for one project passes none of them on."""
-        return not self.only and (self.owner or self.admin or (right == CREATE and bool(self.user)))
+        return not self.only and (self.owner or self.admin or (right in {CREATE, GRANT} and bool(self.user)))
 
 
 def at_least(role: str | None, needed: str) -> bool:

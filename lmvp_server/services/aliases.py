@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmvp.errors import NotFound
+from lmvp.errors import Conflict, NotFound
 from lmvp.references import check_alias
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
@@ -60,6 +60,8 @@ class Aliases:
     def _set(self, caller: Caller, place: Place, name: str, revision: str | None) -> None:
         while True:
             version = None if revision is None else self._versions.find(place, revision)
+            if version is not None and "contribution" in version.data:
+                raise Conflict(f"{revision} is only proposed", hint="accept it first; then an alias can stand at it")
             number = 0 if version is None else version.data["number"]
             put, events = alias_change(self._records, place, name, number, caller.name)
             if put is None:

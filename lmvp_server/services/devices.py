@@ -122,7 +122,7 @@ class Devices:
 
     def decide(self, caller: Caller, user_code: str, address: str, *, approve: bool) -> DeviceDecision:
         """Approve or deny a client."""
-        access.require(caller, access.CREATE)
+        access.require(caller, access.GRANT)
         grant = self.look(user_code, address)
         grant.by, grant.approved = caller, approve
         return DeviceDecision(client_name=grant.client, address=grant.address, approved=approve)

@@ -15,8 +15,8 @@ from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.members import member_id
 from lmvp_server.services.throttle import Throttle
-from lmvp_server.services.users import Users
-from lmvp_server.stores.base import ConcurrentChange, Delete, Document, Put, Record, RecordStore
+from lmvp_server.services.users import Users, new_id
+from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
 DAYS_MOST = 30
 _SETUP = Caller("setup", owner=True)
@@ -96,25 +96,24 @@ class Invitations:
         who = Caller(found.data["by"], owner=True)
         if not password:
             raise InvalidArgument("an account that was invited has a password")
-        self._users.check(NewUser(name=name, password=password))
         if found.data["admin"] and self._records.count(SERVER, "users"):
             raise Conflict("the first admin is there already")
+        new, id_, project = (
+            NewUser(name=name, password=password, admin=found.data["admin"]),
+            new_id(),
+            found.data["project"],
+        )
+        also: list[Change] = [Delete("invitations", found.id, expect=found.rev)]
+        told = []
+        if project:
+            member = {"project": project, "subject": id_, "kind": "user", "role": found.data["role"]}
+            also.append(Put("members", member_id(project, id_), member))
+            told.append(_event(who.name, "member.set", f"{name} as {found.data['role']}, by invitation"))
         try:
-            self._records.commit(SERVER, [Delete("invitations", found.id, expect=found.rev)])
+            return self._users.insert(who, new, id_, also, told)
         except ConcurrentChange:
-            raise _none() from None
-        try:
-            self._users.add(who, NewUser(name=name, password=password, admin=found.data["admin"]))
-        except AlreadyExists:
-            self._records.commit(SERVER, [Put("invitations", found.id, found.data, expect=0)])  # nothing was used up
-            raise
-        account = self._users.find(name)
-        if found.data["project"]:
-            project = found.data["project"]
-            member = {"project": project, "subject": account.id, "kind": "user", "role": found.data["role"]}
-            event = _event(who.name, "member.set", f"{account.data['name']} as {found.data['role']}, by invitation")
-            self._records.commit(SERVER, [Put("members", member_id(project, account.id), member)], [event])
-        return account
+            self._find(secret, address)  # or it was used in this moment
+            raise AlreadyExists(f"there is a user {name!r}", hint="take another name") from None
 
     def _find(self, secret: str, address: str) -> Record:
         found = self._records.get(SERVER, "invitations", _digest(secret)) if secret else None

@@ -46,7 +46,7 @@ class Tokens:
         AccessDenied
             If it were to pass on more than the caller's own token does, or were for somebody else.
         """
-        access.require(caller, access.CREATE)
+        access.require(caller, access.GRANT)
         name, days = asked.name, asked.expires_days
         scope = asked.scope or caller.scope
         if scope not in access.SCOPES:
@@ -122,7 +122,7 @@ class Tokens:
 
     def every(self, caller: Caller, page: Page) -> Document:
         """List the caller's own tokens, without secrets; of whoever administers the server, all."""
-        access.require(caller, access.CREATE)
+        access.require(caller, access.GRANT)
         all_ = caller.may(access.ADMIN)
         found = [one for one in self._records.find(SERVER, "tokens") if all_ or one.data.get("user") == caller.user]
         first = page.cursor or 0
@@ -137,7 +137,7 @@ class Tokens:
         NotFound
             If there is none of that id.
         """
-        access.require(caller, access.CREATE)
+        access.require(caller, access.GRANT)
         found = self._records.get(SERVER, "tokens", token)
         if found is None or not (caller.may(access.ADMIN) or found.data.get("user") == caller.user):
             raise NotFound(f"no token {token[:40]!r}", hint="`lmvp tokens` lists them by their ids")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -18,6 +19,8 @@ from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, 
 
 PASSWORD_LEAST, PASSWORD_MOST = 10, 200
 """Characters of a password; NIST SP 800-63B wants length, and no rules about kinds of letters."""
+
+RESERVED = frozenset({"anonymous", "setup"})
 
 
 class Users:
@@ -55,8 +58,23 @@ class Users:
             If name or password will not do.
         """
         access.require(caller, access.ADMIN)
+        try:
+            return _shown(self.insert(caller, new, new_id()))
+        except ConcurrentChange:
+            raise AlreadyExists(f"there is a user {self.find(new.name).data['name']!r}") from None
+
+    def insert(
+        self, caller: Caller, new: NewUser, id_: str, also: Sequence[Change] = (), told: Sequence[Document] = ()
+    ) -> Record:
+        """Write the record of an account, with other changes that are to be made together with it or not at all.
+
+        Raises
+        ------
+        ConcurrentChange
+            If there is an account of that name, or one of the other changes cannot be made.
+        """
         self.check(new)
-        key, id_ = new.name.lower(), f"u{secrets.token_hex(8)}"
+        key = new.name.lower()
         data: Document = {
             "name": new.name,
             "key": key,
@@ -66,17 +84,16 @@ class Users:
             "created_at": now(),
         }
         event = _event(caller, "user.add", new.name, None, {"admin": new.admin, "service": not new.password})
-        changes = [Put("names", f"users:{key}", {"id": id_}, expect=0), Put("users", id_, data, expect=0)]
-        try:
-            self._records.commit(SERVER, changes, [event])
-        except ConcurrentChange:
-            raise AlreadyExists(f"there is a user {self.find(new.name).data['name']!r}") from None
-        return _shown(self.find(new.name))
+        changes = [Put("names", f"users:{key}", {"id": id_}, expect=0), Put("users", id_, data, expect=0), *also]
+        self._records.commit(SERVER, changes, [event, *told])
+        return self.find(new.name)
 
     @staticmethod
     def check(new: NewUser) -> None:
         """Check that name and password will do."""
         check_name(new.name, "user name")
+        if new.name.lower() in RESERVED:
+            raise InvalidArgument(f"nobody can be called {new.name!r}: events say so of those without an account")
         if new.password:
             _check_password(new.password)
 
@@ -145,6 +162,11 @@ class Users:
         kept = found[0].data["password"] if found else ""
         fits = _fits(kept or _nobodys(), password) and bool(kept)
         return found[0] if fits and not found[0].data["disabled"] else None
+
+
+def new_id() -> str:
+    """Return the id of an account that is to be made."""
+    return f"u{secrets.token_hex(8)}"
 
 
 def _hasher() -> Any:

@@ -129,7 +129,7 @@ def test_a_team_at_work(server, monkeypatch):
     ]
 
 
-def test_what_is_decided_stays_so(team):
+def test_what_is_decided_stays_so(team, tmp_path):
     first = propose(team.grace, 0.1, 0.85)
     second = propose(team.grace, 0.2, 0.86)
     assert [first.name, second.name] == ["c1", "c2"]
@@ -149,6 +149,12 @@ def test_what_is_decided_stays_so(team):
     assert team.ada.download("digits/mlp@c1", progress=False), "it can be looked at"
     with pytest.raises(errors.Conflict, match="stays as it was proposed"):
         team.ada.amend("digits/mlp@c1", message="x")
+    with pytest.raises(errors.Conflict, match="is only proposed"):
+        team.ada.alias("digits/mlp@c1", "best")
+    with pytest.raises(errors.InvalidReference, match="no version yet"):
+        team.ada.export_model("digits/mlp", tmp_path / "out", versions="c1")
+    with pytest.raises(errors.InvalidReference, match="no version yet"):
+        team.ada.bisect("digits/mlp", good="v1", bad="c1", test=lambda model: True)
     with pytest.raises(errors.Conflict, match="not removed"):
         team.ada.remove("digits/mlp@c1")
     with pytest.raises(errors.NotFound, match="no contribution"):
