@@ -71,7 +71,8 @@ class Join(Page):
         code, name = fields.get("code", "")[:100], fields.get("name", "").strip()
         try:
             accept = self.services.invitations.accept
-            account = await self.run(accept, code, name, fields.get("password", ""), self.address)
+            password, runs_it = fields.get("password", ""), self.settings["owner"]
+            account = await self.run(accept, code, name, password, self.address, runs_it)
             secret = await self.run(self.services.sessions.open, account.id, account.data["name"], self.address)
         except LmvpError as error:
             self.set_status(error.http_status)

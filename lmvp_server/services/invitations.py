@@ -82,8 +82,13 @@ class Invitations:
             by=found.data["by"],
         )
 
-    def accept(self, secret: str, name: str, password: str, address: str) -> Record:
+    def accept(self, secret: str, name: str, password: str, address: str, runs_it: str) -> Record:
         """Make the account of somebody who was invited, with its role; return its record. An invitation works once.
+
+        Parameters
+        ----------
+        runs_it : str
+            The name of whoever runs the server, which events carry: only its first admin may take it.
 
         Raises
         ------
@@ -96,6 +101,8 @@ class Invitations:
         who = Caller(found.data["by"], owner=True)
         if not password:
             raise InvalidArgument("an account that was invited has a password")
+        if name.lower() == runs_it.lower() and not found.data["admin"]:
+            raise AlreadyExists(f"{name!r} is whoever runs this server", hint="take another name")
         if found.data["admin"] and self._records.count(SERVER, "users"):
             raise Conflict("the first admin is there already")
         new, id_, project = (

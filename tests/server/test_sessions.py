@@ -185,6 +185,10 @@ def test_an_invitation_makes_one_account(server):
     assert "10 to 200 characters" in short.text
     taken = guest.submit("join", page=page, code=made.secret, name="ADA", password=PASSWORD)
     assert taken.status_code == 409
+    runs_it = server.root.me().name
+    for name in (runs_it, runs_it.upper()):
+        taken = guest.submit("join", page=page, code=made.secret, name=name, password=PASSWORD)
+        assert taken.status_code == 409, "nobody writes events in the name of whoever runs the server"
     answers = []
 
     def join(name):
