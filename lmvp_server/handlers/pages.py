@@ -44,10 +44,14 @@ class Page(Handler):
         """Where the request comes from."""
         return self.request.remote_ip or ""
 
+    def initialize(self) -> None:
+        """Begin a request."""
+        super().initialize()
+        self._by_session = False
+
     def prepare(self) -> None:
         """Find out who looks."""
         super().prepare()
-        self._by_session = False
         if not self.caller.known and self.session:
             found = self.services.sessions.caller(self.session, self.settings["owner"])
             if found is not None:

@@ -46,7 +46,7 @@ class Filter:
 
     def __post_init__(self) -> None:
         for name in ("since", "until"):
-            _moment(name, getattr(self, name))
+            object.__setattr__(self, name, _moment(name, getattr(self, name)))
 
     def matches(self, event: Document) -> bool:
         """Tell whether an event is wanted."""
@@ -54,8 +54,8 @@ class Filter:
             (not self.who or event["who"].lower() == self.who.lower())
             and event["action"].startswith(self.action)
             and event["what"].lower().startswith(self.what.lower())
-            and (not self.since or event["at"] >= _moment("since", self.since))
-            and (not self.until or event["at"] < _moment("until", self.until))
+            and (not self.since or event["at"] >= self.since)
+            and (not self.until or event["at"] < self.until)
         )
 
 

@@ -13,6 +13,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import ROLES, Caller
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
+from lmvp_server.services.events import event
 from lmvp_server.services.members import member_id
 from lmvp_server.services.throttle import Throttle
 from lmvp_server.services.users import Users, new_id
@@ -59,8 +60,8 @@ class Invitations:
     def _keep(self, caller: Caller, data: Document, seconds: float, what: str) -> tuple[str, datetime]:
         secret, ends = secrets.token_urlsafe(24), time.time() + seconds
         whole = {**data, "by": caller.name, "created_at": now(), "ends": ends}
-        event = _event(caller.name, "invitation.create", what)
-        self._records.commit(SERVER, [Put("invitations", _digest(secret), whole, expect=0)], [event])
+        entry = event(caller.name, "invitation.create", what)
+        self._records.commit(SERVER, [Put("invitations", _digest(secret), whole, expect=0)], [entry])
         return secret, datetime.fromtimestamp(ends, timezone.utc)
 
     def look(self, secret: str, address: str) -> Invitation:
@@ -115,7 +116,7 @@ class Invitations:
         if project:
             member = {"project": project, "subject": id_, "kind": "user", "role": found.data["role"]}
             also.append(Put("members", member_id(project, id_), member))
-            told.append(_event(who.name, "member.set", f"{name} as {found.data['role']}, by invitation"))
+            told.append(event(who.name, "member.set", f"{name} as {found.data['role']}, by invitation"))
         try:
             return self._users.insert(who, new, id_, also, told)
         except ConcurrentChange:
@@ -136,7 +137,3 @@ def _none() -> NotFound:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _event(who: str, action: str, what: str) -> Document:
-    return {"at": now(), "who": who, "action": action, "what": what, "before": None, "after": None}

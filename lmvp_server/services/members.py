@@ -11,6 +11,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import OWNER, ROLES, VIEWER, Caller, highest
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
+from lmvp_server.services.events import event
 from lmvp_server.services.users import Users
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
@@ -124,11 +125,11 @@ class Members:
                 change = Delete("members", id_, expect=old.rev)
             before = old.data["role"] if old else None
             what = f"{home.data['name']}: {subject.data['name']}"
-            event = _event(caller, "member.set" if role else "member.remove", what, before, role)
+            entry = event(caller.name, "member.set" if role else "member.remove", what, before, role)
             # the project is held: else two owners could take each other's role away at once
             hold = Put("projects", home.id, home.data, expect=home.rev)
             try:
-                self._records.commit(SERVER, [change, hold], [event])
+                self._records.commit(SERVER, [change, hold], [entry])
             except ConcurrentChange:
                 continue
             return
@@ -157,10 +158,10 @@ class Members:
             home = self._catalog.find_project(caller, project)
             access.require(caller, access.OWN, project)
             before = {key: home.data.get(key) for key in fields}
-            event = _event(caller, "project.change", home.data["name"], before, fields)
+            entry = event(caller.name, "project.change", home.data["name"], before, fields)
             try:
                 self._records.commit(
-                    SERVER, [Put("projects", home.id, {**home.data, **fields}, expect=home.rev)], [event]
+                    SERVER, [Put("projects", home.id, {**home.data, **fields}, expect=home.rev)], [entry]
                 )
             except ConcurrentChange:
                 continue
@@ -197,7 +198,7 @@ class Members:
             ]
             before = list(self._shown_group(old).users) if old else None
             try:
-                self._records.commit(SERVER, changes, [_event(caller, "group.set", name, before, list(names))])
+                self._records.commit(SERVER, changes, [event(caller.name, "group.set", name, before, list(names))])
             except ConcurrentChange:
                 continue
             return self._shown_group(self._group(name))
@@ -212,14 +213,10 @@ class Members:
             *(Delete("members", one.id) for one in self._records.find(SERVER, "members", {"subject": group.id})),
         ]
         before = list(self._shown_group(group).users)
-        self._records.commit(SERVER, changes, [_event(caller, "group.remove", name, before, None)])
+        self._records.commit(SERVER, changes, [event(caller.name, "group.remove", name, before, None)])
 
     def _group(self, name: str) -> Record:
         found = self._records.get(SERVER, "groups", f"g-{name.lower()}")
         if found is None:
             raise NotFound(f"no group {name[:60]!r}", hint=f"lmvp groups add {name[:60]} ada makes it")
         return found
-
-
-def _event(caller: Caller, action: str, what: str, before: object, after: object) -> Document:
-    return {"at": now(), "who": caller.name, "action": action, "what": what, "before": before, "after": after}

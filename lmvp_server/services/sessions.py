@@ -11,6 +11,7 @@ from lmvp.errors import NotAuthenticated
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.clock import now
+from lmvp_server.services.events import event
 from lmvp_server.services.throttle import Throttle
 from lmvp_server.services.users import Users
 from lmvp_server.stores.base import Delete, Put, RecordStore
@@ -52,10 +53,10 @@ class Sessions:
         """Return the secret of a new session of an account, which has proved itself; of none: of whoever runs this."""
         secret = secrets.token_urlsafe(32)
         data = {"user": user, "created_at": now(), "ends": time.time() + LIFE, "address": address}
-        event = _event(name, "session.begin", address)
+        entry = event(name, "session.begin", address)
         old = [Delete("sessions", one.id) for one in self._records.find(SERVER, "sessions", {"user": user})
                if one.data["ends"] < time.time()]  # fmt: skip
-        self._records.commit(SERVER, [Put("sessions", _digest(secret), data, expect=0), *old], [event])
+        self._records.commit(SERVER, [Put("sessions", _digest(secret), data, expect=0), *old], [entry])
         return secret
 
     def caller(self, secret: str, runs_it: str) -> Caller | None:
@@ -77,8 +78,8 @@ class Sessions:
     def end_all(self, caller: Caller) -> int:
         """End all sessions of whoever asks; give how many there were."""
         found = self._records.find(SERVER, "sessions", {"user": caller.user})
-        event = _event(caller.name, "session.end", f"{len(found)} sessions")
-        self._records.commit(SERVER, [Delete("sessions", one.id) for one in found], [event])
+        entry = event(caller.name, "session.end", f"{len(found)} sessions")
+        self._records.commit(SERVER, [Delete("sessions", one.id) for one in found], [entry])
         return len(found)
 
 
@@ -95,7 +96,3 @@ def xsrf_token(secret: str) -> str:
 
 def _digest(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()
-
-
-def _event(who: str, action: str, what: str) -> dict[str, object]:
-    return {"at": now(), "who": who, "action": action, "what": what, "before": None, "after": None}

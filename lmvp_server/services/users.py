@@ -14,6 +14,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.clock import now
+from lmvp_server.services.events import event
 from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
@@ -83,9 +84,9 @@ class Users:
             "disabled": False,
             "created_at": now(),
         }
-        event = _event(caller, "user.add", new.name, None, {"admin": new.admin, "service": not new.password})
+        entry = event(caller.name, "user.add", new.name, None, {"admin": new.admin, "service": not new.password})
         changes = [Put("names", f"users:{key}", {"id": id_}, expect=0), Put("users", id_, data, expect=0), *also]
-        self._records.commit(SERVER, changes, [event, *told])
+        self._records.commit(SERVER, changes, [entry, *told])
         return self.find(new.name)
 
     @staticmethod
@@ -120,13 +121,13 @@ class Users:
             if given.password is not None:
                 fields["password"] = _hashed(given.password)
                 after["password"] = "changed"  # noqa: S105 - the word, not one
-            event = _event(caller, "user.change", record.data["name"], told, after)
+            entry = event(caller.name, "user.change", record.data["name"], told, after)
             changes: list[Change] = [Put("users", record.id, {**record.data, **fields}, expect=record.rev)]
             if given.password is not None or given.disabled:
                 ended = self._records.find(SERVER, "sessions", {"user": record.id})
                 changes += [Delete("sessions", one.id) for one in ended]
             try:
-                self._records.commit(SERVER, changes, [event])
+                self._records.commit(SERVER, changes, [entry])
             except ConcurrentChange:
                 continue
             return _shown(self.find(name))
@@ -209,7 +210,3 @@ def _shown(record: Record) -> User:
         service=not data["password"],
         created_at=data["created_at"],
     )
-
-
-def _event(caller: Caller, action: str, what: str, before: object, after: object) -> Document:
-    return {"at": now(), "who": caller.name, "action": action, "what": what, "before": before, "after": after}

@@ -109,6 +109,13 @@ def test_a_form_of_another_site_does_nothing(server, browser, token):
     assert "digits" in browser.look("").text, "the session goes on"
 
 
+def test_a_form_that_is_too_long_is_refused_in_words(server, browser):
+    answer = browser.post(f"{server.url}/login", data=b"x" * 100_000, timeout=10)
+    assert answer.status_code == 413
+    assert "the limit here is 65,536" in answer.text
+    assert "<h1>Not done</h1>" in answer.text
+
+
 def test_a_cookie_is_no_key_to_the_api(server, browser):
     browser.login()
     assert browser.get(f"{server.url}/api/v1/projects", timeout=10).status_code == 401
