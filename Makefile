@@ -59,6 +59,7 @@ bench: $(VENV)/.test
 screenshots: $(VENV)/.test
 	$(BIN)/pip install --quiet pillow
 	$(BIN)/python tools/screenshots.py
+	$(BIN)/python tools/console_pictures.py build/screenshots
 
 clean:
 	rm -rf $(VENV) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -9,7 +9,7 @@ import tempfile
 from importlib import import_module
 from pathlib import Path
 
-ALL = ("footprint", "transfer", "versions", "ratio", "links", "memory", "metrics", "access", "notebook")
+ALL = ("footprint", "transfer", "versions", "ratio", "links", "memory", "metrics", "access", "notebook", "console")
 
 
 def main(names: list[str]) -> None:

@@ -93,7 +93,9 @@ def versions(data: Path) -> Iterator[Any]:
     for key, project in tables(data / "records/server").get("projects", {}).items():
         space = tables(data / "records/projects" / key)
         for name, version in space.get("versions", {}).items():
-            model, aliases = space["models"][version["model"]], space.get("aliases", {}).values()
+            model, aliases = space.get("models", {}).get(version["model"]), space.get("aliases", {}).values()
+            if model is None:  # it is only proposed, or was removed
+                continue
             ends = [f"v{version['number']}"] + ["latest"] * (version["number"] == model["latest"])
             ends += [alias["name"] for alias in aliases if f"{alias['model']}-{alias['number']}" == name]
             names = [f"{project['name']}/{model['name']}@{end}" for end in ends]

@@ -7,12 +7,60 @@ from urllib.parse import quote
 
 from lmvp.base_client import BaseClient, model_path
 from lmvp.errors import InvalidReference
-from lmvp.records import Alias, Contribution, Model, ModelChange, MoveAlias, Words
+from lmvp.records import Alias, Contribute, Contribution, Fork, Model, ModelChange, MoveAlias, Version, Words
 from lmvp.references import Revision, check_alias
 
 
 class Contributing(BaseClient):
     """The verbs around contributions; `lmvp.Client` has them all. `name` is as `digits/mlp@c12`."""
+
+    def fork(self, name: str, to: str) -> Model:
+        """Copy a model with its whole history to a project where you may write, without sending or storing it again.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        to : str
+            `project/model`; the project is made if it is not there.
+
+        Returns
+        -------
+        Model
+            The fork, which knows its `origin`; aliases and contributions stay behind.
+
+        Raises
+        ------
+        AlreadyExists
+            If there is a model of that name.
+        """
+        path = f"{model_path(self._reference(name))}/fork"
+        target = self._reference(to)
+        return self._connection.send_json("POST", path, Fork(to=f"{target.project}/{target.model}"), Model)
+
+    def contribute(self, name: str, message: str = "") -> Version:
+        """Propose a version of a fork to the model that it was forked from.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model[@revision]`, of the fork.
+        message : str
+            What is new; that of the version, if none is given.
+
+        Returns
+        -------
+        Version
+            As it is proposed there: `digits/mlp@c3`.
+
+        Raises
+        ------
+        Conflict
+            If the model is no fork.
+        """
+        place = self._reference(name)
+        path = f"{model_path(place)}/versions/{quote(place.revision, safe='')}/contribute"
+        return self._connection.send_json("POST", path, Contribute(message=message), Version)
 
     def contributions(self, project: str | None = None, *, status: str = "") -> list[Contribution]:
         """Return the contributions to a project, newest first.

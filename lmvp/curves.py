@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lmvp.errors import InvalidArgument, NotFound
-from lmvp.tracking.records import Curve
+from lmvp.tracking.records import Curve, KeyRecord
+from lmvp.tracking.records import Curves as CurvesRecord
 
 if TYPE_CHECKING:
     from lmvp.client import Client
-    from lmvp.tracking.reading import Run, Tracking
+    from lmvp.tracking.reading import Run
 
 POINTS = 1000
 """Points of a curve that are drawn at most."""
@@ -22,6 +23,18 @@ TOGETHER = 6
 """Metrics that share a chart at most."""
 EPOCH = "epoch"
 """The metric by which trainers count epochs: an axis beside step and time, wherever a run has it."""
+
+
+class Source(Protocol):
+    """What has curves: a client, or the server itself."""
+
+    def curves(
+        self, project: str, runs: Iterable[str], keys: Iterable[str] = (), *, points: int = 1000, axis: str = "step"
+    ) -> CurvesRecord:
+        """Return curves of several runs and metrics."""
+
+    def metric_keys(self, project: str, run: str) -> list[KeyRecord]:
+        """Return what is known of each metric of a run."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +157,7 @@ def curves_of(
     return of_runs(client, runs, tuple(keys), smooth=smooth, log=log, axis=axis)
 
 
-def of_runs(client: Tracking, runs: Sequence[Run], keys: Sequence[str] = (), **how: Any) -> Curves:
+def of_runs(client: Source, runs: Sequence[Run], keys: Sequence[str] = (), **how: Any) -> Curves:
     """Return the curves of runs of one project."""
     if len({run.project for run in runs}) > 1:
         raise InvalidArgument("these runs are of several projects", hint="compare those of one")
@@ -163,7 +176,7 @@ def of_runs(client: Tracking, runs: Sequence[Run], keys: Sequence[str] = (), **h
     return Curves(list(runs), lines_of(found, runs, each), hidden, asked=tuple(keys), **how)
 
 
-def _epochs(client: Tracking, runs: Sequence[Run]) -> list[Curve]:
+def _epochs(client: Source, runs: Sequence[Run]) -> list[Curve]:
     try:
         return [*client.curves(runs[0].project, [run.id for run in runs], [EPOCH], points=POINTS).curves]
     except NotFound:  # these do not count them
@@ -202,7 +215,7 @@ def with_epochs(line: Line, epochs: Line) -> Line:
     return replace(line, axis=axis.tolist())
 
 
-def _some_keys(client: Tracking, runs: Sequence[Run]) -> tuple[tuple[str, ...], int]:
+def _some_keys(client: Source, runs: Sequence[Run]) -> tuple[tuple[str, ...], int]:
     """Return the metrics to draw where none are named, without those of the machine, and how many more there are."""
     keys: dict[str, None] = {}
     for run in runs:

@@ -13,6 +13,7 @@ from lmvp.errors import BY_CODE, InvalidReference, ServerError
 from lmvp.records import (
     Check,
     Checked,
+    Collect,
     Collected,
     Compacted,
     ErrorBody,
@@ -20,10 +21,13 @@ from lmvp.records import (
     Head,
     Model,
     ModelChange,
+    Project,
     Prune,
     Pruned,
     Removed,
+    RemovedItem,
     Usage,
+    Version,
 )
 from lmvp.references import check_name
 
@@ -52,25 +56,60 @@ class Housekeeping(BaseClient):
         path = "" if name is None else self._path_of(name)
         return self._connection.get(f"{path}/usage", Usage)
 
-    def remove(self, name: str) -> Removed:
+    def remove(self, name: str, *, now: bool = False) -> Removed:
         """Take away a version, a model with all its versions, or a project with all its models.
 
         Parameters
         ----------
         name : str
             `[project/]model@revision`, `[project/]model`, or `project/`.
+        now : bool
+            Delete it for good and give its bytes back; else it can be brought back for a week, or as long as the server
+            keeps what is removed.
 
         Returns
         -------
         Removed
-            How many versions went, and the bytes that came back.
+            How many versions went, the bytes that came back, and until when it can be brought back.
 
         Raises
         ------
         Conflict
             If an alias stands at the version.
         """
-        return msgspec.json.decode(self._connection.send("DELETE", self._path_of(name)).content, type=Removed)
+        path = self._path_of(name) + ("?now=1" if now else "")
+        return msgspec.json.decode(self._connection.send("DELETE", path).content, type=Removed)
+
+    def removed(self, project: str | None = None) -> list[RemovedItem]:
+        """Return what you can bring back, what was removed last first; of one project, if it is named."""
+        path = "" if project is None else f"/projects/{quote(check_name(project, 'project name'))}"
+        return self._list(f"{path}/removed", RemovedItem)
+
+    def undelete(self, name: str) -> Version | Model | Project:
+        """Bring back what was removed, with all that was in it.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model@v3`, `[project/]model`, or `project/`. A project comes back for whoever removed it, or for
+            an admin.
+
+        Returns
+        -------
+        Version, Model or Project
+            What is there again.
+
+        Raises
+        ------
+        NotFound
+            If it is gone for good, or was never removed.
+        Conflict
+            If there is a new one of that name.
+        """
+        path = self._path_of(name)
+        kind: Any = {2: Project, 4: Model, 6: Version}[path.count("/")]
+        back: Version | Model | Project = self._connection.send_json("POST", f"{path}/undelete", {}, kind)
+        return back
 
     def prune(self, name: str, *, keep: str | None = None, dry_run: bool = False) -> Pruned:
         """Take away the versions of a model that a rule does not keep.
@@ -110,9 +149,15 @@ class Housekeeping(BaseClient):
         """
         return self._connection.send_json("PATCH", self._model_path(name), ModelChange(description=text), Model)
 
-    def collect_garbage(self) -> Collected:
-        """Delete what no version and no open push needs, on the whole server."""
-        return self._do("/gc", {}, Collected)
+    def collect_garbage(self, *, removed: bool = False) -> Collected:
+        """Delete what no version and no open push needs, on the whole server.
+
+        Parameters
+        ----------
+        removed : bool
+            Also all that was removed and could still be brought back.
+        """
+        return self._do("/gc", Collect(removed=removed), Collected)
 
     def compact(self) -> Compacted:
         """Encode now what the server would encode when it is idle."""

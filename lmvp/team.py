@@ -12,10 +12,13 @@ from lmvp.records import (
     Group,
     Invitation,
     Invite,
+    MadeWebhook,
     MakeToken,
     Member,
     NewToken,
     NewUser,
+    NewWebhook,
+    Ping,
     Project,
     ProjectChange,
     SetGroup,
@@ -23,6 +26,7 @@ from lmvp.records import (
     TokenRecord,
     User,
     UserChange,
+    Webhook,
 )
 
 
@@ -127,6 +131,47 @@ class Team(BaseClient):
         """
         change = ProjectChange(description=description, public=public, everyone=everyone)
         return self._connection.send_json("PATCH", self._of(project), change, Project)
+
+    # -- webhooks
+
+    def webhooks(self, project: str | None = None) -> list[Webhook]:
+        """Return whom a project tells what happens in it; for its owners."""
+        return self._list(f"{self._of(project)}/webhooks", Webhook)
+
+    def add_webhook(self, project: str, url: str, events: Sequence[str] = ()) -> MadeWebhook:
+        """Let a URL be told what happens in a project from now on; for its owners. docs/webhooks.md says how.
+
+        Parameters
+        ----------
+        events : sequence of str
+            What it is told, by the beginnings of actions: `"version."`, `"alias.move"`; none: all.
+
+        Returns
+        -------
+        MadeWebhook
+            With the secret that signs what is sent, shown this once.
+
+        Raises
+        ------
+        AccessDenied
+            If the server sends nothing to that host: whoever runs it says where webhooks may go.
+        """
+        new = NewWebhook(url=url, events=tuple(events))
+        return self._connection.send_json("POST", f"{self._of(project)}/webhooks", new, MadeWebhook)
+
+    def remove_webhook(self, project: str, webhook: str) -> None:
+        """Take a webhook away, by its id."""
+        self._connection.send("DELETE", f"{self._of(project)}/webhooks/{_quoted(webhook)}")
+
+    def enable_webhook(self, project: str, webhook: str) -> Webhook:
+        """Wake a webhook that was given up; it is told what happened since."""
+        return self._connection.send_json(
+            "POST", f"{self._of(project)}/webhooks/{_quoted(webhook)}/enable", {}, Webhook
+        )
+
+    def test_webhook(self, project: str, webhook: str) -> Ping:
+        """Send something to a webhook now, and return what came of it."""
+        return self._connection.send_json("POST", f"{self._of(project)}/webhooks/{_quoted(webhook)}/test", {}, Ping)
 
     # -- tokens
 

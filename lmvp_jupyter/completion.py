@@ -22,11 +22,11 @@ PATIENCE = 0.3
 FRESH = 5.0
 _LINE = re.compile(r"%%?lmvp\s+(.*)$")
 _VERSIONS = {("pull", "version"), ("alias", "version"), ("diff", "before"), ("diff", "after"), ("rm", "name")}
-_VERSIONS |= {("show", "version"), ("amend", "version"), ("rollback", "alias")}
+_VERSIONS |= {("show", "version"), ("amend", "version"), ("rollback", "alias"), ("contribute", "version")}
 _CONTRIBUTIONS = {(verb, "contribution") for verb in ("accept", "decline", "withdraw", "comment")}
 _MODELS = {
     ("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name"),
-    ("export", "model"), ("import", "model"), ("require", "model"),
+    ("export", "model"), ("import", "model"), ("require", "model"), ("fork", "model"),
 }  # fmt: skip
 _PROJECTS = {("ls", "project"), ("project", "name"), ("runs", "project"), ("contributions", "project")}
 _RUNS = {("compare", "runs"), ("metrics", "names")}

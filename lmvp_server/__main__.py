@@ -6,11 +6,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lmvp_server.app import App
+    from lmvp_server.openid import Provider
+
+
+_MOST_DAYS = 36_500
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from lmvp import config
     from lmvp_server import app
+    from lmvp_server.services.targets import Targets
     from lmvp_server.settings import Settings, checked_public_url
 
     settings = Settings(
@@ -29,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         public_url=options.public_url and checked_public_url(options.public_url),
         embedded=options.embedded,
         idle_seconds=options.idle,
+        openid=_provider(options),
+        webhook_to=Targets.parse(options.webhook_to),
+        keep_removed=timedelta(days=options.keep_removed),
     )
     return app.run(settings, ready or greet)
 
@@ -55,10 +64,43 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--public-url", default="", metavar="URL", help="what people call it, where a proxy here stands before it"
     )
+    parser.add_argument(
+        "--openid", default="", metavar="ISSUER", help="let people sign in at a provider of OpenID Connect"
+    )
+    parser.add_argument("--openid-client", default="", metavar="ID", help="by what the provider knows this server")
+    parser.add_argument("--openid-name", default="", metavar="NAME", help="what its button says")
+    parser.add_argument(
+        "--openid-sign-up", action="store_true", help="everybody whom it knows has an account, without an invitation"
+    )
+    parser.add_argument(
+        "--webhook-to", action="append", default=[], metavar="HOST",
+        help="a host, *.domain or network that webhooks may go to; may be given again (nowhere)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--keep-removed", type=_days, default=7.0, metavar="DAYS",
+        help="how long what is removed can be brought back; 0: it is gone at once (%(default)g)",
+    )  # fmt: skip
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="end after so long without a request")
     parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--detach", action="store_true", help=argparse.SUPPRESS)
     return parser
+
+
+def _provider(options: argparse.Namespace) -> Provider | None:
+    """Return the provider of OpenID Connect that the options name; its secret comes by the environment alone."""
+    if not options.openid:
+        return None
+    from lmvp_server.openid import Provider
+
+    secret = os.environ.get("LMVP_OPENID_SECRET", "")
+    return Provider(options.openid, options.openid_client, secret, options.openid_name, options.openid_sign_up)
+
+
+def _days(text: str) -> float:
+    days = float(text)
+    if not 0 <= days <= _MOST_DAYS:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and {_MOST_DAYS:,} days")
+    return days
 
 
 def _detach() -> Callable[[App], None]:

@@ -30,6 +30,8 @@ from lmvp_server.settings import Settings
 if TYPE_CHECKING:
     from tornado.web import Application
 
+    from lmvp_server.notifier import Notifier
+
 _logger = logging.getLogger("lmvp_server")
 _SUCCESSOR_WAITS = 15.0
 """Seconds that an embedded server waits for the one before it to end; that one has less time for its requests."""
@@ -56,6 +58,7 @@ class App:
         self._server: serving.CountingServer
         self._folder: DataFolder
         self._idle: IdleWork
+        self._notifier: Notifier
 
     async def start(self) -> None:
         """Own the folder, listen, and say so; on an error everything is let go of again."""
@@ -84,6 +87,7 @@ class App:
         self._folder.withdraw()
         self._streams.end()
         await self._server.drain(min(grace, _SUCCESSOR_WAITS * 0.6) if self.settings.embedded else grace, self._hurry)
+        await self._notifier.stop()
         await asyncio.to_thread(self._stack.close)
         _logger.info("ended")
 
@@ -103,6 +107,7 @@ class App:
         self._folder.announce(self._about())
         settings.touch()
         self._idle.start()
+        self._notifier.start()
         self._stack.callback(self._idle.stop)
         _logger.info("lmvp %s serves %s at %s, pid %d", lmvp.__version__, settings.data, self.url, os.getpid())
 
@@ -110,12 +115,19 @@ class App:
         from lmvp_server.routes import make_application
         from lmvp_server.services import Services
 
-        services = Services.open(self.settings.data, shared=not self.settings.embedded)
+        settings = self.settings
+        services = Services.open(
+            settings.data,
+            shared=not settings.embedded,
+            keep_removed=settings.keep_removed,
+            targets=settings.webhook_to,
+        )
         self._stack.callback(services.close)
         self.setup = "" if self.settings.local else services.invitations.setup() or ""
         application = make_application(services, self.settings)
         application.settings["log_function"] = log.log_request
         self._streams = application.settings["streams"]
+        self._notifier = application.settings["notifier"]
         self._stack.callback(application.settings["pool"].shutdown)
         self._idle = IdleWork(services.tidy_up, self._quiet_for, self.settings.quiet_seconds)
         return application

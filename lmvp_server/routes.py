@@ -14,24 +14,30 @@ from lmvp_server.handlers import (
     aliases,
     backups,
     catalog,
+    console,
     content,
     contributions,
     devices,
     entrance,
     events,
     export,
+    forks,
     home,
     live,
     metrics,
+    openid,
     pushes,
+    removed,
     runs,
     team,
     upkeep,
     versions,
+    webhooks,
 )
 from lmvp_server.handlers.base import NoSuchRoute
 from lmvp_server.handlers.health import HealthHandler
 from lmvp_server.handlers.openapi import OpenApi
+from lmvp_server.notifier import Notifier
 from lmvp_server.services import Services
 
 API = "/api/v1"
@@ -58,6 +64,7 @@ ROUTES: list[tuple[str, type]] = [
     ("/invitations", entrance.Invitations),
     ("/groups", team.GroupList),
     (f"/groups/{_PART}", team.Group),
+    ("/removed", removed.Removed),
     ("/usage", upkeep.ServerUsage),
     ("/gc", upkeep.Garbage),
     ("/compact", upkeep.Compaction),
@@ -68,6 +75,12 @@ ROUTES: list[tuple[str, type]] = [
     (f"/backups/{_PART}/{_PART}/{_PART}", backups.Pieces),
     ("/projects", catalog.Projects),
     (_PROJECT, catalog.Project),
+    (f"{_PROJECT}/webhooks", webhooks.Webhooks),
+    (f"{_PROJECT}/webhooks/{_PART}", webhooks.Webhook),
+    (f"{_PROJECT}/webhooks/{_PART}/enable", webhooks.Enable),
+    (f"{_PROJECT}/webhooks/{_PART}/test", webhooks.Test),
+    (f"{_PROJECT}/removed", removed.ProjectRemoved),
+    (f"{_PROJECT}/undelete", removed.UndeleteProject),
     (f"{_PROJECT}/models", catalog.Models),
     (f"{_PROJECT}/versions", versions.ProjectVersions),
     (f"{_PROJECT}/contributions", contributions.ProjectContributions),
@@ -84,6 +97,8 @@ ROUTES: list[tuple[str, type]] = [
     (f"{_RUN}/metrics", metrics.RunMetrics),
     (f"{_RUN}/writers/{_PART}", runs.Writer),
     (_MODEL, catalog.Model),
+    (f"{_MODEL}/fork", forks.Fork),
+    (f"{_MODEL}/undelete", removed.UndeleteModel),
     (f"{_MODEL}/layers", versions.Layers),
     (f"{_MODEL}/usage", upkeep.ModelUsage),
     (f"{_MODEL}/prune", upkeep.Pruning),
@@ -91,6 +106,8 @@ ROUTES: list[tuple[str, type]] = [
     (f"{_MODEL}/aliases/{_PART}", aliases.Alias),
     (f"{_MODEL}/versions", versions.Versions),
     (_VERSION, versions.Version),
+    (f"{_VERSION}/contribute", forks.Contribute),
+    (f"{_VERSION}/undelete", removed.UndeleteVersion),
     (f"{_VERSION}/manifest", versions.Manifest),
     (f"{_VERSION}/changes", versions.Changes),
     (f"{_VERSION}/children", versions.Children),
@@ -112,10 +129,35 @@ HERE = Path(__file__).parent
 
 PAGES: list[tuple[Any, ...]] = [
     ("/", home.Home),
+    (f"/p/{_PART}", console.Project),
+    (f"/p/{_PART}/-/contributions", console.Contributions),
+    (f"/p/{_PART}/-/members", console.Members),
+    (f"/p/{_PART}/-/activity", console.Activity),
+    (f"/p/{_PART}/-/removed", console.Removed),
+    (f"/p/{_PART}/-/runs", console.Runs),
+    (f"/p/{_PART}/-/runs/{_PART}", console.Run),
+    (f"/p/{_PART}/-/compare", console.Compare),
+    (f"/p/{_PART}/-/curves", console.Curves),
+    (f"/p/{_PART}/-/live", console.Live),
+    ("/p/([^/]+)/([^/@]+)", console.Model),
+    ("/p/([^/]+)/([^/@]+)/-/diff", console.Diff),
+    ("/p/([^/]+)/([^/@]+)@([^/]+)", console.Version),
+    ("/p/([^/]+)/([^/@]+)@([^/]+)/-/view/(.+)", console.FilePage),
+    ("/p/([^/]+)/([^/@]+)@([^/]+)/-/files/(.+)", console.File),
+    ("/p/([^/]+)/([^/@]+)@([^/]+)/-/histograms", console.Histograms),
+    ("/search", console.Search),
+    ("/account", console.Account),
+    ("/admin", console.Users),
+    ("/admin/groups", console.Groups),
+    ("/admin/storage", console.Storage),
+    ("/admin/audit", console.AuditLog),
+    ("/p/(.*)", console.NoSuchPage),
     ("/device", devices.DevicePage),
     ("/login", entrance.Login),
     ("/logout", entrance.Logout),
     ("/join", entrance.Join),
+    ("/openid", openid.Begin),
+    ("/openid-back", openid.Back),
     ("/static/(.*)", home.StaticFile, {"path": str(HERE / "static")}),
 ]
 """What is for people; every link in it is relative, so that it may lie below any prefix."""
@@ -130,7 +172,8 @@ def make_application(services: Services, server: Any) -> Application:
     Parameters
     ----------
     server : object
-        What `lmvp_server.app` knows: `token`, `instance`, `local`, and `enter()` and `leave()` around each request.
+        What `lmvp_server.app` knows: `token`, `instance`, `local`, `webhook_to`, `openid`, and
+        `enter()` and `leave()` around each request.
     """
     return Application(
         [*((API + path, handler) for path, handler in ROUTES), *PAGES],
@@ -142,6 +185,8 @@ def make_application(services: Services, server: Any) -> Application:
         owner=_owner(),
         pool=ThreadPoolExecutor(THREADS, thread_name_prefix="lmvp"),
         streams=live.Streams(),
+        openid=_openid(server),
+        notifier=Notifier(services.webhooks, server.webhook_to),
         in_hand=asyncio.Semaphore(pushes.IN_HAND),
         openapi=_openapi,
     )
@@ -151,6 +196,15 @@ def _openapi() -> dict[str, Any]:
     from lmvp_server import openapi
 
     return openapi.document(ROUTES, API)
+
+
+def _openid(server: Any) -> Any:
+    """Return the conversation with the provider of OpenID Connect, where there is one."""
+    if server.openid is None:
+        return None
+    from lmvp_server.openid import OpenId
+
+    return OpenId(server.openid)
 
 
 def _owner() -> str:

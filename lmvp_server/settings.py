@@ -6,11 +6,17 @@ import ipaddress
 import re
 import time
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from lmvp.errors import InvalidArgument
+from lmvp_server.services.targets import Targets
+
+if TYPE_CHECKING:
+    from lmvp_server.openid import Provider
 
 
 @dataclass
@@ -38,6 +44,12 @@ class Settings:
         How long requests in flight may take when it is told to end.
     quiet_seconds : float
         How long nobody must have used the server before it does what can wait: encoding anew, retention rules.
+    keep_removed : timedelta
+        How long what is removed can be brought back; zero: it is gone at once.
+    webhook_to : Targets
+        Where webhooks may go; nowhere, if nothing is said.
+    openid : Provider or None
+        Where people sign in besides.
     instance : str
         Names this start of the server.
     """
@@ -51,6 +63,9 @@ class Settings:
     idle_seconds: float | None = None
     grace_seconds: float = 30.0
     quiet_seconds: float = 2.0
+    keep_removed: timedelta = timedelta(days=7)
+    webhook_to: Targets = field(default_factory=Targets)
+    openid: Provider | None = None
     instance: str = field(default_factory=lambda: uuid4().hex)
     last_used: float = field(default_factory=time.monotonic, repr=False)
 

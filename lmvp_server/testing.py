@@ -312,6 +312,21 @@ class ChunkStoreContract:
         assert store.missing("p1", [self.ONE]) == [self.ONE]
         assert store.put("p1", self.ONE, [b"12345"]) == 5
 
+    def test_adopt(self, store: ChunkStore) -> None:
+        """Two projects have it, and neither sees what the other does."""
+        store.put("p1", self.ONE, [b"frame"])
+        store.adopt("p2", "p1", self.ONE)
+        store.adopt("p2", "p1", self.ONE)
+        store.settle("p2", [self.ONE])
+        store.replace("p1", self.ONE, [b"another"])
+        assert store.get("p2", self.ONE) == b"frame"
+        store.replace("p2", self.ONE, [b"a third"])
+        assert store.get("p1", self.ONE) == b"another"
+        store.remove("p1", [self.ONE])
+        assert store.get("p2", self.ONE) == b"a third"
+        with pytest.raises(KeyError):
+            store.adopt("p2", "p1", "f" * 64)
+
     def test_set_aside(self, store: ChunkStore) -> None:
         """A frame that is set aside is missing but still takes room, as often as it happens."""
         for count in (1, 2):

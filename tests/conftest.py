@@ -1,6 +1,7 @@
 """Fixtures that all tests share: a home of their own, whose server ends with them."""
 
 import os
+from contextlib import suppress
 
 import pytest
 
@@ -21,3 +22,14 @@ def home(tmp_path, monkeypatch):
     config.set_project(None)
     monkeypatch.setenv("LMVP_HOME", str(folder))
     local.stop(folder)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """Save what a worker has covered: one that takes long to end is killed, and all that it knows would be lost."""
+    if hasattr(session.config, "workerinput"):
+        with suppress(ImportError):
+            import coverage
+
+            if running := coverage.Coverage.current():
+                running.save()

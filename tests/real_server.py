@@ -42,6 +42,15 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    def end(self):
+        """Let it end as it likes, which leaves what it has covered; a server that does not is killed."""
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+
     def stop(self):
         os.kill(self.process.pid, signal.SIGSTOP)
 

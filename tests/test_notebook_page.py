@@ -11,7 +11,7 @@ from lmvp_jupyter import widgets
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "notebook.md").read_text("utf-8")
 HEADINGS = set(re.findall(r"^### (.+)$", PAGE, re.MULTILINE))
-KEPT_HOUSE = {"du", "rm", "prune", "gc", "compact", "fsck", "cache", "export", "import", "backup"}
+KEPT_HOUSE = {"du", "rm", "undelete", "prune", "gc", "compact", "fsck", "cache", "export", "import", "backup"}
 
 
 @pytest.mark.parametrize("verb", [verb.name for verb in verbs_of(NOTEBOOK)])

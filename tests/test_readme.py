@@ -75,7 +75,7 @@ def test_keeping_house(home, folder, capsys):
         lmvp.update("digits/cnn", {"w": np.arange(3.0) + value}, metrics={"val_acc": value / 10})
     for line in block("console", "lmvp du").splitlines():
         assert main(shlex.split(line)[1:]) == 0, line
-    assert [version.number for version in lmvp.show_history("archive/cnn")] == [3, 2]
+    assert [version.number for version in lmvp.show_history("archive/cnn")] == [3, 2, 1]
     assert main(["restore", "safe", "--data", "restored"]) == 0
     assert Path("restored/format.json").exists()
 

@@ -26,6 +26,19 @@ def contributions(options: Namespace, _host: Host) -> Any:
     return Table(("Contribution", "Status", "Message", "By", "When (UTC)"), rows, empty=empty)
 
 
+def fork(options: Namespace, _host: Host) -> Any:
+    """Copy a model with its history to a project of your own, without storing it again."""
+    client = Client()
+    made = client.fork(options.model, options.to)
+    return Line(f"{made.project}/{made.name} is a fork of {options.model}, up to v{made.latest}")
+
+
+def contribute(options: Namespace, _host: Host) -> Any:
+    """Propose a version of a fork to the model that it was forked from."""
+    done = Client().contribute(options.version, options.message or "")
+    return Line(f"{done.reference} is proposed")
+
+
 def accept(options: Namespace, _host: Host) -> Any:
     """Make a contribution the next version of its model."""
     done = Client().accept(options.contribution)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 from lmvp import config
@@ -24,12 +25,33 @@ def rm(options: Namespace, _host: object) -> Any:
     client = Client()
     whole = "@" not in options.name
     if whole and not options.yes:
-        count = sum(row.versions for row in client.usage(options.name).rows)
+        rows = client.usage(options.name).rows
+        count = sum(row.versions for row in rows if not row.name.endswith("(removed)"))
         raise InvalidArgument(
             f"{options.name!r} has {numbers.plural(count, 'version')}, which would all go", hint="say it with --yes"
         )
-    done = client.remove(options.name)
-    return Line(f"{numbers.plural(done.versions, 'version')} removed, {numbers.size(done.bytes)} freed")
+    done = client.remove(options.name, now=options.now)
+    told = f"{numbers.plural(done.versions, 'version')} removed"
+    if done.until is None:
+        return Line(f"{told}, {numbers.size(done.bytes)} freed")
+    return Line(f"{told}; `lmvp undelete {options.name}` brings back what you took away, until {_day(done.until)}")
+
+
+def undelete(options: Namespace, _host: object) -> Any:
+    """Bring back what was removed; without a name, list what can be brought back."""
+    client = Client()
+    if options.name:
+        found = client.undelete(options.name)
+        return Line(f"{getattr(found, 'reference', options.name)} is back")
+    rows = [
+        (one.name, str(one.versions), one.removed_by, _day(one.removed_at), _day(one.until)) for one in client.removed()
+    ]
+    empty = "nothing was removed that you could bring back"
+    return Table(("Name", "Versions", "Removed by", "On", "Until"), rows, empty=empty, right=frozenset({1}))
+
+
+def _day(at: datetime) -> str:
+    return f"{at.astimezone():%Y-%m-%d %H:%M}"
 
 
 def prune(options: Namespace, _host: object) -> Any:
@@ -48,9 +70,9 @@ def prune(options: Namespace, _host: object) -> Any:
     return Line(f"{what} {go}, {numbers.size(done.bytes)} {free}")
 
 
-def gc(_options: Namespace, _host: object) -> Any:
+def gc(options: Namespace, _host: object) -> Any:
     """Delete what no version and no open push needs."""
-    done = Client().collect_garbage()
+    done = Client().collect_garbage(removed=options.removed)
     return Line(f"{numbers.plural(done.chunks, 'chunk')} deleted, {numbers.size(done.bytes)} freed")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lmvp.commands import access, archive, audit, contributing, housekeeping, team, tracking, verbs
+from lmvp.commands import access, archive, audit, contributing, housekeeping, team, tracking, verbs, webhooks
 from lmvp.errors import InvalidArgument
 from lmvp.references import suggest
 
@@ -107,6 +107,14 @@ VERBS = (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("--all", action="store_true", help="those that are decided too"),
     )),
+    Verb(contributing.fork, (
+        _arg("model", help="[project/]model"),
+        _arg("to", help="project/model, for the copy"),
+    )),
+    Verb(contributing.contribute, (
+        _arg("version", help="[project/]model[@revision] of a fork"),
+        _arg("-m", "--message", help="what is new; without it, what the version says"),
+    )),
     Verb(contributing.accept, (_arg("contribution", help="[project/]model@c12"),)),
     Verb(contributing.decline, (
         _arg("contribution", help="[project/]model@c12"),
@@ -147,6 +155,10 @@ VERBS = (
     Verb(housekeeping.rm, (
         _arg("name", help="[project/]model@revision, [project/]model, or project/"),
         _arg("--yes", action="store_true", help="take away a whole model or project"),
+        _arg("--now", action="store_true", help="for good, and give the bytes back; nothing can be brought back then"),
+    )),
+    Verb(housekeeping.undelete, (
+        _arg("name", nargs="?", help="[project/]model@v3, [project/]model, or project/; none: list them"),
     )),
     Verb(housekeeping.prune, (
         _arg("model", help="[project/]model"),
@@ -156,7 +168,9 @@ VERBS = (
         _arg("--save", action="store_true", help="make it the rule of the model, applied by the server itself"),
         _arg("--forget", action="store_true", help="take the rule of the model away"),
     )),
-    Verb(housekeeping.gc),
+    Verb(housekeeping.gc, (
+        _arg("--removed", action="store_true", help="also what was removed and could still be brought back"),
+    )),
     Verb(housekeeping.compact),
     Verb(housekeeping.fsck, (
         _arg("--head", metavar="FILE", help="what `lmvp audit head` printed: nothing before may have changed"),
@@ -225,6 +239,13 @@ VERBS = (
         _arg("--role", choices=("viewer", "contributor", "maintainer", "owner"), help="the role to give"),
         _arg("--days", type=int, default=7, metavar="N", help="invite: the link works so long (%(default)s)"),
         _arg("--off", action="store_true", help="public: no more"),
+    ), SHELL),
+    Verb(webhooks.webhooks, (
+        _arg("project", nargs="?", help="the project; the current one"),
+        _arg("what", nargs="?", choices=("list", "add", "remove", "test", "enable"), default="list",
+             help="%(choices)s (%(default)s)"),
+        _arg("target", nargs="?", help="add: the URL; else the id of a webhook"),
+        _many("--event", metavar="WORD", help="add: only actions that begin so; may be given again"),
     ), SHELL),
     Verb(access.devices, (
         _arg("what", choices=("approve", "deny"), help="%(choices)s"),

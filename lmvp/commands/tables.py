@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from html import escape
 
 from lmvp import config
-from lmvp.errors import ServerUnavailable
+from lmvp.errors import LmvpError, ServerUnavailable
+from lmvp.render.words import clean
+
+_PATIENCE = 2.0
+"""Seconds to wait for a server that is only to say who this is."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Table:
     def __repr__(self) -> str:
         if not self.rows:
             return self.empty
-        lines = [self.head, *self.rows]
+        lines = [self.head, *([clean(cell) for cell in row] for row in self.rows)]  # as others wrote them
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
         table = [self._text_row(line, widths) for line in lines]
         return "\n".join([*table, *([self.note] if self.note else [])])
@@ -51,7 +55,7 @@ class Table:
             return f"<p>{escape(self.empty)}</p>"
         from lmvp.render import html
 
-        rows = [[escape(word) for word in row] for row in self.rows]
+        rows = [[escape(clean(word)) for word in row] for row in self.rows]
         note = f"<p>{escape(self.note)}</p>" if self.note else ""
         return html.table([escape(word) for word in self.head], rows, sorted(self.right), names=[0]) + note
 
@@ -77,9 +81,7 @@ class Status(Table):
     @classmethod
     def now(cls) -> Status:
         """Return the status of this process, without starting anything."""
-        from lmvp.environment import user
-
-        rows = [("server", _server()), ("user", user()), ("project", config.current_project()), *_runs()]
+        rows = [("server", _server()), ("user", _user()), ("project", config.current_project()), *_runs()]
         return cls(("LMVP", ""), rows, empty="")
 
 
@@ -90,6 +92,24 @@ def _runs() -> list[tuple[str, str]]:
     active, waiting = active_runs.active(), leftovers.waiting()
     rows = [("run", f"{active.project}/{active.name}")] if active else []
     return [*rows, ("waiting", f"{waiting} runs; `lmvp sync` delivers them")] if waiting else rows
+
+
+def _user() -> str:
+    """Return as whom this process acts: the account of its token, or on a server of this machine its user."""
+    from lmvp.environment import user
+
+    url = config.server_url()
+    token = config.token_for(url) if url is not None else None
+    if url is None or not token:
+        return user()
+    from lmvp.connection import Address, Connection
+    from lmvp.records import User
+
+    try:
+        asked = Connection(lambda: Address(url, token))
+        return asked.once("GET", "/me", User, timeout=_PATIENCE).name
+    except LmvpError as error:
+        return str(error).partition("\n")[0]
 
 
 def _server() -> str:

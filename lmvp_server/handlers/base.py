@@ -171,6 +171,19 @@ class Handler(RequestHandler):
         pool: ThreadPoolExecutor = self.settings["pool"]
         return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
 
+    def flag(self, name: str) -> bool:
+        """Return whether something is asked for: `name=1`.
+
+        Raises
+        ------
+        InvalidRequest
+            If it is neither 0 nor 1.
+        """
+        given = self.get_query_argument(name, "0")
+        if given not in {"0", "1"}:
+            raise InvalidRequest(f"{name}={given[:40]!r}", hint=f"{name}=1, or leave it out")
+        return given == "1"
+
     def page(self) -> Page:
         """Return which part of a list is asked for."""
         return Page.parse(self.get_query_argument("limit", None), self.get_query_argument("cursor", None))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lmvp.records import ModelChange, NewModel, NewProject, ProjectChange
 from lmvp_server.handlers.base import READING, Handler
 
@@ -37,8 +39,9 @@ class Project(Handler):
         self.answer(await self.run(self.services.members.change_project, self.caller, project, given))
 
     async def delete(self, project: str) -> None:
-        """Take away a project with all that is in it."""
-        self.answer(await self.run(self.services.removal.project, self.caller, project))
+        """Take away a project with all that is in it; `now=1`: for good."""
+        remove = partial(self.services.removal.project, for_good=self.flag("now"))
+        self.answer(await self.run(remove, self.caller, project))
 
 
 class Models(Handler):
@@ -72,5 +75,6 @@ class Model(Handler):
         self.answer(await self.run(self.services.retention.change_model, self.caller, project, model, change))
 
     async def delete(self, project: str, model: str) -> None:
-        """Take away a model with all its versions."""
-        self.answer(await self.run(self.services.removal.model, self.caller, project, model))
+        """Take away a model with all its versions; `now=1`: for good."""
+        remove = partial(self.services.removal.model, for_good=self.flag("now"))
+        self.answer(await self.run(remove, self.caller, project, model))

@@ -8,37 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lmvp.records import encode_float
-from lmvp.tracking.records import Curve, Curves
-
 if TYPE_CHECKING:
     from lmvp_server.services.metrics import Drawn
 
 COLUMNS = "application/x-lmvp-columns"
 _LENGTH = struct.Struct("<I")
-
-
-def as_json(curves: Iterable[Drawn]) -> Curves:
-    """Return curves as a struct."""
-    return Curves(
-        curves=tuple(
-            Curve(
-                run=curve.run,
-                key=curve.key,
-                count=curve.count,
-                steps=tuple(curve.columns.steps.tolist()),
-                values=floats(curve.columns.values),
-                times=tuple(curve.columns.times.tolist()),
-                axis=() if curve.axis is None else floats(curve.axis),
-            )
-            for curve in curves
-        )
-    )
-
-
-def floats(values: Any) -> tuple[Any, ...]:
-    """Return an array of floats as JSON has them."""
-    return tuple(map(encode_float, values.tolist()))
 
 
 def as_bytes(curves: Iterable[Drawn]) -> bytes:

@@ -66,9 +66,12 @@ class Join(Page):
         await self._ask(self.get_query_argument("code", "")[:100])
 
     async def post(self) -> None:
-        """Make the account, and begin its session."""
+        """Give the role to whoever is signed in, or make an account, and begin its session."""
         fields = self.form()
         code, name = fields.get("code", "")[:100], fields.get("name", "").strip()
+        if fields.get("as_me"):
+            await self._join_as_me(code)
+            return
         try:
             accept = self.services.invitations.accept
             password, runs_it = fields.get("password", ""), self.settings["owner"]
@@ -79,6 +82,15 @@ class Join(Page):
             await self._ask(code, name=name, wrong=str(error))
         else:
             self.enter(secret)
+            self.go(".")
+
+    async def _join_as_me(self, code: str) -> None:
+        try:
+            await self.run(self.services.invitations.accept_as, self.caller, code, self.address)
+        except LmvpError as error:
+            self.set_status(error.http_status)
+            await self._ask(code, wrong=str(error))
+        else:
             self.go(".")
 
     async def _ask(self, code: str, *, name: str = "", wrong: str = "") -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from tornado.iostream import StreamClosedError
 
 from lmvp.errors import InvalidArgument, MissingDependency
-from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.base import READING, Handler
 from lmvp_server.handlers.columns import COLUMNS, block
 
 Pages = Iterable[tuple[dict[str, Any], str, Iterator[Any]]]
@@ -21,6 +21,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 class Export(Handler):
     """`/projects/{project}/metrics/export`."""
+
+    in_public = READING
 
     async def get(self, project: str) -> None:
         """Stream every point as CSV, Parquet or columns."""

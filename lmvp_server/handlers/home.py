@@ -7,11 +7,19 @@ from typing import Any
 from tornado.web import StaticFileHandler
 
 from lmvp.errors import AccessDenied, NotAuthenticated
+from lmvp.render import numbers
+from lmvp.render.words import clean
+from lmvp_server.console import feed, marks
 from lmvp_server.handlers.hosts import foreign_host
 from lmvp_server.handlers.pages import Page as WebPage
+from lmvp_server.services import access
 from lmvp_server.services.paging import Page
 
-MODELS = 200
+PROJECTS, MODELS = 100, 200
+SHOWN = 8
+"""Models of a project that the first page shows; its own page has all."""
+WAITING, LINES = 5, 12
+_QUIET = frozenset({"run.amend"})
 
 
 class Home(WebPage):
@@ -22,24 +30,62 @@ class Home(WebPage):
     async def get(self) -> None:
         """Show what there is, to those who may see any of it."""
         try:
-            projects = await self.run(self._projects)
+            shown = await self.run(self._look)
         except NotAuthenticated:
             self.go("login")
         else:
-            self.show("home.html", projects=projects)
+            self.show("home.html", **shown, marks=marks, numbers=numbers, clean=clean)
 
-    def _projects(self) -> list[dict[str, Any]]:
-        every = self.services.catalog.projects(self.caller, Page(MODELS))["items"]
-        return [{**project, "list": self._models(project["name"])} for project in every]
+    def _look(self) -> dict[str, Any]:
+        found = self.services.catalog.projects(self.caller, Page(PROJECTS))
+        projects = [{**one, **self._models(one["name"])} for one in found["items"]]
+        names = [one["name"] for one in projects]
+        return {
+            "projects": projects,
+            "total": found["total"],
+            "waiting": [one for name in names for one in self._waiting(name)],
+            "feed": self._lately(names),
+            "connectable": self._connectable(),
+            "server": self.address_of_server(),
+        }
 
-    def _models(self, project: str) -> list[dict[str, Any]]:
-        models = self.services.catalog.models(self.caller, project, Page(MODELS))["items"]
-        return [{**model, "newest": self._newest(project, model)} for model in models]
+    def _connectable(self) -> bool:
+        """Whether whoever looks could let a provider sign them in too."""
+        user = self.caller.user if self.settings["openid"] else ""
+        return bool(user) and not self.services.identities.is_connected(user)
+
+    def _models(self, project: str) -> dict[str, Any]:
+        """Return the models of a project, those with the newest versions first."""
+        found = self.services.catalog.models(self.caller, project, Page(MODELS))
+        models = [{**model, "newest": self._newest(project, model)} for model in found["items"]]
+        models.sort(key=lambda one: one["newest"]["created_at"] if one["newest"] else "", reverse=True)
+        return {"list": models[:SHOWN], "count": found["total"]}
 
     def _newest(self, project: str, model: dict[str, Any]) -> dict[str, Any] | None:
         if not model["latest"]:
             return None
         return dict(self.services.versions.version(self.caller, project, model["name"], str(model["latest"])))
+
+    def _waiting(self, project: str) -> list[dict[str, Any]]:
+        """Return what was proposed and waits for whoever looks: what they may accept."""
+        if not self.caller.may(access.WRITE, project):
+            return []
+        found = self.services.contributions.of_project(self.caller, project, Page(WAITING), "proposed")["items"]
+        return [{**one, "project": project} for one in found]
+
+    def _lately(self, projects: list[str]) -> list[feed.Entry]:
+        """Return what happened last, in all projects together."""
+        lines = [
+            entry
+            for project in projects
+            for entry in feed.entries(self.services, self.caller, project, self._events(project), self.root)
+        ]
+        return sorted(lines, key=lambda line: line.at, reverse=True)[:LINES]
+
+    def _events(self, project: str) -> list[dict[str, Any]]:
+        """Return the newest events of a project that are news to others."""
+        found = self.services.audit.of_project(self.caller, project, Page(2 * LINES))["items"]
+        return [event for event in found if event["action"] not in _QUIET][:LINES]
 
 
 class StaticFile(StaticFileHandler):

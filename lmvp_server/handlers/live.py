@@ -16,12 +16,15 @@ from typing import Any, TypeAlias
 import msgspec
 from tornado.iostream import StreamClosedError
 
-from lmvp.errors import InvalidArgument
-from lmvp_server.handlers.base import Handler
-from lmvp_server.handlers.columns import floats
+from lmvp.errors import InvalidArgument, TooManyRequests
+from lmvp_server.handlers.base import READING, Handler
+from lmvp_server.services.metrics import floats
 
 _PAUSE, _PING = 0.1, 15.0
 _RUNS_LIMIT, _SHARED = 50, 256
+
+NOBODYS = 100
+"""Streams at most that those without an account have open: each keeps a connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +50,30 @@ class Streams:
         self._open: set[Live] = set()
         self._made: OrderedDict[Place, asyncio.Future[Step]] = OrderedDict()
         self._awake: dict[tuple[str, str], tuple[set[asyncio.Event], Callable[[], None]]] = {}
+        self._ended = False
 
     def add(self, stream: Live) -> None:
-        """Know of a stream until `remove`."""
+        """Know of a stream until `remove`.
+
+        Raises
+        ------
+        TooManyRequests
+            If it is of nobody, and so are too many others.
+        """
+        nobodys = sum(not one.caller.known for one in self._open)
+        if not stream.caller.known and nobodys >= NOBODYS:
+            raise TooManyRequests("too many follow what is public, without an account", hint="try again in a while")
         self._open.add(stream)
+        if self._ended:  # it was asked for on a connection that was still open; it would hold the server up
+            stream.stop()
 
     def remove(self, stream: Live) -> None:
         """Forget a stream."""
         self._open.discard(stream)
 
     def end(self) -> None:
-        """End all of them: the server ends."""
+        """End all of them, and those that come yet: the server ends."""
+        self._ended = True
         for stream in self._open:
             stream.stop()
 
@@ -96,6 +112,8 @@ def _set_all(events: set[asyncio.Event]) -> None:
 class Live(Handler):
     """`/projects/{project}/metrics/live`."""
 
+    in_public = READING
+
     _going = True
 
     async def get(self, project: str) -> None:
@@ -106,10 +124,10 @@ class Live(Handler):
                 f"{len(runs)} runs: name 1 to {_RUNS_LIMIT}", hint="run=ID, as often as there are runs"
             )
         place = await self.run(self._begin, project, runs, tuple(keys) or None)
-        self.set_header("Content-Type", "text/event-stream")
         self._news = asyncio.Event()
         streams: Streams = self.settings["streams"]
         streams.add(self)
+        self.set_header("Content-Type", "text/event-stream")
         for run in place.runs:
             streams.wake((place.space, run), self._news, self.services.metrics.wait)
         try:

@@ -9,8 +9,8 @@ import msgspec
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.records import NewPoints
 from lmvp_server.handlers.base import READING, Handler
-from lmvp_server.handlers.columns import COLUMNS, as_bytes, as_json
-from lmvp_server.services.metrics import Asked
+from lmvp_server.handlers.columns import COLUMNS, as_bytes
+from lmvp_server.services.metrics import Asked, as_curves
 
 
 class RunMetrics(Handler):
@@ -52,7 +52,7 @@ class Curves(Handler):
         if not asked.runs:
             raise InvalidArgument("no run is named", hint="run=ID, as often as there are runs")
         curves = self.services.metrics.curves(self.caller, project, asked)
-        return as_bytes(curves) if binary else msgspec.json.encode(as_json(curves))
+        return as_bytes(curves) if binary else msgspec.json.encode(as_curves(curves))
 
     def _number(self, name: str) -> float | None:
         text = self.get_query_argument(name, None)

@@ -9,8 +9,11 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
+import lmvp
 from lmvp.errors import AccessDenied
 from lmvp_server.handlers.base import Handler, as_lmvp
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
 from lmvp_server.services.sessions import LIFE, xsrf_token
 
 SESSION = "lmvp_session"
@@ -20,11 +23,39 @@ CSP = (
 )
 """Scripts only from files; strips and bars set their widths inline."""
 NO_FRAMES = CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'")
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
 _WITHIN = re.compile(r"[A-Za-z0-9_.~%@-]+(?:/[A-Za-z0-9_.~%@-]+)*(?:\?[A-Za-z0-9_.~%@=&-]*)?")
 
 
-class Page(Handler):
-    """A page. Without a token in its headers, its caller is whose session the cookie names.
+class BySession(Handler):
+    """A handler whose caller is, without a token in its headers, whose session the cookie names.
+
+    It is for what only reads, or for what sees that a form comes from a page of ours.
+    """
+
+    @property
+    def session(self) -> str:
+        """The secret in the cookie."""
+        return self.get_cookie(SESSION, "") or ""
+
+    def initialize(self) -> None:
+        """Begin a request."""
+        super().initialize()
+        self._by_session = False
+
+    def _caller(self, token: str) -> Caller:
+        """Return whose token or else whose session this is: a proxy may have used the header for a login of its own."""
+        if self.request.headers.get("Authorization", "").startswith("Bearer ") or not self.session:
+            return super()._caller(token)
+        found = self.services.sessions.caller(self.session, self.settings["owner"])
+        if found is None:
+            return super()._caller(token)
+        self._by_session = True
+        return replace(found, roles=self.services.roles)
+
+
+class Page(BySession):
+    """A page.
 
     A form changes nothing before `form` has seen that it comes from a page of ours.
     """
@@ -35,27 +66,9 @@ class Page(Handler):
     """Whether pages of the same origin may show it in a frame."""
 
     @property
-    def session(self) -> str:
-        """The secret in the cookie."""
-        return self.get_cookie(SESSION, "") or ""
-
-    @property
     def address(self) -> str:
         """Where the request comes from."""
         return self.request.remote_ip or ""
-
-    def initialize(self) -> None:
-        """Begin a request."""
-        super().initialize()
-        self._by_session = False
-
-    def prepare(self) -> None:
-        """Find out who looks."""
-        super().prepare()
-        if not self.caller.known and self.session:
-            found = self.services.sessions.caller(self.session, self.settings["owner"])
-            if found is not None:
-                self.caller, self._by_session = replace(found, roles=self.services.roles), True
 
     def form(self) -> dict[str, str]:
         """Return the fields of a form.
@@ -72,8 +85,11 @@ class Page(Handler):
         return flat
 
     def _proves_itself(self) -> bool:
-        """Whether the request has a token in its headers, which no form of another site can have."""
-        return self.caller.known and self.request.headers.get("Authorization", "") != ""
+        """Whether the request has a token in its headers, which no form of another site can have.
+
+        A browser sends the name and password of a proxy's login by itself, so that proves nothing.
+        """
+        return self.caller.known and not self._by_session and self.request.headers.get("Authorization", "") != ""
 
     @property
     def xsrf(self) -> str:
@@ -86,12 +102,33 @@ class Page(Handler):
             self.set_cookie("lmvp_visitor", self._known_visitor, **self._cookie())
         return self._known_visitor
 
+    @property
+    def root(self) -> str:
+        """What leads from this page to the first one: empty, or `../` as often as it lies deep."""
+        return "../" * (self.request.path.count("/") - 1)
+
+    def address_of_server(self) -> str:
+        """Return what a client is told to log in to: as the browser came here, below a proxy's prefix."""
+        prefix = self.request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
+        known = prefix if _PREFIX.fullmatch(prefix) else ""
+        return f"{self.request.protocol}://{self.request.host}{known}"
+
     def show(self, template: str, **fields: Any) -> None:
         """Send a page."""
         self.set_header("Content-Security-Policy", CSP if self.framed else NO_FRAMES)
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Referrer-Policy", "no-referrer")
-        self.render(template, caller=self.caller, xsrf=self.xsrf, by_session=self._by_session, **fields)
+        found = self.settings["openid"]
+        known = {
+            "root": self.root,
+            "release": lmvp.__version__,
+            "caller": self.caller,
+            "xsrf": self.xsrf,
+            "by_session": self._by_session,
+            "admin": self.caller.known and self.caller.may(access.ADMIN),
+            "theme": self.get_cookie("lmvp_theme", ""),
+        }
+        self.render(template, **{**known, "openid": found.provider if found else None, **fields})
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Send an error as a page."""

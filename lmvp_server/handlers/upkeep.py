@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmvp.records import Check, Prune
+from lmvp.records import Check, Collect, Prune
 from lmvp_server.handlers.base import Handler
 
 
@@ -44,8 +44,10 @@ class Garbage(Handler):
     """`/gc`."""
 
     async def post(self) -> None:
-        """Delete what nothing needs."""
-        await self.answer_slowly(lambda _: self.services.upkeep.collect(self.caller))
+        """Delete what nothing needs, and what could be brought back if that is asked for."""
+        asked = self.read(Collect)
+        collect = self.services.purging.collect
+        await self.answer_slowly(lambda _: collect(self.caller, removed=asked.removed))
 
 
 class Compaction(Handler):

@@ -71,8 +71,9 @@ class Version(Handler):
         self.answer(await self.run(amend, self.caller, project, model, revision, given))
 
     async def delete(self, project: str, model: str, revision: str) -> None:
-        """Take away a version."""
-        self.answer(await self.run(self.services.removal.version, self.caller, project, model, revision))
+        """Take away a version; `now=1`: for good."""
+        remove = partial(self.services.removal.version, for_good=self.flag("now"))
+        self.answer(await self.run(remove, self.caller, project, model, revision))
 
 
 class Changes(Handler):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from lmvp_server.services.aliases import Aliases
@@ -17,24 +18,31 @@ from lmvp_server.services.contributions import Contributions
 from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.devices import Devices
 from lmvp_server.services.files import Files
+from lmvp_server.services.forks import Forks
 from lmvp_server.services.histograms import TensorHistograms
+from lmvp_server.services.identities import Identities
 from lmvp_server.services.intake import Intake
 from lmvp_server.services.invitations import Invitations
 from lmvp_server.services.layers import LayerStrips
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.members import Members, ProjectRoles
 from lmvp_server.services.metrics import Metrics
+from lmvp_server.services.purging import Purging
 from lmvp_server.services.pushes import Pushes
 from lmvp_server.services.removal import Removal
 from lmvp_server.services.retention import Retention
 from lmvp_server.services.runs import Runs
+from lmvp_server.services.search import Search
 from lmvp_server.services.sessions import Sessions
 from lmvp_server.services.sweeping import Sweeping
+from lmvp_server.services.targets import Targets
 from lmvp_server.services.tokens import Tokens
+from lmvp_server.services.undelete import Undelete
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.usage import Usage
 from lmvp_server.services.users import Users
 from lmvp_server.services.versions import Versions
+from lmvp_server.services.webhooks import Webhooks
 from lmvp_server.stores.base import ChunkStore, RecordStore, SeriesStore
 
 INDEXES = {
@@ -47,9 +55,13 @@ INDEXES = {
     "members": ("project", "subject"),
     "sessions": ("user",),
     "invitations": ("project",),
+    "webhooks": ("project",),
+    "identities": ("user",),
     "belongings": ("user", "group"),
 }
 """Fields by which records are found without a scan."""
+
+_NOWHERE = Targets()
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +82,8 @@ class Services:
     measuring: Measuring
     upkeep: Upkeep
     removal: Removal
+    undelete: Undelete
+    purging: Purging
     retention: Retention
     usage: Usage
     checking: Checking
@@ -85,9 +99,22 @@ class Services:
     sessions: Sessions
     invitations: Invitations
     contributions: Contributions
+    webhooks: Webhooks
+    forks: Forks
+    identities: Identities
+    search: Search
 
     @classmethod
-    def over(cls, records: RecordStore, chunks: ChunkStore, series: SeriesStore, *, shared: bool = False) -> Services:
+    def over(
+        cls,
+        records: RecordStore,
+        chunks: ChunkStore,
+        series: SeriesStore,
+        *,
+        shared: bool = False,
+        keep_removed: timedelta = timedelta(0),
+        targets: Targets = _NOWHERE,
+    ) -> Services:
         """Build the services over three stores; see `open`."""
         catalog = Catalog(records)
         runs = Runs(records, series, catalog, shared=shared)
@@ -99,8 +126,11 @@ class Services:
         audit = Audit(records, catalog)
         users = Users(records)
         tokens = Tokens(records, catalog, users)
+        invitations = Invitations(records, catalog, users)
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
-        removal = Removal(records, chunks, series, catalog, versions, upkeep)
+        purging = Purging(records, series, upkeep, keep_removed)
+        removal = Removal(records, catalog, versions, upkeep, purging, keep_removed)
+        pushes = Pushes(records, chunks, catalog, versions, decoder, shared=shared)
         return cls(
             records,
             chunks,
@@ -108,7 +138,7 @@ class Services:
             catalog,
             versions,
             Aliases(records, catalog, versions),
-            Pushes(records, chunks, catalog, versions, decoder, shared=shared),
+            pushes,
             LayerStrips(catalog, versions, measuring),
             TensorHistograms(catalog, versions, decoder),
             Files(chunks, versions, decoder),
@@ -116,6 +146,8 @@ class Services:
             measuring,
             upkeep,
             removal,
+            Undelete(records, catalog, versions, keep_removed),
+            purging,
             Retention(records, catalog, versions, removal, upkeep),
             Usage(records, chunks, series, catalog),
             Checking(records, chunks, series, decoder, audit),
@@ -129,29 +161,52 @@ class Services:
             Members(records, catalog, users),
             ProjectRoles(records),
             Sessions(records, users),
-            Invitations(records, catalog, users),
+            invitations,
             Contributions(records, catalog, versions),
+            Webhooks(records, catalog, targets),
+            Forks(records, chunks, catalog, versions, decoder, upkeep, pushes),
+            Identities(records, users, invitations),
+            Search(records, catalog),
         )
 
     @classmethod
-    def open(cls, data: Path, *, shared: bool = False) -> Services:
+    def open(
+        cls,
+        data: Path,
+        *,
+        shared: bool = False,
+        keep_removed: timedelta = timedelta(0),
+        targets: Targets = _NOWHERE,
+    ) -> Services:
         """Open the stores of a data folder, which this process must own.
 
         Parameters
         ----------
         shared : bool
             Whether several people use it: a push makes a new model or project there only when it says so.
+        keep_removed : timedelta
+            How long what is removed can be brought back; zero: it is gone at once.
+        targets : Targets
+            Where webhooks may go.
         """
         from lmvp_server.stores.chunks import FolderChunks
         from lmvp_server.stores.records import TinyDbRecords
         from lmvp_server.stores.series.folder import FolderSeries
 
         records = TinyDbRecords(data / "records", INDEXES)
-        return cls.over(records, FolderChunks(data), FolderSeries(data), shared=shared)
+        return cls.over(
+            records,
+            FolderChunks(data),
+            FolderSeries(data),
+            shared=shared,
+            keep_removed=keep_removed,
+            targets=targets,
+        )
 
     def tidy_up(self, go_on: Callable[[], bool]) -> None:
         """Do what can wait until nobody uses the server, as long as `go_on` says so."""
         self.retention.apply_rules(go_on)
+        self.purging.purge(go_on)
         self.backups.forget_dead()
         self.upkeep.settle_up(go_on)
         self.upkeep.end_old_pushes(go_on)

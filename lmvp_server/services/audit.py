@@ -14,7 +14,7 @@ from lmvp.errors import InvalidArgument
 from lmvp.records import Head, Problem
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
-from lmvp_server.services.catalog import SERVER, Catalog
+from lmvp_server.services.catalog import SERVER, Catalog, every_project
 from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Document, RecordStore
 
@@ -103,7 +103,7 @@ class Audit:
     def heads(self, caller: Caller) -> Document:
         """Return the head of each log, to be kept elsewhere."""
         access.require(caller, access.ADMIN)
-        spaces = [(SERVER, ""), *((one.id, one.data["name"]) for one in self._records.find(SERVER, "projects"))]
+        spaces = [(SERVER, ""), *((one.id, one.data["name"]) for one in every_project(self._records))]
         items = [head_of(self._records, space, name) for space, name in spaces]
         return {"items": items, "next": None, "total": len(items)}
 
@@ -125,7 +125,9 @@ class Audit:
             yield Problem(kind="events", what=f"{name} {told} {rest}", hint=_HINT)
 
     def _was_removed(self, head: Head) -> bool:
-        """Tell whether the server's log says that a project went, with this head or a later one."""
+        """Tell whether the server's log says that a project went for good, with this head or a later one."""
+        if any(one.id == head.space for one in every_project(self._records)):
+            return False
         for event in self._backwards(SERVER, None, _BATCH):
             gone = event.get("before")
             if event["action"] == "project.remove" and isinstance(gone, dict) and gone.get("id") == head.space:

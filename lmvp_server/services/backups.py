@@ -22,11 +22,11 @@ from lmvp.storage import frames
 from lmvp.storage.frames import Frame
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
-from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.catalog import REMOVED, SERVER, every_project
 from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.upkeep import Upkeep
-from lmvp_server.stores.base import ChunkStore, Moment, RecordStore, SeriesStore
+from lmvp_server.stores.base import ChunkStore, Moment, Record, RecordStore, SeriesStore
 
 AT_ONCE = 32
 """Backups that may be under way; a further one ends that which was not heard of for longest: its client begins anew."""
@@ -123,10 +123,10 @@ class Backups:
     def _moments(self, lease: str) -> dict[str, Moment]:
         """Take moments of all projects that there are, and of the server while there are just these."""
         while True:
-            projects = {record.id for record in self._records.find(SERVER, "projects")}
+            projects = {record.id for record in every_project(self._records)}
             moments = {space: self._moment(lease, space) for space in sorted(projects)}
             server = self._records.moment(SERVER)
-            if {record.id for record in server.tables.get("projects", ())} == projects:
+            if {record.id for record in _projects(server)} == projects:
                 return {SERVER: server, **moments}
 
     def _moment(self, lease: str, space: str) -> Moment:
@@ -166,8 +166,13 @@ class Backups:
         return frames.header(Frame(chunk, len(data), len(data))) + data
 
 
+def _projects(server: Moment) -> Sequence[Record]:
+    """Return all projects of which something is kept at a moment; see `every_project`."""
+    return [*server.tables.get("projects", ()), *server.tables.get(REMOVED, ())]
+
+
 def _about(moments: dict[str, Moment]) -> Iterator[BackupSpace]:
-    names = {record.id: record.data["name"] for record in moments[SERVER].tables.get("projects", ())}
+    names = {record.id: record.data["name"] for record in _projects(moments[SERVER])}
     for space, moment in moments.items():
         records = sum(len(rows) for rows in moment.tables.values())
         yield BackupSpace(space=space, name=names.get(space, ""), records=records, events=moment.count)

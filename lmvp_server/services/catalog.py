@@ -15,6 +15,8 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
 
 SERVER = "server"
+REMOVED = "removed"
+"""The table of projects, in the space of the server, and of models, in that of a project, that can be brought back."""
 _PRIVATE = {"key"}
 _NAMED = 5
 """How many names a hint lists."""
@@ -36,6 +38,11 @@ class Place:
     def reference(self) -> str:
         """`project/model`."""
         return f"{self.project.data['name']}/{self.model.data['name']}"
+
+
+def every_project(records: RecordStore) -> list[Record]:
+    """Return all projects of which something is kept: those that there are, and those that can be brought back."""
+    return records.find(SERVER, "projects") + records.find(SERVER, REMOVED)
 
 
 class Catalog:
@@ -119,12 +126,24 @@ class Catalog:
         home = self.find_project(caller, project)
         found = self._records.find(home.id, "models", after=page.cursor, limit=page.limit + 1)
         total = self._records.count(home.id, "models")
-        return paging.listing(page, found, total, lambda record: _present_model(home, record))
+        return paging.listing(page, found, total, lambda record: self._present_model(caller, home, record))
 
     def model(self, caller: Caller, project: str, name: str) -> Document:
         """Return one model."""
         place = self.find_model(caller, project, name)
-        return _present_model(place.project, place.model)
+        return self._present_model(caller, place.project, place.model)
+
+    def _present_model(self, caller: Caller, home: Record, record: Record) -> Document:
+        shown = {**_public(record), "project": home.data["name"]}
+        return shown | {"origin": self._origin(caller, record.data["origin"])} if "origin" in shown else shown
+
+    def _origin(self, caller: Caller, origin: Document) -> str:
+        """Return the name of what a model was forked from; nothing for who may not know of it."""
+        home = self._records.get(SERVER, "projects", origin["project"])
+        if home is None or not caller.may(access.READ, home.data["name"]):
+            return ""
+        model = self._records.get(home.id, "models", origin["model"])
+        return f"{home.data['name']}/{model.data['name']}" if model else ""
 
     def find_model(self, caller: Caller, project: str, name: str) -> Place:
         """Return the records of a model and its project.
@@ -214,10 +233,6 @@ class Catalog:
 
 def _public(record: Record) -> Document:
     return {"id": record.id} | {key: value for key, value in record.data.items() if key not in _PRIVATE}
-
-
-def _present_model(home: Record, record: Record) -> Document:
-    return {**_public(record), "project": home.data["name"]}
 
 
 def _did_you_mean(near: str | None) -> str | None:

@@ -21,8 +21,9 @@ from lmvp.storage.manifest import Manifest
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.audit import Audit
-from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.catalog import REMOVED, SERVER, every_project
 from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.versions import name_of
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
 
 Advance = Callable[[int, int], None]
@@ -75,7 +76,7 @@ class Checking:
         """
         access.require(caller, access.ADMIN)
         found = _Findings(problems=list(self._space(SERVER, "the server", repair)))
-        for project in self._records.find(SERVER, "projects"):
+        for project in every_project(self._records):
             try:
                 self._check_project(project, repair, found, advance)
             except IntegrityError as error:  # its records cannot be opened
@@ -113,11 +114,14 @@ class Checking:
                 yield Problem(kind="series", what=f"{project.data['name']}/runs/{run}: {error.message}", hint=RESTORE)
 
     def _versions(self, project: Record) -> Iterator[tuple[Record, str]]:
-        models = {record.id: record.data["name"] for record in self._records.find(project.id, "models")}
+        models = {
+            record.id: record.data["name"]
+            for table in ("models", REMOVED)
+            for record in self._records.find(project.id, table)
+        }
         for version in self._records.find(project.id, "versions"):
-            model, _, proposed = version.data["model"].partition(":")
-            name = f"{'c' if proposed else 'v'}{version.data['number']}"
-            yield version, f"{project.data['name']}/{models.get(model, '?')}@{name}"
+            model = models.get(version.data["model"].partition(":")[0], "?")
+            yield version, f"{project.data['name']}/{model}@{name_of(version)}"
 
     def _space(self, space: str, where: str, repair: bool) -> Iterator[Problem]:
         """Prove the records of a space; to repair them, they are written anew from memory."""

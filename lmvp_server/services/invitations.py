@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from lmvp.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from lmvp.records import Invitation, Invite, NewUser
 from lmvp_server.services import access
-from lmvp_server.services.access import ROLES, Caller
+from lmvp_server.services.access import ROLES, Caller, highest
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.events import event
@@ -83,13 +83,17 @@ class Invitations:
             by=found.data["by"],
         )
 
-    def accept(self, secret: str, name: str, password: str, address: str, runs_it: str) -> Record:
+    def accept(
+        self, secret: str, name: str, password: str, address: str, runs_it: str, identity: Put | None = None
+    ) -> Record:
         """Make the account of somebody who was invited, with its role; return its record. An invitation works once.
 
         Parameters
         ----------
         runs_it : str
             The name of whoever runs the server, which events carry: only its first admin may take it.
+        identity : Put, optional
+            Binds the account to whom a provider knows; it needs no password then.
 
         Raises
         ------
@@ -100,28 +104,53 @@ class Invitations:
         """
         found = self._find(secret, address)
         who = Caller(found.data["by"], owner=True)
-        if not password:
+        if not password and identity is None:
             raise InvalidArgument("an account that was invited has a password")
         if name.lower() == runs_it.lower() and not found.data["admin"]:
             raise AlreadyExists(f"{name!r} is whoever runs this server", hint="take another name")
         if found.data["admin"] and self._records.count(SERVER, "users"):
             raise Conflict("the first admin is there already")
-        new, id_, project = (
-            NewUser(name=name, password=password, admin=found.data["admin"]),
-            new_id(),
-            found.data["project"],
-        )
-        also: list[Change] = [Delete("invitations", found.id, expect=found.rev)]
+        new = NewUser(name=name, password=password, admin=found.data["admin"])
+        id_, project = identity.data["user"] if identity else new_id(), found.data["project"]
+        also: list[Change] = [Delete("invitations", found.id, expect=found.rev), *([identity] if identity else [])]
         told = []
         if project:
             member = {"project": project, "subject": id_, "kind": "user", "role": found.data["role"]}
             also.append(Put("members", member_id(project, id_), member))
             told.append(event(who.name, "member.set", f"{name} as {found.data['role']}, by invitation"))
         try:
-            return self._users.insert(who, new, id_, also, told)
+            return self._users.insert(who, new, id_, also, told, openid=identity is not None)
         except ConcurrentChange:
             self._find(secret, address)  # or it was used in this moment
             raise AlreadyExists(f"there is a user {name!r}", hint="take another name") from None
+
+    def accept_as(self, caller: Caller, secret: str, address: str) -> str:
+        """Give the role of an invitation to somebody who has an account; return the project. A higher role stays.
+
+        Raises
+        ------
+        Conflict
+            If the invitation makes a first admin, or its project is there no more.
+        """
+        found = self._find(secret, address)
+        home = self._records.get(SERVER, "projects", found.data["project"])
+        if not caller.user or home is None:
+            raise Conflict("this invitation is for a new account", hint="sign out, and open it again")
+        id_ = member_id(home.id, caller.user)
+        old = self._records.get(SERVER, "members", id_)
+        role = highest([found.data["role"], old.data["role"] if old else ""])
+        member = {"project": home.id, "subject": caller.user, "kind": "user", "role": role}
+        changes: list[Change] = [
+            Delete("invitations", found.id, expect=found.rev),
+            Put("members", id_, member, expect=old.rev if old else 0),
+        ]
+        told = event(found.data["by"], "member.set", f"{caller.name} as {role}, by invitation")
+        try:
+            self._records.commit(SERVER, changes, [told])
+        except ConcurrentChange:
+            self._find(secret, address)  # it was used in this moment
+            raise Conflict("your role was changed in this moment", hint="open the link again") from None
+        return str(home.data["name"])
 
     def _find(self, secret: str, address: str) -> Record:
         found = self._records.get(SERVER, "invitations", _digest(secret)) if secret else None

@@ -66,6 +66,14 @@ class LayerStrips:
         }
         return Layers(axis=axis, strips=strips)
 
+    def one(self, caller: Caller, project: str, model: str, revision: str) -> Layers:
+        """Return the strip of one version, a proposed one too, on the axis of its own layers."""
+        place = self._catalog.find_model(caller, project, model)
+        version = self._versions.find(place, revision)
+        state = self._state(place, version.data["digest"])
+        axis = _axis([state])
+        return Layers(axis=axis, strips={str(version.data["number"]): self._strip(place, version, axis, state)})
+
     def _strip(self, place: Place, version: Record, axis: Sequence[Layer], state: State) -> str:
         before, amounts = self._parent(place, version), self._amounts(place, version)
         return "".join(_code(state.get(one.path), before.get(one.path), amounts.get(one.path)) for one in axis)

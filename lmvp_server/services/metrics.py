@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ from lmvp.errors import InvalidArgument, NotFound, TooLarge
 from lmvp.records import encode_float
 from lmvp.references import suggest
 from lmvp.tracking.frames import AUTO, check_key, key_frame, note, points_frame
-from lmvp.tracking.records import Applied, KeyRecord, NewPoints
+from lmvp.tracking.records import Applied, Curve, Curves, KeyRecord, NewPoints
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
@@ -50,6 +50,29 @@ class Drawn:
     count: int
     columns: Columns
     axis: Any = None
+
+
+def as_curves(drawn: Iterable[Drawn]) -> Curves:
+    """Return curves as a struct."""
+    return Curves(
+        curves=tuple(
+            Curve(
+                run=curve.run,
+                key=curve.key,
+                count=curve.count,
+                steps=tuple(curve.columns.steps.tolist()),
+                values=floats(curve.columns.values),
+                times=tuple(curve.columns.times.tolist()),
+                axis=() if curve.axis is None else floats(curve.axis),
+            )
+            for curve in drawn
+        )
+    )
+
+
+def floats(values: Any) -> tuple[Any, ...]:
+    """Return an array of floats as JSON has them."""
+    return tuple(map(encode_float, values.tolist()))
 
 
 class Metrics:

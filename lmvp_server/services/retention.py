@@ -48,7 +48,7 @@ class Retention:
             going = self._going(place, rule)
             freed = self._upkeep.would_free(place.space, {record.id for record in going}).bytes if going else 0
         else:
-            going, freed = self._take_away(caller.name, place, rule)
+            going, freed = self._take_away(caller, place, rule)
         numbers = sorted((record.data["number"] for record in going), reverse=True)
         return {"versions": numbers, "bytes": freed, "dry_run": asked.dry_run, "keep": rule}
 
@@ -86,7 +86,7 @@ class Retention:
             with passed_over(project.id):
                 for model in self._records.find(project.id, "models"):
                     if model.data.get("keep") and go_on():
-                        self._take_away("retention rule", Place(project, model), model.data["keep"])
+                        self._take_away(Caller("retention rule", owner=True), Place(project, model), model.data["keep"])
 
     def _going(self, place: Place, rule: str) -> list[Record]:
         """Return the versions of a model that its rule does not keep."""
@@ -96,6 +96,6 @@ class Retention:
         stay = retention.kept(clauses, versions)
         return [record for record in records if record.data["number"] not in stay]
 
-    def _take_away(self, who: str, place: Place, rule: str) -> tuple[list[Record], int]:
-        going = self._removal.drop(who, place, lambda: self._going(place, rule), "version.prune")
+    def _take_away(self, caller: Caller, place: Place, rule: str) -> tuple[list[Record], int]:
+        going = self._removal.drop(caller, place, lambda: self._going(place, rule), "version.prune", keep=False)
         return going, self._upkeep.reclaim(place.space) if going else 0

@@ -43,6 +43,29 @@ class Runs:
         found = self._records.find(home.id, "runs", newest_first=True, after=page.cursor, limit=page.limit + 1)
         return paging.listing(page, found, self._records.count(home.id, "runs"), lambda run: self.present(home, run))
 
+    def name_of(self, caller: Caller, project: str, run: str) -> str:
+        """Return the name of a run; empty where there is none any more."""
+        found = self._records.get(self._catalog.find_project(caller, project).id, "runs", run)
+        return str(found.data["name"]) if found else ""
+
+    def count(self, caller: Caller, project: str) -> int:
+        """Return how many runs a project has."""
+        return self._records.count(self._catalog.find_project(caller, project).id, "runs")
+
+    def sorted(self, caller: Caller, project: str, where: str = "", order: str = "") -> list[Document]:
+        """Return all runs of a project that match, by an order; newest first without one.
+
+        Raises
+        ------
+        InvalidArgument
+            If the filter or the order cannot be read.
+        """
+        home = self._catalog.find_project(caller, project)
+        match, key = filters.parse(where) if where else None, filters.order(order) if order else None
+        shown = [self.present(home, run) for run in self._records.find(home.id, "runs", newest_first=True)]
+        found = shown if match is None else [run for run in shown if match(run)]
+        return found if key is None else sorted(found, key=key)
+
     def _matching(self, home: Record, page: Page, match: Callable[[Document], bool]) -> Document:
         every = self._records.find(home.id, "runs", newest_first=True)
         found = [(run, shown) for run in every if match(shown := self.present(home, run))]
@@ -100,11 +123,10 @@ class Runs:
         return shown
 
     def _versions(self, home: Record, run: str) -> list[str]:
-        every = self._records.find(home.id, "versions", {"run": run})
-        found = [one for one in every if "contribution" not in one.data]
+        found = self._records.find(home.id, "versions", {"run": run})
         names = {each.id: each.data["name"] for each in self._records.find(home.id, "models")} if found else {}
-        name = home.data["name"]
-        return [f"{name}/{names.get(each.data['model'], '?')}@v{each.data['number']}" for each in found]
+        standing = [one.data for one in found if one.data["model"] in names]  # no shelf: neither proposed nor removed
+        return [f"{home.data['name']}/{names[one['model']]}@v{one['number']}" for one in standing]
 
     def _known(self, space: str, run: str) -> Document:
         """Return what the series knows of a run: last values, and how many points and keys."""

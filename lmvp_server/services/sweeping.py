@@ -118,7 +118,9 @@ class Sweeping:
             slots = Slots(manifests.decode(self._chunks.manifest(space, digest)))
         except (KeyError, ValueError):
             said = f"the manifest {digest[:12]} is gone or damaged, so nothing can be told to be of no use"
-            raise IntegrityError(said, hint="`lmvp fsck` tells which versions are hit; `lmvp rm` removes one") from None
+            raise IntegrityError(
+                said, hint="`lmvp fsck` tells which versions are hit, `lmvp rm --now` removes one"
+            ) from None
         marked.manifests.add(digest)
         marked.chunks.update(slots.chunks)
         marked.dtypes.update({chunk: dtype for chunk in slots.chunks if (dtype := slots.dtype(chunk)) is not None})

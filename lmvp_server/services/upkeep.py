@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock
 
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
-from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.catalog import SERVER, every_project
 from lmvp_server.services.compaction import Compacted, Compaction, total
 from lmvp_server.services.damage import passed_over
 from lmvp_server.services.leases import Leases
@@ -49,6 +50,16 @@ class Upkeep:
         return {"chunks": done.chunks, "bytes": done.bytes + freed}
 
     # -- steps of others
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """While this is held, nothing is swept, encoded anew or forgotten in any project."""
+        with self._lock:
+            yield
+
+    def links(self, space: str) -> Links:
+        """Return what leans on what in a project; to be used, and kept up to date, while it is `undisturbed`."""
+        return self._links_of(space)
 
     def tidy(self, go_on: Callable[[], bool], threads: int | None = 1) -> Compacted:
         """Encode what is to be encoded in all projects, as long as `go_on` says so."""
@@ -105,7 +116,7 @@ class Upkeep:
                     self.forget(space)
 
     def _known(self) -> set[str]:
-        return {record.id for record in self._records.find(SERVER, "projects")}
+        return {record.id for record in every_project(self._records)}
 
     def _spaces(self) -> set[str]:
         """Return all projects of which something is on the disk."""

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from lmvp.storage import manifest as manifests
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
-from lmvp_server.services.catalog import SERVER, Catalog
+from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, every_project
+from lmvp_server.services.versions import name_of
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
 
 
@@ -23,8 +24,8 @@ class Usage:
     def of_server(self, caller: Caller) -> Document:
         """Return what each project takes."""
         access.require(caller, access.ADMIN)
-        projects = self._records.find(SERVER, "projects")
-        rows = [self._sum(project.data["name"], self._versions(project)) for project in projects]
+        projects = every_project(self._records)
+        rows = [self._sum(_named(project), self._versions(project)) for project in projects]
         spaces = [self._space(project.id) for project in projects]
         totals = {kind: sum(space[kind] for space in spaces) for kind in spaces[0]} if spaces else self._space("none")
         totals["records"] += self._records.size(SERVER)
@@ -35,8 +36,8 @@ class Usage:
         home = self._catalog.find_project(caller, project)
         versions = list(self._versions(home))
         rows = [
-            self._sum(f"{home.data['name']}/{model.data['name']}", (one for one in versions if one[0] == model.id))
-            for model in self._records.find(home.id, "models")
+            self._sum(f"{home.data['name']}/{_named(model)}", (one for one in versions if one[0] == model.id))
+            for model in [*self._records.find(home.id, "models"), *self._records.find(home.id, REMOVED)]
         ]
         return _answer(home.data["name"], rows, self._space(home.id))
 
@@ -57,8 +58,8 @@ class Usage:
             chunks = self._chunks_of(project.id, version.data["digest"]) - counted
             counted |= chunks
             stored = sum(self._size(project.id, chunk) for chunk in chunks)
-            model, _, proposed = version.data["model"].partition(":")
-            yield model, f"{'c' if proposed else 'v'}{version.data['number']}", version.data["size"], stored
+            model = version.data["model"].partition(":")[0]
+            yield model, name_of(version), version.data["size"], stored
 
     @staticmethod
     def _sum(name: str, versions: Iterable[tuple[str, str, int, int]]) -> Document:
@@ -82,6 +83,11 @@ class Usage:
     def _space(self, space: str) -> dict[str, int]:
         series = sum(self._series.size(space, run) for run in self._series.runs(space))
         return {**self._chunks.usage(space), "series": series, "records": self._records.size(space)}
+
+
+def _named(record: Record) -> str:
+    """Return the name of a project or a model, and whether it was removed and only waits to be brought back."""
+    return f"{record.data['name']} (removed)" if "removed" in record.data else str(record.data["name"])
 
 
 def _answer(name: str, rows: list[Document], disk: dict[str, int]) -> Document:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -65,7 +66,14 @@ class Users:
             raise AlreadyExists(f"there is a user {self.find(new.name).data['name']!r}") from None
 
     def insert(
-        self, caller: Caller, new: NewUser, id_: str, also: Sequence[Change] = (), told: Sequence[Document] = ()
+        self,
+        caller: Caller,
+        new: NewUser,
+        id_: str,
+        also: Sequence[Change] = (),
+        told: Sequence[Document] = (),
+        *,
+        openid: bool = False,
     ) -> Record:
         """Write the record of an account, with other changes that are to be made together with it or not at all.
 
@@ -83,8 +91,10 @@ class Users:
             "admin": new.admin,
             "disabled": False,
             "created_at": now(),
-        }
-        entry = event(caller.name, "user.add", new.name, None, {"admin": new.admin, "service": not new.password})
+        } | ({"openid": True} if openid else {})
+        entry = event(
+            caller.name, "user.add", new.name, None, {"admin": new.admin, "service": not (new.password or openid)}
+        )
         changes = [Put("names", f"users:{key}", {"id": id_}, expect=0), Put("users", id_, data, expect=0), *also]
         self._records.commit(SERVER, changes, [entry, *told])
         return self.find(new.name)
@@ -207,6 +217,6 @@ def _shown(record: Record) -> User:
         name=data["name"],
         admin=data["admin"],
         disabled=data["disabled"],
-        service=not data["password"],
-        created_at=data["created_at"],
+        service=not (data["password"] or data.get("openid")),
+        created_at=datetime.fromisoformat(data["created_at"].replace("Z", "+00:00")),
     )

@@ -37,6 +37,17 @@ def shelf(model: str) -> str:
     return f"{model}:c"
 
 
+def gone(model: str) -> str:
+    """Return the id that stands for a model in the records of its versions that can be brought back."""
+    return f"{model}:gone"
+
+
+def name_of(version: Record) -> str:
+    """Return what to call a version inside its model, wherever it stands: `v3`, `c3`, `v3 (removed)`."""
+    number, which = version.data["number"], version.data["model"].partition(":")[2]
+    return {"c": f"c{number}", "gone": f"v{number} (removed)"}.get(which, f"v{number}")
+
+
 def next_number(model: Record) -> int:
     """Return the number of the next version of a model; that of a removed version is never used again."""
     return 1 + int(max(model.data["latest"], model.data.get("last", 0)))
@@ -64,26 +75,29 @@ class Versions:
         names, name = self._aliases(home.id, {}), home.data["name"]
 
         def present(version: Record) -> Document:  # models come and go while this list is made
-            model = self._records.get(home.id, "models", version.data["model"])
-            return _listed(version, name, model.data["name"] if model else "?", names)
+            return _listed(version, name, self._model_of(home.id, version) or "?", names)
 
         if asked is not EVERY:
             every = self._records.find(home.id, "versions", newest_first=True)
-            return asked.page((present(one) for one in every if "contribution" not in one.data), page)
+            return asked.page((present(one) for one in every if self._model_of(home.id, one)), page)
         models = self._records.find(home.id, "models")
-        proposed = sum(self._records.count(home.id, "versions", {"model": shelf(each.id)}) for each in models)
-        total = self._records.count(home.id, "versions") - proposed
-        return paging.listing(page, self._accepted(home.id, page), total, present)
+        total = sum(self._records.count(home.id, "versions", {"model": each.id}) for each in models)
+        return paging.listing(page, self._standing(home.id, page), total, present)
 
-    def _accepted(self, space: str, page: Page) -> list[Record]:
-        """Return a page of the versions of a project, and one more; what is only proposed is none of them."""
+    def _model_of(self, space: str, version: Record) -> str | None:
+        """Return the name of the model that a version stands in; None for one that is proposed or removed."""
+        model = self._records.get(space, "models", version.data["model"])
+        return str(model.data["name"]) if model else None
+
+    def _standing(self, space: str, page: Page) -> list[Record]:
+        """Return a page of the versions that stand in a project, and one more."""
         found: list[Record] = []
         after, limit = page.cursor, page.limit + 1
         while len(found) < limit:
             some = self._records.find(space, "versions", newest_first=True, after=after, limit=limit)
             if not some:
                 break
-            found += [one for one in some if "contribution" not in one.data]
+            found += [one for one in some if self._model_of(space, one)]
             after = some[-1].seq
         return found[:limit]
 
@@ -102,11 +116,10 @@ class Versions:
         """List the versions of the project that grew from one, newest first."""
         place = self._catalog.find_model(caller, project, model)
         digest = self.find(place, revision).data["digest"]
-        names = {each.id: each.data["name"] for each in self._records.find(place.space, "models", {})}
         grown = [
-            Child(model=names.get(one.data["model"], "?"), number=one.data["number"], message=one.data["message"])
+            Child(model=self._model_of(place.space, one) or "?", number=one.data["number"], message=one.data["message"])
             for one in self._records.find(place.space, "versions", {}, newest_first=True)
-            if "contribution" not in one.data and any(parent["digest"] == digest for parent in one.data["parents"])
+            if any(parent["digest"] == digest for parent in one.data["parents"]) and self._model_of(place.space, one)
         ]
         first = int(page.cursor or 0)
         more = str(first + page.limit) if len(grown) > first + page.limit else None
@@ -169,7 +182,13 @@ class Versions:
 
     def by_number(self, place: Place, number: int) -> Record | None:
         """Return the record of a version by its number, or None."""
-        return self._records.get(place.space, "versions", version_id(place.model.id, number))
+        found = self._records.get(place.space, "versions", version_id(place.model.id, number))
+        return found if found and found.data["model"] == place.model.id else None
+
+    def removed(self, place: Place, number: int) -> Record | None:
+        """Return the record of a version that was removed and can be brought back, or None."""
+        found = self._records.get(place.space, "versions", version_id(place.model.id, number))
+        return found if found and found.data["model"] == gone(place.model.id) else None
 
     def by_digest(self, place: Place, digest: str) -> Record | None:
         """Return the record of a version by its whole digest, or None."""
@@ -205,6 +224,10 @@ class Versions:
         found = self.by_number(place, int(revision.value))
         if found is None:
             latest = self.latest(place)
+            if self.removed(place, int(revision.value)):
+                back = f"`lmvp undelete {place.reference}@v{int(revision.value)}`"
+                raise NotFound(f"no version v{int(revision.value)} of {place.reference}: it was removed",
+                               hint=f"{back} brings it back")  # fmt: skip
             hint = f"the latest is v{latest.data['number']}" if latest else "it has no version yet"
             raise NotFound(f"no version v{int(revision.value)} of {place.reference}", hint=hint)
         return found

@@ -206,7 +206,7 @@ class RecordStore(ABC):
 
 
 class ChunkStore(ABC):
-    """Frames by content id, manifests by digest, and the bodies of open pushes; per project, never shared between two.
+    """Frames by content id, manifests by digest, and the bodies of open pushes; each project has its own.
 
     A frame is the header and the payload of `lmvp.storage.frames`, the same on disk and on the wire.
     """
@@ -277,6 +277,19 @@ class ChunkStore(ABC):
     @abstractmethod
     def remove(self, project: str, ids: Iterable[str]) -> int:
         """Delete chunks, and return the bytes that this freed; what is not there is passed over."""
+
+    @abstractmethod
+    def adopt(self, project: str, source: str, chunk: str) -> None:
+        """Let a project hold a frame of another one too, without copying its bytes where that can be.
+
+        What either of them does with it later is not seen by the other. Nothing happens where it is there. Durable
+        after `settle`.
+
+        Raises
+        ------
+        KeyError
+            If the source does not hold it.
+        """
 
     @abstractmethod
     def set_aside(self, project: str, chunk: str) -> None:

@@ -113,6 +113,22 @@ class FolderChunks(ChunkStore):
         """Unlink chunks."""
         return sum(_unlink(self._chunk(project, chunk)) for chunk in ids)
 
+    def adopt(self, project: str, source: str, chunk: str) -> None:
+        """Give the file of another project's frame a second name; copy it where the disk knows no such thing."""
+        theirs, ours = self._chunk(source, chunk), self._chunk(project, chunk)
+        with disk_errors(ours.parent):
+            ours.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(theirs, ours)
+            except FileExistsError:
+                return
+            except FileNotFoundError:
+                raise KeyError(chunk) from None
+            except OSError:  # another disk, too many names, or a file system without
+                self.put(project, chunk, [self.get(source, chunk)])
+                return
+        self._count_names(ours.parent, ours.parent.parent, ours.parent.parent.parent)
+
     def set_aside(self, project: str, chunk: str) -> None:
         """Move a frame to `<data>/damaged`, under a name that is free."""
         path, folder = self._chunk(project, chunk), self._damaged / _checked(_PROJECT, project)

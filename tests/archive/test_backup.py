@@ -131,7 +131,7 @@ def test_a_restored_folder_is_served(server, tmp_path, monkeypatch, capsys):
         assert [(one.reference, one.digest, one.aliases) for one in lmvp.show_history("digits/")] == before
         assert all((lmvp.download("digits/mlp@first")[name] == w).all() for name, w in weights.items())
         assert lmvp.update("digits/mlp", tree()).number == 5
-        lmvp.Client().remove("digits/mlp@v2")
+        lmvp.Client().remove("digits/mlp@v2", now=True)
         assert lmvp.Client().check().problems == ()
     finally:
         local.stop(tmp_path / "data")
@@ -154,8 +154,8 @@ def test_what_the_server_removed_leaves_the_next_backup(server, home, tmp_path):
     folder = tmp_path / "backup"
     server.back_up(folder)
     before = sum(map(len, files_below(folder / "chunks").values()))
-    server.remove("digits/mlp@v4")
-    server.remove("other/")
+    server.remove("digits/mlp@v4", now=True)
+    server.remove("other/", now=True)
     done = server.back_up(folder)
     assert done.projects == 1
     assert sum(map(len, files_below(folder / "chunks").values())) < before
@@ -173,7 +173,7 @@ def test_a_backup_follows_what_was_encoded_anew(home, tmp_path):
         if turn % 2:
             client.compact()
         if turn in (3, 4):
-            client.remove(f"digits/mlp@v{turn - 1}")
+            client.remove(f"digits/mlp@v{turn - 1}", now=True)
         client.back_up(tmp_path / "backup", quick=bool(turn % 3))
         data = tmp_path / f"data{turn}"
         restored(tmp_path / "backup", data)
@@ -426,7 +426,7 @@ def test_a_backup_while_pushes_removals_and_collections_go_on(home, tmp_path):
         version = lmvp.update("digits/mlp", tuned(tree()), progress=False)
         pushed.append(version.number)
         if version.number % 3 == 0:
-            lmvp.Client().remove(f"digits/mlp@v{version.number - 1}")
+            lmvp.Client().remove(f"digits/mlp@v{version.number - 1}", now=True)
 
     def keep_house():
         lmvp.Client().collect_garbage()
@@ -434,7 +434,7 @@ def test_a_backup_while_pushes_removals_and_collections_go_on(home, tmp_path):
 
     def come_and_go():
         lmvp.update("brief/m", {"w": np.arange(50)}, progress=False)
-        lmvp.Client().remove("brief/")
+        lmvp.Client().remove("brief/", now=True)
 
     threads = [threading.Thread(target=work, args=(what,)) for what in (push, keep_house, come_and_go)]
     for thread in threads:

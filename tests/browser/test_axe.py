@@ -76,18 +76,26 @@ def served(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("served") / "data")
     server.token = server.start()
     owner = Client(server.url, server.token)
-    owner.update("digits/mlp", {"w": np.ones(3)}, create=True, progress=False)
+    for value in (1.0, 2.0):
+        owner.update("digits/mlp", {"a.w": np.full(3, value)}, metrics={"acc": value}, create=True, progress=False)
+    owner.alias("digits/mlp", "production")
     server.code = owner.invite("digits").secret
     yield server
-    server.kill()
+    server.end()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/device", "/login", "/join?code={code}"])
+@pytest.mark.parametrize(
+    "path",
+    ["/", "/device", "/login", "/join?code={code}", "/p/digits", "/p/digits/mlp", "/p/digits/mlp@v1", "/p/digits/none"],
+)
 def test_pages(chromium, served, path, scheme):
     page = chromium.new_page()
     page.set_extra_http_headers({"Authorization": f"Bearer {served.token}"})
     page.emulate_media(color_scheme=scheme)
-    assert page.goto(served.url + path.format(code=served.code)).ok
+    answer = page.goto(served.url + path.format(code=served.code))
+    assert answer.ok or path.endswith("none")
     assert findings(page, {}) == []
+    page.set_viewport_size({"width": 360, "height": 640})
+    assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth"), "nothing sticks out"
     page.close()

@@ -52,7 +52,7 @@ def test_du_adds_up_to_the_disk(lines):
 
 
 def test_rm(lines):
-    assert lines("rm", "digits/mlp@v2")[1].startswith("1 version removed, 1.")
+    assert lines("rm", "digits/mlp@v2", "--now")[1].startswith("1 version removed, 1.")
     code, said = lines("rm", "digits/mlp@v2")
     assert (code, "no version v2" in said) == (3, True)
     code, said = lines("rm", "digits/mlp")
@@ -60,8 +60,30 @@ def test_rm(lines):
         2,
         "lmvp: 'digits/mlp' has 3 versions, which would all go\n  hint: say it with --yes",
     )
-    assert lines("rm", "digits/", "--yes")[1].startswith("3 versions removed")
+    assert lines("rm", "digits/", "--yes", "--now")[1].startswith("3 versions removed, ")
     assert lines("ls")[1] == "no projects yet"
+    assert lines("undelete") == (0, "nothing was removed that you could bring back")
+
+
+def test_undelete(lines):
+    before = lmvp.download("digits/mlp@v2", progress=False)["w"]
+    code, said = lines("rm", "digits/mlp@v2")
+    assert (code, said.startswith("1 version removed; `lmvp undelete digits/mlp@v2` brings back")) == (0, True)
+    code, said = lines("pull", "digits/mlp@v2", "--to", "out")
+    assert (code, "it was removed\n  hint: `lmvp undelete digits/mlp@v2` brings it back" in said) == (3, True)
+    assert "digits/mlp@v2" in lines("undelete")[1]
+    assert lines("undelete", "digits/mlp@v2") == (0, "digits/mlp@v2 is back")
+    assert (lmvp.download("digits/mlp@v2", progress=False)["w"] == before).all()
+    lines("rm", "digits/mlp", "--yes")
+    assert lines("undelete", "digits/mlp") == (0, "digits/mlp is back")
+    lines("rm", "digits/", "--yes")
+    assert lines("du")[1].splitlines()[1].startswith("digits (removed)")
+    assert lines("undelete", "digits/") == (0, "digits/ is back")
+    assert [one.name for one in lmvp.showHistory("digits/mlp")] == ["v4", "v3", "v2", "v1"]
+    lines("rm", "digits/mlp@v2")
+    assert lines("gc", "--removed")[1].startswith("1 chunk deleted, 1.")
+    code, said = lines("undelete", "digits/mlp@v2")
+    assert (code, "no version v2 of digits/mlp can be brought back" in said) == (3, True)
 
 
 def test_prune(lines):

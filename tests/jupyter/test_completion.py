@@ -39,7 +39,7 @@ def complete(ip, text):
         ("pull --to x digits/mlp@", ["digits/mlp@best"]),
         ("diff digits/mlp@best digits/mlp@b", ["digits/mlp@best"]),
         ("rm digits/mlp@", ["digits/mlp@best"]),
-        ("rm digits/mlp --", ["--yes", "--help"]),
+        ("rm digits/mlp --", ["--yes", "--now", "--help"]),
         ("prune d", ["digits/", "digits/mlp"]),
         ("prune digits/mlp --", ["--keep", "--dry-run", "--save", "--forget", "--help"]),
         ("history d", ["digits/", "digits/mlp"]),
@@ -70,6 +70,7 @@ def test_every_argument_that_names_something_completes():
     free = {
         ("push", "object"), ("pull", "variable"), ("alias", "alias"), ("login", "url"), ("logout", "url"),
         ("export", "to"), ("import", "source"), ("backup", "to"), ("require", "rule"),
+        ("undelete", "name"), ("fork", "to"),
     }  # fmt: skip
     known = (
         free

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from real_server import Server
 
 from lmvp import errors
 from lmvp.client import Client
-from lmvp.signing_in import by_code
 
 PASSWORD = "a long password"
 
@@ -26,7 +24,7 @@ def server(home, tmp_path):
     server = Server(tmp_path / "served")
     server.root = Client(server.url, server.start())
     yield server
-    server.kill()
+    server.end()
 
 
 def person(server, name, role=None, **more):
@@ -60,6 +58,63 @@ def propose(client, head, acc, message="better head"):
     return client.update("digits/mlp", model, message=message, metrics={"val/acc": acc}, propose=True, progress=False)
 
 
+class Notebook:
+    """A kernel of its own; `run` gives what a cell prints, and hands it on while it comes."""
+
+    def __init__(self):
+        from jupyter_client.manager import start_new_kernel
+
+        self.manager, self.client = start_new_kernel(kernel_name="python3")
+
+    def run(self, code, seen=lambda text: None):
+        told = []
+
+        def hear(message):
+            content = message["content"]
+            data = content.get("data", {})
+            text = content.get("text") or data.get("text/plain") or "\n".join(content.get("traceback", []))
+            told.append(text or "")
+            seen("".join(told))
+
+        self.client.execute_interactive(code, output_hook=hear, timeout=120)
+        return "".join(told)
+
+    def end(self):
+        process = self.manager.provisioner.process
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+        self.client.context.destroy(linger=0)
+        if process is not None:
+            process.wait(10)
+
+
+def in_her_notebook(notebook, server, browser, before):
+    """Grace logs in, pulls, trains, may not publish, proposes; give a client that acts as she does."""
+    approved = []
+
+    def approve(text):
+        page, code = re.search(r"(http\S+/device\S*)", text), re.search(r"code ([A-Z]{4}-[A-Z]{4})", text)
+        if page and code and not approved:
+            approved.append(code[1])
+            xsrf = re.search(r'name="_xsrf" value="(\w+)"', browser.get(page[1], timeout=9).text)[1]
+            form = {"_xsrf": xsrf, "code": code[1], "verdict": "approve"}
+            assert browser.post(f"{server.url}/device", data=form, timeout=9).ok
+
+    notebook.run("%load_ext lmvp_jupyter")
+    assert "grace" in notebook.run(f"%lmvp login {server.url}", approve)
+    assert approved
+    notebook.run("%lmvp pull digits/mlp model")
+    notebook.run("model['head.w'] += 0.1")
+    assert "grace has no right to write" in notebook.run("%lmvp push digits/mlp model")
+    said = notebook.run('%lmvp push digits/mlp model --propose -m "trained the head" --metric val/acc=0.9')
+    assert "c1" in said, said
+    grace = Client(server.url, server.root.create_token("beside", user="grace").token)
+    proposed = grace.version("digits/mlp@c1")
+    assert (proposed.name, proposed.status, proposed.author) == ("c1", "proposed", "grace")
+    assert np.array_equal(grace.download("digits/mlp@c1", progress=False)["head.w"], before["head.w"] + 0.1)
+    return grace
+
+
 def test_a_team_at_work(server, monkeypatch):
     """Ada invites Grace, Grace proposes, Ada accepts, moves production, rolls back; the log tells it all."""
     import requests
@@ -72,37 +127,17 @@ def test_a_team_at_work(server, monkeypatch):
     xsrf = re.search(r'name="_xsrf" value="(\w+)"', browser.get(link.url, timeout=9).text)[1]
     form = {"_xsrf": xsrf, "code": link.secret, "name": "grace", "password": PASSWORD}
     assert browser.post(f"{server.url}/join", data=form, timeout=9).ok
-    # grace logs in by a code, which she approves in her browser
-    told = []
-
-    def approve():
-        while not told:
-            time.sleep(0.02)
-        page = re.search(r"(http\S+)", told[0])[1]
-        xsrf = re.search(r'name="_xsrf" value="(\w+)"', browser.get(page, timeout=9).text)[1]
-        code = re.search(r"code ([A-Z]{4}-[A-Z]{4})", told[0])[1]
-        browser.post(f"{server.url}/device", data={"_xsrf": xsrf, "code": code, "verdict": "approve"}, timeout=9)
-
-    helper = threading.Thread(target=approve)
-    helper.start()
-    grace = Client(server.url, by_code(server.url, told.append))
-    helper.join()
-    assert grace.me().name == "grace"
-    # she pulls, trains, may not publish, proposes
-    model = grace.download("digits/mlp", progress=False)
-    model["head.w"] += 0.1
-    with pytest.raises(errors.AccessDenied, match="grace has no right to write"):
-        grace.update("digits/mlp", model, progress=False)
-    proposed = grace.update(
-        "digits/mlp", model, message="trained the head", metrics={"val/acc": 0.9}, propose=True, progress=False
-    )
-    assert (proposed.name, proposed.status, proposed.author) == ("c1", "proposed", "grace")
-    assert ada.version("digits/mlp").number == 1, "what is proposed is never the latest"
+    # grace logs in from a notebook by a code, which she approves in her browser
+    notebook = Notebook()
+    try:
+        grace = in_her_notebook(notebook, server, browser, weights())
+    finally:
+        notebook.end()
     # ada sees what is new in it, and accepts
+    assert ada.version("digits/mlp").number == 1, "what is proposed is never the latest"
     (waiting,) = ada.contributions("digits", status="proposed")
     diff = ada.diff("digits/mlp", waiting.reference, progress=False)
     assert [each.name for each in diff.tensors if each.change != "identical"] == ["head.w"]
-    assert np.array_equal(ada.download(waiting.reference, progress=False)["head.w"], model["head.w"])
     assert ada.comment(waiting.reference, "Nice. Which seed?").comments[0].by == "ada"
     done = ada.accept(waiting.reference)
     assert (done.status, done.accepted, done.decided_by) == ("accepted", 2, "ada")
@@ -188,9 +223,9 @@ def test_upkeep_keeps_what_is_proposed(team):
     assert team.root.check().problems == ()
     assert np.array_equal(team.ada.download("digits/mlp@c1", progress=False)["head.w"], model["head.w"])
     team.ada.accept("digits/mlp@c1")
-    team.ada.remove("digits/mlp@v2")
+    team.ada.remove("digits/mlp@v2", now=True)
     assert np.array_equal(team.grace.download("digits/mlp@c1", progress=False)["head.w"], model["head.w"])
-    team.ada.remove("digits/mlp")
+    team.ada.remove("digits/mlp", now=True)
     with pytest.raises(errors.NotFound):
         team.ada.version("digits/mlp@c1")
     assert team.root.check().problems == ()

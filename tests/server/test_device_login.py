@@ -26,7 +26,7 @@ def server(home, tmp_path):
     server.token = server.start()
     server.api = f"{server.url}/api/v1"
     yield server
-    server.kill()
+    server.end()
 
 
 def begin(server, name="ada@laptop"):

@@ -32,7 +32,7 @@ for turn in range(count):
     print("+", version.number, seed, turn, flush=True)
     if turn % 5 == 4:
         print("-", version.number - 2, flush=True)
-        lmvp.Client().remove(f"soak/{who}@v{version.number - 2}")
+        lmvp.Client().remove(f"soak/{who}@v{version.number - 2}", now=turn % 10 == 4)
 """
 
 

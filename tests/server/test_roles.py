@@ -21,6 +21,7 @@ from lmvp.records import NewPush
 from lmvp.storage import frames
 from lmvp.storage import manifest as manifests
 from lmvp.transfer.describe import describe
+from lmvp_server.handlers.live import NOBODYS
 from lmvp_server.openapi import methods_of
 from lmvp_server.routes import API, ROUTES
 from lmvp_server.services.access import (
@@ -64,6 +65,18 @@ RIGHTS = {
     ("delete", "/groups/x"): ADMIN,
     ("get", "/events"): ADMIN,
     ("get", "/events/heads"): ADMIN,
+    ("get", "/removed"): ENTER,
+    ("get", f"{PROJECT}/removed"): MAINTAIN,
+    ("get", f"{PROJECT}/webhooks"): OWN,
+    ("post", f"{PROJECT}/webhooks"): OWN,
+    ("delete", f"{PROJECT}/webhooks/x"): OWN,
+    ("post", f"{PROJECT}/webhooks/x/enable"): OWN,
+    ("post", f"{PROJECT}/webhooks/x/test"): OWN,
+    ("post", f"{PROJECT}/undelete"): ENTER,
+    ("post", f"{MODEL}/fork"): READ,
+    ("post", f"{VERSION}/contribute"): READ,
+    ("post", f"{MODEL}/undelete"): MAINTAIN,
+    ("post", f"{VERSION}/undelete"): MAINTAIN,
     ("get", "/usage"): ADMIN,
     ("post", "/gc"): ADMIN,
     ("post", "/compact"): ADMIN,
@@ -146,6 +159,10 @@ BODIES = {
     ("patch", "/users/x"): {"disabled": False},
     ("put", "/groups/vision"): {"users": []},
     ("post", "/invitations"): {"project": "digits"},
+    ("post", f"{PROJECT}/webhooks"): {"url": "no URL"},
+    ("post", f"{MODEL}/fork"): {"to": "no name!"},
+    ("post", f"{VERSION}/contribute"): {},
+    ("post", "/gc"): {},
     ("post", "/fsck"): {},
     ("post", "/backups/x/chunks/x"): {"want": []},
     ("post", "/projects"): {"name": "digits"},
@@ -227,7 +244,7 @@ def world(tmp_path_factory):
     server = Server(tmp_path_factory.mktemp("served") / "data")
     server.token = server.start()
     yield World(server)
-    server.kill()
+    server.end()
     os.environ.clear()
     os.environ.update(before)
 
@@ -308,6 +325,27 @@ def test_a_public_project_is_read_by_anybody_and_changed_by_nobody_else(world):
     finally:
         world.root.change_project("digits", public=False)
     assert world.ask("anonymous", "get", PROJECT).status_code == 401
+
+
+def test_anybody_follows_what_is_public_but_not_everybody_at_once(world):
+    world.root.change_project("digits", public=True)
+    url, asked = f"{world.url}{PROJECT}/metrics/live", {"run": RUN}
+    followers = []
+    try:
+        for _ in range(NOBODYS):
+            followers.append(requests.get(url, params=asked, stream=True, timeout=30))
+            assert followers[-1].status_code == 200
+        assert requests.get(url, params=asked, stream=True, timeout=30).status_code == 429
+        named = requests.get(
+            url, params=asked, headers={"Authorization": f"Bearer {world.tokens['viewer']}"}, stream=True, timeout=30
+        )
+        assert named.status_code == 200, "who has an account is not kept out"
+        named.close()
+        assert world.ask("anonymous", "get", f"{PROJECT}/metrics/export", params=asked).ok
+    finally:
+        for each in followers:
+            each.close()
+        world.root.change_project("digits", public=False)
 
 
 @pytest.mark.parametrize("scope", ["read", "write", "admin"])

@@ -30,7 +30,7 @@ def server(tmp_path_factory):
     server.root.add_user("ada", PASSWORD, admin=True)
     server.root.update("digits/mlp", {"w": np.ones(3)}, create=True, progress=False)
     yield server
-    server.kill()
+    server.end()
 
 
 class Browser(requests.Session):
@@ -214,6 +214,28 @@ def test_an_invitation_makes_one_account(server):
     again = Browser(server.url).look(page)
     assert again.status_code == 404
     assert "was used" in again.text
+
+
+def test_an_invitation_is_taken_by_somebody_who_has_an_account(server):
+    server.root.add_user("turing", PASSWORD)
+    made = server.root.invite("digits", "maintainer")
+    page = f"join?code={made.secret}"
+    guest = Browser(server.url)
+    assert 'href="login?next=join%3Fcode%3D' in guest.look(page).text
+    assert guest.submit("join", page=page, code=made.secret, as_me="1").status_code == 409, "nobody is signed in"
+    answer = guest.submit("login", page=f"login?next={page}", name="turing", password=PASSWORD, next=page)
+    assert answer.headers["Location"] == page
+    assert "Join as turing" in guest.look(page).text
+    assert guest.post(f"{server.url}/join", data={"code": made.secret, "as_me": "1"}, timeout=10).status_code == 403
+    assert guest.submit("join", page=page, code=made.secret, as_me="1").status_code == 303
+    roles = {each.name: each.role for each in server.root.members("digits")}
+    assert roles["turing"] == "maintainer"
+    assert guest.submit("join", page="", code=made.secret, as_me="1").status_code == 404, "it works once"
+    lower = server.root.invite("digits", "viewer")
+    assert guest.submit("join", page="", code=lower.secret, as_me="1").status_code == 303
+    assert {each.name: each.role for each in server.root.members("digits")}["turing"] == "maintainer"
+    (entry,) = [one for one in server.root.events() if one.what == "turing as maintainer, by invitation"][:1]
+    assert entry.who == server.root.me().name
 
 
 def test_only_an_owner_invites(server):

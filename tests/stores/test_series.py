@@ -239,6 +239,20 @@ def test_a_cursor_is_lost_where_points_went(store, what):
         store.since("p", "r", cursor)
 
 
+def test_who_reads_goes_on_while_what_they_read_is_merged(store, tmp_path):
+    send(store, key_frame(0, "loss") + batch(0, 0, range(10), 1))
+    store._get("p", "r").seal()
+    send(store, epoch_frame(2, 4) + points_frame(1, [(0, 5, 50.0)]))
+    expected = [(0, 0), (1, 1), (2, 2), (3, 3), (4, 4), (5, 50)]
+    before = store._view("p", "r", "loss")
+    store.settle("p", "r")
+    assert steps_and_values(before.read(None, None)) == expected == rows(store, "loss")
+    assert len(list(tmp_path.glob("series/p/r/*.segment"))) == 2
+    del before
+    assert len(list(tmp_path.glob("series/p/r/*.segment"))) == 1
+    assert rows(store, "loss") == expected
+
+
 def test_whoever_waits_is_woken(store):
     woken = []
     stop = store.wait("p", "r", lambda: woken.append(1))

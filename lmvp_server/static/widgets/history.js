@@ -27,17 +27,28 @@ function titleFact(data, chosen) {
   return chosen ? `${versions}, ${chosen} chosen` : versions;
 }
 
+/** What a reader chose to see, by the place of the widget: an output that is drawn anew shows it as it was. */
+const kept = new Map();
+
+function keptOf(model) {
+  const fresh = { sort: { by: "order", down: true }, all: false };
+  const place = model.get("place");
+  if (!place) return fresh;
+  if (!kept.has(place)) kept.set(place, fresh);
+  return kept.get(place);
+}
+
 class HistoryView {
   constructor(model, el) {
     this.model = model;
     this.el = el;
-    this.sort = { by: "order", down: true };
-    this.all = false;
+    this.kept = keptOf(model);
     this.segments = [];
     this.said = make("span", { class: "hidden", role: "status" });
     this.name = make("h3", { class: "mono" });
     this.fact = make("span", { class: "quiet small" });
     this.find = make("input", { type: "search", class: "find", placeholder: "Filter", "aria-label": "Filter versions: words, or metrics.val_acc > 0.9", title: "words, or metrics.val_acc > 0.9 and \"frozen\" in message", oninput: () => this.soon() });
+    this.find.value = this.data?.asked?.text ?? "";
     this.actions = new Actions(this);
     this.body = make("div", { class: "lmvp-body" });
     this.root = make("div", { class: "lmvp in-notebook lmvp-history" },
@@ -68,6 +79,10 @@ class HistoryView {
 
   get data() { return this.model.get("data"); }
 
+  get all() { return this.kept.all; }
+
+  get sort() { return this.kept.sort; }
+
   get selected() { return new Set(this.model.get("selected") ?? []); }
 
   get asked() { return { first: 0, where: "", order: "", text: "", ...this.data.asked }; }
@@ -92,7 +107,7 @@ class HistoryView {
     const { data } = this;
     const bare = (words, act) => make("button", { class: "btn bare", type: "button", onclick: act }, words);
     const shown = this.shown.length;
-    const more = !this.all && shown > FIRST_ROWS ? bare(`Show all ${shown.toLocaleString("en")}`, () => { this.all = true; this.draw(); this.focusRow(FIRST_ROWS); }) : null;
+    const more = !this.all && shown > FIRST_ROWS ? bare(`Show all ${shown.toLocaleString("en")}`, () => { this.kept.all = true; this.draw(); this.focusRow(FIRST_ROWS); }) : null;
     const end = data.first + data.rows.length;
     const canAsk = data.pages && this.model.send;
     const place = !more && (data.first || data.older) && canAsk
@@ -141,7 +156,7 @@ class HistoryView {
   sortBy(by) {
     const column = this.data.columns[by];
     const first = by === "order" || column.better >= 0;
-    this.sort = { by, down: this.sort.by === by ? !this.sort.down : first };
+    this.kept.sort = { by, down: this.sort.by === by ? !this.sort.down : first };
     if (this.whole) { this.draw(); return; }
     const { down } = this.sort;
     this.ask({ first: 0, order: by === "order" ? (down ? "" : "created_at") : `${down ? "-" : ""}${field(column.key)}` });

@@ -40,6 +40,11 @@ class ModelView {
 
   draw() {
     const { data } = this;
+    if (data.only === "tensors") { // a page of the console says the rest itself
+      this.root.replaceChildren(this.tensors(), this.said);
+      this.drawTree();
+      return;
+    }
     const aliases = data.aliases.map(({ name, guarded }) => make("span", { class: `alias${guarded ? " guarded" : ""}` }, name));
     const title = make("div", { class: "title", style: "align-items:center" }, make("h3", { class: "mono" }, data.title), ...aliases,
       make("span", { class: "lmvp-message" }, data.message),

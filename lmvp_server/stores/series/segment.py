@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import struct
+import weakref
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zlib import crc32
 
 import msgspec
@@ -19,7 +21,7 @@ import numpy.typing as npt
 from pcodec import ChunkConfig
 from pcodec.standalone import simple_compress, simple_decompress
 
-from lmvp.errors import IntegrityError
+from lmvp.errors import IntegrityError, NotFound
 from lmvp.tracking.outline import Blocks, blocks_of, fold
 from lmvp_server.stores.disk import write_whole
 from lmvp_server.stores.series.columns import Table
@@ -131,7 +133,7 @@ class Segment:
 
     @cached_property
     def _directory(self) -> Directory:
-        with self.path.open("rb") as file:
+        with self._open() as file:
             at, length, check = self._footer(file)
             data = os.pread(file.fileno(), length, at)
         if crc32(data) != check or len(data) != length:
@@ -149,6 +151,16 @@ class Segment:
         if magic != MAGIC or at + length + _FOOTER.size != self.size:
             raise self._damaged("footer")
         return at, length, check
+
+    def delete_when_let_go(self) -> None:
+        """Delete the file once nobody holds this object: who began to read goes on."""
+        weakref.finalize(self, _delete, self.path, self.path.stat().st_ino)
+
+    def _open(self) -> BinaryIO:
+        try:
+            return self.path.open("rb")
+        except FileNotFoundError:
+            raise NotFound("these points were removed meanwhile", hint="ask again which runs there are") from None
 
     def _damaged(self, what: str) -> IntegrityError:
         return IntegrityError(
@@ -251,7 +263,7 @@ class Segment:
         return Blocks(*(_plain(data, type_) for data, type_ in zip(columns, types, strict=True)))
 
     def _read(self, piece: Piece, what: str) -> list[bytes]:
-        with self.path.open("rb") as file:
+        with self._open() as file:
             data = os.pread(file.fileno(), sum(piece.sizes), piece.at)
         if crc32(data) != piece.check:
             raise self._damaged(what)
@@ -260,7 +272,7 @@ class Segment:
 
     def verify(self) -> None:
         """Read all of it; IntegrityError if it is not as it was written."""
-        with self.path.open("rb") as file:
+        with self._open() as file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise self._damaged("head")
         rows = sum(len(self._read_page(number)) for number in range(len(self._directory.pages)))
@@ -268,6 +280,14 @@ class Segment:
             self._read_level(number)
         if rows != self._directory.rows or rows != self.starts[-1]:
             raise self._damaged("number of rows")
+
+
+def _delete(path: Path, inode: int) -> None:
+    """Delete a file, unless the name is that of another one by now: a run may have been dropped and restored."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_ino == inode:
+            path.unlink()
+    PAGES.forget(path)
 
 
 def _plain(data: bytes, dtype: Any) -> npt.NDArray[Any]:

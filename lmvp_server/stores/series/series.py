@@ -21,7 +21,6 @@ from lmvp_server.stores.journal import AppendFile, make_folder
 from lmvp_server.stores.series import saved, wal
 from lmvp_server.stores.series.auto import numbered
 from lmvp_server.stores.series.columns import Cut, Table, kept, settled
-from lmvp_server.stores.series.pages import PAGES
 from lmvp_server.stores.series.reading import View, has_dropped, overlap
 from lmvp_server.stores.series.saved import Saved, Writer
 from lmvp_server.stores.series.segment import Segment, write_segment
@@ -380,8 +379,7 @@ class Series:
             with self._lock:
                 self._segments = [Segment(path)]
             for segment in old:
-                segment.path.unlink()
-                PAGES.forget(segment.path)
+                segment.delete_when_let_go()
 
     def verify(self) -> None:
         """See `SeriesStore.verify`."""

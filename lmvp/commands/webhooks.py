@@ -1,0 +1,53 @@
+"""The verb around webhooks."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from lmvp.client import Client
+from lmvp.commands.access import day
+from lmvp.commands.tables import Line, Table
+from lmvp.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from lmvp.commands.verbs import Host
+    from lmvp.records import Webhook
+
+
+def webhooks(options: Namespace, _host: Host) -> Any:
+    """List whom a project tells what happens in it, add somebody, take one away, or test one."""
+    client = Client()
+    project = options.project or client.project
+    if options.what == "list":
+        rows = [(one.id, one.url, ", ".join(one.events), _state(one)) for one in client.webhooks(project)]
+        empty = f"nobody is told: lmvp webhooks {project} add URL"
+        return Table(("Id", "URL", "Events", "State"), rows, empty=empty)
+    if not options.target:
+        raise InvalidArgument(f"{options.what} what?", hint=_HINTS[options.what].format(project))
+    if options.what == "add":
+        made = client.add_webhook(project, options.target, options.event)
+        told = f"{project} sends {', '.join(made.events)} to {urlsplit(made.url).hostname} as {made.id}"
+        return Line(f"{told}\nits secret, shown this once: {made.secret}")
+    if options.what == "remove":
+        client.remove_webhook(project, options.target)
+        return Line(f"{options.target} is told nothing any more")
+    if options.what == "enable":
+        client.enable_webhook(project, options.target)
+        return Line(f"{options.target} is told again, from where it was")
+    done = client.test_webhook(project, options.target)
+    return Line(f"it answered {done.status}" if not done.error else f"it did not arrive: {done.error}")
+
+
+_BY_ID = ("remove", "enable", "test")
+_HINTS = {"add": "lmvp webhooks {0} add https://hooks.example.org/lmvp"}
+_HINTS |= {what: f"lmvp webhooks {{0}} {what} ID; `lmvp webhooks {{0}}` lists them" for what in _BY_ID}
+
+
+def _state(one: Webhook) -> str:
+    if one.disabled:
+        return f"given up: {one.error}"
+    if one.error:
+        return f"tried {one.tries} times: {one.error}"
+    return f"arrived {day(one.arrived_at)}" if one.arrived_at else "nothing sent yet"

@@ -1,0 +1,199 @@
+"""Accounts, roles, tokens, and the record of who did what."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from lmvp.records.values import Struct
+
+
+class User(Struct, frozen=True, kw_only=True):
+    """An account.
+
+    Attributes
+    ----------
+    service : bool
+        Has no password: acts by tokens alone.
+    """
+
+    name: str
+    admin: bool = False
+    disabled: bool = False
+    service: bool = False
+    created_at: datetime | None = None
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """A person, or a group (`@vision`), and its role in a project."""
+
+    name: str
+    role: str
+    disabled: bool = False
+
+
+class Invitation(Struct, frozen=True, kw_only=True):
+    """A link by which somebody makes an account of their own, once, and has a role in a project then.
+
+    Attributes
+    ----------
+    secret : str
+        Only where it was just made.
+    by : str
+        Who invites.
+    """
+
+    project: str
+    role: str
+    expires_at: datetime
+    secret: str = ""
+    by: str = ""
+    url: str = ""
+
+
+class Group(Struct, frozen=True, kw_only=True):
+    """People who have roles together."""
+
+    name: str
+    users: tuple[str, ...] = ()
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """An entry of the append-only log: who did what to what.
+
+    Attributes
+    ----------
+    chain : str
+        BLAKE3 over the entry before and this one: a removed or altered entry breaks all that follow.
+    """
+
+    seq: int
+    at: datetime
+    who: str
+    action: str
+    what: str
+    before: Any = None
+    after: Any = None
+    chain: str = ""
+
+
+class Head(Struct, frozen=True, kw_only=True):
+    """The newest entry of a log of events: it stands for all that is before it.
+
+    Attributes
+    ----------
+    space : str
+        The id of a project, or `server`.
+    name : str
+        What the project was called; empty for the server.
+    """
+
+    space: str
+    seq: int
+    chain: str
+    name: str = ""
+
+
+class DeviceCode(Struct, frozen=True, kw_only=True):
+    """What a client that has no token shows and waits for; names and meaning as in RFC 8628, section 3.2."""
+
+    device_code: str
+    user_code: str
+    verification_uri: str
+    verification_uri_complete: str
+    expires_in: int
+    interval: int
+
+
+class DeviceToken(Struct, frozen=True, kw_only=True):
+    """The token that a client got, and what it is called."""
+
+    access_token: str
+    name: str
+
+
+class DeviceDecision(Struct, frozen=True, kw_only=True):
+    """What was decided about a client."""
+
+    client_name: str
+    address: str
+    approved: bool
+
+
+class TokenRecord(Struct, frozen=True, kw_only=True):
+    """What is known of a token; its secret is kept nowhere.
+
+    Attributes
+    ----------
+    used_at : datetime, optional
+        Its last use, to the hour or so.
+    """
+
+    id: str
+    name: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    used_at: datetime | None = None
+    user: str = ""
+    """Whose it is; empty: whoever runs the server."""
+    scope: str = "admin"
+    project: str = ""
+    """The one project that it is for; empty: all."""
+
+
+class NewToken(TokenRecord, frozen=True, kw_only=True):
+    """A token that was just made, with its secret."""
+
+    token: str = ""
+
+
+class Webhook(Struct, frozen=True, kw_only=True):
+    """Whom a project tells what happens in it; docs/webhooks.md says how.
+
+    Attributes
+    ----------
+    events : tuple of str
+        What it is told: actions that begin with one of these.
+    arrived_at : datetime or None
+        When the last event arrived; None before the first.
+    tries : int
+        How often the next event was sent in vain.
+    error : str
+        Why; empty where all is well.
+    disabled : bool
+        Whether it was given up.
+    """
+
+    id: str
+    url: str
+    events: tuple[str, ...]
+    created_at: datetime
+    created_by: str
+    arrived_at: datetime | None = None
+    tries: int = 0
+    error: str = ""
+    disabled: bool = False
+
+
+class MadeWebhook(Struct, frozen=True, kw_only=True):
+    """A webhook that was made, with its `secret`, which is shown this once: it signs all that is sent."""
+
+    id: str
+    url: str
+    events: tuple[str, ...]
+    secret: str
+
+
+class Ping(Struct, frozen=True, kw_only=True):
+    """What came of a test of a webhook.
+
+    Attributes
+    ----------
+    status : int
+        Of the answer; 0 where there was none.
+    error : str
+        What went wrong; empty if it arrived.
+    """
+
+    status: int
+    error: str = ""

@@ -1,0 +1,57 @@
+"""What people say of a model, written in Markdown, as HTML that can do nothing."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from markdown_it import MarkdownIt
+
+
+def card(text: str) -> str:
+    r"""Return Markdown as HTML: CommonMark with tables and strikethrough.
+
+    HTML in it is text, links lead to the web or into the page, pictures become links: a page fetches nothing that
+    others chose. Its highest head comes right below that of the page.
+
+    Examples
+    --------
+    >>> card("# Use\n<script>x</script> [a](javascript:x) **b**")
+    '<h2>Use</h2>\n<p>&lt;script&gt;x&lt;/script&gt; [a](javascript:x) <strong>b</strong></p>\n'
+    """
+    markdown = _markdown()
+    tokens = markdown.parse(text)
+    highest = min((int(token.tag[1]) for token in tokens if token.type == "heading_open"), default=1)
+    return str(markdown.renderer.render(tokens, markdown.options, {"down": 2 - highest}))
+
+
+@lru_cache(1)
+def _markdown() -> MarkdownIt:
+    from markdown_it import MarkdownIt
+
+    made = MarkdownIt("js-default", {"html": False, "linkify": False})
+    made.add_render_rule("heading_open", _head)
+    made.add_render_rule("heading_close", _head)
+    made.add_render_rule("link_open", _link)
+    made.add_render_rule("image", _picture)
+    made.add_render_rule("table_open", lambda *_: '<div class="scroll" tabindex="0"><table>')
+    made.add_render_rule("table_close", lambda *_: "</table></div>\n")
+    return made
+
+
+def _head(_: Any, tokens: Any, at: int, __: Any, env: Any) -> str:
+    level = min(6, int(tokens[at].tag[1]) + env["down"])
+    return f"<h{level}>" if tokens[at].nesting == 1 else f"</h{level}>\n"
+
+
+def _link(self: Any, tokens: Any, at: int, options: Any, env: Any) -> str:
+    tokens[at].attrSet("rel", "nofollow noopener noreferrer")
+    return str(self.renderToken(tokens, at, options, env))
+
+
+def _picture(_: Any, tokens: Any, at: int, *__: Any) -> str:
+    from html import escape
+
+    where, words = str(tokens[at].attrGet("src") or ""), tokens[at].content or "picture"
+    return f'<a href="{escape(where)}" rel="nofollow noopener noreferrer">{escape(words)}</a>'

@@ -1,0 +1,113 @@
+"""Histories as pages show them: the same rows, graph, strips and scale as the widget of a notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from lmvp.history import History
+from lmvp.records import Layers, Version
+from lmvp.render import numbers
+from lmvp.render.data import POINTS, history_data, plot_data
+from lmvp.render.text import value_of
+from lmvp_server.console import marks
+from lmvp_server.services import Services
+from lmvp_server.services.access import Caller
+from lmvp_server.services.paging import Page
+
+ROWS = 200
+_SPARK = 30
+_CHOICES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A page of the history of a model.
+
+    Attributes
+    ----------
+    data : dict
+        As `lmvp.render.data.history_data` gives it.
+    graph, track, strips : list of str
+        The marks of each row, as HTML.
+    older : str or None
+        The cursor of the next page.
+    """
+
+    data: dict[str, Any]
+    versions: Sequence[Version]
+    graph: list[str]
+    track: list[str]
+    strips: list[str]
+    legend: str
+    older: str | None
+
+
+def history(services: Services, caller: Caller, project: str, model: str, cursor: int | None = None) -> Listed:
+    """Return a page of the history of a model, newest first."""
+    found = services.versions.of_model(caller, project, model, Page(ROWS, cursor))
+    versions = msgspec.convert(found["items"], list[Version])
+
+    def strips(some: Sequence[Version]) -> Layers:
+        return services.layers.strips(caller, project, model, [one.number for one in some])
+
+    shown = History(versions, title=f"{project}/{model}", total=found["total"], layers=strips)
+    data = history_data(shown)
+    width = marks.lanes_width(data["graph"])
+    return Listed(
+        data,
+        versions,
+        [marks.graph(place, row, width) for place, row in zip(data["graph"], data["rows"], strict=True)],
+        marks.metric_track(data) if data["metric"] else ["" for _ in versions],
+        [marks.layer_strip(shown.layers, version.number) for version in versions],
+        marks.legend(shown.layers),
+        found["next"],
+    )
+
+
+def plot(services: Services, caller: Caller, project: str, model: str, metric: str | None) -> dict[str, Any]:
+    """Return a metric over the newest 1,000 versions, as `lmvp.render.data.plot_data` does."""
+    found = services.versions.of_model(caller, project, model, Page(POINTS))
+    shown = History(msgspec.convert(found["items"], list[Version]), title=f"{project}/{model}", total=found["total"])
+    return {**plot_data(shown, metric), "choices": list(shown.metrics)[:_CHOICES]}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A model as a row of its project: its newest version, the strip of that, and its metric over versions."""
+
+    model: dict[str, Any]
+    newest: Version | None
+    aliases: Sequence[dict[str, Any]]
+    strip: str
+    spark: str
+    metric: str
+    value: str
+
+
+def summary(services: Services, caller: Caller, project: str, model: dict[str, Any]) -> Summary:
+    """Return a model as a row of its project."""
+    name = model["name"]
+    found = services.versions.of_model(caller, project, name, Page(_SPARK))["items"]
+    versions = msgspec.convert(found, list[Version])
+    aliases = services.aliases.of_model(caller, project, name)["items"]
+    if not versions:
+        return Summary(model, None, aliases, "", "", "", "")
+    newest = versions[0]
+    shown = History(versions, title=name)
+    layers = services.layers.strips(caller, project, name, [newest.number])
+    values = [value for one in reversed(versions) if (value := value_of(one, shown.metric)) is not None]
+    words = numbers.column(values)
+    said = f"{shown.metric} from {words[0]} to {words[-1]}" if values else ""
+    return Summary(
+        model,
+        newest,
+        aliases,
+        marks.layer_strip(layers, newest.number),
+        marks.spark(values, said),
+        shown.metric or "",
+        words[-1] if values else "",
+    )

@@ -1,0 +1,192 @@
+"""The marks that pages draw beside words: layer strips, the graph of versions, the track of a metric, times.
+
+They are the twins of `static/widgets/strip.js` and `tracks.js`, drawn by the server so that a page needs no script.
+Every function returns HTML, with what others wrote escaped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+from lmvp.records import ABSENT, CHANGED, IDENTICAL, NEW, Layer, Layers, decode_float
+from lmvp.render import numbers, strip
+from lmvp.render.words import clean
+
+_KIND = {IDENTICAL: "c0", **{str(tint): f"c{tint}" for tint in range(1, 6)}, CHANGED: "c3", NEW: "new"}
+_CHANGE = {
+    IDENTICAL: "identical",
+    "1": "changed by less than 0.1 %",
+    "2": "changed by 0.1 % to 1 %",
+    "3": "changed by 1 % to 5 %",
+    "4": "changed by 5 % to 20 %",
+    "5": "changed by more than 20 %",
+    CHANGED: "changed",
+    NEW: "new or reshaped",
+}
+_STRIP_WIDTH = 420
+"""Pixels that a strip has at least in a wide window: layers are joined until they fit."""
+_LANE, _FIRST = 16, 12
+_DAY = 86400
+MAIN = 'class="main" '
+"""Of the line that leads to the newest version."""
+
+
+def moment(text: str) -> datetime:
+    """Read a time as records have it."""
+    return datetime.fromisoformat(text.replace("Z", "+00:00"))
+
+
+def time(at: datetime, now: datetime | None = None) -> str:
+    """Write a time as far ago as it is, under 14 days, and absolutely on hover.
+
+    Examples
+    --------
+    >>> day = datetime(2026, 11, 20, 13, 41, tzinfo=timezone.utc)
+    >>> time(day, datetime(2026, 11, 20, 16, 50, tzinfo=timezone.utc))
+    '<time datetime="2026-11-20T13:41:00Z" title="2026-11-20 13:41 UTC">3 h ago</time>'
+    """
+    title = f"{at.astimezone(timezone.utc):%Y-%m-%d %H:%M} UTC"
+    told = _ago(at, now or datetime.now(timezone.utc))
+    return f'<time datetime="{numbers.iso(at)}" title="{title}">{told}</time>'
+
+
+def _ago(at: datetime, now: datetime) -> str:
+    seconds = max(0.0, (now - at).total_seconds())
+    steps = ((60, "just now"), (3600, f"{int(seconds // 60)} min ago"), (_DAY, f"{int(seconds // 3600)} h ago"),
+             (2 * _DAY, "yesterday"), (14 * _DAY, f"{int(seconds // _DAY)} d ago"))  # fmt: skip
+    return next((told for limit, told in steps if seconds < limit), f"{at.astimezone(timezone.utc):%Y-%m-%d}")
+
+
+# -- layers
+
+
+def layer_strip(layers: Layers, number: int, *, tall: bool = False) -> str:
+    """Draw the strip of a version; nothing where it has no layers."""
+    codes = layers.strips.get(str(number))
+    if not codes:
+        return ""
+    bars = "".join(_bar(layers.axis, segment, codes) for segment in strip.fold(layers.axis, _STRIP_WIDTH))
+    said = escape(strip.summary(codes))
+    return f'<div class="strip{" tall" if tall else ""}" role="img" aria-label="{said}">{bars}</div>'
+
+
+def _bar(axis: Sequence[Layer], segment: strip.Segment, codes: str) -> str:
+    part = codes[segment.first : segment.last]
+    kind = _KIND.get(strip.shade(part), "none")
+    begins = " g" if segment.gap > 1 else ""
+    title = escape(_title(axis, segment, part))
+    return f'<i class="{kind}{begins}" style="flex-grow:{segment.weight:.4g}" title="{title}"></i>'
+
+
+def _title(axis: Sequence[Layer], segment: strip.Segment, part: str) -> str:
+    seen = [code for code in part if code != ABSENT]
+    first, last = clean(axis[segment.first].path), clean(axis[segment.last - 1].path)
+    if not seen:
+        return f"{first}: not there"
+    if segment.last - segment.first == 1:
+        return f"{first}: {_CHANGE.get(part, 'changed')}"
+    changed = sum(code != IDENTICAL for code in seen)
+    return f"{first} to {last}: {changed} of {len(seen)} changed"
+
+
+def legend(layers: Layers) -> str:
+    """Explain the strips beside it; nothing where there are none."""
+    if not layers.strips:
+        return ""
+    amounts = strip.has_amounts(layers.strips.values())
+    ramp = "".join(f'<i class="c{tint}"></i>' for tint in range(1, 6))
+    shades = f'0.1 %<span class="ramp">{ramp}</span>20 %' if amounts else '<i class="c3"></i>changed'
+    words = f"Layers from input to output; width: parameters{'; shade: change' if amounts else ''}"
+    keys = ('<i class="c0"></i>identical', shades, '<i class="new"></i>new or reshaped')
+    told = "".join(f'<span class="key">{one}</span>' for one in keys)
+    return f'<p class="legend"><span>{words}</span>{told}</p>'
+
+
+# -- tracks
+
+
+def lanes_width(graph: Sequence[Mapping[str, Any]]) -> int:
+    """Return the width that the lanes of a graph take, in the units that they are drawn in."""
+    most = max((max([row["lane"], *row["in"], *row["out"], *row["pass"]]) for row in graph), default=0)
+    return _centre(int(most)) + _FIRST
+
+
+def graph(place: Mapping[str, Any], row: Mapping[str, Any], width: int) -> str:
+    """Draw a row of the graph of versions: the lines that pass, come and go, and the version itself."""
+    lane = _centre(place["lane"])
+    wires = [
+        *((at, f"M{_centre(at)} 0V100") for at in place["pass"]),
+        *((at, f"M{_centre(at)} 0C{_centre(at)} 30 {lane} 20 {lane} 50") for at in place["in"]),
+        *((at, f"M{lane} 50C{lane} 80 {_centre(at)} 70 {_centre(at)} 100") for at in place["out"]),
+    ]
+    paths = "".join(f'<path {"" if at else MAIN}d="{way}"/>' for at, way in wires)
+    kind = _kind_of(row, place)
+    drawing = f'<svg viewBox="0 0 {width} 100" preserveAspectRatio="none" aria-hidden="true">{paths}</svg>'
+    return f'{drawing}<b class="{kind}" style="left:calc({lane} / {width} * 100%)"></b>'
+
+
+def _kind_of(row: Mapping[str, Any], place: Mapping[str, Any]) -> str:
+    if any(alias["guarded"] for alias in row["aliases"]):
+        return "best"
+    return "two" if len(row["parents"]) > 1 else "side" if place["lane"] else ""
+
+
+def _centre(lane: int) -> int:
+    return _FIRST + _LANE * lane
+
+
+def metric_track(data: Mapping[str, Any]) -> list[str]:
+    """Draw the track of the metric of a history, a cell for each row: a line through the main lane, and the values."""
+    scale = data["scale"]
+    values = [None if row["value"] is None else decode_float(row["value"]) for row in data["rows"]]
+    main = [i for i, row in enumerate(data["graph"]) if row["lane"] == 0 and values[i] is not None]
+    lines = [(a, b) for a, b in pairwise(main) if math.isfinite(values[a] or 0) and math.isfinite(values[b] or 0)]
+    paths: list[list[str]] = [[] for _ in values]
+    for a, b in lines:
+        start, end = _along(values[a], scale), _along(values[b], scale)
+        for i in range(a, b + 1):
+            ends = (max(a, i - 0.5), min(b, i + 0.5))
+            spots = (f"{start + (end - start) * (at - a) / (b - a):.1f} {100 * (at - i) + 50:g}" for at in ends)
+            paths[i].append(f'<path d="M{"L".join(spots)}"/>')
+    faint = "".join(f'<path class="faint" d="M{x} 0V100"/>' for x in (0, 50, 100))
+    return [
+        f'<svg viewBox="0 0 100 100" preserveAspectRatio="none" aria-hidden="true">{faint}{"".join(paths[i])}</svg>'
+        + _dot(data, i, value)
+        for i, value in enumerate(values)
+    ]
+
+
+def _dot(data: Mapping[str, Any], i: int, value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    scale, row = data["scale"], data["rows"][i]
+    side = bool(data["graph"]) and data["graph"][i]["lane"] > 0
+    best = any(alias["name"] == "best" for alias in row["aliases"])
+    off = not scale["low"] <= value <= scale["high"]
+    kind = "off" if off else "best" if best else "side" if side else ""
+    return f'<b class="dot {kind}" style="left:{_along(value, scale):.1f}%"></b>'
+
+
+def _along(value: float | None, scale: Mapping[str, Any]) -> float:
+    span = float(scale["high"] - scale["low"]) or 1.0
+    return 100 * min(1.0, max(0.0, ((value or 0.0) - float(scale["low"])) / span))
+
+
+def spark(values: Sequence[float], words: str) -> str:
+    """Draw values, oldest first, as a line without axes; nothing where there are fewer than two."""
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) < 2:
+        return ""
+    low, span = min(finite), (max(finite) - min(finite)) or 1.0
+    spots = [f"{1000 * i / (len(finite) - 1):.0f} {100 - 100 * (v - low) / span:.1f}" for i, v in enumerate(finite)]
+    last = spots[-1]
+    end = f'<path d="M{last}h.1" stroke="var(--ink)" stroke-width="5" stroke-linecap="round"/>'
+    return (
+        f'<svg class="spark" viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" '
+        f'aria-label="{escape(words)}"><path d="M{"L".join(spots)}"/>{end}</svg>'
+    )

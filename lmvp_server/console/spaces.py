@@ -1,0 +1,102 @@
+"""Pictures of several runs at once: a scatter of two of their numbers, and parallel coordinates of many."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+
+from lmvp.render import numbers
+from lmvp.render.words import clean
+from lmvp.tracking.records import RunRecord
+from lmvp_server.console.runtables import Column
+
+_WIDE, _HIGH = 560, 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 16, 36
+_AXES = 8
+
+
+def scatter(runs: Sequence[RunRecord], across: Column, up: Column) -> str:
+    """Draw runs as points: one number across, another up; nothing where fewer than two have both."""
+    points = [
+        (x, y, run) for run in runs if (x := _finite(across, run)) is not None if (y := _finite(up, run)) is not None
+    ]
+    if len(points) < 2:
+        return ""
+    low_x, high_x = numbers.scale([x for x, _, _ in points])
+    low_y, high_y = numbers.scale([y for _, y, _ in points])
+    parts = []
+    for tick, words in zip(numbers.ticks(low_y, high_y), numbers.ends(*numbers.ticks(low_y, high_y)), strict=True):
+        y = _up(tick, low_y, high_y)
+        parts.append(f'<path class="faint" d="M{_LEFT} {y:.1f}H{_WIDE - _RIGHT}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{words}</text>')
+    for tick, words in zip(numbers.ticks(low_x, high_x), numbers.ends(*numbers.ticks(low_x, high_x)), strict=True):
+        x = _across(tick, low_x, high_x)
+        parts.append(f'<text x="{x:.1f}" y="{_HIGH - 18}" text-anchor="middle">{words}</text>')
+    for x, y, run in points:
+        told = f"{clean(run.name)}: {clean(across.key)} {numbers.one(x)}, {clean(up.key)} {numbers.one(y)}"
+        place = f'cx="{_across(x, low_x, high_x):.1f}" cy="{_up(y, low_y, high_y):.1f}"'
+        parts.append(f'<circle {place} r="4"><title>{escape(told)}</title></circle>')
+    parts.append(f'<text x="{_WIDE - _RIGHT}" y="{_HIGH - 4}" text-anchor="end">{escape(clean(across.key))}</text>')
+    parts.append(f'<text x="0" y="10">{escape(clean(up.key))}</text>')
+    said = f"{clean(up.key)} by {clean(across.key)} of {numbers.plural(len(points), 'run')}"
+    return _picture(parts, _WIDE, said)
+
+
+def parallel(runs: Sequence[RunRecord], columns: Sequence[Column]) -> str:
+    """Draw each run as a line across axes, one for each column that tells them apart."""
+    axes = [axis for column in columns if (axis := _axis(column, runs))][:_AXES]
+    if len(axes) < 2 or len(runs) < 2:
+        return ""
+    wide = max(_WIDE, 150 * len(axes))
+    gap = (wide - 140) / (len(axes) - 1)
+    parts = []
+    for at, (column, _, ends) in enumerate(axes):
+        x = 70 + at * gap
+        parts.append(f'<path class="axis" d="M{x:.1f} 44V{_HIGH - 24}"/>')
+        parts.append(f'<text x="{x:.1f}" y="14" text-anchor="middle">{escape(clean(column.key)[:22])}</text>')
+        for y, words in zip((34, _HIGH - 8), reversed(ends), strict=True):
+            parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{escape(words)}</text>')
+    for number, run in enumerate(runs):
+        spots = [(70 + at * gap, places[number]) for at, (_, places, _) in enumerate(axes)]
+        known = [f"{x:.1f} {44 + (_HIGH - 68) * (1 - y):.1f}" for x, y in spots if y is not None]
+        if len(known) > 1:
+            css = f"s s{number + 1}" if number < 6 else "s rest"
+            parts.append(f'<path class="{css}" d="M{"L".join(known)}"><title>{escape(clean(run.name))}</title></path>')
+    return _picture(
+        parts, wide, f"{numbers.plural(len(runs), 'run')} across {', '.join(clean(c.key) for c, _, _ in axes)}"
+    )
+
+
+def _axis(column: Column, runs: Sequence[RunRecord]) -> tuple[Column, list[float | None], tuple[str, str]] | None:
+    """Return where each run stands on an axis, from 0 to 1, and its ends in words; None where all are at one place."""
+    found = [column.number(run) for run in runs]
+    finite = [one for one in found if one is not None and math.isfinite(one)]
+    if len(finite) == len([run for run in runs if column.of(run) is not None]) and len(set(finite)) > 1:
+        low, high = min(finite), max(finite)
+        places = [None if one is None or not math.isfinite(one) else (one - low) / (high - low) for one in found]
+        first, last = numbers.column([low, high])
+        return column, places, (first, last)
+    words = list(dict.fromkeys(str(column.of(run)) for run in runs if column.of(run) is not None))
+    if len(words) < 2 or len(words) > 12:
+        return None
+    spots = [None if column.of(run) is None else words.index(str(column.of(run))) / (len(words) - 1) for run in runs]
+    return column, spots, (clean(words[0])[:18], clean(words[-1])[:18])
+
+
+def _finite(column: Column, run: RunRecord) -> float | None:
+    found = column.number(run)
+    return found if found is not None and math.isfinite(found) else None
+
+
+def _across(value: float, low: float, high: float) -> float:
+    return _LEFT + (_WIDE - _LEFT - _RIGHT) * (value - low) / (high - low)
+
+
+def _up(value: float, low: float, high: float) -> float:
+    return _TOP + (_HIGH - _TOP - _BOTTOM) * (1 - (value - low) / (high - low))
+
+
+def _picture(parts: Sequence[str], wide: int, said: str) -> str:
+    box = f'viewBox="0 0 {wide} {_HIGH}" style="max-width:{wide}px" role="img" aria-label="{escape(said)}"'
+    return f'<svg class="space" {box}>{"".join(parts)}</svg>'

@@ -1,0 +1,66 @@
+"""Versions as pages show them: one opened up, and two beside one another, as `lmvp.show` and `lmvp.diff` give them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from lmvp.compare import Diff
+from lmvp.errors import LmvpError
+from lmvp.records import Layers, Model, Version
+from lmvp.showing import Showing
+from lmvp_server.services import Services
+from lmvp_server.services.access import Caller
+from lmvp_server.services.changes import AT_ONCE
+
+
+def diff(services: Services, caller: Caller, project: str, before: tuple[str, str], after: tuple[str, str]) -> Diff:
+    """Return what differs between two versions of a project.
+
+    Parameters
+    ----------
+    before, after : tuple of str
+        Model and revision.
+    """
+    first, second = (record(services.versions.version(caller, project, *one)) for one in (before, after))
+    (_, old), (_, new) = (services.versions.content(caller, project, *one) for one in (before, after))
+    changes = services.measuring.changes(caller, project, *after, f"{first.model}@{first.name}")
+    return Diff.between(first, second, old, new, changes)
+
+
+def record(found: Any) -> Version:
+    """Return a document of the services as a version."""
+    return msgspec.convert(found, Version)
+
+
+def layers(services: Services, caller: Caller, version: Version) -> Layers:
+    """Return the strip of a version; none where it cannot be had: a page without one is better than no page."""
+    try:
+        return services.layers.one(caller, version.project, version.model, version.name) or Layers()
+    except LmvpError:
+        return Layers()
+
+
+def showing(services: Services, caller: Caller, version: Version, strip: Layers) -> Showing:
+    """Return a version opened up: its tensors, and how much they changed."""
+    about = msgspec.convert(services.catalog.model(caller, version.project, version.model), Model)
+    _, manifest = services.versions.content(caller, version.project, version.model, version.name)
+    parent = parent_of(services, caller, version)
+    amounts = {}
+    if parent is not None and max(parent.size, version.size) <= AT_ONCE:
+        against = f"{parent.model}@{parent.name}"
+        changes = services.measuring.changes(caller, version.project, version.model, version.name, against)
+        amounts = dict(changes.tensors)
+    return Showing(version, about, manifest.tensors, manifest.files, parent, strip, amounts)
+
+
+def parent_of(services: Services, caller: Caller, version: Version) -> Version | None:
+    """Return the version that one grew from; None where there is none any more."""
+    if not version.parents:
+        return None
+    try:
+        digest = version.parents[0].digest
+        return record(services.versions.version(caller, version.project, version.model, digest))
+    except LmvpError:  # it was removed, or is one of another model
+        return None

@@ -1,0 +1,173 @@
+"""The pages of whoever administers the server: accounts, groups, storage, the record of who did what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import msgspec
+
+from lmvp.errors import InvalidArgument, InvalidRequest
+from lmvp.records import NewUser, UserChange
+from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
+from lmvp_server.services import access
+from lmvp_server.services.audit import Filter
+from lmvp_server.services.paging import Page
+
+USERS, EVENTS = 1000, 200
+LINES = "application/x-ndjson"
+
+
+class AdminPage(ConsolePage):
+    """A page for admins, with the tabs to the others."""
+
+    tab = ""
+
+    def common(self) -> dict[str, Any]:
+        """Return what all of them show.
+
+        Raises
+        ------
+        NotAuthenticated, AccessDenied
+            If whoever looks is no admin.
+        """
+        access.require(self.caller, access.ADMIN)
+        pages = [("Accounts", ""), ("Groups", "/groups"), ("Storage", "/storage"), ("Audit log", "/audit")]
+        return {"tabs": [(words, f"admin{path}", None, words == self.tab) for words, path in pages]}
+
+
+class Users(AdminPage):
+    """`/admin`."""
+
+    tab = "Accounts"
+    acts: ClassVar[frozenset[str]] = frozenset({"add", "disable", "enable", "make_admin", "make_user", "set_password"})
+
+    def look(self) -> Shown:  # type: ignore[override]
+        """Return the accounts."""
+        common = self.common()
+        found = self.services.users.every(self.caller, Page(USERS))
+        return "users.html", {**common, "users": found["items"], "total": found["total"]}
+
+    def add(self, fields: Fields) -> str:
+        """Make an account; without a password it acts by tokens alone."""
+        new = NewUser(name=fields.get("name", "").strip(), password=fields.get("password", ""))
+        self.services.users.add(self.caller, new)
+        return "admin"
+
+    def disable(self, fields: Fields) -> str:
+        """Let an account in no more."""
+        return self._change(fields, UserChange(disabled=True))
+
+    def enable(self, fields: Fields) -> str:
+        """Let an account in again."""
+        return self._change(fields, UserChange(disabled=False))
+
+    def make_admin(self, fields: Fields) -> str:
+        """Let an account administer the server."""
+        return self._change(fields, UserChange(admin=True))
+
+    def make_user(self, fields: Fields) -> str:
+        """Let an account administer the server no more."""
+        return self._change(fields, UserChange(admin=False))
+
+    def set_password(self, fields: Fields) -> str:
+        """Set somebody's password, who forgot it."""
+        return self._change(fields, UserChange(password=fields.get("password", "")))
+
+    def _change(self, fields: Fields, given: UserChange) -> str:
+        self.services.users.change(self.caller, fields.get("name", "").strip(), given)
+        return "admin"
+
+
+class Groups(AdminPage):
+    """`/admin/groups`."""
+
+    tab = "Groups"
+    acts: ClassVar[frozenset[str]] = frozenset({"set_group", "remove_group"})
+
+    def look(self) -> Shown:  # type: ignore[override]
+        """Return the groups and who is in them."""
+        return "groups.html", {**self.common(), "groups": self.services.members.groups(self.caller)["items"]}
+
+    def set_group(self, fields: Fields) -> str:
+        """Say who is in a group; make it if it is new."""
+        names = tuple(fields.get("users", "").replace(",", " ").split())
+        self.services.members.set_group(self.caller, fields.get("name", "").strip().removeprefix("@"), names)
+        return "admin/groups"
+
+    def remove_group(self, fields: Fields) -> str:
+        """Take a group away."""
+        self.services.members.remove_group(self.caller, fields.get("name", ""))
+        return "admin/groups"
+
+
+class Storage(AdminPage):
+    """`/admin/storage`."""
+
+    tab = "Storage"
+
+    def initialize(self) -> None:
+        """Begin a request."""
+        super().initialize()
+        self._result: Any = None
+
+    def look(self) -> Shown:  # type: ignore[override]
+        """Return what takes room, and what came of what was done."""
+        common = self.common()
+        usage = self.services.usage.of_server(self.caller)
+        return "storage.html", {**common, "usage": usage, "outcome": self._result}
+
+    async def post(self, *place: str) -> None:
+        """Collect garbage, or prove every digest; line by line where a script asks, else with the page when done."""
+        fields = self.form()
+        works: dict[str, Callable[[Callable[[int, int], None]], Any]] = {
+            "gc": lambda _: self.services.purging.collect(self.caller, removed=fields.get("removed") == "1"),
+            "compact": lambda _: self.services.upkeep.compact(self.caller),
+            "fsck": lambda tell: self.services.checking.check(self.caller, False, tell, ()),
+        }
+        if fields.get("do", "") not in works:
+            raise InvalidRequest("this form does nothing here", hint="load the page again")
+        work = works[fields["do"]]
+        if LINES in self.request.headers.get("Accept", ""):
+            await self.answer_slowly(work)
+            return
+        self._result = (fields["do"], msgspec.to_builtins(await self.run(work, lambda *_: None)))
+        await self._draw(place)
+
+
+class AuditLog(AdminPage):
+    """`/admin/audit?project=…&who=…&action=…&what=…&since=…&until=…`."""
+
+    tab = "Audit log"
+
+    def look(self) -> Shown:  # type: ignore[override]
+        """Return the entries that are asked for, of the server or of a project, newest first."""
+        common = self.common()
+        names = ("who", "action", "what", "since", "until")
+        asked = {name: self.get_query_argument(name, "").strip() for name in names}
+        project = self.get_query_argument("project", "").strip()
+        cursor = Page.parse(None, self.get_query_argument("before", None)).cursor
+        wrong: InvalidArgument | None = None
+        found: dict[str, Any] = {"items": [], "next": None, "total": 0}
+        audit = self.services.audit
+        try:
+            wanted, page = Filter(**asked), Page(EVENTS, cursor)
+            found = (
+                audit.of_project(self.caller, project, page, wanted)
+                if project
+                else audit.of_server(self.caller, page, wanted)
+            )
+        except InvalidArgument as error:
+            wrong = error
+            self.set_status(error.http_status)
+        heads = audit.heads(self.caller)["items"]
+        head = next((one for one in heads if one.name.lower() == project.lower()), None)
+        return "audit.html", {
+            **common,
+            "asked": asked,
+            "project": project,
+            "found": found,
+            "head": head,
+            "projects": [one.name for one in heads if one.name],
+            **({"wrong": wrong} if wrong else {}),
+        }

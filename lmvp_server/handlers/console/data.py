@@ -1,0 +1,18 @@
+"""What the islands of pages ask for, and downloads: as the API has it, for whoever is signed in by a session."""
+
+from __future__ import annotations
+
+from lmvp_server.handlers import content, live, versions
+from lmvp_server.handlers.pages import BySession
+
+
+class File(BySession, content.File):
+    """`/p/{project}/{model}@{revision}/-/files/{path}`: a file, or a range of it."""
+
+
+class Histograms(BySession, versions.Histograms):
+    """`/p/{project}/{model}@{revision}/-/histograms`."""
+
+
+class Live(BySession, live.Live):
+    """`/p/{project}/-/live`."""

@@ -1,0 +1,77 @@
+"""The page of a model: its history, its aliases, what is said of it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import ClassVar
+
+from lmvp.errors import Conflict
+from lmvp.records import ModelChange
+from lmvp.render.plot import plot_html
+from lmvp_server.console import cards, histories
+from lmvp_server.console.islands import island
+from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
+from lmvp_server.services.paging import Page
+
+
+class Model(ConsolePage):
+    """`/p/{project}/{model}`."""
+
+    acts: ClassVar[frozenset[str]] = frozenset({"rollback", "unalias", "describe", "remove"})
+
+    def look(self, project: str, model: str) -> Shown:  # type: ignore[override]
+        """Return the history of a model, a page of it."""
+        services, caller = self.services, self.caller
+        about = services.catalog.model(caller, project, model)
+        project, model = about["project"], about["name"]
+        cursor = Page.parse(None, self.get_query_argument("before", None)).cursor
+        aliases = services.aliases.of_model(caller, project, model)["items"]
+        return "model.html", {
+            "model": about,
+            "aliases": [services.aliases.alias(caller, project, model, one["name"]) for one in aliases],
+            "history": histories.history(services, caller, project, model, cursor),
+            "card": cards.card(about["description"]),
+            "plot": self._plot(project, model) if cursor is None else "",
+            "first": cursor is None,
+            "server": self.address_of_server(),
+            "may": self.rights(project),
+            "was": _mark(about["description"]),
+        }
+
+    def _plot(self, project: str, model: str) -> str:
+        """Return a metric over all versions; nothing where fewer than two have one."""
+        metric = self.get_query_argument("metric", None)
+        data = histories.plot(self.services, self.caller, project, model, metric)
+        return island("metrics", data, plot_html(data)) if len(data["points"]) > 1 else ""
+
+    def rollback(self, fields: Fields, project: str, model: str) -> str:
+        """Let an alias stand where it stood before its last move."""
+        name = fields.get("alias", "")
+        self.services.aliases.move(self.caller, project, model, name, f"{name}@{{1}}")
+        return f"p/{project}/{model}"
+
+    def unalias(self, fields: Fields, project: str, model: str) -> str:
+        """Take an alias away."""
+        self.services.aliases.remove(self.caller, project, model, fields.get("alias", ""))
+        return f"p/{project}/{model}"
+
+    def describe(self, fields: Fields, project: str, model: str) -> str:
+        """Change what is said of a model, unless somebody else did meanwhile."""
+        about = self.services.catalog.model(self.caller, project, model)
+        if fields.get("was") != _mark(about["description"]):
+            raise Conflict(
+                "somebody else has changed it since you began", hint="what you typed is still here; look first"
+            )
+        words = fields.get("description", "").replace("\r\n", "\n").strip()
+        self.services.retention.change_model(self.caller, project, model, ModelChange(description=words))
+        return f"p/{project}/{model}"
+
+    def remove(self, _fields: Fields, project: str, model: str) -> str:
+        """Take the model away; it can be brought back for a while."""
+        self.services.removal.model(self.caller, project, model)
+        return f"p/{project}/-/removed"
+
+
+def _mark(text: str) -> str:
+    """Return what a text was when somebody began to change it."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

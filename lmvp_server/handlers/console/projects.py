@@ -1,0 +1,150 @@
+"""The pages of a project: its models, contributions, members, activity, and what was removed."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from lmvp.errors import InvalidArgument
+from lmvp.records import Invite
+from lmvp_server.console import feed, histories
+from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
+from lmvp_server.services.access import READ, ROLES
+from lmvp_server.services.paging import Page
+
+MODELS, EVENTS, CONTRIBUTIONS = 200, 100, 100
+
+
+class ProjectPage(ConsolePage):
+    """A page of a project, with the tabs to the others."""
+
+    tab = ""
+
+    def common(self, project: str) -> dict[str, Any]:
+        """Return what all pages of a project show."""
+        about = self.services.catalog.project(self.caller, project)
+        name = about["name"]
+        rights = self.rights(name)
+        open_ = self.services.contributions.of_project(self.caller, name, Page(3), "proposed")
+        runs = self.services.runs.count(self.caller, name)
+        tabs = [
+            ("Models", "", about["models"]),
+            ("Runs", "/-/runs", runs),
+            ("Contributions", "/-/contributions", open_["total"]),
+        ]
+        tabs += [("Members", "/-/members", None)] if self.caller.known else []
+        tabs += [("Activity", "/-/activity", None)]
+        tabs += [("Removed", "/-/removed", None)] if rights["MAINTAIN"] else []
+        shown = [(words, f"p/{name}{path}", count, words == self.tab) for words, path, count in tabs]
+        return {"project": about, "may": rights, "tabs": shown, "proposed": open_["items"]}
+
+
+class Project(ProjectPage):
+    """`/p/{project}`."""
+
+    tab = "Models"
+
+    def look(self, project: str) -> Shown:  # type: ignore[override]
+        """Return the models of a project, and what happened in it lately."""
+        common = self.common(project)
+        name = common["project"]["name"]
+        found = self.services.catalog.models(self.caller, name, Page(MODELS))
+        events = self.services.audit.of_project(self.caller, name, Page(8))
+        rows = [histories.summary(self.services, self.caller, name, model) for model in found["items"]]
+        versions = self.services.versions.of_project(self.caller, name, Page(1))["total"]
+        lines = feed.entries(self.services, self.caller, name, events["items"], self.root)
+        return "project.html", {**common, "models": rows, "total": found["total"], "versions": versions, "feed": lines}
+
+
+class Contributions(ProjectPage):
+    """`/p/{project}/-/contributions`."""
+
+    tab = "Contributions"
+
+    def look(self, project: str) -> Shown:  # type: ignore[override]
+        """Return what was proposed, newest first."""
+        common = self.common(project)
+        cursor = Page.parse(None, self.get_query_argument("before", None)).cursor
+        name = common["project"]["name"]
+        found = self.services.contributions.of_project(self.caller, name, Page(CONTRIBUTIONS, cursor))
+        return "contributions.html", {**common, "found": found["items"], "older": found["next"]}
+
+
+class Members(ProjectPage):
+    """`/p/{project}/-/members`."""
+
+    tab = "Members"
+    acts: ClassVar[frozenset[str]] = frozenset({"invite", "set_role", "remove"})
+
+    def initialize(self) -> None:
+        """Begin a request."""
+        super().initialize()
+        self._link = ""
+
+    def look(self, project: str) -> Shown:  # type: ignore[override]
+        """Return who has which role."""
+        common = self.common(project)
+        found = self.services.members.of_project(self.caller, common["project"]["name"])
+        return "members.html", {**common, "members": found["items"], "roles": ROLES, "link": self._link}
+
+    def invite(self, fields: Fields, project: str) -> str:
+        """Make an invitation; its link is shown this once."""
+        days = fields.get("days", "7")
+        if not (days.isascii() and days.isdigit() and len(days) < 4):
+            raise InvalidArgument(f"{days[:20]!r} is no number of days", hint="7, say")
+        asked = Invite(project=project, role=fields.get("role", ""), days=int(days))
+        made = self.services.invitations.create(self.caller, asked)
+        self._link = f"{self.address_of_server()}/join?code={made.secret}"
+        return ""
+
+    def set_role(self, fields: Fields, project: str) -> str:
+        """Give somebody a role."""
+        name = fields.get("name", "").strip()
+        self.services.members.set_member(self.caller, project, name, fields.get("role", ""))
+        return f"p/{project}/-/members"
+
+    def remove(self, fields: Fields, project: str) -> str:
+        """Take somebody's role away; who leaves may not see the project any more."""
+        self.services.members.remove(self.caller, project, fields.get("name", ""))
+        return f"p/{project}/-/members" if self.caller.may(READ, project) else ""
+
+    async def done(self, where: str, place: tuple[str, ...]) -> None:
+        """Show the link of an invitation: it cannot be asked for again."""
+        if self._link:
+            await self._draw(place)
+        else:
+            await super().done(where, place)
+
+
+class Activity(ProjectPage):
+    """`/p/{project}/-/activity`."""
+
+    tab = "Activity"
+
+    def look(self, project: str) -> Shown:  # type: ignore[override]
+        """Return what happened, newest first."""
+        common = self.common(project)
+        cursor = Page.parse(None, self.get_query_argument("before", None)).cursor
+        events = self.services.audit.of_project(self.caller, common["project"]["name"], Page(EVENTS, cursor))
+        lines = feed.entries(self.services, self.caller, common["project"]["name"], events["items"], self.root)
+        return "activity.html", {**common, "feed": lines, "older": events["next"], "total": events["total"]}
+
+
+class Removed(ProjectPage):
+    """`/p/{project}/-/removed`."""
+
+    tab = "Removed"
+    acts: ClassVar[frozenset[str]] = frozenset({"undelete"})
+
+    def look(self, project: str) -> Shown:  # type: ignore[override]
+        """Return what can be brought back."""
+        common = self.common(project)
+        return "removed.html", {**common, "items": self.services.undelete.of_project(self.caller, project)["items"]}
+
+    def undelete(self, fields: Fields, project: str) -> str:
+        """Bring something back."""
+        model, _, revision = fields.get("name", "").partition("/")[2].partition("@")
+        if revision:
+            self.services.undelete.version(self.caller, project, model, revision)
+        else:
+            self.services.undelete.model(self.caller, project, model)
+        return f"p/{project}/{model}" + (f"@{revision}" if revision else "")

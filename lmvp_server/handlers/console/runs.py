@@ -1,0 +1,201 @@
+"""The pages of runs: the table, one run with its curves, and several beside one another."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from datetime import datetime, timezone
+from typing import Any, ClassVar
+from urllib.parse import urlencode
+
+from lmvp.curves import Curves as Drawn
+from lmvp.errors import InvalidArgument, LmvpError
+from lmvp.render import runs as write
+from lmvp.render.compare_runs import Comparison
+from lmvp.render.curves import curves_data, curves_html
+from lmvp.tracking.records import RunEnd, RunRecord
+from lmvp_server.console import curves, runtables, spaces
+from lmvp_server.console.islands import island
+from lmvp_server.console.runtables import Column
+from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
+from lmvp_server.handlers.console.projects import ProjectPage
+from lmvp_server.handlers.pages import BySession
+
+ROWS = 200
+TOGETHER = 50
+"""Runs that are compared at once."""
+
+
+class Runs(ProjectPage):
+    """`/p/{project}/-/runs?where=…&order=…&column=…&group=…&from=200`."""
+
+    tab = "Runs"
+
+    def look(self, project: str) -> Shown:  # type: ignore[override]
+        """Return the runs that match, a page of them."""
+        common = self.common(project)
+        name = common["project"]["name"]
+        where, order = self.get_query_argument("where", ""), self.get_query_argument("order", "")
+        wrong: LmvpError | None = None
+        try:
+            found = self.services.runs.sorted(self.caller, name, where, order)
+        except InvalidArgument as error:
+            found, wrong = [], error
+            self.set_status(error.http_status)
+        every = curves.records(found)
+        known = runtables.choices(every)
+        chosen = [Column.read(one) for one in self.get_query_arguments("column", strip=False)]
+        columns = chosen[:20] or runtables.usual(every, known)
+        by = self.get_query_argument("group", "")
+        first = self._first()
+        shown = every[first : first + ROWS]
+        asked: dict[str, Any] = {"where": where, "order": order, "group": by, "column": [one.name for one in chosen]}
+        return "runs.html", {
+            **common,
+            "groups": runtables.groups(shown, columns, Column.read(by) if by else None),
+            "columns": columns,
+            "known": known,
+            "total": len(every),
+            "first": first,
+            "shown": len(shown),
+            "asked": asked,
+            "with_": lambda **more: runtables.address(**{**asked, **more}),
+            "write": write,
+            "filter_wrong": wrong,
+        }
+
+    def _first(self) -> int:
+        given = self.get_query_argument("from", "0")
+        return int(given) if given.isascii() and given.isdigit() and len(given) < 10 else 0
+
+
+class Run(ConsolePage):
+    """`/p/{project}/-/runs/{run}`."""
+
+    acts: ClassVar[frozenset[str]] = frozenset({"end", "remove"})
+
+    def look(self, project: str, run: str) -> Shown:  # type: ignore[override]
+        """Return a run with its curves."""
+        (one,) = curves.records([self.services.runs.run(self.caller, project, run)])
+        drawn = curves.curves_of(self.services, self.caller, [one])
+        return "run.html", {
+            "run": one,
+            "may": self.rights(one.project),
+            "charts": chart(self, drawn),
+            "write": write,
+            "made_with": _made_with(one),
+            "code": _code(one),
+        }
+
+    def end(self, _fields: Fields, project: str, run: str) -> str:
+        """End a run that gives no sign of life."""
+        self.services.runs.end(self.caller, project, run, RunEnd(status="killed", ended_at=datetime.now(timezone.utc)))
+        return f"p/{project}/-/runs/{run}"
+
+    def remove(self, _fields: Fields, project: str, run: str) -> str:
+        """Delete a run and its points."""
+        self.services.runs.remove(self.caller, project, run)
+        return f"p/{project}/-/runs"
+
+
+class Compare(ConsolePage):
+    """`/p/{project}/-/compare?run=…&run=…&x=…&y=…`."""
+
+    def look(self, project: str) -> Shown:  # type: ignore[override]
+        """Return runs side by side: curves, what differs, and pictures of their params and metrics."""
+        about = self.services.catalog.project(self.caller, project)
+        named = list(dict.fromkeys(self.get_query_arguments("run")))
+        if not 2 <= len(named) <= TOGETHER:
+            raise InvalidArgument(
+                f"{len(named)} runs are chosen", hint=f"choose 2 to {TOGETHER} in the table, then Compare"
+            )
+        name = about["name"]
+        found = curves.records(self.services.runs.run(self.caller, name, run) for run in named)
+        drawn = curves.curves_of(self.services, self.caller, found)
+        known = runtables.choices(found)
+        numeric = [one for one in known if sum(one.number(run) is not None for run in found) > 1]
+        across, up = self._axes(numeric)
+        axes = [*[c for c in known if c.kind == "params"], *[c for c in known if c.kind == "metrics"][:3]]
+        return "compare.html", {
+            "project": about,
+            "runs": found,
+            "charts": chart(self, drawn),
+            "comparison": Comparison.of(found),
+            "numeric": numeric,
+            "across": across,
+            "up": up,
+            "scatter": spaces.scatter(found, across, up) if across and up else "",
+            "parallel": spaces.parallel(found, axes),
+            "write": write,
+        }
+
+    def _axes(self, numeric: list[Column]) -> tuple[Column | None, Column | None]:
+        """Return what a scatter shows: as asked for, else a param across and a metric up."""
+        metrics = [one for one in numeric if one.kind == "metrics"]
+        params = [one for one in numeric if one.kind == "params"]
+        across, up = self.get_query_argument("x", ""), self.get_query_argument("y", "")
+        first = Column.read(across) if across else next(iter(params or metrics[1:]), None)
+        return first, Column.read(up) if up else next(iter(metrics), None)
+
+
+class Curves(BySession):
+    """`/p/{project}/-/curves?run=…&from=…&to=…`: curves anew, or a stretch of them, for an island."""
+
+    in_public = frozenset({"GET", "HEAD"})
+
+    async def get(self, project: str) -> None:
+        """Send curves as the view draws them."""
+        self.answer(await self.run(self._curves, project))
+
+    def _curves(self, project: str) -> dict[str, Any]:
+        named = self.get_query_arguments("run")
+        if not 1 <= len(named) <= TOGETHER:
+            raise InvalidArgument(f"{len(named)} runs: name 1 to {TOGETHER}")
+        found = curves.records(self.services.runs.run(self.caller, project, run) for run in named)
+        first, last = self._number("from"), self._number("to")
+        drawn = curves.curves_of(self.services, self.caller, found, first=first, last=last)
+        return curves_data(drawn, live=_goes_on(found))
+
+    def _number(self, name: str) -> float | None:
+        text = self.get_query_argument(name, None)
+        try:
+            value = None if text is None else float(text)
+        except ValueError:
+            value = math.nan
+        if value is not None and not math.isfinite(value):
+            raise InvalidArgument(f"{name}={str(text)[:40]!r} is not a number")
+        return value
+
+
+def chart(page: ConsolePage, drawn: Drawn) -> str:
+    """Return curves as an island, live where a run goes on."""
+    project = drawn.runs[0].project
+    there = f"{page.root}p/{project}/-/"
+    query = urlencode([("run", run.id) for run in drawn.runs])
+    live = _goes_on([run.record for run in drawn.runs])
+    urls = {"curves": f"{there}curves?{query}", "live": f"{there}live?{query}" if live else ""}
+    return island("curves", curves_data(drawn, live=live), curves_html(drawn), **urls)
+
+
+def _goes_on(runs: list[RunRecord]) -> bool:
+    return any(run.status in ("running", "stale") for run in runs)
+
+
+def _made_with(run: RunRecord) -> list[tuple[str, str]]:
+    """Return what made a run, in the order in which people ask: who, where, with what."""
+    known = run.environment
+    found = [(key, str(known[key])) for key in ("user", "host", "python", "platform") if known.get(key)]
+    command = known.get("command") or {}
+    if isinstance(command, dict) and command.get("arguments"):
+        found.append(("command", shlex.join(map(str, command["arguments"]))))
+    git = known.get("git") or {}
+    if git.get("commit"):
+        found.append(("commit", f"{git['commit'][:10]}{', changed' if git.get('dirty') else ''}"))
+    return found + [(str(name), str(version)) for name, version in list((known.get("packages") or {}).items())[:30]]
+
+
+def _code(run: RunRecord) -> str:
+    from lmvp_server.console.code import highlighted
+
+    found = run.environment.get("code")
+    return highlighted(str(found)) if found else ""

@@ -1,0 +1,27 @@
+"""Finding things by words: as a page, and as JSON for the palette."""
+
+from __future__ import annotations
+
+from lmvp_server.handlers.console.base import ConsolePage, Shown
+from lmvp_server.services.search import WORDS_LIMIT
+
+
+class Search(ConsolePage):
+    """`/search?q=…`."""
+
+    async def get(self, *place: str) -> None:
+        """Show what is found, or send it."""
+        if self.get_query_argument("as", "") == "json":
+            found, more = await self.run(self.services.search.find, self.caller, self._words(), 20)
+            self.answer({"items": found, "more": more})
+        else:
+            await super().get(*place)
+
+    def look(self) -> Shown:  # type: ignore[override]
+        """Return what has the words in it."""
+        words = self._words()
+        found, more = self.services.search.find(self.caller, words, 100)
+        return "search.html", {"words": words, "found": found, "more": more}
+
+    def _words(self) -> str:
+        return self.get_query_argument("q", "")[:WORDS_LIMIT]

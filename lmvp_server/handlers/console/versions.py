@@ -1,0 +1,187 @@
+"""The page of a version, and of a proposed one, where it is decided upon."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import msgspec
+
+from lmvp.errors import NotFound
+from lmvp.records import Contribution
+from lmvp.records import Version as VersionRecord
+from lmvp.render import numbers, text
+from lmvp.render.diff_data import diff_data
+from lmvp.render.showing import code_of_showing
+from lmvp.render.showing_data import showing_data
+from lmvp_server.console import code, versions
+from lmvp_server.console.islands import island
+from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
+from lmvp_server.services.files import parts
+from lmvp_server.services.paging import Page
+
+CHOICES = 200
+"""Versions to choose from, beside which another is laid."""
+
+_SAID = frozenset({"message", "aliases", "metrics", "params", "tags", "parents", "digest"})
+"""Facts that have a place of their own on the page."""
+
+
+class Diff(ConsolePage):
+    """`/p/{project}/{model}/-/diff?from=…&to=…`."""
+
+    def look(self, project: str, model: str) -> Shown:  # type: ignore[override]
+        """Return what differs between two versions."""
+        services, caller = self.services, self.caller
+        about = services.catalog.model(caller, project, model)
+        project, model = about["project"], about["name"]
+        after = self._named(model, self.get_query_argument("to", "latest"))
+        before = self._named(model, self.get_query_argument("from", "") or self._parent(project, *after))
+        found = versions.diff(services, caller, project, before, after)
+        against = f"{found.before.model}@{found.before.name}"
+        there = f"{self.root}p/{project}/{found.after.model}@{found.after.name}/-/histograms?against={against}"
+        some = services.versions.of_model(caller, project, model, Page(CHOICES))["items"]
+        return "diff.html", {
+            "model": about,
+            "diff": found,
+            "island": island("diff", diff_data(found), found._repr_html_(), histograms=there),
+            "names": [f"v{one['number']}" for one in some],
+        }
+
+    def _named(self, model: str, given: str) -> tuple[str, str]:
+        """Read `v3`, `production`, or `cnn@v2` of another model of the project."""
+        other, _, revision = given.rpartition("@")
+        return other or model, revision
+
+    def _parent(self, project: str, model: str, revision: str) -> str:
+        """Return the version that one grew from, or the one before it."""
+        found = versions.record(self.services.versions.version(self.caller, project, model, revision))
+        if found.parents:
+            return f"{model}@{found.parents[0].digest}"
+        return f"{model}@v{max(1, found.number - 1)}"
+
+
+class Version(ConsolePage):
+    """`/p/{project}/{model}@{revision}`."""
+
+    acts: ClassVar[frozenset[str]] = frozenset({"accept", "decline", "withdraw", "comment", "alias", "remove"})
+
+    def look(self, project: str, model: str, revision: str) -> Shown:  # type: ignore[override]
+        """Return what a version is, what made it, what it changed, and its files."""
+        services, caller = self.services, self.caller
+        found = services.versions.version(caller, project, model, revision)
+        version = versions.record(found)
+        _, manifest = services.versions.content(caller, project, model, revision)
+        strip = versions.layers(services, caller, version)
+        fields: dict[str, Any] = {
+            "version": version,
+            "may": self.rights(version.project),
+            "layers": strip,
+            "facts": [fact for fact in text.version_facts(version) if fact[0] not in _SAID],
+            "files": manifest.files,
+        }
+        if version.status:
+            return "contribution.html", {**fields, **self._contribution(version)}
+        grown = services.versions.children(caller, project, model, revision, Page(20))["items"]
+        showing = versions.showing(services, caller, version, strip)
+        there = f"{self.root}p/{version.project}/{version.model}@{version.name}/-/histograms"
+        told = {**showing_data(showing), "only": "tensors"}
+        return "version.html", {
+            **fields,
+            "grown": grown,
+            "parameters": showing.parameters,
+            "tensors": island("model", told, "", histograms=there) if manifest.tensors else "",
+            "code": code.highlighted("\n".join(code_of_showing(showing))),
+            "run": self._run(version),
+        }
+
+    def _run(self, version: VersionRecord) -> dict[str, Any] | None:
+        """Return the run that made a version, if it is still there."""
+        try:
+            return self.services.runs.run(self.caller, version.project, version.run) if version.run else None
+        except NotFound:
+            return None
+
+    def _contribution(self, version: VersionRecord) -> dict[str, Any]:
+        """Return what there is to say of a proposed version, beside the newest one."""
+        services, caller, project, model = self.services, self.caller, version.project, version.model
+        one = services.contributions.one(caller, project, model, version.name)
+        about = services.catalog.model(caller, project, model)
+        try:
+            found = services.versions.version(caller, project, model, "latest")
+            newest: VersionRecord | None = versions.record(found)
+        except NotFound:
+            newest = None
+        return {
+            "one": msgspec.convert(one, Contribution),
+            "newest": newest,
+            "next": max(about["latest"], about.get("last", 0)) + 1,
+            "require": about.get("require", ""),
+            "metrics": _beside(newest, version),
+            "own": version.author == caller.name,
+        }
+
+    # -- what forms ask for
+
+    def accept(self, fields: Fields, project: str, model: str, revision: str) -> str:
+        """Make a contribution the next version, with a word to its author."""
+        contributions, words = self.services.contributions, fields.get("words", "")
+        done = contributions.accept(self.caller, project, model, revision)
+        if words.strip():  # afterwards: what is not accepted is tried again, and says nothing twice
+            contributions.comment(self.caller, project, model, revision, words)
+        return f"p/{project}/{model}@v{done['accepted']}"
+
+    def decline(self, fields: Fields, project: str, model: str, revision: str) -> str:
+        """Say no, and why."""
+        self.services.contributions.decline(self.caller, project, model, revision, fields.get("words", ""))
+        return f"p/{project}/{model}@{revision}"
+
+    def withdraw(self, _fields: Fields, project: str, model: str, revision: str) -> str:
+        """Take one's own contribution back."""
+        self.services.contributions.withdraw(self.caller, project, model, revision)
+        return f"p/{project}/{model}@{revision}"
+
+    def comment(self, fields: Fields, project: str, model: str, revision: str) -> str:
+        """Say something."""
+        self.services.contributions.comment(self.caller, project, model, revision, fields.get("words", ""))
+        return f"p/{project}/{model}@{revision}"
+
+    def alias(self, fields: Fields, project: str, model: str, revision: str) -> str:
+        """Let an alias stand here."""
+        self.services.aliases.move(self.caller, project, model, fields.get("name", "").strip(), revision)
+        return f"p/{project}/{model}@{revision}"
+
+    def remove(self, _fields: Fields, project: str, model: str, revision: str) -> str:
+        """Take the version away; it can be brought back for a while."""
+        self.services.removal.version(self.caller, project, model, revision)
+        return f"p/{project}/{model}"
+
+
+class FilePage(ConsolePage):
+    """`/p/{project}/{model}@{revision}/-/view/{path}`."""
+
+    def look(self, project: str, model: str, revision: str, path: str) -> Shown:  # type: ignore[override]
+        """Return a file as text, or say that it is none."""
+        services = self.services
+        version = versions.record(services.versions.version(self.caller, project, model, revision))
+        space, file = services.files.file(self.caller, project, model, revision, path)
+        end = min(file.size, code.LIMIT)
+        data = b"".join(services.files.read(space, part) for part in parts(file.chunks, 0, end))
+        words = code.as_text(data, whole=end == file.size)
+        return "file.html", {
+            "version": version,
+            "file": file,
+            "words": None if words is None else code.highlighted(words, path),
+            "cut": end < file.size,
+        }
+
+
+def _beside(before: VersionRecord | None, after: VersionRecord) -> list[tuple[str, str, str, str, int]]:
+    """Return each metric of two versions: key, before, after, difference, and if that is better (1) or not (-1)."""
+    old = before.metrics if before else {}
+    rows = []
+    for key in dict.fromkeys([*after.metrics, *old]):
+        a, b = text.value_of(before, key) if before else None, text.value_of(after, key)
+        was, now, step = numbers.pair(a, b)
+        sign = 0 if a is None or b is None or a == b else (1 if b > a else -1) * numbers.better(key)
+        rows.append((key, was, now, step, sign))
+    return rows

@@ -1,0 +1,26 @@
+"""Forks, and what is contributed back."""
+
+from __future__ import annotations
+
+from lmvp.records import Contribute as ContributeBody
+from lmvp.records import Fork as ForkBody
+from lmvp_server.handlers.base import Handler
+
+
+class Fork(Handler):
+    """`…/{model}/fork`."""
+
+    async def post(self, project: str, model: str) -> None:
+        """Copy a model with its history to another place."""
+        to = self.read(ForkBody).to
+        self.answer(await self.run(self.services.forks.fork, self.caller, project, model, to), 201)
+
+
+class Contribute(Handler):
+    """`…/versions/{revision}/contribute`."""
+
+    async def post(self, project: str, model: str, revision: str) -> None:
+        """Propose a version of a fork to what it was forked from."""
+        message = self.read(ContributeBody).message
+        contribute = self.services.forks.contribute
+        self.answer(await self.run(contribute, self.caller, project, model, revision, message), 201)

@@ -1,0 +1,93 @@
+"""Signing in at a provider of OpenID Connect, and coming back from there."""
+
+from __future__ import annotations
+
+import hmac
+import secrets
+from typing import TYPE_CHECKING
+
+from lmvp.errors import AccessDenied, LmvpError, NotFound
+from lmvp_server.handlers.pages import Page, within
+
+if TYPE_CHECKING:
+    from lmvp_server.openid import Begun, OpenId
+    from lmvp_server.services.identities import Identity
+
+_COOKIE = "lmvp_openid"
+"""What only the browser that began a sign-in has."""
+
+
+class _OpenIdPage(Page):
+    @property
+    def openid(self) -> OpenId:
+        """The conversation with the provider."""
+        found: OpenId | None = self.settings["openid"]
+        if found is None:
+            raise NotFound("this server knows no provider to sign in at")
+        return found
+
+    @property
+    def back(self) -> str:
+        """Where the provider sends people back to."""
+        return f"{self.request.protocol}://{self.request.host}/openid-back"
+
+    def refuse(self, error: LmvpError, after: str = ".") -> None:
+        """Show why it did not work out, and the ways in."""
+        self.set_status(error.http_status)
+        hint = f": {error.hint}" if error.hint else ""
+        wrong = f"{error.message}{hint}."
+        self.show("login.html", after=within(after), name="", wrong=wrong[:1].upper() + wrong[1:], by_token=False)
+
+
+class Begin(_OpenIdPage):
+    """`/openid`."""
+
+    async def get(self) -> None:
+        """Send a browser to the provider; with `connect`, to connect the account of its session."""
+        given = self.get_query_argument("connect", "")
+        if given and not (self.caller.user and hmac.compare_digest(given.encode(), self.xsrf.encode())):
+            raise AccessDenied("this link is not from a page of your session", hint="load the page again")
+        browser, after = secrets.token_urlsafe(32), within(self.get_query_argument("next", "."))
+        try:
+            url = await self.run(self._begin, browser, after, self.caller.user if given else "")
+        except LmvpError as error:
+            self.refuse(error, after)
+            return
+        self.set_cookie(_COOKIE, browser, max_age=600, **self._cookie())
+        self.redirect(url, status=303)
+
+    def _begin(self, browser: str, after: str, user: str) -> str:
+        code = self.get_query_argument("code", "")[:100]
+        return self.openid.begin(browser, self.back, after=after, invitation=code, user=user)
+
+
+class Back(_OpenIdPage):
+    """`/openid-back`."""
+
+    async def get(self) -> None:
+        """Begin the session of whom the provider has signed in."""
+        browser = self.get_cookie(_COOKIE, "") or ""
+        self.clear_cookie(_COOKIE)
+        answer = {name: self.get_query_argument(name) for name in ("state", "code", "iss") if name in self._asked()}
+        try:
+            begun, identity = await self.run(self.openid.end, browser, self.back, answer)
+            secret = await self.run(self._enter, begun, identity)
+        except LmvpError as error:
+            self.refuse(error)
+        else:
+            self.enter(secret)
+            self.go(begun.after)
+
+    def _asked(self) -> set[str]:
+        return set(self.request.query_arguments)
+
+    def _enter(self, begun: Begun, identity: Identity) -> str:
+        identities, runs_it = self.services.identities, self.settings["owner"]
+        if begun.user:
+            account = identities.connect(begun.user, identity)
+        else:
+            free = self.openid.provider.sign_up
+            account = identities.account(identity) or identities.sign_up(
+                identity, begun.invitation, self.address, runs_it, free=free
+            )
+        return self.services.sessions.open(account.id, account.data["name"], self.address)

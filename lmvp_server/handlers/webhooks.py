@@ -1,0 +1,49 @@
+"""Webhooks of a project."""
+
+from __future__ import annotations
+
+from lmvp.records import NewWebhook, Ping
+from lmvp_server.handlers.base import Handler
+from lmvp_server.notifier import Notifier
+
+
+class Webhooks(Handler):
+    """`/projects/{project}/webhooks`."""
+
+    async def get(self, project: str) -> None:
+        """List them."""
+        self.answer(await self.run(self.services.webhooks.of_project, self.caller, project))
+
+    async def post(self, project: str) -> None:
+        """Make one; the answer has its secret, this once."""
+        new = self.read(NewWebhook)
+        self.answer(await self.run(self.services.webhooks.add, self.caller, project, new), 201)
+
+
+class Webhook(Handler):
+    """`…/webhooks/{webhook}`."""
+
+    async def delete(self, project: str, webhook: str) -> None:
+        """Take it away."""
+        await self.run(self.services.webhooks.remove, self.caller, project, webhook)
+        self.set_status(204)
+        self.finish()
+
+
+class Enable(Handler):
+    """`…/webhooks/{webhook}/enable`."""
+
+    async def post(self, project: str, webhook: str) -> None:
+        """Wake it, if it was given up."""
+        self.answer(await self.run(self.services.webhooks.enable, self.caller, project, webhook))
+
+
+class Test(Handler):
+    """`…/webhooks/{webhook}/test`."""
+
+    async def post(self, project: str, webhook: str) -> None:
+        """Send it something now, and tell what came of it."""
+        delivery = await self.run(self.services.webhooks.test, self.caller, project, webhook)
+        notifier: Notifier = self.settings["notifier"]
+        status, error = await notifier.send(delivery)
+        self.answer(Ping(status=status, error=error))

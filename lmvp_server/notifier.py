@@ -1,0 +1,146 @@
+"""Sends what webhooks are to be told: for each one event at a time, in order, again until it arrives."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any
+from urllib.parse import urlsplit
+
+from tornado.httpclient import HTTPError, HTTPRequest
+from tornado.netutil import Resolver
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from lmvp.errors import LmvpError
+from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhooks import FIRST_WAIT, GONE, Delivery, Webhooks
+
+_logger = logging.getLogger("lmvp_server")
+
+TICK = 0.5
+"""Seconds between two looks for something to send."""
+TIMEOUT = 15.0
+AT_ONCE = 16
+_ANSWER_LIMIT = 64 << 10
+
+
+class CheckingResolver(Resolver):
+    """Looks names up, and gives those addresses alone that may be connected to; the connection goes to these."""
+
+    def initialize(self, targets: Targets) -> None:
+        """Keep what is allowed."""
+        self._targets = targets
+
+    async def resolve(
+        self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[tuple[int, Any]]:
+        """Return the addresses of a host.
+
+        Raises
+        ------
+        AccessDenied
+            If one of them may not be connected to: a name that has both kinds is up to something.
+        OSError
+            If there is none.
+        """
+        self._targets.check_host(host)
+        loop = asyncio.get_running_loop()
+        found = await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+        for *_, address in found:
+            self._targets.check_address(str(address[0]))
+        return [(each[0], each[4]) for each in found]
+
+
+class Notifier:
+    """Sends events, as long as it is started and there is anywhere to send to."""
+
+    def __init__(self, webhooks: Webhooks, targets: Targets) -> None:
+        self._webhooks, self._targets = webhooks, targets
+        self._client: SimpleAsyncHTTPClient | None = None
+        self._under_way: dict[str, asyncio.Task[None]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to look for something to send."""
+        if self._targets:
+            self._task = asyncio.create_task(self._run())
+
+    async def stop(self) -> None:
+        """Let go of what is under way: the next start sends it again."""
+        tasks = [task for task in (self._task, *self._under_way.values()) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._client is not None:
+            self._client.close()
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                room = AT_ONCE - len(self._under_way)
+                due = await asyncio.to_thread(self._webhooks.due, frozenset(self._under_way))
+                for delivery in due[: max(0, room)]:
+                    self._under_way[delivery.hook] = asyncio.create_task(self._deliver(delivery))
+            except Exception:  # a webhook is no reason to end the server, or the other webhooks
+                _logger.exception("looking for what webhooks are to be told failed")
+            await asyncio.sleep(TICK)
+
+    async def _deliver(self, delivery: Delivery) -> None:
+        """Send an event, and those after it as long as they arrive."""
+        following: Delivery | None = delivery
+        try:
+            while following is not None:
+                status, why = await self.send(following)
+                if not 200 <= status < 300:
+                    _logger.info("a webhook to %s failed: %s", urlsplit(following.url).hostname, why)
+                    await asyncio.to_thread(self._webhooks.failed, following, why, gone=status == GONE)
+                    return
+                following = await asyncio.to_thread(self._webhooks.arrived, following)
+        except Exception:
+            _logger.exception("a webhook could not be sent")
+            await asyncio.sleep(FIRST_WAIT)  # the disk is full, say: the same event would be sent again and again
+        finally:
+            self._under_way.pop(delivery.hook, None)
+
+    async def send(self, delivery: Delivery) -> tuple[int, str]:
+        """Send something once; return the status of the answer, 0 without one, and what went wrong."""
+        try:
+            self._targets.check_url(delivery.url)
+            request = HTTPRequest(
+                delivery.url,
+                method="POST",
+                headers=delivery.headers(),
+                body=delivery.body,
+                follow_redirects=False,
+                connect_timeout=TIMEOUT,
+                request_timeout=TIMEOUT,
+                decompress_response=False,
+            )
+            answer = await self._sender().fetch(request, raise_error=False)
+        except LmvpError as error:
+            return 0, error.message
+        except (HTTPError, OSError, ValueError) as error:
+            return 0, _told(error)
+        if answer.code == 599:  # what tornado says where there is no answer
+            return 0, _told(answer.error)
+        return answer.code, "" if 200 <= answer.code < 300 else f"it answered {answer.code}"
+
+    def _sender(self) -> SimpleAsyncHTTPClient:
+        if self._client is None:
+            self._client = SimpleAsyncHTTPClient(
+                force_instance=True,
+                resolver=CheckingResolver(targets=self._targets),
+                max_clients=AT_ONCE + 4,
+                max_body_size=_ANSWER_LIMIT,
+                max_header_size=_ANSWER_LIMIT,
+            )
+        return self._client
+
+
+def _told(error: BaseException | None) -> str:
+    """Say what kept a message from arriving, without what the other side said."""
+    if isinstance(error, LmvpError):
+        return error.message
+    known = {"Timeout": "it did not answer in time", "refused": "the connection was refused"}
+    return next((said for word, said in known.items() if word in str(error)), "no connection, or no answer of HTTP")

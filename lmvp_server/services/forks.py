@@ -1,0 +1,216 @@
+"""Forks: a model with its history in another project, at the price of names on the disk; and the way back.
+
+The chunks of a fork are those of its origin, under names of their own: from then on, each project deletes and encodes
+its own. Nothing else crosses from one project to another, and only for who may read the one and write the other.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+
+from lmvp.errors import AlreadyExists, Conflict, IntegrityError
+from lmvp.records import NewPush
+from lmvp.references import Reference
+from lmvp.storage import frames
+from lmvp.storage import manifest as manifests
+from lmvp.storage.frames import Frame
+from lmvp.storage.manifest import Manifest
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import SERVER, Catalog, Place
+from lmvp_server.services.clock import now
+from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.events import event
+from lmvp_server.services.links import Links, link_of
+from lmvp_server.services.pushes import Pushes
+from lmvp_server.services.upkeep import Upkeep
+from lmvp_server.services.versions import Versions, version_id
+from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
+
+_STAYS = frozenset({"push", "run"})
+"""What a version says of where it was made, and means nothing in another project."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """From one project to another, with what leans on what in both."""
+
+    source: str
+    target: str
+    there: Links
+    here: Links
+
+
+class Forks:
+    """The use cases around forks."""
+
+    def __init__(
+        self,
+        records: RecordStore,
+        chunks: ChunkStore,
+        catalog: Catalog,
+        versions: Versions,
+        decoder: Decoder,
+        upkeep: Upkeep,
+        pushes: Pushes,
+    ) -> None:
+        self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
+        self._decoder, self._upkeep, self._pushes = decoder, upkeep, pushes
+
+    def fork(self, caller: Caller, project: str, model: str, to: str) -> Document:
+        """Copy a model with all its versions, without its aliases, to another place; return the new model.
+
+        Raises
+        ------
+        AlreadyExists
+            If there is a model of that name.
+        Conflict
+            If it has no version yet.
+        """
+        origin = self._catalog.find_model(caller, project, model)
+        wanted = Reference.parse(to, project=project)
+        made = self._catalog.find_or_create_project(caller, wanted.project or project).data["name"]
+        access.require(caller, access.WRITE, made)
+        with self._upkeep.undisturbed():  # no sweep, no compaction: what is found stays as it is until it is in use
+            home = self._catalog.find_project(caller, made)
+            versions = self._records.find(origin.space, "versions", {"model": origin.model.id})
+            if not versions:
+                raise Conflict(f"{origin.reference} has no version yet", hint="a fork begins with what there is")
+            if home.id != origin.space:
+                self._take_all(origin.space, home.id, [one.data["digest"] for one in versions])
+            self._write(caller, origin, home, wanted.model, versions)
+        return self._catalog.model(caller, made, wanted.model)
+
+    def contribute(self, caller: Caller, project: str, model: str, revision: str, message: str) -> Document:
+        """Propose a version of a fork to the model that it was forked from; return it as it stands there.
+
+        Raises
+        ------
+        Conflict
+            If the model is no fork, or what it was forked from is there no more.
+        """
+        fork = self._catalog.find_model(caller, project, model)
+        version = self._versions.find(fork, revision)
+        origin = self._origin(caller, fork)
+        access.require(caller, access.PROPOSE, origin.project.data["name"])
+        manifest = manifests.decode(self._versions.manifest_bytes(fork.space, version.data["digest"]))
+        body = self._as_push(origin, fork, version, manifest, message)
+        with self._upkeep.undisturbed():
+            if fork.space != origin.space:
+                self._take(self._way(fork.space, origin.space), manifest)
+            push = self._pushes.prepare_small(caller, origin.project.data["name"], origin.model.data["name"], body)
+            return self._pushes.commit_small(caller, push)
+
+    def _origin(self, caller: Caller, fork: Place) -> Place:
+        said = fork.model.data.get("origin") or {}
+        home = self._records.get(SERVER, "projects", said.get("project", ""))
+        if home is None or not caller.may(access.READ, home.data["name"]):
+            raise Conflict(f"{fork.reference} is no fork of anything that you can see", hint="lmvp push … --propose")
+        model = self._records.get(home.id, "models", said["model"])
+        if model is None:
+            raise Conflict(f"what {fork.reference} was forked from is there no more")
+        return Place(home, model)
+
+    def _as_push(self, origin: Place, fork: Place, version: Record, manifest: Manifest, message: str) -> NewPush:
+        """Return what a push of a version to its origin would say."""
+        data = version.data
+        plain = manifests.encode(msgspec.structs.replace(manifest, parents=()))
+        return NewPush(
+            push=secrets.token_hex(16),
+            manifest=msgspec.Raw(plain),
+            parent=self._common(origin, fork, version),
+            message=message or data["message"],
+            metrics=data["metrics"],
+            params=data["params"],
+            tags=data["tags"],
+            environment=data["environment"],
+            propose=True,
+        )
+
+    def _common(self, origin: Place, fork: Place, version: Record) -> str | None:
+        """Return the digest of the nearest version before one that the origin has too."""
+        seen: Record | None = version
+        while seen is not None and seen.data["parents"]:
+            parent = seen.data["parents"][0]
+            if self._versions.by_digest(origin, parent["digest"]):
+                return str(parent["digest"])
+            seen = self._versions.by_number(fork, parent["number"])
+        return None
+
+    # -- records
+
+    def _write(self, caller: Caller, origin: Place, home: Record, name: str, versions: Sequence[Record]) -> None:
+        model, at = secrets.token_hex(8), now()
+        data: Document = {
+            "name": name,
+            "key": name.lower(),
+            "description": origin.model.data["description"],
+            "created_at": at,
+            "latest": versions[-1].data["number"],
+            "last": origin.model.data.get("last", versions[-1].data["number"]),
+            "origin": {"project": origin.space, "model": origin.model.id, "at": versions[-1].data["number"]},
+        }
+        changes: list[Change] = [
+            Put("names", f"models:{name.lower()}", {"id": model}, expect=0),
+            Put("models", model, data, expect=0),
+            *(
+                Put("versions", version_id(model, one.data["number"]), _copied(one, model), expect=0)
+                for one in versions
+            ),
+        ]
+        told = {"origin": origin.reference, "versions": len(versions)}
+        what = f"{home.data['name']}/{name}"
+        try:
+            self._records.commit(home.id, changes, [event(caller.name, "model.fork", what, None, told)])
+        except ConcurrentChange:
+            raise AlreadyExists(f"there is a model {what!r}", hint="fork it under another name") from None
+
+    # -- bytes
+
+    def _take_all(self, source: str, target: str, digests: Sequence[str]) -> None:
+        way = self._way(source, target)
+        for digest in dict.fromkeys(digests):
+            data = self._versions.manifest_bytes(source, digest)
+            self._take(way, manifests.decode(data))
+            self._chunks.put_manifest(target, digest, data)
+            self._take_note(way, digest)
+
+    def _take_note(self, way: _Way, digest: str) -> None:
+        try:
+            self._chunks.put_note(way.target, digest, self._chunks.note(way.source, digest))
+        except KeyError:  # it is worked out again when it is asked for
+            return
+
+    def _way(self, source: str, target: str) -> _Way:
+        return _Way(source, target, self._upkeep.links(source), self._upkeep.links(target))
+
+    def _take(self, way: _Way, manifest: Manifest) -> None:
+        """Let the target hold the chunks of a manifest, and what they lean on."""
+        wanted = {chunk.id for file in manifest.files for chunk in file.chunks}
+        lacking = self._chunks.missing(way.target, sorted(way.there.with_bases(wanted)))
+        for chunk in sorted(lacking, key=way.there.depth):  # what others lean on first
+            self._take_chunk(way, chunk)
+        self._chunks.settle(way.target, lacking)
+
+    def _take_chunk(self, way: _Way, chunk: str) -> None:
+        base, depth = way.there.base(chunk), way.there.depth(chunk)
+        if base is not None and way.here.depth(base) >= depth:  # it stands deeper here than the frame says
+            data = self._decoder.data(way.source, chunk)
+            self._chunks.put(way.target, chunk, [frames.header(Frame(chunk, len(data), len(data))), data])
+            return
+        try:
+            self._chunks.adopt(way.target, way.source, chunk)
+        except KeyError:
+            raise IntegrityError(
+                f"the chunk {chunk[:12]} is gone from the disk", hint="`lmvp fsck` tells more"
+            ) from None
+        if base is not None:
+            way.here.note(chunk, link_of(self._chunks, way.target, chunk))
+
+
+def _copied(version: Record, model: str) -> Document:
+    return {**version.data, "model": model, "sent": 0, **dict.fromkeys(_STAYS, "")}

@@ -1,0 +1,96 @@
+"""Search over what a caller may see: names, messages, params, what is said of models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import Catalog
+from lmvp_server.services.paging import Page
+from lmvp_server.stores.base import Document, Record, RecordStore
+
+WORDS_LIMIT = 200
+"""Characters of what is searched for."""
+_PROJECTS, _EACH, _CUT = 1000, 25, 160
+
+
+class Search:
+    """The use case behind the page to find things, and the palette."""
+
+    def __init__(self, records: RecordStore, catalog: Catalog) -> None:
+        self._records, self._catalog = records, catalog
+
+    def find(self, caller: Caller, words: str, limit: int = 50) -> tuple[list[Document], bool]:
+        """Return what has all the words in it: projects, then models, runs, versions; the newest of each first.
+
+        Returns
+        -------
+        list of dict, bool
+            Each has `kind`, `project`, `name`, `url` (from the first page) and `words` (where it was found); and
+            whether there is more.
+        """
+        wanted = words[:WORDS_LIMIT].lower().split()
+        projects = self._catalog.projects(caller, Page(_PROJECTS))["items"]
+        if not wanted:
+            return [], False
+        kinds = (self._projects, self._models, self._runs, self._versions)
+        found: list[Document] = []
+        more = False
+        for kind in kinds:
+            some = list(islice(kind(caller, projects, wanted), _EACH + 1))
+            more |= len(some) > _EACH
+            found += some[:_EACH]
+        return found[:limit], more or len(found) > limit
+
+    def _projects(self, _: Caller, projects: list[Document], wanted: list[str]) -> Iterator[Document]:
+        for one in projects:
+            if _has(wanted, one["name"], one["description"]):
+                yield _told("project", one["name"], one["name"], f"p/{one['name']}", one["description"])
+
+    def _models(self, caller: Caller, projects: list[Document], wanted: list[str]) -> Iterator[Document]:
+        for name, record in self._every(caller, projects, "models"):
+            model = record.data
+            if _has(wanted, f"{name}/{model['name']}", model.get("description", "")):
+                yield _told("model", name, model["name"], f"p/{name}/{model['name']}", model.get("description", ""))
+
+    def _runs(self, caller: Caller, projects: list[Document], wanted: list[str]) -> Iterator[Document]:
+        for name, record in self._every(caller, projects, "runs"):
+            run = record.data
+            told = _params(run.get("params", {}))
+            if _has(wanted, run["name"], record.id, run.get("author", ""), told):
+                yield _told("run", name, run["name"], f"p/{name}/-/runs/{record.id}", told)
+
+    def _versions(self, caller: Caller, projects: list[Document], wanted: list[str]) -> Iterator[Document]:
+        models: dict[str, str] = {}
+        for _, record in self._every(caller, projects, "models"):
+            models[record.id] = record.data["name"]
+        for name, record in self._every(caller, projects, "versions"):
+            version = record.data
+            if version.get("contribution") or version["model"] not in models:
+                continue
+            called = f"{models[version['model']]} v{version['number']}"
+            told = _params(version.get("params", {}))
+            if _has(wanted, called, version["message"], version["author"], told):
+                url = f"p/{name}/{models[version['model']]}@v{version['number']}"
+                yield _told("version", name, called, url, version["message"] or told)
+
+    def _every(self, caller: Caller, projects: list[Document], kind: str) -> Iterator[tuple[str, Record]]:
+        for one in projects:
+            home = self._catalog.find_project(caller, one["name"])
+            for record in self._records.find(home.id, kind, newest_first=True):
+                yield home.data["name"], record
+
+
+def _has(wanted: list[str], *texts: str) -> bool:
+    text = "\n".join(texts).lower()
+    return all(word in text for word in wanted)
+
+
+def _params(params: dict[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in params.items())
+
+
+def _told(kind: str, project: str, name: str, url: str, words: str) -> Document:
+    return {"kind": kind, "project": project, "name": name, "url": url, "words": " ".join(words.split())[:_CUT]}

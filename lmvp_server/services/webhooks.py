@@ -1,0 +1,249 @@
+"""Webhooks: whom a project tells what happens in it. What is to be sent is read from its log of events.
+
+A webhook keeps the number of the last event that arrived, and that is all there is of a queue: a server that is killed
+goes on from there, and sends an event at least once.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import secrets
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import msgspec
+
+from lmvp.errors import Conflict, InvalidArgument, NotFound
+from lmvp.records import MadeWebhook, NewWebhook, Webhook
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.audit import head_of
+from lmvp_server.services.catalog import SERVER, Catalog
+from lmvp_server.services.clock import now
+from lmvp_server.services.events import event
+from lmvp_server.services.targets import Targets
+from lmvp_server.stores.base import ConcurrentChange, Delete, Document, Put, Record, RecordStore
+
+EVENTS = ("version.", "model.", "alias.", "contribution.", "run.")
+"""What can be told, by the beginnings of the names of actions."""
+
+LIMIT = 20
+"""Webhooks of a project at most."""
+
+FIRST_WAIT, LONGEST_WAIT = 5.0, 3600.0
+PATIENCE = 3 * 86400.0
+"""Seconds that a webhook fails before it is given up."""
+
+GONE = 410
+_BATCH = 200
+_TABLE = "webhooks"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event that is to be sent to one webhook.
+
+    Attributes
+    ----------
+    seq : int
+        The number of the event in the log of its project; 0 for a test.
+    id : str
+        The same each time that this event is sent to anybody.
+    """
+
+    hook: str
+    seq: int
+    id: str
+    url: str
+    body: bytes
+    secret: str
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of an attempt that is made now; see https://www.standardwebhooks.com/."""
+        at = str(int(time.time()))
+        return {
+            "Content-Type": "application/json",
+            "User-Agent": "LMVP",
+            "webhook-id": self.id,
+            "webhook-timestamp": at,
+            "webhook-signature": sign(self.secret, self.id, at, self.body),
+        }
+
+
+def sign(secret: str, id_: str, at: str, body: bytes) -> str:
+    """Return the signature of a message, as the specification of Standard Webhooks (version 1, symmetric) says.
+
+    Examples
+    --------
+    >>> sign("whsec_c2VjcmV0", "1", "1764237600", b"{}")
+    'v1,Fq44CQWmug7aCY1ro3mIIdwJNUPmtsyREzdX1YMDHz0='
+    """
+    key = base64.b64decode(secret.removeprefix("whsec_"))
+    digest = hmac.new(key, f"{id_}.{at}.".encode() + body, hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(digest).decode()}"
+
+
+class Webhooks:
+    """The use cases around webhooks."""
+
+    def __init__(self, records: RecordStore, catalog: Catalog, targets: Targets) -> None:
+        self._records, self._catalog, self._targets = records, catalog, targets
+        self._passed: dict[str, int] = {}  # events that a webhook does not want, up to which it was looked through
+
+    # -- those of a project
+
+    def of_project(self, caller: Caller, project: str) -> Document:
+        """List the webhooks of a project."""
+        home = self._home(caller, project)
+        items = [_shown(one) for one in self._of(home.id)]
+        return {"items": items, "next": None, "total": len(items)}
+
+    def add(self, caller: Caller, project: str, new: NewWebhook) -> MadeWebhook:
+        """Make a webhook, which is told what happens from now on; its secret is returned this once.
+
+        Raises
+        ------
+        AccessDenied
+            If this server sends nothing to that host.
+        InvalidArgument
+            If it is no URL, or there are no such events.
+        Conflict
+            If the project has as many as it may.
+        """
+        home = self._home(caller, project)
+        host = self._targets.check_url(new.url).hostname
+        events = _checked_events(new.events)
+        if len(self._of(home.id)) >= LIMIT:
+            raise Conflict(f"{home.data['name']!r} has {LIMIT} webhooks", hint="take one away first")
+        id_, secret = secrets.token_hex(4), f"whsec_{base64.b64encode(secrets.token_bytes(24)).decode()}"
+        data: Document = {
+            "project": home.id,
+            "url": new.url,
+            "events": list(events),
+            "secret": secret,
+            "created_at": now(),
+            "by": caller.name,
+            "sent": head_of(self._records, home.id, "").seq,
+            **_RESTED,
+        }
+        told = event(caller.name, "webhook.add", f"{home.data['name']}: {host}", None, {"id": id_, "events": events})
+        self._records.commit(SERVER, [Put(_TABLE, id_, data, expect=0)], [told])
+        return MadeWebhook(id=id_, url=new.url, events=events, secret=secret)
+
+    def remove(self, caller: Caller, project: str, id_: str) -> None:
+        """Take a webhook away."""
+        home = self._home(caller, project)
+        found = self._find(home, id_)
+        told = event(caller.name, "webhook.remove", home.data["name"], {"id": id_}, None)
+        self._records.commit(SERVER, [Delete(_TABLE, found.id)], [told])
+
+    def enable(self, caller: Caller, project: str, id_: str) -> Webhook:
+        """Wake a webhook that was given up, or waits: it goes on with what happened since."""
+        home = self._home(caller, project)
+        self._change(self._find(home, id_).id, dict(_RESTED))
+        return _shown(self._find(home, id_))
+
+    def test(self, caller: Caller, project: str, id_: str) -> Delivery:
+        """Return something to send to a webhook, to see whether it arrives."""
+        home = self._home(caller, project)
+        found = self._find(home, id_)
+        said = {"type": "ping", "timestamp": now(), "data": {"project": home.data["name"], "who": caller.name}}
+        id_, body = f"ping-{secrets.token_hex(8)}", msgspec.json.encode(said)
+        return Delivery(found.id, 0, id_, found.data["url"], body, found.data["secret"])
+
+    def _home(self, caller: Caller, project: str) -> Record:
+        home = self._catalog.find_project(caller, project)
+        access.require(caller, access.OWN, project)
+        return home
+
+    def _of(self, project: str) -> list[Record]:
+        return self._records.find(SERVER, _TABLE, {"project": project})
+
+    def _find(self, home: Record, id_: str) -> Record:
+        found = self._records.get(SERVER, _TABLE, id_)
+        if found is None or found.data["project"] != home.id:
+            raise NotFound(f"no webhook {id_[:20]!r} of {home.data['name']!r}", hint="`lmvp webhooks` lists them")
+        return found
+
+    # -- what is to be sent
+
+    def due(self, but: Collection[str] = ()) -> list[Delivery]:
+        """Return the next event of each webhook that wants one and does not wait; none of those that `but` has."""
+        ready = (hook for hook in self._records.find(SERVER, _TABLE) if hook.id not in but)
+        found = [self._next(hook) for hook in ready]
+        return [each for each in found if each is not None]
+
+    def _next(self, hook: Record | None) -> Delivery | None:
+        """Return the next event for a webhook; None if it is there no more, waits, or has been told all."""
+        if hook is None or hook.data["disabled"] or hook.data["next_at"] > time.time():
+            return None
+        home = self._records.get(SERVER, "projects", hook.data["project"])
+        if home is None:  # it was removed, and may come back
+            return None
+        after = max(hook.data["sent"], self._passed.get(hook.id, 0))
+        wanted = tuple(hook.data["events"])
+        while some := self._records.events(home.id, after=after, limit=_BATCH):
+            for one in some:
+                if one["action"].startswith(wanted):
+                    return _delivery(home, hook, one)
+            after = self._passed[hook.id] = some[-1]["seq"]
+        return None
+
+    def arrived(self, delivery: Delivery) -> Delivery | None:
+        """Note that an event has arrived; return the next one for the same webhook."""
+        self._change(delivery.hook, {**_RESTED, "sent": delivery.seq, "arrived_at": now()})
+        return self._next(self._records.get(SERVER, _TABLE, delivery.hook))
+
+    def failed(self, delivery: Delivery, why: str, *, gone: bool = False) -> None:
+        """Note that an event has not arrived: it is tried again later, or the webhook given up."""
+        found = self._records.get(SERVER, _TABLE, delivery.hook)
+        if found is None:
+            return
+        tries, since = found.data["tries"] + 1, found.data["since"] or time.time()
+        wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(tries - 1, 20)) * (1 + secrets.randbelow(100) / 1000)
+        over = gone or time.time() - since > PATIENCE
+        news = {"tries": tries, "since": since, "next_at": time.time() + wait, "why": why[:200], "disabled": over}
+        self._change(delivery.hook, news)
+
+    def _change(self, id_: str, news: Document) -> None:
+        while (found := self._records.get(SERVER, _TABLE, id_)) is not None:
+            try:
+                self._records.commit(SERVER, [Put(_TABLE, id_, {**found.data, **news}, expect=found.rev)])
+            except ConcurrentChange:
+                continue
+            return
+
+
+_RESTED: Document = {"tries": 0, "since": 0.0, "next_at": 0.0, "why": "", "disabled": False}
+"""What a webhook that does not fail says of its failures."""
+
+
+def _checked_events(events: tuple[str, ...]) -> tuple[str, ...]:
+    for each in events:
+        if not any(each.startswith(kind) for kind in EVENTS) or len(each) > 40:
+            raise InvalidArgument(f"no events begin with {each[:40]!r}", hint=f"these do: {', '.join(EVENTS)}")
+    return tuple(dict.fromkeys(events)) or EVENTS
+
+
+def _delivery(home: Record, hook: Record, one: Document) -> Delivery:
+    data = {"project": home.data["name"], "what": one["what"], "who": one["who"], "after": one["after"]}
+    body = msgspec.json.encode({"type": one["action"], "timestamp": one["at"], "data": data})
+    return Delivery(hook.id, one["seq"], f"{home.id}-{one['seq']}", hook.data["url"], body, hook.data["secret"])
+
+
+def _shown(record: Record) -> Webhook:
+    data = record.data
+    return Webhook(
+        id=record.id,
+        url=data["url"],
+        events=tuple(data["events"]),
+        created_at=data["created_at"],
+        created_by=data["by"],
+        arrived_at=data.get("arrived_at"),
+        tries=data["tries"],
+        error=data["why"],
+        disabled=data["disabled"],
+    )

@@ -1,0 +1,106 @@
+// Islands: places of a page that a widget of the notebook brings to life. The page has the data; what a kernel would
+// be asked for in a notebook, the server is asked for here.
+import { make } from "../widgets/dom.js";
+
+const VIEWS = {
+  diff: () => import("../widgets/diff.js"),
+  model: () => import("../widgets/model.js"),
+  metrics: () => import("../widgets/metrics.js"),
+  curves: () => import("../widgets/curves.js"),
+};
+const SOONEST = 400;
+
+/** What a view calls its model: data, and messages to and fro. */
+class Model {
+  constructor(data, answer) {
+    this.data = data;
+    this.answer = answer;
+    this.heard = new Map();
+  }
+
+  get(name) { return name === "data" ? this.data : undefined; }
+
+  on(name, hear) { this.heard.set(name, [...(this.heard.get(name) ?? []), hear]); }
+
+  off(name, hear) { this.heard.set(name, (this.heard.get(name) ?? []).filter((each) => each !== hear)); }
+
+  tell(message, buffers = []) { (this.heard.get("msg:custom") ?? []).forEach((hear) => hear(message, buffers)); }
+
+  send(message) { this.answer(this, message); }
+}
+
+async function json(url) {
+  const answer = await fetch(url, { headers: { Accept: "application/json" } });
+  if (!answer.ok) throw new Error(`${answer.status}`);
+  return answer.json();
+}
+
+const joined = (url, query) => `${url}${url.includes("?") ? "&" : "?"}${query}`;
+
+/** Histograms of tensors that come on show. */
+async function histograms(place, model, message) {
+  const query = new URLSearchParams(message.tensors.map((name) => ["tensor", name]));
+  try {
+    model.tell({ kind: "histograms", ...(await json(joined(place.dataset.histograms, query))) });
+  } catch { /* the tree is whole without them */ }
+}
+
+/** Lines of curves as the view takes them: its columns as one array of float64. */
+function lines(data, kind, range) {
+  const every = data.groups.flatMap((group) => group.lines.map((line) => ({ ...line, group: group.name })));
+  const written = (value) => ({ NaN: NaN, Infinity: Infinity, "-Infinity": -Infinity }[value] ?? value);
+  const buffers = every.map(({ steps, times, values, axis }) =>
+    new DataView(Float64Array.from([...steps, ...times, ...values.map(written), ...(axis.length ? axis.map(written) : steps.map(() => NaN))]).buffer));
+  const { title, status, fact, joined: by } = data;
+  return [{ kind, range, head: { title, status, fact, joined: by }, lines: every.map(({ group, id, label, run, key, count }) => ({ group, id, label, run, key, count })) }, buffers];
+}
+
+async function zoom(place, model, { from, to }) {
+  if (from === null || from === undefined) return;
+  try {
+    model.tell(...lines(await json(joined(place.dataset.curves, `from=${from}&to=${to}`)), "finer", [from, to]));
+  } catch { /* the coarse lines stay */ }
+}
+
+/** Follow runs that go on: what is new is fetched thinned, and never sooner than the last has come. */
+function follow(place, model) {
+  const source = new EventSource(place.dataset.live);
+  const [note, status] = ["[data-lost]", "[data-status]"].map((each) => document.querySelector(each));
+  let waiting = false;
+  const look = async () => {
+    if (waiting) return;
+    waiting = true;
+    const began = performance.now();
+    try {
+      const data = await json(place.dataset.curves);
+      model.tell(...lines(data, "news"));
+      if (status && data.status) Object.assign(status, { className: `status ${data.status}`, textContent: data.status });
+      if (!["running", "stale"].includes(data.status) && data.status) source.close();
+    } catch { /* the stream says when the server is back */ }
+    setTimeout(() => { waiting = false; }, Math.max(SOONEST, 3 * (performance.now() - began)));
+  };
+  for (const kind of ["points", "status", "reset"]) source.addEventListener(kind, () => { look(); setTimeout(look, 2 * SOONEST); });
+  source.addEventListener("error", () => { if (note) note.hidden = false; });
+  source.addEventListener("open", () => { if (note) note.hidden = true; look(); });
+}
+
+async function enliven(place) {
+  const data = JSON.parse(place.querySelector("script").textContent);
+  const answers = { histograms, zoom };
+  const model = new Model(data, (one, message) => answers[message.kind]?.(place, one, message));
+  const { default: view } = await VIEWS[place.dataset.view]();
+  const el = make("div");
+  place.append(el);
+  try {
+    view.render({ model, el });
+  } catch (error) {
+    el.remove();
+    throw error;
+  }
+  el.querySelector(".in-notebook")?.classList.remove("in-notebook");
+  place.querySelector(".still").remove();
+  place.dataset.alive = "";
+  if (place.dataset.live) follow(place, model);
+}
+
+document.querySelectorAll(".island").forEach(enliven);

@@ -1,0 +1,45 @@
+// What moves on every page of the console: copying, the choice of the theme, the palette. All of it is a comfort: the
+// pages say and do everything without.
+import { copyButton, make } from "../widgets/dom.js";
+import { openPalette } from "./palette.js";
+
+const said = make("span", { class: "hidden", role: "status" });
+document.body.append(said);
+
+for (const block of document.querySelectorAll(".code[data-copy]")) {
+  block.append(copyButton("Copy", block.querySelector("code").textContent.trim(), "bare copy", said));
+}
+
+const root = document.documentElement.dataset.root || ".";
+const base = new URL(root, location.href).pathname;
+for (const choice of document.querySelectorAll("input[name=theme]")) {
+  choice.addEventListener("change", () => {
+    document.cookie = `lmvp_theme=${choice.value}; path=${base}; max-age=31536000; samesite=lax`;
+    document.dispatchEvent(new Event("lmvp-theme"));
+  });
+}
+
+/** A form that was sent is not sent again by a second click. */
+document.addEventListener("submit", (event) => {
+  if (event.target.dataset.sent) event.preventDefault();
+  else if (event.target.method === "post") {
+    event.target.dataset.sent = "yes";
+    setTimeout(() => delete event.target.dataset.sent, 5000);
+  }
+});
+addEventListener("pageshow", () => document.querySelectorAll("form").forEach((form) => delete form.dataset.sent));
+
+document.addEventListener("keydown", (event) => {
+  if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
+    event.preventDefault();
+    openPalette(root);
+  }
+});
+document.querySelector(".find")?.addEventListener("click", (event) => {
+  event.preventDefault();
+  openPalette(root);
+});
+
+if (document.querySelector(".island")) import("./islands.js");
+
+if (document.querySelector("[data-upkeep]")) import("./upkeep.js");

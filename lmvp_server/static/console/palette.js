@@ -1,0 +1,64 @@
+// The palette: Ctrl K, a few letters, Enter. It asks what the page "Find" asks.
+import { make } from "../widgets/dom.js";
+
+const PAUSE = 120;
+let dialog;
+
+export function openPalette(root) {
+  dialog ??= build(root);
+  dialog.showModal();
+  dialog.querySelector("input").select();
+}
+
+function build(root) {
+  const list = make("ul", { id: "palette-list", role: "listbox", "aria-label": "Found" });
+  const count = make("p", { class: "quiet small", role: "status" }, "Type a part of a name, a message, a param.");
+  const input = make("input", { type: "search", placeholder: "Find models, versions, runs", "aria-label": "Find", role: "combobox", "aria-expanded": "true", "aria-controls": "palette-list", autocomplete: "off", spellcheck: "false" });
+  const made = make("dialog", { class: "palette", "aria-label": "Find" }, input, list, count);
+  let timer = 0;
+  let asked = 0;
+  let at = 0;
+
+  const choose = (to) => {
+    const rows = [...list.children];
+    at = Math.max(0, Math.min(rows.length - 1, to));
+    rows.forEach((row, i) => row.setAttribute("aria-selected", String(i === at)));
+    if (rows[at]) {
+      input.setAttribute("aria-activedescendant", rows[at].id);
+      rows[at].scrollIntoView({ block: "nearest" });
+    }
+  };
+  const look = async () => {
+    const mine = asked += 1;
+    const words = input.value.trim();
+    let found = { items: [] };
+    if (words) {
+      try {
+        const answer = await fetch(`${root}/search?as=json&q=${encodeURIComponent(words)}`);
+        if (!answer.ok) throw new Error();
+        found = await answer.json();
+      } catch {
+        count.textContent = "The server does not answer.";
+        return;
+      }
+    }
+    if (mine !== asked) return;
+    list.replaceChildren(...found.items.map((item, i) => make("li", { role: "option", id: `palette-${i}`, onclick: () => go(item), onmousemove: () => choose(i) },
+      make("span", { class: "quiet" }, item.kind), make("span", { class: "clip" }, item.name, " ", make("span", { class: "quiet" }, item.words)), make("span", { class: "quiet" }, item.project))));
+    count.textContent = !words ? "Type a part of a name, a message, a param." : found.items.length ? `${found.items.length} found${found.more ? ", and more" : ""}` : `nothing has ${words} in it`;
+    choose(0);
+    list.found = found.items;
+  };
+  const go = (item) => { location.href = `${root}/${item.url}`; };
+
+  input.addEventListener("input", () => { clearTimeout(timer); timer = setTimeout(look, PAUSE); });
+  input.addEventListener("keydown", (event) => {
+    const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+    if (step) { event.preventDefault(); choose(at + step); }
+    if (event.key === "Escape") made.close(); // the field would only be emptied
+    if (event.key === "Enter" && list.found?.[at]) { event.preventDefault(); go(list.found[at]); }
+  });
+  made.addEventListener("click", (event) => { if (event.target === made) made.close(); });
+  document.querySelector("body.lmvp").append(made);
+  return made;
+}
