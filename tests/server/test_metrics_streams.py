@@ -1,5 +1,6 @@
 """Points as streams: live events behind a cursor, and every point as CSV, Parquet and columns."""
 
+import asyncio
 import csv
 import io
 import json
@@ -11,10 +12,13 @@ import time
 import numpy as np
 import pytest
 import requests
-from server.runs_over_http import Server, curve
+from server.runs_over_http import RUNS, Server, begin, curve
 
 from lmvp import local
 from lmvp.tracking.frames import END, key_frame, note, points_frame
+from lmvp_server.app import App
+from lmvp_server.routes import API
+from lmvp_server.settings import Settings
 
 LIVE = "/projects/digits/metrics/live"
 
@@ -122,6 +126,29 @@ def test_streams_end_with_the_server(served, run):
     reader.join(10)
     assert not reader.is_alive()
     assert time.monotonic() - start < 8
+
+
+def test_a_stream_that_comes_when_the_server_ends_does_not_hold_it_up(tmp_path):
+    """It is asked for after the others were ended, on a connection that is still open."""
+
+    async def scenario():
+        app = App(Settings(tmp_path, token="t" * 40))
+        await app.start()
+
+        def ask(method, path, **options):
+            headers = {"Authorization": "Bearer " + "t" * 40}
+            return requests.request(method, app.url + API + path, headers=headers, timeout=10, **options)
+
+        id = "1" * 32
+        data = begin(id)
+        sent = await asyncio.to_thread(ask, "PUT", f"{RUNS}/{id}/writers/{'a' * 32}?from=0", data=data)
+        assert sent.ok, sent.text
+        app._streams.end()
+        answer = await asyncio.to_thread(ask, "GET", LIVE, params={"run": id})
+        assert answer.status_code == 200
+        await app.stop()
+
+    asyncio.run(scenario())
 
 
 # -- export
