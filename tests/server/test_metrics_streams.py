@@ -139,12 +139,14 @@ def test_a_stream_that_comes_when_the_server_ends_does_not_hold_it_up(tmp_path):
             headers = {"Authorization": "Bearer " + "t" * 40}
             return requests.request(method, app.url + API + path, headers=headers, timeout=10, **options)
 
-        id = "1" * 32
-        data = begin(id)
-        sent = await asyncio.to_thread(ask, "PUT", f"{RUNS}/{id}/writers/{'a' * 32}?from=0", data=data)
+        run = "1" * 32
+        data = begin(run, name="late")
+        made = await asyncio.to_thread(ask, "POST", "/projects", json={"name": "digits"})
+        assert made.ok, made.text
+        sent = await asyncio.to_thread(ask, "PUT", f"{RUNS}/{run}/writers/{'a' * 32}?from=0", data=data)
         assert sent.ok, sent.text
         app._streams.end()
-        answer = await asyncio.to_thread(ask, "GET", LIVE, params={"run": id})
+        answer = await asyncio.to_thread(ask, "GET", LIVE, params={"run": run})
         assert answer.status_code == 200
         await app.stop()
 
