@@ -1,7 +1,8 @@
 """The console at `<base_url>/lmvp/` of a Jupyter server, behind its login: for who cannot reach the server's own port.
 
 A reverse proxy. It finds or starts the server that kernels use too, adds its token on this side of the browser, and
-passes on what a console needs, and nothing of Jupyter's: no cookie, no token, no header that is not on a list.
+passes on what a console needs, and nothing of Jupyter's: no cookie, no token, no header that is not on a list. Only the
+mark against forgery goes along, for the forms of the console to carry: Jupyter looks for it before it passes them on.
 """
 
 from __future__ import annotations
@@ -61,13 +62,14 @@ class Proxy(JupyterHandler):
             raise HTTPError(413, reason=f"more than {BODY_LIMIT >> 20} MiB go to the LMVP server itself")
         headers = {name: self.request.headers[name] for name in ASKED if name in self.request.headers}
         headers["X-Forwarded-Prefix"] = self.prefix
+        headers["X-Forwarded-Xsrf"] = self.xsrf_token.decode()
         try:
             asked = self.request.method, target, headers, self.request.body
             self._answer = await self._in_thread(self.upstream.ask, *asked)
         except (LmvpError, OSError, HTTPException) as error:
             self._unreachable(error)
             return
-        self._pass_head(self._answer)
+        self._pass_head(self._answer, target)
         async for piece in self._pieces(self._answer):
             self.write(piece)
             try:
@@ -84,7 +86,7 @@ class Proxy(JupyterHandler):
         query = [(key, value) for key, value in parse_qsl(self.request.query, True) if key not in OURS]
         return f"{path}?{urlencode(query)}" if query else path
 
-    def _pass_head(self, answer: HTTPResponse) -> None:
+    def _pass_head(self, answer: HTTPResponse, asked: str) -> None:
         self.set_status(answer.status, answer.reason)
         self.clear_header("Content-Type")
         for name in ANSWERED:
@@ -93,7 +95,7 @@ class Proxy(JupyterHandler):
                 self.set_header(name, value)
         location = answer.getheader("Location")
         if location is not None:
-            self.set_header("Location", self.upstream.within(location, self.prefix))
+            self.set_header("Location", self.upstream.within(location, asked, self.prefix))
 
     async def _pieces(self, answer: HTTPResponse) -> AsyncIterator[bytes]:
         """Give what comes as it comes: events must not wait for one another."""

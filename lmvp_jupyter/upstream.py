@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from lmvp import config, local
 from lmvp.errors import ServerUnavailable
@@ -59,12 +59,13 @@ class Upstream:
             raise ServerUnavailable(f"no token is kept for {url}", hint=f"lmvp login {url}, as who runs Jupyter")
         return url, token
 
-    def within(self, location: str, prefix: str) -> str:
-        """Return where a redirect of the server leads, below the prefix; elsewhere it leads nowhere."""
-        place, ours = urlsplit(location), urlsplit(self._address()[0])
-        if place.netloc and place.netloc != ours.netloc:
+    def within(self, location: str, asked: str, prefix: str) -> str:
+        """Return where a redirect of the server leads, from what was asked for, below the prefix; elsewhere, nowhere."""
+        ours = urlsplit(self._address()[0])
+        place = urlsplit(urljoin(f"{ours.scheme}://{ours.netloc}{asked}", location))
+        if place.netloc != ours.netloc:
             return f"{prefix}/"
-        path = place.path if place.path.startswith("/") else f"/{place.path}"
+        path = place.path or "/"
         below = path if path.startswith(f"{prefix}/") else f"{prefix}{path}"
         return below + (f"?{place.query}" if place.query else "")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tornado.web import Application
 
+from lmvp_server.compression import Gzip
 from lmvp_server.handlers import (
     aliases,
     backups,
@@ -134,6 +135,7 @@ PAGES: list[tuple[Any, ...]] = [
     (f"/p/{_PART}/-/members", console.Members),
     (f"/p/{_PART}/-/activity", console.Activity),
     (f"/p/{_PART}/-/removed", console.Removed),
+    (f"/p/{_PART}/-/settings", console.ProjectSettings),
     (f"/p/{_PART}/-/runs", console.Runs),
     (f"/p/{_PART}/-/runs/{_PART}", console.Run),
     (f"/p/{_PART}/-/compare", console.Compare),
@@ -141,6 +143,7 @@ PAGES: list[tuple[Any, ...]] = [
     (f"/p/{_PART}/-/live", console.Live),
     ("/p/([^/]+)/([^/@]+)", console.Model),
     ("/p/([^/]+)/([^/@]+)/-/diff", console.Diff),
+    ("/p/([^/]+)/([^/@]+)/-/settings", console.ModelSettings),
     ("/p/([^/]+)/([^/@]+)@([^/]+)", console.Version),
     ("/p/([^/]+)/([^/@]+)@([^/]+)/-/view/(.+)", console.FilePage),
     ("/p/([^/]+)/([^/@]+)@([^/]+)/-/files/(.+)", console.File),
@@ -151,6 +154,7 @@ PAGES: list[tuple[Any, ...]] = [
     ("/admin/groups", console.Groups),
     ("/admin/storage", console.Storage),
     ("/admin/audit", console.AuditLog),
+    ("/admin/settings", console.ServerSettings),
     ("/p/(.*)", console.NoSuchPage),
     ("/device", devices.DevicePage),
     ("/login", entrance.Login),
@@ -177,6 +181,7 @@ def make_application(services: Services, server: Any) -> Application:
     """
     return Application(
         [*((API + path, handler) for path, handler in ROUTES), *PAGES],
+        transforms=[Gzip],
         template_path=str(HERE / "templates"),
         autoescape="xhtml_escape",
         default_handler_class=NoSuchRoute,

@@ -93,7 +93,7 @@ def fill(url: str, token: str) -> None:
             now,
             message=message,
             metrics={"val/acc": accuracy, "val/loss": 1.2 - accuracy},
-            params={"lr": 0.003 / (1 + number // 4), "epochs": 20 + number},
+            params={"lr": (0.003, 0.001, 0.0003)[number // 4], "epochs": 20 + number},
             create=True,
         )
     client.update("birdsong/tagger", now, message="bigger batches", metrics={"val/acc": 0.921}, propose=True)
@@ -103,7 +103,7 @@ def fill(url: str, token: str) -> None:
     client.set_card("birdsong/tagger", CARD)
     noise = np.random.default_rng(3)
     for number in range(6):
-        rate, width = 10 ** -(2 + number / 2), (24, 32, 48)[number % 3]
+        rate, width = (0.01, 0.003, 0.001)[number // 2], (24, 32, 48)[number % 3]
         with client.start_run(
             "birdsong", params={"lr": rate, "width": width, "optimizer": ("adam", "sgd")[number % 2]}
         ) as run:
@@ -133,17 +133,20 @@ def pages(client: Client) -> dict[str, str]:
         "members": "p/birdsong/-/members",
         "activity": "p/birdsong/-/activity",
         "removed": "p/birdsong/-/removed",
+        "settings": "p/birdsong/-/settings",
+        "model-settings": "p/birdsong/tagger/-/settings",
         "search": "search?q=v1",
         "account": "account",
         "accounts": "admin",
         "groups": "admin/groups",
         "storage": "admin/storage",
         "audit": "admin/audit?project=birdsong",
+        "server-settings": "admin/settings",
     }
 
 
 class Looker:
-    """A browser that is signed in, and complains."""
+    """A browser that is signed in, with a token where one is given, and complains."""
 
     def __init__(self, browser: Any, url: str, token: str, form: str) -> None:
         self.url, self.wrong = url, list[str]()
@@ -151,7 +154,12 @@ class Looker:
         self.page.on("console", lambda said: self._heard(said))
         self.page.on("pageerror", lambda error: self.wrong.append(f"{self.page.url}: {error}"))
         self.page.on("request", lambda sent: self._asked(sent.url))
-        self.page.goto(f"{url}/login")
+        if token:
+            self.sign_in(token)
+
+    def sign_in(self, token: str) -> None:
+        """Begin a session."""
+        self.page.goto(f"{self.url}/login")
         self.page.evaluate("document.querySelector('details').open = true")
         self.page.fill("#token", token)
         self.page.click("text=Sign in with it")

@@ -9,6 +9,7 @@ from tornado.web import StaticFileHandler
 from lmvp.errors import AccessDenied, NotAuthenticated
 from lmvp.render import numbers
 from lmvp.render.words import clean
+from lmvp_server.compression import may_compress
 from lmvp_server.console import feed, marks
 from lmvp_server.handlers.hosts import foreign_host
 from lmvp_server.handlers.pages import Page as WebPage
@@ -26,6 +27,7 @@ class Home(WebPage):
     """`/`."""
 
     framed = True
+    compressed = True
 
     async def get(self) -> None:
         """Show what there is, to those who may see any of it."""
@@ -99,3 +101,4 @@ class StaticFile(StaticFileHandler):
     def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - as Tornado calls it
         """Let nobody guess what a file is."""
         self.set_header("X-Content-Type-Options", "nosniff")
+        may_compress(self)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import hmac
 import re
 import secrets
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlsplit
 
 import lmvp
 from lmvp.errors import AccessDenied
+from lmvp_server.compression import may_compress
 from lmvp_server.handlers.base import Handler, as_lmvp
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
-from lmvp_server.services.sessions import LIFE, xsrf_token
+from lmvp_server.services.sessions import LIFE, is_xsrf_token, xsrf_token
 
 SESSION = "lmvp_session"
 CSP = (
@@ -23,6 +23,7 @@ CSP = (
 )
 """Scripts only from files; strips and bars set their widths inline."""
 NO_FRAMES = CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'")
+_PROXYS = re.compile(r"[A-Za-z0-9|=_-]{1,200}")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
 _WITHIN = re.compile(r"[A-Za-z0-9_.~%@-]+(?:/[A-Za-z0-9_.~%@-]+)*(?:\?[A-Za-z0-9_.~%@=&-]*)?")
 
@@ -64,6 +65,8 @@ class Page(BySession):
     body_limit = 64 << 10
     framed = False
     """Whether pages of the same origin may show it in a frame."""
+    compressed = False
+    """Whether what a GET shows holds no secret, so that its length may tell what it likes."""
 
     @property
     def address(self) -> str:
@@ -78,11 +81,29 @@ class Page(BySession):
         AccessDenied
             If it does not come from a page of ours: it lacks what only such a page knows.
         """
-        fields = parse_qs(b"".join(self._body).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=50)
-        flat = {name: values[0] for name, values in fields.items()}
-        if not self._proves_itself() and not hmac.compare_digest(flat.get("_xsrf", "").encode(), self.xsrf.encode()):
+        fields = self.fields()
+        if not self.is_ours(fields):
             raise AccessDenied("this form is too old, or not from a page of this server", hint="load the page again")
-        return flat
+        return fields
+
+    def fields(self) -> dict[str, str]:
+        """Return the fields of a form, whoever sent it."""
+        fields = parse_qs(b"".join(self._body).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=50)
+        return {name: values[0] for name, values in fields.items()}
+
+    def is_ours(self, fields: dict[str, str]) -> bool:
+        """Whether a form comes from a page of this session, and not from another site."""
+        return self._proves_itself() or is_xsrf_token(fields.get("_xsrf", ""), self._known_to_forms())
+
+    def is_of_this_origin(self) -> bool:
+        """Whether the browser says that a page of this server sent the form: of another session, then.
+
+        Said is it in headers that no page can set (https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header).
+        """
+        headers = self.request.headers
+        if "Sec-Fetch-Site" in headers:
+            return headers["Sec-Fetch-Site"] == "same-origin"
+        return urlsplit(headers.get("Origin", "")).netloc == self.request.host
 
     def _proves_itself(self) -> bool:
         """Whether the request has a token in its headers, which no form of another site can have.
@@ -93,8 +114,15 @@ class Page(BySession):
 
     @property
     def xsrf(self) -> str:
-        """What forms carry; before a session there is, a cookie that the page sets."""
-        return xsrf_token(self.session or self._visitor())
+        """What forms carry; below a proxy that looks for something of its own in forms, that."""
+        proxys = self.request.headers.get("X-Forwarded-Xsrf", "")
+        if self._proves_itself() and _PROXYS.fullmatch(proxys):
+            return proxys
+        return xsrf_token(self._known_to_forms())
+
+    def _known_to_forms(self) -> str:
+        """Return what forms are bound to: the session; before there is one, a cookie that the page sets."""
+        return self.session or self._visitor()
 
     def _visitor(self) -> str:
         if not hasattr(self, "_known_visitor"):
@@ -118,6 +146,8 @@ class Page(BySession):
         self.set_header("Content-Security-Policy", CSP if self.framed else NO_FRAMES)
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Referrer-Policy", "no-referrer")
+        if self.compressed and self.request.method == "GET":
+            may_compress(self)
         found = self.settings["openid"]
         known = {
             "root": self.root,

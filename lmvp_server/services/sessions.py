@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import secrets
 import time
 
@@ -86,12 +87,32 @@ class Sessions:
 def xsrf_token(secret: str) -> str:
     """Return what the forms of a session carry, so that no other site can send them: bound to it, and not its secret.
 
+    It is another one each time: the same bytes under a mask, so that a compressed page does not tell them by its size.
+
     Examples
     --------
-    >>> xsrf_token("a") == xsrf_token("a"), xsrf_token("a") == xsrf_token("b")
-    (True, False)
+    >>> token = xsrf_token("a")
+    >>> len(token), is_xsrf_token(token, "a"), is_xsrf_token(token, "b"), xsrf_token("a") == token
+    (128, True, False, False)
     """
-    return hmac.new(secret.encode(), b"lmvp xsrf", hashlib.sha256).hexdigest()
+    mask = secrets.token_bytes(32)
+    return mask.hex() + _masked(_proof(secret), mask).hex()
+
+
+def is_xsrf_token(given: str, secret: str) -> bool:
+    """Whether a form carries what the forms of that session do."""
+    if not re.fullmatch("[0-9a-f]{128}", given):
+        return False
+    mask, masked = bytes.fromhex(given[:64]), bytes.fromhex(given[64:])
+    return hmac.compare_digest(_masked(masked, mask), _proof(secret))
+
+
+def _proof(secret: str) -> bytes:
+    return hmac.new(secret.encode(), b"lmvp xsrf", hashlib.sha256).digest()
+
+
+def _masked(data: bytes, mask: bytes) -> bytes:
+    return bytes(one ^ other for one, other in zip(data, mask, strict=True))
 
 
 def _digest(secret: str) -> str:

@@ -14,7 +14,7 @@ from server.test_console import EVIL, PASSWORD, Browser
 from lmvp.client import Client
 
 HOSTILE = "<script>alert(1)</script>"
-ADMIN = ("admin", "admin/groups", "admin/storage", "admin/audit")
+ADMIN = ("admin", "admin/groups", "admin/storage", "admin/audit", "admin/settings")
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +214,125 @@ def test_the_login_of_a_proxy_neither_hinders_nor_proves(server):
     assert forged.status_code == 403
     assert post(grace, "account", do="make_token", name="own", scope="read", days="1").ok
     assert [token.name for token in server.root.tokens() if token.user == "grace"] == ["own"]
+
+
+# -- settings
+
+
+def test_a_project_is_set_up_by_its_owners_alone(server):
+    server.root.update("setup/m", {"w": np.ones(3)}, create=True, progress=False)
+    server.root.set_member("setup", "grace", "maintainer")
+    grace, ada = Browser(server, "grace"), Browser(server, "ada")
+    assert grace.look("p/setup/-/settings").status_code == 403
+    assert "/-/settings" not in grace.look("p/setup").text
+    assert Browser(server, "eve").look("p/setup/-/settings").status_code == 404
+    assert Browser(server).look("p/setup/-/settings", allow_redirects=False).status_code == 303
+    path = "p/setup/-/settings"
+    assert post(ada, path, do="set_access", everyone="viewer", public="1").ok
+    assert "public" in Browser(server).look("p/setup").text
+    assert Browser(server, "eve").look("p/setup").ok
+    assert post(ada, path, do="set_access", everyone="king").status_code == 400
+    assert post(ada, path, do="set_access").ok
+    assert Browser(server, "eve").look("p/setup").status_code == 404
+
+
+def test_two_who_describe_a_project_do_not_overwrite_each_other(server):
+    server.root.update("told/m", {"w": np.ones(3)}, create=True, progress=False)
+    ada = Browser(server, "ada")
+    page = ada.look("p/told/-/settings").text
+    was = re.search(r'name="was" value="([0-9a-f]+)"', page)[1]
+    assert post(ada, "p/told/-/settings", do="describe", description="for birds", was=was).ok
+    refused = post(ada, "p/told/-/settings", do="describe", description=f"for {HOSTILE}", was=was)
+    assert refused.status_code == 409
+    assert 'value="for &lt;script&gt;' in refused.text
+    assert "for birds" in ada.look("p/told").text
+
+
+def test_rules_of_a_model(server):
+    ada = Browser(server, "ada")
+    path = "p/digits/mlp/-/settings"
+    assert Browser(server, "grace").look(path).status_code == 403
+    assert post(ada, path, do="set_rules", keep="last:5", require="acc >= 0.5", protected="production, staging").ok
+    page = ada.look(path).text
+    for told in ('value="last:5"', 'value="acc &gt;= 0.5"', 'value="production staging"'):
+        assert told in page
+    wrong = post(ada, path, do="set_rules", keep="first:5")
+    assert (wrong.status_code, 'value="first:5"' in wrong.text) == (400, True)
+    assert post(ada, path, do="set_rules", keep="", require="", protected="production").ok
+
+
+def test_webhooks_go_nowhere_until_the_server_is_told(server):
+    ada = Browser(server, "ada")
+    assert "--webhook-to" in ada.look("p/digits/-/settings").text
+    refused = post(ada, "p/digits/-/settings", do="add_webhook", url="http://127.0.0.1:9/x")
+    assert refused.status_code == 403
+    assert "whsec_" not in refused.text
+
+
+def test_the_server_says_how_it_was_started(server):
+    page = Browser(server, "ada").look("admin/settings").text
+    assert str(server.data) in page
+    assert "--webhook-to" in page
+
+
+# -- what is typed is not lost
+
+
+def ended(browser, server, path):
+    """A page of a session that has ended meanwhile: what its forms carry."""
+    xsrf = re.search(r'name="_xsrf" value="([0-9a-f]+)"', browser.look(path).text)[1]
+    browser.post(f"{browser.url}/logout", data={"_xsrf": xsrf}, timeout=20)
+    return xsrf
+
+
+def test_a_form_of_an_ended_session_can_be_sent_again(server):
+    ada = Browser(server, "ada")
+    path, typed = "p/digits/mlp", {"do": "describe", "description": "one\ntwo </textarea>", "was": "x"}
+    xsrf = ended(ada, server, path)
+    here = {"Sec-Fetch-Site": "same-origin"}
+    kept = ada.post(f"{server.url}/{path}", data={"_xsrf": xsrf, **typed}, headers=here, timeout=20)
+    assert kept.status_code == 401
+    assert "one\ntwo &lt;/textarea&gt;</textarea>" in kept.text
+    assert 'name="was" value="x"' in kept.text
+    assert 'target="_blank"' in kept.text
+    other = Browser(server, "ada")
+    ada.cookies = other.cookies
+    again = ada.post(f"{server.url}/{path}", data={"_xsrf": xsrf, **typed}, headers=here, timeout=20)
+    assert again.status_code == 403
+    assert "You are ada now" in again.text
+    fresh = re.search(r'action="[^"]+mlp"[^>]*><input type="hidden" name="_xsrf" value="([0-9a-f]+)"', again.text)[1]
+    assert ada.post(f"{server.url}/{path}", data={"_xsrf": fresh, **typed}, timeout=20).status_code == 409
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://evil.example"}],
+)
+def test_another_site_has_nothing_sent_again(server, headers):
+    ada = Browser(server, "ada")
+    typed = {"do": "describe", "description": "forged", "_xsrf": "0" * 128}
+    answer = ada.post(f"{server.url}/p/digits/mlp", data=typed, headers=headers, timeout=20)
+    assert answer.status_code == 403
+    assert "forged" not in answer.text
+
+
+def test_passwords_are_not_kept(server):
+    ada = Browser(server, "ada")
+    typed = {"do": "set_password", "old": "the old one", "new": "the new one", "_xsrf": ended(ada, server, "account")}
+    here = {"Sec-Fetch-Site": "same-origin"}
+    answer = ada.post(f"{server.url}/account", data=typed, headers=here, timeout=20)
+    assert answer.status_code == 401
+    assert "the new one" not in answer.text + str(answer.headers)
+    assert "Send it" not in answer.text
+
+
+def test_what_is_typed_of_a_model_that_went_is_there_to_copy(server):
+    server.root.update("digits/gone", {"w": np.ones(3)}, create=True, progress=False)
+    ada = Browser(server, "ada")
+    xsrf = re.search(r'name="_xsrf" value="([0-9a-f]+)"', ada.look("p/digits/gone").text)[1]
+    server.root.remove("digits/gone")
+    typed = {"do": "describe", "description": "a long card", "was": "x", "_xsrf": xsrf}
+    answer = ada.post(f"{server.url}/p/digits/gone", data=typed, timeout=20)
+    assert answer.status_code == 404
+    assert "a long card</textarea>" in answer.text
+    assert "Send it" not in answer.text

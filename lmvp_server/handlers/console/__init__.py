@@ -8,6 +8,7 @@ from lmvp_server.handlers.console.models import Model
 from lmvp_server.handlers.console.projects import Activity, Contributions, Members, Project, Removed
 from lmvp_server.handlers.console.runs import Compare, Curves, Run, Runs
 from lmvp_server.handlers.console.search import Search
+from lmvp_server.handlers.console.settings import ModelSettings, ProjectSettings, ServerSettings
 from lmvp_server.handlers.console.versions import Diff, FilePage, Version
 
 __all__ = [
@@ -25,12 +26,15 @@ __all__ = [
     "Live",
     "Members",
     "Model",
+    "ModelSettings",
     "NoSuchPage",
     "Project",
+    "ProjectSettings",
     "Removed",
     "Run",
     "Runs",
     "Search",
+    "ServerSettings",
     "Storage",
     "Users",
     "Version",

@@ -33,6 +33,7 @@ class AdminPage(ConsolePage):
         """
         access.require(self.caller, access.ADMIN)
         pages = [("Accounts", ""), ("Groups", "/groups"), ("Storage", "/storage"), ("Audit log", "/audit")]
+        pages += [("Settings", "/settings")]
         return {"tabs": [(words, f"admin{path}", None, words == self.tab) for words, path in pages]}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
-from lmvp.errors import InvalidRequest, LmvpError, NotAuthenticated, NotFound
+from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound
 from lmvp.render import numbers
 from lmvp.render.words import clean
 from lmvp_server.console import marks
@@ -18,6 +19,8 @@ Fields: TypeAlias = dict[str, str]
 Shown: TypeAlias = tuple[str, dict[str, Any]]
 """The template of a page, and what it draws."""
 
+_SECRETS = frozenset({"password", "old", "new"})
+_UNSEEN = _SECRETS | {"do", "was", "_xsrf"}
 RIGHTS = ("PROPOSE", "ALIAS", "WRITE", "MAINTAIN", "OWN")
 
 
@@ -29,6 +32,7 @@ class ConsolePage(WebPage, ABC):
     """
 
     framed = True
+    compressed = True
     acts: ClassVar[frozenset[str]] = frozenset()
     """What a form may say in `do`: the name of the method that does it, which returns where to go then."""
 
@@ -42,7 +46,10 @@ class ConsolePage(WebPage, ABC):
 
     async def post(self, *place: str) -> None:
         """Do what a form asks for."""
-        fields = self.form()
+        fields = self.fields()
+        if not self.is_ours(fields):
+            self._stale(fields)
+            return
         name = fields.get("do", "")
         if name not in self.acts:
             raise InvalidRequest("this form does nothing here", hint="load the page again")
@@ -50,10 +57,10 @@ class ConsolePage(WebPage, ABC):
         try:
             where = await self.run(act, fields, *place)
         except NotAuthenticated:
-            self._to_login()
+            self._keep(fields, 401)
         except LmvpError as error:
             self.set_status(error.http_status)
-            await self._draw(place, wrong=error, typed=fields)
+            await self._tell(error, fields, place)
         else:
             await self.done(where, place)
 
@@ -66,6 +73,28 @@ class ConsolePage(WebPage, ABC):
     def rights(self, project: str) -> dict[str, bool]:
         """Return which of the rights in a project the caller has, to show what can be done."""
         return {name: self.caller.may(getattr(access, name), project) for name in RIGHTS}
+
+    def _stale(self, fields: Fields) -> None:
+        """Answer a form of another session: what a page of ours sent can be sent again, and nothing else."""
+        if not self.is_of_this_origin():
+            raise AccessDenied("this form is too old, or not from a page of this server", hint="load the page again")
+        self._keep(fields, 403 if self.caller.known else 401)
+
+    async def _tell(self, error: LmvpError, fields: Fields, place: tuple[str, ...]) -> None:
+        """Say what went wrong on the page of the form, or where that is gone on its own; what was typed stays."""
+        try:
+            await self._draw(place, wrong=error, typed=fields)
+        except LmvpError as gone:
+            self._keep(fields, gone.http_status, gone)
+
+    def _keep(self, fields: Fields, status: int, wrong: LmvpError | None = None) -> None:
+        """Show what was typed, to be sent again by whoever is signed in by then; passwords are not shown."""
+        typed = {name: value for name, value in fields.items() if name not in _UNSEEN}
+        hidden = {name: fields[name] for name in ("do", "was") if name in fields}
+        complete = not _SECRETS & fields.keys()
+        self.set_status(status)
+        here = self.request.path.lstrip("/")
+        self.show("again.html", typed=typed, kept=hidden, complete=complete, here=here, wrong=wrong, clean=clean)
 
     async def _draw(self, place: tuple[str, ...], **more: Any) -> None:
         try:
@@ -81,6 +110,11 @@ class ConsolePage(WebPage, ABC):
         here = quote(self.request.path.lstrip("/"), safe="/@")
         self.set_header("Location", f"{self.root}login?next={here}")
         self.finish()
+
+
+def mark(text: str) -> str:
+    """Return what a text was when somebody began to change it, to see whether it is still."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 class NoSuchPage(WebPage):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import ClassVar
 
 from lmvp.errors import Conflict
@@ -10,7 +9,7 @@ from lmvp.records import ModelChange
 from lmvp.render.plot import plot_html
 from lmvp_server.console import cards, histories
 from lmvp_server.console.islands import island
-from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
+from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark
 from lmvp_server.services.paging import Page
 
 
@@ -35,7 +34,7 @@ class Model(ConsolePage):
             "first": cursor is None,
             "server": self.address_of_server(),
             "may": self.rights(project),
-            "was": _mark(about["description"]),
+            "was": mark(about["description"]),
         }
 
     def _plot(self, project: str, model: str) -> str:
@@ -58,7 +57,7 @@ class Model(ConsolePage):
     def describe(self, fields: Fields, project: str, model: str) -> str:
         """Change what is said of a model, unless somebody else did meanwhile."""
         about = self.services.catalog.model(self.caller, project, model)
-        if fields.get("was") != _mark(about["description"]):
+        if fields.get("was") != mark(about["description"]):
             raise Conflict(
                 "somebody else has changed it since you began", hint="what you typed is still here; look first"
             )
@@ -70,8 +69,3 @@ class Model(ConsolePage):
         """Take the model away; it can be brought back for a while."""
         self.services.removal.model(self.caller, project, model)
         return f"p/{project}/-/removed"
-
-
-def _mark(text: str) -> str:
-    """Return what a text was when somebody began to change it."""
-    return hashlib.sha256(text.encode()).hexdigest()[:32]

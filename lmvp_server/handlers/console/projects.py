@@ -34,6 +34,7 @@ class ProjectPage(ConsolePage):
         tabs += [("Members", "/-/members", None)] if self.caller.known else []
         tabs += [("Activity", "/-/activity", None)]
         tabs += [("Removed", "/-/removed", None)] if rights["MAINTAIN"] else []
+        tabs += [("Settings", "/-/settings", None)] if rights["OWN"] else []
         shown = [(words, f"p/{name}{path}", count, words == self.tab) for words, path, count in tabs]
         return {"project": about, "may": rights, "tabs": shown, "proposed": open_["items"]}
 

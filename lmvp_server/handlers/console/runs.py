@@ -14,6 +14,7 @@ from lmvp.render import runs as write
 from lmvp.render.compare_runs import Comparison
 from lmvp.render.curves import curves_data, curves_html
 from lmvp.tracking.records import RunEnd, RunRecord
+from lmvp_server.compression import may_compress
 from lmvp_server.console import curves, runtables, spaces
 from lmvp_server.console.islands import island
 from lmvp_server.console.runtables import Column
@@ -145,6 +146,7 @@ class Curves(BySession):
 
     async def get(self, project: str) -> None:
         """Send curves as the view draws them."""
+        may_compress(self)
         self.answer(await self.run(self._curves, project))
 
     def _curves(self, project: str) -> dict[str, Any]:

@@ -1,0 +1,36 @@
+"""Compression of what is read often: pages, styles and scripts, the curves of a page."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tornado.httputil import HTTPHeaders
+from tornado.web import GZipContentEncoding
+
+
+class _Answer(Protocol):
+    def set_header(self, name: str, value: str) -> None: ...
+
+
+class Gzip(GZipContentEncoding):
+    """Compresses an answer whose handler said that it may: `may_compress`.
+
+    An answer that holds a secret beside what somebody else can place in it must not say so, since its length would then
+    tell the secret, letter by letter (BREACH, https://breachattack.com): the tokens and links that are shown once stand
+    in answers to POST, which are not compressed, and what forms carry is masked anew in each page.
+    """
+
+    def transform_first_chunk(
+        self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
+    ) -> tuple[int, HTTPHeaders, bytes]:
+        """Compress what may be and can be read, but no part of a file. Tornado calls this."""
+        if headers.get("Vary") != "Accept-Encoding" or status_code == 206:
+            self._gzipping = False
+            return status_code, headers, chunk
+        del headers["Vary"]
+        return super().transform_first_chunk(status_code, headers, chunk, finishing)
+
+
+def may_compress(answer: _Answer) -> None:
+    """Say of the answer of a handler that it may be compressed."""
+    answer.set_header("Vary", "Accept-Encoding")

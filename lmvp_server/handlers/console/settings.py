@@ -1,0 +1,159 @@
+"""The pages of settings: of a project and whom it tells what happens, of a model, of the server."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import lmvp
+from lmvp.errors import Conflict
+from lmvp.records import MadeWebhook, ModelChange, NewWebhook, Ping, ProjectChange
+from lmvp_server.handlers.console.admin import AdminPage
+from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark
+from lmvp_server.handlers.console.projects import ProjectPage
+from lmvp_server.services import access
+from lmvp_server.services.access import ROLES
+from lmvp_server.services.webhooks import EVENTS, Delivery
+
+EVERYONE = ROLES[:-1]
+"""What everybody with an account may be in a project."""
+
+
+class ProjectSettings(ProjectPage):
+    """`/p/{project}/-/settings`."""
+
+    tab = "Settings"
+    acts: ClassVar[frozenset[str]] = frozenset(
+        {"describe", "set_access", "add_webhook", "remove_webhook", "enable_webhook", "test_webhook", "remove"}
+    )
+
+    def initialize(self) -> None:
+        """Begin a request."""
+        super().initialize()
+        self._made: MadeWebhook | None = None
+        self._delivery: Delivery | None = None
+        self._ping: Ping | None = None
+
+    def look(self, project: str) -> Shown:  # type: ignore[override]
+        """Return how a project is set up."""
+        common = self.common(project)
+        name = common["project"]["name"]
+        access.require(self.caller, access.OWN, name)
+        targets = self.settings["server"].webhook_to
+        return "project_settings.html", {
+            **common,
+            "was": mark(common["project"]["description"]),
+            "everyone": EVERYONE,
+            "webhooks": self.services.webhooks.of_project(self.caller, name)["items"],
+            "events": EVENTS,
+            "reachable": bool(targets.names or targets.networks),
+            "made": self._made,
+            "ping": self._ping,
+        }
+
+    def describe(self, fields: Fields, project: str) -> str:
+        """Change what a project says of itself, unless somebody else did meanwhile."""
+        about = self.services.catalog.project(self.caller, project)
+        if fields.get("was") != mark(about["description"]):
+            raise Conflict(
+                "somebody else has changed it since you began", hint="what you typed is still here; look first"
+            )
+        self._change(project, ProjectChange(description=" ".join(fields.get("description", "").split())))
+        return self._here(project)
+
+    def set_access(self, fields: Fields, project: str) -> str:
+        """Say whether a project is public, and what everybody with an account may in it."""
+        given = ProjectChange(public=fields.get("public") == "1", everyone=fields.get("everyone", ""))
+        self._change(project, given)
+        return self._here(project)
+
+    def add_webhook(self, fields: Fields, project: str) -> str:
+        """Make a webhook; its secret is shown this once."""
+        new = NewWebhook(url=fields.get("url", "").strip(), events=tuple(fields.get("events", "").split()))
+        self._made = self.services.webhooks.add(self.caller, project, new)
+        return ""
+
+    def remove_webhook(self, fields: Fields, project: str) -> str:
+        """Take a webhook away."""
+        self.services.webhooks.remove(self.caller, project, fields.get("webhook", ""))
+        return self._here(project)
+
+    def enable_webhook(self, fields: Fields, project: str) -> str:
+        """Wake a webhook that was given up."""
+        self.services.webhooks.enable(self.caller, project, fields.get("webhook", ""))
+        return self._here(project)
+
+    def test_webhook(self, fields: Fields, project: str) -> str:
+        """Send something to a webhook now; `done` tells what came of it."""
+        self._delivery = self.services.webhooks.test(self.caller, project, fields.get("webhook", ""))
+        return ""
+
+    def remove(self, _fields: Fields, project: str) -> str:
+        """Take the project away; an admin can bring it back for a while."""
+        self.services.removal.project(self.caller, project)
+        return ""
+
+    async def done(self, where: str, place: tuple[str, ...]) -> None:
+        """Show a secret, which cannot be asked for again, or what came of a test."""
+        if self._delivery is not None:
+            status, error = await self.settings["notifier"].send(self._delivery)
+            self._ping = Ping(status=status, error=error)
+        if self._made or self._ping:
+            await self._draw(place)
+        else:
+            await super().done(where, place)
+
+    def _change(self, project: str, given: ProjectChange) -> None:
+        self.services.members.change_project(self.caller, project, given)
+
+    def _here(self, project: str) -> str:
+        return f"p/{project}/-/settings"
+
+
+class ModelSettings(ConsolePage):
+    """`/p/{project}/{model}/-/settings`."""
+
+    acts: ClassVar[frozenset[str]] = frozenset({"set_rules"})
+
+    def look(self, project: str, model: str) -> Shown:  # type: ignore[override]
+        """Return the rules of a model."""
+        about = self.services.catalog.model(self.caller, project, model)
+        access.require(self.caller, access.MAINTAIN, about["project"])
+        return "model_settings.html", {"model": about}
+
+    def set_rules(self, fields: Fields, project: str, model: str) -> str:
+        """Say which versions stay, what a contribution must reach, and which aliases only maintainers move."""
+        given = ModelChange(
+            keep=fields.get("keep", "").strip(),
+            require=fields.get("require", "").strip(),
+            protected=tuple(fields.get("protected", "").replace(",", " ").split()),
+        )
+        self.services.retention.change_model(self.caller, project, model, given)
+        return f"p/{project}/{model}/-/settings"
+
+
+class ServerSettings(AdminPage):
+    """`/admin/settings`: what the server was started with; another start changes it."""
+
+    tab = "Settings"
+
+    def look(self) -> Shown:  # type: ignore[override]
+        """Return how the server is set up, and by which option."""
+        return "server_settings.html", {**self.common(), "rows": self._rows()}
+
+    def _rows(self) -> list[tuple[str, str, str]]:
+        """Return what is set, its value, and the option."""
+        server = self.settings["server"]
+        targets = [*server.webhook_to.names, *map(str, server.webhook_to.networks)]
+        provider = server.openid
+        days = server.keep_removed.total_seconds() / 86400
+        idle = server.idle_seconds
+        return [
+            ("Release", lmvp.__version__, ""),
+            ("Data folder", str(server.data), "--data"),
+            ("Listens on", server.host, "--host, --port"),
+            ("Is called", server.public_url or "as it listens", "--public-url"),
+            ("Keeps what is removed", f"{days:g} days" if days else "not at all", "--keep-removed"),
+            ("Webhooks may go to", ", ".join(targets) or "nowhere", "--webhook-to"),
+            ("Signs in at", (provider.name or provider.issuer) if provider else "no provider of OpenID", "--openid"),
+            ("Ends without use after", f"{idle:g} s" if idle else "never", "--idle"),
+        ]
