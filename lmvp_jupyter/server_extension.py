@@ -1,8 +1,9 @@
 """The console at `<base_url>/lmvp/` of a Jupyter server, behind its login: for who cannot reach the server's own port.
 
 A reverse proxy. It finds or starts the server that kernels use too, adds its token on this side of the browser, and
-passes on what a console needs, and nothing of Jupyter's: no cookie, no token, no header that is not on a list. Only the
-mark against forgery goes along, for the forms of the console to carry: Jupyter looks for it before it passes them on.
+passes on what a console needs, and nothing of Jupyter's: no token, no cookie but that of the theme, no header that is
+not on a list. Only the mark against forgery goes along, for the forms of the console to carry: Jupyter looks for it
+before it passes them on.
 """
 
 from __future__ import annotations
@@ -35,6 +36,9 @@ ANSWERED = ("Accept-Ranges", "Allow", "Cache-Control", "Content-Disposition", "C
             "X-Content-Type-Options", "LMVP-API")  # fmt: skip
 """Headers that are passed on, either way; all others are not."""
 
+THEME, THEMES = "lmvp_theme", ("light", "dark", "system")
+"""The one cookie that is passed on: how the console looks."""
+
 OURS = ("token", "_xsrf")
 """Arguments of a URL that are Jupyter's own."""
 
@@ -63,6 +67,8 @@ class Proxy(JupyterHandler):
         headers = {name: self.request.headers[name] for name in ASKED if name in self.request.headers}
         headers["X-Forwarded-Prefix"] = self.prefix
         headers["X-Forwarded-Xsrf"] = self.xsrf_token.decode()
+        if self.get_cookie(THEME) in THEMES:
+            headers["Cookie"] = f"{THEME}={self.get_cookie(THEME)}"
         try:
             asked = self.request.method, target, headers, self.request.body
             self._answer = await self._in_thread(self.upstream.ask, *asked)

@@ -60,7 +60,7 @@ class Upstream:
         return url, token
 
     def within(self, location: str, asked: str, prefix: str) -> str:
-        """Return where a redirect of the server leads, from what was asked for, below the prefix; elsewhere, nowhere."""
+        """Return where a redirect leads, from what was asked for, below the prefix; elsewhere it leads nowhere."""
         ours = urlsplit(self._address()[0])
         place = urlsplit(urljoin(f"{ours.scheme}://{ours.netloc}{asked}", location))
         if place.netloc != ours.netloc:

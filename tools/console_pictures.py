@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import requests
 
 import lmvp
 from lmvp.client import Client
+from lmvp_server.routes import API
 
 FORMS: dict[str, dict[str, Any]] = {
     "light": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
@@ -101,6 +103,12 @@ def fill(url: str, token: str) -> None:
     client.alias("birdsong/tagger@v12", "candidate")
     client.update("birdsong/denoiser", {"w": np.ones((64, 64), "float32")}, message="a filter bank", create=True)
     client.set_card("birdsong/tagger", CARD)
+    client.update("birdsong/denoiser", {"w": np.zeros((64, 64), "float32")}, message="a wrong turn")
+    client.remove("birdsong/denoiser@v2")
+    client.add_user("grace", "a long password")
+    client.set_group("listeners", ["grace"])
+    client.set_member("birdsong", "grace", "maintainer")
+    client.set_member("birdsong", "@listeners", "viewer")
     noise = np.random.default_rng(3)
     for number in range(6):
         rate, width = (0.01, 0.003, 0.001)[number // 2], (24, 32, 48)[number % 3]
@@ -110,6 +118,15 @@ def fill(url: str, token: str) -> None:
             for step in range(400):
                 loss = 2.2 * math.exp(-step / (60 + 20 * number)) + 0.2 + 0.05 * number + noise.normal() * 0.03
                 run.log({"train/loss": loss, "val/loss": loss + 0.05, "val/acc": 1 - loss / 2.6}, step=step)
+
+
+def make_empty(url: str, token: str) -> None:
+    """Make a model without a version, in a project of its own."""
+    for where, name in (("", "quiet"), ("/quiet/models", "model")):
+        headers = {"Authorization": f"Bearer {token}"}
+        requests.post(
+            f"{url}{API}/projects{where}", json={"name": name}, headers=headers, timeout=20
+        ).raise_for_status()
 
 
 def pages(client: Client) -> dict[str, str]:
@@ -143,6 +160,26 @@ def pages(client: Client) -> dict[str, str]:
         "audit": "admin/audit?project=birdsong",
         "server-settings": "admin/settings",
     }
+
+
+EMPTY = {
+    "home": "",
+    "project": "p/quiet",
+    "model": "p/quiet/model",
+    "runs": "p/quiet/-/runs",
+    "runs-filtered": "p/quiet/-/runs?where=metrics.acc+%3E+0.9",
+    "contributions": "p/quiet/-/contributions",
+    "members": "p/quiet/-/members",
+    "activity": "p/quiet/-/activity",
+    "removed": "p/quiet/-/removed",
+    "search": "search",
+    "search-vain": "search?q=nothing",
+    "accounts": "admin",
+    "groups": "admin/groups",
+    "storage": "admin/storage",
+    "audit": "admin/audit?action=nothing",
+}
+"""Pages of a project without anything in it."""
 
 
 class Looker:
@@ -197,6 +234,12 @@ def main(folder: Path) -> int:
             for form in FORMS:
                 looker = Looker(browser, url, token, form)
                 looker.shoot("", folder / f"first-visit-{form}.png")
+                wrong += looker.wrong
+            make_empty(url, token)
+            for form in FORMS:
+                looker = Looker(browser, url, token, form)
+                for name, where in EMPTY.items():
+                    looker.shoot(where, folder / f"empty-{name}-{form}.png")
                 wrong += looker.wrong
         with serving(Path(data) / "filled") as (url, token):
             fill(url, token)

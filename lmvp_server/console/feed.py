@@ -38,6 +38,8 @@ _DONE = {
     "run.remove": "removed run",
 }
 
+QUIET = frozenset({"run.amend"})
+"""What is no news: the params that a run says after its beginning. The audit log has it."""
 
 _NO_NAMES: Mapping[str, str] = {}
 
@@ -52,10 +54,12 @@ class Entry(NamedTuple):
 def entries(
     services: Services, caller: Caller, project: str, events: Iterable[dict[str, Any]], root: str
 ) -> list[Entry]:
-    """Return events of a project as lines; runs by their names, as far as they are still there."""
+    """Return events of a project as lines, but what is no news; runs by their names, as far as they are still there."""
     names: dict[str, str] = {}
     lines = []
     for event in events:
+        if event["action"] in QUIET:
+            continue
         run = event["what"].rpartition("/runs/")[2]
         if "/runs/" in event["what"] and run not in names:
             names[run] = services.runs.name_of(caller, project, run) or run[:8]

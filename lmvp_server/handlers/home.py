@@ -20,7 +20,6 @@ PROJECTS, MODELS = 100, 200
 SHOWN = 8
 """Models of a project that the first page shows; its own page has all."""
 WAITING, LINES = 5, 12
-_QUIET = frozenset({"run.amend"})
 
 
 class Home(WebPage):
@@ -77,17 +76,13 @@ class Home(WebPage):
 
     def _lately(self, projects: list[str]) -> list[feed.Entry]:
         """Return what happened last, in all projects together."""
-        lines = [
-            entry
-            for project in projects
-            for entry in feed.entries(self.services, self.caller, project, self._events(project), self.root)
-        ]
+        lines = [entry for project in projects for entry in self._of_project(project)]
         return sorted(lines, key=lambda line: line.at, reverse=True)[:LINES]
 
-    def _events(self, project: str) -> list[dict[str, Any]]:
-        """Return the newest events of a project that are news to others."""
+    def _of_project(self, project: str) -> list[feed.Entry]:
+        """Return what happened last in a project."""
         found = self.services.audit.of_project(self.caller, project, Page(2 * LINES))["items"]
-        return [event for event in found if event["action"] not in _QUIET][:LINES]
+        return feed.entries(self.services, self.caller, project, found, self.root)[:LINES]
 
 
 class StaticFile(StaticFileHandler):

@@ -238,3 +238,18 @@ def test_forms_of_others_and_words_that_do_nothing(server, path):
     grace = Browser(server, "grace")
     assert send(grace, "p/digits/mlp", do="remove").status_code == 403
     assert server.root.version("digits/mlp").number == 6
+
+
+def test_what_pages_teach_is_there():
+    """Each call and each command that a page tells to type."""
+    import lmvp
+    from lmvp.commands.parser import verbs_of
+
+    templates = Path(__file__).parents[2] / "lmvp_server" / "templates"
+    told = "".join(page.read_text("utf-8") for page in templates.glob("*.html"))
+    calls = set(re.findall(r"\blmvp\.(\w+)\(", told))
+    commands = set(re.findall(r"(?:<code>|^|%)lmvp (\w+)", told, re.MULTILINE))
+    assert {"update", "download", "start_run"} <= calls
+    assert {"login", "pull", "users"} <= commands
+    assert {name for name in calls if not hasattr(lmvp, name)} == set()
+    assert commands - {verb.name for verb in verbs_of("shell")} == set()

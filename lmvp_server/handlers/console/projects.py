@@ -12,6 +12,8 @@ from lmvp_server.services.access import READ, ROLES
 from lmvp_server.services.paging import Page
 
 MODELS, EVENTS, CONTRIBUTIONS = 200, 100, 100
+LINES = 8
+"""Events on the page of a project."""
 
 
 class ProjectPage(ConsolePage):
@@ -49,10 +51,10 @@ class Project(ProjectPage):
         common = self.common(project)
         name = common["project"]["name"]
         found = self.services.catalog.models(self.caller, name, Page(MODELS))
-        events = self.services.audit.of_project(self.caller, name, Page(8))
+        events = self.services.audit.of_project(self.caller, name, Page(2 * LINES))
         rows = [histories.summary(self.services, self.caller, name, model) for model in found["items"]]
         versions = self.services.versions.of_project(self.caller, name, Page(1))["total"]
-        lines = feed.entries(self.services, self.caller, name, events["items"], self.root)
+        lines = feed.entries(self.services, self.caller, name, events["items"], self.root)[:LINES]
         return "project.html", {**common, "models": rows, "total": found["total"], "versions": versions, "feed": lines}
 
 

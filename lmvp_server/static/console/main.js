@@ -40,6 +40,8 @@ document.querySelector(".find")?.addEventListener("click", (event) => {
   openPalette(root);
 });
 
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+
 if (document.querySelector(".island")) import("./islands.js");
 
 if (document.querySelector("[data-upkeep]")) import("./upkeep.js");
