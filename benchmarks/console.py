@@ -84,7 +84,7 @@ def run() -> list[Row]:
 
 def _ours(url: str, ids: list[str]) -> list[Place]:
     compared = "&".join(f"run={one}" for one in ids[:10])
-    filtered = "where=metrics.acc+%3E+0.5&order=-metrics.acc"
+    filtered = "where=metrics.acc+%3E+0.4&order=-metrics.acc"
     return [
         Place("home", f"{url}/"),
         Place("project", f"{url}/p/bench"),

@@ -18,7 +18,7 @@ from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
 
-ROWS = 200
+ROWS = 50
 _SPARK = 30
 _CHOICES = 100
 

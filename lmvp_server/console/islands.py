@@ -1,36 +1,71 @@
-"""Islands: places of a page that a widget of the notebook brings to life; without a script, its static form stays."""
+"""Islands: places of a page that a widget of the notebook brings to life; without scripts its static form is there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from functools import cache
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+STATIC = Path(__file__).parent.parent / "static"
+_IMPORT = re.compile(r'^import .*? from "([./\w]+)";', re.MULTILINE)
 
-def island(view: str, data: Mapping[str, Any], still: str, **urls: str) -> str:
+
+def island(root: str, view: str, data: Mapping[str, Any], still: str, **urls: str) -> str:
     r"""Return an island as HTML.
+
+    A browser begins to load what the view is made of when it sees the island, all of it at once. The static form is in
+    a `<noscript>`, which costs nothing where scripts run; where the view then cannot be drawn, a script shows it.
 
     Parameters
     ----------
+    root : str
+        What leads to the first page: `"../"`, as often as the page lies deep.
     view : str
         A module of `static/widgets/`.
     data : dict
         What the view draws, as the widget of a notebook gets it.
     still : str
-        HTML: what stands there until the view does.
+        HTML: what stands there without scripts.
     urls : str
         Where the view asks for more, by what it asks for.
 
     Examples
     --------
-    >>> print(island("diff", {"title": "</script>"}, "still", histograms="../h"))
-    <div class="island" data-view="diff" data-histograms="../h">
+    >>> print(island("", "strip", {"title": "</script>"}, "still", histograms="../h"))
+    <link rel="modulepreload" href="static/console/islands.js">
+    <link rel="modulepreload" href="static/widgets/strip.js">
+    <link rel="modulepreload" href="static/widgets/dom.js">
+    <div class="island" data-view="strip" data-histograms="../h">
     <script type="application/json">{"title":"\u003c/script>"}</script>
-    <div class="still">still</div></div>
+    <noscript><div class="still">still</div></noscript></div>
     """
+    needed = ["console/islands.js", *(f"widgets/{name}" for name in modules(f"{view}.js"))]
+    early = "".join(f'<link rel="modulepreload" href="{root}static/{name}">\n' for name in needed)
     told = msgspec.json.encode(data).decode().replace("<", "\\u003c")
     places = "".join(f' data-{name}="{escape(url)}"' for name, url in urls.items() if url)
     script = f'<script type="application/json">{told}</script>'
-    return f'<div class="island" data-view="{view}"{places}>\n{script}\n<div class="still">{still}</div></div>'
+    static = f'<noscript><div class="still">{still}</div></noscript>'
+    return f'{early}<div class="island" data-view="{view}"{places}>\n{script}\n{static}</div>'
+
+
+@cache
+def modules(first: str) -> tuple[str, ...]:
+    """Return the files that a module of `static/widgets/` is made of, itself first.
+
+    Examples
+    --------
+    >>> modules("strip.js")
+    ('strip.js', 'dom.js')
+    """
+    return tuple(dict.fromkeys(_modules(first)))
+
+
+def _modules(name: str) -> Iterator[str]:
+    yield name
+    for each in _IMPORT.findall((STATIC / "widgets" / name).read_text("utf-8")):
+        yield from modules(each.removeprefix("./"))

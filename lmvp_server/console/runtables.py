@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
@@ -67,20 +67,25 @@ class Group:
     means: Sequence[str]
 
 
-def choices(runs: Iterable[RunRecord]) -> list[Column]:
+def choices(runs: Sequence[RunRecord]) -> list[Column]:
     """Return the columns that there are, those that most runs have first, metrics before params."""
-    seen: Counter[Column] = Counter()
-    for run in runs:
-        for kind in KINDS:
-            seen.update(Column(kind, key) for key in getattr(run, kind))
-    return sorted(seen, key=lambda one: (KINDS.index(one.kind), -seen[one]))[:CHOICES]
+    found: list[Column] = []
+    for kind in KINDS:
+        seen = Counter(key for run in runs for key in getattr(run, kind))
+        found += [Column(kind, key) for key, _ in seen.most_common()]
+    return found[:CHOICES]
 
 
 def usual(runs: Sequence[RunRecord], known: Sequence[Column]) -> list[Column]:
     """Return the columns that are shown where none are chosen: the params that differ, then metrics."""
-    params = [one for one in known if one.kind == "params" and len({repr(one.of(run)) for run in runs}) > 1]
+    params = [one for one in known if one.kind == "params" and _differs(one, runs)]
     metrics = [one for one in known if one.kind == "metrics"]
     return [*params[: COLUMNS // 2], *metrics[: COLUMNS - len(params[: COLUMNS // 2])]]
+
+
+def _differs(column: Column, runs: Sequence[RunRecord]) -> bool:
+    first = column.of(runs[0])
+    return any(column.of(run) != first for run in runs)
 
 
 def groups(runs: Sequence[RunRecord], columns: Sequence[Column], by: Column | None) -> list[Group]:

@@ -311,7 +311,15 @@ def _unlink(path: Path) -> int:
 
 
 def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    found, inner = 0, [str(folder)] if folder.is_dir() else []
+    while inner:  # without a Path for each of very many files
+        with suppress(FileNotFoundError), os.scandir(inner.pop()) as entries:  # a collection may go on
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    inner.append(entry.path)
+                elif entry.is_file():
+                    found += entry.stat().st_size
+    return found
 
 
 def _read(path: Path, key: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import time
@@ -212,3 +213,68 @@ def test_upkeep_says_how_far_it_is(server, looker):
     looker.page.get_by_text("0 problems").wait_for(timeout=15_000)
     looker.page.get_by_role("button", name="Collect garbage").click()
     looker.page.get_by_text("free again").wait_for(timeout=15_000)
+
+
+def test_what_was_typed_outlives_the_session(server, looker):
+    page = looker.page
+    page.goto(f"{server.url}/p/birdsong/tagger")
+    page.get_by_text("Edit the card").click()
+    page.fill("#description", "Typed for an hour.")
+    other = page.context.new_page()
+    other.goto(f"{server.url}/account")
+    other.get_by_role("button", name="Sign out everywhere").click()
+    other.locator("#token").wait_for(state="attached")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_role("heading", name="Not sent").wait_for()
+    assert page.locator("#kept-description").input_value() == "Typed for an hour."
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="Sign in in another tab").click()
+    opened.value.evaluate("document.querySelector('details').open = true")
+    opened.value.fill("#token", (server.data / "token").read_text().strip())
+    opened.value.click("text=Sign in with it")
+    opened.value.get_by_role("heading", name="Projects").wait_for()
+    page.get_by_role("button", name="Send it").click()
+    page.get_by_text("another session").wait_for()
+    page.get_by_role("button", name="Send it").click()
+    page.locator(".prose", has_text="Typed for an hour.").wait_for()
+    looker.wrong[:] = [said for said in looker.wrong if not re.search("status of 40[13]", said)]
+
+
+def test_a_view_that_cannot_be_drawn_leaves_its_static_form(server, browser):
+    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), "light")
+    looker.page.route("**/widgets/metrics.js", lambda route: route.abort())
+    looker.page.goto(f"{server.url}/p/birdsong/tagger")
+    looker.page.locator(".island .still img").wait_for()
+    assert "val/acc by version" in looker.page.locator(".island .still").inner_text()
+
+
+TO_REACH = """() => {
+  const all = document.querySelectorAll("a[href], button, input, select, textarea, summary, [tabindex='0']");
+  const shown = [...all].filter((one) => one.checkVisibility({ visibilityProperty: true }) && one.tabIndex >= 0
+    && !one.disabled && one.type !== "hidden" && !(one.type === "radio" && !one.checked));
+  shown.forEach((one, at) => { one.dataset.walk = at; });
+  return shown.map((one) => one.outerHTML.slice(0, 120));
+}"""
+FOCUSED = """() => {
+  const one = document.activeElement, style = getComputedStyle(one);
+  return [one.dataset.walk ?? null, one === document.body, style.outlineStyle !== "none" || style.boxShadow !== "none"];
+}"""
+
+
+def test_a_keyboard_reaches_everything_on_every_page_and_shows_where_it_is(server, looker):
+    for name, where in pages(server.client).items():
+        looker.page.goto(f"{server.url}/{where}")
+        looker.page.wait_for_selector(".island:not([data-alive])", state="detached")
+        looker.page.evaluate("document.activeElement.blur(); getSelection().removeAllRanges()")
+        wanted, reached, unseen, rounds = looker.page.evaluate(TO_REACH), set(), [], 0
+        for _ in range(2 * len(wanted) + 60):
+            looker.page.keyboard.press("Tab")
+            at, ended, seen = looker.page.evaluate(FOCUSED)
+            rounds += ended
+            if rounds == 2:  # a field that has the focus from the start is not the first
+                break
+            if at is not None:
+                reached.add(int(at))
+                unseen += [] if seen else [wanted[int(at)]]
+        assert [html for at, html in enumerate(wanted) if at not in reached] == [], name
+        assert unseen == [], name

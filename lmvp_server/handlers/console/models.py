@@ -41,7 +41,7 @@ class Model(ConsolePage):
         """Return a metric over all versions; nothing where fewer than two have one."""
         metric = self.get_query_argument("metric", None)
         data = histories.plot(self.services, self.caller, project, model, metric)
-        return island("metrics", data, plot_html(data)) if len(data["points"]) > 1 else ""
+        return island(self.root, "metrics", data, plot_html(data)) if len(data["points"]) > 1 else ""
 
     def rollback(self, fields: Fields, project: str, model: str) -> str:
         """Let an alias stand where it stood before its last move."""

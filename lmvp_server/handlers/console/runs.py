@@ -22,13 +22,13 @@ from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
 from lmvp_server.handlers.console.projects import ProjectPage
 from lmvp_server.handlers.pages import BySession
 
-ROWS = 200
+ROWS = 100
 TOGETHER = 50
 """Runs that are compared at once."""
 
 
 class Runs(ProjectPage):
-    """`/p/{project}/-/runs?where=…&order=…&column=…&group=…&from=200`."""
+    """`/p/{project}/-/runs?where=…&order=…&column=…&group=…&from=100`."""
 
     tab = "Runs"
 
@@ -176,7 +176,7 @@ def chart(page: ConsolePage, drawn: Drawn) -> str:
     query = urlencode([("run", run.id) for run in drawn.runs])
     live = _goes_on([run.record for run in drawn.runs])
     urls = {"curves": f"{there}curves?{query}", "live": f"{there}live?{query}" if live else ""}
-    return island("curves", curves_data(drawn, live=live), curves_html(drawn), **urls)
+    return island(page.root, "curves", curves_data(drawn, live=live), curves_html(drawn), **urls)
 
 
 def _goes_on(runs: list[RunRecord]) -> bool:

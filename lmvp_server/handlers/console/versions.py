@@ -43,7 +43,7 @@ class Diff(ConsolePage):
         return "diff.html", {
             "model": about,
             "diff": found,
-            "island": island("diff", diff_data(found), found._repr_html_(), histograms=there),
+            "island": island(self.root, "diff", diff_data(found), found._repr_html_(), histograms=there),
             "names": [f"v{one['number']}" for one in some],
         }
 
@@ -89,7 +89,7 @@ class Version(ConsolePage):
             **fields,
             "grown": grown,
             "parameters": showing.parameters,
-            "tensors": island("model", told, "", histograms=there) if manifest.tensors else "",
+            "tensors": island(self.root, "model", told, "", histograms=there) if manifest.tensors else "",
             "code": code.highlighted("\n".join(code_of_showing(showing))),
             "run": self._run(version),
         }

@@ -84,21 +84,26 @@ function follow(place, model) {
   source.addEventListener("open", () => { if (note) note.hidden = true; look(); });
 }
 
+/** Where a view cannot be drawn, its static form is shown: the server wrote it, as the rest of the page. */
 async function enliven(place) {
+  try {
+    await draw(place);
+  } catch (error) {
+    const still = new DOMParser().parseFromString(place.querySelector("noscript").textContent, "text/html");
+    place.replaceChildren(...still.body.childNodes);
+    throw error;
+  }
+}
+
+async function draw(place) {
   const data = JSON.parse(place.querySelector("script").textContent);
   const answers = { histograms, zoom };
   const model = new Model(data, (one, message) => answers[message.kind]?.(place, one, message));
   const { default: view } = await VIEWS[place.dataset.view]();
   const el = make("div");
   place.append(el);
-  try {
-    view.render({ model, el });
-  } catch (error) {
-    el.remove();
-    throw error;
-  }
+  view.render({ model, el });
   el.querySelector(".in-notebook")?.classList.remove("in-notebook");
-  place.querySelector(".still").remove();
   place.dataset.alive = "";
   if (place.dataset.live) follow(place, model);
 }

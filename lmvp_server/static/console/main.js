@@ -40,7 +40,9 @@ document.querySelector(".find")?.addEventListener("click", (event) => {
   openPalette(root);
 });
 
-document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+// Not by scrollIntoView: Tab would begin there.
+const tab = document.querySelector(".tabs [aria-current]");
+if (tab) tab.parentElement.scrollLeft = tab.offsetLeft + tab.offsetWidth - tab.parentElement.offsetLeft - tab.parentElement.clientWidth;
 
 if (document.querySelector(".island")) import("./islands.js");
 
