@@ -26,6 +26,23 @@ def card(text: str) -> str:
     return str(markdown.renderer.render(tokens, markdown.options, {"down": 2 - highest}))
 
 
+def first_words(text: str, most: int = 120) -> str:
+    r"""Return how Markdown begins, without its marks: the first paragraph, cut where it is long.
+
+    Examples
+    --------
+    >>> first_words("# Use\n\nHears **240** species\nin `ten` seconds.\n\n- mono")
+    'Hears 240 species in ten seconds.'
+    >>> first_words("word " * 9, 12)
+    'word word…'
+    """
+    tokens = _markdown().parse(text[:4000])
+    begin = next((at for at, token in enumerate(tokens) if token.type == "paragraph_open"), None)
+    inside = (tokens[begin + 1].children or []) if begin is not None else []
+    words = " ".join("".join(token.content or " " * token.type.endswith("break") for token in inside).split())
+    return words if len(words) <= most else f"{words[:most].rpartition(' ')[0] or words[:most]}…"
+
+
 @lru_cache(1)
 def _markdown() -> MarkdownIt:
     from markdown_it import MarkdownIt

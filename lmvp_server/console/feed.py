@@ -54,12 +54,17 @@ class Entry(NamedTuple):
 def entries(
     services: Services, caller: Caller, project: str, events: Iterable[dict[str, Any]], root: str
 ) -> list[Entry]:
-    """Return events of a project as lines, but what is no news; runs by their names, as far as they are still there."""
+    """Return events of a project, the newest first, as lines, but what is no news; runs by their names.
+
+    That a run has ended tells that it began.
+    """
     names: dict[str, str] = {}
+    ended: set[str] = set()
     lines = []
     for event in events:
-        if event["action"] in QUIET:
+        if event["action"] in QUIET or (event["action"] == "run.start" and event["what"] in ended):
             continue
+        ended |= {event["what"]} if event["action"] == "run.end" else set()
         run = event["what"].rpartition("/runs/")[2]
         if "/runs/" in event["what"] and run not in names:
             names[run] = services.runs.name_of(caller, project, run) or run[:8]

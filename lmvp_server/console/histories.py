@@ -13,7 +13,7 @@ from lmvp.records import Layers, Version
 from lmvp.render import numbers
 from lmvp.render.data import POINTS, history_data, plot_data
 from lmvp.render.text import value_of
-from lmvp_server.console import marks
+from lmvp_server.console import cards, marks
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
@@ -77,9 +77,10 @@ def plot(services: Services, caller: Caller, project: str, model: str, metric: s
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A model as a row of its project: its newest version, the strip of that, and its metric over versions."""
+    """A model as a row of its project: how its card begins, its newest version, its strip, its metric over versions."""
 
     model: dict[str, Any]
+    about: str
     newest: Version | None
     aliases: Sequence[dict[str, Any]]
     strip: str
@@ -90,12 +91,12 @@ class Summary:
 
 def summary(services: Services, caller: Caller, project: str, model: dict[str, Any]) -> Summary:
     """Return a model as a row of its project."""
-    name = model["name"]
+    name, about = model["name"], cards.first_words(model["description"])
     found = services.versions.of_model(caller, project, name, Page(_SPARK))["items"]
     versions = msgspec.convert(found, list[Version])
     aliases = services.aliases.of_model(caller, project, name)["items"]
     if not versions:
-        return Summary(model, None, aliases, "", "", "", "")
+        return Summary(model, about, None, aliases, "", "", "", "")
     newest = versions[0]
     shown = History(versions, title=name)
     layers = services.layers.strips(caller, project, name, [newest.number])
@@ -104,6 +105,7 @@ def summary(services: Services, caller: Caller, project: str, model: dict[str, A
     said = f"{shown.metric} from {words[0]} to {words[-1]}" if values else ""
     return Summary(
         model,
+        about,
         newest,
         aliases,
         marks.layer_strip(layers, newest.number),

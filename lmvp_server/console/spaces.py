@@ -9,6 +9,7 @@ from html import escape
 from lmvp.render import numbers
 from lmvp.render.words import clean
 from lmvp.tracking.records import RunRecord
+from lmvp_server.console.axes import Axis
 from lmvp_server.console.runtables import Column
 
 _WIDE, _HIGH = 560, 260
@@ -23,19 +24,17 @@ def scatter(runs: Sequence[RunRecord], across: Column, up: Column) -> str:
     ]
     if len(points) < 2:
         return ""
-    low_x, high_x = numbers.scale([x for x, _, _ in points])
-    low_y, high_y = numbers.scale([y for _, y, _ in points])
+    right, top = Axis.over(x for x, _, _ in points), Axis.over(y for _, y, _ in points)
     parts = []
-    for tick, words in zip(numbers.ticks(low_y, high_y), numbers.ends(*numbers.ticks(low_y, high_y)), strict=True):
-        y = _up(tick, low_y, high_y)
+    for tick, words in top.ticks():
+        y = _up(top.place(tick))
         parts.append(f'<path class="faint" d="M{_LEFT} {y:.1f}H{_WIDE - _RIGHT}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{words}</text>')
-    for tick, words in zip(numbers.ticks(low_x, high_x), numbers.ends(*numbers.ticks(low_x, high_x)), strict=True):
-        x = _across(tick, low_x, high_x)
-        parts.append(f'<text x="{x:.1f}" y="{_HIGH - 18}" text-anchor="middle">{words}</text>')
+    for tick, words in right.ticks():
+        parts.append(f'<text x="{_across(right.place(tick)):.1f}" y="{_HIGH - 18}" text-anchor="middle">{words}</text>')
     for x, y, run in points:
         told = f"{clean(run.name)}: {clean(across.key)} {numbers.one(x)}, {clean(up.key)} {numbers.one(y)}"
-        place = f'cx="{_across(x, low_x, high_x):.1f}" cy="{_up(y, low_y, high_y):.1f}"'
+        place = f'cx="{_across(right.place(x)):.1f}" cy="{_up(top.place(y)):.1f}"'
         parts.append(f'<circle {place} r="4"><title>{escape(told)}</title></circle>')
     parts.append(f'<text x="{_WIDE - _RIGHT}" y="{_HIGH - 4}" text-anchor="end">{escape(clean(across.key))}</text>')
     parts.append(f'<text x="0" y="10">{escape(clean(up.key))}</text>')
@@ -74,7 +73,8 @@ def _axis(column: Column, runs: Sequence[RunRecord]) -> tuple[Column, list[float
     finite = [one for one in found if one is not None and math.isfinite(one)]
     if len(finite) == len([run for run in runs if column.of(run) is not None]) and len(set(finite)) > 1:
         low, high = min(finite), max(finite)
-        places = [None if one is None or not math.isfinite(one) else (one - low) / (high - low) for one in found]
+        axis = Axis(low, high, powers=Axis.over(finite).powers)
+        places = [None if one is None or not math.isfinite(one) else axis.place(one) for one in found]
         first, last = numbers.column([low, high])
         return column, places, (first, last)
     words = list(dict.fromkeys(str(column.of(run)) for run in runs if column.of(run) is not None))
@@ -89,12 +89,12 @@ def _finite(column: Column, run: RunRecord) -> float | None:
     return found if found is not None and math.isfinite(found) else None
 
 
-def _across(value: float, low: float, high: float) -> float:
-    return _LEFT + (_WIDE - _LEFT - _RIGHT) * (value - low) / (high - low)
+def _across(place: float) -> float:
+    return _LEFT + (_WIDE - _LEFT - _RIGHT) * place
 
 
-def _up(value: float, low: float, high: float) -> float:
-    return _TOP + (_HIGH - _TOP - _BOTTOM) * (1 - (value - low) / (high - low))
+def _up(place: float) -> float:
+    return _TOP + (_HIGH - _TOP - _BOTTOM) * (1 - place)
 
 
 def _picture(parts: Sequence[str], wide: int, said: str) -> str:

@@ -1,0 +1,72 @@
+"""Axes of pictures in which every run is shown: no outlier stays off them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lmvp.render import numbers
+
+_FAR = 10.0
+"""An axis is of powers where the largest number is so many times the smallest: learning rates mostly are."""
+_FEW = 2.5
+"""Decades up to which an axis of powers has 3, 30, … too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """Where numbers stand between two ends."""
+
+    low: float
+    high: float
+    powers: bool
+
+    @classmethod
+    def over(cls, values: Iterable[float]) -> Axis:
+        """Return an axis that shows all of some finite numbers.
+
+        Examples
+        --------
+        >>> Axis.over([1.0, 2.0, 3.0, 4.0, 90.0])
+        Axis(low=1.0, high=90.0, powers=True)
+        >>> Axis.over([0.0, 2.0, 3.0, 4.0, 90.0])
+        Axis(low=0.0, high=100.0, powers=False)
+        """
+        found = list(values)
+        least, most = min(found), max(found)
+        if least > 0 and most / least >= _FAR:
+            return cls(least, most, powers=True)
+        return cls(*numbers.scale([least, most]), powers=False)
+
+    def place(self, value: float) -> float:
+        """Return where a number stands, from 0 to 1.
+
+        Examples
+        --------
+        >>> Axis(0.001, 10.0, powers=True).place(0.1)
+        0.5
+        """
+        if self.powers:
+            return (math.log10(value) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
+        return (value - self.low) / (self.high - self.low)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Return the numbers to write at the axis, and how.
+
+        Examples
+        --------
+        >>> Axis(0.0005, 0.02, powers=True).ticks()
+        [(0.001, '0.001'), (0.003, '0.003'), (0.01, '0.01')]
+        >>> [words for _, words in Axis(0.0, 1.0, powers=False).ticks()]
+        ['0.0', '0.2', '0.4', '0.6', '0.8', '1.0']
+        """
+        if not self.powers:
+            found = numbers.ticks(self.low, self.high)
+            return list(zip(found, numbers.ends(*found), strict=True))
+        first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        every = max(1, round((last - first) / 6))
+        heads = (1, 3) if math.log10(self.high / self.low) < _FEW else (1,)
+        powers = [head * 10.0**power for power in range(first, last + 1, every) for head in heads]
+        near = 1 + 1e-9
+        return [(tick, f"{tick:g}") for tick in powers if self.low / near <= tick <= self.high * near]
