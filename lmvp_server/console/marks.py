@@ -190,3 +190,14 @@ def spark(values: Sequence[float], words: str) -> str:
         f'<svg class="spark" viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" '
         f'aria-label="{escape(words)}"><path d="M{"L".join(spots)}"/>{end}</svg>'
     )
+
+
+def cut(text: str, most: int) -> str:
+    """Return the beginning of a text that is too long for its place.
+
+    Examples
+    --------
+    >>> cut("wider stem", 20), cut("wider stem", 7)
+    ('wider stem', 'wider s…')
+    """
+    return text if len(text) <= most else f"{text[:most].rstrip()}…"

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 
@@ -278,3 +279,38 @@ def test_a_keyboard_reaches_everything_on_every_page_and_shows_where_it_is(serve
                 unseen += [] if seen else [wanted[int(at)]]
         assert [html for at, html in enumerate(wanted) if at not in reached] == [], name
         assert unseen == [], name
+
+
+@pytest.mark.parametrize("form", ["light", "360"])
+def test_hostile_and_endless_words_break_no_page(server, browser, form, tmp_path):
+    words = "<img src=x onerror=alert(1)>\u202e\u0007" + "w" * 4000 + " " + "ש" * 1000
+    client = server.client
+    if form == "light":
+        odd = {f"<img src=x onerror=alert(1)>{'w' * 180}.{at}": 0.5 for at in range(3)}
+        client.update("odd-words/m", {"w" * 200: np.ones(3)}, message=words, metrics=odd, params=odd, create=True)
+        client.update("odd-words/m", {"w" * 200: np.zeros(3)}, message=words, tags={"t": words[:900]}, propose=True)
+        client.set_card("odd-words/m", f"# {words}\n\n{words}\n\n| {words} | b |\n|---|---|\n| {words} | c |\n")
+        for name in ("<img src=x onerror=alert(1)>" + "w" * 60, "b" * 60):
+            with client.start_run("odd-words", name=name, params=odd, tags={"t": words[:400]}) as run:
+                run.log(odd, step=0)
+    runs = [run.id for run in client.runs("odd-words")]
+    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), form)
+    looker.page.on("dialog", lambda dialog: looker.wrong.append(f"a dialog: {dialog.message}"))
+    for where in ("", "p/odd-words", "p/odd-words/m", "p/odd-words/m@v1", "p/odd-words/m@c1", "p/odd-words/-/runs",
+                  f"p/odd-words/-/runs/{runs[0]}", f"p/odd-words/-/compare?run={runs[0]}&run={runs[1]}",
+                  "p/odd-words/-/activity", "p/odd-words/m/-/diff?from=v1&to=c1", "search?q=www",
+                  "admin/audit?project=odd-words"):  # fmt: skip
+        looker.shoot(where, tmp_path / "page.png")
+    assert looker.wrong == []
+
+
+def test_a_page_prints_on_white_and_without_its_forms(server, browser):
+    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), "dark")
+    for where in ("p/birdsong/tagger", "p/birdsong/-/runs", "p/birdsong/tagger@v12"):
+        looker.page.goto(f"{server.url}/{where}")
+        looker.page.emulate_media(media="print", color_scheme="dark")
+        paper = looker.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert paper == "rgb(252, 252, 250)"
+        assert looker.page.locator("button:visible:not(.twig), input:visible").count() == 0
+        assert looker.page.locator("table:visible").count() > 0
+        looker.page.emulate_media(media="screen", color_scheme="dark")
