@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -29,6 +30,7 @@ from lmvp_server.services.paging import Page
 T = TypeVar("T")
 log = logging.getLogger("lmvp_server")
 
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
 _LOOK = 0.5
 """Seconds between two lines that say how far something is."""
 
@@ -70,6 +72,12 @@ class Handler(RequestHandler):
         if length.isdigit() and int(length) > self.body_limit:
             raise TooLarge(f"a body of {int(length):,} bytes; the limit here is {self.body_limit:,}")
         self._received = 0
+
+    def address_of_server(self) -> str:
+        """Return what a client is told to log in to: as it came here, below a proxy's prefix."""
+        prefix = self.request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
+        known = prefix if _PREFIX.fullmatch(prefix) else ""
+        return f"{self.request.protocol}://{self.request.host}{known}"
 
     def _caller(self, token: str) -> Caller:
         given = self.request.headers.get("Authorization", "")

@@ -19,7 +19,7 @@ class DeviceCodes(Handler):
     async def post(self) -> None:
         """Let a client wait for a decision."""
         asked, address = self.read(AskCode), self.request.remote_ip or ""
-        page = f"{self.request.protocol}://{self.request.host}/device"
+        page = f"{self.address_of_server()}/device"
         self.answer(await self.run(self.services.devices.begin, asked.client_name, address, page))
 
 

@@ -109,5 +109,5 @@ class Invitations(Handler):
     async def post(self) -> None:
         """Make an invitation."""
         made = await self.run(self.services.invitations.create, self.caller, self.read(Invite))
-        url = f"{self.request.protocol}://{self.request.host}/join?code={made.secret}"
+        url = f"{self.address_of_server()}/join?code={made.secret}"
         self.answer(msgspec.structs.replace(made, url=url), 201)

@@ -16,9 +16,9 @@ from lmvp_server.handlers.pages import Page as WebPage
 from lmvp_server.services import access
 from lmvp_server.services.paging import Page
 
-PROJECTS, MODELS = 100, 200
-SHOWN = 8
-"""Models of a project that the first page shows; its own page has all."""
+PROJECTS, MODELS, RECENT = 100, 200, 50
+OPENED, SHOWN = 20, 8
+"""Projects whose models the first page shows, and how many of them; their own pages have all."""
 WAITING, LINES = 5, 12
 
 
@@ -39,10 +39,10 @@ class Home(WebPage):
 
     def _look(self) -> dict[str, Any]:
         found = self.services.catalog.projects(self.caller, Page(PROJECTS))
-        projects = [{**one, **self._models(one["name"])} for one in found["items"]]
-        names = [one["name"] for one in projects]
+        names = [one["name"] for one in found["items"]]
         return {
-            "projects": projects,
+            "projects": [{**one, **self._models(one["name"])} for one in found["items"][:OPENED]],
+            "others": names[OPENED:],
             "total": found["total"],
             "waiting": [one for name in names for one in self._waiting(name)],
             "feed": self._lately(names),
@@ -58,9 +58,13 @@ class Home(WebPage):
     def _models(self, project: str) -> dict[str, Any]:
         """Return the models of a project, those with the newest versions first."""
         found = self.services.catalog.models(self.caller, project, Page(MODELS))
-        models = [{**model, "newest": self._newest(project, model)} for model in found["items"]]
-        models.sort(key=lambda one: one["newest"]["created_at"] if one["newest"] else "", reverse=True)
-        return {"list": models[:SHOWN], "count": found["total"]}
+        recent = self.services.versions.of_project(self.caller, project, Page(RECENT))["items"]
+        order = {name: at for at, name in enumerate(dict.fromkeys(one["model"] for one in recent))}
+        models = sorted(found["items"], key=lambda one: order.get(one["name"], len(order)))[:SHOWN]
+        return {
+            "list": [{**model, "newest": self._newest(project, model)} for model in models],
+            "count": found["total"],
+        }
 
     def _newest(self, project: str, model: dict[str, Any]) -> dict[str, Any] | None:
         if not model["latest"]:

@@ -24,7 +24,6 @@ CSP = (
 """Scripts only from files; strips and bars set their widths inline."""
 NO_FRAMES = CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'")
 _PROXYS = re.compile(r"[A-Za-z0-9|=_-]{1,200}")
-_PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
 _WITHIN = re.compile(r"[A-Za-z0-9_.~%@-]+(?:/[A-Za-z0-9_.~%@-]+)*(?:\?[A-Za-z0-9_.~%@=&-]*)?")
 
 
@@ -134,12 +133,6 @@ class Page(BySession):
     def root(self) -> str:
         """What leads from this page to the first one: empty, or `../` as often as it lies deep."""
         return "../" * (self.request.path.count("/") - 1)
-
-    def address_of_server(self) -> str:
-        """Return what a client is told to log in to: as the browser came here, below a proxy's prefix."""
-        prefix = self.request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
-        known = prefix if _PREFIX.fullmatch(prefix) else ""
-        return f"{self.request.protocol}://{self.request.host}{known}"
 
     def show(self, template: str, **fields: Any) -> None:
         """Send a page."""

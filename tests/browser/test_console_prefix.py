@@ -24,6 +24,7 @@ from real_server import Server
 from lmvp.client import Client
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 TOKEN = "jupyter-token-for-tests"
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
@@ -69,18 +70,11 @@ def nginx(server, tmp_path_factory):
     folder, port = tmp_path_factory.mktemp("nginx"), free_port()
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
+    (place,) = re.findall(r"```nginx\n(location .*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    told = place.replace("127.0.0.1:8650", f"127.0.0.1:{server.port}")
     (folder / "nginx.conf").write_text(f"""
         pid {folder}/pid; daemon off; error_log {folder}/errors; events {{}}
-        http {{ access_log off; {temporary}
-            server {{ listen 127.0.0.1:{port};
-                location /our/models/ {{
-                    proxy_pass http://127.0.0.1:{server.port}/;
-                    proxy_set_header Host $http_host;
-                    proxy_set_header X-Forwarded-Prefix /our/models;
-                    proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off;
-                }}
-            }}
-        }}""")
+        http {{ access_log off; {temporary} server {{ listen 127.0.0.1:{port}; {told} }} }}""")
     base = f"http://127.0.0.1:{port}/our/models"
     command = [NGINX, "-c", folder / "nginx.conf", "-p", folder, "-e", folder / "errors"]
     with running(command, f"{base}/login"):
@@ -158,3 +152,12 @@ def test_histograms_come(server, looker):
     with looker.page.expect_response(re.compile("/-/histograms")) as answer:
         looker.page.locator(".island[data-alive] tr button[aria-expanded=false]").first.click()
     assert answer.value.ok
+
+
+def test_a_client_works_below_a_prefix(server, nginx):
+    client = Client(nginx, server.token)
+    assert client.version("birdsong/tagger@latest").message == "cleaner labels"
+    assert client.invite("birdsong").url.startswith(f"{nginx}/join?code=")
+    answer = requests.post(f"{nginx}/api/v1/device/code", json={"client_name": "laptop"}, timeout=9).json()
+    assert answer["verification_uri"] == f"{nginx}/device"
+    assert requests.get(answer["verification_uri_complete"], timeout=9).ok

@@ -50,6 +50,10 @@ def server(tmp_path_factory):
         progress=False,
     )
     server.root.set_member("digits", "grace", "contributor")
+    token = {"Authorization": f"Bearer {server.token}"}
+    server.post = lambda project, model: requests.post(
+        f"{server.url}/api/v1/projects/{project}/models", json={"name": model}, headers=token, timeout=20
+    )
     server.grace.update("digits/mlp", weights(9), message="mine", propose=True, progress=False)
     yield server
     server.end()
@@ -253,3 +257,22 @@ def test_what_pages_teach_is_there():
     assert {"login", "pull", "users"} <= commands
     assert {name for name in calls if not hasattr(lmvp, name)} == set()
     assert commands - {verb.name for verb in verbs_of("shell")} == set()
+
+
+def test_many_models_come_a_page_at_a_time(server):
+    ada, client = Browser(server, "ada"), server.ada
+    client.update("wide/m000", {"w": np.zeros(2)}, create=True, progress=False)
+    for number in range(1, 55):
+        answer = server.post("wide", f"m{number:03}")
+        assert answer.status_code == 201, answer.text
+    first = ada.look("p/wide").text
+    assert "50 of 55 models" in first
+    assert 'href="../p/wide/m000"' in first
+    after = re.search(r'href="\.\./(p/wide\?after=\d+)">More', first)[1]
+    second = ada.look(after).text
+    assert re.findall(r'class="plain name" href="[^"]+">(m\d+)<', second) == [f"m{n:03}" for n in range(50, 55)]
+    assert "First" in second
+    home = ada.look("").text
+    assert 'href="p/wide/m000"' in home, "what has the newest versions comes first"
+    assert "All 55 models" in home
+    assert ada.look("p/wide?after=x").status_code == 400

@@ -11,7 +11,7 @@ from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
 from lmvp_server.services.access import READ, ROLES
 from lmvp_server.services.paging import Page
 
-MODELS, EVENTS, CONTRIBUTIONS = 200, 100, 100
+MODELS, EVENTS, CONTRIBUTIONS = 50, 100, 100
 LINES = 8
 """Events on the page of a project."""
 
@@ -50,12 +50,21 @@ class Project(ProjectPage):
         """Return the models of a project, and what happened in it lately."""
         common = self.common(project)
         name = common["project"]["name"]
-        found = self.services.catalog.models(self.caller, name, Page(MODELS))
+        cursor = Page.parse(None, self.get_query_argument("after", None)).cursor
+        found = self.services.catalog.models(self.caller, name, Page(MODELS, cursor))
         events = self.services.audit.of_project(self.caller, name, Page(2 * LINES))
         rows = [histories.summary(self.services, self.caller, name, model) for model in found["items"]]
         versions = self.services.versions.of_project(self.caller, name, Page(1))["total"]
         lines = feed.entries(self.services, self.caller, name, events["items"], self.root)[:LINES]
-        return "project.html", {**common, "models": rows, "total": found["total"], "versions": versions, "feed": lines}
+        return "project.html", {
+            **common,
+            "models": rows,
+            "total": found["total"],
+            "first": cursor is None,
+            "after": found["next"],
+            "versions": versions,
+            "feed": lines,
+        }
 
 
 class Contributions(ProjectPage):
