@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import secrets
 from typing import TYPE_CHECKING
 
@@ -45,7 +44,7 @@ class Begin(_OpenIdPage):
     async def get(self) -> None:
         """Send a browser to the provider; with `connect`, to connect the account of its session."""
         given = self.get_query_argument("connect", "")
-        if given and not (self.caller.user and hmac.compare_digest(given.encode(), self.xsrf.encode())):
+        if given and not (self.caller.user and self.is_ours({"_xsrf": given})):
             raise AccessDenied("this link is not from a page of your session", hint="load the page again")
         browser, after = secrets.token_urlsafe(32), within(self.get_query_argument("next", "."))
         try:

@@ -75,6 +75,7 @@ def test_a_hundred_thousand_steps_while_the_server_is_killed_five_times(server, 
         if step % 20 == 0 and not killed.is_set():
             time.sleep(0.0018)
     killer.join()
+    run.flush(60.0)  # the last of the servers may still be starting
     run.finish()
     history = lmvp.run(run.id, "digits").history()
     assert list(history) == ["train/loss", "val/acc"]
