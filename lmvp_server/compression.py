@@ -20,6 +20,9 @@ class Gzip(GZipContentEncoding):
     in answers to POST, which are not compressed, and what forms carry is masked anew in each page.
     """
 
+    GZIP_LEVEL = 3
+    """Twice as fast as 6 for a tenth more bytes: it is done on the loop."""
+
     def transform_first_chunk(
         self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
     ) -> tuple[int, HTTPHeaders, bytes]:

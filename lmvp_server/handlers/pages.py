@@ -6,7 +6,7 @@ import re
 import secrets
 from dataclasses import replace
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 import lmvp
 from lmvp.errors import AccessDenied
@@ -82,7 +82,7 @@ class Page(BySession):
         """
         fields = self.fields()
         if not self.is_ours(fields):
-            raise AccessDenied("this form is too old, or not from a page of this server", hint="load the page again")
+            raise too_old()
         return fields
 
     def fields(self) -> dict[str, str]:
@@ -102,7 +102,7 @@ class Page(BySession):
         headers = self.request.headers
         if "Sec-Fetch-Site" in headers:
             return headers["Sec-Fetch-Site"] == "same-origin"
-        return urlsplit(headers.get("Origin", "")).netloc == self.request.host
+        return headers.get("Origin", "").partition("://")[2] == self.request.host
 
     def _proves_itself(self) -> bool:
         """Whether the request has a token in its headers, which no form of another site can have.
@@ -180,6 +180,11 @@ class Page(BySession):
         self.set_status(303)
         self.set_header("Location", within(where))
         self.finish()
+
+
+def too_old() -> AccessDenied:
+    """Return the refusal of a form that is not from a page of this session."""
+    return AccessDenied("this form is too old, or not from a page of this server", hint="load the page again")
 
 
 def within(where: str) -> str:

@@ -311,14 +311,11 @@ def _unlink(path: Path) -> int:
 
 
 def _bytes_below(folder: Path) -> int:
-    found, inner = 0, [str(folder)] if folder.is_dir() else []
-    while inner:  # without a Path for each of very many files
-        with suppress(FileNotFoundError), os.scandir(inner.pop()) as entries:  # a collection may go on
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    inner.append(entry.path)
-                elif entry.is_file():
-                    found += entry.stat().st_size
+    found = 0
+    for place, _, names in os.walk(folder):  # without a Path for each of very many files
+        for name in names:
+            with suppress(FileNotFoundError):  # a collection may go on
+                found += os.stat(f"{place}/{name}").st_size  # noqa: PTH116
     return found
 
 

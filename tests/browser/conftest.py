@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "history"))
+TESTS = Path(__file__).parent.parent
+sys.path.insert(0, str(TESTS / "history"))
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -269,3 +270,38 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             return
         time.sleep(0.1)
     pytest.fail(f"JupyterLab did not start:\n{log.read_text()[-2000:]}")
+
+
+# -- the console: a server with a team's work in it, and whoever looks at it
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    sys.path[:0] = [str(TESTS), str(TESTS.parent / "tools")]
+    from console_pictures import fill
+    from real_server import Server
+
+    from lmvp.client import Client
+
+    server = Server(tmp_path_factory.mktemp("console"))
+    server.token = server.start()
+    fill(server.url, server.token)
+    server.client = Client(server.url, server.token)
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """The browser of the session, which makes contexts of its own for each look."""
+    assert chromium.browser is not None
+    return chromium.browser
+
+
+@pytest.fixture
+def looker(server, browser):
+    from console_pictures import Looker
+
+    looker = Looker(browser, server.url, server.token, "light")
+    yield looker
+    assert looker.wrong == []

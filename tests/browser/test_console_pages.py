@@ -11,38 +11,10 @@ from pathlib import Path
 import pytest
 import requests
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from console_pictures import Looker, fill
-from real_server import Server
-
-from lmvp.client import Client
+from console_pictures import Looker
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("console"))
-    token = server.start()
-    fill(server.url, token)
-    server.client = Client(server.url, token)
-    yield server
-    server.end()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    """The browser of the session, which makes contexts of its own for each look."""
-    assert chromium.browser is not None
-    return chromium.browser
-
-
-@pytest.fixture
-def looker(server, browser):
-    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), "light")
-    yield looker
-    assert looker.wrong == []
 
 
 def test_a_lost_connection_is_said_and_made_good(server, looker):
@@ -65,7 +37,7 @@ def test_a_lost_connection_is_said_and_made_good(server, looker):
 
 def test_what_a_policy_forbids_is_noticed(server, browser):
     """The watch itself works: an inline script is refused, and said."""
-    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), "light")
+    looker = Looker(browser, server.url, server.token, "light")
     looker.page.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: '1'}))")
     looker.page.wait_for_timeout(200)
     assert any("Content Security Policy" in said for said in looker.wrong)
@@ -180,7 +152,7 @@ def test_without_a_script_a_page_says_the_same(server, browser):
     page.goto(f"{server.url}/login")
     if not page.locator("#token").is_visible():
         page.locator("summary").click()
-    page.locator("#token").fill((server.data / "token").read_text().strip())
+    page.locator("#token").fill(server.token)
     page.get_by_text("Sign in with it").click()
     page.goto(f"{server.url}/p/birdsong/tagger/-/diff?from=v8&to=v12")
     assert page.locator(".still img, .still svg").first.is_visible()
@@ -210,7 +182,7 @@ def test_what_was_typed_outlives_the_session(server, looker):
     with page.expect_popup() as opened:
         page.get_by_role("link", name="Sign in in another tab").click()
     opened.value.evaluate("document.querySelector('details').open = true")
-    opened.value.fill("#token", (server.data / "token").read_text().strip())
+    opened.value.fill("#token", server.token)
     opened.value.click("text=Sign in with it")
     opened.value.get_by_role("heading", name="Projects").wait_for()
     page.get_by_role("button", name="Send it").click()
@@ -221,7 +193,7 @@ def test_what_was_typed_outlives_the_session(server, looker):
 
 
 def test_a_view_that_cannot_be_drawn_leaves_its_static_form(server, browser):
-    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), "light")
+    looker = Looker(browser, server.url, server.token, "light")
     looker.page.route("**/widgets/metrics.js", lambda route: route.abort())
     looker.page.goto(f"{server.url}/p/birdsong/tagger")
     looker.page.locator(".island .still img").wait_for()

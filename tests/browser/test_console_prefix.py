@@ -16,10 +16,8 @@ from pathlib import Path
 import pytest
 import requests
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from console_pictures import Looker, fill, pages
-from real_server import Server
+from console_pictures import Looker, pages
 
 from lmvp.client import Client
 
@@ -28,16 +26,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 TOKEN = "jupyter-token-for-tests"
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("below") / "data")
-    server.token = server.start()
-    fill(server.url, server.token)
-    server.client = Client(server.url, server.token)
-    yield server
-    server.end()
 
 
 def free_port():

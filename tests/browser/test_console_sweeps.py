@@ -9,44 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
-from console_pictures import FORMS, Looker, fill, pages
-from real_server import Server
+from console_pictures import FORMS, Looker, pages
 from test_axe import findings
-
-from lmvp.client import Client
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    server = Server(tmp_path_factory.mktemp("console"))
-    token = server.start()
-    fill(server.url, token)
-    server.client = Client(server.url, token)
-    yield server
-    server.end()
-
-
-@pytest.fixture(scope="module")
-def browser(chromium):
-    """The browser of the session, which makes contexts of its own for each look."""
-    assert chromium.browser is not None
-    return chromium.browser
-
-
-@pytest.fixture
-def looker(server, browser):
-    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), "light")
-    yield looker
-    assert looker.wrong == []
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_every_page_is_quiet_and_fits(server, browser, form, tmp_path):
-    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), form)
+    looker = Looker(browser, server.url, server.token, form)
     for name, where in pages(server.client).items():
         looker.shoot(where, tmp_path / f"{name}.png")
     assert looker.wrong == []
@@ -54,7 +26,7 @@ def test_every_page_is_quiet_and_fits(server, browser, form, tmp_path):
 
 @pytest.mark.parametrize("form", ["light", "dark"])
 def test_axe_finds_nothing(server, browser, form):
-    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), form)
+    looker = Looker(browser, server.url, server.token, form)
     found = {}
     for name in pages(server.client):
         looker.page.goto(f"{server.url}/{pages(server.client)[name]}")
@@ -109,7 +81,7 @@ def test_hostile_and_endless_words_break_no_page(server, browser, form, tmp_path
             with client.start_run("odd-words", name=name, params=odd, tags={"t": words[:400]}) as run:
                 run.log(odd, step=0)
     runs = [run.id for run in client.runs("odd-words")]
-    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), form)
+    looker = Looker(browser, server.url, server.token, form)
     looker.page.on("dialog", lambda dialog: looker.wrong.append(f"a dialog: {dialog.message}"))
     for where in ("", "p/odd-words", "p/odd-words/m", "p/odd-words/m@v1", "p/odd-words/m@c1", "p/odd-words/-/runs",
                   f"p/odd-words/-/runs/{runs[0]}", f"p/odd-words/-/compare?run={runs[0]}&run={runs[1]}",
@@ -120,7 +92,7 @@ def test_hostile_and_endless_words_break_no_page(server, browser, form, tmp_path
 
 
 def test_a_page_prints_on_white_and_without_its_forms(server, browser):
-    looker = Looker(browser, server.url, (server.data / "token").read_text().strip(), "dark")
+    looker = Looker(browser, server.url, server.token, "dark")
     for where in ("p/birdsong/tagger", "p/birdsong/-/runs", "p/birdsong/tagger@v12"):
         looker.page.goto(f"{server.url}/{where}")
         looker.page.emulate_media(media="print", color_scheme="dark")

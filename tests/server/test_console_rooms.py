@@ -306,7 +306,13 @@ def test_a_form_of_an_ended_session_can_be_sent_again(server):
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "http://evil.example"}],
+    [
+        {},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "http://[x"},
+    ],
 )
 def test_another_site_has_nothing_sent_again(server, headers):
     ada = Browser(server, "ada")

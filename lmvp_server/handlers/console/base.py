@@ -8,11 +8,12 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
-from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound
+from lmvp.errors import Conflict, InvalidRequest, LmvpError, NotAuthenticated, NotFound
 from lmvp.render import numbers
 from lmvp.render.words import clean
 from lmvp_server.console import marks
 from lmvp_server.handlers.pages import Page as WebPage
+from lmvp_server.handlers.pages import too_old
 from lmvp_server.services import access
 
 Fields: TypeAlias = dict[str, str]
@@ -77,7 +78,7 @@ class ConsolePage(WebPage, ABC):
     def _stale(self, fields: Fields) -> None:
         """Answer a form of another session: what a page of ours sent can be sent again, and nothing else."""
         if not self.is_of_this_origin():
-            raise AccessDenied("this form is too old, or not from a page of this server", hint="load the page again")
+            raise too_old()
         self._keep(fields, 403 if self.caller.known else 401)
 
     async def _tell(self, error: LmvpError, fields: Fields, place: tuple[str, ...]) -> None:
@@ -115,6 +116,18 @@ class ConsolePage(WebPage, ABC):
 def mark(text: str) -> str:
     """Return what a text was when somebody began to change it, to see whether it is still."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def see_that_it_is_unchanged(fields: Fields, text: str) -> None:
+    """Compare a text with what it was when a form was shown, which carries its mark in `was`.
+
+    Raises
+    ------
+    Conflict
+        If somebody else has changed it meanwhile.
+    """
+    if fields.get("was") != mark(text):
+        raise Conflict("somebody else has changed it since you began", hint="what you typed is still here; look first")
 
 
 class NoSuchPage(WebPage):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from lmvp.errors import Conflict
 from lmvp.records import ModelChange
 from lmvp.render.plot import plot_html
 from lmvp_server.console import cards, histories
 from lmvp_server.console.islands import island
-from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark
+from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark, see_that_it_is_unchanged
 from lmvp_server.services.paging import Page
 
 
@@ -57,10 +56,7 @@ class Model(ConsolePage):
     def describe(self, fields: Fields, project: str, model: str) -> str:
         """Change what is said of a model, unless somebody else did meanwhile."""
         about = self.services.catalog.model(self.caller, project, model)
-        if fields.get("was") != mark(about["description"]):
-            raise Conflict(
-                "somebody else has changed it since you began", hint="what you typed is still here; look first"
-            )
+        see_that_it_is_unchanged(fields, about["description"])
         words = fields.get("description", "").replace("\r\n", "\n").strip()
         self.services.retention.change_model(self.caller, project, model, ModelChange(description=words))
         return f"p/{project}/{model}"

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 import lmvp
-from lmvp.errors import Conflict
 from lmvp.records import MadeWebhook, ModelChange, NewWebhook, Ping, ProjectChange
 from lmvp_server.handlers.console.admin import AdminPage
-from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark
+from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark, see_that_it_is_unchanged
 from lmvp_server.handlers.console.projects import ProjectPage
 from lmvp_server.services import access
 from lmvp_server.services.access import ROLES
@@ -53,10 +52,7 @@ class ProjectSettings(ProjectPage):
     def describe(self, fields: Fields, project: str) -> str:
         """Change what a project says of itself, unless somebody else did meanwhile."""
         about = self.services.catalog.project(self.caller, project)
-        if fields.get("was") != mark(about["description"]):
-            raise Conflict(
-                "somebody else has changed it since you began", hint="what you typed is still here; look first"
-            )
+        see_that_it_is_unchanged(fields, about["description"])
         self._change(project, ProjectChange(description=" ".join(fields.get("description", "").split())))
         return self._here(project)
 
