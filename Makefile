@@ -5,9 +5,9 @@ BIN := $(VENV)/bin
 FLOOR := 90
 JOBS ?= auto
 
-.PHONY: help demo test lab lint fix browser bench screenshots clean
+.PHONY: help demo test soak lab lint fix browser bench screenshots clean
 help:
-	@echo "make demo | test | lab | lint | fix | browser | bench | screenshots | clean"
+	@echo "make demo | test | soak | lab | lint | fix | browser | bench | screenshots | clean"
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "LMVP needs Python 3.10 or newer: make PYTHON=python3.12")'
@@ -39,6 +39,10 @@ test: $(VENV)/.test
 	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='lmvp/*,lmvp_server/*' --fail-under=$(FLOOR)
+
+# The tests that repeat an action many times, at full size; `make test` runs the same tests at a small size.
+soak: $(VENV)/.test
+	LMVP_KILLS=200 LMVP_FUZZ=100000 LMVP_FLIPS=5000 $(BIN)/pytest -m soak -n $(JOBS) --dist loadfile --timeout 14400
 
 browser: $(VENV)/.test
 	$(BIN)/pytest -m browser tests/browser

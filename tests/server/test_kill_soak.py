@@ -1,7 +1,7 @@
 """Clients and the server killed at random moments under load, with everything going on at once: pushes, compaction,
 removals, collections. Nothing acknowledged is lost, and nothing is left that a collection does not reclaim.
 
-`LMVP_KILLS=200` makes it as many as the benchmarks page tells of.
+`make soak` kills 200 times.
 """
 
 import os
@@ -13,12 +13,13 @@ import time
 
 import numpy as np
 import pytest
+from soak import size
 
 import lmvp
 from lmvp import local
 from lmvp.errors import LmvpError
 
-KILLS = int(os.environ.get("LMVP_KILLS", "12"))
+KILLS = size("KILLS", 12)
 
 CLIENT = """
 import os, random, sys, lmvp, numpy as np
@@ -98,6 +99,7 @@ def clients(home, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(120 + 10 * KILLS)
 def test_nothing_acknowledged_is_lost(home, clients):
     kills = [0, 0]
