@@ -1,11 +1,17 @@
-"""A server of its own process, on a port that it keeps, that can be killed, stopped and started again."""
+"""A server in a process of its own, on a port that it keeps, that can be killed, paused and started again."""
 
+import hmac
 import os
+import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
+
+import requests
+from ports import reserved_port
+
+from lmvp import serverfile
 
 
 class Server:
@@ -13,8 +19,7 @@ class Server:
 
     def __init__(self, data):
         self.data = data
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = reserved_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.process = None
 
@@ -22,28 +27,34 @@ class Server:
         return [sys.executable, "-m", "lmvp_server", "--data", str(self.data), "--port", str(self.port)]
 
     def start(self):
+        """Start the process, wait until it answers, and return its token."""
         command = self.command()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LMVP_")}
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
-        for _ in range(1000):
-            token = self.data / "token"
-            if token.exists() and self._answers():
-                return token.read_text().strip()
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             assert self.process.poll() is None, "the server did not start"
+            about = serverfile.read(self.data)
+            # a killed predecessor leaves its file behind: only the pid tells the two apart
+            if about and about.pid == self.process.pid and self._proves(about):
+                return (self.data / "token").read_text().strip()
             time.sleep(0.02)
         raise AssertionError("the server does not answer")
 
-    def _answers(self):
-        with socket.socket() as probe:
-            probe.settimeout(1)
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+    def _proves(self, about):
+        """Return whether the server that answers on the port knows the token in `server.json`."""
+        nonce = secrets.token_hex(16)
+        health = requests.get(f"{self.url}/api/v1/health", params={"nonce": nonce}, timeout=10).json()
+        expected = hmac.new(about.token.encode(), nonce.encode(), "sha256").hexdigest()
+        assert (health["proof"], health["instance"]) == (expected, about.instance), "another server has this port"
+        return True
 
     def kill(self):
         self.process.kill()
         self.process.wait()
 
     def end(self):
-        """Let it end as it likes, which leaves what it has covered; a server that does not is killed."""
+        """End the process with SIGTERM, so that it saves its coverage; kill it if that takes too long."""
         self.process.terminate()
         try:
             self.process.wait(20)

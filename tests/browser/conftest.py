@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ports import reserved_port
 
 TESTS = Path(__file__).parent.parent
 sys.path.insert(0, str(TESTS / "history"))
@@ -220,12 +220,6 @@ class Notebook:
         self.page.wait_for_selector(f'body[data-jp-theme-light="{str(not on).lower()}"]', state="attached")
 
 
-def _free_port() -> int:
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture(scope="session")
 def jupyterlab(chromium, tmp_path_factory: pytest.TempPathFactory):
     """Give a real JupyterLab with nothing of the user's own in it."""
@@ -236,7 +230,7 @@ def jupyterlab(chromium, tmp_path_factory: pytest.TempPathFactory):
     for folder in (root, settings):
         folder.mkdir(parents=True)
     (settings / "tracker.jupyterlab-settings").write_text('{"windowingMode": "none"}')
-    port = _free_port()
+    port = reserved_port()
     folders = {
         "JUPYTER_CONFIG_DIR": "config", "JUPYTER_DATA_DIR": "data", "JUPYTER_RUNTIME_DIR": "runtime",
         "IPYTHONDIR": "ipython",

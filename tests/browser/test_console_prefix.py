@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from ports import reserved_port
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from console_pictures import Looker, pages
@@ -26,11 +26,6 @@ PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 TOKEN = "jupyter-token-for-tests"
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -55,7 +50,7 @@ def nginx(server, tmp_path_factory):
     """The address of the console below `/our/models/`, as docs/security.md has it, without TLS."""
     if NGINX is None:
         pytest.skip("nginx is not installed")
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+    folder, port = tmp_path_factory.mktemp("nginx"), reserved_port()
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = "\n".join(f"{kind}_temp_path {folder}/{kind};" for kind in kinds)
     (place,) = re.findall(r"```nginx\n(location .*?)```", PAGE.read_text("utf-8"), re.DOTALL)
@@ -72,7 +67,7 @@ def nginx(server, tmp_path_factory):
 @pytest.fixture(scope="module")
 def jupyter(server, tmp_path_factory):
     """The address of the console in a Jupyter server that knows of ours by its address and a token."""
-    folder, port = tmp_path_factory.mktemp("jupyter"), free_port()
+    folder, port = tmp_path_factory.mktemp("jupyter"), reserved_port()
     (folder / "jupyter_server_config.d").mkdir()
     turned_on = {"ServerApp": {"jpserver_extensions": {"lmvp_jupyter": True}}}
     (folder / "jupyter_server_config.d" / "lmvp.json").write_text(json.dumps(turned_on))

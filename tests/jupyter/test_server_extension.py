@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import requests
+from ports import reserved_port
 
 import lmvp
 from lmvp import local
@@ -20,16 +20,10 @@ from lmvp_jupyter.server_extension import PREFIX
 TOKEN = "jupyter-token-for-tests"
 
 
-def free_port():
-    with contextlib.closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def jupyter(home, tmp_path):
     """The address of a Jupyter server with the extension, below a base_url."""
-    config, port = tmp_path / "config", free_port()
+    config, port = tmp_path / "config", reserved_port()
     (config / "jupyter_server_config.d").mkdir(parents=True)
     turned_on = {"ServerApp": {"jpserver_extensions": {"lmvp_jupyter": True}}}
     (config / "jupyter_server_config.d" / "lmvp.json").write_text(json.dumps(turned_on))

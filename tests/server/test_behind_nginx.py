@@ -15,6 +15,7 @@ import pytest
 import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from ports import reserved_port
 from real_server import Server
 
 from lmvp.client import Client
@@ -36,9 +37,7 @@ class Proxied(Server):
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nginx")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    folder, port = tmp_path_factory.mktemp("nginx"), reserved_port()
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
          "-addext", "subjectAltName=DNS:localhost", "-keyout", folder / "key.pem", "-out", folder / "cert.pem"],

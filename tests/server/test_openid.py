@@ -1,7 +1,6 @@
 """Signing in at a real provider of OpenID Connect, run beside a real server."""
 
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import pytest
 import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from ports import reserved_port
 from real_server import Server
 
 from lmvp.client import Client
@@ -30,8 +30,7 @@ class Provider:
     """A provider in a process of its own."""
 
     def __init__(self):
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = reserved_port()
         self.issuer = f"http://127.0.0.1:{self.port}"
         command = [sys.executable, "-m", "oidc_provider_mock", "--port", str(self.port), "--require-nonce", "true"]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
