@@ -31,13 +31,21 @@ class Server:
         command = self.command()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LMVP_")}
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        try:
+            self._wait()
+        except BaseException:  # no fixture ends what it never got
+            self.kill()
+            raise
+        return (self.data / "token").read_text().strip()
+
+    def _wait(self):
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self.process.poll() is None, "the server did not start"
             about = serverfile.read(self.data)
             # a killed predecessor leaves its file behind: only the pid tells the two apart
             if about and about.pid == self.process.pid and self._proves(about):
-                return (self.data / "token").read_text().strip()
+                return
             time.sleep(0.02)
         raise AssertionError("the server does not answer")
 
