@@ -1,11 +1,12 @@
-"""Clients and the server killed at random moments under load, with everything going on at once: pushes, compaction,
-removals, collections. Nothing acknowledged is lost, and nothing is left that a collection does not reclaim.
+"""Clients and the server are killed at random moments under mixed load: pushes, removals, alias moves, points of runs,
+compaction, garbage collection. No acknowledged data is lost, and garbage collection reclaims everything else.
 
 `make soak` kills 200 times.
 """
 
 import os
 import random
+import secrets
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 
 import numpy as np
 import pytest
+import requests
 from soak import size
 
 import lmvp
@@ -31,9 +33,40 @@ for turn in range(count):
     marked = {**weights, "mark": np.array([seed, turn])}
     version = lmvp.update(f"soak/{who}", marked, message=f"{seed} {turn}", progress=False)
     print("+", version.number, seed, turn, flush=True)
+    lmvp.alias(version.reference, "best")
+    print("*", version.number, flush=True)
     if turn % 5 == 4:
         print("-", version.number - 2, flush=True)
         lmvp.Client().remove(f"soak/{who}@v{version.number - 2}", now=turn % 10 == 4)
+"""
+
+POINTS = """
+import sys, requests
+from lmvp import local
+from lmvp.errors import LmvpError
+run, step = sys.argv[1], int(sys.argv[2])
+while True:
+    try:
+        server = local.connection()
+    except LmvpError:
+        continue
+    try:
+        answer = requests.post(
+            f"{server.url}/api/v1/projects/soak/runs/{run}/metrics",
+            json={"values": {"loss": step / 2}, "step": step},
+            headers={"Authorization": f"Bearer {server.token}"},
+            timeout=30,
+        )
+    except requests.RequestException:
+        local.forget(server)
+        continue
+    if answer.status_code == 201:
+        print(step, flush=True)
+        step += 1
+    elif answer.status_code not in (401, 503):  # a new server has another token; one that ends refuses
+        sys.exit(answer.text)
+    else:
+        local.forget(server)
 """
 
 
@@ -64,7 +97,7 @@ class Client:
         self.process.wait()
 
     def told(self):
-        """Return {number: (seed, turn)} of what was acknowledged, and the numbers that were to be removed."""
+        """Return {number: (seed, turn)} of the versions that were acknowledged and not removed."""
         kept, removed = {}, set()
         for line in self.log.read_text().splitlines():
             words = line.split()
@@ -75,10 +108,52 @@ class Client:
         return {number: kept[number] for number in set(kept) - removed}
 
 
+class Logger:
+    """A process that adds points to a run over HTTP, killed now and then; its log has the acknowledged steps."""
+
+    def __init__(self, log):
+        self.run, self.log = secrets.token_hex(16), log
+        self.log.touch()
+        server = local.connection()
+        headers = {"Authorization": f"Bearer {server.token}"}
+        made = requests.post(
+            f"{server.url}/api/v1/projects/soak/runs", json={"run": self.run}, headers=headers, timeout=30
+        )
+        assert made.status_code == 201, made.text
+        self.start()
+
+    def start(self):
+        command = [sys.executable, "-c", POINTS, self.run, str(self.acknowledged())]
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def acknowledged(self):
+        """Return the number of acknowledged points: their steps are 0, 1, 2, …"""
+        steps = [int(line) for line in self.log.read_text().splitlines()]
+        assert steps == list(range(len(steps)))
+        return len(steps)
+
+    def check(self):
+        """Compare the stored points with the acknowledged ones; return the number of the latter."""
+        count = self.acknowledged()
+        points = lmvp.Client().run("soak", self.run).history(["loss"])["loss"]
+        # the point that was on its way at a kill may be stored, too, or be stored again by its next sender
+        assert set(points["step"]) in (set(range(count)), set(range(count + 1)))
+        assert (points["value"] == points["step"] / 2).all()
+        return count
+
+
 def check(client):
     versions = {version.number: version for version in lmvp.show_history(f"soak/{client.who}", limit=None)}
     told = client.told()
     assert set(told) <= set(versions)
+    moves = [int(line[2:]) for line in client.log.read_text().splitlines() if line.startswith("*") and line[2:]]
+    best = {alias.name: alias.number for alias in lmvp.Client().aliases(f"soak/{client.who}")}["best"]
+    assert best >= moves[-1], "an acknowledged move of an alias is lost"
     for number, version in versions.items():
         seed, turn = map(int, version.message.split())
         assert told.get(number, (seed, turn)) == (seed, turn)
@@ -93,6 +168,7 @@ def check(client):
 def clients(home, tmp_path):
     lmvp.update("soak/first", {"w": np.zeros(2)}, progress=False)
     started = [Client(who, tmp_path / who) for who in ("a", "b")]
+    started.append(Logger(tmp_path / "points"))
     yield started
     for client in started:
         client.kill()
@@ -121,8 +197,11 @@ def test_nothing_acknowledged_is_lost(home, clients):
             _keep_house()
     for client in clients:
         client.kill()
-    acknowledged = sum(check(client) for client in clients)
-    assert acknowledged > 0
+    *pushers, logger = clients
+    versions, points = sum(check(client) for client in pushers), logger.check()
+    print(f"{sum(kills)} kills; {versions} versions and {points} points were acknowledged, and all are stored")
+    assert versions
+    assert points
     _is_clean()
 
 
