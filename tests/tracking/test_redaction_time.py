@@ -4,7 +4,7 @@ import pytest
 
 from lmvp.redaction import BLOT, is_secret, redact_command, redact_text
 
-SIZE = 1 << 20
+SIZE = 1 << 18
 
 WORDS = {
     "DNA": "GATTACA",
