@@ -1,29 +1,33 @@
-# What there is to do here, each from nothing but Python 3.10 or newer: it makes its own environment in .venv.
+# Each target needs only Python 3.10 or newer and creates its own environment in .venv.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# constraints.txt pins every dependency, so that each machine installs the versions that CI tested.
+PIP := $(BIN)/pip install --quiet -c constraints.txt
 FLOOR := 90
 JOBS ?= auto
+TORCH := 2.13.0
+LOCKED := dev demo lightning transformers gpu bench audit
 
-.PHONY: help demo test soak lab lint fix browser bench screenshots clean
+.PHONY: help demo test soak lab lint fix browser bench screenshots wheel lock audit licences clean
 help:
-	@echo "make demo | test | soak | lab | lint | fix | browser | bench | screenshots | clean"
+	@echo "make demo | test | soak | lab | lint | fix | browser | bench | screenshots | wheel | lock | audit | licences | clean"
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "LMVP needs Python 3.10 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
+	$(PIP) --upgrade pip
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.made setup.cfg pyproject.toml
-	$(BIN)/pip install --quiet -e '.[demo]'
+$(VENV)/.demo: $(VENV)/.made setup.cfg pyproject.toml constraints.txt
+	$(PIP) -e '.[demo]'
 	@touch $@
 
 # Torch and a browser make more tests run; where they cannot be had, those are skipped and say why.
-$(VENV)/.test: $(VENV)/.made setup.cfg pyproject.toml
-	$(BIN)/pip install --quiet 'torch==2.13.0' || echo "no torch here: its tests will be skipped"
-	$(BIN)/pip install --quiet -e '.[dev]'
-	! $(BIN)/python -c 'import torch' || $(BIN)/pip install --quiet -e '.[lightning,transformers]' || echo "no Lightning, no Transformers: their tests will be skipped"
+$(VENV)/.test: $(VENV)/.made setup.cfg pyproject.toml constraints.txt
+	$(PIP) 'torch==$(TORCH)' || echo "no torch here: its tests will be skipped"
+	$(PIP) -e '.[dev]'
+	! $(BIN)/python -c 'import torch' || $(PIP) -e '.[lightning,transformers]' || echo "no Lightning, no Transformers: their tests will be skipped"
 	@sh tools/chromium.sh
 	@touch $@
 
@@ -57,13 +61,34 @@ fix: $(VENV)/.test
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.test
-	$(BIN)/pip install --quiet -e '.[bench]' || echo "no TensorBoard here: nothing beside log()"
+	$(PIP) -e '.[bench]' || echo "no TensorBoard here: nothing beside log()"
 	$(BIN)/python -m benchmarks
 
 screenshots: $(VENV)/.test
-	$(BIN)/pip install --quiet pillow
+	$(PIP) pillow
 	$(BIN)/python tools/screenshots.py
 	$(BIN)/python tools/console_pictures.py build/screenshots
+
+# dist/ gets the wheel, the sdist and the SBOM. The same commit gives the same bytes: see docs/licences.md and SECURITY.md.
+wheel: $(VENV)/.test
+	$(BIN)/python tools/build_wheel.py dist
+
+$(VENV)/.audit: $(VENV)/.made setup.cfg pyproject.toml constraints.txt
+	$(PIP) -e '.[audit]'
+	@touch $@
+
+# Resolve the dependencies for all Pythons and systems at once. Pins that still fit are kept: `make lock UPGRADE=--upgrade`
+# takes the newest releases. Torch keeps the version that the target `test` installs.
+lock: $(VENV)/.audit
+	echo 'torch==$(TORCH)' | $(BIN)/uv pip compile setup.cfg --constraint - --universal --python-version 3.10 $(UPGRADE) \
+		$(LOCKED:%=--extra %) --no-emit-package lmvp --no-annotate --custom-compile-command 'make lock' --quiet -o constraints.txt
+
+# Compare the pins with the published advisories. --strict: a package that cannot be looked up is a failure, not a pass.
+audit: $(VENV)/.audit
+	$(BIN)/pip-audit --strict --no-deps --disable-pip --requirement constraints.txt
+
+licences: $(VENV)/.test
+	$(BIN)/python tools/licences.py docs/licences.md
 
 clean:
 	rm -rf $(VENV) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache
