@@ -69,7 +69,7 @@ screenshots: $(VENV)/.test
 	$(BIN)/python tools/screenshots.py
 	$(BIN)/python tools/console_pictures.py build/screenshots
 
-# dist/ gets the wheel, the sdist and the SBOM. The same commit gives the same bytes: see docs/licences.md and SECURITY.md.
+# Write the wheel, the sdist and the SBOM to dist/. The same commit gives the same bytes.
 wheel: $(VENV)/.test
 	$(BIN)/python tools/build_wheel.py dist
 
@@ -91,4 +91,4 @@ licences: $(VENV)/.test
 	$(BIN)/python tools/licences.py docs/licences.md
 
 clean:
-	rm -rf $(VENV) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .demo dist .coverage* .mypy_cache .pytest_cache .ruff_cache
