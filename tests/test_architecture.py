@@ -1,6 +1,7 @@
 """Imports go one way: lmvp_jupyter → lmvp_server → lmvp; in the server handlers → services → stores."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
 
@@ -119,3 +120,83 @@ def test_heavy_modules_are_imported_in_functions(module):
     ]
     top = [line for line in top if "TYPE_CHECKING" not in (ROOT / line.split()[0]).read_text()]
     assert top == []
+
+
+UNPICKLERS = ["_pickle", "cloudpickle", "dill", "joblib", "marshal", "pickle", "shelve"]
+
+
+def reached_from(package):
+    """Return the files of every module that a package imports, directly or not, also inside functions."""
+    files, waiting = set(), sorted((ROOT / package).rglob("*.py"))
+    while waiting:
+        path = waiting.pop()
+        if path in files:
+            continue
+        files.add(path)
+        for name, _ in imports(path):
+            module = ROOT / name.replace(".", "/")
+            waiting += [found for found in (module.with_suffix(".py"), module / "__init__.py") if found.is_file()]
+    return files
+
+
+def test_server_imports_no_unpickler():
+    files = reached_from("lmvp_server")
+    assert ROOT / "lmvp/storage/containers/pickled.py" in files
+    found = {path: name for path in files for name, _ in imports(path) if below(name, UNPICKLERS)}
+    assert found == {}
+
+
+def test_packages_unpickle_nothing_but_weights():
+    """torch.load reads only data and trusted classes with weights_only=True; numpy.load reads no pickles by default."""
+    found, safe = [], 0
+    for path in [
+        path for package in ("lmvp", "lmvp_server", "lmvp_jupyter") for path in (ROOT / package).rglob("*.py")
+    ]:
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) in UNPICKLERS:
+                found += [f"{path}: {ast.unparse(node)}"] if node.attr in {"load", "loads", "Unpickler"} else []
+            if isinstance(node, ast.Call):
+                options = {each.arg: ast.unparse(each.value) for each in node.keywords}
+                called = ast.unparse(node.func)
+                safe += called == "torch.load" and options.get("weights_only") == "True"
+                found += (
+                    [f"{path}: {called}"] if called == "torch.load" and options.get("weights_only") != "True" else []
+                )
+                found += [f"{path}: {called}"] if options.get("allow_pickle") == "True" else []
+    assert found == []
+    assert safe, "torch modules are loaded by torch.load"
+
+
+def test_packages_name_no_other_host():
+    """LMVP sends requests to its server only: no telemetry, no search for updates, no fonts or scripts of others."""
+    known = re.compile(r"(localhost|127\.0\.0\.1|host|www\.w3\.org|\S*\bexample(\.\w+)?)\b")
+    found = []
+    for package in ("lmvp", "lmvp_server", "lmvp_jupyter"):
+        for path in (ROOT / package).rglob("*"):
+            if path.suffix == ".py":
+                texts = string_constants(ast.parse(path.read_text("utf-8")))
+            elif path.suffix in {".html", ".js", ".css"} and "vendor" not in path.parts:
+                texts = [path.read_text("utf-8")]
+            else:
+                continue
+            hosts = [host for text in texts for host in re.findall(r"(?:https?|wss?)://([\w.-]+)", text)]
+            found += [f"{path.relative_to(ROOT)}: {host}" for host in hosts if not known.fullmatch(host)]
+    assert found == []
+
+
+def string_constants(tree):
+    """Return the strings of a module that are no docstrings."""
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    bodies = [node.body for node in ast.walk(tree) if isinstance(node, documented) or hasattr(node, "body")]
+    bare = {
+        statement.value
+        for body in bodies
+        if isinstance(body, list)
+        for statement in body
+        if isinstance(statement, ast.Expr)
+    }
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in bare
+    ]
