@@ -39,12 +39,17 @@ the server answers, `exit_code` what the shell command ends with.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+# Control characters except tab and newline, marks that reorder text, and halves of surrogate pairs. Messages contain
+# names and texts of other people and servers, which must not drive the terminal that shows them.
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+
 
 class LmvpError(Exception):
-    """The root: `except lmvp.LmvpError` catches all that LMVP raises.
+    r"""The root: `except lmvp.LmvpError` catches all that LMVP raises.
 
     Parameters
     ----------
@@ -58,6 +63,8 @@ class LmvpError(Exception):
     >>> print(LmvpError("no model 'mlp'", hint="did you mean 'mlp2'?"))
     no model 'mlp'
       hint: did you mean 'mlp2'?
+    >>> print(LmvpError("no model 'm\x1b[31mlp'"))
+    no model 'm�[31mlp'
     """
 
     code: ClassVar[str] = "error"
@@ -70,7 +77,8 @@ class LmvpError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        return f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+        text = f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+        return _UNSAFE.sub("�", text)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _rebuild, (type(self), self.message, self.hint)
