@@ -17,9 +17,9 @@ import msgspec
 
 from lmvp import config, local
 from lmvp.connection import Address, Connection
-from lmvp.errors import InvalidReference
+from lmvp.errors import IntegrityError, InvalidReference
 from lmvp.records import Struct, Version
-from lmvp.references import Reference, check_name
+from lmvp.references import Reference, Revision, check_name
 from lmvp.storage import manifest as manifests
 from lmvp.storage.check import check_manifest
 from lmvp.storage.manifest import Manifest
@@ -67,9 +67,25 @@ class BaseClient:
         return config.current_project(self._project)
 
     def version(self, name: str) -> Version:
-        """Return one version of a model, by reference."""
+        """Return one version of a model, by reference.
+
+        Raises
+        ------
+        NotFound
+            If there is no such version.
+        IntegrityError
+            If the reference has a digest, and the server answers with another version.
+        """
         place = self._reference(name)
-        return self._connection.get(f"{model_path(place)}/versions/{quote(place.revision, safe='')}", Version)
+        version = self._connection.get(f"{model_path(place)}/versions/{quote(place.revision, safe='')}", Version)
+        revision = Revision.parse(place.revision)
+        # A digest in a reference pins the content: a server must not choose another one.
+        if revision.kind == "digest" and not revision.back and not version.digest.startswith(revision.value):
+            raise IntegrityError(
+                f"the answer of {self.url} for {name!r} is not a version with the digest {revision.value}",
+                hint="do not use this version; the server or a proxy before it changes answers",
+            )
+        return version
 
     # -- steps
 

@@ -1,0 +1,176 @@
+"""A client and a server that lies: nothing false is returned, written outside the folder, or sent to another host."""
+
+import json
+import threading
+from contextlib import contextmanager
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import product
+
+import numpy as np
+import pytest
+import requests
+
+import lmvp
+from lmvp import errors, local
+from lmvp.commands import main
+
+
+class Lying(ThreadingHTTPServer):
+    """A server that passes on what the real one answers, changed by `lie(path, status, headers, body)`.
+
+    Attributes
+    ----------
+    heard : list of (path, headers)
+        The requests that came.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, real):
+        self.real, self.heard, self.lie = real, [], lambda path, *answer: answer
+        super().__init__(("127.0.0.1", 0), Passing)
+
+    @property
+    def url(self):
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Passing(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def answer(self):
+        self.server.heard.append((self.path, dict(self.headers)))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        kept = {name: self.headers[name] for name in ("Authorization", "Content-Type") if name in self.headers}
+        kept["Accept-Encoding"] = "identity"
+        real = requests.request(self.command, self.server.real + self.path, data=body, headers=kept, timeout=30)
+        told = {name: real.headers[name] for name in ("Content-Type", "LMVP-API") if name in real.headers}
+        status, headers, body = self.server.lie(self.path, real.status_code, told, real.content)
+        self.send_response(status)
+        for name, value in {**headers, "Content-Length": len(body)}.items():
+            self.send_header(name, str(value))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_PUT = answer
+
+    def log_message(self, *_):
+        pass
+
+
+@contextmanager
+def serving(server):
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.fixture
+def liar(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("LMVP_CACHE", str(tmp_path / "cache"))
+    lmvp.update("digits/mlp", {"w": np.arange(100_000.0)}, progress=False)
+    with serving(Lying(local.connection().url)) as server:
+        yield server
+
+
+@pytest.fixture
+def client(liar, monkeypatch):
+    monkeypatch.setattr("lmvp.connection.time.sleep", lambda _: None)  # between attempts
+    return lmvp.Client(liar.url, local.connection().token)
+
+
+def test_a_download_through_an_honest_proxy_works(client, liar):
+    assert np.array_equal(client.download("digits/mlp", progress=False)["w"], np.arange(100_000.0))
+    assert [path for path, _ in liar.heard if path.endswith("/chunks")]
+
+
+def flipped(body, at):
+    return body[:at] + bytes([body[at] ^ 1]) + body[at + 1 :]
+
+
+def with_a_changed_chunk(at, path, status, headers, body):
+    return status, headers, flipped(body, at % len(body)) if path.endswith("/chunks") else body
+
+
+def test_a_changed_chunk_is_refused_and_leaves_no_file(client, liar, tmp_path):
+    for at in (0, 5, 20, 60, 1000, -1):
+        liar.lie = partial(with_a_changed_chunk, at)
+        with pytest.raises(errors.LmvpError):
+            client.download("digits/mlp", progress=False)
+        with pytest.raises(errors.LmvpError):
+            client.download("digits/mlp", to=tmp_path / "folder", progress=False)
+        assert [path for path in (tmp_path / "folder").rglob("*") if path.is_file()] == []
+    liar.lie = lambda path, *answer: answer
+    assert np.array_equal(client.download("digits/mlp", progress=False)["w"], np.arange(100_000.0))
+
+
+def with_another_path(name, path, status, headers, body):
+    if path.endswith("/manifest"):
+        manifest = json.loads(body)
+        manifest["files"][0]["path"] = name
+        manifest["tensors"] = []
+        body = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    return status, headers, body
+
+
+def test_a_path_out_of_the_folder_is_refused(client, liar, tmp_path):
+    for name in ("../outside", "/etc/lmvp-outside", "a/../../outside", "a\\..\\outside", "C:x", ".."):
+        liar.lie = partial(with_another_path, name)
+        with pytest.raises(errors.LmvpError):
+            client.download("digits/mlp", to=tmp_path / "folder", progress=False)
+        assert [path.name for path in tmp_path.iterdir() if path.name not in {"home", "cache"}] == []
+
+
+def test_another_version_than_the_digest_that_was_asked_for_is_refused(client, liar):
+    first = lmvp.showHistory("digits/mlp")[0]
+    lmvp.update("digits/mlp", {"w": np.ones(3)}, progress=False)
+
+    def lie(path, status, headers, body):
+        if first.digest[:12] in path:
+            newest = requests.get(
+                f"{liar.real}/api/v1/projects/digits/models/mlp/versions/latest",
+                headers={"Authorization": f"Bearer {local.connection().token}"},
+                timeout=30,
+            )
+            body = newest.content
+        return status, headers, body
+
+    assert client.version(f"digits/mlp@{first.digest[:12]}").number == 1
+    liar.lie = lie
+    with pytest.raises(errors.IntegrityError, match=f"not a version with the digest {first.digest[:12]}"):
+        client.download(f"digits/mlp@{first.digest[:12]}", progress=False)
+
+
+def redirected(target, status, ours, path, _status, headers, _body):
+    return status, {**(headers if ours else {}), "Location": target + path}, b""
+
+
+def test_a_redirect_takes_no_token_to_another_host(client, liar):
+    with serving(Lying(liar.real)) as other:
+        for status, ours in product((301, 302, 303, 307, 308), (True, False)):
+            liar.lie = partial(redirected, other.url, status, ours)
+            with pytest.raises(errors.LmvpError):
+                client.projects()
+        assert len(liar.heard) >= 10
+        assert other.heard == []
+
+
+def test_an_error_of_the_server_shows_no_control_characters(client, liar, capsys, monkeypatch):
+    message = "gone\x1b]0;owned\x07\r\n\u202eevil"
+    told = json.dumps({"error": {"code": "not_found", "message": message, "hint": message}}).encode()
+    liar.lie = lambda path, status, headers, body: (404, headers, told)
+    with pytest.raises(errors.NotFound) as caught:
+        client.projects()
+    monkeypatch.setenv("LMVP_URL", liar.url)
+    monkeypatch.setenv("LMVP_TOKEN", local.connection().token)
+    assert main(["ls"]) != 0
+    for shown in (str(caught.value), capsys.readouterr().err):
+        assert "gone" in shown
+        assert "hint: gone" in shown
+        assert not [letter for letter in shown if (letter < " " and letter != "\n") or letter == "\u202e"]
