@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# constraints.txt pins every dependency, so that each machine installs the versions that CI tested.
+# constraints.txt pins every dependency, so that each machine installs the versions that CI tested. It has no hashes: with
+# hashes, pip refuses the editable install of LMVP, and CPU builds of torch whose files differ from those of the index.
 PIP := $(BIN)/pip install --quiet -c constraints.txt
 FLOOR := 90
 JOBS ?= auto
