@@ -39,6 +39,7 @@ from lmvp_server.handlers.base import NoSuchRoute
 from lmvp_server.handlers.health import HealthHandler
 from lmvp_server.handlers.openapi import OpenApi
 from lmvp_server.notifier import Notifier
+from lmvp_server.rendering import Rendering
 from lmvp_server.services import Services
 
 API = "/api/v1"
@@ -189,6 +190,7 @@ def make_application(services: Services, server: Any) -> Application:
         server=server,
         owner=_owner(),
         pool=ThreadPoolExecutor(THREADS, thread_name_prefix="lmvp"),
+        rendering=Rendering(),
         streams=live.Streams(),
         openid=_openid(server),
         notifier=Notifier(services.webhooks, server.webhook_to),

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from markdown_it import MarkdownIt
 
 
+_LEAD, _BRACKETS = 1500, 30
+"""Characters and opening brackets that `first_words` parses at most: the time of a bracket grows with what follows."""
+
+
 def card(text: str) -> str:
     r"""Return Markdown as HTML: CommonMark with tables and strikethrough.
 
@@ -36,10 +40,21 @@ def first_words(text: str, most: int = 120) -> str:
     >>> first_words("word " * 9, 12)
     'word word…'
     """
-    tokens = _markdown().parse(text[:4000])
+    return _first_words(text[:_LEAD], most)
+
+
+@lru_cache(1000)
+def _first_words(start: str, most: int) -> str:
+    if start.count("[") > _BRACKETS:
+        return _cut(" ".join(start.split()), most)
+    tokens = _markdown().parse(start)
     begin = next((at for at, token in enumerate(tokens) if token.type == "paragraph_open"), None)
     inside = (tokens[begin + 1].children or []) if begin is not None else []
     words = " ".join("".join(token.content or " " * token.type.endswith("break") for token in inside).split())
+    return _cut(words, most)
+
+
+def _cut(words: str, most: int) -> str:
     return words if len(words) <= most else f"{words[:most].rpartition(' ')[0] or words[:most]}…"
 
 

@@ -14,6 +14,7 @@ from lmvp.render.words import clean
 from lmvp_server.console import marks
 from lmvp_server.handlers.pages import Page as WebPage
 from lmvp_server.handlers.pages import too_old
+from lmvp_server.rendering import Job, Rendering
 from lmvp_server.services import access
 
 Fields: TypeAlias = dict[str, str]
@@ -39,7 +40,10 @@ class ConsolePage(WebPage, ABC):
 
     @abstractmethod
     def look(self, *place: str) -> Shown:
-        """Return what there is to see; runs off the loop."""
+        """Return the template and its fields; runs off the loop.
+
+        A field that is a `Job` is rendered in a process of its own, and the template gets a `Rendered`.
+        """
 
     async def get(self, *place: str) -> None:
         """Show the page."""
@@ -103,6 +107,10 @@ class ConsolePage(WebPage, ABC):
         except NotAuthenticated:
             self._to_login()
             return
+        rendering: Rendering = self.settings["rendering"]
+        for name, value in fields.items():
+            if isinstance(value, Job):  # awaited here: no thread that serves requests waits for a worker
+                fields[name] = await rendering.render(value)
         common = {"marks": marks, "numbers": numbers, "clean": clean, "wrong": None, "typed": {}}
         self.show(template, **{**common, **fields, **more})
 

@@ -6,9 +6,10 @@ from typing import ClassVar
 
 from lmvp.records import ModelChange
 from lmvp.render.plot import plot_html
-from lmvp_server.console import cards, histories
+from lmvp_server.console import histories
 from lmvp_server.console.islands import island
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark, see_that_it_is_unchanged
+from lmvp_server.rendering import Job
 from lmvp_server.services.paging import Page
 
 
@@ -28,7 +29,7 @@ class Model(ConsolePage):
             "model": about,
             "aliases": [services.aliases.alias(caller, project, model, one["name"]) for one in aliases],
             "history": histories.history(services, caller, project, model, cursor),
-            "card": cards.card(about["description"]),
+            "card": Job("card", about["description"]),
             "plot": self._plot(project, model) if cursor is None else "",
             "first": cursor is None,
             "server": self.address_of_server(),

@@ -21,6 +21,7 @@ from lmvp_server.console.runtables import Column
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
 from lmvp_server.handlers.console.projects import ProjectPage
 from lmvp_server.handlers.pages import BySession
+from lmvp_server.rendering import Job
 
 ROWS = 100
 TOGETHER = 50
@@ -196,8 +197,5 @@ def _made_with(run: RunRecord) -> list[tuple[str, str]]:
     return found + [(str(name), str(version)) for name, version in list((known.get("packages") or {}).items())[:30]]
 
 
-def _code(run: RunRecord) -> str:
-    from lmvp_server.console.code import highlighted
-
-    found = run.environment.get("code")
-    return highlighted(str(found)) if found else ""
+def _code(run: RunRecord) -> Job:
+    return Job("code", str(run.environment.get("code") or ""), "code.py")

@@ -16,6 +16,7 @@ from lmvp.render.showing_data import showing_data
 from lmvp_server.console import code, versions
 from lmvp_server.console.islands import island
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
+from lmvp_server.rendering import Job
 from lmvp_server.services.files import parts
 from lmvp_server.services.paging import Page
 
@@ -90,7 +91,7 @@ class Version(ConsolePage):
             "grown": grown,
             "parameters": showing.parameters,
             "tensors": island(self.root, "model", told, "", histograms=there) if manifest.tensors else "",
-            "code": code.highlighted("\n".join(code_of_showing(showing))),
+            "code": Job("code", "\n".join(code_of_showing(showing)), "code.py"),
             "run": self._run(version),
         }
 
@@ -170,7 +171,7 @@ class FilePage(ConsolePage):
         return "file.html", {
             "version": version,
             "file": file,
-            "words": None if words is None else code.highlighted(words, path),
+            "words": None if words is None else Job("code", words, path.rpartition("/")[2]),
             "cut": end < file.size,
         }
 
