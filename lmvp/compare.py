@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from difflib import unified_diff
+from difflib import SequenceMatcher
 from functools import reduce
 from operator import add
 from typing import Any, Literal
@@ -19,6 +19,11 @@ SpreadOf = Callable[[Sequence[str]], Histograms]
 
 FileKind = Literal["added", "removed", "changed", "identical"]
 TensorKind = Literal["new", "removed", "reshaped", "changed", "identical"]
+
+STEPS_LIMIT = 2_000_000
+"""Comparisons of lines in a diff of code, about half a second; a hostile text can ask for billions."""
+CONTEXT = 2
+"""Lines around a change that a diff of code shows."""
 
 
 @dataclass(frozen=True)
@@ -297,7 +302,69 @@ def code_of(version: Version) -> str:
 def _code_lines(before: Version, after: Version) -> Iterable[str]:
     old, new = code_of(before), code_of(after)
     if old and new:
-        yield from unified_diff(old.splitlines(), new.splitlines(), before.name, after.name, lineterm="", n=2)
+        yield from unified_diff(old.splitlines(), new.splitlines(), before.name, after.name)
+
+
+def unified_diff(old: Sequence[str], new: Sequence[str], before: str, after: str) -> Iterable[str]:
+    """Yield the lines of a unified diff, in time that grows with the texts alone.
+
+    A text whose lines repeat in many places takes `difflib` cubic time. Beyond `STEPS_LIMIT` comparisons, the diff is
+    still correct, but not the shortest: between the lines that begin and end both texts, it replaces all.
+
+    Examples
+    --------
+    >>> list(unified_diff(["a", "b"], ["a", "c"], "v1", "v2"))
+    ['--- v1', '+++ v2', '@@ -1,2 +1,2 @@', ' a', '-b', '+c']
+    """
+    matcher = _Matcher(old, new)
+    try:
+        matcher.get_opcodes()
+    except _TooManySteps:
+        matcher.opcodes = _replaced(old, new)
+    for number, group in enumerate(matcher.get_grouped_opcodes(CONTEXT)):
+        yield from () if number else (f"--- {before}", f"+++ {after}")
+        yield f"@@ -{_span(group[0][1], group[-1][2])} +{_span(group[0][3], group[-1][4])} @@"
+        for kind, i, i_end, j, j_end in group:
+            if kind == "equal":
+                yield from (f" {line}" for line in old[i:i_end])
+            else:
+                yield from (f"-{line}" for line in old[i:i_end])
+                yield from (f"+{line}" for line in new[j:j_end])
+
+
+class _TooManySteps(Exception):
+    pass
+
+
+class _Matcher(SequenceMatcher[str]):
+    """A matcher that counts the comparisons that it is about to make."""
+
+    def __init__(self, old: Sequence[str], new: Sequence[str]) -> None:
+        super().__init__(None, old, new)
+        self.opcodes: Any = None
+        self.steps = 0
+
+    def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Any:
+        self.steps += sum(1 + len(self.b2j.get(line, ())) for line in self.a[alo:ahi])
+        if self.steps > STEPS_LIMIT:
+            raise _TooManySteps
+        return super().find_longest_match(alo, ahi, blo, bhi)
+
+
+def _replaced(old: Sequence[str], new: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
+    """Return the operations that replace all between the common beginning and the common end."""
+    most = min(len(old), len(new))
+    first = next((at for at in range(most) if old[at] != new[at]), most)
+    last = next((at for at in range(most - first) if old[-1 - at] != new[-1 - at]), most - first)
+    i, j = len(old) - last, len(new) - last
+    found = [("equal", 0, first, 0, first), ("replace", first, i, first, j), ("equal", i, len(old), j, len(new))]
+    return [one for one in found if one[1] < one[2] or one[3] < one[4]]
+
+
+def _span(start: int, stop: int) -> str:
+    """Write a range of lines as the format wants it: the line before, where it is empty."""
+    length = stop - start
+    return f"{start + 1}" if length == 1 else f"{start + (length > 0)},{length}"
 
 
 def _same(a: Any, b: Any) -> bool:

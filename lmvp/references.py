@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timezone
+from itertools import islice
 from typing import Literal, TypeAlias
 
 from lmvp.errors import InvalidName, InvalidReference
@@ -31,6 +32,8 @@ SCHEME = "lmvp://"
 Kind: TypeAlias = Literal["latest", "number", "alias", "digest", "contribution"]
 
 _TEXT_LIMIT = 1000
+_SUGGEST_LENGTH, _SUGGEST_READ, _SUGGEST_SORTED, _SUGGEST_COMPARED = 128, 10_000, 1000, 5
+"""Characters of a name; candidates that `suggest` reads, that it sorts, and that it compares in full."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _NUMBER = re.compile(r"v?([0-9]{1,15})", re.IGNORECASE)
 _DIGEST = re.compile(r"[0-9a-f]{6,}", re.IGNORECASE)
@@ -98,6 +101,8 @@ def check_alias(name: object) -> str:
 def suggest(name: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate that was probably meant, for a "did you mean".
 
+    Only some candidates are compared in full: `SequenceMatcher.ratio` takes cubic time for hostile names.
+
     Examples
     --------
     >>> suggest("prodution", ["production", "best"])
@@ -105,11 +110,22 @@ def suggest(name: str, candidates: Iterable[str]) -> str | None:
     >>> suggest("MLP", ["mlp", "cnn"])
     'mlp'
     """
-    import difflib
+    from difflib import SequenceMatcher
 
-    folded = {candidate.casefold(): candidate for candidate in candidates}
-    close = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    return folded[close[0]] if close else None
+    if len(name) > _SUGGEST_LENGTH:
+        return None
+    shortest, longest = len(name) * 3 / 7, min(len(name) * 7 / 3, _SUGGEST_LENGTH)  # others are less than 60 % alike
+    near = (each for each in islice(candidates, _SUGGEST_READ) if shortest <= len(each) <= longest)
+    folded = {each.casefold(): each for each in islice(near, _SUGGEST_SORTED)}
+    matcher = SequenceMatcher(b=name.casefold())
+
+    def likeness(word: str, *, exact: bool) -> float:
+        matcher.set_seq1(word)
+        return matcher.ratio() if exact else matcher.quick_ratio()
+
+    first = sorted(folded, key=lambda word: likeness(word, exact=False), reverse=True)[:_SUGGEST_COMPARED]
+    close = [(score, word) for word in first if (score := likeness(word, exact=True)) >= 0.6]
+    return folded[max(close)[1]] if close else None
 
 
 @dataclass(frozen=True, slots=True)

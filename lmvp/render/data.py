@@ -186,19 +186,29 @@ def _wires(
     """Pairs of indexes into the points, and 1 where both are on the main line."""
     by_number = {v.number: v for v in history}
     at = {v.number: i for i, v in enumerate(versions)}
+    nearest: dict[int, int] = {}
     wires = []
     for i, version in enumerate(versions):
         for parent in version.parents:
-            j = at.get(_with_metric(parent.number, by_number, at))
+            j = at.get(_with_metric(parent.number, by_number, at, nearest))
             if j is not None and math.isfinite(values[i]) and math.isfinite(values[j]):
                 wires.append([j, i, int(version.number in main and versions[j].number in main)])
     return wires
 
 
-def _with_metric(number: int, by_number: dict[int, Version], at: dict[int, int]) -> int:
-    while number not in at and number in by_number and by_number[number].parents:
+def _with_metric(number: int, by_number: dict[int, Version], at: dict[int, int], nearest: dict[int, int]) -> int:
+    """Return the nearest version along the first parents that has the metric, or the last one that is known.
+
+    `nearest` keeps the results: each version is visited once, also where a server reports parents in a circle.
+    """
+    passed = []
+    while number not in at and number not in nearest and number in by_number and by_number[number].parents:
+        passed.append(number)
+        nearest[number] = number
         number = by_number[number].parents[0].number
-    return number
+    found = nearest.get(number, number)
+    nearest.update(dict.fromkeys(passed, found))
+    return found
 
 
 def plot_summary(metric: str | None, versions: Sequence[Version], values: Sequence[float]) -> str:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lmvp.compare import Diff
 
 ROWS = 60
+CODE_ROWS = 5000
 CODES = {"identical": IDENTICAL, "changed": CHANGED, "reshaped": NEW, "new": NEW, "removed": REMOVED}
 
 Layered = list[tuple[Layer, list[TensorChange]]]
@@ -78,7 +79,9 @@ def value_tables(diff: Diff) -> list[Table]:
 
 def code_lines(diff: Diff) -> list[str]:
     """Give the lines of code that differ, with a sign before each, or a place: `@@ -1,3 +1,4 @@`."""
-    return [line[:1] + clean_code(line[1:]) for line in diff.code[2:]]
+    lines = diff.code[2:]
+    more = [f"… {len(lines) - CODE_ROWS:,} more lines; .code holds them all"] if len(lines) > CODE_ROWS else []
+    return [*(line[:1] + clean_code(line[1:]) for line in lines[:CODE_ROWS]), *more]
 
 
 def _layers(diff: Diff) -> Table:
@@ -121,7 +124,7 @@ def _follows(before: Layered, group: Layered) -> bool:
     """Whether a block is the next one of its kind and changed like the one before."""
     stem, _, index = before[0][0].group.rpartition(".")
     stem_, _, index_ = group[0][0].group.rpartition(".")
-    numbered = index.isdecimal() and index_.isdecimal() and stem == stem_
+    numbered = index.isdecimal() and index_.isdecimal() and max(len(index), len(index_)) < 10 and stem == stem_
     return numbered and int(index_) == int(index) + 1 and _signature(before) == _signature(group)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from lmvp.records import Version
 
 MOST_LANES = 6
+_PARENTS = 16
+"""Parents of a version that get a line; the time of a row grows with the lanes that wait."""
 
 
 def lanes(versions: Sequence[Version]) -> list[dict[str, Any]]:
@@ -34,7 +36,7 @@ def lanes(versions: Sequence[Version]) -> list[dict[str, Any]]:
         lane = arriving[0] if arriving else _free(waiting)
         for i in arriving:
             waiting[i] = None
-        parents = [(p.number, p.digest) for p in version.parents]
+        parents = [(p.number, p.digest) for p in version.parents[:_PARENTS]]
         # A parent that is not in the table either lies below its end, or is gone: then no line leads to it.
         reachable = [p for p in parents if p in known or p[0] < last]
         leaving = [_reserve(waiting, parent, lane if rank == 0 else None) for rank, parent in enumerate(reachable)]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lmvp.compare import code_of, facts_of
 from lmvp.render import numbers, strip
-from lmvp.render.words import clean, clean_code
+from lmvp.render.words import clean, clean_code, listed
 
 if TYPE_CHECKING:
     from lmvp.showing import Showing
@@ -34,10 +34,10 @@ def origin(showing: Showing) -> list[tuple[str, str]]:
     more = f" and {showing.grown - len(showing.children):,} more" if showing.grown > len(showing.children) else ""
     pairs = [
         ("published", f"{numbers.stamp(version.created_at)} UTC{by}"),
-        ("parents", ", ".join(map(str, version.parents)) or "none"),
+        ("parents", listed(map(str, version.parents)) or "none"),
         ("used by", grown + more or "no version yet"),
         ("run", version.run),
-        ("tags", ", ".join(f"{clean(key)} {clean(value)}" for key, value in version.tags.items())),
+        ("tags", listed(f"{clean(key)} {clean(value)}" for key, value in version.tags.items())),
         ("format", version.format),
         ("sent", numbers.size(version.sent)),
         ("digest", version.digest[:12]),

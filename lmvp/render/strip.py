@@ -34,8 +34,19 @@ class Segment(NamedTuple):
     gap: int
 
 
+_last: tuple[Sequence[Layer], float, list[Segment]] | None = None
+
+
 def fold(axis: Sequence[Layer], width: float = WIDTH) -> list[Segment]:
     """Cut the axis into segments that fit a width: layers, else parts of blocks, else blocks, else several blocks."""
+    global _last  # noqa: PLW0603 - all rows of a table have the same axis
+    last = _last
+    if last is None or last[0] is not axis or last[1] != width:
+        _last = last = (axis, width, _fold(axis, width))
+    return last[2]
+
+
+def _fold(axis: Sequence[Layer], width: float) -> list[Segment]:
     blocks = _blocks(axis)
     room = int((width - 2 * len(blocks)) // _SLOT)
     parts = _parts(blocks, room)
@@ -64,9 +75,19 @@ def _blocks(axis: Sequence[Layer]) -> list[tuple[int, int]]:
 
 
 def _parts(blocks: Sequence[tuple[int, int]], room: int) -> int:
-    """Return the most parts that each block can be cut into; 0 if not even one each fits."""
-    most = max((last - first for first, last in blocks), default=0)
-    return next((k for k in range(most, 0, -1) if sum(min(b - a, k) for a, b in blocks) <= room), 0)
+    """Return the most parts that each block can be cut into; 0 if not even one each fits.
+
+    The number of segments grows with the number of parts, so a binary search finds it: a manifest may have 100,000
+    layers.
+    """
+    least, most = 0, max((last - first for first, last in blocks), default=0)
+    while least < most:
+        parts = (least + most + 1) // 2
+        if sum(min(b - a, parts) for a, b in blocks) <= room:
+            least = parts
+        else:
+            most = parts - 1
+    return least
 
 
 def _cut(first: int, last: int, parts: int) -> list[tuple[int, int]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lmvp.records import Version
 from lmvp.render import diffs, numbers
-from lmvp.render.words import clean, clip, clip_middle, pad, width
+from lmvp.render.words import clean, clip, clip_middle, listed, pad, width
 
 if TYPE_CHECKING:
     from lmvp.compare import Diff
@@ -137,11 +137,11 @@ def version_facts(version: Version) -> list[tuple[str, str]]:
     by = f" by {clean(version.author)}" if version.author else ""
     pairs = [
         ("published", f"{numbers.stamp(version.created_at)} UTC{by}"),
-        ("aliases", ", ".join(map(clean, version.aliases))),
+        ("aliases", listed(map(clean, version.aliases))),
         ("metrics", _listed({k: numbers.one(float(v)) for k, v in version.metrics.items()})),
         ("params", _listed({k: str(v) for k, v in version.params.items()})),
         ("tags", _listed(version.tags)),
-        ("parents", ", ".join(map(str, version.parents)) or "none"),
+        ("parents", listed(map(str, version.parents)) or "none"),
         ("size", f"{numbers.size(version.size)}, {numbers.size(version.sent)} sent"),
         ("format", version.format),
         ("digest", version.digest),
@@ -150,7 +150,7 @@ def version_facts(version: Version) -> list[tuple[str, str]]:
 
 
 def _listed(values: dict[str, str]) -> str:
-    return ", ".join(f"{clean(key)} {clean(value)}" for key, value in values.items())
+    return listed(f"{clean(key)} {clean(value)}" for key, value in values.items())
 
 
 def diff_text(diff: Diff, room: int | None = None) -> str:

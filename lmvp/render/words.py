@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+
+LIMIT = 10_000
+"""Characters of a text that are shown: a name or a message of megabytes must not occupy a kernel for seconds."""
 
 # Marks that reorder what is read after them: a message must not rearrange the table it stands in.
 _UNSAFE = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
@@ -18,7 +22,7 @@ def clean(text: str) -> str:
     >>> clean("first\n  try \x1b[31m")
     'first try �[31m'
     """
-    line = _SPACE.sub(" ", text).strip()
+    line = _SPACE.sub(" ", _cut(text)).strip()
     return "".join("�" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in _UNSAFE.sub("", line))
 
 
@@ -30,8 +34,25 @@ def clean_code(line: str) -> str:
     >>> clean_code("\treturn x\x1b")
     '    return x�'
     """
-    spaced = _UNSAFE.sub("", line.expandtabs(4))
+    spaced = _UNSAFE.sub("", _cut(line).expandtabs(4))
     return "".join("�" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in spaced)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LIMIT else f"{text[:LIMIT]}…"
+
+
+def listed(words: Iterable[str], most: int = 100) -> str:
+    """Join words with commas; beyond some, give their number.
+
+    Examples
+    --------
+    >>> listed(["a", "b", "c"], 2)
+    'a, b and 1 more'
+    """
+    known = list(words)
+    more = f" and {len(known) - most:,} more" if len(known) > most else ""
+    return ", ".join(known[:most]) + more
 
 
 def width(text: str) -> int:

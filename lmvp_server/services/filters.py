@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,11 @@ from lmvp.errors import InvalidArgument
 from lmvp.records import decode_float
 
 LENGTH_LIMIT = 2000
+TERMS_LIMIT = 100
+"""Fields and constants of a filter."""
+WORK_LIMIT = 20_000_000
+"""Comparisons of one filter over all items. A comparison of long texts counts more: one for each `_LETTERS`."""
+_LETTERS = 1000
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,10 @@ def parse(text: str, fields: Fields = RUN) -> Callable[[Item], bool]:
     >>> match({"metrics": {"acc": 0.95}, "params": {"lr": 0.001}}), match({"metrics": {}, "params": {}})
     (True, False)
     """
-    test = _read(text, "filter", _Reader(fields).test)
+    reader = _Reader(fields)
+    test = _read(text, "filter", reader.test)
+    if reader.terms > TERMS_LIMIT:
+        raise InvalidArgument(f"the filter has {reader.terms:,} terms; the limit is {TERMS_LIMIT}", hint=_HINT)
     return lambda item: bool(test(item))
 
 
@@ -136,6 +144,8 @@ class _Reader:
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
+        self.terms = 0
+        self.work = 0
 
     def test(self, node: ast.expr) -> Test:
         """Return what holds or does not."""
@@ -161,12 +171,22 @@ class _Reader:
 
         def holds(run: Item) -> bool:
             values = [term(run) for term in terms]
+            self._count(values)
             return all(_holds(op, a, b) for op, a, b in zip(compare, values, values[1:], strict=False))
 
         return holds
 
+    def _count(self, values: Sequence[Any]) -> None:
+        """Count the work of a comparison, and refuse to go on beyond the limit: a thread cannot be stopped."""
+        self.work += len(values) + sum(len(each) for each in values if isinstance(each, (str, tuple))) // _LETTERS
+        if self.work > WORK_LIMIT:
+            raise InvalidArgument(
+                f"the filter takes more than {WORK_LIMIT:,} comparisons", hint="use fewer terms, or shorter texts"
+            )
+
     def _value(self, node: ast.expr) -> Test:
         """Return what gives a field of a run, or a constant."""
+        self.terms += 1
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, bool, type(None))):
             return lambda _, value=node.value: value  # type: ignore[misc]
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):

@@ -13,6 +13,10 @@ from lmvp_server.stores.base import Document, Record, RecordStore
 
 WORDS_LIMIT = 200
 """Characters of what is searched for."""
+_TERMS = 16
+"""Different words that are searched for; each one reads every text once."""
+_TEXT, _PARAMS = 20_000, 100
+"""Characters of each text, and params of a run or version, that are searched."""
 _PROJECTS, _EACH, _CUT = 1000, 25, 160
 
 
@@ -31,7 +35,7 @@ class Search:
             Each has `kind`, `project`, `name`, `url` (from the first page) and `words` (where it was found); and
             whether there is more.
         """
-        wanted = words[:WORDS_LIMIT].lower().split()
+        wanted = list(dict.fromkeys(words[:WORDS_LIMIT].lower().split()))[:_TERMS]
         projects = self._catalog.projects(caller, Page(_PROJECTS))["items"]
         if not wanted:
             return [], False
@@ -84,13 +88,13 @@ class Search:
 
 
 def _has(wanted: list[str], *texts: str) -> bool:
-    text = "\n".join(texts).lower()
+    text = "\n".join(text[:_TEXT] for text in texts).lower()
     return all(word in text for word in wanted)
 
 
 def _params(params: dict[str, Any]) -> str:
-    return ", ".join(f"{key}={value}" for key, value in params.items())
+    return ", ".join(f"{key}={str(value)[:_TEXT]}" for key, value in islice(params.items(), _PARAMS))
 
 
 def _told(kind: str, project: str, name: str, url: str, words: str) -> Document:
-    return {"kind": kind, "project": project, "name": name, "url": url, "words": " ".join(words.split())[:_CUT]}
+    return {"kind": kind, "project": project, "name": name, "url": url, "words": " ".join(words[: 4 * _CUT].split())[:_CUT]}

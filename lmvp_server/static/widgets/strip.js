@@ -27,8 +27,13 @@ function cut(first, last, wanted) {
 export function fold(axis, width) {
   const blocks = blocksOf(axis);
   const room = Math.floor((width - 2 * blocks.length) / 3);
-  let parts = Math.max(0, ...blocks.map(([a, b]) => b - a));
-  while (parts && blocks.reduce((sum, [a, b]) => sum + Math.min(b - a, parts), 0) > room) parts -= 1;
+  let parts = 0;
+  let most = blocks.reduce((size, [a, b]) => Math.max(size, b - a), 0);
+  while (parts < most) { // a binary search: a manifest may have 100,000 layers
+    const middle = Math.floor((parts + most + 1) / 2);
+    if (blocks.reduce((sum, [a, b]) => sum + Math.min(b - a, middle), 0) <= room) parts = middle;
+    else most = middle - 1;
+  }
   const cuts = parts
     ? blocks.flatMap(([a, b]) => cut(a, b, parts))
     : cut(0, blocks.length, Math.max(Math.floor(width / 3), 1)).map(([a, b]) => [blocks[a][0], blocks[b - 1][1]]);
