@@ -187,13 +187,14 @@ def lines_of(curves: Sequence[Curve], runs: Sequence[Run], keys: Sequence[str]) 
     """Return curves of the wire as the lines of those keys; joined with the epoch where it is by steps."""
     numbers = {run.id: number for number, run in enumerate(runs)}
     epochs = {curve.run: _line(curve, numbers[curve.run]) for curve in curves if curve.key == EPOCH and not curve.axis}
+    places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     lines = [
         line if line.axis or curve.run not in epochs else with_epochs(line, epochs[curve.run])
         for curve in curves
-        if curve.key in keys
+        if curve.key in places
         for line in [_line(curve, numbers[curve.run])]
     ]
-    return sorted(lines, key=lambda line: (keys.index(line.key), line.run))
+    return sorted(lines, key=lambda line: (places[line.key], line.run))
 
 
 def _line(curve: Curve, run: int) -> Line:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -56,9 +57,12 @@ class Showing:
 
     def code(self, layer: str) -> str:
         """Return the code of a layer in the strip, as `lmvp.records.Layers` writes it; empty where there is none."""
+        return self._codes.get(layer, "")
+
+    @cached_property
+    def _codes(self) -> dict[str, str]:
         codes = self.layers.strips.get(str(self.version.number), "")
-        known = {each.path: code for each, code in zip(self.layers.axis, codes, strict=False)}
-        return known.get(layer, "")
+        return {each.path: code for each, code in zip(self.layers.axis, codes, strict=False)}
 
     def groups(self) -> list[tuple[str, list[Tensor]]]:
         """Return the tensors by the module that holds them, up to its index: `blocks.0`."""

@@ -22,6 +22,8 @@ from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Rec
 PROPOSED, ACCEPTED, DECLINED, WITHDRAWN = STATUSES = ("proposed", "accepted", "declined", "withdrawn")
 WORDS_LIMIT, COMMENTS_LIMIT = 10_000, 500
 _RULE = re.compile(r"\s*(?P<metric>\S+)\s*(?P<op>>=|<=|>|<)\s*(?P<bar>\S+)\s*")
+_RULE_LIMIT = 600
+"""Characters: the time of `_RULE` grows with the square of the length."""
 _HINT = "as `val_acc >= @production`, or `val_loss < 0.2`"
 
 
@@ -38,6 +40,8 @@ def check_rule(rule: str) -> str:
     >>> check_rule("val_acc >= @production")
     'val_acc >= @production'
     """
+    if len(rule) > _RULE_LIMIT:
+        raise InvalidArgument(f"the rule has {len(rule):,} characters; the limit is {_RULE_LIMIT}", hint=_HINT)
     found = _RULE.fullmatch(rule)
     if rule and (found is None or not (found["bar"].startswith("@") or _number(found["bar"]) is not None)):
         raise InvalidArgument(f"the rule {rule[:80]!r} cannot be read", hint=_HINT)
