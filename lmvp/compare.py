@@ -343,9 +343,11 @@ class _Matcher(SequenceMatcher[str]):
         super().__init__(None, old, new)
         self.opcodes: Any = None
         self.steps = 0
+        self._old = old
 
     def find_longest_match(self, alo: int = 0, ahi: int | None = None, blo: int = 0, bhi: int | None = None) -> Any:
-        self.steps += sum(1 + len(self.b2j.get(line, ())) for line in self.a[alo:ahi])
+        places: Mapping[str, Sequence[int]] = self.b2j  # type: ignore[attr-defined] # public, typeshed omits it
+        self.steps += sum(1 + len(places.get(line, ())) for line in self._old[alo:ahi])
         if self.steps > STEPS_LIMIT:
             raise _TooManySteps
         return super().find_longest_match(alo, ahi, blo, bhi)

@@ -215,7 +215,7 @@ class Rendering:
             if done.cancelled():
                 self._waiting = deque(item for item in self._waiting if item[1] is not done)
                 return
-            if not done.result().final:
+            if done.exception() is not None or not done.result().final:
                 return
             self._cache[key] = done.result()
             self._cached_bytes += len(done.result().html)
@@ -231,9 +231,15 @@ class Rendering:
                 job, future = taken
                 if not future.set_running_or_notify_cancel():
                     continue
-                result, worker = self._run(job, worker)
+                try:
+                    result, worker = self._run(job, worker)
+                except BaseException as error:
+                    future.set_exception(error)  # a page that waits must not wait for ever
+                    raise
                 future.set_result(result)
         finally:
+            with self._changed:
+                self._threads.discard(threading.current_thread())
             if worker is not None:
                 self._end(worker)
 
@@ -245,7 +251,7 @@ class Rendering:
             if self._waiting and not self._closed:
                 self.started += 1
                 return self._waiting.popleft()
-            self._threads.discard(threading.current_thread())
+            self._threads.discard(threading.current_thread())  # under the lock: the next job starts a new thread
             return None
 
     def _run(self, job: Job, worker: _Worker | None) -> tuple[_Result, _Worker | None]:
@@ -281,7 +287,10 @@ class Rendering:
             self._workers.add(worker)
             if self._closed:
                 worker.kill()
-        return worker if worker.wait_until_ready() else None
+        if worker.wait_until_ready():
+            return worker
+        self._end(worker)
+        return None
 
     def _end(self, worker: _Worker) -> None:
         with self._changed:
@@ -300,7 +309,7 @@ class _Worker:
             # preexec_fn, which can deadlock in a process with threads: the worker sets its own limits.
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", "-c", _BOOT, *dict.fromkeys(paths)],
-                stdin=other,
+                stdin=other.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={"LC_ALL": "C.UTF-8"},

@@ -39,7 +39,7 @@ _last: tuple[Sequence[Layer], float, list[Segment]] | None = None
 
 def fold(axis: Sequence[Layer], width: float = WIDTH) -> list[Segment]:
     """Cut the axis into segments that fit a width: layers, else parts of blocks, else blocks, else several blocks."""
-    global _last  # noqa: PLW0603 - all rows of a table have the same axis
+    global _last
     last = _last
     if last is None or last[0] is not axis or last[1] != width:
         _last = last = (axis, width, _fold(axis, width))

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from lmvp_server.console import cards, code
+
 OUTPUT_LIMIT = 2 << 20
 """Bytes of HTML of a job."""
 MEMORY_LIMIT = 512 << 20

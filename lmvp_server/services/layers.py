@@ -144,7 +144,9 @@ def _axis(states: Iterable[State]) -> tuple[Layer, ...]:
     states : iterable of State
         Newest version first.
     """
-    behind: dict[str | None, str | None] = {}  # a linked list: in a list of 100,000 layers, each search and insertion is slow
+    behind: dict[
+        str | None, str | None
+    ] = {}  # a linked list: in a list of 100,000 layers, each search and insertion is slow
     sizes: dict[str, int] = {}
     for state in states:
         place: str | None = None

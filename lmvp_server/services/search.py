@@ -97,4 +97,10 @@ def _params(params: dict[str, Any]) -> str:
 
 
 def _told(kind: str, project: str, name: str, url: str, words: str) -> Document:
-    return {"kind": kind, "project": project, "name": name, "url": url, "words": " ".join(words[: 4 * _CUT].split())[:_CUT]}
+    return {
+        "kind": kind,
+        "project": project,
+        "name": name,
+        "url": url,
+        "words": " ".join(words[: 4 * _CUT].split())[:_CUT],
+    }

@@ -1,13 +1,17 @@
 """Views of hostile records: the work grows with the size of the input, and never with its square.
 
-The measure is the number of lines that Python executes, so that the speed of the machine does not matter.
+`steps` measures it, so that the speed of the machine does not matter.
 """
 
 import sys
 from datetime import datetime, timezone
 from itertools import count
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from steps import steps
 
 from lmvp import compare
 from lmvp.compare import Diff, unified_diff
@@ -25,24 +29,6 @@ from lmvp.showing import Showing
 from lmvp.storage.manifest import Tensor
 
 AT = datetime(2026, 11, 30, tzinfo=timezone.utc)
-
-
-def steps(work, *args):
-    """Return how many lines a call executes."""
-    done = 0
-
-    def trace(_frame, event, _arg):
-        nonlocal done
-        done += event == "line"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work(*args)
-    finally:
-        sys.settrace(before)
-    return done
 
 
 def version(number=1, **fields):

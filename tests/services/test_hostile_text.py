@@ -1,0 +1,114 @@
+"""Services and hostile text: filters, rules, searches and strips do a bounded amount of work."""
+
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from steps import steps
+
+from lmvp.errors import InvalidArgument
+from lmvp_server.console.cards import first_words
+from lmvp_server.services import filters, search
+from lmvp_server.services.contributions import check_rule
+from lmvp_server.services.layers import LayerState, _axis
+
+
+def test_filter_has_a_bounded_number_of_terms():
+    most = " < ".join(["1"] * filters.TERMS_LIMIT)
+    assert filters.parse(most)({}) is False
+    with pytest.raises(InvalidArgument, match="the filter has 101 terms; the limit is 100"):
+        filters.parse(f"{most} < 1")
+
+
+def test_filter_does_a_bounded_number_of_comparisons(monkeypatch):
+    monkeypatch.setattr(filters, "WORK_LIMIT", 1000)
+    match = filters.parse("points > 1 and points < 3")
+    assert [match({"points": number}) for number in (1, 2, 3)] == [False, True, False]
+    with pytest.raises(InvalidArgument, match="the filter takes more than 1,000 comparisons"):
+        list(map(match, [{"points": 2}] * 1000))
+
+
+def test_filter_counts_long_texts(monkeypatch):
+    monkeypatch.setattr(filters, "WORK_LIMIT", 5000)
+    match = filters.parse('"b" in params.text')
+    assert match({"params": {"text": "a" * 10**6 + "b"}}) is True
+    with pytest.raises(InvalidArgument, match="the filter takes more than 5,000 comparisons"):
+        list(map(match, [{"params": {"text": "a" * 10**6}}] * 10))
+
+
+def compile_filter(text):
+    with suppress(InvalidArgument):
+        assert filters.parse(text)({}) in {True, False}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["(" * 1900, "not " * 490, "-" * 1900 + "1", "{" * 1900, "f(" * 900, "a[" * 900, "lambda:" * 280, "9" * 1990],
+)
+def test_filter_of_deep_text_is_refused_or_read(text):
+    """A failure of CPython's own parser is a mistake of the caller."""
+    refused = steps(compile_filter, text)
+    assert refused < 100_000
+
+
+@pytest.mark.parametrize("text", ["<" * 10**6, "a < " * 10**5, " " * 10**6 + "x", "a" * 601])
+def test_rule_of_acceptance_is_short(text):
+    with pytest.raises(InvalidArgument, match=rf"the rule has {len(text):,} characters; the limit is 600"):
+        check_rule(text)
+    assert check_rule("val/acc >= @production") == "val/acc >= @production"
+
+
+class Records:
+    """A catalog and a store with one project of `count` versions."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def projects(self, *_):
+        return {"items": [{"name": "p", "description": ""}]}
+
+    def find_project(self, *_):
+        return type("Record", (), {"id": "p", "data": {"name": "p"}})
+
+    def find(self, _space, kind, **_):
+        record = type("Record", (), {"id": "m", "data": {"name": "m", "description": "x" * 10**6}})
+        return [record] * (self.count if kind == "models" else 0)
+
+
+def test_search_reads_each_text_for_a_bounded_number_of_words():
+    def look(words):
+        return steps(search.Search(Records(50), Records(50)).find, None, words)
+
+    assert look("x " * 100) == look("x")
+    assert look(" ".join(map(chr, range(97, 97 + 26)))) < 20 * look("a")
+
+
+def test_search_finds_all_words_in_a_bounded_part_of_a_text():
+    found, more = search.Search(Records(1), Records(1)).find(None, "M xxx XX")
+    assert [(one["name"], len(one["words"])) for one in found] == [("m", 160)]
+    assert not more
+
+
+def test_strip_of_versions_with_other_layers_takes_linear_time():
+    def states(size):
+        return [{f"{version}.{i}": LayerState(1, 2, 3) for i in range(size)} for version in range(3)]
+
+    few, many = (steps(_axis, states(size)) for size in (500, 2000))
+    assert many < 6 * few
+
+
+def test_strip_puts_a_removed_layer_behind_its_neighbour():
+    layer = LayerState(1, 2, 3)
+    newest, old, oldest = dict.fromkeys("acd", layer), dict.fromkeys("abcd", layer), dict.fromkeys("xcyd", layer)
+    assert [one.path for one in _axis([newest, old, oldest])] == list("xabcyd")
+    assert [one.path for one in _axis([{}, {"": layer, "a": layer}])] == ["", "a"]
+
+
+def test_first_words_parse_a_bounded_part():
+    few, many = (steps(first_words, "![" * size) for size in (1000, 100_000))
+    assert many <= few
+    assert first_words("[" * 100_000) == "[" * 120 + "…"
+    assert first_words("a" * 5 + " [b](c)") == "aaaaa b"
