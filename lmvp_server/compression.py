@@ -7,6 +7,9 @@ from typing import Protocol
 from tornado.httputil import HTTPHeaders
 from tornado.web import GZipContentEncoding
 
+LIMIT = 8 << 20
+"""Bytes that are compressed at once, about 0.1 s of the event loop; a longer answer is sent as it is."""
+
 
 class _Answer(Protocol):
     def set_header(self, name: str, value: str) -> None: ...
@@ -27,7 +30,7 @@ class Gzip(GZipContentEncoding):
         self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
     ) -> tuple[int, HTTPHeaders, bytes]:
         """Compress what may be and can be read, but no part of a file. Tornado calls this."""
-        if headers.get("Vary") != "Accept-Encoding" or status_code == 206:
+        if headers.get("Vary") != "Accept-Encoding" or status_code == 206 or len(chunk) > LIMIT:
             self._gzipping = False
             return status_code, headers, chunk
         del headers["Vary"]

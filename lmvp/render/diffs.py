@@ -178,13 +178,12 @@ def _files(diff: Diff) -> Table:
     def size(count: int | None) -> str:
         return "none" if count is None else numbers.size(count)
 
+    changed = [file for file in diff.files if file.change != "identical"]
     rows: list[tuple[str, ...]] = [
-        (clean(f.path), size(f.size_before), size(f.size_after), f.change)
-        for f in diff.files
-        if f.change != "identical"
+        (clean(f.path), size(f.size_before), size(f.size_after), f.change) for f in changed[:ROWS]
     ]
-    notes = (f"… {len(rows) - ROWS:,} more; .files holds them all",) if len(rows) > ROWS else ()
-    return Table(("File", diff.before.name, diff.after.name, "Change"), rows[:ROWS], (1, 2), notes)
+    notes = (f"… {len(changed) - ROWS:,} more; .files holds them all",) if len(changed) > ROWS else ()
+    return Table(("File", diff.before.name, diff.after.name, "Change"), rows, (1, 2), notes)
 
 
 def _metrics(diff: Diff) -> Table:
@@ -198,9 +197,9 @@ def _metric_row(change: ValueChange) -> tuple[str, ...]:
 
 
 def _values(diff: Diff, head: str, changes: Sequence[ValueChange]) -> Table:
-    rows: list[tuple[str, ...]] = [(clean(v.key), _word(v.before), _word(v.after)) for v in changes]
-    notes = (f"… {len(rows) - ROWS:,} more",) if len(rows) > ROWS else ()
-    return Table((head, diff.before.name, diff.after.name), rows[:ROWS], (1, 2), notes)
+    rows: list[tuple[str, ...]] = [(clean(v.key), _word(v.before), _word(v.after)) for v in changes[:ROWS]]
+    notes = (f"… {len(changes) - ROWS:,} more",) if len(changes) > ROWS else ()
+    return Table((head, diff.before.name, diff.after.name), rows, (1, 2), notes)
 
 
 def _word(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,9 +15,12 @@ from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.changes import AT_ONCE
 
+TENSORS = 10_000
+"""Tensors of a version that a page shows: each costs 50 µs and 300 bytes, and a manifest may have 100,000."""
+
 
 def diff(services: Services, caller: Caller, project: str, before: tuple[str, str], after: tuple[str, str]) -> Diff:
-    """Return what differs between two versions of a project.
+    """Return what differs between two versions of a project, of the first `TENSORS` tensors of each.
 
     Parameters
     ----------
@@ -26,7 +30,17 @@ def diff(services: Services, caller: Caller, project: str, before: tuple[str, st
     first, second = (record(services.versions.version(caller, project, *one)) for one in (before, after))
     (_, old), (_, new) = (services.versions.content(caller, project, *one) for one in (before, after))
     changes = services.measuring.changes(caller, project, *after, f"{first.model}@{first.name}")
+    old, new = (msgspec.structs.replace(one, tensors=one.tensors[:TENSORS]) for one in (old, new))
     return Diff.between(first, second, old, new, changes)
+
+
+def shown_part(showing: Showing) -> Showing:
+    """Return a version with as many of its tensors as a page shows."""
+    if len(showing.tensors) <= TENSORS:
+        return showing
+    strips = {number: codes[:TENSORS] for number, codes in showing.layers.strips.items()}
+    layers = Layers(axis=showing.layers.axis[:TENSORS], strips=strips)
+    return replace(showing, tensors=showing.tensors[:TENSORS], layers=layers)
 
 
 def record(found: Any) -> Version:

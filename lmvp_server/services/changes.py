@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
 from lmvp.compare import layer_of
 from lmvp.records import Amount, Changes, encode_float
 from lmvp.storage import manifest as manifests
+from lmvp.storage.frames import CHUNK_LIMIT
 from lmvp.storage.manifest import Manifest, Tensor
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
@@ -19,6 +20,12 @@ from lmvp_server.stores.base import ChunkStore, Record
 
 AT_ONCE = 1 << 30
 """Bytes of a version up to which its changes are measured while somebody waits without a word."""
+
+AT_ONCE_TENSORS = 20_000
+"""Tensors up to which the same holds: each costs about 0.1 ms, however small it is."""
+_TIMES, _FREE = 4, 64 << 20
+"""Tensors may share bytes, all of them, and 100,000 tensors of one file would take hours. A comparison reads as many
+bytes as both versions have, so many times, and some more; tensors beyond that are not measured."""
 
 Tell = Callable[[int, int], None]
 """Told how many bytes are compared, and how many there are in all."""
@@ -42,9 +49,11 @@ class Measuring:
         """
         space, new, old = self._pair(caller, project, model, revision, against)
         kept = self.kept(space, new.data["digest"], old.data["digest"])
-        if kept is None and max(new.data["size"], old.data["size"]) > AT_ONCE:
+        if kept is not None:
+            return kept
+        if max(new.data["size"], old.data["size"]) > AT_ONCE or self._tensors(space, new) > AT_ONCE_TENSORS:
             return Changes(against=old.data["digest"])
-        return kept or self._measured(space, new, old)
+        return self._measured(space, new, old)
 
     def measured(
         self, caller: Caller, project: str, model: str, revision: str, against: str, tell: Tell = lambda *_: None
@@ -52,6 +61,9 @@ class Measuring:
         """Return what `changes` does, however large the versions are, and tell how many bytes are compared."""
         space, new, old = self._pair(caller, project, model, revision, against)
         return self.kept(space, new.data["digest"], old.data["digest"]) or self._measured(space, new, old, tell)
+
+    def _tensors(self, space: str, version: Record) -> int:
+        return len(manifests.decode(self._versions.manifest_bytes(space, version.data["digest"])).tensors)
 
     def _pair(
         self, caller: Caller, project: str, model: str, revision: str, against: str
@@ -115,9 +127,29 @@ class Measuring:
         known = {tensor.name: tensor for tensor in old.tensors}
         pairs = [(known[after.name], after) for after in new.tensors if _same_form(known.get(after.name), after)]
         changed = {layer_of(after.name) for before, after in pairs if before.digest != after.digest}
-        for before, after in pairs:
-            if layer_of(after.name) in changed:
-                yield before, after, readers
+        wanted = [pair for pair in pairs if layer_of(pair[1].name) in changed]
+        for before, after in wanted[: affordable(wanted, old, new)]:
+            yield before, after, readers
+
+
+def affordable(pairs: Sequence[tuple[Tensor, Tensor]], old: Manifest, new: Manifest) -> int:
+    """Return how many pairs of tensors are compared, the first ones.
+
+    A tensor costs its bytes. Where the tensor before it lies in another chunk, it also costs the chunk, which is then
+    decoded for it alone.
+    """
+    sizes = [{file.path: file.size for file in manifest.files} for manifest in (old, new)]
+    room = _TIMES * sum(sum(side.values()) for side in sizes) + _FREE
+    last: tuple[tuple[str, int], ...] = (("", 0), ("", 0))
+    for number, pair in enumerate(pairs):
+        places = tuple((one.path, one.offset // CHUNK_LIMIT) for one in pair)
+        room -= sum(one.size for one in pair)
+        for place, before, side in zip(places, last, sizes, strict=True):
+            room -= min(CHUNK_LIMIT, side[place[0]]) if place != before else 0
+        if room < 0:
+            return number
+        last = places
+    return len(pairs)
 
 
 def _same_form(before: Tensor | None, after: Tensor) -> bool:

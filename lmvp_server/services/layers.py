@@ -22,7 +22,11 @@ from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import Record
 
 _CACHED = 2048
+_CACHED_LAYERS = 400_000
+"""Layers of all states in memory, each about 300 bytes: a manifest may have 100,000 of them."""
 _MOST = 200
+CELLS_LIMIT = 2_000_000
+"""Layers of the axis, times versions. Beyond it, the older versions of an answer have no strip."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +47,11 @@ class LayerStrips:
     def __init__(self, catalog: Catalog, versions: Versions, measuring: Measuring) -> None:
         self._catalog, self._versions, self._measuring = catalog, versions, measuring
         self._states: OrderedDict[tuple[str, str], State] = OrderedDict()
+        self._layers = 0
         self._lock = Lock()
 
     def strips(self, caller: Caller, project: str, model: str, numbers: Sequence[int]) -> Layers:
-        """Return the strips of these versions of a model, on one axis.
+        """Return the strips of these versions of a model, on one axis; of the newest ones, where the layers are many.
 
         Raises
         ------
@@ -57,14 +62,27 @@ class LayerStrips:
             raise InvalidArgument(f"strips of {len(numbers)} versions at once; the limit is {_MOST}")
         place = self._catalog.find_model(caller, project, model)
         found = [self._versions.by_number(place, number) for number in numbers]
-        versions = [version for version in found if version is not None]
-        states = {version.data["number"]: self._state(place, version.data["digest"]) for version in versions}
+        versions, states = self._newest(place, [version for version in found if version is not None])
         axis = _axis(states[number] for number in sorted(states, reverse=True))
         strips = {
             str(version.data["number"]): self._strip(place, version, axis, states[version.data["number"]])
             for version in versions
         }
         return Layers(axis=axis, strips=strips)
+
+    def _newest(self, place: Place, found: Sequence[Record]) -> tuple[list[Record], dict[int, State]]:
+        """Return the newest of some versions, with their states, as many as the limit of an answer allows."""
+        states: dict[int, State] = {}
+        axis: set[str] = set()
+        kept: list[Record] = []
+        for version in sorted(found, key=lambda one: int(one.data["number"]), reverse=True):
+            state = self._state(place, version.data["digest"])
+            axis |= state.keys()
+            if kept and len(axis) * (len(kept) + 1) > CELLS_LIMIT:
+                break
+            states[version.data["number"]] = state
+            kept.append(version)
+        return kept, states
 
     def one(self, caller: Caller, project: str, model: str, revision: str) -> Layers:
         """Return the strip of one version, a proposed one too, on the axis of its own layers."""
@@ -103,9 +121,10 @@ class LayerStrips:
                 return self._states[key]
         state = state_of(manifests.decode(self._versions.manifest_bytes(place.space, digest)))
         with self._lock:
+            self._layers += len(state) - len(self._states.get(key, ()))
             self._states[key] = state
-            while len(self._states) > _CACHED:
-                self._states.popitem(last=False)
+            while len(self._states) > _CACHED or self._layers > _CACHED_LAYERS:
+                self._layers -= len(self._states.popitem(last=False)[1])
         return state
 
 

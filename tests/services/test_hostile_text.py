@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from steps import steps
 
 from lmvp.errors import InvalidArgument
+from lmvp.records import Layer, Layers, Model, Version
+from lmvp.showing import Showing
+from lmvp.storage.manifest import File, Manifest, Tensor
 from lmvp_server.console.cards import first_words
+from lmvp_server.console.versions import TENSORS, shown_part
 from lmvp_server.services import filters, search
+from lmvp_server.services.changes import affordable
 from lmvp_server.services.contributions import check_rule
-from lmvp_server.services.layers import LayerState, _axis
+from lmvp_server.services.layers import LayerState, LayerStrips, _axis
 
 
 def test_filter_has_a_bounded_number_of_terms():
@@ -112,3 +118,61 @@ def test_first_words_parse_a_bounded_part():
     assert many <= few
     assert first_words("[" * 100_000) == "[" * 120 + "…"
     assert first_words("a" * 5 + " [b](c)") == "aaaaa b"
+
+
+def manifest(tensors, *sizes):
+    files = tuple(File(path=f"{number}", size=size, digest="") for number, size in enumerate(sizes))
+    found = tuple(
+        Tensor(name=f"{number}", dtype="U8", shape=(size,), path=path, offset=offset, size=size, digest="")
+        for number, (path, offset, size) in enumerate(tensors)
+    )
+    return Manifest(format="files", files=files, tensors=found)
+
+
+def compared(found):
+    return affordable([(one, one) for one in found.tensors], found, found)
+
+
+def test_comparison_of_honest_tensors_covers_all():
+    one_file = manifest([("0", 1000 * n, 1000) for n in range(50_000)], 50_000_000)
+    assert compared(one_file) == 50_000
+    many_files = manifest([(f"{n}", 0, 10_000) for n in range(5000)], *[10_000] * 5000)
+    assert compared(many_files) == 5000
+    large = manifest([("0", n << 30, 1 << 30) for n in range(50)], 50 << 30)
+    assert compared(large) == 50
+
+
+def test_comparison_of_tensors_that_share_bytes_is_bounded():
+    shared = manifest([("0", 0, 100 << 20)] * 100_000, 100 << 20)
+    assert compared(shared) == 4
+    spread = manifest([("0", (n % 25) << 22, 1) for n in range(100_000)], 100 << 20)
+    assert 100 <= compared(spread) <= 200
+
+
+def test_strips_of_versions_with_many_layers_are_of_the_newest():
+    class Strips(LayerStrips):
+        def __init__(self):
+            super().__init__(None, None, None)
+            self.read = 0
+
+        def _state(self, _place, digest):
+            self.read += 1
+            return dict.fromkeys((f"{digest}.{i}" for i in range(200_000)), LayerState(1, 2, 3))
+
+    strips = Strips()
+    versions = [type("Record", (), {"data": {"number": n, "digest": f"{n}"}}) for n in range(1, 50)]
+    kept, states = strips._newest(None, versions)
+    assert [one.data["number"] for one in kept] == [49, 48, 47]
+    assert (sorted(states), strips.read) == ([47, 48, 49], 4)
+
+
+def test_page_shows_a_bounded_part_of_many_tensors():
+    found = manifest([("0", 0, 1)] * (2 * TENSORS), 1)
+    axis = tuple(Layer(path=one.name, group=one.name, size=1) for one in found.tensors)
+    layers = Layers(axis=axis, strips={"1": "+" * len(axis)})
+    at = datetime(2026, 11, 30, tzinfo=timezone.utc)
+    version = Version(project="p", model="m", number=1, digest="", content="", format="files", created_at=at)
+    model = Model(id="m", project="p", name="m", created_at=at)
+    shown = shown_part(Showing(version, model, found.tensors, (), layers=layers))
+    assert len(shown.tensors) == len(shown.layers.axis) == len(shown.layers.strips["1"]) == TENSORS
+    assert shown_part(shown) is shown

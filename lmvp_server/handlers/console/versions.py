@@ -44,6 +44,7 @@ class Diff(ConsolePage):
         return "diff.html", {
             "model": about,
             "diff": found,
+            "cut": versions.TENSORS if len(found.tensors) >= versions.TENSORS else 0,
             "island": island(self.root, "diff", diff_data(found), found._repr_html_(), histograms=there),
             "names": [f"v{one['number']}" for one in some],
         }
@@ -85,11 +86,12 @@ class Version(ConsolePage):
         grown = services.versions.children(caller, project, model, revision, Page(20))["items"]
         showing = versions.showing(services, caller, version, strip)
         there = f"{self.root}p/{version.project}/{version.model}@{version.name}/-/histograms"
-        told = {**showing_data(showing), "only": "tensors"}
+        told = {**showing_data(versions.shown_part(showing)), "only": "tensors"}
         return "version.html", {
             **fields,
             "grown": grown,
             "parameters": showing.parameters,
+            "cut": versions.TENSORS if len(showing.tensors) > versions.TENSORS else 0,
             "tensors": island(self.root, "model", told, "", histograms=there) if manifest.tensors else "",
             "code": Job("code", "\n".join(code_of_showing(showing)), "code.py"),
             "run": self._run(version),
