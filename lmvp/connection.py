@@ -282,7 +282,7 @@ def _all_of(answer: requests.Response) -> bytes:
 def _decoded(body: bytes, type_: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=type_)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ServerError(f"the server's answer cannot be read: {error}") from None
 
 
@@ -313,7 +313,7 @@ def error_of(data: bytes, status: int = 500) -> LmvpError:
     """Return the error that a server sent as JSON, as the class that it named."""
     try:
         body = msgspec.convert(msgspec.json.decode(data)["error"], ErrorBody)
-    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
         return ServerError(f"the server answered {status} without saying why")
     default = ServerError if status >= 500 else BY_CODE["bad_request"]
     error = BY_CODE.get(body.code, default)(body.message, hint=body.hint)

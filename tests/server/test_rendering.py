@@ -5,6 +5,7 @@ import html
 import os
 import re
 import signal
+import struct
 import sys
 import threading
 import time
@@ -310,6 +311,27 @@ def test_server_reads_queries_of_thousands_of_parts(server, query):
     for path in ("p/p/-/runs", "p/p/-/compare", "search", "api/v1/projects/p/runs"):
         headers = {"Authorization": f"Bearer {server.token}"}
         assert page(server, f"{path}?{query}", timeout=20, headers=headers).status_code < 500
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "projects"),
+        ("POST", "projects/p/models/m/versions"),
+        ("POST", "projects/p/runs"),
+        ("PATCH", "projects/p/models/m/versions/v1"),
+        ("POST", "projects/p/models/m/versions/v1/chunks"),
+    ],
+)
+@pytest.mark.parametrize(
+    "body", [b"[" * 500_000, b'{"a":' * 100_000, b'{"tags":{"a":' * 50_000], ids=["lists", "a", "tags"]
+)
+def test_server_refuses_bodies_of_deep_nesting(server, method, path, body):
+    if path.endswith("m/versions"):
+        body = struct.pack("<I", len(body)) + body
+    headers = {"Authorization": f"Bearer {server.token}"}
+    answer = requests.request(method, f"{server.url}/api/v1/{path}", data=body, headers=headers, timeout=20)
+    assert 400 <= answer.status_code < 500
 
 
 def test_rendering_process_ends_with_a_server_that_is_killed(server):
