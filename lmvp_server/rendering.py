@@ -153,7 +153,7 @@ class Rendering:
         if len(job.text) > INPUT_LIMIT:
             return plain(job, "input")
         result = await self._result(job)
-        return plain(job, result.reason) if result.reason else Rendered(result.html.decode())
+        return plain(job, result.reason) if result.reason else Rendered(result.html.decode("utf-8", "replace"))
 
     def pids(self) -> list[int]:
         """Return the process ids of the workers."""

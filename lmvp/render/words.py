@@ -12,6 +12,8 @@ LIMIT = 10_000
 # Marks that reorder what is read after them: a message must not rearrange the table it stands in.
 _UNSAFE = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _SPACE = re.compile(r"\s+")
+# The categories Cc and Cs of Unicode. A lookup of each character takes twenty times as long.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
@@ -23,7 +25,7 @@ def clean(text: str) -> str:
     'first try �[31m'
     """
     line = _SPACE.sub(" ", _cut(text)).strip()
-    return "".join("�" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in _UNSAFE.sub("", line))
+    return _CONTROL.sub("�", _UNSAFE.sub("", line))
 
 
 def clean_code(line: str) -> str:
@@ -35,7 +37,7 @@ def clean_code(line: str) -> str:
     '    return x�'
     """
     spaced = _UNSAFE.sub("", _cut(line).expandtabs(4))
-    return "".join("�" if unicodedata.category(c) in {"Cc", "Cs"} else c for c in spaced)
+    return _CONTROL.sub("�", spaced)
 
 
 def _cut(text: str) -> str:

@@ -43,7 +43,7 @@ def first_words(text: str, most: int = 120) -> str:
     return _first_words(text[:_LEAD], most)
 
 
-@lru_cache(1000)
+@lru_cache(300)
 def _first_words(start: str, most: int) -> str:
     if start.count("[") > _BRACKETS:
         return _cut(" ".join(start.split()), most)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,10 @@ from lmvp.errors import InvalidArgument
 from lmvp.records import decode_float
 
 LENGTH_LIMIT = 2000
-TERMS_LIMIT = 100
+TERMS_LIMIT = 500
 """Fields and constants of a filter."""
 WORK_LIMIT = 20_000_000
-"""Comparisons of one filter over all items. A comparison of long texts counts more: one for each `_LETTERS`."""
+"""Terms that one filter evaluates over all items. A comparison of long texts counts more: one for each `_LETTERS`."""
 _LETTERS = 1000
 
 
@@ -84,7 +84,12 @@ def parse(text: str, fields: Fields = RUN) -> Callable[[Item], bool]:
     test = _read(text, "filter", reader.test)
     if reader.terms > TERMS_LIMIT:
         raise InvalidArgument(f"the filter has {reader.terms:,} terms; the limit is {TERMS_LIMIT}", hint=_HINT)
-    return lambda item: bool(test(item))
+
+    def match(item: Item) -> bool:
+        reader.count(reader.terms)
+        return bool(test(item))
+
+    return match
 
 
 def order(text: str, fields: Fields = RUN) -> Callable[[Item], tuple[bool, Any]]:
@@ -171,17 +176,17 @@ class _Reader:
 
         def holds(run: Item) -> bool:
             values = [term(run) for term in terms]
-            self._count(values)
+            self.count(sum(len(each) for each in values if isinstance(each, str)) // _LETTERS)
             return all(_holds(op, a, b) for op, a, b in zip(compare, values, values[1:], strict=False))
 
         return holds
 
-    def _count(self, values: Sequence[Any]) -> None:
-        """Count the work of a comparison, and refuse to go on beyond the limit: a thread cannot be stopped."""
-        self.work += len(values) + sum(len(each) for each in values if isinstance(each, (str, tuple))) // _LETTERS
+    def count(self, work: int) -> None:
+        """Count work, and refuse to go on beyond the limit: a thread cannot be stopped."""
+        self.work += work
         if self.work > WORK_LIMIT:
             raise InvalidArgument(
-                f"the filter takes more than {WORK_LIMIT:,} comparisons", hint="use fewer terms, or shorter texts"
+                f"the filter evaluates more than {WORK_LIMIT:,} terms", hint="use fewer terms, or shorter texts"
             )
 
     def _value(self, node: ast.expr) -> Test:

@@ -4,6 +4,7 @@
 """
 
 import sys
+import unicodedata
 from datetime import datetime, timezone
 from itertools import count
 from pathlib import Path
@@ -202,6 +203,13 @@ def test_answer_of_deep_nesting_is_an_error_of_the_server():
     with pytest.raises(ServerError, match="cannot be read"):
         _decoded(deep, dict)
     assert isinstance(error_of(deep), ServerError)
+
+
+def test_clean_text_has_no_control_characters():
+    every = "".join(map(chr, range(sys.maxunicode + 1)))
+    control = {char for char in every if unicodedata.category(char) in {"Cc", "Cs"}}
+    assert set(words._CONTROL.findall(every)) == control
+    assert words.clean("a\x00\ud800\x9fb") == words.clean_code("a\x00\ud800\x9fb") == "a���b"
 
 
 def test_clean_text_is_cut():
