@@ -23,7 +23,8 @@ MEMORY_LIMIT = 512 << 20
 """Address space of the process in bytes. Linux enforces it; macOS does not."""
 PROCESSOR_SECONDS = 1.0
 """Processor time of a job. A busy machine prolongs a job, but does not change its result."""
-WALL_SECONDS = 5.0
+WALL_SECONDS = 10.0
+"""Time of a job; only a busy machine reaches it before the processor time is used."""
 HEADER = struct.Struct(">cI")
 """Of a request and of a reply: a kind, and the number of bytes that follow."""
 READY, DONE, TOO_LARGE, NO_MEMORY, FAILED = b"r", b"d", b"l", b"m", b"f"

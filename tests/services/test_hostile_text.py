@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from steps import steps
@@ -13,10 +14,12 @@ from steps import steps
 from lmvp.errors import InvalidArgument
 from lmvp.records import Layer, Layers, Model, Version
 from lmvp.showing import Showing
+from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import File, Manifest, Tensor
+from lmvp_server.compression import LIMIT, Gzip
 from lmvp_server.console.cards import first_words
 from lmvp_server.console.versions import TENSORS, shown_part
-from lmvp_server.services import filters, search
+from lmvp_server.services import filters, layers, search
 from lmvp_server.services.changes import affordable
 from lmvp_server.services.contributions import check_rule
 from lmvp_server.services.layers import LayerState, LayerStrips, _axis
@@ -169,10 +172,36 @@ def test_strips_of_versions_with_many_layers_are_of_the_newest():
 def test_page_shows_a_bounded_part_of_many_tensors():
     found = manifest([("0", 0, 1)] * (2 * TENSORS), 1)
     axis = tuple(Layer(path=one.name, group=one.name, size=1) for one in found.tensors)
-    layers = Layers(axis=axis, strips={"1": "+" * len(axis)})
+    drawn = Layers(axis=axis, strips={"1": "+" * len(axis)})
     at = datetime(2026, 11, 30, tzinfo=timezone.utc)
     version = Version(project="p", model="m", number=1, digest="", content="", format="files", created_at=at)
     model = Model(id="m", project="p", name="m", created_at=at)
-    shown = shown_part(Showing(version, model, found.tensors, (), layers=layers))
+    shown = shown_part(Showing(version, model, found.tensors, (), layers=drawn))
     assert len(shown.tensors) == len(shown.layers.axis) == len(shown.layers.strips["1"]) == TENSORS
     assert shown_part(shown) is shown
+
+
+def test_layers_in_memory_are_bounded(monkeypatch):
+    monkeypatch.setattr(layers, "_CACHED_LAYERS", 25)
+
+    class Versions:
+        def manifest_bytes(self, _space, digest):
+            return manifests.encode(manifest([("0", 0, 1)] * int(digest), 1))
+
+    strips = LayerStrips(None, Versions(), None)
+    place = type("Place", (), {"space": "p"})
+    for digest in ("10", "15", "10", "20", "5", "5"):
+        assert len(strips._state(place, digest)) == int(digest)
+    assert [digest for _, digest in strips._states] == ["20", "5"]
+    assert strips._layers == 25
+    strips._state(place, "100")
+    assert (len(strips._states), strips._layers) == (0, 0)
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_compression_leaves_long_answers_as_they_are(more):
+    headers = HTTPHeaders({"Vary": "Accept-Encoding", "Content-Type": "text/html"})
+    line, accepts = RequestStartLine("GET", "/", "HTTP/1.1"), HTTPHeaders({"Host": "a", "Accept-Encoding": "gzip"})
+    gzip = Gzip(HTTPServerRequest(start_line=line, headers=accepts))
+    _, _, body = gzip.transform_first_chunk(200, headers, b"a" * (LIMIT + more), finishing=True)
+    assert ("Content-Encoding" in headers) == (len(body) < LIMIT) == (more == 0)
