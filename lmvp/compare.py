@@ -20,8 +20,8 @@ SpreadOf = Callable[[Sequence[str]], Histograms]
 FileKind = Literal["added", "removed", "changed", "identical"]
 TensorKind = Literal["new", "removed", "reshaped", "changed", "identical"]
 
-STEPS_LIMIT = 2_000_000
-"""Comparisons of lines in a diff of code, about half a second; a hostile text can ask for billions."""
+STEPS_LIMIT = 5_000_000
+"""Comparisons of lines in a diff of code, about a second; a hostile text can ask for billions."""
 CONTEXT = 2
 """Lines around a change that a diff of code shows."""
 
