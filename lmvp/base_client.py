@@ -20,6 +20,7 @@ from lmvp.connection import Address, Connection
 from lmvp.errors import IntegrityError, InvalidReference
 from lmvp.records import Struct, Version
 from lmvp.references import Reference, Revision, check_name
+from lmvp.storage import digest
 from lmvp.storage import manifest as manifests
 from lmvp.storage.check import check_manifest
 from lmvp.storage.manifest import Manifest
@@ -103,6 +104,11 @@ class BaseClient:
             return known
         place = Reference(version.project, version.model)
         data = self._connection.send("GET", f"{model_path(place)}/versions/{version.name}/manifest").content
+        if digest.of_bytes(data) != version.digest:
+            raise IntegrityError(
+                f"the manifest of {place} {version.name} does not match its digest",
+                hint="`lmvp fsck` tells what is damaged on the server",
+            )
         manifest = manifests.decode(data)
         check_manifest(manifest)
         if held:

@@ -126,7 +126,7 @@ class Problem(Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     kind : str
-        `records`, `events`, `manifest`, `chunk` or `series`.
+        `records`, `events`, `alias`, `version` (states a wrong size), `manifest`, `chunk`, `series`, `note` or `push`.
     """
 
     kind: str

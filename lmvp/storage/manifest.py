@@ -5,6 +5,8 @@ Message, metrics, params and tags are not in it; parents are, so history is a ch
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from typing import Any
 
 import msgspec
@@ -16,6 +18,9 @@ MANIFEST_LIMIT = 16 << 20
 """Bytes of a manifest at most."""
 
 FORMAT_VERSION = 1
+
+INTEGERS = range(-(1 << 63), 1 << 63)
+"""Integers that may occur in `meta`."""
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):
@@ -103,6 +108,56 @@ def decode(data: bytes | memoryview) -> Manifest:
         return msgspec.json.decode(data, type=Manifest)
     except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
         raise InvalidManifest(f"this is not a manifest: {error}") from None
+
+
+def decode_new(data: bytes | memoryview) -> Manifest:
+    """Read a manifest that comes from outside, as strictly as docs/format.md describes it.
+
+    `decode` stays lenient about `meta`, since versions that older servers took must remain readable.
+
+    Raises
+    ------
+    InvalidManifest
+        If `decode` refuses it, an object has a key twice, or there is a float or an integer beyond 64 bits.
+    """
+    manifest = decode(data)
+    if encode(manifest) != bytes(data):  # canonical JSON, which our client sends, cannot have a key twice
+        _refuse_duplicates(data)
+    problem = _unstorable(manifest.meta)
+    if problem:
+        raise InvalidManifest(f"the meta of a manifest holds {problem}", hint="docs/format.md, Manifest")
+    return manifest
+
+
+def _refuse_duplicates(data: bytes | memoryview) -> None:
+    try:
+        json.loads(bytes(data), object_pairs_hook=_without_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise InvalidManifest(f"this is not a manifest: {error}") from None
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {key[:80]!r} occurs twice in an object")
+    return found
+
+
+def _unstorable(meta: dict[str, Any]) -> str | None:
+    """Return a phrase for a float or an integer beyond 64 bits; None where there is neither."""
+    waiting: list[Any] = [meta]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+        elif isinstance(value, float):
+            return f"the float {value!r}"
+        elif isinstance(value, int) and not INTEGERS.start <= value < INTEGERS.stop:
+            return "an integer of more than 64 bits"
+    return None
 
 
 def digest_of(manifest: Manifest) -> str:

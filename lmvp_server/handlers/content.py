@@ -11,11 +11,11 @@ from urllib.parse import quote
 import msgspec
 from tornado.iostream import StreamClosedError
 
-from lmvp.errors import InvalidRequest
+from lmvp.errors import InvalidRequest, LmvpError
 from lmvp.records import WantedChunks
 from lmvp.storage import frames
 from lmvp.storage.frames import FAILED, Frame
-from lmvp_server.handlers.base import READING, Handler, error_body
+from lmvp_server.handlers.base import READING, Handler, error_body, log
 from lmvp_server.handlers.versions import FRAMES
 from lmvp_server.services.files import Order, parts
 
@@ -106,6 +106,14 @@ class _Unsatisfiable(InvalidRequest):
     http_status = 416
 
 
+def _break_off(handler: Handler, error: LmvpError) -> None:
+    """Close the connection in the middle of an answer: an end would make damaged data look whole."""
+    log.error("%s %s broke off: %s", handler.request.method, handler.request.path, error.message)
+    connection = getattr(handler.request.connection, "stream", None)
+    if connection is not None:
+        connection.close()
+
+
 async def stream(handler: Handler, reads: Sequence[Callable[[], bytes]]) -> None:
     """Send pieces one after the other, reading the next one while the last one travels."""
     ahead: asyncio.Future[bytes] | None = None
@@ -118,6 +126,11 @@ async def stream(handler: Handler, reads: Sequence[Callable[[], bytes]]) -> None
                 await handler.flush()
     except StreamClosedError:
         return  # the client has gone; nobody is left to be told
+    except LmvpError as error:
+        if not handler._headers_written:  # noqa: SLF001 - Tornado has no other way to ask
+            raise
+        _break_off(handler, error)
+        return
     finally:
         if ahead is not None:
             ahead.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -13,7 +13,7 @@ from lmvp.storage.frames import CHUNK_LIMIT
 from lmvp.storage.manifest import Manifest, Tensor
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.decoding import Decoder, read_manifest
 from lmvp_server.services.tensors import TensorReader
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore, Record
@@ -100,7 +100,7 @@ class Measuring:
         IntegrityError
             If bytes of either are damaged.
         """
-        new, old = (manifests.decode(self._versions.manifest_bytes(space, one)) for one in (digest, against))
+        new, old = (read_manifest(self._chunks, space, one) for one in (digest, against))
         amounts: dict[str, Amount] = {}
         pairs = list(self._pairs(space, old, new))
         total, done = sum(after.size for _, after, _ in pairs), 0

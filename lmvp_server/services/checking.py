@@ -1,4 +1,6 @@
-"""`fsck`: every digest is proved again, from the log of events down to the last byte of the last chunk.
+"""`fsck`: verify every digest, from the log of events to the last byte of the last chunk, and name all damage.
+
+One damaged piece never ends the check: whatever error reading it raises is one problem, and the check goes on.
 
 With repair, a damaged frame is set aside, never deleted: its chunk is missing then, so the next push of the same bytes
 sends it, and all versions that have it are whole again.
@@ -6,31 +8,37 @@ sends it, and all versions that have it are whole again.
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from blake3 import blake3
-
 from lmvp.errors import IntegrityError, LmvpError
 from lmvp.records import Head, Problem
-from lmvp.storage import manifest as manifests
+from lmvp.storage import codecs, frames
 from lmvp.storage.check import check_manifest
+from lmvp.storage.frames import Frame
 from lmvp.storage.manifest import Manifest
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.audit import Audit
 from lmvp_server.services.catalog import REMOVED, SERVER, every_project
-from lmvp_server.services.decoding import Decoder
-from lmvp_server.services.versions import name_of
+from lmvp_server.services.decoding import Decoder, read_manifest
+from lmvp_server.services.versions import name_of, version_id
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
+
+_logger = logging.getLogger("lmvp_server")
 
 Advance = Callable[[int, int], None]
 """Told how many chunks are proved, and how many there are in the project."""
 
 PUSH_AGAIN = "push the same content again from wherever it still is; the chunk is taken anew"
 RESTORE = "restore it from a backup, or remove the version"
+FALSE_SIZE = "remove the version, and push its files again: older servers took wrong sizes"
+UNUSED = "no version needs it; `lmvp gc` deletes it"
+AGAIN = "nothing is lost: it is computed again when it is needed"
 _NAMED = 5
 
 
@@ -43,12 +51,28 @@ class _Findings:
     bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
 
+    def add(self, kind: str, what: str, hint: str) -> None:
+        """Report a problem."""
+        self.problems.append(Problem(kind=kind, what=what, hint=hint))
+
+    @contextmanager
+    def noting(self, kind: str, what: str) -> Iterator[None]:
+        """Report any error as a problem: damaged bytes may surface as an error of any type."""
+        try:
+            yield
+        except LmvpError as error:
+            self.add(kind, f"{what}: {error.message}", error.hint or RESTORE)
+        except Exception as error:  # noqa: BLE001 - the check must reach its end
+            _logger.warning("fsck: %s: %s: %s", what, type(error).__name__, error)
+            self.add(kind, f"{what} cannot be read: {type(error).__name__}: {error}", RESTORE)
+
 
 class _User(NamedTuple):
-    """Who needs a chunk: the id of a version's record, and what to call the file there."""
+    """A use of a chunk: the id of the version's record, a name for the file there, and the size that it states."""
 
     version: str
     where: str
+    size: int
 
 
 class Checking:
@@ -75,14 +99,16 @@ class Checking:
             Kept elsewhere: the logs of events must go on from there.
         """
         access.require(caller, access.ADMIN)
-        found = _Findings(problems=list(self._space(SERVER, "the server", repair)))
+        found = _Findings()
+        with found.noting("records", "the records of the server"):
+            self._check_space(SERVER, "the server", repair, found)
+            self._check_names(SERVER, "projects", "the server", found)
         for project in every_project(self._records):
-            try:
+            with found.noting("records", f"the records of {project.data['name']}"):  # they cannot be opened
                 self._check_project(project, repair, found, advance)
-            except IntegrityError as error:  # its records cannot be opened
-                what = f"the records of {project.data['name']}: {error.message}"
-                found.problems.append(Problem(kind="records", what=what, hint=error.hint or RESTORE))
-        found.problems += self._audit.prove(heads)
+        with found.noting("events", "the events before the given heads"):
+            for problem in self._audit.prove(heads):
+                found.problems.append(problem)
         return {
             "versions": found.versions,
             "chunks": found.chunks,
@@ -93,25 +119,68 @@ class Checking:
 
     def _check_project(self, project: Record, repair: bool, found: _Findings, advance: Advance) -> None:
         name = project.data["name"]
-        found.problems += self._space(project.id, name, repair)
+        self._check_space(project.id, name, repair, found)
+        with found.noting("records", f"the records of {name}"):
+            self._check_names(project.id, "models", name, found)
+            self._check_targets(project, found)
         users: dict[str, list[_User]] = defaultdict(list)
         for version, reference in self._versions(project):
             found.versions += 1
             manifest = self._manifest(project, version, reference, found)
             for file in manifest.files if manifest else ():
                 for one in file.chunks:
-                    users[one.id].append(_User(version.id, f"{reference}: {file.path}"))
-        for count, chunk in enumerate(users, 1):
-            self._check_chunk(project.id, chunk, users[chunk], repair, found)
-            advance(count, len(users))
-        found.problems += self._check_series(project)
-
-    def _check_series(self, project: Record) -> Iterator[Problem]:
+                    users[one.id].append(_User(version.id, f"{reference}: {file.path}", one.size))
+        unused = sorted(set(self._chunks.chunks(project.id)) - users.keys())
+        for count, chunk in enumerate((*users, *unused), 1):
+            with found.noting("chunk", f"the chunk {chunk[:12]} of {name}"):
+                self._check_chunk(project.id, chunk, users.get(chunk, []), repair, found)
+            advance(count, len(users) + len(unused))
+        self._check_leftovers(project, found)
         for run in self._series.runs(project.id):
-            try:
+            with found.noting("series", f"{name}/runs/{run}"):
                 self._series.verify(project.id, run)
-            except IntegrityError as error:
-                yield Problem(kind="series", what=f"{project.data['name']}/runs/{run}: {error.message}", hint=RESTORE)
+
+    def _check_names(self, space: str, table: str, where: str, found: _Findings) -> None:
+        """Report names that lead to no project or model."""
+        for name in self._records.find(space, "names"):
+            kind, _, key = name.id.partition(":")
+            if kind == table and self._records.get(space, table, str(name.data.get("id"))) is None:
+                found.add("records", f"the name {key!r} in {where} leads to nothing", RESTORE)
+
+    def _check_targets(self, project: Record, found: _Findings) -> None:
+        """Report aliases, and models' latest versions, that point at no version."""
+        for model in self._records.find(project.id, "models"):
+            reference, latest = f"{project.data['name']}/{model.data['name']}", int(model.data["latest"])
+            if latest and not self._is_there(project.id, version_id(model.id, latest)):
+                found.add("records", f"{reference}@latest points at v{latest}, which is not there", RESTORE)
+            for alias in self._records.find(project.id, "aliases", {"model": model.id}):
+                number = int(alias.data["number"])
+                if number and not self._is_there(project.id, version_id(model.id, number)):
+                    what = f"the alias {reference}@{alias.data['name']} points at v{number}, which is not there"
+                    found.add("alias", what, "`lmvp alias` moves it to another version")
+
+    def _check_leftovers(self, project: Record, found: _Findings) -> None:
+        """Verify what no version depends on: manifests that wait for a collection, notes, and open pushes."""
+        space, name = project.id, project.data["name"]
+        used = {version.data["digest"] for version in self._records.find(space, "versions")}
+        for digest in sorted(set(self._chunks.manifests(space)) - used):
+            try:
+                read_manifest(self._chunks, space, digest)
+            except LmvpError as error:
+                if digest in self._chunks.manifests(space):  # else a collection has deleted it meanwhile
+                    found.add("manifest", f"{error.message}, in {name}", UNUSED)
+        for digest in sorted(self._chunks.notes(space)):
+            try:
+                self._chunks.note(space, digest)
+            except KeyError:
+                if digest in self._chunks.notes(space):
+                    found.add("note", f"the note about the version {digest[:12]} of {name} is damaged", AGAIN)
+        for push in self._chunks.pushes(space):
+            try:
+                self._chunks.staged(space, push)
+            except KeyError:
+                if not self._records.find(space, "versions", {"push": push}, limit=1):  # else it was committed meanwhile
+                    found.add("push", f"the open push {push} to {name} is damaged", "push again from the beginning")
 
     def _versions(self, project: Record) -> Iterator[tuple[Record, str]]:
         models = {
@@ -123,55 +192,69 @@ class Checking:
             model = models.get(version.data["model"].partition(":")[0], "?")
             yield version, f"{project.data['name']}/{model}@{name_of(version)}"
 
-    def _space(self, space: str, where: str, repair: bool) -> Iterator[Problem]:
-        """Prove the records of a space; to repair them, they are written anew from memory."""
+    def _check_space(self, space: str, where: str, repair: bool, found: _Findings) -> None:
+        """Verify the records and events of a space; a repair writes the records again from memory."""
         self._records.count(space, "models")  # what cannot be opened is not to be repaired
         try:
             self._records.verify_files(space)
         except (IntegrityError, OSError) as error:
             hint = getattr(error, "hint", None) or "`lmvp fsck --repair` writes it anew"
-            yield Problem(kind="records", what=f"the records of {where}: {error}", hint=hint)
+            found.add("records", f"the records of {where}: {error}", hint)
             if repair:
                 self._records.renew(space)
-        try:
+        with found.noting("events", f"the events of {where}"):
             self._records.verify(space)
-        except IntegrityError as error:
-            yield Problem(kind="events", what=f"the events of {where}: {error.message}", hint=error.hint or "")
 
     def _manifest(self, project: Record, version: Record, reference: str, found: _Findings) -> Manifest | None:
-        digest = version.data["digest"]
+        digest = str(version.data["digest"])
         try:
-            data = self._chunks.manifest(project.id, digest)
-            if blake3(data).hexdigest() != digest:
-                raise IntegrityError("its bytes do not match its digest")
-            manifest = manifests.decode(data)
+            manifest = read_manifest(self._chunks, project.id, digest)
             check_manifest(manifest)
-        except KeyError:
-            said = "it is gone"
         except LmvpError as error:
-            said = error.message
-        else:
-            return manifest
-        if not self._is_there(project.id, version.id):  # it was removed meanwhile, and its bytes with it
+            if self._is_there(project.id, version.id):  # else it was removed meanwhile, and its bytes with it
+                found.add("manifest", f"{reference}: {error.message}", RESTORE)
             return None
-        found.problems.append(
-            Problem(kind="manifest", what=f"the manifest {digest[:12]} of {reference}: {said}", hint=RESTORE)
-        )
-        return None
+        return manifest
 
     def _check_chunk(self, space: str, chunk: str, users: list[_User], repair: bool, found: _Findings) -> None:
         found.chunks += 1
         try:
-            found.bytes += len(self._decoder.data(space, chunk))
+            size = len(self._decoder.data(space, chunk))
         except IntegrityError as error:
-            hit = [user.where for user in users if self._is_there(space, user.version)]
-            if not hit:  # they were removed meanwhile, and their bytes with them
-                return
-            if repair:
-                self._set_aside(space, chunk)
-            more = f" and {len(hit) - _NAMED} more" if len(hit) > _NAMED else ""
-            said = f"{error.message} ({', '.join(hit[:_NAMED])}{more})"
-            found.problems.append(Problem(kind="chunk", what=said, hint=PUSH_AGAIN))
+            self._report_damage(space, chunk, users, repair, found, error.message)
+            return
+        found.bytes += size
+        for user in users:
+            if user.size != size and self._is_there(space, user.version):
+                what = f"{user.where}: the manifest states {user.size:,} bytes for the chunk {chunk[:12]}, not {size:,}"
+                found.add("version", what, FALSE_SIZE)
+        self._check_depth(space, chunk, repair, found)
+
+    def _report_damage(
+        self, space: str, chunk: str, users: list[_User], repair: bool, found: _Findings, said: str
+    ) -> None:
+        hit = [user.where for user in users if self._is_there(space, user.version)]
+        if users and not hit:  # they were removed meanwhile, and their bytes with them
+            return
+        if not users and self._chunks.missing(space, [chunk]):  # likewise
+            return
+        if repair:
+            self._set_aside(space, chunk)
+        more = f" and {len(hit) - _NAMED} more" if len(hit) > _NAMED else ""
+        where = ", ".join(hit[:_NAMED]) + more if hit else "no version has it"
+        found.add("chunk", f"{said} ({where})", PUSH_AGAIN if hit else UNUSED)
+
+    def _check_depth(self, space: str, chunk: str, repair: bool, found: _Findings) -> None:
+        """Report a delta whose depth is not above that of its base, which keeps chains short and free of cycles."""
+        link = self._link(space, chunk)
+        below = self._link(space, link.base) if link else None
+        if link is None or below is None or link.depth > below.depth:
+            return
+        what = f"the frame of the chunk {chunk[:12]} is damaged: its depth is {link.depth}, that of its base {below.depth}"
+        found.add("chunk", what, "`lmvp fsck --repair` stores it without a base")
+        if repair:
+            data = self._decoder.data(space, chunk)
+            self._chunks.replace(space, chunk, [frames.header(Frame(chunk, len(data), len(data))), data])
 
     def _is_there(self, space: str, version: str) -> bool:
         return self._records.get(space, "versions", version) is not None
@@ -187,16 +270,15 @@ class Checking:
     def _chain(self, space: str, chunk: str) -> list[str]:
         """Return what a chunk leans on, the last one first, then the chunk itself."""
         chain = [chunk]
-        while (link := self._link(space, chain[-1])) is not None and link not in chain:
-            chain.append(link)
+        while (link := self._link(space, chain[-1])) is not None and link.base not in chain:
+            chain.append(link.base)
         return chain[::-1]
 
-    def _link(self, space: str, chunk: str) -> str | None:
+    def _link(self, space: str, chunk: str) -> codecs.Link | None:
         try:
-            link = self._decoder.frame(space, chunk).link
+            return self._decoder.frame(space, chunk).link
         except IntegrityError:
             return None
-        return link.base if link else None
 
     def _is_whole(self, space: str, chunk: str) -> bool:
         try:

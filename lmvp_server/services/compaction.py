@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ from lmvp.storage.codecs import Encoded, Link
 from lmvp.storage.frames import DELTA, RAW, Frame
 from lmvp.storage.slots import Slots
 from lmvp_server.services.changes import Measuring
-from lmvp_server.services.decoding import Decoder, check_id
+from lmvp_server.services.decoding import Decoder, check_id, check_manifest_digest, false_size
 from lmvp_server.services.links import Links
 from lmvp_server.services.versions import Versions, version_id
 from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
@@ -130,12 +130,25 @@ class Compaction:
         waiting = [one for one in versions if one.data.get("packed", 0) < (QUICK if one.id in quick else SUPERSEDED)]
         if not waiting:
             return
-        keep = frozenset[str]().union(*(self._slots(space, quick[one]).chunks for one in sorted(quick)))
+        keep = frozenset[str]().union(*(self._quick_chunks(space, quick[one]) for one in sorted(quick)))
         for version in sorted(waiting, key=lambda one: (one.id not in quick, one.seq)):
             target = QUICK if version.id in quick else SUPERSEDED
-            digest, parents = version.data["digest"], version.data["parents"]
-            parent = self._known_slots(space, parents[0]["digest"]) if parents else None
-            yield Task(space, version, target, self._slots(space, digest), parent, keep)
+            try:
+                yield self._task(space, version, target, keep)
+            except IntegrityError:  # a damaged manifest stops its own version only
+                _logger.exception("version %s of project %s is not compacted", version.id, space)
+
+    def _task(self, space: str, version: Record, target: int, keep: frozenset[str]) -> Task:
+        digest, parents = version.data["digest"], version.data["parents"]
+        parent = self._known_slots(space, parents[0]["digest"]) if parents else None
+        return Task(space, version, target, self._slots(space, digest), parent, keep)
+
+    def _quick_chunks(self, space: str, digest: str) -> Collection[str]:
+        """Return the chunks of a version that stays quick to read; none where its manifest is damaged."""
+        try:
+            return self._slots(space, digest).chunks
+        except IntegrityError:  # its chunks may become deltas then, which costs time and loses nothing
+            return ()
 
     def _quick(self, space: str) -> dict[str, str]:
         """Return the digests of the versions that stay quick to read, by the ids of their records."""
@@ -150,9 +163,11 @@ class Compaction:
     def _known_slots(self, space: str, digest: str) -> Slots | None:
         """Return the slots of a version that may be deleted by now."""
         try:
-            return Slots(manifests.decode(self._chunks.manifest(space, digest)))
+            data = self._chunks.manifest(space, digest)
         except KeyError:
             return None
+        check_manifest_digest(digest, data)
+        return Slots(manifests.decode(data))
 
     # -- doing it
 
@@ -222,6 +237,8 @@ class Compaction:
         """Encode a chunk if that makes it smaller."""
         if not go_on() or (head := self._decoder.head(task.space, chunk)).codec == DELTA:
             return
+        if head.size != task.slots.chunks[chunk]:  # the manifest, or the header, is wrong: what is there stays as it is
+            raise false_size(task.version.id, chunk, task.slots.chunks[chunk], head.size)
         link = self._reserve(task, work, chunk)
         encoded = None
         try:

@@ -1,7 +1,8 @@
-"""Reading chunks decoded, whatever they lean on. Every chunk that is given out here was held against its id."""
+"""Read chunks and manifests, verified: each chunk is compared with its id and each manifest with its digest."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from threading import BoundedSemaphore
 
@@ -9,8 +10,10 @@ from blake3 import blake3
 
 from lmvp.errors import IntegrityError, InvalidRequest
 from lmvp.storage import codecs, frames
+from lmvp.storage import manifest as manifests
 from lmvp.storage.codecs import Buffer, Link
 from lmvp.storage.frames import HEADER_SIZE, Frame
+from lmvp.storage.manifest import File, Manifest
 from lmvp_server.stores.base import ChunkStore
 
 codec_turn = BoundedSemaphore(2)
@@ -88,6 +91,57 @@ class Decoder:
         """
         return self._data(space, chunk, 0)
 
+    def verify(self, space: str, stored: StoredFrame) -> None:
+        """Decode a frame that is about to be sent as it is stored.
+
+        Raises
+        ------
+        IntegrityError
+            If it does not decode to the bytes of its chunk.
+        """
+        self._decoded(space, stored, 0)
+
+    def length(self, space: str, chunk: str, stated: int) -> int:
+        """Return the decoded size of a chunk.
+
+        The frame's header is trusted where it agrees with a manifest. Where it does not, the chunk is decoded to tell
+        a manifest that states a wrong size from a header that is damaged.
+
+        Parameters
+        ----------
+        stated : int
+            The size in the manifest.
+
+        Raises
+        ------
+        IntegrityError
+            If the chunk is gone, or does not agree and is damaged.
+        """
+        found = self.head(space, chunk).size
+        return found if found == stated else len(self.data(space, chunk))
+
+    def check_sizes(self, space: str, files: Iterable[File]) -> None:
+        """Compare the sizes that a stored manifest states with the chunks that are there; missing chunks are skipped.
+
+        Raises
+        ------
+        IntegrityError
+            Naming the first file and chunk that do not agree. Pushes are refused for this; folders written before
+            they were may hold such versions.
+        """
+        seen: set[str] = set()
+        for file in files:
+            for chunk in file.chunks:
+                if chunk.id in seen:
+                    continue
+                seen.add(chunk.id)
+                try:
+                    found = self.length(space, chunk.id, chunk.size)
+                except IntegrityError:  # gone or damaged, which whoever reads the chunk is told
+                    continue
+                if found != chunk.size:
+                    raise false_size(file.path, chunk.id, chunk.size, found)
+
     def _data(self, space: str, chunk: str, above: int) -> Buffer:
         """Return the bytes of a chunk that so many others lean on here; each looks anew at what it leans on itself."""
         for _ in range(_LOOKS - 1):
@@ -104,6 +158,8 @@ class Decoder:
         if above > codecs.DEPTH_LIMIT:
             raise IntegrityError(f"the chunk {stored.head.chunk[:12]} leans on more than {codecs.DEPTH_LIMIT} others")
         data = codecs.decode(stored.head, stored.payload, lambda base: self._data(space, base, above + 1))
+        if len(data) != stored.head.size:
+            raise damaged(stored.head.chunk)
         check_id(stored.head.chunk, data)
         return data
 
@@ -135,6 +191,57 @@ def check_id(chunk: str, data: Buffer) -> None:
     """
     if blake3(data).hexdigest() != chunk:
         raise damaged(chunk)
+
+
+def manifest_bytes(chunks: ChunkStore, space: str, digest: str) -> bytes:
+    """Return the manifest of a version, verified.
+
+    Raises
+    ------
+    IntegrityError
+        If it is gone from the disk, or its bytes do not hash to its digest.
+    """
+    try:
+        data = chunks.manifest(space, digest)
+    except KeyError:
+        raise IntegrityError(
+            f"the manifest {digest[:12]} is gone from the disk", hint="`lmvp fsck` tells which versions are hit"
+        ) from None
+    check_manifest_digest(digest, data)
+    return data
+
+
+def read_manifest(chunks: ChunkStore, space: str, digest: str) -> Manifest:
+    """Return the decoded manifest of a version, verified.
+
+    Raises
+    ------
+    IntegrityError
+        If it is gone from the disk or damaged.
+    """
+    return manifests.decode(manifest_bytes(chunks, space, digest))
+
+
+def check_manifest_digest(digest: str, data: bytes) -> None:
+    """Compare a manifest with its digest, at every read: BLAKE3 of a usual manifest takes microseconds.
+
+    Raises
+    ------
+    IntegrityError
+        If they do not agree.
+    """
+    if blake3(data).hexdigest() != digest:
+        raise IntegrityError(
+            f"the manifest {digest[:12]} is damaged on the disk", hint="`lmvp fsck` tells which versions are hit"
+        )
+
+
+def false_size(path: str, chunk: str, stated: int, found: int) -> IntegrityError:
+    """Return the error for a manifest that states a wrong size for a chunk."""
+    return IntegrityError(
+        f"{path!r} states {stated:,} bytes for the chunk {chunk[:12]}, which has {found:,}",
+        hint="`lmvp fsck` names every such version; remove it, and push its files again",
+    )
 
 
 def gone(chunk: str) -> IntegrityError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lmvp.errors import IntegrityError, InvalidRequest, NotFound
@@ -21,11 +21,12 @@ from lmvp_server.stores.base import ChunkStore
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of a chunk: `size` bytes from `offset` on, decoded."""
+    """A stretch of a chunk: `size` bytes from `offset` on, decoded; `length` is the size of the whole chunk."""
 
     chunk: str
     offset: int
     size: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,8 @@ class Order:
     ----------
     space : str
         The project that the chunks lie in.
+    sizes : mapping of str to int
+        The size of each chunk of the version, as its manifest states it.
     accept : frozenset of int
         Codecs that the client reads besides raw.
     have : frozenset of str
@@ -45,6 +48,7 @@ class Order:
     """
 
     space: str
+    sizes: Mapping[str, int]
     accept: frozenset[int] = frozenset()
     have: frozenset[str] = frozenset()
     slots: Slots | None = None
@@ -79,10 +83,10 @@ class Files:
             raise InvalidRequest(f"the chunk {foreign[:12]!r} is not in the manifest of {project}/{model}@{revision}")
         accept = frozenset(codec for codec, name in frames.CODECS.items() if name in body.accept)
         if not accept:
-            return Order(space)
+            return Order(space, slots.chunks)
         base = self._base(space, body)
         have = frozenset(chunk for chunk in body.have if base is not None and chunk in base.chunks)
-        return Order(space, accept, have, slots, base)
+        return Order(space, slots.chunks, accept, have, slots, base)
 
     def _base(self, space: str, body: WantedChunks) -> Slots | None:
         """Return the version that the client holds chunks of; None if it is none of this project, which is no slip."""
@@ -97,35 +101,43 @@ class Files:
         """Return one chunk as a frame that the client can read, encoded if it asked for that.
 
         What lies in the store in a form that the client reads goes as it lies. All else is encoded for it: as a delta
-        against what it holds, if that is worth it, or by itself.
+        against what it holds, if that is worth it, or by itself. Every frame is decoded and verified before it is
+        sent, in whatever form: other clients than ours may not look.
 
         Raises
         ------
         IntegrityError
-            If the chunk, or what it leans on, is gone or damaged.
+            If the chunk, or what it leans on, is gone or damaged, or its size is not what the manifest states.
         """
         stored = self._decoder.frame(order.space, chunk)
+        if stored.head.size != order.sizes[chunk]:
+            found = self._decoder.length(order.space, chunk, order.sizes[chunk])
+            raise _false_size(chunk, order.sizes[chunk], found)
         if not order.accept and stored.head.codec == RAW:
             check_id(chunk, stored.payload)
             return stored.whole
         if not order.accept:
             return _raw(chunk, self._decoder.data(order.space, chunk))
         link = stored.link
-        if link is not None and link.base in order.have and DELTA in order.accept:
-            return stored.whole
         with codec_turn:
+            if link is not None and link.base in order.have and DELTA in order.accept:
+                return self._as_stored(order, stored)
             return self._encoded(order, stored)
+
+    def _as_stored(self, order: Order, stored: StoredFrame) -> bytes:
+        self._decoder.verify(order.space, stored)
+        return stored.whole
 
     def _encoded(self, order: Order, stored: StoredFrame) -> bytes:
         chunk = stored.head.chunk
         base = order.counterpart(chunk)
         if base is None and stored.head.codec in order.accept - {DELTA}:
-            return stored.whole
+            return self._as_stored(order, stored)
         data = self._decoder.data(order.space, chunk)
         dtype = order.slots.dtype(chunk) if order.slots else None
         encoded = self._delta(order, data, dtype, base) if base and dtype else None
         if encoded is None and stored.head.codec in order.accept - {DELTA}:
-            return stored.whole
+            return self._as_stored(order, stored)
         encoded = encoded or codecs.encode(data, dtype)
         if encoded.codec not in order.accept:
             return _raw(chunk, data)
@@ -145,12 +157,16 @@ class Files:
         ------
         NotFound
             With the nearest path as the hint.
+        IntegrityError
+            If the manifest is damaged, or states a wrong size for a chunk of the file: its length and ETag are sent
+            before its bytes are read, and would be wrong.
         """
         space, manifest = self._versions.content(caller, project, model, revision)
         found = manifest.file(path)
         if found is None:
             near = suggest(path, [file.path for file in manifest.files])
             raise NotFound(f"no file {path!r} in {project}/{model}@{revision}", hint=near and f"did you mean {near!r}?")
+        self._decoder.check_sizes(space, [found])
         return space, found
 
     def read(self, space: str, part: Part) -> bytes:
@@ -159,9 +175,19 @@ class Files:
         Raises
         ------
         IntegrityError
-            If the frame on the disk is damaged.
+            If the frame on the disk is damaged, or the chunk has another size than the manifest states.
         """
-        return bytes(memoryview(self._decoder.data(space, part.chunk))[part.offset : part.offset + part.size])
+        data = self._decoder.data(space, part.chunk)
+        if len(data) != part.length:
+            raise _false_size(part.chunk, part.length, len(data))
+        return bytes(memoryview(data)[part.offset : part.offset + part.size])
+
+
+def _false_size(chunk: str, stated: int, found: int) -> IntegrityError:
+    return IntegrityError(
+        f"the manifest states {stated:,} bytes for the chunk {chunk[:12]}, which has {found:,}",
+        hint="`lmvp fsck` names every such version",
+    )
 
 
 def _raw(chunk: str, data: Buffer) -> bytes:
@@ -174,12 +200,12 @@ def parts(chunks: Sequence[Chunk], start: int, end: int) -> list[Part]:
     Examples
     --------
     >>> parts([Chunk("a", 10), Chunk("b", 10)], 5, 12)
-    [Part(chunk='a', offset=5, size=5), Part(chunk='b', offset=0, size=2)]
+    [Part(chunk='a', offset=5, size=5, length=10), Part(chunk='b', offset=0, size=2, length=10)]
     """
     found, position = [], 0
     for chunk in chunks:
         first, last = max(start, position), min(end, position + chunk.size)
         if first < last:
-            found.append(Part(chunk.id, first - position, last - first))
+            found.append(Part(chunk.id, first - position, last - first, chunk.size))
         position += chunk.size
     return found

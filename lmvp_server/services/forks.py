@@ -23,7 +23,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.decoding import Decoder, read_manifest
 from lmvp_server.services.events import event
 from lmvp_server.services.links import Links, link_of
 from lmvp_server.services.pushes import Pushes
@@ -80,6 +80,9 @@ class Forks:
             versions = self._records.find(origin.space, "versions", {"model": origin.model.id})
             if not versions:
                 raise Conflict(f"{origin.reference} has no version yet", hint="a fork begins with what there is")
+            for digest in dict.fromkeys(one.data["digest"] for one in versions):  # damage is not to be copied
+                manifest = read_manifest(self._chunks, origin.space, digest)
+                self._decoder.check_sizes(origin.space, manifest.files)
             if home.id != origin.space:
                 self._take_all(origin.space, home.id, [one.data["digest"] for one in versions])
             self._write(caller, origin, home, wanted.model, versions)

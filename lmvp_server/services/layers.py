@@ -53,6 +53,8 @@ class LayerStrips:
     def strips(self, caller: Caller, project: str, model: str, numbers: Sequence[int]) -> Layers:
         """Return the strips of these versions of a model, on one axis; of the newest ones, where the layers are many.
 
+        A version whose manifest, or whose parent's manifest, is damaged has no strip: its neighbours are shown.
+
         Raises
         ------
         InvalidArgument
@@ -62,27 +64,34 @@ class LayerStrips:
             raise InvalidArgument(f"strips of {len(numbers)} versions at once; the limit is {_MOST}")
         place = self._catalog.find_model(caller, project, model)
         found = [self._versions.by_number(place, number) for number in numbers]
-        versions, states = self._newest(place, [version for version in found if version is not None])
+        versions, states, before = self._newest(place, [version for version in found if version is not None])
         axis = _axis(states[number] for number in sorted(states, reverse=True))
         strips = {
-            str(version.data["number"]): self._strip(place, version, axis, states[version.data["number"]])
+            str(number): self._strip(place, version, axis, states[number], before[number])
             for version in versions
+            if (number := version.data["number"]) in states
         }
         return Layers(axis=axis, strips=strips)
 
-    def _newest(self, place: Place, found: Sequence[Record]) -> tuple[list[Record], dict[int, State]]:
-        """Return the newest of some versions, with their states, as many as the limit of an answer allows."""
+    def _newest(
+        self, place: Place, found: Sequence[Record]
+    ) -> tuple[list[Record], dict[int, State], dict[int, State]]:
+        """Return the newest of some versions, with their states and their parents', as many as an answer may hold."""
         states: dict[int, State] = {}
+        before: dict[int, State] = {}
         axis: set[str] = set()
         kept: list[Record] = []
         for version in sorted(found, key=lambda one: int(one.data["number"]), reverse=True):
-            state = self._state(place, version.data["digest"])
+            try:
+                state, parent = self._state(place, version.data["digest"]), self._parent(place, version)
+            except IntegrityError:  # damaged
+                continue
             axis |= state.keys()
             if kept and len(axis) * (len(kept) + 1) > CELLS_LIMIT:
                 break
-            states[version.data["number"]] = state
+            states[version.data["number"]], before[version.data["number"]] = state, parent
             kept.append(version)
-        return kept, states
+        return kept, states, before
 
     def one(self, caller: Caller, project: str, model: str, revision: str) -> Layers:
         """Return the strip of one version, a proposed one too, on the axis of its own layers."""
@@ -90,10 +99,11 @@ class LayerStrips:
         version = self._versions.find(place, revision)
         state = self._state(place, version.data["digest"])
         axis = _axis([state])
-        return Layers(axis=axis, strips={str(version.data["number"]): self._strip(place, version, axis, state)})
+        strip = self._strip(place, version, axis, state, self._parent(place, version))
+        return Layers(axis=axis, strips={str(version.data["number"]): strip})
 
-    def _strip(self, place: Place, version: Record, axis: Sequence[Layer], state: State) -> str:
-        before, amounts = self._parent(place, version), self._amounts(place, version)
+    def _strip(self, place: Place, version: Record, axis: Sequence[Layer], state: State, before: State) -> str:
+        amounts = self._amounts(place, version)
         return "".join(_code(state.get(one.path), before.get(one.path), amounts.get(one.path)) for one in axis)
 
     def _amounts(self, place: Place, version: Record) -> dict[str, Amount]:
@@ -110,8 +120,10 @@ class LayerStrips:
         parents = version.data["parents"]
         try:
             return self._state(place, parents[0]["digest"]) if parents else {}
-        except IntegrityError:  # it was removed, so nothing can be told
-            return {}
+        except IntegrityError:
+            if self._versions.in_project(place.space, parents[0]["digest"]):  # damaged, and not to be taken for absent
+                raise
+            return {}  # it was removed, so nothing can be told
 
     def _state(self, place: Place, digest: str) -> State:
         key = place.space, digest

@@ -19,7 +19,7 @@ from threading import Lock
 import msgspec
 from blake3 import blake3
 
-from lmvp.errors import Conflict, IntegrityError, InvalidRequest, MissingChunks, NotFound
+from lmvp.errors import Conflict, IntegrityError, InvalidManifest, InvalidRequest, MissingChunks, NotFound
 from lmvp.records import NewPush, Push
 from lmvp.references import check_alias
 from lmvp.storage import codecs, frames
@@ -52,6 +52,8 @@ class OpenPush:
     ----------
     base : str, optional
         Digest of the version whose chunks deltas may lean on: the parent, or the latest when it was looked at.
+    proved : set of str
+        Chunks whose stated size is known to be true.
     sent : int
         Bytes that travel, as far as is known: what is missing counts raw until it has come.
     """
@@ -64,6 +66,7 @@ class OpenPush:
     base: str | None = None
     sent: int = 0
     stored: int = 0
+    proved: set[str] = field(default_factory=set)
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -74,6 +77,7 @@ class OpenPush:
     def count(self, frame: Frame, stored: int) -> None:
         """Take in that a frame has come; it counts once, however often it comes."""
         with self.lock:
+            self.proved.add(frame.chunk)
             self.stored += stored
             if frame.chunk in self.missing:
                 self.sent -= frame.size - frame.payload
@@ -104,8 +108,9 @@ class Pushes:
         """Check a push, stage it, and tell which chunks the project lacks."""
         push = self._prepare(caller, project, model, body)
         with self._chunks.pinning(push.place.space):  # what is there when it is staged stays there until the commit
-            self._chunks.stage(push.place.space, push.id, msgspec.json.encode(body))
             push.missing = self._lacking(push)
+            self._check_sizes(push)
+            self._chunks.stage(push.place.space, push.id, msgspec.json.encode(body))
         push.sent = sum(push.sizes[chunk] for chunk in push.missing)
         self._remember(push)
         return _answer(push)
@@ -217,7 +222,7 @@ class Pushes:
     def _prepare(self, caller: Caller, project: str, model: str, body: NewPush) -> OpenPush:
         if not _PUSH.fullmatch(body.push):
             raise InvalidRequest("the id of a push is 32 hex digits that the client makes up")
-        manifest = manifests.decode(bytes(body.manifest))
+        manifest = manifests.decode_new(bytes(body.manifest))
         if manifest.parents:
             raise InvalidRequest("a manifest is pushed without parents; the server adds them")
         check_manifest(manifest)
@@ -274,6 +279,26 @@ class Pushes:
     def _lacking(self, push: OpenPush) -> set[str]:
         return set(self._chunks.missing(push.place.space, push.sizes))
 
+    def _check_sizes(self, push: OpenPush) -> None:
+        """Compare the stated size of each chunk that is here with its true one; what comes later is compared then.
+
+        Raises
+        ------
+        InvalidManifest
+            Naming the file and the chunk. A version with a false size could not be read by anybody.
+        """
+        for file in push.manifest.files:
+            for chunk in file.chunks:
+                if chunk.id in push.proved or chunk.id in push.missing:
+                    continue
+                found = self._decoder.length(push.place.space, chunk.id, chunk.size)
+                if found != chunk.size:
+                    raise InvalidManifest(
+                        f"{file.path!r} states {chunk.size:,} bytes for the chunk {chunk.id[:12]}, which has {found:,}",
+                        hint="a manifest states the size of each chunk as it is: see docs/format.md, Manifest",
+                    )
+                push.proved.add(chunk.id)
+
     def _committed(self, place: Place, push_id: str) -> Document | None:
         ours = {"push": push_id, "model": place.model.id}
         found = self._records.find(place.space, "versions", ours, limit=1)
@@ -290,6 +315,7 @@ class Pushes:
             missing = sorted(self._lacking(push))
             if missing:
                 raise _missing(push, missing)
+            self._check_sizes(push)
             self._chunks.settle(push.place.space, push.sizes)
             self._records.commit(SERVER, [])  # the project, which somebody else may just be making
             version = self._insert(caller, push)

@@ -23,7 +23,7 @@ from lmvp.storage.codecs import Encoded, Link
 from lmvp.storage.frames import HEADER_SIZE
 from lmvp.storage.slots import Slots
 from lmvp_server.services.compaction import replace_frame
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.decoding import Decoder, read_manifest
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.links import Links
 from lmvp_server.services.pushes import LIFETIME
@@ -115,8 +115,8 @@ class Sweeping:
         if digest in marked.manifests:
             return
         try:
-            slots = Slots(manifests.decode(self._chunks.manifest(space, digest)))
-        except (KeyError, ValueError):
+            slots = Slots(read_manifest(self._chunks, space, digest))
+        except ValueError:
             said = f"the manifest {digest[:12]} is gone or damaged, so nothing can be told to be of no use"
             raise IntegrityError(
                 said, hint="`lmvp fsck` tells which versions are hit, `lmvp rm --now` removes one"

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import accumulate
 
+from lmvp.errors import IntegrityError
 from lmvp.storage.codecs import Buffer
 from lmvp.storage.manifest import Manifest, Tensor
 from lmvp_server.services.decoding import Decoder
@@ -30,6 +31,7 @@ class TensorReader:
         self._decoder, self._space = decoder, space
         self._ids = {file.path: [chunk.id for chunk in file.chunks] for file in manifest.files}
         self._ends = {file.path: list(accumulate(chunk.size for chunk in file.chunks)) for file in manifest.files}
+        self._sizes = {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}
         self._kept: OrderedDict[str, Buffer] = OrderedDict()
 
     def blocks(self, tensor: Tensor) -> Iterator[Buffer]:
@@ -61,7 +63,14 @@ class TensorReader:
     def _chunk(self, chunk: str) -> Buffer:
         """Decode a chunk; small tensors share one, so the last ones are kept."""
         if chunk not in self._kept:
-            self._kept[chunk] = self._decoder.data(self._space, chunk)
+            data = self._decoder.data(self._space, chunk)
+            if len(data) != self._sizes[chunk]:
+                raise IntegrityError(
+                    f"the manifest states {self._sizes[chunk]:,} bytes for the chunk {chunk[:12]}, "
+                    f"which has {len(data):,}",
+                    hint="`lmvp fsck` names every such version",
+                )
+            self._kept[chunk] = data
             if len(self._kept) > _KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(chunk)

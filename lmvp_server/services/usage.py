@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from lmvp.storage import manifest as manifests
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, every_project
+from lmvp_server.services.decoding import read_manifest
 from lmvp_server.services.versions import name_of
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
 
@@ -69,8 +69,8 @@ class Usage:
 
     def _chunks_of(self, space: str, digest: str) -> set[str]:
         try:
-            manifest = manifests.decode(self._chunks.manifest(space, digest))
-        except (KeyError, ValueError):  # fsck tells; a table of sizes is not the place
+            manifest = read_manifest(self._chunks, space, digest)
+        except ValueError:  # gone or damaged: fsck tells; a table of sizes is not the place
             return set()
         return {chunk.id for file in manifest.files for chunk in file.chunks}
 

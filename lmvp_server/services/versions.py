@@ -8,11 +8,10 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from lmvp.errors import Conflict, IntegrityError, InvalidReference, NotFound
+from lmvp.errors import Conflict, InvalidReference, NotFound
 from lmvp.records import Amendment, Child
 from lmvp.references import Revision, suggest
 from lmvp.render.numbers import plural
-from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import Manifest
 from lmvp.storage.slots import Slots
 from lmvp_server.services import access, metadata, paging
@@ -20,6 +19,7 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
+from lmvp_server.services.decoding import manifest_bytes, read_manifest
 from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
@@ -133,8 +133,7 @@ class Versions:
     def content(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, Manifest]:
         """Return the project's id, which its chunks lie under, and the manifest of a version."""
         place = self._catalog.find_model(caller, project, model)
-        data = self.manifest_bytes(place.space, self.find(place, revision).data["digest"])
-        return place.space, manifests.decode(data)
+        return place.space, read_manifest(self._chunks, place.space, self.find(place, revision).data["digest"])
 
     def slots(self, space: str, digest: str) -> Slots:
         """Return the chunks of a version of a project, by the places that they stand in.
@@ -142,25 +141,22 @@ class Versions:
         Raises
         ------
         IntegrityError
-            If the manifest is gone from the disk.
+            If the manifest is gone from the disk or damaged.
         """
         return self._slots(space, digest)
 
     def _read_slots(self, space: str, digest: str) -> Slots:
-        return Slots(manifests.decode(self.manifest_bytes(space, digest)))
+        return Slots(read_manifest(self._chunks, space, digest))
 
     def manifest_bytes(self, space: str, digest: str) -> bytes:
-        """Return a manifest that a record names.
+        """Return a manifest that a record names, verified.
 
         Raises
         ------
         IntegrityError
-            If it is gone from the disk.
+            If it is gone from the disk or damaged.
         """
-        try:
-            return self._chunks.manifest(space, digest)
-        except KeyError:
-            raise IntegrityError(f"the manifest {digest[:12]} is gone from the disk") from None
+        return manifest_bytes(self._chunks, space, digest)
 
     # -- finding
 

@@ -316,6 +316,10 @@ class ChunkStore(ABC):
         """Keep what was worked out about a manifest beside it; a later note takes the place of an earlier one."""
 
     @abstractmethod
+    def notes(self, project: str) -> Iterator[str]:
+        """Walk over the digests of all manifests of a project that have a note, damaged notes included."""
+
+    @abstractmethod
     def note(self, project: str, digest: str) -> bytes:
         """Return the note about a manifest.
 

@@ -159,6 +159,10 @@ class FolderChunks(ChunkStore):
         """Write a note."""
         self._write(_place(self._notes, project, digest), _sealed(data), project)
 
+    def notes(self, project: str) -> Iterator[str]:
+        """Walk over the digests of manifests that have a note."""
+        return _names(self._notes / _checked(_PROJECT, project))
+
     def note(self, project: str, digest: str) -> bytes:
         """Read a note."""
         return _opened(_read(_place(self._notes, project, digest), digest), digest)
