@@ -109,7 +109,7 @@ class Pushes:
         push = self._prepare(caller, project, model, body)
         with self._chunks.pinning(push.place.space):  # what is there when it is staged stays there until the commit
             push.missing = self._lacking(push)
-            self._check_sizes(push)
+            self._check_sizes(push, push.missing)
             self._chunks.stage(push.place.space, push.id, msgspec.json.encode(body))
         push.sent = sum(push.sizes[chunk] for chunk in push.missing)
         self._remember(push)
@@ -279,7 +279,7 @@ class Pushes:
     def _lacking(self, push: OpenPush) -> set[str]:
         return set(self._chunks.missing(push.place.space, push.sizes))
 
-    def _check_sizes(self, push: OpenPush) -> None:
+    def _check_sizes(self, push: OpenPush, missing: Container[str] = ()) -> None:
         """Compare the stated size of each chunk that is here with its true one; what comes later is compared then.
 
         Raises
@@ -289,7 +289,7 @@ class Pushes:
         """
         for file in push.manifest.files:
             for chunk in file.chunks:
-                if chunk.id in push.proved or chunk.id in push.missing:
+                if chunk.id in push.proved or chunk.id in missing:
                     continue
                 found = self._decoder.length(push.place.space, chunk.id, chunk.size)
                 if found != chunk.size:
