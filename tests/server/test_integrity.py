@@ -210,9 +210,6 @@ def folder(tmp_path_factory):
 def server(folder):
     server = Server(folder)
     token = server.start()
-    assert ask("GET", NET).ok  # opens the records, which mends the newest events from the journal
-    (log,) = (folder / "records" / "projects").glob("*.events.jsonl")
-    flip(log, log.read_bytes().index(b'"seq":2,') + 6, 0x40)  # "2" becomes "r": this line is no JSON any more
 
     def ask(method, path, **options):
         return requests.request(
@@ -221,8 +218,13 @@ def server(folder):
         )  # fmt: skip
 
     server.ask = ask
-    yield server
-    server.end()
+    try:
+        assert ask("GET", NET).ok  # opens the records, which mends the newest events from the journal
+        (log,) = (folder / "records" / "projects").glob("*.events.jsonl")
+        flip(log, log.read_bytes().index(b'"seq":2,') + 6, 0x40)  # "2" becomes "r": this line is no JSON any more
+        yield server
+    finally:
+        server.end()
 
 
 NET = "/api/v1/projects/p/models/net"
