@@ -24,7 +24,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING
 
-from lmvp import config
+from lmvp import config, private
 from lmvp.errors import IntegrityError, InvalidArgument, InvalidRequest, LmvpError
 from lmvp.storage import digest, frames
 from lmvp.storage.frames import DELTA, HEADER_SIZE, Frame
@@ -307,7 +307,7 @@ def _write_whole(path: Path, pieces: Sequence[Buffer], root: Path) -> None:
     if not path.parent.is_dir():
         _make_folders(path.parent, root)
     temporary = path.with_name(f".{secrets.token_hex(8)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    descriptor = private.create(temporary)
     try:
         with open(descriptor, "wb", buffering=0) as file:
             for piece in pieces:
@@ -322,9 +322,8 @@ def _write_whole(path: Path, pieces: Sequence[Buffer], root: Path) -> None:
 
 def _make_folders(folder: Path, root: Path) -> None:
     """Make a folder below the root; none of them lets anybody else look in."""
-    root.parent.mkdir(parents=True, exist_ok=True)
-    for each in (root, folder.parent, folder):
-        each.mkdir(mode=0o700, exist_ok=True)
+    private.make_folder(folder)
     tag = root / "CACHEDIR.TAG"  # so that backups leave it out
+    private.secure(root, [folder.parent.name, tag.name])
     if not tag.exists():
-        tag.write_text(_TAG)
+        private.write(tag, _TAG.encode(), sync=False)

@@ -265,6 +265,7 @@ def _changing() -> Iterator[Credentials]:
     path = _file()
     try:
         private.make_folder(path.parent)
+        private.secure(path.parent, [path.name, path.with_suffix(".lock").name])
         with _lock(path):
             credentials = _load()
             yield credentials
@@ -276,4 +277,4 @@ def _changing() -> Iterator[Credentials]:
 def _lock(path: Path) -> BaseFileLock:
     from filelock import FileLock
 
-    return FileLock(path.with_suffix(".lock"), timeout=10)
+    return FileLock(path.with_suffix(".lock"), timeout=10, mode=private.FILE)

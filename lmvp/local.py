@@ -206,7 +206,7 @@ def _start(home: Path) -> Local:
 
 
 def _launch(home: Path) -> Local:
-    with (home / LOG).open("ab") as log:
+    with private.append(home / LOG) as log:
         beginning = log.tell()
         for _ in range(_TRIES):
             code = _run_detached(home, log.fileno())
@@ -268,4 +268,4 @@ def _explained(home: Path) -> Iterator[None]:
 def _lock(path: Path, timeout: float) -> BaseFileLock:
     from filelock import FileLock
 
-    return FileLock(path, timeout=timeout)
+    return FileLock(path, timeout=timeout, mode=private.FILE)

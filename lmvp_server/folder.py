@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from contextlib import suppress
@@ -25,6 +26,15 @@ FORMAT = 1
 
 RESTORING = "restoring.json"
 """There while the folder is being restored."""
+
+
+_OURS = (
+    "chunks", "manifests", "notes", "damaged", "staging", "series", "records", "journals", "cache", "config",
+    "format.json", "server.json", "token", local.LOCK, local.LOG, f"{local.LOG}.1", local.START_LOCK, RESTORING,
+)  # fmt: skip
+"""All that LMVP keeps in a data folder."""
+
+_logger = logging.getLogger("lmvp_server")
 
 
 class _Format(msgspec.Struct):
@@ -58,6 +68,7 @@ class DataFolder:
         try:
             private.make_folder(path)
             lock = _acquire(path, patience)
+            _secure(path)
         except Conflict:
             raise
         except OSError as error:
@@ -88,6 +99,7 @@ class DataFolder:
             _check_new(path)
             private.make_folder(path)
             lock = _acquire(path, 1.0)
+            _secure(path)
             try:
                 private.write(path / RESTORING, msgspec.json.encode(_Restoring(backup)))
                 durable.sync_folder(path.parent)
@@ -173,6 +185,12 @@ class DataFolder:
             raise ServerMismatch(said, hint="update lmvp")
 
 
+def _secure(path: Path) -> None:
+    """Close a folder, and what older servers wrote in it, to everybody but the server's user."""
+    if not private.secure(path, _OURS):
+        _logger.warning("%s is open to other accounts and belongs to another user: run chmod 700 on it", path)
+
+
 def _check_new(path: Path) -> None:
     """Refuse a folder that holds anything but what a restore has begun; a later backup may go on with it."""
     if (path / RESTORING).exists() or not path.is_dir():
@@ -186,7 +204,7 @@ def _acquire(path: Path, patience: float) -> BaseFileLock:
     from filelock import FileLock, Timeout
 
     # Not thread-local: the event loop may be closed in another thread than the one that opened the folder.
-    lock = FileLock(path / local.LOCK, timeout=patience, thread_local=False)
+    lock = FileLock(path / local.LOCK, timeout=patience, thread_local=False, mode=private.FILE)
     try:
         lock.acquire()
     except Timeout:

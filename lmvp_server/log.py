@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 from tornado.web import RequestHandler
 
+from lmvp import private
 from lmvp.local import LOG
 from lmvp_server.settings import Settings
 
@@ -16,11 +19,18 @@ SLOW = 2.0
 _access = logging.getLogger("lmvp_server.access")
 
 
+class _PrivateFileHandler(RotatingFileHandler):
+    """Creates its files with mode 0600: paths in them name projects and models."""
+
+    def _open(self) -> io.TextIOWrapper:
+        return io.TextIOWrapper(private.append(Path(self.baseFilename)), encoding="utf-8", write_through=True)
+
+
 def configure(settings: Settings) -> None:
     """Log to standard error; an embedded server to a small file in its data folder."""
     handler: logging.Handler = logging.StreamHandler()
     if settings.embedded:
-        handler = RotatingFileHandler(settings.data / LOG, maxBytes=1 << 20, backupCount=1, delay=True)
+        handler = _PrivateFileHandler(settings.data / LOG, maxBytes=1 << 20, backupCount=1, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lmvp import durable
+from lmvp import durable, private
 from lmvp.archive import disk, recordfile
 from lmvp.archive.recordfile import RecordFile
 from lmvp.errors import Conflict, DamagedFile, NotFound, ServerMismatch
@@ -30,6 +30,7 @@ KIND, FORMAT = "lmvp backup", 1
 
 MARK, INDEX, LOCK = "format.json", "backup.json", "lock"
 CHUNKS, MANIFESTS, NOTES, SERIES, RECORDS = "chunks", "manifests", "notes", "series", "records"
+_OURS = ("records", "manifests", "notes", "series", "chunks", MARK, INDEX, LOCK, disk.PART)
 SERVER = "server"
 """The space that belongs to no project."""
 
@@ -120,7 +121,7 @@ class BackupFolder:
         with disk.explained(root):
             cls._prepare(root)
             try:
-                with FileLock(root / LOCK, timeout=0):
+                with FileLock(root / LOCK, timeout=0, mode=private.FILE):
                     yield cls(root)
             except Timeout:
                 raise Conflict(f"another backup to {root} is under way") from None
@@ -130,8 +131,10 @@ class BackupFolder:
         others = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
         if [name for name in others if not name.startswith(f"{MARK}.")]:
             cls.existing(root)
+            private.secure(root, _OURS)
             return
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private.make_folder(root)
+        private.secure(root, ())
         mark = msgspec.json.encode({"kind": KIND, "format": FORMAT})
         disk.write_whole(root / MARK, [mark], root / f"{MARK}.{secrets.token_hex(4)}")
         durable.sync_folder(root)

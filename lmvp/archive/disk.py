@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from lmvp import private
 from lmvp.durable import write_all
 from lmvp.errors import DamagedFile, InvalidArgument, LmvpError, NotFound, StorageFull, StorageReadOnly
 
@@ -17,7 +18,7 @@ PART = "part"
 """The name of what is being written, at the root of a folder of ours; the next attempt writes over it."""
 
 PRIVATE, SHARED = 0o600, 0o666
-"""Modes of new files; the user's umask takes from both."""
+"""Modes of new files: those of a backup are private, whatever the umask; from those of an export, the umask takes."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
@@ -48,7 +49,7 @@ def write_whole(target: Path, pieces: Sequence[Any], scratch: Path, mode: int = 
     with writing(scratch, mode) as descriptor:
         for piece in pieces:
             write_all(descriptor, piece)
-    move(scratch, target)
+    move(scratch, target, mode)
 
 
 @contextmanager
@@ -56,7 +57,11 @@ def writing(path: Path, mode: int = PRIVATE) -> Iterator[int]:
     """Give a descriptor of a new file, and sync it in the end; a leftover of the same name is thrown away."""
     with suppress(FileNotFoundError):
         path.unlink()
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), mode)
+    flags = os.O_RDWR | os.O_EXCL
+    if mode == PRIVATE:
+        descriptor = private.create(path, flags)
+    else:
+        descriptor = os.open(path, flags | os.O_CREAT | getattr(os, "O_BINARY", 0), mode)
     try:
         yield descriptor
         os.fsync(descriptor)
@@ -71,9 +76,12 @@ def write_at(descriptor: int, offset: int, view: memoryview) -> None:
         offset, view = offset + count, view[count:]
 
 
-def move(scratch: Path, target: Path) -> None:
-    """Rename a file into place, in a folder that is made if need be."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+def move(scratch: Path, target: Path, mode: int = PRIVATE) -> None:
+    """Rename a file into place, in a folder that is created if need be: a private one for a private file."""
+    if mode == PRIVATE:
+        private.make_folder(target.parent)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
     scratch.replace(target)
 
 

@@ -101,7 +101,7 @@ class FolderOutlet:
             target = self._target(path)
             with disk.writing(self._part, disk.SHARED) as descriptor:
                 yield lambda offset, piece: disk.write_at(descriptor, offset, piece)
-            disk.move(self._part, target)
+            disk.move(self._part, target, disk.SHARED)
             durable.sync_folder(target.parent)
 
     def _target(self, path: str) -> Path:

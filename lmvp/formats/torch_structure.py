@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from lmvp.errors import DamagedFile, MissingDependency, UnknownFormat
-from lmvp.formats import torch_parametrized, torch_trust
+from lmvp.formats import torch_calls, torch_parametrized, torch_trust
 from lmvp.formats.torch_tensors import is_module, is_tensor
 
 _ATOMS = {str, int, float, bool, type(None)}
@@ -68,6 +68,8 @@ def dump(module: Any, name_of: Callable[[Any], str]) -> bytes:
         raise
     except Exception as error:  # pickling runs the code of the user's classes, which may raise anything
         raise CannotPickle(_reason(error)) from error
+    if buffer.tell() > torch_calls.LIMIT:
+        raise CannotPickle(f"it has {buffer.tell():,} bytes without its tensors; the limit is {torch_calls.LIMIT:,}")
     return buffer.getvalue()
 
 
@@ -143,10 +145,12 @@ def load(structure: bytes, trust: Sequence[str | type]) -> tuple[Any, dict[str, 
 
     _check_version(torch.__version__)
     allowed: list[Any] = torch_trust.allow(torch_trust.names_in(structure), trust)
+    pickled = torch_trust.program(structure)
+    torch_trust.check_calls(pickled, trust)
     try:
         with _lock, torch.serialization.safe_globals(allowed):
-            loaded = torch.load(io.BytesIO(structure), weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, TypeError, LookupError) as error:
+            loaded = torch.load(torch_trust.alone(pickled), weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, TypeError, LookupError, MemoryError) as error:
         raise DamagedFile(f"the structure of this version cannot be read: {error}") from error
     match loaded:
         case {"module": torch.nn.Module() as module, "tensors": dict(tensors)} if all(map(is_tensor, tensors.values())):

@@ -18,6 +18,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from lmvp.errors import DamagedFile, Untrusted
+from lmvp.formats import torch_calls
 from lmvp.formats.trust import Trust, find
 
 _PRUNING = (
@@ -66,21 +67,60 @@ def names_in(structure: bytes) -> set[str]:
     DamagedFile
         If it is no such file.
     """
+    data = program(structure)
+    found: set[str] = set()
     try:
-        steps = [(opcode.name, argument) for opcode, argument, _ in pickletools.genops(_program(structure))]
+        for place, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            if not place and (opcode.name, argument) != ("PROTO", 2):
+                raise DamagedFile("the structure of this version is no pickle of protocol 2")
+            if opcode.name == "GLOBAL":
+                found.add(_full_name(argument))
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, DamagedFile):
+            raise
+        raise DamagedFile(f"the structure of this version is damaged: {error}") from error
+    return found
+
+
+def program(structure: bytes) -> bytes:
+    """Return the pickle in a torch file.
+
+    Raises
+    ------
+    DamagedFile
+        If it is no such file, too long, or its pickle is compressed.
+    """
+    if len(structure) > torch_calls.LIMIT:
+        raise DamagedFile(
+            f"the structure of this version has {len(structure):,} bytes; the limit is {torch_calls.LIMIT:,}"
+        )
+    try:
+        with zipfile.ZipFile(io.BytesIO(structure)) as archive:
+            (entry,) = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == "data.pkl"]
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise ValueError("its pickle is compressed, as torch never does")
+            return archive.read(entry)
     except (zipfile.BadZipFile, ValueError, OSError, RuntimeError, NotImplementedError) as error:
         raise DamagedFile(f"the structure of this version is damaged: {error}") from error
-    if steps[0] != ("PROTO", 2):
-        raise DamagedFile("the structure of this version is no pickle of protocol 2")
-    return {_full_name(argument) for name, argument in steps if name == "GLOBAL"}
 
 
-def _program(structure: bytes) -> bytes:
-    with zipfile.ZipFile(io.BytesIO(structure)) as archive:
-        (entry,) = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == "data.pkl"]
-        if entry.compress_type != zipfile.ZIP_STORED:
-            raise ValueError("its pickle is compressed, as torch never does")
-        return archive.read(entry)
+def alone(pickled: bytes) -> io.BytesIO:
+    """Return a torch file of nothing but this pickle.
+
+    torch has a reader of zip files of its own. Given the whole structure, it could find another pickle in it than the
+    one that was checked, or inflate what was not looked at.
+    """
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for name, data in (("data.pkl", pickled), ("byteorder", b"little"), ("version", b"3\n")):
+            archive.writestr(f"archive/{name}", data)
+    file.seek(0)
+    return file
+
+
+def check_calls(pickled: bytes, trust: Sequence[str | type]) -> None:
+    """Check what a pickle would call; see `lmvp.formats.torch_calls`."""
+    torch_calls.check(pickled, _full_name, Trust.of(trust))
 
 
 def _full_name(argument: Any) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 from zlib import crc32
 
+from lmvp import private
 from lmvp.tracking.frames import HEAD
 
 _FIRST, _MOST = 1 << 20, 16 << 20
@@ -56,8 +57,8 @@ class Journal:
             self._go_without(error)
 
     def _open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+        private.make_folder(self.path.parent)
+        self._descriptor = private.create(self.path, os.O_RDWR | os.O_EXCL)
         self._grow(_FIRST)
 
     def append(self, payload: bytes) -> None:

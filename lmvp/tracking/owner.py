@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from lmvp import private
+
 
 class Owner:
     """Holds a lock on a file beside a journal.
@@ -20,7 +22,7 @@ class Owner:
     def take(self) -> bool:
         """Take the lock if it is free; return whether it was. Where there can be no lock, it counts as taken by us."""
         try:
-            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._descriptor = private.create(self._path, os.O_RDWR)
         except OSError:
             return True
         if _locked(self._descriptor):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from lmvp import config
+from lmvp import config, private
 from lmvp.base_client import own_connection
 from lmvp.connection import Address, Connection
 
@@ -36,8 +36,9 @@ class Target(msgspec.Struct, frozen=True):
     def write(self, folder: Path) -> None:
         """Write it down, if the disk lets us."""
         with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / NAME).write_bytes(msgspec.json.encode(self))
+            private.make_folder(folder)
+            private.secure(journals().parent, [journals().name])
+            private.write(folder / NAME, msgspec.json.encode(self), sync=False)
 
     @classmethod
     def read(cls, folder: Path) -> Target | None:

@@ -179,7 +179,9 @@ class Checking:
             try:
                 self._chunks.staged(space, push)
             except KeyError:
-                if not self._records.find(space, "versions", {"push": push}, limit=1):  # else it was committed meanwhile
+                if not self._records.find(
+                    space, "versions", {"push": push}, limit=1
+                ):  # else it was committed meanwhile
                     found.add("push", f"the open push {push} to {name} is damaged", "push again from the beginning")
 
     def _versions(self, project: Record) -> Iterator[tuple[Record, str]]:
@@ -250,7 +252,9 @@ class Checking:
         below = self._link(space, link.base) if link else None
         if link is None or below is None or link.depth > below.depth:
             return
-        what = f"the frame of the chunk {chunk[:12]} is damaged: its depth is {link.depth}, that of its base {below.depth}"
+        what = (
+            f"the frame of the chunk {chunk[:12]} is damaged: its depth is {link.depth}, that of its base {below.depth}"
+        )
         found.add("chunk", what, "`lmvp fsck --repair` stores it without a base")
         if repair:
             data = self._decoder.data(space, chunk)

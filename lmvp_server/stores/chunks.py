@@ -18,6 +18,7 @@ from threading import Lock
 
 from blake3 import blake3
 
+from lmvp import private
 from lmvp.durable import sync_folder
 from lmvp_server.stores.base import Buffer, ChunkStore
 from lmvp_server.stores.disk import disk_errors, write_whole
@@ -46,7 +47,7 @@ class FolderChunks(ChunkStore):
         self._lock, self._naming = Lock(), Lock()
         with disk_errors(data):
             for folder in (self._chunks, self._manifests, self._staging):
-                folder.mkdir(parents=True, exist_ok=True)
+                private.make_folder(folder)
             for leftover in self._staging.glob("*/tmp-*"):
                 leftover.unlink()
 
@@ -117,7 +118,7 @@ class FolderChunks(ChunkStore):
         """Give the file of another project's frame a second name; copy it where the disk knows no such thing."""
         theirs, ours = self._chunk(source, chunk), self._chunk(project, chunk)
         with disk_errors(ours.parent):
-            ours.parent.mkdir(parents=True, exist_ok=True)
+            private.make_folder(ours.parent)
             try:
                 os.link(theirs, ours)
             except FileExistsError:
@@ -133,7 +134,7 @@ class FolderChunks(ChunkStore):
         """Move a frame to `<data>/damaged`, under a name that is free."""
         path, folder = self._chunk(project, chunk), self._damaged / _checked(_PROJECT, project)
         with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
+            private.make_folder(folder)
             path.replace(folder / f"{chunk}-{len(list(folder.glob(chunk + '*')))}")
         self._count_names(path.parent, folder)
         self._sync([path.parent])
@@ -253,8 +254,8 @@ class FolderChunks(ChunkStore):
             try:
                 write_whole(path, pieces, scratch, sync=sync, rename=rename)
             except FileNotFoundError:  # the first file there
-                path.parent.mkdir(parents=True, exist_ok=True)
-                scratch.mkdir(parents=True, exist_ok=True)
+                private.make_folder(path.parent)
+                private.make_folder(scratch)
                 self._count_names(path.parent.parent, path.parent.parent.parent)
                 write_whole(path, pieces, scratch, sync=sync, rename=rename)
         self._count_names(path.parent)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lmvp import private
 from lmvp.durable import write_all
 from lmvp.errors import StorageFull, StorageReadOnly
 from lmvp_server.stores.base import Buffer
@@ -60,7 +61,7 @@ def write_whole(
 
 
 def _write(path: Path, pieces: Sequence[Buffer], sync: bool) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    descriptor = private.create(path)
     try:
         for piece in pieces:
             write_all(descriptor, piece)

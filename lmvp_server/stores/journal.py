@@ -15,6 +15,7 @@ from zlib import crc32
 
 import msgspec
 
+from lmvp import private
 from lmvp.durable import sync_folder, write_all
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Document
@@ -107,7 +108,7 @@ def make_folder(folder: Path) -> None:
     """Make a folder and those above it, and make their names survive a power cut."""
     if not folder.is_dir():
         make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
+        private.make_folder(folder)
         sync_folder(folder.parent)
 
 
@@ -126,7 +127,7 @@ class AppendFile:
         self.path = path
         self.size = size
         self.broken = False
-        self._descriptor = os.open(path, _FLAGS, 0o600)
+        self._descriptor = private.create(path, _FLAGS)
         try:
             self._trim()
         except BaseException:

@@ -7,6 +7,7 @@ from itertools import islice
 
 import msgspec
 
+from lmvp import private
 from lmvp.durable import sync_folder
 from lmvp_server.stores.base import Moment
 from lmvp_server.stores.disk import disk_errors
@@ -56,7 +57,7 @@ def _write_events(files: Files, moment: Moment) -> tuple[Head, int]:
 
 
 def _touch(files: Files) -> None:
-    descriptor = os.open(files.journal(_GENERATION), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = private.create(files.journal(_GENERATION), os.O_WRONLY | os.O_TRUNC)
     try:
         os.fsync(descriptor)
     finally:

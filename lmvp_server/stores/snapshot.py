@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from lmvp import private
 from lmvp.durable import sync_folder, write_all
 from lmvp.errors import IntegrityError
 from lmvp.storage.digest import of_bytes
@@ -55,7 +56,7 @@ class Image(NamedTuple):
 def write_snapshot(path: Path, image: Image) -> int:
     """Put a snapshot in place of the last one, whole or not at all, and return its size in bytes."""
     temporary = temporary_of(path)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+    descriptor = private.create(temporary, os.O_WRONLY | os.O_TRUNC)
     try:
         size = _write(descriptor, image)
         os.fsync(descriptor)

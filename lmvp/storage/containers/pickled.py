@@ -64,7 +64,7 @@ def read(data: bytes) -> Any:
     """
     if len(data) > LIMIT:
         raise Broken("a pickle as long as that")
-    machine = _Machine()
+    machine = Machine()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # about odd texts of Python 2
@@ -81,7 +81,7 @@ class _Mark:
     """Where a run of arguments begins."""
 
 
-class _Machine:
+class Machine:
     """A stack and a memo."""
 
     def __init__(self) -> None:
@@ -178,9 +178,9 @@ _VALUES: Mapping[str, Callable[[], Any]] = {
     "EMPTY_SET": list,
     "MARK": _Mark,
 }
-_STEPS_BY_NAME: Mapping[str, Callable[[_Machine, Any], object]] = {
+_STEPS_BY_NAME: Mapping[str, Callable[[Machine, Any], object]] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda _m, _: None),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.put),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, key: m.stack.append(m.memo[int(key)])),
     "MEMOIZE": lambda m, _: m.put(len(m.memo)),
     "POP": lambda m, _: m.stack.pop(),
@@ -196,8 +196,8 @@ _STEPS_BY_NAME: Mapping[str, Callable[[_Machine, Any], object]] = {
     "SETITEM": lambda m, _: m.update(m.last(2)),
     "SETITEMS": lambda m, _: m.update(m.run()),
     "GLOBAL": lambda m, name: m.stack.append(Global(name.replace(" ", "."))),
-    "STACK_GLOBAL": _Machine.stack_global,
-    **dict.fromkeys(("REDUCE", "NEWOBJ"), _Machine.call),
-    "BUILD": _Machine.build,
+    "STACK_GLOBAL": Machine.stack_global,
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), Machine.call),
+    "BUILD": Machine.build,
     "BINPERSID": lambda m, _: m.stack.append(Persistent(m.pop())),
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmvp import private
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.journal import framed, make_folder, whole_records
 
@@ -37,7 +39,7 @@ def load(folder: Path, pieces: Iterable[bytes]) -> None:
     """
     make_folder(folder.parent)
     fresh = folder.parent / f"tmp-{secrets.token_hex(8)}"
-    fresh.mkdir()
+    private.make_folder(fresh)
     try:
         if not _write(fresh, pieces):
             raise IntegrityError("the stream of a series ends before its end")
@@ -56,7 +58,7 @@ def _write(folder: Path, pieces: Iterable[bytes]) -> bool:
             if payload[:4] == b"name":
                 if file:
                     file.close()
-                file = (folder / _checked(payload[4:].decode())).open("xb")
+                file = os.fdopen(private.create(folder / _checked(payload[4:].decode())), "wb")
             elif file and payload[:4] == b"data":
                 file.write(payload[4:])
             else:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmvp import private
 from lmvp.errors import InvalidArgument
 from lmvp_server.stores.base import Buffer, KeyState, SeriesState, SeriesStore
 from lmvp_server.stores.disk import disk_errors
@@ -115,8 +116,8 @@ class FolderSeries(SeriesStore):
             try:
                 os.utime(path)
             except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.touch()
+                private.make_folder(path.parent)
+                private.append(path).close()
 
     def touched(self, project: str, run: str) -> float:
         """Return when the last sign of life was, in seconds since 1970; 0 if there was none.

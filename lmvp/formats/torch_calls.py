@@ -1,0 +1,173 @@
+"""What the structure of a module may call, and with what: checked on the opcodes, before torch runs any of them.
+
+`torch.load(weights_only=True)` calls the names that it was told are safe with any arguments at all. `bytearray(10**11)`
+and `torch.nn.Linear(10**5, 10**5)` are safe names, and take all the memory there is. So each call is checked here:
+it must be one that `dump` writes, and what all calls together build must be in proportion to the structure itself.
+"""
+
+from __future__ import annotations
+
+import pickletools
+from collections.abc import Callable, Container
+from typing import Any
+
+from lmvp.errors import DamagedFile
+from lmvp.storage.containers.base import Broken
+from lmvp.storage.containers.pickled import Global, Machine, Node
+
+LIMIT = 64 << 20
+"""Bytes of a structure at most."""
+
+_STEPS = 20_000_000
+_SPENT = 1 << 20
+"""Items and bytes that calls may build besides a multiple of the structure's own size."""
+
+_SHARE = 16
+_TUPLE = 1 << 20
+"""Items of a tuple at most, those of the tuples in it counted as often as they occur: hashing one visits all of them."""
+
+_LAYERS = 4096
+"""Layers of an RNN at most: torch makes a list of names for each when it takes up the state of one."""
+
+_ATOMS = (str, int, float, bool, type(None))
+_LATIN = ("latin1", "latin-1")
+
+
+def check(program: bytes, name_of: Callable[[str], str], trusted: Container[str]) -> None:
+    """Check all calls of a pickle.
+
+    Parameters
+    ----------
+    name_of : callable
+        Gives the full name of what a `GLOBAL` opcode names.
+    trusted : container of str
+        Full names that the caller of `download` trusts: these may be called with anything.
+
+    Raises
+    ------
+    DamagedFile
+        Naming the call that `dump` would not write.
+    """
+    machine = _Calls(name_of, trusted, _SPENT + _SHARE * len(program))
+    try:
+        for steps, (opcode, argument, _) in enumerate(pickletools.genops(program)):
+            if steps > _STEPS:
+                raise Broken(f"it has more than {_STEPS:,} steps")
+            machine.step(opcode.name, argument)
+    except (Broken, AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
+        raise DamagedFile(f"the structure of this version is damaged: {error}") from error
+
+
+class _Calls(Machine):
+    """A stack and a memo that calls nothing, and checks what would be called."""
+
+    def __init__(self, name_of: Callable[[str], str], trusted: Container[str], budget: int) -> None:
+        super().__init__()
+        self._name_of, self._trusted, self._budget = name_of, trusted, budget
+        self._tuples: dict[int, tuple[int, tuple[Any, ...]]] = {}  # by id; held, so that no id is used twice
+
+    def step(self, name: str, argument: Any) -> None:
+        """Check an opcode, then do what it says."""
+        if name == "GLOBAL":
+            self.stack.append(Global(self._name_of(argument)))
+            return
+        if name in {"REDUCE", "NEWOBJ"}:
+            self._check_call(*self.stack[-2:], new=name == "NEWOBJ")
+        elif name == "BUILD":
+            self._check_state(*self.stack[-2:])
+        elif name not in _OPCODES:
+            raise Broken(f"it has an opcode {name}, which torch does not write here")
+        super().step(name, argument)
+        if name.startswith("TUPLE"):
+            self._weigh(self.stack[-1])
+
+    def _spend(self, size: int) -> None:
+        self._budget -= size
+        if self._budget < 0:
+            raise Broken("it builds far more than it holds")
+
+    def _weigh(self, value: tuple[Any, ...]) -> None:
+        weight = 1 + sum(self._tuples[id(one)][0] if id(one) in self._tuples else 1 for one in value)
+        if weight > _TUPLE:
+            raise Broken("it has a tuple of tuples of that many items")
+        self._tuples[id(value)] = weight, value
+
+    def _check_call(self, function: Any, args: Any, *, new: bool) -> None:
+        name = function.name if isinstance(function, Global) else ""
+        if name in self._trusted:
+            return
+        if not name or not isinstance(args, tuple):
+            raise Broken("it calls something that has no name")
+        if new:
+            fits = not args
+        else:
+            check = _CALLS.get(name)
+            fits = check is not None and check(args)
+        if not fits:
+            raise Broken(f"it calls {name} as no structure does")
+        for one in args:
+            self._spend(_length(one))
+
+    def _check_state(self, target: Any, state: Any) -> None:
+        self._spend(_length(state))
+        function = target.function if isinstance(target, Node) else None
+        if isinstance(function, Global) and function.name.startswith("torch.nn.modules.rnn.") and isinstance(state, dict):
+            layers = state.get("num_layers", 0)
+            if not isinstance(layers, int) or layers > _LAYERS:
+                raise Broken(f"it has an RNN of {str(layers)[:40]} layers")
+
+
+def _length(value: Any) -> int:
+    """Return how many items or bytes are copied where a value is an argument."""
+    if isinstance(value, Node):
+        return 1 + len(value.items) + len(value.elements)
+    if isinstance(value, tuple):
+        return 1 + sum(len(one) if isinstance(one, (dict, list, str)) else 1 for one in value)
+    return len(value) if isinstance(value, (str, bytes, list, dict)) else 1
+
+
+def _atoms(args: tuple[Any, ...]) -> bool:
+    return all(isinstance(one, _ATOMS) for one in args)
+
+
+def _text(args: tuple[Any, ...]) -> bool:
+    """Whether these are a text and its codec, which is how protocol 2 writes bytes; never a length."""
+    return not args or (len(args) == 2 and isinstance(args[0], str) and args[1] in _LATIN)
+
+
+def _container(args: tuple[Any, ...]) -> bool:
+    return not args or (len(args) == 1 and isinstance(args[0], (list, tuple, dict)))
+
+
+def _lengths(args: tuple[Any, ...]) -> bool:
+    return len(args) == 1 and isinstance(args[0], (list, tuple)) and all(type(one) is int for one in args[0])
+
+
+_CALLS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
+    "_codecs.encode": _text,
+    "builtins.bytearray": _text,
+    "builtins.complex": _atoms,
+    "builtins.frozenset": _container,
+    "builtins.set": _container,
+    "builtins.slice": _atoms,
+    "collections.Counter": _container,
+    "collections.OrderedDict": _container,
+    "torch.Size": _lengths,
+    "torch._utils._rebuild_meta_tensor_no_storage": lambda args: len(args) == 4,
+    "torch._utils._rebuild_parameter": lambda args: len(args) == 3,
+    "torch._utils._rebuild_parameter_with_state": lambda args: len(args) == 4,
+    "torch.device": _atoms,
+    "torch.nn.utils.parametrizations._OrthMaps": _atoms,
+}
+"""What may be called, and whether it may be with these arguments. Classes of layers are never called: `NEWOBJ`
+makes an object of one without running its constructor."""
+
+_OPCODES = frozenset(
+    {
+        *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE", "EMPTY_SET"),
+        *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"),
+        *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+        *("APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS"),
+    }
+)
+"""The rest of what Python writes in protocol 2 and torch reads; not `BINPERSID`: a structure has no numbers."""
