@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, cast
 
-from lmvp.errors import InvalidArgument, UnknownFormat
+from lmvp.errors import InvalidArgument, TooLarge, UnknownFormat
 from lmvp.formats.base import Format, Package, Reader
 from lmvp.formats.tree import walk, way_out
 
@@ -93,7 +93,14 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     name = _MODULES.get(reader.manifest.format)
     if name is None:
         raise UnknownFormat(f"unknown format {reader.manifest.format!r}", hint="update lmvp on this side")
-    return _load(name).unpack(reader, trust=trust)
+    try:
+        return _load(name).unpack(reader, trust=trust)
+    except MemoryError:
+        raise TooLarge(
+            f"the tensors of this version have {sum(tensor.size for tensor in reader.manifest.tensors):,} bytes, "
+            "more than the memory of this process",
+            hint='give to="folder/" for the files',
+        ) from None
 
 
 def _filler(into: Any) -> Format:

@@ -7,10 +7,12 @@ straight into the memory where they belong. So neither way writes a temporary fi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from lmvp.errors import DamagedFile
 from lmvp.storage.manifest import Manifest
 from lmvp.storage.safetensors import Span as Span
 
@@ -85,6 +87,58 @@ class Package:
     files: Sequence[PackedFile]
     meta: dict[str, Any] = field(default_factory=dict)
     finish: Callable[[], None] = lambda: None
+
+
+STRUCTURE_LIMIT = 64 << 20
+"""Bytes of a text that tells the structure of an object, at most."""
+
+_EXPANSION = 4
+
+
+def check_small(manifest: Manifest, path: str, limit: int | None = None) -> None:
+    """Refuse a file that would take far more memory than the version has bytes; called before it is read.
+
+    A manifest may name one chunk any number of times, so a version of a few kilobytes may hold a file of terabytes.
+
+    Parameters
+    ----------
+    limit : int, optional
+        Bytes of the file at most; none without it, where only repetition is refused.
+
+    Raises
+    ------
+    DamagedFile
+        If the file is too long, or most of it is a repetition.
+    """
+    file = manifest.file(path)
+    if file is None:
+        return
+    if limit is not None and file.size > limit:
+        raise DamagedFile(f"{path!r} has {file.size:,} bytes; the limit for a structure is {limit:,}")
+    distinct = sum({chunk.id: chunk.size for chunk in file.chunks}.values())
+    if file.size > STRUCTURE_LIMIT and file.size > _EXPANSION * distinct:
+        raise DamagedFile(f"{path!r} has {file.size:,} bytes, but only {distinct:,} of them are not repetitions")
+
+
+def parse_json(reader: Reader, path: str) -> Any:
+    """Read a structure that is JSON.
+
+    Raises
+    ------
+    ValueError
+        If it is no JSON as RFC 8259 has it, or an object has a key twice: readers do not agree on what that means.
+    DamagedFile
+        If it is too long; see `check_small`.
+    """
+    check_small(reader.manifest, path, STRUCTURE_LIMIT)
+    return json.loads(reader.read(path), object_pairs_hook=_without_duplicates)
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return found
 
 
 class Reader(Protocol):

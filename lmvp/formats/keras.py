@@ -20,7 +20,7 @@ from typing import Any
 
 from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, UnknownFormat
 from lmvp.formats import keras_trust, numpy, tensors
-from lmvp.formats.base import Bytes, Package, PackedFile, Reader
+from lmvp.formats.base import Bytes, Package, PackedFile, Reader, parse_json
 from lmvp.formats.tensors import Fetched, Packed, Shelf, Stored
 from lmvp.storage.safetensors import tensor_size
 
@@ -128,7 +128,7 @@ def _rebuilt(reader: Reader, trust: Sequence[str | type]) -> Any:
             hint="build the model yourself and give it as into=; to have it kept, write such a layer as a class",
         )
     try:
-        config = json.loads(reader.read(MODEL))
+        config = parse_json(reader, MODEL)
     except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{MODEL} is damaged: {error}") from error
     keras = _keras()

@@ -13,7 +13,7 @@ from typing import Any
 
 from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency
 from lmvp.formats import tensors
-from lmvp.formats.base import Bytes, Package, PackedFile, Reader
+from lmvp.formats.base import Bytes, Package, PackedFile, Reader, check_small
 from lmvp.formats.tensors import Fetched, Packed, Shelf, Stored
 from lmvp.storage.containers.onnx import DTYPES
 from lmvp.storage.safetensors import RESERVED, tensor_size
@@ -140,6 +140,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     """
     if into is not None:
         raise InvalidArgument("into= fills modules and arrays, not ONNX models", hint="leave into= out")
+    check_small(reader.manifest, STRUCTURE)
     model = _structure(reader.read(STRUCTURE))
     stored = tensors.stored(reader.manifest)
     fields = reader.manifest.meta.get("fields", {})

@@ -13,7 +13,7 @@ from typing import Any
 
 from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, UnknownFormat, Untrusted
 from lmvp.formats import numpy, tensors
-from lmvp.formats.base import Bytes, Package, PackedFile, Reader
+from lmvp.formats.base import Bytes, Package, PackedFile, Reader, parse_json
 from lmvp.formats.skops_schema import SPARSE, Canonical, assemble
 from lmvp.formats.trust import Trust
 
@@ -105,7 +105,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
 
 def _assemble(reader: Reader) -> bytes:
     try:
-        schema = json.loads(reader.read(ESTIMATOR))
+        schema = parse_json(reader, ESTIMATOR)
     except (ValueError, RecursionError) as error:
         raise DamagedFile(f"{ESTIMATOR} is damaged: {error}") from error
     if not isinstance(schema, dict):

@@ -37,6 +37,13 @@ SPARSE = ("bsr", "coo", "csc", "csr", "dia")
 """The kinds of sparse matrices that scipy reads from a file."""
 
 
+_SLACK, _COPIES = 64 << 20, 4
+"""Bytes that the files of an estimator may have: so many, and so many times its tensors."""
+
+_WIDTH = 1 << 16
+"""Bytes of a row of a structured array at most."""
+
+
 class Canonical:
     """A skops file taken apart.
 
@@ -187,6 +194,7 @@ def assemble(schema: Node, arrays: Mapping[str, Any], blob: Callable[[str], byte
     """
     buffer = io.BytesIO()
     written: dict[str, str] = {}
+    budget = _SLACK + _COPIES * sum(array.nbytes for array in arrays.values())
     with zipfile.ZipFile(buffer, "w") as archive:
         try:
             for node in _nodes(schema):
@@ -194,6 +202,9 @@ def assemble(schema: Node, arrays: Mapping[str, Any], blob: Callable[[str], byte
                     continue
                 if key not in written:
                     suffix, data = _file(node, arrays, blob)
+                    budget -= len(data) if "blob" not in node else 0
+                    if budget < 0:  # one tensor under many dtypes and orders
+                        raise ValueError("they are written out many times over")
                     written[key] = f"{len(written)}{suffix}"
                     archive.writestr(written[key], data)
                 node["file"] = written[key]
@@ -258,6 +269,10 @@ def _join_fields(node: Node, arrays: Mapping[str, Any]) -> Any:
     from numpy.lib.format import descr_to_dtype
 
     dtype = descr_to_dtype([(str(name), str(code)) for name, code in node["fields"]])
+    kinds = [dtype[name] for name in dtype.names or ()]
+    wide = [one for one in kinds if one.kind not in "biufV" or one.itemsize > 8 * (len(kinds) + 1)]
+    if wide or dtype.itemsize > _WIDTH:  # before an array of it is made
+        raise ValueError(f"no structured array of {dtype.itemsize:,} bytes per row")
     first, *_ = parts = {name: arrays[tensor] for name, tensor in node["tensor"].items()}
     joined = np.zeros(parts[first].shape, dtype)
     for name, part in parts.items():

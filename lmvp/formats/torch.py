@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lmvp.errors import InvalidArgument, UnknownFormat
-from lmvp.formats import numpy, tensors, torch_parametrized, torch_structure, tree
-from lmvp.formats.base import Bytes, Package, PackedFile, Reader
+from lmvp.formats import numpy, tensors, torch_calls, torch_parametrized, torch_structure, tree
+from lmvp.formats.base import Bytes, Package, PackedFile, Reader, check_small
 from lmvp.formats.tensors import Packed, Stored
 from lmvp.formats.torch_tensors import fill, is_module, is_tensor, load, packed, uncompiled
 
@@ -185,6 +185,7 @@ def _unpack_module(reader: Reader, trust: Sequence[str | type]) -> Any:
             f"the structure of this {meta.get('class')} could not be kept: {meta['unpicklable']}",
             hint="build the module yourself and give it as into=",
         )
+    check_small(reader.manifest, STRUCTURE, torch_calls.LIMIT)
     module, empty = torch_structure.load(reader.read(STRUCTURE), trust)
     stored = tensors.stored(reader.manifest)
     torch_structure.place(module, empty, load(reader, {name: stored[name] for name in empty if name in stored}))

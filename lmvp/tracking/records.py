@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import msgspec
 
@@ -149,7 +149,7 @@ class NewPoints(Request, frozen=True, kw_only=True):
     """
 
     values: dict[str, WireFloat]
-    step: int | None = None
+    step: Annotated[int, msgspec.Meta(gt=-(1 << 63), le=(1 << 63) - 1)] | None = None
     time: float | None = None
 
     def floats(self) -> dict[str, float]:

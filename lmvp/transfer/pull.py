@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from lmvp.connection import Connection, Interrupted, error_of
 from lmvp.errors import IntegrityError, LmvpError
+from lmvp.formats.base import check_small
 from lmvp.meter import Meter
 from lmvp.records import WantedChunks
 from lmvp.render.numbers import size
@@ -114,7 +115,14 @@ class VersionReader:
         return self._manifest
 
     def read(self, path: str) -> bytes:
-        """Return a whole file; it must fit into memory."""
+        """Return a whole file; it must fit into memory.
+
+        Raises
+        ------
+        DamagedFile
+            If most of a long file is a repetition.
+        """
+        check_small(self._manifest, path)
         file = self._file(path)
         data = bytearray(file.size)
         self.fetch(file, partial(_put, data))

@@ -8,6 +8,9 @@ from lmvp.tracking.columns import Ints, Keys
 from lmvp.tracking.frames import AUTO
 from lmvp_server.stores.series.stats import Stats
 
+LAST = (1 << 63) - 1
+"""The greatest step; no step follows it, so a point after it has it as well."""
+
 
 def numbered(keys: Keys, steps: Ints, stats: Stats) -> Ints:
     """Return the steps of points, in the order of their arrival, with a step in place of each `AUTO`."""
@@ -32,11 +35,14 @@ def _number_all(keys: Keys, steps: Ints, which: np.ndarray[tuple[int], np.dtype[
     of = keys[rows]
     starts = np.flatnonzero(np.r_[True, of[1:] != of[:-1]])
     rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
-    steps[rows] = stats.next_steps(of) + rank
+    first = stats.next_steps(of)
+    following = first + rank
+    after_last = (first == AUTO) | (following < first)  # int64 has wrapped: no step follows the last one
+    steps[rows] = np.where(after_last, LAST, following)
 
 
 def _number_some(rows: np.ndarray[tuple[int], np.dtype[np.intp]], steps: Ints, following: int) -> None:
     for row in rows:
         if steps[row] == AUTO:
             steps[row] = following
-        following = max(following, int(steps[row]) + 1)
+        following = min(max(following, int(steps[row]) + 1), LAST)
