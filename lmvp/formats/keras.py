@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from math import prod
 from typing import Any
 
 from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, UnknownFormat
@@ -26,6 +29,11 @@ from lmvp.storage.safetensors import tensor_size
 
 NAMES = ("keras",)
 MODEL = "model.json"
+
+_SLACK, _COPIES = 1 << 20, 4
+"""Numbers that the variables of a model may have besides those of the version: an optimizer has some for each."""
+
+_patching = threading.Lock()
 
 _NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
 _INNER = ("forward_", "backward_")
@@ -133,14 +141,46 @@ def _rebuilt(reader: Reader, trust: Sequence[str | type]) -> Any:
         raise DamagedFile(f"{MODEL} is damaged: {error}") from error
     keras = _keras()
     custom = keras_trust.allow(config, trust)
+    numbers = sum(prod(tensor.shape) for tensor in reader.manifest.tensors)
     try:
-        model = keras.saving.deserialize_keras_object(config, custom_objects=custom, safe_mode=True)
+        with _at_most(keras, _SLACK + _COPIES * numbers):
+            model = keras.saving.deserialize_keras_object(config, custom_objects=custom, safe_mode=True)
     except (TypeError, ValueError, LookupError, AttributeError, ImportError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise DamagedFile(f"this model cannot be built again: {reason[:300]}", hint="give one as into=") from error
     if not recognises(model):
         raise DamagedFile(f"{MODEL} is a {type(model).__qualname__}, not a model")
     return model
+
+
+@contextmanager
+def _at_most(keras: Any, numbers: int) -> Iterator[None]:
+    """Refuse to create variables of more numbers than this in all, before memory is taken for them.
+
+    A config of some bytes may tell of a layer of any size, and Keras has no way to build one without its variables. All
+    of them know their shapes before they are filled, at a single place. Other threads may go on using Keras.
+    """
+    owner = next((cls for cls in keras.Variable.__mro__ if "_validate_shape" in vars(cls)), None)
+    if owner is None:  # another version of Keras: its config is believed
+        yield
+        return
+    thread, left = threading.get_ident(), [numbers]
+    with _patching:
+        original = owner._validate_shape  # noqa: SLF001 - see above
+
+        def validated(self: Any, shape: Any) -> Any:
+            found = original(self, shape)
+            if threading.get_ident() == thread:
+                left[0] -= prod(found)
+                if left[0] < 0:
+                    raise ValueError(f"it has variables of {found}, far more than the version has numbers")
+            return found
+
+        owner._validate_shape = validated  # noqa: SLF001
+        try:
+            yield
+        finally:
+            owner._validate_shape = original  # noqa: SLF001
 
 
 # Names

@@ -204,7 +204,7 @@ def assemble(schema: Node, arrays: Mapping[str, Any], blob: Callable[[str], byte
                     suffix, data = _file(node, arrays, blob)
                     budget -= len(data) if "blob" not in node else 0
                     if budget < 0:  # one tensor under many dtypes and orders
-                        raise ValueError("they are written out many times over")
+                        raise ValueError("they are written out many times over")  # noqa: TRY301
                     written[key] = f"{len(written)}{suffix}"
                     archive.writestr(written[key], data)
                 node["file"] = written[key]

@@ -8,10 +8,11 @@ it must be one that `dump` writes, and what all calls together build must be in 
 from __future__ import annotations
 
 import pickletools
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any
 
 from lmvp.errors import DamagedFile
+from lmvp.formats.trust import Trust
 from lmvp.storage.containers.base import Broken
 from lmvp.storage.containers.pickled import Global, Machine, Node
 
@@ -24,7 +25,7 @@ _SPENT = 1 << 20
 
 _SHARE = 16
 _TUPLE = 1 << 20
-"""Items of a tuple at most, those of the tuples in it counted as often as they occur: hashing one visits all of them."""
+"""Items of a tuple at most, with those of the tuples in it, as often as they occur: hashing it visits all of them."""
 
 _LAYERS = 4096
 """Layers of an RNN at most: torch makes a list of names for each when it takes up the state of one."""
@@ -33,15 +34,15 @@ _ATOMS = (str, int, float, bool, type(None))
 _LATIN = ("latin1", "latin-1")
 
 
-def check(program: bytes, name_of: Callable[[str], str], trusted: Container[str]) -> None:
+def check(program: bytes, name_of: Callable[[str], str], trusted: Trust) -> None:
     """Check all calls of a pickle.
 
     Parameters
     ----------
     name_of : callable
         Gives the full name of what a `GLOBAL` opcode names.
-    trusted : container of str
-        Full names that the caller of `download` trusts: these may be called with anything.
+    trusted : Trust
+        The classes that the caller of `download` trusts: these may be called with anything.
 
     Raises
     ------
@@ -50,9 +51,7 @@ def check(program: bytes, name_of: Callable[[str], str], trusted: Container[str]
     """
     machine = _Calls(name_of, trusted, _SPENT + _SHARE * len(program))
     try:
-        for steps, (opcode, argument, _) in enumerate(pickletools.genops(program)):
-            if steps > _STEPS:
-                raise Broken(f"it has more than {_STEPS:,} steps")
+        for opcode, argument, _ in pickletools.genops(program):
             machine.step(opcode.name, argument)
     except (Broken, AttributeError, LookupError, TypeError, ValueError, OverflowError) as error:
         raise DamagedFile(f"the structure of this version is damaged: {error}") from error
@@ -61,13 +60,16 @@ def check(program: bytes, name_of: Callable[[str], str], trusted: Container[str]
 class _Calls(Machine):
     """A stack and a memo that calls nothing, and checks what would be called."""
 
-    def __init__(self, name_of: Callable[[str], str], trusted: Container[str], budget: int) -> None:
+    def __init__(self, name_of: Callable[[str], str], trusted: Trust, budget: int) -> None:
         super().__init__()
-        self._name_of, self._trusted, self._budget = name_of, trusted, budget
+        self._name_of, self._trusted, self._budget, self._steps = name_of, trusted, budget, _STEPS
         self._tuples: dict[int, tuple[int, tuple[Any, ...]]] = {}  # by id; held, so that no id is used twice
 
     def step(self, name: str, argument: Any) -> None:
         """Check an opcode, then do what it says."""
+        self._steps -= 1
+        if self._steps < 0:
+            raise Broken(f"it has more than {_STEPS:,} steps")
         if name == "GLOBAL":
             self.stack.append(Global(self._name_of(argument)))
             return
@@ -111,7 +113,11 @@ class _Calls(Machine):
     def _check_state(self, target: Any, state: Any) -> None:
         self._spend(_length(state))
         function = target.function if isinstance(target, Node) else None
-        if isinstance(function, Global) and function.name.startswith("torch.nn.modules.rnn.") and isinstance(state, dict):
+        if (
+            isinstance(function, Global)
+            and function.name.startswith("torch.nn.modules.rnn.")
+            and isinstance(state, dict)
+        ):
             layers = state.get("num_layers", 0)
             if not isinstance(layers, int) or layers > _LAYERS:
                 raise Broken(f"it has an RNN of {str(layers)[:40]} layers")
@@ -119,6 +125,8 @@ class _Calls(Machine):
 
 def _length(value: Any) -> int:
     """Return how many items or bytes are copied where a value is an argument."""
+    if isinstance(value, Node) and _is_bytes(value):
+        return len(value.args[0]) if value.args else 1
     if isinstance(value, Node):
         return 1 + len(value.items) + len(value.elements)
     if isinstance(value, tuple):
@@ -135,6 +143,15 @@ def _text(args: tuple[Any, ...]) -> bool:
     return not args or (len(args) == 2 and isinstance(args[0], str) and args[1] in _LATIN)
 
 
+def _is_bytes(value: Any) -> bool:
+    return isinstance(value, Node) and value.function == Global("_codecs.encode")
+
+
+def _bytes(args: tuple[Any, ...]) -> bool:
+    """Whether these are a text and its codec, or bytes made of such; never a length."""
+    return _text(args) or (len(args) == 1 and _is_bytes(args[0]))
+
+
 def _container(args: tuple[Any, ...]) -> bool:
     return not args or (len(args) == 1 and isinstance(args[0], (list, tuple, dict)))
 
@@ -145,7 +162,7 @@ def _lengths(args: tuple[Any, ...]) -> bool:
 
 _CALLS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
     "_codecs.encode": _text,
-    "builtins.bytearray": _text,
+    "builtins.bytearray": _bytes,
     "builtins.complex": _atoms,
     "builtins.frozenset": _container,
     "builtins.set": _container,
@@ -164,7 +181,18 @@ makes an object of one without running its constructor."""
 
 _OPCODES = frozenset(
     {
-        *("PROTO", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE", "EMPTY_SET"),
+        *(
+            "PROTO",
+            "STOP",
+            "MARK",
+            "NONE",
+            "NEWTRUE",
+            "NEWFALSE",
+            "EMPTY_LIST",
+            "EMPTY_DICT",
+            "EMPTY_TUPLE",
+            "EMPTY_SET",
+        ),
         *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINSTRING"),
         *("BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
         *("APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS"),

@@ -98,7 +98,7 @@ def program(structure: bytes) -> bytes:
         with zipfile.ZipFile(io.BytesIO(structure)) as archive:
             (entry,) = [info for info in archive.infolist() if info.filename.rpartition("/")[2] == "data.pkl"]
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise ValueError("its pickle is compressed, as torch never does")
+                raise ValueError("its pickle is compressed, as torch never does")  # noqa: TRY301
             return archive.read(entry)
     except (zipfile.BadZipFile, ValueError, OSError, RuntimeError, NotImplementedError) as error:
         raise DamagedFile(f"the structure of this version is damaged: {error}") from error

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
+from server.runs_over_http import begin, losses
 
 import lmvp
 from lmvp import errors, local, private
 from lmvp.client import Client
 from lmvp_server.restoring import restore
-from server.runs_over_http import begin, losses
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
 
