@@ -20,6 +20,8 @@ from lmvp.archive.proofs import Proofs
 from lmvp.archive.recordfile import RecordFile
 from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, NotFound
 from lmvp.render.numbers import plural
+from lmvp.storage import frames
+from lmvp.storage.frames import HEADER_SIZE
 from lmvp.storage.manifest import Manifest
 from lmvp_server.folder import DataFolder
 from lmvp_server.services import INDEXES
@@ -103,15 +105,17 @@ class _Restore:
 
     def _space(self, store: FolderChunks, space: Space, records: RecordFile) -> None:
         proofs, seen = Proofs(self._folder, space.space), set[str]()
+        sizes: dict[str, int] = {}
         for digest in dict.fromkeys(backupfolder.versions_of(records)):
             self.done.versions += 1
             manifest = self._manifest(store, space, digest)
             for chunk in backupfolder.chunks_of(manifest) if manifest else ():
                 if chunk not in seen:
                     seen.add(chunk)
-                    self._chunk(store, space, proofs, chunk)
+                    self._chunk(store, space, proofs, chunk, sizes)
+            self._check_sizes(space, digest, manifest, sizes)
         for base in sorted(proofs.proved - seen):  # what others lean on, and no version has any more
-            self._chunk(store, space, proofs, base)
+            self._chunk(store, space, proofs, base, sizes)
         store.settle(space.space, proofs.proved)
         self._series(space)
 
@@ -138,7 +142,18 @@ class _Restore:
                 self.done.problems.append(error.message)
         return manifest
 
-    def _chunk(self, store: FolderChunks, space: Space, proofs: Proofs, chunk: str) -> None:
+    def _check_sizes(self, space: Space, digest: str, manifest: Manifest | None, sizes: dict[str, int]) -> None:
+        """Report a version whose manifest states a wrong size for a chunk: servers once took such."""
+        for file in manifest.files if manifest else ():
+            for one in file.chunks:
+                if sizes.get(one.id, one.size) != one.size:
+                    self.done.problems.append(
+                        f"the version {digest[:12]} of {space.name} states {one.size:,} bytes for the chunk "
+                        f"{one.id[:12]} of {file.path!r}, which has {sizes[one.id]:,}"
+                    )
+                    return
+
+    def _chunk(self, store: FolderChunks, space: Space, proofs: Proofs, chunk: str, sizes: dict[str, int]) -> None:
         self._at += 1
         self._told(self._at, max(self._total, self._at))
         try:
@@ -146,6 +161,7 @@ class _Restore:
         except (NotFound, DamagedFile) as error:
             self.done.problems.append(error.message)
             return
+        sizes[chunk] = frames.read_header(data[:HEADER_SIZE]).size  # true: it was decoded
         if store.missing(space.space, [chunk]) or store.get(space.space, chunk) != data:
             store.remove(space.space, [chunk])
             store.put(space.space, chunk, [data])

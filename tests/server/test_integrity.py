@@ -22,6 +22,7 @@ from lmvp.storage import digest, frames
 from lmvp.storage import manifest as manifests
 from lmvp.storage.frames import FAILED, HEADER_SIZE, Frame
 from lmvp.storage.manifest import Chunk, File, Manifest
+from lmvp_server.restoring import restore
 from lmvp_server.services.pushes import Pushes
 from lmvp_server.stores.base import Put
 
@@ -219,9 +220,6 @@ def server(folder):
 
     server.ask = ask
     try:
-        assert ask("GET", NET).ok  # opens the records, which mends the newest events from the journal
-        (log,) = (folder / "records" / "projects").glob("*.events.jsonl")
-        flip(log, log.read_bytes().index(b'"seq":2,') + 6, 0x40)  # "2" becomes "r": this line is no JSON any more
         yield server
     finally:
         server.end()
@@ -287,7 +285,14 @@ def test_file_with_a_damaged_chunk_is_never_served_whole(server):
 
 
 def test_fsck_names_all_damage_and_reaches_the_end(server):
-    answer = server.ask("POST", "/api/v1/fsck", json={})
+    assert server.ask("GET", NET).ok  # opens the records, which mends the newest events from the journal
+    (log,) = (server.data / "records" / "projects").glob("*.events.jsonl")
+    whole = log.read_bytes()
+    flip(log, whole.index(b'"seq":2,') + 6, 0x40)  # "2" becomes "r": this line is no JSON any more
+    try:
+        answer = server.ask("POST", "/api/v1/fsck", json={})
+    finally:
+        log.write_bytes(whole)
     assert answer.status_code == 200
     problems = json.loads(answer.text.strip().splitlines()[-1])["result"]["problems"]
     found = sorted((one["kind"], one["what"]) for one in problems)
@@ -356,6 +361,19 @@ def test_compaction_leaves_damaged_data_and_its_neighbours_as_they_are(shop, mon
     shop.services.upkeep.compact(ADA)
     assert path.read_bytes() == before
     assert {one.kind for one in shop.services.checking.check(ADA, repair=False)["problems"]} == {"chunk", "manifest"}
+
+
+def test_restore_names_a_version_of_false_size(server, tmp_path):
+    """The backup has what the server has; the damaged pieces of the server are not in it."""
+    from lmvp.client import Client
+
+    client = Client(server.url, (server.data / "token").read_text().strip())
+    with pytest.raises(LmvpError, match="damaged or gone on the server"):
+        client.back_up(tmp_path / "backup", progress=False)
+    done = restore(tmp_path / "backup", tmp_path / "data", keep_going=True)
+    false = [one for one in done.problems if "states" in one]
+    assert len(false) == 2
+    assert all(f"for the chunk {ONE[:12]} of 'a', which has 64" in one for one in false)
 
 
 # -- clients
