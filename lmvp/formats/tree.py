@@ -51,14 +51,16 @@ class Names:
 
     def __init__(self) -> None:
         self._taken = {RESERVED}
+        self._numbers: dict[str, int] = {}  # where to go on: a hostile skeleton may repeat one path 100,000 times
 
     def __call__(self, path: tuple[Any, ...]) -> str:
         """Return the path joined by dots, and a number where that is taken."""
         stem = name = ".".join(map(str, path)) or "tensor"
-        number = 1
+        number = self._numbers.get(stem, 1)
         while name in self._taken:
             number += 1
             name = f"{stem}#{number}"
+        self._numbers[stem] = number
         self._taken.add(name)
         return name
 

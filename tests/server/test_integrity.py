@@ -398,3 +398,30 @@ def test_one_request_push_over_http_answers_422(server):
     ).encode()
     answer = server.ask("POST", f"{MODEL}/versions", data=struct.pack("<I", len(head)) + head)
     assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_manifest")
+
+
+# -- numbers beyond their range
+
+RUN = "a" * 32
+
+
+@pytest.mark.parametrize(
+    "step",
+    [1 << 63, -(1 << 63), -(1 << 63) - 1, 10**30, int("9" * 400), 1.5, True, "1"],
+    ids=lambda step: str(step)[:22],
+)
+def test_step_beyond_int64_is_refused(server, step):
+    assert server.ask("POST", "/api/v1/projects/p/runs", json={"run": RUN}).ok
+    answer = server.ask("POST", f"/api/v1/projects/p/runs/{RUN}/metrics", json={"values": {"loss": 1.0}, "step": step})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_request"), answer.text
+
+
+def test_point_after_the_last_step_keeps_it(server):
+    last = (1 << 63) - 1
+    metrics = f"/api/v1/projects/p/runs/{RUN}/metrics"
+    assert server.ask("POST", "/api/v1/projects/p/runs", json={"run": RUN}).ok
+    for body in ({"values": {"edge": 1.0}, "step": last}, {"values": {"edge": 2.0}}, {"values": {"edge": 3.0}}):
+        answer = server.ask("POST", metrics, json=body)
+        assert answer.ok, answer.text
+    (key,) = [one for one in server.ask("GET", metrics).json()["items"] if one["key"] == "edge"]
+    assert (key["step"], key["value"]) == (last, 3.0)
