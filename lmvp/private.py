@@ -35,11 +35,10 @@ def make_folder(folder: Path) -> None:
 
     `Path.mkdir(parents=True)` would give the folders above the mode of the umask.
     """
+    if not folder.parent.is_dir() and folder.parent != folder:
+        make_folder(folder.parent)
     try:
         folder.mkdir(mode=FOLDER)
-    except FileNotFoundError:
-        make_folder(folder.parent)
-        make_folder(folder)
     except FileExistsError:
         if not folder.is_dir():
             raise
