@@ -73,9 +73,7 @@ class LayerStrips:
         }
         return Layers(axis=axis, strips=strips)
 
-    def _newest(
-        self, place: Place, found: Sequence[Record]
-    ) -> tuple[list[Record], dict[int, State], dict[int, State]]:
+    def _newest(self, place: Place, found: Sequence[Record]) -> tuple[list[Record], dict[int, State], dict[int, State]]:
         """Return the newest of some versions, with their states and their parents', as many as an answer may hold."""
         states: dict[int, State] = {}
         before: dict[int, State] = {}
