@@ -199,10 +199,11 @@ class ExpiredCode(UserError, RuntimeError):
 
 
 class TooManyRequests(UserError, RuntimeError):
-    """An address asks too often; a minute later it may again."""
+    """A client asks too often; `retry_after` is the number of seconds to wait, if the server states it."""
 
     code = "too_many_requests"
     http_status = 429
+    retry_after: int | None = None
 
 
 class TooLarge(UserError, ValueError):

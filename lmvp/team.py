@@ -43,26 +43,70 @@ class Team(BaseClient):
         """Return all accounts of the server; for admins."""
         return self._list("/users", User)
 
-    def add_user(self, name: str, password: str = "", *, admin: bool = False) -> User:
+    def add_user(self, name: str, password: str = "", *, admin: bool = False, current_password: str = "") -> User:
         """Make an account; for admins.
 
         Parameters
         ----------
         password : str
             10 to 200 characters; without one it is a service account, which acts by tokens alone.
+        current_password : str
+            The caller's own password, which an admin needs to make another admin; the server's operator does not.
 
         Raises
         ------
         AlreadyExists
             If there is one of that name, whatever the case of its letters.
         """
-        return self._connection.send_json("POST", "/users", NewUser(name=name, password=password, admin=admin), User)
+        new = NewUser(name=name, password=password, admin=admin, current_password=current_password)
+        return self._connection.send_json("POST", "/users", new, User)
 
     def change_user(
-        self, name: str, *, disabled: bool | None = None, admin: bool | None = None, password: str | None = None
+        self,
+        name: str,
+        *,
+        disabled: bool | None = None,
+        admin: bool | None = None,
+        password: str | None = None,
+        current_password: str = "",
+        keep_tokens: bool = False,
     ) -> User:
-        """Disable or enable an account, make it an admin, or set its password; what is None stays as it is."""
-        change = UserChange(disabled=disabled, admin=admin, password=password)
+        """Disable or enable an account, make it an admin, or set its password; fields that are None stay as they are.
+
+        Parameters
+        ----------
+        disabled : bool, optional
+            A disabled account loses its tokens, sessions and invitations; they do not come back when it is enabled.
+        admin : bool, optional
+            Whether it is an admin of the server.
+        password : str, optional
+            A new password, 10 to 200 characters. It ends the tokens, sessions and invitations of the account, the
+            token of this client too.
+        current_password : str
+            The caller's own password. It is needed to set a password and to make an admin; the server's operator does
+            not need it.
+        keep_tokens : bool
+            Keep tokens and invitations at a new password.
+
+        Returns
+        -------
+        User
+            With the numbers of tokens, sessions and invitations that ended, as `ended`.
+
+        Raises
+        ------
+        AccessDenied
+            If the caller lacks the right, or `current_password` is missing or wrong.
+        TooManyRequests
+            After too many wrong passwords.
+        """
+        change = UserChange(
+            disabled=disabled,
+            admin=admin,
+            password=password,
+            current_password=current_password,
+            keep_tokens=keep_tokens,
+        )
         return self._connection.send_json("PATCH", f"/users/{_quoted(name)}", change, User)
 
     # -- groups
@@ -103,7 +147,9 @@ class Team(BaseClient):
         )
 
     def invite(self, project: str, role: str = "viewer", *, days: int = 7) -> Invitation:
-        """Return an invitation: whoever opens its `url` makes an account of their own, once, and has a role.
+        """Return an invitation: its `url` makes one account with a role in the project. For owners.
+
+        It ends when its creator is disabled or does not own the project any more.
 
         Parameters
         ----------
@@ -112,6 +158,18 @@ class Team(BaseClient):
         """
         asked = Invite(project=project, role=role, days=days)
         return self._connection.send_json("POST", "/invitations", asked, Invitation)
+
+    def invitations(self, project: str | None = None) -> list[Invitation]:
+        """Return the invitations to the projects that the caller owns, or to one of them, without their secrets.
+
+        An invitation that cannot be used any more says the reason in `ended`.
+        """
+        found = self._list("/invitations", Invitation)
+        return [one for one in found if project is None or one.project.lower() == project.lower()]
+
+    def revoke_invitation(self, invitation: str) -> None:
+        """Revoke an invitation, named by its id."""
+        self._connection.send("DELETE", f"/invitations/{_quoted(invitation)}")
 
     def remove_member(self, project: str, name: str) -> None:
         """Take somebody's role in a project away; for its owners, and for oneself."""
@@ -180,7 +238,14 @@ class Team(BaseClient):
         return self._list("/tokens", TokenRecord)
 
     def create_token(
-        self, name: str, days: int | None = None, *, scope: str = "", project: str = "", user: str = ""
+        self,
+        name: str,
+        days: int | None = None,
+        *,
+        scope: str = "read",
+        project: str = "",
+        user: str = "",
+        current_password: str = "",
     ) -> NewToken:
         """Make a token; only this answer has its secret.
 
@@ -189,22 +254,38 @@ class Team(BaseClient):
         days : int, optional
             It expires after so many; never, without it.
         scope : str
-            `read`; `write`, all but members, accounts and the server; `admin`, whatever its account may.
+            `read` (default); `write`, all but members, accounts and the server; `admin`, all rights of its account.
         project : str
             The one project that it is for; all, without it.
         user : str
             Whose it is: an admin makes tokens for service accounts.
+        current_password : str
+            The caller's own password, which an admin needs to make a token for another person.
         """
-        asked = MakeToken(name=name, expires_days=days, scope=scope, project=project, user=user)
+        asked = MakeToken(
+            name=name,
+            expires_days=days,
+            scope=scope or "read",
+            project=project,
+            user=user,
+            current_password=current_password,
+        )
         return self._connection.send_json("POST", "/tokens", asked, NewToken)
 
     def revoke_token(self, token: str) -> None:
-        """Let a token, named by its id, be worth nothing from now on."""
+        """Revoke a token, named by its id."""
         self._connection.send("DELETE", f"/tokens/{_quoted(token)}")
 
-    def decide_device(self, user_code: str, *, approve: bool) -> DeviceDecision:
-        """Approve or deny a client that waits for a token under a code."""
-        asked = Decide(user_code=user_code, approve=approve)
+    def decide_device(self, user_code: str, *, approve: bool, scope: str = "") -> DeviceDecision:
+        """Approve or deny a client that waits for a token under a code.
+
+        Parameters
+        ----------
+        scope : str
+            The scope of its token, at most the one that it asks for. Empty: that one, unless it is `admin`, which must
+            be named.
+        """
+        asked = Decide(user_code=user_code, approve=approve, scope=scope)
         return self._connection.send_json("POST", "/device/decision", asked, DeviceDecision)
 
     def _of(self, project: str | None) -> str:

@@ -123,6 +123,7 @@ class App:
             targets=settings.webhook_to,
         )
         self._stack.callback(services.close)
+        services.end_grants_without_holder()
         self.setup = "" if self.settings.local else services.invitations.setup() or ""
         application = make_application(services, self.settings)
         application.settings["log_function"] = log.log_request

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lmvp.errors import InvalidArgument, MissingDependency, NotAuthenticated, ServerUnavailable
+from lmvp_server.services.access import Caller
 from lmvp_server.services.identities import Identity
 from lmvp_server.settings import is_loopback
 
@@ -80,7 +81,7 @@ class Begun:
     at: float
     after: str = "."
     invitation: str = ""
-    user: str = ""
+    caller: Caller | None = None
 
 
 class OpenId:
@@ -93,7 +94,9 @@ class OpenId:
         self._metadata: dict[str, Any] = {}
         self._keys: tuple[float, KeySet | None] = (0.0, None)
 
-    def begin(self, browser: str, back: str, *, after: str = ".", invitation: str = "", user: str = "") -> str:
+    def begin(
+        self, browser: str, back: str, *, after: str = ".", invitation: str = "", caller: Caller | None = None
+    ) -> str:
         """Return where to send somebody who signs in.
 
         Parameters
@@ -102,8 +105,8 @@ class OpenId:
             What only this browser has: a cookie.
         back : str
             The URL that the provider sends them back to.
-        user : str
-            The id of the account to connect; empty: they are not signed in yet.
+        caller : Caller, optional
+            The caller whose account is to be connected; without it, the sign-in begins a session.
 
         Raises
         ------
@@ -119,7 +122,7 @@ class OpenId:
             old = [key for key, one in self._begun.items() if time.monotonic() - one.at > LIFETIME]
             for key in [*old, *list(self._begun)[: max(0, len(self._begun) - len(old) - _BEGUN + 1)]]:
                 self._begun.pop(key, None)
-            self._begun[state] = Begun(nonce, verifier, browser, time.monotonic(), after, invitation, user)
+            self._begun[state] = Begun(nonce, verifier, browser, time.monotonic(), after, invitation, caller)
         return str(url)
 
     def end(self, browser: str, back: str, answer: Mapping[str, str]) -> tuple[Begun, Identity]:

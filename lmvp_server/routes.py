@@ -64,6 +64,7 @@ ROUTES: list[tuple[str, type]] = [
     ("/users", team.UserList),
     (f"/users/{_PART}", team.User),
     ("/invitations", entrance.Invitations),
+    (f"/invitations/{_PART}", entrance.Invitation),
     ("/groups", team.GroupList),
     (f"/groups/{_PART}", team.Group),
     ("/removed", removed.Removed),

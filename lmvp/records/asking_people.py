@@ -5,10 +5,19 @@ from __future__ import annotations
 from lmvp.records.values import Request
 
 
-class AskCode(Request, frozen=True, kw_only=True):
-    """The body of `POST device/code`: what the client calls itself, `ada@laptop`."""
+class AskCode(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of `POST device/code`.
+
+    Attributes
+    ----------
+    client_name : str
+        The name that the client gives itself: `ada@laptop`.
+    scope : str
+        The scope of the token that it asks for: `read`, `write` or `admin`.
+    """
 
     client_name: str = ""
+    scope: str = "write"
 
 
 class AskToken(Request, frozen=True, kw_only=True):
@@ -17,24 +26,35 @@ class AskToken(Request, frozen=True, kw_only=True):
     device_code: str
 
 
-class Decide(Request, frozen=True, kw_only=True):
-    """The body of `POST device/decision`."""
+class Decide(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of `POST device/decision`.
+
+    Attributes
+    ----------
+    scope : str
+        The scope to approve, at most the one that the client asks for. Empty: that one, but never `admin`, which must
+        be named.
+    """
 
     user_code: str
     approve: bool = True
+    scope: str = ""
 
 
-class MakeToken(Request, frozen=True, kw_only=True):
+class MakeToken(Request, frozen=True, kw_only=True, omit_defaults=True):
     """The body of `POST tokens`; without days it never expires.
 
     Attributes
     ----------
     scope : str
-        `read`, `write` or `admin`; empty: the most that whoever asks may pass on.
+        `read`, `write` or `admin`; empty: `read`.
     project : str
         The one project that it is for; empty: all.
     user : str
         Whose it is; an admin makes them for others. Empty: the caller's own.
+    current_password : str
+        The caller's password: needed in a session that is older than ten minutes, and by an admin who makes a token
+        for another person.
     """
 
     name: str
@@ -42,22 +62,41 @@ class MakeToken(Request, frozen=True, kw_only=True):
     scope: str = ""
     project: str = ""
     user: str = ""
+    current_password: str = ""
 
 
-class NewUser(Request, frozen=True, kw_only=True):
-    """The body of `POST users`; without a password it acts by tokens alone."""
+class NewUser(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of `POST users`; without a password the account acts by tokens alone.
+
+    Attributes
+    ----------
+    current_password : str
+        The caller's own password, which an admin needs to make another admin; see `UserChange`.
+    """
 
     name: str
     password: str = ""
     admin: bool = False
+    current_password: str = ""
 
 
-class UserChange(Request, frozen=True, kw_only=True):
-    """The body of `PATCH users/{user}`: what is None stays as it is."""
+class UserChange(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of `PATCH users/{user}`: fields that are None stay as they are.
+
+    Attributes
+    ----------
+    current_password : str
+        The caller's own password. It is needed to set a password and to make an admin, unless the caller is the
+        server's operator or signed in to the console within the last ten minutes.
+    keep_tokens : bool
+        A new password ends the sessions, tokens and invitations of the account; this keeps all but the sessions.
+    """
 
     disabled: bool | None = None
     admin: bool | None = None
     password: str | None = None
+    current_password: str = ""
+    keep_tokens: bool = False
 
 
 class SetRole(Request, frozen=True, kw_only=True):

@@ -8,6 +8,18 @@ from typing import Any
 from lmvp.records.values import Struct
 
 
+class Ended(Struct, frozen=True, kw_only=True):
+    """The numbers of tokens, sessions and invitations that a change of an account ended."""
+
+    tokens: int = 0
+    sessions: int = 0
+    invitations: int = 0
+
+    def __str__(self) -> str:
+        counts = (("token", self.tokens), ("session", self.sessions), ("invitation", self.invitations))
+        return ", ".join(f"{count} {noun}" if count == 1 else f"{count} {noun}s" for noun, count in counts)
+
+
 class User(Struct, frozen=True, kw_only=True):
     """An account.
 
@@ -15,6 +27,8 @@ class User(Struct, frozen=True, kw_only=True):
     ----------
     service : bool
         Has no password: acts by tokens alone.
+    ended : Ended or None
+        Only in the answer to a change that ended tokens, sessions or invitations of the account.
     """
 
     name: str
@@ -22,6 +36,7 @@ class User(Struct, frozen=True, kw_only=True):
     disabled: bool = False
     service: bool = False
     created_at: datetime | None = None
+    ended: Ended | None = None
 
 
 class Member(Struct, frozen=True, kw_only=True):
@@ -38,9 +53,13 @@ class Invitation(Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     secret : str
-        Only where it was just made.
+        Only in the answer that creates it.
     by : str
-        Who invites.
+        The name of its creator.
+    id : str
+        Names it in the list of invitations, and to revoke it.
+    ended : str
+        The reason why it grants nothing any more; empty while it can be used.
     """
 
     project: str
@@ -49,6 +68,9 @@ class Invitation(Struct, frozen=True, kw_only=True):
     secret: str = ""
     by: str = ""
     url: str = ""
+    id: str = ""
+    created_at: datetime | None = None
+    ended: str = ""
 
 
 class Group(Struct, frozen=True, kw_only=True):
@@ -106,27 +128,31 @@ class DeviceCode(Struct, frozen=True, kw_only=True):
 
 
 class DeviceToken(Struct, frozen=True, kw_only=True):
-    """The token that a client got, and what it is called."""
+    """The token that a client got, its name and its scope."""
 
     access_token: str
     name: str
+    scope: str = ""
 
 
 class DeviceDecision(Struct, frozen=True, kw_only=True):
-    """What was decided about a client."""
+    """The decision about a client; `scope` is that of its token, if it was approved."""
 
     client_name: str
     address: str
     approved: bool
+    scope: str = ""
 
 
 class TokenRecord(Struct, frozen=True, kw_only=True):
-    """What is known of a token; its secret is kept nowhere.
+    """A token without its secret, which is stored nowhere.
 
     Attributes
     ----------
     used_at : datetime, optional
         Its last use, to the hour or so.
+    ended : str
+        The reason why it grants nothing any more; empty while it can be used.
     """
 
     id: str
@@ -135,10 +161,11 @@ class TokenRecord(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     used_at: datetime | None = None
     user: str = ""
-    """Whose it is; empty: whoever runs the server."""
-    scope: str = "admin"
+    """The name of its account; empty for a token of the server's operator, and for one that `ended`."""
+    scope: str = "read"
     project: str = ""
     """The one project that it is for; empty: all."""
+    ended: str = ""
 
 
 class NewToken(TokenRecord, frozen=True, kw_only=True):

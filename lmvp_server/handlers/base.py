@@ -20,7 +20,7 @@ import msgspec
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from lmvp.connection import API, API_HEADER
-from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound, ServerError, TooLarge
+from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound, ServerError, TooLarge, TooManyRequests
 from lmvp.records import ErrorBody
 from lmvp_server.handlers.hosts import foreign_host
 from lmvp_server.services import Services, access
@@ -102,8 +102,9 @@ class Handler(RequestHandler):
             If it is nobody's.
         """
         own = self.settings["server"].token if token is None else token
-        if hmac.compare_digest(given.encode(), own.encode()):
-            return Caller(self.settings["owner"], owner=True)
+        # Neither an empty header nor an empty token file makes a caller the operator.
+        if given and own and hmac.compare_digest(given.encode(), own.encode()):
+            return Caller(self.settings["owner"], owner=True, scope="admin")
         found = self.services.tokens.caller(given, self.settings["owner"]) if given else None
         if found is None:
             raise NotAuthenticated("this token is not known here")
@@ -210,12 +211,18 @@ class Handler(RequestHandler):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Send an error the way docs/api.md says."""
         error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
-        self.set_status(error.http_status)
+        self.set_error_status(error)
         missing = list(getattr(error, "missing", ()))
         body = ErrorBody(
             code=error.code, message=error.message, hint=error.hint, details={"missing": missing} if missing else None
         )
         self.answer({"error": body}, error.http_status)
+
+    def set_error_status(self, error: LmvpError) -> None:
+        """Set the status of an error, and when to try again, if it says so."""
+        self.set_status(error.http_status)
+        if isinstance(error, TooManyRequests) and error.retry_after is not None:
+            self.set_header("Retry-After", str(error.retry_after))
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Log what is our fault; a mistake of the caller is not news."""

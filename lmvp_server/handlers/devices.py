@@ -8,6 +8,10 @@ from lmvp.errors import LmvpError, NotAuthenticated
 from lmvp.records import AskCode, AskToken, Decide, MakeToken
 from lmvp_server.handlers.base import Handler
 from lmvp_server.handlers.pages import Page
+from lmvp_server.services import access
+
+SCOPES = tuple(access.SCOPES)
+"""From the least to the greatest."""
 
 
 class DeviceCodes(Handler):
@@ -20,7 +24,7 @@ class DeviceCodes(Handler):
         """Let a client wait for a decision."""
         asked, address = self.read(AskCode), self.request.remote_ip or ""
         page = f"{self.address_of_server()}/device"
-        self.answer(await self.run(self.services.devices.begin, asked.client_name, address, page))
+        self.answer(await self.run(self.services.devices.begin, asked.client_name, address, page, asked.scope))
 
 
 class DeviceTokens(Handler):
@@ -31,7 +35,8 @@ class DeviceTokens(Handler):
 
     async def post(self) -> None:
         """Give a client its token, if it was approved."""
-        self.answer(await self.run(self.services.devices.token, self.read(AskToken).device_code))
+        operator = self.settings["owner"]
+        self.answer(await self.run(self.services.devices.token, self.read(AskToken).device_code, operator))
 
 
 class DeviceDecisions(Handler):
@@ -41,7 +46,8 @@ class DeviceDecisions(Handler):
         """Approve or deny a client."""
         asked, address = self.read(Decide), self.request.remote_ip or ""
         decide = self.services.devices.decide
-        self.answer(await self.run(lambda: decide(self.caller, asked.user_code, address, approve=asked.approve)))
+        given = {"approve": asked.approve, "scope": asked.scope}
+        self.answer(await self.run(lambda: decide(self.caller, asked.user_code, address, **given)))
 
 
 class DevicePage(Page):
@@ -56,12 +62,12 @@ class DevicePage(Page):
     async def post(self) -> None:
         """Decide."""
         fields = self.form()
-        code, token, verdict = (fields.get(name, "") for name in ("code", "token", "verdict"))
+        code, token, verdict, scope = (fields.get(name, "") for name in ("code", "token", "verdict", "scope"))
         address = self.address
         try:
             caller = self.caller if self.caller.known else self.caller_of(token.strip())
             decide = self.services.devices.decide
-            done = await self.run(lambda: decide(caller, code, address, approve=verdict == "approve"))
+            done = await self.run(lambda: decide(caller, code, address, approve=verdict == "approve", scope=scope))
         except NotAuthenticated:
             self.set_status(403)
             await self._page(code, wrong="This token is not known here.")
@@ -82,7 +88,9 @@ class DevicePage(Page):
 
     def _show(self, **known: Any) -> None:
         fields = {"code": "", "grant": None, "wrong": "", "done": None, "known": self.caller.known, **known}
-        self.show("device.html", **fields)
+        grant = fields["grant"]
+        scopes = SCOPES[: SCOPES.index(grant.scope) + 1] if grant else ()
+        self.show("device.html", scopes=scopes, **fields)
 
 
 class TokenList(Handler):

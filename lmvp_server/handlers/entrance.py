@@ -8,6 +8,7 @@ from lmvp.errors import LmvpError, NotAuthenticated
 from lmvp.records import Invite
 from lmvp_server.handlers.base import Handler
 from lmvp_server.handlers.pages import Page, within
+from lmvp_server.services.sessions import INVITATION
 
 
 class Login(Page):
@@ -24,7 +25,7 @@ class Login(Page):
         try:
             secret = await self.run(self._begin, name, fields)
         except LmvpError as error:
-            self.set_status(error.http_status)
+            self.set_error_status(error)
             self._ask(after, name=name, wrong=f"{error.message}.".capitalize(), token=bool(fields.get("token")))
         else:
             self.enter(secret)
@@ -34,10 +35,11 @@ class Login(Page):
         sessions, token = self.services.sessions, fields.get("token", "").strip()
         if not token:
             return sessions.begin(name, fields.get("password", ""), self.address)
-        found = self.caller_of(token)
-        if found.scope != "admin" or found.only:
-            raise NotAuthenticated("this token passes on a part of its rights only, and a session has them all")
-        return sessions.open(found.user, found.name, self.address)
+        try:
+            return sessions.open_by_token(self.caller_of(token), self.address)
+        except NotAuthenticated:
+            self.services.passwords.failed(self.address)
+            raise
 
     def _ask(self, after: str, *, name: str = "", wrong: str = "", token: bool = False) -> None:
         accounts = bool(self.services.users.any())
@@ -74,9 +76,9 @@ class Join(Page):
             return
         try:
             accept = self.services.invitations.accept
-            password, runs_it = fields.get("password", ""), self.settings["owner"]
-            account = await self.run(accept, code, name, password, self.address, runs_it)
-            secret = await self.run(self.services.sessions.open, account.id, account.data["name"], self.address)
+            password, operator = fields.get("password", ""), self.settings["owner"]
+            account = await self.run(accept, code, name, password, self.address, operator)
+            secret = await self.run(self.services.sessions.open, account, self.address, INVITATION)
         except LmvpError as error:
             self.set_status(error.http_status)
             await self._ask(code, name=name, wrong=str(error))
@@ -106,8 +108,22 @@ class Join(Page):
 class Invitations(Handler):
     """`/invitations`."""
 
+    async def get(self) -> None:
+        """List the invitations to the projects that the caller owns."""
+        self.answer(await self.run(self.services.invitations.every, self.caller))
+
     async def post(self) -> None:
         """Make an invitation."""
         made = await self.run(self.services.invitations.create, self.caller, self.read(Invite))
         url = f"{self.address_of_server()}/join?code={made.secret}"
         self.answer(msgspec.structs.replace(made, url=url), 201)
+
+
+class Invitation(Handler):
+    """`/invitations/{invitation}`."""
+
+    async def delete(self, invitation: str) -> None:
+        """Revoke it."""
+        await self.run(self.services.invitations.revoke, self.caller, invitation)
+        self.set_status(204)
+        self.finish()

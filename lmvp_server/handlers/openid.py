@@ -5,11 +5,14 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING
 
-from lmvp.errors import AccessDenied, LmvpError, NotFound
+from lmvp.errors import AccessDenied, LmvpError, NotAuthenticated, NotFound
 from lmvp_server.handlers.pages import Page, within
+from lmvp_server.services import access
+from lmvp_server.services.sessions import PROVIDER
 
 if TYPE_CHECKING:
     from lmvp_server.openid import Begun, OpenId
+    from lmvp_server.services.access import Caller
     from lmvp_server.services.identities import Identity
 
 _COOKIE = "lmvp_openid"
@@ -46,18 +49,24 @@ class Begin(_OpenIdPage):
         given = self.get_query_argument("connect", "")
         if given and not (self.caller.user and self.is_ours({"_xsrf": given})):
             raise AccessDenied("this link is not from a page of your session", hint="load the page again")
+        if given:
+            access.require(self.caller, access.ACCOUNT)
+        if given and not self.caller.is_fresh:
+            raise AccessDenied(
+                "connecting a provider needs a sign-in within the last ten minutes", hint="sign out, and in again"
+            )
         browser, after = secrets.token_urlsafe(32), within(self.get_query_argument("next", "."))
         try:
-            url = await self.run(self._begin, browser, after, self.caller.user if given else "")
+            url = await self.run(self._begin, browser, after, self.caller if given else None)
         except LmvpError as error:
             self.refuse(error, after)
             return
         self.set_cookie(_COOKIE, browser, max_age=600, **self._cookie())
         self.redirect(url, status=303)
 
-    def _begin(self, browser: str, after: str, user: str) -> str:
+    def _begin(self, browser: str, after: str, caller: Caller | None) -> str:
         code = self.get_query_argument("code", "")[:100]
-        return self.openid.begin(browser, self.back, after=after, invitation=code, user=user)
+        return self.openid.begin(browser, self.back, after=after, invitation=code, caller=caller)
 
 
 class Back(_OpenIdPage):
@@ -72,6 +81,8 @@ class Back(_OpenIdPage):
             begun, identity = await self.run(self.openid.end, browser, self.back, answer)
             secret = await self.run(self._enter, begun, identity)
         except LmvpError as error:
+            if isinstance(error, NotAuthenticated):
+                await self.run(self.services.passwords.failed, self.address)
             self.refuse(error)
         else:
             self.enter(secret)
@@ -81,12 +92,12 @@ class Back(_OpenIdPage):
         return set(self.request.query_arguments)
 
     def _enter(self, begun: Begun, identity: Identity) -> str:
-        identities, runs_it = self.services.identities, self.settings["owner"]
-        if begun.user:
-            account = identities.connect(begun.user, identity)
+        identities, operator = self.services.identities, self.settings["owner"]
+        if begun.caller is not None:
+            account = identities.connect(begun.caller, identity, operator)
         else:
             free = self.openid.provider.sign_up
             account = identities.account(identity) or identities.sign_up(
-                identity, begun.invitation, self.address, runs_it, free=free
+                identity, begun.invitation, self.address, operator, free=free
             )
-        return self.services.sessions.open(account.id, account.data["name"], self.address)
+        return self.services.sessions.open(account, self.address, PROVIDER)

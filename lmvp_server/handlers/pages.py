@@ -156,7 +156,7 @@ class Page(BySession):
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Send an error as a page."""
         error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
-        self.set_status(error.http_status)
+        self.set_error_status(error)
         if not hasattr(self, "caller"):  # refused before it was asked who looks
             self.finish(f"{error.message}\n")
             return

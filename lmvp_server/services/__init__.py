@@ -15,6 +15,7 @@ from lmvp_server.services.changes import Measuring
 from lmvp_server.services.checking import Checking
 from lmvp_server.services.compaction import Compaction
 from lmvp_server.services.contributions import Contributions
+from lmvp_server.services.credentials import Credentials
 from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.devices import Devices
 from lmvp_server.services.files import Files
@@ -27,6 +28,7 @@ from lmvp_server.services.layers import LayerStrips
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.members import Members, ProjectRoles
 from lmvp_server.services.metrics import Metrics
+from lmvp_server.services.passwords import Passwords
 from lmvp_server.services.purging import Purging
 from lmvp_server.services.pushes import Pushes
 from lmvp_server.services.removal import Removal
@@ -53,8 +55,9 @@ INDEXES = {
     "runs": ("key", "phase"),
     "users": ("key",),
     "members": ("project", "subject"),
+    "tokens": ("user",),
     "sessions": ("user",),
-    "invitations": ("project",),
+    "invitations": ("project", "user"),
     "webhooks": ("project",),
     "identities": ("user",),
     "belongings": ("user", "group"),
@@ -97,6 +100,8 @@ class Services:
     members: Members
     roles: ProjectRoles
     sessions: Sessions
+    passwords: Passwords
+    credentials: Credentials
     invitations: Invitations
     contributions: Contributions
     webhooks: Webhooks
@@ -124,9 +129,12 @@ class Services:
         compaction = Compaction(records, chunks, versions, decoder, measuring)
         leases = Leases()
         audit = Audit(records, catalog)
-        users = Users(records)
+        passwords, roles = Passwords(records), ProjectRoles(records)
+        users = Users(records, passwords)
         tokens = Tokens(records, catalog, users)
-        invitations = Invitations(records, catalog, users)
+        sessions = Sessions(records, users, tokens, passwords)
+        credentials = Credentials(users, tokens, sessions, roles)
+        invitations = Invitations(records, catalog, users, roles)
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
         purging = Purging(records, series, upkeep, keep_removed)
         removal = Removal(records, catalog, versions, upkeep, purging, keep_removed)
@@ -156,16 +164,18 @@ class Services:
             Intake(records, series, catalog, runs),
             Metrics(series, catalog, runs),
             tokens,
-            Devices(tokens),
+            Devices(tokens, credentials),
             users,
             Members(records, catalog, users),
-            ProjectRoles(records),
-            Sessions(records, users),
+            roles,
+            sessions,
+            passwords,
+            credentials,
             invitations,
             Contributions(records, catalog, versions),
             Webhooks(records, catalog, targets),
             Forks(records, chunks, catalog, versions, decoder, upkeep, pushes),
-            Identities(records, users, invitations),
+            Identities(records, users, invitations, credentials),
             Search(records, catalog),
         )
 
@@ -203,8 +213,14 @@ class Services:
             targets=targets,
         )
 
+    def end_grants_without_holder(self) -> None:
+        """End what an earlier release gave to nobody in particular, and log it: it may be the product of an attack."""
+        self.tokens.warn_of_ended()
+        self.sessions.end_without_holder()
+
     def tidy_up(self, go_on: Callable[[], bool]) -> None:
         """Do what can wait until nobody uses the server, as long as `go_on` says so."""
+        self.passwords.report()
         self.retention.apply_rules(go_on)
         self.purging.purge(go_on)
         self.backups.forget_dead()

@@ -1,15 +1,22 @@
-"""Who calls, and what they may: one table. Every use case asks here first.
+"""The caller of a request and its rights, as one table. Every use case checks a right here first.
 
-A right is looked up when it is used: who is disabled, or loses a role, loses it at once.
+A right is looked up at the moment of use, so a disabled account or a removed role loses it immediately. Rights are
+never derived from absence: the server's operator has an identity of its own (`OPERATOR`), and a record that names no
+account grants nothing.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from lmvp.errors import AccessDenied, NotAuthenticated, NotFound
+
+OPERATOR = "server"
+"""The holder of a grant that belongs to the server's operator. Ids of accounts begin with `u` and are hexadecimal, so
+no account has this id."""
 
 VIEWER, CONTRIBUTOR, MAINTAINER, OWNER = ROLES = ("viewer", "contributor", "maintainer", "owner")
 """From the one that may least to the one that may most."""
@@ -17,6 +24,8 @@ VIEWER, CONTRIBUTOR, MAINTAINER, OWNER = ROLES = ("viewer", "contributor", "main
 READ, LOG, PROPOSE, ALIAS = "read", "log runs", "propose", "move aliases"
 WRITE, MAINTAIN, OWN = "write", "maintain", "own"
 ENTER, CREATE, GRANT, ADMIN = "look around", "make projects", "make tokens", "administer this server"
+ACCOUNT = "change its account"
+"""Passwords, sessions, sign-in providers and memberships of the caller itself."""
 
 NEEDS = {
     READ: VIEWER,
@@ -29,16 +38,28 @@ NEEDS = {
 }
 """Which role in a project each right takes, at least."""
 
-SERVER_WIDE = {ENTER: "an account", CREATE: "an account", GRANT: "an account", ADMIN: "an admin"}
-"""Who has the rights that belong to no project."""
+SERVER_WIDE = {
+    ENTER: "an account",
+    CREATE: "an account",
+    GRANT: "an account",
+    ACCOUNT: "an account",
+    ADMIN: "an admin",
+}
+"""The holders of the rights that belong to no project."""
+
+LEAST_SCOPE, LOGIN_SCOPE = "read", "write"
+"""The scope of a token for which none is named, and of one that `lmvp login` asks for."""
 
 SCOPES = {
     "read": frozenset({READ, ENTER}),
     "write": frozenset({READ, LOG, PROPOSE, ALIAS, WRITE, MAINTAIN, ENTER, CREATE}),
     "admin": frozenset({*NEEDS, *SERVER_WIDE}),
 }
-"""Which rights a token passes on, of those that its account has. Only `admin` makes tokens: else one that expires, or
-leaked, could make one that lasts."""
+"""The rights that a token passes on, of those that its account has. Only `admin` makes tokens and changes its account:
+otherwise a token that expires or leaks could create one that lasts, or set a password."""
+
+FRESH = 600.0
+"""Seconds after a sign-in during which a session may change its account without the password."""
 
 
 class Roles(Protocol):
@@ -50,43 +71,76 @@ class Roles(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whoever sent a request.
+    """The sender of a request.
 
     Attributes
     ----------
     name : str
-        Written as the author of what they do.
-    owner : bool
-        Holds the server's own token: may do all, and may say for whom (`on_behalf`).
-    user : str
-        The id of the account; empty for nobody.
-    admin : bool
+        The author of changes, as events show it.
     scope : str
-        Of the token; one of `SCOPES`.
+        One of `SCOPES`. It has no default: each place that builds a caller states it.
+    owner : bool
+        The server's operator: has every right, and may name another author (`on_behalf`).
+    user : str
+        The id of the account; empty for the operator and for anonymous callers.
+    admin : bool
     only : str
-        The id of the one project that the token is for; empty: all.
+        The id of the one project that the token is limited to; empty: all projects.
+    credential : str
+        The token or session that sent the request (`token:ID`, `session:DIGEST`); empty if there is none.
+    generation : int
+        The generation of the account's grants at the time of the request; see `Users.generation`.
+    signed_in_at : float
+        The time of the sign-in that began the session; 0 for tokens, and for sessions that a token began.
     """
 
     name: str
     owner: bool = False
     user: str = ""
     admin: bool = False
-    scope: str = "admin"
+    scope: str = field(kw_only=True)
     only: str = ""
     roles: Roles | None = field(default=None, repr=False, compare=False)
+    credential: str = field(default="", repr=False, compare=False)
+    generation: int = field(default=0, repr=False, compare=False)
+    signed_in_at: float = field(default=0.0, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.scope not in SCOPES:
+            raise ValueError(f"no scope {self.scope!r}")
+        if self.user == OPERATOR or (self.owner and self.user):
+            raise ValueError("a caller is the operator or an account, not both")
 
     @property
     def known(self) -> bool:
-        """Whether this is anybody."""
+        """Whether the caller is the operator or an account."""
         return self.owner or bool(self.user)
 
     @property
+    def holder(self) -> str:
+        """The id that records of grants name: the account, or `OPERATOR`.
+
+        Raises
+        ------
+        NotAuthenticated
+            For an anonymous caller, who cannot hold a grant.
+        """
+        if not self.known:
+            raise NotAuthenticated("no token was sent", hint="`lmvp login URL` gets a token for a server")
+        return OPERATOR if self.owner else self.user
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the caller signed in within the last `FRESH` seconds."""
+        return 0.0 <= time.time() - self.signed_in_at < FRESH
+
+    @property
     def everything(self) -> bool:
-        """Whether every project is theirs."""
+        """Whether the caller has every project."""
         return (self.owner or self.admin) and not self.only
 
     def on_behalf(self, author: str) -> str:
-        """Return the name to write down, given the name that the caller claims."""
+        """Return the author to record, given the one that the caller names."""
         return author if self.owner and author else self.name
 
     def role(self, project: str) -> str | None:
@@ -104,8 +158,10 @@ class Caller:
         return at_least(self.role(project), NEEDS[right])
 
     def _may_here(self, right: str) -> bool:
-        """Tell whether they have a right that belongs to no project: a token for one project passes none of them on."""
-        return not self.only and (self.owner or self.admin or (right in {CREATE, GRANT} and bool(self.user)))
+        """Tell whether the caller has a right that belongs to no project; a token for one project passes none on."""
+        if self.only or not self.known:
+            return False
+        return self.owner or self.admin or right in {CREATE, GRANT, ACCOUNT}
 
 
 def at_least(role: str | None, needed: str) -> bool:
@@ -131,14 +187,14 @@ def highest(roles: Iterable[str]) -> str | None:
 
 
 def require(caller: Caller, right: str, project: str = "") -> None:
-    """Let the caller pass, or raise.
+    """Check that the caller has a right.
 
     Raises
     ------
     NotAuthenticated
-        If nobody may do this without an account.
+        If the caller is anonymous.
     NotFound
-        If the caller may not know that there is such a project.
+        If the caller may not read the project, so that its existence stays hidden.
     AccessDenied
         If the caller lacks the right.
     """
@@ -153,7 +209,7 @@ def require(caller: Caller, right: str, project: str = "") -> None:
         least = next(scope for scope, rights in SCOPES.items() if right in rights)
         raise AccessDenied(
             f"this token is for scope {caller.scope!r}: it cannot {right}{where}",
-            hint=f"`lmvp tokens create NAME --scope {least}` makes another one, for whoever has the right",
+            hint=f"`lmvp login URL --scope {least}` gets one that can, if your account has the right",
         )
     needed = SERVER_WIDE[right] if right in SERVER_WIDE else f"{NEEDS[right]}s"
     only = " by a token for one project" if caller.only and right in SERVER_WIDE else ""

@@ -117,7 +117,7 @@ class Contributions:
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.PROPOSE if status == WITHDRAWN else access.WRITE, project)
             found = self._open(place, number)
-            own = found.data["contribution"]["by"] == caller.user if caller.user else caller.owner
+            own = caller.owner or (bool(caller.user) and found.data["contribution"]["by"] == caller.user)
             if status == WITHDRAWN and not own:
                 raise AccessDenied(f"c{number} is of {found.data['author']}", hint="a maintainer can decline it")
             events = [_event(caller, f"contribution.{_VERBS[status]}", place, found, reason or None)]

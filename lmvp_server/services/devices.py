@@ -1,4 +1,7 @@
-"""Login by a code, after RFC 8628: a client without a token waits until somebody who has one decides about it."""
+"""Login by a code, after RFC 8628: a client without a token waits until somebody who has one decides about it.
+
+An approval counts only as long as the approver's account, and the token or session that approved, do.
+"""
 
 from __future__ import annotations
 
@@ -7,27 +10,47 @@ import time
 from dataclasses import dataclass, field
 from threading import Lock
 
-from lmvp.errors import AccessDenied, AuthorizationPending, ExpiredCode, NotFound, SlowDown, TooManyRequests
-from lmvp.records import DeviceCode, DeviceDecision, DeviceToken, MakeToken
+from lmvp.errors import (
+    AccessDenied,
+    AuthorizationPending,
+    ExpiredCode,
+    InvalidArgument,
+    NotFound,
+    SlowDown,
+    TooManyRequests,
+)
+from lmvp.records import DeviceCode, DeviceDecision, DeviceToken
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
-from lmvp_server.services.throttle import Throttle
+from lmvp_server.services.credentials import Credentials
+from lmvp_server.services.throttle import Throttle, network_of
 from lmvp_server.services.tokens import NAME_LIMIT, Tokens
 
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 """Without vowels, so that no code is a word, and without letters that look like others (RFC 8628, section 6.1)."""
 LIFE, INTERVAL, SLOWER = 600.0, 5, 5
-MOST, OFTEN, MINUTE = 100, 10, 60.0
+OFTEN, MINUTE = 10, 60.0
+MOST, MOST_OF_ADDRESS = 1000, 20
+"""Clients that wait at most: in all, so that memory is bounded, and from one address, so that none fills the list."""
 
 
 @dataclass
 class Grant:
-    """A client that waits."""
+    """A client that waits.
+
+    Attributes
+    ----------
+    scope : str
+        The scope that the client asks for, and after the approval the one that its token gets.
+    by : Caller or None
+        The approver, as it was when it approved.
+    """
 
     device_code: str = field(repr=False)
     user_code: str
     client: str
     address: str
+    scope: str
     ends: float
     interval: int = INTERVAL
     asked: float = 0.0
@@ -38,36 +61,44 @@ class Grant:
 class Devices:
     """The use cases around logins by a code. Grants live in memory: a restart forgets them."""
 
-    def __init__(self, tokens: Tokens) -> None:
-        self._tokens = tokens
+    def __init__(self, tokens: Tokens, credentials: Credentials) -> None:
+        self._tokens, self._credentials = tokens, credentials
         self._grants: dict[str, Grant] = {}
         self._begun = Throttle(OFTEN, MINUTE, "logins begun from this address")
         self._wrong = Throttle(OFTEN, MINUTE, "wrong codes from this address")
         self._lock = Lock()
 
-    def begin(self, client: str, address: str, page: str) -> DeviceCode:
+    def begin(self, client: str, address: str, page: str, scope: str = access.LOGIN_SCOPE) -> DeviceCode:
         """Let a client wait.
 
         Parameters
         ----------
         client : str
-            What it calls itself; nobody vouches for that.
+            The name that it gives itself, which nobody has checked.
         page : str
-            Where codes are typed in.
+            The URL of the page that takes codes.
+        scope : str
+            The scope of the token that it asks for.
 
         Raises
         ------
+        InvalidArgument
+            If there is no such scope.
         TooManyRequests
             If this address, or everybody together, began too many.
         """
+        if scope not in access.SCOPES:
+            raise InvalidArgument(f"no scope {scope[:40]!r}", hint=f"there are {', '.join(access.SCOPES)}")
         with self._lock:
             self._forget_old()
-            self._begun.count(address)
-            if len(self._grants) >= MOST:
+            self._begun.count(network_of(address))
+            here = sum(network_of(one.address) == network_of(address) for one in self._grants.values())
+            if here >= MOST_OF_ADDRESS or len(self._grants) >= MOST:
                 raise TooManyRequests("too many clients wait for a decision", hint="try again in some minutes")
             code = "".join(secrets.choice(LETTERS) for _ in range(8))
             name = "".join(letter for letter in client if letter.isprintable())[:NAME_LIMIT].strip() or "a client"
-            grant = Grant(secrets.token_urlsafe(32), f"{code[:4]}-{code[4:]}", name, address, time.monotonic() + LIFE)
+            shown, ends = f"{code[:4]}-{code[4:]}", time.monotonic() + LIFE
+            grant = Grant(secrets.token_urlsafe(32), shown, name, address, scope, ends)
             self._grants[code] = grant
         return DeviceCode(
             device_code=grant.device_code,
@@ -78,15 +109,20 @@ class Devices:
             interval=INTERVAL,
         )
 
-    def token(self, device_code: str) -> DeviceToken:
+    def token(self, device_code: str, operator: str) -> DeviceToken:
         """Return the token of a client that was approved, once.
+
+        Parameters
+        ----------
+        operator : str
+            The name of the server's operator.
 
         Raises
         ------
         AuthorizationPending, SlowDown
             If nobody has decided yet.
         AccessDenied
-            If it was denied.
+            If it was denied, or the approver has lost the right since.
         ExpiredCode
             If it is too late, or the token was fetched already.
         """
@@ -98,8 +134,14 @@ class Devices:
             del self._grants[key]
         if not grant.approved or grant.by is None:
             raise AccessDenied("this login was denied")
-        made = self._tokens.create(grant.by, MakeToken(name=grant.client))
-        return DeviceToken(access_token=made.token, name=made.name)
+        approver = self._credentials.again(grant.by, operator)
+        if approver is None or not approver.may(access.GRANT) or not _covers(approver, grant.scope):
+            raise AccessDenied(
+                f"{grant.by.name} approved this login, and may not do so any more",
+                hint="begin again: lmvp login URL",
+            )
+        made = self._tokens.create_for_device(approver, grant.client, grant.scope)
+        return DeviceToken(access_token=made.token, name=made.name, scope=made.scope)
 
     def look(self, user_code: str, address: str) -> Grant:
         """Return who waits under a code.
@@ -116,16 +158,41 @@ class Devices:
             self._forget_old()
             grant = self._grants.get(key)
             if grant is None or grant.approved is not None:
-                self._wrong.count(address)
+                self._wrong.count(network_of(address))
                 raise NotFound(f"no login waits under {user_code[:20]!r}", hint="codes live for ten minutes, and once")
             return grant
 
-    def decide(self, caller: Caller, user_code: str, address: str, *, approve: bool) -> DeviceDecision:
-        """Approve or deny a client."""
+    def decide(
+        self, caller: Caller, user_code: str, address: str, *, approve: bool, scope: str = ""
+    ) -> DeviceDecision:
+        """Approve or deny a client.
+
+        Parameters
+        ----------
+        scope : str
+            The scope to approve, at most the one that the client asks for. Empty: that one, unless it is `admin`, which
+            must be named.
+
+        Raises
+        ------
+        InvalidArgument
+            If there is no such scope, the client asks for less, or it asks for `admin` and `scope` is empty.
+        AccessDenied
+            If the caller may make no tokens, or none of this scope.
+        """
         access.require(caller, access.GRANT)
         grant = self.look(user_code, address)
-        grant.by, grant.approved = caller, approve
-        return DeviceDecision(client_name=grant.client, address=grant.address, approved=approve)
+        if approve:
+            scope = _approved(grant, scope)
+            if not _covers(caller, scope):
+                raise AccessDenied(f"a token for scope {caller.scope!r} makes none for {scope!r}")
+        with self._lock:
+            if grant.approved is not None:
+                raise NotFound("somebody else has decided about this login", hint="begin again: lmvp login URL")
+            grant.scope, grant.by, grant.approved = scope if approve else grant.scope, caller, approve
+        return DeviceDecision(
+            client_name=grant.client, address=grant.address, approved=approve, scope=scope if approve else ""
+        )
 
     def _of_device(self, device_code: str) -> tuple[str, Grant]:
         for key, grant in self._grants.items():
@@ -144,3 +211,21 @@ class Devices:
         at = time.monotonic()
         for key in [key for key, grant in self._grants.items() if grant.ends < at]:
             del self._grants[key]
+
+
+def _covers(caller: Caller, scope: str) -> bool:
+    """Tell whether a caller has all rights that a token of some scope passes on."""
+    return access.SCOPES[scope] <= access.SCOPES[caller.scope]
+
+
+def _approved(grant: Grant, scope: str) -> str:
+    """Return the scope that an approval gives a client."""
+    if scope and scope not in access.SCOPES:
+        raise InvalidArgument(f"no scope {scope[:40]!r}", hint=f"there are {', '.join(access.SCOPES)}")
+    if not scope and grant.scope == "admin":
+        raise InvalidArgument(
+            f"{grant.client!r} asks for all rights of your account", hint="name the scope: `write`, or `admin`"
+        )
+    if scope and not access.SCOPES[scope] <= access.SCOPES[grant.scope]:
+        raise InvalidArgument(f"{grant.client!r} asks for scope {grant.scope!r} only", hint=f"approve {grant.scope!r}")
+    return scope or grant.scope

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 
 from lmvp.errors import AlreadyExists, Conflict, NotAuthenticated
 from lmvp.records import NewUser
+from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.credentials import Credentials
 from lmvp_server.services.events import event
 from lmvp_server.services.invitations import Invitations
 from lmvp_server.services.users import Users, new_id
@@ -58,8 +60,11 @@ class Identity:
 class Identities:
     """The use cases around who signs in at a provider."""
 
-    def __init__(self, records: RecordStore, users: Users, invitations: Invitations) -> None:
+    def __init__(
+        self, records: RecordStore, users: Users, invitations: Invitations, credentials: Credentials
+    ) -> None:
         self._records, self._users, self._invitations = records, users, invitations
+        self._credentials = credentials
 
     def account(self, identity: Identity) -> Record | None:
         """Return the account of somebody; None if there is none yet.
@@ -81,17 +86,31 @@ class Identities:
         """Tell whether an account is somebody's whom a provider knows."""
         return bool(self._records.find(SERVER, _TABLE, {"user": user}, limit=1))
 
-    def connect(self, user: str, identity: Identity) -> Record:
-        """Let an account be entered by way of the provider too.
+    def connect(self, caller: Caller, identity: Identity, operator: str) -> Record:
+        """Connect an identity to the account of a caller who signed in at the provider from its session.
+
+        Parameters
+        ----------
+        caller : Caller
+            As it was when the sign-in began; its session must still be valid.
+        operator : str
+            The name of the server's operator.
 
         Raises
         ------
+        NotAuthenticated
+            If the session has ended, or the account is disabled.
+        AccessDenied
+            If the caller's token is limited.
         Conflict
-            If that is the way to another account.
+            If the identity belongs to another account.
         """
-        account = self._users.active(user)
-        if account is None:
-            raise NotAuthenticated("this account cannot sign in")
+        current = self._credentials.again(caller, operator)
+        account = self._users.active(current.user) if current is not None else None
+        if current is None or account is None:
+            raise NotAuthenticated("this session has ended", hint="sign in, and connect the provider again")
+        access.require(current, access.ACCOUNT)
+        user = account.id
         told = event(account.data["name"], "user.connect", account.data["name"], None, {"issuer": identity.issuer})
         try:
             self._records.commit(SERVER, [_bound(identity, user)], [told])
@@ -129,7 +148,7 @@ class Identities:
             raise _taken(name)
         try:
             new = NewUser(name=name)
-            return self._users.insert(Caller(name), new, id_, [_bound(identity, id_)], openid=True)
+            return self._users.insert(name, new, id_, [_bound(identity, id_)], openid=True)
         except ConcurrentChange:
             raise _taken(name) from None
 

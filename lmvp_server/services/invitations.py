@@ -1,33 +1,40 @@
-"""Invitations: links by which somebody makes an account of their own, once, and has a role then."""
+"""Invitations: links by which a person makes an account, once, and gets a role in a project.
+
+An invitation acts with the rights that its creator has when it is used: it ends when the creator is disabled, or does
+not own the project any more.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import secrets
 import time
+from dataclasses import replace
 from datetime import datetime, timezone
 
-from lmvp.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
+import msgspec
+
+from lmvp.errors import AccessDenied, AlreadyExists, Conflict, InvalidArgument, NotFound
 from lmvp.records import Invitation, Invite, NewUser
 from lmvp_server.services import access
-from lmvp_server.services.access import ROLES, Caller, highest
+from lmvp_server.services.access import ROLES, Caller, Roles, highest
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.events import event
 from lmvp_server.services.members import member_id
-from lmvp_server.services.throttle import Throttle
+from lmvp_server.services.throttle import Throttle, network_of
 from lmvp_server.services.users import Users, new_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
 DAYS_MOST = 30
-_SETUP = Caller("setup", owner=True)
+_SETUP = Caller("setup", owner=True, scope="admin")
 
 
 class Invitations:
     """The use cases around invitations."""
 
-    def __init__(self, records: RecordStore, catalog: Catalog, users: Users) -> None:
-        self._records, self._catalog, self._users = records, catalog, users
+    def __init__(self, records: RecordStore, catalog: Catalog, users: Users, roles: Roles) -> None:
+        self._records, self._catalog, self._users, self._roles = records, catalog, users, roles
         self._tries = Throttle(20, 300.0, "invitations tried")
 
     def create(self, caller: Caller, asked: Invite) -> Invitation:
@@ -46,8 +53,76 @@ class Invitations:
         access.require(caller, access.OWN, asked.project)
         data = {"project": home.id, "role": asked.role, "admin": False}
         what = f"{home.data['name']} as {asked.role}"
-        secret, ends = self._keep(caller, data, asked.days * 86400.0, what)
-        return Invitation(project=home.data["name"], role=asked.role, expires_at=ends, secret=secret)
+        secret, record = self._keep(caller, data, asked.days * 86400.0, what)
+        return msgspec.structs.replace(self._shown(record, home), secret=secret)
+
+    def of_project(self, caller: Caller, project: str) -> Document:
+        """List the invitations to a project, newest first, without their secrets; for owners."""
+        home = self._catalog.find_project(caller, project)
+        access.require(caller, access.OWN, project)
+        return self._listed([(one, home) for one in self._of(home)])
+
+    def every(self, caller: Caller) -> Document:
+        """List the invitations to all projects that the caller owns, newest first, without their secrets."""
+        access.require(caller, access.ENTER)
+        homes = [one for one in self._records.find(SERVER, "projects") if caller.may(access.OWN, one.data["name"])]
+        return self._listed([(one, home) for home in homes for one in self._of(home)])
+
+    def revoke(self, caller: Caller, id_: str) -> None:
+        """Revoke an invitation, named by its id; for owners of its project.
+
+        Raises
+        ------
+        NotFound
+            If the caller owns no project with this invitation.
+        """
+        access.require(caller, access.ENTER)
+        found = [one for one in self._records.find(SERVER, "invitations") if _id(one) == id_ and one.data["project"]]
+        for one in found:
+            home = self._records.get(SERVER, "projects", one.data["project"])
+            if home is None or not caller.may(access.OWN, home.data["name"]):
+                continue
+            what = f"{home.data['name']} as {one.data['role']}"
+            entry = event(caller.name, "invitation.revoke", what, {"id": id_, "by": one.data["by"]}, None)
+            self._records.commit(SERVER, [Delete("invitations", one.id)], [entry])
+            return
+        raise NotFound(f"no invitation {id_[:20]!r}", hint="`lmvp members PROJECT invitations` lists them by their ids")
+
+    def _of(self, home: Record) -> list[Record]:
+        return self._records.find(SERVER, "invitations", {"project": home.id}, newest_first=True)
+
+    def _listed(self, found: list[tuple[Record, Record]]) -> Document:
+        items = [self._shown(one, home) for one, home in found]
+        return {"items": items, "next": None, "total": len(items)}
+
+    def _shown(self, record: Record, home: Record | None) -> Invitation:
+        data, created = record.data, record.data.get("created_at")
+        return Invitation(
+            id=_id(record),
+            project=home.data["name"] if home else "",
+            role=data["role"],
+            expires_at=datetime.fromtimestamp(data["ends"], timezone.utc),
+            by=data["by"],
+            created_at=datetime.fromisoformat(created.replace("Z", "+00:00")) if created else None,
+            ended=self._ended(record),
+        )
+
+    def _ended(self, record: Record) -> str:
+        """Return the reason why an invitation grants nothing; empty if it can be used."""
+        data, by = record.data, record.data["by"]
+        if data["ends"] < time.time():
+            return "it has expired"
+        if not data.get("user"):
+            return "it names no account"
+        creator = self._users.caller(data, by, scope="admin")
+        if creator is None:
+            return f"the account of {by} was disabled or deleted, or has ended its invitations"
+        home = self._records.get(SERVER, "projects", data["project"]) if data["project"] else None
+        if data["project"] and home is None:
+            return "its project was removed"
+        if home is not None and not replace(creator, roles=self._roles).may(access.OWN, home.data["name"]):
+            return f"{by} does not own {home.data['name']!r} any more"
+        return ""
 
     def setup(self) -> str | None:
         """Return the secret that makes the first admin; None where there is an account already. The last one counts."""
@@ -57,31 +132,30 @@ class Invitations:
             self._records.commit(SERVER, [Delete("invitations", old.id)])
         return self._keep(_SETUP, {"project": "", "role": "", "admin": True}, 86400.0, "the first admin")[0]
 
-    def _keep(self, caller: Caller, data: Document, seconds: float, what: str) -> tuple[str, datetime]:
+    def _keep(self, caller: Caller, data: Document, seconds: float, what: str) -> tuple[str, Record]:
         secret, ends = secrets.token_urlsafe(24), time.time() + seconds
-        whole = {**data, "by": caller.name, "created_at": now(), "ends": ends}
+        grant = {"user": caller.holder, "generation": caller.generation, "by": caller.name}
+        whole = {**data, **grant, "created_at": now(), "ends": ends}
         entry = event(caller.name, "invitation.create", what)
-        self._records.commit(SERVER, [Put("invitations", _digest(secret), whole, expect=0)], [entry])
-        return secret, datetime.fromtimestamp(ends, timezone.utc)
+        id_ = _digest(secret)
+        self._records.commit(SERVER, [Put("invitations", id_, whole, expect=0)], [entry])
+        return secret, Record(id=id_, seq=0, rev=1, data=whole)
 
     def look(self, secret: str, address: str) -> Invitation:
-        """Return what an invitation is for.
+        """Return the project and the role of an invitation.
 
         Raises
         ------
         NotFound
-            If it is none, was used, or is too old.
+            If there is none, it was used or revoked, or is too old.
+        AccessDenied
+            If its creator has lost the right to invite.
         TooManyRequests
-            After too many that were none.
+            After too many wrong codes.
         """
         found = self._find(secret, address)
         home = self._records.get(SERVER, "projects", found.data["project"])
-        return Invitation(
-            project=home.data["name"] if home else "",
-            role=found.data["role"],
-            expires_at=datetime.fromtimestamp(found.data["ends"], timezone.utc),
-            by=found.data["by"],
-        )
+        return msgspec.structs.replace(self._shown(found, home), id="")
 
     def accept(
         self, secret: str, name: str, password: str, address: str, runs_it: str, identity: Put | None = None
@@ -103,7 +177,7 @@ class Invitations:
             If name or password will not do.
         """
         found = self._find(secret, address)
-        who = Caller(found.data["by"], owner=True)
+        by = found.data["by"]
         if not password and identity is None:
             raise InvalidArgument("an account that was invited has a password")
         if name.lower() == runs_it.lower() and not found.data["admin"]:
@@ -117,23 +191,27 @@ class Invitations:
         if project:
             member = {"project": project, "subject": id_, "kind": "user", "role": found.data["role"]}
             also.append(Put("members", member_id(project, id_), member))
-            told.append(event(who.name, "member.set", f"{name} as {found.data['role']}, by invitation"))
+            told.append(event(by, "member.set", f"{name} as {found.data['role']}, by invitation"))
         try:
-            return self._users.insert(who, new, id_, also, told, openid=identity is not None)
+            return self._users.insert(by, new, id_, also, told, openid=identity is not None)
         except ConcurrentChange:
             self._find(secret, address)  # or it was used in this moment
             raise AlreadyExists(f"there is a user {name!r}", hint="take another name") from None
 
     def accept_as(self, caller: Caller, secret: str, address: str) -> str:
-        """Give the role of an invitation to somebody who has an account; return the project. A higher role stays.
+        """Give the role of an invitation to the caller's account; return the project. A higher role stays.
 
         Raises
         ------
+        AccessDenied
+            If the caller's token is limited, or the creator has lost the right to invite.
         Conflict
             If the invitation makes a first admin, or its project is there no more.
         """
         found = self._find(secret, address)
         home = self._records.get(SERVER, "projects", found.data["project"])
+        if caller.known:
+            access.require(caller, access.ACCOUNT)
         if not caller.user or home is None:
             raise Conflict("this invitation is for a new account", hint="sign out, and open it again")
         id_ = member_id(home.id, caller.user)
@@ -155,13 +233,17 @@ class Invitations:
     def _find(self, secret: str, address: str) -> Record:
         found = self._records.get(SERVER, "invitations", _digest(secret)) if secret else None
         if found is None or found.data["ends"] < time.time():
-            self._tries.count(address)
-            raise _none()
+            self._tries.count(network_of(address))
+            raise NotFound("this invitation was used or revoked, or is too old", hint="ask for another one")
+        ended = self._ended(found)
+        if ended:
+            raise AccessDenied(f"this invitation has ended: {ended}", hint="ask for another one")
         return found
 
 
-def _none() -> NotFound:
-    return NotFound("this invitation was used, or is too old", hint="ask for another one")
+def _id(record: Record) -> str:
+    """Return the id that an invitation is listed by; it does not open it."""
+    return record.id[:12]
 
 
 def _digest(secret: str) -> str:

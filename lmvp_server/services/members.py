@@ -111,7 +111,7 @@ class Members:
         while True:
             home = self._catalog.find_project(caller, project)
             leaves = role is None and caller.user and self._users.is_named(caller.user, name)
-            access.require(caller, *((access.CREATE,) if leaves else (access.OWN, project)))
+            access.require(caller, *((access.ACCOUNT,) if leaves else (access.OWN, project)))
             kind, subject = self._subject(name)
             id_ = member_id(home.id, subject.id)
             old = self._records.get(SERVER, "members", id_)

@@ -1,35 +1,42 @@
-"""Sessions of the console: begun with a name and a password, or a token; of their secret only the digest is kept."""
+"""Sessions of the console. Of their secret only the digest is stored.
+
+A session names its holder, an account or the server's operator, and how that signed in. One that a token began lasts no
+longer than the token.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 import re
 import secrets
 import time
 
 from lmvp.errors import NotAuthenticated
-from lmvp_server.services.access import Caller
+from lmvp_server.services import access
+from lmvp_server.services.access import OPERATOR, Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.clock import now
 from lmvp_server.services.events import event
-from lmvp_server.services.throttle import Throttle
+from lmvp_server.services.passwords import Passwords
+from lmvp_server.services.tokens import Tokens
 from lmvp_server.services.users import Users
-from lmvp_server.stores.base import Delete, Put, RecordStore
+from lmvp_server.stores.base import Change, Delete, Put, Record, RecordStore
+
+log = logging.getLogger("lmvp_server")
 
 LIFE = 14 * 86400.0
 """Seconds that a session lasts."""
-BY_NAME, BY_ADDRESS, WHILE = 10, 60, 300.0
-"""Logins that fail for an account, and from an address, within so many seconds, before there must be a pause."""
+PASSWORD, PROVIDER, INVITATION, TOKEN = "password", "provider", "invitation", "token"  # noqa: S105 - kinds, no secrets
+"""The ways to sign in. All but a token prove that the person is present."""
 
 
 class Sessions:
     """The use cases around sessions."""
 
-    def __init__(self, records: RecordStore, users: Users) -> None:
-        self._records, self._users = records, users
-        self._by_name = Throttle(BY_NAME, WHILE, "logins for this name")
-        self._by_address = Throttle(BY_ADDRESS, WHILE, "logins from this address")
+    def __init__(self, records: RecordStore, users: Users, tokens: Tokens, passwords: Passwords) -> None:
+        self._records, self._users, self._tokens, self._passwords = records, users, tokens, passwords
 
     def begin(self, name: str, password: str, address: str) -> str:
         """Return the secret of a new session.
@@ -37,51 +44,109 @@ class Sessions:
         Raises
         ------
         NotAuthenticated
-            If name and password do not match; no word on which of them is wrong.
+            If name and password do not match; the message does not say which of them is wrong.
         TooManyRequests
-            If too many logins failed, for the account or from the address.
+            After too many failures; see `Passwords`.
         """
-        key = name[:200].lower()
-        self._by_address.count(address)
-        self._by_name.count(key)
-        account = self._users.verify(name, password)
-        if account is None:
-            raise NotAuthenticated("name and password do not match")
-        self._by_name.forget(key)
-        return self.open(account.id, account.data["name"], address)
+        return self.open(self._passwords.login(name, password, address), address, PASSWORD)
 
-    def open(self, user: str, name: str, address: str) -> str:
-        """Return the secret of a new session of an account, which has proved itself; of none: of whoever runs this."""
-        secret = secrets.token_urlsafe(32)
-        data = {"user": user, "created_at": now(), "ends": time.time() + LIFE, "address": address}
+    def open(self, account: Record, address: str, proof: str) -> str:
+        """Return the secret of a new session of an account that signed in by `proof`."""
+        generation = self._users.generation(account)
+        return self._open(account.id, account.data["name"], address, proof, generation, "", LIFE)
+
+    def open_by_token(self, caller: Caller, address: str) -> str:
+        """Return the secret of a new session that lasts as long as the caller's token.
+
+        Raises
+        ------
+        NotAuthenticated
+            If the token is limited: a session has all rights of its account.
+        """
+        if caller.scope != "admin" or caller.only:
+            raise NotAuthenticated("this token passes on a part of its rights only, and a session has them all")
+        return self._open(caller.holder, caller.name, address, TOKEN, caller.generation, caller.credential, LIFE)
+
+    def renew(self, caller: Caller, address: str) -> str:
+        """Return a new secret for the session of a caller whose account has just ended all its sessions.
+
+        Raises
+        ------
+        NotAuthenticated
+            If the account is disabled or deleted.
+        """
+        account = self._users.active(caller.user)
+        if account is None:
+            raise NotAuthenticated("this account is disabled or deleted", hint="ask an admin of the server")
+        return self.open(account, address, PASSWORD)
+
+    def _open(
+        self, holder: str, name: str, address: str, proof: str, generation: int, token: str, seconds: float
+    ) -> str:
+        secret, at = secrets.token_urlsafe(32), time.time()
+        data = {
+            "user": holder,
+            "generation": generation,
+            "proof": proof,
+            "token": token,
+            "created_at": now(),
+            "began": at,
+            "ends": at + seconds,
+            "address": address,
+        }
         entry = event(name, "session.begin", address)
-        old = [Delete("sessions", one.id) for one in self._records.find(SERVER, "sessions", {"user": user})
-               if one.data["ends"] < time.time()]  # fmt: skip
+        old = [Delete("sessions", one.id) for one in self._records.find(SERVER, "sessions", {"user": holder})
+               if one.data["ends"] < at]  # fmt: skip
         self._records.commit(SERVER, [Put("sessions", _digest(secret), data, expect=0), *old], [entry])
         return secret
 
-    def caller(self, secret: str, runs_it: str) -> Caller | None:
-        """Return whose session this is; None if it has ended, or the account is disabled."""
-        found = self._records.get(SERVER, "sessions", _digest(secret))
+    def caller(self, secret: str, operator: str) -> Caller | None:
+        """Return the caller that a session speaks for; None if it has ended, or its holder may do nothing.
+
+        Parameters
+        ----------
+        operator : str
+            The name of the server's operator.
+        """
+        return self.again(_digest(secret), operator)
+
+    def again(self, session: str, operator: str) -> Caller | None:
+        """Return the caller that a session, named by its digest, speaks for at this moment."""
+        found = self._records.get(SERVER, "sessions", session)
         if found is None or found.data["ends"] < time.time():
             return None
-        if not found.data["user"]:
-            return Caller(runs_it, owner=True)
-        account = self._users.active(found.data["user"])
-        if account is None:
+        data = found.data
+        kind, _, token = str(data.get("token", "")).partition(":")
+        if kind == "token" and self._tokens.again(token, operator) is None:
             return None
-        return Caller(account.data["name"], user=account.id, admin=account.data["admin"])
+        return self._users.caller(
+            data,
+            operator,
+            scope="admin",
+            credential=f"session:{found.id}",
+            signed_in_at=0.0 if data.get("proof", TOKEN) == TOKEN else float(data.get("began", 0.0)),
+        )
 
     def end(self, secret: str) -> None:
         """End a session."""
         self._records.commit(SERVER, [Delete("sessions", _digest(secret))])
 
     def end_all(self, caller: Caller) -> int:
-        """End all sessions of whoever asks; give how many there were."""
-        found = self._records.find(SERVER, "sessions", {"user": caller.user})
+        """End all sessions of the caller; return their number."""
+        access.require(caller, access.ACCOUNT)
+        found = self._records.find(SERVER, "sessions", {"user": caller.holder})
         entry = event(caller.name, "session.end", f"{len(found)} sessions")
         self._records.commit(SERVER, [Delete("sessions", one.id) for one in found], [entry])
         return len(found)
+
+    def end_without_holder(self) -> None:
+        """Delete sessions that name no holder: an earlier release gave such a session every right."""
+        found = [one for one in self._records.find(SERVER, "sessions") if not one.data.get("user")]
+        if not found:
+            return
+        log.warning("%d sessions named no account and have ended; sign in again", len(found))
+        changes: list[Change] = [Delete("sessions", one.id) for one in found]
+        self._records.commit(SERVER, changes, [event(OPERATOR, "session.end", f"{len(found)} sessions of no account")])
 
 
 def xsrf_token(secret: str) -> str:

@@ -1,19 +1,21 @@
-"""Counts what somebody does within a time, and says when it is too often."""
+"""Rate limits: a fixed number of attempts in a time window, and an exponential back-off after failures."""
 
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import OrderedDict, deque
+from ipaddress import IPv6Address, ip_address
+from math import ceil
 from threading import Lock
 
 from lmvp.errors import TooManyRequests
 
 _KNOWN = 10_000
-"""Keys that are remembered at most; who comes with ever new ones makes room for themselves alone."""
+"""The most keys that are remembered; the one that was used longest ago is forgotten first."""
 
 
 class Throttle:
-    """Lets a key do something so often within so many seconds.
+    """Allows a number of attempts by a key in a time window.
 
     Examples
     --------
@@ -32,12 +34,12 @@ class Throttle:
         self._lock = Lock()
 
     def count(self, key: str) -> None:
-        """Count one more.
+        """Count an attempt.
 
         Raises
         ------
         TooManyRequests
-            If that is one too many.
+            If the window holds as many attempts as it may.
         """
         at = time.monotonic()
         with self._lock:
@@ -50,7 +52,88 @@ class Throttle:
                 raise TooManyRequests(f"too many {self._what}", hint=hint)
             times.append(at)
 
-    def forget(self, key: str) -> None:
-        """Begin to count a key anew."""
+    def take_back(self, key: str) -> None:
+        """Do not count the last attempt of a key: it succeeded."""
         with self._lock:
-            self._times.pop(key, None)
+            times = self._times.get(key)
+            if times:
+                times.pop()
+
+
+class Backoff:
+    """Delays further attempts by a key after failures, twice as long each time, up to a limit; it never locks a key.
+
+    An attempt counts as failed until `succeed`, so attempts that run at the same time cannot pass together.
+
+    Parameters
+    ----------
+    free : int
+        Failures without a delay.
+    longest : float
+        The longest delay in seconds. After as long again without an attempt, the failures are forgotten.
+
+    Examples
+    --------
+    >>> passwords = Backoff(2, 300.0, "wrong passwords")
+    >>> passwords.attempt("ada"), passwords.attempt("ada")
+    (None, None)
+    >>> passwords.attempt("ada")
+    Traceback (most recent call last):
+    lmvp.errors.TooManyRequests: too many wrong passwords
+      hint: try again in 1 s
+    >>> passwords.attempt("grace")
+    """
+
+    def __init__(self, free: int, longest: float, what: str) -> None:
+        self._free, self._longest, self._what = free, longest, what
+        self._failures: OrderedDict[str, tuple[int, float, float]] = OrderedDict()  # count, blocked until, last attempt
+        self._lock = Lock()
+
+    def attempt(self, key: str) -> None:
+        """Begin an attempt.
+
+        Raises
+        ------
+        TooManyRequests
+            If the key must wait; `retry_after` says how long.
+        """
+        at = time.monotonic()
+        with self._lock:
+            count, until, last = self._failures.get(key, (0, 0.0, at))
+            if at < until:
+                seconds = ceil(until - at)
+                error = TooManyRequests(f"too many {self._what}", hint=f"try again in {seconds} s")
+                error.retry_after = seconds
+                raise error
+            if at - last > 2 * self._longest:
+                count = 0
+            count += 1
+            delay = 0.0 if count < self._free else min(2.0 ** min(count - self._free, 30), self._longest)
+            self._failures[key] = count, at + delay, at
+            self._failures.move_to_end(key)
+            while len(self._failures) > _KNOWN:
+                self._failures.popitem(last=False)
+
+    def succeed(self, key: str) -> None:
+        """Forget the failures of a key."""
+        with self._lock:
+            self._failures.pop(key, None)
+
+
+def network_of(address: str) -> str:
+    """Return the part of an address that one client controls: of IPv6, the first 64 bits.
+
+    Examples
+    --------
+    >>> network_of("192.0.2.1"), network_of("2001:db8::7"), network_of("::ffff:192.0.2.1"), network_of("")
+    ('192.0.2.1', '2001:db8::/64', '192.0.2.1', '')
+    """
+    try:
+        known = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address[:100]
+    if not isinstance(known, IPv6Address):
+        return str(known)
+    if known.ipv4_mapped is not None:
+        return str(known.ipv4_mapped)
+    return f"{IPv6Address(int(known) >> 64 << 64)}/64"

@@ -1,25 +1,29 @@
-"""Tokens: made, found by their secret, listed and revoked. Of a secret only its digest is kept.
+"""Tokens: made, found by their secret, listed and revoked. Of a secret only its digest is stored.
 
-A token passes on rights of its account, as far as its scope goes; one without an account is of whoever runs the server.
+A token passes on rights of its holder, an account or the server's operator, within its scope. The record names the
+holder; a record that names none grants nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import secrets
 import time
 from datetime import datetime, timedelta, timezone
 from threading import Lock
 
-from lmvp.errors import AccessDenied, InvalidArgument, NotFound
+from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotFound
 from lmvp.records import MakeToken, NewToken, TokenRecord
 from lmvp_server.services import access
-from lmvp_server.services.access import Caller
+from lmvp_server.services.access import OPERATOR, Caller
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
 from lmvp_server.services.users import Users
 from lmvp_server.stores.base import ConcurrentChange, Delete, Document, Put, Record, RecordStore
+
+log = logging.getLogger("lmvp_server")
 
 PREFIX = "lmvp_"
 NAME_LIMIT = 100
@@ -42,13 +46,15 @@ class Tokens:
         Raises
         ------
         InvalidArgument
-            If name or scope are none, or the days are not from 1 to 3,650.
+            If name or scope are invalid, or the days are not from 1 to 3,650.
         AccessDenied
-            If it were to pass on more than the caller's own token does, or were for somebody else.
+            If it would pass on more than the caller's own token does, or is for somebody else, or lacks proof: a
+            session that is older than `access.FRESH` needs the password.
+        Conflict
+            If its account is disabled.
         """
         access.require(caller, access.GRANT)
-        name, days = asked.name, asked.expires_days
-        scope = asked.scope or caller.scope
+        name, days, scope = asked.name, asked.expires_days, asked.scope or access.LEAST_SCOPE
         if scope not in access.SCOPES:
             raise InvalidArgument(f"no scope {scope[:40]!r}", hint=f"there are {', '.join(access.SCOPES)}")
         if not access.SCOPES[scope] <= access.SCOPES[caller.scope]:
@@ -57,12 +63,26 @@ class Tokens:
             raise InvalidArgument(f"the name {name[:60]!r}: 1 to {NAME_LIMIT} printable characters")
         if days is not None and not 1 <= days <= 3650:
             raise InvalidArgument(f"expires_days={days}: from 1 to 3,650")
+        owner = self._owner(caller, asked.user)
+        others = owner is not None and owner.id != caller.user and not _is_service(owner)
+        if others or caller.credential.startswith("session:"):
+            self._users.prove(caller, asked.current_password)
+        home = self._catalog.find_project(caller, asked.project) if asked.project else None
+        return self._insert(caller, owner, name, days, scope, home)
+
+    def create_for_device(self, caller: Caller, name: str, scope: str) -> NewToken:
+        """Make the token of a client whose login the caller approved; see `Devices`."""
+        access.require(caller, access.GRANT)
+        return self._insert(caller, self._owner(caller, ""), name, None, scope, None)
+
+    def _insert(
+        self, caller: Caller, owner: Record | None, name: str, days: int | None, scope: str, home: Record | None
+    ) -> NewToken:
         secret, id_ = PREFIX + secrets.token_urlsafe(32), secrets.token_hex(4)
         ends = None if days is None else (datetime.now(timezone.utc) + timedelta(days=days)).isoformat()
-        owner = self._owner(caller, asked.user)
-        home = self._catalog.find_project(caller, asked.project) if asked.project else None
         data: Document = {
-            "user": owner.id if owner else "",
+            "user": owner.id if owner else caller.holder,
+            "generation": Users.generation(owner) if owner else 0,
             "scope": scope,
             "project": home.id if home else "",
             "name": name,
@@ -86,11 +106,20 @@ class Tokens:
         )
 
     def _owner(self, caller: Caller, name: str) -> Record | None:
-        """Return the account that a token is for; None for whoever runs the server."""
+        """Return the account that a token is for; None for the operator, who asks for a token of its own."""
+        if caller.owner and not name:
+            return None
         if name and not (caller.user and self._users.is_named(caller.user, name)):
             access.require(caller, access.ADMIN)
-            return self._users.find(name)
-        return self._users.active(caller.user) if caller.user else None
+            found = self._users.find(name)
+            active = self._users.active(found.id)
+            if active is None:
+                raise Conflict(f"{found.data['name']!r} is disabled", hint=f"lmvp users enable {found.data['name']}")
+            return active
+        own = self._users.active(caller.user)
+        if own is None:
+            raise AccessDenied("this account is disabled or deleted", hint="ask an admin of the server")
+        return own
 
     def find(self, secret: str) -> Record | None:
         """Return the record of a token by its secret; None if it is none, or is one no more."""
@@ -100,46 +129,67 @@ class Tokens:
         self._note(known[0])
         return self._records.get(SERVER, "tokens", known[0])
 
-    def caller(self, secret: str, runs_it: str) -> Caller | None:
-        """Return whoever a token speaks for; None if it is none, or its account is disabled.
+    def caller(self, secret: str, operator: str) -> Caller | None:
+        """Return the caller that a token speaks for; None if it is unknown, has expired, or its holder may do nothing.
 
         Parameters
         ----------
-        runs_it : str
-            The name of whoever runs the server.
+        operator : str
+            The name of the server's operator.
         """
         found = self.find(secret)
-        if found is None:
+        return self._speaks_for(found, operator) if found else None
+
+    def again(self, token: str, operator: str) -> Caller | None:
+        """Return the caller that a token, named by its id, speaks for at this moment."""
+        found = self._records.get(SERVER, "tokens", token)
+        if found is None or _end(found) < time.time():
             return None
-        data = found.data
-        scope, only = data.get("scope", "admin"), data.get("project", "")
-        if not data.get("user"):
-            return Caller(runs_it, owner=True, scope=scope, only=only)
-        account = self._users.active(data["user"])
-        if account is None:
+        return self._speaks_for(found, operator)
+
+    def _speaks_for(self, found: Record, operator: str) -> Caller | None:
+        data, scope, only = found.data, found.data.get("scope"), found.data.get("project")
+        if not isinstance(only, str):  # a token for all projects says so by an empty text
             return None
-        return Caller(account.data["name"], user=account.id, admin=account.data["admin"], scope=scope, only=only)
+        return self._users.caller(
+            data,
+            operator,
+            scope=scope if scope in access.SCOPES else access.LEAST_SCOPE,
+            only=only,
+            credential=f"token:{found.id}",
+        )
+
+    def warn_of_ended(self) -> None:
+        """Log each token that names no holder: an earlier release gave such a token every right."""
+        for one in self._records.find(SERVER, "tokens"):
+            if not one.data.get("user"):
+                name = one.data.get("name", "")
+                log.warning(
+                    "the token %r (%s) names no account and grants nothing; make another one with "
+                    "`lmvp tokens create %s --scope SCOPE`, and remove this one with `lmvp tokens revoke %s`",
+                    name, one.id, name, one.id,
+                )  # fmt: skip
 
     def every(self, caller: Caller, page: Page) -> Document:
-        """List the caller's own tokens, without secrets; of whoever administers the server, all."""
+        """List the caller's own tokens, without secrets; for admins, all tokens."""
         access.require(caller, access.GRANT)
-        all_ = caller.may(access.ADMIN)
-        found = [one for one in self._records.find(SERVER, "tokens") if all_ or one.data.get("user") == caller.user]
+        where = None if caller.may(access.ADMIN) else {"user": caller.holder}
+        found = self._records.find(SERVER, "tokens", where)
         first = page.cursor or 0
         more = str(first + page.limit) if len(found) > first + page.limit else None
         return {"items": [self._shown(one) for one in found[first:][: page.limit]], "next": more, "total": len(found)}
 
     def revoke(self, caller: Caller, token: str) -> None:
-        """Let a token be worth nothing.
+        """Revoke a token.
 
         Raises
         ------
         NotFound
-            If there is none of that id.
+            If the caller has no token of that id.
         """
         access.require(caller, access.GRANT)
         found = self._records.get(SERVER, "tokens", token)
-        if found is None or not (caller.may(access.ADMIN) or found.data.get("user") == caller.user):
+        if found is None or not (caller.may(access.ADMIN) or found.data.get("user") == caller.holder):
             raise NotFound(f"no token {token[:40]!r}", hint="`lmvp tokens` lists them by their ids")
         event = {"at": now(), "who": caller.name, "action": "token.revoke", "what": f"{found.data['name']} ({token})"}
         self._records.commit(SERVER, [Delete("tokens", token)], [{**event, "before": None, "after": None}])
@@ -147,7 +197,8 @@ class Tokens:
 
     def _shown(self, record: Record) -> TokenRecord:
         data = record.data
-        user = self._records.get(SERVER, "users", data.get("user", ""))
+        holder = data.get("user") or ""
+        user = self._records.get(SERVER, "users", holder) if holder else None
         home = self._records.get(SERVER, "projects", data.get("project", ""))
         return TokenRecord(
             id=record.id,
@@ -156,9 +207,26 @@ class Tokens:
             expires_at=_time(data["expires_at"]),
             used_at=_time(data["used_at"]),
             user=user.data["name"] if user else "",
-            scope=data.get("scope", "admin"),
+            scope=data["scope"] if data.get("scope") in access.SCOPES else access.LEAST_SCOPE,
             project=home.data["name"] if home else "",
+            ended=self._ended(record),
         )
+
+    def _ended(self, record: Record) -> str:
+        """Return the reason why a token grants nothing; empty if it can be used."""
+        data, holder = record.data, record.data.get("user")
+        if not holder:
+            return "names no account"
+        if _end(record) < time.time():
+            return "expired"
+        if data.get("project") and self._records.get(SERVER, "projects", data["project"]) is None:
+            return "project removed"
+        if holder == OPERATOR:
+            return ""
+        account = self._users.active(holder)
+        if account is None:
+            return "account disabled or deleted"
+        return "" if Users.generation(account) == data.get("generation", 0) else "ended by a change of the account"
 
     def _digests(self) -> dict[str, tuple[str, float]]:
         """Return the ids and ends of all tokens by their digests; read once, and again after each change."""
@@ -184,6 +252,11 @@ class Tokens:
 def _digest(secret: str) -> str:
     """256 random bits need no salt and no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _is_service(account: Record) -> bool:
+    """Tell whether an account has no password and no provider: it acts by tokens that admins make."""
+    return not (account.data.get("password") or account.data.get("openid"))
 
 
 def _end(record: Record) -> float:

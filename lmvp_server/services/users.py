@@ -5,31 +5,32 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from functools import cache
-from typing import Any
 
-from lmvp.errors import AccessDenied, AlreadyExists, Conflict, InvalidArgument, NotFound
-from lmvp.records import NewUser, User, UserChange
+import msgspec
+
+from lmvp.errors import AlreadyExists, Conflict, InvalidArgument, NotAuthenticated, NotFound
+from lmvp.records import Ended, NewUser, User, UserChange
 from lmvp.references import check_name, suggest
 from lmvp_server.services import access
-from lmvp_server.services.access import Caller
+from lmvp_server.services.access import OPERATOR, Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.clock import now
 from lmvp_server.services.events import event
 from lmvp_server.services.paging import Page
+from lmvp_server.services.passwords import Passwords, check_password, hashed
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
-PASSWORD_LEAST, PASSWORD_MOST = 10, 200
-"""Characters of a password; NIST SP 800-63B wants length, and no rules about kinds of letters."""
-
 RESERVED = frozenset({"anonymous", "setup"})
+
+GRANTS = ("tokens", "sessions", "invitations")
+"""The tables of what an account has given out; each record names its holder in `user`."""
 
 
 class Users:
     """The use cases around accounts."""
 
-    def __init__(self, records: RecordStore) -> None:
-        self._records = records
+    def __init__(self, records: RecordStore, passwords: Passwords) -> None:
+        self._records, self._passwords = records, passwords
 
     def every(self, caller: Caller, page: Page) -> Document:
         """List the accounts, by name."""
@@ -44,10 +45,24 @@ class Users:
         return self._records.count(SERVER, "users") > 0
 
     def me(self, caller: Caller) -> User:
-        """Return the account of whoever asks; of the server's own token, one that may everything."""
+        """Return the account of the caller; for the server's operator, one that has every right."""
         access.require(caller, access.ENTER)
-        record = self._records.get(SERVER, "users", caller.user) if caller.user else None
-        return _shown(record) if record else User(name=caller.name, admin=True, service=True)
+        if caller.owner:
+            return User(name=caller.name, admin=True, service=True)
+        return _shown(self._own(caller))
+
+    def _own(self, caller: Caller) -> Record:
+        """Return the record of the caller's account.
+
+        Raises
+        ------
+        NotAuthenticated
+            If it was disabled or deleted since the request began.
+        """
+        record = self.active(caller.user)
+        if record is None:
+            raise NotAuthenticated("this account is disabled or deleted", hint="ask an admin of the server")
+        return record
 
     def add(self, caller: Caller, new: NewUser) -> User:
         """Make an account; without a password it acts by tokens alone.
@@ -58,16 +73,20 @@ class Users:
             If there is one of that name, whatever the case of its letters.
         InvalidArgument
             If name or password will not do.
+        AccessDenied
+            If the caller is no admin, or makes an admin without proof; see `Passwords.prove`.
         """
         access.require(caller, access.ADMIN)
+        if new.admin:
+            self.prove(caller, new.current_password)
         try:
-            return _shown(self.insert(caller, new, new_id()))
+            return _shown(self.insert(caller.name, new, new_id()))
         except ConcurrentChange:
             raise AlreadyExists(f"there is a user {self.find(new.name).data['name']!r}") from None
 
     def insert(
         self,
-        caller: Caller,
+        by: str,
         new: NewUser,
         id_: str,
         also: Sequence[Change] = (),
@@ -75,7 +94,12 @@ class Users:
         *,
         openid: bool = False,
     ) -> Record:
-        """Write the record of an account, with other changes that are to be made together with it or not at all.
+        """Write the record of an account, together with other changes or not at all; it checks no right.
+
+        Parameters
+        ----------
+        by : str
+            The author of the event.
 
         Raises
         ------
@@ -87,13 +111,13 @@ class Users:
         data: Document = {
             "name": new.name,
             "key": key,
-            "password": _hashed(new.password) if new.password else "",
+            "password": hashed(new.password) if new.password else "",
             "admin": new.admin,
             "disabled": False,
             "created_at": now(),
         } | ({"openid": True} if openid else {})
         entry = event(
-            caller.name, "user.add", new.name, None, {"admin": new.admin, "service": not (new.password or openid)}
+            by, "user.add", new.name, None, {"admin": new.admin, "service": not (new.password or openid)}
         )
         changes = [Put("names", f"users:{key}", {"id": id_}, expect=0), Put("users", id_, data, expect=0), *also]
         self._records.commit(SERVER, changes, [entry, *told])
@@ -106,17 +130,38 @@ class Users:
         if new.name.lower() in RESERVED:
             raise InvalidArgument(f"nobody can be called {new.name!r}: events say so of those without an account")
         if new.password:
-            _check_password(new.password)
+            check_password(new.password)
+
+    def prove(self, caller: Caller, password: str) -> None:
+        """Check that the account's own holder asks: by its password, or a sign-in of the last minutes.
+
+        The server's operator needs no proof: its token is read from the data folder.
+
+        Raises
+        ------
+        AccessDenied
+            If there is neither.
+        """
+        if not caller.owner:
+            self._passwords.prove(caller, self._own(caller), password)
 
     def change(self, caller: Caller, name: str, given: UserChange) -> User:
-        """Disable or enable an account, make it an admin, or set its password, as everybody may for themselves."""
+        """Disable or enable an account, make it an admin, or set its password, which everybody may do for themselves.
+
+        A new password ends the sessions of the account, and its tokens and invitations unless they are kept. A
+        disabled account loses all of them for good.
+
+        Raises
+        ------
+        AccessDenied
+            If the caller lacks the right, or sets a password or makes an admin without proof.
+        """
         own = bool(caller.user) and self.is_named(caller.user, name)
         only_password = given.disabled is None and given.admin is None
-        if not (own and only_password and caller.scope == "admin"):
-            access.require(caller, access.ADMIN)
-        record = self.find(name)
-        if own and not access.SCOPES[caller.scope] >= {access.ADMIN}:
-            raise AccessDenied("this token cannot change its account")
+        access.require(caller, access.ACCOUNT if own and only_password else access.ADMIN)
+        if given.password is not None or given.admin:
+            self.prove(caller, given.current_password)
+        password = None if given.password is None else hashed(given.password)
         while True:
             record = self.find(name)
             fields: Document = {}
@@ -126,21 +171,89 @@ class Users:
                 fields["admin"] = given.admin
             if own and (given.disabled or given.admin is False):
                 raise Conflict("nobody disables or demotes themselves", hint="another admin can")
-            told = {key: record.data[key] for key in fields}
+            told = {key: record.data.get(key) for key in fields}
             after = dict(fields)
-            if given.password is not None:
-                fields["password"] = _hashed(given.password)
+            changes: list[Change] = []
+            ended: Ended | None = None
+            if password is not None:
+                fields["password"] = password
                 after["password"] = "changed"  # noqa: S105 - the word, not one
+            if given.disabled or password is not None:
+                fields["generation"] = generation = self.generation(record) + 1
+                keep = generation if given.keep_tokens and not given.disabled else None
+                changes, ended = self._end_grants(record.id, keep)
+                after["ended"] = msgspec.to_builtins(ended)
             entry = event(caller.name, "user.change", record.data["name"], told, after)
-            changes: list[Change] = [Put("users", record.id, {**record.data, **fields}, expect=record.rev)]
-            if given.password is not None or given.disabled:
-                ended = self._records.find(SERVER, "sessions", {"user": record.id})
-                changes += [Delete("sessions", one.id) for one in ended]
+            changes.insert(0, Put("users", record.id, {**record.data, **fields}, expect=record.rev))
             try:
                 self._records.commit(SERVER, changes, [entry])
             except ConcurrentChange:
                 continue
-            return _shown(self.find(name))
+            return msgspec.structs.replace(_shown(self.find(name)), ended=ended)
+
+    def _end_grants(self, user: str, keep: int | None) -> tuple[list[Change], Ended]:
+        """Return the changes that delete what an account has given out, and how much that is.
+
+        A grant that is written at the same moment carries the old generation, so it grants nothing either.
+
+        Parameters
+        ----------
+        keep : int or None
+            The new generation, into which tokens and invitations are taken over; None: they end too. Sessions end
+            always.
+        """
+        found = {table: self._records.find(SERVER, table, {"user": user}) for table in GRANTS}
+        if keep is None:
+            changes: list[Change] = [Delete(table, one.id) for table in GRANTS for one in found[table]]
+            return changes, Ended(**{table: len(found[table]) for table in GRANTS})
+        kept = [(table, one) for table in GRANTS if table != "sessions" for one in found[table]]
+        changes = [Delete("sessions", one.id) for one in found["sessions"]]
+        changes += [Put(table, one.id, {**one.data, "generation": keep}, expect=one.rev) for table, one in kept]
+        return changes, Ended(sessions=len(found["sessions"]))
+
+    @staticmethod
+    def generation(account: Record) -> int:
+        """Return the generation of an account's grants: grants of an earlier one have ended for good.
+
+        It is counted up when the account is disabled and when its password changes. Records of 9d7a6ec lack it.
+        """
+        return int(account.data.get("generation", 0))
+
+    def caller(
+        self,
+        grant: Document,
+        operator: str,
+        *,
+        scope: str,
+        only: str = "",
+        credential: str = "",
+        signed_in_at: float = 0.0,
+    ) -> Caller | None:
+        """Return the caller that a stored grant speaks for at this moment; None if it grants nothing.
+
+        Parameters
+        ----------
+        grant : dict
+            Its data. `user` names its holder, an account or `OPERATOR`; without one it grants nothing.
+        operator : str
+            The name of the server's operator.
+        """
+        holder = grant.get("user")
+        if holder == OPERATOR:
+            return Caller(operator, owner=True, scope=scope, only=only, credential=credential)
+        account = self.active(holder)
+        if account is None or self.generation(account) != grant.get("generation", 0):
+            return None
+        return Caller(
+            account.data["name"],
+            user=account.id,
+            admin=account.data.get("admin") is True,
+            scope=scope,
+            only=only,
+            credential=credential,
+            generation=self.generation(account),
+            signed_in_at=signed_in_at,
+        )
 
     def find(self, name: str) -> Record:
         """Return the record of an account.
@@ -162,53 +275,15 @@ class Users:
         record = self._records.get(SERVER, "users", user)
         return record is not None and record.data["key"] == name.lower()
 
-    def active(self, user: str) -> Record | None:
-        """Return the record of an account by its id; None if it is disabled or gone."""
-        record = self._records.get(SERVER, "users", user)
-        return None if record is None or record.data["disabled"] else record
-
-    def verify(self, name: str, password: str) -> Record | None:
-        """Return the account of a name and password; None, after the same time, if they do not fit."""
-        found = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
-        kept = found[0].data["password"] if found else ""
-        fits = _fits(kept or _nobodys(), password) and bool(kept)
-        return found[0] if fits and not found[0].data["disabled"] else None
+    def active(self, user: object) -> Record | None:
+        """Return the record of an account by its id; None if it is disabled or deleted, or there is no id."""
+        record = self._records.get(SERVER, "users", user) if isinstance(user, str) and user else None
+        return record if record is not None and record.data.get("disabled") is False else None
 
 
 def new_id() -> str:
     """Return the id of an account that is to be made."""
     return f"u{secrets.token_hex(8)}"
-
-
-def _hasher() -> Any:
-    from argon2 import PasswordHasher  # needed seldom, and never by an embedded server
-
-    return PasswordHasher()
-
-
-@cache
-def _nobodys() -> str:
-    """Return a hash that no password fits, so that an account that is not there takes as long as any other."""
-    return str(_hasher().hash(secrets.token_hex(32)))
-
-
-def _fits(kept: str, password: str) -> bool:
-    from argon2.exceptions import Argon2Error
-
-    try:
-        return bool(_hasher().verify(kept, password[:PASSWORD_MOST]))
-    except Argon2Error:
-        return False
-
-
-def _check_password(password: str) -> None:
-    if not PASSWORD_LEAST <= len(password) <= PASSWORD_MOST:
-        raise InvalidArgument(f"a password has {PASSWORD_LEAST} to {PASSWORD_MOST} characters")
-
-
-def _hashed(password: str) -> str:
-    _check_password(password)
-    return str(_hasher().hash(password))
 
 
 def _shown(record: Record) -> User:

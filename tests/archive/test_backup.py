@@ -25,7 +25,7 @@ from lmvp_server.services.access import Caller
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "services"))
 from faults import acting_at, full, killed_at
 
-ADA = Caller("ada", owner=True)
+ADA = Caller("ada", owner=True, scope="admin")
 RNG = np.random.default_rng(5)
 
 

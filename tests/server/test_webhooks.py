@@ -268,7 +268,7 @@ def test_a_webhook_that_fails_for_days_is_given_up(tmp_path, monkeypatch):
     from lmvp_server.services.targets import Targets
 
     services = Services.open(tmp_path / "data", targets=Targets.parse(["127.0.0.1"]))
-    ada = Caller("ada", owner=True)
+    ada = Caller("ada", owner=True, scope="admin")
     services.catalog.create_project(ada, "digits")
     hooks: Webhooks = services.webhooks
     hooks.add(ada, "digits", NewWebhook(url="http://127.0.0.1:9/"))

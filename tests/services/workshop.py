@@ -14,7 +14,7 @@ from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.links import Links
 
-ADA = Caller("ada", owner=True)
+ADA = Caller("ada", owner=True, scope="admin")
 
 
 class Maintains:
@@ -24,7 +24,7 @@ class Maintains:
         return "maintainer"
 
 
-GRACE = Caller("grace", user="u-grace", roles=Maintains())
+GRACE = Caller("grace", user="u-grace", scope="admin", roles=Maintains())
 """Somebody with an account who maintains every project, and owns none."""
 
 

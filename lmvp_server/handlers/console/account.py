@@ -1,12 +1,16 @@
-"""The page of one's own account: tokens, password, sessions."""
+"""The page of the caller's account: tokens, password, sessions."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
+import msgspec
+
 from lmvp.errors import InvalidArgument
-from lmvp.records import MakeToken, UserChange
+from lmvp.records import Ended, MakeToken, UserChange
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
+from lmvp_server.services.access import LEAST_SCOPE, SCOPES
 from lmvp_server.services.paging import Page
 
 TOKENS = 1000
@@ -21,14 +25,25 @@ class Account(ConsolePage):
         """Begin a request."""
         super().initialize()
         self._made = ""
+        self._session = ""
+        self._said = ""
 
     def look(self) -> Shown:  # type: ignore[override]
-        """Return who one is, and one's tokens."""
+        """Return the account and its tokens."""
         me = self.services.users.me(self.caller)
         found = self.services.tokens.every(self.caller, Page(TOKENS))["items"]
         name = me.name if self.caller.user else ""
         own = [one for one in found if one.user == name]
-        return "account.html", {"me": me, "tokens": own, "made": self._made, "server": self.address_of_server()}
+        return "account.html", {
+            "me": me,
+            "tokens": own,
+            "made": self._made,
+            "said": self._said,
+            "must_prove": not (self.caller.owner or self.caller.is_fresh),
+            "scopes": tuple(SCOPES),
+            "least": LEAST_SCOPE,
+            "server": self.address_of_server(),
+        }
 
     def make_token(self, fields: Fields) -> str:
         """Make a token; its secret is shown this once."""
@@ -40,22 +55,32 @@ class Account(ConsolePage):
             expires_days=int(days) if days else None,
             scope=fields.get("scope", ""),
             project=fields.get("project", "").strip(),
+            current_password=fields.get("old", ""),
         )
         self._made = self.services.tokens.create(self.caller, asked).token
         return ""
 
     def revoke(self, fields: Fields) -> str:
-        """Let a token be worth nothing."""
+        """Revoke a token."""
         self.services.tokens.revoke(self.caller, fields.get("token", ""))
         return "account"
 
     def set_password(self, fields: Fields) -> str:
-        """Change one's password; who knows the old one may."""
-        users, me = self.services.users, self.services.users.me(self.caller)
-        if users.verify(me.name, fields.get("old", "")) is None:
-            raise InvalidArgument("the old password is another one", hint="an admin can set a new one")
-        users.change(self.caller, me.name, UserChange(password=fields.get("new", "")))
-        return "login"
+        """Change the password of the account; the session goes on under a new secret, and all others end."""
+        users = self.services.users
+        given = UserChange(
+            password=fields.get("new", ""),
+            current_password=fields.get("old", ""),
+            keep_tokens=fields.get("keep_tokens") == "1",
+        )
+        changed = users.change(self.caller, users.me(self.caller).name, given)
+        if self._by_session:
+            self._session = self.services.sessions.renew(self.caller, self.address)
+        ended = changed.ended or Ended()
+        if self._by_session:  # this one goes on
+            ended = msgspec.structs.replace(ended, sessions=max(ended.sessions - 1, 0))
+        self._said = f"Your password is changed. Ended: {ended}."
+        return "account"
 
     def leave_all(self, _fields: Fields) -> str:
         """Sign out everywhere."""
@@ -63,8 +88,13 @@ class Account(ConsolePage):
         return "login"
 
     async def done(self, where: str, place: tuple[str, ...]) -> None:
-        """Show a token that was made: it cannot be asked for again."""
-        if self._made:
+        """Show a token that was made, which is shown this once, or the result of a new password."""
+        if self._session:
+            self.enter(self._session)
+            found = self.services.sessions.caller(self._session, self.settings["owner"])
+            if found is not None:
+                self.caller = replace(found, roles=self.services.roles)
+        if self._made or self._said:
             await self._draw(place)
         else:
             await super().done(where, place)

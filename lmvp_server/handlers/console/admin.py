@@ -43,41 +43,62 @@ class Users(AdminPage):
     tab = "Accounts"
     acts: ClassVar[frozenset[str]] = frozenset({"add", "disable", "enable", "make_admin", "make_user", "set_password"})
 
+    def initialize(self) -> None:
+        """Begin a request."""
+        super().initialize()
+        self._said = ""
+
     def look(self) -> Shown:  # type: ignore[override]
         """Return the accounts."""
         common = self.common()
         found = self.services.users.every(self.caller, Page(USERS))
-        return "users.html", {**common, "users": found["items"], "total": found["total"]}
+        return "users.html", {
+            **common,
+            "users": found["items"],
+            "total": found["total"],
+            "said": self._said,
+            "must_prove": not (self.caller.owner or self.caller.is_fresh),
+        }
 
     def add(self, fields: Fields) -> str:
         """Make an account; without a password it acts by tokens alone."""
-        new = NewUser(name=fields.get("name", "").strip(), password=fields.get("password", ""))
+        new = NewUser(name=fields.get("name", "").strip(), password=fields.get("password", ""))  # never an admin
         self.services.users.add(self.caller, new)
         return "admin"
 
     def disable(self, fields: Fields) -> str:
-        """Let an account in no more."""
+        """Disable an account; its tokens, sessions and invitations end."""
         return self._change(fields, UserChange(disabled=True))
 
     def enable(self, fields: Fields) -> str:
-        """Let an account in again."""
+        """Enable an account; what ended does not come back."""
         return self._change(fields, UserChange(disabled=False))
 
     def make_admin(self, fields: Fields) -> str:
-        """Let an account administer the server."""
-        return self._change(fields, UserChange(admin=True))
+        """Make an account an admin."""
+        return self._change(fields, UserChange(admin=True, current_password=fields.get("old", "")))
 
     def make_user(self, fields: Fields) -> str:
-        """Let an account administer the server no more."""
+        """Make an admin an ordinary account."""
         return self._change(fields, UserChange(admin=False))
 
     def set_password(self, fields: Fields) -> str:
-        """Set somebody's password, who forgot it."""
-        return self._change(fields, UserChange(password=fields.get("password", "")))
+        """Set the password of somebody who forgot it."""
+        given = UserChange(password=fields.get("password", ""), current_password=fields.get("old", ""))
+        return self._change(fields, given)
 
     def _change(self, fields: Fields, given: UserChange) -> str:
-        self.services.users.change(self.caller, fields.get("name", "").strip(), given)
+        changed = self.services.users.change(self.caller, fields.get("name", "").strip(), given)
+        if changed.ended is not None:
+            self._said = f"{changed.name} is changed. Ended: {changed.ended}."
         return "admin"
+
+    async def done(self, where: str, place: tuple[str, ...]) -> None:
+        """Show what a change ended."""
+        if self._said:
+            await self._draw(place)
+        else:
+            await super().done(where, place)
 
 
 class Groups(AdminPage):

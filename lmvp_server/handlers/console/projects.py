@@ -85,7 +85,7 @@ class Members(ProjectPage):
     """`/p/{project}/-/members`."""
 
     tab = "Members"
-    acts: ClassVar[frozenset[str]] = frozenset({"invite", "set_role", "remove"})
+    acts: ClassVar[frozenset[str]] = frozenset({"invite", "revoke", "set_role", "remove"})
 
     def initialize(self) -> None:
         """Begin a request."""
@@ -96,7 +96,21 @@ class Members(ProjectPage):
         """Return who has which role."""
         common = self.common(project)
         found = self.services.members.of_project(self.caller, common["project"]["name"])
-        return "members.html", {**common, "members": found["items"], "roles": ROLES, "link": self._link}
+        name = common["project"]["name"]
+        owns = common["may"]["OWN"]
+        invited = self.services.invitations.of_project(self.caller, name)["items"] if owns else []
+        return "members.html", {
+            **common,
+            "members": found["items"],
+            "roles": ROLES,
+            "link": self._link,
+            "invitations": invited,
+        }
+
+    def revoke(self, fields: Fields, project: str) -> str:
+        """Revoke an invitation."""
+        self.services.invitations.revoke(self.caller, fields.get("invitation", ""))
+        return f"p/{project}/-/members"
 
     def invite(self, fields: Fields, project: str) -> str:
         """Make an invitation; its link is shown this once."""
