@@ -172,11 +172,21 @@ def bisect(
     return Client().bisect(name, good=good, bad=bad, test=test, trust=trust)
 
 
-def login(url: str, token: str | None = None) -> str:
-    """Make a server the one in use, in every process of this user, and see that there is a token for it.
+def login(url: str, token: str | None = None, *, scope: str = "") -> str:
+    """Make a server the one in use, in every process of this user, and get a token for it.
 
-    Without a token, given or kept, this shows a link and a code, and waits until somebody who has a token of the server
-    approves; see `lmvp.signing_in.sign_in`.
+    Without a token, given or stored, this shows a link and a code, and waits until a user of the server approves; see
+    `lmvp.signing_in.sign_in`.
+
+    Parameters
+    ----------
+    url : str
+        `https://models.example.org`.
+    token : str, optional
+        A token that exists already.
+    scope : str
+        The scope of a new token: `read`, `write` or `admin`. Empty: the stored token if there is one, otherwise a new
+        one of scope `write`.
 
     Examples
     --------
@@ -184,7 +194,7 @@ def login(url: str, token: str | None = None) -> str:
     """
     from lmvp.signing_in import sign_in
 
-    return sign_in(url, token)
+    return sign_in(url, token, scope=scope)
 
 
 def contributions(project: str | None = None, *, status: str = "") -> list[Contribution]:

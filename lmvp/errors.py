@@ -180,6 +180,12 @@ class AccessDenied(UserError, PermissionError):
     exit_code = 5
 
 
+class ProofRequired(AccessDenied):
+    """A change of an account needs the caller's current password, or a recent sign-in to the console."""
+
+    code = "proof_required"
+
+
 class AuthorizationPending(UserError, RuntimeError):
     """Nobody has decided yet about a login by a code."""
 

@@ -17,20 +17,23 @@ _SLOWER = 5
 Say = Callable[[str], object]
 
 
-def sign_in(url: str, token: str | None = None, *, say: Say = print) -> str:
-    """Make a server the one in use, and see that there is a token for it that it knows.
+def sign_in(url: str, token: str | None = None, *, scope: str = "", say: Say = print) -> str:
+    """Make a server the one in use, and get a token for it.
 
-    Without a token, given or kept, this shows a link and a code, and waits until somebody who has a token of the server
-    approves; Ctrl-C ends that. The token is kept in a file that only this user reads, and shown nowhere.
+    Without a token, given or stored, this shows a link and a code, and waits until a user of the server approves;
+    Ctrl-C ends that. The token is stored in a file that only this user reads, and shown nowhere.
 
     Parameters
     ----------
     url : str
         `https://models.example.org`.
     token : str, optional
-        One that there is already.
+        A token that exists already.
+    scope : str
+        The scope of a new token: `read`, `write` or `admin`. Empty: the stored token if there is one, otherwise a new
+        one of scope `write`.
     say : callable
-        Tells the user where to go.
+        Shows the link and the code to the user.
 
     Returns
     -------
@@ -45,17 +48,17 @@ def sign_in(url: str, token: str | None = None, *, say: Say = print) -> str:
         If the login was denied, or nobody decided about it in time.
     """
     plain = config.check_url(url)
-    kept = token or config.token_for(plain)
+    kept = token or (None if scope else config.token_for(plain))
     if kept and (token or _is_known(plain, kept)):
         _check(plain, kept)
         return config.login(plain, kept)
-    return config.login(plain, by_code(plain, say))
+    return config.login(plain, by_code(plain, say, scope or "write"))
 
 
-def by_code(url: str, say: Say) -> str:
-    """Return a token that somebody approves while this waits."""
+def by_code(url: str, say: Say, scope: str) -> str:
+    """Return a token that a user of the server approves while this waits."""
     connection = own_connection(Address(url, ""))
-    asked = AskCode(client_name=f"{user() or 'somebody'}@{environment()['host']}")
+    asked = AskCode(client_name=f"{user() or 'somebody'}@{environment()['host']}", scope=scope)
     try:
         code = connection.send_json("POST", "/device/code", asked, DeviceCode)
     except NotFound:

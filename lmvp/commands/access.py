@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lmvp import config
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Status, Table
-from lmvp.errors import InvalidArgument, NotAuthenticated
+from lmvp.errors import InvalidArgument, NotAuthenticated, ProofRequired
 from lmvp.signing_in import sign_in
 
 if TYPE_CHECKING:
     from lmvp.commands.verbs import Host
+    from lmvp.records import TokenRecord
+
+T = TypeVar("T")
 
 
 def login(options: Namespace, host: Host) -> Any:
     """Make a server the one in use; get a token for it by a code, or give one."""
     url = config.check_url(options.url)
-    if options.with_token or (host.pipes and config.token_for(url) is None):
+    if options.with_token or (host.pipes and not options.scope and config.token_for(url) is None):
         try:
             sign_in(url, host.ask_token(url))
         except NotAuthenticated as error:
             hint = "whoever runs the server finds it in the file `token` of its data folder"
             raise NotAuthenticated(error.message, hint=hint) from None
     else:
-        sign_in(url)
+        sign_in(url, scope=options.scope)
     return Status.now()
 
 
@@ -41,16 +46,19 @@ def tokens(options: Namespace, _host: Host) -> Any:
     if options.what == "create":
         if not options.name:
             raise InvalidArgument("a token needs a name", hint="lmvp tokens create ada-laptop")
-        made = client.create_token(
-            options.name, options.days, scope=options.scope, project=options.project, user=options.user
+        fields = {"scope": options.scope, "project": options.project, "user": options.user}
+        made = with_proof(
+            lambda password: client.create_token(options.name, options.days, **fields, current_password=password)
         )
-        return Line(f"{made.token}\n(shown this once; revoke it with: lmvp tokens revoke {made.id})")
+        return Line(
+            f"{made.token}\n(scope {made.scope}, shown this once; revoke it with: lmvp tokens revoke {made.id})"
+        )
     if options.what == "revoke":
         if not options.name:
             raise InvalidArgument("which token?", hint="lmvp tokens, then lmvp tokens revoke ID")
         client.revoke_token(options.name)
-        return Line(f"the token {options.name} is worth nothing from now on")
-    rows = [(one.id, one.name, one.user or "the server's own", f"{one.scope} {one.project}".strip(),
+        return Line(f"the token {options.name} is revoked")
+    rows = [(one.id, one.name, _owner(one), f"{one.scope} {one.project}".strip(),
              day(one.created_at), day(one.expires_at, "never"), day(one.used_at, "not yet"))
             for one in client.tokens()]  # fmt: skip
     head = ("Id", "Name", "Of", "Scope", "Made", "Expires", "Used last (UTC)")
@@ -59,9 +67,35 @@ def tokens(options: Namespace, _host: Host) -> Any:
 
 def devices(options: Namespace, _host: Host) -> Any:
     """Approve, or deny, a client that waits for a token under a code."""
-    done = Client().decide_device(options.code, approve=options.what == "approve")
-    word = "has a token now" if done.approved else "gets no token"
+    done = Client().decide_device(options.code, approve=options.what == "approve", scope=options.scope)
+    word = f"has a token of scope {done.scope or 'admin'} now" if done.approved else "gets no token"
     return Line(f"{done.client_name}, at {done.address}, {word}")
+
+
+def _owner(token: TokenRecord) -> str:
+    owner = token.user or ("nobody" if token.ended else "the server's operator")
+    return f"{owner} (ended: {token.ended})" if token.ended else owner
+
+
+def with_proof(change: Callable[[str], T]) -> T:
+    """Make a change that may need the current password: ask for it only if the server says so."""
+    try:
+        return change("")
+    except ProofRequired:
+        return change(ask_password("your current password: "))
+
+
+def ask_password(prompt: str) -> str:
+    """Ask for a password on the terminal, without showing it, or read a line that is piped in."""
+    if not sys.stdin.isatty():
+        given = sys.stdin.readline().rstrip("\r\n")
+    else:
+        from getpass import getpass
+
+        given = getpass(prompt)
+    if not given:
+        raise InvalidArgument("no password was given", hint="type it, or pipe it in; it is no argument of the command")
+    return given
 
 
 def day(at: Any, otherwise: str = "") -> str:

@@ -199,12 +199,15 @@ VERBS = (
     Verb(access.login, (
         _arg("url", help="https://models.example.org"),
         _arg("--with-token", action="store_true", help="type a token, or pipe it in, instead of approving a code"),
+        _arg("--scope", choices=("read", "write", "admin"), default="",
+             help="get a new token of this scope; without it, the stored token, or a new one of scope write"),
     )),
     Verb(access.tokens, (
         _arg("what", nargs="?", choices=("list", "create", "revoke"), default="list", help="%(choices)s (%(default)s)"),
         _arg("name", nargs="?", help="what to call the new one; the id of the one to revoke"),
         _arg("--days", type=int, metavar="N", help="it expires after so many days"),
-        _arg("--scope", choices=("read", "write", "admin"), default="", help="how much of your rights it passes on"),
+        _arg("--scope", choices=("read", "write", "admin"), default="read",
+             help="the rights of its account that it passes on (%(default)s)"),
         _arg("--project", metavar="NAME", default="", help="the one project that it is for"),
         _arg("--user", metavar="NAME", default="", help="whose it is; an admin makes them for service accounts"),
     ), SHELL),
@@ -225,6 +228,7 @@ VERBS = (
         _arg("name", nargs="?", help="the account"),
         _arg("--admin", action="store_true", help="add: may do everything on the server"),
         _arg("--service", action="store_true", help="add: has no password, acts by tokens alone"),
+        _arg("--keep-tokens", action="store_true", help="passwd: keep the account's tokens and invitations"),
     ), SHELL),
     Verb(team.groups, (
         _arg("what", nargs="?", choices=("list", "add", "remove"), default="list", help="%(choices)s (%(default)s)"),
@@ -233,11 +237,12 @@ VERBS = (
     ), SHELL),
     Verb(team.members, (
         _arg("project", nargs="?", help="the project; the current one"),
-        _arg("what", nargs="?", choices=("list", "add", "remove", "invite", "everyone", "public"), default="list",
-             help="%(choices)s (%(default)s)"),
+        _arg("what", nargs="?", choices=("list", "add", "remove", "invite", "invitations", "everyone", "public"),
+             default="list", help="%(choices)s (%(default)s)"),
         _arg("name", nargs="?", help="a person, or a group as @vision"),
         _arg("--role", choices=("viewer", "contributor", "maintainer", "owner"), help="the role to give"),
         _arg("--days", type=int, default=7, metavar="N", help="invite: the link works so long (%(default)s)"),
+        _arg("--revoke", metavar="ID", help="invitations: revoke this one"),
         _arg("--off", action="store_true", help="public: no more"),
     ), SHELL),
     Verb(webhooks.webhooks, (
@@ -250,6 +255,8 @@ VERBS = (
     Verb(access.devices, (
         _arg("what", choices=("approve", "deny"), help="%(choices)s"),
         _arg("code", help="the code that the client shows"),
+        _arg("--scope", choices=("read", "write", "admin"), default="",
+             help="approve: the scope of its token; the one that it asks for, but admin only if named"),
     ), SHELL),
     Verb(access.logout, (_arg("url", nargs="?", help="the server; the one in use"),)),
     Verb(verbs.status),

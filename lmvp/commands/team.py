@@ -7,12 +7,13 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from lmvp.client import Client
-from lmvp.commands.access import day
+from lmvp.commands.access import ask_password, day, with_proof
 from lmvp.commands.tables import Line, Table
 from lmvp.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from lmvp.commands.verbs import Host
+    from lmvp.records import User
 
 
 def users(options: Namespace, _host: Host) -> Any:
@@ -22,16 +23,27 @@ def users(options: Namespace, _host: Host) -> Any:
         rows = [(one.name, _kind(one), day(one.created_at)) for one in client.users()]
         return Table(("User", "What", "Made (UTC)"), rows, empty="no accounts: lmvp users add NAME")
     if not options.name:
-        raise InvalidArgument(f"whom to {options.what}?", hint=f"lmvp users {options.what} NAME")
+        raise InvalidArgument("user name missing", hint=f"lmvp users {options.what} NAME")
     if options.what == "add":
         password = "" if options.service else _new_password(options.name)
-        client.add_user(options.name, password, admin=options.admin)
+        with_proof(lambda own: client.add_user(options.name, password, admin=options.admin, current_password=own))
         return Line(f"{options.name} has an account")
     if options.what == "passwd":
-        client.change_user(options.name, password=_new_password(options.name))
-        return Line(f"{options.name} has another password")
-    client.change_user(options.name, disabled=options.what == "disable")
-    return Line(f"{options.name} is {options.what}d")
+        new, keep = _new_password(options.name), options.keep_tokens
+        made = with_proof(
+            lambda own: client.change_user(options.name, password=new, current_password=own, keep_tokens=keep)
+        )
+        return Line(f"the password of {made.name} is changed{_ended(made)}")
+    made = client.change_user(options.name, disabled=options.what == "disable")
+    return Line(f"{made.name} is {options.what}d{_ended(made)}")
+
+
+def _ended(user: User) -> str:
+    """Return a line about what a change ended; empty where it ended nothing."""
+    if user.ended is None:
+        return ""
+    again = "\nget a new token with: lmvp login URL" if user.ended.tokens else ""
+    return f"\nended: {user.ended}{again}"
 
 
 def groups(options: Namespace, _host: Host) -> Any:
@@ -65,6 +77,8 @@ def members(options: Namespace, _host: Host) -> Any:
     if options.what == "invite":
         link = client.invite(project, options.role or "viewer", days=options.days)
         return Line(f"{link.url}\n(makes one account that is {link.role} in {link.project}, for {options.days} days)")
+    if options.what == "invitations":
+        return _invitations(client, project, options.revoke)
     if not options.name:
         raise InvalidArgument("whom?", hint=f"lmvp members {project} {options.what} NAME")
     if options.what == "remove":
@@ -84,6 +98,16 @@ def _members(client: Client, project: str) -> Table:
     return Table(("Member", "Role"), rows, empty=f"no members: lmvp members {project} add NAME --role contributor")
 
 
+def _invitations(client: Client, project: str, revoke: str | None) -> Any:
+    if revoke:
+        client.revoke_invitation(revoke)
+        return Line(f"the invitation {revoke} is revoked")
+    rows = [(one.id, one.role, one.by, day(one.created_at), day(one.expires_at), one.ended or "can be used")
+            for one in client.invitations(project)]  # fmt: skip
+    head = ("Id", "Role", "By", "Made", "Until (UTC)", "Status")
+    return Table(head, rows, empty=f"no invitations: lmvp members {project} invite --role contributor")
+
+
 def _kind(user: Any) -> str:
     words = ["admin"] if user.admin else []
     words += ["service"] if user.service else []
@@ -92,14 +116,7 @@ def _kind(user: Any) -> str:
 
 def _new_password(name: str) -> str:
     """Ask twice on the terminal, or read a line that is piped in."""
-    if not sys.stdin.isatty():
-        given = sys.stdin.readline().rstrip("\r\n")
-    else:
-        from getpass import getpass
-
-        given = getpass(f"password for {name}: ")
-        if given != getpass("once more: "):
-            raise InvalidArgument("the two passwords differ", hint="try again")
-    if not given:
-        raise InvalidArgument("no password", hint="`--service` makes an account that acts by tokens alone")
+    given = ask_password(f"new password for {name}: ")
+    if sys.stdin.isatty() and given != ask_password("once more: "):
+        raise InvalidArgument("the two passwords differ", hint="try again")
     return given

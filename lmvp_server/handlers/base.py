@@ -20,7 +20,16 @@ import msgspec
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from lmvp.connection import API, API_HEADER
-from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound, ServerError, TooLarge, TooManyRequests
+from lmvp.errors import (
+    AccessDenied,
+    InvalidRequest,
+    LmvpError,
+    NotAuthenticated,
+    NotFound,
+    ServerError,
+    TooLarge,
+    TooManyRequests,
+)
 from lmvp.records import ErrorBody
 from lmvp_server.handlers.hosts import foreign_host
 from lmvp_server.services import Services, access

@@ -46,8 +46,9 @@ class DeviceDecisions(Handler):
         """Approve or deny a client."""
         asked, address = self.read(Decide), self.request.remote_ip or ""
         decide = self.services.devices.decide
-        given = {"approve": asked.approve, "scope": asked.scope}
-        self.answer(await self.run(lambda: decide(self.caller, asked.user_code, address, **given)))
+        approve, scope = asked.approve, asked.scope
+        done = await self.run(lambda: decide(self.caller, asked.user_code, address, approve=approve, scope=scope))
+        self.answer(done)
 
 
 class DevicePage(Page):

@@ -162,9 +162,7 @@ class Devices:
                 raise NotFound(f"no login waits under {user_code[:20]!r}", hint="codes live for ten minutes, and once")
             return grant
 
-    def decide(
-        self, caller: Caller, user_code: str, address: str, *, approve: bool, scope: str = ""
-    ) -> DeviceDecision:
+    def decide(self, caller: Caller, user_code: str, address: str, *, approve: bool, scope: str = "") -> DeviceDecision:
         """Approve or deny a client.
 
         Parameters

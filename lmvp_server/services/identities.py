@@ -60,9 +60,7 @@ class Identity:
 class Identities:
     """The use cases around who signs in at a provider."""
 
-    def __init__(
-        self, records: RecordStore, users: Users, invitations: Invitations, credentials: Credentials
-    ) -> None:
+    def __init__(self, records: RecordStore, users: Users, invitations: Invitations, credentials: Credentials) -> None:
         self._records, self._users, self._invitations = records, users, invitations
         self._credentials = credentials
 

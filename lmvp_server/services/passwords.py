@@ -13,7 +13,7 @@ from functools import cache
 from threading import Lock
 from typing import Any
 
-from lmvp.errors import AccessDenied, InvalidArgument, NotAuthenticated
+from lmvp.errors import InvalidArgument, NotAuthenticated, ProofRequired
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.events import event
@@ -66,18 +66,18 @@ class Passwords:
 
         Raises
         ------
-        AccessDenied
+        ProofRequired
             If there is neither.
         """
         if password:
             # The credential takes the place of the address: a stolen token cannot delay logins by its owner.
             if self._verified(account.data["name"], password, caller.credential) is None:
-                raise AccessDenied("the current password does not match", hint="an admin can set a new one")
+                raise ProofRequired("the current password does not match", hint="an admin can set a new one")
             return
         if caller.is_fresh:
             return
         minutes = "a sign-in within the last ten minutes"
-        raise AccessDenied(
+        raise ProofRequired(
             f"this change needs the current password of {account.data['name']!r}, or {minutes}",
             hint="send `current_password`; or sign out of the console and in again",
         )

@@ -86,7 +86,8 @@ class Retention:
             with passed_over(project.id):
                 for model in self._records.find(project.id, "models"):
                     if model.data.get("keep") and go_on():
-                        self._take_away(Caller("retention rule", owner=True, scope="admin"), Place(project, model), model.data["keep"])
+                        rule = Caller("retention rule", owner=True, scope="admin")
+                        self._take_away(rule, Place(project, model), model.data["keep"])
 
     def _going(self, place: Place, rule: str) -> list[Record]:
         """Return the versions of a model that its rule does not keep."""

@@ -28,7 +28,7 @@ log = logging.getLogger("lmvp_server")
 
 LIFE = 14 * 86400.0
 """Seconds that a session lasts."""
-PASSWORD, PROVIDER, INVITATION, TOKEN = "password", "provider", "invitation", "token"  # noqa: S105 - kinds, no secrets
+PASSWORD, PROVIDER, INVITATION, TOKEN = "password", "provider", "invitation", "token"
 """The ways to sign in. All but a token prove that the person is present."""
 
 

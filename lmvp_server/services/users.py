@@ -116,9 +116,7 @@ class Users:
             "disabled": False,
             "created_at": now(),
         } | ({"openid": True} if openid else {})
-        entry = event(
-            by, "user.add", new.name, None, {"admin": new.admin, "service": not (new.password or openid)}
-        )
+        entry = event(by, "user.add", new.name, None, {"admin": new.admin, "service": not (new.password or openid)})
         changes = [Put("names", f"users:{key}", {"id": id_}, expect=0), Put("users", id_, data, expect=0), *also]
         self._records.commit(SERVER, changes, [entry, *told])
         return self.find(new.name)
@@ -139,7 +137,7 @@ class Users:
 
         Raises
         ------
-        AccessDenied
+        ProofRequired
             If there is neither.
         """
         if not caller.owner:

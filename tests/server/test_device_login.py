@@ -193,6 +193,6 @@ def test_a_given_token_is_checked_and_an_old_one_is_no_hindrance(server, monkeyp
     assert lmvp.login(server.url, server.token) == server.url
     config.login(server.url, "outdated")
     asked = []
-    monkeypatch.setattr("lmvp.signing_in.by_code", lambda url, _: asked.append(url) or server.token)
+    monkeypatch.setattr("lmvp.signing_in.by_code", lambda url, *_: asked.append(url) or server.token)
     lmvp.login(server.url)
     assert asked == [server.url]
