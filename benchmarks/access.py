@@ -33,7 +33,7 @@ def _requests() -> list[Row]:
     root.add_user("grace")
     root.set_group("vision", ["grace"])
     root.set_member("access", "@vision", "contributor")
-    member, owner = root.create_token("bench", user="grace").token, local.connection().token
+    member, owner = root.create_token("bench", scope="admin", user="grace").token, local.connection().token
     rows = []
     for what, one in (("GET version", _version), ("POST points", _points)):
         asks = {who: one(root.url, token) for who, token in (("member", member), ("owner", owner))}

@@ -32,7 +32,7 @@ def server(tmp_path, home):
     server = Server(tmp_path / "served")
     server.root = Client(server.url, server.start())
     server.root.add_user("ada", PASSWORD)
-    ada = Client(server.url, server.root.create_token("t", user="ada").token)
+    ada = Client(server.url, server.root.create_token("t", scope="admin", user="ada").token)
     ada.update("digits/mlp", weights(0.0), message="first", metrics={"val/acc": 0.8}, create=True, progress=False)
     yield server
     server.end()
@@ -92,7 +92,7 @@ def test_the_story_of_a_team_through_pages_alone(server, people):
     grace.press("Make the account")
     grace.follow("digits")
     grace.reads("2 versions") if grace.page.get_by_text("2 versions").count() else grace.reads("1 version")
-    token = server.root.create_token("t", user="grace").token
+    token = server.root.create_token("t", scope="admin", user="grace").token
     client = Client(server.url, token)
     client.update("digits/mlp", weights(0.1), message="trained the head", metrics={"val/acc": 0.9}, propose=True,
                   progress=False)  # fmt: skip

@@ -31,7 +31,7 @@ def server(tmp_path_factory):
     server.root = Client(server.url, server.token)
     for name in ("ada", "grace", "eve"):
         server.root.add_user(name, PASSWORD)
-        setattr(server, name, Client(server.url, server.root.create_token("t", user=name).token))
+        setattr(server, name, Client(server.url, server.root.create_token("t", scope="admin", user=name).token))
     ada = server.ada
     for step in range(6):
         options = {"parent": "v2"} if step == 4 else {}

@@ -32,7 +32,7 @@ def person(server, name, role=None, **more):
     server.root.add_user(name, PASSWORD, **more)
     if role:
         server.root.set_member("digits", name, role)
-    client = Client(server.url, server.root.create_token("t", user=name).token)
+    client = Client(server.url, server.root.create_token("t", scope="admin", user=name).token)
     client.again = lambda: Client(server.url, client._token)
     return client
 
@@ -108,7 +108,7 @@ def in_her_notebook(notebook, server, browser, before):
     assert "grace has no right to write" in notebook.run("%lmvp push digits/mlp model")
     said = notebook.run('%lmvp push digits/mlp model --propose -m "trained the head" --metric val/acc=0.9')
     assert "c1" in said, said
-    grace = Client(server.url, server.root.create_token("beside", user="grace").token)
+    grace = Client(server.url, server.root.create_token("beside", scope="admin", user="grace").token)
     proposed = grace.version("digits/mlp@c1")
     assert (proposed.name, proposed.status, proposed.author) == ("c1", "proposed", "grace")
     assert np.array_equal(grace.download("digits/mlp@c1", progress=False)["head.w"], before["head.w"] + 0.1)

@@ -84,9 +84,10 @@ def test_codes_are_decided_once_and_tokens_fetched_once(server):
     assert fetch(server, code) == "authorization_pending"
     assert fetch(server, code) == "slow_down"
     assert fetch(server, other) == "authorization_pending"
-    assert decide(server, code).json() == {"client_name": "ada@laptop", "address": "127.0.0.1", "approved": True}
+    decided = {"client_name": "ada@laptop", "address": "127.0.0.1", "approved": True, "scope": "write"}
+    assert decide(server, code).json() == decided
     assert decide(server, code).status_code == 404
-    assert set(fetch(server, code)) == {"access_token", "name"}
+    assert set(fetch(server, code)) == {"access_token", "name", "scope"}
     assert fetch(server, code) == "expired_token"
     decide(server, other, approve=False)
     assert fetch(server, other) == "access_denied"

@@ -29,7 +29,7 @@ def team(home, tmp_path):
     server.root = Client(server.url, server.start())
     for name in ("ada", "grace", "eve"):
         server.root.add_user(name, "a long password")
-        setattr(server, name, Client(server.url, server.root.create_token("t", user=name).token))
+        setattr(server, name, Client(server.url, server.root.create_token("t", scope="admin", user=name).token))
     for step in range(5):
         server.ada.update(
             "digits/mlp", weights(step), message=f"step {step}", metrics={"acc": step / 10}, create=True, progress=False

@@ -59,7 +59,9 @@ RIGHTS = {
     ("get", "/users"): ADMIN,
     ("post", "/users"): ADMIN,
     ("patch", "/users/x"): ADMIN,
+    ("get", "/invitations"): ENTER,
     ("post", "/invitations"): OWN,
+    ("delete", "/invitations/x"): ENTER,
     ("get", "/groups"): ENTER,
     ("put", "/groups/vision"): ADMIN,
     ("delete", "/groups/x"): ADMIN,
@@ -212,7 +214,7 @@ class World:
         self.tokens = {"server": server.token}
         for name in ("stranger", *ROLES, "admin"):
             self.root.add_user(name, "a long password", admin=name == "admin")
-            self.tokens[name] = self.root.create_token("t", user=name).token
+            self.tokens[name] = self.root.create_token("t", scope="admin", user=name).token
         self.grow()
 
     def grow(self):
@@ -373,7 +375,7 @@ def test_a_token_of_one_project_sees_no_other(world):
     world.root.update("other/mlp", {"w": np.ones(2)}, create=True, progress=False)
     world.root.set_member("other", "owner", "owner")
     owner = Client(world.server.url, world.tokens["owner"])
-    world.tokens["one"] = owner.create_token("one", project="digits").token
+    world.tokens["one"] = owner.create_token("one", scope="admin", project="digits").token
     assert world.ask("one", "get", PROJECT).ok
     assert world.ask("one", "get", "/projects/other").status_code == 404
     assert [one["name"] for one in world.ask("one", "get", "/projects").json()["items"]] == ["digits"]
@@ -414,7 +416,7 @@ def test_the_last_owner_stays_and_others_may_leave(world):
 def test_whoever_is_disabled_or_demoted_is_so_at_once(world):
     root = world.root
     root.add_user("grace", "a long password")
-    world.tokens["grace"] = root.create_token("t", user="grace").token
+    world.tokens["grace"] = root.create_token("t", scope="admin", user="grace").token
     root.set_member("digits", "grace", "maintainer")
     described = describe(pack({"w": np.arange(9.0)}))
     body = {"push": "d" * 32, "manifest": msgspec.Raw(manifests.encode(described.manifest))}
@@ -431,6 +433,8 @@ def test_whoever_is_disabled_or_demoted_is_so_at_once(world):
     assert world.ask("grace", "get", MODEL).status_code == 401
     assert world.ask("grace", "get", "/me").status_code == 401
     root.change_user("grace", disabled=False)
+    assert world.ask("grace", "get", "/me").status_code == 401, "her tokens have ended for good"
+    world.tokens["grace"] = root.create_token("t", user="grace").token
     assert world.ask("grace", "get", "/me").json()["name"] == "grace"
 
 
@@ -444,7 +448,7 @@ def test_names_that_differ_by_case_are_one_and_odd_ones_none(world):
 
 def test_secrets_are_kept_nowhere(world):
     world.root.add_user("keeper", "a very particular password")
-    made = world.root.create_token("t", user="keeper")
+    made = world.root.create_token("t", scope="admin", user="keeper")
     kept = b"".join(
         path.read_bytes() for path in world.server.data.rglob("*") if path.is_file() and path.name != "token"
     )
@@ -459,10 +463,12 @@ def test_secrets_are_kept_nowhere(world):
 def test_who_is_nobody_may_not_demote_themselves(world):
     assert world.ask("admin", "patch", "/users/admin", {"disabled": True}).status_code == 409
     assert world.ask("viewer", "patch", "/users/viewer", {"admin": True}).status_code == 403
-    assert world.ask("viewer", "patch", "/users/viewer", {"password": "another long one"}).ok
+    assert world.ask("viewer", "patch", "/users/viewer", {"password": "another long one"}).status_code == 403
+    proved = {"password": "another long one", "current_password": "a long password", "keep_tokens": True}
+    assert world.ask("viewer", "patch", "/users/viewer", proved).ok
     assert world.ask("viewer", "patch", "/users/owner", {"password": "another long one"}).status_code == 403
     assert world.ask("viewer", "post", "/tokens", {"name": "x", "user": "owner"}).status_code == 403
     ours = {one["user"] for one in world.ask("viewer", "get", "/tokens").json()["items"]}
     assert ours == {"viewer"}
-    theirs = world.root.create_token("t", user="owner").id
+    theirs = world.root.create_token("t", scope="admin", user="owner").id
     assert world.ask("viewer", "delete", f"/tokens/{theirs}").status_code == 404

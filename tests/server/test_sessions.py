@@ -241,7 +241,7 @@ def test_an_invitation_is_taken_by_somebody_who_has_an_account(server):
 def test_only_an_owner_invites(server):
     server.root.add_user("viewer", PASSWORD)
     server.root.set_member("digits", "viewer", "maintainer")
-    token = server.root.create_token("t", user="viewer").token
+    token = server.root.create_token("t", scope="admin", user="viewer").token
     body = {"project": "digits", "role": "owner"}
     headers = {"Authorization": f"Bearer {token}"}
     assert requests.post(f"{server.url}/api/v1/invitations", json=body, headers=headers, timeout=10).status_code == 403

@@ -25,7 +25,7 @@ def team(tmp_path, home):
     server.root = Client(server.url, server.token)
     for name in ("ada", "grace", "eve"):
         server.root.add_user(name, "a long password")
-        token = server.root.create_token("t", user=name).token
+        token = server.root.create_token("t", scope="admin", user=name).token
         setattr(server, name, Client(server.url, token))
     for seed in range(1, 4):
         server.ada.update("digits/mlp", weights(seed), metrics={"acc": seed / 10}, create=True, progress=False)

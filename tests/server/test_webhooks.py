@@ -212,7 +212,7 @@ def test_owners_alone_have_them_and_secrets_show_once(server, listener, tmp_path
     for name, role in (("ada", "owner"), ("grace", "maintainer")):
         server.root.add_user(name, "a long password")
         server.root.set_member("digits", name, role)
-        clients[name] = Client(server.url, server.root.create_token("t", user=name).token)
+        clients[name] = Client(server.url, server.root.create_token("t", scope="admin", user=name).token)
     with pytest.raises(errors.AccessDenied):
         clients["grace"].webhooks("digits")
     make(server, "other")
