@@ -173,7 +173,7 @@ class Services:
             credentials,
             invitations,
             Contributions(records, catalog, versions),
-            Webhooks(records, catalog, targets),
+            Webhooks(records, catalog, targets, users, roles),
             Forks(records, chunks, catalog, versions, decoder, upkeep, pushes),
             Identities(records, users, invitations, credentials),
             Search(records, catalog),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
+import logging
 import secrets
 import time
 from collections.abc import Collection
@@ -19,13 +20,16 @@ import msgspec
 from lmvp.errors import Conflict, InvalidArgument, NotFound
 from lmvp.records import MadeWebhook, NewWebhook, Webhook
 from lmvp_server.services import access
-from lmvp_server.services.access import Caller
+from lmvp_server.services.access import OPERATOR, Caller, Roles
 from lmvp_server.services.audit import head_of
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.events import event
 from lmvp_server.services.targets import Targets
+from lmvp_server.services.users import Users
 from lmvp_server.stores.base import ConcurrentChange, Delete, Document, Put, Record, RecordStore
+
+log = logging.getLogger("lmvp_server")
 
 EVENTS = ("version.", "model.", "alias.", "contribution.", "run.")
 """What can be told, by the beginnings of the names of actions."""
@@ -89,8 +93,9 @@ def sign(secret: str, id_: str, at: str, body: bytes) -> str:
 class Webhooks:
     """The use cases around webhooks."""
 
-    def __init__(self, records: RecordStore, catalog: Catalog, targets: Targets) -> None:
+    def __init__(self, records: RecordStore, catalog: Catalog, targets: Targets, users: Users, roles: Roles) -> None:
         self._records, self._catalog, self._targets = records, catalog, targets
+        self._users, self._roles = users, roles
         self._passed: dict[str, int] = {}  # events that a webhook does not want, up to which it was looked through
 
     # -- those of a project
@@ -126,6 +131,7 @@ class Webhooks:
             "secret": secret,
             "created_at": now(),
             "by": caller.name,
+            "user": caller.holder,
             "sent": head_of(self._records, home.id, "").seq,
             **_RESTED,
         }
@@ -141,9 +147,9 @@ class Webhooks:
         self._records.commit(SERVER, [Delete(_TABLE, found.id)], [told])
 
     def enable(self, caller: Caller, project: str, id_: str) -> Webhook:
-        """Wake a webhook that was given up, or waits: it goes on with what happened since."""
+        """Enable a webhook that was given up, or waits; it sends the events since then, for the caller from now on."""
         home = self._home(caller, project)
-        self._change(self._find(home, id_).id, dict(_RESTED))
+        self._change(self._find(home, id_).id, {**_RESTED, "user": caller.holder, "by": caller.name})
         return _shown(self._find(home, id_))
 
     def test(self, caller: Caller, project: str, id_: str) -> Delivery:
@@ -183,6 +189,11 @@ class Webhooks:
         home = self._records.get(SERVER, "projects", hook.data["project"])
         if home is None:  # it was removed, and may come back
             return None
+        if not self._is_owned(hook, home):
+            why = f"{hook.data['by']} does not own the project any more; an owner can enable the webhook"
+            log.warning("the webhook %s is disabled: %s", hook.id, why)
+            self._change(hook.id, {"disabled": True, "why": why[:200]})
+            return None
         after = max(hook.data["sent"], self._passed.get(hook.id, 0))
         wanted = tuple(hook.data["events"])
         while some := self._records.events(home.id, after=after, limit=_BATCH):
@@ -191,6 +202,30 @@ class Webhooks:
                     return _delivery(home, hook, one)
             after = self._passed[hook.id] = some[-1]["seq"]
         return None
+
+    def _is_owned(self, hook: Record, home: Record) -> bool:
+        """Tell whether the account that added or enabled a webhook owns its project at this moment.
+
+        Records of 9d7a6ec have only the name of an account, which no other account can take. If there is no account of
+        that name, nobody owns the webhook until an owner enables it.
+        """
+        holder = hook.data.get("user")
+        if holder is None:
+            found = self._records.find(SERVER, "users", {"key": str(hook.data["by"]).lower()}, limit=1)
+            holder = found[0].id if found else None
+        if holder == OPERATOR:
+            return True
+        account = self._users.active(holder)
+        if account is None:
+            return False
+        owner = Caller(
+            account.data["name"],
+            user=account.id,
+            admin=account.data.get("admin") is True,
+            scope="admin",
+            roles=self._roles,
+        )
+        return owner.may(access.OWN, home.data["name"])
 
     def arrived(self, delivery: Delivery) -> Delivery | None:
         """Note that an event has arrived; return the next one for the same webhook."""
