@@ -61,7 +61,11 @@ def test_what_is_read_often_is_small(server, path):
 @pytest.mark.parametrize("path", ["login", "p/digits/mlp@v1/-/files/weights.safetensors", "api/v1/projects"])
 def test_other_answers_are_as_they_are(server, path):
     ada = Browser(server, "ada")
-    token = {"Authorization": f"Bearer {server.root.create_token('t', scope='admin', user='ada').token}"} if "api" in path else {}
+    token = (
+        {"Authorization": f"Bearer {server.root.create_token('t', scope='admin', user='ada').token}"}
+        if "api" in path
+        else {}
+    )
     assert "Content-Encoding" not in ada.look(path, headers={"Accept-Encoding": "gzip", **token}).headers
 
 

@@ -141,7 +141,7 @@ def test_a_token_is_made_shown_once_and_revoked(server):
 def test_a_password_is_changed_by_who_knows_the_old_one(server):
     eve = Browser(server, "eve")
     assert (
-        "the old password is another one"
+        "the current password does not match"
         in post(eve, "account", do="set_password", old="no", new="a new long password").text
     )
     assert post(eve, "account", do="set_password", old=PASSWORD, new="a new long password").ok

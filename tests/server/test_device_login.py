@@ -118,6 +118,8 @@ def test_the_page_shows_who_asks_and_takes_a_token_with_each_decision(server):
     page = browser.get(f"{server.url}/device?code={code['user_code']}", timeout=9)
     xsrf = re.search(r'name="_xsrf" value="(\w+)"', page.text)[1]
     assert "&lt;b&gt;grace&lt;/b&gt;" in page.text
+    assert "reading and writing (<code>write</code>)" in page.text
+    assert re.findall(r"<option( selected)?>(\w+)</option>", page.text) == [("", "read"), (" selected", "write")]
     assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
     form = {"code": code["user_code"], "verdict": "approve"}
     foreign = browser.post(f"{server.url}/device", data={**form, "token": server.token}, timeout=9)
@@ -133,6 +135,24 @@ def test_the_page_shows_who_asks_and_takes_a_token_with_each_decision(server):
     assert server.token not in done.text
     assert fetch(server, code)["access_token"]
     assert requests.get(f"{server.url}/device?code=nothing", timeout=9).text.count("no login waits") == 1
+
+
+def test_login_gets_all_rights_only_if_they_are_asked_for_and_approved(server, monkeypatch):
+    for fields, scope in (({}, "write"), ({"scope": "admin"}, "admin")):
+        code = requests.post(f"{server.api}/device/code", json={"client_name": "x", **fields}, timeout=9).json()
+        if scope == "admin":
+            assert decide(server, code).status_code == 400
+            page = requests.get(f"{server.url}/device?code={code['user_code']}", timeout=9).text
+            assert "all rights of your account" in page
+            assert " selected>write</option>" in page
+        assert decide(server, code, **fields).json()["scope"] == scope
+        assert fetch(server, code)["scope"] == scope
+    asked = []
+    monkeypatch.setattr("lmvp.signing_in.by_code", lambda url, say, scope: asked.append(scope) or server.token)
+    assert main(["login", server.url, "--scope", "admin"]) == 0
+    lmvp.login(server.url)
+    lmvp.login(server.url, scope="read")
+    assert asked == ["admin", "read"], "a stored token is used unless a scope is named"
 
 
 def test_verbs_of_the_shell(server, capsys, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 import subprocess
 import sys
@@ -17,9 +18,15 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
 from lmvp.client import Client
-from lmvp_server.services import sessions
+from lmvp.commands import main
+from lmvp_server.services import passwords
 
 PASSWORD = "correct horse battery"
+
+
+class Proxied(Server):
+    def command(self):
+        return [*super().command(), "--public-url", "http://models.example.org"]
 
 
 @pytest.fixture(scope="module")
@@ -145,14 +152,39 @@ def test_a_login_leads_back_to_the_code(browser):
     assert browser.login(next="device?code=BCDF-GHJK").headers["Location"] == "device?code=BCDF-GHJK"
 
 
-def test_passwords_are_not_guessed_by_the_thousand(server):
+def test_wrong_passwords_delay_the_next_login_and_lock_no_account(server):
     server.root.add_user("victim", PASSWORD)
-    codes = []
-    for _ in range(sessions.BY_NAME + 5):
-        codes.append(Browser(server.url).login("victim", "guess").status_code)
-    assert codes.count(429) == 5
-    assert Browser(server.url).login("victim", PASSWORD).status_code == 429
+    answers = [Browser(server.url).login("victim", "a wrong password") for _ in range(passwords.FREE + 3)]
+    codes = [each.status_code for each in answers]
+    assert codes[: passwords.FREE] == [401] * passwords.FREE
+    assert set(codes[passwords.FREE :]) <= {401, 429}
+    delayed = [each for each in answers if each.status_code == 429] or [Browser(server.url).login("victim", "again")]
+    assert 1 <= int(delayed[0].headers["Retry-After"]) <= passwords.LONGEST
     assert Browser(server.url).login().status_code == 303, "others still come in"
+    for _ in range(100):  # it is a delay, and the right password ends it
+        answer = Browser(server.url).login("victim", PASSWORD)
+        if answer.status_code == 303:
+            break
+        time.sleep(min(int(answer.headers["Retry-After"]), 5))
+    assert answer.status_code == 303
+    told = [one for one in server.root.events() if one.action == "session.fail" and one.what == "victim"]
+    assert told[-1].after == {"from": "127.0.0.1", "count": 1}
+
+
+def test_owner_is_not_locked_out_by_another_address(tmp_path):
+    """A proxy tells the addresses apart; the server believes it, since it has a public URL."""
+    server = Proxied(tmp_path / "data")
+    root = Client(server.url, server.start())
+    try:
+        root.add_user("ada", PASSWORD, admin=True)
+        attacker, owner = Browser(server.url), Browser(server.url)
+        attacker.headers["X-Forwarded-For"], owner.headers["X-Forwarded-For"] = "203.0.113.7", "198.51.100.9"
+        codes = [attacker.login("ada", "a wrong password").status_code for _ in range(12)]
+        assert codes[-1] == 429
+        assert attacker.login("ada", PASSWORD).status_code == 429
+        assert owner.login("ada", PASSWORD).status_code == 303
+    finally:
+        server.end()
 
 
 def test_another_password_ends_every_session(server, browser):
@@ -245,6 +277,62 @@ def test_only_an_owner_invites(server):
     body = {"project": "digits", "role": "owner"}
     headers = {"Authorization": f"Bearer {token}"}
     assert requests.post(f"{server.url}/api/v1/invitations", json=body, headers=headers, timeout=10).status_code == 403
+
+
+def test_invitations_are_listed_and_revoked_in_the_shell_and_on_the_page(server, browser, monkeypatch, capsys):
+    monkeypatch.setenv("LMVP_URL", server.url)
+    monkeypatch.setenv("LMVP_TOKEN", server.token)
+    first, second = (server.root.invite("digits", role) for role in ("viewer", "maintainer"))
+    assert main(["members", "digits", "invitations"]) == 0
+    listed = capsys.readouterr().out
+    assert first.id in listed
+    assert second.id in listed
+    assert first.secret not in listed
+    assert main(["members", "digits", "invitations", "--revoke", first.id]) == 0
+    assert main(["members", "digits", "invitations", "--revoke", first.id]) == 3
+    assert Browser(server.url).look(f"join?code={first.secret}").status_code == 404
+    browser.login()
+    page = browser.look("p/digits/-/members").text
+    assert second.id in page
+    assert first.id not in page
+    done = browser.submit("p/digits/-/members", do="revoke", invitation=second.id)
+    assert done.status_code == 303
+    assert Browser(server.url).look(f"join?code={second.secret}").status_code == 404
+    assert second.id not in [one.id for one in server.root.invitations("digits")]
+
+
+def test_password_is_changed_on_the_page_and_in_the_shell(server, browser, monkeypatch, capsys):
+    server.root.add_user("curie", PASSWORD)
+    tokens = [server.root.create_token("t", scope="admin", user="curie").token for _ in range(2)]
+    other = Browser(server.url)
+    assert other.login("curie").status_code == browser.login("curie").status_code == 303
+    before = browser.cookies["lmvp_session"]
+    fields = {"do": "set_password", "old": PASSWORD, "new": "another long password"}
+    answer = browser.submit("account", **fields)
+    assert "Ended: 2 tokens, 1 session, 0 invitations." in answer.text
+    assert browser.cookies["lmvp_session"] != before
+    assert "curie" in browser.look("account").text, "the session goes on under a new secret"
+    assert other.look("").url.endswith("/login")
+    old = Browser(server.url)
+    old.cookies.set("lmvp_session", before)
+    assert old.look("").url.endswith("/login")
+    for token in tokens:
+        assert (
+            requests.get(f"{server.url}/api/v1/me", headers={"Authorization": f"Bearer {token}"}, timeout=9).status_code
+            == 401
+        )
+    monkeypatch.setenv("LMVP_URL", server.url)
+    monkeypatch.setenv("LMVP_TOKEN", server.root.create_token("t", scope="admin", user="curie").token)
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{PASSWORD}\nnot the old one\n"))
+    assert main(["users", "passwd", "curie"]) == 5
+    monkeypatch.setattr("sys.stdin", io.StringIO(f"{PASSWORD}\nanother long password\n"))
+    capsys.readouterr()
+    assert main(["users", "passwd", "curie", "--keep-tokens"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "the password of curie is changed",
+        "ended: 0 tokens, 1 session, 0 invitations",
+    ]
+    assert Client().me().name == "curie"
 
 
 def test_pages_escape_what_others_wrote(server, browser):

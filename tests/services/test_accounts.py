@@ -1,0 +1,556 @@
+"""Accounts and what they give out, on the services without HTTP: holders, generations, scopes, proofs, back-off."""
+
+import logging
+import re
+import time
+from dataclasses import replace
+
+import pytest
+from argon2 import PasswordHasher
+
+from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotAuthenticated, NotFound, TooManyRequests
+from lmvp.records import Invite, MakeToken, NewUser, UserChange
+from lmvp_server.services import Services, access, passwords
+from lmvp_server.services.access import OPERATOR, SCOPES, Caller
+from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.identities import Identity
+from lmvp_server.services.paging import Page
+from lmvp_server.services.throttle import Backoff
+from lmvp_server.stores.base import Delete, Put
+
+NAME = "the-operator"
+ROOT = Caller(NAME, owner=True, scope="admin", credential="")
+PASSWORD, OTHER = "correct horse battery", "another long password"
+HERE, THERE = "192.0.2.1", "192.0.2.2"
+
+
+@pytest.fixture
+def services(tmp_path, monkeypatch):
+    cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)  # argon2 as it is, at a cost that tests can pay
+    monkeypatch.setattr(passwords, "_hasher", lambda: cheap)
+    services = Services.open(tmp_path / "data", shared=True)
+    services.catalog.create_project(ROOT, "digits")
+    for name in ("ada", "grace"):
+        services.users.add(ROOT, NewUser(name=name, password=PASSWORD, admin=name == "ada"))
+    yield services
+    services.close()
+
+
+def token(services, name, scope="admin", project="", by=ROOT):
+    made = services.tokens.create(by, MakeToken(name="t", scope=scope, user=name, project=project))
+    return made.token
+
+
+def caller(services, secret):
+    found = services.tokens.caller(secret, NAME)
+    return None if found is None else roled(services, found)
+
+
+def roled(services, found):
+    return replace(found, roles=services.roles)
+
+
+def session(services, name, proof=True):
+    secret = services.sessions.begin(name, PASSWORD, HERE)
+    if not proof:
+        (found,) = services.records.find(SERVER, "sessions", {"user": services.users.find(name).id})
+        services.records.commit(
+            SERVER, [Put("sessions", found.id, {**found.data, "began": time.time() - access.FRESH})]
+        )
+    return secret, roled(services, services.sessions.caller(secret, NAME))
+
+
+def approve(services, by, scope=""):
+    code = services.devices.begin("laptop", HERE, "page", scope or "write")
+    services.devices.decide(by, code.user_code, HERE, approve=True, scope=scope)
+    return code.device_code
+
+
+def events(services, action):
+    return [one for one in services.records.events(SERVER) if one["action"] == action]
+
+
+# -- holders
+
+
+@pytest.mark.parametrize("user", [None, "", "missing", "u0000000000000000", 0, False, [], {}])
+@pytest.mark.parametrize("table", ["tokens", "sessions"])
+def test_record_without_a_holder_grants_nothing(services, table, user):
+    if table == "tokens":
+        secret = services.tokens.create(ROOT, MakeToken(name="ci", scope="admin")).token
+    else:
+        secret = services.sessions.open_by_token(ROOT, HERE)
+    find = services.tokens.caller if table == "tokens" else services.sessions.caller
+    assert find(secret, NAME).owner
+    (record,) = services.records.find(SERVER, table)
+    data = {key: value for key, value in record.data.items() if key != "user"}
+    services.records.commit(SERVER, [Put(table, record.id, data if user == "missing" else {**data, "user": user})])
+    assert find(secret, NAME) is None
+
+
+def test_operator_is_an_identity_that_no_account_can_have(services):
+    services.users.add(ROOT, NewUser(name=OPERATOR, password=PASSWORD))
+    assert re.fullmatch("u[0-9a-f]{16}", services.users.find(OPERATOR).id)
+    found = caller(services, token(services, OPERATOR))
+    assert (found.owner, found.may(access.ADMIN), found.everything) == (False, False, False)
+    for wrong in ({"user": OPERATOR}, {"user": "u1", "owner": True}, {"scope": "all"}):
+        with pytest.raises(ValueError, match=r"operator|scope"):
+            Caller("x", **{"scope": "admin", **wrong})
+    with pytest.raises(TypeError):
+        Caller("x", owner=True)
+    with pytest.raises(NotAuthenticated):
+        _ = Caller("anonymous", scope="read").holder
+
+
+@pytest.mark.parametrize("scope", ["", None, "all", "missing"])
+def test_token_record_without_a_scope_has_the_least(services, scope):
+    secret = token(services, "ada")
+    (record,) = services.records.find(SERVER, "tokens")
+    data = {key: value for key, value in record.data.items() if key != "scope"}
+    services.records.commit(
+        SERVER, [Put("tokens", record.id, data if scope == "missing" else {**data, "scope": scope})]
+    )
+    assert caller(services, secret).scope == "read"
+    assert [one.scope for one in services.tokens.every(ROOT, Page())["items"]] == ["read"]
+
+
+@pytest.mark.parametrize("project", [None, "missing", 0])
+def test_token_record_without_a_project_grants_nothing(services, project):
+    services.members.set_member(ROOT, "digits", "grace", "viewer")
+    secret = token(services, "grace", project="digits")
+    assert caller(services, secret).only
+    (record,) = services.records.find(SERVER, "tokens")
+    data = {key: value for key, value in record.data.items() if key != "project"}
+    services.records.commit(
+        SERVER, [Put("tokens", record.id, data if project == "missing" else {**data, "project": project})]
+    )
+    assert caller(services, secret) is None
+
+
+def test_token_and_session_of_an_older_release_without_an_account_end_with_a_log_line(services, caplog):
+    services.tokens.create(ROOT, MakeToken(name="ci", scope="admin"))
+    services.sessions.open_by_token(ROOT, HERE)
+    for table in ("tokens", "sessions"):
+        (record,) = services.records.find(SERVER, table)
+        services.records.commit(SERVER, [Put(table, record.id, {**record.data, "user": ""})])
+    with caplog.at_level(logging.WARNING, "lmvp_server"):
+        services.end_grants_without_holder()
+    (record,) = services.records.find(SERVER, "tokens")
+    (line,) = [one.message for one in caplog.records if "token" in one.message]
+    assert line == (
+        f"the token 'ci' ({record.id}) names no account and grants nothing; make another one with "
+        f"`lmvp tokens create ci --scope SCOPE`, and remove this one with `lmvp tokens revoke {record.id}`"
+    )
+    assert [one.ended for one in services.tokens.every(ROOT, Page())["items"]] == ["names no account"]
+    assert services.records.find(SERVER, "sessions") == []
+    services.tokens.revoke(ROOT, record.id)
+    assert services.records.find(SERVER, "tokens") == []
+
+
+# -- what ends with an account
+
+
+def end_account(services, name, how):
+    if how == "deleted":
+        account = services.users.find(name)
+        services.records.commit(SERVER, [Delete("users", account.id), Delete("names", f"users:{name}")])
+        return
+    services.users.change(ROOT, name, UserChange(disabled=True))
+    if how == "disabled and enabled":
+        services.users.change(ROOT, name, UserChange(disabled=False))
+
+
+HOW = ("disabled", "disabled and enabled", "deleted")
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_device_code_ends_with_the_account_of_its_approver(services, how):
+    device = approve(services, caller(services, token(services, "grace")))
+    kept = approve(services, caller(services, token(services, "ada")))
+    end_account(services, "grace", how)
+    with pytest.raises(AccessDenied, match="grace approved this login"):
+        services.devices.token(device, NAME)
+    assert caller(services, services.devices.token(kept, NAME).access_token).name == "ada"
+
+
+def test_device_code_ends_with_the_token_or_session_that_approved_it(services):
+    secret = token(services, "grace")
+    by_token = approve(services, caller(services, secret))
+    cookie, by = session(services, "grace")
+    by_session = approve(services, by)
+    (record,) = services.records.find(SERVER, "tokens")
+    services.tokens.revoke(ROOT, record.id)
+    services.sessions.end(cookie)
+    for device in (by_token, by_session):
+        with pytest.raises(AccessDenied, match="may not do so any more"):
+            services.devices.token(device, NAME)
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_token_and_session_end_with_their_account_for_good(services, how):
+    secret = token(services, "grace")
+    cookie, _ = session(services, "grace")
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    invited = services.invitations.create(caller(services, secret), Invite(project="digits")).secret
+    end_account(services, "grace", how)
+    assert services.tokens.caller(secret, NAME) is None
+    assert services.sessions.caller(cookie, NAME) is None
+    with pytest.raises((AccessDenied, NotFound)):
+        services.invitations.look(invited, HERE)
+    if how != "deleted":
+        ended = {"tokens": 1, "sessions": 1, "invitations": 1}
+        assert [one["after"].get("ended") for one in events(services, "user.change")][0] == ended
+        assert all(services.records.count(SERVER, table) == 0 for table in ended)
+
+
+def test_grant_that_is_written_while_its_account_is_disabled_does_not_come_back(services):
+    """A token of the generation before is what a request that ran at the same moment would have written."""
+    secret = token(services, "grace")
+    (record,) = services.records.find(SERVER, "tokens")
+    services.users.change(ROOT, "grace", UserChange(disabled=True))
+    services.records.commit(SERVER, [Put("tokens", record.id, record.data)])
+    services.users.change(ROOT, "grace", UserChange(disabled=False))
+    services.tokens._known = None
+    assert services.tokens.caller(secret, NAME) is None
+    assert [one.ended for one in services.tokens.every(ROOT, Page())["items"]] == ["ended by a change of the account"]
+
+
+def test_identity_signs_in_to_no_disabled_account_and_connects_by_a_session_that_is_valid(services):
+    cookie, by = session(services, "grace")
+    mine = Identity("https://sign-in.example.org", "s-grace", "grace")
+    services.identities.connect(by, mine, NAME)
+    services.sessions.end(cookie)
+    with pytest.raises(NotAuthenticated, match="session has ended"):
+        services.identities.connect(by, Identity("https://sign-in.example.org", "s-2", "grace"), NAME)
+    assert services.identities.account(mine).data["name"] == "grace"
+    services.users.change(ROOT, "grace", UserChange(disabled=True))
+    with pytest.raises(NotAuthenticated):
+        services.identities.account(mine)
+
+
+def test_token_is_made_for_no_disabled_account(services):
+    services.users.change(ROOT, "grace", UserChange(disabled=True))
+    with pytest.raises(Conflict, match="'grace' is disabled"):
+        token(services, "grace")
+
+
+def test_session_that_a_token_began_ends_with_the_token(services):
+    secret = token(services, "grace")
+    cookie = services.sessions.open_by_token(caller(services, secret), HERE)
+    assert services.sessions.caller(cookie, NAME).name == "grace"
+    assert not services.sessions.caller(cookie, NAME).is_fresh, "a token proves nobody's presence"
+    (record,) = services.records.find(SERVER, "tokens")
+    services.tokens.revoke(ROOT, record.id)
+    assert services.sessions.caller(cookie, NAME) is None
+
+
+# -- invitations
+
+
+@pytest.mark.parametrize("end", ["disabled", "lowered", "removed", "demoted", "old record"])
+def test_invitation_ends_when_its_creator_loses_the_right(services, end):
+    name = "ada" if end == "demoted" else "grace"
+    if name == "grace":
+        services.members.set_member(ROOT, "digits", "grace", "owner")
+        services.members.set_member(ROOT, "digits", "ada", "owner")
+    made = services.invitations.create(caller(services, token(services, name)), Invite(project="digits", role="owner"))
+    assert services.invitations.look(made.secret, HERE).role == "owner"
+    if end == "disabled":
+        services.users.change(ROOT, "grace", UserChange(disabled=True))
+    elif end == "lowered":
+        services.members.set_member(ROOT, "digits", "grace", "maintainer")
+    elif end == "removed":
+        services.members.remove(ROOT, "digits", "grace")
+    elif end == "demoted":
+        services.users.change(ROOT, "ada", UserChange(admin=False))
+    else:
+        (record,) = services.records.find(SERVER, "invitations")
+        data = {key: value for key, value in record.data.items() if key not in {"user", "generation"}}
+        services.records.commit(SERVER, [Put("invitations", record.id, data)])
+    for use in (
+        lambda: services.invitations.look(made.secret, HERE),
+        lambda: services.invitations.accept(made.secret, "eve", PASSWORD, HERE, NAME),
+        lambda: services.invitations.accept_as(caller(services, token(services, "ada")), made.secret, HERE),
+    ):
+        with pytest.raises((AccessDenied, NotFound), match="invitation"):
+            use()
+    with pytest.raises(NotFound):
+        services.users.find("eve")
+    if end != "disabled":
+        (listed,) = services.invitations.of_project(ROOT, "digits")["items"]
+        assert listed.ended
+
+
+def test_invitation_is_listed_and_revoked_by_owners_alone(services):
+    made = services.invitations.create(ROOT, Invite(project="digits", role="maintainer", days=3))
+    grace = caller(services, token(services, "grace"))
+    services.members.set_member(ROOT, "digits", "grace", "maintainer")
+    assert services.invitations.every(grace)["items"] == []
+    with pytest.raises(AccessDenied):
+        services.invitations.of_project(grace, "digits")
+    with pytest.raises(NotFound, match="no invitation"):
+        services.invitations.revoke(grace, made.id)
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    (listed,) = services.invitations.every(grace)["items"]
+    assert (listed.id, listed.role, listed.by, listed.ended, listed.secret) == (made.id, "maintainer", NAME, "", "")
+    services.invitations.revoke(grace, made.id)
+    (told,) = events(services, "invitation.revoke")
+    assert (told["who"], told["what"]) == ("grace", "digits as maintainer")
+    with pytest.raises(NotFound, match="revoked"):
+        services.invitations.look(made.secret, HERE)
+
+
+# -- limited tokens
+
+
+LIMITED = [("read", ""), ("write", ""), ("read", "digits"), ("write", "digits"), ("admin", "digits")]
+
+
+@pytest.mark.parametrize(("scope", "project"), LIMITED)
+@pytest.mark.parametrize("name", ["ada", "grace", OPERATOR])
+def test_limited_token_changes_no_account(services, scope, project, name):
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    services.catalog.create_project(ROOT, "other")
+    services.members.set_member(ROOT, "other", "grace", "owner")
+    kept = services.tokens.create(ROOT, MakeToken(name="kept", scope="admin", user="grace"))
+    invited = services.invitations.create(ROOT, Invite(project="other")).secret
+    theirs = "" if name == OPERATOR else name
+    limited = caller(
+        services, services.tokens.create(ROOT, MakeToken(name="l", scope=scope, project=project, user=theirs)).token
+    )
+    own = {"password": OTHER, "current_password": PASSWORD}
+    code = services.devices.begin("laptop", HERE, "page")
+    sso = Identity("https://sign-in.example.org", "s", "x")
+    for use in (
+        lambda: services.users.change(limited, theirs or "ada", UserChange(**own)),
+        lambda: services.users.change(limited, "grace", UserChange(disabled=True)),
+        lambda: services.users.change(limited, "grace", UserChange(admin=True, current_password=PASSWORD)),
+        lambda: services.users.add(limited, NewUser(name="eve", password=PASSWORD)),
+        lambda: services.users.every(limited, Page()),
+        lambda: services.members.set_group(limited, "vision", ("grace",)),
+        lambda: services.members.remove_group(limited, "vision"),
+        lambda: services.tokens.every(limited, Page()),
+        lambda: services.tokens.create(limited, MakeToken(name="more", scope="read")),
+        lambda: services.tokens.revoke(limited, kept.id),
+        lambda: services.devices.decide(limited, code.user_code, HERE, approve=True),
+        lambda: services.sessions.end_all(limited),
+        lambda: services.sessions.open_by_token(limited, HERE),
+        lambda: services.identities.connect(limited, sso, NAME),
+        lambda: services.invitations.accept_as(limited, invited, HERE),
+        lambda: services.members.remove(limited, "other", "grace"),
+        lambda: services.invitations.create(limited, Invite(project="other")),
+        lambda: services.invitations.revoke(limited, services.invitations.of_project(ROOT, "other")["items"][0].id),
+        lambda: services.catalog.create_project(limited, "third") if project else access.require(limited, access.ADMIN),
+    ):
+        with pytest.raises((AccessDenied, NotFound, NotAuthenticated)):
+            use()
+
+
+def test_token_has_the_least_scope_when_none_is_named(services):
+    grace = caller(services, token(services, "grace"))
+    for by in (ROOT, grace):
+        assert services.tokens.create(by, MakeToken(name="x")).scope == "read"
+    assert list(SCOPES) == ["read", "write", "admin"]
+
+
+# -- devices
+
+
+@pytest.mark.parametrize(
+    ("asked", "approved", "got"),
+    [("write", "", "write"), ("read", "", "read"), ("write", "read", "read"), ("admin", "write", "write"),
+     ("admin", "admin", "admin"), ("admin", "", None), ("write", "admin", None), ("read", "write", None),
+     ("read", "all", None)],
+)  # fmt: skip
+def test_device_token_has_the_scope_that_was_approved(services, asked, approved, got):
+    by = caller(services, token(services, "grace"))
+    code = services.devices.begin("laptop", HERE, "page", asked)
+    if got is None:
+        with pytest.raises(InvalidArgument):
+            services.devices.decide(by, code.user_code, HERE, approve=True, scope=approved)
+        return
+    assert services.devices.decide(by, code.user_code, HERE, approve=True, scope=approved).scope == got
+    made = services.devices.token(code.device_code, NAME)
+    assert (made.scope, caller(services, made.access_token).scope) == (got, got)
+    with pytest.raises(InvalidArgument, match="no scope"):
+        services.devices.begin("laptop", HERE, "page", "all")
+
+
+def test_device_codes_of_one_address_leave_room_for_others(services, monkeypatch):
+    monkeypatch.setattr(services.devices._begun, "_often", 10**6)
+    for _ in range(20):
+        services.devices.begin("laptop", HERE, "page")
+    with pytest.raises(TooManyRequests):
+        services.devices.begin("laptop", HERE, "page")
+    services.devices.begin("laptop", THERE, "page")
+
+
+# -- passwords
+
+
+def test_password_is_changed_with_the_old_one_or_after_a_fresh_sign_in(services):
+    by_token = caller(services, token(services, "grace"))
+    _, stale = session(services, "grace", proof=False)
+    for by in (by_token, stale):
+        for given in ("", "a wrong password"):
+            with pytest.raises(AccessDenied, match="current password"):
+                services.users.change(by, "grace", UserChange(password=OTHER, current_password=given))
+    services.users.change(stale, "grace", UserChange(password=OTHER, current_password=PASSWORD))
+    services.users.change(ROOT, "grace", UserChange(password=PASSWORD))
+    _, fresh = session(services, "grace")
+    with pytest.raises(AccessDenied, match="does not match"):
+        services.users.change(fresh, "grace", UserChange(password=OTHER, current_password="a wrong password"))
+    services.users.change(fresh, "grace", UserChange(password=OTHER))
+    assert services.passwords.verify("grace", OTHER) is not None
+
+
+def test_admin_proves_itself_before_it_sets_a_password_or_makes_an_admin(services):
+    by = caller(services, token(services, "ada"))
+    for use in (
+        lambda proof: services.users.change(by, "grace", UserChange(password=OTHER, current_password=proof)),
+        lambda proof: services.users.change(by, "grace", UserChange(admin=True, current_password=proof)),
+        lambda proof: services.users.add(by, NewUser(name="boss", admin=True, current_password=proof)),
+        lambda proof: services.tokens.create(by, MakeToken(name="t", user="grace", current_password=proof)),
+    ):
+        with pytest.raises(AccessDenied, match="current password of 'ada'"):
+            use("")
+        use(PASSWORD)
+    services.users.add(by, NewUser(name="robot"))
+    services.tokens.create(by, MakeToken(name="t", user="robot"))  # a service account has nobody's password
+
+
+def test_session_that_is_not_fresh_makes_tokens_with_the_password_alone(services):
+    _, stale = session(services, "grace", proof=False)
+    with pytest.raises(AccessDenied, match="current password"):
+        services.tokens.create(stale, MakeToken(name="x"))
+    assert services.tokens.create(stale, MakeToken(name="x", current_password=PASSWORD)).user == "grace"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_password_change_ends_tokens_and_sessions(services, keep):
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    secrets = [token(services, "grace") for _ in range(2)]
+    invited = services.invitations.create(caller(services, secrets[0]), Invite(project="digits")).secret
+    other, _ = session(services, "grace")
+    mine, by = session(services, "grace")
+    change = UserChange(password=OTHER, current_password=PASSWORD, keep_tokens=keep)
+    ended = services.users.change(by, "grace", change).ended
+    assert (ended.tokens, ended.sessions, ended.invitations) == ((0, 2, 0) if keep else (2, 2, 1))
+    assert [services.tokens.caller(one, NAME) is not None for one in secrets] == [keep, keep]
+    assert [services.sessions.caller(one, NAME) for one in (mine, other)] == [None, None]
+    renewed = services.sessions.renew(by, HERE)
+    assert services.sessions.caller(renewed, NAME).name == "grace"
+    if keep:
+        assert services.invitations.look(invited, HERE).by == "grace"
+    else:
+        with pytest.raises(NotFound):
+            services.invitations.look(invited, HERE)
+    told = events(services, "user.change")[-1]
+    assert told["after"]["password"] == "changed"
+    assert OTHER not in str(events(services, "user.change"))
+
+
+# -- failed logins
+
+
+def test_wrong_passwords_delay_the_pair_and_lock_nobody(services):
+    for _ in range(passwords.FREE):
+        with pytest.raises(NotAuthenticated):
+            services.sessions.begin("grace", "a wrong password", HERE)
+    with pytest.raises(TooManyRequests) as error:
+        services.sessions.begin("grace", PASSWORD, HERE)
+    assert error.value.retry_after == 1
+    assert services.sessions.begin("grace", PASSWORD, THERE), "the right password from another address works"
+    assert services.sessions.begin("ada", PASSWORD, HERE), "another account from this address works"
+
+
+def test_backoff_doubles_up_to_its_limit_and_forgets(monkeypatch):
+    at = [1000.0]
+    monkeypatch.setattr("lmvp_server.services.throttle.time.monotonic", lambda: at[0])
+    backoff, delays = Backoff(5, 300.0, "wrong passwords"), []
+    for _ in range(16):
+        backoff.attempt("pair")
+        try:
+            backoff.attempt("pair")
+            delays.append(0)
+            at[0] += 0.001
+        except TooManyRequests as error:
+            delays.append(error.retry_after)
+            at[0] += error.retry_after
+    doubled = [delay for delay in delays if delay]
+    assert doubled[:5] == [1, 2, 4, 8, 16]
+    assert max(doubled) == doubled[-1] == 300
+    at[0] += 601
+    for _ in range(5):
+        backoff.attempt("pair")
+    with pytest.raises(TooManyRequests):
+        backoff.attempt("pair")
+    backoff.succeed("pair")
+    backoff.attempt("pair")
+
+
+def test_backoff_lets_no_attempts_pass_together():
+    """Attempts that run at the same time count before they are checked."""
+    backoff = Backoff(5, 300.0, "wrong passwords")
+    for _ in range(5):
+        backoff.attempt("pair")
+    with pytest.raises(TooManyRequests):
+        backoff.attempt("pair")
+
+
+def test_address_has_a_budget_of_wrong_passwords_over_all_accounts(services, monkeypatch):
+    monkeypatch.setattr(passwords, "_fits", lambda kept, given: given == PASSWORD)  # argon2 would take a minute here
+    for number in range(passwords.BY_ADDRESS):
+        with pytest.raises(NotAuthenticated):
+            services.sessions.begin(f"name-{number}", "a wrong password", "2001:db8::1")
+    with pytest.raises(TooManyRequests, match="from this address"):
+        services.sessions.begin("another-name", "a wrong password", "2001:db8::1")
+    with pytest.raises(TooManyRequests):
+        services.sessions.begin("grace", PASSWORD, "2001:db8::2")  # a neighbour in the same network of one client
+    assert services.sessions.begin("grace", PASSWORD, HERE)
+    for _ in range(2 * passwords.BY_ADDRESS):
+        services.passwords.login("grace", PASSWORD, THERE)  # logins that succeed take nothing from the budget
+
+
+def test_failed_logins_are_events_with_a_count_and_without_growth(services, monkeypatch):
+    monkeypatch.setattr(passwords, "_fits", lambda kept, given: given == PASSWORD)
+    at = [0.0]
+    services.passwords._failures._clock = lambda: at[0]
+    fail = services.passwords._failures.add
+    secret = "my password, typed into the wrong field"
+    for _ in range(3):
+        with pytest.raises(NotAuthenticated):
+            services.sessions.begin("GRACE", "a wrong password", HERE)
+    with pytest.raises(NotAuthenticated):
+        services.sessions.begin(secret, "", HERE)
+    told = [(one["who"], one["what"], one["after"]) for one in events(services, "session.fail")]
+    assert told == [
+        ("anonymous", "grace", {"from": HERE, "count": 1}),
+        ("anonymous", "no such account", {"from": HERE, "count": 1}),
+    ]
+    assert secret not in str(services.records.events(SERVER))
+    at[0] = 61.0
+    fail("grace", HERE)
+    assert events(services, "session.fail")[-1]["after"] == {"from": HERE, "count": 3}
+    for minute in range(120):
+        at[0] += 61.0
+        for number in range(30):
+            fail("", f"203.0.113.{(minute * 30 + number) % 250}")
+    assert len(events(services, "session.fail")) <= 3 + 4 * passwords.PER_HOUR
+    at[0] += 3700.0
+    services.passwords.report()
+    counted = sum(one["after"]["count"] for one in events(services, "session.fail"))
+    assert counted <= 4 + 1 + 120 * 30
+    assert len(services.passwords._failures._counts) <= 1001
+
+
+def test_wrong_proof_is_delayed_for_its_credential_alone(services):
+    by = caller(services, token(services, "grace"))
+    change = UserChange(password=OTHER, current_password="a wrong password")
+    for _ in range(passwords.FREE):
+        with pytest.raises(AccessDenied):
+            services.users.change(by, "grace", change)
+    with pytest.raises(TooManyRequests):
+        services.users.change(by, "grace", change)
+    assert services.sessions.begin("grace", PASSWORD, HERE), "a stolen token does not keep its owner out"
+    assert "token:" not in str(events(services, "session.fail"))
