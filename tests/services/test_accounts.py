@@ -199,7 +199,7 @@ def test_token_and_session_end_with_their_account_for_good(services, how):
         services.invitations.look(invited, HERE)
     if how != "deleted":
         ended = {"tokens": 1, "sessions": 1, "invitations": 1}
-        assert [one["after"].get("ended") for one in events(services, "user.change")][0] == ended
+        assert next(one["after"].get("ended") for one in events(services, "user.change")) == ended
         assert all(services.records.count(SERVER, table) == 0 for table in ended)
 
 
