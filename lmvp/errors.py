@@ -15,6 +15,7 @@
     │   ├── MissingChunks            RuntimeError     a push was committed before all its bytes had come
     │   ├── NotAuthenticated         PermissionError  no token, or a wrong one
     │   ├── AccessDenied             PermissionError  a token without the right
+    │   │   └── ProofRequired                         and the current password or a recent sign-in is missing
     │   ├── AuthorizationPending     RuntimeError     nobody has decided yet about a login by a code
     │   │   └── SlowDown                              and it was asked for too often
     │   ├── ExpiredCode              RuntimeError     a login by a code came too late

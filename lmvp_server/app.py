@@ -114,6 +114,7 @@ class App:
     def _application(self) -> Application:
         from lmvp_server.routes import make_application
         from lmvp_server.services import Services
+        from lmvp_server.services.sessions import own_credential
 
         settings = self.settings
         services = Services.open(
@@ -124,6 +125,8 @@ class App:
         )
         self._stack.callback(services.close)
         services.end_grants_without_holder()
+        if not settings.embedded:
+            services.sessions.operator_credential = own_credential(settings.token)
         self.setup = "" if self.settings.local else services.invitations.setup() or ""
         application = make_application(services, self.settings)
         application.settings["log_function"] = log.log_request

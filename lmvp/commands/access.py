@@ -85,7 +85,10 @@ def with_proof(change: Callable[[str], T]) -> T:
         return change(ask_password("your current password: "))
 
 
-def ask_password(prompt: str) -> str:
+_NO_ARGUMENT = "type it, or pipe it in; it is no argument of the command"
+
+
+def ask_password(prompt: str, hint: str = _NO_ARGUMENT) -> str:
     """Ask for a password on the terminal, without showing it, or read a line that is piped in."""
     if not sys.stdin.isatty():
         given = sys.stdin.readline().rstrip("\r\n")
@@ -94,7 +97,7 @@ def ask_password(prompt: str) -> str:
 
         given = getpass(prompt)
     if not given:
-        raise InvalidArgument("no password was given", hint="type it, or pipe it in; it is no argument of the command")
+        raise InvalidArgument("no password was given", hint=hint)
     return given
 
 

@@ -116,7 +116,8 @@ def _kind(user: Any) -> str:
 
 def _new_password(name: str) -> str:
     """Ask twice on the terminal, or read a line that is piped in."""
-    given = ask_password(f"new password for {name}: ")
+    hint = "`lmvp users add NAME --service` makes an account that acts by tokens alone"
+    given = ask_password(f"new password for {name}: ", hint)
     if sys.stdin.isatty() and given != ask_password("once more: "):
         raise InvalidArgument("the two passwords differ", hint="try again")
     return given

@@ -35,6 +35,7 @@ from lmvp_server.handlers.hosts import foreign_host
 from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
+from lmvp_server.services.sessions import own_credential
 
 T = TypeVar("T")
 log = logging.getLogger("lmvp_server")
@@ -113,7 +114,7 @@ class Handler(RequestHandler):
         own = self.settings["server"].token if token is None else token
         # Neither an empty header nor an empty token file makes a caller the operator.
         if given and own and hmac.compare_digest(given.encode(), own.encode()):
-            return Caller(self.settings["owner"], owner=True, scope="admin")
+            return Caller(self.settings["owner"], owner=True, scope="admin", credential=own_credential(own))
         found = self.services.tokens.caller(given, self.settings["owner"]) if given else None
         if found is None:
             raise NotAuthenticated("this token is not known here")

@@ -37,6 +37,10 @@ class Sessions:
 
     def __init__(self, records: RecordStore, users: Users, tokens: Tokens, passwords: Passwords) -> None:
         self._records, self._users, self._tokens, self._passwords = records, users, tokens, passwords
+        self.operator_credential = ""
+        """The server's own token, as `own_credential` names it; sessions that another one began have ended. Empty for
+        an embedded server, which gets a new token at each start.
+        """
 
     def begin(self, name: str, password: str, address: str) -> str:
         """Return the secret of a new session.
@@ -119,6 +123,8 @@ class Sessions:
         kind, _, token = str(data.get("token", "")).partition(":")
         if kind == "token" and self._tokens.again(token, operator) is None:
             return None
+        if kind == "own" and self.operator_credential not in {"", data["token"]}:
+            return None
         return self._users.caller(
             data,
             operator,
@@ -147,6 +153,11 @@ class Sessions:
         log.warning("%d sessions named no account and have ended; sign in again", len(found))
         changes: list[Change] = [Delete("sessions", one.id) for one in found]
         self._records.commit(SERVER, changes, [event(OPERATOR, "session.end", f"{len(found)} sessions of no account")])
+
+
+def own_credential(token: str) -> str:
+    """Return the name of the server's own token, which does not reveal it."""
+    return f"own:{_digest(token)[:32]}"
 
 
 def xsrf_token(secret: str) -> str:

@@ -56,7 +56,7 @@ def test_a_team_is_made_and_works(server, lmvp_, monkeypatch):
     told = lmvp_("members", "digits")
     assert "@vision" in told
     token = lmvp_("tokens", "create", "laptop", "--user", "grace", "--scope", "write").splitlines()[0]
-    all_rights = lmvp_("tokens", "create", "desk", "--user", "grace").splitlines()[0]
+    all_rights = lmvp_("tokens", "create", "desk", "--user", "grace", "--scope", "admin").splitlines()[0]
     assert "grace" in lmvp_("tokens")
     monkeypatch.setenv("LMVP_TOKEN", token)
     assert Client().me().name == "grace"
@@ -74,7 +74,7 @@ def test_a_team_is_made_and_works(server, lmvp_, monkeypatch):
 def test_what_does_not_work_says_why(server, lmvp_):
     assert "10 to 200 characters" in lmvp_("users", "add", "ada", typed="short\n", code=2)
     assert "--service" in lmvp_("users", "add", "ada", code=2)
-    assert "whom to disable?" in lmvp_("users", "disable", code=2)
+    assert "user name missing" in lmvp_("users", "disable", code=2)
     lmvp_("users", "add", "grace", typed="staple staple staple\n")
     assert "there is a user 'grace'" in lmvp_("users", "add", "Grace", typed="staple staple staple\n", code=4)
     lmvp.update("digits/mlp", {"w": np.arange(3.0)}, create=True, progress=False)

@@ -15,6 +15,7 @@ from lmvp_server.services.access import OPERATOR, SCOPES, Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.identities import Identity
 from lmvp_server.services.paging import Page
+from lmvp_server.services.sessions import own_credential
 from lmvp_server.services.throttle import Backoff
 from lmvp_server.stores.base import Delete, Put
 
@@ -241,6 +242,16 @@ def test_session_that_a_token_began_ends_with_the_token(services):
     assert not services.sessions.caller(cookie, NAME).is_fresh, "a token proves nobody's presence"
     (record,) = services.records.find(SERVER, "tokens")
     services.tokens.revoke(ROOT, record.id)
+    assert services.sessions.caller(cookie, NAME) is None
+
+
+def test_session_of_the_operator_ends_when_the_token_of_the_server_is_replaced(services):
+    services.sessions.operator_credential = own_credential("the token of the server")
+    by = replace(ROOT, credential=own_credential("the token of the server"))
+    cookie = services.sessions.open_by_token(by, HERE)
+    assert services.sessions.caller(cookie, NAME).owner
+    assert services.credentials.again(by, NAME) == by
+    services.sessions.operator_credential = own_credential("another one, since the first had leaked")
     assert services.sessions.caller(cookie, NAME) is None
 
 
