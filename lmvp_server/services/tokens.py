@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from datetime import datetime, timedelta, timezone
+from shlex import quote
 from threading import Lock
 
 from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotFound
@@ -167,7 +168,7 @@ class Tokens:
                 log.warning(
                     "the token %r (%s) names no account and grants nothing; make another one with "
                     "`lmvp tokens create %s --scope SCOPE`, and remove this one with `lmvp tokens revoke %s`",
-                    name, one.id, name, one.id,
+                    name, one.id, quote(name), one.id,
                 )  # fmt: skip
 
     def every(self, caller: Caller, page: Page) -> Document:
