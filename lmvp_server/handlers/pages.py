@@ -35,13 +35,14 @@ class BySession(Handler):
 
     @property
     def session(self) -> str:
-        """The secret in the cookie."""
-        return self.get_cookie(SESSION, "") or ""
+        """The secret in the cookie; of a session that this answer begins, the new one, for the forms in the answer."""
+        return self._entered or self.get_cookie(SESSION, "") or ""
 
     def initialize(self) -> None:
         """Begin a request."""
         super().initialize()
         self._by_session = False
+        self._entered = ""
 
     def _caller(self, token: str) -> Caller:
         """Return whose token or else whose session this is: a proxy may have used the header for a login of its own."""
@@ -164,6 +165,7 @@ class Page(BySession):
 
     def enter(self, secret: str) -> None:
         """Give the browser a session: always a new one, so that nobody can have planted it."""
+        self._entered = secret
         self.set_cookie(SESSION, secret, max_age=int(LIFE), **self._cookie())
         self.clear_cookie("lmvp_visitor")
 

@@ -383,6 +383,25 @@ def test_a_token_of_one_project_sees_no_other(world):
     assert world.ask("one", "post", "/tokens", {"name": "wider"}).status_code == 403
 
 
+@pytest.mark.parametrize(
+    ("scope", "project"), [("read", ""), ("write", ""), ("read", "digits"), ("write", "digits"), ("admin", "digits")]
+)
+def test_limited_token_of_an_admin_reaches_no_route_of_accounts(world, scope, project):
+    world.tokens["limited"] = world.root.create_token("l", scope=scope, project=project, user="admin").token
+    rows = {
+        row: BODIES.get(row)
+        for row, right in RIGHTS.items()
+        if right in {ADMIN, GRANT} or (row[1] == "/projects" and right == CREATE and project)
+    }
+    own = {"password": "another long one", "current_password": "a long password"}
+    rows[("patch", "/users/admin")] = own
+    rows[("patch", "/users/viewer")] = {"password": "another long one"}
+    passed = [row for row, body in rows.items() if not refused(world.ask("limited", *row, body))]
+    assert passed == []
+    assert len(rows) >= 20
+    assert world.ask("limited", "post", "/invitations", {"project": "of-owner"}).status_code in {403, 404}
+
+
 def test_groups_and_everyone_give_roles_and_the_highest_counts(world):
     root = world.root
     root.set_group("vision", ["stranger", "viewer"])

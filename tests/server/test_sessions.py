@@ -311,6 +311,10 @@ def test_password_is_changed_on_the_page_and_in_the_shell(server, browser, monke
     answer = browser.submit("account", **fields)
     assert "Ended: 2 tokens, 1 session, 0 invitations." in answer.text
     assert browser.cookies["lmvp_session"] != before
+    xsrf = re.search(r'name="_xsrf" value="([0-9a-f]+)"', answer.text)[1]
+    form = {"_xsrf": xsrf, "do": "make_token", "name": "next", "scope": "read"}
+    made = browser.post(f"{server.url}/account", data=form, timeout=10)
+    assert "shown this once" in made.text, "the forms of the answer belong to the new session"
     assert "curie" in browser.look("account").text, "the session goes on under a new secret"
     assert other.look("").url.endswith("/login")
     old = Browser(server.url)
