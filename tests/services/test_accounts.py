@@ -9,13 +9,14 @@ import pytest
 from argon2 import PasswordHasher
 
 from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotAuthenticated, NotFound, TooManyRequests
-from lmvp.records import Invite, MakeToken, NewUser, UserChange
+from lmvp.records import Invite, MakeToken, NewUser, NewWebhook, UserChange
 from lmvp_server.services import Services, access, passwords
 from lmvp_server.services.access import OPERATOR, SCOPES, Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.identities import Identity
 from lmvp_server.services.paging import Page
 from lmvp_server.services.sessions import own_credential
+from lmvp_server.services.targets import Targets
 from lmvp_server.services.throttle import Backoff
 from lmvp_server.stores.base import Delete, Put
 
@@ -29,7 +30,7 @@ HERE, THERE = "192.0.2.1", "192.0.2.2"
 def services(tmp_path, monkeypatch):
     cheap = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)  # argon2 as it is, at a cost that tests can pay
     monkeypatch.setattr(passwords, "_hasher", lambda: cheap)
-    services = Services.open(tmp_path / "data", shared=True)
+    services = Services.open(tmp_path / "data", shared=True, targets=Targets.parse(["127.0.0.1"]))
     services.catalog.create_project(ROOT, "digits")
     for name in ("ada", "grace"):
         services.users.add(ROOT, NewUser(name=name, password=PASSWORD, admin=name == "ada"))
@@ -309,6 +310,46 @@ def test_invitation_is_listed_and_revoked_by_owners_alone(services):
     assert (told["who"], told["what"]) == ("grace", "digits as maintainer")
     with pytest.raises(NotFound, match="revoked"):
         services.invitations.look(made.secret, HERE)
+
+
+# -- webhooks
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_webhook_sends_while_its_creator_owns_the_project(services, old):
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    services.members.set_member(ROOT, "digits", "ada", "owner")
+    grace = caller(services, token(services, "grace"))
+    id_ = services.webhooks.add(grace, "digits", NewWebhook(url="http://127.0.0.1:9/x", events=("model.",))).id
+    if old:  # a record of 9d7a6ec
+        record = services.records.get(SERVER, "webhooks", id_)
+        data = {key: value for key, value in record.data.items() if key != "user"}
+        services.records.commit(SERVER, [Put("webhooks", id_, data)])
+    services.catalog.create_model(ROOT, "digits", "mlp")
+    assert [one.hook for one in services.webhooks.due()] == [id_]
+    services.members.set_member(ROOT, "digits", "grace", "maintainer")
+    assert services.webhooks.due() == []
+    (shown,) = services.webhooks.of_project(ROOT, "digits")["items"]
+    assert (shown.disabled, shown.error) == (
+        True,
+        "grace does not own the project any more; an owner can enable the webhook",
+    )
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    assert services.webhooks.due() == [], "it has ended for good"
+    services.webhooks.enable(caller(services, token(services, "ada")), "digits", id_)
+    services.members.set_member(ROOT, "digits", "grace", "viewer")
+    assert [one.hook for one in services.webhooks.due()] == [id_], "it is ada's now"
+
+
+def test_webhook_of_an_older_release_without_an_account_waits_for_an_owner(services):
+    id_ = services.webhooks.add(ROOT, "digits", NewWebhook(url="http://127.0.0.1:9/x", events=("model.",))).id
+    services.catalog.create_model(ROOT, "digits", "mlp")
+    assert [one.hook for one in services.webhooks.due()] == [id_]
+    record = services.records.get(SERVER, "webhooks", id_)
+    services.records.commit(SERVER, [Put("webhooks", id_, {k: v for k, v in record.data.items() if k != "user"})])
+    assert services.webhooks.due() == []
+    services.webhooks.enable(ROOT, "digits", id_)
+    assert [one.hook for one in services.webhooks.due()] == [id_]
 
 
 # -- limited tokens
