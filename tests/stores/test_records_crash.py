@@ -117,15 +117,45 @@ def test_a_torn_journal_gives_its_whole_records(written, tmp_path):
         assert reopened(folder, tmp_path, lambda data, cut=cut: data[:cut]) == [f"t{i}" for i in range(whole)], cut
 
 
-def test_a_flipped_byte_ends_the_journal_there(written, tmp_path):
+def files_of(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_journal_with_any_flipped_byte_is_refused_by_name_and_kept(written, tmp_path):
+    """A complete record with a wrong CRC is damage, the last one too; with the byte flipped back all is there."""
     folder, lengths = written
-    for at in range(lengths[3], lengths[-1]):
-        whole = sum(length <= at for length in lengths)
+    whole = journal_of(folder).read_bytes()
+    for at in range(lengths[-1]):
+        for bit in (at % 8, 7) if at % 193 < 8 else (at % 8,):
+            copy = damaged_copy(folder, tmp_path, lambda data, at=at, bit=bit: flipped(data, at, bit))
+            next(copy.rglob("*.events.jsonl")).unlink()
+            before = files_of(copy)
+            store = open_store(copy)
+            with pytest.raises(IntegrityError, match=r"server\.json\.j0 is damaged from byte"):
+                store.find("server", "things")
+            with pytest.raises(IntegrityError, match=r"server\.json\.j0 is damaged"):
+                store.commit("server", [Put("things", "more", {"color": "blue"})])
+            store.close()
+            assert files_of(copy) == before, (at, bit)
+    journal_of(copy).write_bytes(whole)
+    store = open_store(copy)
+    assert [record.id for record in store.find("server", "things")] == [f"t{i}" for i in range(6)]
+    store.close()
 
-        def flip(data, at=at):
-            return data[:at] + bytes([data[at] ^ 0x55]) + data[at + 1 :]
 
-        assert reopened(folder, tmp_path, flip) == [f"t{i}" for i in range(whole)], at
+def flipped(data, at, bit):
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+
+
+def test_journal_end_of_zeros_is_torn(written, tmp_path):
+    """A crash of the file system may leave the length of a file without its blocks."""
+    folder, lengths = written
+    for kept in (0, 8, 20, 100):
+
+        def lose_blocks(data, kept=kept):
+            return data[: lengths[4] + kept] + bytes(lengths[5] - lengths[4] - kept)
+
+        assert reopened(folder, tmp_path, lose_blocks) == [f"t{i}" for i in range(5)], kept
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.9999])
@@ -141,7 +171,7 @@ def test_what_no_crash_can_do_to_a_journal_is_told_and_touched_by_nobody(written
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     for _ in range(2):
         store = open_store(copy)
-        with pytest.raises(IntegrityError, match="end before its events do"):
+        with pytest.raises(IntegrityError, match=r"end before its events do|j0 is damaged"):
             store.find("server", "things")
         store.close()
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
