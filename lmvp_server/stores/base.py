@@ -549,7 +549,8 @@ class SeriesStore(ABC):
     def damage(self, project: str, run: str) -> list[str]:
         """Name the damage because of which points of a series are missing; nothing if all are there.
 
-        A series with a damaged log serves its sound points and takes new ones. The damaged file is kept.
+        A series with a damaged log serves its sound points and takes new ones. The damaged file is kept. A text
+        begins with the name of the file, without its folder.
         """
 
     @abstractmethod

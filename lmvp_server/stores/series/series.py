@@ -116,7 +116,7 @@ class Series:
         if self._generation in self._damaged:
             self._generation, self._whole, self._torn = self._generation + 1, 0, False
         for problem in self.damage():
-            _logger.error("%s", problem)
+            _logger.error("%s", self.folder / problem)
 
     def _replay_log(self, generation: int, log: LogReader) -> None:
         """Apply the sound records of a log."""
@@ -166,8 +166,8 @@ class Series:
 
     def _damage_of(self, generation: int, what: str) -> str:
         path = wal.damaged_path(self.folder, generation)
-        path = path if path.exists() else wal.wal_path(self.folder, generation)
-        return f"{path} is {what}" if what.startswith(("damaged", "set")) else f"{path} {what}"
+        name = path.name if path.exists() else wal.wal_path(self.folder, generation).name
+        return f"{name} is {what}" if what.startswith(("damaged", "set")) else f"{name} {what}"
 
     def _open_log(self) -> AppendFile:
         if self._log is None:
@@ -451,7 +451,7 @@ class Series:
         """See `SeriesStore.verify`."""
         with self._sealing, self._lock:
             saved.load(self.folder)
-            segments, problems = list(self._segments), self.damage()
+            segments, problems = list(self._segments), [str(self.folder / problem) for problem in self.damage()]
             for generation in wal.generations(self.folder):
                 if generation not in self._damaged:
                     problems += self._problems_of_log(generation)
