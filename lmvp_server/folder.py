@@ -166,6 +166,8 @@ class DataFolder:
             return
         try:
             found = msgspec.json.decode(data, type=_Format).format
+            if found < FORMAT:  # no version of lmvp wrote it
+                raise msgspec.ValidationError(f"format {found}")
         except msgspec.DecodeError:
             raise DamagedFile(f"{path} is damaged", hint='a folder of this version holds {"format": 1} there') from None
         if found > FORMAT:
