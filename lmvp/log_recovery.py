@@ -1,8 +1,8 @@
 r"""Reading a log after a crash: which of its bytes are sound, which are damaged, and which are a torn end.
 
 A log is a sequence of records that is only appended to: the journals of records, the logs of series, and the journals
-of runs. Each record is a head (uint32 length of the payload, uint32 CRC-32) and the payload, little-endian. All of these
-logs are read here, so one rule decides for all of them what may be cut off:
+of runs. Each record is a head (uint32 length of the payload, uint32 CRC-32, little-endian) and the payload. One rule
+decides for all of these logs which bytes may be cut off:
 
 - Only a *torn end* may be cut. An end is torn if no sound record stands behind it, and if it can be what an interrupted
   write leaves: nothing but zeros (the file system extended the file and lost the data), or a record whose length
@@ -30,7 +30,6 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
-from zlib import crc32
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -146,7 +145,7 @@ def _record_at(view: memoryview, at: int, framing: Framing) -> memoryview | None
 def _next_record(view: memoryview, at: int, framing: Framing) -> int | None:
     """Return where the next sound record behind a broken one begins."""
     if at + _HEAD.size <= len(view):  # usually the length is right: the search is needed where it is not
-        length, _ = _HEAD.unpack_from(view, at)
+        length: int = _HEAD.unpack_from(view, at)[0]
         behind = at + _HEAD.size + length
         if length and behind < len(view) and _record_at(view, behind, framing) is not None:
             return behind

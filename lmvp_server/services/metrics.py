@@ -26,6 +26,7 @@ POINTS_LIMIT = 100_000
 LIVE_LIMIT = 20_000
 """Points of a run that one event tells; where more are new, the curves are read anew instead."""
 
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """Which curves are wanted: see docs/api.md."""

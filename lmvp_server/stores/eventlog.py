@@ -266,7 +266,7 @@ class Lines(NamedTuple):
             head = Head(context, str(found.pop(0).get("chain")))
         for event in found:
             after = _link(head, event)
-            if (event.get("seq"), event.get("chain")) != after:
+            if Head(event.get("seq", 0), event.get("chain", "")) != after:
                 raise self._damaged(after.seq, after.seq)
             head = after
         return found
@@ -303,7 +303,16 @@ class Lines(NamedTuple):
 
     def _placeholder(self, seq: int, at: str) -> Document:
         what = f"event {seq} of this log is damaged; `lmvp fsck` names the file"
-        return {"seq": seq, "at": at, "who": "", "action": DAMAGED, "what": what, "before": None, "after": None, "chain": ""}
+        return {
+            "seq": seq,
+            "at": at,
+            "who": "",
+            "action": DAMAGED,
+            "what": what,
+            "before": None,
+            "after": None,
+            "chain": "",
+        }
 
 
 def _checked(line: bytes, head: Head | None) -> tuple[Document | None, Head | None]:
@@ -317,7 +326,7 @@ def _checked(line: bytes, head: Head | None) -> tuple[Document | None, Head | No
     try:
         event = _decode(line)
         after = None if head is None else _link(head, event)
-        if after is not None and (event.get("seq"), event.get("chain")) == after:
+        if after is not None and Head(event.get("seq", 0), event.get("chain", "")) == after:
             return event, after
     except (msgspec.MsgspecError, UnicodeDecodeError):
         pass

@@ -130,7 +130,9 @@ def store(tmp_path_factory):
     for tree in trees:
         shop.push(tree)
     shop.services.upkeep.compact(ADA)
-    assert any(frames.read_header(path.read_bytes()[: frames.HEADER_SIZE]).codec == frames.DELTA for path in chunks(folder))
+    assert any(
+        frames.read_header(path.read_bytes()[: frames.HEADER_SIZE]).codec == frames.DELTA for path in chunks(folder)
+    )
     shop.services.measuring.changes(ADA, "p", "m", "3", "m@2")
 
     before = set(chunks(folder))
@@ -162,7 +164,9 @@ def store(tmp_path_factory):
     space = shop.space
     shop.services.close()
     (folder / "server.log").write_text("started\n")
-    serverfile.write(folder, ServerFile(url="http://127.0.0.1:1", token=token, pid=1, host="h", boot="b", instance="i", version="1"))
+    serverfile.write(
+        folder, ServerFile(url="http://127.0.0.1:1", token=token, pid=1, host="h", boot="b", instance="i", version="1")
+    )
 
     found = files_of(folder)
     assert {kind.name for kind in KINDS} == {kind_of(path)[0].name for path in found}, "a kind of file is not made"

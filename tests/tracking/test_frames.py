@@ -11,7 +11,16 @@ from lmvp.errors import InvalidRequest
 from lmvp.log_recovery import Gap
 from lmvp.tracking import frames
 from lmvp.tracking.columns import Epoch
-from lmvp.tracking.frames import epoch_frame, framed, key_frame, note, points_frame, read_journal, whole_frames, whole_size
+from lmvp.tracking.frames import (
+    epoch_frame,
+    framed,
+    key_frame,
+    note,
+    points_frame,
+    read_journal,
+    whole_frames,
+    whole_size,
+)
 from lmvp.tracking.parsing import parse
 
 

@@ -144,7 +144,7 @@ class Series:
         for part in shipment.parts:
             if isinstance(part, Points):
                 rows = np.isin(part.keys, keys) & (part.steps != AUTO)
-                part = Points(part.keys[rows], part.steps[rows], part.values[rows], part.times[rows])  # noqa: PLW2901
+                part = Points(part.keys[rows], part.steps[rows], part.values[rows], part.times[rows])
                 if not len(part.keys):
                     continue
             parts.append(part)
