@@ -325,10 +325,10 @@ def _checked(line: bytes, head: Head | None) -> tuple[Document | None, Head | No
     """
     try:
         event = _decode(line)
-        after = None if head is None else _link(head, event)
-        if after is not None and Head(event.get("seq", 0), event.get("chain", "")) == after:
-            return event, after
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        own = Head(event.get("seq", 0), event.get("chain", ""))
+        if head is not None and own == _link(Head(own.seq - 1, head.chain), event):  # the link covers the number
+            return event, own
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
         pass
     seq, chain = _SEQ.search(line), _CHAIN.search(line)
     return None, Head(int(seq[1]), chain[1].decode()) if seq and chain else None

@@ -113,6 +113,7 @@ def test_log_cut_at_any_byte_keeps_its_whole_records(written, tmp_path):
         store.close()
 
 
+@pytest.mark.soak
 def test_log_with_any_flipped_byte_is_kept_and_named_and_takes_new_points(written, tmp_path):
     """The points of the damaged record are missing, all others count; the flip undone, everything is there."""
     folder, lengths = written
