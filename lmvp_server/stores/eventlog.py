@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -237,7 +238,7 @@ class Lines(NamedTuple):
         try:
             found = self._between(first, last)
         except IntegrityError as error:
-            _logger.error("%s", error.message)  # noqa: TRY400 - the message says it all
+            _report(error.message)
             found = self._around_damage(first, last)
         return found[::-1] if newest_first else found
 
@@ -313,6 +314,12 @@ class Lines(NamedTuple):
             "after": None,
             "chain": "",
         }
+
+
+@lru_cache(maxsize=1000)
+def _report(message: str) -> None:
+    """Log damage, once: pages that show events ask again and again."""
+    _logger.error("%s", message)
 
 
 def _checked(line: bytes, head: Head | None) -> tuple[Document | None, Head | None]:

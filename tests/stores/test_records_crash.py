@@ -496,7 +496,8 @@ def test_event_with_any_flipped_byte_is_named_and_never_served(tmp_path, snapsho
         try:
             found = store.events("p1")
         except IntegrityError as error:  # the newest event is not the one that the snapshot names
-            assert (file.name in error.message, hit) == (True, 4), at
+            assert file.name in error.message
+            assert hit == 4 or at == ends[3] - 1, at  # the newline before it
         else:
             damaged = {event["seq"] - 1 for event in found if event.get("action") == "event.damaged"}
             assert {hit} <= damaged <= {hit, hit + 1}, at  # the next one cannot be verified if this link is gone
