@@ -16,7 +16,7 @@ from lmvp.tracking.frames import END, POINTS, POINTS_HEAD, START, framed, read_j
 from lmvp.tracking.owner import Owner
 from lmvp.tracking.records import NewRun, RunEnd
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
-from lmvp.tracking.target import Target, journals
+from lmvp.tracking.target import NAME, Target, journals
 
 _SECONDS = 30.0
 _DIGITS = 6
@@ -118,7 +118,9 @@ def _deliver(folder: Path, *, dry_run: bool) -> Delivery | None:
     target = Target.read(folder)
     delivery = Delivery(folder.name)
     if target is None:
-        delivery.why, delivery.hint = "nobody wrote down where it goes", f"lmvp sync --discard {folder.name[:8]}"
+        damaged = (folder / NAME).exists()
+        delivery.why = f"{folder / NAME} is damaged" if damaged else "nobody wrote down where it goes"
+        delivery.hint = f"lmvp sync --discard {folder.name[:8]}"
         if any(folder.glob("*.journal")):
             return delivery
         shutil.rmtree(folder, ignore_errors=True)
