@@ -493,10 +493,13 @@ def test_event_with_any_flipped_byte_is_named_and_never_served(tmp_path, snapsho
             assert file.read_bytes() == data
             continue
         hit = sum(end <= at for end in ends)
+        refused = ""
         try:
             found = store.events("p1")
-        except IntegrityError as error:  # the newest event is not the one that the snapshot names
-            assert file.name in error.message
+        except IntegrityError as error:
+            refused = error.message
+        if refused:  # the snapshot names another newest event
+            assert file.name in refused
             assert hit == 4 or at == ends[3] - 1, at  # the newline before it
         else:
             damaged = {event["seq"] - 1 for event in found if event.get("action") == "event.damaged"}
