@@ -171,7 +171,7 @@ class DataFolder:
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise DamagedFile(f"{path} is damaged", hint='a folder of this version holds {"format": 1} there') from None
         if found > FORMAT:
-            said = f"{self.path} has format {found}; this version of lmvp reads up to {FORMAT}"
+            said = f"{path} has format {found}; this version of lmvp reads up to {FORMAT}"
             raise ServerMismatch(said, hint="update lmvp")
 
 
