@@ -178,6 +178,35 @@ def test_damaged_journal_is_kept_and_named_by_sync(server, capsys):
     assert not run.folder.exists()
 
 
+def test_flip_in_a_log_of_the_server_is_stated_and_the_run_sends_the_points_again(server):
+    with lmvp.start_run("digits", name="flipped", system_metrics=False, create=True) as run:
+        for step in range(50):
+            run.log({"loss": step / 2}, step=step)
+            if step % 10 == 0:
+                run.flush()
+        run.flush()
+        server.kill()
+        (log,) = server.data.glob(f"series/*/{run.id}/0.wal")
+        data = log.read_bytes()
+        at = data.index(struct.pack("<qd", 25, 12.5))  # step and value
+        log.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        damaged = log.read_bytes()
+        server.start()
+        found = lmvp.run("flipped", "digits")
+        assert "0.wal is damaged from byte" in found._record.incomplete
+        with pytest.warns(UserWarning, match=r"points are missing: 0\.wal is damaged from byte"):
+            (curve,) = found._client.curves("digits", [run.id]).curves
+        assert 10 < len(curve.steps) < 50
+        with pytest.raises(lmvp.errors.IntegrityError, match=r"0\.wal is damaged"):
+            found.history()
+        run.log({"loss": 25.0}, step=50)
+        run.flush()
+        with pytest.warns(UserWarning, match="points are missing"):
+            (curve,) = found._client.curves("digits", [run.id]).curves
+        assert curve.values == tuple(step / 2 for step in range(51))
+        assert log.read_bytes() == damaged
+
+
 def test_the_next_start_delivers_what_was_left(server, monkeypatch):
     from lmvp.tracking import starting
 
