@@ -45,6 +45,8 @@ class Head(NamedTuple):
 _NOWHERE = Head(-1)
 _SEQ = re.compile(rb'^\{"seq":(\d{1,18}),')
 _CHAIN = re.compile(rb'"chain":"([0-9a-f]{64})"\}\n?$')
+_NO_TIME = "1970-01-01T00:00:00.000000Z"
+"""The time of a damaged event if no sound event is near."""
 DAMAGED = "event.damaged"
 """The action of an event that stands for a damaged one in a list."""
 RESTORE = "restore the data folder from a backup; what is damaged was not touched"
@@ -295,7 +297,7 @@ class Lines(NamedTuple):
             event, head = _checked(line, head)
             if event is not None:
                 sound[event["seq"]] = event
-        found, at = [], next((sound[seq]["at"] for seq in sorted(sound) if "at" in sound[seq]), "")
+        found, at = [], next((sound[seq]["at"] for seq in sorted(sound) if "at" in sound[seq]), _NO_TIME)
         for seq in range(first, last + 1):
             event = sound.get(seq) or self._placeholder(seq, at)
             at = event.get("at", at)
