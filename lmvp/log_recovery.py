@@ -91,6 +91,7 @@ class LogReader:
 
     Examples
     --------
+    >>> from zlib import crc32
     >>> framing = Framing(lambda length, payload: crc32(payload), re.compile(rb"(?=[^\0])", re.DOTALL))
     >>> def record(payload):
     ...     return _HEAD.pack(len(payload), crc32(payload)) + payload
