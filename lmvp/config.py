@@ -255,7 +255,7 @@ def _load() -> Credentials:
         return Credentials()
     try:
         return msgspec.json.decode(data, type=Credentials)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         raise DamagedFile(f"{path} is damaged", hint="remove it and log in again") from None
 
 

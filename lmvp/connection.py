@@ -11,6 +11,7 @@ import math
 import os
 import random
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
@@ -30,6 +31,9 @@ T = TypeVar("T")
 
 API = 1
 API_HEADER = "LMVP-API"
+INCOMPLETE_HEADER = "LMVP-Incomplete"
+"""Why data is missing from the answer: a file of the server is damaged."""
+
 ATTEMPTS = 5
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 120.0
@@ -252,6 +256,8 @@ class Connection:
             )
         if answer.status_code >= 400:
             raise error_of(answer.content, answer.status_code)
+        if missing := answer.headers.get(INCOMPLETE_HEADER):
+            warnings.warn(f"{self.url}: {missing}", stacklevel=4)
         return answer
 
     def _foreign(self, answer: requests.Response) -> ServerUnavailable:

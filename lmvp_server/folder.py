@@ -178,10 +178,12 @@ class DataFolder:
             return
         try:
             found = msgspec.json.decode(data, type=_Format).format
-        except msgspec.DecodeError:
+            if found < FORMAT:  # no version of lmvp wrote it
+                raise msgspec.ValidationError(f"format {found}")
+        except (msgspec.DecodeError, UnicodeDecodeError):
             raise DamagedFile(f"{path} is damaged", hint='a folder of this version holds {"format": 1} there') from None
         if found > FORMAT:
-            said = f"{self.path} has format {found}; this version of lmvp reads up to {FORMAT}"
+            said = f"{path} has format {found}; this version of lmvp reads up to {FORMAT}"
             raise ServerMismatch(said, hint="update lmvp")
 
 

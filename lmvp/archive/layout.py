@@ -107,8 +107,25 @@ def folder_of(number: int) -> str:
 
 
 def encode(content: Struct) -> bytes:
-    """Return JSON that people can read."""
-    return msgspec.json.format(msgspec.json.encode(content), indent=2) + b"\n"
+    """Return JSON that people can read, with the digest of its content in `check`."""
+    fields = msgspec.to_builtins(content)
+    return msgspec.json.format(msgspec.json.encode({**fields, "check": _check_of(fields)}), indent=2) + b"\n"
+
+
+def _check_of(fields: dict[str, Any]) -> str:
+    """Return the BLAKE3 of the canonical JSON of an object without its field `check`."""
+    rest = {name: value for name, value in fields.items() if name != "check"}
+    return digest.of_bytes(msgspec.json.encode(rest, order="sorted"))
+
+
+def _verify(data: bytes, where: str) -> None:
+    """Raise `DamagedFile` if the content does not match its `check`; older exports have none."""
+    fields = _decode(data, dict[str, Any], where)
+    if fields.get("check") and fields["check"] != _check_of(fields):
+        raise DamagedFile(
+            f"{where} is damaged: its content does not match its check",
+            hint="export the model again; if you edited the file, remove the field `check`",
+        )
 
 
 def read_model(data: bytes, where: str) -> ModelFile:
@@ -126,6 +143,7 @@ def read_model(data: bytes, where: str) -> ModelFile:
         raise DamagedFile(f"{where} is not that of an exported model", hint="`lmvp export` makes one")
     if head.format != FORMAT:
         raise ServerMismatch(f"{where} has format {head.format}; this side reads {FORMAT}", hint="update lmvp")
+    _verify(data, where)
     model: ModelFile = _decode(data, ModelFile, where)
     numbers = [one.number for one in model.versions]
     _demand(numbers == sorted(set(numbers)) and all(number > 0 for number in numbers), where, "its versions")
@@ -136,6 +154,7 @@ def read_model(data: bytes, where: str) -> ModelFile:
 
 def read_version(data: bytes, named: Named, where: str) -> VersionFile:
     """Read a `version.json`; raises `DamagedFile` where it is not the one that `model.json` names."""
+    _verify(data, where)
     version: VersionFile = _decode(data, VersionFile, where)
     _demand(version.number == named.number, where, "its number")
     _demand(version.digest == named.digest, where, "its digest")

@@ -6,12 +6,14 @@ and what follows. Numbers are little-endian and stand unaligned.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from lmvp.errors import InvalidRequest
+from lmvp.log_recovery import Framing, LogReader
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -108,6 +110,26 @@ def whole_frames(data: Buffer, start: int = 0) -> Iterator[tuple[int, memoryview
             return
         yield view[at + 8], view[at + 9 : end], end
         at = end
+
+
+JOURNAL: Final = Framing(
+    lambda _, payload: crc32(payload),
+    re.compile(rb"(?=.{2}[\0-\x40]\0.{4}[\1-\7])", re.DOTALL),  # a length up to `PAYLOAD_LIMIT`, and a kind
+    limit=PAYLOAD_LIMIT,
+)
+"""The framing of a journal whose process has ended."""
+
+
+def read_journal(data: Buffer) -> LogReader:
+    """Return the journal of a process that has ended, read to its end: damage is told from a torn end.
+
+    Examples
+    --------
+    >>> journal = key_frame(0, "a") + epoch_frame(1)
+    >>> read_journal(journal + bytes(64)).end == len(journal), read_journal(b"?" + journal[1:]).gaps
+    (True, [Gap(start=0, end=14)])
+    """
+    return LogReader(data, JOURNAL).read()
 
 
 def whole_size(data: Buffer, start: int = 0) -> int:

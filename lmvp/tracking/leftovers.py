@@ -12,11 +12,11 @@ from pathlib import Path
 import msgspec
 
 from lmvp.errors import LmvpError, NotFound
-from lmvp.tracking.frames import END, POINTS, POINTS_HEAD, START, framed, whole_frames, whole_size
+from lmvp.tracking.frames import END, POINTS, POINTS_HEAD, START, framed, read_journal, whole_frames, whole_size
 from lmvp.tracking.owner import Owner
 from lmvp.tracking.records import NewRun, RunEnd
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
-from lmvp.tracking.target import Target, journals
+from lmvp.tracking.target import NAME, Target, journals
 
 _SECONDS = 30.0
 _DIGITS = 6
@@ -118,7 +118,9 @@ def _deliver(folder: Path, *, dry_run: bool) -> Delivery | None:
     target = Target.read(folder)
     delivery = Delivery(folder.name)
     if target is None:
-        delivery.why, delivery.hint = "nobody wrote down where it goes", f"lmvp sync --discard {folder.name[:8]}"
+        damaged = (folder / NAME).exists()
+        delivery.why = f"{folder / NAME} is damaged" if damaged else "nobody wrote down where it goes"
+        delivery.hint = f"lmvp sync --discard {folder.name[:8]}"
         if any(folder.glob("*.journal")):
             return delivery
         shutil.rmtree(folder, ignore_errors=True)
@@ -161,6 +163,11 @@ def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
             shipment = Shipment(writer_path(target.project, folder.name, path.stem), file_reader(path))
             while shipment.ship(connection, _SECONDS):
                 pass
+        damaged = _damage(folder)
+        if damaged:  # what is behind the damage is not sent; nothing is deleted
+            delivery.why = f"{'; '.join(damaged)}: the frames before it are delivered, the file is kept"
+            delivery.hint = f"`lmvp sync --discard {folder.name[:8]}` deletes it"
+            return
         delivery.state = "delivered"
     except NotFound as error:
         removed = "removed" in error.message  # and not a project that is not there yet
@@ -183,9 +190,20 @@ def _start(path: Path) -> NewRun:
     return NewRun(run="", joins=True)
 
 
+def _damage(folder: Path) -> list[str]:
+    """Name the journals of a run that are damaged."""
+    found = {path: read_journal(path.read_bytes()).gaps for path in sorted(folder.glob("*.journal"))}
+    return [f"{path} is {gaps[0]}" for path, gaps in found.items() if gaps]
+
+
 def _finish(path: Path) -> None:
-    """Cut a journal to its whole frames; where its process ended without a word, say that it was killed."""
+    """Cut the torn end of a journal; where its process ended without a word, add that it was killed.
+
+    A damaged journal stays as it is.
+    """
     data = path.read_bytes()
+    if read_journal(data).gaps:
+        return
     size, ended = whole_size(data), any(kind == END for kind, _, _ in whole_frames(data))
     word = b""
     if not ended and not _start(path).joins:

@@ -47,6 +47,8 @@ class RunRecord(Struct, frozen=True, kw_only=True):
         The newest epoch.
     points, keys : int
         How many points were taken in, and keys there are.
+    incomplete : str
+        Why points are missing, if a file of the server is damaged; told of a single run, not in lists.
     """
 
     id: str
@@ -69,6 +71,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     points: int = 0
     keys: int = 0
     revised: int = 0
+    incomplete: str = ""
 
     def __post_init__(self) -> None:
         for values in (self.metrics, self.summary):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lmvp.connection import Connection, pause
 from lmvp.errors import LmvpError, NotFound, ServerError, ServerUnavailable, UserError
-from lmvp.tracking.frames import whole_size
+from lmvp.tracking.frames import read_journal
 from lmvp.tracking.journal import Journal
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
 
@@ -98,8 +98,8 @@ class Sender(threading.Thread):
         return self.done and all(self._has(path) for path in journals if path.stem != self._own.path.stem)
 
     def _has(self, path: Path) -> bool:
-        shipment = self._shipments.get(path.stem)
-        return shipment is not None and shipment.sent >= whole_size(path.read_bytes())
+        shipment, log = self._shipments.get(path.stem), read_journal(path.read_bytes())
+        return shipment is not None and not log.gaps and shipment.sent >= log.end
 
     def close(self) -> None:
         """End the thread, soon."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from zlib import crc32
 
 import msgspec
 
@@ -38,15 +39,28 @@ class Target(msgspec.Struct, frozen=True):
         with suppress(OSError):
             private.make_folder(folder)
             private.secure(journals().parent, [journals().name])
-            private.write(folder / NAME, msgspec.json.encode(self), sync=False)
+            content = {**msgspec.structs.asdict(self), "check": _check(self)}
+            private.write(folder / NAME, msgspec.json.encode(content), sync=False)
 
     @classmethod
     def read(cls, folder: Path) -> Target | None:
-        """Return what was written down; None if it cannot be read."""
+        """Return what was written down; None if it cannot be read, or is damaged."""
         try:
-            return msgspec.json.decode((folder / NAME).read_bytes(), type=cls)
-        except (OSError, msgspec.DecodeError):
+            data = (folder / NAME).read_bytes()
+            target = msgspec.json.decode(data, type=cls)
+            check = msgspec.json.decode(data, type=_Check).check
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError):
             return None
+        return target if check in ("", _check(target)) else None  # older versions wrote no check
+
+
+class _Check(msgspec.Struct):
+    check: str = ""
+
+
+def _check(target: Target) -> str:
+    """Return the CRC-32 of a target: one flipped bit must not send a run to another project."""
+    return f"{crc32(msgspec.json.encode(target)):08x}"
 
 
 def journals() -> Path:

@@ -36,6 +36,7 @@ _DONE = {
     "run.end": "ended run",
     "run.amend": "changed run",
     "run.remove": "removed run",
+    "event.damaged": "",
 }
 
 QUIET = frozenset({"run.amend"})

@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from lmvp.connection import INCOMPLETE_HEADER
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.records import NewPoints
 from lmvp_server.handlers.base import READING, Handler
@@ -13,7 +14,16 @@ from lmvp_server.handlers.columns import COLUMNS, as_bytes
 from lmvp_server.services.metrics import Asked, as_curves
 
 
-class RunMetrics(Handler):
+class _MetricsHandler(Handler):
+    """Says in a header of the answer which runs lack points because a file is damaged."""
+
+    async def state_incomplete(self, project: str, runs: list[str]) -> None:
+        missing = await self.run(self.services.metrics.incomplete, self.caller, project, runs)
+        if missing:
+            self.set_header(INCOMPLETE_HEADER, missing.encode("ascii", "replace").decode())
+
+
+class RunMetrics(_MetricsHandler):
     """`…/runs/{run}/metrics`."""
 
     in_public = READING
@@ -21,6 +31,7 @@ class RunMetrics(Handler):
     async def get(self, project: str, run: str) -> None:
         """List the metrics of a run."""
         prefix = self.get_query_argument("prefix", "")
+        await self.state_incomplete(project, [run])
         self.answer(await self.run(self.services.metrics.keys, self.caller, project, run, prefix, self.page()))
 
     async def post(self, project: str, run: str) -> None:
@@ -29,13 +40,14 @@ class RunMetrics(Handler):
         self.answer(await self.run(self.services.metrics.add, self.caller, project, run, given), 201)
 
 
-class Curves(Handler):
+class Curves(_MetricsHandler):
     """`/projects/{project}/metrics`."""
 
     in_public = READING
 
     async def get(self, project: str) -> None:
         """Return curves of several runs and keys, as many points as a picture has room for."""
+        await self.state_incomplete(project, self.get_query_arguments("run"))
         binary = COLUMNS in self.request.headers.get("Accept", "") or self.get_query_argument("format", "") == "columns"
         data = await self.run(self._curves, project, binary)
         self.send(data, COLUMNS if binary else "application/json")

@@ -99,8 +99,16 @@ class Backups:
             self._open.pop(gone, None)
 
     def records(self, caller: Caller, backup: str, space: str) -> Iterator[bytes]:
-        """Yield the file of records and events of a space in pieces; see docs/format.md, "Backups"."""
+        """Yield the file of records and events of a space in pieces; see docs/format.md, "Backups".
+
+        Raises
+        ------
+        IntegrityError
+            If an event is damaged, before anything is sent: no restore would take such a file.
+        """
         moment = self._space(caller, backup, space)
+        for _ in moment.events():
+            pass
         return _pieces(recordfile.lines(space, moment.tables, moment.next_seq, moment.count, moment.events()))
 
     def pieces(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmvp.errors import InvalidArgument, NotFound, TooLarge
+from lmvp.errors import IntegrityError, InvalidArgument, NotFound, TooLarge
 from lmvp.records import encode_float
 from lmvp.references import suggest
 from lmvp.tracking.frames import AUTO, check_key, key_frame, note, points_frame
@@ -25,8 +25,6 @@ CURVES_LIMIT = 200
 POINTS_LIMIT = 100_000
 LIVE_LIMIT = 20_000
 """Points of a run that one event tells; where more are new, the curves are read anew instead."""
-REST_WRITER = "0" * 32
-"""The writer that points from `POST …/metrics` belong to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +104,12 @@ class Metrics:
         wanted = self._wanted(home, runs, asked)
         return [self._curve(home, run, key, asked) for run, key in wanted]
 
+    def incomplete(self, caller: Caller, project: str, runs: Sequence[str]) -> str:
+        """State of which runs points are missing because of damage, and why; empty if all are there."""
+        home = self._catalog.find_project(caller, project)
+        found = {run.id: self._runs.incomplete(home.id, run.id) for run in (self._runs.find(home, run) for run in runs)}
+        return "; ".join(f"run {run[:8]}: {missing}" for run, missing in found.items() if missing)
+
     def _wanted(self, home: Record, runs: Sequence[Record], asked: Asked) -> list[tuple[Record, str]]:
         known = {run.id: [state.name for state in self._series.keys(home.id, run.id)] for run in runs}
         every = {name for names in known.values() for name in names}
@@ -136,9 +140,21 @@ class Metrics:
     def every_point(
         self, caller: Caller, project: str, runs: Sequence[str], keys: Sequence[str]
     ) -> Iterator[tuple[Document, str, Iterator[Columns]]]:
-        """Yield run, key, and all points in pages; all runs of the project, all keys, where none are named."""
+        """Yield run, key, and all points in pages; all runs of the project, all keys, where none are named.
+
+        Raises
+        ------
+        IntegrityError
+            If points of one of the runs are missing because of damage.
+        """
         home = self._catalog.find_project(caller, project)
-        found = [self._runs.find(home, run) for run in runs] if runs else self._runs.all_of(home)
+        found = [self._runs.find(home, run) for run in runs] if runs else list(self._runs.all_of(home))
+        for run in found:  # a file of "every point" does not show that some are missing
+            if missing := self._runs.incomplete(home.id, run.id):
+                raise IntegrityError(
+                    f"run {run.data['name']} ({run.id[:8]}): {missing}",
+                    hint="its curves show the points that are sound; name the other runs to export them",
+                )
         return self._walk(home, found, keys)
 
     def _walk(
@@ -186,13 +202,22 @@ class Metrics:
         if not given.values:
             raise InvalidArgument("no values", hint='{"values": {"loss": 0.5}, "step": 1}')
         while True:
-            applied = self._series.applied(home.id, found.id, REST_WRITER)
+            writer = self._rest_writer(home.id, found.id)
+            applied = self._series.applied(home.id, found.id, writer)
             try:
-                return Applied(applied=self._append(home, found, given, applied))
+                return Applied(applied=self._append(home, found, given, writer, applied))
             except Gap:  # another request was quicker
                 continue
 
-    def _append(self, home: Record, run: Record, given: NewPoints, applied: int) -> int:
+    def _rest_writer(self, space: str, run: str) -> str:
+        """Return the writer of points that come as JSON; another one after each damaged log.
+
+        The journal of such a writer exists only on the server. What follows a lost record must not take its place, or
+        it would be lost itself when the log is restored.
+        """
+        return f"{len(self._series.damage(space, run)):032x}"
+
+    def _append(self, home: Record, run: Record, given: NewPoints, writer: str, applied: int) -> int:
         import time
 
         from lmvp.tracking.parsing import parse
@@ -204,7 +229,7 @@ class Metrics:
         data += points_frame(time.time() if given.time is None else given.time, points)
         if applied == 0:
             data = note(1, b"{}") + data
-        return self._series.append(home.id, run.id, REST_WRITER, applied, data, parse(data))
+        return self._series.append(home.id, run.id, writer, applied, data, parse(data))
 
 
 def _key_record(state: KeyState) -> KeyRecord:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from lmvp.errors import Conflict, InvalidArgument, NotFound
+from lmvp.errors import Conflict, IntegrityError, InvalidArgument, NotFound
 from lmvp.records import encode_float
 from lmvp.references import suggest
 from lmvp.tracking.records import STALE_AFTER, NewRun, RunEnd, RunUpdate
@@ -19,6 +20,7 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore, SeriesStore
 
 _SHOWN_METRICS = 1000
+_logger = logging.getLogger("lmvp_server")
 
 
 class Runs:
@@ -80,7 +82,16 @@ class Runs:
     def run(self, caller: Caller, project: str, run: str) -> Document:
         """Return one run, by id, prefix of one, or name."""
         home = self._catalog.find_project(caller, project)
-        return self.present(home, self.find(home, run))
+        found = self.find(home, run)
+        return {**self.present(home, found), "incomplete": self.incomplete(home.id, found.id)}
+
+    def incomplete(self, space: str, run: str) -> str:
+        """State why points of a run are missing; empty if all are there."""
+        try:
+            problems = self._series.damage(space, run)
+        except IntegrityError:
+            return "the files of its points are damaged: no point can be read"
+        return f"points are missing: {', '.join(problems)}" if problems else ""
 
     def find(self, home: Record, run: str) -> Record:
         """Return the record of a run: by its id, six or more digits of one, or the newest of a name.
@@ -130,7 +141,11 @@ class Runs:
 
     def _known(self, space: str, run: str) -> Document:
         """Return what the series knows of a run: last values, and how many points and keys."""
-        state = self._series.state(space, run)
+        try:
+            state = self._series.state(space, run)
+        except IntegrityError:  # `fsck` names the file; a list of runs goes on
+            _logger.exception("the points of run %s cannot be read", run)
+            state = None
         if state is None:
             return {"metrics": {}, "points": 0, "keys": 0}
         keys = [each for each in self._series.keys(space, run) if not each.name.startswith("system/")]
@@ -263,7 +278,11 @@ class Runs:
         for space, run in list(self._in_phase(runrecords.ENDED)):
             if not go_on():
                 return
-            self._series.settle(space, run)
+            try:
+                self._series.settle(space, run)
+            except IntegrityError:
+                _logger.exception("the points of run %s stay as they are", run)
+                continue
             self.keep_known(space, run, runrecords.SETTLED)
         self._series.tidy(go_on)
 

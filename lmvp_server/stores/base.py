@@ -550,6 +550,14 @@ class SeriesStore(ABC):
         """
 
     @abstractmethod
+    def damage(self, project: str, run: str) -> list[str]:
+        """Name the damage because of which points of a series are missing; nothing if all are there.
+
+        A series with a damaged log serves its sound points and takes new ones. The damaged file is kept. A text
+        begins with the name of the file, without its folder.
+        """
+
+    @abstractmethod
     def dump(self, project: str, run: str) -> Iterator[bytes]:
         """Yield a series as one stream, as it is at one moment: writers, keys, points, epochs and cuts."""
 

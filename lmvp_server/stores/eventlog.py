@@ -3,13 +3,19 @@
 A line is written after its commit is durable in the journal, and not synced: the journal has it until the next
 snapshot, before which this file is synced. So the file may lag behind the journal after a crash, never lead. Nothing of
 it is kept in memory: lines are as good as sorted, and a cursor is found by bisecting the file.
+
+Each line that is read is checked against its link. A damaged line stays in the file. A list of events has an event
+`event.damaged` in its place; a backup refuses the log.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -22,6 +28,7 @@ from lmvp.storage.digest import of_bytes
 from lmvp_server.stores.base import Document
 from lmvp_server.stores.journal import AppendFile
 
+_logger = logging.getLogger("lmvp_server")
 _BLOCK = 64 << 10
 _PAGE = 1000
 _canonical = msgspec.json.Encoder(order="sorted").encode
@@ -36,6 +43,12 @@ class Head(NamedTuple):
 
 
 _NOWHERE = Head(-1)
+_SEQ = re.compile(rb'^\{"seq":(\d{1,18}),')
+_CHAIN = re.compile(rb'"chain":"([0-9a-f]{64})"\}\n?$')
+_NO_TIME = "1970-01-01T00:00:00.000000Z"
+"""The time of a damaged event if no sound event is near."""
+DAMAGED = "event.damaged"
+"""The action of an event that stands for a damaged one in a list."""
 RESTORE = "restore the data folder from a backup; what is damaged was not touched"
 """The way out of damaged files."""
 
@@ -67,11 +80,16 @@ def chained(head: Head, event: Document) -> tuple[Head, bytes]:
     (1, 'ada')
     """
     entry = {"seq": 0, **event}  # the number comes first in the line
+    after = _link(head, entry)
+    entry["seq"], entry["chain"] = after.seq, after.chain
+    return after, msgspec.json.encode(entry) + b"\n"
+
+
+def _link(head: Head, event: Document) -> Head:
+    """Return the number and the link that an event has behind `head`."""
+    entry = {key: value for key, value in event.items() if key != "chain"}
     entry["seq"] = head.seq + 1
-    entry.pop("chain", None)
-    link = of_bytes(head.chain.encode(), _canonical(entry))
-    entry["chain"] = link
-    return Head(head.seq + 1, link), msgspec.json.encode(entry) + b"\n"
+    return Head(head.seq + 1, of_bytes(head.chain.encode(), _canonical(entry)))
 
 
 def verify_chain(events: Iterable[Document], head: Head = Head()) -> Head:  # noqa: B008 - a constant
@@ -105,6 +123,7 @@ class EventFile:
         self._file: AppendFile | None = None
         self._waiting: list[bytes] = []
         self._sure, self._doubted = size, False
+        self._head = Head()
 
     def recover(self, head: Head, lines: list[bytes]) -> None:
         """Make the file what snapshot (`size`, `head`) and journal (`lines`) say.
@@ -117,13 +136,16 @@ class EventFile:
         """
         if self._last_head() != head:
             raise IntegrityError(f"{self.path} lacks event {head.seq}, or what comes before it", hint=RESTORE)
-        tail, told = self._tail(), b"".join(lines)
-        if tail.startswith(told) and b"\n" in tail[len(told) :]:
+        self._head = head_of(lines[-1]) if lines else head
+        tail, told = self._tail().rstrip(b"\0"), b"".join(lines)
+        if len(tail) > len(told):
             raise IntegrityError(f"the records that belong to {self.path.name} end before its events do", hint=RESTORE)
         if tail == told:
-            self.size += sum(map(len, lines))
-        else:
-            self.extend(lines)
+            self.size += len(told)
+            return
+        if not told.startswith(tail):
+            _logger.warning("%s was damaged behind byte %d: written again from the journal", self.path, self.size)
+        self.extend(lines)
 
     def _last_head(self) -> Head:
         """Return the head of the part that the snapshot vouches for."""
@@ -144,6 +166,7 @@ class EventFile:
     def extend(self, lines: list[bytes]) -> None:
         """Append lines; what the disk refuses waits in memory (the journal has it) and is tried again later."""
         self._waiting += lines
+        self._head = head_of(lines[-1]) if lines else self._head
         with suppress(OSError):
             self.flush()
 
@@ -186,7 +209,7 @@ class EventFile:
 
     def lines(self) -> Lines:
         """Return what there is to read now, to be read without the lock."""
-        return Lines(self.path, self.size, tuple(self._waiting))
+        return Lines(self.path, self.size, tuple(self._waiting), self._head)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -196,45 +219,128 @@ class EventFile:
 
 
 class Lines(NamedTuple):
-    """A moment of an `EventFile`: so many bytes of the file, and the lines that wait behind them."""
+    """A moment of an `EventFile`: so many bytes of the file, the lines that wait behind them, and the newest event."""
 
     path: Path
     size: int
     waiting: tuple[bytes, ...]
+    head: Head
 
     def read(self, *, newest_first: bool, after: int | None, limit: int | None) -> list[Document]:
-        """Return decoded events, as `RecordStore.events` promises."""
-        if not self.size:
-            lines = self._window(iter(()), newest_first, after)
-            return [_decode(line) for line in islice(lines, limit)]
-        with open(self.path, "rb") as file:
-            stored = self._backwards(file, after) if newest_first else self._forwards(file, after)
-            return [_decode(line) for line in islice(self._window(stored, newest_first, after), limit)]
+        """Return decoded events, as `RecordStore.events` promises; `event.damaged` in the place of a damaged one."""
+        first, last = 1, self.head.seq
+        if newest_first:
+            last = last if after is None else min(last, after - 1)
+            first = first if limit is None else max(first, last - limit + 1)
+        else:
+            first = first if after is None else max(first, after + 1)
+            last = last if limit is None else min(last, first + limit - 1)
+        if first > last:
+            return []
+        try:
+            found = self._between(first, last)
+        except IntegrityError as error:
+            _report(error.message)
+            found = self._around_damage(first, last)
+        return found[::-1] if newest_first else found
 
     def walk(self) -> Iterator[Document]:
-        """Yield all events, oldest first, without holding more than some of them."""
-        after = 0
-        while page := self.read(newest_first=False, after=after, limit=_PAGE):
-            yield from page
-            after = page[-1]["seq"]
+        """Yield all events, oldest first, without holding more than some of them.
 
-    def _window(self, stored: Iterator[bytes], newest_first: bool, after: int | None) -> Iterator[bytes]:
-        if newest_first:
-            yield from (line for line in reversed(self.waiting) if after is None or head_of(line).seq < after)
-            yield from stored
-        else:
-            yield from stored
-            yield from (line for line in self.waiting if after is None or head_of(line).seq > after)
+        Raises
+        ------
+        IntegrityError
+            At a damaged event.
+        """
+        for first in range(1, self.head.seq + 1, _PAGE):
+            yield from self._between(first, min(self.head.seq, first + _PAGE - 1))
 
-    def _backwards(self, file: IO[bytes], after: int | None) -> Iterator[bytes]:
-        return _lines_backwards(file, self.size if after is None else _offset_of(file, after, self.size))
+    def _between(self, first: int, last: int) -> list[Document]:
+        """Return the events of these numbers, each checked against its link; IntegrityError if one is damaged."""
+        context = max(first - 1, 1)  # the event whose link the first one continues
+        try:
+            found = [_decode(line) for line in islice(self._lines_from(context), last - context + 1)]
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise self._damaged(first, last) from None
+        if len(found) != last - context + 1:
+            raise self._damaged(first, last)
+        head = Head()
+        if context < first:
+            head = Head(context, str(found.pop(0).get("chain")))
+        for event in found:
+            after = _link(head, event)
+            if Head(event.get("seq", 0), event.get("chain", "")) != after:
+                raise self._damaged(after.seq, after.seq)
+            head = after
+        return found
 
-    def _forwards(self, file: IO[bytes], after: int | None) -> Iterator[bytes]:
-        at = 0 if after is None else _offset_of(file, after + 1, self.size)
-        file.seek(at)
-        while at < self.size and (line := file.readline()):
-            yield line
-            at += len(line)
+    def _damaged(self, first: int, last: int) -> IntegrityError:
+        which = f"event {first:,}" if first == last else f"one of the events from {first:,} to {last:,}"
+        return IntegrityError(f"{self.path} is damaged: {which}", hint=RESTORE)
+
+    def _lines_from(self, seq: int) -> Iterator[bytes]:
+        """Yield the lines from an event on, those that wait included."""
+        if self.size:
+            with open(self.path, "rb") as file:
+                at = _offset_of(file, seq, self.size)
+                file.seek(at)
+                while at < self.size and (line := file.readline()):
+                    yield line
+                    at += len(line)
+        yield from (line for line in self.waiting if head_of(line).seq >= seq)
+
+    def _around_damage(self, first: int, last: int) -> list[Document]:
+        """Read all lines, and put `event.damaged` in the place of each event of these numbers that is not sound."""
+        sound: dict[int, Document] = {}
+        head: Head | None = Head()
+        for line in self._lines_from(0):
+            event, head = _checked(line, head)
+            if event is not None:
+                sound[event["seq"]] = event
+        found, at = [], next((sound[seq]["at"] for seq in sorted(sound) if "at" in sound[seq]), _NO_TIME)
+        for seq in range(first, last + 1):
+            event = sound.get(seq) or self._placeholder(seq, at)
+            at = event.get("at", at)
+            found.append(event)
+        return found
+
+    def _placeholder(self, seq: int, at: str) -> Document:
+        what = f"event {seq} of this log is damaged; `lmvp fsck` names the file"
+        return {
+            "seq": seq,
+            "at": at,
+            "who": "",
+            "action": DAMAGED,
+            "what": what,
+            "before": None,
+            "after": None,
+            "chain": "",
+        }
+
+
+@lru_cache(maxsize=1000)
+def _report(message: str) -> None:
+    """Log damage, once: pages that show events ask again and again."""
+    _logger.error("%s", message)
+
+
+def _checked(line: bytes, head: Head | None) -> tuple[Document | None, Head | None]:
+    """Return the event of a line if it is sound, and the head that the next line continues, as far as it is known.
+
+    Parameters
+    ----------
+    head : Head or None
+        That of the line before; None where it cannot be read.
+    """
+    try:
+        event = _decode(line)
+        own = Head(event.get("seq", 0), event.get("chain", ""))
+        if head is not None and own == _link(Head(own.seq - 1, head.chain), event):  # the link covers the number
+            return event, own
+    except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
+        pass
+    seq, chain = _SEQ.search(line), _CHAIN.search(line)
+    return None, Head(int(seq[1]), chain[1].decode()) if seq and chain else None
 
 
 def _offset_of(file: IO[bytes], seq: int, size: int) -> int:
@@ -244,7 +350,7 @@ def _offset_of(file: IO[bytes], seq: int, size: int) -> int:
         middle = (low + high) // 2
         begin = _next_line(file, middle)
         line = file.readline() if begin < high else b""
-        if line and head_of(line).seq < seq:
+        if line and seq and head_of(line).seq < seq:
             low = begin + len(line)
         else:
             high = middle

@@ -8,6 +8,7 @@ valid record. The payload is the JSON of a `Commit`.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ import msgspec
 from lmvp import private
 from lmvp.durable import sync_folder, write_all
 from lmvp.errors import IntegrityError
+from lmvp.log_recovery import Buffer, Framing, LogReader
 from lmvp_server.stores.base import Document
 
 _LENGTH = struct.Struct("<I")
@@ -63,8 +65,22 @@ def framed(payload: bytes) -> bytes:
     return _HEAD.pack(len(payload), _check(payload)) + payload
 
 
-def _check(payload: bytes | memoryview) -> int:
-    return crc32(payload, crc32(_LENGTH.pack(len(payload))))
+def _check(payload: Buffer) -> int:
+    return record_check(_LENGTH.pack(len(payload)), payload)
+
+
+def record_check(length: bytes, payload: Buffer) -> int:
+    """Return the CRC-32 in the head of a record: over the four bytes of the length, and the payload."""
+    return crc32(payload, crc32(length))
+
+
+COMMITS = Framing(record_check, re.compile(rb"(?=.{8}\{\"n\":)", re.DOTALL), text=True)
+"""The framing of a journal: its payloads are the JSON of a `Commit`."""
+
+
+def read_journal(path: Path) -> LogReader:
+    """Return a reader of a journal."""
+    return LogReader(path.read_bytes(), COMMITS)
 
 
 def whole_records(data: bytes) -> Iterator[tuple[memoryview, int]]:
@@ -80,11 +96,11 @@ def whole_records(data: bytes) -> Iterator[tuple[memoryview, int]]:
 
 
 def verify_journal(path: Path, size: int) -> None:
-    """Prove that the first `size` bytes of a journal are whole records; IntegrityError otherwise."""
-    data = path.read_bytes()[:size] if size else b""
-    whole = max((end for _, end in whole_records(data)), default=0)
-    if whole != size:
-        raise IntegrityError(f"{path} is damaged at byte {whole:,}", hint="`lmvp fsck --repair` writes it anew")
+    """Check that the first `size` bytes of a journal are sound records; raise IntegrityError otherwise."""
+    log = LogReader(path.read_bytes()[:size] if size else b"", COMMITS).read()
+    if log.gaps or log.end != size:
+        place = str(log.gaps[0]) if log.gaps else f"damaged at byte {log.end:,}"
+        raise IntegrityError(f"{path} is {place}", hint="`lmvp fsck --repair` writes the records again from memory")
 
 
 def sync_data(descriptor: int) -> None:

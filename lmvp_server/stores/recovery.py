@@ -16,16 +16,18 @@ Each commit has a number, one more than the one before: nothing can be missing i
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from lmvp.durable import sync_folder
 from lmvp.errors import IntegrityError
+from lmvp.log_recovery import Buffer, LogReader
 from lmvp_server.stores.base import Record
 from lmvp_server.stores.eventlog import RESTORE, EventFile, Head, head_of
-from lmvp_server.stores.journal import Commit, Operation, decode_commit, sync_path, whole_records
+from lmvp_server.stores.journal import Commit, Operation, decode_commit, read_journal, sync_path
 from lmvp_server.stores.rows import Rows
 from lmvp_server.stores.snapshot import Image, read_snapshot, temporary_of
 
@@ -169,7 +171,7 @@ def recover(files: Files, indexes: dict[str, tuple[str, ...]]) -> Recovered:
     events = EventFile(files.events, image.meta.events_size)
     journals = _that_count(files, generation)
     lines: list[bytes] = []
-    sizes = {number: _replay(path, state, lines) for number, path in journals.items()}
+    sizes = {number: _replay(path, read_journal(path), state, lines) for number, path in journals.items()}
     events.recover(image.meta.events, lines)
     newest = max(sizes, default=generation)
     snapshot_size = files.snapshot.stat().st_size if files.snapshot.exists() else 0
@@ -197,24 +199,41 @@ def _remove_leftovers(files: Files, journals: list[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _replay(path: Path, state: State, lines: list[bytes]) -> int:
-    """Bring the state to the end of a journal, and return how many bytes of it are whole, and on the disk.
+def _replay(path: Path, log: LogReader, state: State, lines: list[bytes]) -> int:
+    """Bring the state to the end of a journal, and return how many bytes of it are sound, and on the disk.
 
-    A process that was killed may have left its last record unsynced. From here on it counts: it is read, told to
-    whoever asks for it again, and its events are written. So a power cut must not take it any more.
+    Raises
+    ------
+    IntegrityError
+        If a commit is damaged or lost. Later commits build on the earlier ones, so a space is opened as a whole or not
+        at all, and its files stay as they are.
+
+    Notes
+    -----
+    A process that was killed may have left its last record unsynced. From here on it counts: it is read, returned to
+    callers that ask for it again, and its events are written. So a power cut must not take it any more.
     """
-    size = 0
-    for commit, size in _commits(path):  # noqa: B007 - the last one is the result
+    for payload, end in log:
+        _check_gaps(path, log)
+        commit = _decoded(path, payload, end)
         if commit.n != state.commits + 1:
             raise IntegrityError(
-                f"{path} goes on with commit {commit.n} after {state.commits}: some are lost", hint=RESTORE
+                f"{path} continues with commit {commit.n} after {state.commits}: some are lost", hint=RESTORE
             )
         lines += state.replay(commit)
-    if size:
+    _check_gaps(path, log)
+    if log.end:
         sync_path(path)
-    return size
+    return log.end
 
 
-def _commits(path: Path) -> Iterator[tuple[Commit, int]]:
-    for payload, end in whole_records(path.read_bytes()):
-        yield decode_commit(payload), end
+def _check_gaps(path: Path, log: LogReader) -> None:
+    if log.gaps:
+        raise IntegrityError(f"{path} is {log.gaps[0]}", hint=RESTORE)
+
+
+def _decoded(path: Path, payload: Buffer, end: int) -> Commit:
+    try:
+        return decode_commit(payload)
+    except msgspec.MsgspecError as error:
+        raise IntegrityError(f"{path} is damaged before byte {end:,}: {error}", hint=RESTORE) from None

@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 
 import lmvp
 from lmvp import errors, local
+from lmvp.archive import layout
 from lmvp.archive.layout import VersionFile
 from lmvp.commands import main
 from lmvp.storage import digest
@@ -370,6 +371,29 @@ def test_flipped_bits_in_an_archive_are_found_or_harmless(model, tmp_path):
             assert error.exit_code in (2, 3, 4, 8), error  # noqa: PT017 - either of the two is right
         else:
             assert lmvp.Client().version(f"x/y{turn}@v1").digest == expected
+
+
+def test_flipped_bit_in_what_an_export_states_is_found(model, tmp_path):
+    """Every bit of `model.json` and `version.json` is covered by the check; a file of an older export has none."""
+    lmvp.export_model("digits/mlp", tmp_path / "out", versions="1")
+    named = layout.read_model((tmp_path / "out/model.json").read_bytes(), "model.json").versions[0]
+    readers = {
+        "model.json": lambda data: layout.read_model(data, "model.json"),
+        "versions/v1/version.json": lambda data: layout.read_version(data, named, "version.json"),
+    }
+    for name, read in readers.items():
+        data = (tmp_path / "out" / name).read_bytes()
+        content, found = read(data), 0
+        for at in range(len(data)):
+            bent = data[:at] + bytes([data[at] ^ 1 << at % 8]) + data[at + 1 :]
+            try:
+                assert read(bent) == content, (name, at)  # a flip in the name of the field `check`
+            except errors.LmvpError:
+                found += 1
+        assert found > len(data) - 20
+        older = json.loads(data)
+        del older["check"]
+        assert read(json.dumps(older).encode()) == content
 
 
 @pytest.fixture

@@ -12,11 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from soak import size
 from stores.series_model import batch, send, steps_and_values
 
 from lmvp.errors import IntegrityError, StorageFull
 from lmvp.tracking.frames import key_frame, points_frame
 from lmvp_server.stores import journal
+from lmvp_server.stores.base import Gap
 from lmvp_server.stores.series.folder import FolderSeries
 
 WRITER = """
@@ -75,26 +77,129 @@ def written(tmp_path):
     return tmp_path / "whole", lengths
 
 
-def test_a_log_cut_or_bent_at_any_byte_keeps_what_came_before(written, tmp_path):
+def points(steps):
+    return [(step, step / 2) for step in steps]
+
+
+def copy_with_log(written, tmp_path, data):
+    """Return a copy of the written folder with another log, and the path of the log."""
+    copy = tmp_path / "copy"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(written[0], copy)
+    log = copy / "series/p/r/0.wal"
+    log.write_bytes(data)
+    return copy, log
+
+
+def flipped(data, at, bit):
+    return data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :]
+
+
+def test_log_cut_at_any_byte_keeps_its_whole_records(written, tmp_path):
     folder, lengths = written
     whole = (folder / "series/p/r/0.wal").read_bytes()
     for at in range(lengths[0], lengths[-1]):
-        for bend in (False, True):
-            copy = tmp_path / "copy"
-            shutil.rmtree(copy, ignore_errors=True)
-            shutil.copytree(folder, copy)
-            damaged = bytearray(whole if bend else whole[:at])
-            if bend:
-                damaged[at] ^= 1 << random.randrange(8)
-            (copy / "series/p/r/0.wal").write_bytes(damaged)
-            store = FolderSeries(copy)
-            count = sum(length <= at for length in lengths) - 1
-            assert steps_and_values(store.read("p", "r", "a")) == [(step, step / 2) for step in range(count)]
-            send(store, points_frame(9, [(0, 99, 9.0)]))
-            store.close()
-            store = FolderSeries(copy)
-            assert steps_and_values(store.read("p", "r", "a"))[-1] == (99, 9.0)
-            store.close()
+        copy, _ = copy_with_log(written, tmp_path, whole[:at])
+        store = FolderSeries(copy)
+        count = sum(length <= at for length in lengths) - 1
+        assert steps_and_values(store.read("p", "r", "a")) == points(range(count))
+        assert store.damage("p", "r") == []
+        store.verify("p", "r")
+        send(store, points_frame(9, [(0, 99, 9.0)]))
+        store.close()
+        store = FolderSeries(copy)
+        assert steps_and_values(store.read("p", "r", "a")) == [*points(range(count)), (99, 9.0)]
+        store.verify("p", "r")
+        store.close()
+
+
+@pytest.mark.soak
+def test_log_with_any_flipped_byte_is_kept_and_named_and_takes_new_points(written, tmp_path):
+    """The points of the damaged record are missing, all others count; the flip undone, everything is there."""
+    folder, lengths = written
+    whole, more = (folder / "series/p/r/0.wal").read_bytes(), "b" * 32
+    for at in range(0, lengths[-1], 1 if size("FLIPS", 200) > lengths[-1] else 3):
+        lost = sum(length <= at for length in lengths) - 1  # -1: the record that names the key
+        left = [step for step in range(5) if step != lost]
+        copy, log = copy_with_log(written, tmp_path, flipped(whole, at, at % 8))
+        store = FolderSeries(copy)
+        found = steps_and_values(store.read("p", "r", "a"))
+        assert found == ([] if lost < 0 else points(left)), at
+        [problem] = store.damage("p", "r")
+        assert "0.wal is damaged from byte" in problem
+        send(store, key_frame(0, "a") + points_frame(9, [(0, 99, 9.0)]), writer=more)
+        store.close()
+        assert log.read_bytes() == flipped(whole, at, at % 8)
+
+        store = FolderSeries(copy)
+        assert steps_and_values(store.read("p", "r", "a")) == [*found, (99, 9.0)]
+        with pytest.raises(IntegrityError, match=r"0\.wal is damaged"):
+            store.verify("p", "r")
+        store.close()
+
+        log.write_bytes(whole)
+        store = FolderSeries(copy)
+        assert steps_and_values(store.read("p", "r", "a")) == [*points(range(5)), (99, 9.0)]
+        assert store.damage("p", "r") == []
+        store.verify("p", "r")
+        store.close()
+
+
+def test_damaged_log_outlives_the_seal_and_the_restore_of_a_backup(written, tmp_path):
+    folder, lengths = written
+    damaged = flipped((folder / "series/p/r/0.wal").read_bytes(), lengths[2] + 20, 3)
+    copy, log = copy_with_log(written, tmp_path, damaged)
+    store = FolderSeries(copy)
+    send(store, key_frame(0, "a") + points_frame(9, [(0, 99, 9.0)]), writer="b" * 32)
+    store.settle("p", "r")
+    pieces = list(store.dump("p", "r"))
+    store.load("p", "other", pieces)
+    store.close()
+    assert not log.exists()
+    for run in ("r", "other"):
+        assert (copy / "series/p" / run / "0.wal.damaged").read_bytes() == damaged
+        store = FolderSeries(copy)
+        assert steps_and_values(store.read("p", run, "a")) == [*points([0, 1, 3, 4]), (99, 9.0)]
+        [problem] = store.damage("p", run)
+        assert "0.wal.damaged is damaged from byte 184 to 253" in problem
+        with pytest.raises(IntegrityError, match=r"0\.wal\.damaged"):
+            store.verify("p", run)
+        store.close()
+
+
+def test_writer_that_has_its_journal_sends_lost_points_again(written, tmp_path):
+    """The answer tells the writer where the sound part of its journal ends; what it repeats counts once."""
+    folder, lengths = written
+    whole = (folder / "series/p/r/0.wal").read_bytes()
+    journal = key_frame(0, "a") + b"".join(points_frame(step, [(0, step, step / 2)]) for step in range(6))
+    copy, _ = copy_with_log(written, tmp_path, flipped(whole, lengths[1] + 5, 6))
+    store = FolderSeries(copy)
+    with pytest.raises(Gap) as gap:
+        send(store, points_frame(5, [(0, 5, 2.5)]), start=len(journal) - 37)
+    send(store, journal[gap.value.applied :], start=gap.value.applied)
+    for _ in range(2):
+        assert steps_and_values(store.read("p", "r", "a")) == points(range(6))
+        assert store.applied("p", "r", "a" * 32) == len(journal)
+        store.close()
+        store = FolderSeries(copy)
+    store.close()
+
+
+def test_log_of_large_records_is_searched_in_time(tmp_path):
+    """A flip in a length field makes the reader look for the next sound record at every byte."""
+    store = FolderSeries(tmp_path)
+    for turn in range(2):
+        data = b"".join(points_frame(1.5, [(0, turn << 18 | step, 0.5)]) for step in range(100_000))
+        send(store, (b"" if turn else key_frame(0, "a")) + data)
+    store.close()
+    log = tmp_path / "series/p/r/0.wal"
+    whole = log.read_bytes()
+    for data in (flipped(whole, len(whole) // 2 + 11, 7), flipped(whole, 2, 7), whole[: len(whole) - 9]):
+        log.write_bytes(data)
+        store, began = FolderSeries(tmp_path), time.monotonic()
+        assert store.applied("p", "r", "a" * 32) < len(whole)
+        assert time.monotonic() - began < 20
+        store.close()
 
 
 @pytest.mark.parametrize("name", ["1.segment", "series"])
@@ -120,7 +225,7 @@ def test_a_bent_byte_is_named_and_no_wrong_number_comes_of_it(tmp_path, name):
         store.close()
 
 
-def test_a_log_that_was_followed_by_another_must_be_whole(tmp_path, monkeypatch):
+def test_log_that_another_one_follows_and_that_is_cut_is_damage(tmp_path, monkeypatch):
     store = FolderSeries(tmp_path)
     send(store, key_frame(0, "a") + batch(0, 0, [1.0, 2.0]))
     refuse_files(monkeypatch, ".segment")
@@ -131,8 +236,13 @@ def test_a_log_that_was_followed_by_another_must_be_whole(tmp_path, monkeypatch)
     store.close()
     first = tmp_path / "series/p/r/0.wal"
     first.write_bytes(first.read_bytes()[:-1])
+    cut = first.read_bytes()
+    store = FolderSeries(tmp_path)
+    assert any("0.wal is damaged at byte 0: another log follows" in problem for problem in store.damage("p", "r"))
     with pytest.raises(IntegrityError, match=r"0\.wal"):
-        FolderSeries(tmp_path).keys("p", "r")
+        store.verify("p", "r")
+    store.close()
+    assert first.read_bytes() == cut
 
 
 def refuse_files(monkeypatch, suffix):

@@ -8,9 +8,19 @@ import numpy as np
 import pytest
 
 from lmvp.errors import InvalidRequest
+from lmvp.log_recovery import Gap
 from lmvp.tracking import frames
 from lmvp.tracking.columns import Epoch
-from lmvp.tracking.frames import epoch_frame, framed, key_frame, note, points_frame, whole_frames, whole_size
+from lmvp.tracking.frames import (
+    epoch_frame,
+    framed,
+    key_frame,
+    note,
+    points_frame,
+    read_journal,
+    whole_frames,
+    whole_size,
+)
 from lmvp.tracking.parsing import parse
 
 
@@ -84,6 +94,33 @@ def test_any_cut_and_any_flipped_bit_ends_the_reading_before_it():
         bent = bytearray(data)
         bent[at] ^= 1 << random.randrange(8)
         assert whole_size(bent) == max(end for end in ends if end <= at)
+
+
+@pytest.mark.parametrize("room", [0, 4096])
+def test_journal_with_any_flipped_bit_is_damaged(room):
+    """The frames before and behind the damage are sound, and nothing may be cut, whatever stands behind the frames."""
+    whole = [key_frame(0, "loss"), *(points_frame(i, [(0, i, 0.0)]) for i in range(4)), note(frames.UPDATE, b"{}")]
+    data, ends = b"".join(whole), [sum(map(len, whole[:i])) for i in range(len(whole) + 1)]
+    for at in range(len(data)):
+        for bit in range(8):
+            bent = bytearray(data + bytes(room))
+            bent[at] ^= 1 << bit
+            log = read_journal(bent)
+            start, end = max(one for one in ends if one <= at), min(one for one in ends if one > at)
+            assert log.gaps == [Gap(start, len(bent) if end == len(data) else end)], (at, bit)
+            assert log.end == (len(bent) if end == len(data) else len(data))
+
+
+@pytest.mark.parametrize("room", [0, 4096])
+def test_journal_cut_at_any_byte_has_a_torn_end(room):
+    whole = [key_frame(0, "loss"), *(points_frame(i, [(0, i, 0.5)]) for i in range(4)), note(frames.UPDATE, b"{}")]
+    data, ends = b"".join(whole), [sum(map(len, whole[:i])) for i in range(len(whole) + 1)]
+    for at in range(len(data)):
+        log = read_journal(data[:at])
+        assert (log.gaps, log.end) == ([], max(one for one in ends if one <= at)), at
+    for end in ends[:-1]:  # killed between the payload and the head, which is stored last
+        log = read_journal(data[:end] + bytes(8) + data[end + 8 : end + 20] + bytes(room))
+        assert (log.gaps, log.end) == ([], end)
 
 
 def test_zeros_behind_the_last_frame_end_the_journal():

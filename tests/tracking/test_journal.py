@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lmvp.tracking import journal as journals
 from lmvp.tracking.frames import whole_frames, whole_size
 from lmvp.tracking.journal import Journal, read_file
+from lmvp.tracking.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -25,6 +27,21 @@ for number in range(100_000):
     if number == 70_000:
         os.kill(os.getpid(), 9)
 """
+
+
+def test_target_with_any_flipped_bit_is_not_used(tmp_path):
+    """A run must not go to another project; a file without a check is of an older version."""
+    target = Target("digits", "https://models.example.org", "ünï")
+    target.write(tmp_path)
+    path = tmp_path / "target.json"
+    data = path.read_bytes()
+    assert Target.read(tmp_path) == target
+    for at in range(len(data)):
+        for bit in range(8):
+            path.write_bytes(data[:at] + bytes([data[at] ^ 1 << bit]) + data[at + 1 :])
+            assert Target.read(tmp_path) in (None, target), (at, bit)
+    path.write_bytes(msgspec.json.encode(target))
+    assert Target.read(tmp_path) == target
 
 
 def bodies(data):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -149,6 +150,61 @@ def test_a_run_without_a_server_waits_on_this_machine(server, capsys):
     assert delivered.state == "delivered"
     found = lmvp.run("lonely", "digits")
     assert (found.status, len(found.history()["loss"])) == ("finished", 100)
+
+
+def test_damaged_journal_is_kept_and_named_by_sync(server, capsys):
+    """The frames before the damage are delivered; with the bit flipped back, sync delivers all of them."""
+    server.kill()
+    with lmvp.start_run("digits", name="bent", system_metrics=False, create=True) as run:
+        for step in range(50):
+            run.log({"loss": step / 2}, step=step)
+    capsys.readouterr()
+    server.start()
+    (journal,) = run.folder.glob("*.journal")
+    whole = journal.read_bytes()
+    at = whole.index(struct.pack("<qd", 25, 12.5))  # step and value
+    journal.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
+    damaged = journal.read_bytes()
+    for _ in range(2):
+        (waiting,) = leftovers.deliver()
+        assert (waiting.state, waiting.name) == ("waiting", "bent")
+        assert f"{journal} is damaged from byte" in waiting.why
+        assert journal.read_bytes() == damaged
+    assert len(lmvp.run("bent", "digits").history()["loss"]) == 25
+    journal.write_bytes(whole)
+    (delivered,) = leftovers.deliver()
+    assert delivered.state == "delivered"
+    assert len(lmvp.run("bent", "digits").history()["loss"]) == 50
+    assert not run.folder.exists()
+
+
+def test_flip_in_a_log_of_the_server_is_stated_and_the_run_sends_the_points_again(server):
+    with lmvp.start_run("digits", name="flipped", system_metrics=False, create=True) as run:
+        for step in range(50):
+            run.log({"loss": step / 2}, step=step)
+            if step % 10 == 0:
+                run.flush()
+        run.flush()
+        server.kill()
+        (log,) = server.data.glob(f"series/*/{run.id}/0.wal")
+        data = log.read_bytes()
+        at = data.index(struct.pack("<qd", 25, 12.5))  # step and value
+        log.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        damaged = log.read_bytes()
+        server.start()
+        found = lmvp.run("flipped", "digits")
+        assert "0.wal is damaged from byte" in found._record.incomplete
+        with pytest.warns(UserWarning, match=r"points are missing: 0\.wal is damaged from byte"):
+            (curve,) = found._client.curves("digits", [run.id]).curves
+        assert 10 < len(curve.steps) < 50
+        with pytest.raises(lmvp.errors.IntegrityError, match=r"0\.wal is damaged"):
+            found.history()
+        run.log({"loss": 25.0}, step=50)
+        run.flush()
+        with pytest.warns(UserWarning, match="points are missing"):
+            (curve,) = found._client.curves("digits", [run.id]).curves
+        assert curve.values == tuple(step / 2 for step in range(51))
+        assert log.read_bytes() == damaged
 
 
 def test_the_next_start_delivers_what_was_left(server, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from lmvp_server.stores.series.series import Series
 
 _END = b"end"
+_NAME = re.compile(r"series|[0-9]+\.segment|[0-9]+\.wal\.damaged")
 _PIECE = 1 << 20
 
 
@@ -70,7 +72,7 @@ def _write(folder: Path, pieces: Iterable[bytes]) -> bool:
 
 
 def _checked(name: str) -> str:
-    if name != "series" and not (name.removesuffix(".segment").isdecimal() and name.endswith(".segment")):
+    if not _NAME.fullmatch(name):
         raise IntegrityError(f"the stream of a series names {name[:40]!r}")
     return name
 

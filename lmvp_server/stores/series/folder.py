@@ -218,6 +218,11 @@ class FolderSeries(SeriesStore):
         if series:
             series.verify()
 
+    def damage(self, project: str, run: str) -> list[str]:
+        """Name the damage because of which points are missing."""
+        series = self._get(project, run)
+        return series.damage() if series else []
+
     def dump(self, project: str, run: str) -> Iterator[bytes]:
         """Yield a series as one stream."""
         from lmvp_server.stores.series.dumping import dump

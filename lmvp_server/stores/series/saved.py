@@ -72,6 +72,8 @@ def load(folder: Path) -> Saved:
     try:
         data = path.read_bytes()
     except FileNotFoundError:
+        if folder.is_dir() and any(folder.glob("*.segment")) and not (folder / "0.wal").exists():
+            raise IntegrityError(f"{path} is missing: segments are there", hint="a backup has it") from None
         return Saved()
     for payload, end in whole_records(data):
         if end == len(data):

@@ -129,7 +129,10 @@ class Segment:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.size = path.stat().st_size
+        try:
+            self.size = path.stat().st_size
+        except FileNotFoundError:
+            raise IntegrityError(f"{path} is missing", hint="a backup has it; other runs are as they were") from None
 
     @cached_property
     def _directory(self) -> Directory:

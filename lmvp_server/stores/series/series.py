@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from lmvp.durable import sync_folder
 from lmvp.errors import IntegrityError, InvalidRequest
+from lmvp.log_recovery import LogReader
 from lmvp.tracking.columns import Columns, Epoch, Points, Shipment
 from lmvp.tracking.frames import AUTO, Buffer
 from lmvp.tracking.parsing import parse
@@ -26,9 +28,13 @@ from lmvp_server.stores.series.saved import Saved, Writer
 from lmvp_server.stores.series.segment import Segment, write_segment
 from lmvp_server.stores.series.stats import ROW, Stats
 
+_logger = logging.getLogger("lmvp_server")
 _SMALL = 5_000
 SEAL_AT = 1_000_000
 """Points in memory at which they are sealed."""
+
+SET_ASIDE = "a backup may have the points; the damaged file stays until you delete it"
+"""The way out of a damaged log."""
 
 SYSTEM = "system/"
 """Keys that begin so have steps of their own: no cut drops their points."""
@@ -52,6 +58,7 @@ class Series:
         self._log: AppendFile | None = None
         self._frozen: list[Table] = []
         self._tail: list[Table] = []
+        self._damaged: dict[int, str] = {}
         self._load(saved.load(folder))
         self._replay()
 
@@ -83,29 +90,84 @@ class Series:
         )
 
     def _replay(self) -> None:
-        """Take in what the logs hold that was not sealed; cut off what was never acknowledged."""
+        """Apply the points of the logs that were not sealed.
+
+        A damaged log stays as it is, and so does its name. Its sound records count, and new points go to the next
+        generation. A torn end is cut off when the next record is written.
+        """
         if not self.folder.is_dir():
             return
-        logs = wal.generations(self.folder)
-        for generation in logs:
-            path = wal.wal_path(self.folder, generation)
-            if generation < self._generation:
-                path.unlink()
-                continue
-            data = path.read_bytes()
-            self._generation, self._whole = generation, self._replay_log(data)
-            if self._whole != len(data) and generation != logs[-1]:  # no crash leaves a torn log with one behind it
-                raise IntegrityError(f"{path} is damaged at byte {self._whole:,}", hint="a backup has it")
+        for generation in wal.generations(self.folder, damaged=True):
+            log = wal.read_log(wal.damaged_path(self.folder, generation)).read()
+            self._damaged[generation] = str(log.gaps[0]) if log.gaps else "set aside as damaged"
+        for generation in wal.generations(self.folder):
+            log = wal.read_log(wal.wal_path(self.folder, generation))
+            if generation >= self._generation:
+                if self._torn:  # a torn end is cut before the next log begins
+                    self._damaged.setdefault(self._generation, f"damaged at byte {self._whole:,}: another log follows")
+                self._generation = generation
+                self._replay_log(generation, log)
+                self._whole, self._torn = log.end, log.end < len(log.data)
+            elif log.read().gaps:
+                self._damaged[generation] = str(log.gaps[0])
+                self._retire(generation)
+            else:
+                self._retire(generation)
+        if self._generation in self._damaged:
+            self._generation, self._whole, self._torn = self._generation + 1, 0, False
+        for problem in self.damage():
+            _logger.error("%s", self.folder / problem)
 
-    def _replay_log(self, data: bytes) -> int:
-        """Take in the records of a log; return where they end."""
-        size = 0
-        for writer, start, frames, end in wal.entries(data):
-            if start != self.applied(writer):
-                raise IntegrityError(f"{self.folder} lacks what writer {writer} sent before byte {start:,}")
-            self._apply(writer, start + len(frames), parse(frames))
-            size = end
-        return size
+    def _replay_log(self, generation: int, log: LogReader) -> None:
+        """Apply the sound records of a log."""
+        for payload, _ in log:
+            writer, start, frames = wal.unpacked(payload)
+            applied = self.applied(writer)
+            if start > applied:
+                self._damaged.setdefault(generation, f"lacks what a writer sent from byte {applied:,} of its journal")
+                self._apply_behind_gap(writer, parse(frames))
+            elif start + len(frames) > applied:  # a writer repeats what was lost, and some more
+                self._apply(writer, start + len(frames), parse(frames[applied - start :]))
+        if log.gaps:
+            self._damaged[generation] = str(log.gaps[0])
+
+    def _apply_behind_gap(self, writer: str, shipment: Shipment) -> None:
+        """Apply the points of a sound record that follows a lost one.
+
+        Points whose key was named in the lost record are left out, and so are points whose step the server would
+        count. The place in the writer's journal stays: a writer that still has its journal sends all of it again.
+        """
+        of = self._writers.setdefault(writer, Writer(keys={}))
+        applied, epoch = of.applied, of.epoch
+        keys = np.array([*of.keys, *shipment.keys], np.int64)
+        parts: list[Points | Epoch] = []
+        for part in shipment.parts:
+            if isinstance(part, Points):
+                rows = np.isin(part.keys, keys) & (part.steps != AUTO)
+                part = Points(part.keys[rows], part.steps[rows], part.values[rows], part.times[rows])
+                if not len(part.keys):
+                    continue
+            parts.append(part)
+        self._apply(writer, applied, Shipment(keys=shipment.keys, parts=parts))
+        of.epoch = epoch
+
+    def _retire(self, generation: int) -> None:
+        """Delete a log whose points are sealed, or set it aside if it is damaged."""
+        path = wal.wal_path(self.folder, generation)
+        if generation in self._damaged:
+            path.rename(wal.damaged_path(self.folder, generation))
+        else:
+            path.unlink()
+
+    def damage(self) -> list[str]:
+        """See `SeriesStore.damage`."""
+        with self._lock:
+            return [self._damage_of(generation, what) for generation, what in sorted(self._damaged.items())]
+
+    def _damage_of(self, generation: int, what: str) -> str:
+        path = wal.damaged_path(self.folder, generation)
+        name = path.name if path.exists() else wal.wal_path(self.folder, generation).name
+        return f"{name} is {what}" if what.startswith(("damaged", "set")) else f"{name} {what}"
 
     def _open_log(self) -> AppendFile:
         if self._log is None:
@@ -114,10 +176,12 @@ class Series:
                 path = wal.wal_path(self.folder, self._generation)
                 size = self._whole if path.exists() else 0
                 self._log = wal.open_wal(self.folder, self._generation, size)
+                self._torn = False
                 sync_folder(self.folder)
         return self._log
 
     _whole = 0
+    _torn = False
 
     # -- taking in
 
@@ -134,7 +198,7 @@ class Series:
                 data = memoryview(data)[applied - start :]
                 start, shipment = applied, parse(data)
             self._check(writer, shipment)
-            self._write(wal.entry(writer, start, data))
+            self._write(wal.packed(writer, start, data))
             self._apply(writer, start + len(data), shipment)
             applied = start + len(data)
         for wake in list(self._wakes.values()):
@@ -327,6 +391,8 @@ class Series:
             with self._lock:
                 if not self.waiting and self._log is None and not self._whole:
                     return
+                if self._torn:  # a log that another one follows ends with a sound record
+                    self._open_log()
                 before, self._log = self._log, None
                 self._frozen, self._tail = [Table.join(self._tail)], []
                 self._generation, self._whole = self._generation + 1, 0
@@ -354,7 +420,7 @@ class Series:
             self._frozen, self._base = [], state.points
         for generation in wal.generations(self.folder):
             if generation < state.generation:
-                wal.wal_path(self.folder, generation).unlink()
+                self._retire(generation)
 
     def tangled(self) -> bool:
         """Whether segments hold points that do not count, or not in order: merging them makes reading quicker."""
@@ -385,20 +451,34 @@ class Series:
         """See `SeriesStore.verify`."""
         with self._sealing, self._lock:
             saved.load(self.folder)
-            segments = list(self._segments)
-            if self._log is not None:
-                path = self._log.path
-                whole = max((end for *_, end in wal.entries(path.read_bytes())), default=0)
-                if whole != self._log.size:
-                    raise IntegrityError(f"{path} is damaged at byte {whole:,}", hint="a backup has it")
+            segments, problems = list(self._segments), [str(self.folder / problem) for problem in self.damage()]
+            for generation in wal.generations(self.folder):
+                if generation not in self._damaged:
+                    problems += self._problems_of_log(generation)
         for segment in segments:
-            Segment(segment.path).verify()
+            try:
+                Segment(segment.path).verify()
+            except IntegrityError as error:
+                problems.append(error.message)
+        if problems:
+            raise IntegrityError("; ".join(problems), hint=SET_ASIDE)
+
+    def _problems_of_log(self, generation: int) -> list[str]:
+        path = wal.wal_path(self.folder, generation)
+        log = wal.read_log(path).read()
+        size = self._log.size if self._log is not None else self._whole
+        if log.gaps:
+            return [f"{path} is {log.gaps[0]}"]
+        if generation == self._generation and log.end != size:
+            return [f"{path} is damaged at byte {log.end:,}"]
+        return []
 
     def files(self) -> list[tuple[str, bytes]]:
         """Seal what there is, and return name and content of all files that make up the series."""
         self.seal()
         with self._sealing:
             names = [saved.NAME, *(f"{number}.segment" for number in saved.load(self.folder).segments)]
+            names += [wal.damaged_path(self.folder, number).name for number in sorted(self._damaged)]
             return [(name, (self.folder / name).read_bytes()) for name in names if (self.folder / name).exists()]
 
     def close(self) -> None:

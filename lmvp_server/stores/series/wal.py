@@ -1,21 +1,40 @@
 """The write-ahead log of a series: what writers sent, as it came, each with its place in its journal.
 
 A record is framed as in `lmvp_server.stores.journal`; its payload is the writer (16 bytes), the offset in the writer's
-journal (uint64), and the frames.
+journal (uint64), and the frames. `lmvp.log_recovery` decides what is damage and what is a torn end. A damaged log stays
+as it is: a new generation begins beside it, and once its sound points are sealed it is renamed to
+`<generation>.wal.damaged`.
 """
 
 from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Final, NamedTuple
 
+from lmvp.log_recovery import Framing, LogReader
 from lmvp.tracking.frames import Buffer
-from lmvp_server.stores.journal import AppendFile, framed, whole_records
+from lmvp_server.stores.journal import AppendFile, framed, record_check
 
 _HEAD = struct.Struct("<16sQ")
-_NAME = re.compile(r"(\d+)\.wal")
+_NAME = re.compile(r"(\d+)\.wal(\.damaged)?")
+_LIMIT = 64 << 20
+"""Bytes of a payload at most: more than one request carries."""
+
+WAL: Final = Framing(
+    record_check,  # a length below 64 MiB, an offset below 2^48, and the head of the first frame
+    re.compile(rb"(?=.{3}[\0-\3].{4}.{16}.{6}\0\0.{3}\0.{4}[\1-\7])", re.DOTALL),
+    limit=_LIMIT,
+)
+
+
+class Entry(NamedTuple):
+    """What a writer sent: its id, the offset in its journal, and the frames."""
+
+    writer: str
+    start: int
+    frames: memoryview
 
 
 def wal_path(folder: Path, generation: int) -> Path:
@@ -23,23 +42,33 @@ def wal_path(folder: Path, generation: int) -> Path:
     return folder / f"{generation}.wal"
 
 
-def generations(folder: Path) -> list[int]:
-    """Return the numbers of the logs in a folder, in order."""
-    return sorted(int(match[1]) for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+def damaged_path(folder: Path, generation: int) -> Path:
+    """Return the path of a damaged log whose sound points are sealed."""
+    return folder / f"{generation}.wal.damaged"
 
 
-def entry(writer: str, start: int, data: Buffer) -> bytes:
+def generations(folder: Path, *, damaged: bool = False) -> list[int]:
+    """Return the numbers of the logs in a folder, in order; with `damaged`, of those that were set aside."""
+    found = (match for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
+    return sorted(int(match[1]) for match in found if bool(match[2]) == damaged)
+
+
+def packed(writer: str, start: int, data: Buffer) -> bytes:
     """Return the record of what a writer sent."""
     return framed(_HEAD.pack(bytes.fromhex(writer), start) + bytes(data))
 
 
-def entries(data: bytes) -> Iterator[tuple[str, int, memoryview, int]]:
-    """Yield writer, offset, frames, and the offset behind the record, up to one that is cut short or damaged."""
-    for payload, end in whole_records(data):
-        writer, start = _HEAD.unpack_from(payload)
-        yield writer.hex(), start, payload[_HEAD.size :], end
+def unpacked(payload: memoryview) -> Entry:
+    """Return what the payload of a record says."""
+    writer, start = _HEAD.unpack_from(payload)
+    return Entry(writer.hex(), start, payload[_HEAD.size :])
+
+
+def read_log(path: Path) -> LogReader:
+    """Return a reader of a log."""
+    return LogReader(path.read_bytes(), WAL)
 
 
 def open_wal(folder: Path, generation: int, size: int) -> AppendFile:
-    """Open a log behind its last whole record."""
+    """Open a log behind its last sound record."""
     return AppendFile(wal_path(folder, generation), size)
