@@ -403,8 +403,8 @@ def _network(address: Any) -> str:
 
     Examples
     --------
-    >>> _network(("192.0.2.7", 50000)), _network(("2001:db8::1:2", 50000, 0, 0)), _network(("::ffff:192.0.2.7", 1, 0, 0))
-    ('192.0.2.7', '2001:db8::/64', '192.0.2.7')
+    >>> _network(("192.0.2.7", 50000)), _network(("2001:db8::1:2", 50000, 0, 0))
+    ('192.0.2.7', '2001:db8::/64')
     """
     try:
         found = ipaddress.ip_address(str(address[0]).partition("%")[0])

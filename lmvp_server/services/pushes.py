@@ -132,7 +132,7 @@ class Pushes:
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.PROPOSE, project)
         found = self._open.get((place.space, push_id)) or self._reopen(place, push_id)
-        access.require(caller, _right(found.body), project)
+        access.require(caller, right_of(found.body), project)
         self._chunks.touch(place.space, push_id)
         if found.place.model.id != place.model.id:
             raise _no_push(push_id)
@@ -236,7 +236,7 @@ class Pushes:
         for alias in body.aliases:
             check_alias(alias)
         place = self._place(caller, project, model, create=(body.create or not self._shared) and not body.propose)
-        access.require(caller, _right(body), project)
+        access.require(caller, right_of(body), project)
         if body.parent and self._versions.by_digest(place, body.parent) is None:
             raise NotFound(f"no version of {place.reference} has the digest {body.parent[:12]}, given as the parent")
         return OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body))
@@ -427,7 +427,7 @@ class Pushes:
         return latest
 
 
-def _right(body: NewPush) -> str:
+def right_of(body: NewPush) -> str:
     """Return the right that a push takes."""
     return access.PROPOSE if body.propose else access.WRITE
 

@@ -82,6 +82,22 @@ class Runs:
         home = self._catalog.find_project(caller, project)
         return self.present(home, self.find(home, run))
 
+    def status(self, space: str, run: str) -> str:
+        """Return the status of a run by its id, as `present` has it, for who may read the project.
+
+        Raises
+        ------
+        NotFound
+            If it is deleted.
+        """
+        found = self._records.get(space, "runs", run)
+        if found is None:
+            raise NotFound(f"no run {run[:32]!r}", hint="it was deleted")
+        return "stale" if self._is_stale(space, found) else str(found.data["status"])
+
+    def _is_stale(self, space: str, run: Record) -> bool:
+        return run.data["phase"] == runrecords.OPEN and time.time() - self._series.touched(space, run.id) > STALE_AFTER
+
     def find(self, home: Record, run: str) -> Record:
         """Return the record of a run: by its id, six or more digits of one, or the newest of a name.
 
@@ -114,7 +130,7 @@ class Runs:
         shown["versions"] = self._versions(home, run.id)
         seen = self._series.touched(home.id, run.id)
         if run.data["phase"] == runrecords.OPEN:
-            if time.time() - seen > STALE_AFTER:
+            if self._is_stale(home.id, run):
                 shown["status"] = "stale"
             shown |= self._known(home.id, run.id)
         end = runrecords.seconds(run.data["ended_at"]) if run.data["ended_at"] else seen
