@@ -77,7 +77,7 @@ async def _send(handler: Handler, read: Callable[[], bytes | None], *, end: bool
     except StreamClosedError:
         return  # the client has gone
     except (AccessDenied, NotAuthenticated):
-        if not handler._headers_written:
+        if not handler.has_begun:
             raise
         handler.break_off()
         return

@@ -163,6 +163,11 @@ class Handler(RequestHandler):
             raise NotFound(f"no project {project!r}", hint="it was removed; another one has its name")
         access.require(caller, right, project)
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of the answer is sent, so that its status cannot change any more."""
+        return self._headers_written
+
     def break_off(self) -> None:
         """Close the connection in the middle of the answer: a proper end would make it look whole."""
         stream = getattr(self.request.connection, "stream", None)

@@ -132,7 +132,7 @@ async def stream(handler: Handler, reads: Sequence[Callable[[], bytes]]) -> None
     except StreamClosedError:
         return  # the client has gone
     except LmvpError as error:
-        if not handler._headers_written:  # noqa: SLF001 - Tornado has no other way to ask
+        if not handler.has_begun:
             raise
         if isinstance(error, (AccessDenied, NotAuthenticated, NotFound)):  # the caller has lost the right to read
             handler.break_off()
