@@ -44,14 +44,14 @@ _PUSH = re.compile(r"[0-9a-f]{32}")
 _REMEMBERED = 64
 
 
-class _StagedPush(NewPush, frozen=True, kw_only=True):
+class StagedPush(NewPush, frozen=True, kw_only=True):
     """The body of a push as it is staged, with the account that began it."""
 
     by: str | None = None
 
 
-def _staged(body: NewPush, by: str | None) -> _StagedPush:
-    return _StagedPush(**{name: getattr(body, name) for name in body.__struct_fields__ if name != "by"}, by=by)
+def _staged(body: NewPush, by: str | None) -> StagedPush:
+    return StagedPush(**{name: getattr(body, name) for name in body.__struct_fields__ if name != "by"}, by=by)
 
 
 @dataclass(slots=True)
@@ -289,7 +289,7 @@ class Pushes:
         if time.time() - touched > LIFETIME:
             self._chunks.unstage(place.space, push_id)
             raise _no_push(push_id)
-        body = msgspec.json.decode(data, type=_StagedPush)
+        body = msgspec.json.decode(data, type=StagedPush)
         manifest = manifests.decode(bytes(body.manifest))
         push = OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body), by=body.by)
         push.missing = self._lacking(push)
