@@ -17,7 +17,7 @@ class Served:
 
     def __init__(self, data, limits=None, **options):
         self.settings = Settings(data, token=TOKEN, **options)
-        self.app = App(self.settings, limits=limits)
+        self.app = App(self.settings) if limits is None else App(self.settings, limits=limits)
         self._ready, self._thread = threading.Event(), threading.Thread(target=self._run, daemon=True)
         self.error = None
 
