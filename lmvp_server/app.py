@@ -46,10 +46,12 @@ class App:
         Where this machine reaches it, once started.
     setup : str
         What makes the first admin of a server of several people; empty once there is an account.
+    limits : Limits, optional
+        The limits of connections; by default those that fit the descriptors of this process.
     """
 
-    def __init__(self, settings: Settings) -> None:
-        self.settings = settings
+    def __init__(self, settings: Settings, *, limits: serving.Limits | None = None) -> None:
+        self.settings, self.limits = settings, limits
         self.url = ""
         self.setup = ""
         self._stack = ExitStack()
@@ -101,7 +103,9 @@ class App:
         sockets = serving.bind(settings.host, settings.port)
         for each in sockets:
             self._stack.callback(each.close)
-        self._server = serving.make_server(self._application(), settings.touch, behind_proxy=bool(settings.public_url))
+        self._server = serving.make_server(
+            self._application(), settings.touch, behind_proxy=bool(settings.public_url), limits=self.limits
+        )
         self._server.add_sockets(sockets)
         self.url = serving.url_of(sockets)
         self._folder.announce(self._about())
@@ -171,6 +175,7 @@ class App:
 def run(settings: Settings, ready: Callable[[App], None] | None = None) -> int:
     """Serve until told to end; `ready` is called once it listens. Returns the exit code of the process."""
     memory.keep_freed_memory()
+    serving.raise_descriptor_limit()
     try:
         asyncio.run(_serve(settings, ready or (lambda _: None)))
     except LmvpError as error:

@@ -1,9 +1,11 @@
-"""The server's log: what went wrong, what took long, when it began and ended. Never a header, a body or a token."""
+"""The server's log: failures, slow requests, start and end. It never has a header, a body or a token."""
 
 from __future__ import annotations
 
 import io
 import logging
+import time
+from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -16,6 +18,9 @@ from lmvp_server.settings import Settings
 SLOW = 2.0
 """Seconds from which on a request is worth a line."""
 
+OFTEN, PERIOD = 10, 60.0
+"""Lines of one place of the code, for one kind of exception, in so many seconds; further ones are counted."""
+
 _access = logging.getLogger("lmvp_server.access")
 
 
@@ -26,12 +31,40 @@ class _PrivateFileHandler(RotatingFileHandler):
         return io.TextIOWrapper(private.append(Path(self.baseFilename)), encoding="utf-8", write_through=True)
 
 
+class Repetitions(logging.Filter):
+    """Passes the first `OFTEN` lines of each place in each period, and adds the count of the others to the next one.
+
+    A failure that repeats itself, as a full disk or a client in a loop makes it, must not fill the disk with its lines.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._seen: dict[tuple[str, int, str, type | None], list[float]] = {}  # begin of the period, passed, held back
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether to write a line."""
+        kind = record.exc_info[0] if record.exc_info else None
+        key = (record.pathname, record.lineno, record.levelname, kind)
+        now = self._clock()
+        known = self._seen.setdefault(key, [now, 0, 0])
+        if now - known[0] >= PERIOD:
+            if known[2]:
+                record.msg = f"{record.getMessage()} ({int(known[2])} lines like this one were left out before it)"
+                record.args = ()
+            known[:] = [now, 0, 0]
+        passes = known[1] < OFTEN
+        known[1 if passes else 2] += 1
+        return passes
+
+
 def configure(settings: Settings) -> None:
     """Log to standard error; an embedded server to a small file in its data folder."""
     handler: logging.Handler = logging.StreamHandler()
     if settings.embedded:
         handler = _PrivateFileHandler(settings.data / LOG, maxBytes=1 << 20, backupCount=1, delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.addFilter(Repetitions())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
 

@@ -20,6 +20,8 @@ _logger = logging.getLogger("lmvp_server")
 
 TICK = 0.5
 """Seconds between two looks for something to send."""
+LONGEST_TICK = 60.0
+"""The same while looks fail: the pause doubles up to this, since a full disk or a lack of descriptors lasts."""
 TIMEOUT = 15.0
 AT_ONCE = 16
 _ANSWER_LIMIT = 64 << 10
@@ -76,15 +78,18 @@ class Notifier:
             self._client.close()
 
     async def _run(self) -> None:
+        pause = TICK
         while True:
             try:
                 room = AT_ONCE - len(self._under_way)
                 due = await asyncio.to_thread(self._webhooks.due, frozenset(self._under_way))
                 for delivery in due[: max(0, room)]:
                     self._under_way[delivery.hook] = asyncio.create_task(self._deliver(delivery))
-            except Exception:  # a webhook is no reason to end the server, or the other webhooks
-                _logger.exception("looking for what webhooks are to be told failed")
-            await asyncio.sleep(TICK)
+                pause = TICK
+            except Exception:  # webhooks must not end the server
+                _logger.exception("the search for events to send to webhooks failed")
+                pause = min(2 * pause, LONGEST_TICK)
+            await asyncio.sleep(pause)
 
     async def _deliver(self, delivery: Delivery) -> None:
         """Send an event, and those after it as long as they arrive."""

@@ -8,6 +8,7 @@ the server.
 from __future__ import annotations
 
 import argparse
+import getpass
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from lmvp.storage.frames import HEADER_SIZE
 from lmvp.storage.manifest import Manifest
 from lmvp_server.folder import DataFolder
 from lmvp_server.services import INDEXES
+from lmvp_server.services.events import event
 from lmvp_server.stores.base import Moment, Record
 from lmvp_server.stores.chunks import FolderChunks
 from lmvp_server.stores.records import TinyDbRecords
@@ -178,14 +180,28 @@ class _Restore:
             for space in sorted(self._index.spaces, key=lambda space: space.space == backupfolder.SERVER):
                 store.restore(space.space, _moment(self._folder.records(space)))
                 self._verify(store, space)
+            self._record(store)
         finally:
             store.close()
+
+    def _record(self, store: TinyDbRecords) -> None:
+        """Record the restore in the events of the server, behind those of the backup."""
+        done = {"projects": self.done.projects, "versions": self.done.versions, "problems": len(self.done.problems)}
+        made = self._index.created_at.isoformat()
+        store.commit(backupfolder.SERVER, [], [event(_user(), "server.restore", f"the backup of {made}", None, done)])
 
     def _verify(self, store: TinyDbRecords, space: Space) -> None:
         try:
             store.verify(space.space)
         except IntegrityError as error:  # it was so on the server
             self.done.problems.append(f"{self._folder.root / backupfolder.RECORDS / space.file}: {error.message}")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # a user id without a name, as in some containers
+        return "owner"
 
 
 def _moment(records: RecordFile) -> Moment:
@@ -202,10 +218,10 @@ def _moment(records: RecordFile) -> Moment:
 
 
 def _events(records: RecordFile) -> Iterator[dict[str, Any]]:
-    for number, event in enumerate(records.events(), 1):
-        if event.get("seq") != number or not isinstance(event.get("chain"), str):
+    for number, one in enumerate(records.events(), 1):
+        if one.get("seq") != number or not isinstance(one.get("chain"), str):
             raise DamagedFile(f"{records.path} is damaged: event {number} is not there")
-        yield event
+        yield one
 
 
 def _damaged(problems: Sequence[str], hint: str) -> IntegrityError:

@@ -1,10 +1,22 @@
-"""The HTTP server, knowing which of its connections are in the middle of a request."""
+"""The HTTP server: its listening sockets, its connections and their limits.
+
+A connection costs a file descriptor, and a client without a token can open as many as it likes. The server therefore
+limits connections, in all and by address, closes those that let it wait too long, and makes room for a new one by
+closing the one that has waited longest without a request. Requests in progress are never cut off to make room.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import errno
+import ipaddress
+import logging
 import socket
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from tornado.httpserver import HTTPServer
@@ -16,27 +28,324 @@ from tornado.httputil import (
     RequestStartLine,
     ResponseStartLine,
 )
+from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 
 from lmvp.errors import InvalidArgument
 
+_logger = logging.getLogger("lmvp_server")
+
 CHUNK_SIZE = 1 << 20
 BODY_LIMIT = 1 << 30
 HEADER_LIMIT = 64 << 10
-IDLE_CONNECTION = 3600.0
+
+DESCRIPTORS = 65_536
+"""Open files that the server asks for at most; the hard limit of some systems is a billion."""
+CONNECTIONS = 4096
+"""Connections at most, however many descriptors there are: each may hold `HEADER_LIMIT` bytes."""
+FEWEST_CONNECTIONS = 8
+
+_AT_ONCE = 128
+"""Connections that are accepted before the event loop does something else."""
+_PAUSE = 1.0
+"""Seconds without accepting after a failure; shorter if a connection closes."""
+_LOG_INTERVAL = 60.0
+_REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits of connections.
+
+    Attributes
+    ----------
+    connections : int
+        Connections in all.
+    per_address : int
+        Connections of one address (of one /64 network for IPv6).
+    header_seconds : float
+        Time for all headers of a request, from its first byte, or from the connection for the first request.
+    idle_seconds : float
+        Time between two requests of a connection. It is longer than the 60 s for which nginx keeps a connection to
+        the server: nginx answers 502 when the server closes first.
+    body_seconds, body_bytes : float, int
+        A body must bring so many bytes in each period of so many seconds. The total time has no limit, so that a large
+        push over a slow link arrives.
+    sending_seconds : float
+        Time in which a client must take some bytes of an answer.
+    """
+
+    connections: int = CONNECTIONS
+    per_address: int = CONNECTIONS // 2
+    header_seconds: float = 30.0
+    idle_seconds: float = 75.0
+    body_seconds: float = 60.0
+    body_bytes: int = 4096
+    sending_seconds: float = 300.0
+
+    @classmethod
+    def of_process(cls, *, behind_proxy: bool = False) -> Limits:
+        """Return the limits for the descriptors of this process: half of them are for files.
+
+        Behind a proxy all connections come from its address, so that one address may have all of them.
+        """
+        connections = min(CONNECTIONS, max(FEWEST_CONNECTIONS, _descriptors() // 2))
+        return cls(connections, connections if behind_proxy else max(FEWEST_CONNECTIONS, connections // 2))
+
+
+def raise_descriptor_limit() -> None:
+    """Raise the soft limit of open files to the hard limit, to `DESCRIPTORS` at most."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # macOS names a hard limit that its kernel does not accept
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _descriptors() -> int:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return DESCRIPTORS
+    soft = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+class _Phase(Enum):
+    """The part of an exchange that a connection is in."""
+
+    HEADERS = "headers"
+    IDLE = "idle"
+    BODY = "body"
+    WORKING = "working"
+    SENDING = "sending"
+
+
+class _CountingStream(IOStream):
+    """A stream that counts its bytes, to tell a slow client from one that has stopped."""
+
+    received = 0
+    sent = 0
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        count = super().read_from_fd(buf)
+        self.received += count or 0
+        return count
+
+    def write_to_fd(self, data: memoryview) -> int:
+        try:
+            count = super().write_to_fd(data)
+        finally:
+            del data  # as in Tornado: a traceback must not keep the buffer
+        self.sent += count
+        return count
+
+
+class _Connection:
+    """An open connection, and for how long it has made no progress."""
+
+    def __init__(self, stream: _CountingStream, address: str, at: float) -> None:
+        self.stream, self.address = stream, address
+        self.busy, self.requests = False, 0
+        self.phase, self.since = _Phase.HEADERS, at
+        self._received = self._sent = 0
+        self._received_at_start = self._sent_at_start = 0
+
+    def expect_request(self, at: float) -> None:
+        """Note that the next request may come."""
+        self.busy, self.requests = False, self.requests + 1
+        self._received_at_start, self._sent_at_start = self.stream.received, self.stream.sent
+        self.update(at, 1)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether a part of the answer to the current request is sent."""
+        return self.stream.sent > self._sent_at_start
+
+    def update(self, at: float, body_bytes: int) -> None:
+        """Restart the clock if the phase is a new one, or has brought enough bytes."""
+        phase, stream = self._current(), self.stream
+        if (
+            phase is not self.phase
+            or phase is _Phase.WORKING
+            or (phase is _Phase.BODY and stream.received - self._received >= body_bytes)
+            or (phase is _Phase.SENDING and stream.sent > self._sent)
+        ):
+            self.phase, self.since = phase, at
+            self._received, self._sent = stream.received, stream.sent
+
+    def _current(self) -> _Phase:
+        if not self.busy:
+            begun = self.requests < 2 or self.stream.received > self._received_at_start
+            return _Phase.HEADERS if begun else _Phase.IDLE
+        if self.stream.writing():
+            return _Phase.SENDING
+        return _Phase.BODY if self.stream.reading() else _Phase.WORKING
 
 
 class CountingServer(HTTPServer):
     """An HTTP server that can be asked whether a request is in flight, and that ends without cutting one off.
 
-    Counted is what the connection does, not what handlers say: a handler whose client went away may never finish.
+    A request is in flight from its headers to the next request of its connection, whatever its handler does: a handler
+    whose client went away may never finish.
     """
 
     def initialize(self, *args: Any, **options: Any) -> None:
         """Begin; `on_use` is called when a request begins and when it ends. Tornado calls this for `__init__`."""
         self._on_use: Callable[[], None] = options.pop("on_use")
+        self._limits: Limits = options.pop("limits")
         self._busy: set[object] = set()
+        self._listening: list[socket.socket] = []
+        self._open: dict[object, _Connection] = {}
+        self._by_address: Counter[str] = Counter()
+        self._resuming: asyncio.TimerHandle | None = None
+        self._sweeping: asyncio.TimerHandle | None = None
+        self._failures, self._logged_at = 0, float("-inf")
         super().initialize(*args, **options)
+
+    # -- accepting
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on listening sockets.
+
+        Tornado's own loop raises what `accept` raises, and is called again at once: without descriptors it spins.
+        """
+        for each in sockets:
+            each.setblocking(False)
+            self._listening.append(each)
+            if self._resuming is None:
+                IOLoop.current().add_handler(each, self._accept, IOLoop.READ)
+
+    def stop(self) -> None:
+        """Accept no more connections."""
+        if self._resuming is None:
+            for each in self._listening:
+                IOLoop.current().remove_handler(each)
+        else:
+            self._resuming.cancel()
+        for each in self._listening:
+            each.close()
+        self._listening.clear()
+        super().stop()
+
+    def _accept(self, listening: socket.socket, _events: int) -> None:
+        for count in range(_AT_ONCE):
+            if len(self._open) >= self._limits.connections:
+                if count:  # another connection may not be waiting; if one is, this is called again
+                    return
+                self._note_failure(f"all {self._limits.connections} connections are in use")
+                if not self._make_room():
+                    self._pause()
+                    return
+            try:
+                connection, address = listening.accept()
+            except BlockingIOError:
+                return
+            except ConnectionAbortedError:
+                continue
+            except OSError as error:
+                self._note_failure(f"{error.strerror or error}; `ulimit -n` sets how many files a process may open")
+                if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._make_room():
+                    self._pause()
+                    return
+            else:
+                self._serve(connection, address)
+
+    def _serve(self, connection: socket.socket, address: Any) -> None:
+        network = _network(address)
+        if self._by_address[network] >= self._limits.per_address:
+            self._note_failure(f"all {self._limits.per_address} connections of {network} are in use")
+            if not self._make_room(network):
+                with connection, suppress(OSError):
+                    connection.send(_UNAVAILABLE)
+                return
+        stream = _CountingStream(connection, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size)
+        self._open[stream] = _Connection(stream, network, self._now())
+        self._by_address[network] += 1
+        if self._sweeping is None:
+            self._sweep_later()
+        self.handle_stream(stream, address)
+
+    def _make_room(self, address: str | None = None) -> bool:
+        """Close the connection that has waited longest without a request, of one address or of all."""
+        waiting = [one for one in self._open.values() if not one.busy and address in (None, one.address)]
+        if not waiting:
+            return False
+        self._close(min(waiting, key=lambda one: one.since))
+        return True
+
+    def _note_failure(self, why: str) -> None:
+        """Count a connection that found no room, and log the count once a minute."""
+        self._failures += 1
+        if self._now() - self._logged_at >= _LOG_INTERVAL:
+            _logger.warning("%d connections found no room since the last such line: %s", self._failures, why)
+            self._failures, self._logged_at = 0, self._now()
+
+    def _pause(self) -> None:
+        """Accept nothing for a moment: `accept` would fail again at once."""
+        for each in self._listening:
+            IOLoop.current().remove_handler(each)
+        self._resuming = asyncio.get_running_loop().call_later(_PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._resuming is not None:
+            self._resuming.cancel()
+            self._resuming = None
+            for each in self._listening:
+                IOLoop.current().add_handler(each, self._accept, IOLoop.READ)
+
+    # -- connections that let the server wait
+
+    def _sweep_later(self) -> None:
+        limits = self._limits
+        shortest = min(limits.header_seconds, limits.idle_seconds, limits.body_seconds, limits.sending_seconds)
+        self._sweeping = asyncio.get_running_loop().call_later(min(shortest / 4, 5.0), self._sweep)
+
+    def _sweep(self) -> None:
+        at, limits = self._now(), self._limits
+        seconds = {
+            _Phase.HEADERS: limits.header_seconds,
+            _Phase.IDLE: limits.idle_seconds,
+            _Phase.BODY: limits.body_seconds,
+            _Phase.SENDING: limits.sending_seconds,
+            _Phase.WORKING: float("inf"),
+        }
+        for one in list(self._open.values()):
+            one.update(at, limits.body_bytes)
+            if at - one.since >= seconds[one.phase]:
+                self._time_out(one)
+        self._sweeping = None
+        if self._open:
+            self._sweep_later()
+
+    def _time_out(self, connection: _Connection) -> None:
+        if connection.phase in (_Phase.HEADERS, _Phase.BODY) and not connection.is_answered:
+            connection.stream.write(_REQUEST_TIMEOUT).add_done_callback(lambda sent: sent.exception())
+        self._close(connection)
+
+    def _close(self, connection: _Connection) -> None:
+        self._forget(connection.stream)
+        connection.stream.close()
+
+    def _forget(self, stream: object) -> None:
+        gone = self._open.pop(stream, None)
+        if gone is not None:
+            self._by_address[gone.address] -= 1
+            if not self._by_address[gone.address]:
+                del self._by_address[gone.address]
+            self._resume()
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    # -- requests
 
     @property
     def in_flight(self) -> int:
@@ -46,11 +355,15 @@ class CountingServer(HTTPServer):
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Begin the next request of a connection, which means that the one before has ended. Tornado calls this."""
         self._end(server_conn)
+        found = self._open.get(_stream_of(server_conn))
+        if found is not None:
+            found.expect_request(self._now())
         return _Watched(super().start_request(server_conn, request_conn), lambda: self._begin(server_conn))
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection that is gone. Tornado calls this."""
         self._end(server_conn)
+        self._forget(_stream_of(server_conn))
         super().on_close(server_conn)
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
@@ -64,15 +377,42 @@ class CountingServer(HTTPServer):
                 break
             await asyncio.sleep(0.02)
         await self.close_all_connections()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
 
     def _begin(self, connection: object) -> None:
         self._busy.add(connection)
+        found = self._open.get(_stream_of(connection))
+        if found is not None:
+            found.busy = True
+            found.update(self._now(), 1)
         self._on_use()
 
     def _end(self, connection: object) -> None:
         if connection in self._busy:
             self._busy.discard(connection)
             self._on_use()
+
+
+def _stream_of(connection: object) -> object:
+    return getattr(connection, "stream", None)
+
+
+def _network(address: Any) -> str:
+    """Return what counts as one address: of IPv6 a /64 network, since a client has all addresses of one.
+
+    Examples
+    --------
+    >>> _network(("192.0.2.7", 50000)), _network(("2001:db8::1:2", 50000, 0, 0))
+    ('192.0.2.7', '2001:db8::/64')
+    """
+    try:
+        found = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    except (ValueError, IndexError):
+        return ""
+    if found.version == 6:
+        return str(found.ipv4_mapped or ipaddress.ip_network((int(found), 64), strict=False))
+    return str(found)
 
 
 class _Watched(HTTPMessageDelegate):
@@ -99,22 +439,30 @@ class _Watched(HTTPMessageDelegate):
 
 
 def make_server(
-    application: HTTPServerConnectionDelegate, on_use: Callable[[], None], *, behind_proxy: bool = False
+    application: HTTPServerConnectionDelegate,
+    on_use: Callable[[], None],
+    *,
+    behind_proxy: bool = False,
+    limits: Limits | None = None,
 ) -> CountingServer:
-    """Return a server for the application, with our limits; it listens to nothing yet.
+    """Return a server for the application, with its limits; it listens to nothing yet.
 
     Parameters
     ----------
     behind_proxy : bool
         Whether to believe `X-Forwarded-For` and `X-Forwarded-Proto`.
+    limits : Limits, optional
+        The limits of connections; by default those that fit the descriptors of this process.
     """
+    limits = limits or Limits.of_process(behind_proxy=behind_proxy)
     return CountingServer(
         application,
         on_use=on_use,
+        limits=limits,
         chunk_size=CHUNK_SIZE,
         max_body_size=BODY_LIMIT,
         max_header_size=HEADER_LIMIT,
-        idle_connection_timeout=IDLE_CONNECTION,
+        idle_connection_timeout=2 * (limits.idle_seconds + limits.header_seconds),  # ours comes first
         xheaders=behind_proxy,
     )
 

@@ -79,6 +79,11 @@ class Settings:
         """Whether only this machine can reach it."""
         return is_loopback(self.host) and not self.public_url
 
+    @property
+    def secure(self) -> bool:
+        """Whether browsers reach it by https, as `public_url` says; a request could claim anything."""
+        return self.public_url.startswith("https://")
+
     def answers_to(self, host: str) -> bool:
         """Tell whether a request may name this host, `name[:port]`: on loopback, no web page can invent one."""
         if not is_loopback(self.host):

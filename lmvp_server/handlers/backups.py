@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 
 from tornado.iostream import StreamClosedError
 
+from lmvp.errors import AccessDenied, NotAuthenticated
 from lmvp.records import WantedPieces
 from lmvp_server.handlers.base import Handler
+from lmvp_server.services import access
 
 PIECES = "application/x-lmvp-pieces"
 _LENGTH = struct.Struct("<I")
@@ -66,11 +68,17 @@ async def _send(handler: Handler, read: Callable[[], bytes | None], *, end: bool
     handler.set_header("Content-Type", PIECES)
     try:
         while (piece := await handler.run(read)) is not None:
+            await handler.recheck(access.ADMIN)
             handler.write(_LENGTH.pack(len(piece)))
             handler.write(piece)
             await handler.flush()
         if end:
             handler.write(_LENGTH.pack(0))
     except StreamClosedError:
-        return  # the client has gone; nobody is left to be told
+        return  # the client has gone
+    except (AccessDenied, NotAuthenticated):
+        if not handler.has_begun:
+            raise
+        handler.break_off()
+        return
     handler.finish()

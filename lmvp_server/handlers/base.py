@@ -11,6 +11,7 @@ import asyncio
 import hmac
 import logging
 import re
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -43,6 +44,8 @@ log = logging.getLogger("lmvp_server")
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
 _LOOK = 0.5
 """Seconds between two lines that say how far something is."""
+RECHECK = 2.0
+"""Seconds after which a long request looks up the rights of its caller again."""
 
 JSON_LIMIT = 1 << 20
 """Bytes of a JSON body at most, where a handler does not say otherwise."""
@@ -58,11 +61,25 @@ class Handler(RequestHandler):
     in_public: frozenset[str] = frozenset()
     """Methods that only read: they are answered without a token where a project is public."""
     body_limit = JSON_LIMIT
-    caller: Caller
 
     def initialize(self) -> None:
         """Begin a request."""
         self._body: list[bytes] = []
+        self._checked_at = time.monotonic()
+
+    @property
+    def caller(self) -> Caller:
+        """The caller, looked up again by the credential of the request when `RECHECK` seconds have passed.
+
+        A body may take long to arrive, and the token may be revoked meanwhile.
+        """
+        if time.monotonic() - self._called_at >= RECHECK:
+            self.caller = self._caller(self.settings["server"].token)
+        return self._known_caller
+
+    @caller.setter
+    def caller(self, caller: Caller) -> None:
+        self._known_caller, self._called_at = caller, time.monotonic()
 
     @property
     def services(self) -> Services:
@@ -123,6 +140,51 @@ class Handler(RequestHandler):
     def _nobody(self) -> Caller:
         return Caller("anonymous", scope="read", roles=self.services.roles)
 
+    async def recheck(self, right: str, project: str = "", *, space: str = "", now: bool = False) -> None:
+        """Look up the caller's rights again, by the credential of the request; a stream or a transfer does so often.
+
+        Parameters
+        ----------
+        right : str
+            The right that the request takes.
+        project : str
+            The project that it is in.
+        space : str
+            The id that the project must have: another one may have taken its name.
+        now : bool
+            Look them up even if that happened less than `RECHECK` seconds ago.
+
+        Raises
+        ------
+        NotAuthenticated
+            If the token or the session has ended, or its account is disabled.
+        AccessDenied, NotFound
+            If the caller has lost the right, or the project is gone.
+        """
+        if now or time.monotonic() - self._checked_at >= RECHECK:
+            await self.run(self._recheck, right, project, space)
+            self._checked_at = time.monotonic()
+
+    def _recheck(self, right: str, project: str, space: str) -> None:
+        caller = self._caller(self.settings["server"].token)
+        if self._known_caller.known and not caller.known:
+            raise NotAuthenticated("this session has ended", hint="sign in again")
+        found = self.services.catalog.find_project(caller, project) if project else None
+        if found is not None and space not in ("", found.id):
+            raise NotFound(f"no project {project!r}", hint="it was removed; another one has its name")
+        access.require(caller, right, project)
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether a part of the answer is sent, so that its status cannot change any more."""
+        return self._headers_written
+
+    def break_off(self) -> None:
+        """Close the connection in the middle of the answer: a proper end would make it look whole."""
+        stream = getattr(self.request.connection, "stream", None)
+        if stream is not None:
+            stream.close()
+
     def data_received(self, chunk: bytes) -> Any:
         """Keep the body; a handler of long bodies overrides this."""
         self._received += len(chunk)
@@ -153,15 +215,20 @@ class Handler(RequestHandler):
         self.set_header("Content-Type", content_type)
         self.finish(data)
 
-    async def answer_slowly(self, work: Callable[[Callable[[int, int], None]], Any]) -> None:
-        """Do something long, and say how far it is: a line of JSON twice a second, and a last one with the result.
+    async def answer_slowly(
+        self, work: Callable[[Callable[[int, int], None]], Any], right: str = access.ADMIN, project: str = ""
+    ) -> None:
+        """Do something long, and report its progress: a line of JSON twice a second, and a last one with the result.
 
-        What fails before the first line is answered like any error.
+        A failure before the first line is answered like any error. If the caller loses the right meanwhile, the last
+        line is that error; the work goes on to its end, since half of it would be worse.
 
         Parameters
         ----------
         work : callable
-            Gets a function to tell what is done and what there is in all; may be called from any thread.
+            Gets a function to report how much is done and how much there is; may be called from any thread.
+        right, project : str
+            The right that the caller needs until the end, and the project that it is in.
         """
         far = [0, 0]
 
@@ -171,11 +238,21 @@ class Handler(RequestHandler):
         task = asyncio.ensure_future(self.run(work, tell))
         self.set_header("Content-Type", "application/x-ndjson")
         while not (await asyncio.wait([task], timeout=_LOOK))[0]:
+            try:
+                await self.recheck(right, project)
+            except LmvpError as error:
+                task.add_done_callback(self._log_failure)
+                self.finish(msgspec.json.encode({"error": error_body(error)}) + b"\n")
+                return
             self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
             await self.flush()
         if not self._headers_written:
             task.result()
         self.finish(msgspec.json.encode(self._outcome(task)) + b"\n")
+
+    def _log_failure(self, task: asyncio.Future[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log_exception(type(error), error, error.__traceback__)
 
     def _outcome(self, task: asyncio.Future[Any]) -> dict[str, Any]:
         """Return what a task gave, or the error that it ended with, for an answer that has begun already."""

@@ -11,12 +11,13 @@ from urllib.parse import quote
 import msgspec
 from tornado.iostream import StreamClosedError
 
-from lmvp.errors import InvalidRequest, LmvpError
+from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound
 from lmvp.records import WantedChunks
 from lmvp.storage import frames
 from lmvp.storage.frames import FAILED, Frame
 from lmvp_server.handlers.base import READING, Handler, error_body, log
 from lmvp_server.handlers.versions import FRAMES
+from lmvp_server.services import access
 from lmvp_server.services.files import Order, parts
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
@@ -115,21 +116,28 @@ def _break_off(handler: Handler, error: LmvpError) -> None:
 
 
 async def stream(handler: Handler, reads: Sequence[Callable[[], bytes]]) -> None:
-    """Send pieces one after the other, reading the next one while the last one travels."""
+    """Send pieces one after the other, reading the next one while the last one travels.
+
+    The caller must have the right to read the project, the first part of the path, until the end.
+    """
     ahead: asyncio.Future[bytes] | None = None
     try:
         for index, read in enumerate(reads):
             data = await (ahead or handler.run(read))
             ahead = asyncio.ensure_future(handler.run(reads[index + 1])) if index + 1 < len(reads) else None
             for start in range(0, len(data), _SLICE):  # Tornado copies what it is given, so it is given little
+                await handler.recheck(access.READ, handler.path_args[0])
                 handler.write(data[start : start + _SLICE])
                 await handler.flush()
     except StreamClosedError:
-        return  # the client has gone; nobody is left to be told
+        return  # the client has gone
     except LmvpError as error:
-        if not handler._headers_written:  # noqa: SLF001 - Tornado has no other way to ask
+        if not handler.has_begun:
             raise
-        _break_off(handler, error)
+        if isinstance(error, (AccessDenied, NotAuthenticated, NotFound)):  # the caller has lost the right to read
+            handler.break_off()
+        else:
+            _break_off(handler, error)
         return
     finally:
         if ahead is not None:

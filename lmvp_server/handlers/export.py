@@ -14,6 +14,7 @@ from tornado.iostream import StreamClosedError
 from lmvp.errors import InvalidArgument, MissingDependency
 from lmvp_server.handlers.base import READING, Handler
 from lmvp_server.handlers.columns import COLUMNS, block
+from lmvp_server.services import access
 
 Pages = Iterable[tuple[dict[str, Any], str, Iterator[Any]]]
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
@@ -36,24 +37,19 @@ class Export(Handler):
         self.set_header("Content-Type", content_type)
         self.set_header("Content-Disposition", f'attachment; filename="metrics.{kind}"')
         try:
-            await self._stream(pieces)
-        except StreamClosedError:  # whoever asked has gone
+            await self._stream(project, pieces)
+        except StreamClosedError:  # the client has gone
             pass
         except Exception as error:
             if not self._headers_written:
                 raise
             self.log_exception(type(error), error, error.__traceback__)
-            self._break_off()
+            self.break_off()
 
-    def _break_off(self) -> None:
-        """Close the connection in the middle of the answer: its end would make it look whole."""
-        stream = getattr(self.request.connection, "stream", None)
-        if stream is not None:
-            stream.close()
-
-    async def _stream(self, pieces: Iterator[bytes]) -> None:
-        """Send pieces as they are made; the next is made when the last has gone."""
+    async def _stream(self, project: str, pieces: Iterator[bytes]) -> None:
+        """Send pieces as they are made, as long as the caller may read; the next is made when the last has gone."""
         while (piece := await self.run(next, pieces, None)) is not None:
+            await self.recheck(access.READ, project)
             self.write(piece)
             await self.flush()
         await asyncio.shield(self.finish())

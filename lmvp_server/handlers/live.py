@@ -1,13 +1,15 @@
-"""What is new of runs, as server-sent events: at most ten a second, and the next when the last has gone.
+"""New points of runs, as server-sent events: at most ten a second, and the next when the last has been sent.
 
-Each reader has a cursor for each run, so whatever comes while a reader is slow is one event when it is ready; what is
-sealed meanwhile cannot be told point by point, and a `reset` says so. Readers who ask for the same at the same place
-share one encoding.
+Each reader has a cursor for each run, so all points that come while a reader is slow are one event; points that are
+sealed meanwhile cannot be sent one by one, and a `reset` says so. Readers of the same runs with the same cursors share
+one encoded event. It is made without the rights of any reader: each reader's rights are looked up, by the token or the
+session of its request, before each event and every few seconds. A reader who has lost them gets an event `end`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
@@ -16,8 +18,9 @@ from typing import Any, TypeAlias
 import msgspec
 from tornado.iostream import StreamClosedError
 
-from lmvp.errors import InvalidArgument, TooManyRequests
-from lmvp_server.handlers.base import READING, Handler
+from lmvp.errors import InvalidArgument, LmvpError, TooManyRequests
+from lmvp_server.handlers.base import READING, RECHECK, Handler, error_body
+from lmvp_server.services import Services, access
 from lmvp_server.services.metrics import floats
 
 _PAUSE, _PING = 0.1, 15.0
@@ -29,9 +32,8 @@ NOBODYS = 100
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a reader follows, and how far it has read: a cursor and a status for each run."""
+    """The runs that a reader follows, and how far it has read: a cursor and a status for each run."""
 
-    project: str
     space: str
     runs: tuple[str, ...]
     keys: tuple[str, ...] | None
@@ -60,8 +62,7 @@ class Streams:
         TooManyRequests
             If it is of nobody, and so are too many others.
         """
-        nobodys = sum(not one.caller.known for one in self._open)
-        if not stream.caller.known and nobodys >= NOBODYS:
+        if stream.anonymous and sum(one.anonymous for one in self._open) >= NOBODYS:
             raise TooManyRequests("too many follow what is public, without an account", hint="try again in a while")
         self._open.add(stream)
         if self._ended:  # it was asked for on a connection that was still open; it would hold the server up
@@ -113,16 +114,19 @@ class Live(Handler):
     """`/projects/{project}/metrics/live`."""
 
     in_public = READING
+    anonymous = False
+    """Whether the reader has no account."""
 
     _going = True
 
     async def get(self, project: str) -> None:
-        """Tell what is new of some runs, as server-sent events."""
+        """Send the new points of some runs, as server-sent events."""
         runs, keys = self.get_query_arguments("run"), self.get_query_arguments("key", strip=False)
         if not 1 <= len(runs) <= _RUNS_LIMIT:
             raise InvalidArgument(
                 f"{len(runs)} runs: name 1 to {_RUNS_LIMIT}", hint="run=ID, as often as there are runs"
             )
+        self.anonymous = not self.caller.known
         place = await self.run(self._begin, project, runs, tuple(keys) or None)
         self._news = asyncio.Event()
         streams: Streams = self.settings["streams"]
@@ -131,8 +135,8 @@ class Live(Handler):
         for run in place.runs:
             streams.wake((place.space, run), self._news, self.services.metrics.wait)
         try:
-            await self._follow(streams, place)
-        except StreamClosedError:  # whoever read has gone
+            await self._follow(streams, project, place)
+        except StreamClosedError:  # the reader has gone
             pass
         finally:
             streams.remove(self)
@@ -144,50 +148,38 @@ class Live(Handler):
         space, ids = metrics.watched(self.caller, project, runs)
         given = self.get_query_argument("cursor", None) or self.request.headers.get("Last-Event-ID")
         cursors = _cursors(given, len(ids)) if given else tuple(metrics.now(space, run) for run in ids)
-        return Place(project, space, tuple(ids), keys, cursors)
+        return Place(space, tuple(ids), keys, cursors)
 
-    async def _follow(self, streams: Streams, place: Place) -> None:
-        while self._going:
-            self._news.clear()
-            event, place = await streams.shared(place, self._make)
-            if event:
-                self.write(event)
-                await self.flush()
-                await asyncio.sleep(_PAUSE)
-                continue
-            try:
-                await asyncio.wait_for(self._news.wait(), _PING)
-            except asyncio.TimeoutError:
-                self.write(b": still here\n\n")
-                await self.flush()
+    async def _follow(self, streams: Streams, project: str, place: Place) -> None:
+        try:
+            while self._going:
+                self._news.clear()
+                event, place = await streams.shared(place, self._make)
+                if event:
+                    await self.recheck(access.READ, project, space=place.space, now=True)
+                    self.write(event)
+                    await self.flush()
+                    await asyncio.sleep(_PAUSE)
+                else:
+                    await self._wait(project, place)
+        except LmvpError as error:  # the reader has lost its rights, or the run is deleted
+            self.write(b"event: end\ndata: " + msgspec.json.encode(error_body(error)) + b"\n\n")
         self.finish()
 
-    async def _make(self, place: Place) -> Step:
-        return await self.run(self._event, place)
+    async def _wait(self, project: str, place: Place) -> None:
+        """Wait for news; look up the rights of the reader meanwhile, and send a comment at the end."""
+        for _ in range(math.ceil(_PING / RECHECK)):
+            try:
+                await asyncio.wait_for(self._news.wait(), RECHECK)
+            except asyncio.TimeoutError:
+                await self.recheck(access.READ, project, space=place.space, now=True)
+            else:
+                return
+        self.write(b": still here\n\n")
+        await self.flush()
 
-    def _event(self, place: Place) -> Step:
-        """Return the next event, and the place behind it; no bytes where nothing is new."""
-        metrics, known = self.services.metrics, self.services.runs
-        ways = list(zip(place.runs, place.cursors, strict=True))
-        found = [metrics.since(place.space, run, cursor, place.keys) for run, cursor in ways]
-        news = [
-            metrics.now(place.space, run) if new is None else new[0] for run, new in zip(place.runs, found, strict=True)
-        ]
-        statuses = tuple(known.run(self.caller, place.project, run)["status"] for run in place.runs)
-        behind = replace(place, cursors=tuple(news), statuses=statuses)
-        told: dict[str, Any] = {"cursor": ",".join(map(str, news))}
-        if statuses != place.statuses:
-            told["status"] = dict(zip(place.runs, statuses, strict=True))
-        if any(new is None for new in found):
-            return _sse("reset", told), behind
-        told["curves"] = [
-            _curve(run, key, part)
-            for run, new in zip(place.runs, found, strict=True)
-            for key, part in (new[1].items() if new else ())
-        ]
-        if not told["curves"] and "status" not in told:
-            return b"", behind
-        return _sse("points" if told["curves"] else "status", told), behind
+    async def _make(self, place: Place) -> Step:
+        return await self.run(_next, self.services, place)
 
     def stop(self) -> None:
         """End the stream, soon."""
@@ -196,8 +188,36 @@ class Live(Handler):
             self._news.set()
 
     def on_connection_close(self) -> None:
-        """Notice that whoever read has gone."""
+        """End the stream when its reader has gone."""
+        super().on_connection_close()  # or a request that is cut off waits for its body as long as the server runs
         self.stop()
+
+
+def _next(services: Services, place: Place) -> Step:
+    """Return the next event, and the place behind it; no bytes where nothing is new. It is the same for all readers."""
+    metrics = services.metrics
+    found = [
+        metrics.since(place.space, run, cursor, place.keys)
+        for run, cursor in zip(place.runs, place.cursors, strict=True)
+    ]
+    cursors = [
+        metrics.now(place.space, run) if new is None else new[0] for run, new in zip(place.runs, found, strict=True)
+    ]
+    statuses = tuple(services.runs.status(place.space, run) for run in place.runs)
+    behind = replace(place, cursors=tuple(cursors), statuses=statuses)
+    news: dict[str, Any] = {"cursor": ",".join(map(str, cursors))}
+    if statuses != place.statuses:
+        news["status"] = dict(zip(place.runs, statuses, strict=True))
+    if any(new is None for new in found):
+        return _sse("reset", news), behind
+    news["curves"] = [
+        _curve(run, key, part)
+        for run, new in zip(place.runs, found, strict=True)
+        for key, part in (new[1].items() if new else ())
+    ]
+    if not news["curves"] and "status" not in news:
+        return b"", behind
+    return _sse("points" if news["curves"] else "status", news), behind
 
 
 def _curve(run: str, key: str, points: Any) -> dict[str, Any]:

@@ -30,8 +30,9 @@ class _OpenIdPage(Page):
 
     @property
     def back(self) -> str:
-        """Where the provider sends people back to."""
-        return f"{self.request.protocol}://{self.request.host}/openid-back"
+        """The URL that the provider sends people back to: that of `--public-url`, if there is one."""
+        known = self.settings["server"].public_url or f"{self.request.protocol}://{self.request.host}"
+        return f"{known}/openid-back"
 
     def refuse(self, error: LmvpError, after: str = ".") -> None:
         """Show why it did not work out, and the ways in."""
@@ -61,7 +62,7 @@ class Begin(_OpenIdPage):
         except LmvpError as error:
             self.refuse(error, after)
             return
-        self.set_cookie(_COOKIE, browser, max_age=600, **self._cookie())
+        self.set_cookie(self.cookie_name(_COOKIE), browser, max_age=600, **self.cookie_options())
         self.redirect(url, status=303)
 
     def _begin(self, browser: str, after: str, caller: Caller | None) -> str:
@@ -74,8 +75,8 @@ class Back(_OpenIdPage):
 
     async def get(self) -> None:
         """Begin the session of whom the provider has signed in."""
-        browser = self.get_cookie(_COOKIE, "") or ""
-        self.clear_cookie(_COOKIE)
+        browser = self.get_cookie(self.cookie_name(_COOKIE), "") or ""
+        self.clear_cookie(self.cookie_name(_COOKIE), **self.cookie_options())
         answer = {name: self.get_query_argument(name) for name in ("state", "code", "iss") if name in self._asked()}
         try:
             begun, identity = await self.run(self.openid.end, browser, self.back, answer)

@@ -16,7 +16,8 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.sessions import LIFE, is_xsrf_token, xsrf_token
 
-SESSION = "lmvp_session"
+SESSION, VISITOR, THEME = "lmvp_session", "lmvp_visitor", "lmvp_theme"
+"""Cookies: the session, what forms are bound to before there is one, and the theme."""
 CSP = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
@@ -36,7 +37,15 @@ class BySession(Handler):
     @property
     def session(self) -> str:
         """The secret in the cookie; of a session that this answer begins, the new one, for the forms in the answer."""
-        return self._entered or self.get_cookie(SESSION, "") or ""
+        return self._entered or self.get_cookie(self.cookie_name(SESSION), "") or ""
+
+    def cookie_name(self, name: str) -> str:
+        """Return the name that a cookie has in browsers: with `__Host-` where people use https.
+
+        Browsers take a cookie of such a name only over https, for the path `/` and without a domain, so that no other
+        host of the same domain can plant one. The names of cookies follow `--public-url` and not the request.
+        """
+        return f"__Host-{name}" if self.settings["server"].secure else name
 
     def initialize(self) -> None:
         """Begin a request."""
@@ -126,8 +135,8 @@ class Page(BySession):
 
     def _visitor(self) -> str:
         if not hasattr(self, "_known_visitor"):
-            self._known_visitor = self.get_cookie("lmvp_visitor", "") or secrets.token_urlsafe(16)
-            self.set_cookie("lmvp_visitor", self._known_visitor, **self._cookie())
+            self._known_visitor = self.get_cookie(self.cookie_name(VISITOR), "") or secrets.token_urlsafe(16)
+            self.set_cookie(self.cookie_name(VISITOR), self._known_visitor, **self.cookie_options())
         return self._known_visitor
 
     @property
@@ -150,7 +159,8 @@ class Page(BySession):
             "xsrf": self.xsrf,
             "by_session": self._by_session,
             "admin": self.caller.known and self.caller.may(access.ADMIN),
-            "theme": self.get_cookie("lmvp_theme", ""),
+            "theme": self.get_cookie(self.theme_cookie, ""),
+            "theme_cookie": self.theme_cookie,
         }
         self.render(template, **{**known, "openid": found.provider if found else None, **fields})
 
@@ -166,16 +176,25 @@ class Page(BySession):
     def enter(self, secret: str) -> None:
         """Give the browser a session: always a new one, so that nobody can have planted it."""
         self._entered = secret
-        self.set_cookie(SESSION, secret, max_age=int(LIFE), **self._cookie())
-        self.clear_cookie("lmvp_visitor")
+        self.set_cookie(self.cookie_name(SESSION), secret, max_age=int(LIFE), **self.cookie_options())
+        self.clear_cookie(self.cookie_name(VISITOR), **self.cookie_options())
 
     def leave(self) -> None:
         """Take the browser's session away."""
-        self.clear_cookie(SESSION)
+        self.clear_cookie(self.cookie_name(SESSION), **self.cookie_options())
 
-    def _cookie(self) -> dict[str, Any]:
-        secure = self.request.protocol == "https"
-        return {"httponly": True, "samesite": "Lax", "secure": secure, "path": "/"}
+    def cookie_options(self) -> dict[str, Any]:
+        """Return the attributes of cookies; a cookie is deleted only with the attributes that its name needs."""
+        return {"httponly": True, "samesite": "Lax", "secure": self.settings["server"].secure, "path": "/"}
+
+    @property
+    def theme_cookie(self) -> str:
+        """The name of the cookie of the theme, which a script of the page sets.
+
+        Below a prefix, as behind Jupyter, the cookie is for that path alone, which `__Host-` does not allow; the scheme
+        there is that of the proxy.
+        """
+        return THEME if self.request.headers.get("X-Forwarded-Prefix") else self.cookie_name(THEME)
 
     def go(self, where: str) -> None:
         """Lead to a page of ours, named relative to the first one."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from lmvp.errors import InvalidRequest
+from lmvp.errors import InvalidRequest, LmvpError
 from lmvp.records import NewPush, Received
 from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.storage.manifest import MANIFEST_LIMIT
 from lmvp_server.handlers.base import JSON_LIMIT, Handler
+from lmvp_server.services.pushes import right_of
 
 IN_HAND = 5
 """Frames that the server hashes and writes at once, over all requests: with one being read per request, this bounds
@@ -40,20 +41,29 @@ class Chunks(Handler):
 
     body_limit = BATCH_LIMIT + JSON_LIMIT
 
+    def initialize(self) -> None:
+        """Begin a request."""
+        super().initialize()
+        self._refused = False
+        self._frames, self._tasks = FrameReader(), list[asyncio.Task[None]]()
+
     async def prepare(self) -> None:  # type: ignore[override]
         """Find the push before its bytes come."""
         super().prepare()
-        self._frames, self._tasks = FrameReader(), list[asyncio.Task[None]]()
         project, model, push = self.path_args
         self._push = await self.run(self.services.pushes.resume, self.caller, project, model, push)
 
     async def data_received(self, chunk: bytes) -> None:
         """Take the next bytes; wait while too many frames are in hand."""
+        if self._refused:
+            return
         try:
+            await self.recheck(right_of(self._push.body), self.path_args[0])
             for frame, payload in self._frames.feed(chunk):
                 await self.settings["in_hand"].acquire()
                 self._tasks.append(asyncio.create_task(self._keep(frame, payload)))
-        except InvalidRequest as error:
+        except LmvpError as error:  # `put` answers it: Tornado only logs what this raises
+            self._refused = True
             self._tasks.append(asyncio.create_task(_fail(error)))
 
     async def _keep(self, frame: Frame, payload: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lmvp.records import Check, Collect, Prune
 from lmvp_server.handlers.base import Handler
+from lmvp_server.services import access
 
 
 class ServerUsage(Handler):
@@ -37,7 +38,8 @@ class Pruning(Handler):
         """Take away the versions that a rule does not keep, or tell which they are."""
         asked = self.read(Prune)
         prune = self.services.retention.prune
-        await self.answer_slowly(lambda _: prune(self.caller, project, model, asked))
+        work = lambda _: prune(self.caller, project, model, asked)  # noqa: E731
+        await self.answer_slowly(work, access.MAINTAIN, project)
 
 
 class Garbage(Handler):

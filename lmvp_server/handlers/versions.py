@@ -12,6 +12,7 @@ from lmvp.records import Against, Amendment, NewPush
 from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.storage.manifest import MANIFEST_LIMIT
 from lmvp_server.handlers.base import JSON_LIMIT, READING, Handler
+from lmvp_server.services import access
 from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.histograms import BINS
 
@@ -90,7 +91,8 @@ class Changes(Handler):
     async def post(self, project: str, model: str, revision: str) -> None:
         """Tell the same, however long it takes, and how far it is."""
         against, measured = self.read(Against).against, self.services.measuring.measured
-        await self.answer_slowly(lambda tell: measured(self.caller, project, model, revision, against, tell))
+        work = lambda tell: measured(self.caller, project, model, revision, against, tell)  # noqa: E731
+        await self.answer_slowly(work, access.READ, project)
 
 
 class Children(Handler):

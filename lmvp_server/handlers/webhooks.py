@@ -46,4 +46,5 @@ class Test(Handler):
         delivery = await self.run(self.services.webhooks.test, self.caller, project, webhook)
         notifier: Notifier = self.settings["notifier"]
         status, error = await notifier.send(delivery)
+        await self.run(self.services.webhooks.tested, self.caller, project, delivery, status, error)
         self.answer(Ping(status=status, error=error))

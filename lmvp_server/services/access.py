@@ -214,3 +214,26 @@ def require(caller: Caller, right: str, project: str = "") -> None:
     needed = SERVER_WIDE[right] if right in SERVER_WIDE else f"{NEEDS[right]}s"
     only = " by a token for one project" if caller.only and right in SERVER_WIDE else ""
     raise AccessDenied(f"{caller.name} has no right to {right}{where}{only}", hint=f"that is for {needed}")
+
+
+def made_by(caller: Caller, account: str | None, author: str = "") -> bool:
+    """Tell whether the caller made something: by the id of the account that the record names, never by an absent one.
+
+    Parameters
+    ----------
+    account : str or None
+        The id in the record; empty for the server's operator, None in a record of an earlier version of LMVP.
+    author : str
+        The name in the record, which counts where it has no id.
+
+    Examples
+    --------
+    >>> ada = Caller("ada", user="u1", scope="admin")
+    >>> made_by(ada, "u1"), made_by(ada, "u2", "ada"), made_by(ada, ""), made_by(ada, None, "ada")
+    (True, False, False, True)
+    """
+    if caller.owner:
+        return True
+    if not caller.user:
+        return False
+    return caller.name == author if account is None else caller.user == account

@@ -24,6 +24,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import REMOVED, SERVER, every_project
 from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.events import event
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.stores.base import ChunkStore, Moment, Record, RecordStore, SeriesStore
@@ -40,6 +41,8 @@ class _Open:
 
     about: Backup
     moments: dict[str, Moment]
+    by: str
+    """The id of the account that began it; empty for the server's operator."""
 
 
 class Backups:
@@ -78,7 +81,8 @@ class Backups:
             self._leases.end(lease)
             raise
         about = Backup(id=lease, created_at=at, server=lmvp.__version__, spaces=tuple(_about(moments)))
-        self._open[lease] = _Open(about, moments)
+        self._open[lease] = _Open(about, moments, caller.user)
+        self._record(caller, "backup.begin", lease, {"projects": len(about.spaces) - 1})
         return about
 
     def about(self, caller: Caller, backup: str) -> Backup:
@@ -88,6 +92,9 @@ class Backups:
     def end(self, caller: Caller, backup: str) -> None:
         """Let go of a backup, and delete what had to wait for its end."""
         access.require(caller, access.ADMIN)
+        if (found := self._open.get(backup)) is not None:
+            self._require_own(caller, found)
+            self._record(caller, "backup.end", backup, None)
         self._open.pop(backup, None)
         self._leases.end(backup)
         self._upkeep.settle_up()
@@ -151,8 +158,16 @@ class Backups:
         found = self._open.get(backup)
         if found is None or not self._leases.touch(backup):
             self._open.pop(backup, None)
-            raise NotFound(f"no backup {backup[:32]!r} is under way", hint="begin again: what was copied stays")
+            raise _no_backup(backup)
+        self._require_own(caller, found)
         return found
+
+    def _require_own(self, caller: Caller, backup: _Open) -> None:
+        if not access.made_by(caller, backup.by):
+            raise _no_backup(backup.about.id)
+
+    def _record(self, caller: Caller, action: str, backup: str, after: object) -> None:
+        self._records.commit(SERVER, [], [event(caller.name, action, backup[:8], None, after)])
 
     def _space(self, caller: Caller, backup: str, space: str) -> Moment:
         moment = self._find(caller, backup).moments.get(space)
@@ -172,6 +187,10 @@ class Backups:
     def _plain(self, space: str, chunk: str) -> bytes:
         data = self._decoder.data(space, chunk)
         return frames.header(Frame(chunk, len(data), len(data))) + data
+
+
+def _no_backup(backup: str) -> NotFound:
+    return NotFound(f"no backup {backup[:32]!r} of yours is under way", hint="begin again: what was copied stays")
 
 
 def _projects(server: Moment) -> Sequence[Record]:

@@ -26,6 +26,7 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.audit import Audit
 from lmvp_server.services.catalog import REMOVED, SERVER, every_project
 from lmvp_server.services.decoding import Decoder, read_manifest
+from lmvp_server.services.events import recorded
 from lmvp_server.services.versions import name_of, version_id
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
 
@@ -85,6 +86,18 @@ class Checking:
         self._audit = audit
 
     def check(
+        self, caller: Caller, repair: bool, advance: Advance = lambda *_: None, heads: tuple[Head, ...] = ()
+    ) -> Document:
+        """Prove all projects, as `prove` does; a repair is recorded as an event."""
+        access.require(caller, access.ADMIN)
+        if not repair:
+            return self.prove(caller, repair, advance, heads)
+        with recorded(self._records, caller.name, "server.repair", "all projects") as result:
+            found = self.prove(caller, repair, advance, heads)
+            result |= {"chunks": found["chunks"], "problems": len(found["problems"])}
+        return found
+
+    def prove(
         self, caller: Caller, repair: bool, advance: Advance = lambda *_: None, heads: tuple[Head, ...] = ()
     ) -> Document:
         """Prove all projects.

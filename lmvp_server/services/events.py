@@ -1,9 +1,17 @@
-"""What an event says: who did what to what, and what was there before and after."""
+"""Events: the user, the action, the object, and its state before and after."""
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lmvp.errors import LmvpError
+from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.clock import now
-from lmvp_server.stores.base import Document
+from lmvp_server.stores.base import Document, RecordStore
+
+_logger = logging.getLogger("lmvp_server")
 
 
 def event(who: str, action: str, what: str, before: object = None, after: object = None) -> Document:
@@ -15,3 +23,19 @@ def event(who: str, action: str, what: str, before: object = None, after: object
     'user.add'
     """
     return {"at": now(), "who": who, "action": action, "what": what, "before": before, "after": after}
+
+
+@contextmanager
+def recorded(records: RecordStore, who: str, action: str, what: str) -> Iterator[Document]:
+    """Record an action on the server with its result, which the body puts into the document; or with its failure."""
+    result: Document = {}
+    try:
+        yield result
+    except Exception as error:
+        failure = {"failed": error.message if isinstance(error, LmvpError) else type(error).__name__}
+        try:
+            records.commit(SERVER, [], [event(who, action, what, None, failure)])
+        except Exception:  # often for the same reason, such as a full disk
+            _logger.exception("the failure of %s could not be recorded as an event", action)
+        raise
+    records.commit(SERVER, [], [event(who, action, what, None, result)])

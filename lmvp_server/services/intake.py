@@ -69,8 +69,10 @@ class Intake:
     def _live(self, caller: Caller, project: str, run: str, writer: str) -> Applied:
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.LOG, project)
-        if self._records.get(home.id, "runs", run) is None:
+        found = self._records.get(home.id, "runs", run)
+        if found is None:
             raise NotFound(f"no run {run} in project {project!r}")
+        self._runs.require_author(caller, home, found)
         self._series.touch(home.id, run)
         return Applied(applied=self._series.applied(home.id, run, writer))
 
@@ -88,10 +90,12 @@ class Intake:
                 raise InvalidRequest(f"the journal is of run {new.run[:40]}, the request of {run}")
             home = self._runs.home(caller, project, new)
             self._runs.begin(caller, home, new)
-        if self._records.get(home.id, "runs", run) is None:
+        found = self._records.get(home.id, "runs", run)
+        if found is None:
             raise NotFound(
                 f"no run {run} in project {project!r}", hint="its own process has not sent it yet, or it is removed"
             )
+        self._runs.require_author(caller, home, found)
         return home
 
     def _take_notes(self, caller: Caller, home: Record, run: str, notes: list[tuple[int, bytes]]) -> bool:

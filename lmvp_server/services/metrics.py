@@ -199,6 +199,7 @@ class Metrics:
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.LOG, project)
         found = self._runs.find(home, run)
+        self._runs.require_author(caller, home, found)
         if not given.values:
             raise InvalidArgument("no values", hint='{"values": {"loss": 0.5}, "step": 1}')
         while True:

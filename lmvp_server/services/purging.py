@@ -11,7 +11,7 @@ from lmvp_server.services.audit import head_of
 from lmvp_server.services.catalog import REMOVED, SERVER
 from lmvp_server.services.clock import stamp
 from lmvp_server.services.damage import passed_over
-from lmvp_server.services.events import event
+from lmvp_server.services.events import event, recorded
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import gone, shelf
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Record, RecordStore, SeriesStore
@@ -35,14 +35,18 @@ class Purging:
     def collect(self, caller: Caller, *, removed: bool = False) -> Document:
         """Delete what nothing needs on the whole server; with `removed`, also all that could be brought back."""
         access.require(caller, access.ADMIN)
-        freed = 0
-        if removed:
-            before = stamp(datetime.now(timezone.utc))
-            freed = self._end_projects(before, caller.name, lambda: True)
-            for project in self._records.find(SERVER, "projects"):
-                self._end_inside(project, before, caller.name)
-        done = self._upkeep.collect(caller)
-        return {**done, "bytes": done["bytes"] + freed}
+        what = "all projects, and what was removed" if removed else "all projects"
+        with recorded(self._records, caller.name, "server.gc", what) as result:
+            freed = 0
+            if removed:
+                before = stamp(datetime.now(timezone.utc))
+                freed = self._end_projects(before, caller.name, lambda: True)
+                for project in self._records.find(SERVER, "projects"):
+                    self._end_inside(project, before, caller.name)
+            done = self._upkeep.collect(caller)
+            done = {**done, "bytes": done["bytes"] + freed}
+            result |= done
+        return done
 
     def purge(self, go_on: Callable[[], bool]) -> None:
         """Delete what was removed longer ago than it is kept, as long as `go_on` says so."""

@@ -44,12 +44,24 @@ _PUSH = re.compile(r"[0-9a-f]{32}")
 _REMEMBERED = 64
 
 
+class StagedPush(NewPush, frozen=True, kw_only=True):
+    """The body of a push as it is staged, with the account that began it."""
+
+    by: str | None = None
+
+
+def _staged(body: NewPush, by: str | None) -> StagedPush:
+    return StagedPush(**{name: getattr(body, name) for name in body.__struct_fields__ if name != "by"}, by=by)
+
+
 @dataclass(slots=True)
 class OpenPush:
     """A push under way; from its staged body, any process can go on with it.
 
     Attributes
     ----------
+    by : str or None
+        The id of the account that began it; empty for the server's operator, None for one of an earlier version.
     base : str, optional
         Digest of the version whose chunks deltas may lean on: the parent, or the latest when it was looked at.
     proved : set of str
@@ -67,6 +79,7 @@ class OpenPush:
     sent: int = 0
     stored: int = 0
     proved: set[str] = field(default_factory=set)
+    by: str | None = None
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -107,10 +120,11 @@ class Pushes:
     def begin(self, caller: Caller, project: str, model: str, body: NewPush) -> Push:
         """Check a push, stage it, and tell which chunks the project lacks."""
         push = self._prepare(caller, project, model, body)
+        self._require_free(caller, push)
         with self._chunks.pinning(push.place.space):  # what is there when it is staged stays there until the commit
             push.missing = self._lacking(push)
             self._check_sizes(push, push.missing)
-            self._chunks.stage(push.place.space, push.id, msgspec.json.encode(body))
+            self._chunks.stage(push.place.space, push.id, msgspec.json.encode(_staged(body, push.by)))
         push.sent = sum(push.sizes[chunk] for chunk in push.missing)
         self._remember(push)
         return _answer(push)
@@ -132,11 +146,23 @@ class Pushes:
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.PROPOSE, project)
         found = self._open.get((place.space, push_id)) or self._reopen(place, push_id)
-        access.require(caller, _right(found.body), project)
+        if not _is_own(caller, found):
+            raise _no_push(push_id)
+        access.require(caller, right_of(found.body), project)
         self._chunks.touch(place.space, push_id)
         if found.place.model.id != place.model.id:
             raise _no_push(push_id)
         return found
+
+    def _require_free(self, caller: Caller, push: OpenPush) -> None:
+        """Check that nobody else has an open push with the id of a new one, which would take its place."""
+        key = push.place.space, push.id
+        try:
+            open_ = self._open.get(key) or self._reopen(push.place, push.id)
+        except NotFound:
+            return
+        if not _is_own(caller, open_):
+            raise Conflict(f"somebody else has an open push {push.id}", hint="make up another id")
 
     def receive(self, push: OpenPush, frame: Frame, payload: Sequence[memoryview]) -> None:
         """Check one frame and keep it.
@@ -236,10 +262,10 @@ class Pushes:
         for alias in body.aliases:
             check_alias(alias)
         place = self._place(caller, project, model, create=(body.create or not self._shared) and not body.propose)
-        access.require(caller, _right(body), project)
+        access.require(caller, right_of(body), project)
         if body.parent and self._versions.by_digest(place, body.parent) is None:
             raise NotFound(f"no version of {place.reference} has the digest {body.parent[:12]}, given as the parent")
-        return OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body))
+        return OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body), by=caller.user)
 
     def _base(self, place: Place, body: NewPush) -> str | None:
         latest = None if body.parent else self._versions.latest(place)
@@ -263,9 +289,9 @@ class Pushes:
         if time.time() - touched > LIFETIME:
             self._chunks.unstage(place.space, push_id)
             raise _no_push(push_id)
-        body = msgspec.json.decode(data, type=NewPush)
+        body = msgspec.json.decode(data, type=StagedPush)
         manifest = manifests.decode(bytes(body.manifest))
-        push = OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body))
+        push = OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body), by=body.by)
         push.missing = self._lacking(push)
         push.sent = sum(push.sizes[chunk] for chunk in push.missing)
         self._remember(push)
@@ -427,7 +453,12 @@ class Pushes:
         return latest
 
 
-def _right(body: NewPush) -> str:
+def _is_own(caller: Caller, push: OpenPush) -> bool:
+    """Tell whether the caller began a push; one that an earlier version of LMVP staged names no account."""
+    return push.by is None or access.made_by(caller, push.by)
+
+
+def right_of(body: NewPush) -> str:
     """Return the right that a push takes."""
     return access.PROPOSE if body.propose else access.WRITE
 

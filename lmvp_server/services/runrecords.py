@@ -18,7 +18,7 @@ PREFIX = re.compile(r"[0-9a-f]{6,32}")
 NAME_LIMIT = 250
 OPEN, ENDED, SETTLED = "open", "ended", "settled"
 """What is left to do for a run: it goes on; it has ended, and its points may lie in disorder; nothing."""
-PRIVATE = {"key", "phase", "began_at", "spent"}
+PRIVATE = {"key", "phase", "began_at", "spent", "by"}
 """Fields that callers do not see."""
 
 
@@ -33,8 +33,8 @@ def check_new(new: NewRun) -> None:
     metadata.check_environment(new.environment)
 
 
-def fresh(new: NewRun, author: str) -> Document:
-    """Return the record of a run that begins."""
+def fresh(new: NewRun, author: str, account: str) -> Document:
+    """Return the record of a run that begins, of the account with that id; empty for the server's operator."""
     at = stamp(with_zone(new.started_at)) if new.started_at else now()
     return {
         "name": new.name or new.run[:8],
@@ -46,6 +46,7 @@ def fresh(new: NewRun, author: str) -> Document:
         "spent": 0.0,
         "ended_at": None,
         "author": author,
+        "by": account,
         "error": "",
         "params": _plain(new.params),
         "tags": dict(new.tags),

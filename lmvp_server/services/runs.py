@@ -1,4 +1,8 @@
-"""Runs: how they begin, what is said of them, what comes for them, and how they end. docs/runs.md has the words."""
+"""Runs: their start, changes and end. docs/runs.md defines the terms.
+
+A run belongs to the account that began it: only that account and the maintainers of the project log to it, amend it or
+end it.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
 from typing import Any
 
-from lmvp.errors import Conflict, IntegrityError, InvalidArgument, NotFound
+from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidArgument, NotFound
 from lmvp.records import encode_float
 from lmvp.references import suggest
 from lmvp.tracking.records import STALE_AFTER, NewRun, RunEnd, RunUpdate
@@ -93,6 +97,22 @@ class Runs:
             return "the files of its points are damaged: no point can be read"
         return f"points are missing: {', '.join(problems)}" if problems else ""
 
+    def status(self, space: str, run: str) -> str:
+        """Return the status of a run by its id, as `present` has it, for who may read the project.
+
+        Raises
+        ------
+        NotFound
+            If it is deleted.
+        """
+        found = self._records.get(space, "runs", run)
+        if found is None:
+            raise NotFound(f"no run {run[:32]!r}", hint="it was deleted")
+        return "stale" if self._is_stale(space, found) else str(found.data["status"])
+
+    def _is_stale(self, space: str, run: Record) -> bool:
+        return run.data["phase"] == runrecords.OPEN and time.time() - self._series.touched(space, run.id) > STALE_AFTER
+
     def find(self, home: Record, run: str) -> Record:
         """Return the record of a run: by its id, six or more digits of one, or the newest of a name.
 
@@ -125,7 +145,7 @@ class Runs:
         shown["versions"] = self._versions(home, run.id)
         seen = self._series.touched(home.id, run.id)
         if run.data["phase"] == runrecords.OPEN:
-            if time.time() - seen > STALE_AFTER:
+            if self._is_stale(home.id, run):
                 shown["status"] = "stale"
             shown |= self._known(home.id, run.id)
         end = runrecords.seconds(run.data["ended_at"]) if run.data["ended_at"] else seen
@@ -177,18 +197,21 @@ class Runs:
         """Write the record of a run that begins or goes on; return whether it is new."""
         runrecords.check_new(new)
         found = self._records.get(home.id, "runs", new.run)
+        if found is not None:
+            self.require_author(caller, home, found)
         if found is None and self._records.get(home.id, "removed_runs", new.run):
             raise NotFound(f"the run {new.run} was removed", hint="begin a new one")
         if found is not None or new.joins:
             if new.resume and found is not None and new.epoch > found.data["epoch"]:
                 self.change(caller, home, new.run, lambda run: runrecords.resumed(run, new), "run.resume")
             return False
-        data = runrecords.fresh(new, caller.on_behalf(new.author))
+        data = runrecords.fresh(new, caller.on_behalf(new.author), caller.user)
         event = self.event(caller, home, "run.start", new.run, None, {"name": data["name"], "params": data["params"]})
         try:
             self._records.commit(home.id, [Put("runs", new.run, data, expect=0)], [event])
         except ConcurrentChange:  # the same request, sent twice at once
             self._records.commit(home.id, [])
+            self.require_author(caller, home, self.find(home, new.run))
             return False
         return True
 
@@ -197,6 +220,7 @@ class Runs:
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.LOG, project)
         found = self.find(home, run)
+        self.require_author(caller, home, found)
         self.change(caller, home, found.id, lambda record: runrecords.merged(record, given), "run.amend")
         return self.run(caller, project, found.id)
 
@@ -205,6 +229,7 @@ class Runs:
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.LOG, project)
         found = self.find(home, run)
+        self.require_author(caller, home, found)
         self.change(caller, home, found.id, lambda record: runrecords.ended(record, given), "run.end")
         self.keep_known(home.id, found.id, runrecords.ENDED)
         return self.run(caller, project, found.id)
@@ -229,6 +254,32 @@ class Runs:
         ]
         self._records.commit(home.id, changes, [event])
         self._series.drop(home.id, found.id)
+
+    def may_change(self, caller: Caller, home: Record, run: Record) -> bool:
+        """Tell whether the caller may log to a run, amend and end it: its author and maintainers may."""
+        name = home.data["name"]
+        own = access.made_by(caller, run.data.get("by"), run.data["author"])
+        return caller.may(access.MAINTAIN, name) or (own and caller.may(access.LOG, name))
+
+    def is_mine(self, caller: Caller, project: str, run: str) -> bool:
+        """Tell the same of a run by its id, prefix or name."""
+        home = self._catalog.find_project(caller, project)
+        return self.may_change(caller, home, self.find(home, run))
+
+    def require_author(self, caller: Caller, home: Record, run: Record) -> None:
+        """Check that the caller may log to a run, amend and end it.
+
+        Raises
+        ------
+        AccessDenied
+            If it belongs to somebody else, and the caller is no maintainer.
+        """
+        access.require(caller, access.LOG, home.data["name"])
+        if not self.may_change(caller, home, run):
+            raise AccessDenied(
+                f"the run {run.data['name']!r} belongs to {run.data['author']}",
+                hint="its author or a maintainer of the project can change it",
+            )
 
     def change(self, caller: Caller, home: Record, run: str, change: Callable[[Record], Document], action: str) -> None:
         """Change the record of a run, and log it; nothing where nothing changes."""

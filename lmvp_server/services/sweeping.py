@@ -16,7 +16,6 @@ from dataclasses import dataclass
 import msgspec
 
 from lmvp.errors import IntegrityError, StorageFull
-from lmvp.records import NewPush
 from lmvp.storage import codecs
 from lmvp.storage import manifest as manifests
 from lmvp.storage.codecs import Encoded, Link
@@ -26,7 +25,7 @@ from lmvp_server.services.compaction import replace_frame
 from lmvp_server.services.decoding import Decoder, read_manifest
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.links import Links
-from lmvp_server.services.pushes import LIFETIME
+from lmvp_server.services.pushes import LIFETIME, StagedPush
 from lmvp_server.stores.base import ChunkStore, Record, RecordStore
 
 
@@ -137,7 +136,7 @@ class Sweeping:
             except KeyError:  # committed in the meantime
                 continue
             if time.time() - touched <= LIFETIME:
-                yield manifests.decode(bytes(msgspec.json.decode(body, type=NewPush).manifest))
+                yield manifests.decode(bytes(msgspec.json.decode(body, type=StagedPush).manifest))
 
     # -- encoding anew what leans on what goes
 

@@ -11,6 +11,7 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, every_project
 from lmvp_server.services.compaction import Compacted, Compaction, total
 from lmvp_server.services.damage import passed_over
+from lmvp_server.services.events import recorded
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.links import Links
 from lmvp_server.services.sweeping import Sweeping, Swept
@@ -37,8 +38,11 @@ class Upkeep:
     def compact(self, caller: Caller) -> Document:
         """Encode all that is to be encoded, now."""
         access.require(caller, access.ADMIN)
-        done = self.tidy(_always, threads=None)
-        return {"versions": done.versions, "chunks": done.chunks, "before": done.before, "after": done.after}
+        with recorded(self._records, caller.name, "server.compact", "all projects") as result:
+            done = self.tidy(_always, threads=None)
+            counts = {"versions": done.versions, "chunks": done.chunks, "before": done.before, "after": done.after}
+            result |= counts
+        return counts
 
     def collect(self, caller: Caller) -> Document:
         """Delete what nothing needs, in all projects, and whole projects that are no longer there."""

@@ -14,6 +14,7 @@ import secrets
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -44,6 +45,8 @@ PATIENCE = 3 * 86400.0
 GONE = 410
 _BATCH = 200
 _TABLE = "webhooks"
+_ITSELF = "the server"
+"""The author of events that nobody caused; no account can have a name of two words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +152,10 @@ class Webhooks:
     def enable(self, caller: Caller, project: str, id_: str) -> Webhook:
         """Enable a webhook that was given up, or waits; it sends the events since then, for the caller from now on."""
         home = self._home(caller, project)
-        self._change(self._find(home, id_).id, {**_RESTED, "user": caller.holder, "by": caller.name})
+        found = self._find(home, id_)
+        was = {"id": id_, "disabled": found.data["disabled"]}
+        told = event(caller.name, "webhook.enable", _named(home, found), was, {"id": id_, "disabled": False})
+        self._change(found.id, {**_RESTED, "user": caller.holder, "by": caller.name}, told)
         return _shown(self._find(home, id_))
 
     def test(self, caller: Caller, project: str, id_: str) -> Delivery:
@@ -159,6 +165,14 @@ class Webhooks:
         said = {"type": "ping", "timestamp": now(), "data": {"project": home.data["name"], "who": caller.name}}
         id_, body = f"ping-{secrets.token_hex(8)}", msgspec.json.encode(said)
         return Delivery(found.id, 0, id_, found.data["url"], body, found.data["secret"])
+
+    def tested(self, caller: Caller, project: str, delivery: Delivery, status: int, error: str) -> None:
+        """Record that a webhook was tested, and the result."""
+        home = self._home(caller, project)
+        found = self._records.get(SERVER, _TABLE, delivery.hook)
+        result = {"id": delivery.hook, "status": status, "error": error}
+        what = home.data["name"] if found is None else _named(home, found)
+        self._records.commit(SERVER, [], [event(caller.name, "webhook.test", what, None, result)])
 
     def _home(self, caller: Caller, project: str) -> Record:
         home = self._catalog.find_project(caller, project)
@@ -241,12 +255,15 @@ class Webhooks:
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(tries - 1, 20)) * (1 + secrets.randbelow(100) / 1000)
         over = gone or time.time() - since > PATIENCE
         news = {"tries": tries, "since": since, "next_at": time.time() + wait, "why": why[:200], "disabled": over}
-        self._change(delivery.hook, news)
+        home = self._records.get(SERVER, "projects", found.data["project"])
+        what = _named(home, found) if home is not None else ""
+        told = event(_ITSELF, "webhook.disable", what, {"id": found.id}, {"id": found.id, "error": why[:200]})
+        self._change(delivery.hook, news, *([told] if over else []))
 
-    def _change(self, id_: str, news: Document) -> None:
+    def _change(self, id_: str, news: Document, *events: Document) -> None:
         while (found := self._records.get(SERVER, _TABLE, id_)) is not None:
             try:
-                self._records.commit(SERVER, [Put(_TABLE, id_, {**found.data, **news}, expect=found.rev)])
+                self._records.commit(SERVER, [Put(_TABLE, id_, {**found.data, **news}, expect=found.rev)], events)
             except ConcurrentChange:
                 continue
             return
@@ -254,6 +271,11 @@ class Webhooks:
 
 _RESTED: Document = {"tries": 0, "since": 0.0, "next_at": 0.0, "why": "", "disabled": False}
 """What a webhook that does not fail says of its failures."""
+
+
+def _named(home: Record, hook: Record) -> str:
+    """Return how events name a webhook; its URL may hold a secret, its host does not."""
+    return f"{home.data['name']}: {urlsplit(hook.data['url']).hostname}"
 
 
 def _checked_events(events: tuple[str, ...]) -> tuple[str, ...]:

@@ -57,12 +57,19 @@ def server(home):
 
 
 def picture(services):
-    """Return all that a store says, but for how far it is encoded: the server goes on with that when it is idle."""
+    """Return all that a store holds, except how far it is encoded, which goes on when the server is idle.
+
+    The last events are left out if they are of the backup or the restore itself, which a backup cannot hold, or of a
+    collection after it.
+    """
     found = {}
     for space in services.records.spaces():
         moment = services.records.moment(space)
         rows = {table: [row_of(table, row) for row in rows] for table, rows in moment.tables.items() if rows}
-        found[space] = rows, {k: seq for k, seq in moment.next_seq.items() if seq > 1}, list(moment.events())
+        events = list(moment.events())
+        while events and events[-1]["action"] in {"backup.begin", "backup.end", "server.gc", "server.restore"}:
+            events.pop()
+        found[space] = rows, {k: seq for k, seq in moment.next_seq.items() if seq > 1}, events
     return found
 
 

@@ -83,6 +83,7 @@ class Run(ConsolePage):
         return "run.html", {
             "run": one,
             "may": self.rights(one.project),
+            "mine": self.services.runs.is_mine(self.caller, one.project, one.id),
             "charts": chart(self, drawn),
             "write": write,
             "made_with": _made_with(one),

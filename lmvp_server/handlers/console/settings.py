@@ -92,6 +92,7 @@ class ProjectSettings(ProjectPage):
         """Show a secret, which cannot be asked for again, or what came of a test."""
         if self._delivery is not None:
             status, error = await self.settings["notifier"].send(self._delivery)
+            await self.run(self.services.webhooks.tested, self.caller, place[0], self._delivery, status, error)
             self._ping = Ping(status=status, error=error)
         if self._made or self._ping:
             await self._draw(place)

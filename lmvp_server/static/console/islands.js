@@ -80,6 +80,10 @@ function follow(place, model) {
     setTimeout(() => { waiting = false; }, Math.max(SOONEST, 3 * (performance.now() - began)));
   };
   for (const kind of ["points", "status", "reset"]) source.addEventListener(kind, () => { look(); setTimeout(look, 2 * SOONEST); });
+  source.addEventListener("end", (event) => {
+    source.close(); // it would connect again, and be refused
+    if (note) Object.assign(note, { hidden: false, textContent: `The page no longer follows the run: ${JSON.parse(event.data).message}.` });
+  });
   source.addEventListener("error", () => { if (note) note.hidden = false; });
   source.addEventListener("open", () => { if (note) note.hidden = true; look(); });
 }

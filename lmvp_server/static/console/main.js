@@ -14,7 +14,9 @@ const root = document.documentElement.dataset.root || ".";
 const base = new URL(root, location.href).pathname;
 for (const choice of document.querySelectorAll("input[name=theme]")) {
   choice.addEventListener("change", () => {
-    document.cookie = `lmvp_theme=${choice.value}; path=${base}; max-age=31536000; samesite=lax`;
+    const name = document.documentElement.dataset.themeCookie || "lmvp_theme";
+    const where = name.startsWith("__Host-") ? "path=/; secure" : `path=${base}`;
+    document.cookie = `${name}=${choice.value}; ${where}; max-age=31536000; samesite=lax`;
     document.dispatchEvent(new Event("lmvp-theme"));
   });
 }

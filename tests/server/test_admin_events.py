@@ -1,0 +1,256 @@
+"""Every request that changes something leaves an event with its author, its object and its result."""
+
+import re
+import secrets
+import struct
+import time
+
+import msgspec
+import pytest
+from server.in_process import Served
+from server.runs_over_http import begin
+
+from lmvp.storage import digest, frames
+from lmvp.storage.frames import Frame
+from lmvp_server.handlers.console.base import ConsolePage
+from lmvp_server.openapi import methods_of
+from lmvp_server.routes import PAGES, ROUTES
+from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhooks import PATIENCE
+from lmvp_server.stores.base import Put
+
+P, M, V = "/projects/p", "/projects/p/models/m", "/projects/p/models/m/versions/1"
+RUN, WRITTEN = "a" * 32, "b" * 32
+PUSH = "c" * 32
+HOOK = {"url": "http://127.0.0.1:9/x?secret=1"}
+ENDED = {"status": "finished", "ended_at": "2026-11-26T20:00:00Z"}
+PROPOSED = f"{M}/contributions"
+
+STEPS = [
+    ("post", "/users", {"name": "ada"}, "user.add"),
+    ("patch", "/users/ada", {"admin": True}, "user."),
+    ("put", "/groups/vision", {"users": ["ada"]}, "group.set"),
+    ("delete", "/groups/vision", None, "group.remove"),
+    ("post", "/tokens", {"name": "t"}, "token.create"),
+    ("delete", "/tokens/{id}", None, "token.revoke"),
+    ("post", "/projects", {"name": "p"}, "project.create"),
+    ("patch", P, {"description": "Reads digits."}, "project."),
+    ("put", f"{P}/members/ada", {"role": "viewer"}, "member.set"),
+    ("delete", f"{P}/members/ada", None, "member.remove"),
+    ("post", "/invitations", {"project": "p"}, "invitation.create"),
+    ("delete", "/invitations/{invitation}", None, "invitation.revoke"),
+    ("post", f"{P}/webhooks", HOOK, "webhook.add"),
+    ("post", f"{P}/webhooks/{{id}}/test", None, "webhook.test"),
+    ("post", f"{P}/webhooks/{{id}}/enable", None, "webhook.enable"),
+    ("delete", f"{P}/webhooks/{{id}}", None, "webhook.remove"),
+    ("post", f"{P}/models", {"name": "m"}, "model.create"),
+    ("patch", M, {"description": "A network."}, "model."),
+    ("post", f"{M}/versions", lambda: a_push("one", b"1"), "version.create"),
+    ("post", f"{M}/pushes/{PUSH}/commit", lambda: None, "version.create"),
+    ("patch", V, {"message": "better"}, "version.amend"),
+    ("put", f"{M}/aliases/best", {"revision": "1"}, "alias."),
+    ("delete", f"{M}/aliases/best", None, "alias.remove"),
+    ("post", f"{M}/versions", lambda: a_push("two", b"2", propose=True), "contribution.propose"),
+    ("post", f"{PROPOSED}/c1/comments", {"words": "well"}, "contribution.comment"),
+    ("post", f"{PROPOSED}/c1/accept", None, "contribution.accept"),
+    ("post", f"{M}/versions", lambda: a_push("three", b"3", propose=True), "contribution.propose"),
+    ("post", f"{PROPOSED}/c2/decline", {"words": "no"}, "contribution.decline"),
+    ("post", f"{M}/versions", lambda: a_push("four", b"4", propose=True), "contribution.propose"),
+    ("post", f"{PROPOSED}/c3/withdraw", None, "contribution.withdraw"),
+    ("post", f"{M}/fork", {"to": "fork"}, "model.fork"),
+    ("post", f"{P}/models/fork/versions/1/contribute", {}, "contribution.propose"),
+    ("delete", V, None, "version.remove"),
+    ("post", f"{V}/undelete", None, "version."),
+    ("delete", f"{P}/models/fork", None, "model.remove"),
+    ("post", f"{P}/models/fork/undelete", None, "model."),
+    ("post", f"{M}/prune", {"keep": "last:1"}, "version.prune"),
+    ("post", f"{P}/runs", {"run": RUN}, "run.start"),
+    ("put", f"{P}/runs/{WRITTEN}/writers/{RUN}", lambda: begin(WRITTEN), "run.start"),
+    ("patch", f"{P}/runs/{RUN}", {"tags": {"a": "b"}}, "run.amend"),
+    ("post", f"{P}/runs/{RUN}/end", ENDED, "run.end"),
+    ("delete", f"{P}/runs/{RUN}", None, "run.remove"),
+    ("post", "/gc", {}, "server.gc"),
+    ("post", "/compact", None, "server.compact"),
+    ("post", "/fsck", {"repair": True}, "server.repair"),
+    ("post", "/backups", None, "backup.begin"),
+    ("delete", "/backups/{id}", None, "backup.end"),
+    ("delete", P, None, "project.remove"),
+    ("post", f"{P}/undelete", None, "project."),
+]
+"""Requests in their order, and how the action of the event begins. `{id}` is that of the last answer that has one."""
+
+WITHOUT = {
+    "/device/code": "a client begins to wait; the token that it gets is recorded",
+    "/device/token": "token.create is recorded, see test_device_login.py",
+    "/device/decision": "a decision makes no change until the token is fetched",
+    f"{M}/pushes": "nothing is visible until the commit",
+    f"{M}/pushes/{PUSH}/chunks": "nothing is visible until the commit",
+    f"{P}/runs/{RUN}/metrics": "points are data; the run is recorded",
+    f"{V}/changes": "a question with a body",
+    f"{V}/chunks": "a question with a body",
+    "/backups/x/chunks/y": "a question with a body",
+}
+"""Routes that record no event, and the reason."""
+
+
+def manifest_of(data):
+    chunk = digest.of_bytes(data)
+    file = {"path": "x", "size": len(data), "digest": digest.of_chunks([chunk]), "chunks": [[chunk, len(data)]]}
+    frame = frames.header(Frame(chunk, len(data), len(data))) + data
+    return {"files": [file], "format": "files", "lmvp": 1, "meta": {}, "parents": [], "tensors": []}, frame
+
+
+def a_push(message, data, **more):
+    manifest, frame = manifest_of(data)
+    push = {"push": secrets.token_hex(16), "manifest": manifest, "message": message, **more}
+    head = msgspec.json.encode(push)
+    return struct.pack("<I", len(head)) + head + frame
+
+
+def logs(services):
+    """Return all events of the server and of its projects."""
+    spaces = services.records.spaces()
+    return {(space, one["seq"]): one for space in spaces for one in services.records.events(space)}
+
+
+@pytest.fixture
+def served(tmp_path):
+    with Served(tmp_path / "data", webhook_to=Targets.parse(["127.0.0.0/8"])) as served:
+        yield served
+
+
+def route_of(path):
+    return next((pattern for pattern, _ in ROUTES if re.fullmatch(pattern, path)), None)
+
+
+def test_every_changing_route_is_listed():
+    mutating = {
+        (method, pattern)
+        for pattern, handler in ROUTES
+        for method in methods_of(handler)
+        if method in {"post", "put", "patch", "delete"}
+    }
+    listed = {(method, route_of(path)) for method, path, *_ in STEPS}
+    exempt = {(method, route_of(path)) for path in WITHOUT for method in ("post", "put")}
+    assert mutating - listed - exempt == set()
+    assert listed & exempt == set()
+
+
+def test_every_changing_route_leaves_an_event(served):
+    ids = {"id": ""}
+    for method, template, body, action in STEPS:
+        if route_of(template) is None:
+            continue
+        if template.endswith("/commit"):
+            manifest, frame = manifest_of(b"a push in steps")
+            assert served("POST", f"{M}/pushes", json={"push": PUSH, "manifest": manifest}).ok
+            assert served("PUT", f"{M}/pushes/{PUSH}/chunks", data=frame).ok
+        if "{invitation}" in template:
+            ids["invitation"] = served("GET", "/invitations").json()["items"][0]["id"]
+        before = logs(served.services)
+        data = body() if callable(body) else None if body is None else msgspec.json.encode(body)
+        answer = served(method.upper(), template.format(**ids), data=data)
+        assert answer.ok, (method, template, answer.text)
+        new = [event for key, event in logs(served.services).items() if key not in before]
+        fitting = [event for event in new if event["action"].startswith(action)]
+        assert fitting, (method, template, [event["action"] for event in new])
+        for event in fitting:
+            assert event["who"]
+            assert event["what"]
+            assert "secret=1" not in str(event), "the URL of a webhook may hold a secret"
+        if answer.headers.get("Content-Type") == "application/json" and "id" in answer.json():
+            ids["id"] = answer.json()["id"]
+
+
+FORMS = [
+    ("/admin", {"do": "add", "name": "ada", "password": "a long password"}, "user.add"),
+    ("/admin", {"do": "set_password", "name": "ada", "password": "another long one"}, "user."),
+    ("/admin", {"do": "disable", "name": "ada"}, "user."),
+    ("/admin", {"do": "enable", "name": "ada"}, "user."),
+    ("/admin", {"do": "make_admin", "name": "ada"}, "user."),
+    ("/admin", {"do": "make_user", "name": "ada"}, "user."),
+    ("/admin/groups", {"do": "set_group", "name": "vision", "users": "ada"}, "group.set"),
+    ("/admin/groups", {"do": "remove_group", "name": "vision"}, "group.remove"),
+    ("/admin/storage", {"do": "gc"}, "server.gc"),
+    ("/admin/storage", {"do": "compact"}, "server.compact"),
+    ("/account", {"do": "make_token", "name": "t", "scope": "read"}, "token.create"),
+    ("/p/p/-/members", {"do": "set_role", "subject": "ada", "name": "ada", "role": "viewer"}, "member.set"),
+    ("/p/p/-/members", {"do": "invite", "role": "viewer", "days": "7"}, "invitation.create"),
+    ("/p/p/-/settings", {"do": "add_webhook", "url": HOOK["url"], "events": ""}, "webhook.add"),
+    ("/p/p/-/settings", {"do": "test_webhook", "webhook": "{hook}"}, "webhook.test"),
+    ("/p/p/-/settings", {"do": "enable_webhook", "webhook": "{hook}"}, "webhook.enable"),
+    ("/p/p/-/settings", {"do": "remove_webhook", "webhook": "{hook}"}, "webhook.remove"),
+    ("/p/p/-/settings", {"do": "set_access", "public": "1", "everyone": ""}, "project."),
+    ("/p/p/m/-/settings", {"do": "set_rules", "keep": "last:9"}, "model."),
+    ("/p/p/-/runs/" + RUN, {"do": "end"}, "run.end"),
+    ("/p/p/-/runs/" + RUN, {"do": "remove"}, "run.remove"),
+    ("/p/p/-/settings", {"do": "remove"}, "project.remove"),
+]  # fmt: skip
+"""Forms of administration, in their order."""
+
+
+def test_every_administrative_form_leaves_an_event(served):
+    assert served("POST", "/projects", json={"name": "p"}).ok
+    assert served("POST", f"{P}/models", json={"name": "m"}).ok
+    assert served("POST", f"{P}/runs", json={"run": RUN}).ok
+    done = set()
+    for path, form, action in FORMS:
+        hooks = served.services.records.find(SERVER, "webhooks")
+        fields = {name: value.format(hook=hooks[0].id if hooks else "") for name, value in form.items()}
+        before = logs(served.services)
+        answer = served("POST", f"~{path}", data=fields)
+        assert answer.status_code in {200, 303}, (path, form, answer.status_code, answer.text[-600:])
+        new = [event["action"] for key, event in logs(served.services).items() if key not in before]
+        assert any(one.startswith(action) for one in new), (path, form, new)
+        done.add((next(page for pattern, page, *_ in PAGES if re.fullmatch(pattern, path)), form["do"]))
+    pages = {page for page, _ in done}
+    others = {"undelete", "leave_all", "set_password", "revoke", "remove", "describe"}
+    for page in pages:
+        if issubclass(page, ConsolePage):
+            acts = {act for act in page.acts if (page, act) not in done}
+            assert acts <= others, (page, acts - others)
+
+
+def test_failed_maintenance_is_recorded_with_its_failure(served, monkeypatch):
+    def fail(*_arguments, **_options):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(type(served.services.upkeep), "collect", fail)
+    assert served("POST", "/gc", json={}).status_code >= 500
+    event = served.services.records.events(SERVER, newest_first=True, limit=1)[0]
+    assert (event["action"], event["after"]) == ("server.gc", {"failed": "OSError"})
+
+
+def test_results_are_in_the_events(served):
+    assert served("POST", "/projects", json={"name": "p"}).ok
+    assert served("POST", f"{P}/models", json={"name": "m"}).ok
+    assert served("POST", f"{M}/versions", data=a_push("one", b"1")).ok
+    assert served("POST", "/gc", json={}).ok
+    assert served("POST", "/fsck", json={"repair": True}).ok
+    repair, gc = served.services.records.events(SERVER, newest_first=True, limit=2)
+    assert gc["after"] == {"chunks": 0, "bytes": 0}
+    assert repair["after"] == {"chunks": 1, "problems": 0}
+    before = logs(served.services)
+    assert served("POST", "/fsck", json={"repair": False}).ok
+    assert logs(served.services) == before, "a check without repair changes nothing"
+
+
+def test_webhook_that_the_server_gives_up_is_recorded(served):
+    assert served("POST", "/projects", json={"name": "p"}).ok
+    hook = served("POST", f"{P}/webhooks", json=HOOK).json()["id"]
+    records, webhooks = served.services.records, served.services.webhooks
+    delivery = webhooks.test(operator_of(served), "p", hook)
+    found = records.get(SERVER, "webhooks", hook)
+    since = time.time() - PATIENCE - 1
+    records.commit(SERVER, [Put("webhooks", hook, {**found.data, "since": since, "tries": 9}, expect=found.rev)])
+    webhooks.failed(delivery, "the connection was refused")
+    event = records.events(SERVER, newest_first=True, limit=1)[0]
+    assert (event["who"], event["action"], event["what"]) == ("the server", "webhook.disable", "p: 127.0.0.1")
+    assert event["after"] == {"id": hook, "error": "the connection was refused"}
+
+
+def operator_of(served):
+    from lmvp_server.services.access import Caller
+
+    return Caller("ada", owner=True, scope="admin", roles=served.services.roles)

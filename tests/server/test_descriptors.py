@@ -1,0 +1,259 @@
+"""Connections and file descriptors: a client without a token can neither use them up nor fill the log."""
+
+import errno
+import logging
+import os
+import resource
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from real_server import Server
+from server.in_process import TOKEN, Served
+
+from lmvp_server import log, serving
+from lmvp_server.services.targets import Targets
+
+QUICK = serving.Limits(
+    connections=12, per_address=12, header_seconds=0.4, idle_seconds=0.8, body_seconds=0.6, body_bytes=100,
+    sending_seconds=1.0,
+)  # fmt: skip
+HALF = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+HEAD = f"Host: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
+
+
+def connect(served):
+    return socket.create_connection(("127.0.0.1", served.port), 10)
+
+
+def rest_of(connection):
+    """Return all bytes until the server closes."""
+    got = b""
+    while piece := connection.recv(1 << 16):
+        got += piece
+    return got
+
+
+def until(condition, seconds=10):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with Served(tmp_path_factory.mktemp("descriptors") / "data", QUICK) as served:
+        yield served
+
+
+def test_slow_headers_are_answered_408(served):
+    with connect(served) as nothing, connect(served) as half:
+        half.sendall(HALF)
+        began = time.monotonic()
+        assert rest_of(half).startswith(b"HTTP/1.1 408 ")
+        assert rest_of(nothing).startswith(b"HTTP/1.1 408 ")
+        assert time.monotonic() - began >= 0.3
+
+
+def test_headers_that_trickle_are_answered_408(served):
+    with connect(served) as slow:
+        for byte in HALF * 100:
+            try:
+                slow.send(bytes([byte]))
+            except OSError:
+                break
+            time.sleep(0.02)
+        else:
+            raise AssertionError("the server waited for 76 s")
+
+
+def test_idle_connection_is_closed_without_an_answer(served):
+    with connect(served) as idle:
+        idle.sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        answer = rest_of(idle)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"408" not in answer.partition(b"\r\n\r\n")[2]
+
+
+def test_stopped_body_is_answered_408(served):
+    with connect(served) as stopped:
+        stopped.sendall(f"POST /api/v1/projects HTTP/1.1\r\n{HEAD}Content-Length: 500\r\n\r\n".encode() + b"{" * 40)
+        assert rest_of(stopped).startswith(b"HTTP/1.1 408 ")
+
+
+def test_slow_body_arrives_if_it_makes_progress(served):
+    body = b'{"name": "slow"' + b" " * 800 + b"}"
+    with connect(served) as slow:
+        head = f"POST /api/v1/projects HTTP/1.1\r\n{HEAD}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+        slow.sendall(head.encode())
+        began = time.monotonic()
+        for start in range(0, len(body), 60):
+            slow.sendall(body[start : start + 60])
+            time.sleep(0.12)
+        assert time.monotonic() - began > 2 * QUICK.body_seconds
+        assert rest_of(slow).startswith(b"HTTP/1.1 201 ")
+
+
+def test_client_that_takes_no_answer_is_closed(served):
+    run = "d" * 32
+    assert served("POST", "/projects", json={"name": "p"}).ok
+    assert served("POST", "/projects/p/runs", json={"run": run, "params": {"x": "y" * 900_000}}).ok
+    with socket.socket() as greedy:
+        greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        greedy.connect(("127.0.0.1", served.port))
+        greedy.sendall(f"GET /api/v1/projects/p/runs/{run} HTTP/1.1\r\n{HEAD}\r\n".encode() * 20)
+        until(lambda: any(one.phase.name == "SENDING" for one in list(served.app._server._open.values())))
+        until(lambda: served.app._server.in_flight == 0)
+
+
+def test_new_client_is_answered_when_all_connections_wait(served):
+    held = [connect(served) for _ in range(40)]
+    try:
+        for each in held:
+            each.sendall(HALF)
+    except OSError:
+        pass  # closed to make room
+    assert served("GET", "/health").ok
+    assert len(served.app._server._open) <= QUICK.connections
+    for each in held:
+        each.close()
+    until(lambda: not served.app._server._open)
+
+
+def test_requests_in_progress_are_not_closed_to_make_room(tmp_path):
+    limits = serving.Limits(connections=6, per_address=4)
+    with Served(tmp_path / "data", limits) as served:
+        busy = [connect(served) for _ in range(4)]
+        for each in busy:
+            each.sendall(f"POST /api/v1/projects HTTP/1.1\r\n{HEAD}Content-Length: 20\r\n\r\n".encode())
+        until(lambda: served.app._server.in_flight == 4)
+        with connect(served) as further:
+            assert further.recv(100).startswith(b"HTTP/1.1 503 ")
+        for number, each in enumerate(busy):
+            each.sendall(b'{"name": "project%d"}' % number)
+            assert each.recv(100).startswith(b"HTTP/1.1 201 ")
+            each.close()
+        until(lambda: served("GET", "/health").ok)
+
+
+def test_full_server_accepts_again_when_a_connection_closes(tmp_path):
+    limits = serving.Limits(connections=3, per_address=3)
+    with Served(tmp_path / "data", limits) as served:
+        busy = [connect(served) for _ in range(3)]
+        for each in busy:
+            each.sendall(f"POST /api/v1/projects HTTP/1.1\r\n{HEAD}Content-Length: 20\r\n\r\n".encode())
+        until(lambda: served.app._server.in_flight == 3)
+        answers = []
+        waiting = threading.Thread(target=lambda: answers.append(served("GET", "/health").status_code))
+        waiting.start()
+        until(lambda: served.app._server._resuming is not None)
+        busy[0].close()
+        waiting.join(10)
+        assert answers == [200]
+        for each in busy:
+            each.close()
+
+
+def test_lack_of_descriptors_pauses_accepting_and_logs_one_line(tmp_path, caplog):
+    with Served(tmp_path / "data", serving.Limits(50, 50)) as served, socket.socket() as client:
+        assert served("GET", "/health").ok
+        server, (soft, hard) = served.app._server, resource.getrlimit(resource.RLIMIT_NOFILE)
+        until(lambda: not server._open)
+        free = os.dup(client.fileno())
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))  # every further descriptor fails with EMFILE
+        try:
+            client.connect(("127.0.0.1", served.port))
+            client.sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            began, used = time.monotonic(), time.process_time()
+            until(lambda: server._failures >= 2)
+            assert time.monotonic() - began > 1.5, "accepting pauses for a second after each failure"
+            assert time.process_time() - used < 0.7, "the loop spins"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        client.settimeout(10)
+        assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+    lines = [record.getMessage() for record in caplog.records if "found no room" in record.getMessage()]
+    assert len(lines) == 1
+    assert "Too many open files" in lines[0]
+
+
+class Limited(Server):
+    """A server process with 64 descriptors as its soft and its hard limit; its output goes to a file."""
+
+    def command(self):
+        limited = f'ulimit -n 64; exec "$@" >{self.data.parent}/log 2>&1'
+        return ["bash", "-c", limited, "x", *super().command()]
+
+
+def test_server_process_without_descriptors_answers_and_stays_quiet(tmp_path):
+    limited, log_file, held = Limited(tmp_path / "data"), tmp_path / "log", []
+    limited.start()
+    try:
+        for _ in range(100):
+            held.append(socket.create_connection(("127.0.0.1", limited.port), 5))
+            held[-1].sendall(HALF)
+        assert requests.get(f"{limited.url}/api/v1/health", timeout=5).ok
+        before = log_file.stat().st_size
+        time.sleep(0.5)
+        assert log_file.stat().st_size - before < 1000
+        assert b"Traceback" not in log_file.read_bytes()
+    finally:
+        for each in held:
+            each.close()
+        limited.end()
+
+
+def test_limit_of_descriptors_is_raised_to_the_hard_one():
+    script = (
+        "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (128, resource.getrlimit(7)[1]));"
+        "from lmvp_server import serving; serving.raise_descriptor_limit();"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], serving.Limits.of_process().connections)"
+    ).replace("getrlimit(7)", "getrlimit(resource.RLIMIT_NOFILE)")
+    told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
+    soft, connections = map(int, told.split())
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert soft == (serving.DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, serving.DESCRIPTORS))
+    assert connections == min(serving.CONNECTIONS, soft // 2)
+
+
+def test_address_behind_a_proxy_may_have_all_connections():
+    alone, proxied = serving.Limits.of_process(), serving.Limits.of_process(behind_proxy=True)
+    assert alone.per_address == max(serving.FEWEST_CONNECTIONS, alone.connections // 2)
+    assert proxied.per_address == proxied.connections
+
+
+def test_log_holds_back_lines_that_repeat_themselves(caplog):
+    at = [0.0]
+    passes = log.Repetitions(lambda: at[0])
+    record = lambda line: logging.LogRecord("x", logging.ERROR, "file.py", line, "no %s", ("room",), None)  # noqa: E731
+    assert [passes.filter(record(1)) for _ in range(25)] == [True] * log.OFTEN + [False] * 15
+    assert passes.filter(record(2)), "another place of the code"
+    at[0] = log.PERIOD
+    following = record(1)
+    assert passes.filter(following)
+    assert following.getMessage() == "no room (15 lines like this one were left out before it)"
+
+
+def test_failing_search_for_webhook_events_pauses_longer_each_time(tmp_path, monkeypatch):
+    from lmvp_server import notifier
+
+    monkeypatch.setattr(notifier, "TICK", 0.02)
+    tries = []
+    with Served(tmp_path / "data", webhook_to=Targets.parse(["hooks.example.org"])) as served:
+
+        def fail(_):
+            tries.append(time.monotonic())
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(type(served.services.webhooks), "due", lambda _self, but: fail(but))
+        until(lambda: len(tries) >= 5)
+    assert tries[4] - tries[3] > 2 * (tries[1] - tries[0])
