@@ -20,6 +20,7 @@ import msgspec
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from lmvp.connection import API, API_HEADER
+from lmvp.durable import storage_error
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound, ServerError, TooLarge
 from lmvp.records import ErrorBody
 from lmvp_server.handlers.hosts import foreign_host
@@ -53,6 +54,7 @@ class Handler(RequestHandler):
     def initialize(self) -> None:
         """Begin a request."""
         self._body: list[bytes] = []
+        self._received = 0
 
     @property
     def services(self) -> Services:
@@ -71,7 +73,6 @@ class Handler(RequestHandler):
         length = self.request.headers.get("Content-Length", "0")
         if length.isdigit() and int(length) > self.body_limit:
             raise TooLarge(f"a body of {int(length):,} bytes; the limit here is {self.body_limit:,}")
-        self._received = 0
 
     def address_of_server(self) -> str:
         """Return what a client is told to log in to: as it came here, below a proxy's prefix."""
@@ -113,11 +114,22 @@ class Handler(RequestHandler):
         return Caller("anonymous", scope="read", roles=self.services.roles)
 
     def data_received(self, chunk: bytes) -> Any:
-        """Keep the body; a handler of long bodies overrides this."""
+        """Keep the body; a handler of long bodies overrides this.
+
+        Tornado logs a traceback for what is raised here, and closes the connection without an answer. So a body that
+        is too long is answered at once: Tornado reads the rest of it without a call, and closes the connection.
+        """
         self._received += len(chunk)
         if self._received > self.body_limit:
-            raise TooLarge(f"the body is longer than {self.body_limit:,} bytes")
-        self._body.append(chunk)
+            self.refuse(TooLarge(f"the body is longer than {self.body_limit:,} bytes"))
+        elif not self._finished:
+            self._body.append(chunk)
+
+    def refuse(self, error: LmvpError) -> None:
+        """Answer with an error while the body still comes."""
+        self._body.clear()
+        if not self._finished:
+            self.send_error(error.http_status, exc_info=(type(error), error, None))
 
     def read(self, type_: type[T]) -> T:
         """Return the body as a struct.
@@ -129,7 +141,7 @@ class Handler(RequestHandler):
         """
         try:
             return msgspec.json.decode(b"".join(self._body), type=type_)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise InvalidRequest(f"the body is not what this route takes: {error}") from None
 
     def answer(self, value: Any, status: int = 200) -> None:
@@ -218,9 +230,8 @@ class Handler(RequestHandler):
         self.answer({"error": body}, error.http_status)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Log what is our fault; a mistake of the caller is not news."""
-        if not isinstance(value, (LmvpError, HTTPError)) or isinstance(value, ServerError):
-            log.error("%s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
+        """Log a fault of the server with its traceback, and one of its disk in a line; no mistakes of the caller."""
+        log_failure(self, typ, value, tb)
 
 
 class NoSuchRoute(Handler):
@@ -234,6 +245,17 @@ class NoSuchRoute(Handler):
         raise NotFound(f"no route {self.request.path[:200]!r}", hint="docs/api.md lists the routes")
 
 
+def log_failure(handler: RequestHandler, typ: Any, value: Any, tb: Any) -> None:
+    """Log the exception that ended a request, if it is not the caller's mistake."""
+    if isinstance(value, HTTPError):
+        return
+    error, request = as_lmvp(500, value), handler.request
+    if isinstance(error, ServerError):
+        log.error("%s %s failed", request.method, request.path, exc_info=(typ, value, tb))
+    elif error.http_status >= 500:
+        log.error("%s %s failed: %s", request.method, request.path, error.message)
+
+
 def error_body(error: BaseException) -> ErrorBody:
     """Return what is said of an error in an answer that has begun already."""
     said = as_lmvp(500, error)
@@ -244,6 +266,8 @@ def as_lmvp(status: int, error: BaseException | None) -> LmvpError:
     """Return an error as one of ours, which says what may be said of it."""
     if isinstance(error, LmvpError):
         return error
+    if isinstance(error, OSError) and (failed := storage_error(error, "the server")) is not None:
+        return failed
     if isinstance(error, HTTPError) and status == 405:
         return _MethodNotAllowed("this route has no such method", hint="docs/api.md lists the methods")
     if isinstance(error, HTTPError) and status < 500:

@@ -196,7 +196,8 @@ class Live(Handler):
             self._news.set()
 
     def on_connection_close(self) -> None:
-        """Notice that whoever read has gone."""
+        """End the stream when its reader has gone."""
+        super().on_connection_close()  # or a request that is cut off waits for its body as long as the server runs
         self.stop()
 
 

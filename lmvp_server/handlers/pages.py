@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import lmvp
-from lmvp.errors import AccessDenied
+from lmvp.errors import AccessDenied, InvalidRequest
 from lmvp_server.compression import may_compress
 from lmvp_server.handlers.base import Handler, as_lmvp
 from lmvp_server.services import access
@@ -23,6 +23,8 @@ CSP = (
 )
 """Scripts only from files; strips and bars set their widths inline."""
 NO_FRAMES = CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'")
+FIELDS = 50
+"""Fields of a form at most."""
 _PROXYS = re.compile(r"[A-Za-z0-9|=_-]{1,200}")
 _WITHIN = re.compile(r"[A-Za-z0-9_.~%@-]+(?:/[A-Za-z0-9_.~%@-]+)*(?:\?[A-Za-z0-9_.~%@=&-]*)?")
 
@@ -86,8 +88,18 @@ class Page(BySession):
         return fields
 
     def fields(self) -> dict[str, str]:
-        """Return the fields of a form, whoever sent it."""
-        fields = parse_qs(b"".join(self._body).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=50)
+        """Return the fields of a form, whoever sent it.
+
+        Raises
+        ------
+        InvalidRequest
+            If there are too many of them.
+        """
+        body = b"".join(self._body).decode("utf-8", "replace")
+        try:
+            fields = parse_qs(body, keep_blank_values=True, max_num_fields=FIELDS)
+        except ValueError:
+            raise InvalidRequest(f"a form of more than {FIELDS} fields", hint="load the page again") from None
         return {name: values[0] for name, values in fields.items()}
 
     def is_ours(self, fields: dict[str, str]) -> bool:

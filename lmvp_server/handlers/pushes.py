@@ -40,10 +40,14 @@ class Chunks(Handler):
 
     body_limit = BATCH_LIMIT + JSON_LIMIT
 
+    def initialize(self) -> None:
+        """Begin a request."""
+        super().initialize()
+        self._frames, self._tasks = FrameReader(), list[asyncio.Task[None]]()
+
     async def prepare(self) -> None:  # type: ignore[override]
         """Find the push before its bytes come."""
         super().prepare()
-        self._frames, self._tasks = FrameReader(), list[asyncio.Task[None]]()
         project, model, push = self.path_args
         self._push = await self.run(self.services.pushes.resume, self.caller, project, model, push)
 
@@ -77,6 +81,7 @@ class Chunks(Handler):
 
     def on_connection_close(self) -> None:
         """Let what is in hand finish; the client will ask what is missing."""
+        super().on_connection_close()  # or the request waits for its body as long as the server runs
         for task in self._tasks:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 

@@ -32,6 +32,7 @@ from lmvp.storage.frames import Frame
 from lmvp.transfer.describe import describe
 from lmvp_server.openapi import methods_of
 from lmvp_server.routes import API, PAGES, ROUTES
+from lmvp_server.serving import HEADER_LIMIT
 
 WAIT = 30.0
 """Seconds within which every request must be answered."""
@@ -523,8 +524,9 @@ class Line:
 
 def problem(request, answer):
     """Return what is wrong with an answer, or None."""
-    if answer is None:
-        return None if request.alone else "the connection was closed without an answer"
+    if answer is None:  # the server may close where a request breaks HTTP, or its head is over the limit
+        broken = request.alone or len(request.encoded()) - len(request.body) > HEADER_LIMIT
+        return None if broken else "the connection was closed without an answer"
     status, headers, body = answer
     if status >= 500:
         return f"status {status}: {body[:300]!r}"
