@@ -71,7 +71,7 @@ class Handler(RequestHandler):
         if not self.caller.known and self.in_public and self.path_args:  # before anything else is said of the request
             access.require(self.caller, access.READ, self.path_args[0])
         length = self.request.headers.get("Content-Length", "0")
-        if length.isdigit() and int(length) > self.body_limit:
+        if is_number(length) and int(length) > self.body_limit:  # Tornado refuses a length that is no number
             raise TooLarge(f"a body of {int(length):,} bytes; the limit here is {self.body_limit:,}")
 
     def address_of_server(self) -> str:
@@ -232,6 +232,17 @@ class Handler(RequestHandler):
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Log a fault of the server with its traceback, and one of its disk in a line; no mistakes of the caller."""
         log_failure(self, typ, value, tb)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number of ASCII digits below 10**18, which `int` reads and an int64 holds.
+
+    Examples
+    --------
+    >>> is_number("12"), is_number(""), is_number("\u00b2"), is_number("9" * 5000)
+    (True, False, False, False)
+    """
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 class NoSuchRoute(Handler):

@@ -17,7 +17,7 @@ import msgspec
 from tornado.iostream import StreamClosedError
 
 from lmvp.errors import InvalidArgument, TooManyRequests
-from lmvp_server.handlers.base import READING, Handler
+from lmvp_server.handlers.base import READING, Handler, is_number
 from lmvp_server.services.metrics import floats
 
 _PAUSE, _PING = 0.1, 15.0
@@ -212,6 +212,6 @@ def _sse(name: str, told: dict[str, Any]) -> bytes:
 
 def _cursors(given: str, count: int) -> tuple[int, ...]:
     parts = given.split(",")
-    if len(parts) != count or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+    if len(parts) != count or not all(map(is_number, parts)):
         raise InvalidArgument(f"cursor={given[:60]!r}: {count} numbers, joined by commas, as an event gave them")
     return tuple(map(int, parts))

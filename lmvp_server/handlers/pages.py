@@ -26,6 +26,8 @@ NO_FRAMES = CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'")
 FIELDS = 50
 """Fields of a form at most."""
 _PROXYS = re.compile(r"[A-Za-z0-9|=_-]{1,200}")
+_VISITOR = re.compile(r"[A-Za-z0-9_-]{16,64}")
+"""The values of the cookie of a visitor. It is sent back, and no header may hold other characters."""
 _WITHIN = re.compile(r"[A-Za-z0-9_.~%@-]+(?:/[A-Za-z0-9_.~%@-]+)*(?:\?[A-Za-z0-9_.~%@=&-]*)?")
 
 
@@ -137,7 +139,8 @@ class Page(BySession):
 
     def _visitor(self) -> str:
         if not hasattr(self, "_known_visitor"):
-            self._known_visitor = self.get_cookie("lmvp_visitor", "") or secrets.token_urlsafe(16)
+            given = self.get_cookie("lmvp_visitor", "") or ""
+            self._known_visitor = given if _VISITOR.fullmatch(given) else secrets.token_urlsafe(16)
             self.set_cookie("lmvp_visitor", self._known_visitor, **self._cookie())
         return self._known_visitor
 
