@@ -30,12 +30,15 @@ from lmvp.storage import frames
 from lmvp.storage import manifest as manifests
 from lmvp.storage.frames import Frame
 from lmvp.transfer.describe import describe
-from lmvp_server.openapi import methods_of
+from lmvp_server.openapi import SHAPES, methods_of
 from lmvp_server.routes import API, PAGES, ROUTES
 from lmvp_server.serving import HEADER_LIMIT
 
 WAIT = 30.0
 """Seconds within which every request must be answered."""
+
+QUIET = 0.3
+"""Seconds without a request after which the server does its work in idle time."""
 
 _LAUNCH = """
 import asyncio, os, signal, sys
@@ -52,7 +55,7 @@ def ready(_app):
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, count)
 
 folder, port = Path(sys.argv[1]), int(sys.argv[2])
-sys.exit(app.run(Settings(folder, port=port, webhook_to=Targets.parse(["127.0.0.0/8"])), ready))
+sys.exit(app.run(Settings(folder, port=port, quiet_seconds=float(sys.argv[4]), webhook_to=Targets.parse(["127.0.0.0/8"])), ready))
 """
 
 
@@ -64,7 +67,7 @@ class LoggedServer(Server):
         self.log, self.tasks = data.parent / "server.log", data.parent / "tasks"
 
     def command(self):
-        return [sys.executable, "-c", _LAUNCH, str(self.data), str(self.port), str(self.tasks)]
+        return [sys.executable, "-c", _LAUNCH, str(self.data), str(self.port), str(self.tasks), str(QUIET)]
 
     def start(self):
         with self.log.open("ab") as log:
@@ -86,6 +89,8 @@ class Request:
     body: bytes = b""
     form: bool = False
     changes: list[str] = field(default_factory=list)
+    names: tuple[str, ...] = ()
+    """Fields that the body may have besides."""
     alone: bool = False
     """Whether the request needs a connection of its own: the server may not agree where it ends."""
     wire: bytes = b""
@@ -116,11 +121,14 @@ def api_requests(ids):
         )
         body = BODIES.get((method, path))
         data = b"" if body is None else msgspec.json.encode(body)
+        handler = dict(ROUTES)[pattern]
+        takes = SHAPES[handler, method].takes if (handler, method) in SHAPES else None
+        names = () if takes in {None, bytes} else takes.__struct_encode_fields__
         query = [(name, quote_plus(str(value))) for name, value in QUERIES.get(path, {}).items()]
         for filled in {path, *_with_ids(path, ids)}:
             match = re.fullmatch(pattern, filled)
             spans = tuple((a + len(API), b + len(API)) for a, b in map(match.span, range(1, len(match.groups()) + 1)))
-            found.append(Request(method.upper(), API + filled, spans, query, body=data))
+            found.append(Request(method.upper(), API + filled, spans, query, body=data, names=names))
     special = {
         ("POST", f"{MODEL}/versions"): small_push(),
         ("PUT", f"{PROJECT}/runs/{RUN}/writers/{RUN}"): begin(RUN) + losses([3.0, 2.0, 1.0]),
@@ -369,7 +377,7 @@ def _change_body(rng, one):
     if one.form:
         one.body = _changed_form(rng, one.body)
     elif one.body[:1] == b"{" and rng.random() < 0.85:
-        one.body = _changed_json(rng, one.body)
+        one.body = _changed_json(rng, one.body, one.names)
     else:
         one.body = _changed_bytes(rng, one.body)
 
@@ -391,7 +399,7 @@ def _changed_form(rng, body):
     return b"&".join(fields)
 
 
-def _changed_json(rng, body):
+def _changed_json(rng, body, names):
     """Replace, remove or add a value somewhere in a JSON document; the result may be no JSON."""
     mark = "\ue000"
     try:
@@ -406,12 +414,12 @@ def _changed_json(rng, body):
             places.append((one, key))
             stack.append(value)
     kind = rng.randrange(10)
-    if kind == 0 or not places or not isinstance(document, dict):
-        name = rng.choice(("run", "name", "params", "tags", "environment", "status", "x", "", "step", "metrics", "user"))
+    if kind < 4 or not places or not isinstance(document, dict):
+        name = rng.choice(names or ("x", "", "run", "status"))
         document = {**document, name: mark} if isinstance(document, dict) else mark
     else:
         home, key = rng.choice(places)
-        if kind == 1:
+        if kind == 4:
             del home[key]
         else:
             home[key] = mark
