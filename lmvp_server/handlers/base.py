@@ -38,6 +38,9 @@ _LOOK = 0.5
 JSON_LIMIT = 1 << 20
 """Bytes of a JSON body at most, where a handler does not say otherwise."""
 
+DRAINED = 1 << 20
+"""Bytes of the body of a refused request that are read before the answer."""
+
 READING = frozenset({"GET", "HEAD"})
 
 
@@ -55,6 +58,7 @@ class Handler(RequestHandler):
         """Begin a request."""
         self._body: list[bytes] = []
         self._received = 0
+        self._refused: tuple[int, dict[str, Any]] | None = None
 
     @property
     def services(self) -> Services:
@@ -120,16 +124,39 @@ class Handler(RequestHandler):
         is too long is answered at once: Tornado reads the rest of it without a call, and closes the connection.
         """
         self._received += len(chunk)
+        if self.is_refused():
+            return
         if self._received > self.body_limit:
-            self.refuse(TooLarge(f"the body is longer than {self.body_limit:,} bytes"))
-        elif not self._finished:
+            self._body.clear()
+            error = TooLarge(f"the body is longer than {self.body_limit:,} bytes")
+            self.send_error(error.http_status, exc_info=(type(error), error, None))
+        else:
             self._body.append(chunk)
 
-    def refuse(self, error: LmvpError) -> None:
-        """Answer with an error while the body still comes."""
-        self._body.clear()
-        if not self._finished:
-            self.send_error(error.http_status, exc_info=(type(error), error, None))
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Send an error; where a short body is still on its way, only when it has come.
+
+        The system resets a connection that is closed with unread bytes, and the client may never see the answer.
+        """
+        if self._refused is None and 0 < self._unread() <= DRAINED:
+            self._refused = status_code, kwargs
+            return
+        super().send_error(status_code, **kwargs)
+
+    def is_refused(self) -> bool:
+        """Whether the request was refused before its body came; answers when the body has come."""
+        if self._refused is not None and not self._unread() and not self._finished:
+            status_code, options = self._refused
+            super().send_error(status_code, **options)
+        return self._refused is not None or self._finished
+
+    def _unread(self) -> int:
+        """Return how many bytes of the body are to come; 0 where its length is not known."""
+        headers = self.request.headers
+        length = headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in headers or not is_number(length):
+            return 0
+        return max(0, int(length) - self._received)
 
     def read(self, type_: type[T]) -> T:
         """Return the body as a struct.
@@ -223,11 +250,17 @@ class Handler(RequestHandler):
         """Send an error the way docs/api.md says."""
         error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
         self.set_status(error.http_status)
+        self.close_if_unread()
         missing = list(getattr(error, "missing", ()))
         body = ErrorBody(
             code=error.code, message=error.message, hint=error.hint, details={"missing": missing} if missing else None
         )
         self.answer({"error": body}, error.http_status)
+
+    def close_if_unread(self) -> None:
+        """Tell the client that the connection ends here, if the body has not come in full: Tornado closes it then."""
+        if self._refused is not None or self._unread() or "Transfer-Encoding" in self.request.headers:
+            self.set_header("Connection", "close")
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Log a fault of the server with its traceback, and one of its disk in a line; no mistakes of the caller."""
@@ -281,9 +314,19 @@ def as_lmvp(status: int, error: BaseException | None) -> LmvpError:
         return failed
     if isinstance(error, HTTPError) and status == 405:
         return _MethodNotAllowed("this route has no such method", hint="docs/api.md lists the methods")
+    if isinstance(error, HTTPError) and status in _REASONS:
+        kind, message = _REASONS[status]
+        return kind(message)
     if isinstance(error, HTTPError) and status < 500:
         return InvalidRequest(error.log_message or error.reason or "bad request")
     return ServerError("the server failed; this is a bug of ours", hint="its log says more")
+
+
+_REASONS: dict[int, tuple[type[LmvpError], str]] = {
+    403: (AccessDenied, "this is no file that the server gives"),
+    404: (NotFound, "there is no such file"),
+}
+"""What Tornado's handler of static files means by its statuses."""
 
 
 class _MethodNotAllowed(InvalidRequest):

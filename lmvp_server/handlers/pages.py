@@ -172,6 +172,7 @@ class Page(BySession):
         """Send an error as a page."""
         error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
         self.set_status(error.http_status)
+        self.close_if_unread()
         if not hasattr(self, "caller"):  # refused before it was asked who looks
             self.finish(f"{error.message}\n")
             return

@@ -53,6 +53,9 @@ class Chunks(Handler):
 
     async def data_received(self, chunk: bytes) -> None:
         """Take the next bytes; wait while too many frames are in hand."""
+        self._received += len(chunk)
+        if self.is_refused():
+            return
         try:
             for frame, payload in self._frames.feed(chunk):
                 await self.settings["in_hand"].acquire()

@@ -255,7 +255,21 @@ _JSON = (
     '["x","x"]', "[" + ",".join(["0"] * 3000) + "]", '{"loss":1e308}', '{"loss":null}', '{"' + "k" * 2000 + '":1}',
     '{"git":"x","packages":[],"command":{"arguments":3}}', '{"git":{"commit":7},"code":5,"packages":"x"}',
 )  # fmt: skip
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "BREW", "get", "X" * 300, "*")
+_METHODS = (
+    "GET",
+    "HEAD",
+    "POST",
+    "PUT",
+    "PATCH",
+    "DELETE",
+    "OPTIONS",
+    "TRACE",
+    "CONNECT",
+    "BREW",
+    "get",
+    "X" * 300,
+    "*",
+)
 _HEADERS = {
     "Content-Type": ("", "text/plain", "application/json; charset=utf-16", "multipart/form-data; boundary=x", "\xff"),
     "Content-Encoding": ("gzip", "deflate", "identity", "gzip, gzip", "br", "\xff"),
@@ -292,8 +306,32 @@ _HEADERS = {
     "X-Empty": ("",),
 }  # fmt: skip
 _FRAMING = {
-    "Content-Length": ("0", "1", "-1", "x", "\xb2", "9" * 30, "9" * 5000, "1, 1", "1, 2", " 5 ", "+5", "1_0", "0x5", ""),
-    "Transfer-Encoding": ("chunked", "gzip, chunked", "identity", "chunked, chunked", "CHUNKED", " chunked", "x", "\xff"),
+    "Content-Length": (
+        "0",
+        "1",
+        "-1",
+        "x",
+        "\xb2",
+        "9" * 30,
+        "9" * 5000,
+        "1, 1",
+        "1, 2",
+        " 5 ",
+        "+5",
+        "1_0",
+        "0x5",
+        "",
+    ),
+    "Transfer-Encoding": (
+        "chunked",
+        "gzip, chunked",
+        "identity",
+        "chunked, chunked",
+        "CHUNKED",
+        " chunked",
+        "x",
+        "\xff",
+    ),
     "Expect": ("100-continue", "x"),
 }
 
@@ -356,7 +394,9 @@ def _change_headers(rng, one):
         one.alone = True
         if name == "Transfer-Encoding" and rng.random() < 0.6:
             size = rng.choice(("", "-", "0x", "f" * 17, " ")) if rng.random() < 0.3 else f"{len(one.body):x}"
-            one.body = size.encode() + b"\r\n" + one.body + b"\r\n" + rng.choice((b"0\r\n\r\n", b"", b"0\r\nX: y\r\n\r\n"))
+            one.body = (
+                size.encode() + b"\r\n" + one.body + b"\r\n" + rng.choice((b"0\r\n\r\n", b"", b"0\r\nX: y\r\n\r\n"))
+            )
         return
     name = rng.choice(list(_HEADERS))
     value = rng.choice(_HEADERS[name]) if rng.random() < 0.8 else text(rng).encode("utf-8", "replace").decode("latin-1")
@@ -441,7 +481,9 @@ def _changed_bytes(rng, body):
     if kind == 4:
         return rng.randbytes(rng.randrange(200))
     if kind == 5 and len(data) > 4:  # a length in front of something
-        struct.pack_into("<I", data, rng.choice((0, rng.randrange(len(data) - 3))), rng.choice((0, 1, 1 << 31, 0xFFFFFFFF)))
+        struct.pack_into(
+            "<I", data, rng.choice((0, rng.randrange(len(data) - 3))), rng.choice((0, 1, 1 << 31, 0xFFFFFFFF))
+        )
         return bytes(data)
     for _ in range(rng.randrange(1, 5)):
         if data:
@@ -524,8 +566,10 @@ class Line:
         """Wait for an answer; say that nothing more comes where the server waits for more."""
         self._socket.settimeout(0.3)
         try:
-            self._socket.recv(1, socket.MSG_PEEK)
+            begun = self._socket.recv(12, socket.MSG_PEEK)
         except TimeoutError:
+            begun = b""
+        if begun in {b"", b"HTTP/1.1 100"}:
             self._socket.shutdown(socket.SHUT_WR)
         self._socket.settimeout(WAIT)
 

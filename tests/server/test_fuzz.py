@@ -97,6 +97,7 @@ class World:
         services.records.commit(SERVER, [Put("tokens", made["id"], data, expect=record.rev)])
         services.close()
         self.server.start()
+        self._lines.close()
         assert self.ask("get", "/me", token=EXPIRED).status_code == 401
 
     def grow(self):
@@ -180,9 +181,7 @@ class World:
             return fuzzing.replace(request, headers=[("Cookie", self.cookie), *request.headers], body=body)
         if caller == ANONYMOUS:
             return request
-        return fuzzing.replace(
-            request, headers=[("Authorization", f"Bearer {self.tokens[caller]}"), *request.headers]
-        )
+        return fuzzing.replace(request, headers=[("Authorization", f"Bearer {self.tokens[caller]}"), *request.headers])
 
     def measured(self):
         """Return what the server's process holds now."""
@@ -387,3 +386,49 @@ def check_growth(half, end, count):
     assert end["descriptors"] <= half["descriptors"] + 20, (half, end)
     assert end["memory"] <= half["memory"] + (64 << 20) + count * 1000, (half, end)
     assert end["temporary files"] == 0, end
+
+
+ODD = (
+    None, True, -1, 1.5, "", "x" * 2000, "\x00\u202e=1", [], {}, [None, 1, "x", {}], {"a": None}, {"": {"": [1]}},
+    {"commit": 7, "dirty": "x", "arguments": 3, "name": [], "numpy": {}}, 10**18, "2026-13-45", [["x"]], {"x": "y" * 300},
+)  # fmt: skip
+KEYS = ("git", "command", "packages", "code", "user", "host", "python", "platform", "cell", "notebook", "gpu", "data")
+
+
+def test_pages_show_every_stored_document(world):
+    """What a client may store about a run or a version is shown, whatever its shape is."""
+    wrong, stored = [], 0
+    for number, odd in enumerate(ODD):
+        run, project = f"{number:032x}", "/projects/odd"
+        world.ask("post", "/projects", {"name": "odd"})
+        environment = dict.fromkeys(KEYS, odd)
+        bodies = [
+            {"environment": environment, "params": {"a": odd}, "tags": {"b": odd}},
+            {"environment": environment, "params": {"a": 1.5}, "tags": {"=b": "x"}},
+        ]
+        made = next(
+            (body for body in bodies if world.ask("post", f"{project}/runs", {"run": run, **body}).status_code == 201),
+            None,
+        )
+        stored += made is not None
+        values = {"values": {"=loss": 1e308, "\u65e5": -0.0, "n": "NaN"}, "step": (1 << 62) + number, "time": 1e308}
+        world.ask("post", f"{project}/runs/{run}/metrics", values)
+        push = {"push": run, "manifest": msgspec.Raw(world.ids.manifest), "environment": environment, "run": run}
+        world.ask("post", f"{project}/models/m/pushes", push)
+        world.ask("put", f"{project}/models/m/pushes/{run}/chunks", data=world.ids.frames)
+        world.ask("post", f"{project}/models/m/pushes/{run}/commit", {})
+        pages = (
+            f"/p/odd/-/runs/{run}", "/p/odd/-/runs?column=params.a&column=tags.b&group=params.a&order=params.a",
+            f"/p/odd/-/compare?run={run}&run={0:032x}", f"/p/odd/-/curves?run={run}", f"/p/odd/m@{number + 1}", "/p/odd/m",
+            "/p/odd", "/p/odd/-/activity", "/", f"{API}/projects/odd/runs?where=params.a+%3E+1", "/search?q=x",
+            f"{API}/projects/odd/metrics?run={run}&axis=time", f"{API}/projects/odd/metrics/export?run={run}",
+            f"{API}/projects/odd/metrics/export?run={run}&format=parquet", f"{API}/projects/odd/metrics?run={run}&from=1e300",
+            f"{API}/projects/odd/metrics?run={run}&from=-1e300&to=1e300", f"{API}/projects/odd/models/m/versions",
+        )  # fmt: skip
+        for page in pages:
+            headers = {"Authorization": f"Bearer {world.tokens[OWN]}"}
+            answer = requests.get(world.server.url + page, headers=headers, timeout=60)
+            if answer.status_code >= 500:
+                wrong.append(f"{page} with {odd!r}: {answer.status_code}")
+    assert wrong == [], world.server.log.read_text(errors="replace")[-8000:]
+    assert stored == len(ODD)

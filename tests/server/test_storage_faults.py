@@ -203,7 +203,9 @@ def test_disk_that_fails_at_every_step_is_told_by_each_route(served, caplog, num
             wrong.append(f"{name} afterwards: {again.status_code} {again.text[:200]}")
     assert wrong == []
     assert met >= 15
-    assert [record.getMessage() for record in caplog.records if record.exc_info and record.levelno >= logging.ERROR] == []
+    assert [
+        record.getMessage() for record in caplog.records if record.exc_info and record.levelno >= logging.ERROR
+    ] == []
     answer = served.ask("post", "/fsck", {})
     assert msgspec.json.decode(answer.text.splitlines()[-1])["result"]["problems"] == []
 
@@ -228,7 +230,9 @@ def test_disk_that_fails_at_one_step_loses_nothing_acknowledged(served, caplog, 
             break
     assert wrong == []
     assert at > 1
-    assert [record.getMessage() for record in caplog.records if record.exc_info and record.levelno >= logging.ERROR] == []
+    assert [
+        record.getMessage() for record in caplog.records if record.exc_info and record.levelno >= logging.ERROR
+    ] == []
     before = found(served)
     served.end()
     served.__init__(served.folder)
