@@ -30,10 +30,9 @@ def commit_of(environment: Mapping[str, Any]) -> str:
     ('0123456789, changed', '')
     """
     git = environment.get("git")
-    commit = git.get("commit") if isinstance(git, dict) else None
-    if not commit or not isinstance(commit, str):
+    if not isinstance(git, dict) or not isinstance(git.get("commit"), str) or not git["commit"]:
         return ""
-    return f"{commit[:10]}{', changed' if git.get('dirty') else ''}"
+    return f"{git['commit'][:10]}{', changed' if git.get('dirty') else ''}"
 
 
 def packages_of(environment: Mapping[str, Any]) -> dict[str, Any]:

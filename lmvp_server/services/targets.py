@@ -1,4 +1,4 @@
-"""The hosts that webhooks may go to. Without this list, a user could make the server send requests to its own network."""
+"""The hosts that webhooks may go to, so that no user makes the server send requests to its own network."""
 
 from __future__ import annotations
 

@@ -390,7 +390,8 @@ def check_growth(half, end, count):
 
 ODD = (
     None, True, -1, 1.5, "", "x" * 2000, "\x00\u202e=1", [], {}, [None, 1, "x", {}], {"a": None}, {"": {"": [1]}},
-    {"commit": 7, "dirty": "x", "arguments": 3, "name": [], "numpy": {}}, 10**18, "2026-13-45", [["x"]], {"x": "y" * 300},
+    {"commit": 7, "dirty": "x", "arguments": 3, "name": [], "numpy": {}}, 10**18, "2026-13-45", [["x"]],
+    {"x": "y" * 300},
 )  # fmt: skip
 KEYS = ("git", "command", "packages", "code", "user", "host", "python", "platform", "cell", "notebook", "gpu", "data")
 
@@ -419,11 +420,11 @@ def test_pages_show_every_stored_document(world):
         world.ask("post", f"{project}/models/m/pushes/{run}/commit", {})
         pages = (
             f"/p/odd/-/runs/{run}", "/p/odd/-/runs?column=params.a&column=tags.b&group=params.a&order=params.a",
-            f"/p/odd/-/compare?run={run}&run={0:032x}", f"/p/odd/-/curves?run={run}", f"/p/odd/m@{number + 1}", "/p/odd/m",
-            "/p/odd", "/p/odd/-/activity", "/", f"{API}/projects/odd/runs?where=params.a+%3E+1", "/search?q=x",
+            f"/p/odd/-/compare?run={run}&run={0:032x}", f"/p/odd/-/curves?run={run}", f"/p/odd/m@{number + 1}",
+            "/p/odd/m", "/p/odd", "/p/odd/-/activity", "/", f"{API}/projects/odd/runs?where=params.a+%3E+1", "/search?q=x",
             f"{API}/projects/odd/metrics?run={run}&axis=time", f"{API}/projects/odd/metrics/export?run={run}",
-            f"{API}/projects/odd/metrics/export?run={run}&format=parquet", f"{API}/projects/odd/metrics?run={run}&from=1e300",
-            f"{API}/projects/odd/metrics?run={run}&from=-1e300&to=1e300", f"{API}/projects/odd/models/m/versions",
+            f"{API}/projects/odd/metrics/export?run={run}&format=parquet",
+            f"{API}/projects/odd/metrics?run={run}&from=1e300", f"{API}/projects/odd/metrics?run={run}&from=-1e300&to=1e300", f"{API}/projects/odd/models/m/versions",
         )  # fmt: skip
         for page in pages:
             headers = {"Authorization": f"Bearer {world.tokens[OWN]}"}

@@ -185,6 +185,11 @@ def refusal(answer, number):
     return None
 
 
+def tracebacks(caplog):
+    """Return the messages that were logged with a traceback."""
+    return [one.getMessage() for one in caplog.records if one.exc_info and one.levelno >= logging.ERROR]
+
+
 @pytest.mark.parametrize("number", STATUS, ids=errno.errorcode.get)
 def test_disk_that_fails_at_every_step_is_told_by_each_route(served, caplog, number):
     """Requests are refused with 503 or 507; when the disk works again, each of them succeeds."""
@@ -203,9 +208,7 @@ def test_disk_that_fails_at_every_step_is_told_by_each_route(served, caplog, num
             wrong.append(f"{name} afterwards: {again.status_code} {again.text[:200]}")
     assert wrong == []
     assert met >= 15
-    assert [
-        record.getMessage() for record in caplog.records if record.exc_info and record.levelno >= logging.ERROR
-    ] == []
+    assert tracebacks(caplog) == []
     answer = served.ask("post", "/fsck", {})
     assert msgspec.json.decode(answer.text.splitlines()[-1])["result"]["problems"] == []
 
@@ -230,9 +233,7 @@ def test_disk_that_fails_at_one_step_loses_nothing_acknowledged(served, caplog, 
             break
     assert wrong == []
     assert at > 1
-    assert [
-        record.getMessage() for record in caplog.records if record.exc_info and record.levelno >= logging.ERROR
-    ] == []
+    assert tracebacks(caplog) == []
     before = found(served)
     served.end()
     served.__init__(served.folder)
