@@ -421,10 +421,12 @@ def test_pages_show_every_stored_document(world):
         pages = (
             f"/p/odd/-/runs/{run}", "/p/odd/-/runs?column=params.a&column=tags.b&group=params.a&order=params.a",
             f"/p/odd/-/compare?run={run}&run={0:032x}", f"/p/odd/-/curves?run={run}", f"/p/odd/m@{number + 1}",
-            "/p/odd/m", "/p/odd", "/p/odd/-/activity", "/", f"{API}/projects/odd/runs?where=params.a+%3E+1", "/search?q=x",
+            "/p/odd/m", "/p/odd", "/p/odd/-/activity", "/",
+            f"{API}/projects/odd/runs?where=params.a+%3E+1", "/search?q=x",
             f"{API}/projects/odd/metrics?run={run}&axis=time", f"{API}/projects/odd/metrics/export?run={run}",
             f"{API}/projects/odd/metrics/export?run={run}&format=parquet",
-            f"{API}/projects/odd/metrics?run={run}&from=1e300", f"{API}/projects/odd/metrics?run={run}&from=-1e300&to=1e300", f"{API}/projects/odd/models/m/versions",
+            f"{API}/projects/odd/metrics?run={run}&from=1e300",
+            f"{API}/projects/odd/metrics?run={run}&from=-1e300&to=1e300", f"{API}/projects/odd/models/m/versions",
         )  # fmt: skip
         for page in pages:
             headers = {"Authorization": f"Bearer {world.tokens[OWN]}"}
