@@ -12,6 +12,7 @@ from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+from lmvp.durable import storage_error
 from lmvp.errors import LmvpError
 from lmvp_server.services.targets import Targets
 from lmvp_server.services.webhooks import FIRST_WAIT, GONE, Delivery, Webhooks
@@ -82,8 +83,8 @@ class Notifier:
                 due = await asyncio.to_thread(self._webhooks.due, frozenset(self._under_way))
                 for delivery in due[: max(0, room)]:
                     self._under_way[delivery.hook] = asyncio.create_task(self._deliver(delivery))
-            except Exception:  # a webhook is no reason to end the server, or the other webhooks
-                _logger.exception("looking for what webhooks are to be told failed")
+            except Exception as error:  # a webhook is no reason to end the server, or the other webhooks
+                _log_failure("looking for what webhooks are to be told failed", error)
             await asyncio.sleep(TICK)
 
     async def _deliver(self, delivery: Delivery) -> None:
@@ -97,8 +98,8 @@ class Notifier:
                     await asyncio.to_thread(self._webhooks.failed, following, why, gone=status == GONE)
                     return
                 following = await asyncio.to_thread(self._webhooks.arrived, following)
-        except Exception:
-            _logger.exception("a webhook could not be sent")
+        except Exception as error:
+            _log_failure("a webhook could not be sent", error)
             await asyncio.sleep(FIRST_WAIT)  # the disk is full, say: the same event would be sent again and again
         finally:
             self._under_way.pop(delivery.hook, None)
@@ -136,6 +137,17 @@ class Notifier:
                 max_header_size=_ANSWER_LIMIT,
             )
         return self._client
+
+
+def _log_failure(what: str, error: Exception) -> None:
+    """Log an error of the disk in a line, and any other, a fault of the server, with its traceback."""
+    known = storage_error(error, "the server") if isinstance(error, OSError) else None
+    if isinstance(error, LmvpError):
+        known = error
+    if known is None:
+        _logger.error(what, exc_info=error)
+    else:
+        _logger.error("%s: %s", what, known.message)
 
 
 def _told(error: BaseException | None) -> str:

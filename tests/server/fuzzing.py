@@ -446,7 +446,7 @@ def _changed_json(rng, body, names):
     mark = "\ue000"
     try:
         document = json.loads(body)
-    except ValueError:  # a change before this one has broken it
+    except (ValueError, RecursionError):  # a change before this one has broken it
         return _changed_bytes(rng, body)
     places, stack = [], [document]
     while stack:
