@@ -368,8 +368,10 @@ def test_fuzzed_requests_are_answered_without_a_fault(world):
         with reference.paused():
             end = world.measured()
     log = world.server.log.read_text(errors="replace")
-    faults = [line for line in log.splitlines() if "Traceback" in line or " ERROR " in line]
-    found = "\n".join([f"faults with LMVP_FUZZ_SEED={seed}:", *fuzz.found, "the log:", log[-20_000:] if faults else ""])
+    lines = log.splitlines()
+    at = next((at for at, line in enumerate(lines) if "Traceback" in line or " ERROR " in line), None)
+    faults = [] if at is None else lines[max(0, at - 3) : at + 60]
+    found = "\n".join([f"faults with LMVP_FUZZ_SEED={seed}:", *fuzz.found, "the log:", *faults])
     if fuzz.found or faults:
         pytest.fail(found, pytrace=False)
     assert sum(fuzz.statuses.get(status, 0) for status in (200, 201, 204, 303)) > count / 20, fuzz.statuses
