@@ -83,7 +83,7 @@ class Notifier:
                 due = await asyncio.to_thread(self._webhooks.due, frozenset(self._under_way))
                 for delivery in due[: max(0, room)]:
                     self._under_way[delivery.hook] = asyncio.create_task(self._deliver(delivery))
-            except Exception as error:  # a webhook is no reason to end the server, or the other webhooks
+            except Exception as error:  # noqa: BLE001 - no webhook ends the server, or the other webhooks
                 _log_failure("looking for what webhooks are to be told failed", error)
             await asyncio.sleep(TICK)
 
@@ -98,7 +98,7 @@ class Notifier:
                     await asyncio.to_thread(self._webhooks.failed, following, why, gone=status == GONE)
                     return
                 following = await asyncio.to_thread(self._webhooks.arrived, following)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is logged
             _log_failure("a webhook could not be sent", error)
             await asyncio.sleep(FIRST_WAIT)  # the disk is full, say: the same event would be sent again and again
         finally:
