@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from lmvp.connection import API, API_HEADER
@@ -198,9 +199,13 @@ class Handler(RequestHandler):
 
         task = asyncio.ensure_future(self.run(work, tell))
         self.set_header("Content-Type", "application/x-ndjson")
-        while not (await asyncio.wait([task], timeout=_LOOK))[0]:
-            self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
-            await self.flush()
+        try:
+            while not (await asyncio.wait([task], timeout=_LOOK))[0]:
+                self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
+                await self.flush()
+        except StreamClosedError:  # the client has gone; the work goes on, and what it fails with is logged
+            task.add_done_callback(lambda done: done.cancelled() or self._outcome(done))
+            return
         if not self._headers_written:
             task.result()
         self.finish(msgspec.json.encode(self._outcome(task)) + b"\n")

@@ -10,6 +10,7 @@ import secrets
 import struct
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Running:
     async def _serve(self):
         self._loop = asyncio.get_running_loop()
         await self.app.start()
+        self.services = self.app._server.request_callback.settings["services"]
         self._ready.set()
         try:
             await self.app.run()
@@ -239,6 +241,31 @@ def test_disk_that_fails_at_one_step_loses_nothing_acknowledged(served, caplog, 
     served.__init__(served.folder)
     assert found(served) == before
     check_acknowledged(served, name, acknowledged)
+
+
+def test_long_work_whose_client_has_gone_is_no_fault(served, caplog, monkeypatch):
+    """The work is done to its end, and the closed connection is not logged."""
+    services, may_end = served.services, threading.Event()
+    compact, ended = services.upkeep.compact, threading.Event()
+
+    def slow(caller):
+        assert may_end.wait(30)
+        try:
+            return compact(caller)
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(services.upkeep, "compact", slow)
+    monkeypatch.setattr("lmvp_server.handlers.base._LOOK", 0.02)
+    headers = {"Authorization": f"Bearer {served.token}"}
+    with requests.post(f"{served.app.url}{API}/compact", headers=headers, stream=True, timeout=30) as answer:
+        assert next(answer.iter_lines()) == b'{"done":0,"total":0}'
+    while served.app._server.in_flight:  # until the server has noticed
+        time.sleep(0.01)
+    may_end.set()
+    assert ended.wait(30)
+    assert served.ask("get", "/health").ok
+    assert [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR] == []
 
 
 def found(served):
