@@ -139,10 +139,19 @@ class Handler(RequestHandler):
 
         The system resets a connection that is closed with unread bytes, and the client may never see the answer.
         """
+        if self._headers_written:
+            self.break_off()
+            return
         if self._refused is None and 0 < self._unread() <= DRAINED:
             self._refused = status_code, kwargs
             return
         super().send_error(status_code, **kwargs)
+
+    def break_off(self) -> None:
+        """Close the connection in the middle of an answer: a proper end would make it look whole."""
+        stream = getattr(self.request.connection, "stream", None)
+        if stream is not None:
+            stream.close()
 
     def is_refused(self) -> bool:
         """Whether the request was refused before its body came; answers when the body has come."""

@@ -45,13 +45,7 @@ class Export(Handler):
             if not self._headers_written:
                 raise
             self.log_exception(type(error), error, error.__traceback__)
-            self._break_off()
-
-    def _break_off(self) -> None:
-        """Close the connection in the middle of the answer: its end would make it look whole."""
-        stream = getattr(self.request.connection, "stream", None)
-        if stream is not None:
-            stream.close()
+            self.break_off()
 
     async def _stream(self, pieces: Iterator[bytes]) -> None:
         """Send pieces as they are made; the next is made when the last has gone."""

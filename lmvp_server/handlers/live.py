@@ -85,7 +85,9 @@ class Streams:
         self._awake[run][0].add(event)
 
     def rest(self, run: tuple[str, str], event: asyncio.Event) -> None:
-        """Set `event` no longer."""
+        """Set `event` no longer; a request may name the same run several times."""
+        if run not in self._awake:
+            return
         events, stop = self._awake[run]
         events.discard(event)
         if not events:

@@ -204,6 +204,17 @@ def test_request_that_is_cut_off_leaves_nothing_behind(server):
     assert ask(server, "GET", "/health").ok
 
 
+def test_stream_of_a_run_that_is_named_twice_ends_without_a_fault(server):
+    url = f"{server.url}{API}/projects/digits/metrics/live"
+    headers = {"Authorization": f"Bearer {server.token}"}
+    with requests.get(url, params={"run": [RUN, RUN]}, headers=headers, stream=True, timeout=30) as answer:
+        assert answer.status_code == 200
+        assert next(answer.iter_lines()) == b"event: status"
+    server.end()  # ends the stream
+    server.start()
+    assert "Traceback" not in server.log.read_text()
+
+
 @pytest.mark.parametrize("value", ['"a\\015\\012b"', '"\\073 x=1"', "\xff", "v" * 5000, '"\\377"', "x y"])
 def test_cookie_of_a_visitor_that_no_header_may_hold_is_replaced(server, value):
     status, headers, _ = raw(
