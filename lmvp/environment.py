@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,26 @@ def environment() -> dict[str, Any]:
     ['host', 'packages', 'platform', 'python']
     """
     return {**_machine(), "packages": _packages()}
+
+
+def commit_of(environment: Mapping[str, Any]) -> str:
+    """Return the commit in an environment as people read it. Clients may store any JSON there.
+
+    Examples
+    --------
+    >>> commit_of({"git": {"commit": "0123456789abcdef", "dirty": True}}), commit_of({"git": "main"})
+    ('0123456789, changed', '')
+    """
+    git = environment.get("git")
+    if not isinstance(git, dict) or not isinstance(git.get("commit"), str) or not git["commit"]:
+        return ""
+    return f"{git['commit'][:10]}{', changed' if git.get('dirty') else ''}"
+
+
+def packages_of(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the packages in an environment by name; empty if it holds something else there."""
+    packages = environment.get("packages")
+    return packages if isinstance(packages, dict) else {}
 
 
 @lru_cache(maxsize=1)

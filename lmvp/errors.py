@@ -28,6 +28,7 @@
     │   ├── FileChanged              OSError          a file vanished or changed while it was pushed
     │   ├── StorageFull              OSError          no room on the disk
     │   ├── StorageReadOnly          OSError          no right to write there
+    │   ├── StorageFailed            OSError          the disk reports an error, or no file can be opened
     │   ├── MissingDependency        ImportError      an optional package is not installed
     │   └── ServerUnavailable        ConnectionError  no server answers, or it is not an LMVP server
     │       └── ServerMismatch                        the server speaks another version of the API
@@ -265,6 +266,14 @@ class StorageReadOnly(UserError, OSError):
 
     code = "storage_read_only"
     http_status = 507
+    exit_code = 6
+
+
+class StorageFailed(UserError, OSError):
+    """The disk reports an error, or the system has no resources to open a file."""
+
+    code = "storage_failed"
+    http_status = 503
     exit_code = 6
 
 

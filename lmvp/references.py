@@ -277,7 +277,7 @@ def _parse_base(text: str) -> Revision:
         return Revision("latest", "latest")
     if number:
         return Revision("number", str(int(number[1])))
-    if _CONTRIBUTION.fullmatch(text) and int(text[1:]) < 10**9:
+    if _CONTRIBUTION.fullmatch(text) and len(text) < 100 and int(text[1:]) < 10**9:  # int() has a limit of digits
         return Revision("contribution", f"c{int(text[1:])}")
     if _DIGEST.fullmatch(text):
         if len(text) > 64:

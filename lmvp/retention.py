@@ -76,7 +76,7 @@ def kept(rule: Sequence[Clause], versions: Sequence[Version]) -> set[int]:
 def _clause(text: str) -> Clause:
     kind, _, rest = text.partition(":")
     metric, _, count = rest.rpartition(":")
-    if not (count.isascii() and count.isdigit() and int(count) <= _MOST):
+    if not (count.isascii() and count.isdigit() and len(count) < 19 and int(count) <= _MOST):
         raise InvalidArgument(f"cannot read {text[:80]!r}", hint=HINT)
     if kind == "last" and not metric:
         return Clause(int(count))

@@ -144,8 +144,10 @@ class DataFolder:
         """Show that the server lives; tell whether the folder is still ours. A lost `server.json` is written anew."""
         try:
             found = (self.path / local.LOCK).stat()
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return False
+        except OSError:  # a disk that fails for a moment; requests say so
+            return True
         if not os.path.samestat(found, self._file):
             return False
         with suppress(OSError):

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from lmvp.errors import LmvpError
 from lmvp_server.memory import give_back
 
 _logger = logging.getLogger("lmvp_server")
@@ -55,7 +56,9 @@ class IdleWork:
     def _work_once(self) -> None:
         try:
             self._work(self._may_go_on)
-        except Exception:  # whatever it is, the server goes on, and so does the next try
+        except LmvpError as error:  # a full disk, say; the next attempt comes
+            _logger.error("work in idle time failed: %s", error.message)  # noqa: TRY400 - no fault of the server
+        except Exception:  # the server continues, and tries again later
             _logger.exception("work in idle time failed")
         give_back()
 

@@ -67,6 +67,14 @@ def configure(settings: Settings) -> None:
     handler.addFilter(Repetitions())
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("tornado.general").addFilter(without_the_request)
+
+
+def without_the_request(record: logging.LogRecord) -> bool:
+    """Shorten a message of Tornado that quotes a malformed request: the header that it quotes may hold a token."""
+    if isinstance(record.args, tuple) and str(record.msg).startswith("Malformed HTTP message from %s"):
+        record.msg, record.args = "Malformed HTTP message from %s", record.args[:1]
+    return True
 
 
 def log_request(handler: RequestHandler) -> None:

@@ -12,6 +12,7 @@ from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
+from lmvp.durable import storage_error
 from lmvp.errors import LmvpError
 from lmvp_server.services.targets import Targets
 from lmvp_server.services.webhooks import FIRST_WAIT, GONE, Delivery, Webhooks
@@ -86,8 +87,8 @@ class Notifier:
                 for delivery in due[: max(0, room)]:
                     self._under_way[delivery.hook] = asyncio.create_task(self._deliver(delivery))
                 pause = TICK
-            except Exception:  # webhooks must not end the server
-                _logger.exception("the search for events to send to webhooks failed")
+            except Exception as error:  # noqa: BLE001 - webhooks must not end the server
+                _log_failure("the search for events to send to webhooks failed", error)
                 pause = min(2 * pause, LONGEST_TICK)
             await asyncio.sleep(pause)
 
@@ -102,8 +103,8 @@ class Notifier:
                     await asyncio.to_thread(self._webhooks.failed, following, why, gone=status == GONE)
                     return
                 following = await asyncio.to_thread(self._webhooks.arrived, following)
-        except Exception:
-            _logger.exception("a webhook could not be sent")
+        except Exception as error:  # noqa: BLE001 - it is logged
+            _log_failure("a webhook could not be sent", error)
             await asyncio.sleep(FIRST_WAIT)  # the disk is full, say: the same event would be sent again and again
         finally:
             self._under_way.pop(delivery.hook, None)
@@ -141,6 +142,17 @@ class Notifier:
                 max_header_size=_ANSWER_LIMIT,
             )
         return self._client
+
+
+def _log_failure(what: str, error: Exception) -> None:
+    """Log an error of the disk in a line, and any other, a fault of the server, with its traceback."""
+    known = storage_error(error, "the server") if isinstance(error, OSError) else None
+    if isinstance(error, LmvpError):
+        known = error
+    if known is None:
+        _logger.error(what, exc_info=error)
+    else:
+        _logger.error("%s: %s", what, known.message)
 
 
 def _told(error: BaseException | None) -> str:

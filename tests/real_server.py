@@ -26,11 +26,11 @@ class Server:
     def command(self):
         return [sys.executable, "-m", "lmvp_server", "--data", str(self.data), "--port", str(self.port)]
 
-    def start(self):
-        """Start the process, wait until it answers, and return its token."""
+    def start(self, log=subprocess.DEVNULL):
+        """Start the process, wait until it answers, and return its token; `log` gets its output and errors."""
         command = self.command()
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LMVP_")}
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+        self.process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
         try:
             self._wait()
         except BaseException:  # no fixture ends what it never got

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from lmvp.render.words import clean
 if TYPE_CHECKING:
     from lmvp.commands.verbs import Host
 
+_SEQ = re.compile("[0-9]{1,18}")
 _FIRST = "lmvp-audit-1"
 """Begins each line of a kept head, so that a later form can be told from this one."""
 
@@ -68,7 +70,7 @@ def kept(path: str) -> list[Head]:
 
 def _read(line: str) -> Head:
     words = line.split()
-    if len(words) not in (4, 5) or words[0] != _FIRST or not words[2].isdigit():
+    if len(words) not in (4, 5) or words[0] != _FIRST or not _SEQ.fullmatch(words[2]):
         raise InvalidArgument(f"{line[:60]!r} is no head", hint="`lmvp audit head` prints them")
     chain = "" if words[3] == "-" else words[3]
     return Head(space=words[1], seq=int(words[2]), chain=chain, name=words[4] if len(words) == 5 else "")

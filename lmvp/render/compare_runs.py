@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from lmvp.environment import commit_of, packages_of
 from lmvp.render import html, numbers
 from lmvp.render.runs import duration, status, value
 from lmvp.render.text import Column, table
@@ -111,10 +112,9 @@ def _made_by(record: RunRecord) -> dict[str, Any]:
     """Return what of the environment people compare: user, host, commit, Python, and the frameworks."""
     environment = record.environment
     found = {key: environment[key] for key in ("user", "host", "python") if environment.get(key)}
-    git = environment.get("git") or {}
-    if git.get("commit"):
-        found["commit"] = f"{git['commit'][:10]}{', changed' if git.get('dirty') else ''}"
-    return found | dict(environment.get("packages") or {})
+    if commit := commit_of(environment):
+        found["commit"] = commit
+    return found | packages_of(environment)
 
 
 def _marked(row: Row, number: int) -> str:

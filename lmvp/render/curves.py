@@ -159,7 +159,8 @@ def chart_svg(curves: Curves, lines: Sequence[Line]) -> str:
     low, high = numbers.scale(value for values in shown for value in values)
     left = min((x for points in places for x, _ in points), default=0.0)
     right = max((x for points in places for x, _ in points), default=1.0)
-    frame = _Frame(left, right if right > left else left + 1, low, high)
+    room = max(1.0, abs(left) * 1e-9)  # at 2**62, a step more is the same float64
+    frame = _Frame(left, right if right > left else left + room, low, high)
     parts = [*_grid(frame, curves), *_axis(frame, curves.axis)]
     for number, points in enumerate(places):
         parts += _drawn(curves, points, frame, number)

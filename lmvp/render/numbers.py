@@ -184,7 +184,14 @@ def ticks(low: float, high: float) -> list[float]:
     --------
     >>> ticks(0.4, 1.0), ticks(0.0, 1.0)
     ([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
+
+    A span that float64 cannot divide has its two ends alone: steps near 2**62, values near 1e308.
+
+    >>> ticks(4e18, 4e18), ticks(-1e308, 1e308)
+    ([4e+18], [-1e+308, 1e+308])
     """
+    if not TINY * max(abs(low), abs(high), TINY) < high - low < math.inf:
+        return sorted({low, high})
     step = _nice((high - low) / 6)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [_clean(i * step) for i in range(first, last + 1)]

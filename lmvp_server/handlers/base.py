@@ -18,9 +18,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 import msgspec
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from lmvp.connection import API, API_HEADER
+from lmvp.durable import storage_error
 from lmvp.errors import (
     AccessDenied,
     InvalidRequest,
@@ -50,6 +52,9 @@ RECHECK = 2.0
 JSON_LIMIT = 1 << 20
 """Bytes of a JSON body at most, where a handler does not say otherwise."""
 
+DRAINED = 1 << 20
+"""Bytes of the body of a refused request that are read before the answer."""
+
 READING = frozenset({"GET", "HEAD"})
 
 
@@ -65,6 +70,8 @@ class Handler(RequestHandler):
     def initialize(self) -> None:
         """Begin a request."""
         self._body: list[bytes] = []
+        self._received = 0
+        self._refused: tuple[int, dict[str, Any]] | None = None
         self._checked_at = time.monotonic()
 
     @property
@@ -96,9 +103,8 @@ class Handler(RequestHandler):
         if not self.caller.known and self.in_public and self.path_args:  # before anything else is said of the request
             access.require(self.caller, access.READ, self.path_args[0])
         length = self.request.headers.get("Content-Length", "0")
-        if length.isdigit() and int(length) > self.body_limit:
+        if is_number(length) and int(length) > self.body_limit:  # Tornado refuses a length that is no number
             raise TooLarge(f"a body of {int(length):,} bytes; the limit here is {self.body_limit:,}")
-        self._received = 0
 
     def address_of_server(self) -> str:
         """Return what a client is told to log in to: as it came here, below a proxy's prefix."""
@@ -186,11 +192,48 @@ class Handler(RequestHandler):
             stream.close()
 
     def data_received(self, chunk: bytes) -> Any:
-        """Keep the body; a handler of long bodies overrides this."""
+        """Keep the body; a handler of long bodies overrides this.
+
+        Tornado logs a traceback for what is raised here, and closes the connection without an answer. So a body that
+        is too long is answered at once: Tornado reads the rest of it without a call, and closes the connection.
+        """
         self._received += len(chunk)
+        if self.is_refused():
+            return
         if self._received > self.body_limit:
-            raise TooLarge(f"the body is longer than {self.body_limit:,} bytes")
-        self._body.append(chunk)
+            self._body.clear()
+            error = TooLarge(f"the body is longer than {self.body_limit:,} bytes")
+            self.send_error(error.http_status, exc_info=(type(error), error, None))
+        else:
+            self._body.append(chunk)
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Send an error; where a short body is still on its way, only when it has come.
+
+        The system resets a connection that is closed with unread bytes, and the client may never see the answer.
+        """
+        if self._headers_written:
+            self.break_off()
+            return
+        if self._refused is None and 0 < self._unread() <= DRAINED:
+            self._refused = status_code, kwargs
+            return
+        super().send_error(status_code, **kwargs)
+
+    def is_refused(self) -> bool:
+        """Whether the request was refused before its body came; answers when the body has come."""
+        if self._refused is not None and not self._unread() and not self._finished:
+            status_code, options = self._refused
+            super().send_error(status_code, **options)
+        return self._refused is not None or self._finished
+
+    def _unread(self) -> int:
+        """Return how many bytes of the body are to come; 0 where its length is not known."""
+        headers = self.request.headers
+        length = headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in headers or not is_number(length):
+            return 0
+        return max(0, int(length) - self._received)
 
     def read(self, type_: type[T]) -> T:
         """Return the body as a struct.
@@ -202,7 +245,7 @@ class Handler(RequestHandler):
         """
         try:
             return msgspec.json.decode(b"".join(self._body), type=type_)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (ValueError, OverflowError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise InvalidRequest(f"the body is not what this route takes: {error}") from None
 
     def answer(self, value: Any, status: int = 200) -> None:
@@ -237,15 +280,18 @@ class Handler(RequestHandler):
 
         task = asyncio.ensure_future(self.run(work, tell))
         self.set_header("Content-Type", "application/x-ndjson")
-        while not (await asyncio.wait([task], timeout=_LOOK))[0]:
-            try:
+        try:
+            while not (await asyncio.wait([task], timeout=_LOOK))[0]:
                 await self.recheck(right, project)
-            except LmvpError as error:
-                task.add_done_callback(self._log_failure)
-                self.finish(msgspec.json.encode({"error": error_body(error)}) + b"\n")
-                return
-            self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
-            await self.flush()
+                self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
+                await self.flush()
+        except StreamClosedError:  # the client has gone; the work goes on, and its failure is logged
+            task.add_done_callback(self._log_failure)
+            return
+        except LmvpError as error:  # the caller has lost the right; the work goes on
+            task.add_done_callback(self._log_failure)
+            self.finish(msgspec.json.encode({"error": error_body(error)}) + b"\n")
+            return
         if not self._headers_written:
             task.result()
         self.finish(msgspec.json.encode(self._outcome(task)) + b"\n")
@@ -299,6 +345,7 @@ class Handler(RequestHandler):
         """Send an error the way docs/api.md says."""
         error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
         self.set_error_status(error)
+        self.close_if_unread()
         missing = list(getattr(error, "missing", ()))
         body = ErrorBody(
             code=error.code, message=error.message, hint=error.hint, details={"missing": missing} if missing else None
@@ -311,10 +358,25 @@ class Handler(RequestHandler):
         if isinstance(error, TooManyRequests) and error.retry_after is not None:
             self.set_header("Retry-After", str(error.retry_after))
 
+    def close_if_unread(self) -> None:
+        """Tell the client that the connection ends here, if the body has not come in full: Tornado closes it then."""
+        if self._refused is not None or self._unread() or "Transfer-Encoding" in self.request.headers:
+            self.set_header("Connection", "close")
+
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Log what is our fault; a mistake of the caller is not news."""
-        if not isinstance(value, (LmvpError, HTTPError)) or isinstance(value, ServerError):
-            log.error("%s %s failed", self.request.method, self.request.path, exc_info=(typ, value, tb))
+        """Log a fault of the server with its traceback, and one of its disk in a line; no mistakes of the caller."""
+        log_failure(self, typ, value, tb)
+
+
+def is_number(text: str) -> bool:
+    """Whether a text is a number of ASCII digits below 10**18, which `int` reads and an int64 holds.
+
+    Examples
+    --------
+    >>> is_number("12"), is_number(""), is_number("\u00b2"), is_number("9" * 5000)
+    (True, False, False, False)
+    """
+    return text.isascii() and text.isdigit() and len(text) < 19
 
 
 class NoSuchRoute(Handler):
@@ -328,6 +390,17 @@ class NoSuchRoute(Handler):
         raise NotFound(f"no route {self.request.path[:200]!r}", hint="docs/api.md lists the routes")
 
 
+def log_failure(handler: RequestHandler, typ: Any, value: Any, tb: Any) -> None:
+    """Log the exception that ended a request, if it is not the caller's mistake."""
+    if isinstance(value, HTTPError):
+        return
+    error, request = as_lmvp(500, value), handler.request
+    if isinstance(error, ServerError):
+        log.error("%s %s failed", request.method, request.path, exc_info=(typ, value, tb))
+    elif error.http_status >= 500:
+        log.error("%s %s failed: %s", request.method, request.path, error.message)
+
+
 def error_body(error: BaseException) -> ErrorBody:
     """Return what is said of an error in an answer that has begun already."""
     said = as_lmvp(500, error)
@@ -338,11 +411,23 @@ def as_lmvp(status: int, error: BaseException | None) -> LmvpError:
     """Return an error as one of ours, which says what may be said of it."""
     if isinstance(error, LmvpError):
         return error
+    if isinstance(error, OSError) and (failed := storage_error(error, "the server")) is not None:
+        return failed
     if isinstance(error, HTTPError) and status == 405:
         return _MethodNotAllowed("this route has no such method", hint="docs/api.md lists the methods")
+    if isinstance(error, HTTPError) and status in _REASONS:
+        kind, message = _REASONS[status]
+        return kind(message)
     if isinstance(error, HTTPError) and status < 500:
         return InvalidRequest(error.log_message or error.reason or "bad request")
     return ServerError("the server failed; this is a bug of ours", hint="its log says more")
+
+
+_REASONS: dict[int, tuple[type[LmvpError], str]] = {
+    403: (AccessDenied, "this is no file that the server gives"),
+    404: (NotFound, "there is no such file"),
+}
+"""What Tornado's handler of static files means by its statuses."""
 
 
 class _MethodNotAllowed(InvalidRequest):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
 from typing import Any
@@ -17,7 +19,7 @@ from lmvp_server.handlers.columns import COLUMNS, block
 from lmvp_server.services import access
 
 Pages = Iterable[tuple[dict[str, Any], str, Iterator[Any]]]
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 class Export(Handler):
@@ -56,19 +58,33 @@ class Export(Handler):
 
 
 def _csv(pages: Pages) -> Iterator[bytes]:
-    """Yield RFC 4180, UTF-8. A text that a spreadsheet would run as a formula gets an apostrophe before it."""
+    """Yield RFC 4180, UTF-8; texts that a spreadsheet could run as a formula are neutralised."""
     yield b"run,name,key,step,value,time\r\n"
     for run, key, parts in pages:
         text = io.StringIO()
-        csv.writer(text).writerow([run["id"], _inert(run["name"]), _inert(key)])
+        csv.writer(text).writerow([run["id"], inert(run["name"]), inert(key)])
         head = text.getvalue().rstrip("\r\n")
         for part in parts:
             rows = zip(part.steps.tolist(), part.values.tolist(), part.times.tolist(), strict=True)
             yield "".join(f"{head},{step},{value!r},{_moment(time)}\r\n" for step, value, time in rows).encode()
 
 
-def _inert(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
+def inert(text: str) -> str:
+    """Put an apostrophe before a text that a spreadsheet could run as a formula. `saving.js` has the same rule.
+
+    Spreadsheets skip blanks and invisible characters at the beginning, and read full-width and small forms of `=`, `+`,
+    `-` and `@` as the plain ones. Numbers stay numbers.
+
+    Examples
+    --------
+    >>> inert("=1+1"), inert(" \uff1d1"), inert("-1.5"), inert("lr=0.1")
+    ("'=1+1", "' \uff1d1", '-1.5', 'lr=0.1')
+    """
+    if _NUMBER.fullmatch(text):
+        return text
+    shown = next((at for at, letter in enumerate(text) if unicodedata.category(letter)[0] not in "ZC"), len(text))
+    first = unicodedata.normalize("NFKC", text[shown : shown + 1])[:1]
+    return f"'{text}" if first in set("=+-@") or set("\t\r\n") & set(text[:shown]) else text
 
 
 def _moment(time: float) -> str:

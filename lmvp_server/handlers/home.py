@@ -6,11 +6,12 @@ from typing import Any
 
 from tornado.web import StaticFileHandler
 
-from lmvp.errors import AccessDenied, NotAuthenticated
+from lmvp.errors import AccessDenied, NotAuthenticated, NotFound
 from lmvp.render import numbers
 from lmvp.render.words import clean
 from lmvp_server.compression import may_compress
 from lmvp_server.console import feed, marks
+from lmvp_server.handlers.base import as_lmvp, log_failure
 from lmvp_server.handlers.hosts import foreign_host
 from lmvp_server.handlers.pages import Page as WebPage
 from lmvp_server.services import access
@@ -93,9 +94,27 @@ class StaticFile(StaticFileHandler):
     """`/static/…`: styles and scripts of ours, the same for everybody."""
 
     def prepare(self) -> None:
-        """Answer for the hosts that this server has."""
+        """Refuse a request for a host that is not this server's."""
         if foreign_host(self.request, self.settings["server"]):
             raise AccessDenied("this server does not answer for that host")
+
+    def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
+        """Return the path of a file below `root`. A path that no file system takes is not found."""
+        try:
+            return super().validate_absolute_path(root, absolute_path)
+        except (ValueError, OSError):  # NUL in the path, or a name that is too long
+            raise NotFound("there is no such file") from None
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Send an error as text."""
+        error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        self.set_status(error.http_status)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(f"{error.message}\n")
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log a fault of the server."""
+        log_failure(self, typ, value, tb)
 
     def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - as Tornado calls it
         """Let nobody guess what a file is."""

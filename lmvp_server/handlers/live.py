@@ -19,7 +19,7 @@ import msgspec
 from tornado.iostream import StreamClosedError
 
 from lmvp.errors import InvalidArgument, LmvpError, TooManyRequests
-from lmvp_server.handlers.base import READING, RECHECK, Handler, error_body
+from lmvp_server.handlers.base import READING, RECHECK, Handler, error_body, is_number
 from lmvp_server.services import Services, access
 from lmvp_server.services.metrics import floats
 
@@ -86,7 +86,9 @@ class Streams:
         self._awake[run][0].add(event)
 
     def rest(self, run: tuple[str, str], event: asyncio.Event) -> None:
-        """Set `event` no longer."""
+        """Set `event` no longer; a request may name the same run several times."""
+        if run not in self._awake:
+            return
         events, stop = self._awake[run]
         events.discard(event)
         if not events:
@@ -231,6 +233,6 @@ def _sse(name: str, told: dict[str, Any]) -> bytes:
 
 def _cursors(given: str, count: int) -> tuple[int, ...]:
     parts = given.split(",")
-    if len(parts) != count or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+    if len(parts) != count or not all(map(is_number, parts)):
         raise InvalidArgument(f"cursor={given[:60]!r}: {count} numbers, joined by commas, as an event gave them")
     return tuple(map(int, parts))

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import lmvp
-from lmvp.errors import AccessDenied
+from lmvp.errors import AccessDenied, InvalidRequest
 from lmvp_server.compression import may_compress
 from lmvp_server.handlers.base import Handler, as_lmvp
 from lmvp_server.services import access
@@ -24,7 +24,11 @@ CSP = (
 )
 """Scripts only from files; strips and bars set their widths inline."""
 NO_FRAMES = CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'")
+FIELDS = 50
+"""Fields of a form at most."""
 _PROXYS = re.compile(r"[A-Za-z0-9|=_-]{1,200}")
+_VISITOR = re.compile(r"[A-Za-z0-9_-]{16,64}")
+"""The values of the cookie of a visitor. It is sent back, and no header may hold other characters."""
 _WITHIN = re.compile(r"[A-Za-z0-9_.~%@-]+(?:/[A-Za-z0-9_.~%@-]+)*(?:\?[A-Za-z0-9_.~%@=&-]*)?")
 
 
@@ -96,8 +100,18 @@ class Page(BySession):
         return fields
 
     def fields(self) -> dict[str, str]:
-        """Return the fields of a form, whoever sent it."""
-        fields = parse_qs(b"".join(self._body).decode("utf-8", "replace"), keep_blank_values=True, max_num_fields=50)
+        """Return the fields of a form, whoever sent it.
+
+        Raises
+        ------
+        InvalidRequest
+            If there are too many of them.
+        """
+        body = b"".join(self._body).decode("utf-8", "replace")
+        try:
+            fields = parse_qs(body, keep_blank_values=True, max_num_fields=FIELDS)
+        except ValueError:
+            raise InvalidRequest(f"a form of more than {FIELDS} fields", hint="load the page again") from None
         return {name: values[0] for name, values in fields.items()}
 
     def is_ours(self, fields: dict[str, str]) -> bool:
@@ -135,7 +149,8 @@ class Page(BySession):
 
     def _visitor(self) -> str:
         if not hasattr(self, "_known_visitor"):
-            self._known_visitor = self.get_cookie(self.cookie_name(VISITOR), "") or secrets.token_urlsafe(16)
+            given = self.get_cookie(self.cookie_name(VISITOR), "") or ""
+            self._known_visitor = given if _VISITOR.fullmatch(given) else secrets.token_urlsafe(16)
             self.set_cookie(self.cookie_name(VISITOR), self._known_visitor, **self.cookie_options())
         return self._known_visitor
 
@@ -168,6 +183,7 @@ class Page(BySession):
         """Send an error as a page."""
         error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
         self.set_error_status(error)
+        self.close_if_unread()
         if not hasattr(self, "caller"):  # refused before it was asked who looks
             self.finish(f"{error.message}\n")
             return

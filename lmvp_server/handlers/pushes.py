@@ -44,8 +44,8 @@ class Chunks(Handler):
     def initialize(self) -> None:
         """Begin a request."""
         super().initialize()
-        self._refused = False
         self._frames, self._tasks = FrameReader(), list[asyncio.Task[None]]()
+        self._failed = False
 
     async def prepare(self) -> None:  # type: ignore[override]
         """Find the push before its bytes come."""
@@ -55,7 +55,8 @@ class Chunks(Handler):
 
     async def data_received(self, chunk: bytes) -> None:
         """Take the next bytes; wait while too many frames are in hand."""
-        if self._refused:
+        self._received += len(chunk)
+        if self.is_refused() or self._failed:
             return
         try:
             await self.recheck(right_of(self._push.body), self.path_args[0])
@@ -63,7 +64,7 @@ class Chunks(Handler):
                 await self.settings["in_hand"].acquire()
                 self._tasks.append(asyncio.create_task(self._keep(frame, payload)))
         except LmvpError as error:  # `put` answers it: Tornado only logs what this raises
-            self._refused = True
+            self._failed = True
             self._tasks.append(asyncio.create_task(_fail(error)))
 
     async def _keep(self, frame: Frame, payload: Any) -> None:
@@ -87,6 +88,7 @@ class Chunks(Handler):
 
     def on_connection_close(self) -> None:
         """Let what is in hand finish; the client will ask what is missing."""
+        super().on_connection_close()  # or the request waits for its body as long as the server runs
         for task in self._tasks:
             task.add_done_callback(lambda done: done.cancelled() or done.exception())
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.frames import SHIPMENT_LIMIT
 from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
-from lmvp_server.handlers.base import READING, Handler
+from lmvp_server.handlers.base import READING, Handler, is_number
 
 
 class Runs(Handler):
@@ -66,7 +66,7 @@ class Writer(Handler):
     async def put(self, project: str, run: str, writer: str) -> None:
         """Take in frames of a writer's journal."""
         start = self.get_query_argument("from", "0")
-        if not (start.isascii() and start.isdigit() and len(start) < 19):
+        if not is_number(start):
             raise InvalidArgument(f"from={start[:40]!r} is not an offset in bytes")
         data = b"".join(self._body)
         self.answer(await self.run(self.services.intake.ingest, self.caller, project, run, writer, int(start), data))

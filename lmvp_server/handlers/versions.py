@@ -11,7 +11,7 @@ from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp.records import Against, Amendment, NewPush
 from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.storage.manifest import MANIFEST_LIMIT
-from lmvp_server.handlers.base import JSON_LIMIT, READING, Handler
+from lmvp_server.handlers.base import JSON_LIMIT, READING, Handler, is_number
 from lmvp_server.services import access
 from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.histograms import BINS
@@ -114,7 +114,7 @@ class Histograms(Handler):
     async def get(self, project: str, model: str, revision: str) -> None:
         """Tell how the numbers of some tensors are spread."""
         bins = self.get_query_argument("bins", str(BINS))
-        if not (bins.isascii() and bins.isdigit()):
+        if not is_number(bins):
             raise InvalidArgument(f"bins={bins[:40]!r} is not a number of bins")
         work = partial(
             self.services.histograms.of_version,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from lmvp.errors import IntegrityError, InvalidArgument, NotFound, TooLarge
 from lmvp.records import encode_float
 from lmvp.references import suggest
-from lmvp.tracking.frames import AUTO, check_key, key_frame, note, points_frame
+from lmvp.tracking.frames import check_key, key_frame, note, points_frame
+from lmvp.tracking.numbers import step_of
 from lmvp.tracking.records import Applied, Curve, Curves, KeyRecord, NewPoints
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
@@ -224,7 +225,7 @@ class Metrics:
         from lmvp.tracking.parsing import parse
 
         names = {check_key(name): number for number, name in enumerate(given.values)}
-        step = AUTO if given.step is None else given.step
+        step = step_of(given.step)
         points = [(names[name], step, float(value)) for name, value in given.floats().items()]
         data = b"".join(key_frame(number, name) for name, number in names.items())
         data += points_frame(time.time() if given.time is None else given.time, points)
@@ -248,9 +249,12 @@ def _key_record(state: KeyState) -> KeyRecord:
 
 
 def _steps(asked: Asked) -> tuple[int | None, int | None]:
-    low = None if asked.first is None else int(max(asked.first, -9.2e18))
-    high = None if asked.last is None else int(min(asked.last, 9.2e18))
-    return low, high
+    return _within_int64(asked.first), _within_int64(asked.last)
+
+
+def _within_int64(step: float | None) -> int | None:
+    """Return a bound of steps as an int64: no step lies beyond 9.2e18 that a bound there would leave out."""
+    return None if step is None else int(min(max(step, -9.2e18), 9.2e18))
 
 
 def _by_time(points: Columns, asked: Asked) -> Columns:

@@ -1,9 +1,9 @@
-"""Where webhooks may go, so that nobody turns the server on its own network."""
+"""The hosts that webhooks may go to, so that no user makes the server send requests to its own network."""
 
 from __future__ import annotations
 
 import ipaddress
-import socket
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,19 +15,51 @@ Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 URL_LIMIT = 2000
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_URL_HOST = re.compile(
+    r"(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?(?:\.[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)*\.?|\[[0-9a-f.]*:[0-9a-f:.]*\])"
+    r"(?::[0-9]{0,5})?",
+    re.IGNORECASE,
+)
+"""Host and port of a URL: no user name, backslash, escape, zone or empty label, which programs read differently."""
+
+_ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.IGNORECASE)
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
+
+_NOT_PUBLIC: tuple[Network, ...] = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+            "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
+            "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
+            "::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48", "100::/64", "100:0:0:1::/64",
+            "2001::/23", "2001:db8::/32", "2002::/16", "3fff::/20", "5f00::/16", "fc00::/7", "fe80::/10", "fec0::/10",
+            "ff00::/8",
+        ),
+    )
+)  # fmt: skip
+"""Addresses for special purposes (https://www.iana.org/assignments/iana-ipv4-special-registry, and the one of IPv6)."""
+
+_IN_THE_LAST_BITS = tuple(
+    map(
+        ipaddress.IPv6Network,
+        ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48"),
+    )
+)
+"""Networks whose addresses end in one of version 4: compatible, mapped, translated, and NAT64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The hosts and networks that webhooks may go to; none at first.
+    """The hosts and networks that webhooks may go to; by default none.
 
     Attributes
     ----------
     names : tuple of str
-        `hooks.example.org`, or `*.example.org` for all below it.
+        `hooks.example.org`, or `*.example.org` for all below it. The addresses of a name must be public, or in one of
+        the networks.
     networks : tuple of network
-        Addresses that may be connected to although they are not public.
+        Addresses that may be connected to although they are not public: the operator names them explicitly.
     """
 
     names: tuple[str, ...] = ()
@@ -58,61 +90,67 @@ class Targets:
         return bool(self.names or self.networks)
 
     def check_url(self, url: str) -> SplitResult:
-        """Return the parts of a URL that a webhook may have.
+        """Return the parts of a URL if a webhook may go to it.
 
         Raises
         ------
         InvalidArgument
-            If it is no URL of HTTP, or carries a user name.
+            If it is no URL of HTTP, carries a user name, or has a host that programs read differently.
         AccessDenied
-            If its host is none that the server may send to.
+            If its host is not listed.
         """
         try:
             parts = urlsplit(url)
             port = parts.port
         except ValueError:
             raise InvalidArgument(f"{url[:80]!r} is no URL", hint="https://hooks.example.org/lmvp") from None
-        plain = url.isascii() and url.isprintable() and " " not in url and len(url) <= URL_LIMIT
+        plain = url.isascii() and url.isprintable() and not set(" \\") & set(url) and len(url) <= URL_LIMIT
         if not plain or parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
             raise InvalidArgument(f"{url[:80]!r} is no URL of HTTP", hint="https://hooks.example.org/lmvp")
         if "@" in parts.netloc or parts.fragment:
             raise InvalidArgument("a webhook has no user name and no fragment", hint="its secret signs what it sends")
+        if not _URL_HOST.fullmatch(parts.netloc):
+            raise InvalidArgument(f"{parts.netloc[:80]!r} is no host", hint="https://hooks.example.org/lmvp")
         self.check_host(parts.hostname)
         return parts
 
     def check_host(self, host: str) -> None:
-        """Let a host pass that webhooks may go to, by its name alone.
+        """Accept a host whose name, or address, is listed; a name is not looked up here.
 
         Raises
         ------
         AccessDenied
-            If it is none of them.
+            If it is not listed, or an address in another form than the usual one.
         """
-        host = host.lower().rstrip(".")
+        host = host.lower().removesuffix(".")
         literal = _literal(host)
-        if literal is not None and any(literal in network for network in self.networks):
+        if literal is not None and self._is_listed(literal):
             self.check_address(host)
             return
         if literal is None and any(_fits(host, name) for name in self.names):
             return
-        raise AccessDenied(
-            f"this server sends no webhooks to {host[:80]!r}",
-            hint="whoever runs it allows hosts: lmvp server --webhook-to HOST",
-        )
+        raise _not_listed(host)
 
     def check_address(self, text: str) -> None:
-        """Let an address pass that may be connected to.
+        """Accept an address that is public, or in a listed network.
+
+        An address of version 6 that embeds one of version 4 (NAT64, 6to4, Teredo, mapped) is never public. Where its
+        network is listed, the embedded address must be allowed too.
 
         Raises
         ------
         AccessDenied
-            If it is one of a network that is not listed, or link-local, which is never connected to.
+            If it is neither, or is link-local, multicast or unspecified: these are never connected to.
         """
-        address = _inner(ipaddress.ip_address(text.partition("%")[0]))
-        never = address.is_link_local or address.is_multicast or address.is_unspecified
-        if not never and (address.is_global or any(address in network for network in self.networks)):
+        address = ipaddress.ip_address(text.partition("%")[0])
+        every = [address, *_embedded(address)]
+        never = any(one.is_link_local or one.is_multicast or one.is_unspecified for one in every)
+        if not never and all(_is_public(one) or self._is_listed(one) for one in every):
             return
         raise AccessDenied(f"{address} is not a public address", hint="lmvp server --webhook-to NETWORK lists others")
+
+    def _is_listed(self, address: Address) -> bool:
+        return any(address in network for network in self.networks)
 
 
 def _checked_name(rule: str) -> str:
@@ -130,22 +168,46 @@ def _fits(host: str, name: str) -> bool:
 
 
 def _literal(host: str) -> Address | None:
-    """Return the address that a host is written as, also in the forms that a resolver takes: `127.1`, `2130706433`."""
+    """Return the address that a host is written as; None for a name.
+
+    A host whose last label is a number is an address (https://url.spec.whatwg.org/#ends-in-a-number-checker). Resolvers
+    also read `127.1`, `0x7f.1`, `0177.0.0.1` and `2130706433` as addresses; these forms are refused.
+    """
     try:
-        return _inner(ipaddress.ip_address(host))
+        return ipaddress.ip_address(host)
     except ValueError:
-        pass
-    try:
-        return ipaddress.IPv4Address(socket.inet_aton(host)) if host[-1:].isalnum() and host[:1].isdigit() else None
-    except (OSError, ValueError):
+        if _ENDS_IN_A_NUMBER.fullmatch(host):
+            raise _not_listed(host) from None
         return None
 
 
-def _inner(address: Address) -> Address:
-    """Return the address of version 4 that one of version 6 stands for, if it does."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inside = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            inside = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        return inside or address
-    return address
+def _not_listed(host: str) -> AccessDenied:
+    return AccessDenied(
+        f"this server sends no webhooks to {host[:80]!r}",
+        hint="the server's operator allows hosts and networks: lmvp server --webhook-to HOST",
+    )
+
+
+def _is_public(address: Address) -> bool:
+    """Whether an address belongs to a host of the public internet, and embeds no other address.
+
+    `is_global` differs between versions of Python, so the ranges are listed here too.
+    """
+    if address.version == 6 and address not in _GLOBAL_UNICAST:
+        return False
+    return address.is_global and not any(address in network for network in _NOT_PUBLIC)
+
+
+def _embedded(address: Address) -> list[Address]:
+    """Return the addresses of version 4 that a gateway could take one of version 6 for."""
+    if isinstance(address, ipaddress.IPv4Address) or address.is_loopback:
+        return []
+    number = int(address)
+    found: list[Address] = []
+    if any(address in network for network in _IN_THE_LAST_BITS) or (number >> 32) & 0xFDFFFFFF == 0x5EFE:
+        found.append(ipaddress.IPv4Address(number & 0xFFFFFFFF))
+    if address.sixtofour is not None:
+        found.append(address.sixtofour)
+    if address.teredo is not None:
+        found.extend(address.teredo)
+    return found

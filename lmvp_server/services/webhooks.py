@@ -206,7 +206,9 @@ class Webhooks:
         if not self._is_owned(hook, home):
             why = f"{hook.data['by']} does not own the project any more; an owner can enable the webhook"
             log.warning("the webhook %s is disabled: %s", hook.id, why)
-            self._change(hook.id, {"disabled": True, "why": why[:200]})
+            ended = {"id": hook.id, "error": why[:200]}
+            told = event(_ITSELF, "webhook.disable", _named(home, hook), {"id": hook.id}, ended)
+            self._change(hook.id, {"disabled": True, "why": why[:200]}, told)
             return None
         after = max(hook.data["sent"], self._passed.get(hook.id, 0))
         wanted = tuple(hook.data["events"])

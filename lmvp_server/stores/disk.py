@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
@@ -10,29 +9,23 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from lmvp import private
-from lmvp.durable import write_all
-from lmvp.errors import StorageFull, StorageReadOnly
+from lmvp.durable import storage_error, write_all
+from lmvp.errors import LmvpError
 from lmvp_server.stores.base import Buffer
-
-_FULL = {errno.ENOSPC, errno.EDQUOT}
-_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn a full or read-only disk into an error that names the folder and the way out."""
+    """Turn an error of the disk (full, read-only, broken) into one that names the folder and the way out."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StorageFull(
-                f"no room left on the disk of {folder}", hint="free some space and try again; nothing was lost"
-            ) from error
-        if error.errno in _READ_ONLY:
-            raise StorageReadOnly(
-                f"cannot write to {folder}: {error.strerror}", hint="give the server's user the right to write there"
-            ) from error
+    except LmvpError:  # some are OSErrors too
         raise
+    except OSError as error:
+        found = storage_error(error, folder)
+        if found is None:
+            raise
+        raise found from error
 
 
 def write_whole(

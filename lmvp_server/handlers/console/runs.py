@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlencode
 
 from lmvp.curves import Curves as Drawn
+from lmvp.environment import commit_of, packages_of
 from lmvp.errors import InvalidArgument, LmvpError
 from lmvp.render import runs as write
 from lmvp.render.compare_runs import Comparison
@@ -190,12 +191,11 @@ def _made_with(run: RunRecord) -> list[tuple[str, str]]:
     known = run.environment
     found = [(key, str(known[key])) for key in ("user", "host", "python", "platform") if known.get(key)]
     command = known.get("command") or {}
-    if isinstance(command, dict) and command.get("arguments"):
+    if isinstance(command, dict) and isinstance(command.get("arguments"), list):
         found.append(("command", shlex.join(map(str, command["arguments"]))))
-    git = known.get("git") or {}
-    if git.get("commit"):
-        found.append(("commit", f"{git['commit'][:10]}{', changed' if git.get('dirty') else ''}"))
-    return found + [(str(name), str(version)) for name, version in list((known.get("packages") or {}).items())[:30]]
+    if commit := commit_of(known):
+        found.append(("commit", commit))
+    return found + [(str(name), str(version)) for name, version in list(packages_of(known).items())[:30]]
 
 
 def _code(run: RunRecord) -> Job:

@@ -73,12 +73,19 @@ function saveSvg(charts, name) {
   save(`${name}.svg`, "image/svg+xml", `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${top}" viewBox="0 0 ${width} ${top}" font-family="system-ui, sans-serif" font-size="11">${ground}${parts.join("")}</svg>`);
 }
 
-/** Rows of numbers; a text that a table would take for a formula is quoted as text. */
+/** Put an apostrophe before a text that a spreadsheet could run as a formula. `handlers/export.py` has the same rule. */
+export function inert(text) {
+  if (/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text)) return text;
+  const [blank] = /^[\p{Z}\p{C}]*/u.exec(text);
+  const first = text.slice(blank.length).normalize("NFKC")[0];
+  return "=+-@".includes(first ?? " ") || /[\t\r\n]/.test(blank) ? `'${text}` : text;
+}
+
+/** Save rows as CSV (RFC 4180). */
 function saveCsv(heads, rows, name) {
   const cell = (value) => {
-    const text = String(value ?? "");
-    const inert = typeof value === "string" && /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
-    return /[",\n\r]/.test(inert) ? `"${inert.replaceAll('"', '""')}"` : inert;
+    const text = typeof value === "string" ? inert(value) : String(value ?? "");
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   save(`${name}.csv`, "text/csv", [heads, ...rows].map((row) => row.map(cell).join(",")).join("\r\n"));
 }
