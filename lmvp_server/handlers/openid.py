@@ -1,11 +1,11 @@
-"""Signing in at a provider of OpenID Connect, and coming back from there."""
+"""Pages of the sign-in at a provider of OpenID Connect: the redirect to it, and the return from it."""
 
 from __future__ import annotations
 
 import secrets
 from typing import TYPE_CHECKING
 
-from lmvp.errors import AccessDenied, LmvpError, NotFound
+from lmvp.errors import AccessDenied, LmvpError, NotAuthenticated, NotFound
 from lmvp_server.handlers.pages import Page, within
 
 if TYPE_CHECKING:
@@ -13,25 +13,25 @@ if TYPE_CHECKING:
     from lmvp_server.services.identities import Identity
 
 _COOKIE = "lmvp_openid"
-"""What only the browser that began a sign-in has."""
+"""The cookie that binds a sign-in to the browser that began it."""
 
 
 class _OpenIdPage(Page):
     @property
     def openid(self) -> OpenId:
-        """The conversation with the provider."""
+        """The client of the provider."""
         found: OpenId | None = self.settings["openid"]
         if found is None:
-            raise NotFound("this server knows no provider to sign in at")
+            raise NotFound("this server has no OpenID provider", hint="lmvp server --openid ISSUER configures one")
         return found
 
     @property
     def back(self) -> str:
-        """Where the provider sends people back to."""
+        """The URL to which the provider sends the browser back."""
         return f"{self.request.protocol}://{self.request.host}/openid-back"
 
     def refuse(self, error: LmvpError, after: str = ".") -> None:
-        """Show why it did not work out, and the ways in."""
+        """Show the reason, and the other ways to sign in."""
         self.set_status(error.http_status)
         hint = f": {error.hint}" if error.hint else ""
         wrong = f"{error.message}{hint}."
@@ -48,7 +48,7 @@ class Begin(_OpenIdPage):
             raise AccessDenied("this link is not from a page of your session", hint="load the page again")
         browser, after = secrets.token_urlsafe(32), within(self.get_query_argument("next", "."))
         try:
-            url = await self.run(self._begin, browser, after, self.caller.user if given else "")
+            url = await self.openid.run(self._begin, browser, after, self.caller.user if given else "")
         except LmvpError as error:
             self.refuse(error, after)
             return
@@ -57,19 +57,19 @@ class Begin(_OpenIdPage):
 
     def _begin(self, browser: str, after: str, user: str) -> str:
         code = self.get_query_argument("code", "")[:100]
-        return self.openid.begin(browser, self.back, after=after, invitation=code, user=user)
+        return self.openid.begin(browser, self.back, address=self.address, after=after, invitation=code, user=user)
 
 
 class Back(_OpenIdPage):
     """`/openid-back`."""
 
     async def get(self) -> None:
-        """Begin the session of whom the provider has signed in."""
+        """Begin a session of the user whom the provider has signed in."""
         browser = self.get_cookie(_COOKIE, "") or ""
         self.clear_cookie(_COOKIE)
         answer = {name: self.get_query_argument(name) for name in ("state", "code", "iss") if name in self._asked()}
         try:
-            begun, identity = await self.run(self.openid.end, browser, self.back, answer)
+            begun, identity = await self.openid.run(self.openid.end, browser, answer)
             secret = await self.run(self._enter, begun, identity)
         except LmvpError as error:
             self.refuse(error)
@@ -83,6 +83,8 @@ class Back(_OpenIdPage):
     def _enter(self, begun: Begun, identity: Identity) -> str:
         identities, runs_it = self.services.identities, self.settings["owner"]
         if begun.user:
+            if self.caller.user != begun.user:
+                raise NotAuthenticated("the session that began to connect its account has ended", hint="log in again")
             account = identities.connect(begun.user, identity)
         else:
             free = self.openid.provider.sign_up
