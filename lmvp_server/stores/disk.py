@@ -29,8 +29,12 @@ def disk_errors(folder: Path) -> Iterator[None]:
                 f"no room left on the disk of {folder}", hint="free some space and try again; nothing was lost"
             ) from error
         if error.errno in _READ_ONLY:
+            is_mount = error.errno == errno.EROFS
             raise StorageReadOnly(
-                f"cannot write to {folder}: {error.strerror}", hint="give the server's user the right to write there"
+                f"cannot write to {folder}: {error.strerror}",
+                hint="check its disk and remount it for writing; the server goes on then"
+                if is_mount
+                else "give the server's user the right to write there",
             ) from error
         raise
 
