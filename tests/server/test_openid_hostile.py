@@ -22,7 +22,11 @@ from lmvp.client import Client
 from lmvp_server.app import App
 from lmvp_server.settings import Settings
 
-pytestmark = pytest.mark.skipif(not find_spec("authlib"), reason="no Authlib")
+pytestmark = [
+    pytest.mark.skipif(not find_spec("authlib"), reason="no Authlib"),
+    # A connection that a hostile end broke off may be closed by the garbage collector, which tells so
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 if find_spec("authlib"):
     from joserfc import jwt
     from joserfc.jwk import ECKey, OctKey, RSAKey
