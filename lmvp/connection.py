@@ -40,6 +40,9 @@ READ_TIMEOUT = 120.0
 _BUSY = {429, 502, 503, 504}
 LONGEST_WAIT = 30.0
 """Seconds between two attempts at most, whatever a server asks for."""
+ANSWER_LIMIT = 256 << 20
+"""Bytes of an answer that is read as a whole, at most; chunks and exports come as streams."""
+_ERROR_LIMIT = 1 << 20
 _FIRST_WAIT = 0.1
 _SMALL = 4 << 10
 _LONGEST_DELAY = 1.0
@@ -96,7 +99,7 @@ class Connection:
 
     def get(self, path: str, type_: type[T], **query: Any) -> T:
         """Ask for something."""
-        return self.attempt(lambda: _decoded(_all_of(self._once("GET", path, query=query, stream=True)), type_))
+        return self.attempt(lambda: _decoded(self._once("GET", path, query=query).content, type_))
 
     def send_json(self, method: str, path: str, body: Any, type_: type[T]) -> T:
         """Send a struct as JSON."""
@@ -207,7 +210,7 @@ class Connection:
                 data=data,
                 headers=headers,
                 auth=_Bearer(address.token),
-                stream=stream,
+                stream=True,
                 allow_redirects=False,
                 timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
             )
@@ -217,7 +220,10 @@ class Connection:
             raise _Interrupted(_reason(error)) from error
         if not stream and len(data or b"") < _SMALL:
             self._delay = min(self._delay, answer.elapsed.total_seconds())
-        return self._understood(answer)
+        understood = self._understood(answer)
+        if not stream:
+            understood._content = _whole_body(understood, ANSWER_LIMIT)  # noqa: SLF001 - where requests keeps it
+        return understood
 
     def _reach(self) -> Address:
         if self._address is None:
@@ -255,7 +261,7 @@ class Connection:
                 hint="update the older side: pip install --upgrade lmvp",
             )
         if answer.status_code >= 400:
-            raise error_of(answer.content, answer.status_code)
+            raise error_of(_whole_body(answer, _ERROR_LIMIT), answer.status_code)
         if missing := answer.headers.get(INCOMPLETE_HEADER):
             warnings.warn(f"{self.url}: {missing}", stacklevel=4)
         return answer
@@ -274,15 +280,37 @@ class Connection:
         return ServerUnavailable(f"no answer from {url}: {error}", hint="is it running? `lmvp status` tells")
 
 
-def _all_of(answer: requests.Response) -> bytes:
-    """Return the whole body at once; requests would take it in small pieces."""
+def _whole_body(answer: requests.Response, limit: int) -> bytes:
+    """Return the whole body, decompressed.
+
+    Raises
+    ------
+    ServerError
+        If it is longer than the limit: a server must not fill the memory of its clients.
+    """
     import urllib3
 
+    raw = answer.raw
     try:
-        body: bytes = answer.raw.read(decode_content=True)
+        if not answer.headers.get("Content-Encoding") and _is_short(answer.headers.get("Content-Length"), limit):
+            whole: bytes = raw.read(decode_content=True)  # at once; requests would take it in small pieces
+            return whole
+        body = bytearray()
+        while piece := raw.read(1 << 20, decode_content=True):
+            body += piece
+            if len(body) > limit:
+                answer.close()
+                raise ServerError(
+                    f"the server's answer is longer than {limit >> 20} MiB",
+                    hint="is this an LMVP server? check LMVP_URL",
+                )
     except urllib3.exceptions.HTTPError as error:
         raise _Interrupted(_reason(error)) from error
-    return body
+    return bytes(body)
+
+
+def _is_short(length: str | None, limit: int) -> bool:
+    return length is not None and length.isascii() and length.isdigit() and int(length[:20]) <= limit
 
 
 def _decoded(body: bytes, type_: type[T]) -> T:

@@ -28,7 +28,11 @@ def storage_error(error: OSError, place: object) -> LmvpError | None:
         hint = "free some space and try again; nothing that was acknowledged is lost"
         return StorageFull(f"no room left on the disk of {place}", hint=hint)
     if error.errno in READ_ONLY:
-        hint = "give the server's user the right to write there"
+        hint = (
+            "check its disk and remount it for writing; the server goes on then"
+            if error.errno == errno.EROFS
+            else "give the server's user the right to write there"
+        )
         return StorageReadOnly(f"cannot write to {place}: {reason}", hint=hint)
     if error.errno in FAILED:
         hint = "nothing of this request was acknowledged; look at the disk and at the server's log, then try again"

@@ -1,53 +1,100 @@
-"""The console at `<base_url>/lmvp/` of a Jupyter server, behind its login: for who cannot reach the server's own port.
+"""The console at `<base_url>/lmvp/` of a Jupyter server, for users who cannot reach the port of the LMVP server.
 
-A reverse proxy. It finds or starts the server that kernels use too, adds its token on this side of the browser, and
-passes on what a console needs, and nothing of Jupyter's: no token, no cookie but that of the theme, no header that is
-not on a list. Only the mark against forgery goes along, for the forms of the console to carry: Jupyter looks for it
-before it passes them on.
+A reverse proxy to one LMVP server: the one that the kernels of this Jupyter server use. It acts there as the account
+of the token that the user of this Jupyter server has stored, whichever Jupyter user sends the request, so access to
+`/lmvp` is access to that account: Jupyter's authorizer decides on it, as the resource `lmvp`.
+
+The proxy adds the token on the server's side of the connection. It forwards only the headers that are listed here: no
+token, cookie or login of Jupyter reaches the LMVP server, with two exceptions: the cookie of the theme, and the XSRF
+token, which the console's forms carry, because Jupyter checks it before it forwards them.
+
+The responses share the origin of Jupyter, where a script could run code in a kernel. The proxy therefore adds a
+content security policy of its own to that of the server, serves the scripts of the console from this installation, and
+passes no script of the server on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
+from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.extension.application import ExtensionApp
+from tornado.httputil import HTTPInputError, parse_body_arguments
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, authenticated
+from tornado.web import HTTPError, StaticFileHandler, authenticated, stream_request_body
 
 from lmvp.errors import LmvpError
-from lmvp_jupyter.upstream import Upstream
+from lmvp_jupyter.upstream import Exchange, Upstream, is_plain_path, within
 
 PREFIX = "lmvp"
 BODY_LIMIT = 64 << 20
-"""Bytes of a request that goes through a browser at most; kernels speak to the server itself."""
+"""Bytes of a request at most; kernels connect to the LMVP server itself."""
 PIECE = 1 << 16
 
 ASKED = ("Accept", "Accept-Encoding", "Accept-Language", "Cache-Control", "Content-Type", "If-Match",
          "If-Modified-Since", "If-None-Match", "If-Range", "Last-Event-ID", "Range")  # fmt: skip
-ANSWERED = ("Accept-Ranges", "Allow", "Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Length",
-            "Content-Range", "Content-Security-Policy", "Content-Type", "ETag", "Last-Modified", "Retry-After", "Vary",
-            "X-Content-Type-Options", "LMVP-API")  # fmt: skip
-"""Headers that are passed on, either way; all others are not."""
+ANSWERED = ("Accept-Ranges", "Allow", "Cache-Control", "Content-Disposition", "Content-Encoding", "Content-Range",
+            "Content-Type", "ETag", "Last-Modified", "Retry-After", "Vary", "LMVP-API")  # fmt: skip
+"""Headers that are forwarded, either way; all others are not."""
+
+CSP = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+)
+"""The policy of all responses. It holds besides the server's own, so the stricter one counts."""
 
 THEME, THEMES = "lmvp_theme", ("light", "dark", "system")
-"""The one cookie that is passed on: how the console looks."""
+"""The only cookie that is forwarded."""
 
 OURS = ("token", "_xsrf")
 """Arguments of a URL that are Jupyter's own."""
 
+_READING = ("GET", "HEAD", "OPTIONS")
+_NO_BODY = (204, 304)
+_SCRIPT = re.compile(r"(?:java|ecma|live|j)script", re.IGNORECASE)
+_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
-class Proxy(JupyterHandler):
-    """Everything below `<base_url>/lmvp/`."""
+
+class _Closed(JupyterHandler):
+    """A handler that answers nothing without Jupyter's login."""
 
     auth_resource = "lmvp"
-    _answer: HTTPResponse | None = None
+
+    @property
+    def prefix(self) -> str:
+        """The path below which the console is, without a slash at its end."""
+        return f"{self.base_url}{PREFIX}"
+
+    async def prepare(self, **options: Any) -> None:
+        """Refuse a request before its body is read, if its head tells enough."""
+        refused: Any = super().prepare(**options)
+        if refused is not None:
+            await refused
+        if self.current_user is None:
+            if self.request.method not in {"GET", "HEAD"}:  # for those, `authenticated` redirects to the login
+                raise HTTPError(403)
+        elif not is_plain_path(self.request.path[len(self.prefix) :] or "/"):
+            raise HTTPError(400, reason="a path that leads nowhere")
+
+
+@stream_request_body
+class Proxy(_Closed):
+    """Everything below `<base_url>/lmvp/`, except the static files."""
+
+    def initialize(self) -> None:
+        """Begin a request."""
+        self._body: list[bytes] = []
+        self._received = 0
+        self._is_read = False
+        self._exchange = Exchange()
 
     @property
     def upstream(self) -> Upstream:
@@ -55,60 +102,118 @@ class Proxy(JupyterHandler):
         found: Upstream = self.settings["lmvp_upstream"]
         return found
 
-    @property
-    def prefix(self) -> str:
-        """The path that the console lies under, without a slash at its end."""
-        return f"{self.base_url}{PREFIX}"
+    async def prepare(self, **options: Any) -> None:
+        """Refuse a body that is too long before it is read."""
+        await super().prepare(**options)
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isdigit() and int(length) > BODY_LIMIT:
+            raise _too_long()
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep the body as far as the limit; the rest is read and dropped, so that the response can be sent."""
+        self._received += len(chunk)
+        if self._received <= BODY_LIMIT:
+            self._body.append(chunk)
+        else:
+            self._body.clear()
+
+    def check_xsrf_cookie(self) -> None:
+        """Check the XSRF token, once the body is there: a form carries the token in it."""
+        if self._is_read:
+            super().check_xsrf_cookie()
+
+    def _read_body(self) -> bytes:
+        """Return the body of a request that may be forwarded."""
+        if self._received > BODY_LIMIT:
+            raise _too_long()
+        body = b"".join(self._body)
+        if self.request.method not in _READING:
+            found: dict[str, list[bytes]] = {}
+            with suppress(HTTPInputError):  # a malformed form has no token in it
+                parse_body_arguments(self.request.headers.get("Content-Type", ""), body, found, {})
+            self.request.arguments.setdefault("_xsrf", []).extend(found.get("_xsrf", []))
+            self._is_read = True
+            self.check_xsrf_cookie()
+        return body
 
     async def _forward(self) -> None:
-        target = self._target()
-        if len(self.request.body) > BODY_LIMIT:
-            raise HTTPError(413, reason=f"more than {BODY_LIMIT >> 20} MiB go to the LMVP server itself")
+        body, target = self._read_body(), self._target()
         headers = {name: self.request.headers[name] for name in ASKED if name in self.request.headers}
         headers["X-Forwarded-Prefix"] = self.prefix
         headers["X-Forwarded-Xsrf"] = self.xsrf_token.decode()
         if self.get_cookie(THEME) in THEMES:
             headers["Cookie"] = f"{THEME}={self.get_cookie(THEME)}"
         try:
-            asked = self.request.method, target, headers, self.request.body
-            self._answer = await self._in_thread(self.upstream.ask, *asked)
-        except (LmvpError, OSError, HTTPException) as error:
+            asked = self._exchange, self.request.method, target, headers, body
+            await self._in_thread(self.upstream.ask, *asked)
+            response = self._exchange.response
+            assert response is not None
+            length = self._pass_head(response, target)
+            await self._pass_body(response.status, length)
+        except (LmvpError, OSError, HTTPException, ValueError) as error:
             self._unreachable(error)
+        finally:
+            self._exchange.close()
+
+    def _target(self) -> str:
+        """Return the path and query for the server: the path as it came, still quoted."""
+        path = self.request.path[len(self.prefix) :] or "/"
+        query = [(key, value) for key, value in parse_qsl(self.request.query, True) if key not in OURS]
+        return f"{path}?{urlencode(query)}" if query else path
+
+    def _pass_head(self, response: HTTPResponse, asked: str) -> int | None:
+        """Set status and headers; return the length of the body, if it is known.
+
+        Raises
+        ------
+        ValueError
+            If the server sent something that HTTP does not allow.
+        """
+        if not 200 <= response.status < 600:
+            raise ValueError("an impossible status")
+        headers = {name: response.getheader(name) for name in ANSWERED}
+        location = response.getheader("Location")
+        if location is not None:
+            headers["Location"] = within(location, self._exchange.url, asked, self.prefix)
+        if _SCRIPT.search(headers["Content-Type"] or ""):
+            headers["Content-Type"] = "text/plain; charset=utf-8"
+        policies = response.getheader("Content-Security-Policy"), self.content_security_policy, CSP
+        headers["Content-Security-Policy"] = ", ".join(policy for policy in policies if policy)
+        known = {name: value for name, value in headers.items() if value is not None}
+        if not all(_VALUE.fullmatch(value) for value in known.values()):
+            raise ValueError("a header with control characters")
+        self.set_status(response.status)
+        self.clear_header("Content-Type")
+        for name, value in known.items():
+            self.set_header(name, value)
+        length = response.getheader("Content-Length") or ""
+        if not (length.isascii() and length.isdigit()) or response.chunked or response.status in _NO_BODY:
+            return None
+        self.set_header("Content-Length", str(int(length)))
+        return int(length)
+
+    async def _pass_body(self, status: int, length: int | None) -> None:
+        if self.request.method == "HEAD" or status in _NO_BODY:
             return
-        self._pass_head(self._answer, target)
-        async for piece in self._pieces(self._answer):
+        sent = 0
+        async for piece in self._pieces():
+            sent += len(piece)
+            if length is not None and sent > length:
+                break
             self.write(piece)
             try:
                 await self.flush()
             except StreamClosedError:
                 return
+        if length is not None and sent != length:  # the browser must see that it is not whole
+            self._exchange.abort()
+            with suppress(StreamClosedError):
+                self.detach().close()
 
-    def _target(self) -> str:
-        """Return path and query for the server, as they came: still quoted, and with nothing in it that climbs."""
-        path = self.request.path[len(self.prefix) :] or "/"
-        parts = unquote(path).replace("\\", "/").split("/")
-        if any(part in (".", "..") for part in parts) or not unquote(path).isprintable():
-            raise HTTPError(400, reason="a path that goes nowhere")
-        query = [(key, value) for key, value in parse_qsl(self.request.query, True) if key not in OURS]
-        return f"{path}?{urlencode(query)}" if query else path
-
-    def _pass_head(self, answer: HTTPResponse, asked: str) -> None:
-        self.set_status(answer.status, answer.reason)
-        self.clear_header("Content-Type")
-        for name in ANSWERED:
-            value = answer.getheader(name)
-            if value is not None:
-                self.set_header(name, value)
-        location = answer.getheader("Location")
-        if location is not None:
-            self.set_header("Location", self.upstream.within(location, asked, self.prefix))
-
-    async def _pieces(self, answer: HTTPResponse) -> AsyncIterator[bytes]:
-        """Give what comes as it comes: events must not wait for one another."""
-        if self.request.method == "HEAD":
-            return
-        with suppress(OSError, HTTPException, ValueError):  # broken off: by the server, or by `on_connection_close`
-            while piece := await self._in_thread(answer.read1, PIECE):
+    async def _pieces(self) -> AsyncIterator[bytes]:
+        """Yield pieces of the body as they come: events must not wait for one another."""
+        with suppress(OSError, HTTPException, ValueError):  # cut off: by the server, or by `on_connection_close`
+            while piece := await self._in_thread(self._exchange.read, PIECE):
                 yield piece
 
     async def _in_thread(self, work: Any, *arguments: Any) -> Any:
@@ -116,87 +221,113 @@ class Proxy(JupyterHandler):
 
     def _unreachable(self, error: Exception) -> None:
         self.log.warning("the LMVP server cannot be reached: %s", type(error).__name__)
-        words = error.message if isinstance(error, LmvpError) else "the LMVP server does not answer"
-        hint = getattr(error, "hint", None) or "it is looked for anew with the next request"
+        words = error.message if isinstance(error, LmvpError) else "the LMVP server does not answer as it should"
+        hint = getattr(error, "hint", None) or "the next request looks for it again"
         self.set_status(502)
         self.finish({"error": {"code": "server_unavailable", "message": words, "hint": hint}})
 
     def on_connection_close(self) -> None:
-        """Let go of the server, too, when a browser has gone."""
+        """End the request to the server when the browser has closed the connection."""
         super().on_connection_close()
-        if self._answer is not None:
-            self._answer.close()
+        self._exchange.abort()
 
     def compute_etag(self) -> None:
-        """Leave marks to the server."""
+        """Leave ETags to the server."""
 
     @authenticated
     @authorized
     async def get(self, *_: str) -> None:
-        """Pass it on."""
+        """Forward the request."""
         await self._forward()
 
     @authenticated
     @authorized
     async def head(self, *_: str) -> None:
-        """Pass it on."""
+        """Forward the request."""
         await self._forward()
 
     @authenticated
     @authorized
     async def post(self, *_: str) -> None:
-        """Pass it on."""
+        """Forward the request."""
         await self._forward()
 
     @authenticated
     @authorized
     async def put(self, *_: str) -> None:
-        """Pass it on."""
+        """Forward the request."""
         await self._forward()
 
     @authenticated
     @authorized
     async def patch(self, *_: str) -> None:
-        """Pass it on."""
+        """Forward the request."""
         await self._forward()
 
     @authenticated
     @authorized
     async def delete(self, *_: str) -> None:
-        """Pass it on."""
+        """Forward the request."""
         await self._forward()
 
     @authenticated
     @authorized
     async def options(self, *_: str) -> None:
-        """Tell no other page that it may ask."""
+        """Allow no other origin."""
         self.set_status(204)
 
 
+def _too_long() -> HTTPError:
+    return HTTPError(413, reason=f"more than {BODY_LIMIT >> 20} MiB go to the LMVP server itself")
+
+
+class StaticFile(_Closed, StaticFileHandler):
+    """`<base_url>/lmvp/static/…`: styles and scripts of this installation, never of the server."""
+
+    def decode_argument(self, value: bytes, name: str | None = None) -> str:  # noqa: ARG002 - as Tornado calls it
+        """Read the name of a file; one that is not UTF-8 is not found, where Jupyter's error page would fail."""
+        return value.decode("utf-8", "replace")
+
+    @authenticated
+    @authorized
+    async def get(self, path: str) -> None:  # type: ignore[override]
+        """Send a file."""
+        await StaticFileHandler.get(self, path)
+
+    @authenticated
+    @authorized
+    async def head(self, path: str) -> None:  # type: ignore[override]
+        """Send the head of a file."""
+        await StaticFileHandler.get(self, path, include_body=False)
+
+
 class Door(JupyterHandler):
-    """`<base_url>/lmvp`, without its slash: links are relative to what lies below it."""
+    """`<base_url>/lmvp`, without its slash: links are relative to the folder of the console."""
 
     @authenticated
     def get(self) -> None:
-        """Go in."""
+        """Redirect to the folder of the console."""
         self.redirect(f"{self.base_url}{PREFIX}/")
 
 
 class LmvpExtension(ExtensionApp):
-    """What a Jupyter server loads."""
+    """The extension that a Jupyter server loads."""
 
     name = "lmvp"
     extension_url = f"/{PREFIX}/"
     load_other_extensions = True
 
     def initialize_settings(self) -> None:
-        """Keep what speaks to the server."""
+        """Keep the connection to the LMVP server."""
         self.settings["lmvp_upstream"] = Upstream()
 
     def initialize_handlers(self) -> None:
-        """Lie below `<base_url>/lmvp/`."""
-        self.handlers.extend([(rf"/{PREFIX}/(.*)", Proxy), (rf"/{PREFIX}", Door)])
+        """Add the routes below `<base_url>/lmvp`."""
+        static = {"path": str(files("lmvp_server") / "static")}
+        self.handlers.extend(
+            [(rf"/{PREFIX}/static/(.*)", StaticFile, static), (rf"/{PREFIX}/.*", Proxy), (rf"/{PREFIX}", Door)]
+        )
 
     async def stop_extension(self) -> None:
-        """Let go of threads."""
+        """Release the threads."""
         self.settings["lmvp_upstream"].close()

@@ -1,28 +1,82 @@
-"""The LMVP server that a Jupyter server passes requests on to: the one that its kernels use."""
+"""The LMVP server to which a Jupyter server forwards requests: the one that its kernels use."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from urllib.parse import urljoin, urlsplit
+from threading import Lock
+from urllib.parse import unquote, urljoin, urlsplit
 
 from lmvp import config, local
 from lmvp.errors import ServerUnavailable
 
+CONNECT_TIMEOUT = 10.0
 PATIENCE = 60.0
-"""Seconds that the server may be silent; a stream of events says something more often."""
+"""Seconds for which the server may send nothing; a stream of events sends something more often."""
 THREADS = 64
 
 
+class Exchange:
+    """One request to the server and its response. The event loop can abort it while a thread waits for it."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.is_aborted = False
+        self.response: HTTPResponse | None = None
+        self._socket: socket.socket | None = None
+        self._lock = Lock()
+
+    def open(self, url: str) -> HTTPConnection:
+        """Connect to the server.
+
+        Raises
+        ------
+        OSError
+            If it does not answer, or the exchange was aborted.
+        """
+        place = urlsplit(url)
+        kind = HTTPSConnection if place.scheme == "https" else HTTPConnection
+        connection = kind(place.hostname or "", place.port, timeout=CONNECT_TIMEOUT)
+        connection.connect()
+        connection.sock.settimeout(PATIENCE)
+        with self._lock:
+            self.url, self._socket = url, connection.sock
+            if self.is_aborted:
+                connection.close()
+                raise ConnectionAbortedError
+        return connection
+
+    def read(self, size: int) -> bytes:
+        """Return some bytes of the body as soon as they are there; none at its end."""
+        return self.response.read1(size) if self.response is not None else b""
+
+    def abort(self) -> None:
+        """End the request. A thread that reads gets the end of the body; `close` would wait for that thread."""
+        with self._lock:
+            self.is_aborted = True
+            if self._socket is not None:
+                with suppress(OSError):
+                    socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Release the socket; no thread may be reading."""
+        if self.response is not None:
+            self.response.close()
+        if self._socket is not None:
+            self._socket.close()
+
+
 class Upstream:
-    """Asks the server, in threads: what waits must not hold Jupyter's loop."""
+    """Sends requests to the server, in threads: a wait must not block Jupyter's event loop."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="lmvp-proxy")
 
-    def ask(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HTTPResponse:
-        """Send a request, and return the answer as soon as its head is there.
+    def ask(self, exchange: Exchange, method: str, target: str, headers: Mapping[str, str], body: bytes) -> None:
+        """Send a request, and return when the head of the response is there.
 
         Raises
         ------
@@ -32,22 +86,27 @@ class Upstream:
             If it does not answer.
         """
         try:
-            return self._send(method, target, headers, body)
+            self._send(exchange, method, target, headers, body)
         except (OSError, HTTPException):
-            if config.server_url() is not None:
+            if exchange.is_aborted or config.server_url() is not None:
                 raise
-            local.forget(local.connection())  # it has ended since: find or start it anew
-            return self._send(method, target, headers, body)
+            local.forget(local.connection())  # the server has ended since: find it again, or start it
+            self._send(exchange, method, target, headers, body)
 
-    def _send(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> HTTPResponse:
+    def _send(self, exchange: Exchange, method: str, target: str, headers: Mapping[str, str], body: bytes) -> None:
         url, token = self._address()
-        place = urlsplit(url)
-        kind = HTTPSConnection if place.scheme == "https" else HTTPConnection
-        connection = kind(place.hostname or "", place.port, timeout=PATIENCE)
-        connection.request(
-            method, place.path.rstrip("/") + target, body or None, {**headers, "Authorization": f"Bearer {token}"}
-        )
-        return connection.getresponse()
+        connection = exchange.open(url)
+        try:
+            connection.request(
+                method,
+                urlsplit(url).path.rstrip("/") + target,
+                body or None,
+                {**headers, "Authorization": f"Bearer {token}"},
+            )
+            exchange.response = connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
 
     def _address(self) -> tuple[str, str]:
         url = config.server_url()
@@ -56,19 +115,51 @@ class Upstream:
             return found.url, found.token
         token = config.token_for(url)
         if token is None:
-            raise ServerUnavailable(f"no token is kept for {url}", hint=f"lmvp login {url}, as who runs Jupyter")
+            raise ServerUnavailable(f"no token is stored for {url}", hint=f"lmvp login {url}, as the user of Jupyter")
         return url, token
 
-    def within(self, location: str, asked: str, prefix: str) -> str:
-        """Return where a redirect leads, from what was asked for, below the prefix; elsewhere it leads nowhere."""
-        ours = urlsplit(self._address()[0])
-        place = urlsplit(urljoin(f"{ours.scheme}://{ours.netloc}{asked}", location))
-        if place.netloc != ours.netloc:
-            return f"{prefix}/"
-        path = place.path or "/"
-        below = path if path.startswith(f"{prefix}/") else f"{prefix}{path}"
-        return below + (f"?{place.query}" if place.query else "")
-
     def close(self) -> None:
-        """Let go of the threads."""
+        """Release the threads."""
         self.pool.shutdown(wait=False, cancel_futures=True)
+
+
+def within(location: str, url: str, asked: str, prefix: str) -> str:
+    """Return the target of a redirect, below the prefix; a redirect to anywhere else leads to the first page.
+
+    Parameters
+    ----------
+    url : str
+        The address of the server that sent the redirect.
+    asked : str
+        The path that it redirects from.
+
+    Examples
+    --------
+    >>> within("p/digits", "http://h", "/", "/lmvp"), within("//evil.example", "http://h", "/", "/lmvp")
+    ('/lmvp/p/digits', '/lmvp/')
+    >>> within("/lmvp/%2e%2e/files/x", "http://h", "/", "/lmvp")
+    '/lmvp/'
+    """
+    ours = urlsplit(url)
+    try:
+        place = urlsplit(urljoin(f"{ours.scheme}://{ours.netloc}{asked}", location))
+    except ValueError:
+        return f"{prefix}/"
+    if (place.scheme, place.netloc) != (ours.scheme, ours.netloc) or not is_plain_path(place.path or "/"):
+        return f"{prefix}/"
+    path = place.path or "/"
+    below = path if path.startswith(f"{prefix}/") else f"{prefix}{path}"
+    return below + (f"?{place.query}" if place.query else "")
+
+
+def is_plain_path(path: str) -> bool:
+    """Tell whether a quoted path has no part, quoted or not, that leads upwards or to another host.
+
+    Examples
+    --------
+    >>> [is_plain_path(path) for path in ("/p/a%2Fb", "/p/%2e%2e/x", "/p/..%5cx", "//evil.example", "/a%0d%0ab")]
+    [True, False, False, False, False]
+    """
+    plain = unquote(path).replace("\\", "/")
+    is_text = path.isascii() and path.isprintable() and " " not in path and plain.isprintable()
+    return is_text and not plain.startswith("//") and not {".", ".."} & set(plain.split("/"))

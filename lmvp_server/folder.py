@@ -134,11 +134,16 @@ class DataFolder:
         serverfile.write(self.path, content)
 
     def withdraw(self) -> None:
-        """Take back what `announce` said, if it still stands there."""
+        """Remove `server.json`, if it is still that of this server.
+
+        Where the folder has become read-only or unreadable, the file stays: clients find no server behind it, and the
+        server must be able to end.
+        """
         said, self._said = self._said, None
-        found = serverfile.read(self.path)
-        if said and found and found.instance == said.instance:
-            (self.path / serverfile.NAME).unlink(missing_ok=True)
+        with suppress(OSError):
+            found = serverfile.read(self.path)
+            if said and found and found.instance == said.instance:
+                (self.path / serverfile.NAME).unlink(missing_ok=True)
 
     def beat(self) -> bool:
         """Show that the server lives; tell whether the folder is still ours. A lost `server.json` is written anew."""
@@ -157,9 +162,8 @@ class DataFolder:
         return True
 
     def close(self) -> None:
-        """Let go of the folder."""
-        with suppress(OSError):
-            self.withdraw()
+        """Release the folder."""
+        self.withdraw()
         self._lock.release()
 
     def __enter__(self) -> DataFolder:

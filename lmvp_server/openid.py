@@ -1,50 +1,99 @@
-"""OpenID Connect: the conversation with the provider where people have their accounts already.
+"""OpenID Connect: sign-in at the provider that already has the users' accounts.
 
-The flow of authorisation codes, with PKCE, as OpenID Connect Core 1.0, section 3.1, and RFC 7636 have it. What a
-sign-in was begun with is kept in memory for ten minutes, and belongs to the browser that began it.
+The authorization code flow with PKCE: OpenID Connect Core 1.0, section 3.1, and RFC 7636. The server keeps the state
+of a sign-in in memory for ten minutes and binds it to the browser that began it.
+
+A provider is not trusted with more than the identities of its own users. `ProviderAdapter` bounds the bytes and the
+time of its responses, follows no redirect, and connects to no private address that the operator did not configure.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
+import ipaddress
 import secrets
+import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
-from threading import Lock
-from typing import TYPE_CHECKING, Any
+from threading import Lock, Timer
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
-from lmvp.errors import InvalidArgument, MissingDependency, NotAuthenticated, ServerUnavailable
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+
+from lmvp.errors import (
+    AccessDenied,
+    InvalidArgument,
+    LmvpError,
+    MissingDependency,
+    NotAuthenticated,
+    ServerUnavailable,
+    TooManyRequests,
+)
 from lmvp_server.services.access import Caller
 from lmvp_server.services.identities import Identity
+from lmvp_server.services.targets import Targets
 from lmvp_server.settings import is_loopback
 
 if TYPE_CHECKING:
     from joserfc.jwk import KeySet
 
+T = TypeVar("T")
+
 LIFETIME = 600.0
-"""Seconds between the beginning of a sign-in and its end."""
-_BEGUN = 1000
+"""Seconds in which a sign-in must be finished."""
+_BEGUN, _BEGUN_BY_ADDRESS = 10_000, 100
+"""Unfinished sign-ins, in all and from one address: more of them replace the oldest ones."""
 _TIMEOUT = 10.0
+"""Seconds for a whole response of the provider, however slowly it sends."""
+_BODY_LIMIT = 512 << 10
+_TOKEN_LIMIT = 64 << 10
+_URL_LIMIT = 2000
+_THREADS, _AT_ONCE = 16, 48
+"""Threads that wait for the provider, and sign-ins that may wait for one of them."""
+_METADATA_EVERY = 3600.0
 _KEYS_EVERY = 60.0
-"""Seconds before keys are fetched again because one was not among them."""
+"""Seconds before the keys are fetched again because a signature matches none of them."""
+_FAILED_FOR = 5.0
+"""Seconds for which a failed discovery is not repeated."""
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+_KEYS_LIMIT = 100
+_PUBLIC = {
+    "RSA": ("n", "e"),
+    "EC": ("crv", "x", "y"),
+    "OKP": ("crv", "x"),
+}
+"""The public parameters of a key, by type. Private ones are ignored: a key that has them costs time to check."""
+_RSA_BYTES = range(256, 1025)
+_MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
+"""Exceptions that libraries raise for data of an unexpected type or depth."""
 _LEEWAY = 60
+
+
+class ProviderFailed(ServerUnavailable):
+    """The provider cannot be reached, or its response cannot be used: 502, since this server is its gateway."""
+
+    http_status = 502
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """The provider that a server is told of.
+    """The provider that the operator configured.
 
     Attributes
     ----------
     issuer : str
-        As it names itself: `https://sign-in.example.org`.
+        Its issuer identifier: `https://sign-in.example.org`.
     name : str
-        What its button says.
+        Its name on the sign-in button.
     sign_up : bool
-        Whether everybody whom it knows may make an account; else it takes an invitation.
+        Whether all of its users may create an account; if not, they need an invitation.
     """
 
     issuer: str
@@ -67,73 +116,218 @@ class Provider:
 
     @property
     def title(self) -> str:
-        """What to call it."""
+        """Its name, or else its host."""
         return self.name or urlsplit(self.issuer).hostname or self.issuer
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A sign-in under way: what only the browser and the provider's answer can know, and what is to come of it."""
+    """The state of an unfinished sign-in."""
 
     nonce: str
     verifier: str
     browser: str
+    back: str
+    address: str
     at: float
     after: str = "."
     invitation: str = ""
     caller: Caller | None = None
 
 
+class ProviderAdapter(HTTPAdapter):
+    """Sends one request to a provider that may be hostile.
+
+    Parameters
+    ----------
+    check : callable
+        Raises an `OSError` if the server must not connect to this address of this host.
+    """
+
+    def __init__(self, check: Callable[[str, str], None]) -> None:
+        self._check = check
+        self._sockets: list[socket.socket] = []
+        self._is_late = False
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        """Open connections through `connected`."""
+        super().init_poolmanager(*args, **options)
+        self.poolmanager.pool_classes_by_scheme = _pools(self)
+
+    def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
+        """Open connections to an HTTP proxy through `connected`."""
+        manager = super().proxy_manager_for(*args, **options)
+        manager.pool_classes_by_scheme = _pools(self)
+        return manager
+
+    def send(self, request: Any, *_: Any, verify: Any = True, proxies: Any = None, **__: Any) -> requests.Response:
+        """Send a request, and return its response with its whole body."""
+        request.headers["Accept-Encoding"] = "identity"  # no decompression: the limit holds for what is sent
+        timer = Timer(_TIMEOUT, self._cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            answer = super().send(request, stream=True, timeout=_TIMEOUT, verify=verify, proxies=proxies)
+            answer._content = self._body(answer)  # noqa: SLF001 - where requests itself keeps a whole body
+        finally:
+            timer.cancel()
+            for each in self._sockets:
+                each.close()
+        return answer
+
+    def connected(self, connection: Any, connect: Callable[[], socket.socket]) -> socket.socket:
+        """Connect, unless the address is not allowed; an HTTP proxy is the operator's choice."""
+        if connection.proxy is None:
+            for *_, address in socket.getaddrinfo(connection.host, connection.port, type=socket.SOCK_STREAM):
+                self._check(connection.host, str(address[0]))
+        found = connect()
+        try:
+            if connection.proxy is None:  # the name may resolve to another address the second time
+                self._check(connection.host, str(found.getpeername()[0]))
+            self._sockets.append(found.dup())  # TLS takes the socket itself over
+            self._demand_time()
+        except BaseException:
+            found.close()
+            raise
+        return found
+
+    def _body(self, answer: requests.Response) -> bytes:
+        try:
+            if answer.is_redirect or answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise requests.ConnectionError("a redirect, or a compressed body")
+            body: bytes = answer.raw.read(_BODY_LIMIT + 1, decode_content=False)
+        except urllib3.exceptions.HTTPError as error:
+            raise requests.ConnectionError("the response broke off") from error
+        finally:
+            answer.close()
+        self._demand_time()
+        if len(body) > _BODY_LIMIT:
+            raise requests.ConnectionError("the response is too long")
+        return body
+
+    def _demand_time(self) -> None:
+        if self._is_late:
+            raise requests.Timeout("the response took too long")
+
+    def _cut(self) -> None:
+        """End the request: a socket timeout alone starts again with every byte that arrives."""
+        self._is_late = True
+        for each in list(self._sockets):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+
+def _pools(adapter: ProviderAdapter) -> dict[str, Any]:
+    """Return connection pools of urllib3 whose connections the adapter opens."""
+
+    class Plain(urllib3.connection.HTTPConnection):
+        def _new_conn(self) -> socket.socket:
+            return adapter.connected(self, super()._new_conn)
+
+    class Secure(urllib3.connection.HTTPSConnection):
+        def _new_conn(self) -> socket.socket:
+            return adapter.connected(self, super()._new_conn)
+
+    class PlainPool(urllib3.HTTPConnectionPool):
+        ConnectionCls = Plain
+
+    class SecurePool(urllib3.HTTPSConnectionPool):
+        ConnectionCls = Secure
+
+    return {"http": PlainPool, "https": SecurePool}
+
+
 class OpenId:
-    """Sends people to the provider, and understands what comes back. All of it blocks."""
+    """The client of one provider. All methods but `run` block."""
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
         self._begun: dict[str, Begun] = {}
-        self._lock = Lock()
-        self._metadata: dict[str, Any] = {}
+        self._lock, self._discovery = Lock(), Lock()
+        self._metadata: tuple[float, dict[str, Any]] = (0.0, {})
+        self._failed: tuple[float, ServerUnavailable | None] = (0.0, None)
         self._keys: tuple[float, KeySet | None] = (0.0, None)
+        self._is_internal = False
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="lmvp-openid")
+        self._waiting = 0
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Call a method in a thread of its own pool, so that a slow provider delays no other request.
+
+        Raises
+        ------
+        TooManyRequests
+            If too many sign-ins wait for the provider.
+        """
+        if self._waiting >= _AT_ONCE:
+            raise TooManyRequests(f"too many sign-ins wait for {self.provider.title}", hint="try again in a minute")
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        finally:
+            self._waiting -= 1
 
     def begin(
-        self, browser: str, back: str, *, after: str = ".", invitation: str = "", caller: Caller | None = None
+        self,
+        browser: str,
+        back: str,
+        *,
+        address: str = "",
+        after: str = ".",
+        invitation: str = "",
+        caller: Caller | None = None,
     ) -> str:
-        """Return where to send somebody who signs in.
+        """Return the URL at the provider where a user signs in.
 
         Parameters
         ----------
         browser : str
-            What only this browser has: a cookie.
+            A secret that only this browser has: its cookie.
         back : str
-            The URL that the provider sends them back to.
+            The URL to which the provider sends the browser back.
+        address : str
+            The address of the browser.
         caller : Caller, optional
             The caller whose account is to be connected; without it, the sign-in begins a session.
 
         Raises
         ------
-        ServerUnavailable
-            If the provider cannot be asked.
+        ProviderFailed
+            If the provider cannot be reached, or describes itself wrongly.
         """
         nonce, verifier, state = (secrets.token_urlsafe(32) for _ in range(3))
         with self._session(back) as session:
             url, _ = session.create_authorization_url(
                 self._endpoint("authorization_endpoint"), state=state, nonce=nonce, code_verifier=verifier
             )
-        with self._lock:
-            old = [key for key, one in self._begun.items() if time.monotonic() - one.at > LIFETIME]
-            for key in [*old, *list(self._begun)[: max(0, len(self._begun) - len(old) - _BEGUN + 1)]]:
-                self._begun.pop(key, None)
-            self._begun[state] = Begun(nonce, verifier, browser, time.monotonic(), after, invitation, caller)
+        self._remember(
+            state, Begun(nonce, verifier, browser, back, address, time.monotonic(), after, invitation, caller)
+        )
         return str(url)
 
-    def end(self, browser: str, back: str, answer: Mapping[str, str]) -> tuple[Begun, Identity]:
-        """Return what was begun, and who it is, from the answer that the provider sent a browser back with.
+    def _remember(self, state: str, begun: Begun) -> None:
+        """Keep a sign-in; one address cannot displace the sign-ins of others before the memory is full."""
+        with self._lock:
+            oldest = time.monotonic() - LIFETIME
+            for key in [key for key, one in self._begun.items() if one.at < oldest]:
+                del self._begun[key]
+            same = [key for key, one in self._begun.items() if one.address == begun.address]
+            for key in same[: max(0, len(same) - _BEGUN_BY_ADDRESS + 1)]:
+                del self._begun[key]
+            for key in list(self._begun)[: max(0, len(self._begun) - _BEGUN + 1)]:
+                del self._begun[key]
+            self._begun[state] = begun
+
+    def end(self, browser: str, answer: Mapping[str, str]) -> tuple[Begun, Identity]:
+        """Return the sign-in and the identity, from the parameters with which the provider sent a browser back.
 
         Raises
         ------
         NotAuthenticated
-            If this browser did not begin it, it is too old, or the provider says no.
-        ServerUnavailable
-            If the provider cannot be asked.
+            If this browser did not begin the sign-in, it is too old, or the provider refused.
+        ProviderFailed
+            If the provider cannot be reached, or its response cannot be used.
         """
         with self._lock:
             begun = self._begun.pop(answer.get("state", ""), None)
@@ -145,48 +339,78 @@ class OpenId:
             raise NotAuthenticated("the answer is not from the provider that was asked", hint="begin again")
         if "code" not in answer:
             raise NotAuthenticated(f"{self.provider.title} did not sign you in", hint="begin again")
-        return begun, self._who(self._claims(self._token(back, answer["code"], begun), begun.nonce))
+        return begun, self._identity(self._claims(self._token(answer["code"], begun), begun.nonce))
 
     # -- steps
 
     def _session(self, back: str) -> Any:
-        from authlib.integrations.requests_client import OAuth2Session
-
         methods = self._about().get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         secret = self.provider.client_secret
-        method = "client_secret_basic" if "client_secret_basic" in methods else "client_secret_post"
-        return OAuth2Session(
-            self.provider.client_id,
-            secret or None,
+        is_basic = not isinstance(methods, list) or "client_secret_basic" in methods
+        method = "client_secret_basic" if is_basic else "client_secret_post"
+        return self._guarded(
             scope="openid profile email",
             redirect_uri=back,
             code_challenge_method="S256",
+            client_secret=secret or None,
             token_endpoint_auth_method=method if secret else "none",
         )
 
-    def _token(self, back: str, code: str, begun: Begun) -> str:
+    def _guarded(self, **options: Any) -> Any:
+        """Return a session whose requests are bounded."""
+        from authlib.integrations.requests_client import OAuth2Session
+
+        session = OAuth2Session(self.provider.client_id, **options)
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, ProviderAdapter(self._check_address))
+        return session
+
+    def _check_address(self, host: str, text: str) -> None:
+        """Refuse private addresses: a provider must not use this server to reach its network.
+
+        The host of the issuer is the operator's choice. If that one is in a private network, so may its others be.
+        """
+        address = ipaddress.ip_address(text.partition("%")[0])
+        if host.lower() == urlsplit(self.provider.issuer).hostname:
+            self._is_internal = _is_internal(address)
+            return
+        try:
+            Targets().check_address(text)
+        except AccessDenied:
+            if not (self._is_internal and _is_internal(address)):
+                raise ProviderFailed(
+                    f"{self.provider.title} has an endpoint at {host[:80]!r}, which is not a public address"
+                ) from None
+
+    def _token(self, code: str, begun: Begun) -> str:
         from authlib.common.errors import AuthlibBaseError
 
         try:
-            with self._session(back) as session:
+            with self._session(begun.back) as session:
                 given = session.fetch_token(
-                    self._endpoint("token_endpoint"), code=code, code_verifier=begun.verifier, timeout=_TIMEOUT
+                    self._endpoint("token_endpoint"), code=code, code_verifier=begun.verifier, allow_redirects=False
                 )
-        except OSError:  # whatever kept it from being asked
-            raise self._silent() from None
+            token = given.get("id_token")
+        except LmvpError:
+            raise
         except AuthlibBaseError:
-            raise NotAuthenticated(f"{self.provider.title} did not take the code back", hint="begin again") from None
-        return str(given.get("id_token", ""))
+            raise NotAuthenticated(f"{self.provider.title} refused the code", hint="begin again") from None
+        except (OSError, *_MALFORMED):
+            raise self._silent() from None
+        if not isinstance(token, str) or not token or len(token) > _TOKEN_LIMIT:
+            raise self._invalid("sent no usable ID token", ProviderFailed)
+        return token
 
     def _claims(self, token: str, nonce: str) -> dict[str, Any]:
-        """Return what a token says, once it is proved to be the provider's, for this server, and for this sign-in."""
+        """Return the claims of an ID token, after proof that it is the provider's, for this server and this sign-in."""
         from joserfc import jwt
         from joserfc.errors import JoseError
 
+        client = self.provider.client_id
         expected = jwt.JWTClaimsRegistry(
             leeway=_LEEWAY,
             iss={"essential": True, "value": self.provider.issuer},
-            aud={"essential": True, "value": self.provider.client_id},
+            aud={"essential": True, "value": client},
             sub={"essential": True},
             exp={"essential": True},
             iat={"essential": True},
@@ -195,11 +419,15 @@ class OpenId:
         try:
             claims = self._decoded(token)
             expected.validate(claims)
-        except (JoseError, ValueError):
-            raise NotAuthenticated(f"what {self.provider.title} says cannot be believed", hint="begin again") from None
+        except LmvpError:
+            raise
+        except (JoseError, *_MALFORMED):
+            raise self._invalid("sent an ID token that is not valid for this sign-in") from None
+        if claims["nonce"] != nonce or not _is_subject(claims["sub"]):  # joserfc takes a list that has the nonce in it
+            raise self._invalid("sent an ID token that is not valid for this sign-in")
         several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
-        if claims.get("azp", self.provider.client_id if not several else "") != self.provider.client_id:
-            raise NotAuthenticated(f"what {self.provider.title} says is for somebody else", hint="begin again")
+        if claims.get("azp", client if not several else "") != client:
+            raise self._invalid("sent an ID token for another client")
         return claims
 
     def _decoded(self, token: str) -> dict[str, Any]:
@@ -208,53 +436,121 @@ class OpenId:
 
         try:
             return dict(jwt.decode(token, self._key_set(), algorithms=_ALGORITHMS).claims)
-        except (JoseError, ValueError):  # signed with a key that is newer than what we have
-            return dict(jwt.decode(token, self._key_set(anew=True), algorithms=_ALGORITHMS).claims)
+        except LmvpError:
+            raise
+        except (JoseError, *_MALFORMED):  # the provider may have rotated its keys
+            return dict(jwt.decode(token, self._key_set(newer=True), algorithms=_ALGORITHMS).claims)
 
-    def _who(self, claims: dict[str, Any]) -> Identity:
-        name = claims.get("preferred_username") or str(claims.get("email", "")).partition("@")[0]
-        return Identity(self.provider.issuer, str(claims["sub"])[:255], str(name)[:200])
+    def _identity(self, claims: dict[str, Any]) -> Identity:
+        names = [claims.get("preferred_username"), claims.get("email")]
+        preferred, email = (name if isinstance(name, str) else "" for name in names)
+        return Identity(self.provider.issuer, claims["sub"], (preferred or email.partition("@")[0])[:200])
 
-    # -- what the provider says of itself
+    # -- the provider's description of itself
 
     def _about(self) -> dict[str, Any]:
-        if not self._metadata:
-            found = self._get(f"{self.provider.issuer.rstrip('/')}/.well-known/openid-configuration")
-            if found.get("issuer") != self.provider.issuer:
-                raise ServerUnavailable(f"{self.provider.issuer} calls itself {str(found.get('issuer'))[:80]!r}",
-                                        hint="--openid is to be what it calls itself")  # fmt: skip
-            self._metadata = found
-        return self._metadata
+        with self._discovery:
+            at, found = self._metadata
+            if found and time.monotonic() - at < _METADATA_EVERY:
+                return found
+            failed_at, error = self._failed
+            if error is not None and time.monotonic() - failed_at < _FAILED_FOR:
+                raise error.with_traceback(None)
+            try:
+                found = self._get(f"{self.provider.issuer.rstrip('/')}/.well-known/openid-configuration")
+                if found.get("issuer") != self.provider.issuer:
+                    raise ProviderFailed(
+                        f"{self.provider.issuer} names another issuer: {str(found.get('issuer'))[:80]!r}",
+                        hint="--openid takes the issuer that the provider names",
+                    )
+            except ServerUnavailable as failure:
+                self._failed = time.monotonic(), failure
+                raise
+            self._metadata, self._failed = (time.monotonic(), found), (0.0, None)
+            return found
 
     def _endpoint(self, name: str) -> str:
-        url = str(self._about().get(name, ""))
-        parts, issuer = urlsplit(url), urlsplit(self.provider.issuer)
-        if parts.scheme != "https" and (parts.scheme, parts.hostname) != (issuer.scheme, issuer.hostname):
-            raise ServerUnavailable(f"{self.provider.title} has no safe {name}")
+        url = self._about().get(name)
+        issuer = urlsplit(self.provider.issuer)
+        try:
+            parts = urlsplit(url if isinstance(url, str) else "")
+            is_safe = parts.scheme == "https" or (parts.scheme, parts.hostname) == (issuer.scheme, issuer.hostname)
+            is_plain = parts.port != 0 and bool(parts.hostname) and "@" not in parts.netloc and not parts.fragment
+        except ValueError:
+            is_safe = is_plain = False
+        if not isinstance(url, str) or not is_safe or not is_plain or not _is_plain(url):
+            raise self._invalid(f"has no safe {name}", ProviderFailed)
         return url
 
-    def _key_set(self, *, anew: bool = False) -> KeySet:
-        from joserfc.jwk import KeySet
-
+    def _key_set(self, *, newer: bool = False) -> KeySet:
         at, keys = self._keys
-        if keys is None or (anew and time.monotonic() - at > _KEYS_EVERY):
-            keys = KeySet.import_key_set(self._get(self._endpoint("jwks_uri")))
+        if keys is None or (newer and time.monotonic() - at > _KEYS_EVERY):
+            keys = _key_set(self._get(self._endpoint("jwks_uri")))
+            if not keys.keys:
+                raise self._invalid("has no key that can be used", ProviderFailed)
             self._keys = (time.monotonic(), keys)
         return keys
 
     def _get(self, url: str) -> dict[str, Any]:
-        from authlib.integrations.requests_client import OAuth2Session
-
         try:
-            with OAuth2Session(self.provider.client_id) as session:
-                answer = session.get(url, withhold_token=True, timeout=_TIMEOUT, allow_redirects=False)
+            with self._guarded() as session:
+                answer = session.get(url, withhold_token=True, allow_redirects=False)
             answer.raise_for_status()
             found = answer.json()
-        except (OSError, ValueError):
+        except LmvpError:
+            raise
+        except (OSError, *_MALFORMED):
             raise self._silent() from None
         if not isinstance(found, dict):
             raise self._silent()
         return found
 
-    def _silent(self) -> ServerUnavailable:
-        return ServerUnavailable(f"{self.provider.title} cannot be reached", hint="try again, or sign in another way")
+    def _silent(self) -> ProviderFailed:
+        return ProviderFailed(f"{self.provider.title} cannot be reached", hint="try again, or sign in another way")
+
+    def _invalid(self, why: str, kind: type[LmvpError] = NotAuthenticated) -> LmvpError:
+        return kind(f"{self.provider.title} {why}", hint="begin again; if it persists, tell the operator of the server")
+
+
+def _is_internal(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    """Tell whether an address is in a private network; addresses of this machine and of metadata services are not."""
+    return address.is_private and not (address.is_loopback or address.is_link_local or address.is_unspecified)
+
+
+def _is_plain(url: str) -> bool:
+    return url.isascii() and url.isprintable() and not set(url) & set(' "<>\\^`{|}') and len(url) <= _URL_LIMIT
+
+
+def _is_subject(subject: str) -> bool:
+    """Tell whether a `sub` names exactly one user: OpenID Connect Core 1.0, section 2. A shortened one would not."""
+    return 0 < len(subject) <= 255 and subject.isprintable()
+
+
+def _key_set(found: Mapping[str, Any]) -> KeySet:
+    """Read a JWK set. Keys that cannot verify an ID token are ignored, as RFC 7517, section 5, says."""
+    from joserfc.errors import JoseError
+    from joserfc.jwk import JWKRegistry, KeySet
+
+    keys: list[Any] = []
+    given = found.get("keys")
+    for one in given[:_KEYS_LIMIT] if isinstance(given, list) else ():
+        public = _public(one)
+        if public is None:
+            continue
+        with suppress(JoseError, *_MALFORMED):
+            keys.append(JWKRegistry.import_key(public))
+    return KeySet(keys)
+
+
+def _public(key: Any) -> dict[str, str] | None:
+    """Return the public parameters of a key; None if it is not for signatures, too weak, or too slow to check with."""
+    kind = key.get("kty") if isinstance(key, dict) else None
+    names = _PUBLIC.get(kind) if isinstance(kind, str) else None
+    if names is None or key.get("use", "sig") != "sig":
+        return None
+    public = {name: key[name] for name in ("kty", "kid", "alg", "use", *names) if name in key}
+    if not all(isinstance(value, str) and len(value) <= 2 * _RSA_BYTES.stop for value in public.values()):
+        return None
+    if kind == "RSA" and (len(public.get("n", "")) * 3 // 4 not in _RSA_BYTES or len(public.get("e", "")) > 8):
+        return None
+    return public

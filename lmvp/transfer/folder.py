@@ -1,17 +1,21 @@
-"""Pulling files to a folder: each is there whole or not at all."""
+"""Pull the files of a version to a folder: each one is complete, or is not there."""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmvp.errors import InvalidManifest, LmvpError, StorageFull, StorageReadOnly
+from lmvp.errors import InvalidArgument, InvalidManifest, LmvpError, StorageFull, StorageReadOnly
 from lmvp.storage.check import path_problem
 from lmvp.storage.manifest import File
 from lmvp.transfer.pull import VersionReader
+
+_RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:\..*)?", re.IGNORECASE)
 
 
 def pull_files(reader: VersionReader, folder: Path) -> list[Path]:
@@ -30,10 +34,16 @@ def pull_files(reader: VersionReader, folder: Path) -> list[Path]:
     StorageFull, StorageReadOnly
         If they cannot be written.
     InvalidManifest
-        If a path would lead out of the folder.
+        If a path would lead out of the folder, or this disk cannot hold two of the files beside each other.
+    InvalidArgument
+        If a folder is where a file belongs.
     """
+    files = reader.manifest.files
     with _explained(folder), _temporaries() as temporaries:
-        targets = [(file, _target(folder, file)) for file in reader.manifest.files]
+        targets = [(file, _target(folder, file)) for file in files]
+        _check_room(folder, sum(file.size for file in files))
+        folder.mkdir(parents=True, exist_ok=True)
+        _check_case(folder, files)
         for file, target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_name(f".lmvp-{secrets.token_hex(6)}.part")
@@ -46,12 +56,60 @@ def pull_files(reader: VersionReader, folder: Path) -> list[Path]:
 
 def _target(folder: Path, file: File) -> Path:
     problem = path_problem(file.path)
+    if not problem and os.name == "nt" and is_reserved(file.path):
+        problem = "is reserved on Windows"
     if problem:  # the server has checked it, but the disk is ours
         raise InvalidManifest(f"the path {file.path[:80]!r} {problem}")
     target = folder / file.path
     if not target.parent.resolve().is_relative_to(folder.resolve()):
         raise InvalidManifest(f"{file.path!r} leads out of {folder}, by a link", hint="pull to an empty folder")
+    if target.is_dir() and not target.is_symlink():
+        raise InvalidArgument(f"{target} is a folder, but a file in this version", hint="pull to an empty folder")
     return target
+
+
+def is_reserved(path: str) -> bool:
+    """Tell whether Windows would take a part of a path for a device, a stream, or another name.
+
+    Examples
+    --------
+    >>> [is_reserved(path) for path in ("a/CON", "nul.txt", "a:b", "x.", "y /z", "console.txt", "a.b")]
+    [True, True, True, True, True, False, False]
+    """
+    return any(
+        _RESERVED.fullmatch(part) or part[-1:] in ". " or set(part) & set('<>:"|?*\\') for part in path.split("/")
+    )
+
+
+def _check_room(folder: Path, size: int) -> None:
+    """Refuse before the disk is filled: a manifest may name one small chunk any number of times."""
+    above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
+    disk = shutil.disk_usage(above)
+    if disk.total and size > disk.free:  # some file systems tell no size at all
+        raise StorageFull(f"no room for {size:,} bytes on the disk of {folder}", hint="free some space and pull again")
+
+
+def _check_case(folder: Path, files: Sequence[File]) -> None:
+    """Refuse files whose names this disk does not tell apart: one would replace the other."""
+    seen: dict[str, str] = {}
+    for file in files:
+        path = file.path
+        while path:  # folders too: `A/x` and `a/y`
+            other = seen.setdefault(path.casefold(), path)
+            if other != path and not _tells_case_apart(folder):
+                raise InvalidManifest(
+                    f"{other!r} and {path!r} are one name on the disk of {folder}", hint="pull to another disk"
+                )
+            path = path.rpartition("/")[0]
+
+
+def _tells_case_apart(folder: Path) -> bool:
+    probe = folder / f".lmvp-{secrets.token_hex(6)}.part"
+    probe.touch(exist_ok=False)
+    try:
+        return not probe.with_name(probe.name.upper()).exists()
+    finally:
+        probe.unlink()
 
 
 def _write(reader: VersionReader, file: File, path: Path) -> None:

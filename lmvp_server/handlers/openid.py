@@ -1,4 +1,4 @@
-"""Signing in at a provider of OpenID Connect, and coming back from there."""
+"""Pages of the sign-in at a provider of OpenID Connect: the redirect to it, and the return from it."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
     from lmvp_server.services.identities import Identity
 
 _COOKIE = "lmvp_openid"
-"""What only the browser that began a sign-in has."""
+"""The cookie that binds a sign-in to the browser that began it."""
 
 
 class _OpenIdPage(Page):
     @property
     def openid(self) -> OpenId:
-        """The conversation with the provider."""
+        """The client of the provider."""
         found: OpenId | None = self.settings["openid"]
         if found is None:
-            raise NotFound("this server knows no provider to sign in at")
+            raise NotFound("this server has no OpenID provider", hint="lmvp server --openid ISSUER configures one")
         return found
 
     @property
     def back(self) -> str:
-        """The URL that the provider sends people back to: that of `--public-url`, if there is one."""
+        """The URL to which the provider sends the browser back: that of `--public-url`, if there is one."""
         known = self.settings["server"].public_url or f"{self.request.protocol}://{self.request.host}"
         return f"{known}/openid-back"
 
     def refuse(self, error: LmvpError, after: str = ".") -> None:
-        """Show why it did not work out, and the ways in."""
+        """Show the reason, and the other ways to sign in."""
         self.set_status(error.http_status)
         hint = f": {error.hint}" if error.hint else ""
         wrong = f"{error.message}{hint}."
@@ -58,7 +58,7 @@ class Begin(_OpenIdPage):
             )
         browser, after = secrets.token_urlsafe(32), within(self.get_query_argument("next", "."))
         try:
-            url = await self.run(self._begin, browser, after, self.caller if given else None)
+            url = await self.openid.run(self._begin, browser, after, self.caller if given else None)
         except LmvpError as error:
             self.refuse(error, after)
             return
@@ -67,19 +67,19 @@ class Begin(_OpenIdPage):
 
     def _begin(self, browser: str, after: str, caller: Caller | None) -> str:
         code = self.get_query_argument("code", "")[:100]
-        return self.openid.begin(browser, self.back, after=after, invitation=code, caller=caller)
+        return self.openid.begin(browser, self.back, address=self.address, after=after, invitation=code, caller=caller)
 
 
 class Back(_OpenIdPage):
     """`/openid-back`."""
 
     async def get(self) -> None:
-        """Begin the session of whom the provider has signed in."""
+        """Begin a session of the user whom the provider has signed in."""
         browser = self.get_cookie(self.cookie_name(_COOKIE), "") or ""
         self.clear_cookie(self.cookie_name(_COOKIE), **self.cookie_options())
         answer = {name: self.get_query_argument(name) for name in ("state", "code", "iss") if name in self._asked()}
         try:
-            begun, identity = await self.run(self.openid.end, browser, self.back, answer)
+            begun, identity = await self.openid.run(self.openid.end, browser, answer)
             secret = await self.run(self._enter, begun, identity)
         except LmvpError as error:
             if isinstance(error, NotAuthenticated):
@@ -95,6 +95,8 @@ class Back(_OpenIdPage):
     def _enter(self, begun: Begun, identity: Identity) -> str:
         identities, operator = self.services.identities, self.settings["owner"]
         if begun.caller is not None:
+            if self.caller.user != begun.caller.user:
+                raise NotAuthenticated("the session that began to connect its account has ended", hint="log in again")
             account = identities.connect(begun.caller, identity, operator)
         else:
             free = self.openid.provider.sign_up

@@ -218,7 +218,7 @@ def test_a_provider_that_is_away(home, tmp_path):
     try:
         gone.kill()
         answer = Browser(server).get(f"{server.url}/openid", timeout=30)
-        assert answer.status_code == 503
+        assert answer.status_code == 502
         assert "Example cannot be reached" in answer.text
         assert Browser(server).look("login").status_code == 200, "the other ways in are there"
     finally:
