@@ -110,7 +110,7 @@ def step_of(step: Any) -> int:
     Raises
     ------
     InvalidArgument
-        If it is no integer, or none of 64 bits.
+        If it is no integer, or not between -2**63 + 1 and 2**63 - 2.
     """
     if step is None:
         return AUTO
@@ -119,7 +119,7 @@ def step_of(step: Any) -> int:
         raise InvalidArgument(f"step= is {_shown(step)}, not an integer", hint="log an epoch or a time as a metric")
     number = int(index())
     if not AUTO < number < -AUTO - 1:
-        raise InvalidArgument(f"step={number} is beyond 64 bits")
+        raise InvalidArgument(f"step={number} is not between -2**63 + 1 and 2**63 - 2")
     return number
 
 

@@ -35,7 +35,7 @@ def recorded(records: RecordStore, who: str, action: str, what: str) -> Iterator
         failure = {"failed": error.message if isinstance(error, LmvpError) else type(error).__name__}
         try:
             records.commit(SERVER, [], [event(who, action, what, None, failure)])
-        except Exception:  # often for the same reason, such as a full disk
-            _logger.exception("the failure of %s could not be recorded as an event", action)
+        except (LmvpError, OSError) as failed:  # often for the same reason, such as a full disk
+            _logger.warning("the failure of %s could not be recorded as an event: %s", action, failed)
         raise
     records.commit(SERVER, [], [event(who, action, what, None, result)])

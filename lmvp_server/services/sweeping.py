@@ -174,7 +174,8 @@ class Sweeping:
                 return Swept(0, -grown)
             self._mark_more(space, marked)
             going = dead - links.with_bases(marked.chunks | self._pinned(space))
-            freed = self._chunks.remove(space, going)
+            # a delta before its base: what a kill leaves behind can still be read
+            freed = self._chunks.remove(space, sorted(going, key=links.depth, reverse=True))
             unnamed = [one for one in self._chunks.manifests(space) if one not in marked.manifests]
             freed += self._chunks.remove_manifests(space, unnamed)
             self._end_old_pushes(space)

@@ -80,7 +80,7 @@ def test_rendering_formats_code_and_cards(pool):
         Job("code", SLOW, "x.php"),
         Job("card", "![" * 100_000),
         Job("card", "[" * 100_000),
-        Job("card", "[a](" * 60_000),
+        Job("card", "[[a](" * 50_000),
     ],
     ids=["php", "images", "brackets", "links"],
 )

@@ -26,7 +26,7 @@ from argon2 import PasswordHasher
 from lmvp.client import Client
 from lmvp.errors import NotAuthenticated
 from lmvp.records import NewProject, Project
-from lmvp_jupyter.upstream import Upstream
+from lmvp_jupyter.upstream import Exchange, Upstream
 from lmvp_server.app import App
 from lmvp_server.handlers.console.base import mark
 from lmvp_server.services import access, passwords
@@ -244,16 +244,17 @@ def open_stream(one):
 
 def jupyter_proxy(one):
     """Write by way of the client that Jupyter's reverse proxy asks the server with; it has the user's token."""
-    upstream = Upstream()
+    upstream, exchange = Upstream(), Exchange()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMVP_URL", one.world.url)
         patch.setenv("LMVP_TOKEN", one.token)
         body = json.dumps({"run": secrets.token_hex(16)}).encode()
         headers = {"Content-Type": "application/json", "Connection": "close"}
-        answer = upstream.ask("POST", f"/api/v1/projects/{one.project}/runs", headers, body)
-        answer.read()
+        upstream.ask(exchange, "POST", f"/api/v1/projects/{one.project}/runs", headers, body)
+    status = exchange.response.status
+    exchange.close()
     upstream.close()
-    return answer.status < 300
+    return status < 300
 
 
 def webhook(one):

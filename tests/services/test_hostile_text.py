@@ -163,10 +163,10 @@ def test_strips_of_versions_with_many_layers_are_of_the_newest():
             return dict.fromkeys((f"{digest}.{i}" for i in range(200_000)), LayerState(1, 2, 3))
 
     strips = Strips()
-    versions = [type("Record", (), {"data": {"number": n, "digest": f"{n}"}}) for n in range(1, 50)]
-    kept, states = strips._newest(None, versions)
+    versions = [type("Record", (), {"data": {"number": n, "digest": f"{n}", "parents": []}}) for n in range(1, 50)]
+    kept, states, parents = strips._newest(None, versions)
     assert [one.data["number"] for one in kept] == [49, 48, 47]
-    assert (sorted(states), strips.read) == ([47, 48, 49], 4)
+    assert (sorted(states), sorted(parents), strips.read) == ([47, 48, 49], [47, 48, 49], 4)
 
 
 def test_page_shows_a_bounded_part_of_many_tensors():
