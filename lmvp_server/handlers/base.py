@@ -359,8 +359,13 @@ class Handler(RequestHandler):
             self.set_header("Retry-After", str(error.retry_after))
 
     def close_if_unread(self) -> None:
-        """Tell the client that the connection ends here, if the body has not come in full: Tornado closes it then."""
-        if self._refused is not None or self._unread() or "Transfer-Encoding" in self.request.headers:
+        """Tell the client that the connection ends here, if the request has not come in full: Tornado closes it then.
+
+        Tornado counts a request without a body as incomplete, too, until `prepare` has returned. A client that is not
+        told sends its next request over the closing connection, and gets a reset.
+        """
+        body = self.request._body_future  # noqa: SLF001 - Tornado tells it nowhere else
+        if self._refused is not None or self._unread() or not body.done():
             self.set_header("Connection", "close")
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:

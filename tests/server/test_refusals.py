@@ -268,3 +268,15 @@ def test_export_neutralises_names_and_keys_and_keeps_numbers(server):
     answer = ask(server, "GET", f"/projects/digits/metrics/export?run={run}")
     rows = list(csv.reader(io.StringIO(answer.content.decode())))
     assert [rows[1][0], *rows[1][2:5]] == [run, "'\uff20loss", "-3", "-1.5"]
+
+
+def test_refusal_that_ends_its_connection_says_so(server):
+    """A client that is not told sends its next request over a connection that is closing, and gets a reset."""
+    with requests.Session() as line:
+        for number in range(100):
+            refused = line.get(f"{server.url}{API}/projects/digits", headers={"Authorization": "Bearer x"}, timeout=30)
+            assert (refused.status_code, refused.headers["Connection"]) == (401, "close")
+            headers = {"Authorization": f"Bearer {server.token}"}
+            made = line.post(f"{server.url}{API}/tokens", json={"name": f"t{number}"}, headers=headers, timeout=30)
+            assert made.status_code == 201
+            assert made.headers.get("Connection") != "close"
