@@ -99,14 +99,19 @@ class Intake:
         return home
 
     def _take_notes(self, caller: Caller, home: Record, run: str, notes: list[tuple[int, bytes]]) -> bool:
-        """Apply what is said of the run, in order; return whether it has ended."""
-        for kind, body in notes:
-            if kind == UPDATE:
-                merged = partial(runrecords.merged, given=_read(body, RunUpdate))
-                self._runs.change(caller, home, run, merged, "run.amend")
-            elif kind == END:
-                ended = partial(runrecords.ended, given=_read(body, RunEnd))
-                self._runs.change(caller, home, run, ended, "run.end")
+        """Apply what is said of the run; return whether it has ended.
+
+        All updates are one change, and the last end is another one: each writes the whole record, and a request may
+        hold hundreds of thousands of updates.
+        """
+        updates = [_read(body, RunUpdate) for kind, body in notes if kind == UPDATE]
+        ends = [_read(body, RunEnd) for kind, body in notes if kind == END]
+        if updates:
+            merged = partial(runrecords.merged, given=runrecords.together(updates))
+            self._runs.change(caller, home, run, merged, "run.amend")
+        if ends:
+            ended = partial(runrecords.ended, given=ends[-1])
+            self._runs.change(caller, home, run, ended, "run.end")
         return bool(notes) and notes[-1][0] == END
 
     def _audit_cuts(self, caller: Caller, home: Record, run: str, parts: list[Any]) -> None:
