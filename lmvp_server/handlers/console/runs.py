@@ -150,7 +150,7 @@ class Curves(BySession):
     async def get(self, project: str) -> None:
         """Send curves as the view draws them."""
         may_compress(self)
-        self.answer(await self.run(self._curves, project))
+        self.answer(await self.run_long(self._curves, project))
 
     def _curves(self, project: str) -> dict[str, Any]:
         named = self.get_query_arguments("run")
