@@ -636,3 +636,12 @@ def test_wrong_passwords_are_counted_over_all_tokens_of_an_account(services):
             refused += error.type is TooManyRequests
     assert refused >= 2 * passwords.FREE
     assert services.sessions.begin("grace", PASSWORD, HERE)
+
+
+def test_token_for_one_project_lists_no_groups(services):
+    services.members.set_group(ROOT, "team", ("grace",))
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    limited = caller(services, token(services, "grace", project="digits"))
+    with pytest.raises(AccessDenied, match="token for one project"):
+        services.members.groups(limited)
+    assert services.members.groups(caller(services, token(services, "grace")))["total"] == 1
