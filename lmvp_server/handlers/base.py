@@ -77,9 +77,10 @@ class Handler(RequestHandler):
 
     @property
     def caller(self) -> Caller:
-        """The caller, looked up again by the credential of the request when `RECHECK` seconds have passed.
+        """The caller, looked up again by the credential of the request when a part of the body has come since.
 
-        A body may take long to arrive, and the token may be revoked meanwhile.
+        A client may hold its body back, and send it when its token was revoked: the request counts from its end.
+        Without a body, the caller is looked up again after `RECHECK` seconds.
         """
         if time.monotonic() - self._called_at >= RECHECK:
             self.caller = self._caller(self.settings["server"].token)
@@ -201,6 +202,7 @@ class Handler(RequestHandler):
         self._received += len(chunk)
         if self.is_refused():
             return
+        self._called_at = float("-inf")
         if self._received > self.body_limit:
             self._body.clear()
             error = TooLarge(f"the body is longer than {self.body_limit:,} bytes")
