@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -139,3 +140,14 @@ def test_long_questions_leave_threads_for_others_and_end_with_their_clients(tmp_
             release.set()
         time.sleep(0.5)
         assert len(started) == LONG_READS
+
+
+def test_form_of_a_run_with_any_name_leads_back_to_it(tmp_path):
+    with Served(tmp_path / "data") as served:
+        served("POST", "/projects", json={"name": "p"})
+        for number, name in enumerate(("日本", "é", "a b", "x?y#z", "%", "../../x")):
+            served("POST", "/projects/p/runs", json={"run": f"{number:032x}", "name": name})
+            quoted = quote(name, safe="")
+            answer = served("POST", f"~/p/p/-/runs/{quoted}", data={"do": "end"})
+            assert answer.status_code == 303
+            assert answer.headers["Location"].endswith(f"p/p/-/runs/{quoted}")
