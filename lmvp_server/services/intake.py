@@ -17,6 +17,8 @@ from lmvp_server.services.runs import Runs
 from lmvp_server.stores.base import Gap, Record, RecordStore, SeriesStore
 
 T = TypeVar("T")
+_CUTS = 16
+"""Rewinds of one request that have an event each; of more of them, the last event tells the number."""
 
 
 class Intake:
@@ -116,6 +118,8 @@ class Intake:
 
     def _audit_cuts(self, caller: Caller, home: Record, run: str, parts: list[Any]) -> None:
         cuts = [{"step": part.cut, "epoch": part.epoch} for part in parts if getattr(part, "cut", AUTO) != AUTO]
+        if len(cuts) > _CUTS:  # each event is ten times as long as the frame that asks for it
+            cuts = [*cuts[: _CUTS - 1], {**cuts[-1], "not_told": len(cuts) - _CUTS}]
         events = [self._runs.event(caller, home, "run.rewind", run, None, cut) for cut in cuts]
         if events:
             self._records.commit(home.id, [], events)

@@ -92,6 +92,13 @@ def test_many_updates_of_a_shipment_are_one_change(served, run):
     assert found["revised"] == 1
 
 
+def test_many_rewinds_of_a_shipment_have_few_events(served, run):
+    run.add(b"".join(epoch_frame(number, 0) for number in range(1, 1001)))
+    events = served("GET", "/projects/digits/events", params={"action": "run.rewind"}).json()["items"]
+    assert len(events) == 16
+    assert events[0]["after"] == {"step": 0, "epoch": 1000, "not_told": 984}
+
+
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
 def test_times_beyond_the_calendar_are_refused(served, run, at):
     """A time whose year in UTC is none is refused, wherever one may stand."""
