@@ -23,6 +23,7 @@ import msgspec
 from lmvp.errors import BY_CODE, LmvpError, MissingChunks, ServerError, ServerMismatch, ServerUnavailable
 from lmvp.meter import Meter
 from lmvp.records import ErrorBody
+from lmvp.render.words import clean
 
 if TYPE_CHECKING:
     import requests
@@ -263,7 +264,7 @@ class Connection:
         if answer.status_code >= 400:
             raise error_of(_whole_body(answer, _ERROR_LIMIT), answer.status_code)
         if missing := answer.headers.get(INCOMPLETE_HEADER):
-            warnings.warn(f"{self.url}: {missing}", stacklevel=4)
+            warnings.warn(f"{self.url}: {clean(missing)}", stacklevel=4)
         return answer
 
     def _foreign(self, answer: requests.Response) -> ServerUnavailable:
@@ -292,7 +293,8 @@ def _whole_body(answer: requests.Response, limit: int) -> bytes:
 
     raw = answer.raw
     try:
-        if not answer.headers.get("Content-Encoding") and _is_short(answer.headers.get("Content-Length"), limit):
+        coded = answer.headers.get("Content-Encoding") or answer.headers.get("Transfer-Encoding")
+        if not coded and _is_short(answer.headers.get("Content-Length"), limit):  # chunks would come without an end
             whole: bytes = raw.read(decode_content=True)  # at once; requests would take it in small pieces
             return whole
         body = bytearray()

@@ -171,6 +171,9 @@ PAGES: list[tuple[Any, ...]] = [
 THREADS = 8
 """Threads for what blocks: disk, hashing, records."""
 
+LONG_READS = 3
+"""Threads of these for what may take long and only reads: see `Handler.run_long`."""
+
 
 def make_application(services: Services, server: Any) -> Application:
     """Build the Tornado application.
@@ -195,6 +198,7 @@ def make_application(services: Services, server: Any) -> Application:
         streams=live.Streams(),
         openid=_openid(server),
         notifier=Notifier(services.webhooks, server.webhook_to),
+        long_reads=asyncio.Semaphore(LONG_READS),
         in_hand=asyncio.Semaphore(pushes.IN_HAND),
         openapi=_openapi,
     )

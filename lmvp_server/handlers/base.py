@@ -72,13 +72,15 @@ class Handler(RequestHandler):
         self._body: list[bytes] = []
         self._received = 0
         self._refused: tuple[int, dict[str, Any]] | None = None
+        self._has_left = False
         self._checked_at = time.monotonic()
 
     @property
     def caller(self) -> Caller:
-        """The caller, looked up again by the credential of the request when `RECHECK` seconds have passed.
+        """The caller, looked up again by the credential of the request when a part of the body has come since.
 
-        A body may take long to arrive, and the token may be revoked meanwhile.
+        A client may hold its body back, and send it when its token was revoked: the request counts from its end.
+        Without a body, the caller is looked up again after `RECHECK` seconds.
         """
         if time.monotonic() - self._called_at >= RECHECK:
             self.caller = self._caller(self.settings["server"].token)
@@ -200,6 +202,7 @@ class Handler(RequestHandler):
         self._received += len(chunk)
         if self.is_refused():
             return
+        self._called_at = float("-inf")
         if self._received > self.body_limit:
             self._body.clear()
             error = TooLarge(f"the body is longer than {self.body_limit:,} bytes")
@@ -278,7 +281,8 @@ class Handler(RequestHandler):
         def tell(done: int, total: int) -> None:
             far[:] = done, total
 
-        task = asyncio.ensure_future(self.run(work, tell))
+        run = self.run_long if right == access.READ else self.run
+        task = asyncio.ensure_future(run(work, tell))
         self.set_header("Content-Type", "application/x-ndjson")
         try:
             while not (await asyncio.wait([task], timeout=_LOOK))[0]:
@@ -312,6 +316,24 @@ class Handler(RequestHandler):
         """Do something that blocks in a thread of the pool."""
         pool: ThreadPoolExecutor = self.settings["pool"]
         return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
+
+    async def run_long(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something long that only reads, beside few others of its kind: threads are left for all else.
+
+        Raises
+        ------
+        InvalidRequest
+            If the client has left while the work waited for its turn: nobody would see the result.
+        """
+        async with self.settings["long_reads"]:
+            if self._has_left:
+                raise InvalidRequest("the client has closed the connection")
+            return await self.run(work, *args)
+
+    def on_connection_close(self) -> None:
+        """Note that the client has left."""
+        super().on_connection_close()
+        self._has_left = True
 
     def flag(self, name: str) -> bool:
         """Return whether something is asked for: `name=1`.

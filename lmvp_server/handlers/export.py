@@ -19,6 +19,8 @@ from lmvp_server.handlers.columns import COLUMNS, block
 from lmvp_server.services import access
 
 Pages = Iterable[tuple[dict[str, Any], str, Iterator[Any]]]
+_TIMES = 9.2e18
+"""Microseconds, to either side of 1970, that a column of int64 has room for."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -152,7 +154,7 @@ def _table(run: dict[str, Any], key: str, part: Any, pyarrow: Any, schema: Any) 
         index = pyarrow.array([0] * len(part), pyarrow.int32())
         return pyarrow.DictionaryArray.from_arrays(index, pyarrow.array([value]))
 
-    times = (part.times * 1e6).round().astype("int64")
+    times = (part.times * 1e6).round().clip(-_TIMES, _TIMES).astype("int64")
     columns = [always(run["id"]), always(run["name"]), always(key), part.steps, part.values]
     moments = pyarrow.array(times, schema.field("time").type)
     return pyarrow.Table.from_arrays([*map(pyarrow.array, columns), moments], schema=schema)

@@ -21,10 +21,12 @@ from tornado.iostream import StreamClosedError
 from lmvp.errors import InvalidArgument, LmvpError, TooManyRequests
 from lmvp_server.handlers.base import READING, RECHECK, Handler, error_body, is_number
 from lmvp_server.services import Services, access
-from lmvp_server.services.metrics import floats
+from lmvp_server.services.metrics import LIVE_LIMIT, floats
 
 _PAUSE, _PING = 0.1, 15.0
-_RUNS_LIMIT, _SHARED = 50, 256
+_RUNS_LIMIT, _SHARED, _SHARED_BYTES = 50, 256, 16 << 20
+_EVENT_LIMIT = 5 * LIVE_LIMIT
+"""Points of all runs that one event tells; where more are new, the curves are read anew instead."""
 
 NOBODYS = 100
 """Streams at most that those without an account have open: each keeps a connection."""
@@ -104,7 +106,14 @@ class Streams:
             found = self._made[place] = asyncio.ensure_future(make(place))
             while len(self._made) > _SHARED:
                 self._made.popitem(last=False)
-        return await asyncio.shield(found)
+        made = await asyncio.shield(found)
+        while sum(map(_bytes_of, self._made.values())) > _SHARED_BYTES:
+            self._made.popitem(last=False)
+        return made
+
+
+def _bytes_of(made: asyncio.Future[Step]) -> int:
+    return len(made.result()[0]) if made.done() and not made.cancelled() and made.exception() is None else 0
 
 
 def _set_all(events: set[asyncio.Event]) -> None:
@@ -210,7 +219,8 @@ def _next(services: Services, place: Place) -> Step:
     news: dict[str, Any] = {"cursor": ",".join(map(str, cursors))}
     if statuses != place.statuses:
         news["status"] = dict(zip(place.runs, statuses, strict=True))
-    if any(new is None for new in found):
+    points = sum(len(part) for new in found if new for part in new[1].values())
+    if points > _EVENT_LIMIT or any(new is None for new in found):
         return _sse("reset", news), behind
     news["curves"] = [
         _curve(run, key, part)

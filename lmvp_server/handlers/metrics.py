@@ -49,7 +49,7 @@ class Curves(_MetricsHandler):
         """Return curves of several runs and keys, as many points as a picture has room for."""
         await self.state_incomplete(project, self.get_query_arguments("run"))
         binary = COLUMNS in self.request.headers.get("Accept", "") or self.get_query_argument("format", "") == "columns"
-        data = await self.run(self._curves, project, binary)
+        data = await self.run_long(self._curves, project, binary)
         self.send(data, COLUMNS if binary else "application/json")
 
     def _curves(self, project: str, binary: bool) -> bytes:

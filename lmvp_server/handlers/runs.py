@@ -17,7 +17,8 @@ class Runs(Handler):
     async def get(self, project: str) -> None:
         """List the runs of a project, newest first; `where` filters them."""
         where = self.get_query_argument("where", "")
-        self.answer(await self.run(self.services.runs.of_project, self.caller, project, self.page(), where))
+        run = self.run_long if where else self.run
+        self.answer(await run(self.services.runs.of_project, self.caller, project, self.page(), where))
 
     async def post(self, project: str) -> None:
         """Begin a run."""

@@ -28,7 +28,9 @@ class ProjectVersions(Handler):
     async def get(self, project: str) -> None:
         """List the versions of all models of a project."""
         of_project = self.services.versions.of_project
-        self.answer(await self.run(of_project, self.caller, project, self.page(), _asked(self)))
+        asked = _asked(self)
+        run = self.run if asked is EVERY else self.run_long
+        self.answer(await run(of_project, self.caller, project, self.page(), asked))
 
 
 class Versions(Handler):
@@ -40,7 +42,9 @@ class Versions(Handler):
     async def get(self, project: str, model: str) -> None:
         """List the versions of a model."""
         of_model = self.services.versions.of_model
-        self.answer(await self.run(of_model, self.caller, project, model, self.page(), _asked(self)))
+        asked = _asked(self)
+        run = self.run if asked is EVERY else self.run_long
+        self.answer(await run(of_model, self.caller, project, model, self.page(), asked))
 
     async def post(self, project: str, model: str) -> None:
         """Make a version of a push that comes whole in this request."""
@@ -86,7 +90,7 @@ class Changes(Handler):
         """Tell how much each tensor changed since another version."""
         against = self.get_query_argument("against", "")
         changes = self.services.measuring.changes
-        self.answer(await self.run(changes, self.caller, project, model, revision, against))
+        self.answer(await self.run_long(changes, self.caller, project, model, revision, against))
 
     async def post(self, project: str, model: str, revision: str) -> None:
         """Tell the same, however long it takes, and how far it is."""
@@ -122,7 +126,7 @@ class Histograms(Handler):
             against=self.get_query_argument("against", ""),
         )
         tensors = self.get_query_arguments("tensor", strip=False)
-        self.answer(await self.run(work, self.caller, project, model, revision, tensors))
+        self.answer(await self.run_long(work, self.caller, project, model, revision, tensors))
 
 
 class Manifest(Handler):
@@ -152,7 +156,7 @@ class Layers(Handler):
         if not all(number.isascii() and number.isdigit() and len(number) < 12 for number in asked):
             raise InvalidArgument("`versions` is a list of version numbers: versions=3,2,1")
         numbers = [int(number) for number in asked]
-        self.answer(await self.run(self.services.layers.strips, self.caller, project, model, numbers))
+        self.answer(await self.run_long(self.services.layers.strips, self.caller, project, model, numbers))
 
 
 def _asked(handler: Handler) -> Asked:

@@ -28,9 +28,9 @@ def _moment(name: str, text: str) -> str:
         return ""
     try:
         at = datetime.fromisoformat(text.replace("Z", "+00:00"))
-    except ValueError:
+        at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+    except (ValueError, OverflowError):
         raise InvalidArgument(f"{name}={text[:40]!r} is no time", hint="2026-11-26, or 2026-11-26T12:00") from None
-    at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
     return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

@@ -36,6 +36,7 @@ Advance = Callable[[int, int], None]
 """Told how many chunks are proved, and how many there are in the project."""
 
 PUSH_AGAIN = "push the same content again from wherever it still is; the chunk is taken anew"
+LOST = "restore the data folder from a backup"
 RESTORE = "restore it from a backup, or remove the version"
 FALSE_SIZE = "remove the version, and push its files again: older servers took wrong sizes"
 UNUSED = "no version needs it; `lmvp gc` deletes it"
@@ -152,6 +153,17 @@ class Checking:
         for run in self._series.runs(project.id):
             with found.noting("series", f"{name}/runs/{run}"):
                 self._series.verify(project.id, run)
+        self._check_points(project, found)
+
+    def _check_points(self, project: Record, found: _Findings) -> None:
+        """Compare the points of runs that have ended with what their records tell: a lost file leaves no damage."""
+        for run in self._records.find(project.id, "runs"):
+            told, where = int(run.data.get("points", 0)), f"{project.data['name']}/runs/{run.id}"
+            with found.noting("series", where):
+                state = self._series.state(project.id, run.id) if told else None
+                points = state.points if state else 0
+                if points < told:
+                    found.add("series", f"{where} has {points:,} of the {told:,} points that it ended with", LOST)
 
     def _check_names(self, space: str, table: str, where: str, found: _Findings) -> None:
         """Report names that lead to no project or model."""

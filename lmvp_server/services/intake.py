@@ -17,6 +17,8 @@ from lmvp_server.services.runs import Runs
 from lmvp_server.stores.base import Gap, Record, RecordStore, SeriesStore
 
 T = TypeVar("T")
+_CUTS = 16
+"""Rewinds of one request that have an event each; of more of them, the last event tells the number."""
 
 
 class Intake:
@@ -99,18 +101,25 @@ class Intake:
         return home
 
     def _take_notes(self, caller: Caller, home: Record, run: str, notes: list[tuple[int, bytes]]) -> bool:
-        """Apply what is said of the run, in order; return whether it has ended."""
-        for kind, body in notes:
-            if kind == UPDATE:
-                merged = partial(runrecords.merged, given=_read(body, RunUpdate))
-                self._runs.change(caller, home, run, merged, "run.amend")
-            elif kind == END:
-                ended = partial(runrecords.ended, given=_read(body, RunEnd))
-                self._runs.change(caller, home, run, ended, "run.end")
+        """Apply what is said of the run; return whether it has ended.
+
+        All updates are one change, and the last end is another one: each writes the whole record, and a request may
+        hold hundreds of thousands of updates.
+        """
+        updates = [_read(body, RunUpdate) for kind, body in notes if kind == UPDATE]
+        ends = [_read(body, RunEnd) for kind, body in notes if kind == END]
+        if updates:
+            merged = partial(runrecords.merged, given=runrecords.together(updates))
+            self._runs.change(caller, home, run, merged, "run.amend")
+        if ends:
+            ended = partial(runrecords.ended, given=ends[-1])
+            self._runs.change(caller, home, run, ended, "run.end")
         return bool(notes) and notes[-1][0] == END
 
     def _audit_cuts(self, caller: Caller, home: Record, run: str, parts: list[Any]) -> None:
         cuts = [{"step": part.cut, "epoch": part.epoch} for part in parts if getattr(part, "cut", AUTO) != AUTO]
+        if len(cuts) > _CUTS:  # each event is ten times as long as the frame that asks for it
+            cuts = [*cuts[: _CUTS - 1], {**cuts[-1], "not_told": len(cuts) - _CUTS}]
         events = [self._runs.event(caller, home, "run.rewind", run, None, cut) for cut in cuts]
         if events:
             self._records.commit(home.id, [], events)

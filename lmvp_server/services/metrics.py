@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 CURVES_LIMIT = 200
 POINTS_LIMIT = 100_000
+ANSWER_LIMIT = 1_000_000
+"""Points of all curves of an answer: as JSON they take some 170 MB while it is made."""
 LIVE_LIMIT = 20_000
 """Points of a run that one event tells; where more are new, the curves are read anew instead."""
 
@@ -97,13 +99,23 @@ class Metrics:
         ------
         NotFound
             If none of the runs has one of the keys.
+        TooLarge
+            If they have too many points together.
         """
         home = self._catalog.find_project(caller, project)
         if not 1 <= asked.points <= POINTS_LIMIT:
             raise InvalidArgument(f"points={asked.points}: from 1 to {POINTS_LIMIT:,}")
-        runs = [self._runs.find(home, run) for run in asked.runs]
-        wanted = self._wanted(home, runs, asked)
-        return [self._curve(home, run, key, asked) for run, key in wanted]
+        runs = list({(found := self._runs.find(home, run)).id: found for run in asked.runs}.values())
+        curves, points = [], 0
+        for run, key in self._wanted(home, runs, asked):
+            curves.append(self._curve(home, run, key, asked))
+            points += len(curves[-1].columns)
+            if points > ANSWER_LIMIT:
+                raise TooLarge(
+                    f"these curves have more than {ANSWER_LIMIT:,} points",
+                    hint="name fewer runs or keys, or ask for fewer points",
+                )
+        return curves
 
     def incomplete(self, caller: Caller, project: str, runs: Sequence[str]) -> str:
         """State of which runs points are missing because of damage, and why; empty if all are there."""

@@ -26,6 +26,8 @@ FREE, LONGEST = 5, 300.0
 """Failures of a pair of account and address without a delay, and the longest delay in seconds."""
 BY_ADDRESS, WHILE = 60, 300.0
 """Failures from one address in a window of seconds, over all accounts."""
+_PROOF = "account:"
+"""Begins what stands for the address where the caller is known already."""
 QUIET = 60.0
 """Seconds between two events about failures of one pair of account and address."""
 PER_HOUR, _PAIRS = 120, 1000
@@ -70,8 +72,9 @@ class Passwords:
             If there is neither.
         """
         if password:
-            # The credential takes the place of the address: a stolen token cannot delay logins by its owner.
-            if self._verified(account.data["name"], password, caller.credential) is None:
+            # Not the address: a stolen token must not delay logins by its owner. Not the credential either: a token
+            # that makes others would begin anew with each.
+            if self._verified(account.data["name"], password, f"{_PROOF}{account.id}") is None:
                 raise ProofRequired("the current password does not match", hint="an admin can set a new one")
             return
         if caller.is_fresh:
@@ -139,7 +142,7 @@ class Failures:
         origin : str
             An address, or the credential that sent the request.
         """
-        pair = (account, origin.partition(":")[0] if origin.startswith(("token:", "session:")) else origin)
+        pair = (account, origin.partition(":")[0] if origin.startswith(_PROOF) else origin)
         with self._lock:
             if pair not in self._counts and len(self._counts) >= _PAIRS:
                 pair = (account, "other addresses")

@@ -41,7 +41,8 @@ LIFETIME = 24 * 3600.0
 """Seconds that a push is kept after its last sign of life."""
 
 _PUSH = re.compile(r"[0-9a-f]{32}")
-_REMEMBERED = 64
+_REMEMBERED, _REMEMBERED_CHUNKS = 64, 200_000
+"""Pushes that are held in memory, and their chunks in all, at about 350 bytes each; others are read again."""
 
 
 class StagedPush(NewPush, frozen=True, kw_only=True):
@@ -298,9 +299,12 @@ class Pushes:
         return push
 
     def _remember(self, push: OpenPush) -> None:
-        while len(self._open) >= _REMEMBERED:
+        while self._open and (len(self._open) >= _REMEMBERED or self._chunks_with(push) > _REMEMBERED_CHUNKS):
             self._open.pop(next(iter(self._open)), None)
         self._open[push.place.space, push.id] = push
+
+    def _chunks_with(self, push: OpenPush) -> int:
+        return len(push.sizes) + sum(len(one.sizes) for one in list(self._open.values()))
 
     def _lacking(self, push: OpenPush) -> set[str]:
         return set(self._chunks.missing(push.place.space, push.sizes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any
 
@@ -71,6 +72,23 @@ def resumed(run: Record, new: NewRun) -> Document:
     return {**before, **said, **fresh, "epoch": new.epoch}
 
 
+def together(updates: Iterable[RunUpdate]) -> RunUpdate:
+    """Return one update that says what several say, one after the other.
+
+    Examples
+    --------
+    >>> together([RunUpdate(tags={"a": "b"}, name="x"), RunUpdate(tags={"a": None}), RunUpdate(name="y")])
+    RunUpdate(params={}, tags={'a': None}, summary={}, environment={}, name='y')
+    """
+    name: str | None = None
+    said: dict[str, dict[str, Any]] = {"params": {}, "tags": {}, "summary": {}, "environment": {}}
+    for one in updates:
+        for field, known in said.items():
+            known.update(getattr(one, field))
+        name = name if one.name is None else one.name
+    return RunUpdate(**said, name=name)
+
+
 def merged(run: Record, given: RunUpdate) -> Document:
     """Return a run of which more is said."""
     said = {key: value for key, value in given.tags.items() if value is not None}
@@ -102,8 +120,17 @@ def checked_id(what: str, given: str) -> str:
 
 
 def with_zone(at: datetime) -> datetime:
-    """Return a time with a zone: UTC where it has none."""
-    return at if at.tzinfo else at.replace(tzinfo=timezone.utc)
+    """Return a time in UTC, which it is in where it has no zone.
+
+    Raises
+    ------
+    InvalidArgument
+        If it is in no year from 1 to 9999 there.
+    """
+    try:
+        return at.astimezone(timezone.utc) if at.tzinfo else at.replace(tzinfo=timezone.utc)
+    except OverflowError:
+        raise InvalidArgument(f"no calendar has the time {at.isoformat()} in UTC") from None
 
 
 def seconds(text: str) -> float:

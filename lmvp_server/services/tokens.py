@@ -83,7 +83,8 @@ class Tokens:
         ends = None if days is None else (datetime.now(timezone.utc) + timedelta(days=days)).isoformat()
         data: Document = {
             "user": owner.id if owner else caller.holder,
-            "generation": Users.generation(owner) if owner else 0,
+            # Of the moment when the caller was known: a token that has just ended makes none that lasts.
+            "generation": caller.generation if owner is None or owner.id == caller.user else Users.generation(owner),
             "scope": scope,
             "project": home.id if home else "",
             "name": name,

@@ -64,8 +64,9 @@ class Files:
         return dict(sorted(found.items()))
 
     def exist(self) -> bool:
-        """Whether the space was ever committed to."""
-        return not self.dropped.exists() and (self.snapshot.exists() or bool(self.journals()))
+        """Whether the space was ever committed to; its events alone tell so too, and that its records are lost."""
+        files = self.snapshot.exists() or self.events.exists() or bool(self.journals())
+        return files and not self.dropped.exists()
 
     def size(self) -> int:
         """Return the bytes of all of them together."""

@@ -1,8 +1,9 @@
 """A client and a server that lies: nothing false is returned, written outside the folder, or sent to another host."""
 
 import json
+import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
@@ -174,3 +175,34 @@ def test_an_error_of_the_server_shows_no_control_characters(client, liar, capsys
         assert "gone" in shown
         assert "hint: gone" in shown
         assert not [letter for letter in shown if (letter < " " and letter != "\n") or letter == "\u202e"]
+
+
+def test_a_warning_of_the_server_shows_no_control_characters(client, liar):
+    liar.lie = lambda path, status, headers, body: (status, {**headers, "LMVP-Incomplete": "a\x1b]0;b\x07\x9bc"}, body)
+    with pytest.warns(UserWarning, match="a") as caught:
+        client.projects()
+    assert all(str(one.message).isprintable() for one in caught)
+
+
+def test_chunks_without_an_end_are_not_read_in_full_for_a_short_length(monkeypatch):
+    """A body that is chunked counts by what comes, whatever `Content-Length` stands beside it."""
+    monkeypatch.setattr("lmvp.connection.ANSWER_LIMIT", 1 << 20)
+    piece, sent = b"10000\r\n" + bytes(1 << 16) + b"\r\n", []
+
+    def serve(listening):
+        connection = listening.accept()[0]
+        head = b"HTTP/1.1 200 OK\r\nLMVP-API: 1\r\nContent-Length: 10\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with connection, suppress(OSError):
+            connection.sendall(head)
+            while len(sent) < 1000:
+                connection.sendall(piece)
+                sent.append(len(piece))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        client = lmvp.Client(f"http://127.0.0.1:{listening.getsockname()[1]}", "token")
+        with pytest.raises(errors.ServerError, match="longer than 1 MiB"):
+            client.projects()
+        thread.join()
+    assert len(sent) < 1000

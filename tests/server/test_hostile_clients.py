@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
+from server.in_process import TOKEN, Served
+
+from lmvp_server.routes import API, LONG_READS
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +109,45 @@ def test_names_cannot_write_headers(server):
         answer = requests.get(f"{server.url}/api/v1/projects/{name}", headers=headers, timeout=5)
         assert answer.status_code in {400, 404}
         assert "Set-Cookie" not in answer.headers
+
+
+def test_long_questions_leave_threads_for_others_and_end_with_their_clients(tmp_path):
+    """Questions that take long hold few threads, and those whose client has left are not answered at all."""
+    started, release = [], threading.Event()
+
+    def curves(*_):
+        started.append(1)
+        release.wait(30)
+        return []
+
+    with Served(tmp_path / "data") as served:
+        served("POST", "/projects", json={"name": "p"})
+        served.services.metrics.curves = curves
+        served.services.metrics.incomplete = lambda *_: ""
+        head = f"Host: localhost\r\nAuthorization: Bearer {TOKEN}"
+        request = f"GET {API}/projects/p/metrics?run=a HTTP/1.1\r\n{head}\r\n\r\n"
+        clients = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(30)]
+        try:
+            for client in clients:
+                client.sendall(request.encode())
+            time.sleep(0.5)
+            assert served("GET", "/projects").ok
+            assert len(started) == LONG_READS
+        finally:
+            for client in clients:
+                client.close()
+            time.sleep(0.5)
+            release.set()
+        time.sleep(0.5)
+        assert len(started) == LONG_READS
+
+
+def test_form_of_a_run_with_any_name_leads_back_to_it(tmp_path):
+    with Served(tmp_path / "data") as served:
+        served("POST", "/projects", json={"name": "p"})
+        for number, name in enumerate(("日本", "é", "a b", "x?y#z", "%", "../../x")):
+            served("POST", "/projects/p/runs", json={"run": f"{number:032x}", "name": name})
+            quoted = quote(name, safe="")
+            answer = served("POST", f"~/p/p/-/runs/{quoted}", data={"do": "end"})
+            assert answer.status_code == 303
+            assert answer.headers["Location"].endswith(f"p/p/-/runs/{quoted}")

@@ -17,6 +17,7 @@ from server.runs_over_http import RUNS, Server, begin, curve
 from lmvp import local
 from lmvp.tracking.frames import END, key_frame, note, points_frame
 from lmvp_server.app import App
+from lmvp_server.handlers.live import Place, Streams
 from lmvp_server.routes import API
 from lmvp_server.settings import Settings
 
@@ -116,6 +117,35 @@ def test_too_many_new_points_are_read_anew(served, run):
     reader = Reader(served, {"run": str(run)}, lambda events: events and events[-1][0] == "reset")
     run.add(b"".join(points_frame(1.0, [(0, 5 + i, float(i))]) for i in range(50_000)))
     assert reader.wait()[-1][1]["cursor"] == "50005"
+
+
+def test_points_of_many_runs_are_read_anew(served, run):
+    """One event tells of no more points than its readers' server can hold, however often runs are named."""
+    run.add(b"".join(points_frame(1.0, [(0, 5 + i, float(i))]) for i in range(19_000)))
+    again = {"run": [str(run)] * 50, "cursor": ",".join(["0"] * 50)}
+    reader = Reader(served, again, lambda events: events)
+    assert [name for name, _ in reader.wait()] == ["reset"]
+
+
+def test_streams_share_a_bounded_number_of_bytes():
+    """Events that are kept for other readers do not fill the memory."""
+
+    async def ask():
+        streams = Streams()
+        for number in range(20):
+            place = Place("p", ("a",), None, (number,))
+            await streams.shared(place, lambda place: _made(b"x" * (4 << 20), place))
+        return sum(len(one.result()[0]) for one in streams._made.values())
+
+    async def _made(event, place):
+        return event, place
+
+    assert asyncio.run(ask()) <= 16 << 20
+
+
+def test_run_that_is_named_often_has_one_curve(served, run):
+    answer = served("GET", "/projects/digits/metrics", params={"run": [str(run)] * 200, "points": 100_000})
+    assert len(answer.json()["curves"]) == 1
 
 
 def test_streams_end_with_the_server(served, run):

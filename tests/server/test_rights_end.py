@@ -22,6 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 from argon2 import PasswordHasher
+from server.in_process import Served
 
 from lmvp.client import Client
 from lmvp.errors import NotAuthenticated
@@ -29,6 +30,7 @@ from lmvp.records import NewProject, Project
 from lmvp_jupyter.upstream import Exchange, Upstream
 from lmvp_server.app import App
 from lmvp_server.handlers.console.base import mark
+from lmvp_server.routes import API
 from lmvp_server.services import access, passwords
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.identities import Identity
@@ -637,3 +639,38 @@ def test_sessions_of_a_revoked_token_and_scopes_are_closed_by_default():
     read, write, admin = (access.SCOPES[scope] for scope in ("read", "write", "admin"))
     assert read < write < admin
     assert not {access.GRANT, access.ACCOUNT, access.ADMIN, access.OWN} & write
+
+
+@pytest.mark.parametrize("end", ["revoke", "disable", "demote"])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/tokens", {"name": "late", "scope": "admin"}),
+        ("POST", "/users", {"name": "late", "password": "long enough for all"}),
+        ("POST", "/invitations", {"project": "p", "role": "owner"}),
+        ("PUT", "/projects/p/members/eve", {"role": "owner"}),
+    ],
+)
+def test_body_that_comes_after_the_end_of_rights_changes_nothing(tmp_path, end, method, path, body):
+    """A client that holds the body of its request back gets no further than its rights at the end of the body."""
+    with Served(tmp_path / "data") as served:
+        served("POST", "/projects", json={"name": "p"})
+        served.user("eve", admin=True)
+        made = served("POST", "/tokens", json={"name": "t", "user": "eve", "scope": "admin"}).json()
+        data = json.dumps(body).encode()
+        head = f"{method} {API}{path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {made['token']}\r\n"
+        with socket.create_connection(("127.0.0.1", served.port), 10) as client:
+            client.sendall(f"{head}Content-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode())
+            time.sleep(0.1)
+            ended = {
+                "revoke": lambda: served("DELETE", f"/tokens/{made['id']}"),
+                "disable": lambda: served("PATCH", "/users/eve", json={"disabled": True}),
+                "demote": lambda: served("PATCH", "/users/eve", json={"admin": False}),
+            }[end]()
+            assert ended.ok
+            client.sendall(data)
+            status = int(client.recv(65536).split()[1])
+        if (end, path) == ("demote", "/tokens"):
+            assert status == 201, "every account makes tokens"
+        else:
+            assert status in {401, 403, 404}

@@ -81,6 +81,35 @@ def test_updates_and_the_end_come_with_the_journal(served, run):
     assert run.get()["metrics"] == {"train/loss": 7.0}
 
 
+def test_many_updates_of_a_shipment_are_one_change(served, run):
+    """A shipment of small updates does not write the record of the run for each of them."""
+    updates = [
+        {"name": f"n{at}", "tags": {"gpu": f"g{at}" if at % 2 else None}, "summary": {"at": at}} for at in range(2000)
+    ]
+    run.add(b"".join(note(UPDATE, msgspec.json.encode(one)) for one in updates))
+    found = run.get()
+    assert (found["name"], found["tags"], found["summary"]) == ("n1999", {"gpu": "g1999"}, {"at": 1999})
+    assert found["revised"] == 1
+
+
+def test_many_rewinds_of_a_shipment_have_few_events(served, run):
+    run.add(b"".join(epoch_frame(number, 0) for number in range(1, 1001)))
+    events = served("GET", "/projects/digits/events", params={"action": "run.rewind"}).json()["items"]
+    assert len(events) == 16
+    assert events[0]["after"] == {"step": 0, "epoch": 1000, "not_told": 984}
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_times_beyond_the_calendar_are_refused(served, run, at):
+    """A time whose year in UTC is none is refused, wherever one may stand."""
+    answers = [
+        served("POST", RUNS, {"run": secrets.token_hex(16), "started_at": at}),
+        served("POST", f"{RUNS}/{run}/end", {"status": "killed", "ended_at": at}),
+        *(served("GET", "/events", params={name: at}) for name in ("since", "until")),
+    ]
+    assert [answer.status_code for answer in answers] == [400] * 4
+
+
 def test_a_resume_and_a_rewind(served, run):
     run.add(note(END, msgspec.json.encode({"status": "killed", "ended_at": "2026-11-26T12:00:00Z"})))
     again = note(START, msgspec.json.encode(NewRun(run=str(run), resume=True, epoch=7, params={"lr": 0.01})))

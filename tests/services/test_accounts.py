@@ -596,7 +596,7 @@ def test_failed_logins_are_events_with_a_count_and_without_growth(services, monk
     assert len(services.passwords._failures._counts) <= 1001
 
 
-def test_wrong_proof_is_delayed_for_its_credential_alone(services):
+def test_wrong_proof_delays_no_login_of_its_account(services):
     by = caller(services, token(services, "grace"))
     change = UserChange(password=OTHER, current_password="a wrong password")
     for _ in range(passwords.FREE):
@@ -606,3 +606,42 @@ def test_wrong_proof_is_delayed_for_its_credential_alone(services):
         services.users.change(by, "grace", change)
     assert services.sessions.begin("grace", PASSWORD, HERE), "a stolen token does not keep its owner out"
     assert "token:" not in str(events(services, "session.fail"))
+
+
+# -- requests that are under way while the account changes
+
+
+@pytest.mark.parametrize("change", [{"password": OTHER, "current_password": PASSWORD}, {"disabled": True}])
+def test_ended_token_makes_no_token_that_lasts(services, change):
+    """A caller that was known before the change of its account makes no grant of the account as it is after it."""
+    known = caller(services, token(services, "grace"))
+    services.users.change(ROOT, "grace", UserChange(**change))
+    if change.get("disabled"):
+        services.users.change(ROOT, "grace", UserChange(disabled=False))
+    made = services.tokens.create(known, MakeToken(name="late", scope="admin"))
+    assert caller(services, made.token) is None
+
+
+def test_wrong_passwords_are_counted_over_all_tokens_of_an_account(services):
+    """A token that makes others does not begin anew with each; logins by the owner are not delayed by it."""
+    stolen = caller(services, token(services, "grace"))
+    refused = 0
+    for number in range(3):
+        made = services.tokens.create(stolen, MakeToken(name=f"n{number}", scope="admin"))
+        by = caller(services, made.token)
+        for _ in range(passwords.FREE):
+            wrong = UserChange(password=OTHER, current_password="not the password")
+            with pytest.raises((AccessDenied, TooManyRequests)) as error:
+                services.users.change(by, "grace", wrong)
+            refused += error.type is TooManyRequests
+    assert refused >= 2 * passwords.FREE
+    assert services.sessions.begin("grace", PASSWORD, HERE)
+
+
+def test_token_for_one_project_lists_no_groups(services):
+    services.members.set_group(ROOT, "team", ("grace",))
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    limited = caller(services, token(services, "grace", project="digits"))
+    with pytest.raises(AccessDenied, match="token for one project"):
+        services.members.groups(limited)
+    assert services.members.groups(caller(services, token(services, "grace")))["total"] == 1

@@ -1,11 +1,13 @@
 """`fsck` finds every flipped bit, says whom it hits, and its repair loses nothing."""
 
 import os
+from datetime import datetime, timezone
 
 import pytest
 from workshop import ADA, Shop, bytes_of, step, weights
 
 from lmvp.errors import IntegrityError
+from lmvp.tracking.records import NewPoints, NewRun, RunEnd
 
 
 @pytest.fixture
@@ -180,3 +182,32 @@ def test_a_version_that_is_removed_before_its_manifest_is_read_is_not_damage(sho
 
     monkeypatch.setattr(shop.services.chunks, "manifest", slow)
     assert fsck(shop)["problems"] == []
+
+
+@pytest.mark.parametrize("space", ["server", "project"])
+def test_records_that_are_gone_are_not_taken_for_a_new_store(shop, trees, space):
+    """Events without the records that belong to them are damage: a collection would delete all that they name."""
+    shop.services.close()
+    folder = shop.folder / "records" / ("" if space == "server" else "projects")
+    for path in folder.glob("*.json.j*"):
+        path.unlink()
+    for path in folder.glob("*.json"):
+        path.unlink()
+    with pytest.raises(IntegrityError, match="missing"):
+        shop.reopen().services.catalog.find_model(ADA, "p", "m")
+
+
+@pytest.mark.parametrize("harm", ["delete", "empty"])
+def test_points_of_a_run_that_are_gone_are_found(shop, trees, harm):
+    run = "a" * 32
+    services = shop.services
+    services.runs.start(ADA, "p", NewRun(run=run))
+    for at in range(5):
+        services.metrics.add(ADA, "p", run, NewPoints(values={"loss": 1.0}, step=at))
+    services.runs.end(ADA, "p", run, RunEnd(status="finished", ended_at=datetime.now(timezone.utc)))
+    assert fsck(shop)["problems"] == []
+    services.close()
+    for path in (shop.folder / "series").glob("*/*/*"):
+        path.unlink() if harm == "delete" else path.write_bytes(b"")
+    shop.reopen()
+    assert any("5 points that it ended with" in one.what for one in fsck(shop)["problems"])

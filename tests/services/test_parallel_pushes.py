@@ -127,3 +127,13 @@ def test_the_id_of_a_push_to_another_model_names_nothing_here(shop):
     assert shop.services.pushes.commit(ADA, "p", "m", push_id)["number"] == 1
     with pytest.raises(NotFound):
         shop.services.pushes.commit(ADA, "p", "other", push_id)
+
+
+def test_open_pushes_of_many_chunks_are_not_all_held_in_memory(shop, monkeypatch):
+    """Those that are let go of are read again when they go on."""
+    monkeypatch.setattr("lmvp_server.services.pushes._REMEMBERED_CHUNKS", 10)
+    begun = [shop.begin(weights(seed, layers=6), f"m{seed}") for seed in range(4)]
+    assert len(shop.services.pushes._open) == 1
+    for seed, (push_id, described, answer) in enumerate(begun):
+        shop.send(push_id, described, answer.missing, f"m{seed}")
+        assert shop.services.pushes.commit(ADA, "p", f"m{seed}", push_id)["number"] == 1

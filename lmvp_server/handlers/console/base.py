@@ -23,6 +23,8 @@ Shown: TypeAlias = tuple[str, dict[str, Any]]
 
 _SECRETS = frozenset({"password", "old", "new"})
 _UNSEEN = _SECRETS | {"do", "was", "_xsrf"}
+_IN_URLS = "/?#@%=&+,;:!$'()*~"
+"""What stands in a URL as it is, beside letters and digits; a run may have a name of any letters."""
 RIGHTS = ("PROPOSE", "ALIAS", "WRITE", "MAINTAIN", "OWN")
 
 
@@ -72,7 +74,7 @@ class ConsolePage(WebPage, ABC):
     async def done(self, where: str, place: tuple[str, ...]) -> None:  # noqa: ARG002 - some pages show more
         """Lead to where something was done to: loading that again does nothing twice."""
         self.set_status(303)
-        self.set_header("Location", self.root + where)
+        self.set_header("Location", self.root + quote(where, safe=_IN_URLS))
         self.finish()
 
     def rights(self, project: str) -> dict[str, bool]:

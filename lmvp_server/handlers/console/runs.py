@@ -6,7 +6,7 @@ import math
 import shlex
 from datetime import datetime, timezone
 from typing import Any, ClassVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from lmvp.curves import Curves as Drawn
 from lmvp.environment import commit_of, packages_of
@@ -94,7 +94,7 @@ class Run(ConsolePage):
     def end(self, _fields: Fields, project: str, run: str) -> str:
         """End a run that gives no sign of life."""
         self.services.runs.end(self.caller, project, run, RunEnd(status="killed", ended_at=datetime.now(timezone.utc)))
-        return f"p/{project}/-/runs/{run}"
+        return f"p/{project}/-/runs/{quote(run, safe='')}"
 
     def remove(self, _fields: Fields, project: str, run: str) -> str:
         """Delete a run and its points."""
@@ -150,7 +150,7 @@ class Curves(BySession):
     async def get(self, project: str) -> None:
         """Send curves as the view draws them."""
         may_compress(self)
-        self.answer(await self.run(self._curves, project))
+        self.answer(await self.run_long(self._curves, project))
 
     def _curves(self, project: str) -> dict[str, Any]:
         named = self.get_query_arguments("run")

@@ -12,7 +12,7 @@ class Search(ConsolePage):
     async def get(self, *place: str) -> None:
         """Show what is found, or send it."""
         if self.get_query_argument("as", "") == "json":
-            found, more = await self.run(self.services.search.find, self.caller, self._words(), 20)
+            found, more = await self.run_long(self.services.search.find, self.caller, self._words(), 20)
             self.answer({"items": found, "more": more})
         else:
             await super().get(*place)
