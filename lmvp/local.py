@@ -210,7 +210,9 @@ def _launch(home: Path) -> Local:
         beginning = log.tell()
         for _ in range(_TRIES):
             code = _run_detached(home, log.fileno())
-            local = find(home) if code == 0 else None
+            # also after a failure: a process that was killed while it started a server leaves that server starting, and
+            # this one then finds the folder in use
+            local = find(home)
             if local is not None:
                 return local
             if code != 0:  # else it did start, and was killed since: that is no reason to give up

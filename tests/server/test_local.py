@@ -389,6 +389,21 @@ def test_a_second_server_of_the_same_folder_is_refused(home, server):
     assert local.find(home).pid == server.pid
 
 
+def test_server_that_starts_by_itself_is_found_when_the_start_of_another_fails(home, server, monkeypatch):
+    """A process that is killed while it starts a server leaves that server starting: it has the folder, and no file."""
+    hidden = home / "server.json.hidden"
+    (home / "server.json").rename(hidden)
+    run_detached = local._run_detached
+
+    def fail_while_the_other_announces_itself(folder, log):
+        hidden.rename(home / "server.json")
+        return run_detached(folder, log) or 1
+
+    monkeypatch.setattr(local, "_run_detached", fail_while_the_other_announces_itself)
+    monkeypatch.setattr(local, "_LAUNCH", "import sys; sys.exit(3)")
+    assert local.find_or_start(home).pid == server.pid
+
+
 def test_a_taken_port_is_named(home, server, tmp_path):
     port = serverfile.read(home).url.rsplit(":", 1)[1]
     answer = refused(tmp_path / "second", "--port", port)
