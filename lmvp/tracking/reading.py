@@ -96,8 +96,8 @@ class Run:
 
     @property
     def url(self) -> str:
-        """Where it is on the web."""
-        return f"{self._client.url}/projects/{self.project}/runs/{self.id}"
+        """Its page in the console of the server."""
+        return f"{self._client.url}/p/{quote(self.project)}/-/runs/{quote(self.id)}"
 
     @property
     def client(self) -> Tracking:
