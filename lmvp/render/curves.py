@@ -154,14 +154,9 @@ def _figure(curves: Curves, name: str, lines: Sequence[Line]) -> str:
 
 def chart_svg(curves: Curves, lines: Sequence[Line]) -> str:
     """Draw one chart: names at the ends of the lines, the raw line faint behind the smoothed one."""
-    places = [_places(curves, line) for line in lines]
-    shown = [[y for _, y in points if math.isfinite(y)] for points in places]
-    low, high = numbers.scale(value for values in shown for value in values)
-    left = min((x for points in places for x, _ in points), default=0.0)
-    right = max((x for points in places for x, _ in points), default=1.0)
-    room = max(1.0, abs(left) * 1e-9)  # at 2**62, a step more is the same float64
-    frame = _Frame(left, right if right > left else left + room, low, high)
-    parts = [*_grid(frame, curves), *_axis(frame, curves.axis)]
+    places = [places_of(curves, line) for line in lines]
+    frame = Frame.over(places, log=curves.log)
+    parts = [*_grid(frame), *_axis(frame, curves.axis)]
     for number, points in enumerate(places):
         parts += _drawn(curves, points, frame, number)
     parts += _labels([(curves.label(line), points) for line, points in zip(lines, places, strict=True)], frame)
@@ -171,25 +166,43 @@ def chart_svg(curves: Curves, lines: Sequence[Line]) -> str:
     )
 
 
-class _Frame:
-    """Where values stand in the picture; what is beyond an end stands at it."""
+class Frame:
+    """The axes of a chart: the ends that `curves.js` gives the live form, and the place of a value between them."""
 
-    def __init__(self, left: float, right: float, low: float, high: float) -> None:
-        self.left, self.right, self.low, self.high = left, right, low, high
+    def __init__(self, left: float, right: float, low: float, high: float, *, log: bool = False) -> None:
+        self.left, self.right, self.low, self.high, self.log = left, right, low, high, log
+
+    @classmethod
+    def over(cls, places: Sequence[list[tuple[float, float]]], *, log: bool) -> Frame:
+        """Return axes that show every point."""
+        values = [y for points in places for _, y in points if math.isfinite(y)]
+        across = [x for points in places for x, _ in points]
+        left, right = (min(across), max(across)) if across else (0.0, 1.0)
+        if left == right:
+            room = max(0.5, abs(left) * 1e-9)  # at 2**62, a step more is the same float64
+            left, right = left - room, right + room
+        return cls(left, right, *(numbers.log_bounds if log else numbers.bounds)(values), log=log)
 
     def x(self, value: float) -> float:
+        """Return the x coordinate of a place on the horizontal axis."""
         return _LEFT + (WIDTH - _LEFT - _RIGHT) * (value - self.left) / (self.right - self.left)
 
     def y(self, value: float) -> float:
-        inside = min(max(value, self.low), self.high)
-        return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (inside - self.low) / (self.high - self.low))
+        """Return the y coordinate of a value; only values beyond `numbers.LIMIT` are outside of the axis."""
+        inside, low, high = min(max(value, self.low), self.high), self.low, self.high
+        if self.log:
+            inside, low, high = math.log10(inside), math.log10(low), math.log10(high)
+        return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (inside - low) / (high - low))
 
 
-def _places(curves: Curves, line: Line) -> list[tuple[float, float]]:
-    """Return the points of a line as the axes want them."""
-    across = along(curves, line)
-    values = [math.log10(v) if v > 0 else math.nan for v in line.values] if curves.log else line.values
-    return list(zip(across, values, strict=True))
+def places_of(curves: Curves, line: Line) -> list[tuple[float, float]]:
+    """Return the points of a line in the order of the axis; at one place, the last one counts.
+
+    A value that is not positive has no place on a logarithmic axis: it is a gap, as NaN is.
+    """
+    values = [v if v > 0 else math.nan for v in line.values] if curves.log else line.values
+    found = {float(x): float(y) for x, y in zip(along(curves, line), values, strict=True) if math.isfinite(x)}
+    return sorted(found.items())
 
 
 def along(curves: Curves, line: Line) -> list[float]:
@@ -218,7 +231,7 @@ def smoothed(values: Sequence[float], over: int) -> list[float]:
     return found
 
 
-def _drawn(curves: Curves, points: list[tuple[float, float]], frame: _Frame, number: int) -> Iterator[str]:
+def _drawn(curves: Curves, points: list[tuple[float, float]], frame: Frame, number: int) -> Iterator[str]:
     hue, dash = HUES[number] if number < len(HUES) else _LINE, DASHES[number % len(DASHES)]
     finite = [(x, y) for x, y in points if math.isfinite(y)]
     if len(finite) == 1:
@@ -231,7 +244,7 @@ def _drawn(curves: Curves, points: list[tuple[float, float]], frame: _Frame, num
     yield f'<path d="{_path(points, frame)}" fill="none" stroke="{hue}" stroke-width="1.6"{dashed}/>'
 
 
-def _path(points: Sequence[tuple[float, float]], frame: _Frame) -> str:
+def _path(points: Sequence[tuple[float, float]], frame: Frame) -> str:
     """Return the path of a line, broken where a value is not finite."""
     parts, pen = [], False
     for x, y in points:
@@ -241,9 +254,9 @@ def _path(points: Sequence[tuple[float, float]], frame: _Frame) -> str:
     return "".join(parts)
 
 
-def _grid(frame: _Frame, curves: Curves) -> Iterator[str]:
-    ticks = numbers.ticks(frame.low, frame.high)
-    written = [_power(tick) for tick in ticks] if curves.log else numbers.ends(*ticks)
+def _grid(frame: Frame) -> Iterator[str]:
+    ticks = (numbers.log_ticks if frame.log else numbers.ticks)(frame.low, frame.high)
+    written = [_power(tick) for tick in ticks] if frame.log else numbers.ends(*ticks)
     for tick, words in zip(ticks, written, strict=True):
         y = frame.y(tick)
         yield f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="{_LINE}" stroke-opacity=".25"/>'
@@ -251,11 +264,11 @@ def _grid(frame: _Frame, curves: Curves) -> Iterator[str]:
 
 
 def _power(tick: float) -> str:
-    """Write 10 to some power, however large."""
-    return f"{10**tick:.3g}" if abs(tick) < 300 else f"1e{tick:.0f}"
+    """Write a tick of a logarithmic axis."""
+    return f"{tick:.3g}".replace("-", numbers.MINUS)
 
 
-def _axis(frame: _Frame, axis: str) -> Iterator[str]:
+def _axis(frame: Frame, axis: str) -> Iterator[str]:
     ticks = [tick for tick in numbers.ticks(frame.left, frame.right) if frame.left <= tick <= frame.right]
     for tick in ticks[:: max(1, len(ticks) // 6)]:
         words = duration(tick) if axis == "time" else short(tick)
@@ -277,7 +290,7 @@ def short(value: float) -> str:
     return f"{value:g}"
 
 
-def _labels(named: Sequence[tuple[str, list[tuple[float, float]]]], frame: _Frame) -> Iterator[str]:
+def _labels(named: Sequence[tuple[str, list[tuple[float, float]]]], frame: Frame) -> Iterator[str]:
     """Write names at the ends of the lines, moved apart where they would stand on one another."""
     ends = sorted(
         (frame.y(last), number, clean(name))

@@ -138,7 +138,7 @@ def plot_data(history: History, metric: str | None = None) -> dict[str, Any]:
     versions = measured[-POINTS:] if len(history.models) == 1 else []
     values = [float(value_of(v, key) or 0.0) for v in versions]
     main = _main_line(history)
-    low, high = bounds(values)
+    low, high = numbers.bounds(values)
     return {
         "title": clean(history.title),
         "metric": key and clean(key),
@@ -161,12 +161,6 @@ def plot_data(history: History, metric: str | None = None) -> dict[str, Any]:
         "fact": f"{clean(key or '')} by version{_newest(len(versions), len(measured))}",
         "empty": None if versions else _no_points(history, key),
     }
-
-
-def bounds(values: Sequence[float]) -> tuple[float, float]:
-    """Give the ends of a plot's axis; unlike a track it keeps outliers, which a plot is there to show."""
-    finite = [v for v in values if math.isfinite(v)]
-    return numbers.scale([min(finite), max(finite)]) if finite else (0.0, 1.0)
 
 
 def _main_line(history: Sequence[Version]) -> set[int]:

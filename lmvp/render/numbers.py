@@ -156,7 +156,9 @@ def better(key: str) -> int:
 
 
 def scale(values: Iterable[float]) -> tuple[float, float]:
-    """Give the ends of an axis for these values, rounded outwards; far outliers stay off it.
+    """Give the ends of a small track for these values, rounded outwards; far outliers stay off it.
+
+    A track marks the values that are off it. A plot shows every value: its ends are those of `bounds`.
 
     Examples
     --------
@@ -175,6 +177,52 @@ def scale(values: Iterable[float]) -> tuple[float, float]:
         return _clean(low - room), _clean(high + room)
     step = _nice((high - low) / 4)
     return _clean(math.floor(low / step + 1e-9) * step), _clean(math.ceil(high / step - 1e-9) * step)
+
+
+def bounds(values: Iterable[float]) -> tuple[float, float]:
+    """Return the ends of an axis that shows every finite value, rounded outwards.
+
+    `axes.js` computes the same ends, so that the static and the live form of a plot have one range.
+
+    Examples
+    --------
+    >>> bounds([1 / (i + 1) for i in range(200)]), bounds([]), bounds([3.0])
+    ((0.0, 1.0), (0.0, 1.0), (2.7, 3.3))
+    """
+    finite = [v for v in values if math.isfinite(v)]
+    return scale([min(finite), max(finite)]) if finite else scale([])
+
+
+def log_bounds(values: Iterable[float]) -> tuple[float, float]:
+    """Return the ends of a logarithmic axis that shows every positive value: one digit, times a power of ten.
+
+    Examples
+    --------
+    >>> log_bounds([0.23, 1.7]), log_bounds([5e-4, 1.0]), log_bounds([1.0]), log_bounds([0.0])
+    ((0.2, 2.0), (0.0005, 1.0), (0.1, 10.0), (1.0, 10.0))
+    """
+    found = [min(max(v, 1 / LIMIT), LIMIT) for v in values if math.isfinite(v) and v > 0]
+    if not found:
+        return 1.0, 10.0
+    least, most = min(found), max(found)
+    units = [10.0 ** math.floor(math.log10(v)) for v in (least, most)]
+    low, high = math.floor(least / units[0] + 1e-9) * units[0], math.ceil(most / units[1] - 1e-9) * units[1]
+    return (_clean(low), _clean(high)) if low < high else (_clean(low / 10), _clean(high * 10))
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return the ticks of a logarithmic axis: powers of ten, with 2 and 5 of each where there are few.
+
+    Examples
+    --------
+    >>> log_ticks(0.2, 2.0), log_ticks(1e-6, 1.0)
+    ([0.2, 0.5, 1.0, 2.0], [1e-06, 1e-05, 0.0001, 0.001, 0.01, 0.1, 1.0])
+    """
+    first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
+    heads = (1, 2, 5) if last - first < 3 else (1,)
+    found = [_clean(head * 10.0**power) for power in range(first, last + 1, max(1, (last - first) // 6))
+             for head in heads]  # fmt: skip
+    return [tick for tick in found if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
 
 
 def ticks(low: float, high: float) -> list[float]:

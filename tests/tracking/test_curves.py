@@ -246,3 +246,23 @@ def test_runs_of_several_projects_are_not_drawn_together(logged):
         other.log({"x": 1.0})
     with pytest.raises(errors.InvalidArgument, match="several projects"):
         of_runs(lmvp.Client(), [lmvp.run("lr-0.1", "digits"), lmvp.run(other.id, "letters")])
+
+
+@pytest.mark.parametrize(
+    ("values", "ends"),
+    [
+        ([1 / (i + 1) for i in range(400)], (0.0, 1.0)),
+        ([0.1] * 60 + [90.0] + [0.1] * 60, (0.0, 100.0)),
+        ([-5.0] + [2.0, 2.1, 2.2] * 20, (-6.0, 4.0)),
+    ],
+)
+def test_saved_image_shows_every_value_of_a_curve(values, ends):
+    curves = Curves([run()], [line(values=values)])
+    frame = drawing.Frame.over([drawing.places_of(curves, curves.lines[0])], log=False)
+    assert (frame.low, frame.high) == ends
+    (svg,) = svgs(curves)
+    (path,) = re.findall(r'<path d="([^"]*)" fill="none"', svg)
+    drawn = [float(y) for y in re.findall(r"[ML][\d.]+ ([\d.]+)", path)]
+    assert len(drawn) == len(values)
+    assert drawn == pytest.approx([frame.y(value) for value in values], abs=0.051)
+    assert len(set(drawn)) >= min(len(set(values)), 3), "no value is drawn flat at the edge of the axis"

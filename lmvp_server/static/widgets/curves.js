@@ -5,6 +5,7 @@
 // zoom asks for its range (`{ kind: "zoom", from, to }`) and gets finer lines when the kernel is free. It needs a global
 // `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
 /* global uPlot */
+import { bounds, logBounds, logTicks } from "./axes.js";
 import { guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";
 import { onTheme, Paint } from "./paint.js";
@@ -48,11 +49,13 @@ class Chart {
 
   /** Lay the lines on one axis: uPlot wants the x of all, and a gap where a line has no point. */
   columns() {
-    const { axis, smooth, range } = this.view;
+    const { axis, log, smooth, range } = this.view;
     const shown = this.shown();
     const own = shown.map((line) => {
       const xs = axis === "time" ? line.times : axis === "step" || !line.axis.length ? line.steps : line.axis.map(number);
-      return { xs, ys: line.values.map(number) };
+      const value = (i) => { const y = number(line.values[i]); return log && !(y > 0) ? null : y; };
+      const points = [...new Map(xs.map((x, i) => [x, value(i)]))].filter(([x]) => Number.isFinite(x)).sort((a, b) => a[0] - b[0]);
+      return { xs: points.map(([x]) => x), ys: points.map(([, y]) => y) };
     });
     const all = [...new Set(own.flatMap(({ xs }) => xs))].sort((a, b) => a - b);
     const place = new Map(all.map((x, i) => [x, i]));
@@ -92,7 +95,8 @@ class Chart {
   across(xs) {
     if (this.view.range) return { min: this.view.range[0], max: this.view.range[1] };
     const [min, max] = [xs[0] ?? 0, xs.at(-1) ?? 1];
-    return max > min ? { min, max } : { min: min - 0.5, max: max + 0.5 };
+    const room = Math.max(0.5, Math.abs(min) * 1e-9); // at 2**62, a step more is the same number
+    return max > min ? { min, max } : { min: min - room, max: max + room };
   }
 
   options(columns) {
@@ -103,8 +107,8 @@ class Chart {
     const series = [{}];
     for (const line of this.shown()) {
       const token = this.token(line);
-      if (view.smooth > 1) series.push({ stroke: () => paint.faint(token), width: 1, spanGaps: true, points: { show: false } });
-      series.push({ stroke: ink(token), width: 1.6, dash: DASHES[this.order(line) % DASHES.length], spanGaps: true, points: { show: this.alone(line), size: 6, fill: ink(token) } });
+      if (view.smooth > 1) series.push({ stroke: () => paint.faint(token), width: 1, spanGaps: false, points: { show: false } });
+      series.push({ stroke: ink(token), width: 1.6, dash: DASHES[this.order(line) % DASHES.length], spanGaps: false, points: { show: this.alone(line), size: 6, fill: ink(token) } });
     }
     const ends = this.endNames();
     return {
@@ -113,11 +117,11 @@ class Chart {
       select: { show: true },
       scales: {
         x: { time: false, ...this.across(columns[0]) },
-        y: view.log ? { distr: 3 } : { range: (_, low, high) => (low === null ? [0, 1] : uPlot.rangeNum(low, high, 0.08, true)) },
+        y: view.log ? { distr: 3, range: (_, low, high) => logBounds(low, high) } : { range: (_, low, high) => bounds(low, high) },
       },
       axes: [
         { ...axis, size: 28, gap: 6, space: 56, grid: { show: false }, ...(view.axis === "step" ? { incrs: WHOLE } : {}), values: (_, ticks) => ticks.map((at) => (at === null ? "" : view.axis === "time" ? clock(at) : short(at))) },
-        { ...axis, size: (_, texts) => 14 + 7 * Math.max(3, ...(texts ?? []).map((text) => (text ?? "").length)), gap: 8, space: 30, grid: { stroke: ink("line"), width: 1 }, values: (_, ticks) => ticks.map((at) => (at === null ? "" : written(at))) },
+        { ...axis, size: (_, texts) => 14 + 7 * Math.max(3, ...(texts ?? []).map((text) => (text ?? "").length)), gap: 8, space: 30, grid: { stroke: ink("line"), width: 1 }, ...(view.log ? { splits: (plot) => logTicks(plot.scales.y.min, plot.scales.y.max), filter: (_, ticks) => ticks } : {}), values: (_, ticks) => ticks.map((at) => (at === null ? "" : written(at))) },
       ],
       series,
       hooks: {
