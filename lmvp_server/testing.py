@@ -327,6 +327,26 @@ class ChunkStoreContract:
         with pytest.raises(KeyError):
             store.adopt("p2", "p1", "f" * 64)
 
+    def test_share(self, store: ChunkStore) -> None:
+        """Frames of two projects are one again after they were adopted, replaced and shared; bytes count once."""
+        store.put("p1", self.ONE, [b"frame"])
+        store.put("p3", self.ONE, [b"frame"])
+        store.adopt("p2", "p1", self.ONE)
+        assert set(store.sharers("p1", self.ONE, ["p1", "p2", "p3", "p4"])) <= {"p2"}
+        store.replace("p1", self.ONE, [b"another"])
+        assert store.sharers("p1", self.ONE, ["p2", "p3"]) == []
+        store.share("p2", "p1", self.ONE)
+        store.share("p2", "p1", self.ONE)
+        assert self.reopen(store).get("p2", self.ONE) == b"another"
+        if store.sharers("p1", self.ONE, ["p2"]):  # where the disk can do that
+            assert store.usage("p2", ["p1"])["chunks"] == 0
+            assert store.remove("p1", [self.ONE]) == 0
+            assert store.usage("p2", ["p1"])["chunks"] == 7
+        assert store.usage("p2")["chunks"] == 7
+        for project, source in (("p4", "p2"), ("p2", "p4")):
+            with pytest.raises(KeyError):
+                store.share(project, source, self.ONE)
+
     def test_set_aside(self, store: ChunkStore) -> None:
         """A frame that is set aside is missing but still takes room, as often as it happens."""
         for count in (1, 2):

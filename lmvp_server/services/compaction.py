@@ -5,6 +5,9 @@ What is superseded leans on its parent: each chunk becomes a delta against the o
 taken oldest first, so a base has its last form before another chunk leans on it; a chunk that carries others stays as
 it is. So no delta can lean on itself, and none stands on more than `DEPTH_LIMIT` others.
 
+A frame that a fork shares with its origin is encoded once for both: the new frame takes the place of the old one in each
+project that shares it, in a form that all of them can read. Otherwise it would be stored again by each of them.
+
 Each new frame is decoded and held against the chunk's id before it takes the place of the old one, in one rename. What
 was done is told by the frames themselves, so this may be killed at any moment and taken up again.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -73,17 +76,44 @@ class Task:
 
 
 @dataclass(slots=True)
+class _Sharer:
+    """Another project that shares frames with the one that is encoded.
+
+    Attributes
+    ----------
+    keep : frozenset of str
+        Chunks that must stay quick to read there.
+    less : dict of str to int
+        The bytes by which frames got smaller, by chunk; to be noted in the records of versions there.
+    """
+
+    space: str
+    links: Links
+    keep: frozenset[str]
+    less: dict[str, int] = field(default_factory=dict)
+
+    def can_lean(self, chunks: ChunkStore, chunk: str, link: Link) -> bool:
+        """Whether the chunk may be this delta there too."""
+        if chunk in self.keep or self.links.carries(chunk) or self.links.depth(link.base) >= link.depth:
+            return False
+        return not chunks.missing(self.space, [link.base])
+
+
+@dataclass(slots=True)
 class _Work:
     """The state of one run over a project; chunks are encoded by several threads."""
 
     links: Links
+    others: Mapping[str, Callable[[], Links]]
     done: Compacted = field(default_factory=Compacted)
     lock: Lock = field(default_factory=Lock)
+    sharers: dict[str, _Sharer] = field(default_factory=dict)
 
-    def give_back(self, chunk: str) -> None:
+    def give_back(self, chunk: str, sharers: Iterable[_Sharer]) -> None:
         """Let a chunk lean on nothing after all."""
         with self.lock:
-            self.links.note(chunk, None)
+            for links in (self.links, *(sharer.links for sharer in sharers)):
+                links.note(chunk, None)
 
 
 class Compaction:
@@ -96,7 +126,12 @@ class Compaction:
         self._decoder, self._measuring = decoder, measuring
 
     def run(
-        self, space: str, links: Links, go_on: Callable[[], bool] = lambda: True, threads: int | None = None
+        self,
+        space: str,
+        links: Links,
+        go_on: Callable[[], bool] = lambda: True,
+        threads: int | None = None,
+        others: Mapping[str, Callable[[], Links]] | None = None,
     ) -> Compacted:
         """Encode what is to be encoded in a project.
 
@@ -108,8 +143,10 @@ class Compaction:
             Asked between chunks; when it says no, the rest is left for the next time.
         threads : int, optional
             How many chunks are encoded at once; one per processor, four at most, without it.
+        others : dict of str to callable, optional
+            Projects that may share frames with this one; each gives its links, which are kept up to date.
         """
-        work = _Work(links)
+        work = _Work(links, others or {})
         with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
             for task in self._tasks(space):
                 try:
@@ -130,13 +167,17 @@ class Compaction:
         waiting = [one for one in versions if one.data.get("packed", 0) < (QUICK if one.id in quick else SUPERSEDED)]
         if not waiting:
             return
-        keep = frozenset[str]().union(*(self._quick_chunks(space, quick[one]) for one in sorted(quick)))
+        keep = self._keep(space, quick)
         for version in sorted(waiting, key=lambda one: (one.id not in quick, one.seq)):
             target = QUICK if version.id in quick else SUPERSEDED
             try:
                 yield self._task(space, version, target, keep)
             except IntegrityError:  # a damaged manifest stops its own version only
                 _logger.exception("version %s of project %s is not compacted", version.id, space)
+
+    def _keep(self, space: str, quick: Mapping[str, str]) -> frozenset[str]:
+        """Return the chunks that must stay quick to read."""
+        return frozenset[str]().union(*(self._quick_chunks(space, quick[one]) for one in sorted(quick)))
 
     def _task(self, space: str, version: Record, target: int, keep: frozenset[str]) -> Task:
         digest, parents = version.data["digest"], version.data["parents"]
@@ -181,6 +222,8 @@ class Compaction:
         for owner, chunks in owners.items():
             less = before[owner] - self._taken(task.space, chunks)
             self._settle(task.space, owner, less, task.target if finished and owner == task.version.id else None)
+        for sharer in work.sharers.values():
+            self._settle_sharer(sharer)
         work.done.versions += finished
         return finished
 
@@ -219,6 +262,15 @@ class Compaction:
             self._measuring.keep(task.space, digest, changes)
         return changes is not None
 
+    def _settle_sharer(self, sharer: _Sharer) -> None:
+        """Write down what the versions of another project take now: each chunk counts for the oldest that has it."""
+        for version in self._records.find(sharer.space, "versions") if sharer.less else ():
+            found = self._known_slots(sharer.space, version.data["digest"])
+            theirs = sharer.less.keys() & found.chunks.keys() if found is not None else set[str]()
+            if theirs:
+                self._settle(sharer.space, version.id, sum(sharer.less.pop(chunk) for chunk in theirs), None)
+        sharer.less.clear()
+
     def _settle(self, space: str, owner: str, less: int, packed: int | None) -> None:
         """Write down what a version takes now, and how far it is."""
         while (version := self._records.get(space, "versions", owner)) is not None:
@@ -239,20 +291,36 @@ class Compaction:
             return
         if head.size != task.slots.chunks[chunk]:  # the manifest, or the header, is wrong: what is there stays as it is
             raise false_size(task.version.id, chunk, task.slots.chunks[chunk], head.size)
-        link = self._reserve(task, work, chunk)
+        sharers = self._sharers(task, work, chunk)
+        link = self._reserve(task, work, chunk, sharers)
         encoded = None
         try:
             encoded = self._encoded(task, head, link)
         finally:
             if link is not None and (encoded is None or encoded.codec != DELTA):
-                work.give_back(chunk)
+                work.give_back(chunk, sharers)
         if encoded is None:
             return
         after = replace_frame(self._chunks, self._decoder, task.space, head, encoded)
+        before = frames.HEADER_SIZE + head.payload
+        for sharer in sharers:
+            self._chunks.share(sharer.space, task.space, chunk)
         with work.lock:
+            for sharer in sharers:
+                sharer.less[chunk] = before - after
             work.done.chunks += 1
-            work.done.before += frames.HEADER_SIZE + head.payload
+            work.done.before += before
             work.done.after += after
+
+    def _sharers(self, task: Task, work: _Work, chunk: str) -> list[_Sharer]:
+        """Return the other projects that have this very frame."""
+        found = self._chunks.sharers(task.space, chunk, work.others)
+        with work.lock:
+            for space in found:
+                if space not in work.sharers:
+                    keep = self._keep(space, self._quick(space))
+                    work.sharers[space] = _Sharer(space, work.others[space](), keep)
+            return [work.sharers[space] for space in found]
 
     def _encoded(self, task: Task, head: Frame, link: Link | None) -> Encoded | None:
         """Return a smaller form of a chunk, or None if there is none."""
@@ -266,8 +334,8 @@ class Compaction:
             found = codecs.encode(data, dtype)
         return found if found is not None and len(found.payload) < head.payload else None
 
-    def _reserve(self, task: Task, work: _Work, chunk: str) -> Link | None:
-        """Choose what a chunk shall lean on, and let it count as leaning from now on; None if it shall not."""
+    def _reserve(self, task: Task, work: _Work, chunk: str, sharers: Sequence[_Sharer]) -> Link | None:
+        """Pick and reserve a delta base; None if the chunk must stay without one here or in a project that shares it."""
         if task.target != SUPERSEDED or task.parent is None or chunk in task.keep:
             return None
         base = task.slots.counterpart(chunk, task.parent)
@@ -277,7 +345,10 @@ class Compaction:
             if work.links.carries(chunk) or work.links.depth(base) >= codecs.DEPTH_LIMIT:
                 return None
             link = Link(base, work.links.depth(base) + 1)
-            work.links.note(chunk, link)
+            if not all(sharer.can_lean(self._chunks, chunk, link) for sharer in sharers):
+                return None
+            for links in (work.links, *(sharer.links for sharer in sharers)):
+                links.note(chunk, link)
         return link
 
 

@@ -93,7 +93,9 @@ class Sweeping:
             self._moved(space, links, dead, chunk, marked.dtypes.get(chunk))[1]
             for chunk in _leaning(links, dead, needed)
         )
-        return Swept(len(dead), sum(self._size(space, chunk) for chunk in dead) - grown)
+        others = [other for other in self._chunks.projects() if other != space]
+        freed = sum(self._size(space, chunk) for chunk in dead if not self._chunks.sharers(space, chunk, others))
+        return Swept(len(dead), freed - grown)
 
     # -- marking
 

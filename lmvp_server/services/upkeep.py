@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from threading import Lock
 
 from lmvp_server.services import access
@@ -70,8 +71,9 @@ class Upkeep:
         parts = []
         for space in sorted(self._known()):
             if go_on():
+                others = {other: partial(self._links_of, other) for other in sorted(self._known() - {space})}
                 with self._lock, passed_over(space):
-                    parts.append(self._compaction.run(space, self._links_of(space), go_on, threads))
+                    parts.append(self._compaction.run(space, self._links_of(space), go_on, threads, others))
         return total(parts)
 
     def sweep(self, space: str, go_on: Callable[[], bool] = _always) -> Swept:
@@ -96,7 +98,8 @@ class Upkeep:
         with self._lock, self._chunks.sweeping(space):
             if self._leases.holds(space):
                 return 0
-            freed = sum(self._chunks.usage(space).values()) + self._records.size(space)
+            others = self._spaces() - {space}
+            freed = sum(self._chunks.usage(space, others).values()) + self._records.size(space)
             self._chunks.drop(space)
             self._records.drop(space)
             self._links.pop(space, None)

@@ -1,11 +1,12 @@
 """`du`: what versions, models and projects take, as they are and as they are kept.
 
-A chunk that several versions share is counted for the oldest of them, so the parts add up to the whole.
+A chunk that several versions share is counted for the oldest of them, and a chunk that a fork shares with its origin for
+the older project, so the parts add up to the whole and no byte is counted twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
@@ -26,8 +27,8 @@ class Usage:
         access.require(caller, access.ADMIN)
         projects = every_project(self._records)
         rows = [self._sum(_named(project), self._versions(project)) for project in projects]
-        spaces = [self._space(project.id) for project in projects]
-        totals = {kind: sum(space[kind] for space in spaces) for kind in spaces[0]} if spaces else self._space("none")
+        spaces = [self._space(project) for project in projects]
+        totals = {kind: sum(space[kind] for space in spaces) for kind in spaces[0]} if spaces else self._sizes("none")
         totals["records"] += self._records.size(SERVER)
         return _answer("", rows, totals)
 
@@ -39,7 +40,7 @@ class Usage:
             self._sum(f"{home.data['name']}/{_named(model)}", (one for one in versions if one[0] == model.id))
             for model in [*self._records.find(home.id, "models"), *self._records.find(home.id, REMOVED)]
         ]
-        return _answer(home.data["name"], rows, self._space(home.id))
+        return _answer(home.data["name"], rows, self._space(home))
 
     def of_model(self, caller: Caller, project: str, model: str) -> Document:
         """Return what each version of a model takes, newest first."""
@@ -49,15 +50,16 @@ class Usage:
             for model_id, name, logical, stored in self._versions(place.project)
             if model_id == place.model.id
         ]
-        return _answer(place.reference, rows[::-1], self._space(place.space))
+        return _answer(place.reference, rows[::-1], self._space(place.project))
 
     def _versions(self, project: Record) -> Iterator[tuple[str, str, int, int]]:
         """Give model, `v3`, logical and stored bytes of each version, oldest first."""
         counted: set[str] = set()
+        older = self._older(project)
         for version in self._records.find(project.id, "versions"):
             chunks = self._chunks_of(project.id, version.data["digest"]) - counted
             counted |= chunks
-            stored = sum(self._size(project.id, chunk) for chunk in chunks)
+            stored = sum(self._size(project.id, chunk, older) for chunk in chunks)
             model = version.data["model"].partition(":")[0]
             yield model, name_of(version), version.data["size"], stored
 
@@ -74,15 +76,23 @@ class Usage:
             return set()
         return {chunk.id for file in manifest.files for chunk in file.chunks}
 
-    def _size(self, space: str, chunk: str) -> int:
+    def _size(self, space: str, chunk: str, older: Sequence[str]) -> int:
+        """Return the bytes of a chunk that count for a project: none if an older project shares them."""
         try:
-            return self._chunks.size(space, chunk)
+            return 0 if self._chunks.sharers(space, chunk, older) else self._chunks.size(space, chunk)
         except KeyError:
             return 0
 
-    def _space(self, space: str) -> dict[str, int]:
+    def _older(self, project: Record) -> list[str]:
+        """Return the projects that shared chunks count for."""
+        return [each.id for each in every_project(self._records) if each.seq < project.seq]
+
+    def _space(self, project: Record) -> dict[str, int]:
+        return self._sizes(project.id, self._older(project))
+
+    def _sizes(self, space: str, older: Sequence[str] = ()) -> dict[str, int]:
         series = sum(self._series.size(space, run) for run in self._series.runs(space))
-        return {**self._chunks.usage(space), "series": series, "records": self._records.size(space)}
+        return {**self._chunks.usage(space, older), "series": series, "records": self._records.size(space)}
 
 
 def _named(record: Record) -> str:

@@ -276,7 +276,10 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def remove(self, project: str, ids: Iterable[str]) -> int:
-        """Delete chunks, and return the bytes that this freed; what is not there is passed over."""
+        """Delete chunks, and return the bytes that this freed; what is not there is passed over.
+
+        A frame that another project shares frees nothing.
+        """
 
     @abstractmethod
     def adopt(self, project: str, source: str, chunk: str) -> None:
@@ -289,6 +292,22 @@ class ChunkStore(ABC):
         ------
         KeyError
             If the source does not hold it.
+        """
+
+    @abstractmethod
+    def sharers(self, project: str, chunk: str, others: Iterable[str]) -> list[str]:
+        """Return those of other projects that keep this chunk in the same bytes on the disk, not in a copy of them."""
+
+    @abstractmethod
+    def share(self, project: str, source: str, chunk: str) -> None:
+        """Replace a project's frame with the one of another project, without copying its bytes where that is possible.
+
+        Durable on return.
+
+        Raises
+        ------
+        KeyError
+            If one of them does not hold it.
         """
 
     @abstractmethod
@@ -330,8 +349,11 @@ class ChunkStore(ABC):
         """
 
     @abstractmethod
-    def usage(self, project: str) -> Mapping[str, int]:
-        """Return the bytes that a project takes: of `chunks`, `manifests`, `notes`, `staging`, and `damaged` frames."""
+    def usage(self, project: str, others: Iterable[str] = ()) -> Mapping[str, int]:
+        """Return the bytes that a project takes: of `chunks`, `manifests`, `notes`, `staging`, and `damaged` frames.
+
+        Frames that the project shares with one of `others` do not count.
+        """
 
     @abstractmethod
     def projects(self) -> list[str]:

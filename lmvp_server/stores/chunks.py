@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -130,6 +131,43 @@ class FolderChunks(ChunkStore):
                 return
         self._count_names(ours.parent, ours.parent.parent, ours.parent.parent.parent)
 
+    def sharers(self, project: str, chunk: str, others: Iterable[str]) -> list[str]:
+        """Compare files: a frame that is shared is one file with several names."""
+        try:
+            ours = self._chunk(project, chunk).stat()
+        except FileNotFoundError:
+            return []
+        found: list[str] = []
+        for other in others if ours.st_nlink > 1 else ():
+            with suppress(FileNotFoundError):
+                if other != project and os.path.samestat(ours, self._chunk(other, chunk).stat()):
+                    found.append(other)
+            if len(found) == ours.st_nlink - 1:
+                break
+        return found
+
+    def share(self, project: str, source: str, chunk: str) -> None:
+        """Give the file of another project's frame the name of ours; copy it where the disk has no hard links."""
+        theirs, ours = self._chunk(source, chunk), self._chunk(project, chunk)
+        if not ours.exists():
+            raise KeyError(chunk)
+        scratch = self._staging / _checked(_PROJECT, project)
+        temporary = scratch / f"tmp-{secrets.token_hex(12)}"
+        with disk_errors(ours.parent):
+            private.make_folder(scratch)
+            try:
+                os.link(theirs, temporary)
+                temporary.replace(ours)
+            except FileNotFoundError:
+                raise KeyError(chunk) from None
+            except OSError:  # too many names, or a file system without hard links
+                self.replace(project, chunk, [self.get(source, chunk)])
+                return
+            finally:
+                temporary.unlink(missing_ok=True)  # `rename` keeps a name whose target is the same file
+        self._count_names(ours.parent)
+        self._sync([ours.parent])
+
     def set_aside(self, project: str, chunk: str) -> None:
         """Move a frame to `<data>/damaged`, under a name that is free."""
         path, folder = self._chunk(project, chunk), self._damaged / _checked(_PROJECT, project)
@@ -168,8 +206,8 @@ class FolderChunks(ChunkStore):
         """Read a note."""
         return _opened(_read(_place(self._notes, project, digest), digest), digest)
 
-    def usage(self, project: str) -> Mapping[str, int]:
-        """Add up the lengths of all files of a project."""
+    def usage(self, project: str, others: Iterable[str] = ()) -> Mapping[str, int]:
+        """Add up the lengths of all files of a project, without those that have a name in one of `others` too."""
         kinds = {
             "chunks": self._chunks,
             "manifests": self._manifests,
@@ -177,7 +215,13 @@ class FolderChunks(ChunkStore):
             "staging": self._staging,
             "damaged": self._damaged,
         }
-        return {kind: _bytes_below(root / _checked(_PROJECT, project)) for kind, root in kinds.items()}
+        found = {kind: _bytes_below(root / _checked(_PROJECT, project)) for kind, root in kinds.items()}
+        others = [other for other in others if other != project]
+        for chunk in self.chunks(project) if others else ():
+            if self.sharers(project, chunk, others):
+                with suppress(KeyError):
+                    found["chunks"] -= self.size(project, chunk)
+        return found
 
     def projects(self) -> list[str]:
         """List the folders of projects."""
@@ -306,13 +350,13 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def _unlink(path: Path) -> int:
-    """Delete a file, and return the bytes that it had; 0 where there was none."""
+    """Delete a file, and return the bytes that this freed: none where it has another name, or was not there."""
     try:
-        size = path.stat().st_size
+        about = path.stat()
         path.unlink()
     except FileNotFoundError:
         return 0
-    return size
+    return about.st_size if about.st_nlink == 1 else 0
 
 
 def _bytes_below(folder: Path) -> int:

@@ -69,6 +69,58 @@ def test_a_fork_has_the_history_and_costs_names_alone(team, packed):
     assert [one.action for one in team.grace.events("mine")] == ["model.fork"]
 
 
+def stored(team):
+    """The bytes of each version of both models, as the API tells them."""
+    return {one.reference: one.stored for name in ("digits/mlp", "mine/mlp") for one in team.root.show_history(name)}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_fork_is_not_stored_again_by_packing(team, packed):
+    if packed:
+        team.root.compact()
+    team.grace.fork("digits/mlp", "mine/mlp")
+    before = blocks(team.data)
+    team.root.compact()
+    assert blocks(team.data) <= before
+    files = [path.stat() for path in (team.data / "chunks").rglob("*") if path.is_file()]
+    assert {one.st_nlink for one in files} == {2}, "each frame is in both projects, and on the disk once"
+    assert team.root.check().problems == ()
+    assert all(same(team.grace, f"mine/mlp@v{step + 1}", step) for step in range(5))
+    alone = blocks(team.data)
+    team.ada.alias("digits/mlp@v4", "production")
+    team.ada.update("digits/mlp", weights(6), progress=False)
+    team.grace.update("mine/mlp", weights(7), progress=False)
+    added = blocks(team.data) - alone
+    team.root.compact()
+    assert blocks(team.data) <= alone + added
+    assert team.root.check().problems == ()
+    assert all(same(client, f"{name}@v{step + 1}", step) for step in range(5)
+               for client, name in ((team.grace, "mine/mlp"), (team.ada, "digits/mlp")))  # fmt: skip
+
+
+def test_du_counts_bytes_of_a_fork_once(team):
+    team.root.compact()
+    alone = team.root.usage()
+    team.grace.fork("digits/mlp", "mine/mlp")
+    both = team.root.usage()
+    assert both.disk["chunks"] == alone.disk["chunks"] == blocks(team.data)
+    assert {row.name: row.stored for row in both.rows} == {"digits": alone.stored, "mine": 0}
+    assert both.stored == alone.stored
+    assert team.grace.usage("mine/").stored == team.grace.usage("mine/mlp").stored == 0
+    assert team.grace.usage("mine/").disk["chunks"] == 0
+    assert team.ada.usage("digits/").disk["chunks"] == blocks(team.data)
+    assert team.ada.remove("digits/", now=True).bytes < blocks(team.data), "the fork still needs its chunks"
+    assert team.root.usage().disk["chunks"] == blocks(team.data) == team.grace.usage("mine/").disk["chunks"]
+
+
+def test_version_of_a_fork_tells_its_bytes_after_packing(team):
+    team.grace.fork("digits/mlp", "mine/mlp")
+    team.root.compact()
+    told = stored(team)
+    assert [told[f"mine/mlp@v{n}"] for n in range(1, 6)] == [told[f"digits/mlp@v{n}"] for n in range(1, 6)]
+    assert sum(told[f"mine/mlp@v{n}"] for n in range(1, 6)) == blocks(team.data)
+
+
 @pytest.mark.parametrize("first", [False, True])
 def test_what_one_project_does_later_the_other_does_not_feel(team, first):
     if first:
