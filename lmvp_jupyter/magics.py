@@ -107,6 +107,10 @@ class NotebookHost:
 
         return background.push(Client().update, name, obj, show, **fields)
 
+    def confirm(self, question: str) -> bool:  # noqa: ARG002
+        """Say no: a notebook that runs from top to bottom does not wait for an answer."""
+        return False
+
     def ask_token(self, url: str) -> str:
         """Ask in a field below the cell, which is not saved."""
         from getpass import getpass

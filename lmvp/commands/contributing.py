@@ -77,6 +77,9 @@ def require(options: Namespace, _host: Host) -> Any:
 
 
 def rollback(options: Namespace, _host: Host) -> Any:
-    """Let an alias stand where it stood before its last move."""
-    moved = Client().rollback(options.alias)
-    return Line(f"{moved.name} stands at v{moved.number} of {moved.project}/{moved.model} again")
+    """Point an alias at the version that it pointed at before its last move."""
+    from lmvp.commands.verbs import moved_line
+
+    client = Client()
+    before = client.alias_history(options.alias).number
+    return moved_line(client.rollback(options.alias), before)

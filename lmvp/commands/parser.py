@@ -50,6 +50,7 @@ def _many(*flags: str, **settings: Any) -> Argument:
     return _arg(*flags, action="append", default=[], **settings)
 
 
+_YES = _arg("--yes", action="store_true", help="move a protected alias without a question")
 _QUIET = _arg("--no-progress", action="store_true", help="show no bar")
 
 VERBS = (
@@ -92,11 +93,12 @@ VERBS = (
     )),
     Verb(verbs.alias, (
         _arg("version", help="[project/]model[@revision]"),
-        _arg("alias", nargs="?", help="the name to give it; without it, list the aliases"),
-        _arg("--remove", action="store_true", help="take the alias away"),
-        _arg("--history", action="store_true", help="show where it stood, and who moved it"),
+        _arg("alias", nargs="?", help="the alias: moved to the revision, or shown where there is none"),
+        _arg("--remove", action="store_true", help="remove the alias"),
+        _arg("--history", action="store_true", help="show its moves, and who made them"),
         _arg("--protect", action="store_true", help="let only maintainers move it"),
         _arg("--unprotect", action="store_true", help="let contributors move it too"),
+        _YES,
     )),
     Verb(verbs.show, (_arg("version", help="[project/]model[@revision]"),)),
     Verb(verbs.diff, (

@@ -28,6 +28,13 @@ class ShellHost:
         """Whether nobody sits at a terminal."""
         return not sys.stdin.isatty()
 
+    def confirm(self, question: str) -> bool:
+        """Ask on the terminal; a pipe says no."""
+        if not sys.stdin.isatty():
+            return False
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
     def ask_token(self, url: str) -> str:
         """Ask on the terminal, or read a line that is piped in."""
         if not sys.stdin.isatty():

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from lmvp import config
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Status, Table
-from lmvp.errors import InvalidArgument
+from lmvp.errors import InvalidArgument, NotFound
+from lmvp.records import Alias
 from lmvp.references import Reference
 
 _EXAMPLES = {"metric": "val_acc=0.97", "param": "lr=0.001", "tag": "by=ada"}
@@ -33,6 +34,10 @@ class Host(Protocol):
 
     def ask_token(self, url: str) -> str:
         """Ask the user for a token, unseen."""
+        ...
+
+    def confirm(self, question: str) -> bool:
+        """Ask a question that is answered by yes or no; no where nobody can be asked."""
         ...
 
     @property
@@ -92,27 +97,66 @@ def history(options: Namespace, _host: Host) -> Any:
     return Client().show_history(options.name, **how)
 
 
-def alias(options: Namespace, _host: Host) -> Any:
-    """Let an alias stand at a version; without a name, list the aliases."""
-    client = Client()
+def alias(options: Namespace, host: Host) -> Any:
+    """Point an alias at a version; without a revision, show it; without a name, list the aliases."""
+    client, name = Client(), options.alias
     if options.remove:
-        if not options.alias:
-            raise InvalidArgument("--remove needs the alias to take away")
-        return client.remove_alias(options.version, options.alias)
+        if not name:
+            raise InvalidArgument("--remove needs the alias to remove")
+        ask_to_move(client, host, options.version, name, "removed", yes=options.yes)
+        return client.remove_alias(options.version, name)
     if options.history:
         return _moves(client, options)
     if options.protect or options.unprotect:
-        if not options.alias:
+        if not name:
             raise InvalidArgument("which alias?", hint=f"lmvp alias {options.version} production --protect")
-        client.protect(f"{options.version}@{options.alias}", on=options.protect)
-    elif options.alias:
-        client.alias(options.version, options.alias)
+        client.protect(f"{options.version}@{name}", on=options.protect)
+        return _aliases(client.aliases(options.version))
     found = client.aliases(options.version)
+    if not name:
+        return _aliases(found)
+    now = next((one for one in found if one.name.lower() == name.lower()), None)
+    if "@" not in options.version:  # typed to look at it: nothing moves
+        if now is None:
+            hint = f"to make it, name a version: lmvp alias {options.version}@latest {name}"
+            raise NotFound(f"{options.version} has no alias {name!r}", hint=hint)
+        return _aliases([now])
+    target = client.version(options.version)
+    if now is not None and now.number != target.number:
+        ask_to_move(client, host, options.version, name, f"moved to v{target.number}", yes=options.yes)
+    return moved_line(client.alias(target.reference, name), now.number if now else 0)
+
+
+def _aliases(found: Sequence[Alias]) -> Table:
     rows = [
         (one.name, f"v{one.number}", f"{one.moved_at:%Y-%m-%d %H:%M}", one.moved_by, "yes" if one.protected else "")
         for one in found
     ]
     return Table(("Alias", "Version", "Moved (UTC)", "By", "Protected"), rows, empty="no aliases yet")
+
+
+def ask_to_move(client: Client, host: Host, model: str, name: str, what: str, *, yes: bool) -> None:
+    """Ask before a protected alias changes, unless the user said yes.
+
+    Raises
+    ------
+    InvalidArgument
+        If the user says no, or there is nobody to ask.
+    """
+    now = next((one for one in client.aliases(model) if one.name.lower() == name.lower()), None)
+    if yes or now is None or not now.protected:
+        return
+    said = f"the protected alias {now.project}/{now.model}@{now.name} points at v{now.number}"
+    if not host.confirm(f"{said}; it will be {what}. Continue?"):
+        raise InvalidArgument(f"{said} and was not {what}", hint="--yes does it without a question")
+
+
+def moved_line(alias: Alias, before: int) -> Line:
+    """Return the line that tells where an alias points now, and where it pointed before."""
+    place = f"{alias.project}/{alias.model}@{alias.name}"
+    if before == alias.number:
+        return Line(f"{place}: v{alias.number}, as before")
+    return Line(f"{place}: v{before} → v{alias.number}" if before else f"{place}: v{alias.number}, new")
 
 
 def _moves(client: Client, options: Namespace) -> Any:

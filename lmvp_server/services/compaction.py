@@ -5,8 +5,8 @@ What is superseded leans on its parent: each chunk becomes a delta against the o
 taken oldest first, so a base has its last form before another chunk leans on it; a chunk that carries others stays as
 it is. So no delta can lean on itself, and none stands on more than `DEPTH_LIMIT` others.
 
-A frame that a fork shares with its origin is encoded once for both: the new frame takes the place of the old one in each
-project that shares it, in a form that all of them can read. Otherwise it would be stored again by each of them.
+A frame that a fork shares with its origin is encoded once for both: the new frame replaces the old one in each project
+that shares it, in a form that all of them can read. Otherwise each of them would store it again.
 
 Each new frame is decoded and held against the chunk's id before it takes the place of the old one, in one rename. What
 was done is told by the frames themselves, so this may be killed at any moment and taken up again.
@@ -335,7 +335,7 @@ class Compaction:
         return found if found is not None and len(found.payload) < head.payload else None
 
     def _reserve(self, task: Task, work: _Work, chunk: str, sharers: Sequence[_Sharer]) -> Link | None:
-        """Pick and reserve a delta base; None if the chunk must stay without one here or in a project that shares it."""
+        """Pick and reserve a delta base; None if a project that has the chunk needs it without one."""
         if task.target != SUPERSEDED or task.parent is None or chunk in task.keep:
             return None
         base = task.slots.counterpart(chunk, task.parent)

@@ -1,7 +1,7 @@
 """`du`: what versions, models and projects take, as they are and as they are kept.
 
-A chunk that several versions share is counted for the oldest of them, and a chunk that a fork shares with its origin for
-the older project, so the parts add up to the whole and no byte is counted twice.
+A chunk that several versions share is counted for the oldest of them, and a chunk that a fork shares with its origin
+for the older project, so the parts add up to the whole and no byte is counted twice.
 """
 
 from __future__ import annotations

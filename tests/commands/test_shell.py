@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import lmvp
+from lmvp.client import Client
 from lmvp.commands import main
 
 
@@ -42,12 +43,66 @@ def test_a_pull_without_a_folder_makes_one_and_replaces_nothing(home, weights, c
     assert "--to FOLDER" in capsys.readouterr().err
 
 
+def test_alias_without_a_revision_is_shown(home, weights, capsys):
+    """`lmvp alias MODEL NAME` moves nothing, also where the model has a newer version."""
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        assert main(["push", "digits/mlp", "weights.bin"]) == 0
+    assert main(["alias", "digits/mlp", "production"]) != 0
+    assert "lmvp alias digits/mlp@latest production" in capsys.readouterr().err
+    assert main(["alias", "digits/mlp@v1", "production"]) == 0
+    assert capsys.readouterr().out.endswith("digits/mlp@production: v1, new\n")
+    assert main(["alias", "digits/mlp", "production"]) == 0
+    assert re.search(r"production +v1 ", capsys.readouterr().out)
+    assert [one.number for one in Client().aliases("digits/mlp")] == [1]
+
+
+class Terminal(io.StringIO):
+    """A standard input that says it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_protected_alias_moves_only_with_yes(home, weights, capsys, monkeypatch):
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        assert main(["push", "digits/mlp", "weights.bin"]) == 0
+    assert main(["alias", "digits/mlp@v1", "production"]) == 0
+
+    def stands():
+        return [one.number for one in Client().aliases("digits/mlp")]
+
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["alias", "digits/mlp@v2", "production"]) == 2
+    assert "protected alias digits/mlp@production points at v1" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert main(["alias", "digits/mlp@v2", "production"]) == 2
+    assert stands() == [1]
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert main(["alias", "digits/mlp@v2", "production"]) == 0
+    assert "digits/mlp@production: v1 → v2" in capsys.readouterr().out
+    assert main(["alias", "digits/mlp@v1", "production", "--yes"]) == 0
+    assert "digits/mlp@production: v2 → v1" in capsys.readouterr().out
+    assert main(["rollback", "digits/mlp@production"]) == 0
+    assert "digits/mlp@production: v1 → v2" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["alias", "digits/mlp", "production", "--remove"]) == 2
+    assert stands() == [2]
+    assert main(["alias", "digits/mlp", "production", "--remove", "--yes"]) == 0
+    assert stands() == []
+
+
 def test_alias_ls_diff_status(home, weights, capsys):
     main(["push", "digits/mlp", "weights.bin"])
     weights.write_bytes(b"other")
     main(["push", "digits/mlp", "weights.bin"])
     for words, expected in (
-        (["alias", "digits/mlp@v1", "best"], "best   v1"),
+        (["alias", "digits/mlp@v1", "best"], "digits/mlp@best: v1, new"),
+        (["alias", "digits/mlp", "best"], "best   v1"),
+        (["alias", "digits/mlp@v2", "best"], "digits/mlp@best: v1 → v2"),
+        (["alias", "digits/mlp@v2", "best"], "digits/mlp@best: v2, as before"),
+        (["alias", "digits/mlp"], "best   v2"),
         (["alias", "digits/mlp", "best", "--remove"], ""),
         (["alias", "digits/mlp"], "no aliases yet"),
         (["ls"], "digits"),
