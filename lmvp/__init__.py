@@ -46,6 +46,7 @@ __all__ = [
     "Version",
     "active_run",
     "alias",
+    "annotate",
     "bisect",
     "contributions",
     "diff",
@@ -316,6 +317,24 @@ def start_run(
         create=create,
         plot=plot,
     )
+
+
+def annotate(
+    run: str,
+    project: str | None = None,
+    *,
+    name: str | None = None,
+    notes: str | None = None,
+    params: Mapping[str, Any] | None = None,
+    tags: Mapping[str, str | None] | None = None,
+) -> Run:
+    """Rename a run, or change its notes, params and tags, also after its end; see `Client.amend_run`.
+
+    Examples
+    --------
+    >>> lmvp.annotate("quiet-wren-44", "digits", name="baseline", tags={"by": "ada"})  # doctest: +SKIP
+    """
+    return Client().amend_run(project, run, name=name, notes=notes, params=params, tags=tags)
 
 
 def active_run() -> ActiveRun | None:

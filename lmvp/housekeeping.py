@@ -30,6 +30,7 @@ from lmvp.records import (
     Version,
 )
 from lmvp.references import check_name
+from lmvp.tracking.records import RunRecord
 
 T = TypeVar("T")
 
@@ -57,12 +58,12 @@ class Housekeeping(BaseClient):
         return self._connection.get(f"{path}/usage", Usage)
 
     def remove(self, name: str, *, now: bool = False) -> Removed:
-        """Take away a version, a model with all its versions, or a project with all its models.
+        """Remove a version, a model with all its versions, a project with all its models, or a run with its points.
 
         Parameters
         ----------
         name : str
-            `[project/]model@revision`, `[project/]model`, or `project/`.
+            `[project/]model@revision`, `[project/]model`, `project/`, or `project/runs/run`.
         now : bool
             Delete it for good and give its bytes back; else it can be brought back for a week, or as long as the server
             keeps what is removed.
@@ -77,6 +78,9 @@ class Housekeeping(BaseClient):
         Conflict
             If an alias stands at the version.
         """
+        if run := run_path(name):
+            self._connection.send("DELETE", run + ("?now=1" if now else ""))
+            return Removed(versions=0, bytes=0)
         path = self._path_of(name) + ("?now=1" if now else "")
         return msgspec.json.decode(self._connection.send("DELETE", path).content, type=Removed)
 
@@ -85,18 +89,18 @@ class Housekeeping(BaseClient):
         path = "" if project is None else f"/projects/{quote(check_name(project, 'project name'))}"
         return self._list(f"{path}/removed", RemovedItem)
 
-    def undelete(self, name: str) -> Version | Model | Project:
+    def undelete(self, name: str) -> Version | Model | Project | RunRecord:
         """Bring back what was removed, with all that was in it.
 
         Parameters
         ----------
         name : str
-            `[project/]model@v3`, `[project/]model`, or `project/`. A project comes back for whoever removed it, or for
-            an admin.
+            `[project/]model@v3`, `[project/]model`, `project/`, or `project/runs/run`, with the name or the id of a
+            run. A project comes back for the one who removed it, or for an admin.
 
         Returns
         -------
-        Version, Model or Project
+        Version, Model, Project or RunRecord
             What is there again.
 
         Raises
@@ -106,6 +110,8 @@ class Housekeeping(BaseClient):
         Conflict
             If there is a new one of that name.
         """
+        if run := run_path(name):
+            return self._connection.send_json("POST", f"{run}/undelete", {}, RunRecord)
         path = self._path_of(name)
         kind: Any = {2: Project, 4: Model, 6: Version}[path.count("/")]
         back: Version | Model | Project = self._connection.send_json("POST", f"{path}/undelete", {}, kind)
@@ -233,6 +239,20 @@ class Housekeeping(BaseClient):
         if path.count("/") != 4:
             raise InvalidReference(f"{name!r} does not name a model", hint="`project/model` does")
         return path
+
+
+def run_path(name: object) -> str:
+    """Return the path of a run that is named `project/runs/run`; empty for any other name.
+
+    Examples
+    --------
+    >>> run_path("digits/runs/quiet-wren-44"), run_path("digits/runs"), run_path("digits/mlp@v1")
+    ('/projects/digits/runs/quiet-wren-44', '', '')
+    """
+    project, middle, run = name.partition("/runs/") if isinstance(name, str) else ("", "", "")
+    if not middle or not run or "/" in project:
+        return ""
+    return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quote(run, safe='')}"
 
 
 def _follow(lines: Iterator[bytes], type_: type[T], told: Told) -> T:

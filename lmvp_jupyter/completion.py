@@ -29,7 +29,7 @@ _MODELS = {
     ("export", "model"), ("import", "model"), ("require", "model"), ("fork", "model"),
 }  # fmt: skip
 _PROJECTS = {("ls", "project"), ("project", "name"), ("runs", "project"), ("contributions", "project")}
-_RUNS = {("compare", "runs"), ("metrics", "names")}
+_RUNS = {("annotate", "run"), ("compare", "runs"), ("metrics", "names")}
 _PROPOSED = re.compile(r"@c[0-9]+$")
 RUN = "run:"
 """Stands before the name of a run among the names that a server knows."""

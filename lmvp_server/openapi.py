@@ -114,6 +114,7 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (runs.Run, "patch"): Shape(tracking.RunRecord, tracking.RunUpdate),
     (runs.Run, "delete"): Shape(None, status=204),
     (runs.End, "post"): Shape(tracking.RunRecord, tracking.RunEnd),
+    (runs.Undelete, "post"): Shape(tracking.RunRecord),
     (runs.Writer, "get"): Shape(tracking.Applied),
     (runs.Writer, "put"): Shape(tracking.Applied, bytes),
     (metrics.RunMetrics, "get"): Shape(tracking.KeyRecord, many=True),

@@ -97,6 +97,7 @@ ROUTES: list[tuple[str, type]] = [
     (f"{_PROJECT}/runs", runs.Runs),
     (_RUN, runs.Run),
     (f"{_RUN}/end", runs.End),
+    (f"{_RUN}/undelete", runs.Undelete),
     (f"{_RUN}/metrics", metrics.RunMetrics),
     (f"{_RUN}/writers/{_PART}", runs.Writer),
     (_MODEL, catalog.Model),

@@ -295,9 +295,9 @@ def versions_of(records: RecordFile) -> Iterator[str]:
 
 
 def runs_of(records: RecordFile) -> Iterator[str]:
-    """Yield the ids of the runs of a space."""
+    """Yield the ids of the runs of a space, and of those that were removed and can be restored."""
     for record in records.records():
-        if record.table == "runs":
+        if record.table == "runs" or (record.table == "removed_runs" and "removed" in record.data):
             yield record.id
 
 

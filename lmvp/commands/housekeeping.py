@@ -13,7 +13,7 @@ from lmvp.client import Client
 from lmvp.commands.audit import kept
 from lmvp.commands.tables import Line, Table
 from lmvp.errors import IntegrityError, InvalidArgument
-from lmvp.housekeeping import Told
+from lmvp.housekeeping import Told, run_path
 from lmvp.records import Checked, Usage
 from lmvp.render import numbers
 
@@ -21,8 +21,14 @@ _SHOWN = 20
 
 
 def rm(options: Namespace, _host: object) -> Any:
-    """Take away a version, a model (with --yes), or a project (with --yes)."""
+    """Remove a version, a run, a model (with --yes), or a project (with --yes)."""
     client = Client()
+    if run_path(options.name):
+        project, _, name = options.name.partition("/runs/")
+        run = client.run(project, name)
+        run.delete(now=options.now)
+        back = "" if options.now else f"; `lmvp undelete {run.project}/runs/{run.id}` restores it"
+        return Line(f"the run {run.name} is removed{back}")
     whole = "@" not in options.name
     if whole and not options.yes:
         rows = client.usage(options.name).rows
@@ -44,8 +50,10 @@ def undelete(options: Namespace, _host: object) -> Any:
         found = client.undelete(options.name)
         return Line(f"{getattr(found, 'reference', options.name)} is back")
     rows = [
-        (one.name, str(one.versions), one.removed_by, _day(one.removed_at), _day(one.until)) for one in client.removed()
-    ]
+        (f"{one.name} ({one.title})" if one.title else one.name, str(one.versions or ""), one.removed_by,
+         _day(one.removed_at), _day(one.until))
+        for one in client.removed()
+    ]  # fmt: skip
     empty = "nothing was removed that you could bring back"
     return Table(("Name", "Versions", "Removed by", "On", "Until"), rows, empty=empty, right=frozenset({1}))
 

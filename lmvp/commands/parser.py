@@ -138,6 +138,14 @@ VERBS = (
         _arg("--where", metavar="FILTER", help='"metrics.val_acc > 0.9 and params.lr < 0.01"'),
         _arg("--limit", type=int, default=200, help="at most so many runs (%(default)s)"),
     )),
+    Verb(tracking.annotate, (
+        _arg("run", help="[project/]run: its name, or its id"),
+        _arg("--name", help="a new name"),
+        _many("--tag", metavar="KEY=TEXT", help="a tag to set; may be given again"),
+        _many("--untag", metavar="KEY", help="a tag to remove; may be given again"),
+        _many("--param", metavar="KEY=VALUE", help="a param to set; may be given again"),
+        _arg("--notes", metavar="TEXT", help="free text about it, in the place of the old one"),
+    )),
     Verb(tracking.metrics, (
         _arg("names", nargs="+", metavar="NAME", help="[project/]run, several of them, or [project/]model"),
         _many("--key", metavar="KEY", help="a metric; may be given again; all of them"),
@@ -155,12 +163,12 @@ VERBS = (
     )),
     Verb(housekeeping.du, (_arg("name", nargs="?", help="project/ for its models, [project/]model for its versions"),)),
     Verb(housekeeping.rm, (
-        _arg("name", help="[project/]model@revision, [project/]model, or project/"),
-        _arg("--yes", action="store_true", help="take away a whole model or project"),
+        _arg("name", help="[project/]model@revision, [project/]model, project/, or project/runs/run"),
+        _arg("--yes", action="store_true", help="remove a whole model or project"),
         _arg("--now", action="store_true", help="for good, and give the bytes back; nothing can be brought back then"),
     )),
     Verb(housekeeping.undelete, (
-        _arg("name", nargs="?", help="[project/]model@v3, [project/]model, or project/; none: list them"),
+        _arg("name", nargs="?", help="[project/]model@v3, [project/]model, project/ or project/runs/run; none: a list"),
     )),
     Verb(housekeeping.prune, (
         _arg("model", help="[project/]model"),

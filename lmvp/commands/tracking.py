@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Table
 from lmvp.commands.verbs import pairs, param_value
+from lmvp.errors import InvalidArgument
 from lmvp.render import numbers
 from lmvp.tracking import leftovers
 from lmvp.tracking.leftovers import Delivery
@@ -32,6 +33,18 @@ def metrics(options: Namespace, _host: object) -> Any:
     if len(options.names) == 1 and is_model(client, options.names[0]):
         return client.show_history(options.names[0], metric=next(iter(options.key), None))
     return curves_of(client, options.names, options.key, smooth=options.smooth, log=options.log, axis=options.x)
+
+
+def annotate(options: Namespace, _host: object) -> Any:
+    """Rename a run, or change its tags, params and notes, also after its end."""
+    project, _, run = options.run.rpartition("/")
+    tags: dict[str, str | None] = {**(pairs("tag", options.tag, str) or {}), **dict.fromkeys(options.untag)}
+    params = pairs("param", options.param, param_value)
+    if options.name is None and options.notes is None and not tags and not params:
+        raise InvalidArgument("nothing to change", hint=f"lmvp annotate {options.run} --tag by=ada")
+    made = Client().amend_run(project or None, run, name=options.name, notes=options.notes, params=params, tags=tags)
+    said = "".join(f"\n  {key}: {value}" if value else f"\n  {key}" for key, value in made.tags.items())
+    return Line(f"{made.project}/{made.name}{said}" + (f"\n{made.notes}" if made.notes else ""))
 
 
 def compare(options: Namespace, _host: object) -> Any:

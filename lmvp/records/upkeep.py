@@ -27,9 +27,11 @@ class RemovedItem(Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     kind : str
-        `project`, `model` or `version`.
+        `project`, `model`, `version` or `run`.
     name : str
-        As it is brought back: `digits/`, `digits/mlp`, `digits/mlp@v3`.
+        As `undelete` takes it: `digits/`, `digits/mlp`, `digits/mlp@v3`, `digits/runs/` and the id of a run.
+    title : str
+        The name of a run.
     versions : int
         How many come back with it.
     until : datetime
@@ -42,6 +44,7 @@ class RemovedItem(Struct, frozen=True, kw_only=True):
     removed_at: datetime
     removed_by: str
     until: datetime
+    title: str = ""
 
 
 class Pruned(Struct, frozen=True, kw_only=True):

@@ -201,9 +201,21 @@ class ActiveRun(Run):
 
     def say(self, **said: Any) -> None:
         """Tell the server what is new of `params`, `tags`, `summary` or `environment`."""
+        if self._closed:  # its journal is closed; the server takes the change, or refuses it
+            super().amend(**said)
+            return
         writer = self._writer or self._join()
         writer.note(UPDATE, RunUpdate(**{key: redact(value) for key, value in said.items()}))
         self._wake()
+
+    def amend(self, **changes: Any) -> ActiveRun:
+        """Change name, notes, params, tags or summary; see `Client.amend_run`."""
+        for field in ("params", "tags", "summary"):
+            getattr(self, field).update(changes.pop(field, None) or {})
+        if changes:
+            self.say(**changes)
+            self._record = msgspec.structs.replace(self._record, **{key: redact(changes[key]) for key in changes})
+        return self
 
     def _tell_facts(self, capture: bool) -> None:
         facts = provenance.facts(provenance.executed_cells(), capture=capture)
@@ -300,8 +312,11 @@ class ActiveRun(Run):
         sender.close()
         sender.join(2.0)
         self._writer = self._main.ended()
+        self._closed = True
         if delivered and sender.has_all():
             forget(self._folder)
+            with suppress(LmvpError):  # metrics and environment as the server has them
+                self._record = self._client.run_record(self.project, self.id)
         elif not delivered and not sender.gone:
             why = f" ({sender.trouble.message})" if sender.trouble else ""
             print(
@@ -356,7 +371,7 @@ class ActiveRun(Run):
             setattr(self, f"_{name}", Said(self, name, getattr(self._record, name)))
         _living.add(self)
 
-    _told_end = False
+    _told_end = _closed = False
     _sender: Sender | None = None
     _writer: Writer | None
 

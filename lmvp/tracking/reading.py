@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote
@@ -12,8 +12,9 @@ import msgspec
 
 from lmvp.base_client import BaseClient
 from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
+from lmvp.redaction import redact
 from lmvp.references import check_name
-from lmvp.tracking.records import Curves, KeyRecord, RunEnd, RunRecord, Status
+from lmvp.tracking.records import Curves, KeyRecord, RunEnd, RunRecord, RunUpdate, Status
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +25,77 @@ _LENGTH = struct.Struct("<I")
 _COLUMNS = "application/x-lmvp-columns"
 
 
+class RunFields(dict[str, Any]):
+    """Params, tags or summary of a run: a change is sent to the server, which may refuse it. The rest cannot be set."""
+
+    def __init__(self, run: Run, field: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._run, self._field = run, field
+
+    def _send(self, given: Mapping[str, Any]) -> None:
+        from lmvp.tracking.said import said
+
+        if self._field not in ("params", "tags", "summary"):
+            raise InvalidArgument(f"{self._field} of a run cannot be set", hint="run.log and run.summary add to them")
+        removed = {key: None for key, value in given.items() if value is None}
+        changed = {key: value for key, value in given.items() if value is not None}
+        if self._field == "params":
+            self._run.amend(params=given)
+        else:
+            self._run.amend(**{self._field: {**said(self._field, changed), **removed}})
+        super().clear()
+        super().update(getattr(self._run.record, self._field))
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._send({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        if self._field == "params":
+            raise InvalidArgument("a param of a run can be changed, not removed")
+        self[key]  # as a dict, it raises KeyError
+        self._send({key: None})
+
+    def update(self, *others: Any, **more: Any) -> None:
+        """Set several at once."""
+        self._send(dict(*others, **more))
+
+    def __ior__(self, other: Any) -> RunFields:  # type: ignore[override,misc]
+        self._send(dict(other))
+        return self
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Set one if it is not there."""
+        if key not in self:
+            self._send({key: default})
+        return self[key]
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove one."""
+        if key not in self and default:
+            return default[0]
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the last one."""
+        key = next(reversed(self))
+        return key, self.pop(key)
+
+    def clear(self) -> None:
+        """Remove all."""
+        if self._field == "params":
+            raise InvalidArgument("a param of a run can be changed, not removed")
+        self._send(dict.fromkeys(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
 class Run:
-    """A run, as the server knew it when it was asked; `refresh` asks anew.
+    """A run, as the server knew it when it was asked; `refresh` asks again.
+
+    Its name, notes, params, tags and summary can be set, also after its end: each change goes to the server at once.
 
     Parameters
     ----------
@@ -51,8 +121,21 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What people call it."""
+        """Its name; `run.name = "baseline"` renames it."""
         return self._record.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self.amend(name=name)
+
+    @property
+    def notes(self) -> str:
+        """Free text about it; `run.notes = "too many epochs"` replaces it."""
+        return self._record.notes
+
+    @notes.setter
+    def notes(self, notes: str) -> None:
+        self.amend(notes=notes)
 
     @property
     def project(self) -> str:
@@ -66,28 +149,28 @@ class Run:
 
     @property
     def params(self) -> Any:
-        """What it was begun with."""
-        return self._record.params
+        """Its params; `run.params["lr"] = 0.1` sets one."""
+        return RunFields(self, "params", self._record.params)
 
     @property
     def tags(self) -> Any:
-        """Words that it was given."""
-        return self._record.tags
+        """Its tags; `run.tags.update(by="ada")` sets some, `del run.tags["by"]` removes one."""
+        return RunFields(self, "tags", self._record.tags)
 
     @property
     def summary(self) -> Any:
-        """What it comes to, as it was given."""
-        return self._record.summary
+        """Its results, beside the last values of metrics; `run.summary["best"] = 0.97` sets one."""
+        return RunFields(self, "summary", self._record.summary)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """The last value of each metric."""
-        return self._record.metrics
+        return RunFields(self, "metrics", self.record.metrics)
 
     @property
     def environment(self) -> dict[str, Any]:
         """What made it: user, host, git, Python, packages, command."""
-        return self._record.environment
+        return RunFields(self, "environment", self.record.environment)
 
     @property
     def versions(self) -> tuple[str, ...]:
@@ -153,14 +236,38 @@ class Run:
         """
         return frame_of(self.history(keys))
 
+    def amend(self, **changes: Any) -> Run:
+        """Change name, notes, params, tags or summary; see `Client.amend_run`."""
+        self._record = self._client.amend_run(self.project, self.id, **changes).record
+        return self
+
     def end(self, status: str = "killed") -> Run:
         """End a run whose process is gone and did not say how it ended."""
         self._record = self._client.end_run(self.project, self.id, status)
         return self
 
-    def delete(self) -> None:
-        """Delete it and its points; versions that it made stay."""
-        self._client.delete_run(self.project, self.id)
+    def delete(self, *, now: bool = False) -> None:
+        """Remove it and its points; versions that it made stay.
+
+        `restore` undoes it for a week, or as long as the server keeps what is removed.
+
+        Parameters
+        ----------
+        now : bool
+            Delete it permanently.
+        """
+        self._client.delete_run(self.project, self.id, now=now)
+
+    def restore(self) -> Run:
+        """Undo `delete`; return this run.
+
+        Raises
+        ------
+        NotFound
+            If it is deleted permanently.
+        """
+        self._record = self._client.restore_run(self.project, self.id).record
+        return self
 
     def __repr__(self) -> str:
         return f"<Run {self.project}/{self.name} {self.id[:8]} {self.status}>"
@@ -330,9 +437,54 @@ class Tracking(BaseClient):
         body = RunEnd(status=status, ended_at=datetime.now(timezone.utc))  # type: ignore[arg-type]
         return self._connection.send_json("POST", f"{_path(project, run)}/end", body, RunRecord)
 
-    def delete_run(self, project: str, run: str) -> None:
-        """Delete a run and its points."""
-        self._connection.send("DELETE", _path(project, run))
+    def amend_run(
+        self,
+        project: str | None,
+        run: str,
+        *,
+        name: str | None = None,
+        notes: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        tags: Mapping[str, str | None] | None = None,
+        summary: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Rename or annotate a run, also one that has ended; what is not given stays.
+
+        Parameters
+        ----------
+        name, notes : str, optional
+            Replace the ones that it has.
+        params, tags, summary : mapping, optional
+            Are merged into what is there; a value of None removes a tag or a number of the summary.
+
+        Raises
+        ------
+        AccessDenied
+            If it is the run of somebody else, and the caller is no maintainer.
+        """
+        from lmvp.tracking.said import said
+
+        given = {"tags": dict(tags or {}), "summary": dict(summary or {})}
+        merged = {
+            field: {
+                **said(field, {key: value for key, value in values.items() if value is not None}),
+                **{key: None for key, value in values.items() if value is None},
+            }
+            for field, values in given.items()
+        }
+        new = [redact(each) if each is not None else None for each in (name, notes)]
+        body = RunUpdate(name=new[0], notes=new[1], params=said("params", params), **merged)
+        path = _path(project or self.project, run)
+        return Run(self, self._connection.send_json("PATCH", path, body, RunRecord))
+
+    def delete_run(self, project: str, run: str, *, now: bool = False) -> None:
+        """Remove a run and its points; see `Run.delete`."""
+        self._connection.send("DELETE", _path(project, run) + ("?now=1" if now else ""))
+
+    def restore_run(self, project: str | None, run: str) -> Run:
+        """Restore a removed run, by its id or its name; see `Run.restore`."""
+        path = f"{_path(project or self.project, run)}/undelete"
+        return Run(self, self._connection.send_json("POST", path, {}, RunRecord))
 
     def _export(self, project: str, query: dict[str, Any]) -> Any:
         from urllib.parse import urlencode

@@ -47,6 +47,8 @@ class RunRecord(Struct, frozen=True, kw_only=True):
         The newest epoch.
     points, keys : int
         How many points were taken in, and keys there are.
+    notes : str
+        Free text about it.
     incomplete : str
         Why points are missing, if a file of the server is damaged; told of a single run, not in lists.
     """
@@ -72,6 +74,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     keys: int = 0
     revised: int = 0
     incomplete: str = ""
+    notes: str = ""
 
     def __post_init__(self) -> None:
         for values in (self.metrics, self.summary):
@@ -122,7 +125,9 @@ class RunUpdate(Request, frozen=True, kw_only=True):
     params, tags, summary, environment : dict
         Merged into what is there; a value of None takes a tag or a number of the summary away.
     name : str, optional
-        The run is called so from now on.
+        The new name of the run.
+    notes : str, optional
+        Replaces the notes.
     """
 
     params: dict[str, Scalar] = msgspec.field(default_factory=dict)
@@ -130,6 +135,7 @@ class RunUpdate(Request, frozen=True, kw_only=True):
     summary: dict[str, Any] = msgspec.field(default_factory=dict)
     environment: dict[str, Any] = msgspec.field(default_factory=dict)
     name: str | None = None
+    notes: str | None = None
 
 
 class RunEnd(Request, frozen=True, kw_only=True):

@@ -41,10 +41,19 @@ class Run(Handler):
         self.answer(await self.run(self.services.runs.amend, self.caller, project, run, given))
 
     async def delete(self, project: str, run: str) -> None:
-        """Delete a run and its points."""
-        await self.run(self.services.runs.remove, self.caller, project, run)
+        """Remove a run and its points; with `now=1`, permanently."""
+        for_good = self.get_query_argument("now", "") == "1"
+        await self.run(lambda: self.services.runs.remove(self.caller, project, run, for_good=for_good))
         self.set_status(204)
         self.finish()
+
+
+class Undelete(Handler):
+    """`…/runs/{run}/undelete`."""
+
+    async def post(self, project: str, run: str) -> None:
+        """Restore a removed run."""
+        self.answer(await self.run(self.services.runs.restore, self.caller, project, run))
 
 
 class End(Handler):

@@ -122,7 +122,7 @@ class Services:
     ) -> Services:
         """Build the services over three stores; see `open`."""
         catalog = Catalog(records)
-        runs = Runs(records, series, catalog, shared=shared)
+        runs = Runs(records, series, catalog, shared=shared, keep=keep_removed)
         versions = Versions(records, chunks, catalog)
         decoder = Decoder(chunks)
         measuring = Measuring(chunks, catalog, versions, decoder)

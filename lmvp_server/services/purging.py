@@ -12,9 +12,10 @@ from lmvp_server.services.catalog import REMOVED, SERVER
 from lmvp_server.services.clock import stamp
 from lmvp_server.services.damage import passed_over
 from lmvp_server.services.events import event, recorded
+from lmvp_server.services.runs import REMOVED_RUNS
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import gone, shelf
-from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Record, RecordStore, SeriesStore
+from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore, SeriesStore
 
 WHO = "retention window"
 """Whom the events name; no account can have a name of two words."""
@@ -62,7 +63,18 @@ class Purging:
         return sum(self._end_project(one, who) for one in over if go_on())
 
     def _end_inside(self, project: Record, before: str, who: str) -> bool:
+        self._end_runs(project, before, who)
         return self._end_models(project, before, who) + self._end_versions(project, before, who) > 0
+
+    def _end_runs(self, project: Record, before: str, who: str) -> None:
+        """Delete runs that were removed long enough ago; a mark keeps a late journal from beginning one again."""
+        for run in self._records.find(project.id, REMOVED_RUNS):
+            if "removed" not in run.data or run.data["removed"]["at"] > before:
+                continue
+            mark: Change = Put(REMOVED_RUNS, run.id, {"at": run.data["at"]}, expect=run.rev)
+            told = event(who, "run.purge", f"{project.data['name']}/runs/{run.id}", {"name": run.data["name"]}, None)
+            if self._commit(project, [mark], told):
+                self._series.drop(project.id, run.id)
 
     def _end_project(self, project: Record, who: str) -> int:
         head = head_of(self._records, project.id, project.data["name"])

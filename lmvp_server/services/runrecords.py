@@ -16,7 +16,7 @@ from lmvp_server.stores.base import Document, Record
 
 ID = re.compile(r"[0-9a-f]{32}")
 PREFIX = re.compile(r"[0-9a-f]{6,32}")
-NAME_LIMIT = 250
+NAME_LIMIT, NOTES_LIMIT = 250, 20_000
 OPEN, ENDED, SETTLED = "open", "ended", "settled"
 """What is left to do for a run: it goes on; it has ended, and its points may lie in disorder; nothing."""
 PRIVATE = {"key", "phase", "began_at", "spent", "by"}
@@ -78,15 +78,17 @@ def together(updates: Iterable[RunUpdate]) -> RunUpdate:
     Examples
     --------
     >>> together([RunUpdate(tags={"a": "b"}, name="x"), RunUpdate(tags={"a": None}), RunUpdate(name="y")])
-    RunUpdate(params={}, tags={'a': None}, summary={}, environment={}, name='y')
+    RunUpdate(params={}, tags={'a': None}, summary={}, environment={}, name='y', notes=None)
     """
     name: str | None = None
+    notes: str | None = None
     said: dict[str, dict[str, Any]] = {"params": {}, "tags": {}, "summary": {}, "environment": {}}
     for one in updates:
         for field, known in said.items():
             known.update(getattr(one, field))
         name = name if one.name is None else one.name
-    return RunUpdate(**said, name=name)
+        notes = notes if one.notes is None else one.notes
+    return RunUpdate(**said, name=name, notes=notes)
 
 
 def merged(run: Record, given: RunUpdate) -> Document:
@@ -104,6 +106,10 @@ def merged(run: Record, given: RunUpdate) -> Document:
         if not given.name or len(given.name) > NAME_LIMIT or not given.name.isprintable():
             raise InvalidArgument(f"bad name of a run {given.name[:60]!r}: 1 to {NAME_LIMIT} printable characters")
         data |= {"name": given.name, "key": given.name.lower()}
+    if given.notes is not None:
+        if len(given.notes) > NOTES_LIMIT:
+            raise InvalidArgument(f"notes of {len(given.notes):,} characters; at most {NOTES_LIMIT:,}")
+        data["notes"] = given.notes
     return data
 
 

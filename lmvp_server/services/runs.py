@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidArgument, NotFound
@@ -23,6 +23,8 @@ from lmvp_server.services.clock import now, stamp
 from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore, SeriesStore
 
+REMOVED_RUNS = "removed_runs"
+"""A record for each run that was removed: whole while it can be restored, later only the time of its removal."""
 _SHOWN_METRICS = 1000
 _logger = logging.getLogger("lmvp_server")
 
@@ -34,10 +36,21 @@ class Runs:
     ----------
     shared : bool
         Whether several people use the server: a run makes a new project there only when it says so.
+    keep : timedelta
+        How long a removed run can be restored; zero: not at all.
     """
 
-    def __init__(self, records: RecordStore, series: SeriesStore, catalog: Catalog, *, shared: bool) -> None:
+    def __init__(
+        self,
+        records: RecordStore,
+        series: SeriesStore,
+        catalog: Catalog,
+        *,
+        shared: bool,
+        keep: timedelta = timedelta(0),
+    ) -> None:
         self._records, self._series, self._catalog, self._shared = records, series, catalog, shared
+        self._keep = keep
 
     # -- finding
 
@@ -199,7 +212,7 @@ class Runs:
         found = self._records.get(home.id, "runs", new.run)
         if found is not None:
             self.require_author(caller, home, found)
-        if found is None and self._records.get(home.id, "removed_runs", new.run):
+        if found is None and self._records.get(home.id, REMOVED_RUNS, new.run):
             raise NotFound(f"the run {new.run} was removed", hint="begin a new one")
         if found is not None or new.joins:
             if new.resume and found is not None and new.epoch > found.data["epoch"]:
@@ -234,8 +247,13 @@ class Runs:
         self.keep_known(home.id, found.id, runrecords.ENDED)
         return self.run(caller, project, found.id)
 
-    def remove(self, caller: Caller, project: str, run: str) -> None:
-        """Delete a run and its points. Versions that it made stay.
+    def remove(self, caller: Caller, project: str, run: str, *, for_good: bool = False) -> None:
+        """Remove a run and its points, which can be restored for a while. Versions that it made stay.
+
+        Parameters
+        ----------
+        for_good : bool
+            Delete it permanently.
 
         Raises
         ------
@@ -248,12 +266,45 @@ class Runs:
         if self.present(home, found)["status"] == "running":
             raise Conflict(f"the run {found.data['name']!r} is running", hint="end it first: run.finish()")
         event = self.event(caller, home, "run.remove", found.id, found.data, None)
+        keep = bool(self._keep) and not for_good
+        kept = {**found.data, "removed": {"at": now(), "by": caller.name, "user": caller.user}} if keep else {}
         changes: list[Change] = [
             Delete("runs", found.id, expect=found.rev),
-            Put("removed_runs", found.id, {"at": now()}),  # so that a late journal does not bring it back
+            Put(REMOVED_RUNS, found.id, {**kept, "at": now()}),  # a late journal does not begin it again
         ]
         self._records.commit(home.id, changes, [event])
-        self._series.drop(home.id, found.id)
+        if not keep:
+            self._series.drop(home.id, found.id)
+
+    def restore(self, caller: Caller, project: str, run: str) -> Document:
+        """Restore a removed run, by its id or its name; of several of one name, the one that was removed last.
+
+        Raises
+        ------
+        NotFound
+            If no such run can be restored.
+        """
+        home = self._catalog.find_project(caller, project)
+        access.require(caller, access.MAINTAIN, project)
+        while True:
+            kept = [one for one in self._records.find(home.id, REMOVED_RUNS) if "removed" in one.data]
+            named = [one for one in kept if run in (one.id, one.data["name"]) or run.lower() == one.data["key"]]
+            if not named and self._records.get(home.id, "runs", run):  # the same request, sent again
+                return self.run(caller, project, run)
+            if not named:
+                raise NotFound(f"no run {run[:80]!r} can be restored", hint="`lmvp undelete` lists what can be")
+            found = max(named, key=lambda one: one.data["removed"]["at"])
+            data = {key: value for key, value in found.data.items() if key not in {"removed", "at"}}
+            event = self.event(caller, home, "run.undelete", found.id, None, {"name": data["name"]})
+            changes: list[Change] = [
+                Delete(REMOVED_RUNS, found.id, expect=found.rev),
+                Put("runs", found.id, data, expect=0),
+            ]
+            try:
+                self._records.commit(home.id, changes, [event])
+            except ConcurrentChange:
+                continue
+            return self.run(caller, project, found.id)
 
     def may_change(self, caller: Caller, home: Record, run: Record) -> bool:
         """Tell whether the caller may log to a run, amend and end it: its author and maintainers may."""

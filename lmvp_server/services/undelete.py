@@ -12,6 +12,7 @@ from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, Place
 from lmvp_server.services.events import event
+from lmvp_server.services.runs import REMOVED_RUNS
 from lmvp_server.services.versions import Versions, gone
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
@@ -52,17 +53,21 @@ class Undelete:
         name = home.data["name"]
         for model in self._records.find(home.id, REMOVED):
             yield self._item("model", f"{name}/{model.data['name']}", model)
+        for run in self._records.find(home.id, REMOVED_RUNS):
+            if "removed" in run.data:
+                yield self._item("run", f"{name}/runs/{run.id}", run, run.data["name"])
         for model in self._records.find(home.id, "models"):
             for one in self._records.find(home.id, "versions", {"model": gone(model.id)}):
                 yield self._item("version", f"{name}/{model.data['name']}@v{one.data['number']}", one)
 
-    def _item(self, kind: str, name: str, record: Record) -> RemovedItem:
+    def _item(self, kind: str, name: str, record: Record, title: str = "") -> RemovedItem:
         mark = record.data["removed"]
         at = datetime.fromisoformat(mark["at"].replace("Z", "+00:00"))
         return RemovedItem(
             kind=kind,
             name=name,
-            versions=record.data.get("versions", 1),
+            title=title,
+            versions=0 if kind == "run" else record.data.get("versions", 1),
             removed_at=at,
             removed_by=mark["by"],
             until=at + self._keep,

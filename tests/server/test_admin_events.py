@@ -70,6 +70,7 @@ STEPS = [
     ("patch", f"{P}/runs/{RUN}", {"tags": {"a": "b"}}, "run.amend"),
     ("post", f"{P}/runs/{RUN}/end", ENDED, "run.end"),
     ("delete", f"{P}/runs/{RUN}", None, "run.remove"),
+    ("post", f"{P}/runs/{RUN}/undelete", None, "run.undelete"),
     ("post", "/gc", {}, "server.gc"),
     ("post", "/compact", None, "server.compact"),
     ("post", "/fsck", {"repair": True}, "server.repair"),
@@ -205,7 +206,7 @@ def test_every_administrative_form_leaves_an_event(served):
         assert any(one.startswith(action) for one in new), (path, form, new)
         done.add((next(page for pattern, page, *_ in PAGES if re.fullmatch(pattern, path)), form["do"]))
     pages = {page for page, _ in done}
-    others = {"undelete", "leave_all", "set_password", "revoke", "remove", "describe"}
+    others = {"amend", "undelete", "leave_all", "set_password", "revoke", "remove", "describe"}
     for page in pages:
         if issubclass(page, ConsolePage):
             acts = {act for act in page.acts if (page, act) not in done}

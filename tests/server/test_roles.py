@@ -117,6 +117,7 @@ RIGHTS = {
     ("patch", f"{PROJECT}/runs/{RUN}"): MAINTAIN,
     ("delete", f"{PROJECT}/runs/{RUN}"): MAINTAIN,
     ("post", f"{PROJECT}/runs/{RUN}/end"): MAINTAIN,
+    ("post", f"{PROJECT}/runs/{RUN}/undelete"): MAINTAIN,
     ("get", f"{PROJECT}/runs/{RUN}/metrics"): READ,
     ("post", f"{PROJECT}/runs/{RUN}/metrics"): MAINTAIN,
     ("get", f"{PROJECT}/runs/{RUN}/writers/{RUN}"): READ,

@@ -168,6 +168,10 @@ class Removed(ProjectPage):
 
     def undelete(self, fields: Fields, project: str) -> str:
         """Bring something back."""
+        run = fields.get("name", "").partition("/runs/")[2]
+        if run:
+            self.services.runs.restore(self.caller, project, run)
+            return f"p/{project}/-/runs/{run}"
         model, _, revision = fields.get("name", "").partition("/")[2].partition("@")
         if revision:
             self.services.undelete.version(self.caller, project, model, revision)

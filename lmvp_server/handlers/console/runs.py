@@ -14,12 +14,13 @@ from lmvp.errors import InvalidArgument, LmvpError
 from lmvp.render import runs as write
 from lmvp.render.compare_runs import Comparison
 from lmvp.render.curves import curves_data, curves_html
-from lmvp.tracking.records import RunEnd, RunRecord
+from lmvp.render.words import clean
+from lmvp.tracking.records import RunEnd, RunRecord, RunUpdate
 from lmvp_server.compression import may_compress
 from lmvp_server.console import curves, runtables, spaces
 from lmvp_server.console.islands import island
 from lmvp_server.console.runtables import Column
-from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
+from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark, see_that_it_is_unchanged
 from lmvp_server.handlers.console.projects import ProjectPage
 from lmvp_server.handlers.pages import BySession
 from lmvp_server.rendering import Job
@@ -75,7 +76,7 @@ class Runs(ProjectPage):
 class Run(ConsolePage):
     """`/p/{project}/-/runs/{run}`."""
 
-    acts: ClassVar[frozenset[str]] = frozenset({"end", "remove"})
+    acts: ClassVar[frozenset[str]] = frozenset({"amend", "end", "remove"})
 
     def look(self, project: str, run: str) -> Shown:  # type: ignore[override]
         """Return a run with its curves."""
@@ -89,7 +90,21 @@ class Run(ConsolePage):
             "write": write,
             "made_with": _made_with(one),
             "code": _code(one),
+            "notes": "\n".join(clean(line) for line in one.notes.splitlines()),
+            "was": mark(_told(one)),
         }
+
+    def amend(self, fields: Fields, project: str, run: str) -> str:
+        """Rename a run, and set its tags and notes; a tag that is not in the field any more is removed."""
+        lines = [line.partition(":") for line in fields.get("tags", "").splitlines() if line.strip()]
+        tags: dict[str, str | None] = {key.strip(): value.strip() for key, _, value in lines}
+        (known,) = curves.records([self.services.runs.run(self.caller, project, run)])
+        see_that_it_is_unchanged(fields, _told(known))
+        gone = dict.fromkeys(key for key in known.tags if key not in tags)
+        notes = fields.get("notes", "").replace("\r\n", "\n").strip()
+        given = RunUpdate(name=fields.get("name", "").strip(), notes=notes, tags={**tags, **gone})
+        self.services.runs.amend(self.caller, project, run, given)
+        return f"p/{project}/-/runs/{run}"
 
     def end(self, _fields: Fields, project: str, run: str) -> str:
         """End a run that gives no sign of life."""
@@ -97,9 +112,9 @@ class Run(ConsolePage):
         return f"p/{project}/-/runs/{quote(run, safe='')}"
 
     def remove(self, _fields: Fields, project: str, run: str) -> str:
-        """Delete a run and its points."""
+        """Remove a run and its points, which can be restored for a while."""
         self.services.runs.remove(self.caller, project, run)
-        return f"p/{project}/-/runs"
+        return f"p/{project}/-/removed"
 
 
 class Compare(ConsolePage):
@@ -196,6 +211,11 @@ def _made_with(run: RunRecord) -> list[tuple[str, str]]:
     if commit := commit_of(known):
         found.append(("commit", commit))
     return found + [(str(name), str(version)) for name, version in list(packages_of(known).items())[:30]]
+
+
+def _told(run: RunRecord) -> str:
+    """Return the fields of the form as one text, to notice that somebody else changed them meanwhile."""
+    return repr((run.name, run.tags, run.notes))
 
 
 def _code(run: RunRecord) -> Job:
