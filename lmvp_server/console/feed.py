@@ -13,34 +13,74 @@ from lmvp_server.console.marks import moment
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 
-_DONE = {
-    "version.create": "published",
-    "version.amend": "amended",
-    "version.remove": "removed",
-    "version.prune": "pruned",
-    "version.undelete": "brought back",
-    "version.purge": "deleted for good",
-    "model.create": "made",
-    "model.amend": "changed the settings of",
-    "model.remove": "removed",
-    "model.undelete": "brought back",
-    "model.purge": "deleted for good",
-    "model.fork": "forked",
-    "contribution.propose": "proposed",
-    "contribution.accept": "accepted",
-    "contribution.decline": "declined",
-    "contribution.withdraw": "withdrew",
-    "contribution.comment": "commented on",
-    "run.start": "began run",
-    "run.resume": "went on with run",
-    "run.end": "ended run",
-    "run.amend": "changed run",
-    "run.remove": "removed run",
-    "event.damaged": "",
+SENTENCES: Mapping[str, str] = {
+    "version.create": "published {}",
+    "version.import": "imported {}",
+    "version.amend": "amended {}",
+    "version.remove": "removed {}",
+    "version.prune": "pruned {}",
+    "version.undelete": "restored {}",
+    "version.purge": "deleted {} permanently",
+    "model.create": "made {}",
+    "model.amend": "changed the settings of {}",
+    "model.remove": "removed {}",
+    "model.undelete": "restored {}",
+    "model.purge": "deleted {} permanently",
+    "model.fork": "forked {}",
+    "alias.move": "moved an alias: {}",
+    "alias.remove": "removed an alias: {}",
+    "contribution.propose": "proposed {}",
+    "contribution.accept": "accepted {}",
+    "contribution.decline": "declined {}",
+    "contribution.withdraw": "withdrew {}",
+    "contribution.comment": "commented on {}",
+    "run.start": "began run {}",
+    "run.resume": "resumed run {}",
+    "run.rewind": "rewound run {}",
+    "run.end": "ended run {}",
+    "run.amend": "changed run {}",
+    "run.remove": "removed run {}",
+    "run.undelete": "restored run {}",
+    "run.purge": "deleted run {} permanently",
+    "project.create": "made the project {}",
+    "project.change": "changed the settings of the project {}",
+    "project.remove": "removed the project {}",
+    "project.undelete": "restored the project {}",
+    "project.purge": "deleted the project {} permanently",
+    "member.set": "set a role: {}",
+    "member.remove": "removed a member: {}",
+    "group.set": "changed the group {}",
+    "group.remove": "removed the group {}",
+    "invitation.create": "made an invitation: {}",
+    "invitation.revoke": "revoked an invitation: {}",
+    "user.add": "added the account {}",
+    "user.change": "changed the account {}",
+    "user.connect": "connected the account {} with an identity provider",
+    "token.create": "made a token: {}",
+    "token.revoke": "revoked a token: {}",
+    "session.begin": "signed in from {}",
+    "session.end": "signed out: {}",
+    "session.fail": "failed to sign in: {}",
+    "webhook.add": "added a webhook: {}",
+    "webhook.remove": "removed a webhook: {}",
+    "webhook.enable": "enabled a webhook: {}",
+    "webhook.disable": "disabled a webhook: {}",
+    "webhook.test": "tested a webhook: {}",
+    "server.gc": "deleted unreferenced data of {}",
+    "server.compact": "compacted {}",
+    "server.repair": "verified and repaired {}",
+    "server.restore": "restored {}",
+    "backup.begin": "began the backup {}",
+    "backup.end": "ended the backup {}",
+    "event.damaged": "recorded an event that is damaged: {}",
 }
+"""Each action of an event, and the predicate that follows the name of the user; `{}` is the object."""
 
 QUIET = frozenset({"run.amend"})
 """What is no news: the params that a run says after its beginning. The audit log has it."""
+
+_INSIDE = frozenset({"version", "model", "contribution", "alias"})
+"""Kinds of events whose object is written without its project."""
 
 _NO_NAMES: Mapping[str, str] = {}
 
@@ -68,7 +108,7 @@ def entries(
         ended |= {event["what"]} if event["action"] == "run.end" else set()
         run = event["what"].rpartition("/runs/")[2]
         if "/runs/" in event["what"] and run not in names:
-            names[run] = services.runs.name_of(caller, project, run) or run[:8]
+            names[run] = services.runs.name_of(caller, project, run)
         lines.append(entry(event, root, names))
     return lines
 
@@ -96,14 +136,18 @@ def _what(event: dict[str, Any], root: str, names: Mapping[str, str]) -> str:
     action, what = event["action"], event["what"]
     if action in {"alias.move", "alias.remove"}:
         return _moved(event, root)
+    sentence = SENTENCES.get(action, f"did {escape(clean(action))} with {{}}")
+    gone = action.endswith((".remove", ".prune", ".purge"))
     project, _, run = what.partition("/runs/")
     if run:
-        called = escape(clean(names.get(run, run[:8])))
+        known = event.get("before") or event.get("after")
+        name = names.get(run) or (known.get("name") if isinstance(known, dict) else "") or run[:8]
+        called = escape(clean(str(name)))
         where = f'<a href="{root}p/{quote(project)}/-/runs/{quote(run)}">{called}</a>'
-        return f"{_DONE.get(action, action)} {called if action == 'run.remove' else where}"
-    verb = _DONE.get(action, action.replace(".", " "))
-    gone = action.endswith((".remove", ".prune", ".purge"))
-    return f"{verb} {_named(what) if gone else _link(what, root)}"
+        return sentence.format(called if gone else where)
+    kind = action.partition(".")[0]
+    linked = kind in ("version", "model", "contribution") and not gone
+    return sentence.format(_link(what, root) if linked else _named(what) if kind in _INSIDE else escape(clean(what)))
 
 
 def _moved(event: dict[str, Any], root: str) -> str:
