@@ -60,7 +60,9 @@ def plural(count: int, noun: str) -> str:
 
 
 def column(values: Iterable[float | None]) -> list[str]:
-    """Write the values of a column with the same number of digits; None is empty.
+    """Write the values of a column with one number of decimals, or, where that hides digits of one, each by itself.
+
+    None is empty. Values of very different size, as learning rates, have four significant digits each.
 
     Examples
     --------
@@ -68,11 +70,32 @@ def column(values: Iterable[float | None]) -> list[str]:
     ['0.871', '0.800', '', 'NaN', '−Inf']
     >>> column([-1200, 15]), column([0.99912, 0.99934]), column([1e-9, 2.5e12])
     (['−1,200', '15'], ['0.99912', '0.99934'], ['1.00e−09', '2.50e+12'])
+    >>> column([0.5, 7.5e-05, 0.0]), column([12.345, 0.4567])
+    (['0.5', '7.5e−05', '0'], ['12.35', '0.4567'])
     """
     values = list(values)
     finite = [v for v in values if v is not None and math.isfinite(v)]
     digits = _digits(finite)
-    return [_write(v, digits) for v in values]
+    return [_write(v, digits) for v in values] if _tell(finite, digits) else [significant(v) for v in values]
+
+
+def _tell(finite: Sequence[float], digits: int | None) -> bool:
+    """Whether so many decimals tell each of these values to a hundredth of it."""
+    return digits is None or all(abs(round(v, digits) - v) <= abs(v) / 100 for v in finite)
+
+
+def significant(value: float | None) -> str:
+    """Write a number with four significant digits.
+
+    Examples
+    --------
+    >>> [significant(v) for v in (7.5e-05, 0.0012345, 12.0, 1234.5, 1_234_567.0, 3e12, float("nan"))]
+    ['7.5e−05', '0.001234', '12', '1,234', '1,234,567', '3e+12', 'NaN']
+    """
+    if value is None or not math.isfinite(value):
+        return _write(value, 0)
+    whole = 1000 <= abs(value) < 1e9
+    return (f"{value:,.0f}" if whole else f"{value:.4g}").replace("-", MINUS)
 
 
 def one(value: float) -> str:
@@ -90,6 +113,10 @@ def pair(before: float | None, after: float | None) -> tuple[str, str, str]:
     """
     finite = [v for v in (before, after) if v is not None and math.isfinite(v)]
     digits = _digits(finite)
+    if not _tell(finite, digits):
+        change = significant(finite[1] - finite[0]) if len(finite) == 2 else ""
+        plus = "+" if len(finite) == 2 and finite[1] > finite[0] else ""
+        return significant(before), significant(after), f"{plus}{change}"
     step = signed(finite[1] - finite[0], digits) if len(finite) == 2 else ""
     return _write(before, digits), _write(after, digits), step
 

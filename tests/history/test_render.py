@@ -25,11 +25,30 @@ LAYERS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10**9)), min_size
 def test_a_column_has_one_form(values):
     written = numbers.column(values)
     assert len(written) == len(values)
-    points = {
-        len(w.partition(".")[2]) for w, v in zip(written, values, strict=True) if v is not None and math.isfinite(v)
-    }
-    assert len({p for p in points if p}) <= 1 or any("e" in w for w in written)
     assert not any("-" in w for w in written)
+    shown = [(v, w) for v, w in zip(values, written, strict=True) if v is not None and math.isfinite(v)]
+    assert all(float(w.replace(",", "").replace("−", "-")) == pytest.approx(v, rel=0.011, abs=0) for v, w in shown)
+    decimals = {len(w.partition(".")[2]) for _, w in shown} - {0}
+    assert len(decimals) <= 1 or any("e" in w for w in written) or written == [numbers.significant(v) for v in values]
+
+
+@pytest.mark.parametrize(
+    ("values", "written"),
+    [
+        ([0.1, 7.5e-05], ["0.1", "7.5e−05"]),
+        ([3e-4, 1e-3, 0.1], ["0.0003", "0.001", "0.1"]),
+        ([7.5e-05, 1e-4], ["0.000075", "0.000100"]),
+        ([250.0, 0.0625], ["250", "0.0625"]),
+        ([0.871, 0.8], ["0.871", "0.800"]),
+    ],
+)
+def test_column_shows_small_values_beside_large_ones(values, written):
+    assert numbers.column(values) == written
+
+
+def test_pair_shows_a_small_value_beside_a_large_one():
+    assert numbers.pair(0.1, 7.5e-05) == ("0.1", "7.5e−05", "−0.09992")
+    assert numbers.pair(7.5e-05, 0.1) == ("7.5e−05", "0.1", "+0.09992")
 
 
 @given(st.lists(FINITE, max_size=20))

@@ -266,3 +266,12 @@ def test_saved_image_shows_every_value_of_a_curve(values, ends):
     assert len(drawn) == len(values)
     assert drawn == pytest.approx([frame.y(value) for value in values], abs=0.051)
     assert len(set(drawn)) >= min(len(set(values)), 3), "no value is drawn flat at the edge of the axis"
+
+
+def test_learning_rate_keeps_its_digits_in_tables_of_curves():
+    """A column of metrics that differ by powers of ten shows each of them."""
+    curves = Curves([run()], [line("lr", [0.1, 7.5e-05]), line("loss", [2.5, 0.5])])
+    assert "0.1 → 7.5e−05" in repr(curves)
+    assert ">7.5e−05<" in curves._repr_html_()
+    compared = repr(Comparison.of([record("one", metrics={"lr": 0.1}), record("two", metrics={"lr": 7.5e-05})]))
+    assert re.search(r"lr\s+0\.1\s+7\.5e−05", compared)

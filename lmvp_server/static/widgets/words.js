@@ -31,8 +31,8 @@ export function written(value) {
   if (!Number.isFinite(value)) return String(value).replace("-", "−");
   const size = Math.abs(value);
   if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(2).replaceAll("-", "−");
-  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 10 ? 2 : 3;
-  return value.toLocaleString("en", { maximumFractionDigits: Math.max(digits, size < 1 ? 4 : 0) }).replace("-", "−");
+  const digits = size >= 1000 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 4 };
+  return value.toLocaleString("en", digits).replace("-", "−");
 }
 
 /** A number with two digits that count, for the ends of a small picture. */
