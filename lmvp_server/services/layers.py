@@ -97,7 +97,10 @@ class LayerStrips:
         version = self._versions.find(place, revision)
         state = self._state(place, version.data["digest"])
         axis = _axis([state])
-        strip = self._strip(place, version, axis, state, self._parent(place, version))
+        try:
+            strip = self._strip(place, version, axis, state, self._parent(place, version))
+        except NoBaseline:
+            return Layers(axis=axis, strips={})
         return Layers(axis=axis, strips={str(version.data["number"]): strip})
 
     def _strip(self, place: Place, version: Record, axis: Sequence[Layer], state: State, before: State) -> str:
@@ -106,8 +109,11 @@ class LayerStrips:
 
     def _amounts(self, place: Place, version: Record) -> dict[str, Amount]:
         """Return how much each layer changed since the first parent, as far as that was measured."""
-        parents = version.data["parents"]
-        kept = self._measuring.kept(place.space, version.data["digest"], parents[0]["digest"]) if parents else None
+        parent = _first_parent(version)
+        known = parent and self._versions.in_project(
+            place.space, parent
+        )  # else the strip compares with another version
+        kept = self._measuring.kept(place.space, version.data["digest"], parent) if known else None
         found: dict[str, Amount] = {}
         for name, amount in kept.tensors.items() if kept else ():
             layer = layer_of(name)
@@ -115,13 +121,28 @@ class LayerStrips:
         return found
 
     def _parent(self, place: Place, version: Record) -> State:
-        parents = version.data["parents"]
+        """Return the state that a strip compares with: of the first parent, or, once that is deleted, of an older one.
+
+        Raises
+        ------
+        IntegrityError
+            If the manifest is damaged.
+        NoBaseline
+            If the parent is deleted, and no older version is left.
+        """
+        if not _first_parent(version):
+            return {}
         try:
-            return self._state(place, parents[0]["digest"]) if parents else {}
+            return self._state(place, _first_parent(version))
         except IntegrityError:
-            if self._versions.in_project(place.space, parents[0]["digest"]):  # damaged, and not to be taken for absent
+            if self._versions.in_project(
+                place.space, _first_parent(version)
+            ):  # damaged, and not to be taken for absent
                 raise
-            return {}  # it was removed, so nothing can be told
+        older = self._versions.older(place, version.data["number"])
+        if older is None:
+            raise NoBaseline(f"the parent of v{version.data['number']} is deleted")
+        return self._state(place, older.data["digest"])
 
     def _state(self, place: Place, digest: str) -> State:
         key = place.space, digest
@@ -136,6 +157,16 @@ class LayerStrips:
             while len(self._states) > _CACHED or self._layers > _CACHED_LAYERS:
                 self._layers -= len(self._states.popitem(last=False)[1])
         return state
+
+
+class NoBaseline(IntegrityError):
+    """Nothing is left to compare a version with: it has no strip, for all its layers would look new."""
+
+
+def _first_parent(version: Record) -> str:
+    """Return the digest of the first parent; empty if the version has none."""
+    parents = version.data["parents"]
+    return str(parents[0]["digest"]) if parents else ""
 
 
 def state_of(manifest: Manifest) -> State:

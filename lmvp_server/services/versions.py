@@ -195,6 +195,12 @@ class Versions:
         """Tell whether a project has a version of this digest."""
         return bool(self._records.find(space, "versions", {"digest": digest}, limit=1))
 
+    def older(self, place: Place, number: int) -> Record | None:
+        """Return the record of the newest version before a number, or None."""
+        found = self._records.find(place.space, "versions", {"model": place.model.id})
+        older = [one for one in found if one.data["number"] < number]
+        return max(older, key=lambda one: int(one.data["number"]), default=None)
+
     def latest(self, place: Place) -> Record | None:
         """Return the record of the newest version, or None."""
         found = self._records.find(place.space, "versions", {"model": place.model.id}, newest_first=True, limit=1)

@@ -7,6 +7,7 @@ from workshop import ADA, Shop, bytes_of, step, weights
 from lmvp.errors import IntegrityError
 from lmvp.storage.codecs import DEPTH_LIMIT
 from lmvp.storage.frames import HEADER_SIZE
+from lmvp_server.services.layers import LayerStrips
 from lmvp_server.services.paging import Page
 
 
@@ -132,6 +133,27 @@ def test_what_a_version_takes_is_told_anew(shop):
     assert sum(stored) == shop.on_disk("chunks")
     rows = shop.services.usage.of_model(ADA, "p", "m")["rows"]
     assert [row["stored"] for row in rows] == stored[::-1]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_strip_of_a_version_compares_with_an_older_one_when_its_parent_was_removed(shop, packed):
+    """No layer looks new only because the parent is gone; where no older version is left, there is no strip."""
+    one = weights(0)
+    two = {**one, "layers.1.weight": one["layers.1.weight"] * np.float32(1.02)}
+    three = {**two, "layers.2.weight": two["layers.2.weight"] * np.float32(1.02)}
+    shop.push(one), shop.push(two), shop.push(three)
+    if packed:
+        shop.services.upkeep.compact(ADA)
+    shop.services.removal.version(ADA, "p", "m", "2")
+    shop.services.purging.collect(ADA)
+    layers = LayerStrips(shop.services.catalog, shop.services.versions, shop.services.measuring)
+    assert layers.strips(ADA, "p", "m", [3, 1]).strips == {"3": "0xx", "1": "+++"}
+    assert layers.one(ADA, "p", "m", "3").strips == {"3": "0xx"}
+    shop.services.removal.version(ADA, "p", "m", "1")
+    shop.services.purging.collect(ADA)
+    layers = LayerStrips(shop.services.catalog, shop.services.versions, shop.services.measuring)
+    assert layers.strips(ADA, "p", "m", [3]).strips == {}, "nothing is left to compare with"
+    assert layers.one(ADA, "p", "m", "3").strips == {}
 
 
 def test_how_much_each_layer_changed_is_known_then(shop):
