@@ -81,7 +81,12 @@ def prune(options: Namespace, _host: object) -> Any:
 def gc(options: Namespace, _host: object) -> Any:
     """Delete what no version and no open push needs."""
     done = Client().collect_garbage(removed=options.removed)
-    return Line(f"{numbers.plural(done.chunks, 'chunk')} deleted, {numbers.size(done.bytes)} freed")
+    told = f"{numbers.plural(done.chunks, 'chunk')} deleted, {numbers.size(done.bytes)} freed"
+    if not done.waiting or done.until is None:
+        return Line(told)
+    waiting = numbers.plural(done.waiting, "removed object")
+    stays = f"{waiting} can be restored until {_day(done.until)}; the bytes stay until then"
+    return Line(f"{told}\n{stays}: `lmvp undelete` lists them, `lmvp gc --removed` deletes them now")
 
 
 def compact(_options: Namespace, _host: object) -> Any:

@@ -67,10 +67,20 @@ class Pruned(Struct, frozen=True, kw_only=True):
 
 
 class Collected(Struct, frozen=True, kw_only=True):
-    """What a collection of garbage deleted: chunks that nothing needed, and bytes in all."""
+    """What a collection of garbage deleted: chunks that nothing needed, and bytes in all.
+
+    Attributes
+    ----------
+    waiting : int
+        Removed projects, models, versions and runs that can be restored, so that their bytes stay.
+    until : datetime or None
+        When the last of them is deleted permanently.
+    """
 
     chunks: int
     bytes: int
+    waiting: int = 0
+    until: datetime | None = None
 
 
 class Compacted(Struct, frozen=True, kw_only=True):

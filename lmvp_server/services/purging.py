@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 
 from lmvp_server.services import access
@@ -47,7 +47,19 @@ class Purging:
             done = self._upkeep.collect(caller)
             done = {**done, "bytes": done["bytes"] + freed}
             result |= done
-        return done
+        removals = sorted(self._removals())
+        until = datetime.fromisoformat(removals[-1].replace("Z", "+00:00")) + self._keep if removals else None
+        return {**done, "waiting": len(removals), "until": stamp(until) if until else None}
+
+    def _removals(self) -> Iterator[str]:
+        """Yield the times at which all was removed that can be restored."""
+        kept = self._records.find(SERVER, REMOVED)
+        for project in self._records.find(SERVER, "projects"):
+            kept += self._records.find(project.id, REMOVED)
+            kept += self._records.find(project.id, REMOVED_RUNS)
+            for model in self._records.find(project.id, "models"):
+                kept += self._records.find(project.id, "versions", {"model": gone(model.id)})
+        yield from (one.data["removed"]["at"] for one in kept if "removed" in one.data)
 
     def purge(self, go_on: Callable[[], bool]) -> None:
         """Delete what was removed longer ago than it is kept, as long as `go_on` says so."""

@@ -99,6 +99,21 @@ def test_prune(lines):
     assert (code, "best:METRIC:N" in said) == (2, True)
 
 
+def test_gc_after_rm_explains_what_stays(lines):
+    lines("rm", "digits/mlp@v2")
+    (item,) = lmvp.Client().removed("digits")
+    code, said = lines("gc")
+    assert code == 0
+    until = f"{item.until.astimezone():%Y-%m-%d %H:%M}"
+    deleted, waiting = said.splitlines()
+    assert deleted == "0 chunks deleted, 0 B freed"
+    assert waiting.startswith(f"1 removed object can be restored until {until}; the bytes stay until then: ")
+    assert waiting.endswith("`lmvp undelete` lists them, `lmvp gc --removed` deletes them now")
+    said = lines("gc", "--removed")[1]
+    assert said.startswith("1 chunk deleted, 1.")
+    assert "restored" not in said
+
+
 def test_gc_and_fsck(lines):
     assert lines("gc")[1] == "0 chunks deleted, 0 B freed"
     assert lines("fsck")[1].endswith("all is well")

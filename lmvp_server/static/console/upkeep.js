@@ -36,7 +36,8 @@ async function watch(form, body, work) {
 
 function told(work, result) {
   const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${number === 1 ? "" : "s"}`;
-  if (work === "gc") return `${count(result.chunks, "chunk")} deleted, ${count(result.bytes, "byte")} free again`;
+  const waiting = result.waiting ? `; ${count(result.waiting, "removed object")} can be restored until ${result.until.slice(0, 10)}; the bytes stay until then` : "";
+  if (work === "gc") return `${count(result.chunks, "chunk")} deleted, ${count(result.bytes, "byte")} free again${waiting}`;
   if (work === "compact") return `${count(result.chunks, "chunk")} encoded: ${count(result.before, "byte")} became ${result.after.toLocaleString("en")}`;
   const wrong = result.problems ?? [];
   return `${count(result.versions, "version")}, ${count(result.chunks, "chunk")} proved; ${count(wrong.length, "problem")}${wrong.slice(0, 20).map((each) => `; ${each.what}`).join("")}`;
