@@ -110,9 +110,8 @@ class LayerStrips:
     def _amounts(self, place: Place, version: Record) -> dict[str, Amount]:
         """Return how much each layer changed since the first parent, as far as that was measured."""
         parent = _first_parent(version)
-        known = parent and self._versions.in_project(
-            place.space, parent
-        )  # else the strip compares with another version
+        # a strip whose parent is deleted compares with another version, which nothing was measured against
+        known = parent and self._versions.in_project(place.space, parent)
         kept = self._measuring.kept(place.space, version.data["digest"], parent) if known else None
         found: dict[str, Amount] = {}
         for name, amount in kept.tensors.items() if kept else ():
@@ -135,9 +134,7 @@ class LayerStrips:
         try:
             return self._state(place, _first_parent(version))
         except IntegrityError:
-            if self._versions.in_project(
-                place.space, _first_parent(version)
-            ):  # damaged, and not to be taken for absent
+            if self._versions.in_project(place.space, _first_parent(version)):  # damaged, not deleted
                 raise
         older = self._versions.older(place, version.data["number"])
         if older is None:
