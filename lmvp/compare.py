@@ -292,11 +292,23 @@ def _packages(version: Version) -> dict[str, Any]:
 
 def code_of(version: Version) -> str:
     """Return the code that was kept with a version: the cells of its notebook one below the other, or its script."""
-    kept = version.environment.get("code")
+    return "\n\n".join(cells_of(version.environment))
+
+
+def cells_of(environment: Mapping[str, Any]) -> list[str]:
+    """Return the code that was kept with a version or a run: the cells of its notebook, or its script as one.
+
+    Examples
+    --------
+    >>> cells_of({"code": {"cells": ["a = 1", "a"]}}), cells_of({"code": {"source": "a = 1"}}), cells_of({})
+    (['a = 1', 'a'], ['a = 1'], [])
+    """
+    kept = environment.get("code")
     if not isinstance(kept, dict):
-        return ""
+        return [str(environment["cell"])] if environment.get("cell") else []
     cells = kept.get("cells")
-    return "\n\n".join(map(str, cells)) if isinstance(cells, list) else str(kept.get("source", ""))
+    found = [str(cell) for cell in cells] if isinstance(cells, list) else [str(kept.get("source", ""))]
+    return [cell for cell in found if cell]
 
 
 def _code_lines(before: Version, after: Version) -> Iterable[str]:

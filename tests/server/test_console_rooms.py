@@ -1,5 +1,6 @@
 """Account, admin, search, runs and files: who may see them, what their forms do, and hostile words in all of them."""
 
+import html
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
+from server.in_process import Served
 from server.test_console import EVIL, PASSWORD, Browser
 
 from lmvp.client import Client
@@ -342,3 +344,32 @@ def test_what_is_typed_of_a_model_that_went_is_there_to_copy(server):
     assert answer.status_code == 404
     assert "a long card</textarea>" in answer.text
     assert "Send it" not in answer.text
+
+
+def cells_on(page):
+    """Return the blocks of code on a page, as text."""
+    section = page.partition("<h2>Code</h2>")[2].partition("</section>")[0]
+    blocks = re.findall(r"<code>(.*?)</code>", section, re.DOTALL)
+    return [html.unescape(re.sub(r"<[^>]+>", "", block)).rstrip("\n") for block in blocks], section
+
+
+@pytest.mark.parametrize(
+    ("environment", "cells"),
+    [
+        ({"code": {"cells": ["import lmvp", 'print("<b>")\nfor i in x:\n    pass']}},
+         ["import lmvp", 'print("<b>")\nfor i in x:\n    pass']),
+        ({"code": {"script": "train.py", "source": "import lmvp\nlmvp.log"}}, ["import lmvp\nlmvp.log"]),
+        ({"cell": "run.log({})"}, ["run.log({})"]),
+    ],
+    ids=["cells", "script", "cell of the magic"],
+)  # fmt: skip
+def test_run_page_shows_code_as_highlighted_cells(tmp_path, environment, cells):
+    with Served(tmp_path / "data") as served:
+        assert served("POST", "/projects", json={"name": "p"}).ok
+        new = {"run": "a" * 32, "name": "quiet-wren-44", "environment": environment}
+        assert served("POST", "/projects/p/runs", json=new).ok
+        shown, section = cells_on(served("GET", f"~/p/p/-/runs/{'a' * 32}").text)
+        assert shown == cells
+        assert "&#x27;cells&#x27;" not in section
+        if "import" in cells[0]:
+            assert '<span class="kw">import</span>' in section

@@ -113,6 +113,8 @@ class ConsolePage(WebPage, ABC):
         for name, value in fields.items():
             if isinstance(value, Job):  # awaited here: no thread that serves requests waits for a worker
                 fields[name] = await rendering.render(value)
+            elif isinstance(value, list) and value and isinstance(value[0], Job):
+                fields[name] = [await rendering.render(job) for job in value]
         common = {"marks": marks, "numbers": numbers, "clean": clean, "wrong": None, "typed": {}}
         self.show(template, **{**common, **fields, **more})
 

@@ -22,8 +22,8 @@ from lmvp_server.console.islands import island
 from lmvp_server.console.runtables import Column
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark, see_that_it_is_unchanged
 from lmvp_server.handlers.console.projects import ProjectPage
+from lmvp_server.handlers.console.versions import code_cells
 from lmvp_server.handlers.pages import BySession
-from lmvp_server.rendering import Job
 
 ROWS = 100
 TOGETHER = 50
@@ -89,7 +89,7 @@ class Run(ConsolePage):
             "charts": chart(self, drawn),
             "write": write,
             "made_with": _made_with(one),
-            "code": _code(one),
+            "cells": code_cells(one.environment),
             "notes": "\n".join(clean(line) for line in one.notes.splitlines()),
             "was": mark(_told(one)),
         }
@@ -216,7 +216,3 @@ def _made_with(run: RunRecord) -> list[tuple[str, str]]:
 def _told(run: RunRecord) -> str:
     """Return the fields of the form as one text, to notice that somebody else changed them meanwhile."""
     return repr((run.name, run.tags, run.notes))
-
-
-def _code(run: RunRecord) -> Job:
-    return Job("code", str(run.environment.get("code") or ""), "code.py")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import msgspec
 
+from lmvp.compare import cells_of
 from lmvp.errors import NotFound
 from lmvp.records import Contribution
 from lmvp.records import Version as VersionRecord
 from lmvp.render import numbers, text
 from lmvp.render.diff_data import diff_data
-from lmvp.render.showing import code_of_showing
 from lmvp.render.showing_data import showing_data
+from lmvp.render.words import clean_code
 from lmvp_server.console import code, versions
 from lmvp_server.console.islands import island
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
@@ -22,6 +24,9 @@ from lmvp_server.services.paging import Page
 
 CHOICES = 200
 """Versions to choose from, beside which another is laid."""
+
+_CELLS = 100
+"""Cells of code that a page shows at most."""
 
 _SAID = frozenset({"message", "aliases", "metrics", "params", "tags", "parents", "digest"})
 """Facts that have a place of their own on the page."""
@@ -93,7 +98,7 @@ class Version(ConsolePage):
             "parameters": showing.parameters,
             "cut": versions.TENSORS if len(showing.tensors) > versions.TENSORS else 0,
             "tensors": island(self.root, "model", told, "", histograms=there) if manifest.tensors else "",
-            "code": Job("code", "\n".join(code_of_showing(showing)), "code.py"),
+            "cells": code_cells(version.environment),
             "run": self._run(version),
         }
 
@@ -188,3 +193,9 @@ def _beside(before: VersionRecord | None, after: VersionRecord) -> list[tuple[st
         sign = 0 if a is None or b is None or a == b else (1 if b > a else -1) * numbers.better(key)
         rows.append((key, was, now, step, sign))
     return rows
+
+
+def code_cells(environment: Mapping[str, Any]) -> list[Job]:
+    """Return the code that was kept with a version or a run, a highlighted block for each cell; the newest cells."""
+    found = cells_of(environment)[-_CELLS:]
+    return [Job("code", "\n".join(map(clean_code, cell.splitlines())), "code.py") for cell in found]
