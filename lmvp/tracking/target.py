@@ -35,12 +35,13 @@ class Target(msgspec.Struct, frozen=True):
         return own_connection(Address(self.url, token or config.token_for(self.url)))
 
     def write(self, folder: Path) -> None:
-        """Write it down, if the disk lets us."""
+        """Write it down, if the disk lets us and it is not there yet."""
         with suppress(OSError):
-            private.make_folder(folder)
-            private.secure(journals().parent, [journals().name])
-            content = {**msgspec.structs.asdict(self), "check": _check(self)}
-            private.write(folder / NAME, msgspec.json.encode(content), sync=False)
+            if Target.read(folder) != self:
+                private.make_folder(folder)
+                private.secure(journals().parent, [journals().name])
+                content = {**msgspec.structs.asdict(self), "check": _check(self)}
+                private.write(folder / NAME, msgspec.json.encode(content), sync=False)
 
     @classmethod
     def read(cls, folder: Path) -> Target | None:
