@@ -100,19 +100,18 @@ class ActiveRun(Run):
 
     def _sync(self) -> None:
         self._main.journal.sync()
-        self._look_at_task()
+        self.is_abandoned()  # it is asked early, so that the variables of the function are released
 
-    def _look_at_task(self) -> None:
+    @property
+    def task(self) -> Task:
+        """The function that began it."""
+        return self._task
+
+    def is_abandoned(self) -> bool:
+        """Return whether the function that began it was left by an exception, and nothing was logged afterwards."""
         if self._task.look() and not self._abandoned:
             self._abandoned, self._logged = True, False
-
-    def how_its_task_ended(self) -> tuple[str, str]:
-        """Return status and reason of a run that is still open at the end of the process.
-
-        It failed if the function that began it was left by an exception, and nothing was logged afterwards.
-        """
-        self._look_at_task()
-        return ("failed", self._task.reason) if self._abandoned and not self._logged else ("finished", "")
+        return self._abandoned and not self._logged
 
     def _new_sender(self, writer: Writer) -> Sender:
         connect = _connector(self._target, self._client)

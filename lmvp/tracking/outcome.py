@@ -72,7 +72,7 @@ class Task:
 
     def __init__(self, frame: FrameType | None) -> None:
         self._frame = None if frame is None or frame.f_code.co_flags & _SUSPENDABLE else frame
-        self._name = frame.f_code.co_name if frame is not None else ""
+        self.code = frame.f_code if frame is not None else None
         self.line = ""
         self.raised = False
 
@@ -114,7 +114,7 @@ class Task:
     @property
     def reason(self) -> str:
         """Why a run failed that it began."""
-        return f"{self._name} was left by an exception"
+        return f"{self.code.co_name if self.code else 'a function'} was left by an exception"
 
 
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -147,8 +147,22 @@ class Exit:
         if quitter.__module__ == "_sitebuiltins" and not getattr(quitter.__call__, "_lmvp", False):
             setattr(quitter, "__call__", _noting(quitter.__call__))  # noqa: B010 - mypy lets no method be assigned
 
-    def how_it_ended(self) -> tuple[str, str]:
-        """Return status and reason of a run whose process ends, as far as the main thread decides it."""
+    def how_it_ended(self, task: Task, abandoned: bool) -> tuple[str, str]:
+        """Return status and reason of a run that is still open when the process ends.
+
+        Parameters
+        ----------
+        task : Task
+            The task that began the run.
+        abandoned : bool
+            It was left by an exception, and nothing was logged afterwards.
+        """
+        status, reason = self._how_main_ended()
+        if status == "finished" and abandoned and task.code is not self._main.code:
+            return "failed", task.reason
+        return status, reason
+
+    def _how_main_ended(self) -> tuple[str, str]:
         if not self._main.look():
             return "finished", ""
         if _codes:

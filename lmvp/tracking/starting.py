@@ -171,8 +171,7 @@ def _end_all() -> None:
 
 
 def _how_it_ends(run: ActiveRun) -> tuple[str, str]:
-    status, reason = _exit.how_it_ended() if _exit is not None else ("finished", "")
-    return run.how_its_task_ended() if status == "finished" else (status, reason)
+    return ("finished", "") if _exit is None else _exit.how_it_ended(run.task, run.is_abandoned())
 
 
 def _in_child() -> None:
