@@ -28,7 +28,7 @@ from lmvp.tracking.reading import Run
 from lmvp.tracking.records import NewRun, RunEnd, RunRecord, RunUpdate
 from lmvp.tracking.said import Said, encoded, readable, reason
 from lmvp.tracking.sender import Sender
-from lmvp.tracking.target import Target, journals
+from lmvp.tracking.target import Target, files_in, journals
 from lmvp.tracking.writer import Writer, encode, packer
 
 if TYPE_CHECKING:
@@ -349,7 +349,7 @@ class ActiveRun(Run):
             if delivered:
                 sender.join(2.0)
             writer.close()
-            journals_there = {path.name for path in self._folder.glob("*.journal")}
+            journals_there = {path.name for path in files_in(self._folder)}
             if delivered and sender.has_all():
                 leftovers.forget(self._folder, journals_there)
             elif not delivered and not sender.gone:

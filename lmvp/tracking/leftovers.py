@@ -19,15 +19,17 @@ from lmvp.tracking.frames import END, POINTS, POINTS_HEAD, START, framed, read_j
 from lmvp.tracking.owner import Owner
 from lmvp.tracking.records import NewRun, RunEnd
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
-from lmvp.tracking.target import NAME, Target, journals
+from lmvp.tracking.target import NAME, Target, files_in, journals
 
 _SECONDS = 30.0
 _SOONEST, _LATEST = 5.0, 60.0
 """Seconds between two attempts to deliver in the background."""
 _FILLED = 60.0
 """Seconds after which a folder without journals counts as abandoned."""
-_GONE = ".gone-"
-"""Begins the name of a folder that is being deleted."""
+_GONE, _TRASH = ".gone-", ".trash-"
+"""Begin the names of a folder that is moved away to be deleted, and of one whose deletion is decided."""
+_TRIES, _MOMENT = 4, 0.03
+"""How often, and after how many seconds, a folder is tried again that another process holds."""
 _DIGITS = 6
 
 
@@ -116,7 +118,7 @@ def discard(run: str) -> int:
     if held is None:
         raise Conflict(f"the run {run[:60]!r} is running: its process still logs to it", hint="end it first")
     try:
-        size = sum(len(data) for data in map(_content, matching[0].glob("*.journal")))
+        size = sum(len(data) for data in map(_content, files_in(matching[0])))
         shutil.rmtree(matching[0], ignore_errors=True)
     finally:
         _let_go(held)
@@ -129,58 +131,65 @@ def waiting() -> int:
     for folder in _folders():
         held, _ = _taken(folder)
         _let_go(held or [])
-        found += held is not None and any(folder.glob("*.journal"))
+        found += held is not None and bool(files_in(folder))
     return found
 
 
 def forget(folder: Path, delivered: set[str]) -> None:
     """Delete the folder of a run, of which these journals are delivered; not while another process logs to it."""
-    held, _ = _taken(folder)
-    if held is not None:
-        try:
-            _remove(folder, delivered)
-        finally:
-            _let_go(held)
+    for _ in range(_TRIES):
+        held, _ = _taken(folder)
+        if held is not None:
+            try:
+                _remove(folder, delivered)
+            finally:
+                _let_go(held)
+            return
+        time.sleep(_MOMENT)  # another process may only have looked what waits
 
 
 def _remove(folder: Path, delivered: set[str]) -> None:
     """Delete a folder, unless it has a journal that is not delivered.
 
     Another process may add a journal at any moment. So the folder is moved away first, and moved back if it has a new
-    one; the other process looks whether its journal is still at its place, see `writer`.
+    one; the other process looks whether its journal is still at its place, see `writer`. Each step is one rename, so
+    that a process that is killed, or a second one that does the same, leaves a whole folder.
     """
-    gone = folder.with_name(f"{_GONE}{folder.name}-{secrets.token_hex(4)}")
+    mark = f"{folder.name}-{secrets.token_hex(4)}"
+    gone, trash = folder.with_name(_GONE + mark), folder.with_name(_TRASH + mark)
     try:
         folder.rename(gone)
-    except FileNotFoundError:
+        if any(path.name not in delivered for path in files_in(gone)):
+            _put_back(gone, folder)
+            return
+        gone.rename(trash)
+    except FileNotFoundError:  # another process was quicker
         return
     except OSError:  # Windows does not rename a folder of open files
-        gone = folder
-    if gone != folder and any(path.name not in delivered for path in gone.glob("*.journal")):
-        _put_back(gone, folder)
-        return
-    shutil.rmtree(gone, ignore_errors=True)
+        trash = folder
+    shutil.rmtree(trash, ignore_errors=True)
 
 
 def _put_back(gone: Path, folder: Path) -> None:
     with suppress(OSError):
         gone.rename(folder)
         return
-    for path in gone.iterdir():
-        with suppress(OSError):
-            path.rename(folder / path.name)
     with suppress(OSError):
+        for path in list(gone.iterdir()):
+            with suppress(OSError):
+                path.rename(folder / path.name)
         gone.rmdir()
 
 
 def _folders() -> Iterator[Path]:
     folder = journals()
     with suppress(FileNotFoundError, NotADirectoryError):
-        names = sorted(path.name for path in folder.iterdir())
-        for name in names:
-            if name.startswith(_GONE) and name.count("-"):  # its process was killed while it deleted it
-                _put_back(folder / name, folder / name[len(_GONE) :].rpartition("-")[0])
-        yield from (folder / name for name in names if not name.startswith(".") and (folder / name).is_dir())
+        for path in list(folder.iterdir()):  # of processes that were killed while they deleted a folder
+            if path.name.startswith(_GONE):
+                _put_back(path, folder / path.name[len(_GONE) :].rpartition("-")[0])
+            elif path.name.startswith(_TRASH):
+                shutil.rmtree(path, ignore_errors=True)
+        yield from sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
 
 
 def _name(folder: Path) -> str:
@@ -197,11 +206,10 @@ def _deliver(folder: Path, *, dry_run: bool, force: bool = False) -> Delivery | 
         delivery.name, delivery.project, delivery.url = target.name, target.project, target.url or "this machine"
     if held is None:
         delivery.state = "waiting" if reason else "running"
-        delivery.why = reason
-        delivery.hint = "once that process has ended, `lmvp sync --force` delivers it" if reason else None
+        delivery.why = f"{reason}; once it has ended, `lmvp sync --force` delivers it" if reason else ""
         return delivery if folder.is_dir() else None
     try:
-        there = {path.name: _content(path) for path in folder.glob("*.journal")}
+        there = {path.name: _content(path) for path in files_in(folder)}
         if not there:
             if not dry_run and _is_old(folder):
                 _remove(folder, set())
@@ -241,7 +249,7 @@ def _is_old(folder: Path) -> bool:
 def _taken(folder: Path, *, force: bool = False) -> tuple[list[Owner] | None, str]:
     """Take the locks of all journals of a run; None if one is held, and why, where its process may have ended."""
     held: list[Owner] = []
-    names = {path.stem for pattern in ("*.journal", "*.lock") for path in folder.glob(pattern)}
+    names = {path.stem for suffix in (".journal", ".lock") for path in files_in(folder, suffix)}
     for name in ["sync", *sorted(names - {"sync"})]:
         owner = Owner(folder / f"{name}.lock")
         if not owner.take(force=force or name == "sync"):
@@ -280,7 +288,7 @@ def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
 
 def _main_first(folder: Path) -> list[Path]:
     """Return the journals of a run, in the order in which it was begun and resumed: the first one makes the run."""
-    starts = {path: _start(path) for path in folder.glob("*.journal")}
+    starts = {path: _start(path) for path in files_in(folder)}
     return sorted(starts, key=lambda path: (starts[path].joins, starts[path].epoch, path.name))
 
 
@@ -295,7 +303,7 @@ def _start(path: Path) -> NewRun:
 
 def _damage(folder: Path) -> list[str]:
     """Name the journals of a run that are damaged."""
-    found = {path: read_journal(path.read_bytes()).gaps for path in sorted(folder.glob("*.journal"))}
+    found = {path: read_journal(path.read_bytes()).gaps for path in files_in(folder)}
     return [f"{path} is {gaps[0]}" for path, gaps in found.items() if gaps]
 
 

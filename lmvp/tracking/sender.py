@@ -15,6 +15,7 @@ from lmvp.errors import LmvpError, NotFound, ServerError, ServerUnavailable, Use
 from lmvp.tracking.frames import read_journal
 from lmvp.tracking.journal import Journal
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
+from lmvp.tracking.target import files_in
 
 _GATHER, _BEAT, _LOOK, _LONGEST = 0.1, 10.0, 1.0, 30.0
 _SLOW, _PROBE = 0.5, 1.5
@@ -139,7 +140,7 @@ class Sender(threading.Thread):
     def has_all(self) -> bool:
         """Whether all journals in the folder, those of children too, are with the server. Reads them."""
         with suppress(FileNotFoundError):
-            journals = list(self._folder.glob("*.journal"))
+            journals = files_in(self._folder)
             return self.done and all(self._has(path) for path in journals if path.stem != self._own.path.stem)
         return self.done  # another process has delivered them, and deleted the folder
 
@@ -228,7 +229,7 @@ class Sender(threading.Thread):
         self._looked = time.monotonic()
         if not self._folder.is_dir():
             return
-        for path in self._folder.glob("*.journal"):
+        for path in files_in(self._folder):
             if path.stem not in self._shipments:
                 self._shipments[path.stem] = Shipment(
                     writer_path(self._project, self._run, path.stem), file_reader(path)
