@@ -560,9 +560,8 @@ def _progress(name: str, began: float) -> Callable[[int, int], None]:
     def tell(done: int, total: int) -> None:
         if time.monotonic() > told[0]:
             told[0] = time.monotonic() + 1.0
-            _print(
-                f"lmvp: {name}: {done / 1e6:,.1f} of {total / 1e6:,.1f} MB delivered; Ctrl-C leaves the rest for later"
-            )
+            far = f"the server has {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
+            _print(f"lmvp: {name}: {far}; Ctrl-C leaves the rest for later")
 
     return tell
 

@@ -21,7 +21,7 @@ import msgspec
 
 from lmvp.environment import environment, user
 from lmvp.redaction import redact, redact_command, redact_text
-from lmvp.tracking.text import escaped
+from lmvp.text import escaped
 
 _PATIENCE = 5.0
 _SOON = 1.0
@@ -304,7 +304,7 @@ def blocks(text: str, size: int = _BLOCK) -> Iterator[str]:
     length, in_key = 0, False
     lines = text.splitlines(keepends=True)
     for number, line in enumerate(lines):
-        kept = line if len(line) <= _LINE_LIMIT else f"# a line of {len(line):,} characters is left out\n"
+        kept = line if len(line) <= _LINE_LIMIT else _left_out(line)
         block.append(kept)
         length += len(kept)
         if "PRIVATE KEY-----" in line:
@@ -314,6 +314,11 @@ def blocks(text: str, size: int = _BLOCK) -> Iterator[str]:
             block, length = [], 0
     if block:
         yield "".join(block)
+
+
+def _left_out(line: str) -> str:
+    text = line.rstrip("\r\n")
+    return f"# a line of {len(text):,} characters is left out\n"
 
 
 def _may_cut(line: str, lines: list[str], following: int) -> bool:

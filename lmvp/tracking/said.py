@@ -12,8 +12,8 @@ import msgspec
 from lmvp.errors import InvalidArgument, LmvpError
 from lmvp.records import encode_float
 from lmvp.redaction import redact
+from lmvp.text import escaped_text
 from lmvp.tracking.numbers import checked, floats
-from lmvp.tracking.text import escaped_text
 
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun

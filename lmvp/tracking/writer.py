@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from lmvp.errors import InvalidArgument
+from lmvp.text import escaped
 from lmvp.tracking.frames import (
     AUTO,
     BATCH,
@@ -32,7 +33,6 @@ from lmvp.tracking.frames import (
 )
 from lmvp.tracking.journal import Journal
 from lmvp.tracking.owner import ATTEMPTS, Owner
-from lmvp.tracking.text import escaped
 
 if TYPE_CHECKING:
     from lmvp.tracking.columns import Columns
