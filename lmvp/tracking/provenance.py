@@ -298,7 +298,7 @@ def blocks(text: str, size: int = _BLOCK) -> Iterator[str]:
     Examples
     --------
     >>> list(blocks("a = 1\npassword =\n  'x'\nb = 2\n", size=5))
-    ["a = 1\n", "password =\n  'x'\n", 'b = 2\n']
+    ['a = 1\n', "password =\n  'x'\n", 'b = 2\n']
     """
     block: list[str] = []
     length, in_key = 0, False
