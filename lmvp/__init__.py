@@ -380,13 +380,16 @@ def run(name: str, project: str | None = None) -> Run:
     return Client().run(project, name)
 
 
-def sync(*, dry_run: bool = False) -> list[Delivery]:
-    """Deliver what runs left on this machine: of processes that were killed, or while the server was gone.
+def sync(*, dry_run: bool = False, force: bool = False) -> list[Delivery]:
+    """Deliver the runs that wait on this machine: their process was killed, or their server did not answer.
 
     Parameters
     ----------
     dry_run : bool
-        Only tell what is there.
+        Only list them.
+    force : bool
+        Deliver also the runs of processes on other machines, which may still be running: on a file system without
+        locks, this machine cannot tell.
 
     Returns
     -------
@@ -395,4 +398,4 @@ def sync(*, dry_run: bool = False) -> list[Delivery]:
     """
     from lmvp.tracking.leftovers import deliver
 
-    return deliver(dry_run=dry_run)
+    return deliver(dry_run=dry_run, force=force)

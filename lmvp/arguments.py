@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from lmvp.errors import InvalidArgument, NotFound
 from lmvp.records import WireFloat, encode_float
 from lmvp.references import check_alias, suggest
+from lmvp.text import escaped_text
 
 if TYPE_CHECKING:
     from lmvp.history import History
@@ -27,10 +28,10 @@ def fields(
     if not isinstance(message, str | None):
         raise InvalidArgument(f"message= is {shown(message)}, not a text")
     given = {
-        "message": message,
+        "message": None if message is None else escaped_text(message),
         "metrics": _read("metrics", metrics, _metric),
         "params": _read("params", params, _param),
-        "tags": _read("tags", tags, lambda _, value: str(value)),
+        "tags": _read("tags", tags, lambda _, value: escaped_text(str(value))),
     }
     return {key: value for key, value in given.items() if value is not None}
 
@@ -41,7 +42,7 @@ def _read(what: str, given: Any, read: Callable[[str, Any], T]) -> dict[str, T] 
         return None
     if not isinstance(given, Mapping):
         raise InvalidArgument(f"{what}= is {shown(given)}, not a mapping", hint=f'write {what}={{"name": value}}')
-    return {str(key): read(key, value) for key, value in given.items()}
+    return {escaped_text(str(key)): read(key, value) for key, value in given.items()}
 
 
 def aliases(given: Any) -> tuple[str, ...]:
@@ -101,7 +102,9 @@ def _param(key: str, value: Any) -> Any:
     """Return a param as plain JSON; a number of numpy or torch becomes Python's, anything else its text."""
     if isinstance(value, float):
         return encode_float(value)
-    if value is None or isinstance(value, (str, bool, int)):
+    if isinstance(value, str):
+        return escaped_text(value)
+    if value is None or isinstance(value, (bool, int)):
         return value
     item = getattr(value, "item", None)
     if callable(item):
@@ -109,7 +112,7 @@ def _param(key: str, value: Any) -> Any:
             return _param(key, item())
         except (TypeError, ValueError, RuntimeError):
             pass
-    return str(value)
+    return escaped_text(str(value))
 
 
 def path(given: Any, what: str) -> Path:

@@ -94,6 +94,11 @@ class Connection:
         return self._delay if self._delay < _LONGEST_DELAY else 0.0
 
     @property
+    def address(self) -> Address | None:
+        """The address of the server; None if it is not known yet."""
+        return self._address
+
+    @property
     def url(self) -> str:
         """The URL of the server, found now if it was not known."""
         return self._reach().url

@@ -159,6 +159,7 @@ VERBS = (
     )),
     Verb(tracking.sync, (
         _arg("--dry-run", action="store_true", help="only tell what is there"),
+        _arg("--force", action="store_true", help="also runs of other machines that may still be running"),
         _arg("--discard", metavar="RUN", help="delete what was left of a run, undelivered"),
     )),
     Verb(housekeeping.du, (_arg("name", nargs="?", help="project/ for its models, [project/]model for its versions"),)),

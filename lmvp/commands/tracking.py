@@ -59,7 +59,7 @@ def sync(options: Namespace, _host: object) -> Any:
     if options.discard:
         size = leftovers.discard(options.discard)
         return Line(f"{numbers.size(size)} of metrics discarded")
-    found = leftovers.deliver(dry_run=options.dry_run)
+    found = leftovers.deliver(dry_run=options.dry_run, force=options.force)
     rows = [_row(delivery, dry_run=options.dry_run) for delivery in found]
     head = ("Run", "Project", "Server", "Bytes", "What")
     return Table(head, rows, empty="nothing waits on this machine", right=frozenset({3}))

@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 import time
+import warnings
 import weakref
 from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
@@ -21,14 +22,14 @@ from lmvp.redaction import redact
 from lmvp.tracking import active_runs, provenance
 from lmvp.tracking.frames import AUTO, END, POINTS, START, UPDATE
 from lmvp.tracking.numbers import floats, step_of, time_of
-from lmvp.tracking.outcome import how_it_ended
+from lmvp.tracking.outcome import Task, how_it_ended
 from lmvp.tracking.pulse import Pulse
 from lmvp.tracking.reading import Run
 from lmvp.tracking.records import NewRun, RunEnd, RunRecord, RunUpdate
-from lmvp.tracking.said import Said
+from lmvp.tracking.said import Said, encoded, readable, reason
 from lmvp.tracking.sender import Sender
-from lmvp.tracking.target import Target, journals
-from lmvp.tracking.writer import Writer, packer
+from lmvp.tracking.target import Target, files_in, journals
+from lmvp.tracking.writer import Writer, encode, packer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,10 +37,13 @@ if TYPE_CHECKING:
 
     from lmvp.client import Client
     from lmvp.records import Version
+    from lmvp.tracking.journal import Journal
 
 _now = time.time
 _QUICK = 10_000
 _PATIENCE, _WITHOUT_ANSWER, _FACTS = 5.0, 1.0, 3.0
+_ERROR_LIMIT = 2000
+"""Characters of the reason for which a run ended."""
 SYSTEM_EVERY = 15.0
 """Seconds between two samples of the machine."""
 
@@ -56,35 +60,62 @@ class ActiveRun(Run):
     ...     run.log({"train/loss": 0.5}, step=0)
     """
 
-    def __init__(self, client: Client, new: NewRun, target: Target, cell: str | None = None) -> None:
+    def __init__(
+        self,
+        client: Client,
+        new: NewRun,
+        target: Target,
+        cell: str | None = None,
+        execution: int = 0,
+        task: Task | None = None,
+    ) -> None:
         super().__init__(client, _record(new, target))
-        self._target, self._new, self._cell = target, new, cell
+        self._target, self._new, self._cell, self._execution = target, new, cell, execution
+        self._task = task or Task(None)
         self._folder = journals() / new.run
         self._ended = False
         self._at_end: list[Callable[[], None]] = []
         self._began = time.monotonic()
         self._epoch = new.epoch
-        self._threads: tuple[Sender, Pulse] | None = None
+        self._threads: tuple[Sender, Pulse, provenance.Capture] | None = None
         self._params = Said(self, "params", new.params)
         self._tags = Said(self, "tags", new.tags)
         self._summary = Said(self, "summary", {})
-        self._writer = self._main = Writer(self._folder, _start_frame(new))
+        self._writer = self._main = Writer(self._folder, _start_frame(new), target=target)
+        self._main.journal.successor = self._after_end
         _living.add(self)
 
     def begin(self, *, system: float, capture: bool) -> None:
         """Start the threads that ship and measure."""
-        journal = self._main.journal
         if self._epoch:
             self._main.begin(self._epoch)
-        self._target.write(self._folder)
-        connect = _connector(self._target, self._client)
-        sender = Sender(self.project, self.id, self._folder, journal, connect)
-        pulse = Pulse(journal.sync, lambda: self._tell_facts(capture), self._measure, system)
-        self._threads = sender, pulse
+        sender = self._new_sender(self._main)
+        pulse = Pulse(self._sync, self._measure, system)
+        facts = provenance.Capture(code=capture, begun=lambda: self._logged, tell=self._tell_facts)
+        self._threads = sender, pulse, facts
         self._sender = sender
-        sender.start()
-        pulse.start()
+        for thread in self._threads:
+            thread.start()
         active_runs.begin(self)
+
+    def _sync(self) -> None:
+        self._main.journal.sync()
+        self.is_abandoned()  # it is asked early, so that the variables of the function are released
+
+    @property
+    def task(self) -> Task:
+        """The function that began it."""
+        return self._task
+
+    def is_abandoned(self) -> bool:
+        """Return whether the function that began it was left by an exception, and nothing was logged afterwards."""
+        if self._task.look() and not self._abandoned:
+            self._abandoned, self._logged = True, False
+        return self._abandoned and not self._logged
+
+    def _new_sender(self, writer: Writer) -> Sender:
+        connect = _connector(self._target, self._client)
+        return Sender(self.project, self.id, self._folder, writer.journal, connect, self._main.id)
 
     # -- logging
 
@@ -104,27 +135,33 @@ class ActiveRun(Run):
         ------
         InvalidArgument
             If a value is no number, or the step no integer: nothing of this call is logged then. Nothing else is ever
-            raised, whatever the server and the disk do.
+            raised, whatever it is given, and whatever the server and the disk do.
         """
-        writer = self._writer
-        if writer is None:
-            writer = self._join()
-        number = step if type(step) is int and -0x7FFFFFFFFFFFFFFF <= step <= 0x7FFFFFFFFFFFFFFE else step_of(step)
-        at = _now() if time is None else time_of(time)
-        keys, numbers = writer.keys, list[Any]()
-        quick = type(values) is dict and len(values) <= _QUICK
-        for key, value in values.items() if quick else ():
-            if type(value) is not float or key not in keys:
-                quick = False
-                break
-            numbers += keys[key], number, value
-        if quick and numbers:
-            writer.journal.append(packer(len(values))(POINTS, at, *numbers))
-        else:
-            writer.points(floats(values), number, at)
-        sender = self._sender
-        if sender is not None and sender.idle:
-            sender.wake()
+        try:
+            writer = self._writer
+            if writer is None:
+                writer = self._join()
+            number = step if type(step) is int and -0x7FFFFFFFFFFFFFFF <= step <= 0x7FFFFFFFFFFFFFFE else step_of(step)
+            at = _now() if time is None else time_of(time)
+            keys, numbers = writer.keys, list[Any]()
+            quick = type(values) is dict and len(values) <= _QUICK
+            for key, value in values.items() if quick else ():
+                if type(value) is not float or key not in keys:
+                    quick = False
+                    break
+                numbers += keys[key], number, value
+            if quick and numbers:
+                writer.journal.append(packer(len(numbers) // 3)(POINTS, at, *numbers))
+            else:
+                writer.points(floats(values), number, at)
+            self._logged = True
+            sender = self._sender
+            if sender is not None and sender.idle:
+                sender.wake()
+        except InvalidArgument:
+            raise
+        except Exception as error:
+            raise _unreadable("log()", error) from error
 
     def log_batch(
         self, steps: Any, values: Mapping[str, Any], time: float | datetime | npt.ArrayLike | None = None
@@ -153,10 +190,12 @@ class ActiveRun(Run):
 
         one_time = time is None or isinstance(time, (int, float, datetime))
         at: Any = _now() if time is None else time_of(time) if one_time else time
-        parts = batches(steps, values, at)
+        with readable("log_batch()"):
+            parts = batches(steps, values, at)
         writer = self._writer or self._join()
         for key, points in parts.items():
             writer.batch(key, points, one_time=one_time)
+        self._logged = True
         self._wake()
 
     def rewind(self, step: int) -> None:
@@ -177,7 +216,7 @@ class ActiveRun(Run):
         name = model if "/" in model else f"{self.project}/{model}"
         return self._client.update(name, obj, run=self.id, **options)  # type: ignore[attr-defined,no-any-return]
 
-    # -- what is said of it
+    # -- its record
 
     @property
     def status(self) -> Any:
@@ -200,8 +239,8 @@ class ActiveRun(Run):
         return self._summary
 
     def say(self, **said: Any) -> None:
-        """Tell the server what is new of `params`, `tags`, `summary` or `environment`."""
-        if self._closed:  # its journal is closed; the server takes the change, or refuses it
+        """Send new `params`, `tags`, `summary` or `environment` to the server."""
+        if self._closed:  # its journal is delivered and closed; the server takes the change, or refuses it
             super().amend(**said)
             return
         writer = self._writer or self._join()
@@ -217,10 +256,11 @@ class ActiveRun(Run):
             self._record = msgspec.structs.replace(self._record, **{key: redact(changes[key]) for key in changes})
         return self
 
-    def _tell_facts(self, capture: bool) -> None:
-        facts = provenance.facts(provenance.executed_cells(), capture=capture)
+    def _tell_facts(self, facts: dict[str, Any]) -> None:
+        """Send the facts about the run, which are redacted already."""
         if not self._told_end:
-            self.say(environment=facts)
+            self._main.note(UPDATE, RunUpdate(environment=facts))
+            self._wake()
 
     def _measure(self, seconds: float) -> None:
         from lmvp.tracking.system import System
@@ -230,7 +270,7 @@ class ActiveRun(Run):
         values = self._system.sample(seconds - self._measured)
         self._measured = seconds
         if values and self._writer is not None:
-            self._writer.points(values, int(seconds), _now())
+            self._writer.points(values, int(seconds), _now(), late=False)
             self._wake()
 
     # -- reading
@@ -287,43 +327,88 @@ class ActiveRun(Run):
         if self._ended:
             return
         self._ended = True
+        error = str(error)[:_ERROR_LIMIT]
         took = time.monotonic() - self._began
         self._record = msgspec.structs.replace(self._record, status=status, error=error, duration=took)
         if self._threads is None:  # a writer of a run that another process began
             if self._writer is not None:
-                self._writer = self._writer.ended()
+                self._writer.close()
             return
-        self._threads[1].wait_for_first(_FACTS)
-        self._told_end = True
-        end = RunEnd(status=status, ended_at=datetime.now(timezone.utc), error=redact(error))  # type: ignore[arg-type]
-        self._main.note(END, end)
-        active_runs.end(self)
+        sender, pulse, facts = self._threads
+        try:
+            facts.finish(_FACTS)
+        finally:  # also where Ctrl-C, or a signal handler that raises, ends the wait
+            self._told_end = True
+            end = RunEnd(status=status, ended_at=datetime.now(timezone.utc), error=redact(error))  # type: ignore[arg-type]
+            self._main.note(END, end)
+            self._main.journal.seal()
+            active_runs.end(self)
+            pulse.close()
         for call in self._at_end:
             with suppress(Exception):  # a picture is never worth a training
                 call()
-        self._deliver(*self._threads)
+        self._deliver(sender, self._main)
 
-    def _deliver(self, sender: Sender, pulse: Pulse) -> None:
-        """Ship the rest, and close."""
-        from lmvp.tracking.leftovers import forget
+    def _deliver(self, sender: Sender, writer: Writer) -> None:
+        """Ship the rest, and close; what the server does not take is delivered later."""
+        from lmvp.tracking import leftovers
 
-        pulse.close()
-        delivered = sender.deliver(_PATIENCE, _WITHOUT_ANSWER, _progress(self.name))
-        sender.close()
-        sender.join(2.0)
-        self._writer = self._main.ended()
-        self._closed = True
-        if delivered and sender.has_all():
-            forget(self._folder)
-            with suppress(LmvpError):  # metrics and environment as the server has them
-                self._record = self._client.run_record(self.project, self.id)
-        elif not delivered and not sender.gone:
-            why = f" ({sender.trouble.message})" if sender.trouble else ""
-            print(
-                f"lmvp: the run {self.name} is kept on this machine, for the server does not take it{why}; "
-                "`lmvp sync` delivers it",
-                file=sys.stderr,
-            )
+        delivered = False
+        try:
+            delivered = sender.deliver(_PATIENCE, _WITHOUT_ANSWER, _progress(self.name, time.monotonic()))
+        finally:
+            sender.close()
+            if delivered:
+                sender.join(2.0)
+            writer.close()
+            journals_there = {path.name for path in files_in(self._folder)}
+            if delivered and sender.has_all():
+                leftovers.forget(self._folder, journals_there)
+                self._closed = True
+                with suppress(LmvpError):  # metrics and environment as the server has them
+                    self._record = self._client.run_record(self.project, self.id)
+            elif not delivered and not sender.gone:
+                why = f" ({sender.trouble.message})" if sender.trouble else ""
+                _print(
+                    f"lmvp: the run {self.name} is kept on this machine, for the server does not take it{why}; "
+                    "it is delivered when the server answers again, by this process or by the next one that starts a "
+                    "run; `lmvp sync` delivers it at once"
+                )
+                leftovers.deliver_later(self._folder)
+
+    # -- after the end
+
+    def _after_end(self) -> Journal | None:
+        """Return the journal of what is logged after the end; say once that the run has ended."""
+        late, before = self._late, self._writer
+        if late is None:
+            if before is None:
+                return None
+            late = Writer(self._folder, _start_frame(NewRun(run=self.id, joins=True)), before.names, self._target)
+            if self._epoch:
+                late.begin(self._epoch)
+            with _joining:
+                if self._late is not None:  # a signal handler, or another thread, was quicker
+                    late.close()
+                    return self._late.journal
+                self._late = late
+            _warn_of_end(self.name)
+            if self._threads is not None:  # else the process that began the run delivers it
+                active_runs.keep(self)
+                self._sender = sender = self._new_sender(late)
+                with suppress(RuntimeError):  # the interpreter is shutting down: the next process delivers it
+                    sender.start()
+        return late.journal
+
+    def deliver_late(self) -> None:
+        """Deliver what was logged after the end, when the process ends."""
+        if self._late is not None and self._sender is not None and not self._late.journal.sealed:
+            self._late.journal.seal()
+            self._deliver(self._sender, self._late)
+
+    _late: Writer | None = None
+    _logged = _abandoned = False
+    _task = Task(None)
 
     def __enter__(self) -> ActiveRun:
         return self
@@ -342,18 +427,23 @@ class ActiveRun(Run):
         with _joining:
             if self._writer is not None:
                 return self._writer
-            writer = Writer(self._folder, _start_frame(NewRun(run=self.id, joins=True)))
+            start = _start_frame(NewRun(run=self.id, joins=True))
+            writer = Writer(self._folder, start, target=self._target)
             if self._epoch:
                 writer.begin(self._epoch)
+            writer.journal.successor = self._after_end
             atexit.register(writer.journal.sync)
-            self._writer = writer
-        return writer
+            if self._writer is None:  # else a signal handler did the same meanwhile
+                self._writer = writer
+        return self._writer
 
     def forked(self) -> None:
         """Be one writer more, in a process that was forked off."""
         if self._writer is not None:
             self._writer.abandon()
-        self._writer = self._sender = None
+        if self._late is not None:
+            self._late.abandon()
+        self._writer = self._sender = self._late = None
         self._threads = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -363,7 +453,9 @@ class ActiveRun(Run):
         from lmvp.client import Client
 
         self.__dict__.update(_client=Client(state["target"].url), _record=state["record"], _new=state["new"])
-        self.__dict__.update(_target=state["target"], _epoch=state["epoch"], _folder=journals() / self.id, _cell=None)
+        self.__dict__.update(
+            _target=state["target"], _epoch=state["epoch"], _folder=journals() / self.id, _cell=None, _execution=0
+        )
         self.__dict__.update(
             _ended=False, _at_end=[], _began=time.monotonic(), _threads=None, _writer=None, _sender=None
         )
@@ -390,6 +482,11 @@ class ActiveRun(Run):
     def cell(self) -> str | None:
         """The cell that began it."""
         return self._cell
+
+    @property
+    def execution(self) -> int:
+        """The execution of the cell that began it: a later one has a greater number."""
+        return self._execution
 
     def on_end(self, call: Callable[[], None]) -> None:
         """Call a function when the run ends, in the thread that ends it, before what is left is delivered."""
@@ -441,7 +538,29 @@ def _record(new: NewRun, target: Target) -> RunRecord:
 
 
 def _start_frame(new: NewRun) -> bytes:
-    return bytes([START]) + msgspec.json.encode(new)
+    return bytes([START]) + encode(msgspec.structs.replace(new, params=encoded(new.params)))
+
+
+def _unreadable(name: str, error: Exception) -> InvalidArgument:
+    return InvalidArgument(f"{name} cannot read what it was given: {reason(error)}")
+
+
+def _warn_of_end(name: str) -> None:
+    with suppress(Exception):  # where warnings are errors: `log` never fails
+        warnings.warn(
+            f"the run {name} has ended: what is logged to it now is kept and delivered, but its status stays; "
+            "`start_run(resume=run)` goes on with it",
+            stacklevel=6,
+        )
+
+
+def _print(text: str) -> None:
+    """Print to standard error, also in a signal handler that has interrupted another `print`."""
+    try:
+        print(text, file=sys.stderr)
+    except (RuntimeError, OSError, ValueError, AttributeError):
+        with suppress(OSError):
+            os.write(2, f"{text}\n".encode())
 
 
 def _connector(target: Target, client: Any) -> Callable[[], Any]:
@@ -449,25 +568,27 @@ def _connector(target: Target, client: Any) -> Callable[[], Any]:
     return lambda: target.connection(token)
 
 
-def _progress(name: str) -> Callable[[int, int], None]:
-    """Return what tells how far a long delivery is, once a second."""
-    told = [time.monotonic() + 1.0]
+def _progress(name: str, began: float) -> Callable[[int, int], None]:
+    """Return a function that prints once a second how far a long delivery is."""
+    told = [began + 1.0]
 
     def tell(done: int, total: int) -> None:
         if time.monotonic() > told[0]:
             told[0] = time.monotonic() + 1.0
-            print(f"lmvp: {name}: {done / 1e6:,.0f} of {total / 1e6:,.0f} MB delivered", file=sys.stderr)
+            far = f"the server has {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
+            _print(f"lmvp: {name}: {far}; Ctrl-C leaves the rest for later")
 
     return tell
 
 
 _living: weakref.WeakSet[ActiveRun] = weakref.WeakSet()
-_joining = threading.Lock()
+_joining = threading.RLock()  # re-entrant, for signal handlers
 
 
 def _in_child() -> None:
     global _joining
-    _joining = threading.Lock()
+    _joining = threading.RLock()
+    active_runs.forget_all()
     for run in list(_living):
         run.forked()
 

@@ -2,32 +2,46 @@
 
 from __future__ import annotations
 
-import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun
 
+# Each step on the lists is atomic: a lock would block a signal handler that interrupts its holder.
 _runs: list[ActiveRun] = []
-_lock = threading.Lock()
+_undelivered: list[ActiveRun] = []
 
 
 def begin(run: ActiveRun) -> None:
     """Make a run the active one."""
-    with _lock:
-        _runs.append(run)
+    _runs.append(run)
 
 
 def end(run: ActiveRun) -> None:
     """Forget a run; the one before it is the active one again."""
-    with _lock:
-        if run in _runs:
-            _runs.remove(run)
+    with suppress(ValueError):
+        _runs.remove(run)
 
 
 def active() -> ActiveRun | None:
     """Return the active run of this process; None if there is none."""
-    return _runs[-1] if _runs else None
+    return next(reversed(_runs.copy()), None)
+
+
+def keep(run: ActiveRun) -> None:
+    """Remember an ended run that was logged to: the end of the process delivers it."""
+    _undelivered.append(run)
+
+
+def undelivered() -> list[ActiveRun]:
+    """Return the ended runs that were logged to."""
+    return list(_undelivered)
+
+
+def forget_all() -> None:
+    """Forget the runs of the parent in a forked process."""
+    _undelivered.clear()
 
 
 def every() -> list[ActiveRun]:

@@ -16,6 +16,7 @@ from lmvp.tracking.frames import AUTO, whole_size
 from lmvp.tracking.journal import read_file
 from lmvp.tracking.outline import reduced
 from lmvp.tracking.parsing import parse
+from lmvp.tracking.target import files_in
 
 ROOM = 4000
 """Points that are held of a key, at most; beyond them the curve is thinned to half of that."""
@@ -49,7 +50,7 @@ class Feed:
         """Read what is new; return the keys that have new points."""
         changed: set[str] = set()
         with self._lock:
-            for path in sorted(self._folder.glob("*.journal")):
+            for path in files_in(self._folder):
                 while new := self._part(path):
                     changed |= new
         return changed

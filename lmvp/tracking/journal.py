@@ -1,22 +1,36 @@
-"""The journal of a writer: a file mapped into memory, to which frames are stored without a system call.
+"""The journal of a writer: a file mapped into memory, to which frames are stored without a lock and a system call.
 
-What was stored is there when the process is killed the moment after. `sync`, which a thread calls once a second, makes
-it survive a power cut. Where the disk refuses, frames are kept in memory, as far as there is room. See docs/runs.md.
+A stored frame is in the file when the process is killed the moment after. `sync`, which a thread calls once a second,
+makes it survive a power cut. Where the disk refuses, frames are kept in memory, as far as there is room.
+
+Storing needs no lock, so that it works from any thread and from a signal handler that interrupts another store at any
+instruction:
+
+1. A frame *claims* the next free offset with `dict.setdefault`, which is atomic. The claims form a chain: the length of
+   one frame gives the offset of the next.
+2. All frames in the chain are written in order, also those that other threads or an interrupted caller claimed. To
+   write a frame twice is harmless, for it writes the same bytes to the same place.
+3. The size grows with an atomic maximum, so a caller that goes on after an interruption cannot take it back.
+
+See docs/runs.md.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-import threading
+import sys
 import warnings
+from collections.abc import Callable
 from contextlib import suppress
+from heapq import heappushpop
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from lmvp import private
 from lmvp.tracking.frames import HEAD
+from lmvp.tracking.owner import is_deleted
 
 _FIRST, _MOST = 1 << 20, 16 << 20
 _MARK = 1 << 19
@@ -24,6 +38,24 @@ MEMORY: Final = 64 << 20
 """Bytes that are kept where the disk refuses, at most."""
 
 _pack_head = HEAD.pack
+_Claim: TypeAlias = list[Any]
+"""The payload of a frame, and whether it is stored."""
+_SEAL: Final[_Claim] = [b"", False]
+"""Ends the chain of claims. It is told from a frame by its identity."""
+
+
+class _File:
+    """A descriptor that is closed with its last reference.
+
+    A thread that still stores a frame keeps it open: otherwise the number could be that of another file by then.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        with suppress(OSError):
+            os.close(self.descriptor)
 
 
 class Journal:
@@ -31,26 +63,26 @@ class Journal:
 
     Attributes
     ----------
-    size : int
-        Bytes of the frames so far.
     lost : int
         Frames that were dropped, for want of a disk and of memory.
     marks : list of int
-        Places where a frame ends, some distance apart: whoever reads a part finds its end without reading frames.
+        Offsets at which a frame ends, some distance apart, so that a part is read without parsing frames.
+    successor : callable, optional
+        Returns the journal that takes the frames which come after `seal`; without it they are dropped.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.size = 0
         self.lost = 0
         self.marks: list[int] = []
+        self.successor: Callable[[], Journal | None] | None = None
+        self._size = [0]  # a heap of one number, since `heappushpop` is an atomic maximum
+        self._claims: dict[int, _Claim] = {}
+        self._memory: dict[int, bytes] = {}
         self._next_mark = _MARK
-        self.lock = threading.Lock()
         self._synced = 0
-        self._room = 0
-        self._map: mmap.mmap | bytearray = bytearray()
-        self._descriptor = -1
-        self._on_disk = 0
+        self._map: mmap.mmap | bytes = b""
+        self._file: _File | None = None
         try:
             self._open()
         except OSError as error:
@@ -58,118 +90,206 @@ class Journal:
 
     def _open(self) -> None:
         private.make_folder(self.path.parent)
-        self._descriptor = private.create(self.path, os.O_RDWR | os.O_EXCL)
-        self._grow(_FIRST)
+        self._file = _File(private.create(self.path, os.O_RDWR | os.O_EXCL))
+        self._map = self._longer(self._file, _FIRST)
 
-    def append(self, payload: bytes) -> None:
-        """Store a frame. Never raises for want of a disk."""
-        with self.lock:
-            self.store(payload)
+    @property
+    def size(self) -> int:
+        """Bytes of the frames so far."""
+        return self._size[0]
 
-    def store(self, payload: bytes) -> None:
-        """Store a frame; the caller holds `lock`."""
-        at, length = self.size, len(payload)
-        end = at + 8 + length
-        if end + 8 > self._room and not self._make_room(end):  # eight zeros behind it end the journal
-            self.lost += 1
+    @property
+    def sealed(self) -> bool:
+        """Whether it takes no more frames."""
+        return self._claims.get(self._size[0]) is _SEAL
+
+    # -- storing
+
+    def append(self, payload: bytes, *, late: bool = True) -> None:
+        """Store a frame. Never raises for want of a disk.
+
+        Parameters
+        ----------
+        late : bool
+            Give the frame to the successor if the journal is sealed.
+        """
+        if self._full:
+            self._drop()
             return
-        base = self._on_disk if self._descriptor < 0 else 0
-        room = self._map
-        room[at + 8 - base : end - base] = payload
-        room[at - base : at + 8 - base] = _pack_head(length, crc32(payload))
-        self.size = end
-        if end > self._next_mark:
-            self.marks.append(end)
-            self._next_mark = end + _MARK
+        claims, size = self._claims, self._size
+        claim: _Claim = [payload, False]
+        at = size[0]
+        while (holder := claims.setdefault(at, claim)) is not claim or at < size[0]:
+            if at < size[0]:  # the frame at this offset was stored meanwhile
+                if holder is claim:
+                    if claim[1]:  # it was this one: another caller stored it
+                        return
+                    claims.pop(at, None)
+                at = size[0]
+            elif holder is _SEAL:
+                if late and self.successor is not None and (journal := self.successor()) is not None:
+                    journal.append(payload)
+                return
+            else:
+                at += 8 + len(holder[0])
+        self._store_until(at + 1)
 
-    def _make_room(self, end: int) -> bool:
-        if self._descriptor >= 0:
+    def store_waiting(self) -> None:
+        """Store the frames whose callers are interrupted, by a signal handler or an exception."""
+        self._store_until(sys.maxsize)
+
+    def _store_until(self, end: int) -> None:
+        """Store the frames of the chain, in order, until the size reaches an offset or the chain ends."""
+        claims, size = self._claims, self._size
+        while (at := size[0]) < end:
+            claim = claims.get(at)
+            if at < size[0]:  # somebody else has stored it
+                continue
+            if claim is None or claim is _SEAL:
+                return
+            payload = claim[0]
+            length = len(payload)
+            frame_end = at + 8 + length
+            room = self._map
+            if frame_end + 8 > len(room):  # eight zeros behind it end the journal
+                self._put_in_new_room(at, frame_end, payload)
+            else:
+                room[at + 8 : frame_end] = payload  # type: ignore[index]
+                room[at : at + 8] = _pack_head(length, crc32(payload))  # type: ignore[index]
+            if frame_end > self._next_mark:
+                self.marks.append(frame_end)
+                self._next_mark = frame_end + _MARK
+            claim[1] = True
+            heappushpop(size, frame_end)
+            claims.pop(at, None)
+
+    def _put_in_new_room(self, at: int, end: int, payload: bytes) -> None:
+        """Write a frame behind the room that is mapped: to a longer file, else to memory."""
+        file = self._file
+        if at < self._size[0]:  # another caller stored it, and perhaps closed the journal
+            return
+        if file is not None and not self._refused:
             try:
-                self._grow(max(end + 8, min(2 * self._room, self._room + _MOST)))
-            except OSError as error:
+                room = self._longer(file, max(end + 8, min(2 * len(self._map), len(self._map) + _MOST)))
+            except (OSError, ValueError, OverflowError, MemoryError) as error:
                 self._go_without(error)
-        if self._descriptor < 0:
-            if end - self._on_disk > MEMORY:
-                if not self.lost:
-                    room = f"neither {self.path.parent} nor memory ({MEMORY >> 20} MiB) takes more metrics"
-                    _warn(f"{room}: what is logged from now on is lost")
-                return False
-            self._map.extend(bytes(min(end + (1 << 16), self._on_disk + MEMORY + 8) - self._room))  # type: ignore[union-attr]
-            self._room = self._on_disk + len(self._map)
-        return True
+            else:
+                self._map = room
+                room[at + 8 : end] = payload
+                room[at : at + 8] = _pack_head(len(payload), crc32(payload))
+                return
+        if at in self._memory or at < self._size[0]:
+            return
+        if not self._memory:
+            self._on_disk = at
+        self._memory[at] = _pack_head(len(payload), crc32(payload)) + payload
+        self._full = end - self._on_disk >= MEMORY
 
-    def _grow(self, size: int) -> None:
-        """Give the file this length, in zeros, and map it anew."""
+    @staticmethod
+    def _longer(file: _File, size: int) -> mmap.mmap:
+        """Give the file this length at least, in zeros, and map it.
+
+        The map before is not closed: another thread may be writing to it. It goes with its last reference.
+        """
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(self._descriptor, 0, size)
-        else:
-            os.ftruncate(self._descriptor, size)
-        fresh = mmap.mmap(self._descriptor, size)
-        if isinstance(self._map, mmap.mmap):
-            self._map.close()
-        self._map, self._room = fresh, size
+            os.posix_fallocate(file.descriptor, 0, size)
+        elif os.fstat(file.descriptor).st_size < size:
+            os.ftruncate(file.descriptor, size)
+        return mmap.mmap(file.descriptor, size)
 
-    def _go_without(self, error: OSError) -> None:
+    def _go_without(self, error: Exception) -> None:
         """Keep frames in memory from now on; those on the disk stay there."""
-        why = f"{self.path.parent} takes no metrics ({error.strerror})"
-        _warn(f"{why}: they stay in memory until the server has them, and end with this process")
-        with suppress(OSError):
-            if self._descriptor >= 0:
-                os.close(self._descriptor)
-        self._descriptor, self._on_disk = -1, self.size
-        if isinstance(self._map, mmap.mmap):
-            self._kept = self._map
-        self._map, self._room = bytearray(), self.size
+        if not self._refused:
+            self._refused = True
+            why = f"{self.path.parent} takes no metrics ({getattr(error, 'strerror', None) or error})"
+            _warn(f"{why}: they stay in memory until the server has them, and end with this process")
 
-    _kept: mmap.mmap | None = None
-    _closed: bool = False
-    """Whether its descriptor is another file's by now."""
+    def _drop(self) -> None:
+        """Count a frame that neither the disk nor the memory takes."""
+        self.lost += 1
+        if self.lost == 1:
+            room = f"neither {self.path.parent} nor memory ({MEMORY >> 20} MiB) takes more metrics"
+            _warn(f"{room}: what is logged from now on is lost")
+
+    # -- reading
 
     def read(self, start: int, limit: int) -> bytes:
-        """Return whole frames from `start` on, where one begins: at most `limit` bytes, at least one frame."""
-        with self.lock:
-            end = self.size
-            if end > start + limit:
-                end = next((mark for mark in reversed(self.marks) if start < mark <= start + limit), end)
-            if self._descriptor < 0 and start >= self._on_disk:
-                return bytes(memoryview(self._map)[start - self._on_disk : end - self._on_disk])
-            if self._descriptor >= 0:
-                return bytes(self._map[start:end])
-            assert self._kept is not None
-            return bytes(self._kept[start : self._on_disk])
+        """Return whole frames from `start` on, where one begins: at most `limit` bytes, at least one frame.
+
+        Once it is closed and its file is deleted, it reads as empty.
+        """
+        end = self._size[0]
+        if end > start + limit:
+            end = next((mark for mark in reversed(self.marks) if start < mark <= start + limit), end)
+        if self._memory and start >= self._on_disk:
+            parts = []
+            while start < end:
+                parts.append(self._memory[start])
+                start += len(parts[-1])
+            return b"".join(parts)
+        if self._memory:
+            end = min(end, self._on_disk)
+        room = self._map
+        if len(room) >= end:
+            return bytes(room[start:end])
+        with suppress(FileNotFoundError):
+            return read_file(self.path, start, end - start)
+        return b""
+
+    # -- the end
 
     def sync(self) -> None:
         """Bring what was stored to the disk, if there is news."""
-        size = self.size
-        if size == self._synced or self._descriptor < 0 or self._closed:
+        self.store_waiting()
+        size, file = self.size, self._file
+        if size == self._synced or file is None:
             return
         with suppress(OSError):
-            (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(self._descriptor)
+            (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(file.descriptor)
             self._synced = size
 
+    def seal(self) -> None:
+        """Take no more frames: from now on they go to the successor."""
+        claims, size = self._claims, self._size
+        while True:
+            self.store_waiting()
+            at = size[0]
+            holder = claims.setdefault(at, _SEAL)
+            if at < size[0]:
+                if holder is _SEAL:
+                    claims.pop(at, None)
+            elif holder is _SEAL:
+                return
+
+    def is_deleted(self) -> bool:
+        """Return whether its file is no longer at its path."""
+        file = self._file
+        return file is not None and is_deleted(self.path, file.descriptor)
+
     def close(self) -> None:
-        """Sync the file, and cut it to its frames."""
-        with self.lock, suppress(OSError, ValueError):
-            if isinstance(self._map, mmap.mmap):
-                self._map.flush()
-                self._map.close()
-                os.ftruncate(self._descriptor, self.size)
-                os.fsync(self._descriptor)
-                os.close(self._descriptor)
-                self._map, self._closed = bytearray(), True
+        """Seal and sync the file, and cut it to its frames."""
+        self.seal()
+        file, self._file = self._file, None
+        if file is None:
+            return
+        with suppress(OSError):
+            os.ftruncate(file.descriptor, min(self.size, self._on_disk) if self._memory else self.size)
+            os.fsync(file.descriptor)
+            self._map = b""
 
     def abandon(self) -> None:
-        """Let go of it in a forked child, without touching the file that the parent goes on with."""
-        with suppress(OSError):
-            if self._descriptor >= 0 and not self._closed:
-                os.close(self._descriptor)
-        self._descriptor = -1
+        """Let go of the file in a forked child, without touching it: the parent goes on with it."""
+        self._claims = {self._size[0]: _SEAL}
+        self._file, self._map = None, b""
+
+    _full = _refused = False
+    _on_disk = 0
 
 
 def _warn(text: str) -> None:
-    """Say it, but never fail a training for it, also where warnings are errors."""
-    with suppress(Warning):
+    """Show a warning, but never fail a training for it, also where warnings are errors."""
+    with suppress(Exception):
         warnings.warn(text, stacklevel=6)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -11,14 +14,22 @@ from pathlib import Path
 
 import msgspec
 
-from lmvp.errors import LmvpError, NotFound
+from lmvp.errors import Conflict, LmvpError, NotFound, ServerError, ServerUnavailable
 from lmvp.tracking.frames import END, POINTS, POINTS_HEAD, START, framed, read_journal, whole_frames, whole_size
 from lmvp.tracking.owner import Owner
 from lmvp.tracking.records import NewRun, RunEnd
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
-from lmvp.tracking.target import NAME, Target, journals
+from lmvp.tracking.target import NAME, Target, files_in, journals
 
 _SECONDS = 30.0
+_SOONEST, _LATEST = 5.0, 60.0
+"""Seconds between two attempts to deliver in the background."""
+_FILLED = 60.0
+"""Seconds after which a folder without journals counts as abandoned."""
+_GONE, _TRASH = ".gone-", ".trash-"
+"""Begin the names of a folder that is moved away to be deleted, and of one whose deletion is decided."""
+_TRIES, _MOMENT = 4, 0.03
+"""How often, and after how many seconds, a folder is tried again that another process holds."""
 _DIGITS = 6
 
 
@@ -44,25 +55,49 @@ class Delivery:
     bytes: int = 0
     why: str = ""
     hint: str | None = field(default=None, repr=False)
+    again: bool = field(default=False, repr=False)
+    """Whether another attempt may succeed."""
 
 
-def deliver(*, dry_run: bool = False, tell: Callable[[Delivery], None] = lambda _: None) -> list[Delivery]:
+def deliver(
+    *, dry_run: bool = False, force: bool = False, tell: Callable[[Delivery], None] = lambda _: None
+) -> list[Delivery]:
     """Ship what processes left behind that are no longer there.
 
     Parameters
     ----------
     dry_run : bool
         Only tell what is there.
+    force : bool
+        Deliver also the runs of which this machine cannot tell whether their process has ended: those of other
+        machines, on a file system without locks.
     tell : callable
         Gets each delivery as it is done.
     """
     found = []
     for folder in _folders():
-        delivery = _deliver(folder, dry_run=dry_run)
+        delivery = _deliver(folder, dry_run=dry_run, force=force)
         if delivery is not None:
             found.append(delivery)
             tell(delivery)
     return found
+
+
+def deliver_later(folder: Path) -> None:
+    """Deliver a run in the background, as soon as its server answers."""
+
+    def work() -> None:
+        pause = _SOONEST
+        while folder.is_dir():
+            time.sleep(pause)
+            pause = min(2 * pause, _LATEST)
+            with suppress(LmvpError, OSError):
+                delivery = _deliver(folder, dry_run=False)
+                if delivery is None or (delivery.state != "running" and not delivery.again):
+                    return
+
+    with suppress(RuntimeError):  # the interpreter is shutting down
+        threading.Thread(target=work, name="lmvp-later", daemon=True).start()
 
 
 def discard(run: str) -> int:
@@ -72,13 +107,21 @@ def discard(run: str) -> int:
     ------
     NotFound
         If nothing is left of such a run here.
+    Conflict
+        If its process still logs to it.
     """
     by_id = len(run) >= _DIGITS
     matching = [each for each in _folders() if (by_id and each.name.startswith(run)) or _name(each) == run]
     if len(matching) != 1:
         raise NotFound(f"{len(matching) or 'no'} runs {run[:60]!r} wait here", hint="`lmvp sync --dry-run` lists them")
-    size = sum(path.stat().st_size for path in matching[0].glob("*.journal"))
-    shutil.rmtree(matching[0])
+    held, _ = _taken(matching[0], force=True)
+    if held is None:
+        raise Conflict(f"the run {run[:60]!r} is running: its process still logs to it", hint="end it first")
+    try:
+        size = sum(len(data) for data in map(_content, files_in(matching[0])))
+        shutil.rmtree(matching[0], ignore_errors=True)
+    finally:
+        _let_go(held)
     return size
 
 
@@ -86,27 +129,67 @@ def waiting() -> int:
     """Return of how many runs journals were left behind, by processes that are no longer there."""
     found = 0
     for folder in _folders():
-        held = _taken(folder)
-        for owner in held or ():
-            owner.let_go()
-        found += held is not None and any(folder.glob("*.journal"))
+        held, _ = _taken(folder)
+        _let_go(held or [])
+        found += held is not None and bool(files_in(folder))
     return found
 
 
-def forget(folder: Path) -> None:
-    """Delete the folder of a run of which all is delivered; not while a child still logs to it."""
-    for journal in folder.glob("*.journal"):
-        owner = Owner(journal.with_suffix(".lock"))
-        if not owner.take():
+def forget(folder: Path, delivered: set[str]) -> None:
+    """Delete the folder of a run, of which these journals are delivered; not while another process logs to it."""
+    for _ in range(_TRIES):
+        held, _ = _taken(folder)
+        if held is not None:
+            try:
+                _remove(folder, delivered)
+            finally:
+                _let_go(held)
             return
-        owner.let_go()
-    shutil.rmtree(folder, ignore_errors=True)
+        time.sleep(_MOMENT)  # another process may only have looked what waits
+
+
+def _remove(folder: Path, delivered: set[str]) -> None:
+    """Delete a folder, unless it has a journal that is not delivered.
+
+    Another process may add a journal at any moment. So the folder is moved away first, and moved back if it has a new
+    one; the other process looks whether its journal is still at its place, see `writer`. Each step is one rename, so
+    that a process that is killed, or a second one that does the same, leaves a whole folder.
+    """
+    mark = f"{folder.name}-{secrets.token_hex(4)}"
+    gone, trash = folder.with_name(_GONE + mark), folder.with_name(_TRASH + mark)
+    try:
+        folder.rename(gone)
+        if any(path.name not in delivered for path in files_in(gone)):
+            _put_back(gone, folder)
+            return
+        gone.rename(trash)
+    except FileNotFoundError:  # another process was quicker
+        return
+    except OSError:  # Windows does not rename a folder of open files
+        trash = folder
+    shutil.rmtree(trash, ignore_errors=True)
+
+
+def _put_back(gone: Path, folder: Path) -> None:
+    with suppress(OSError):
+        gone.rename(folder)
+        return
+    with suppress(OSError):
+        for path in list(gone.iterdir()):
+            with suppress(OSError):
+                path.rename(folder / path.name)
+        gone.rmdir()
 
 
 def _folders() -> Iterator[Path]:
     folder = journals()
-    if folder.is_dir():
-        yield from sorted(each for each in folder.iterdir() if each.is_dir())
+    with suppress(FileNotFoundError, NotADirectoryError):
+        for path in list(folder.iterdir()):  # of processes that were killed while they deleted a folder
+            if path.name.startswith(_GONE):
+                _put_back(path, folder / path.name[len(_GONE) :].rpartition("-")[0])
+            elif path.name.startswith(_TRASH):
+                shutil.rmtree(path, ignore_errors=True)
+        yield from sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.is_dir())
 
 
 def _name(folder: Path) -> str:
@@ -114,45 +197,71 @@ def _name(folder: Path) -> str:
     return target.name if target else ""
 
 
-def _deliver(folder: Path, *, dry_run: bool) -> Delivery | None:
-    target = Target.read(folder)
+def _deliver(folder: Path, *, dry_run: bool, force: bool = False) -> Delivery | None:
+    """Deliver a run; None if there is nothing of it, or no longer."""
     delivery = Delivery(folder.name)
-    if target is None:
-        damaged = (folder / NAME).exists()
-        delivery.why = f"{folder / NAME} is damaged" if damaged else "nobody wrote down where it goes"
-        delivery.hint = f"lmvp sync --discard {folder.name[:8]}"
-        if any(folder.glob("*.journal")):
-            return delivery
-        shutil.rmtree(folder, ignore_errors=True)
-        return None
-    delivery.name, delivery.project, delivery.url = target.name, target.project, target.url or "this machine"
-    held = _taken(folder)
+    held, reason = _taken(folder, force=force)
+    target = Target.read(folder)
+    if target is not None:
+        delivery.name, delivery.project, delivery.url = target.name, target.project, target.url or "this machine"
     if held is None:
-        delivery.state = "running"
-        return delivery
+        delivery.state = "waiting" if reason else "running"
+        delivery.why = f"{reason}; once it has ended, `lmvp sync --force` delivers it" if reason else ""
+        return delivery if folder.is_dir() else None
     try:
-        delivery.bytes = sum(whole_size(path.read_bytes()) for path in folder.glob("*.journal"))
+        there = {path.name: _content(path) for path in files_in(folder)}
+        if not there:
+            if not dry_run and _is_old(folder):
+                _remove(folder, set())
+            return None
+        if target is None:
+            missing = "damaged" if (folder / NAME).exists() else "missing"
+            delivery.why = f"{folder / NAME}, which names the server, is {missing}"
+            delivery.hint = f"`lmvp sync --discard {folder.name[:8]}` deletes it"
+            return delivery
+        delivery.bytes = sum(map(whole_size, there.values()))
         if not dry_run:
             _ship(folder, target, delivery)
+            if delivery.state in ("delivered", "removed"):
+                _remove(folder, set(there))
+    except FileNotFoundError:  # another process has delivered it meanwhile
+        return None
     finally:
-        for owner in held:
-            owner.let_go()
-    if delivery.state in ("delivered", "removed"):
-        shutil.rmtree(folder, ignore_errors=True)
+        _let_go(held)
     return delivery
 
 
-def _taken(folder: Path) -> list[Owner] | None:
-    """Take the locks of all journals of a run; None if one is held by a process that lives."""
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _is_old(folder: Path) -> bool:
+    """Return whether a folder without journals is not just being filled."""
+    try:
+        return abs(time.time() - folder.stat().st_mtime) > _FILLED
+    except OSError:
+        return False
+
+
+def _taken(folder: Path, *, force: bool = False) -> tuple[list[Owner] | None, str]:
+    """Take the locks of all journals of a run; None if one is held, and why, where its process may have ended."""
     held: list[Owner] = []
-    for name in ["sync", *(path.stem for path in folder.glob("*.journal"))]:
+    names = {path.stem for suffix in (".journal", ".lock") for path in files_in(folder, suffix)}
+    for name in ["sync", *sorted(names - {"sync"})]:
         owner = Owner(folder / f"{name}.lock")
-        if not owner.take():
-            for each in held:
-                each.let_go()
-            return None
+        if not owner.take(force=force or name == "sync"):
+            _let_go(held)
+            return None, owner.reason
         held.append(owner)
-    return held
+    return held, ""
+
+
+def _let_go(held: list[Owner]) -> None:
+    for owner in held:
+        owner.let_go()
 
 
 def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
@@ -174,11 +283,13 @@ def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
         delivery.state, delivery.why = "removed" if removed else "waiting", error.message
     except LmvpError as error:
         delivery.why, delivery.hint = error.message, error.hint
+        delivery.again = isinstance(error, (ServerError, ServerUnavailable))
 
 
 def _main_first(folder: Path) -> list[Path]:
-    """Return the journals of a run, that of the process that began it first: it makes the run."""
-    return sorted(folder.glob("*.journal"), key=lambda path: (_start(path).joins, path.name))
+    """Return the journals of a run, in the order in which it was begun and resumed: the first one makes the run."""
+    starts = {path: _start(path) for path in files_in(folder)}
+    return sorted(starts, key=lambda path: (starts[path].joins, starts[path].epoch, path.name))
 
 
 def _start(path: Path) -> NewRun:
@@ -192,7 +303,7 @@ def _start(path: Path) -> NewRun:
 
 def _damage(folder: Path) -> list[str]:
     """Name the journals of a run that are damaged."""
-    found = {path: read_journal(path.read_bytes()).gaps for path in sorted(folder.glob("*.journal"))}
+    found = {path: read_journal(path.read_bytes()).gaps for path in files_in(folder)}
     return [f"{path} is {gaps[0]}" for path, gaps in found.items() if gaps]
 
 
@@ -205,9 +316,9 @@ def _finish(path: Path) -> None:
     if read_journal(data).gaps:
         return
     size, ended = whole_size(data), any(kind == END for kind, _, _ in whole_frames(data))
-    word = b""
-    if not ended and not _start(path).joins:
-        at = datetime.fromtimestamp(_last_time(data) or path.stat().st_mtime, timezone.utc)
+    word, start = b"", _start(path)
+    if not ended and not start.joins:
+        at = _last_sign(data, start, path.stat().st_mtime)
         end = RunEnd(status="killed", ended_at=at, error="the process ended without a word")
         word = framed(bytes([END]) + msgspec.json.encode(end))
     if word or size != len(data):
@@ -215,6 +326,16 @@ def _finish(path: Path) -> None:
             file.truncate(size)
             file.seek(size)
             file.write(word)
+
+
+def _last_sign(data: bytes, start: NewRun, changed: float) -> datetime:
+    """Return when a process that was killed was last alive: at its last point, else when its journal was changed.
+
+    Callers may give points any time, so a time before the start of the run, or after the change, is not one of these.
+    """
+    last = _last_time(data)
+    began = start.started_at.timestamp() if start.started_at else 0.0
+    return datetime.fromtimestamp(last if began <= last <= max(changed, time.time()) else changed, timezone.utc)
 
 
 def _last_time(data: bytes) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -32,7 +33,8 @@ def floats(values: Any) -> dict[str, float]:
             f"log() takes a mapping of names to numbers, not {_shown(values)}", hint='run.log({"loss": loss}, step=i)'
         )
     found = dict(_flat(values, "", 0))
-    _fetch(found)
+    with suppress(Exception):  # a tensor that has no value, on a meta device, is named below
+        _fetch(found)
     return {key: _float(key, value) for key, value in found.items()}
 
 
@@ -78,28 +80,29 @@ def _fetch(found: dict[str, Any]) -> None:
 
 
 def _float(key: str, value: Any) -> float:
-    if isinstance(value, (int, float)):
+    if type(value) in (int, float, bool):
         return _checked_float(key, value)
-    if isinstance(value, (str, bytes, complex)) or value is None or _count(value) != 1:
-        raise InvalidArgument(
-            f"the metric {key!r} is {_shown(value)}, not a number", hint="log one number for each key"
-        )
-    item = getattr(value, "item", None)
-    return _checked_float(key, item() if callable(item) else value)
+    with suppress(Exception):  # whatever a value of a foreign type raises, it is no number
+        if isinstance(value, (str, bytes, complex)) or value is None:
+            raise TypeError
+        if isinstance(value, (int, float)):
+            return float(value)
+        if _count(value) == 1:
+            item = getattr(value, "item", None)
+            return float(item() if callable(item) else value)
+    raise InvalidArgument(f"the metric {key!r} is {_shown(value)}, not a number", hint="log one number for each key")
 
 
 def _count(value: Any) -> int:
-    """Return how many numbers a value holds; 1 for what has no such notion."""
+    """Return how many numbers a value holds; 1 for a type without that notion."""
     size = getattr(value, "numel", None) or getattr(value, "size", 1)
     size = size() if callable(size) else size
     return size if isinstance(size, int) else 1
 
 
-def _checked_float(key: str, value: Any) -> float:
+def _checked_float(key: str, value: float) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise InvalidArgument(f"the metric {key!r} is {_shown(value)}, not a number") from None
     except OverflowError:
         raise InvalidArgument(f"the metric {key!r} is too large for a float64") from None
 
@@ -114,24 +117,38 @@ def step_of(step: Any) -> int:
     """
     if step is None:
         return AUTO
-    index = getattr(step, "__index__", None)
-    if index is None or isinstance(step, bool):
+    number = None
+    with suppress(Exception):  # a step of a foreign type may raise anything
+        number = None if isinstance(step, bool) else int(step.__index__())
+    if number is None:
         raise InvalidArgument(f"step= is {_shown(step)}, not an integer", hint="log an epoch or a time as a metric")
-    number = int(index())
     if not AUTO < number < -AUTO - 1:
-        raise InvalidArgument(f"step={number} is not between -2**63 + 1 and 2**63 - 2")
+        raise InvalidArgument(f"step={_digits(number)} is not between -2**63 + 1 and 2**63 - 2")
     return number
+
+
+def _digits(number: int) -> str:
+    return str(number) if number.bit_length() < 256 else f"an integer of {number.bit_length():,} bits"
 
 
 def time_of(time: Any) -> float:
     """Return a time in seconds since 1970."""
-    if isinstance(time, datetime):
-        return time.timestamp()
-    if isinstance(time, (int, float)) and not isinstance(time, bool) and math.isfinite(time):
-        return float(time)
+    with suppress(Exception):
+        if isinstance(time, datetime):
+            seconds = float(time.timestamp())
+        elif isinstance(time, (int, float)) and not isinstance(time, bool):
+            seconds = float(time)
+        else:
+            raise TypeError
+        if math.isfinite(seconds):
+            return seconds
     raise InvalidArgument(f"time= is {_shown(time)}, not seconds since 1970 or a datetime")
 
 
 def _shown(value: Any) -> str:
-    text = f"{type(value).__name__} {value!r}" if isinstance(value, (str, int, float, bytes)) else type(value).__name__
+    """Return the type of a value, and the value where its text is short and harmless."""
+    text = kind = type(value).__name__
+    if type(value) in (str, int, float, bytes):
+        with suppress(Exception):  # an integer of many digits has no text
+            text = f"{kind} {value!r}"
     return text if len(text) <= 60 else text[:59] + "…"

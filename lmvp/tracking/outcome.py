@@ -1,13 +1,191 @@
-"""How a run ended, told from what left it."""
+"""How a run ended: told from the exception that left it, or, at the end of a process, from how its code was left.
+
+A run that nobody ends is ended with its process. By then the interpreter has forgotten the exception: of `SystemExit`
+it keeps nothing, and a pool or a thread has caught what its function raised. So the frame in which the run began is
+kept, and its last instruction tells whether it returned or was left by an exception.
+"""
 
 from __future__ import annotations
 
+import ast
+import builtins
+import functools
+import inspect
+import linecache
+import opcode
+import re
+import sys
+import threading
+from contextlib import suppress
+from types import FrameType
+from typing import Any, Final
+
+_LAUNCHERS: Final = {
+    "IPython.core.interactiveshell",
+    "concurrent.futures.process",
+    "concurrent.futures.thread",
+    "joblib.externals.loky.process_executor",
+    "multiprocessing.pool",
+    "multiprocessing.process",
+    "threading",
+}
+"""Modules that call a function of the user, and catch what it raises."""
+
+_RAISE = re.compile(r"raise SystemExit(?:\((.*)\))?")
+
 
 def how_it_ended(error: BaseException | None) -> tuple[str, str]:
-    """Return status and reason of a run that an exception left, or none."""
-    if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
+    """Return status and reason of a run that ended without an exception, or with this one."""
+    if error is None:
         return "finished", ""
+    if isinstance(error, SystemExit):
+        return how_it_exited(error.code)
     kind = type(error).__name__
-    lines = str(error).strip().splitlines()
-    text = f"{kind}: {lines[0]}" if lines else kind
+    lines = [""]
+    with suppress(Exception):  # an exception of a foreign type may not have a text
+        lines = str(error).strip().splitlines() or [""]
+    text = f"{kind}: {lines[0]}" if lines[0] else kind
     return "killed" if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else "failed", text
+
+
+def how_it_exited(code: object) -> tuple[str, str]:
+    """Return status and reason of a run whose process exits with this code.
+
+    Examples
+    --------
+    >>> how_it_exited(None), how_it_exited(0), how_it_exited(2), how_it_exited("no data")
+    (('finished', ''), ('finished', ''), ('failed', 'SystemExit: 2'), ('failed', 'SystemExit: no data'))
+    """
+    if code is None or (isinstance(code, int) and code == 0):
+        return "finished", ""
+    text = ""
+    with suppress(Exception):
+        text = str(code).strip().partition("\n")[0]
+    return "failed", f"SystemExit: {text}" if text else "SystemExit"
+
+
+class Task:
+    """The outermost function of the user that runs when a run begins: of the script, the cell, the thread, the pool.
+
+    Its frame is kept until it has ended and somebody looks, since it keeps the function's variables.
+    """
+
+    def __init__(self, frame: FrameType | None) -> None:
+        self._frame = None if frame is None or frame.f_code.co_flags & _SUSPENDABLE else frame
+        self.code = frame.f_code if frame is not None else None
+        self.line = ""
+        self.raised = False
+
+    @classmethod
+    def current(cls) -> Task:
+        """Return the task of this thread."""
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a frame
+        found = None
+        while frame is not None:
+            module = str(frame.f_globals.get("__name__", ""))
+            if module in _LAUNCHERS:
+                break
+            if not (module == "lmvp" or module.startswith("lmvp.")):
+                found = frame
+            frame = frame.f_back
+        return cls(found)
+
+    @classmethod
+    def of_main_thread(cls) -> Task:
+        """Return what the main thread runs: the script."""
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented
+        while frame is not None and frame.f_back is not None:
+            frame = frame.f_back
+        return cls(frame)
+
+    def look(self) -> bool:
+        """Return whether it was left by an exception; release its frame if it has ended."""
+        frame = self._frame
+        if frame is not None:
+            try:
+                frame.clear()
+            except RuntimeError:  # it is still running
+                return False
+            self._frame = None
+            self.raised = not _returned(frame)
+            self.line = linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0).strip() if self.raised else ""
+        return self.raised
+
+    @property
+    def reason(self) -> str:
+        """Why a run failed that it began."""
+        return f"{self.code.co_name if self.code else 'a function'} was left by an exception"
+
+
+_SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+"""Kinds of functions whose frame waits without running: it must not be cleared."""
+
+
+def _returned(frame: FrameType) -> bool:
+    """Return whether the last instruction of a frame that has ended is a return."""
+    code, last = frame.f_code.co_code, frame.f_lasti
+    return 0 <= last < len(code) and opcode.opname[code[last]].startswith("RETURN")
+
+
+_codes: list[Any] = []
+"""Codes with which the main thread has called `sys.exit` or `exit`."""
+
+
+class Exit:
+    """Watches how the process exits: with which code, and by which exception.
+
+    `sys.excepthook` is not called for `SystemExit`, and the interpreter does not keep its code, so `sys.exit` and
+    `exit` are wrapped.
+    """
+
+    def __init__(self) -> None:
+        self._main = Task.of_main_thread()
+        _codes.clear()
+        if not getattr(sys.exit, "_lmvp", False):
+            sys.exit = _noting(sys.exit)
+        quitter = type(getattr(builtins, "exit", None))
+        if quitter.__module__ == "_sitebuiltins" and not getattr(quitter.__call__, "_lmvp", False):
+            setattr(quitter, "__call__", _noting(quitter.__call__))  # noqa: B010 - mypy lets no method be assigned
+
+    def how_it_ended(self, task: Task, abandoned: bool) -> tuple[str, str]:
+        """Return status and reason of a run that is still open when the process ends.
+
+        Parameters
+        ----------
+        task : Task
+            The task that began the run.
+        abandoned : bool
+            It was left by an exception, and nothing was logged afterwards.
+        """
+        status, reason = self._how_main_ended()
+        if status == "finished" and abandoned and task.code is not self._main.code:
+            return "failed", task.reason
+        return status, reason
+
+    def _how_main_ended(self) -> tuple[str, str]:
+        if not self._main.look():
+            return "finished", ""
+        if _codes:
+            return how_it_exited(_codes[-1])
+        error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
+        if error is not None:
+            return how_it_ended(error)
+        written = _RAISE.fullmatch(self._main.line)
+        if written:
+            with suppress(ValueError, SyntaxError):
+                return how_it_exited(ast.literal_eval(written[1]) if written[1] else None)
+        return "failed", "the script was left by SystemExit, of an unknown code: `with start_run()` would know it"
+
+
+def _noting(call: Any) -> Any:
+    """Return a function that does the same and notes the exit code, its last argument."""
+
+    @functools.wraps(call)
+    def exit(*given: Any, **named: Any) -> Any:  # noqa: A001 - it takes the place of `exit`
+        if threading.current_thread() is threading.main_thread():
+            codes = [*given, *named.values()]
+            _codes.append(codes[-1] if codes and not callable(codes[-1]) else None)
+        return call(*given, **named)
+
+    vars(exit)["_lmvp"] = True
+    return exit

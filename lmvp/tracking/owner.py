@@ -1,44 +1,195 @@
-"""A lock that lives as long as its process: it tells the journal of a live writer from one that was left behind."""
+"""A lock that lives as long as its process: it tells the journal of a live writer from one that was left behind.
+
+Some file systems have no locks (Lustre without `-o flock`, some NFS servers). There the lock file names the process
+that wrote it, and another process looks whether that process is alive.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import socket
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
+
+import msgspec
 
 from lmvp import private
+from lmvp.serverfile import boot_id
+
+ATTEMPTS: Final = 20
+"""How often a file is made in a folder that another process deletes at the same time."""
+
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, getattr(errno, "EDEADLOCK", errno.EACCES)}
+
+
+class Process(msgspec.Struct, frozen=True):
+    """A process, as its lock file names it.
+
+    Attributes
+    ----------
+    boot : str
+        Id of the boot of the machine.
+    space : str
+        The namespace of process ids: a container has its own.
+    started : float
+        Seconds since 1970, by the machine's own clock: a process id is used again for other processes.
+    """
+
+    host: str
+    boot: str
+    space: str
+    pid: int
+    started: float
+
+    @classmethod
+    def current(cls) -> Process:
+        """Return this process."""
+        return cls(socket.gethostname(), boot_id(), _space(), os.getpid(), _started(os.getpid()) or 0.0)
+
+    def is_alive(self) -> bool | None:
+        """Return whether it is alive; None if it runs on another machine or in another container."""
+        if (self.boot or self.host) != (boot_id() or socket.gethostname()):
+            return None if self.host != socket.gethostname() else False
+        if self.space != _space():
+            return None
+        started = _started(self.pid)
+        return started is not None and abs(started - self.started) < 1.0
+
+
+def _space() -> str:
+    with suppress(OSError):
+        return str(Path("/proc/self/ns/pid").readlink())
+    return ""
+
+
+def _started(pid: int) -> float | None:
+    """Return when a process was started; None if there is no such process."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else float(process.create_time())
+    except psutil.Error:
+        return None
 
 
 class Owner:
     """Holds a lock on a file beside a journal.
 
     A forked child has the lock's descriptor too, and must `let_go`, or the lock would outlive its owner.
+
+    Attributes
+    ----------
+    reason : str
+        Why the lock could not be taken, where its process may have ended but this machine cannot tell.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._descriptor = -1
+        self._wrote = 0
+        self.reason = ""
 
-    def take(self) -> bool:
-        """Take the lock if it is free; return whether it was. Where there can be no lock, it counts as taken by us."""
+    @classmethod
+    def create(cls, path: Path) -> Owner:
+        """Make a lock file that others see only once it is locked, in a folder that others may delete."""
+        owner = cls(path.with_name(f".{path.name}"))
+        for _ in range(ATTEMPTS):
+            with suppress(FileNotFoundError):
+                try:
+                    private.make_folder(path.parent)
+                    owner._open(force=True)
+                    owner._path.replace(path)
+                    break
+                except FileNotFoundError:
+                    owner.let_go()
+                    raise
+                except OSError:  # a disk that is full or read-only: the journal says so
+                    break
+        owner._path = path
+        return owner
+
+    def take(self, *, force: bool = False) -> bool:
+        """Take the lock if it is free; return whether it was.
+
+        Where no lock file can be made, the lock counts as taken by this process.
+
+        Parameters
+        ----------
+        force : bool
+            Take it also where this machine cannot tell whether its process has ended.
+        """
         try:
-            self._descriptor = private.create(self._path, os.O_RDWR)
+            return self._open(force=force)
         except OSError:
             return True
-        if _locked(self._descriptor):
-            return True
-        self.let_go()
-        return False
+
+    def _open(self, *, force: bool) -> bool:
+        self._descriptor = private.create(self._path, os.O_RDWR)
+        locked = _locked(self._descriptor)
+        if locked is None:
+            locked = self._take_by_name(force=force)
+        if not locked:
+            self.let_go()
+        return locked
+
+    def _take_by_name(self, *, force: bool) -> bool:
+        """Write this process into the file, unless it names one that is alive."""
+        with suppress(OSError):
+            text = os.read(self._descriptor, 1 << 16)
+            alive = _alive(text)
+            if alive or (alive is None and not force):
+                process = _named(text)
+                name = f"on {process.host}" if process else "of an older version of lmvp"
+                if alive is None:
+                    self.reason = f"this file system has no locks, and a process {name} may still log to the run"
+                return False
+            self._write(msgspec.json.encode(Process.current()))
+            self._wrote = os.getpid()
+        return True
+
+    def _write(self, text: bytes) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.lseek(self._descriptor, 0, os.SEEK_SET)
+        os.write(self._descriptor, text)
+
+    def is_deleted(self) -> bool:
+        """Return whether its file is no longer at its path."""
+        return self._descriptor >= 0 and is_deleted(self._path, self._descriptor)
 
     def let_go(self) -> None:
         """Close the file; the lock is free when nobody has it open any more."""
         with suppress(OSError):
+            if self._wrote == os.getpid() and self._descriptor >= 0:
+                self._write(_FREE)
+        with suppress(OSError):
             if self._descriptor >= 0:
                 os.close(self._descriptor)
-        self._descriptor = -1
+        self._descriptor, self._wrote = -1, 0
 
 
-def _locked(descriptor: int) -> bool:
+_FREE = b"{}"
+"""Text of a lock file whose process has let it go. An older version of lmvp leaves the file empty, live or not."""
+
+
+def _named(text: bytes) -> Process | None:
+    with suppress(msgspec.DecodeError):
+        return msgspec.json.decode(text, type=Process)
+    return None
+
+
+def _alive(text: bytes) -> bool | None:
+    """Return whether the process that a lock file names is alive; None if this machine cannot tell."""
+    if text == _FREE:
+        return False
+    process = _named(text)
+    return process.is_alive() if process else None
+
+
+def _locked(descriptor: int) -> bool | None:
+    """Lock a file; return whether it was free, None if its file system has no locks."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -48,6 +199,16 @@ def _locked(descriptor: int) -> bool:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return False if error.errno in _HELD else None
+    return True
+
+
+def is_deleted(path: Path, descriptor: int) -> bool:
+    """Return whether an open file is no longer at its path, because another process deleted or moved the folder."""
+    try:
+        return not os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return True
     except OSError:
         return False
-    return True

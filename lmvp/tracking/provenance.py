@@ -1,17 +1,27 @@
-"""What made a run: git, command, packages, accelerators and, where it is wanted, the code; secrets blotted out."""
+"""The facts about a run or a version: git, command, packages, accelerators and, if wanted, the code; secrets redacted.
+
+Collecting them must not disturb a training. A thread of its own works in slices of some milliseconds, with pauses that
+keep it within a small share of one core. Its priority stays normal: a thread of low priority that holds the GIL would
+make the training wait when the machine is busy.
+"""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import msgspec
 
 from lmvp.environment import environment, user
 from lmvp.redaction import redact, redact_command, redact_text
+from lmvp.text import escaped
 
 _PATIENCE = 5.0
 _SOON = 1.0
@@ -19,10 +29,82 @@ _CODE_LIMIT = 200_000
 _VERSION_CODE_LIMIT = 20_000
 """Characters of code with a version, of which there may be ten thousand."""
 _PACKAGES_LIMIT = 1000
+_NAME_LIMIT = 200
+_ARGUMENTS_LIMIT, _ARGUMENT_LIMIT = 1000, 2000
+"""Arguments of the command, and characters of each."""
+_FACTS_LIMIT = 400_000
+"""Bytes of all facts as JSON: the server refuses a record of more than 1 MiB."""
+_BLOCK, _LINE_LIMIT = 4096, 50_000
+"""Characters of code that are redacted at once, and of a line: a longer line is data."""
+
+SHARE: Final = 0.05
+"""Share of one core that the capture takes while a training goes on."""
+_SLICE = 0.002
+"""Seconds of work between two pauses."""
+PROCESSOR_LIMIT, TIME_LIMIT = 5.0, 600.0
+"""Seconds of processor time, and from start to end, after which the rest is left out."""
+_LOOK = 0.2
+
+Pause = Callable[[], None]
 
 
-def facts(cells: list[str] | None = None, *, capture: bool) -> dict[str, Any]:
-    """Return what made the run of this process, as plain JSON. Takes some tenths of a second: not for the loop.
+class _Exhausted(Exception):
+    """The capture has used up its time."""
+
+
+class Capture(threading.Thread):
+    """Collects the facts about a run, after its first step.
+
+    Parameters
+    ----------
+    code : bool
+        Keep the code too.
+    begun : callable
+        Returns whether the first step is done.
+    tell : callable
+        Gets the facts.
+    """
+
+    def __init__(self, *, code: bool, begun: Callable[[], bool], tell: Callable[[dict[str, Any]], None]) -> None:
+        super().__init__(name="lmvp-capture", daemon=True)
+        self._code, self._begun, self._tell = code, begun, tell
+        self._hurry, self._done = threading.Event(), threading.Event()
+        self._mark = self._used = self._deadline = 0.0
+
+    def finish(self, patience: float) -> None:
+        """Work without pauses from now on; return when all is told, or after some seconds."""
+        self._hurry.set()
+        if self.is_alive():
+            self._done.wait(patience)
+
+    def run(self) -> None:
+        """Collect and tell."""
+        while not self._begun() and not self._hurry.wait(_LOOK):
+            pass
+        self._mark, self._deadline = time.thread_time(), time.monotonic() + TIME_LIMIT
+        try:
+            self._tell(facts(executed_cells(), capture=self._code, pause=self._pause))
+        except Exception:
+            import logging
+
+            logging.getLogger("lmvp").debug("the facts about a run", exc_info=True)
+        finally:
+            self._done.set()
+
+    def _pause(self) -> None:
+        """Wait until the work since the last pause is within the share."""
+        used = time.thread_time() - self._mark
+        if used < _SLICE:
+            return
+        self._used += used
+        if self._used > PROCESSOR_LIMIT or time.monotonic() > self._deadline:
+            raise _Exhausted
+        self._hurry.wait(used / SHARE - used)
+        self._mark = time.thread_time()
+
+
+def facts(cells: list[str] | None = None, *, capture: bool, pause: Pause = lambda: None) -> dict[str, Any]:
+    """Return the facts about the run of this process, as plain JSON.
 
     Parameters
     ----------
@@ -30,114 +112,221 @@ def facts(cells: list[str] | None = None, *, capture: bool) -> dict[str, Any]:
         The cells that the notebook has executed.
     capture : bool
         Keep the code too: the cells, or the script.
+    pause : callable
+        Called between small pieces of work.
     """
-    found: dict[str, Any] = {**environment(), "user": user(), "installed": _installed(), "command": _command()}
-    for name, look in (("git", _git), ("accelerators", _accelerators)):
-        with suppress(Exception):  # a fact that cannot be had is left out
-            if value := look():
+    found: dict[str, Any] = {**redact(environment()), **first_facts()}
+    parts: dict[str, Callable[[], Any]] = {
+        "git": lambda: _git(pause),
+        "accelerators": _accelerators,
+        "code": lambda: _code(cells, pause=pause) if capture else None,
+        "installed": lambda: _installed(pause),
+    }
+    with suppress(_Exhausted):
+        for name, collect in parts.items():
+            pause()
+            if value := _had(collect):
                 found[name] = value
-    if capture and (code := _code(cells)):
-        found["code"] = code
-    return redact(found)  # type: ignore[no-any-return]
+    return _bounded(escaped(found))
+
+
+def _had(collect: Callable[[], Any]) -> Any:
+    """Return a fact; None if it cannot be had."""
+    try:
+        return collect()
+    except _Exhausted:
+        raise
+    except Exception:  # noqa: BLE001 - a fact that cannot be had is left out
+        return None
+
+
+def first_facts() -> dict[str, Any]:
+    """Return the facts that cost nothing: they are stored with the first frame of a run."""
+    return escaped({"user": user(), "command": _command()})  # type: ignore[no-any-return]
 
 
 def of_version(*, capture: bool) -> dict[str, Any]:
-    """Return what made a version, as plain JSON: less than of a run, since versions are many.
+    """Return the facts about a version, as plain JSON: fewer than about a run, since versions are many.
 
     Parameters
     ----------
     capture : bool
         Keep the code too: the newest cells of the notebook, or the script.
     """
-    found: dict[str, Any] = environment()
+    found: dict[str, Any] = redact(environment())
     with suppress(Exception):  # a fact that cannot be had is left out
         if git := _git():
             found["git"] = git
     if capture and (code := _code(executed_cells(), _VERSION_CODE_LIMIT)):
         found["code"] = code
-    return redact(found)  # type: ignore[no-any-return]
+    return _bounded(escaped(found))
 
 
 def gathering(*, capture: bool) -> Callable[[], dict[str, Any]]:
-    """Begin `of_version` beside what else is to be done; return what waits for it, though not long: git may be slow."""
+    """Begin `of_version` in a thread; return a function that waits for it, but not long: git may be slow."""
     found: list[dict[str, Any]] = []
     thread = threading.Thread(target=lambda: found.append(of_version(capture=capture)), daemon=True)
     thread.start()
 
     def result() -> dict[str, Any]:
         thread.join(_SOON)
-        return found[0] if found else environment()
+        return found[0] if found else escaped(environment())
 
     return result
 
 
+def _bounded(found: dict[str, Any]) -> dict[str, Any]:
+    """Leave out the longest facts where all together are too long."""
+    while len(msgspec.json.encode(found)) > _FACTS_LIMIT:
+        del found[max(found, key=lambda name: len(msgspec.json.encode(found[name])))]
+    return found
+
+
 def _command() -> dict[str, Any]:
-    command: dict[str, Any] = {"arguments": redact_command(sys.argv)}
+    arguments = [argument[:_ARGUMENT_LIMIT] for argument in map(str, sys.argv[:_ARGUMENTS_LIMIT])]
+    command: dict[str, Any] = {"arguments": redact_command(arguments)}
     with suppress(OSError):
-        command["folder"] = str(Path.cwd())
+        command["folder"] = redact_text(str(Path.cwd()))
     return command
 
 
-def _installed() -> dict[str, str]:
+def _installed(pause: Pause) -> dict[str, str]:
     """Return the versions of all installed packages."""
     from importlib.metadata import distributions
 
     found = {}
     for distribution in distributions():
+        pause()
         with suppress(Exception):
-            found[distribution.metadata["Name"]] = distribution.version
-    return dict(sorted(found.items())[:_PACKAGES_LIMIT])
+            found[str(distribution.metadata["Name"])[:_NAME_LIMIT]] = str(distribution.version)[:_NAME_LIMIT]
+        if len(found) == _PACKAGES_LIMIT:
+            break
+    return dict(sorted(found.items()))
 
 
-def _git() -> dict[str, Any]:
+def _git(pause: Pause = lambda: None) -> dict[str, Any]:
     lines = _ask_git("status", "--porcelain=v2", "--branch", "--untracked-files=no").splitlines()
     told = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch."))
     commit = told.get("branch.oid", "")
     if not commit or commit == "(initial)":
         return {}
+    pause()
     branch, remote = told.get("branch.head", ""), _ask_git("config", "--get", "remote.origin.url")
     return {
         "commit": commit,
-        "branch": "HEAD" if branch == "(detached)" else branch,
+        "branch": redact_text("HEAD" if branch == "(detached)" else branch),
         "dirty": any(not line.startswith("#") for line in lines),
         **({"remote": redact_text(remote)} if remote else {}),
     }
 
 
 def _ask_git(*arguments: str) -> str:
-    command = ["git", "--no-optional-locks", *arguments]
-    with suppress(OSError, subprocess.SubprocessError):
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)
-        return answer.stdout.strip() if answer.returncode == 0 else ""
+    """Return what git prints; git runs in one thread, and only while the processor has nothing else to do."""
+    command = ["git", "--no-optional-locks", "-c", "core.preloadIndex=false", "-c", "index.threads=1", *arguments]
+    with (
+        suppress(OSError, subprocess.SubprocessError, ValueError),
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            errors="surrogateescape",
+        ) as process,
+    ):
+        with suppress(OSError, AttributeError):
+            os.setpriority(os.PRIO_PROCESS, process.pid, 19)
+        try:
+            answer, _ = process.communicate(timeout=_PATIENCE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            return ""
+        return answer.strip() if process.returncode == 0 else ""
     return ""
 
 
 def _accelerators() -> list[str]:
-    """Return the names of the devices that torch has, if it is loaded: it is not loaded for this."""
+    """Return the names of the devices that torch uses.
+
+    This neither loads torch nor initializes CUDA: a process that has initialized CUDA cannot fork workers that use it.
+    """
     torch = sys.modules.get("torch")
     if torch is None:
         return []
-    if torch.cuda.is_available():
+    if torch.cuda.is_initialized():
         return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
     return ["mps"] if getattr(torch.backends, "mps", None) and torch.backends.mps.is_available() else []
 
 
-def _code(cells: list[str] | None, limit: int = _CODE_LIMIT) -> dict[str, Any] | None:
+def _code(cells: list[str] | None, limit: int = _CODE_LIMIT, pause: Pause = lambda: None) -> dict[str, Any] | None:
     if cells is not None:
         kept: list[str] = []
+        size = 0
         for cell in reversed(cells):
-            if sum(map(len, kept)) + len(cell) > limit:
+            size += len(cell)
+            if size > limit:
                 break
-            kept.insert(0, redact_text(cell))
-        return {"cells": kept}
+            kept.append(_redacted(cell, pause))
+        return {"cells": kept[::-1]}
     script = getattr(sys.modules.get("__main__"), "__file__", None)
     if script is None:
         return None
-    with suppress(OSError, UnicodeDecodeError):
-        text = Path(script).read_text("utf-8")
+    with suppress(OSError):
+        if Path(script).stat().st_size > 4 * limit:
+            return None
+        text = Path(script).read_text("utf-8", "surrogateescape")
         if len(text) <= limit:
-            return {"script": Path(script).name, "source": redact_text(text)}
+            return {"script": Path(script).name, "source": _redacted(text, pause)}
     return None
+
+
+def _redacted(text: str, pause: Pause) -> str:
+    """Redact code block by block."""
+    found = []
+    for block in blocks(text):
+        found.append(redact_text(block))
+        pause()
+    return "".join(found)
+
+
+def blocks(text: str, size: int = _BLOCK) -> Iterator[str]:
+    r"""Cut code at ends of lines, but within no secret; leave out lines that are longer than `_LINE_LIMIT`.
+
+    A secret may span lines in two ways: as a private key, and where white space around `=` or `:` contains a newline.
+
+    Examples
+    --------
+    >>> list(blocks("a = 1\npassword =\n  'x'\nb = 2\n", size=5))
+    ['a = 1\n', "password =\n  'x'\n", 'b = 2\n']
+    """
+    block: list[str] = []
+    length, in_key = 0, False
+    lines = text.splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        kept = line if len(line) <= _LINE_LIMIT else _left_out(line)
+        block.append(kept)
+        length += len(kept)
+        if "PRIVATE KEY-----" in line:
+            in_key = line.rfind("-----BEGIN ") > line.rfind("-----END ")
+        if length >= size and not in_key and _may_cut(line, lines, number + 1):
+            yield "".join(block)
+            block, length = [], 0
+    if block:
+        yield "".join(block)
+
+
+def _left_out(line: str) -> str:
+    text = line.rstrip("\r\n")
+    return f"# a line of {len(text):,} characters is left out\n"
+
+
+def _may_cut(line: str, lines: list[str], following: int) -> bool:
+    """Return whether no assignment spans the end of this line: the next text is looked at, past blank lines."""
+    ends, begins = line.rstrip()[-1:], ""
+    for after in lines[following : following + 1]:
+        begins = after.lstrip()[:1]
+    return bool(ends) and ends not in ":=" and (following == len(lines) or (bool(begins) and begins not in ":="))
 
 
 def executed_cells() -> list[str] | None:
@@ -149,13 +338,42 @@ def executed_cells() -> list[str] | None:
 
 
 def this_cell() -> str | None:
-    """Return what tells the cell that runs now from others: the same when it is run again; None outside notebooks."""
-    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    if shell is None or not hasattr(shell, "kernel"):
+    """Return an id of the cell that runs now, the same when it is run again; None outside notebooks."""
+    shell = _kernel_shell()
+    if shell is None:
         return None
-    parent = getattr(shell, "parent_header", None) or shell.get_parent()
-    cell = (parent or {}).get("metadata", {}).get("cellId")
+    cell = _parent_message(shell).get("metadata", {}).get("cellId")
     if cell:
         return f"id:{cell}"
     cells = shell.user_ns.get("In", [])
     return f"source:{cells[-1]}" if cells else None
+
+
+def this_execution() -> int:
+    """Return the number of the execution of a cell that runs now; a later one has a greater number.
+
+    The kernel gives each execution the id of the message that asked for it. A task or a thread keeps the id of the
+    execution that began it.
+    """
+    shell = _kernel_shell()
+    if shell is None:
+        return 0
+    message = str(_parent_message(shell).get("header", {}).get("msg_id", ""))
+    return _executions.setdefault(message, len(_executions) + 1)
+
+
+_executions: dict[str, int] = {}
+
+
+def _kernel_shell() -> Any:
+    """Return the shell of the notebook; None in a script and in a terminal."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return shell if hasattr(shell, "kernel") else None
+
+
+def _parent_message(shell: Any) -> dict[str, Any]:
+    """Return the message that asked for the execution of this cell."""
+    parent: Any = {}
+    with suppress(Exception):
+        parent = shell.get_parent() if hasattr(shell, "get_parent") else shell.parent_header
+    return parent if isinstance(parent, dict) else {}

@@ -1,4 +1,4 @@
-"""The thread that beats while a run goes on: journals are synced, facts are gathered, the machine is measured."""
+"""The thread that works while a run goes on: it syncs the journal and measures the machine."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SYNC = 1.0
 
 
 class Pulse(threading.Thread):
-    """Calls `sync` once a second, `first` once, and `measure` from time to time.
+    """Calls `sync` once a second, and `measure` from time to time.
 
     Parameters
     ----------
@@ -19,26 +19,18 @@ class Pulse(threading.Thread):
         Seconds between two calls of `measure`; 0: never.
     """
 
-    def __init__(
-        self, sync: Callable[[], None], first: Callable[[], None], measure: Callable[[float], None], every: float
-    ) -> None:
+    def __init__(self, sync: Callable[[], None], measure: Callable[[float], None], every: float) -> None:
         super().__init__(name="lmvp-pulse", daemon=True)
-        self._sync, self._first, self._measure, self._every = sync, first, measure, every
-        self._end, self._told = threading.Event(), threading.Event()
-
-    def wait_for_first(self, patience: float) -> None:
-        """Return when `first` is done, or after some seconds."""
-        self._told.wait(patience)
+        self._sync, self._measure, self._every = sync, measure, every
+        self._end = threading.Event()
 
     def close(self) -> None:
         """End the thread, soon."""
         self._end.set()
 
     def run(self) -> None:
-        """Beat until told to end."""
+        """Work until told to end."""
         began = measured = time.monotonic()
-        _quietly(self._first)
-        self._told.set()
         while not self._end.wait(_SYNC):
             self._sync()
             now = time.monotonic()

@@ -77,7 +77,7 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     notes: str = ""
 
     def __post_init__(self) -> None:
-        for values in (self.metrics, self.summary):
+        for values in (self.metrics, self.summary, self.params):
             for key, value in values.items():
                 if value in ("NaN", "Infinity", "-Infinity"):
                     values[key] = decode_float(value)

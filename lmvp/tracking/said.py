@@ -1,23 +1,33 @@
-"""Params, tags and summary of a run: what is said of it, as the wire has it, without secrets."""
+"""Params, tags and summary of a run, as plain data: nested mappings flat, numbers with their type, without secrets."""
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from lmvp.errors import InvalidArgument
+import msgspec
+
+from lmvp.errors import InvalidArgument, LmvpError
 from lmvp.records import encode_float
 from lmvp.redaction import redact
+from lmvp.text import escaped_text
 from lmvp.tracking.numbers import checked, floats
 
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun
 
+KEY_LIMIT: Final = 250
+"""Characters of the name of a param, a tag or an entry of the summary."""
+SIZE_LIMIT: Final = 120_000
+"""Bytes that params, tags and summary have at most, each. The server refuses a record of more than 1 MiB."""
+_DEPTH = 50
+_OBJECT_LIMIT = 10_000
+
 
 class Said(MutableMapping[str, Any]):
-    """What is said of a run: a change is on its way to the server at once."""
+    """Params, tags or summary of an active run: each change is sent to the server."""
 
     def __init__(self, run: ActiveRun, field: str, values: Mapping[str, Any]) -> None:
         self._run, self._field, self._values = weakref.proxy(run), field, dict(values)
@@ -30,19 +40,21 @@ class Said(MutableMapping[str, Any]):
 
     def __delitem__(self, key: str) -> None:
         if self._field == "params":
-            raise InvalidArgument("a param of a run can be changed, not taken away")
+            raise InvalidArgument("a param of a run can be changed, but not removed")
         del self._values[key]
         self._run.say(**{self._field: {key: None}})
 
     def update(self, *others: Any, **more: Any) -> None:
-        """Say several things at once."""
-        given = dict(*others, **more)
-        read = {str(key): plain(self._field, str(key), value) for key, value in given.items()}
-        self._run.say(**{self._field: read})
-        self._values.update(read)
+        """Set several values at once; a nested mapping `{"a": {"b": 1}}` sets `a/b`."""
+        with readable(self._field):
+            given = dict(*others, **more)
+        values = flat(self._field, given)
+        check_size(self._field, {**self._values, **values})
+        self._run.say(**{self._field: encoded(values)})
+        self._values.update(values)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return iter(dict(self._values))
 
     def __len__(self) -> int:
         return len(self._values)
@@ -51,30 +63,116 @@ class Said(MutableMapping[str, Any]):
         return repr(self._values)
 
 
+class readable:  # noqa: N801 - a context manager, used like a function
+    """Turns any exception of the objects that a caller gives into `InvalidArgument`.
+
+    A class, since a generator would be interrupted where a signal handler uses it at the same time.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception) and not isinstance(error, LmvpError):
+            raise InvalidArgument(f"{self._name} cannot be read: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """Return the type and the message of an exception, whatever its `__str__` does."""
+    kind = type(error).__name__
+    with suppress(Exception):
+        return escaped_text(f"{kind}: {error}"[:200])
+    return kind
+
+
 def plain(field: str, key: str, value: Any) -> Any:
-    """Return a value as the wire has it: params are scalars, tags texts, numbers of numpy and torch plain ones."""
+    """Return a value as plain data: tags are texts, numbers of numpy and torch become those of Python.
+
+    A number keeps its type: integers stay integers, truth values stay truth values, floats stay floats.
+    """
     if field == "tags":
-        return str(value)
-    if isinstance(value, bool) or value is None or isinstance(value, str):
+        return escaped_text(_text(value))
+    if value is None or type(value) in (bool, int, float):
         return value
+    if isinstance(value, str):
+        return escaped_text(_text(value))
     if isinstance(value, int):
-        return value if abs(value) < 1 << 63 else str(value)
+        return int(value)
+    item = getattr(value, "item", None)
+    if callable(item):
+        with suppress(Exception):  # an array of several numbers has no item
+            scalar = item()
+            if scalar is None or isinstance(scalar, (bool, int, float, str)):
+                return plain(field, key, scalar)
+    with suppress(Exception):
+        return int(value.__index__())
     with suppress(InvalidArgument):
-        number = floats({key: value})[key]
-        return encode_float(number)
-    return str(value)[:10_000]
+        return floats({key: value})[key]
+    return escaped_text(str(value)[:_OBJECT_LIMIT])
+
+
+def _text(value: Any) -> str:
+    """Return a text; of a subclass of `str`, such as an Enum, its characters."""
+    return str.__str__(value) if isinstance(value, str) else str(value)
+
+
+def flat(field: str, values: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return params, tags or a summary as plain data, nested ones as `a/b`.
+
+    Raises
+    ------
+    InvalidArgument
+        If a name or a value cannot be stored, naming it.
+    """
+    found: dict[str, Any] = {}
+    with readable(field):
+        for name, value in _walk(values, "", 0):
+            if len(name) > KEY_LIMIT:
+                raise InvalidArgument(
+                    f"the name {name[:60]!r}… in {field} has {len(name):,} characters, more than {KEY_LIMIT}"
+                )
+            found[checked(name)] = plain(field, name, value)
+    return found
+
+
+def _walk(values: Mapping[Any, Any], before: str, depth: int) -> Iterator[tuple[str, Any]]:
+    if depth > _DEPTH:
+        raise InvalidArgument(f"{before[:60]!r} is nested more than {_DEPTH} levels deep")
+    for key, value in values.items():
+        name = f"{before}{escaped_text(str(key))}"
+        if isinstance(value, Mapping):
+            yield from _walk(value, f"{name}/", depth + 1)
+        else:
+            yield name, value
+
+
+def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain data as it goes over the wire: floats that JSON lacks by their names."""
+    return {key: encode_float(value) if isinstance(value, float) else value for key, value in values.items()}
+
+
+def check_size(field: str, values: Mapping[str, Any]) -> None:
+    """Refuse more than a record holds: the server would refuse all else of the run with it."""
+    try:
+        size = len(msgspec.json.encode(encoded(values)))
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument(f"{field} cannot be stored: {reason(error)}") from None
+    if size > SIZE_LIMIT:
+        raise InvalidArgument(
+            f"{field} of the run have {size:,} bytes; the limit is {SIZE_LIMIT:,}",
+            hint="store long data as a file of a version: run.update(name, path)",
+        )
 
 
 def said(field: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return params or tags as they go over the wire; nested ones flat, with secrets blotted out."""
+    """Return the params or tags that `start_run` was given, as plain data without secrets."""
     if values is None:
         return {}
     if not isinstance(values, Mapping):
         raise InvalidArgument(f"{field}= is {type(values).__name__}, not a mapping", hint=f'{field}={{"name": value}}')
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= {f"{key}/{name}": each for name, each in said(field, value).items()}
-        else:
-            flat[checked(str(key))] = plain(field, str(key), value)
-    return redact(flat)  # type: ignore[no-any-return]
+    found = flat(field, values)
+    check_size(field, found)
+    return redact(found)  # type: ignore[no-any-return]

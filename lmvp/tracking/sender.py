@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 import warnings
@@ -14,13 +15,23 @@ from lmvp.errors import LmvpError, NotFound, ServerError, ServerUnavailable, Use
 from lmvp.tracking.frames import read_journal
 from lmvp.tracking.journal import Journal
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
+from lmvp.tracking.target import files_in
 
 _GATHER, _BEAT, _LOOK, _LONGEST = 0.1, 10.0, 1.0, 30.0
+_SLOW, _PROBE = 0.5, 1.5
+"""Seconds without an acknowledgement before the server is probed, and for the probe."""
+_TRIES, _SOON = 2, 1.0
+"""Failures in a row that end a short wait for delivery, and how short it is in seconds."""
 _MUCH = 1 << 20
 
 
 class Sender(threading.Thread):
     """Ships the journal of this process and those of its children.
+
+    Parameters
+    ----------
+    begun_by : str, optional
+        The writer whose journal makes the run on the server; that of this process if not given.
 
     Attributes
     ----------
@@ -32,7 +43,15 @@ class Sender(threading.Thread):
         Why the last attempt failed.
     """
 
-    def __init__(self, project: str, run: str, folder: Path, own: Journal, connect: Callable[[], Connection]) -> None:
+    def __init__(
+        self,
+        project: str,
+        run: str,
+        folder: Path,
+        own: Journal,
+        connect: Callable[[], Connection],
+        begun_by: str | None = None,
+    ) -> None:
         super().__init__(name=f"lmvp-{run[:8]}", daemon=True)
         self._project, self._run, self._folder, self._connect = project, run, folder, connect
         self._own = own
@@ -40,20 +59,23 @@ class Sender(threading.Thread):
         mine = own.path.stem
         self._shipments = {mine: Shipment(writer_path(project, run, mine), own.read)}
         self._mine = self._shipments[mine]
-        self._news, self._closing = threading.Event(), threading.Event()
+        self._begun_by = begun_by or mine
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # re-entrant, for signal handlers; an Event is not
+        self._closing = threading.Event()
         self._hurry = 0.0
         self._looked = self._heard = self._passed = 0.0
         self.idle = self.gone = False
         self.known = False
         self.trouble: LmvpError | None = None
+        self._failures = 0
         self._warned = False
 
     # -- for the run
 
     def wake(self) -> None:
-        """Come and look."""
+        """Make it look for new frames."""
         self.idle = False
-        self._news.set()
+        self._news.put(None)
 
     @property
     def acknowledged(self) -> int:
@@ -75,27 +97,52 @@ class Sender(threading.Thread):
         patience : float
             Seconds to wait while nothing more is acknowledged.
         without_answer : float
-            The same, where the server does not answer at all.
+            Seconds to wait where the server does not answer at all.
         """
+        self._own.store_waiting()  # where this is a signal handler, it may have interrupted a store
         asked = time.monotonic()
-        far, since = self._mine.sent, asked
+        far, since, probed = self._mine.sent, asked, False
+        failures = self._failures + _TRIES
         while not (self.done and self._passed >= asked) and self.is_alive():
             self._hurry = time.monotonic() + 1
             self.wake()
             time.sleep(0.01)
             if self._mine.sent > far:
                 far, since = self._mine.sent, time.monotonic()
-                if progress:
-                    progress(far, self._own.size)
+            if progress:
+                progress(far, self._own.size)
             waited = time.monotonic() - since
             if waited > patience or (self.trouble is not None and waited > without_answer):
                 return False
+            if self._failures >= failures and without_answer <= _SOON:
+                return False
+            if waited > min(_SLOW, without_answer) and not probed and self.trouble is None:
+                probed = True
+                if not self._answers():
+                    return False
         return self.done
+
+    def _answers(self) -> bool:
+        """Return whether the server answers a request that costs it nothing; True where its address is not known."""
+        connection = self._connection
+        address = connection.address if connection is not None else None
+        if address is None:  # a server of this machine that is just starting
+            return True
+        try:
+            Connection(lambda: address).once("GET", "/health", dict, timeout=_PROBE)
+        except ServerUnavailable as error:
+            self.trouble = self.trouble or error
+            return False
+        except LmvpError:
+            pass
+        return True
 
     def has_all(self) -> bool:
         """Whether all journals in the folder, those of children too, are with the server. Reads them."""
-        journals = list(self._folder.glob("*.journal"))
-        return self.done and all(self._has(path) for path in journals if path.stem != self._own.path.stem)
+        with suppress(FileNotFoundError):
+            journals = files_in(self._folder)
+            return self.done and all(self._has(path) for path in journals if path.stem != self._own.path.stem)
+        return self.done  # another process has delivered them, and deleted the folder
 
     def _has(self, path: Path) -> bool:
         shipment, log = self._shipments.get(path.stem), read_journal(path.read_bytes())
@@ -132,10 +179,15 @@ class Sender(threading.Thread):
         self.idle = True
         if self._more():
             self.idle = False
-        elif not self._news.wait(_LOOK):
-            self.idle = False
-            return
-        self._news.clear()
+        else:
+            try:
+                self._news.get(timeout=_LOOK)
+            except queue.Empty:
+                self.idle = False
+                return
+        with suppress(queue.Empty):
+            while True:
+                self._news.get_nowait()
         if time.monotonic() > self._hurry:
             self._closing.wait(_GATHER)  # what comes now goes in the same request
 
@@ -155,10 +207,11 @@ class Sender(threading.Thread):
         if self._connection is None:
             self._connection = self._connect()
         self._find_children()
+        self.known = self.known or self._begun_by not in self._shipments  # then it is delivered, and deleted
         shipped = 0
         for shipment in list(self._shipments.values()):
-            if shipment is not self._mine and not self.known:
-                continue  # the run is made by this process's journal
+            if not self.known and shipment is not self._shipments[self._begun_by]:
+                continue  # its journal makes the run
             sent = _MUCH
             while sent >= _MUCH and not self._closing.is_set():  # little is not sent at once: more will have come soon
                 sent = shipment.ship(self._connection)
@@ -176,7 +229,7 @@ class Sender(threading.Thread):
         self._looked = time.monotonic()
         if not self._folder.is_dir():
             return
-        for path in self._folder.glob("*.journal"):
+        for path in files_in(self._folder):
             if path.stem not in self._shipments:
                 self._shipments[path.stem] = Shipment(
                     writer_path(self._project, self._run, path.stem), file_reader(path)
@@ -184,6 +237,7 @@ class Sender(threading.Thread):
 
     def _failed(self, error: LmvpError) -> None:
         self.trouble = error
+        self._failures += 1
         if isinstance(error, NotFound) and self.known:
             self.gone = True
             self._warn(f"the run was removed on the server, and takes no more: {error.message}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import os
 import secrets
 import sys
 import threading
@@ -18,7 +19,7 @@ from lmvp.references import check_name
 from lmvp.tracking import active_runs, distributed, leftovers, provenance
 from lmvp.tracking.active import SYSTEM_EVERY, ActiveRun, next_epoch
 from lmvp.tracking.names import made_up
-from lmvp.tracking.outcome import how_it_ended
+from lmvp.tracking.outcome import Exit, Task, how_it_ended
 from lmvp.tracking.quiet import QuietRun
 from lmvp.tracking.reading import Run
 from lmvp.tracking.records import NewRun
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 Watcher = Callable[[ActiveRun], object]
 _watchers: list[Watcher] = []
-_prepared = threading.Event()
+_exit: Exit | None = None
 
 
 def start_run(
@@ -52,8 +53,8 @@ def start_run(
     place = check_name(project or _project_of(resume) or client.project, "project name")
     if distributed.rank() > 0 and not all_ranks:
         return QuietRun(client, place, name or "")
-    cell = provenance.this_cell()
-    _end_those_of(cell)
+    cell, execution = provenance.this_cell(), provenance.this_execution()
+    _end_earlier(cell, execution)
     url = config.server_url(client.fixed_url)
     new = _resumed(client, place, resume) if resume is not None else {"run": secrets.token_hex(16), "epoch": 0}
     start = NewRun(
@@ -62,9 +63,10 @@ def start_run(
         tags=said("tags", tags),
         started_at=datetime.now(timezone.utc),
         author=user(),
+        environment=provenance.first_facts(),
         create=create,
     )
-    run = ActiveRun(client, start, Target(place, url, start.name), cell)
+    run = ActiveRun(client, start, Target(place, url, start.name), cell, execution, Task.current())
     every = SYSTEM_EVERY if system_metrics is True else float(system_metrics)
     _prepare()
     run.begin(system=every, capture=(url is None) if capture is None else capture)
@@ -120,19 +122,35 @@ def _left_here(run: str) -> tuple[str, str]:
     )
 
 
-def _end_those_of(cell: str | None) -> None:
-    """End the runs that the same cell began before: it is run again."""
+def _end_earlier(cell: str | None, execution: int) -> None:
+    """End the runs that an earlier execution of this cell began; those of the same execution go on side by side."""
     for run in active_runs.every():
-        if cell is not None and run.cell == cell:
+        if cell is not None and run.cell == cell and run.execution < execution:
             run.finish()
 
 
 def _prepare() -> None:
     """Once in a process: end what is still active when it ends, and ship what others left behind."""
-    if _prepared.is_set():
+    global _exit
+    if _exit is not None:
         return
-    _prepared.set()
+    _exit = Exit()
     atexit.register(_end_all)
+    if (process := sys.modules.get("multiprocessing.process")) is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _end_all, exitpriority=_FIRST)  # a forked process ends without atexit
+    if not _hooked:
+        _hook()
+    threading.Thread(target=_deliver_leftovers, name="lmvp-leftovers", daemon=True).start()
+
+
+_FIRST = 1_000
+_hooked: list[bool] = []
+
+
+def _hook() -> None:
+    _hooked.append(True)
     before = sys.excepthook
 
     def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -141,12 +159,31 @@ def _prepare() -> None:
         before(kind, error, trace)
 
     sys.excepthook = hook
-    threading.Thread(target=_deliver_leftovers, name="lmvp-leftovers", daemon=True).start()
 
 
 def _end_all() -> None:
+    """End the runs that are still active when the process ends."""
+    error = sys.exc_info()[1]  # where multiprocessing ends a process whose function raised
     for run in active_runs.every():
-        run.finish()
+        run.finish(*(how_it_ended(error) if error is not None else _how_it_ends(run)))
+    for run in active_runs.undelivered():
+        run.deliver_late()
+
+
+def _how_it_ends(run: ActiveRun) -> tuple[str, str]:
+    return ("finished", "") if _exit is None else _exit.how_it_ended(run.task, run.is_abandoned())
+
+
+def _in_child() -> None:
+    """Prepare once more where a forked process begins a run of its own."""
+    global _exit
+    if _exit is not None:
+        atexit.unregister(_end_all)
+    _exit = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _deliver_leftovers() -> None:
@@ -155,4 +192,4 @@ def _deliver_leftovers() -> None:
     except (LmvpError, OSError):
         import logging
 
-        logging.getLogger("lmvp").debug("what was left behind waits", exc_info=True)
+        logging.getLogger("lmvp").debug("the journals of other runs wait", exc_info=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from zlib import crc32
@@ -35,12 +36,13 @@ class Target(msgspec.Struct, frozen=True):
         return own_connection(Address(self.url, token or config.token_for(self.url)))
 
     def write(self, folder: Path) -> None:
-        """Write it down, if the disk lets us."""
+        """Write it down, if the disk lets us and it is not there yet."""
         with suppress(OSError):
-            private.make_folder(folder)
-            private.secure(journals().parent, [journals().name])
-            content = {**msgspec.structs.asdict(self), "check": _check(self)}
-            private.write(folder / NAME, msgspec.json.encode(content), sync=False)
+            if Target.read(folder) != self:
+                private.make_folder(folder)
+                private.secure(journals().parent, [journals().name])
+                content = {**msgspec.structs.asdict(self), "check": _check(self)}
+                private.write(folder / NAME, msgspec.json.encode(content), sync=False)
 
     @classmethod
     def read(cls, folder: Path) -> Target | None:
@@ -66,3 +68,15 @@ def _check(target: Target) -> str:
 def journals() -> Path:
     """Return the folder of all journals of this machine's user."""
     return config.data_home() / "journals"
+
+
+def files_in(folder: Path, suffix: str = ".journal") -> list[Path]:
+    """Return the files of a run with this suffix; none where another process deletes the folder at the same time.
+
+    `Path.glob` raises then.
+    """
+    try:
+        names = os.listdir(folder)  # noqa: PTH208 - no Path per name
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [folder / name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]

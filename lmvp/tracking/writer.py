@@ -1,20 +1,19 @@
-"""What one process logs to a run: its journal, its keys, and the lock that says that it lives."""
+"""The writer of one process to a run: its journal, its keys, and the lock that shows that the process is alive."""
 
 from __future__ import annotations
 
-import os
 import secrets
 import struct
-import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from lmvp.errors import InvalidArgument
+from lmvp.text import escaped
 from lmvp.tracking.frames import (
     AUTO,
     BATCH,
@@ -33,10 +32,11 @@ from lmvp.tracking.frames import (
     STRIDE,
 )
 from lmvp.tracking.journal import Journal
-from lmvp.tracking.owner import Owner
+from lmvp.tracking.owner import ATTEMPTS, Owner
 
 if TYPE_CHECKING:
     from lmvp.tracking.columns import Columns
+    from lmvp.tracking.target import Target
 
 _MOST = (PAYLOAD_LIMIT - POINTS_HEAD.size) // POINT.size
 
@@ -50,25 +50,37 @@ def packer(count: int) -> Callable[..., bytes]:
 class Writer:
     """One process of a run.
 
+    Parameters
+    ----------
+    names : mapping of int to str, optional
+        Numbers of keys that are in use already: those of the writer whose frames this one takes over.
+    target : Target, optional
+        Written into the folder.
+
     Attributes
     ----------
     id : str
         32 hex digits.
     keys : dict of str to int
-        This writer's numbers of the keys that it has logged.
+        The numbers of the keys whose frames are stored.
+    names : dict of int to str
+        The keys of all numbers that are in use.
     """
 
-    def __init__(self, folder: Path, start: bytes) -> None:
+    def __init__(
+        self, folder: Path, start: bytes, names: Mapping[int, str] | None = None, target: Target | None = None
+    ) -> None:
         self.id = secrets.token_hex(16)
-        self.pid = os.getpid()
         self.keys: dict[str, int] = {}
-        self.journal = Journal(folder / f"{self.id}.journal")
-        self._owner = Owner(folder / f"{self.id}.lock")
-        self._owner.take()
+        self.names: dict[int, str] = {}
+        self._owner, self.journal = _begin(folder, self.id, target)
         self.journal.append(start)
+        for number, key in dict(names or {}).items():
+            self._declare(number, key)
+        self._numbers = count(max(self.names, default=-1) + 1)
 
-    def points(self, values: dict[str, float], step: int, time: float) -> None:
-        """Store one number for each key, at one step."""
+    def points(self, values: dict[str, float], step: int, time: float, *, late: bool = True) -> None:
+        """Store one number for each key, at one step; `late` is that of `Journal.append`."""
         keys, numbers = self.keys, list[Any]()
         for key, value in values.items():
             number = keys.get(key)
@@ -76,19 +88,25 @@ class Writer:
         if len(values) > _MOST:
             for at in range(0, len(numbers), 3 * _MOST):
                 part = numbers[at : at + 3 * _MOST]
-                self.journal.append(packer(len(part) // 3)(POINTS, time, *part))
+                self.journal.append(packer(len(part) // 3)(POINTS, time, *part), late=late)
         elif numbers:
-            self.journal.append(packer(len(values))(POINTS, time, *numbers))
+            self.journal.append(packer(len(values))(POINTS, time, *numbers), late=late)
 
     def name(self, key: str) -> int:
-        """Return the number of a key, given to it now."""
-        with self.journal.lock:
-            number = self.keys.get(key)
-            if number is None:
-                number = len(self.keys)
-                self.journal.store(KEY_HEAD.pack(KEY, number) + key.encode())
-                self.keys[key] = number
+        """Return the number of a key, and store it if it is new.
+
+        A key that two threads name at the same time gets two numbers. To readers, both are that key.
+        """
+        number = self.keys.get(key)
+        if number is None:
+            number = next(self._numbers)
+            self._declare(number, key)
         return number
+
+    def _declare(self, number: int, key: str) -> None:
+        self.names[number] = key  # before the frame: the successor of the journal declares all of these
+        self.journal.append(KEY_HEAD.pack(KEY, number) + key.encode())
+        self.keys[key] = number  # after the frame: a point must follow the frame of its key
 
     def batch(self, key: str, points: Columns, *, one_time: bool) -> None:
         """Store many points of one key."""
@@ -107,10 +125,10 @@ class Writer:
             self.journal.append(head + axis + times.astype("<f8").tobytes() + values.astype("<f8").tobytes())
 
     def note(self, kind: int, said: Any) -> None:
-        """Store what is said of the run."""
-        body = msgspec.json.encode(said)
+        """Store an update of the run's record, or its end."""
+        body = encode(said)
         if len(body) >= PAYLOAD_LIMIT:
-            raise InvalidArgument(f"what is said of a run has {len(body):,} bytes; the limit is {PAYLOAD_LIMIT:,}")
+            raise InvalidArgument(f"an update of a run has {len(body):,} bytes; the limit is {PAYLOAD_LIMIT:,}")
         self.journal.append(bytes([kind]) + body)
 
     def begin(self, epoch: int, cut: int = AUTO) -> None:
@@ -118,50 +136,37 @@ class Writer:
         self.journal.append(EPOCH_FRAME.pack(EPOCH, epoch, cut))
 
     def close(self) -> None:
-        """Close the journal; from now on it counts as left behind."""
+        """Close the journal; from now on other processes may deliver it."""
         self.journal.close()
         self._owner.let_go()
 
-    def ended(self) -> EndedWriter:
-        """Close the journal; return what takes its place."""
-        self.close()
-        return EndedWriter(self)
-
     def abandon(self) -> None:
-        """Let go in a forked child: the parent goes on with it."""
+        """Close the files in a forked child: the parent goes on with them."""
         self.journal.abandon()
         self._owner.let_go()
 
 
-class EndedWriter(Writer):
-    """Stands where a writer was whose run has ended: what is logged is lost, and that is told once."""
+def _begin(folder: Path, name: str, target: Target | None) -> tuple[Owner, Journal]:
+    """Make the lock and the journal of a writer.
 
-    def __init__(self, before: Writer) -> None:
-        self.id, self.pid, self.keys = before.id, before.pid, {}
-        self.journal = before.journal
-        self._owner = Owner(before.journal.path.with_suffix(".lock"))
-        self._told = False
+    Another process may delete the folder at any moment, since it has delivered all that was there. So the lock is held
+    before the journal is there, and both are made again if they are not in the folder afterwards.
+    """
+    for attempt in range(ATTEMPTS):
+        owner = Owner.create(folder / f"{name}.lock")
+        if target is not None:
+            target.write(folder)
+        journal = Journal(folder / f"{name}.journal")
+        if attempt == ATTEMPTS - 1 or not (journal.is_deleted() or owner.is_deleted()):
+            break
+        journal.abandon()
+        owner.let_go()
+    return owner, journal
 
-    def _lost(self) -> None:
-        if not self._told:
-            self._told = True
-            what = "this run has ended, and takes no more: `start_run(resume=run)` goes on with it"
-            with suppress(Warning):  # where warnings are errors: `log` never fails
-                warnings.warn(what, stacklevel=4)
 
-    def points(self, values: dict[str, float], step: int, time: float) -> None:  # noqa: ARG002
-        """Say that it is lost."""
-        if not all(key.startswith("system/") for key in values):
-            self._lost()
-
-    def batch(self, key: str, points: Columns, *, one_time: bool) -> None:  # noqa: ARG002
-        """Say that it is lost."""
-        self._lost()
-
-    def note(self, kind: int, said: Any) -> None:  # noqa: ARG002
-        """Say that it is lost."""
-        self._lost()
-
-    def begin(self, epoch: int, cut: int = AUTO) -> None:  # noqa: ARG002
-        """Say that it is lost."""
-        self._lost()
+def encode(said: Any) -> bytes:
+    """Return a struct as JSON; text that is not UTF-8 is escaped."""
+    try:
+        return msgspec.json.encode(said)
+    except (UnicodeEncodeError, TypeError):
+        return msgspec.json.encode(escaped(msgspec.to_builtins(said, str_keys=True)))

@@ -61,6 +61,7 @@ class Intake:
             applied = self._series.append(home.id, run, writer, start, data, shipment)
         except Gap as gap:
             raise _gap(start, gap.applied) from None
+        self._raise_epoch(home, run, shipment.parts)
         self._audit_cuts(caller, home, run, shipment.parts)
         if ended or not self._runs.is_open(home.id, run):
             self._runs.keep_known(home.id, run, runrecords.ENDED)
@@ -115,6 +116,12 @@ class Intake:
             ended = partial(runrecords.ended, given=ends[-1])
             self._runs.change(caller, home, run, ended, "run.end")
         return bool(notes) and notes[-1][0] == END
+
+    def _raise_epoch(self, home: Record, run: str, parts: list[Any]) -> None:
+        """Keep the highest epoch of any frame in the record of the run: a resume goes on from there."""
+        epochs = [part.epoch for part in parts if hasattr(part, "epoch")]
+        if epochs:
+            self._runs.raise_epoch(home.id, run, max(epochs))
 
     def _audit_cuts(self, caller: Caller, home: Record, run: str, parts: list[Any]) -> None:
         cuts = [{"step": part.cut, "epoch": part.epoch} for part in parts if getattr(part, "cut", AUTO) != AUTO]

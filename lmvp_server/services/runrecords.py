@@ -19,7 +19,7 @@ PREFIX = re.compile(r"[0-9a-f]{6,32}")
 NAME_LIMIT, NOTES_LIMIT = 250, 20_000
 OPEN, ENDED, SETTLED = "open", "ended", "settled"
 """What is left to do for a run: it goes on; it has ended, and its points may lie in disorder; nothing."""
-PRIVATE = {"key", "phase", "began_at", "spent", "by"}
+PRIVATE = {"key", "phase", "began_at", "heard_at", "spent", "by"}
 """Fields that callers do not see."""
 
 
@@ -44,6 +44,7 @@ def fresh(new: NewRun, author: str, account: str) -> Document:
         "phase": OPEN,
         "created_at": at,
         "began_at": at,
+        "heard_at": now(),
         "spent": 0.0,
         "ended_at": None,
         "author": author,
@@ -69,7 +70,19 @@ def resumed(run: Record, new: NewRun) -> Document:
     at = stamp(with_zone(new.started_at)) if new.started_at else now()
     said = {"params": before["params"] | _plain(new.params), "tags": before["tags"] | dict(new.tags)}
     fresh = {"status": "running", "phase": OPEN, "ended_at": None, "error": "", "began_at": at, "spent": spent}
-    return {**before, **said, **fresh, "epoch": new.epoch}
+    return {**before, **said, **fresh, "heard_at": now(), "epoch": max(before["epoch"], new.epoch)}
+
+
+def lasted(data: Document, seen: float) -> float:
+    """Return the seconds since a run began or was resumed: up to its end, or to its last sign of life.
+
+    Start and end are by the clock of the client, a sign of life is by that of the server. A clock that is fast would
+    let a run begin after the server has heard of it.
+    """
+    began = seconds(data["began_at"])
+    if data["ended_at"]:
+        return max(0.0, seconds(data["ended_at"]) - began)
+    return max(0.0, seen - min(began, seconds(data.get("heard_at") or data["began_at"])))
 
 
 def together(updates: Iterable[RunUpdate]) -> RunUpdate:

@@ -100,7 +100,16 @@ class Runs:
         """Return one run, by id, prefix of one, or name."""
         home = self._catalog.find_project(caller, project)
         found = self.find(home, run)
-        return {**self.present(home, found), "incomplete": self.incomplete(home.id, found.id)}
+        epoch = max(found.data["epoch"], self._epoch(home.id, found.id))
+        return {**self.present(home, found), "epoch": epoch, "incomplete": self.incomplete(home.id, found.id)}
+
+    def _epoch(self, space: str, run: str) -> int:
+        """Return the highest epoch of any frame, which an older server did not keep in the record."""
+        try:
+            state = self._series.state(space, run)
+        except IntegrityError:
+            return 0
+        return state.epoch if state else 0
 
     def incomplete(self, space: str, run: str) -> str:
         """State why points of a run are missing; empty if all are there."""
@@ -161,8 +170,7 @@ class Runs:
             if self._is_stale(home.id, run):
                 shown["status"] = "stale"
             shown |= self._known(home.id, run.id)
-        end = runrecords.seconds(run.data["ended_at"]) if run.data["ended_at"] else seen
-        shown["duration"] = run.data["spent"] + max(0.0, end - runrecords.seconds(run.data["began_at"]))
+        shown["duration"] = run.data["spent"] + runrecords.lasted(run.data, seen)
         shown["seen_at"] = stamp(datetime.fromtimestamp(seen, timezone.utc)) if seen else None
         return shown
 
@@ -355,6 +363,15 @@ class Runs:
         """Return an event about a run."""
         what = f"{home.data['name']}/runs/{run}"
         return {"at": now(), "who": caller.name, "action": action, "what": what, "before": before, "after": after}
+
+    def raise_epoch(self, space: str, run: str, epoch: int) -> None:
+        """Keep an epoch in the record if it is higher than all before."""
+        while (found := self._records.get(space, "runs", run)) is not None and found.data["epoch"] < epoch:
+            try:
+                self._records.commit(space, [Put("runs", run, {**found.data, "epoch": epoch}, expect=found.rev)])
+            except ConcurrentChange:
+                continue
+            return
 
     def is_open(self, space: str, run: str) -> bool:
         """Whether a run goes on."""

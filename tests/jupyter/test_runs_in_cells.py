@@ -166,18 +166,76 @@ def test_a_plot_keeps_up_with_a_run_of_another_process(home, monkeypatch):
     plot.close()
 
 
-def test_a_cell_that_is_run_again_ends_the_run_that_it_began(home, monkeypatch):
+def test_cell_that_is_run_again_ends_the_runs_that_it_began_before(home, monkeypatch):
     from lmvp.tracking import provenance
 
-    monkeypatch.setattr(provenance, "this_cell", lambda: "id:one")
-    first = lmvp.start_run("digits", system_metrics=False, plot=False)
-    monkeypatch.setattr(provenance, "this_cell", lambda: "id:two")
-    other = lmvp.start_run("digits", system_metrics=False, plot=False)
-    monkeypatch.setattr(provenance, "this_cell", lambda: "id:one")
-    again = lmvp.start_run("digits", system_metrics=False, plot=False)
-    assert (first.ended, other.ended, again.ended) == (True, False, False)
-    for run in (other, again):
+    def begin(cell, execution):
+        monkeypatch.setattr(provenance, "this_cell", lambda: cell)
+        monkeypatch.setattr(provenance, "this_execution", lambda: execution)
+        return lmvp.start_run("digits", system_metrics=False, plot=False)
+
+    first, other, again = begin("id:one", 1), begin("id:two", 2), begin("id:one", 3)
+    beside, elsewhere = begin("id:one", 3), begin("id:one", 1)  # a task of the first execution goes on
+    runs = (first, other, again, beside, elsewhere)
+    assert [run.ended for run in runs] == [True, False, False, False, False]
+    for run in runs:
         run.finish()
+
+
+NESTED = """
+import asyncio, lmvp
+def begin(name, project="sweep"):
+    return lmvp.start_run(project, name=name, system_metrics=False, plot=False)
+
+with begin("parent") as parent:
+    for rate in (1, 2):
+        with begin(f"child-{rate}") as child:
+            child.log({"loss": 1 / rate})
+        parent.log({"best": rate})
+
+left, right = begin("left"), begin("right", "other")
+for number in range(3):
+    left.log({"x": number})
+    right.log({"x": number})
+left.finish(); right.finish()
+
+async def train(name):
+    with begin(name) as run:
+        for number in range(3):
+            run.log({"x": number})
+            await asyncio.sleep(0.01)
+
+await asyncio.gather(train("task-1"), train("task-2"))
+"""
+AGAIN = """
+import lmvp
+run = lmvp.start_run("again", name=f"run-{len(lmvp.runs('again')) if TIMES else 0}", system_metrics=False, plot=False)
+TIMES.append(run)
+run.log({"x": 1.0})
+run.flush()
+print([each.ended for each in TIMES])
+"""
+
+
+@pytest.mark.slow
+def test_runs_of_one_execution_of_a_cell_are_all_logged_to(home):
+    """In a real kernel: nested, side by side, of two projects, and of tasks. Only a later execution ends a run."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    cells = [nbformat.v4.new_code_cell(source) for source in (NESTED, "TIMES = []", AGAIN)]
+    book = nbformat.v4.new_notebook(cells=cells)
+    client = nbclient.NotebookClient(book, timeout=120, kernel_name="python3")
+    with client.setup_kernel():
+        for number, cell in [*enumerate(book.cells), (2, book.cells[2])]:
+            client.execute_cell(cell, number)
+    runs = {run.name: (run.status, dict(run.metrics)) for run in [*lmvp.runs("sweep"), *lmvp.runs("other")]}
+    assert runs == {
+        "parent": ("finished", {"best": 2}),
+        "child-1": ("finished", {"loss": 1}),
+        "child-2": ("finished", {"loss": 0.5}),
+        **dict.fromkeys(("left", "right", "task-1", "task-2"), ("finished", {"x": 2})),
+    }
+    assert "".join(output.get("text", "") for output in book.cells[2].outputs) == "[True, False]\n"
+    assert {run.name: dict(run.metrics) for run in lmvp.runs("again")} == {"run-0": {"x": 1}, "run-1": {"x": 1}}
 
 
 def test_the_status_tells_the_active_run(ip):

@@ -7,6 +7,7 @@ import pytest
 
 import lmvp
 from lmvp import local
+from lmvp.tracking import leftovers
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
@@ -14,6 +15,7 @@ from real_server import Server
 
 @pytest.fixture
 def server(home, tmp_path, monkeypatch):
+    monkeypatch.setattr(leftovers, "_SOONEST", 1e6)  # nothing is delivered in the background
     server = Server(tmp_path / "served")
     monkeypatch.setenv("LMVP_TOKEN", server.start())
     monkeypatch.setenv("LMVP_URL", server.url)

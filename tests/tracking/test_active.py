@@ -1,5 +1,6 @@
 """An active run takes all kinds of numbers, from all kinds of processes, and nothing that is none."""
 
+import enum
 import multiprocessing
 import os
 import pickle
@@ -8,6 +9,7 @@ import sys
 import threading
 import time
 from datetime import datetime, timezone
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ import pytest
 
 import lmvp
 from lmvp import errors
-from lmvp.tracking import active_runs
+from lmvp.tracking import active, active_runs
 from lmvp.tracking.frames import AUTO
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -92,6 +94,166 @@ def test_what_is_no_number_is_named_and_nothing_of_the_call_is_logged(begin, bad
         run.log(bad)
     assert "\n  hint" in str(caught.value) or "float64" in str(caught.value) or "number" in str(caught.value)
     assert values(run, "ok") == [1.0]
+
+
+class Odd:
+    """A value of a foreign type: whatever is asked of it raises."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+    def __float__(self):
+        raise ZeroDivisionError
+
+    __index__ = __bool__ = __str__ = __repr__ = __len__ = __float__
+
+
+class OddMapping(dict):
+    def items(self):
+        raise ZeroDivisionError
+
+
+class OddKey:
+    def __str__(self):
+        raise ZeroDivisionError
+
+
+class OddDatetime(datetime):
+    def timestamp(self):
+        raise OverflowError
+
+
+ODD_CALLS = [
+    {"values": {"x": Odd()}},
+    {"values": Odd()},
+    {"values": OddMapping(x=1.0)},
+    {"values": {OddKey(): 1.0}},
+    {"values": {"\udce9": 1.0}},
+    {"values": {"x": 10**5000}},
+    {"values": {"x": {"y": {}}, "z": Odd()}},
+    {"values": {"x": 1.0}, "step": Odd()},
+    {"values": {"x": 1.0}, "step": 10**5000},
+    {"values": {"x": 1.0}, "step": np.datetime64("2026-01-01")},
+    {"values": {"x": 1.0}, "time": Odd()},
+    {"values": {"x": 1.0}, "time": 10**400},
+    {"values": {"x": 1.0}, "time": OddDatetime(2026, 1, 1)},
+    {"values": {"x": 1.0}, "time": float("inf")},
+]
+
+
+@pytest.mark.parametrize("call", ODD_CALLS, ids=range(len(ODD_CALLS)))
+def test_log_raises_nothing_but_invalid_argument(begin, call):
+    run = begin()
+    run.log({"ok": 1.0})
+    with pytest.raises(errors.InvalidArgument):
+        run.log(**call)
+    run.log({"ok": 2.0})
+    assert list(run.history()) == ["ok"]
+    assert values(run, "ok") == [1, 2]
+
+
+def test_log_of_a_tensor_without_a_value_raises_invalid_argument(begin):
+    torch = pytest.importorskip("torch")
+    run = begin()
+    for values_ in ({"x": torch.empty((), device="meta")}, {"x": torch.empty(2, device="meta"), "y": 1.0}):
+        with pytest.raises(errors.InvalidArgument, match="'x'"):
+            run.log(values_)
+
+
+@pytest.mark.parametrize("given", [{"x": [Odd()]}, {"x": Odd()}, Odd(), {OddKey(): [1.0]}], ids=range(4))
+def test_log_batch_raises_nothing_but_invalid_argument(begin, given):
+    run = begin()
+    with pytest.raises(errors.InvalidArgument):
+        run.log_batch([0], given)
+
+
+class Name(str, enum.Enum):
+    A = "a"
+
+
+NUMBERS = {
+    "int": (3, 3),
+    "bool": (True, True),
+    "float": (1.0, 1.0),
+    "large": (10**30, 10**30),
+    "infinite": (float("-inf"), float("-inf")),
+    "numpy/int": (np.int64(7), 7),
+    "numpy/float": (np.float32(0.5), 0.5),
+    "numpy/bool": (np.bool_(True), True),
+    "numpy/array": (np.array([5]), 5),
+    "enum": (Name.A, "a"),
+    "int enum": (enum.IntEnum("Kind", "A B").B, 2),
+    "fraction": (Fraction(1, 4), 0.25),
+    "none": (None, None),
+    "list": ([1, 2], "[1, 2]"),
+}
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["at the start", "later"])
+def test_params_keep_the_type_of_numbers(begin, late):
+    given = {key: value for key, (value, _) in NUMBERS.items()}
+    with begin(params={} if late else given) as run:
+        if late:
+            run.params.update(given)
+        assert {key: (type(run.params[key]), run.params[key]) for key in given} == {
+            key: (type(value), value) for key, (_, value) in NUMBERS.items()
+        }
+    found = lmvp.run(run.id, "digits").params
+    assert {key: (type(value), value) for key, value in found.items()} == {
+        key: (type(value), value) for key, (_, value) in NUMBERS.items()
+    }
+
+
+def test_nested_params_and_summaries_are_the_same_whenever_they_are_set(begin):
+    nested = {"model": {"layers": 3, "name": {"long": "mlp"}}, "lr": 0.1}
+    plain = {"model/layers": 3, "model/name/long": "mlp", "lr": 0.1}
+    with begin(params=nested, tags=nested) as first, begin() as second:
+        second.params.update(nested)
+        second.params["model"] = nested["model"]
+        second.summary.update(nested)
+        second.tags.update(nested)
+    for run in (first, lmvp.run(first.id, "digits"), second, lmvp.run(second.id, "digits")):
+        assert run.params == plain
+        assert run.tags == {key: str(value) for key, value in plain.items()}
+    assert lmvp.run(second.id, "digits").summary == plain
+
+
+def test_text_that_is_not_utf8_is_stored_escaped_and_costs_nothing_else(begin, monkeypatch, tmp_path):
+    byte, folder = os.fsdecode(b"caf\xe9"), tmp_path / os.fsdecode(b"data\xe9")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["train.py", f"--data={byte}"])
+    with begin(params={"path": byte, byte: 1}, tags={"tag": byte}) as run:
+        run.log({"x": 1.0})
+        run.params["later"] = byte
+        run.summary["best"] = {byte: byte, "high": "\ud800"}
+        run.tags[byte] = "yes"
+        run.finish("failed", f"no file {byte}")
+    record = lmvp.run(run.id, "digits").record
+    assert record.params == {"path": r"caf\xe9", r"caf\xe9": 1, "later": r"caf\xe9"}
+    assert record.tags == {"tag": r"caf\xe9", r"caf\xe9": "yes"}
+    assert record.summary == {r"best/caf\xe9": r"caf\xe9", "best/high": r"\ud800"}
+    assert record.error == r"no file caf\xe9"
+    assert record.environment["command"] == {
+        "arguments": ["train.py", r"--data=caf\xe9"],
+        "folder": str(tmp_path / r"data\xe9"),
+    }
+    assert values(run, "x") == [1]
+
+
+@pytest.mark.parametrize(
+    "given", [{"a" * 251: 1}, {"a": "b" * 200_000}, {"a\nb": 1}, {Odd(): 1}, {"x": Odd()}], ids=range(5)
+)
+def test_params_that_no_server_stores_are_refused_at_once(begin, given):
+    """The server would refuse the record, and with it all points that come after."""
+    with begin() as run:
+        for field in (run.params, run.summary, run.tags):
+            with pytest.raises(errors.InvalidArgument):
+                field.update(given)
+        run.log({"x": 1.0})
+    with pytest.raises(errors.InvalidArgument):
+        begin(params=given)
+    assert values(run, "x") == [1]
 
 
 @pytest.mark.parametrize("step", [1.5, "3", True, 1 << 63, None])
@@ -308,15 +470,60 @@ def test_a_run_goes_on(begin):
         begin(resume="nobody-knows-1")
 
 
-def test_what_is_logged_after_the_end_is_told_to_be_lost(begin):
+def test_ended_run_keeps_what_is_logged_to_it_and_says_so_once(begin):
     run = begin()
     run.log({"x": 1.0})
     run.finish()
     with pytest.warns(UserWarning, match="has ended") as told:
         run.log({"x": 2.0})
     assert len(told) == 1
-    run.log({"x": 3.0})
-    assert values(lmvp.run(run.id, "digits"), "x") == [1]
+    run.log({"x": 3.0, "new": 4.0})
+    run.log_batch(None, {"x": [5.0]})
+    run.summary["best"] = 6
+    run.tags["late"] = "yes"
+    assert values(run, "x") == [1, 2, 3, 5]  # delivers, and reads
+    assert (steps(run, "x"), values(run, "new")) == ([0, 1, 2, 3], [4])
+    record = lmvp.run(run.id, "digits").record
+    assert (record.status, record.summary, record.tags) == ("finished", {"best": 6}, {"late": "yes"})
+    run.deliver_late()
+    assert not run.folder.exists()
+
+
+LATE = """
+import lmvp
+run = lmvp.start_run("digits", name="late", system_metrics=False)
+run.log({"x": 1.0})
+run.finish()
+for step in range(1000):
+    run.log({"x": 2.0})
+"""
+
+
+def test_ended_run_delivers_what_was_logged_to_it_when_the_process_ends(home):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", LATE], env=environment, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr.count("has ended") == 1
+    run = lmvp.run("late", "digits")
+    assert (run.status, len(run.history()["x"])) == ("finished", 1001)
+    assert list(run_folders()) == []
+
+
+def run_folders():
+    from lmvp.tracking.target import journals
+
+    return journals().iterdir()
+
+
+def test_ended_run_of_a_forked_or_sent_process_keeps_what_is_logged(begin):
+    run = begin()
+    copy = pickle.loads(pickle.dumps(run))
+    copy.log({"x": 1.0}, step=0)
+    copy.finish()
+    with pytest.warns(UserWarning, match="has ended"):
+        copy.log({"x": 2.0}, step=1)
+    assert values(run, "x") == [1, 2]
 
 
 def test_a_rewind_takes_back_what_came_after_the_checkpoint(begin):
@@ -330,6 +537,47 @@ def test_a_rewind_takes_back_what_came_after_the_checkpoint(begin):
     assert steps(run, "system/cpu") == [90]
     run.log_batch(range(51, 60), {"loss": [0.0] * 9})
     assert steps(run, "loss") == list(range(60))
+
+
+def test_run_that_was_rewound_by_a_fast_clock_is_resumed_by_a_right_one(begin, monkeypatch):
+    """The record has the highest attempt of any frame, also that of a child, so that a resume is above it."""
+    now = time.time
+    monkeypatch.setattr(active, "_now", lambda: now() + 600)
+    run = begin()
+    run.log_batch(range(6), {"a": np.arange(6.0)})
+    run.rewind(3)
+    run.log({"a": 4.5}, step=4)
+    copy = pickle.loads(pickle.dumps(run))
+    copy.rewind(4)
+    run.finish()
+    monkeypatch.setattr(active, "_now", now)
+    record = lmvp.run(run.id, "digits").record
+    assert record.epoch == copy._epoch > run._epoch > (now() + 500) * 1000
+    for step in (5, 6):
+        with begin(resume=run.id) as again:
+            again.log({"a": float(step)}, step=step)
+        assert again._epoch > record.epoch
+        assert lmvp.run(run.id, "digits").status == "finished"
+    assert (steps(run, "a"), values(run, "a")) == ([0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 4.5, 5, 6])
+
+
+def test_duration_of_a_run_of_a_fast_clock_is_by_the_clock_of_the_server(begin, monkeypatch):
+    from lmvp.tracking import starting
+
+    class Fast(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.fromtimestamp(time.time() + 600, tz)
+
+    monkeypatch.setattr(starting, "datetime", Fast)
+    run = begin()
+    run.flush()
+    began = time.monotonic()
+    while (took := lmvp.run(run.id, "digits").record.duration) == 0:
+        time.sleep(0.1)
+        run.log({"a": 1.0})
+        run.flush()
+    assert 0 < took < 60 + time.monotonic() - began
 
 
 def test_versions_know_their_run(begin):

@@ -214,7 +214,7 @@ def test_the_next_start_delivers_what_was_left(server, monkeypatch):
     with lmvp.start_run("digits", name="first", system_metrics=False, create=True) as run:
         run.log({"loss": 1.0})
     server.start()
-    monkeypatch.setattr(starting, "_prepared", threading.Event())
+    monkeypatch.setattr(starting, "_exit", None)
     with lmvp.start_run("digits", name="second", system_metrics=False, create=True):
         deadline = time.monotonic() + 10
         while run.folder.exists() and time.monotonic() < deadline:

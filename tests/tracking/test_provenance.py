@@ -2,9 +2,13 @@
 
 import subprocess
 import sys
+import threading
+import time
 
+import msgspec
 import pytest
 
+import lmvp
 from lmvp.redaction import BLOT, is_secret, redact, redact_command, redact_text
 from lmvp.tracking import distributed, provenance
 from lmvp.tracking.records import RunRecord
@@ -168,3 +172,108 @@ def test_records_have_floats():
         metrics={"x": "NaN"},
     )
     assert math.isnan(record.metrics["x"])
+
+
+def lines(count):
+    """Code with secrets, and with assignments that span lines."""
+    secret = "sk-" + "c" * 40
+    return "".join(
+        f"x_{number} = '{secret}'\npassword =\n  'hunter{number}'\n\ntoken\n= 'abc{number}'\n"
+        for number in range(count)
+    )
+
+
+def test_code_is_redacted_in_blocks_as_it_is_as_a_whole():
+    key = "-----BEGIN RSA PRIVATE KEY-----\n" + "MIIE\n" * 3000 + "-----END RSA PRIVATE KEY-----\n"
+    text = lines(300) + key + lines(300)
+    parts = list(provenance.blocks(text))
+    assert "".join(parts) == text
+    assert max(len(part) for part in parts if "PRIVATE" not in part) < 2 * provenance._BLOCK
+    assert "".join(map(redact_text, parts)) == redact_text(text)
+    assert "hunter" not in redact_text(text)
+
+
+def test_capture_leaves_out_long_lines_of_code():
+    found = provenance.facts(["x = '" + "GATTACA" * 10_000 + "'\ny = 1\n"], capture=True)
+    assert found["code"]["cells"] == ["# a line of 70,006 characters is left out\ny = 1\n"]
+
+
+@pytest.mark.parametrize("hurry", [False, True])
+def test_capture_waits_for_the_first_step_and_takes_a_small_share_of_a_core(hurry):
+    """Work of 0.1 s of one core takes 2 s, unless the run ends meanwhile."""
+    begun, told = threading.Event(), []
+    capture = provenance.Capture(code=False, begun=begun.is_set, tell=told.append)
+    work = []
+
+    def facts(*_, pause, **__):
+        work.append(time.monotonic())
+        while time.thread_time() - capture._mark + capture._used < 0.1:
+            sum(range(1000))
+            pause()
+        return {"done": time.monotonic() - work[0]}
+
+    original, provenance.facts = provenance.facts, facts
+    try:
+        capture.start()
+        time.sleep(0.5)
+        assert work == []
+        if hurry:
+            capture.finish(30)
+        else:
+            begun.set()
+            capture.join(30)
+    finally:
+        provenance.facts = original
+    ((_, took),) = told[0].items() if told else ((None, None),)
+    assert (took < 1.5) if hurry else (took >= 0.09 / provenance.SHARE)
+
+
+def test_capture_is_bounded_in_time_and_size(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance, "PROCESSOR_LIMIT", 0.0)
+    told = []
+    capture = provenance.Capture(code=True, begun=lambda: True, tell=told.append)
+    monkeypatch.setattr(provenance, "_SLICE", 0.0)
+    capture.run()
+    assert "installed" not in told[0]
+    assert told[0]["python"]
+    monkeypatch.undo()
+    monkeypatch.setattr(sys, "argv", ["train.py", *["a" * 100_000] * 5000])
+    found = provenance.facts(["\0" * 190_000] * 2, capture=True)
+    assert len(msgspec.json.encode(found)) <= provenance._FACTS_LIMIT
+    assert found["python"]
+
+
+def test_facts_of_a_run_wait_for_its_first_step(begin):
+    """A run that was killed before is known by its command; one that ends before has all facts."""
+    run = begin()
+    run.flush()
+    time.sleep(1.0)
+    assert sorted(lmvp.run(run.id, "digits").environment) == ["command", "user"]
+    run.finish()
+    assert lmvp.run(run.id, "digits").environment["installed"]["msgspec"]
+
+
+def test_facts_initialize_no_accelerator():
+    torch = pytest.importorskip("torch")
+    provenance.facts(capture=False)
+    assert not torch.cuda.is_initialized()
+
+
+def test_facts_of_a_branch_that_is_not_utf8(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in (
+        [b"init", b"-q", b"-b", b"caf\xe9"],
+        [
+            b"-c",
+            b"user.email=ada@example.org",
+            b"-c",
+            b"user.name=ada",
+            b"commit",
+            b"-q",
+            b"--allow-empty",
+            b"-m",
+            b"x",
+        ],
+    ):
+        subprocess.run([b"git", *command], check=True, capture_output=True)
+    assert provenance.facts(capture=False)["git"]["branch"] == r"caf\xe9"
