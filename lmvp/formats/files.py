@@ -202,10 +202,9 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
             f"this version is {kind}, not an object", hint=f'give to="folder/" to get the files{filled}'
         )
     stored = tensors.stored(reader.manifest)
-    try:
-        return numpy.load(reader, stored)
-    except MissingDependency:
-        return _as_torch(reader, stored)
+    # Torch, not ml_dtypes, for dtypes that numpy lacks: the type of the result must not depend on what JAX installed.
+    plain = all(tensor.dtype in numpy.PLAIN for tensor in stored.values())
+    return numpy.load(reader, stored) if plain else _as_torch(reader, stored)
 
 
 def _as_torch(reader: Reader, stored: dict[str, tensors.Stored]) -> dict[str, Any]:
