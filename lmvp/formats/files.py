@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lmvp.storage.check import path_problem
 
 NAMES = ("files",)
 _SUFFIX = ".safetensors"
+_HUB_FOLDER = re.compile(r"(models|datasets|spaces)--.")
 
 
 def recognises(obj: Any) -> bool:
@@ -102,11 +104,23 @@ def _named(path: str, place: Path) -> tuple[str, Path]:
 
 def _check_link(link: Path, root: Path) -> None:
     target = _real(link)
-    if not target.is_relative_to(root):
+    if not target.is_relative_to(root) and not _is_blob(target, root):
         raise InvalidArgument(
             f"the link {str(link)!r} leads out of the folder, to {str(target)!r}",
             hint="links are followed inside the folder that is pushed only; put the file itself there",
         )
+
+
+def _is_blob(target: Path, root: Path) -> bool:
+    """Tell whether a link of a Hugging Face Hub snapshot leads to a blob of the same repository.
+
+    The Hub's cache has the files of all revisions once, under `blobs/`, and a folder of links for each revision:
+    `models--org--name/snapshots/<revision>/config.json -> ../../blobs/<digest>`.
+    """
+    for folder in (root, *root.parents):
+        if folder.parent.name == "snapshots" and _HUB_FOLDER.match(folder.parent.parent.name):
+            return target.parent == folder.parent.parent / "blobs"
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,8 +229,9 @@ def fill(reader: Reader, into: Any, stored: Mapping[str, Stored]) -> Any:
     tensors.check({n: _as_native(t) for n, t in stored.items()}, shown, tensors.shared(targets))
     direct = {name for name, target in targets.items() if isinstance(target.source, Bytes)}
     tensors.fill(reader, [(stored[n], _bytes(leaves[n])) for n in leaves if n in direct and stored[n].size])
-    for name in leaves.keys() - direct:
-        leaves[name][...] = load(reader, {name: stored[name]})[name]
+    for group in tensors.groups({name: stored[name].size for name in leaves if name not in direct}):
+        for name, array in load(reader, {name: stored[name] for name in group}).items():
+            leaves[name][...] = array
     return into
 
 

@@ -278,13 +278,13 @@ def fill(reader: Reader, into: Mapping[str, Any], stored: Mapping[str, Stored]) 
 
 
 def _fill_by_copy(reader: Reader, into: Mapping[str, Any], stored: Mapping[str, Stored]) -> None:
-    """Fill tensors that lie elsewhere or not in a row, one after the other, through one buffer."""
+    """Fill tensors that lie elsewhere or not in a row, through buffers."""
     import torch
 
-    buffer = torch.empty(max((stored[name].size for name in into), default=0), dtype=torch.uint8, device="cpu")
-    for name, tensor in into.items():
-        shape, dtype = _shape_and_dtype(stored[name])
-        part = buffer[: stored[name].size]
-        tensors.fill(reader, [(stored[name], memory(part))])
-        with torch.no_grad():
-            tensor.copy_(part.view(dtype).reshape(shape))
+    for group in tensors.groups({name: stored[name].size for name in into}):
+        buffers = {name: torch.empty(stored[name].size, dtype=torch.uint8, device="cpu") for name in group}
+        tensors.fill(reader, [(stored[name], memory(buffer)) for name, buffer in buffers.items()])
+        for name, buffer in buffers.items():
+            shape, dtype = _shape_and_dtype(stored[name])
+            with torch.no_grad():
+                into[name].copy_(buffer.view(dtype).reshape(shape))
