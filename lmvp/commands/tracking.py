@@ -14,6 +14,7 @@ from lmvp.tracking import leftovers
 from lmvp.tracking.leftovers import Delivery
 
 if TYPE_CHECKING:
+    from lmvp.commands.verbs import Host
     from lmvp.tracking.active import ActiveRun
 
 _PROJECTS = 50
@@ -91,13 +92,13 @@ def add_run_options(parser: ArgumentParser) -> None:
     parser.add_argument("--create", action="store_true", help="make the project on a shared server")
 
 
-def begin(options: Namespace, cell: str) -> ActiveRun:
+def begin(options: Namespace, cell: str, host: Host | None = None) -> ActiveRun:
     """Begin the run that a cell is; its source is kept, without what looks like a secret."""
     run = Client().start_run(
         options.project,
         name=options.name,
-        params=pairs("param", options.param, param_value),
-        tags=pairs("tag", options.tag, str),
+        params=pairs("param", options.param, param_value, host),
+        tags=pairs("tag", options.tag, str, host),
         resume=options.resume,
         create=options.create,
     )
