@@ -449,7 +449,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             near = self._nearest(name, place.project or "")
             raise NotFound(
                 f"no project {name!r}, and no model {name!r} in project {place.project!r}",
-                hint=f"did you mean {near!r}?" if near else NAME_HINT,
+                hint=f"did you mean {near!r}?" if near else self._elsewhere(place) or NAME_HINT,
             )
         return (name, None) if is_project else (place.project or "", name)
 
@@ -459,6 +459,14 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         if project.casefold() in map(str.casefold, known):
             known += [each.name for each in self.models(project)]
         return suggest(name, known)
+
+    def _elsewhere(self, place: Reference) -> str | None:
+        """Return the server's hint where another project has a model of this name."""
+        try:
+            self._connection.get(model_path(place), Model)
+        except NotFound as error:
+            return error.hint if error.hint and error.hint.startswith("did you mean") else None
+        return None
 
     def _exists(self, path: str, type_: type[Any]) -> bool:
         try:

@@ -226,11 +226,12 @@ def _some_keys(client: Source, runs: Sequence[Run]) -> tuple[tuple[str, ...], in
 
 
 def named_runs(client: Client, names: Sequence[str]) -> list[Run]:
-    """Return runs that are named `[project/]run`."""
-    found = []
+    """Return runs that are named `[project/]run`; a name without a project has that of the name before it."""
+    found, project = [], None
     for name in names:
-        project, _, run = name.rpartition("/")
-        found.append(client.run(project or None, run))
+        stated, _, run = name.rpartition("/")
+        project = stated or project
+        found.append(client.run(project, run))
     return found
 
 

@@ -30,7 +30,7 @@ class Looking(Housekeeping):
         Parameters
         ----------
         before, after : str
-            References; `after` may be a bare `@revision` of the same model.
+            References; `after` may be a bare `@revision` of the same model, or a model of the same project.
         progress : bool or callable, optional
             `False` for no bar; a callable gets bytes compared and bytes in all.
         """
@@ -38,7 +38,7 @@ class Looking(Housekeeping):
 
         progress_.check(progress)
         first = self.version(before)
-        second = self.version(f"{first.project}/{first.model}{after}" if str(after).startswith("@") else after)
+        second = self.version(_beside(first, after))
         old, new = self._manifest(first), self._manifest(second)
         changes = self._changes(first, second, progress)
 
@@ -139,3 +139,10 @@ class Looking(Housekeeping):
 
 def _version_path(version: Version) -> str:
     return f"{model_path(Reference(version.project, version.model))}/versions/{version.name}"
+
+
+def _beside(first: Version, name: str) -> str:
+    """Return a second reference in full: it takes its project, and its model where it has none, from the first."""
+    if not isinstance(name, str) or "/" in name.partition("@")[0]:
+        return name
+    return f"{first.project}/{first.model}{name}" if name.startswith("@") else f"{first.project}/{name}"

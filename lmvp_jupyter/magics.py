@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import io
+import re
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any, NoReturn
 from IPython.core.error import UsageError
 from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_local_scope, no_var_expand
 from IPython.utils._process_common import arg_split
+from IPython.utils.text import DollarFormatter, EvalFormatter
 
 from lmvp.client import Client
 from lmvp.commands import tracking
@@ -22,10 +24,13 @@ from lmvp.errors import InvalidArgument, NotFound
 from lmvp.records import Version
 from lmvp.references import suggest
 
+_FIELD = re.compile(r"\{[A-Za-z_(][^{}]*\}|\$[A-Za-z_]\w*(?:\.\w+)*")
+_WHOLE = re.compile(r"\{([A-Za-z_(][^{}:]*)\}|\$([A-Za-z_]\w*(?:\.\w+)*)")
+
 _HELP = """Publish, fetch and look at models.
 
 %lmvp                                        where am I: server, user, project
-%lmvp push digits/mlp model -m "first try" --metric val_acc=0.97 --alias best
+%lmvp push digits/mlp model -m "first try" --metric val_acc={acc} --alias best
 model = %lmvp pull digits/mlp@best           or: %lmvp pull digits/mlp@best model  |  --into net  |  --to folder/
 %lmvp history digits/mlp                     versions, layers changed, metrics
 %lmvp diff digits/mlp@v1 digits/mlp@v2
@@ -85,6 +90,49 @@ class NotebookHost:
         near = suggest(name, [known for known in self._names if not known.startswith("_")])
         raise NotFound(f"no variable and no file {name!r}", hint=f"did you mean {near!r}?" if near else None)
 
+    def filled(self, word: str) -> str:
+        """Replace `{expression}` and `$name` in a word, as IPython does; an unknown name stays as it is written.
+
+        IPython's own replacement is off: it would turn the `{1}` of `mlp@production@{1}` into 1. A word `KEY={name}`
+        is left for `value`, which gives the value itself and not its text.
+        """
+        if _WHOLE.fullmatch(word.partition("=")[2]):
+            return word
+
+        def fill(match: re.Match[str]) -> str:
+            for formatter in (DollarFormatter(), EvalFormatter()):  # only the second one knows `{acc:.2f}`
+                with suppress(Exception):  # an expression may raise anything; IPython leaves such text alone, too
+                    return str(formatter.vformat(match[0], (), self._names))
+            return match[0]
+
+        return _FIELD.sub(fill, word)
+
+    def value(self, text: str, *, bare: bool = False) -> tuple[Any] | None:
+        """Return the value of `{expression}` or `$name`, in a tuple; with `bare`, of a variable by its name.
+
+        Raises
+        ------
+        InvalidArgument
+            If the expression raises an error.
+        """
+        if bare:
+            first, *rest = text.split(".")
+            if first not in self._names or not all(part.isidentifier() for part in rest):
+                return None
+            expression = text
+        elif (match := _WHOLE.fullmatch(text)) is not None:
+            expression = match[1] or match[2]
+        else:
+            return None
+        try:
+            return (eval(expression, dict(self._names)),)  # noqa: S307 - the user's own expression, in their notebook
+        except NameError as error:
+            near = suggest(error.name or "", [known for known in self._names if not known.startswith("_")])
+            hint = f"did you mean {near!r}?" if near else None
+            raise InvalidArgument(f"no variable {error.name!r}, in {text!r}", hint=hint) from None
+        except Exception as error:  # noqa: BLE001 - an expression may raise anything
+            raise InvalidArgument(f"{text!r} raises {type(error).__name__}: {error}") from None
+
     def keep(self, name: str, value: Any) -> None:
         """Assign a variable of the notebook."""
         if not name.isidentifier():
@@ -118,6 +166,18 @@ class NotebookHost:
         return getpass(f"token for {url}: ")
 
 
+def _words(line: str) -> list[str]:
+    """Split a line as a shell does; an expression in braces stays whole, with its quotes and spaces."""
+    fields: list[str] = []
+
+    def hide(match: re.Match[str]) -> str:
+        fields.append(match[0])
+        return f"\ue000{len(fields) - 1}\ue001"
+
+    words = arg_split(_FIELD.sub(hide, line.replace("\ue000", "").replace("\ue001", "")), posix=True)
+    return [re.sub("\ue000([0-9]+)\ue001", lambda match: fields[int(match[1])], word) for word in words]
+
+
 @magics_class
 class LmvpMagics(Magics):
     """The magics of LMVP."""
@@ -127,42 +187,42 @@ class LmvpMagics(Magics):
     @line_cell_magic
     def lmvp(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
         """Do what a line says; `%lmvp?` shows the verbs."""
-        words = arg_split(line, posix=True)
+        shell: Any = self.shell
+        host = NotebookHost({**shell.user_ns, **(local_ns or {})}, shell)
+        words = [host.filled(word) for word in _words(line)]
         if cell is not None:
-            return _run_cell(self.shell, words, cell)
+            return _run_cell(shell, words, cell, host)
         if not words:
             return Status.now()
         if words[0] == "help":
             words = [*words[1:], "--help"]
         options = _parse(words)
-        shell: Any = self.shell
-        host = NotebookHost({**shell.user_ns, **(local_ns or {})}, shell)
         return options.act(options, host) if options else None
 
 
 LmvpMagics.lmvp.__doc__ = _HELP
 
 
-def _run_cell(shell: Any, words: list[str], cell: str) -> Any:
+def _run_cell(shell: Any, words: list[str], cell: str, host: NotebookHost) -> Any:
     """Run a cell as a run: its source, its time, its outcome and its metrics are kept; return its last value."""
     act = {"run": _run_in_run, "bisect": _bisect}.get(words[0] if words else "")
     if act is None:
         hint = "%%lmvp run digits --param lr=0.001; other verbs take one %: %lmvp push digits/mlp model"
         raise UsageError(f"%%lmvp: of all verbs, only `run` and `bisect` take a whole cell\n  hint: {hint}")
-    return act(shell, words[1:], cell)
+    return act(shell, words[1:], cell, host)
 
 
-def _run_in_run(shell: Any, words: list[str], cell: str) -> Any:
+def _run_in_run(shell: Any, words: list[str], cell: str, host: NotebookHost) -> Any:
     told = "The cell is a run: `run` in it, its outcome and its metrics kept."
     options = _parse_cell("run", told, tracking.add_run_options, words)
     if options is None:
         return None
-    with tracking.begin(options, cell) as run:
+    with tracking.begin(options, cell, host) as run:
         shell.user_ns["run"] = run
         return _value_of(shell, cell)
 
 
-def _bisect(shell: Any, words: list[str], cell: str) -> Any:
+def _bisect(shell: Any, words: list[str], cell: str, _host: NotebookHost) -> Any:
     """Run a cell on versions chosen by halving; return which is the first bad one."""
     from lmvp.bisection import Verdict, bisect, verdict_of
 

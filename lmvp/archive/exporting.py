@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +31,9 @@ _OTHER_KINDS = (
     ".zip",
     ".7z",
 )
+_GROUP, _GROUP_FILES = 16 << 20, 10_000
+"""Bytes, and number, of small files that are fetched together."""
+
 Opener = Callable[[Version], VersionReader]
 
 
@@ -133,6 +136,20 @@ def _check_model(data: bytes, path: Path, model: ModelFile) -> None:
         raise Conflict(f"{path} holds an export of {found.project}/{found.name}", hint="name another place")
 
 
+def _groups(files: Sequence[File]) -> Iterator[list[File]]:
+    """Group small files in their order, so that each group is one transfer."""
+    group: list[File] = []
+    room = _GROUP
+    for file in files:
+        if group and (file.size > room or len(group) >= _GROUP_FILES):
+            yield group
+            group, room = [], _GROUP
+        group.append(file)
+        room -= file.size
+    if group:
+        yield group
+
+
 class _Export:
     """One export under way."""
 
@@ -156,11 +173,30 @@ class _Export:
         before = self._bytes, self._outlet.read(f"{folder}/{layout.VERSION}", layout.JSON_LIMIT)
         if not self._outlet.records_last:
             self._put_all(said)
-        for file in reader.manifest.files:
-            self._file(reader, file, f"{folder}/files/{file.path}")
+        for group in _groups(reader.manifest.files):
+            self._files(reader, group, f"{folder}/files")
         if self._outlet.records_last:
             self._put_all(said)
         self._kept += before[0] == self._bytes and before[1] is not None
+
+    def _files(self, reader: VersionReader, files: Sequence[File], folder: str) -> None:
+        """Export some files: fetched together into memory if they are small, else the one straight to its place."""
+        if len(files) == 1:
+            self._file(reader, files[0], f"{folder}/{files[0].path}")
+            return
+        kept = {file.path: self._outlet.keeps(f"{folder}/{file.path}", file) for file in files}
+        buffers = {file.path: bytearray(file.size) for file in files if not kept[file.path]}
+
+        def deliver(path: str, offset: int, piece: memoryview) -> None:
+            buffers[path][offset : offset + len(piece)] = piece
+
+        reader.fetch_all((file for file in files if not kept[file.path]), deliver)
+        for file in files:
+            if not kept[file.path]:
+                with self._outlet.place(f"{folder}/{file.path}", file.size) as write:
+                    write(0, memoryview(buffers[file.path]))
+                self._bytes += file.size
+            self._advance(file.size)
 
     def _file(self, reader: VersionReader, file: File, path: str) -> None:
         if self._outlet.keeps(path, file):

@@ -20,6 +20,9 @@ class ShellHost:
         """Return a path."""
         return Path(name).expanduser()
 
+    def value(self, text: str, *, bare: bool = False) -> None:
+        """Return None: a shell has no variables of Python."""
+
     def keep(self, name: str, value: Any) -> None:  # pragma: no cover - no verb of the shell has a variable
         """Do nothing: a shell has no variables of ours."""
 

@@ -8,21 +8,38 @@ from typing import TYPE_CHECKING, Any
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Table
 from lmvp.commands.verbs import pairs, param_value
-from lmvp.errors import InvalidArgument
+from lmvp.errors import InvalidArgument, NotFound
 from lmvp.render import numbers
 from lmvp.tracking import leftovers
 from lmvp.tracking.leftovers import Delivery
 
 if TYPE_CHECKING:
+    from lmvp.commands.verbs import Host
     from lmvp.tracking.active import ActiveRun
 
+_PROJECTS = 50
 _CELL_LIMIT = 200_000
 _WORDS = {"delivered": "delivered", "waiting": "waits", "running": "is running", "removed": "was removed on the server"}
 
 
 def runs(options: Namespace, _host: object) -> Any:
     """List the runs of a project, newest first."""
-    return Client().runs(options.project, where=options.where, limit=options.limit)
+    client = Client()
+    try:
+        found = client.runs(options.project, where=options.where, limit=options.limit)
+    except NotFound as error:
+        hint = None if options.project else _other_projects(client)
+        raise NotFound(error.message, hint=hint or error.hint) from None
+    if found or options.project or options.where or (hint := _other_projects(client)) is None:
+        return found
+    return Line(f"no runs in project {client.project!r}; {hint}")
+
+
+def _other_projects(client: Client) -> str | None:
+    """Return the hint that names projects with runs, where the current one has none."""
+    names = [one.name for one in client.projects()[:_PROJECTS] if one.name != client.project]
+    full = [name for name in names if client.runs(name, limit=1)]
+    return f"did you mean {' or '.join(f'`runs {name}`' for name in full[:3])}?" if full else None
 
 
 def metrics(options: Namespace, _host: object) -> Any:
@@ -75,13 +92,13 @@ def add_run_options(parser: ArgumentParser) -> None:
     parser.add_argument("--create", action="store_true", help="make the project on a shared server")
 
 
-def begin(options: Namespace, cell: str) -> ActiveRun:
+def begin(options: Namespace, cell: str, host: Host | None = None) -> ActiveRun:
     """Begin the run that a cell is; its source is kept, without what looks like a secret."""
     run = Client().start_run(
         options.project,
         name=options.name,
-        params=pairs("param", options.param, param_value),
-        tags=pairs("tag", options.tag, str),
+        params=pairs("param", options.param, param_value, host),
+        tags=pairs("tag", options.tag, str, host),
         resume=options.resume,
         create=options.create,
     )

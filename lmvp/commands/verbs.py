@@ -28,6 +28,10 @@ class Host(Protocol):
         """Return what `push` publishes: a variable, or a path."""
         ...
 
+    def value(self, text: str, *, bare: bool = False) -> tuple[Any] | None:
+        """Return the value that `{expression}` or `$name` stands for (`bare`: a name), in a tuple; None for a text."""
+        ...
+
     def keep(self, name: str, value: Any) -> None:
         """Keep a pulled object under a name."""
         ...
@@ -59,9 +63,7 @@ def push(options: Namespace, host: Host) -> Any:
     """Publish a model, or a new version of it."""
     fields = {
         "message": options.message,
-        "metrics": pairs("metric", options.metric, _number),
-        "params": pairs("param", options.param, param_value),
-        "tags": pairs("tag", options.tag, str),
+        **_given(options, host),
         "alias": tuple(options.alias),
         "parent": options.parent,
         "create": options.create,
@@ -182,15 +184,10 @@ def show(options: Namespace, _host: Host) -> Any:
     return Client().show(options.version)
 
 
-def amend(options: Namespace, _host: Host) -> Any:
+def amend(options: Namespace, host: Host) -> Any:
     """Change what is said of a version; its content never changes."""
     version = Client().version(options.version)
-    given = {
-        "metrics": pairs("metric", options.metric, _number),
-        "params": pairs("param", options.param, param_value),
-        "tags": pairs("tag", options.tag, str),
-    }
-    merged = {key: {**getattr(version, key), **more} for key, more in given.items() if more}
+    merged = {key: {**getattr(version, key), **more} for key, more in _given(options, host).items() if more}
     return Client().amend(version.reference, message=options.message, forget_code=options.forget_code, **merged)
 
 
@@ -235,23 +232,81 @@ def _new_folder(version: str) -> str:
     return name
 
 
-def pairs(what: str, given: Sequence[str], read: Any) -> dict[str, Any] | None:
-    """Read `KEY=VALUE` options; None where there is none, so that nothing is said of it."""
+def _given(options: Namespace, host: Host) -> dict[str, dict[str, Any] | None]:
+    """Read the metrics, params and tags of a verb."""
+    return {
+        "metrics": pairs("metric", options.metric, _number, host),
+        "params": pairs("param", options.param, param_value, host),
+        "tags": pairs("tag", options.tag, str, host),
+    }
+
+
+def pairs(what: str, given: Sequence[str], read: Any, host: Host | None = None) -> dict[str, Any] | None:
+    """Read `KEY=VALUE` options; None where there is none.
+
+    Parameters
+    ----------
+    host : Host, optional
+        Gives the value of a variable, where it has variables.
+    """
     pairs = {}
     for text in given:
         key, equals, value = text.partition("=")
         if not equals or not key:
             hint = f"write --{what} {_EXAMPLES[what]}"
             raise InvalidArgument(f"--{what} {text[:60]!r} is not KEY=VALUE", hint=hint)
-        pairs[key] = read(key, value) if read is not str else value
+        found = host.value(value) if host is not None else None
+        if found is not None:
+            pairs[key] = _VALUES[what](key, found[0])
+        elif read is str:
+            pairs[key] = value
+        else:
+            pairs[key] = _read(what, key, value, read, host)
     return pairs or None
+
+
+def _read(what: str, key: str, text: str, read: Any, host: Host | None) -> Any:
+    """Read a number, or any param; a bare name that is neither may be that of a variable."""
+    try:
+        value = read(key, text)
+    except InvalidArgument:
+        if host is None or (found := host.value(text, bare=True)) is None:
+            raise
+        return _VALUES[what](key, found[0])
+    if what == "param" and value is text and host is not None and (found := host.value(text, bare=True)) is not None:
+        plain = _plain(found[0])
+        return plain if plain is None or isinstance(plain, (bool, int, float, str)) else value
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Return the Python value of a numpy or torch scalar; any other value as it is."""
+    lone = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
+    return value.item() if lone else value
+
+
+def _metric_value(key: str, value: Any) -> float:
+    plain = _plain(value)
+    if isinstance(plain, (int, float)):
+        return float(plain)
+    raise InvalidArgument(f"the metric {key!r} is a {type(value).__name__}, not a number")
+
+
+_VALUES: dict[str, Any] = {
+    "metric": _metric_value,
+    "param": lambda _, value: _plain(value),
+    "tag": lambda _, value: str(_plain(value)),
+}
 
 
 def _number(key: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise InvalidArgument(f"the metric {key!r} is {text[:40]!r}, not a number") from None
+        raise InvalidArgument(
+            f"the metric {key!r} is {text[:40]!r}, not a number",
+            hint="in a notebook, {name} and $name stand for the value of a variable",
+        ) from None
 
 
 def param_value(_key: str, text: str) -> Any:

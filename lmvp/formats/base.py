@@ -153,6 +153,10 @@ class Reader(Protocol):
         """Return a whole (small) file."""
         ...
 
+    def fill_all(self, targets: Mapping[str, Mapping[str, memoryview]]) -> None:
+        """Write tensors of several files into memory, by path and name, each as `fill` does."""
+        ...
+
     def fill(self, path: str, targets: Mapping[str, memoryview]) -> None:
         """Write tensors of the file at `path` into writable, contiguous byte buffers of their sizes, by tensor name."""
         ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lmvp.storage.check import path_problem
 
 NAMES = ("files",)
 _SUFFIX = ".safetensors"
+_HUB_FOLDER = re.compile(r"(models|datasets|spaces)--.")
 
 
 def recognises(obj: Any) -> bool:
@@ -102,11 +104,23 @@ def _named(path: str, place: Path) -> tuple[str, Path]:
 
 def _check_link(link: Path, root: Path) -> None:
     target = _real(link)
-    if not target.is_relative_to(root):
+    if not target.is_relative_to(root) and not _is_blob(target, root):
         raise InvalidArgument(
             f"the link {str(link)!r} leads out of the folder, to {str(target)!r}",
             hint="links are followed inside the folder that is pushed only; put the file itself there",
         )
+
+
+def _is_blob(target: Path, root: Path) -> bool:
+    """Tell whether a link of a Hugging Face Hub snapshot leads to a blob of the same repository.
+
+    The Hub's cache has the files of all revisions once, under `blobs/`, and a folder of links for each revision:
+    `models--org--name/snapshots/<revision>/config.json -> ../../blobs/<digest>`.
+    """
+    for folder in (root, *root.parents):
+        if folder.parent.name == "snapshots" and _HUB_FOLDER.match(folder.parent.parent.name):
+            return target.parent == folder.parent.parent / "blobs"
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +216,9 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
             f"this version is {kind}, not an object", hint=f'give to="folder/" to get the files{filled}'
         )
     stored = tensors.stored(reader.manifest)
-    try:
-        return numpy.load(reader, stored)
-    except MissingDependency:
-        return _as_torch(reader, stored)
+    # Torch, not ml_dtypes, for dtypes that numpy lacks: the type of the result must not depend on what JAX installed.
+    plain = all(tensor.dtype in numpy.PLAIN for tensor in stored.values())
+    return numpy.load(reader, stored) if plain else _as_torch(reader, stored)
 
 
 def _as_torch(reader: Reader, stored: dict[str, tensors.Stored]) -> dict[str, Any]:

@@ -274,19 +274,19 @@ def _fill(reader: Reader, model: Any, stored: Mapping[str, Stored]) -> None:
         kinds = {name: _packed(name, variable, Shelf()) for name, variable in variables.items()}
         shown = {n: Stored(n, "", k.dtype, k.shape, 0, "", k.true_dtype).kind for n, k in kinds.items()}
         tensors.check(stored, shown)
-        for name, variable in variables.items():
-            _assign(reader, variable, stored[name])
+        for group in tensors.groups({name: stored[name].size for name in variables}):
+            _assign(reader, {name: variables[name] for name in group}, stored)
     for layer in _layers(model):
         if callable(finish := getattr(layer, "finalize_state", None)):  # what a layer works out from its weights
             finish()
 
 
-def _assign(reader: Reader, variable: Any, stored: Stored) -> None:
+def _assign(reader: Reader, variables: Mapping[str, Any], stored: Mapping[str, Stored]) -> None:
     import numpy as np
 
-    buffer = np.empty(stored.size, "u1")
-    if stored.size:
-        tensors.fill(reader, [(stored, Bytes.of(buffer).data)])
-    source = import_module("ml_dtypes") if variable.dtype in _CUSTOM_FLOATS else np
-    dtype = np.dtype(getattr(source, variable.dtype))
-    variable.assign(buffer.view(dtype).reshape(tuple(variable.shape)))
+    buffers = {name: np.empty(stored[name].size, "u1") for name in variables}
+    tensors.fill(reader, [(stored[name], Bytes.of(buffer).data) for name, buffer in buffers.items() if buffer.size])
+    for name, variable in variables.items():
+        source = import_module("ml_dtypes") if variable.dtype in _CUSTOM_FLOATS else np
+        dtype = np.dtype(getattr(source, variable.dtype))
+        variable.assign(buffers[name].view(dtype).reshape(tuple(variable.shape)))

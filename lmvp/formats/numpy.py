@@ -37,6 +37,24 @@ _DTYPES = {
     "M8": "I64",
     "m8": "I64",
 }
+ML_DTYPES = {
+    "bfloat16": "BF16",
+    "float8_e4m3fn": "F8_E4M3",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2": "F8_E5M2",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ",
+    "float8_e8m0fnu": "F8_E8M0",
+}
+"""Dtypes of the library ml_dtypes, which JAX and TensorFlow use, and their names in safetensors."""
+
+_ML_BYTES = frozenset(
+    {
+        *("float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz"),
+        *("int1", "int2", "int4", "uint1", "uint2", "uint4"),
+    }
+)
+"""Dtypes of ml_dtypes that safetensors lacks, or packs more densely than ml_dtypes: stored as one byte a number."""
+
 PLAIN = {name: code for code, name in _DTYPES.items() if code not in {"c16", "M8", "m8"}}
 _TRUE_DTYPE = re.compile(r"[<>|][biufcmM]\d{1,2}(\[\d*[a-zA-Z]+\])?")
 
@@ -75,11 +93,13 @@ def packed(name: str, leaf: Any) -> Packed:
     import numpy as np
 
     array = np.asarray(leaf)
+    if array.dtype.type.__module__ == "ml_dtypes":
+        return _packed_ml(name, array)
     dtype = _DTYPES.get(f"{array.dtype.kind}{array.dtype.itemsize}")
     if dtype is None or array.dtype.names:
         raise UnknownFormat(
-            f"{name!r} is an array of dtype {array.dtype}, which is no plain number",
-            hint="kept are bool, integers, floats of 2, 4 and 8 bytes, complex numbers and dates",
+            f"{name!r} is an array of dtype {array.dtype}, which is not a plain number",
+            hint="kept are bool, integers, floats of 2, 4 and 8 bytes, complex numbers, dates, and ml_dtypes",
         )
     little = _little(array.dtype)
     shape = (*array.shape, 2) if little.str == "<c16" else array.shape
@@ -87,6 +107,38 @@ def packed(name: str, leaf: Any) -> Packed:
     interface = array.__array_interface__
     view = (interface["data"][0], array.strides, array.shape, array.dtype.str) if array.size else None
     return Packed(dtype, shape, _source(array, little), view, None if plain else array.dtype.str)
+
+
+def _packed_ml(name: str, array: Any) -> Packed:
+    """Make an array of ml_dtypes ready to be read: its bits as integers, whose buffers Python can share."""
+    import numpy as np
+
+    code = array.dtype.name
+    if code not in ML_DTYPES and code not in _ML_BYTES:
+        raise UnknownFormat(
+            f"{name!r} is an array of dtype {code}; safetensors defines no such dtype",
+            hint="convert it with .astype() to a dtype that it defines",
+        )
+    bits = array.view(np.dtype(f"u{array.dtype.itemsize}"))
+    little = np.dtype(f"<u{array.dtype.itemsize}")
+    view = (bits.__array_interface__["data"][0], array.strides, array.shape, code) if array.size else None
+    return Packed(
+        ML_DTYPES.get(code, "U8"), array.shape, _source(bits, little), view, None if code in ML_DTYPES else code
+    )
+
+
+def _ml_dtype(name: str, tensor: Stored) -> Any:
+    import numpy as np
+
+    try:
+        import ml_dtypes
+
+        return np.dtype(getattr(ml_dtypes, name))
+    except (ImportError, AttributeError):
+        raise MissingDependency(
+            f"numpy has no dtype for {tensor.true_dtype or tensor.dtype}, which {tensor.name!r} has",
+            hint="pip install ml_dtypes; or pip install torch, and a safetensors file comes back as torch tensors",
+        ) from None
 
 
 def _little(dtype: Any) -> Any:
@@ -139,6 +191,11 @@ def _shape_and_dtype(tensor: Stored) -> tuple[tuple[int, ...], Any]:
     """Return the shape that the array has, and its dtype as it is stored: little-endian."""
     import numpy as np
 
+    if tensor.true_dtype is None and tensor.dtype in ML_DTYPES.values():
+        name = next(name for name, dtype in ML_DTYPES.items() if dtype == tensor.dtype)
+        return tensor.shape, _ml_dtype(name, tensor)
+    if tensor.true_dtype in _ML_BYTES and tensor.dtype == "U8":
+        return tensor.shape, _ml_dtype(str(tensor.true_dtype), tensor)
     if tensor.true_dtype is None:
         return tensor.shape, _little(np.dtype(_code(tensor)))
     dtype = np.dtype(tensor.true_dtype) if _TRUE_DTYPE.fullmatch(tensor.true_dtype) else None
@@ -172,8 +229,9 @@ def fill(reader: Reader, into: Any, stored: Mapping[str, Stored]) -> Any:
     tensors.check({n: _as_native(t) for n, t in stored.items()}, shown, tensors.shared(targets))
     direct = {name for name, target in targets.items() if isinstance(target.source, Bytes)}
     tensors.fill(reader, [(stored[n], _bytes(leaves[n])) for n in leaves if n in direct and stored[n].size])
-    for name in leaves.keys() - direct:
-        leaves[name][...] = load(reader, {name: stored[name]})[name]
+    for group in tensors.groups({name: stored[name].size for name in leaves if name not in direct}):
+        for name, array in load(reader, {name: stored[name] for name in group}).items():
+            leaves[name][...] = array
     return into
 
 

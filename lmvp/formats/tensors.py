@@ -8,7 +8,7 @@ plain dtype, with its true dtype in the meta data.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any
@@ -20,6 +20,9 @@ from lmvp.storage.manifest import Manifest
 
 WEIGHTS = "weights.safetensors"
 """The file that holds all tensors of an object."""
+
+GROUP = 64 << 20
+"""Bytes of tensors that are read into buffers at once."""
 
 _SHOWN = 5
 
@@ -143,7 +146,7 @@ def _texts(value: Any, what: str) -> dict[str, str]:
 
 
 def fill(reader: Reader, targets: Iterable[tuple[Stored, memoryview]]) -> None:
-    """Write tensors into their buffers, each file in one go; a tensor that has two buffers is copied to the second."""
+    """Write tensors into their buffers, all of them in one go; a tensor with two buffers is copied to the second."""
     first: dict[tuple[str, str], memoryview] = {}
     copies: list[tuple[memoryview, memoryview]] = []
     for tensor, buffer in targets:
@@ -153,10 +156,33 @@ def fill(reader: Reader, targets: Iterable[tuple[Stored, memoryview]]) -> None:
     by_path: defaultdict[str, dict[str, memoryview]] = defaultdict(dict)
     for (path, name), buffer in first.items():
         by_path[path][name] = buffer
-    for path, buffers in by_path.items():
-        reader.fill(path, buffers)
+    if by_path:
+        reader.fill_all(by_path)
     for owner, buffer in copies:
         buffer[:] = owner
+
+
+def groups(sizes: Mapping[str, int], limit: int = GROUP) -> Iterator[list[str]]:
+    """Split names into groups of at most `limit` bytes, and of one name at least.
+
+    A tensor that cannot be read in place is read into a buffer: one at a time would take one request each, all at once
+    twice the memory.
+
+    Examples
+    --------
+    >>> list(groups({"a": 3, "b": 2, "c": 9, "d": 1}, 5))
+    [['a', 'b'], ['c'], ['d']]
+    """
+    group: list[str] = []
+    room = limit
+    for name, size in sizes.items():
+        if group and size > room:
+            yield group
+            group, room = [], limit
+        group.append(name)
+        room -= size
+    if group:
+        yield group
 
 
 def check(have: Mapping[str, Stored], into: Mapping[str, str], aliases: Iterable[Sequence[str]] = ()) -> None:

@@ -7,17 +7,28 @@ with the right names fills a module or a dict of tensors given as `into=`, and r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lmvp.errors import InvalidArgument, UnknownFormat
 from lmvp.formats import numpy, tensors, torch_calls, torch_parametrized, torch_structure, tree
 from lmvp.formats.base import Bytes, Package, PackedFile, Reader, check_small
 from lmvp.formats.tensors import Packed, Stored
-from lmvp.formats.torch_tensors import fill, is_module, is_tensor, load, packed, uncompiled
+from lmvp.formats.torch_tensors import (
+    fill,
+    is_module,
+    is_scripted,
+    is_tensor,
+    load,
+    memory_format,
+    packed,
+    unwrapped,
+    wrapped_name,
+)
 
 MODULE, STATE = NAMES = ("torch.module", "torch.state")
 STRUCTURE = "structure.pt"
+_WRAPPED = {"module", "_orig_mod"}
 
 
 def recognises(obj: Any) -> bool:
@@ -28,23 +39,18 @@ def recognises(obj: Any) -> bool:
 def pack(obj: Any) -> Package:
     """Turn a module or a tree of tensors into files; tensors are read from their own memory.
 
-    A compiled module is kept as what it was compiled from.
+    A compiled module, and a DataParallel or DistributedDataParallel one, is kept as the module that it wraps.
     """
-    obj = uncompiled(obj)
+    obj = unwrapped(obj)
     return _pack_module(obj) if is_module(obj) else _pack_state(obj)
 
 
 def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
     """Build the object again, or fill the tensors of `into`."""
     if into is not None:
-        fill_into(reader, into if _keeps_wrapped_names(reader) else uncompiled(into))
+        fill_into(reader, into)
         return into
     return _unpack_module(reader, trust) if reader.manifest.format == MODULE else _unpack_state(reader)
-
-
-def _keeps_wrapped_names(reader: Reader) -> bool:
-    """Tell whether the version is the state dict of a compiled module, with the names that it gives."""
-    return any(tensor.name.startswith("_orig_mod.") for tensor in reader.manifest.tensors)
 
 
 # State dicts, checkpoints, lone tensors
@@ -61,6 +67,9 @@ def _pack(name: str, leaf: Any) -> Packed:
 def _pack_state(obj: Any) -> Package:
     skeleton, leaves = tree.flatten(obj, _kind, _plain)
     files, meta = tensors.weights({name: _pack(name, leaf) for name, leaf in leaves.items()}, "pt")
+    formats = {name: form for name, leaf in leaves.items() if is_tensor(leaf) and (form := memory_format(leaf))}
+    if formats:  # the numbers are stored in C order whatever their format, so that every reader finds them
+        meta["memory_formats"] = formats
     return Package(STATE, files, {**meta, "tree": skeleton})
 
 
@@ -103,7 +112,12 @@ def _unpack_state(reader: Reader) -> Any:
 
 def _pack_module(module: Any) -> Package:
     names = _Names(module)
-    parts = [[name, _class(part)] for name, part in module.named_modules()]
+    inner = _inner_names(module)
+    parts = list(
+        {
+            inner(f"{name}.")[:-1]: [inner(f"{name}.")[:-1], _class(part)] for name, part in module.named_modules()
+        }.values()
+    )
     meta: dict[str, Any] = {"class": _class(module), "modules": parts}
     files = []
     try:
@@ -120,6 +134,9 @@ def _pack_module(module: Any) -> Package:
 
 
 def _class(module: Any) -> str:
+    module = unwrapped(module)
+    if is_scripted(module):
+        return f"torch.jit.ScriptModule({module.original_name})"
     kind = torch_parametrized.plain_type(module)
     return f"{kind.__module__}.{kind.__qualname__}"
 
@@ -134,11 +151,31 @@ def _extra_state(other: dict[str, Any]) -> dict[str, Any]:
 
 def loose_tensors(module: Any) -> Iterator[tuple[str, Any]]:
     """Give the tensors of a module by the attribute that they sit in: buffers, parameters, plain attributes."""
+    inner = _inner_names(module)
     for prefix, part in module.named_modules():
-        for group in (part._buffers, part._parameters, vars(part)):  # noqa: SLF001 - named_buffers() skips ties
-            for name, value in group.items():
+        if is_scripted(part):  # its buffers and parameters live in C++, behind mappings that are not dicts
+            groups: list[Iterable[tuple[str, Any]]] = [
+                part.named_buffers(recurse=False),
+                part.named_parameters(recurse=False),
+            ]
+        else:
+            groups = [g.items() for g in (part._buffers, part._parameters, vars(part))]  # noqa: SLF001 - named_buffers() skips ties
+        for group in groups:
+            for name, value in group:
                 if is_tensor(value):
-                    yield f"{prefix}.{name}".removeprefix("."), value
+                    yield inner(f"{prefix}.{name}".removeprefix(".")), value
+
+
+def _inner_names(module: Any) -> Callable[[str], str]:
+    """Return a function that leaves the names of wrappers inside a module out of the name of a tensor."""
+    wrappers = {f"{name}.{own}." for name, part in module.named_modules() if name and (own := wrapped_name(part))}
+
+    def inner(name: str) -> str:
+        for prefix in sorted((each for each in wrappers if name.startswith(each)), key=len, reverse=True):
+            name = f"{prefix.removesuffix('.').rpartition('.')[0]}.{name[len(prefix) :]}"
+        return name
+
+    return inner
 
 
 class _Names:
@@ -155,7 +192,8 @@ class _Names:
     """
 
     def __init__(self, module: Any) -> None:
-        state = module.state_dict(keep_vars=True)
+        inner = _inner_names(module)
+        state = {inner(name): value for name, value in module.state_dict(keep_vars=True).items()}
         self.found = {name: value for name, value in state.items() if is_tensor(value)}
         self.other = {name: value for name, value in state.items() if not is_tensor(value)}
         self.extra: list[str] = []
@@ -197,9 +235,12 @@ def _unpack_module(reader: Reader, trust: Sequence[str | type]) -> Any:
 
 def fill_into(reader: Reader, into: Any) -> Any:
     """Fill a module or a tree of tensors from any version that has the right names."""
-    stored = tensors.stored(reader.manifest)
+    into = unwrapped(into)
     extra = set(reader.manifest.meta.get("extra", ()))
     targets = _state_of(into) if is_module(into) else tree.leaves(into, _kind)
+    stored = tensors.stored(reader.manifest)
+    own_names = _without_wrappers(stored, targets)
+    stored = {own_names.get(name, name): tensor for name, tensor in stored.items()}
     if is_module(into):
         targets |= {n: t for n, t in loose_tensors(into) if n in extra and _fits(t, stored[n])}
     fill(reader, targets, {n: t for n, t in stored.items() if n not in extra or n in targets})
@@ -208,8 +249,25 @@ def fill_into(reader: Reader, into: Any) -> Any:
     return into
 
 
+def _without_wrappers(stored: Iterable[str], targets: Iterable[str]) -> dict[str, str]:
+    """Return the names of targets by those of a version that differ from them only by the names of wrappers.
+
+    The state dict of a wrapper has its name in that of every tensor: `module.`, `_orig_mod.`, or both.
+    """
+    stored, targets = set(stored), set(targets)
+    found = {_unwrapped_name(name): name for name in targets - stored}
+    lacking = [name for name in stored - targets if _unwrapped_name(name) in found]
+    renamed = {name: found[_unwrapped_name(name)] for name in lacking}
+    return renamed if len(set(renamed.values())) == len(renamed) else {}
+
+
+def _unwrapped_name(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in _WRAPPED)
+
+
 def _state_of(module: Any) -> dict[str, Any]:
-    return {name: value for name, value in module.state_dict(keep_vars=True).items() if is_tensor(value)}
+    inner = _inner_names(module)
+    return {inner(name): value for name, value in module.state_dict(keep_vars=True).items() if is_tensor(value)}
 
 
 def _fits(tensor: Any, stored: Stored) -> bool:
@@ -222,7 +280,8 @@ def _set_extra_state(reader: Reader, module: Any) -> None:
     if skeleton is None:
         return
     values = tree.rebuild(skeleton, tree.no_leaf, _unplain)
+    inner = _inner_names(module)
     for name, part in module.named_modules():
-        key = f"{name}._extra_state".removeprefix(".")
-        if key in values:
+        key = inner(f"{name}._extra_state".removeprefix("."))
+        if key in values and wrapped_name(part) is None:
             part.set_extra_state(values[key])

@@ -20,7 +20,7 @@ from typing import Any
 
 from lmvp.errors import DamagedFile, MissingDependency, UnknownFormat
 from lmvp.formats import torch_calls, torch_parametrized, torch_trust
-from lmvp.formats.torch_tensors import is_module, is_tensor
+from lmvp.formats.torch_tensors import in_format, is_module, is_scripted, is_tensor, memory_format, unwrapped
 
 _ATOMS = {str, int, float, bool, type(None)}
 _PROTOCOL = 2
@@ -47,6 +47,8 @@ def dump(module: Any, name_of: Callable[[Any], str]) -> bytes:
     """
     import torch
 
+    if any(map(is_scripted, module.modules())):
+        raise CannotPickle("it is a torch.jit module, a program in TorchScript; only its tensors are kept")
     tensors: dict[str, Any] = {}
 
     def take_out(tensor: Any) -> Any:
@@ -101,6 +103,8 @@ class _Canonical(pickle._Pickler):  # noqa: SLF001 - the one in C does not ask a
     def save(self, obj: Any, save_persistent_id: bool = True) -> None:
         if type(obj) is str or (type(obj) is tuple and _ATOMS.issuperset(map(type, obj))):
             obj = self._known.setdefault((type(obj), repr(obj)), obj)
+        if is_module(obj):
+            obj = unwrapped(obj)
         if is_module(obj) and (plain := torch_parametrized.plain_type(obj)) is not type(obj):
             self._save_as(plain, obj)
         else:
@@ -149,7 +153,7 @@ def load(structure: bytes, trust: Sequence[str | type]) -> tuple[Any, dict[str, 
     torch_trust.check_calls(pickled, trust)
     try:
         with _lock, torch.serialization.safe_globals(allowed):
-            loaded = torch.load(torch_trust.alone(pickled), weights_only=True)
+            loaded = torch.load(torch_trust.alone(pickled), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, TypeError, LookupError, MemoryError) as error:
         raise DamagedFile(f"the structure of this version cannot be read: {error}") from error
     match loaded:
@@ -183,7 +187,9 @@ def place(module: Any, tensors: Mapping[str, Any], real: Mapping[str, Any]) -> N
             raise DamagedFile(f"the structure says {name!r} is {empty.dtype} {tuple(empty.shape)}; it is not")
     with _without_weak_references(module):
         for name, empty in tensors.items():
-            _swap(empty, real[name].detach())
+            form = memory_format(empty)  # of the strides only these are kept, as hostile ones could overlap
+            filled = real[name].detach()
+            _swap(empty, in_format(filled, form) if form else filled)
 
 
 def _swap(empty: Any, filled: Any) -> None:

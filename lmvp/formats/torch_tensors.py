@@ -32,9 +32,21 @@ _DTYPES = {
     "float8_e5m2": "F8_E5M2",
     "float8_e5m2fnuz": "F8_E5M2FNUZ",
     "float8_e8m0fnu": "F8_E8M0",
+    "float4_e2m1fn_x2": "F4",
 }
 _PLAIN = {name: dtype for dtype, name in _DTYPES.items() if dtype != "complex128"}
 _COMPLEX = "complex128"
+_PAIRS = "float4_e2m1fn_x2"
+"""Two numbers of 4 bits in a byte: safetensors counts the numbers in the last dimension, torch the bytes."""
+
+_WRAPPERS = {
+    ("torch._dynamo.eval_frame", "OptimizedModule"): "_orig_mod",
+    ("torch.nn.parallel.data_parallel", "DataParallel"): "module",
+    ("torch.nn.parallel.distributed", "DistributedDataParallel"): "module",
+}
+"""Classes of torch that wrap a module, and the attribute with the wrapped one: torch has no common name for it."""
+
+_FORMATS = {4: "channels_last", 5: "channels_last_3d"}
 
 
 def is_tensor(obj: Any) -> bool:
@@ -48,14 +60,51 @@ def is_module(obj: Any) -> bool:
     return any(cls.__module__ == "torch.nn.modules.module" and cls.__name__ == "Module" for cls in type(obj).__mro__)
 
 
-def uncompiled(obj: Any) -> Any:
-    """Return the module that `torch.compile` wrapped; anything else as it is.
+def in_format(tensor: Any, name: str) -> Any:
+    """Return a copy of a tensor in a memory format; see `memory_format`."""
+    import torch
 
-    The wrapper is code of this machine, and puts its own name before that of every tensor.
+    # not .contiguous(), which leaves a kernel of one pixel with the strides that it has
+    like = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=getattr(torch, name))
+    return like.copy_(tensor)
+
+
+def wrapped_name(obj: Any) -> str | None:
+    """Return the attribute with the wrapped module of a compiled or parallel one; None for any other object."""
+    return next(
+        (_WRAPPERS[key] for cls in type(obj).__mro__ if (key := (cls.__module__, cls.__name__)) in _WRAPPERS), None
+    )
+
+
+def unwrapped(obj: Any) -> Any:
+    """Return the module that `torch.compile`, DataParallel or DistributedDataParallel wraps; else the object itself.
+
+    A wrapper belongs to one machine and its devices, and puts its own name before that of every tensor.
     """
-    cls = type(obj)
-    wraps = (cls.__module__, cls.__name__) == ("torch._dynamo.eval_frame", "OptimizedModule")
-    return obj._orig_mod if wraps else obj  # noqa: SLF001 - torch has no other name for it
+    while (name := wrapped_name(obj)) is not None:
+        obj = getattr(obj, name)
+    return obj
+
+
+def is_scripted(obj: Any) -> bool:
+    """Tell whether this is a module of `torch.jit.script` or `torch.jit.trace`."""
+    return any((cls.__module__, cls.__name__) == ("torch.jit._script", "ScriptModule") for cls in type(obj).__mro__)
+
+
+def memory_format(tensor: Any) -> str | None:
+    """Return `channels_last` or `channels_last_3d` for a tensor with these strides; None for any other."""
+    import torch
+
+    name = _FORMATS.get(tensor.dim())
+    if name is None or tensor.layout != torch.strided or not tensor.numel():
+        return None
+    form = getattr(torch, name)
+    if not tensor.is_contiguous(memory_format=form):
+        return None
+    # A kernel of one pixel is contiguous in both formats; its strides tell which one convolutions use.
+    like = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta", memory_format=form)
+    plain = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+    return name if tensor.stride() == like.stride() != plain.stride() else None
 
 
 def view_of(tensor: Any) -> tuple[Any, ...] | None:
@@ -74,6 +123,12 @@ def packed(name: str, tensor: Any) -> Packed:
     shape = tuple(tensor.shape)
     if code == _COMPLEX:
         return Packed("F64", (*shape, 2), _source(tensor), view_of(tensor), _COMPLEX)
+    if code == _PAIRS:
+        if not shape:
+            raise UnknownFormat(
+                f"{name!r} is a pair of 4-bit numbers without a dimension", hint="give it a shape: t[None]"
+            )
+        shape = *shape[:-1], 2 * shape[-1]
     return Packed(_DTYPES[code], shape, _source(tensor), view_of(tensor))
 
 
@@ -97,9 +152,26 @@ def check_kind(name: str, tensor: Any) -> None:
             f"{name!r} is a {kind} tensor, which cannot be kept", hint="keep .to_dense() or .dequantize() of it"
         )
     if type(tensor) not in {torch.Tensor, torch.nn.Parameter}:
-        raise UnknownFormat(f"{name!r} is a {type(tensor).__module__}.{type(tensor).__qualname__}, no plain tensor")
+        raise UnknownFormat(
+            f"{name!r} is a {type(tensor).__module__}.{type(tensor).__qualname__}, not a plain tensor",
+            hint=_way_to_plain(tensor),
+        )
     if str(tensor.dtype).removeprefix("torch.") not in _DTYPES:
-        raise UnknownFormat(f"{name!r} is of dtype {tensor.dtype}, which safetensors cannot hold")
+        raise UnknownFormat(
+            f"{name!r} has dtype {tensor.dtype}; safetensors defines no such dtype",
+            hint="convert it with .to() to a dtype that it defines, or push the file of torch.save()",
+        )
+
+
+def _way_to_plain(tensor: Any) -> str:
+    """Return the hint for a subclass of Tensor."""
+    if any(cls.__name__ == "DTensor" for cls in type(tensor).__mro__):
+        return (
+            "a DTensor holds one shard on each rank: call .full_tensor() on every rank, then push on rank 0; "
+            "for a sharded module: torch.distributed.checkpoint.state_dict.get_model_state_dict with "
+            "StateDictOptions(full_state_dict=True, cpu_offload=True)"
+        )
+    return "keep .as_subclass(torch.Tensor) of it, or what its class offers to convert it to a plain tensor"
 
 
 def _is_direct(tensor: Any) -> bool:
@@ -150,6 +222,10 @@ def _shape_and_dtype(stored: Stored) -> tuple[tuple[int, ...], Any]:
 
     if stored.true_dtype == _COMPLEX and stored.dtype == "F64" and stored.shape[-1:] == (2,):
         return stored.shape[:-1], torch.complex128
+    if stored.dtype == "F4" and stored.true_dtype is None and stored.shape and not stored.shape[-1] % 2:
+        if (pairs := getattr(torch, _PAIRS, None)) is None:
+            raise MissingDependency(f"torch {torch.__version__} has no dtype for F4", hint="pip install -U torch")
+        return (*stored.shape[:-1], stored.shape[-1] // 2), pairs
     if stored.true_dtype is not None:
         raise DamagedFile(f"the version says {stored.name!r} is {stored.true_dtype[:80]!r}, stored as {stored.dtype}")
     dtype = getattr(torch, _PLAIN.get(stored.dtype, ""), None)
@@ -164,9 +240,22 @@ def load(reader: Reader, stored: Mapping[str, Stored]) -> dict[str, Any]:
 
     once = {(tensor.path, tensor.name): tensor for tensor in stored.values()}
     kinds = {key: _shape_and_dtype(tensor) for key, tensor in once.items()}
-    made = {key: torch.empty(shape, dtype=dtype) for key, (shape, dtype) in kinds.items()}
+    # "cpu" is explicit here and below: torch.set_default_device() must not move the buffer that bytes are read into.
+    made = {key: torch.empty(shape, dtype=dtype, device="cpu") for key, (shape, dtype) in kinds.items()}
     tensors.fill(reader, [(once[key], memory(made[key])) for key in once if once[key].size])
+    formats = _formats(reader, stored)
+    for key, name in formats.items():
+        if made[key].dim() in _FORMATS and _FORMATS[made[key].dim()] == name:
+            made[key] = in_format(made[key], name)
     return {name: made[tensor.path, tensor.name] for name, tensor in stored.items()}
+
+
+def _formats(reader: Reader, stored: Mapping[str, Stored]) -> dict[tuple[str, str], str]:
+    """Return the memory formats that the version notes, by path and name of the stored tensor."""
+    noted = reader.manifest.meta.get("memory_formats", {})
+    if not isinstance(noted, dict) or not all(value in _FORMATS.values() for value in noted.values()):
+        raise DamagedFile("'memory_formats' in the version's meta data names an unknown memory format")
+    return {(stored[name].path, stored[name].name): value for name, value in noted.items() if name in stored}
 
 
 def fill(reader: Reader, into: Mapping[str, Any], stored: Mapping[str, Stored]) -> None:
@@ -189,13 +278,13 @@ def fill(reader: Reader, into: Mapping[str, Any], stored: Mapping[str, Stored]) 
 
 
 def _fill_by_copy(reader: Reader, into: Mapping[str, Any], stored: Mapping[str, Stored]) -> None:
-    """Fill tensors that lie elsewhere or not in a row, one after the other, through one buffer."""
+    """Fill tensors that lie elsewhere or not in a row, through buffers."""
     import torch
 
-    buffer = torch.empty(max((stored[name].size for name in into), default=0), dtype=torch.uint8)
-    for name, tensor in into.items():
-        shape, dtype = _shape_and_dtype(stored[name])
-        part = buffer[: stored[name].size]
-        tensors.fill(reader, [(stored[name], memory(part))])
-        with torch.no_grad():
-            tensor.copy_(part.view(dtype).reshape(shape))
+    for group in tensors.groups({name: stored[name].size for name in into}):
+        buffers = {name: torch.empty(stored[name].size, dtype=torch.uint8, device="cpu") for name in group}
+        tensors.fill(reader, [(stored[name], memory(buffer)) for name, buffer in buffers.items()])
+        for name, buffer in buffers.items():
+            shape, dtype = _shape_and_dtype(stored[name])
+            with torch.no_grad():
+                into[name].copy_(buffer.view(dtype).reshape(shape))

@@ -45,6 +45,7 @@ _HELPERS = {
     "torch._utils._rebuild_parameter_with_state",
     "torch.device",
     "torch.nn.modules.module._WrappedHook",
+    "torch.nn.parallel.data_parallel.DataParallel",
     "torch.nn.parameter.Parameter",
     "torch.nn.utils.parametrizations._OrthMaps",
     *(f"torch.nn.utils.prune.{name}" for name in _PRUNING),

@@ -84,8 +84,6 @@ def path_problem(path: str, limit: int = PATH_LIMIT) -> str | None:
         return f"has {len(encoded):,} bytes; the limit is {limit:,}"
     if any(unicodedata.category(char) in {"Cc", "Cs"} for char in path):
         return "has a control character or half a surrogate pair"
-    if unicodedata.normalize("NFC", path) != path:
-        return "is not in Unicode's form NFC"
     if "\\" in path or (len(path) > 1 and path[1] == ":"):
         return "has a backslash or a drive"
     bad = next((part for part in path.split("/") if part in {"", ".", ".."}), None)

@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import unicodedata
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -44,11 +45,13 @@ def pull_files(reader: VersionReader, folder: Path) -> list[Path]:
         _check_room(folder, sum(file.size for file in files))
         folder.mkdir(parents=True, exist_ok=True)
         _check_case(folder, files)
+        parts: dict[str, Path] = {}
         for file, target in targets:
             target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_name(f".lmvp-{secrets.token_hex(6)}.part")
+            parts[file.path] = temporary = target.with_name(f".lmvp-{secrets.token_hex(6)}.part")
             temporaries[temporary] = target
-            _write(reader, file, temporary)
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        reader.fetch_all(files, lambda path, offset, piece: _write(parts[path], offset, piece))
         for temporary, target in temporaries.items():
             temporary.replace(target)
     return [target for _, target in targets]
@@ -95,27 +98,43 @@ def _check_case(folder: Path, files: Sequence[File]) -> None:
     for file in files:
         path = file.path
         while path:  # folders too: `A/x` and `a/y`
-            other = seen.setdefault(path.casefold(), path)
-            if other != path and not _tells_case_apart(folder):
+            other = seen.setdefault(_folded(path), path)
+            if other != path and not _tells_apart(folder, other, path):
                 raise InvalidManifest(
                     f"{other!r} and {path!r} are one name on the disk of {folder}", hint="pull to another disk"
                 )
             path = path.rpartition("/")[0]
 
 
-def _tells_case_apart(folder: Path) -> bool:
-    probe = folder / f".lmvp-{secrets.token_hex(6)}.part"
+def _folded(path: str) -> str:
+    """Return a text that is equal for names that some disk takes for one: other case, other Unicode form."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
+
+
+def _tells_apart(folder: Path, one: str, other: str) -> bool:
+    """Tell whether this disk has two files for two names that `_folded` makes equal."""
+    composed = [unicodedata.normalize("NFC", path) for path in (one, other)]
+    mark = f".lmvp-{secrets.token_hex(6)}"
+    pairs = [(f"{mark}.part", f"{mark.upper()}.PART")] if composed[0] != composed[1] else []
+    if len({one, other}) > 1 and (composed[0] == composed[1] or [one, other] != composed):
+        pairs.append((f"{mark}\u00e4.part", f"{mark}a\u0308.part"))
+    return all(_are_two(folder, *pair) for pair in pairs)
+
+
+def _are_two(folder: Path, one: str, other: str) -> bool:
+    probe = folder / one
     probe.touch(exist_ok=False)
     try:
-        return not probe.with_name(probe.name.upper()).exists()
+        return not (folder / other).exists()
     finally:
         probe.unlink()
 
 
-def _write(reader: VersionReader, file: File, path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+def _write(path: Path, offset: int, piece: memoryview) -> None:
+    """Write a piece of a file that exists; opened for each piece, as thousands of files may be under way."""
+    descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
-        reader.fetch(file, lambda offset, piece: _write_at(descriptor, offset, piece))
+        _write_at(descriptor, offset, piece)
     finally:
         os.close(descriptor)
 

@@ -8,12 +8,12 @@ second, as they are when decoded, either way. A batch that breaks off is taken u
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
@@ -31,9 +31,14 @@ from lmvp.transfer.held import FAST, Base, Held
 from lmvp.transfer.progress import Advance, Progress, showing
 from lmvp.transfer.workers import Workers
 
+T = TypeVar("T")
+
 CONNECTIONS = 2
 BATCH = 32 << 20
 """Bytes of chunks that one request asks for."""
+
+BATCH_CHUNKS = 4096
+"""Chunks that one request asks for at most: their ids are the body of the request, which the server limits."""
 
 CODED_BATCH = 8 << 20
 """The same where they come encoded: what is measured on the way is heeded with the next request."""
@@ -130,23 +135,45 @@ class VersionReader:
 
     def fetch(self, file: File, write: Callable[[int, memoryview], Any]) -> None:
         """Call `write(offset, bytes)` for every chunk of a file, in any order, from several threads."""
+        self.fetch_all([file], lambda _, offset, piece: write(offset, piece))
+
+    def fetch_all(self, files: Iterable[File], write: Callable[[str, int, memoryview], Any]) -> None:
+        """Call `write(path, offset, bytes)` for every chunk of some files, in any order, from several threads.
+
+        The chunks of all files are asked for together: their number of requests depends on the bytes, not on the files.
+        """
         wanted = []
-        offset = 0
-        for chunk in file.chunks:
-            wanted.append(Wanted(chunk.id, chunk.size, file.path, deliver=[partial(write, offset)]))
-            offset += chunk.size
-        self._fetch(wanted)
+        for file in files:
+            offset = 0
+            for chunk in file.chunks:
+                wanted.append(Wanted(chunk.id, chunk.size, file.path, deliver=[partial(write, file.path, offset)]))
+                offset += chunk.size
+        if wanted:
+            self._fetch(wanted)
 
     def fill(self, path: str, targets: Mapping[str, memoryview]) -> None:
         """Write tensors of a file into memory, by name."""
-        file = self._file(path)
-        tensors = [t for t in self._manifest.tensors if t.path == path and t.name in targets and t.size]
-        tensors.sort(key=lambda tensor: tensor.offset)
-        places = [(tensor.offset, tensor.offset + tensor.size, targets[tensor.name]) for tensor in tensors]
-        self._fetch(list(_plan(file, places)))
+        self.fill_all({path: targets})
+
+    def fill_all(self, targets: Mapping[str, Mapping[str, memoryview]]) -> None:
+        """Write tensors into memory, by path and name."""
+        places: dict[str, list[tuple[int, int, memoryview]]] = {path: [] for path in targets}
+        for tensor in self._manifest.tensors:
+            buffer = targets.get(tensor.path, {}).get(tensor.name)
+            if buffer is not None and tensor.size:
+                places[tensor.path].append((tensor.offset, tensor.offset + tensor.size, buffer))
+        wanted = [
+            one for path, each in places.items() for one in _plan(self._file(path), sorted(each, key=lambda p: p[:2]))
+        ]
+        if wanted:
+            self._fetch(wanted)
+
+    @cached_property
+    def _files(self) -> dict[str, File]:
+        return {file.path: file for file in self._manifest.files}
 
     def _file(self, path: str) -> File:
-        file = self._manifest.file(path)
+        file = self._files.get(path)
         if file is None:
             raise IntegrityError(f"the version says it has tensors in {path!r}, but has no such file")
         return file
@@ -306,6 +333,31 @@ class _NoBase(Exception):
         self.base = base
 
 
+def take_probe(queue: deque[T], size_of: Callable[[T], int], size: int) -> list[T]:
+    """Take chunks out of a queue that a link is measured by: about `size` bytes, in one request.
+
+    One chunk of that size where there is one; else the first small ones together, as a chunk of a few bytes tells
+    nothing about a link. Nothing where that is more than a quarter of all.
+    """
+    best = min(queue, key=lambda one: (size_of(one) < size, abs(size_of(one) - size)), default=None)
+    if best is None:
+        return []
+    taken, left = [best], size - size_of(best)
+    for one in queue:
+        if left <= 0 or len(taken) >= BATCH_CHUNKS:
+            break
+        if one is not best:
+            taken.append(one)
+            left -= size_of(one)
+    if 4 * sum(map(size_of, taken)) > sum(map(size_of, queue)):
+        return []
+    chosen = set(map(id, taken))
+    left_over = [one for one in queue if id(one) not in chosen]
+    queue.clear()
+    queue.extend(left_over)
+    return taken
+
+
 class _Queue:
     """Chunks that are still to be asked for; several threads take from it."""
 
@@ -313,18 +365,14 @@ class _Queue:
         self._wanted, self._lock = deque(wanted), Lock()
 
     def probe(self) -> list[Wanted]:
-        """Take one to measure by, a small one if it can be; nothing if that would be much of all."""
-        probe = min(self._wanted, key=lambda one: (one.size < PROBE, abs(one.size - PROBE)), default=None)
-        if probe is None or 4 * probe.size > sum(one.size for one in self._wanted):
-            return []
-        self._wanted.remove(probe)
-        return [probe]
+        """Take some to measure by, small ones if possible; nothing if they are much of all."""
+        return take_probe(self._wanted, lambda one: one.size, PROBE)
 
     def take(self, size: int) -> list[Wanted]:
-        """Take the next ones, up to and beyond so many bytes."""
+        """Take the next ones: up to and beyond so many bytes, at most `BATCH_CHUNKS`."""
         batch: list[Wanted] = []
         with self._lock:
-            while self._wanted and size > 0:
+            while self._wanted and size > 0 and len(batch) < BATCH_CHUNKS:
                 batch.append(self._wanted.popleft())
                 size -= batch[-1].size
         return batch

@@ -25,6 +25,7 @@ from lmvp.storage.slots import Slots
 from lmvp.transfer.describe import Description, Place
 from lmvp.transfer.held import FAST, Base, Held
 from lmvp.transfer.progress import Advance
+from lmvp.transfer.pull import take_probe
 from lmvp.transfer.workers import Workers
 
 CONNECTIONS = 3
@@ -189,12 +190,11 @@ class Sender:
         """Measure the link by a few raw chunks, small ones if it can be, until one took long enough to tell."""
         size, seconds = PROBE, 0.0
         while seconds < _TELLING and self._queue:
-            chunk = min(self._queue, key=lambda chunk: (self._size(chunk) < size, abs(self._size(chunk) - size)))
-            if 4 * self._size(chunk) > sum(map(self._size, self._queue)):
+            chunks = take_probe(self._queue, self._size, size)
+            if not chunks:
                 return
-            self._queue.remove(chunk)
             start = time.perf_counter()
-            self._send_raw([chunk])
+            self._send_raw(chunks)
             seconds = time.perf_counter() - start
             size = max(size, int(self._connection.up.rate * _TELLING))
 

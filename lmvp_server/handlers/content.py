@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from urllib.parse import quote
 
@@ -23,6 +23,8 @@ from lmvp_server.services.files import Order, parts
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _SIZE_DIGITS = 18
 _SLICE = 1 << 20
+_GROUP, _GROUP_CHUNKS = 256 << 10, 64
+"""Bytes, and number, of small chunks that are read at once."""
 
 
 class Chunks(Handler):
@@ -37,7 +39,11 @@ class Chunks(Handler):
         files = self.services.files
         order = await self.run(files.wanted, self.caller, project, model, revision, wanted)
         self.set_header("Content-Type", FRAMES)
-        await stream(self, [partial(self._frame, order, chunk) for chunk in wanted.want])
+        await stream(self, [partial(self._frames, order, group) for group in _groups(wanted.want, order.sizes)])
+
+    def _frames(self, order: Order, group: Sequence[str]) -> bytes:
+        frames = [self._frame(order, chunk) for chunk in group]
+        return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def _frame(self, order: Order, chunk: str) -> bytes:
         """Return a frame, or one that tells why there is none: the status of the answer is long sent."""
@@ -50,6 +56,18 @@ class Chunks(Handler):
         self.log_exception(type(error), error, error.__traceback__)
         body = msgspec.json.encode({"error": error_body(error)})
         return frames.header(Frame(chunk, 0, len(body), FAILED)) + body
+
+
+def _groups(chunks: Sequence[str], sizes: Mapping[str, int]) -> Iterator[Sequence[str]]:
+    """Group small chunks: each group is read in one turn of the pool and sent in one write."""
+    start, size = 0, 0
+    for index, chunk in enumerate(chunks):
+        if start < index and (size + sizes[chunk] > _GROUP or index - start >= _GROUP_CHUNKS):
+            yield chunks[start:index]
+            start, size = index, 0
+        size += sizes[chunk]
+    if start < len(chunks):
+        yield chunks[start:]
 
 
 class File(Handler):

@@ -18,6 +18,9 @@ SERVER = "server"
 REMOVED = "removed"
 """The table of projects, in the space of the server, and of models, in that of a project, that can be brought back."""
 _PRIVATE = {"key"}
+_SEARCHED = 200
+"""Projects that are searched for a name without one."""
+
 _NAMED = 5
 """How many names a hint lists."""
 
@@ -153,19 +156,46 @@ class Catalog:
         NotFound
             With the nearest name as the hint.
         """
-        home = self.find_project(caller, project)
+        try:
+            home = self.find_project(caller, project)
+        except NotFound as error:  # often the default project, where the name of another one was left out
+            raise NotFound(error.message, hint=self.elsewhere(caller, name) or error.hint) from None
         check_name(name, "model name")
         found = self._records.find(home.id, "models", {"key": name.lower()}, limit=1)
         if not found:
-            raise NotFound(f"no model {name!r} in project {project!r}", hint=self._way_to_a_model(home, name))
+            raise NotFound(f"no model {name!r} in project {project!r}", hint=self._way_to_a_model(caller, home, name))
         return Place(home, found[0])
 
-    def _way_to_a_model(self, home: Record, name: str) -> str:
+    def _way_to_a_model(self, caller: Caller, home: Record, name: str) -> str:
         """Name the model that was probably meant, or the project that has this name."""
         near = suggest(name, paging.names(self._records.find(home.id, "models", limit=1000)))
-        if near is None and self._records.count(SERVER, "projects", {"key": name.lower()}):
-            return f"'{name}/' is a project, and '{name}/model' a model of it"
-        return _did_you_mean(near) or f"`lmvp.update('{home.data['name']}/{name}', model)` makes it"
+        return (
+            _did_you_mean(near)
+            or self.elsewhere(caller, name)
+            or f"`lmvp.update('{home.data['name']}/{name}', model)` makes it"
+        )
+
+    def elsewhere(self, caller: Caller, name: str, tables: Sequence[str] = ("models",)) -> str | None:
+        """Return the hint for a name without its project: the first project with such an object that may be read.
+
+        Parameters
+        ----------
+        tables : sequence of str
+            The kinds of objects to look for: `models`, `runs`.
+        """
+        key = name.lower()
+        for home in self._records.find(SERVER, "projects", limit=_SEARCHED):
+            project = home.data["name"]
+            if not caller.may(access.READ, project):
+                continue
+            if home.data["key"] == key:
+                return f"did you mean '{project}/'? '{project}/' is a project, and '{project}/model' a model of it"
+            for table in tables:
+                found = self._records.find(home.id, table, {"key": key}, limit=1)
+                found = found or [one for one in [self._records.get(home.id, table, name)] if one is not None]
+                if found:
+                    return _did_you_mean(f"{project}/{found[0].data['name']}")
+        return None
 
     def create_model(self, caller: Caller, project: str, name: str, description: str = "") -> Document:
         """Make a model without versions.

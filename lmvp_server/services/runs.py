@@ -97,9 +97,21 @@ class Runs:
         return self._records.find(home.id, "runs")
 
     def run(self, caller: Caller, project: str, run: str) -> Document:
-        """Return one run, by id, prefix of one, or name."""
-        home = self._catalog.find_project(caller, project)
-        found = self.find(home, run)
+        """Return one run, by id, prefix of one, or name.
+
+        Raises
+        ------
+        NotFound
+            With the nearest name as the hint, in this project or as the same name in another one.
+        """
+        home = None
+        try:
+            home = self._catalog.find_project(caller, project)
+            found = self.find(home, run)
+        except NotFound as error:
+            near = error.hint if home is not None and (error.hint or "").startswith("did you mean") else None
+            other = near or self._catalog.elsewhere(caller, run, ("runs", "models"))
+            raise NotFound(error.message, hint=other or error.hint) from None
         epoch = max(found.data["epoch"], self._epoch(home.id, found.id))
         return {**self.present(home, found), "epoch": epoch, "incomplete": self.incomplete(home.id, found.id)}
 

@@ -208,7 +208,8 @@ def test_reserved_and_bad_aliases(home, alias):
 def test_what_is_not_there_names_the_nearest(home):
     lmvp.update("digits/mlp", weights(), alias="production")
     for name, hint in {
-        "digit/mlp": "did you mean 'digits'?",
+        "digit/mlp": "did you mean 'digits/mlp'?",
+        "digit/other": "did you mean 'digits'?",
         "digits/mpl": "did you mean 'mlp'?",
         "digits/mlp@prodution": "did you mean 'production'?",
         "digits/mlp@v7": "the latest is v1",
@@ -317,8 +318,12 @@ def test_trust_is_names_and_classes_whatever_the_format(home, trust):
 
 def test_where_the_project_was_left_out_the_hint_names_those_that_are_there(home):
     lmvp.update("digits/mlp", weights())
-    for call in (lambda: lmvp.download("digits"), lambda: lmvp.Client().usage("digits"), lmvp.show_history):
-        with pytest.raises(errors.NotFound, match=r"no project 'default'(.|\n)*there are digits, and `project/model`"):
+    with pytest.raises(errors.NotFound, match=r"no project 'default'(.|\n)*there are digits, and `project/model`"):
+        lmvp.show_history()
+    for call in (lambda: lmvp.download("digits"), lambda: lmvp.Client().usage("digits")):
+        with pytest.raises(
+            errors.NotFound, match=r"no project 'default'(.|\n)*did you mean 'digits/'\? 'digits/' is a"
+        ):
             call()
     lmvp.update("mlp", weights())
     with pytest.raises(errors.NotFound, match=r"no model 'digits' in project 'default'(.|\n)*'digits/' is a project"):

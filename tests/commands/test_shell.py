@@ -204,3 +204,57 @@ def test_slips_are_told_with_the_way_out(home, weights, capsys):
         assert message in said
         assert hint in said
     assert not (weights.parent / "m.tar.gz").exists()
+
+
+@pytest.fixture
+def digits(home, weights):
+    """A project `digits` with a model, a contribution and two runs, while the current project is `default`."""
+    lmvp.update("digits/mlp", weights)
+    weights.write_bytes(b"other")
+    lmvp.update("digits/mlp", weights)
+    weights.write_bytes(b"proposed")
+    lmvp.update("digits/cnn", weights)
+    weights.write_bytes(b"proposed too")
+    lmvp.update("digits/mlp", weights, propose=True)
+    for name, lr in (("first", 0.1), ("second", 0.2)):
+        with lmvp.start_run("digits", name=name, params={"lr": lr}, system_metrics=False) as run:
+            run.log({"loss": lr})
+
+
+PROJECT = "did you mean 'digits/'? 'digits/' is a project, and 'digits/model' a model of it"
+UNQUALIFIED = {
+    "metrics first": "did you mean 'digits/first'?",
+    "metrics mlp": "did you mean 'digits/mlp'?",
+    "compare first second": "did you mean 'digits/first'?",
+    "show mlp": "did you mean 'digits/mlp'?",
+    "pull mlp@v1": "did you mean 'digits/mlp'?",
+    "history mlp": "did you mean 'digits/mlp'?",
+    "alias mlp best": "did you mean 'digits/mlp'?",
+    "accept mlp@c1": "did you mean 'digits/mlp'?",
+    "rm mlp@v1": "did you mean 'digits/mlp'?",
+    "rm digits": PROJECT,
+    "rm digits --yes": PROJECT,
+}
+
+
+@pytest.mark.parametrize("default", [False, True], ids=["without default", "with default"])
+def test_name_without_its_project_is_found_in_another(digits, weights, capsys, default):
+    if default:
+        lmvp.update("default/other", weights)
+    for line, meant in UNQUALIFIED.items():
+        assert (line, main(line.split())) == (line, 3)
+        assert meant in capsys.readouterr().err, line
+
+
+def test_runs_without_a_project_name_those_that_have_runs(digits, weights, capsys):
+    assert main(["runs"]) == 3
+    assert "did you mean `runs digits`?" in capsys.readouterr().err
+    lmvp.update("default/other", weights)
+    assert main(["runs"]) == 0
+    assert capsys.readouterr().out == "no runs in project 'default'; did you mean `runs digits`?\n"
+
+
+def test_second_name_has_the_project_of_the_first(digits, capsys):
+    for line in ("compare digits/first second", "metrics digits/first second", "diff digits/mlp@v1 cnn"):
+        assert (line, main(line.split())) == (line, 0)
+        assert capsys.readouterr().err == ""

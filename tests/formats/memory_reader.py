@@ -57,6 +57,10 @@ class MemoryReader:
     def read(self, path):
         return self.files[path]
 
+    def fill_all(self, targets):
+        for path, buffers in targets.items():
+            self.fill(path, buffers)
+
     def fill(self, path, targets):
         spans = {t.name: t for t in self.manifest.tensors if t.path == path}
         for name, target in targets.items():

@@ -35,6 +35,9 @@ class Constant:
     def read(self, path):
         (file,) = [file for file in self.package.files if file.path == path]
         return b"".join(source.read(0, source.size) for source in file.sources)
+    def fill_all(self, targets):
+        for path, buffers in targets.items():
+            self.fill(path, buffers)
     def fill(self, path, targets):
         for target in targets.values():
             np.frombuffer(target, np.float32)[:] = 1

@@ -210,3 +210,35 @@ def test_another_kind_of_array_says_how_it_becomes_a_plain_one():
     with pytest.raises(UnknownFormat, match="matrix") as caught:
         formats.pack(np.zeros((2, 2)).view(np.matrix))
     assert "numpy.asarray(a)" in caught.value.hint
+
+
+ML_DTYPES = [
+    *("bfloat16", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu"),
+    *("float4_e2m1fn", "float6_e2m3fn", "float6_e3m2fn", "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz"),
+    *("int2", "int4", "uint2", "uint4"),
+]
+SAFETENSORS = {"bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0"}
+
+
+@pytest.mark.parametrize("name", ML_DTYPES)
+def test_ml_dtypes_array_comes_back_equal(name):
+    dtype = np.dtype(getattr(pytest.importorskip("ml_dtypes"), name))
+    array = np.ones((2, 3), dtype)
+    tree = {"w": array, "t": array.T, "one": array[0, 0], "empty": array[:0]}
+    reader = push(tree)
+    assert {t.dtype for t in reader.manifest.tensors} == {SAFETENSORS.get(name, reader.manifest.tensors[0].dtype)}
+    back = formats.unpack(reader)
+    assert {k: (v.dtype, v.shape) for k, v in back.items()} == {k: (v.dtype, v.shape) for k, v in tree.items()}
+    assert all(np.array_equal(back[key], value) for key, value in tree.items())
+    target = {"w": np.zeros((2, 3), dtype), "t": np.zeros((2, 3), dtype).T}
+    formats.unpack(push({"w": array, "t": array.T}), into=target)
+    assert np.array_equal(target["w"], array)
+    assert np.array_equal(target["t"], array.T)
+
+
+def test_ml_dtypes_complex_array_is_refused_by_name():
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    if not hasattr(ml_dtypes, "complex32"):
+        pytest.skip("this ml_dtypes has no complex32")
+    with pytest.raises(UnknownFormat, match="'w' is an array of dtype complex32; safetensors defines no such dtype"):
+        push({"w": np.zeros(2, ml_dtypes.complex32)})

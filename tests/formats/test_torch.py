@@ -1,4 +1,5 @@
 import io
+import json
 import os
 import subprocess
 import sys
@@ -503,3 +504,159 @@ def test_a_compiled_module_is_kept_as_what_it_was_compiled_from():
     assert formats.unpack(reader, into=compiled) is compiled
     assert torch.equal(compiled.inn.weight, net.inn.weight)
     assert formats.unpack(push(compiled.state_dict()), into=torch.compile(layers())) is not None
+
+
+@pytest.fixture
+def other_default_device():
+    """Make "meta" the default device: it stands for any device that is not the CPU."""
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+@pytest.mark.parametrize("obj", [layers(), layers().state_dict(), {"w": torch.arange(12.0).reshape(3, 4).T}])
+def test_torch_download_ignores_the_default_device(obj, other_default_device):
+    reader = push(obj)
+    back = formats.unpack(reader)
+    state, kept = (one.state_dict() if isinstance(one, nn.Module) else one for one in (back, obj))
+    assert all(state[name].device.type == "cpu" and torch.equal(state[name], kept[name]) for name in kept)
+
+
+def test_torch_into_with_strides_ignores_the_default_device(other_default_device):
+    values = torch.arange(12.0, device="cpu").reshape(3, 4)
+    target = {"w": torch.zeros(4, 3, device="cpu").T}
+    formats.unpack(push({"w": values}), into=target)
+    assert torch.equal(target["w"], values)
+
+
+def scripted(kind, net):
+    return torch.jit.script(net) if kind == "script" else torch.jit.trace(net, torch.ones(2, 3))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, about torch.jit
+@pytest.mark.parametrize("kind", ["script", "trace"])
+def test_torch_jit_module_keeps_its_weights(kind):
+    def net():
+        return nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
+
+    made = net()
+    reader = push(scripted(kind, made))
+    assert [t.name for t in reader.manifest.tensors] == list(made.state_dict())
+    with pytest.raises(InvalidArgument, match="a program in TorchScript") as error:
+        formats.unpack(reader)
+    assert error.value.hint == "build the module yourself and give it as into="
+    assert_equal_states(formats.unpack(reader, into=net()), made)
+    assert_equal_states(formats.unpack(push(made), into=scripted(kind, net())), made)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_jit_module_inside_another_keeps_its_weights():
+    net = nn.Sequential(nn.Linear(3, 2), torch.jit.script(nn.Linear(2, 2)))
+    fresh = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 2))
+    assert_equal_states(formats.unpack(push(net), into=fresh), net)
+
+
+@pytest.mark.parametrize(
+    "dtype", sorted({str(d) for d in vars(torch).values() if isinstance(d, torch.dtype)}), ids=lambda name: name
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's own, about experimental dtypes
+def test_torch_dtypes_are_kept_where_safetensors_writes_them(dtype):
+    oracle = pytest.importorskip("safetensors.torch")
+    tensor = torch.empty(2, 4, dtype=getattr(torch, dtype.removeprefix("torch.")))
+    try:
+        tensor.view(torch.uint8).zero_()
+        written = oracle.save({"x": tensor})
+    except (KeyError, RuntimeError, NotImplementedError):
+        if dtype == "torch.complex128":
+            return  # kept as pairs of float64
+        with pytest.raises(UnknownFormat, match=r"safetensors defines no such dtype|quantized tensor"):
+            push({"x": tensor})
+        return
+    reader = push({"x": tensor})
+    (mine,) = reader.manifest.tensors
+    (theirs,) = (t for name, t in json.loads(written[8 : 8 + int.from_bytes(written[:8], "little")]).items())
+    assert (mine.dtype, list(mine.shape)) == (theirs["dtype"], theirs["shape"])
+    back = formats.unpack(reader)["x"]
+    assert (back.dtype, back.shape) == (tensor.dtype, tensor.shape)
+    assert back.view(torch.uint8).tolist() == tensor.view(torch.uint8).tolist()
+
+
+@pytest.fixture
+def process_group(tmp_path):
+    """A process group of one rank, which DistributedDataParallel needs."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/rendezvous", rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+WRAPPERS = {
+    "data parallel": lambda net: nn.DataParallel(net),
+    "distributed": lambda net: nn.parallel.DistributedDataParallel(net),
+    "compiled": lambda net: torch.compile(net),
+    "compiled distributed": lambda net: torch.compile(nn.parallel.DistributedDataParallel(net)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, when it loads its compiler
+@pytest.mark.parametrize("wrap", WRAPPERS.values(), ids=WRAPPERS)
+def test_torch_wrapper_is_kept_as_the_module_it_wraps(wrap, process_group):
+    net = layers()
+    reader = push(wrap(net))
+    assert content(wrap(net)) == content(net)
+    assert type(formats.unpack(reader)) is nn.Sequential
+    assert_equal_states(formats.unpack(reader, into=layers()), net)
+    assert_equal_states(formats.unpack(push(wrap(net).state_dict()), into=layers()), net)
+    target = layers()
+    formats.unpack(push(net.state_dict()), into=wrap(target))
+    assert_equal_states(target, net)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torch_wrapper_inside_a_module_is_kept_as_the_module_it_wraps():
+    def build(one=lambda net: net, two=lambda net: net):
+        return nn.Sequential(one(nn.Linear(2, 2)), two(nn.BatchNorm1d(2)))
+
+    net = build(torch.compile, nn.DataParallel)
+    reader = push(net)
+    assert [t.name for t in reader.manifest.tensors][:2] == ["0.weight", "0.bias"]
+    assert [type(part) for part in formats.unpack(reader)] == [nn.Linear, nn.BatchNorm1d]
+    plain = formats.unpack(reader, into=build())
+    assert [value.tolist() for value in plain.state_dict().values()] == [v.tolist() for v in net.state_dict().values()]
+    formats.unpack(push(build()), into=net)
+
+
+CHANNELS_LAST = {
+    "image": torch.arange(48.0).reshape(1, 3, 4, 4).to(memory_format=torch.channels_last),
+    "half": torch.arange(48).bfloat16().reshape(1, 3, 4, 4).to(memory_format=torch.channels_last),
+    "pixel": torch.empty(8, 3, 1, 1, memory_format=torch.channels_last).zero_(),
+    "volume": torch.arange(48.0).reshape(1, 3, 2, 2, 4).to(memory_format=torch.channels_last_3d),
+    "plain": torch.arange(48.0).reshape(1, 3, 4, 4),
+}
+
+
+def test_torch_state_keeps_channels_last():
+    reader = push(CHANNELS_LAST)
+    back = formats.unpack(reader)
+    assert {name: t.stride() for name, t in back.items()} == {name: t.stride() for name, t in CHANNELS_LAST.items()}
+    assert all(torch.equal(back[name], tensor) for name, tensor in CHANNELS_LAST.items())
+    reader.manifest.meta["memory_formats"]["image"] = "channels_first"
+    with pytest.raises(DamagedFile, match="unknown memory format"):
+        formats.unpack(reader)
+
+
+def test_torch_module_keeps_channels_last():
+    net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 4, 1)).to(memory_format=torch.channels_last)
+    back = round_trip(net)
+    assert_equal_states(back, net)
+    assert [p.stride() for p in back.parameters()] == [p.stride() for p in net.parameters()]
+
+
+def test_torch_dtensor_is_refused_with_a_hint(process_group):
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.tensor import distribute_tensor
+
+    shard = distribute_tensor(torch.ones(4), init_device_mesh("cpu", (1,)))
+    with pytest.raises(UnknownFormat, match=r"'w' is a .*DTensor") as error:
+        push({"w": shard})
+    assert "call .full_tensor() on every rank, then push on rank 0" in error.value.hint
+    push({"w": shard.full_tensor()})

@@ -9,6 +9,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import lmvp
 from lmvp.commands.tables import Status
+from lmvp.errors import InvalidArgument
 
 
 @pytest.fixture
@@ -124,3 +125,61 @@ def test_unloading_takes_the_magic_away(ip):
 def test_a_verb_or_option_that_is_not_there_is_answered_with_the_one_meant(ip, line, message):
     with pytest.raises(UsageError, match=re.escape(message)):
         run(ip, line)
+
+
+@pytest.mark.parametrize(
+    "word", ["{acc}", "$acc", "acc", "{scores['val']}", "$box.acc", "box.acc", "{tensor}", "tensor"]
+)
+def test_metric_takes_the_value_of_a_variable(ip, word):
+    box = type("Box", (), {"acc": 1 / 3})
+    ip.user_ns |= {"model": {"w": np.arange(4.0)}, "acc": 1 / 3, "box": box, "scores": {"val": 1 / 3}}
+    ip.user_ns["tensor"] = np.array(1 / 3)
+    assert run(ip, f"push digits/mlp model --metric val_acc={word}").metrics == {"val_acc": 1 / 3}
+
+
+def test_values_of_variables_stand_in_all_options(ip):
+    ip.user_ns |= {"model": {"w": np.arange(4.0)}, "acc": 0.9123, "name": "mlp", "lr": 1e-5, "size": np.int64(3)}
+    ip.user_ns |= {"text": "3", "flag": True, "best": 0.5}
+    ip.user_ns["accs"] = [0.1, 0.9]
+    line = (
+        "push digits/{name} model -m 'acc {acc:.2f}, $5 {unknown} $name' --param lr=lr --param size={size} "
+        "--param text=$text --param flag=flag --param kind=sgd --metric top={max(accs, default=0)} "
+        "--tag of=$name --tag with=model"
+    )
+    version = run(ip, line)
+    assert version.reference == "digits/mlp@v1"
+    assert version.metrics == {"top": 0.9}
+    assert version.message == "acc 0.91, $5 {unknown} mlp"
+    assert version.params == {"lr": 1e-5, "size": 3, "text": "3", "flag": True, "kind": "sgd"}
+    assert isinstance(version.params["text"], str)
+    assert version.tags == {"of": "mlp", "with": "model"}
+    assert run(ip, "amend digits/mlp --metric val_acc=$acc").metrics == {"top": 0.9, "val_acc": 0.9123}
+    assert len(run(ip, "history digits/mlp --where 'metrics.val_acc > {best}'")) == 1
+    with ip.run_cell_magic("lmvp", "run digits --param lr={lr} --param size=size", "run") as made:
+        assert made.params == {"lr": 1e-5, "size": 3}
+
+
+def test_number_of_moves_of_an_alias_is_no_value(ip):
+    ip.user_ns["model"] = {"w": np.arange(4.0)}
+    run(ip, "push digits/mlp model --alias best")
+    ip.user_ns["model"] = {"w": np.arange(5.0)}
+    run(ip, "push digits/mlp model --alias best")
+    assert len(run(ip, "pull digits/mlp@best@{1}")["w"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("{ac}", "no variable 'ac', in '{ac}'\n  hint: did you mean 'acc'?"),
+        ("$ac", "no variable 'ac'"),
+        ("{1/0}", "'{1/0}', not a number"),
+        ("{int('x')}", "raises ValueError"),
+        ("model", "the metric 'val_acc' is a dict, not a number"),
+        ("ac", "the metric 'val_acc' is 'ac', not a number\n  hint: in a notebook, {name} and $name stand"),
+    ],
+)
+def test_value_that_is_no_number_is_named(ip, word, told):
+    ip.user_ns |= {"model": {"w": np.arange(4.0)}, "acc": 0.9}
+    with pytest.raises(InvalidArgument) as error:
+        run(ip, f"push digits/mlp model --metric val_acc={word}")
+    assert told in str(error.value)

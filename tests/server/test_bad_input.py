@@ -123,7 +123,7 @@ def test_a_body_over_the_limit(server):
 
 
 @pytest.mark.parametrize(
-    "path", ["/etc/passwd", "../x", "a/../b", "a//b", "./a", "", "a\\b", "C:x", "a\0b", "e\u0301", "x" * 1025, "a/"]
+    "path", ["/etc/passwd", "../x", "a/../b", "a//b", "./a", "", "a\\b", "C:x", "a\0b", "x" * 1025, "a/"]
 )
 def test_bad_paths(server, path):
     said(server.push(Manifest("files", (file_of(b"x", path),)))[1], 422, "invalid_manifest")

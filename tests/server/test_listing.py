@@ -1,7 +1,13 @@
 """Lists of versions by filter, by order and by page, over HTTP."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from server.in_process import Served
 
 import lmvp
 from lmvp import errors
@@ -66,3 +72,22 @@ def test_what_cannot_be_read_is_said(many):
             numbers(order=order)
     with pytest.raises(errors.InvalidArgument, match="of no server"):
         lmvp.History([], title="x").page()
+
+
+def test_hint_names_no_project_that_the_caller_may_not_read(tmp_path):
+    with Served(tmp_path / "data") as served:
+        for project in ("p", "secret"):
+            assert served("POST", "/projects", json={"name": project}).ok
+        assert served("POST", "/projects/secret/models", json={"name": "mlp"}).ok
+        token = served.user("ada", "viewer")["token"]
+        for path in (
+            "/projects/p/models/mlp",
+            "/projects/p/models/secret",
+            "/projects/none/models/mlp",
+            "/projects/p/runs/mlp",
+        ):
+            seen = served("GET", path, token=token)
+            assert seen.status_code == 404
+            assert "did you mean" not in seen.text
+            assert "secret/" not in seen.text
+        assert "did you mean 'secret/mlp'?" in served("GET", "/projects/p/models/mlp").text
