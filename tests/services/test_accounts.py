@@ -288,9 +288,104 @@ def test_invitation_ends_when_its_creator_loses_the_right(services, end):
             use()
     with pytest.raises(NotFound):
         services.users.find("eve")
-    if end != "disabled":
-        (listed,) = services.invitations.of_project(ROOT, "digits")["items"]
-        assert listed.ended
+    listed = [one.ended for one in services.invitations.of_project(ROOT, "digits")["items"]]
+    assert listed == (["it names no account"] if end == "old record" else [])
+
+
+TAKEN = {
+    "role": (
+        lambda services: services.members.set_member(ROOT, "digits", "grace", "owner"),
+        lambda services: services.members.set_member(ROOT, "digits", "grace", "maintainer"),
+    ),
+    "membership": (
+        lambda services: services.members.set_member(ROOT, "digits", "grace", "owner"),
+        lambda services: services.members.remove(ROOT, "digits", "grace"),
+    ),
+    "group": (
+        lambda services: services.members.set_group(ROOT, "team", ("ada", "grace")),
+        lambda services: services.members.set_group(ROOT, "team", ("ada",)),
+    ),
+    "group removed": (
+        lambda services: (
+            services.members.set_group(ROOT, "team", ("grace",)),
+            services.members.set_member(ROOT, "digits", "@team", "owner"),
+        ),
+        lambda services: services.members.remove_group(ROOT, "team"),
+    ),
+    "role of the group": (
+        lambda services: services.members.set_member(ROOT, "digits", "@team", "owner"),
+        lambda services: services.members.set_member(ROOT, "digits", "@team", "viewer"),
+    ),
+    "admin": (
+        lambda services: services.users.change(ROOT, "grace", UserChange(admin=True)),
+        lambda services: services.users.change(ROOT, "grace", UserChange(admin=False)),
+    ),
+    "account": (
+        lambda services: (
+            services.members.set_member(ROOT, "digits", "grace", "owner"),
+            services.users.change(ROOT, "grace", UserChange(disabled=False)),
+        ),
+        lambda services: services.users.change(ROOT, "grace", UserChange(disabled=True)),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", TAKEN)
+def test_invitation_and_webhook_stay_ended_when_their_creator_has_the_right_again(services, way):
+    services.members.set_member(ROOT, "digits", "ada", "owner")
+    if "group" in way:
+        services.members.set_group(ROOT, "team", ("grace",))
+        services.members.set_member(ROOT, "digits", "@team", "owner")
+    give, take = TAKEN[way]
+    give(services)
+    grace = caller(services, token(services, "grace"))
+    ours = services.invitations.create(caller(services, token(services, "ada")), Invite(project="digits", role="owner"))
+    made = services.invitations.create(grace, Invite(project="digits", role="owner"))
+    hook = services.webhooks.add(grace, "digits", NewWebhook(url="http://127.0.0.1:9/x", events=("model.",))).id
+    take(services)
+    assert [one["what"] for one in events(services, "webhook.disable")] == ["digits: 127.0.0.1"]
+    assert len(events(services, "invitation.end")) == (0 if way == "account" else 1)
+    give(services)
+    with pytest.raises(NotFound, match="revoked"):
+        services.invitations.look(made.secret, HERE)
+    services.catalog.create_model(ROOT, "digits", "mlp")
+    assert services.webhooks.due() == []
+    assert services.records.get(SERVER, "webhooks", hook).data["disabled"] is True
+    assert services.invitations.look(ours.secret, HERE).by == "ada", "ada's stay"
+
+
+def test_invitation_and_webhook_stay_while_their_creator_owns_the_project_in_another_way(services):
+    services.members.set_group(ROOT, "team", ("grace",))
+    services.members.set_member(ROOT, "digits", "@team", "owner")
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    grace = caller(services, token(services, "grace"))
+    made = services.invitations.create(grace, Invite(project="digits", role="owner"))
+    services.webhooks.add(grace, "digits", NewWebhook(url="http://127.0.0.1:9/x", events=("model.",)))
+    services.members.remove(ROOT, "digits", "grace")
+    assert services.invitations.look(made.secret, HERE).by == "grace"
+    assert not services.webhooks.of_project(ROOT, "digits")["items"][0].disabled
+
+
+@pytest.mark.parametrize("noticed", ["use", "start"])
+def test_invitation_that_an_earlier_release_kept_ends_when_it_is_noticed(services, noticed):
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    services.members.set_member(ROOT, "digits", "ada", "owner")
+    grace = caller(services, token(services, "grace"))
+    made = services.invitations.create(grace, Invite(project="digits", role="owner"))
+    (member,) = (
+        one
+        for one in services.records.find(SERVER, "members")
+        if one.data["subject"] == services.users.find("grace").id
+    )
+    services.records.commit(SERVER, [Put("members", member.id, {**member.data, "role": "viewer"})])
+    if noticed == "start":
+        services.end_grants_without_holder()
+    else:
+        with pytest.raises(AccessDenied, match="grace does not own"):
+            services.invitations.look(made.secret, HERE)
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    with pytest.raises(NotFound, match="revoked"):
+        services.invitations.look(made.secret, HERE)
 
 
 def test_invitation_is_listed_and_revoked_by_owners_alone(services):
