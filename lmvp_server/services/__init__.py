@@ -139,7 +139,7 @@ class Services:
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
         purging = Purging(records, series, upkeep, keep_removed)
         removal = Removal(records, catalog, versions, upkeep, purging, keep_removed)
-        pushes = Pushes(records, chunks, catalog, versions, decoder, shared=shared)
+        pushes = Pushes(records, chunks, catalog, versions, decoder, runs, shared=shared)
         return cls(
             records,
             chunks,

@@ -34,6 +34,7 @@ from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.decoding import Decoder, codec_turn
+from lmvp_server.services.runs import Runs
 from lmvp_server.services.versions import Versions, shelf, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
@@ -108,11 +109,12 @@ class Pushes:
         catalog: Catalog,
         versions: Versions,
         decoder: Decoder,
+        runs: Runs,
         *,
         shared: bool,
     ) -> None:
         self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
-        self._decoder = decoder
+        self._decoder, self._runs = decoder, runs
         self._shared = shared
         self._open: dict[tuple[str, str], OpenPush] = {}
 
@@ -264,6 +266,7 @@ class Pushes:
             check_alias(alias)
         place = self._place(caller, project, model, create=(body.create or not self._shared) and not body.propose)
         access.require(caller, right_of(body), project)
+        self._require_run(caller, place, body)
         if body.parent and self._versions.by_digest(place, body.parent) is None:
             raise NotFound(f"no version of {place.reference} has the digest {body.parent[:12]}, given as the parent")
         return OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body), by=caller.user)
@@ -340,7 +343,29 @@ class Pushes:
         self._records.commit(place.space, [])  # it may be on its way, and is promised now
         return self._versions.present(place, found[0])
 
+    def _require_run(self, caller: Caller, place: Place, body: NewPush) -> None:
+        """Check that the caller may link a version to a run; an import, by an owner, keeps the recorded one.
+
+        A run that no project has is accepted: its journal may arrive after the version.
+
+        Raises
+        ------
+        AccessDenied
+            If the run belongs to somebody else, and the caller is no maintainer.
+        NotFound
+            If it is a run of another project.
+        """
+        if not body.run or body.recorded:
+            return
+        found = self._records.get(place.space, "runs", body.run)
+        if found is not None:
+            self._runs.require_author(caller, place.project, found)
+        elif any(self._records.get(one.id, "runs", body.run) for one in self._records.find(SERVER, "projects")):
+            name = place.project.data["name"]
+            raise NotFound(f"no run {body.run} in project {name!r}", hint="a version names a run of its own project")
+
     def _finish(self, caller: Caller, push: OpenPush) -> Document:
+        self._require_run(caller, push.place, push.body)  # it may have begun, or been made, since the push began
         with self._chunks.pinning(push.place.space):
             missing = sorted(self._lacking(push))
             if missing:
