@@ -32,12 +32,12 @@ class Chunks(Handler):
     body_limit = 16 << 20
 
     async def post(self, project: str, model: str, revision: str) -> None:
-        """Stream the frames that are wanted, in their order."""
+        """Stream the frames that are wanted, in their order, each once: an answer is no longer than the version."""
         wanted = await self.run(self.read, WantedChunks)
         files = self.services.files
         order = await self.run(files.wanted, self.caller, project, model, revision, wanted)
         self.set_header("Content-Type", FRAMES)
-        await stream(self, [partial(self._frame, order, chunk) for chunk in wanted.want])
+        await stream(self, [partial(self._frame, order, chunk) for chunk in dict.fromkeys(wanted.want)])
 
     def _frame(self, order: Order, chunk: str) -> bytes:
         """Return a frame, or one that tells why there is none: the status of the answer is long sent."""
