@@ -90,8 +90,8 @@ class Catalog:
         every = paging.names(self._records.find(SERVER, "projects", limit=1000))
         known = [each for each in every if caller.may(access.READ, each)]
         some = ", ".join(known[:_NAMED]) + (", …" if len(known) > _NAMED else "")
-        others = f"; there are {some}, and `project/model` names a model of one" if known else ""
-        return _did_you_mean(suggest(name, known)) or f"a first push makes it{others}"
+        others = f"there are {some}, and `project/model` names a model of one" if known else ""
+        return _did_you_mean(suggest(name, known)) or others or "`lmvp ls` lists the projects that you can read"
 
     def create_project(self, caller: Caller, name: str, description: str = "") -> Document:
         """Make a project.
@@ -153,18 +153,26 @@ class Catalog:
         NotFound
             With the nearest name as the hint.
         """
-        home = self.find_project(caller, project)
+        try:
+            home = self.find_project(caller, project)
+        except NotFound as error:
+            raise NotFound(error.message, hint=self._project_named(caller, name) or error.hint) from None
         check_name(name, "model name")
         found = self._records.find(home.id, "models", {"key": name.lower()}, limit=1)
         if not found:
-            raise NotFound(f"no model {name!r} in project {project!r}", hint=self._way_to_a_model(home, name))
+            raise NotFound(f"no model {name!r} in project {project!r}", hint=self._way_to_a_model(caller, home, name))
         return Place(home, found[0])
 
-    def _way_to_a_model(self, home: Record, name: str) -> str:
+    def _project_named(self, caller: Caller, name: str) -> str | None:
+        """Name the project that was given in the place of a model, if the caller may read it."""
+        there = self._records.count(SERVER, "projects", {"key": name.lower()}) and caller.may(access.READ, name)
+        return f"'{name}/' is a project, and '{name}/model' a model of it" if there else None
+
+    def _way_to_a_model(self, caller: Caller, home: Record, name: str) -> str:
         """Name the model that was probably meant, or the project that has this name."""
         near = suggest(name, paging.names(self._records.find(home.id, "models", limit=1000)))
-        if near is None and self._records.count(SERVER, "projects", {"key": name.lower()}):
-            return f"'{name}/' is a project, and '{name}/model' a model of it"
+        if near is None and (project := self._project_named(caller, name)):
+            return project
         return _did_you_mean(near) or f"`lmvp.update('{home.data['name']}/{name}', model)` makes it"
 
     def create_model(self, caller: Caller, project: str, name: str, description: str = "") -> Document:
@@ -198,7 +206,12 @@ class Catalog:
         if not self._records.count(SERVER, "projects", {"key": project.lower()}):
             access.require(caller, access.CREATE)
             self._new_project(caller, project)
-        return self.find_project(caller, project)
+        try:
+            return self.find_project(caller, project)
+        except NotFound as error:  # the name is taken, as a 409 of `create_project` tells too
+            raise NotFound(
+                error.message, hint="the name is taken by a project that you cannot see: take another name"
+            ) from None
 
     def _new_model(self, home: Record, name: str, who: str, description: str = "") -> None:
         data: Document = {"name": name, "description": description, "latest": 0}

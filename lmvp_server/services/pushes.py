@@ -19,7 +19,7 @@ from threading import Lock
 import msgspec
 from blake3 import blake3
 
-from lmvp.errors import Conflict, IntegrityError, InvalidManifest, InvalidRequest, MissingChunks, NotFound
+from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidManifest, InvalidRequest, MissingChunks, NotFound
 from lmvp.records import NewPush, Push
 from lmvp.references import check_alias
 from lmvp.storage import codecs, frames
@@ -264,8 +264,13 @@ class Pushes:
             raise InvalidRequest("a proposed version goes without aliases: a maintainer sets them")
         for alias in body.aliases:
             check_alias(alias)
-        place = self._place(caller, project, model, create=(body.create or not self._shared) and not body.propose)
-        access.require(caller, right_of(body), project)
+        try:
+            place = self._place(caller, project, model, body)
+            access.require(caller, right_of(body), project)
+        except AccessDenied as error:
+            if not body.propose and caller.may(access.PROPOSE, project):
+                error.hint = f"{error.hint}; `--propose`, or propose=True, proposes the version to a maintainer"
+            raise
         self._require_run(caller, place, body)
         if body.parent and self._versions.by_digest(place, body.parent) is None:
             raise NotFound(f"no version of {place.reference} has the digest {body.parent[:12]}, given as the parent")
@@ -275,14 +280,17 @@ class Pushes:
         latest = None if body.parent else self._versions.latest(place)
         return latest.data["digest"] if latest else body.parent
 
-    def _place(self, caller: Caller, project: str, model: str, *, create: bool) -> Place:
-        if create:
+    def _place(self, caller: Caller, project: str, model: str, body: NewPush) -> Place:
+        if (body.create or not self._shared) and not body.propose:
             return self._catalog.find_or_create(caller, project, model)
         try:
             return self._catalog.find_model(caller, project, model)
         except NotFound as error:
             near = f"{error.hint} " if str(error.hint).startswith("did you mean") else ""
-            raise NotFound(error.message, hint=f"{near}a new one is made with create=True, or --create") from None
+            way = "a new one is made with create=True, or --create"
+            if body.propose:
+                way = "a version is proposed to a model that is there: a maintainer makes it first"
+            raise NotFound(error.message, hint=f"{near}{way}") from None
 
     def _reopen(self, place: Place, push_id: str) -> OpenPush:
         """Take up a push that another process, or this one before it was restarted, began."""

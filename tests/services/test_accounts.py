@@ -407,6 +407,47 @@ def test_invitation_is_listed_and_revoked_by_owners_alone(services):
         services.invitations.look(made.secret, HERE)
 
 
+# -- messages
+
+
+@pytest.fixture
+def grace(services):
+    """A contributor of `digits`, who cannot see `priv`."""
+    services.catalog.create_project(ROOT, "priv")
+    services.members.set_member(ROOT, "digits", "grace", "contributor")
+    return caller(services, token(services, "grace"))
+
+
+def test_hint_names_no_hidden_project_and_gives_no_wrong_advice(services, grace):
+    find = services.catalog.find_model
+    for name in ("priv", "none"):  # a project that is hidden, and one that does not exist
+        with pytest.raises(NotFound) as caught:
+            find(grace, "digits", name)
+        assert "is a project" not in caught.value.hint
+        with pytest.raises(NotFound) as caught:
+            services.catalog.find_project(grace, name)
+        assert caught.value.hint == "there are digits, and `project/model` names a model of one"
+    with pytest.raises(NotFound) as caught:
+        find(grace, "default", "digits")
+    assert caught.value.hint == "'digits/' is a project, and 'digits/model' a model of it"
+    for make in (
+        services.catalog.find_or_create_project,
+        lambda by, name: services.catalog.find_or_create(by, name, "m"),
+    ):
+        with pytest.raises(NotFound, match="no project 'priv'") as caught:
+            make(grace, "priv")
+        assert caught.value.hint == "the name is taken by a project that you cannot see: take another name"
+
+
+def test_refusal_names_the_role_that_is_needed_in_plain_words(services, grace):
+    with pytest.raises(AccessDenied, match="grace has no right to manage members and settings in 'digits'") as caught:
+        access.require(grace, access.OWN, "digits")
+    assert caught.value.hint == "that needs the role owner"
+    with pytest.raises(AccessDenied, match="grace has no right to remove things or set rules in 'digits'") as caught:
+        access.require(grace, access.MAINTAIN, "digits")
+    assert caught.value.hint == "that needs the role maintainer"
+
+
 # -- webhooks
 
 
