@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 from argon2 import PasswordHasher
 
-from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotAuthenticated, NotFound, TooManyRequests
+from lmvp.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Conflict,
+    InvalidArgument,
+    NotAuthenticated,
+    NotFound,
+    TooManyRequests,
+)
 from lmvp.records import Invite, MakeToken, NewUser, NewWebhook, UserChange
 from lmvp_server.services import Services, access, passwords
 from lmvp_server.services.access import OPERATOR, SCOPES, Caller
@@ -437,6 +445,17 @@ def test_hint_names_no_hidden_project_and_gives_no_wrong_advice(services, grace)
         with pytest.raises(NotFound, match="no project 'priv'") as caught:
             make(grace, "priv")
         assert caught.value.hint == "the name is taken by a project that you cannot see: take another name"
+
+
+def test_names_that_are_taken_or_missing_are_told(services, grace):
+    """The exceptions that docs/team.md states."""
+    with pytest.raises(AlreadyExists, match="there is a project 'Priv'"):
+        services.catalog.create_project(grace, "Priv")
+    services.catalog.create_project(grace, "own")
+    services.members.set_member(grace, "own", "ada", "viewer")
+    with pytest.raises(NotFound, match="no user 'adda'") as caught:
+        services.members.set_member(grace, "own", "adda", "viewer")
+    assert caught.value.hint == "did you mean 'ada'?"
 
 
 def test_refusal_names_the_role_that_is_needed_in_plain_words(services, grace):
