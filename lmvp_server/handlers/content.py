@@ -34,12 +34,15 @@ class Chunks(Handler):
     body_limit = 16 << 20
 
     async def post(self, project: str, model: str, revision: str) -> None:
-        """Stream the frames that are wanted, in their order."""
+        """Stream the frames that are wanted, in their order, each once: an answer is no longer than the version."""
         wanted = await self.run(self.read, WantedChunks)
         files = self.services.files
         order = await self.run(files.wanted, self.caller, project, model, revision, wanted)
         self.set_header("Content-Type", FRAMES)
-        await stream(self, [partial(self._frames, order, group) for group in _groups(wanted.want, order.sizes)])
+        await stream(
+            self,
+            [partial(self._frames, order, group) for group in _groups(list(dict.fromkeys(wanted.want)), order.sizes)],
+        )
 
     def _frames(self, order: Order, group: Sequence[str]) -> bytes:
         frames = [self._frame(order, chunk) for chunk in group]

@@ -93,6 +93,11 @@ class Home(WebPage):
 class StaticFile(StaticFileHandler):
     """`/static/…`: styles and scripts of ours, the same for everybody."""
 
+    def set_default_headers(self) -> None:
+        """Name no software and its version, and let no browser guess at a type, in errors too."""
+        self.clear_header("Server")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
     def prepare(self) -> None:
         """Refuse a request for a host that is not this server's."""
         if foreign_host(self.request, self.settings["server"]):

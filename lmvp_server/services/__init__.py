@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from lmvp_server.services import grants
 from lmvp_server.services.aliases import Aliases
 from lmvp_server.services.audit import Audit
 from lmvp_server.services.backups import Backups
@@ -138,7 +139,7 @@ class Services:
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
         purging = Purging(records, series, upkeep, keep_removed)
         removal = Removal(records, catalog, versions, upkeep, purging, keep_removed)
-        pushes = Pushes(records, chunks, catalog, versions, decoder, shared=shared)
+        pushes = Pushes(records, chunks, catalog, versions, decoder, runs, shared=shared)
         return cls(
             records,
             chunks,
@@ -214,7 +215,11 @@ class Services:
         )
 
     def end_grants_without_holder(self) -> None:
-        """End what an earlier release gave to nobody in particular, and log it: it may be the product of an attack."""
+        """End grants of an earlier release whose holder is missing or has lost the right to give them.
+
+        Grants without a holder are logged, because an attack can have made them.
+        """
+        grants.end_lost(self.records, "the server")
         self.tokens.warn_of_ended()
         self.sessions.end_without_holder()
 

@@ -38,6 +38,9 @@ NEEDS = {
 }
 """Which role in a project each right takes, at least."""
 
+_IN_WORDS = {MAINTAIN: "remove things or set rules", OWN: "manage members and settings"}
+"""Rights as messages name them, where the name of the right alone does not tell."""
+
 SERVER_WIDE = {
     ENTER: "an account",
     CREATE: "an account",
@@ -208,12 +211,13 @@ def require(caller: Caller, right: str, project: str = "") -> None:
     if right not in SCOPES[caller.scope]:
         least = next(scope for scope, rights in SCOPES.items() if right in rights)
         raise AccessDenied(
-            f"this token is for scope {caller.scope!r}: it cannot {right}{where}",
+            f"this token is for scope {caller.scope!r}: it cannot {_IN_WORDS.get(right, right)}{where}",
             hint=f"`lmvp login URL --scope {least}` gets one that can, if your account has the right",
         )
-    needed = SERVER_WIDE[right] if right in SERVER_WIDE else f"{NEEDS[right]}s"
     only = " by a token for one project" if caller.only and right in SERVER_WIDE else ""
-    raise AccessDenied(f"{caller.name} has no right to {right}{where}{only}", hint=f"that is for {needed}")
+    needed = f"that is for {SERVER_WIDE[right]}" if right in SERVER_WIDE else f"that needs the role {NEEDS[right]}"
+    words = _IN_WORDS.get(right, right)
+    raise AccessDenied(f"{caller.name} has no right to {words}{where}{only}", hint=needed)
 
 
 def made_by(caller: Caller, account: str | None, author: str = "") -> bool:

@@ -93,8 +93,8 @@ class Catalog:
         every = paging.names(self._records.find(SERVER, "projects", limit=1000))
         known = [each for each in every if caller.may(access.READ, each)]
         some = ", ".join(known[:_NAMED]) + (", …" if len(known) > _NAMED else "")
-        others = f"; there are {some}, and `project/model` names a model of one" if known else ""
-        return _did_you_mean(suggest(name, known)) or f"a first push makes it{others}"
+        others = f"there are {some}, and `project/model` names a model of one" if known else ""
+        return _did_you_mean(suggest(name, known)) or others or "`lmvp ls` lists the projects that you can read"
 
     def create_project(self, caller: Caller, name: str, description: str = "") -> Document:
         """Make a project.
@@ -228,7 +228,12 @@ class Catalog:
         if not self._records.count(SERVER, "projects", {"key": project.lower()}):
             access.require(caller, access.CREATE)
             self._new_project(caller, project)
-        return self.find_project(caller, project)
+        try:
+            return self.find_project(caller, project)
+        except NotFound as error:  # the name is taken, as a 409 of `create_project` tells too
+            raise NotFound(
+                error.message, hint="the name is taken by a project that you cannot see: take another name"
+            ) from None
 
     def _new_model(self, home: Record, name: str, who: str, description: str = "") -> None:
         data: Document = {"name": name, "description": description, "latest": 0}

@@ -1,7 +1,8 @@
 """Invitations: links by which a person makes an account, once, and gets a role in a project.
 
 An invitation acts with the rights that its creator has when it is used: it ends when the creator is disabled, or does
-not own the project any more.
+not own the project any more. The invitation is deleted then, so it does not work again when the creator owns the
+project again.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import msgspec
 
 from lmvp.errors import AccessDenied, AlreadyExists, Conflict, InvalidArgument, NotFound
 from lmvp.records import Invitation, Invite, NewUser
-from lmvp_server.services import access
+from lmvp_server.services import access, grants
 from lmvp_server.services.access import ROLES, Caller, Roles, highest
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.events import event
-from lmvp_server.services.members import member_id
+from lmvp_server.services.grants import member_id
 from lmvp_server.services.throttle import Throttle, network_of
 from lmvp_server.services.users import Users, new_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
@@ -54,6 +55,7 @@ class Invitations:
         data = {"project": home.id, "role": asked.role, "admin": False}
         what = f"{home.data['name']} as {asked.role}"
         secret, record = self._keep(caller, data, asked.days * 86400.0, what)
+        grants.end_lost(self._records, caller.name)  # the caller may have lost its role in this moment
         return msgspec.structs.replace(self._shown(record, home), secret=secret)
 
     def of_project(self, caller: Caller, project: str) -> Document:
@@ -237,6 +239,7 @@ class Invitations:
             raise NotFound("this invitation was used or revoked, or is too old", hint="ask for another one")
         ended = self._ended(found)
         if ended:
+            grants.end_lost(self._records, found.data["by"])  # one that an earlier release kept
             raise AccessDenied(f"this invitation has ended: {ended}", hint="ask for another one")
         return found
 

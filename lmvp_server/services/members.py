@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from lmvp.errors import Conflict, InvalidArgument, NotFound
 from lmvp.records import Group, Member, ProjectChange
 from lmvp.references import check_name
-from lmvp_server.services import access
+from lmvp_server.services import access, grants
 from lmvp_server.services.access import OWNER, ROLES, VIEWER, Caller, highest
 from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.events import event
+from lmvp_server.services.grants import member_id
 from lmvp_server.services.users import Users
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
@@ -46,11 +47,6 @@ class ProjectRoles:
 
     def _groups_of(self, user: str) -> list[Record]:
         return self._records.find(SERVER, "belongings", {"user": user})
-
-
-def member_id(project: str, subject: str) -> str:
-    """Return the id of the record that says what role an account, or a group, has in a project."""
-    return f"{project}-{subject}"
 
 
 class Members:
@@ -128,10 +124,12 @@ class Members:
             entry = event(caller.name, "member.set" if role else "member.remove", what, before, role)
             # the project is held: else two owners could take each other's role away at once
             hold = Put("projects", home.id, home.data, expect=home.rev)
+            ended, told = grants.lost(self._records, caller.name, without=() if role == OWNER else (id_,))
             try:
-                self._records.commit(SERVER, [change, hold], [entry])
+                self._records.commit(SERVER, [change, hold, *ended], [entry, *told])
             except ConcurrentChange:
                 continue
+            grants.end_lost(self._records, caller.name)
             return
 
     def _keep_an_owner(self, home: Record, but: Record) -> None:
@@ -191,29 +189,44 @@ class Members:
         while True:
             old = self._records.get(SERVER, "groups", id_)
             there = {one.data["user"]: one for one in self._in_group(id_)}
+            leaving = [one for user, one in there.items() if user not in users]
+            ended, told = grants.lost(self._records, caller.name, without=[one.id for one in leaving])
             changes: list[Change] = [
                 Put("groups", id_, {"name": name, "created_at": now()}, expect=old.rev if old else 0),
                 *(Put("belongings", f"{id_}-{user}", {"group": id_, "user": user}) for user in users),
-                *(Delete("belongings", one.id, expect=one.rev) for user, one in there.items() if user not in users),
+                *(Delete("belongings", one.id, expect=one.rev) for one in leaving),
+                *ended,
             ]
             before = list(self._shown_group(old).users) if old else None
+            entry = event(caller.name, "group.set", name, before, list(names))
             try:
-                self._records.commit(SERVER, changes, [event(caller.name, "group.set", name, before, list(names))])
+                self._records.commit(SERVER, changes, [entry, *told])
             except ConcurrentChange:
                 continue
+            grants.end_lost(self._records, caller.name)
             return self._shown_group(self._group(name))
 
     def remove_group(self, caller: Caller, name: str) -> None:
         """Take a group away, and the roles that it gave."""
         access.require(caller, access.ADMIN)
-        group = self._group(name)
-        changes: list[Change] = [
-            Delete("groups", group.id, expect=group.rev),
-            *(Delete("belongings", one.id) for one in self._in_group(group.id)),
-            *(Delete("members", one.id) for one in self._records.find(SERVER, "members", {"subject": group.id})),
-        ]
-        before = list(self._shown_group(group).users)
-        self._records.commit(SERVER, changes, [event(caller.name, "group.remove", name, before, None)])
+        while True:
+            group = self._group(name)
+            belongings = [one.id for one in self._in_group(group.id)]
+            members = [one.id for one in self._records.find(SERVER, "members", {"subject": group.id})]
+            ended, told = grants.lost(self._records, caller.name, without=[*belongings, *members])
+            changes: list[Change] = [
+                Delete("groups", group.id, expect=group.rev),
+                *(Delete("belongings", id_) for id_ in belongings),
+                *(Delete("members", id_) for id_ in members),
+                *ended,
+            ]
+            entry = event(caller.name, "group.remove", name, list(self._shown_group(group).users), None)
+            try:
+                self._records.commit(SERVER, changes, [entry, *told])
+            except ConcurrentChange:
+                continue
+            grants.end_lost(self._records, caller.name)
+            return
 
     def _group(self, name: str) -> Record:
         found = self._records.get(SERVER, "groups", f"g-{name.lower()}")

@@ -161,14 +161,15 @@ class Metrics:
             If points of one of the runs are missing because of damage.
         """
         home = self._catalog.find_project(caller, project)
-        found = [self._runs.find(home, run) for run in runs] if runs else list(self._runs.all_of(home))
+        named = {found.id: found for found in (self._runs.find(home, run) for run in dict.fromkeys(runs))}
+        found = list(named.values()) if runs else list(self._runs.all_of(home))
         for run in found:  # a file of "every point" does not show that some are missing
             if missing := self._runs.incomplete(home.id, run.id):
                 raise IntegrityError(
                     f"run {run.data['name']} ({run.id[:8]}): {missing}",
                     hint="its curves show the points that are sound; name the other runs to export them",
                 )
-        return self._walk(home, found, keys)
+        return self._walk(home, found, list(dict.fromkeys(keys)))
 
     def _walk(
         self, home: Record, runs: Sequence[Record], keys: Sequence[str]

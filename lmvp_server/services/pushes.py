@@ -19,7 +19,7 @@ from threading import Lock
 import msgspec
 from blake3 import blake3
 
-from lmvp.errors import Conflict, IntegrityError, InvalidManifest, InvalidRequest, MissingChunks, NotFound
+from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidManifest, InvalidRequest, MissingChunks, NotFound
 from lmvp.records import NewPush, Push
 from lmvp.references import check_alias
 from lmvp.storage import codecs, frames
@@ -34,6 +34,7 @@ from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.decoding import Decoder, codec_turn
+from lmvp_server.services.runs import Runs
 from lmvp_server.services.versions import Versions, shelf, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
@@ -108,11 +109,12 @@ class Pushes:
         catalog: Catalog,
         versions: Versions,
         decoder: Decoder,
+        runs: Runs,
         *,
         shared: bool,
     ) -> None:
         self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
-        self._decoder = decoder
+        self._decoder, self._runs = decoder, runs
         self._shared = shared
         self._open: dict[tuple[str, str], OpenPush] = {}
 
@@ -262,8 +264,14 @@ class Pushes:
             raise InvalidRequest("a proposed version goes without aliases: a maintainer sets them")
         for alias in body.aliases:
             check_alias(alias)
-        place = self._place(caller, project, model, create=(body.create or not self._shared) and not body.propose)
-        access.require(caller, right_of(body), project)
+        try:
+            place = self._place(caller, project, model, body)
+            access.require(caller, right_of(body), project)
+        except AccessDenied as error:
+            if not body.propose and caller.may(access.PROPOSE, project):
+                error.hint = f"{error.hint}; `--propose`, or propose=True, proposes the version to a maintainer"
+            raise
+        self._require_run(caller, place, body)
         if body.parent and self._versions.by_digest(place, body.parent) is None:
             raise NotFound(f"no version of {place.reference} has the digest {body.parent[:12]}, given as the parent")
         return OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body), by=caller.user)
@@ -272,14 +280,17 @@ class Pushes:
         latest = None if body.parent else self._versions.latest(place)
         return latest.data["digest"] if latest else body.parent
 
-    def _place(self, caller: Caller, project: str, model: str, *, create: bool) -> Place:
-        if create:
+    def _place(self, caller: Caller, project: str, model: str, body: NewPush) -> Place:
+        if (body.create or not self._shared) and not body.propose:
             return self._catalog.find_or_create(caller, project, model)
         try:
             return self._catalog.find_model(caller, project, model)
         except NotFound as error:
             near = f"{error.hint} " if str(error.hint).startswith("did you mean") else ""
-            raise NotFound(error.message, hint=f"{near}a new one is made with create=True, or --create") from None
+            way = "a new one is made with create=True, or --create"
+            if body.propose:
+                way = "a version is proposed to a model that is there: a maintainer makes it first"
+            raise NotFound(error.message, hint=f"{near}{way}") from None
 
     def _reopen(self, place: Place, push_id: str) -> OpenPush:
         """Take up a push that another process, or this one before it was restarted, began."""
@@ -340,7 +351,29 @@ class Pushes:
         self._records.commit(place.space, [])  # it may be on its way, and is promised now
         return self._versions.present(place, found[0])
 
+    def _require_run(self, caller: Caller, place: Place, body: NewPush) -> None:
+        """Check that the caller may link a version to a run; an import, by an owner, keeps the recorded one.
+
+        A run that no project has is accepted: its journal may arrive after the version.
+
+        Raises
+        ------
+        AccessDenied
+            If the run belongs to somebody else, and the caller is no maintainer.
+        NotFound
+            If it is a run of another project.
+        """
+        if not body.run or body.recorded:
+            return
+        found = self._records.get(place.space, "runs", body.run)
+        if found is not None:
+            self._runs.require_author(caller, place.project, found)
+        elif any(self._records.get(one.id, "runs", body.run) for one in self._records.find(SERVER, "projects")):
+            name = place.project.data["name"]
+            raise NotFound(f"no run {body.run} in project {name!r}", hint="a version names a run of its own project")
+
     def _finish(self, caller: Caller, push: OpenPush) -> Document:
+        self._require_run(caller, push.place, push.body)  # it may have begun, or been made, since the push began
         with self._chunks.pinning(push.place.space):
             missing = sorted(self._lacking(push))
             if missing:

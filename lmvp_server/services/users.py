@@ -11,7 +11,7 @@ import msgspec
 from lmvp.errors import AlreadyExists, Conflict, InvalidArgument, NotAuthenticated, NotFound
 from lmvp.records import Ended, NewUser, User, UserChange
 from lmvp.references import check_name, suggest
-from lmvp_server.services import access
+from lmvp_server.services import access, grants
 from lmvp_server.services.access import OPERATOR, Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.clock import now
@@ -183,10 +183,26 @@ class Users:
                 after["ended"] = msgspec.to_builtins(ended)
             entry = event(caller.name, "user.change", record.data["name"], told, after)
             changes.insert(0, Put("users", record.id, {**record.data, **fields}, expect=record.rev))
+            loses = given.disabled or given.admin is False
+            events = [entry]
+            if loses:
+                deleted = {change.id for change in changes if isinstance(change, Delete)}
+                lost, why = grants.lost(
+                    self._records,
+                    caller.name,
+                    demoted=record.id if given.admin is False else "",
+                    disabled=record.id if given.disabled else "",
+                )
+                for change, one in zip(lost, why, strict=True):
+                    if change.id not in deleted:
+                        changes.append(change)
+                        events.append(one)
             try:
-                self._records.commit(SERVER, changes, [entry])
+                self._records.commit(SERVER, changes, events)
             except ConcurrentChange:
                 continue
+            if loses:
+                grants.end_lost(self._records, caller.name)
             return msgspec.structs.replace(_shown(self.find(name)), ended=ended)
 
     def _end_grants(self, user: str, keep: int | None) -> tuple[list[Change], Ended]:

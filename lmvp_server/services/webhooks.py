@@ -20,7 +20,7 @@ import msgspec
 
 from lmvp.errors import Conflict, InvalidArgument, NotFound
 from lmvp.records import MadeWebhook, NewWebhook, Webhook
-from lmvp_server.services import access
+from lmvp_server.services import access, grants
 from lmvp_server.services.access import OPERATOR, Caller, Roles
 from lmvp_server.services.audit import head_of
 from lmvp_server.services.catalog import SERVER, Catalog
@@ -140,6 +140,7 @@ class Webhooks:
         }
         told = event(caller.name, "webhook.add", f"{home.data['name']}: {host}", None, {"id": id_, "events": events})
         self._records.commit(SERVER, [Put(_TABLE, id_, data, expect=0)], [told])
+        grants.end_lost(self._records, caller.name)  # the caller may have lost its role in this moment
         return MadeWebhook(id=id_, url=new.url, events=events, secret=secret)
 
     def remove(self, caller: Caller, project: str, id_: str) -> None:
@@ -156,6 +157,7 @@ class Webhooks:
         was = {"id": id_, "disabled": found.data["disabled"]}
         told = event(caller.name, "webhook.enable", _named(home, found), was, {"id": id_, "disabled": False})
         self._change(found.id, {**_RESTED, "user": caller.holder, "by": caller.name}, told)
+        grants.end_lost(self._records, caller.name)
         return _shown(self._find(home, id_))
 
     def test(self, caller: Caller, project: str, id_: str) -> Delivery:

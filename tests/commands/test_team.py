@@ -65,7 +65,8 @@ def test_a_team_is_made_and_works(server, lmvp_, monkeypatch):
     assert [each.record.author for each in lmvp.runs("digits")] == ["grace"]
     with pytest.raises(errors.AccessDenied, match="grace has no right to write in 'digits'") as caught:
         lmvp.update("digits/mlp", {"w": np.ones(3)}, progress=False)
-    assert "maintainers" in caught.value.hint
+    assert "needs the role maintainer" in caught.value.hint
+    assert "--propose" in caught.value.hint
     assert "--scope admin" in lmvp_("users", code=5)
     monkeypatch.setenv("LMVP_TOKEN", all_rights)
     assert "grace has no right to administer this server" in lmvp_("users", code=5)

@@ -275,6 +275,15 @@ def test_chunk_that_is_not_what_its_manifest_states_is_told_of_in_its_place(serv
     assert json.loads(data[HEADER_SIZE:])["error"]["code"] == "integrity"
 
 
+@pytest.mark.parametrize("accept", [[], ["zstd", "solo", "delta"]])
+def test_chunk_that_is_wanted_many_times_is_sent_once(server, accept):
+    place = f"{NET}/versions/1"
+    ids = [one.id for one in manifests.decode(server.ask("GET", f"{place}/manifest").content).files[0].chunks]
+    once = server.ask("POST", f"{place}/chunks", json={"want": ids, "accept": accept}).content
+    many = server.ask("POST", f"{place}/chunks", json={"want": [*ids, *ids[::-1], *ids * 50], "accept": accept})
+    assert many.content == once
+
+
 def test_file_with_a_damaged_chunk_is_never_served_whole(server):
     path = f"{NET}/versions/3/files/weights.safetensors"
     with pytest.raises(requests.RequestException):  # it breaks off: its beginning was sound

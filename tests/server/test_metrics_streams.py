@@ -222,6 +222,13 @@ def test_columns_have_every_point(served, run):
     assert np.concatenate(values)[7] == 7 / 3
 
 
+def test_export_holds_a_run_and_a_key_that_are_named_twice_once(served, run):
+    name = served("GET", f"/projects/digits/runs/{run}").json()["name"]
+    once = served("GET", f"/projects/digits/metrics/export?run={run}&key=train/loss").content
+    twice = f"run={run}&run={run}&run={run[:8]}&run={name}&key=train/loss&key=train/loss"
+    assert served("GET", f"/projects/digits/metrics/export?{twice}").content == once
+
+
 def test_an_export_that_fails_in_the_middle_is_not_taken_for_whole(served, run, home):
     run.add(b"".join(points_frame(1.0, [(0, i, i / 3)]) for i in range(5, 200_000)))
     run.add(key_frame(1, "zzz") + points_frame(1.0, [(1, 1, 1.0)]))

@@ -93,11 +93,22 @@ def test_form_of_too_many_fields_is_refused(server, fields):
 def test_static_file_is_found_or_refused_with_a_message(server, path, host, status):
     answer = requests.get(server.url + path, headers={"Host": host}, timeout=30)
     assert answer.status_code == status
+    assert "Server" not in answer.headers
     if status >= 400:
         assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
         assert 5 < len(answer.text) < 200
         assert "<" not in answer.text
     assert requests.post(server.url + path, headers={"Host": host}, timeout=30).status_code in {403, 405}
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "DELETE", "OPTIONS"])
+def test_response_names_no_software(server, method):
+    for path in (
+        "/static/nothing", "/static/tokens.css", "/static/", "/static", "/nothing", "/", "/login", "/p/x", "/device",
+        "/api/v1/health", "/api/v1/projects", "/api/v1/projects/x", "/api/v1/nothing", "/api/v1/openapi.json",
+    ):  # fmt: skip
+        answer = requests.request(method, server.url + path, timeout=30, allow_redirects=False)
+        assert "Server" not in answer.headers, path
 
 
 @pytest.mark.parametrize("step", [HIGHEST, HIGHEST + 1, 1 << 64, -(1 << 63), -(1 << 63) - 1, 10**400, -(10**400)])

@@ -1,13 +1,15 @@
 """Runs, pushes and backups belong to accounts: other contributors cannot change them."""
 
 import secrets
+import struct
 
 import msgspec
 import pytest
 from server.in_process import Served
 from server.runs_over_http import begin, losses
 
-from lmvp.storage import digest
+from lmvp.storage import digest, frames
+from lmvp.storage.frames import Frame
 from lmvp.tracking.frames import END, UPDATE, note
 from lmvp_server.stores.base import Put
 
@@ -72,6 +74,68 @@ def test_run_is_changed_by_its_author_and_maintainers_alone(served, tokens, chan
     assert CHANGES[change](served, tokens["ada"], run).ok
     other = start(served, tokens["ada"])
     assert CHANGES[change](served, tokens["maintainer"], other).ok
+
+
+DATA = b"of a version"
+CHUNK = digest.of_bytes(DATA)
+
+
+def pushing(run, **fields):
+    file = {"path": "w", "size": len(DATA), "digest": CHUNK, "chunks": [[CHUNK, len(DATA)]]}
+    manifest = {"lmvp": 1, "format": "files", "meta": {}, "files": [file], "tensors": [], "parents": []}
+    return {"push": secrets.token_hex(16), "manifest": manifest, "run": run, "message": secrets.token_hex(4), **fields}
+
+
+def push_at_once(served, token, body):
+    data = msgspec.json.encode(body)
+    frame = frames.header(Frame(CHUNK, len(DATA), len(DATA))) + DATA
+    sent = struct.pack("<I", len(data)) + data + frame
+    headers = {"Content-Type": "application/x-lmvp-frames"}
+    return served("POST", "/projects/p/models/m/versions", token, data=sent, headers=headers)
+
+
+def push_staged(served, token, body):
+    begun = served("POST", "/projects/p/models/m/pushes", token, json=body)
+    if not begun.ok:
+        return begun
+    frame = frames.header(Frame(CHUNK, len(DATA), len(DATA))) + DATA
+    path = f"/projects/p/models/m/pushes/{body['push']}"
+    assert served("PUT", f"{path}/chunks", token, data=frame).ok
+    return served("POST", f"{path}/commit", token)
+
+
+@pytest.mark.parametrize("push", [push_at_once, push_staged])
+def test_version_names_a_run_that_its_pusher_may_change(served, tokens, push):
+    run = start(served, tokens["ada"])
+    refused = push(served, tokens["grace"], pushing(run, propose=True))
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "access_denied")
+    assert refused.json()["error"]["message"].endswith("belongs to ada")
+    assert push(served, tokens["ada"], pushing(run, propose=True)).json()["run"] == run
+    assert push(served, tokens["maintainer"], pushing(run)).json()["run"] == run
+    unsent = secrets.token_hex(16)
+    assert push(served, tokens["grace"], pushing(unsent, propose=True)).json()["run"] == unsent
+
+
+def test_version_names_no_run_of_another_project(served, tokens):
+    served("POST", "/projects", json={"name": "elsewhere"})
+    run = secrets.token_hex(16)
+    assert served("POST", "/projects/elsewhere/runs", json={"run": run}).ok
+    for push in (push_at_once, push_staged):
+        refused = push(served, tokens["maintainer"], pushing(run))
+        assert refused.status_code == 404
+        assert refused.json()["error"]["message"] == f"no run {run} in project 'p'"
+
+
+def test_commit_checks_a_run_that_began_after_the_push(served, tokens):
+    run = secrets.token_hex(16)
+    body = pushing(run, propose=True)
+    begun = served("POST", "/projects/p/models/m/pushes", tokens["grace"], json=body)
+    assert begun.ok
+    if begun.json()["missing"]:
+        frame = frames.header(Frame(CHUNK, len(DATA), len(DATA))) + DATA
+        assert served("PUT", f"/projects/p/models/m/pushes/{body['push']}/chunks", tokens["grace"], data=frame).ok
+    assert served("POST", "/projects/p/runs", tokens["ada"], json={"run": run}).ok
+    assert served("POST", f"/projects/p/models/m/pushes/{body['push']}/commit", tokens["grace"]).status_code == 403
 
 
 def test_journal_is_refused_in_the_middle(served, tokens):

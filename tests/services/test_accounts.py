@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 from argon2 import PasswordHasher
 
-from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotAuthenticated, NotFound, TooManyRequests
+from lmvp.errors import (
+    AccessDenied,
+    AlreadyExists,
+    Conflict,
+    InvalidArgument,
+    NotAuthenticated,
+    NotFound,
+    TooManyRequests,
+)
 from lmvp.records import Invite, MakeToken, NewUser, NewWebhook, UserChange
 from lmvp_server.services import Services, access, passwords
 from lmvp_server.services.access import OPERATOR, SCOPES, Caller
@@ -288,9 +296,104 @@ def test_invitation_ends_when_its_creator_loses_the_right(services, end):
             use()
     with pytest.raises(NotFound):
         services.users.find("eve")
-    if end != "disabled":
-        (listed,) = services.invitations.of_project(ROOT, "digits")["items"]
-        assert listed.ended
+    listed = [one.ended for one in services.invitations.of_project(ROOT, "digits")["items"]]
+    assert listed == (["it names no account"] if end == "old record" else [])
+
+
+TAKEN = {
+    "role": (
+        lambda services: services.members.set_member(ROOT, "digits", "grace", "owner"),
+        lambda services: services.members.set_member(ROOT, "digits", "grace", "maintainer"),
+    ),
+    "membership": (
+        lambda services: services.members.set_member(ROOT, "digits", "grace", "owner"),
+        lambda services: services.members.remove(ROOT, "digits", "grace"),
+    ),
+    "group": (
+        lambda services: services.members.set_group(ROOT, "team", ("ada", "grace")),
+        lambda services: services.members.set_group(ROOT, "team", ("ada",)),
+    ),
+    "group removed": (
+        lambda services: (
+            services.members.set_group(ROOT, "team", ("grace",)),
+            services.members.set_member(ROOT, "digits", "@team", "owner"),
+        ),
+        lambda services: services.members.remove_group(ROOT, "team"),
+    ),
+    "role of the group": (
+        lambda services: services.members.set_member(ROOT, "digits", "@team", "owner"),
+        lambda services: services.members.set_member(ROOT, "digits", "@team", "viewer"),
+    ),
+    "admin": (
+        lambda services: services.users.change(ROOT, "grace", UserChange(admin=True)),
+        lambda services: services.users.change(ROOT, "grace", UserChange(admin=False)),
+    ),
+    "account": (
+        lambda services: (
+            services.members.set_member(ROOT, "digits", "grace", "owner"),
+            services.users.change(ROOT, "grace", UserChange(disabled=False)),
+        ),
+        lambda services: services.users.change(ROOT, "grace", UserChange(disabled=True)),
+    ),
+}
+
+
+@pytest.mark.parametrize("way", TAKEN)
+def test_invitation_and_webhook_stay_ended_when_their_creator_has_the_right_again(services, way):
+    services.members.set_member(ROOT, "digits", "ada", "owner")
+    if "group" in way:
+        services.members.set_group(ROOT, "team", ("grace",))
+        services.members.set_member(ROOT, "digits", "@team", "owner")
+    give, take = TAKEN[way]
+    give(services)
+    grace = caller(services, token(services, "grace"))
+    ours = services.invitations.create(caller(services, token(services, "ada")), Invite(project="digits", role="owner"))
+    made = services.invitations.create(grace, Invite(project="digits", role="owner"))
+    hook = services.webhooks.add(grace, "digits", NewWebhook(url="http://127.0.0.1:9/x", events=("model.",))).id
+    take(services)
+    assert [one["what"] for one in events(services, "webhook.disable")] == ["digits: 127.0.0.1"]
+    assert len(events(services, "invitation.end")) == (0 if way == "account" else 1)
+    give(services)
+    with pytest.raises(NotFound, match="revoked"):
+        services.invitations.look(made.secret, HERE)
+    services.catalog.create_model(ROOT, "digits", "mlp")
+    assert services.webhooks.due() == []
+    assert services.records.get(SERVER, "webhooks", hook).data["disabled"] is True
+    assert services.invitations.look(ours.secret, HERE).by == "ada", "ada's stay"
+
+
+def test_invitation_and_webhook_stay_while_their_creator_owns_the_project_in_another_way(services):
+    services.members.set_group(ROOT, "team", ("grace",))
+    services.members.set_member(ROOT, "digits", "@team", "owner")
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    grace = caller(services, token(services, "grace"))
+    made = services.invitations.create(grace, Invite(project="digits", role="owner"))
+    services.webhooks.add(grace, "digits", NewWebhook(url="http://127.0.0.1:9/x", events=("model.",)))
+    services.members.remove(ROOT, "digits", "grace")
+    assert services.invitations.look(made.secret, HERE).by == "grace"
+    assert not services.webhooks.of_project(ROOT, "digits")["items"][0].disabled
+
+
+@pytest.mark.parametrize("noticed", ["use", "start"])
+def test_invitation_that_an_earlier_release_kept_ends_when_it_is_noticed(services, noticed):
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    services.members.set_member(ROOT, "digits", "ada", "owner")
+    grace = caller(services, token(services, "grace"))
+    made = services.invitations.create(grace, Invite(project="digits", role="owner"))
+    (member,) = (
+        one
+        for one in services.records.find(SERVER, "members")
+        if one.data["subject"] == services.users.find("grace").id
+    )
+    services.records.commit(SERVER, [Put("members", member.id, {**member.data, "role": "viewer"})])
+    if noticed == "start":
+        services.end_grants_without_holder()
+    else:
+        with pytest.raises(AccessDenied, match="grace does not own"):
+            services.invitations.look(made.secret, HERE)
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    with pytest.raises(NotFound, match="revoked"):
+        services.invitations.look(made.secret, HERE)
 
 
 def test_invitation_is_listed_and_revoked_by_owners_alone(services):
@@ -310,6 +413,58 @@ def test_invitation_is_listed_and_revoked_by_owners_alone(services):
     assert (told["who"], told["what"]) == ("grace", "digits as maintainer")
     with pytest.raises(NotFound, match="revoked"):
         services.invitations.look(made.secret, HERE)
+
+
+# -- messages
+
+
+@pytest.fixture
+def grace(services):
+    """A contributor of `digits`, who cannot see `priv`."""
+    services.catalog.create_project(ROOT, "priv")
+    services.members.set_member(ROOT, "digits", "grace", "contributor")
+    return caller(services, token(services, "grace"))
+
+
+def test_hint_names_no_hidden_project_and_gives_no_wrong_advice(services, grace):
+    find = services.catalog.find_model
+    for name in ("priv", "none"):  # a project that is hidden, and one that does not exist
+        with pytest.raises(NotFound) as caught:
+            find(grace, "digits", name)
+        assert "is a project" not in caught.value.hint
+        with pytest.raises(NotFound) as caught:
+            services.catalog.find_project(grace, name)
+        assert caught.value.hint == "there are digits, and `project/model` names a model of one"
+    with pytest.raises(NotFound) as caught:
+        find(grace, "default", "digits")
+    assert caught.value.hint == "'digits/' is a project, and 'digits/model' a model of it"
+    for make in (
+        services.catalog.find_or_create_project,
+        lambda by, name: services.catalog.find_or_create(by, name, "m"),
+    ):
+        with pytest.raises(NotFound, match="no project 'priv'") as caught:
+            make(grace, "priv")
+        assert caught.value.hint == "the name is taken by a project that you cannot see: take another name"
+
+
+def test_names_that_are_taken_or_missing_are_told(services, grace):
+    """The exceptions that docs/team.md states."""
+    with pytest.raises(AlreadyExists, match="there is a project 'Priv'"):
+        services.catalog.create_project(grace, "Priv")
+    services.catalog.create_project(grace, "own")
+    services.members.set_member(grace, "own", "ada", "viewer")
+    with pytest.raises(NotFound, match="no user 'adda'") as caught:
+        services.members.set_member(grace, "own", "adda", "viewer")
+    assert caught.value.hint == "did you mean 'ada'?"
+
+
+def test_refusal_names_the_role_that_is_needed_in_plain_words(services, grace):
+    with pytest.raises(AccessDenied, match="grace has no right to manage members and settings in 'digits'") as caught:
+        access.require(grace, access.OWN, "digits")
+    assert caught.value.hint == "that needs the role owner"
+    with pytest.raises(AccessDenied, match="grace has no right to remove things or set rules in 'digits'") as caught:
+        access.require(grace, access.MAINTAIN, "digits")
+    assert caught.value.hint == "that needs the role maintainer"
 
 
 # -- webhooks

@@ -1,0 +1,112 @@
+"""Grants for a project: invitations and webhooks, which act with the owner role of the account that gave them.
+
+A grant ends for good in the commit that takes this role: otherwise it would work again when the account becomes an
+owner again. `end_lost` after a commit covers a grant that was written at the same moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from lmvp_server.services.access import OPERATOR, OWNER
+from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.events import event
+from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
+
+TABLES = ("invitations", "webhooks")
+
+
+def member_id(project: str, subject: str) -> str:
+    """Return the id of the record that says what role an account, or a group, has in a project."""
+    return f"{project}-{subject}"
+
+
+def lost(
+    records: RecordStore,
+    by: str,
+    *,
+    without: Collection[str] = (),
+    demoted: str = "",
+    disabled: str = "",
+    tables: Collection[str] = TABLES,
+) -> tuple[list[Change], list[Document]]:
+    """Return the changes that end all grants without an owner behind them, and their events.
+
+    Grants of a removed project stay: its members come back with it. Grants without an account, of an earlier release,
+    grant nothing by themselves.
+
+    Parameters
+    ----------
+    by : str
+        The author of the events.
+    without : collection of str
+        Ids of the records of members and of group memberships that the same commit takes away or lowers.
+    demoted, disabled : str
+        The id of the account that the same commit demotes from admin, or disables.
+    """
+    changes: list[Change] = []
+    events: list[Document] = []
+    for table in tables:
+        for one in records.find(SERVER, table):
+            project, holder = one.data["project"], _holder(records, one, table)
+            home = records.get(SERVER, "projects", project) if project else None
+            if home is None or holder in ("", OPERATOR) or one.data.get("disabled"):
+                continue
+            if holder == disabled or not _owns(records, holder, home, without, demoted):
+                change, told = ended(one, home, by, table)
+                changes.append(change)
+                events.append(told)
+    return changes, events
+
+
+def ended(grant: Record, home: Record, by: str, table: str) -> tuple[Change, Document]:
+    """Return the change that ends a grant, and its event: an invitation is deleted, a webhook disabled."""
+    why = f"{grant.data['by']} does not own the project any more"
+    what = str(home.data["name"])
+    if table == "invitations":
+        before = {"id": grant.id[:12], "by": grant.data["by"]}
+        told = event(by, "invitation.end", f"{what} as {grant.data['role']}", before, {"reason": why})
+        return Delete(table, grant.id), told
+    why += "; an owner can enable the webhook"
+    what = f"{what}: {urlsplit(grant.data['url']).hostname}"
+    told = event(by, "webhook.disable", what, {"id": grant.id}, {"id": grant.id, "error": why[:200]})
+    return Put(table, grant.id, {**grant.data, "disabled": True, "why": why[:200]}, expect=grant.rev), told
+
+
+def end_lost(records: RecordStore, by: str) -> None:
+    """End all grants without an owner behind them, in a commit of their own."""
+    while True:
+        changes, events = lost(records, by)
+        if not changes:
+            return
+        try:
+            records.commit(SERVER, changes, events)
+        except ConcurrentChange:
+            continue
+        return
+
+
+def _holder(records: RecordStore, grant: Record, table: str) -> str:
+    """Return the id of the account behind a grant; empty if there is none.
+
+    Webhooks of 9d7a6ec have only the name of an account, which no other account can take.
+    """
+    if table == "webhooks" and "user" not in grant.data:
+        found = records.find(SERVER, "users", {"key": str(grant.data["by"]).lower()}, limit=1)
+        return found[0].id if found else ""
+    holder = grant.data.get("user")
+    return holder if isinstance(holder, str) else ""
+
+
+def _owns(records: RecordStore, user: str, home: Record, without: Collection[str], demoted: str) -> bool:
+    """Tell whether an account owns a project after a commit; `everyone` and public projects give no owner role."""
+    account = records.get(SERVER, "users", user)
+    if account is None or account.data.get("disabled") is not False:
+        return False
+    if account.data.get("admin") is True and user != demoted:
+        return True
+    groups = [one.data["group"] for one in records.find(SERVER, "belongings", {"user": user}) if one.id not in without]
+    ids = [one for one in (member_id(home.id, subject) for subject in (user, *groups)) if one not in without]
+    found = [records.get(SERVER, "members", one) for one in ids]
+    return any(one is not None and one.data["role"] == OWNER for one in found)
