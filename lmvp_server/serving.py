@@ -1,8 +1,10 @@
 """The HTTP server: its listening sockets, its connections and their limits.
 
 A connection costs a file descriptor, and a client without a token can open as many as it likes. The server therefore
-limits connections, in all and by address, closes those that let it wait too long, and makes room for a new one by
-closing the one that has waited longest without a request. Requests in progress are never cut off to make room.
+limits connections, in all and by address, closes those that let it wait too long, and closes one to make room for a new
+one. The address with the most connections loses one first: a connection without a request, then a request of an unknown
+caller whose body is unfinished, then an answer to an unknown caller. Requests with valid credentials are never cut off
+to make room, and neither are requests that the server has not begun to answer.
 """
 
 from __future__ import annotations
@@ -65,6 +67,8 @@ class Limits:
         Connections in all.
     per_address : int
         Connections of one address (of one /64 network for IPv6).
+    unknown_bodies : int
+        Unfinished bodies of one address that come without valid credentials. One more ends the oldest of them.
     header_seconds : float
         Time for all headers of a request, from its first byte, or from the connection for the first request.
     idle_seconds : float
@@ -73,26 +77,34 @@ class Limits:
     body_seconds, body_bytes : float, int
         A body must bring so many bytes in each period of so many seconds. The total time has no limit, so that a large
         push over a slow link arrives.
+    unknown_body_seconds, unknown_body_bytes : float, int
+        The same for bodies without valid credentials. A body of at most so many bytes has so many seconds in total.
     sending_seconds : float
         Time in which a client must take some bytes of an answer.
     """
 
     connections: int = CONNECTIONS
     per_address: int = CONNECTIONS // 2
+    unknown_bodies: int = CONNECTIONS // 8
     header_seconds: float = 30.0
     idle_seconds: float = 75.0
     body_seconds: float = 60.0
     body_bytes: int = 4096
+    unknown_body_seconds: float = 30.0
+    unknown_body_bytes: int = 64 << 10
     sending_seconds: float = 300.0
 
     @classmethod
     def of_process(cls, *, behind_proxy: bool = False) -> Limits:
         """Return the limits for the descriptors of this process: half of them are for files.
 
-        Behind a proxy all connections come from its address, so that one address may have all of them.
+        Behind a proxy all connections come from its address, so that one address may have all of them, and half of
+        them for bodies without valid credentials.
         """
         connections = min(CONNECTIONS, max(FEWEST_CONNECTIONS, _descriptors() // 2))
-        return cls(connections, connections if behind_proxy else max(FEWEST_CONNECTIONS, connections // 2))
+        if behind_proxy:
+            return cls(connections, connections, connections // 2)
+        return cls(connections, max(FEWEST_CONNECTIONS, connections // 2), max(2, connections // 8))
 
 
 def raise_descriptor_limit() -> None:
@@ -132,6 +144,8 @@ class _CountingStream(IOStream):
 
     received = 0
     sent = 0
+    known = False
+    """Whether the current request has valid credentials."""
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         count = super().read_from_fd(buf)
@@ -153,24 +167,44 @@ class _Connection:
     def __init__(self, stream: _CountingStream, address: str, at: float) -> None:
         self.stream, self.address = stream, address
         self.busy, self.requests = False, 0
+        self.is_prepared = self.has_body = False
+        self.begun_at = at
         self.phase, self.since = _Phase.HEADERS, at
         self._received = self._sent = 0
         self._received_at_start = self._sent_at_start = 0
 
-    def expect_request(self, at: float) -> None:
+    def expect_request(self, at: float, limits: Limits) -> None:
         """Note that the next request may come."""
         self.busy, self.requests = False, self.requests + 1
+        self.is_prepared = self.has_body = self.stream.known = False
         self._received_at_start, self._sent_at_start = self.stream.received, self.stream.sent
-        self.update(at, 1)
+        self.update(at, limits)
 
     @property
     def is_answered(self) -> bool:
         """Whether a part of the answer to the current request is sent."""
         return self.stream.sent > self._sent_at_start
 
-    def update(self, at: float, body_bytes: int) -> None:
+    @property
+    def is_unknown_body(self) -> bool:
+        """Whether the body of the current request is unfinished, and its handler knows no caller."""
+        return self.busy and self.has_body and self.is_prepared and not self.stream.known
+
+    @property
+    def right_to_stay(self) -> int | None:
+        """The rank in which connections are closed to make room, lowest first; None if this one stays."""
+        if not self.busy:
+            return 0
+        if self.is_unknown_body:
+            return 1
+        if self.is_prepared and not self.stream.known and (self.is_answered or self.stream.writing()):
+            return 2
+        return None
+
+    def update(self, at: float, limits: Limits) -> None:
         """Restart the clock if the phase is a new one, or has brought enough bytes."""
         phase, stream = self._current(), self.stream
+        body_bytes = limits.unknown_body_bytes if self.is_unknown_body else limits.body_bytes
         if (
             phase is not self.phase
             or phase is _Phase.WORKING
@@ -186,7 +220,8 @@ class _Connection:
             return _Phase.HEADERS if begun else _Phase.IDLE
         if self.stream.writing():
             return _Phase.SENDING
-        return _Phase.BODY if self.stream.reading() else _Phase.WORKING
+        # Between two pieces of a body the stream may not be reading, which must not restart the clock.
+        return _Phase.BODY if self.stream.reading() or self.is_unknown_body else _Phase.WORKING
 
 
 class CountingServer(HTTPServer):
@@ -273,12 +308,30 @@ class CountingServer(HTTPServer):
         self.handle_stream(stream, address)
 
     def _make_room(self, address: str | None = None) -> bool:
-        """Close the connection that has waited longest without a request, of one address or of all."""
-        waiting = [one for one in self._open.values() if not one.busy and address in (None, one.address)]
-        if not waiting:
+        """Close the connection with the least right to stay, of one address or of all.
+
+        The address with the most connections comes first. Otherwise clients at few addresses could close a new
+        connection of another address before its request arrives.
+        """
+        ranked = [
+            ((-self._by_address[one.address], right, one.begun_at if one.busy else one.since), one)
+            for one in self._open.values()
+            if address in (None, one.address) and (right := one.right_to_stay) is not None
+        ]
+        if not ranked:
             return False
-        self._close(min(waiting, key=lambda one: one.since))
+        found = min(ranked, key=lambda pair: pair[0])[1]
+        if found.busy:
+            self._refuse(found, _UNAVAILABLE)
+        else:  # an idle connection expects no answer
+            self._close(found)
         return True
+
+    def _limit_unknown_bodies(self, address: str) -> None:
+        bodies = [one for one in self._open.values() if one.address == address and one.is_unknown_body]
+        if len(bodies) > self._limits.unknown_bodies:
+            self._note_failure(f"{address} has more than {self._limits.unknown_bodies} unfinished bodies without login")
+            self._refuse(min(bodies, key=lambda one: one.begun_at), _UNAVAILABLE)
 
     def _note_failure(self, why: str) -> None:
         """Count a connection that found no room, and log the count once a minute."""
@@ -304,7 +357,13 @@ class CountingServer(HTTPServer):
 
     def _sweep_later(self) -> None:
         limits = self._limits
-        shortest = min(limits.header_seconds, limits.idle_seconds, limits.body_seconds, limits.sending_seconds)
+        shortest = min(
+            limits.header_seconds,
+            limits.idle_seconds,
+            limits.body_seconds,
+            limits.unknown_body_seconds,
+            limits.sending_seconds,
+        )
         self._sweeping = asyncio.get_running_loop().call_later(min(shortest / 4, 5.0), self._sweep)
 
     def _sweep(self) -> None:
@@ -317,16 +376,24 @@ class CountingServer(HTTPServer):
             _Phase.WORKING: float("inf"),
         }
         for one in list(self._open.values()):
-            one.update(at, limits.body_bytes)
-            if at - one.since >= seconds[one.phase]:
+            one.update(at, limits)
+            unknown_body = one.phase is _Phase.BODY and one.is_unknown_body
+            if at - one.since >= (limits.unknown_body_seconds if unknown_body else seconds[one.phase]):
                 self._time_out(one)
         self._sweeping = None
         if self._open:
             self._sweep_later()
 
     def _time_out(self, connection: _Connection) -> None:
-        if connection.phase in (_Phase.HEADERS, _Phase.BODY) and not connection.is_answered:
-            connection.stream.write(_REQUEST_TIMEOUT).add_done_callback(lambda sent: sent.exception())
+        if connection.phase in (_Phase.HEADERS, _Phase.BODY):
+            self._refuse(connection, _REQUEST_TIMEOUT)
+        else:
+            self._close(connection)
+
+    def _refuse(self, connection: _Connection, answer: bytes) -> None:
+        """Close a connection; answer its request first unless a part of an answer is sent."""
+        if not connection.is_answered and not connection.stream.writing():
+            connection.stream.write(answer).add_done_callback(lambda sent: sent.exception())
         self._close(connection)
 
     def _close(self, connection: _Connection) -> None:
@@ -357,8 +424,8 @@ class CountingServer(HTTPServer):
         self._end(server_conn)
         found = self._open.get(_stream_of(server_conn))
         if found is not None:
-            found.expect_request(self._now())
-        return _Watched(super().start_request(server_conn, request_conn), lambda: self._begin(server_conn))
+            found.expect_request(self._now(), self._limits)
+        return _Watched(super().start_request(server_conn, request_conn), self, server_conn)
 
     def on_close(self, server_conn: object) -> None:
         """Forget a connection that is gone. Tornado calls this."""
@@ -380,18 +447,41 @@ class CountingServer(HTTPServer):
         if self._sweeping is not None:
             self._sweeping.cancel()
 
-    def _begin(self, connection: object) -> None:
+    def begin(self, connection: object, headers: HTTPHeaders) -> None:
+        """Note that the headers of a request have arrived."""
         self._busy.add(connection)
         found = self._open.get(_stream_of(connection))
         if found is not None:
-            found.busy = True
-            found.update(self._now(), 1)
+            found.busy, found.begun_at = True, self._now()
+            found.has_body = "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
+            found.update(self._now(), self._limits)
         self._on_use()
+
+    def end_prepare(self, connection: object) -> None:
+        """Note that the handler has checked the credentials of the request."""
+        found = self._open.get(_stream_of(connection))
+        if found is not None:
+            found.is_prepared = True
+            if found.is_unknown_body:
+                self._limit_unknown_bodies(found.address)
+
+    def end_body(self, connection: object) -> None:
+        """Note that the body of the request has arrived."""
+        found = self._open.get(_stream_of(connection))
+        if found is not None:
+            found.has_body = False
 
     def _end(self, connection: object) -> None:
         if connection in self._busy:
             self._busy.discard(connection)
             self._on_use()
+
+
+def set_known(connection: object, known: bool) -> None:
+    """Note whether the current request of a connection has valid credentials; handlers call this."""
+    stream = _stream_of(connection)
+    if isinstance(stream, _CountingStream):
+        stream.known = known
 
 
 def _stream_of(connection: object) -> object:
@@ -416,22 +506,30 @@ def _network(address: Any) -> str:
 
 
 class _Watched(HTTPMessageDelegate):
-    """Passes a request on, and says when its headers are there."""
+    """Passes a request on, and notes how far it has arrived."""
 
-    def __init__(self, inner: HTTPMessageDelegate, begin: Callable[[], None]) -> None:
-        self._inner = inner
-        self._begin = begin
+    def __init__(self, inner: HTTPMessageDelegate, server: CountingServer, connection: object) -> None:
+        self._inner, self._server, self._connection = inner, server, connection
 
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        self._begin()
-        return self._inner.headers_received(start_line, headers)
+        self._server.begin(self._connection, headers)
+        prepared = self._inner.headers_received(start_line, headers)
+        if prepared is not None:
+            return self._end_prepare(prepared)
+        self._server.end_prepare(self._connection)
+        return None
+
+    async def _end_prepare(self, prepared: Awaitable[None]) -> None:
+        await prepared
+        self._server.end_prepare(self._connection)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
         return self._inner.data_received(chunk)
 
     def finish(self) -> None:
+        self._server.end_body(self._connection)
         self._inner.finish()
 
     def on_connection_close(self) -> None:

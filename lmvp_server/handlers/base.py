@@ -39,6 +39,7 @@ from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
 from lmvp_server.services.sessions import own_credential
+from lmvp_server.serving import set_known
 
 T = TypeVar("T")
 log = logging.getLogger("lmvp_server")
@@ -89,6 +90,7 @@ class Handler(RequestHandler):
     @caller.setter
     def caller(self, caller: Caller) -> None:
         self._known_caller, self._called_at = caller, time.monotonic()
+        set_known(self.request.connection, caller.known)
 
     @property
     def services(self) -> Services:

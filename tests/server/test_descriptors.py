@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ HALF = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 HEAD = f"Host: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
 
 
-def connect(served):
-    return socket.create_connection(("127.0.0.1", served.port), 10)
+def connect(served, address="127.0.0.1"):
+    return socket.create_connection(("127.0.0.1", served.port), 10, (address, 0))
 
 
 def rest_of(connection):
@@ -142,6 +143,157 @@ def test_requests_in_progress_are_not_closed_to_make_room(tmp_path):
             assert each.recv(100).startswith(b"HTTP/1.1 201 ")
             each.close()
         until(lambda: served("GET", "/health").ok)
+
+
+def unfinished(path="/login", more="", length=60_000):
+    return f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}Content-Length: {length}\r\n\r\nname=".encode()
+
+
+def unknown_bodies(served):
+    return served.on_loop(lambda: sum(one.is_unknown_body for one in served.app._server._open.values()))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        unfinished(),
+        unfinished("/api/v1/login/device/code"),
+        unfinished("/no/such/page"),
+        unfinished("/login", "Cookie: lmvp_session=forged\r\n"),
+        unfinished("/api/v1/projects", "Authorization: Bearer forged\r\n"),
+    ],
+    ids=["login", "device", "no_page", "forged_session", "forged_token"],
+)
+def test_member_is_answered_when_two_addresses_hold_unfinished_bodies(served_by_address, head):
+    served, held = served_by_address, []
+    for address in ("127.0.0.2", "127.0.0.3"):
+        for _ in range(6):
+            held.append(connect(served, address))
+            held[-1].sendall(head)
+    until(lambda: unknown_bodies(served) == 12)
+    for _ in range(3):
+        assert served("GET", "/projects").status_code == 200
+    assert len(served.app._server._open) <= 12
+    for each in held:
+        each.close()
+    until(lambda: not served.app._server._open)
+
+
+@pytest.fixture(scope="module")
+def served_by_address(tmp_path_factory):
+    limits = serving.Limits(connections=12, per_address=6, unknown_bodies=6)
+    with Served(tmp_path_factory.mktemp("addresses") / "data", limits) as served:
+        assert served("POST", "/projects", json={"name": "p"}).ok
+        assert served("PATCH", "/projects/p", json={"public": True}).ok
+        run = {"run": "d" * 32, "params": {"x": "y" * 900_000}}
+        assert served("POST", "/projects/p/runs", json=run).ok
+        until(lambda: not served.app._server._open)
+        yield served
+
+
+def test_member_is_answered_when_two_addresses_leave_answers_unread(served_by_address):
+    served, held = served_by_address, []
+    for address in ("127.0.0.2", "127.0.0.3"):
+        for _ in range(6):
+            greedy = socket.socket()
+            held.append(greedy)
+            greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            greedy.bind((address, 0))
+            greedy.connect(("127.0.0.1", served.port))
+            greedy.sendall(f"GET /api/v1/projects/p/runs/{'d' * 32} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode() * 20)
+    server = served.app._server
+    until(lambda: served.on_loop(lambda: sum(each.writing() for each in server._open)) == 12)
+    assert served("GET", "/projects").status_code == 200
+    for each in held:
+        each.close()
+    until(lambda: not server._open)
+
+
+def test_member_is_answered_when_two_addresses_hold_streams(served_by_address):
+    served, held = served_by_address, []
+    for address in ("127.0.0.2", "127.0.0.3"):
+        for _ in range(6):
+            held.append(connect(served, address))
+            head = f"GET /api/v1/projects/p/metrics/live?run={'d' * 32} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+            held[-1].sendall(head.encode())
+            assert held[-1].recv(100).startswith(b"HTTP/1.1 200 ")
+    assert served("GET", "/projects").status_code == 200
+    for each in held:
+        each.close()
+    until(lambda: not served.app._server._open)
+
+
+def test_new_connection_of_another_address_is_not_closed_to_make_room(served_by_address):
+    served, held = served_by_address, [connect(served_by_address, "127.0.0.4")]
+    until(lambda: len(served.app._server._open) == 1)
+    for _ in range(6):
+        for address in ("127.0.0.2", "127.0.0.3"):
+            held.append(connect(served, address))
+            held[-1].sendall(unfinished())
+            until(lambda: unknown_bodies(served) in (len(held) - 1, 11))
+    held.append(connect(served, "127.0.0.5"))
+    held[0].sendall(b"GET /api/v1/health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+    assert held[0].recv(100).startswith(b"HTTP/1.1 200 ")
+    for each in held:
+        each.close()
+    until(lambda: not served.app._server._open)
+
+
+def test_push_with_a_token_stays_when_its_address_makes_room(served_by_address):
+    served, server = served_by_address, served_by_address.app._server
+    slow = connect(served, "127.0.0.2")
+    slow.sendall(f"POST /api/v1/projects HTTP/1.1\r\n{HEAD}Content-Length: 20\r\n\r\n".encode())
+    until(lambda: server.in_flight == 1)
+    held = []
+    for address in ("127.0.0.2", "127.0.0.3", "127.0.0.4"):
+        for _ in range(20):
+            held.append(connect(served, address))
+            with suppress(OSError):  # closed to make room
+                held[-1].sendall(unfinished())
+    until(lambda: len(server._open) == 12)
+    slow.sendall(b'{"name": "slowpush"}')
+    assert slow.recv(100).startswith(b"HTTP/1.1 201 ")
+    for each in [slow, *held]:
+        each.close()
+    until(lambda: not server._open)
+
+
+def test_oldest_unfinished_body_without_login_ends_when_its_address_has_too_many(tmp_path):
+    with Served(tmp_path / "data", serving.Limits(40, 20, unknown_bodies=2)) as served:
+        held = [connect(served, "127.0.0.2") for _ in range(4)]
+        other = connect(served, "127.0.0.3")
+        for each in [other, *held[:2]]:
+            each.sendall(unfinished())
+            until(lambda: len(served.app._server._busy) == unknown_bodies(served))
+        until(lambda: unknown_bodies(served) == 3)
+        with_token = f"POST /api/v1/projects HTTP/1.1\r\n{HEAD}Content-Length: 20\r\n\r\n".encode()
+        held[2].sendall(with_token)
+        until(lambda: served.app._server.in_flight == 4)
+        held[3].sendall(unfinished())
+        assert rest_of(held[0]).startswith(b"HTTP/1.1 503 ")
+        assert unknown_bodies(served) == 3
+        held[2].sendall(b'{"name": "bytoken1"}')
+        assert held[2].recv(100).startswith(b"HTTP/1.1 201 ")
+        for each in [other, *held]:
+            each.close()
+
+
+def test_trickling_body_without_login_is_answered_408(tmp_path):
+    limits = serving.Limits(20, 20, body_seconds=60, body_bytes=1, unknown_body_seconds=0.6, unknown_body_bytes=1000)
+    with Served(tmp_path / "data", limits) as served, connect(served) as slow, connect(served) as known:
+        known.sendall(f"POST /api/v1/projects HTTP/1.1\r\n{HEAD}Content-Length: 20\r\n\r\n".encode())
+        slow.sendall(unfinished(length=900))
+        slow.settimeout(0.02)
+        got = b""
+        for _ in range(800):
+            with suppress(TimeoutError):
+                got = slow.recv(100)
+                break
+            with suppress(OSError):  # closed meanwhile; the answer is still to be read
+                slow.sendall(b"x")
+        assert got.startswith(b"HTTP/1.1 408 ")
+        known.sendall(b'{"name": "bytoken1"}')
+        assert known.recv(100).startswith(b"HTTP/1.1 201 ")
 
 
 def test_full_server_accepts_again_when_a_connection_closes(tmp_path):
