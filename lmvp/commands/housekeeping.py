@@ -59,7 +59,10 @@ def undelete(options: Namespace, _host: object) -> Any:
 
 
 def _day(at: datetime) -> str:
-    return f"{at.astimezone():%Y-%m-%d %H:%M}"
+    try:
+        return f"{at.astimezone():%Y-%m-%d %H:%M}"
+    except (OverflowError, ValueError):  # a server can send a time that this machine's zone moves out of range
+        return f"{at:%Y-%m-%d %H:%M}"
 
 
 def prune(options: Namespace, _host: object) -> Any:

@@ -51,7 +51,10 @@ def iso(at: datetime) -> str:
 
 
 def _utc(at: datetime) -> datetime:
-    return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+    try:
+        return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
+    except OverflowError:  # in UTC it would lie outside the years 1 to 9999; a server can send such a time
+        return at
 
 
 def plural(count: int, noun: str) -> str:

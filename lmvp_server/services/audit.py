@@ -29,7 +29,7 @@ def _moment(name: str, text: str) -> str:
     try:
         at = datetime.fromisoformat(text.replace("Z", "+00:00"))
         at = at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError):  # a zone can move a time out of the years 1 to 9999
         raise InvalidArgument(f"{name}={text[:40]!r} is no time", hint="2026-11-26, or 2026-11-26T12:00") from None
     return at.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 

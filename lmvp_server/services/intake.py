@@ -88,7 +88,7 @@ class Intake:
             home = self._catalog.find_project(caller, project)
             access.require(caller, access.LOG, project)
         else:
-            new = _read(first[1], NewRun)
+            new = runrecords.with_server_start(_read(first[1], NewRun))
             if new.run != run:
                 raise InvalidRequest(f"the journal is of run {new.run[:40]}, the request of {run}")
             home = self._runs.home(caller, project, new)
@@ -113,7 +113,7 @@ class Intake:
             merged = partial(runrecords.merged, given=runrecords.together(updates))
             self._runs.change(caller, home, run, merged, "run.amend")
         if ends:
-            ended = partial(runrecords.ended, given=ends[-1])
+            ended = partial(runrecords.ended_by_journal, given=ends[-1])
             self._runs.change(caller, home, run, ended, "run.end")
         return bool(notes) and notes[-1][0] == END
 

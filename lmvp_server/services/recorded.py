@@ -17,7 +17,7 @@ from lmvp.storage.manifest import Manifest
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Place
-from lmvp_server.services.clock import stamp
+from lmvp_server.services.clock import is_in_range, stamp
 from lmvp_server.services.versions import Versions, next_number
 from lmvp_server.stores.base import Document, Record
 
@@ -76,7 +76,7 @@ def written(at: datetime) -> str:
     >>> written(datetime(2026, 11, 20, 13, 41, tzinfo=timezone.utc))
     '2026-11-20T13:41:00.000000Z'
     """
-    if at.tzinfo is None or not 1970 <= at.year < 9999:
+    if at.tzinfo is None or not is_in_range(at):
         raise InvalidArgument(f"{at.isoformat()} is no time that a version was made at: a date since 1970, with a zone")
     return stamp(at)
 

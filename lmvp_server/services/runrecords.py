@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from datetime import datetime, timezone
+from datetime import datetime
 from typing import Any
+
+import msgspec
 
 from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp.records import Amendment, encode_float
 from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
 from lmvp_server.services import metadata
-from lmvp_server.services.clock import now, stamp
+from lmvp_server.services.clock import checked_stamp, is_in_range, now
 from lmvp_server.stores.base import Document, Record
 
 ID = re.compile(r"[0-9a-f]{32}")
@@ -36,7 +38,7 @@ def check_new(new: NewRun) -> None:
 
 def fresh(new: NewRun, author: str, account: str) -> Document:
     """Return the record of a run that begins, of the account with that id; empty for the server's operator."""
-    at = stamp(with_zone(new.started_at)) if new.started_at else now()
+    at = checked_stamp(new.started_at, "started_at") if new.started_at else now()
     return {
         "name": new.name or new.run[:8],
         "key": (new.name or new.run[:8]).lower(),
@@ -67,7 +69,7 @@ def resumed(run: Record, new: NewRun) -> Document:
     spent = before["spent"]
     if before["ended_at"]:
         spent += max(0.0, seconds(before["ended_at"]) - seconds(before["began_at"]))
-    at = stamp(with_zone(new.started_at)) if new.started_at else now()
+    at = checked_stamp(new.started_at, "started_at") if new.started_at else now()
     said = {"params": before["params"] | _plain(new.params), "tags": before["tags"] | dict(new.tags)}
     fresh = {"status": "running", "phase": OPEN, "ended_at": None, "error": "", "began_at": at, "spent": spent}
     return {**before, **said, **fresh, "heard_at": now(), "epoch": max(before["epoch"], new.epoch)}
@@ -138,26 +140,31 @@ def checked_id(what: str, given: str) -> str:
     return given
 
 
-def with_zone(at: datetime) -> datetime:
-    """Return a time in UTC, which it is in where it has no zone.
-
-    Raises
-    ------
-    InvalidArgument
-        If it is in no year from 1 to 9999 there.
-    """
-    try:
-        return at.astimezone(timezone.utc) if at.tzinfo else at.replace(tzinfo=timezone.utc)
-    except OverflowError:
-        raise InvalidArgument(f"no calendar has the time {at.isoformat()} in UTC") from None
-
-
 def seconds(text: str) -> float:
     """Return a time of a record in seconds since 1970."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
+def with_server_start(new: NewRun) -> NewRun:
+    """Return a start frame whose time the server can keep: without a time, the run starts at the server's time."""
+    if new.started_at is None or is_in_range(new.started_at):
+        return new
+    return msgspec.structs.replace(new, started_at=None)
+
+
+def ended_by_journal(run: Record, given: RunEnd) -> Document:
+    """Return a run that its journal ended; the server's time replaces an end that is out of range.
+
+    A writer cannot change a frame of its journal, so refusing it would block all later frames. A frame that is sent
+    again keeps the first end.
+    """
+    if not is_in_range(given.ended_at):
+        kept = datetime.fromisoformat((run.data["ended_at"] or now()).replace("Z", "+00:00"))
+        given = msgspec.structs.replace(given, ended_at=kept)
+    return ended(run, given)
+
+
 def ended(run: Record, given: RunEnd) -> Document:
     """Return a run that has ended."""
-    at = stamp(with_zone(given.ended_at))
+    at = checked_stamp(given.ended_at, "ended_at")
     return {**run.data, "phase": ENDED, "status": given.status, "ended_at": at, "error": given.error[:2000]}

@@ -2,6 +2,7 @@
 
 import secrets
 import time
+from datetime import datetime
 
 import msgspec
 import pytest
@@ -280,3 +281,41 @@ def test_usage_and_fsck_know_of_series(served, run, home):
     lines = served("POST", "/fsck", {"repair": False}).text.splitlines()
     problems = msgspec.json.decode(lines[-1])["result"]["problems"]
     assert [problem["kind"] for problem in problems] == ["series"]
+
+
+BEYOND_UTC = ["9999-12-31T23:59:59-14:00", "0001-01-01T00:00:00+14:00", "0001-01-01T00:00:00", "9999-01-01T00:00:00Z"]
+
+
+@pytest.mark.parametrize("time", BEYOND_UTC)
+def test_run_time_out_of_range_is_refused(served, run, time):
+    started = served("POST", RUNS, {"run": secrets.token_hex(16), "started_at": time})
+    ended = served("POST", f"{RUNS}/{run}/end", {"status": "finished", "ended_at": time})
+    for answer, field in ((started, "started_at"), (ended, "ended_at")):
+        assert answer.status_code == 400
+        assert answer.json()["error"]["message"].startswith(f"{field} is ")
+    assert run.get()["status"] == "running"
+
+
+@pytest.mark.parametrize("moment", BEYOND_UTC)
+def test_journal_time_out_of_range_becomes_server_time(served, moment):
+    before, run = time.time(), secrets.token_hex(16)
+    start = note(START, msgspec.json.encode({"run": run, "started_at": moment}))
+    end = note(END, msgspec.json.encode({"status": "finished", "ended_at": moment}))
+    frames = start + key_frame(0, "loss") + points_frame(1, [(0, 1, 0.5)]) + end
+    assert served.ship(run, frames).json() == {"applied": len(frames)}
+    found = served("GET", f"{RUNS}/{run}").json()
+    assert found["status"] == "finished"
+    assert found["metrics"] == {"loss": 0.5}
+    for field in ("created_at", "ended_at"):
+        assert before - 1 <= datetime.fromisoformat(found[field].replace("Z", "+00:00")).timestamp() <= time.time()
+    more = points_frame(2, [(0, 2, 0.25)])  # the journal is not blocked, and the first end stays
+    assert served.ship(run, frames + end + more).json() == {"applied": len(frames + end + more)}
+    assert served("GET", f"{RUNS}/{run}").json()["ended_at"] == found["ended_at"]
+
+
+@pytest.mark.parametrize("field", ["since", "until"])
+@pytest.mark.parametrize("time", BEYOND_UTC[:2])
+def test_audit_time_out_of_range_is_refused(served, run, field, time):
+    answer = served("GET", "/projects/digits/events", params={field: time})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith(f"{field}=")
