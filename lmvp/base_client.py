@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
@@ -117,17 +117,29 @@ class BaseClient:
 
     def _list(self, path: str, type_: type[T]) -> list[T]:
         """Return all of a list."""
-        decode = msgspec.json.Decoder(type_).decode
+        decode = self._item_decoder(type_)
         return [decode(item) for page in self._pages(path, None) for item in page.items]
 
     def _some(self, path: str, type_: type[T], limit: int | None, **query: Any) -> tuple[list[T], int]:
         """Return the first of a list, and how many there are in all."""
-        decode = msgspec.json.Decoder(type_).decode
+        decode = self._item_decoder(type_)
         found, total = [], 0
         for page in self._pages(path, limit, **query):
             found += [decode(item) for item in page.items]
             total = page.total
         return found, total
+
+    def _item_decoder(self, type_: type[T]) -> Callable[[msgspec.Raw], T]:
+        """Return the decoder of the items of a page; it raises `ServerError` for an item of another form."""
+        decoder, connection = msgspec.json.Decoder(type_), self._connection
+
+        def decode(item: msgspec.Raw) -> T:
+            try:
+                return decoder.decode(item)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+                raise connection.unreadable(error) from None
+
+        return decode
 
     def _pages(self, path: str, limit: int | None, *, cursor: Any = None, **query: Any) -> Iterator[Page]:
         """Walk over a list, a page at a time."""

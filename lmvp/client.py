@@ -425,7 +425,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
     def _versions(self, path: str, limit: int | None, **query: Any) -> tuple[list[Version], int]:
         """Return the first versions of a list, and how many there are in all."""
         pages = list(self._pages(path, limit, **{key: value for key, value in query.items() if value}))
-        decode = msgspec.json.Decoder(Version).decode
+        decode = self._item_decoder(Version)
         return [decode(item) for page in pages for item in page.items], pages[0].total if pages else 0
 
     def _project_or_model(self, name: str) -> tuple[str, str | None]:

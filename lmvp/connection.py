@@ -105,26 +105,26 @@ class Connection:
 
     def get(self, path: str, type_: type[T], **query: Any) -> T:
         """Ask for something."""
-        return self.attempt(lambda: _decoded(self._once("GET", path, query=query).content, type_))
+        return self.attempt(lambda: self.decoded(self._once("GET", path, query=query).content, type_))
 
     def send_json(self, method: str, path: str, body: Any, type_: type[T]) -> T:
         """Send a struct as JSON."""
         headers = {"Content-Type": "application/json"}
-        return _decoded(self.send(method, path, data=msgspec.json.encode(body), headers=headers).content, type_)
+        return self.decoded(self.send(method, path, data=msgspec.json.encode(body), headers=headers).content, type_)
 
     def send_frames(self, method: str, path: str, frames: Iterable[Any], type_: type[T]) -> T:
         """Send frames; `frames` can be iterated again for another attempt, and has a length in bytes."""
         headers = {"Content-Type": "application/x-lmvp-frames"}
-        return _decoded(self.send(method, path, data=frames, headers=headers).content, type_)
+        return self.decoded(self.send(method, path, data=frames, headers=headers).content, type_)
 
     def put_frames(self, path: str, frames: Iterable[Any], type_: type[T]) -> T:
         """Send frames; one attempt, for use within `attempt`."""
         headers = {"Content-Type": "application/x-lmvp-frames"}
-        return _decoded(self._once("PUT", path, data=frames, headers=headers).content, type_)
+        return self.decoded(self._once("PUT", path, data=frames, headers=headers).content, type_)
 
     def get_once(self, path: str, type_: type[T]) -> T:
         """Ask for something; one attempt, for use within `attempt`."""
-        return _decoded(self._once("GET", path).content, type_)
+        return self.decoded(self._once("GET", path).content, type_)
 
     def send(self, method: str, path: str, **options: Any) -> requests.Response:
         """Send a request, again if need be, and return the whole answer.
@@ -135,6 +135,26 @@ class Connection:
             What the server said, as the class that it named; `ServerUnavailable` if nobody sensible answered.
         """
         return self.attempt(lambda: self._once(method, path, **options))
+
+    def decoded(self, body: bytes | msgspec.Raw, type_: type[T]) -> T:
+        """Decode JSON that the server sent.
+
+        Raises
+        ------
+        ServerError
+            If it is not JSON, or not the JSON of that type.
+        """
+        try:
+            return msgspec.json.decode(body, type=type_)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise self.unreadable(error) from None
+
+    def unreadable(self, error: Exception) -> ServerError:
+        """Return the error for an answer that cannot be decoded."""
+        return ServerError(
+            f"the answer of {self.url} cannot be read: {error}",
+            hint="check LMVP_URL; if it is right, update lmvp here and on the server",
+        )
 
     @contextmanager
     def stream(self, method: str, path: str, body: Any) -> Iterator[requests.Response]:
@@ -186,7 +206,7 @@ class Connection:
             If nobody answers, or the answer breaks off.
         """
         try:
-            return _decoded(self._once(method, path, timeout=timeout, **options).content, type_)
+            return self.decoded(self._once(method, path, timeout=timeout, **options).content, type_)
         except _Interrupted as error:
             self._forget()
             raise self._unavailable(error) from error.__cause__
@@ -318,13 +338,6 @@ def _whole_body(answer: requests.Response, limit: int) -> bytes:
 
 def _is_short(length: str | None, limit: int) -> bool:
     return length is not None and length.isascii() and length.isdigit() and int(length[:20]) <= limit
-
-
-def _decoded(body: bytes, type_: type[T]) -> T:
-    try:
-        return msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ServerError(f"the server's answer cannot be read: {error}") from None
 
 
 class _Interrupted(Exception):

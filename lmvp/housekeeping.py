@@ -9,6 +9,7 @@ from urllib.parse import quote
 import msgspec
 
 from lmvp.base_client import BaseClient, model_path
+from lmvp.connection import Connection
 from lmvp.errors import BY_CODE, InvalidReference, ServerError
 from lmvp.records import (
     Check,
@@ -82,7 +83,7 @@ class Housekeeping(BaseClient):
             self._connection.send("DELETE", run + ("?now=1" if now else ""))
             return Removed(versions=0, bytes=0)
         path = self._path_of(name) + ("?now=1" if now else "")
-        return msgspec.json.decode(self._connection.send("DELETE", path).content, type=Removed)
+        return self._connection.decoded(self._connection.send("DELETE", path).content, Removed)
 
     def removed(self, project: str | None = None) -> list[RemovedItem]:
         """Return what you can bring back, what was removed last first; of one project, if it is named."""
@@ -222,7 +223,7 @@ class Housekeeping(BaseClient):
 
         def work() -> T:
             with self._connection.stream("POST", path, body) as answer:
-                return _follow(self._connection.lines(answer), type_, told)
+                return _follow(self._connection, self._connection.lines(answer), type_, told)
 
         return self._connection.attempt(work)
 
@@ -255,7 +256,16 @@ def run_path(name: object) -> str:
     return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quote(run, safe='')}"
 
 
-def _follow(lines: Iterator[bytes], type_: type[T], told: Told) -> T:
+class _Step(msgspec.Struct):
+    """A line of the answer to a long request: progress, the result, or an error."""
+
+    done: int = 0
+    total: int = 0
+    error: ErrorBody | None = None
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+def _follow(connection: Connection, lines: Iterator[bytes], type_: type[T], told: Told) -> T:
     """Read lines that tell how far something is, up to the one with its result.
 
     Raises
@@ -264,11 +274,10 @@ def _follow(lines: Iterator[bytes], type_: type[T], told: Told) -> T:
         What the last line says.
     """
     for line in lines:
-        said = msgspec.json.decode(line)
-        if "result" in said:
-            return msgspec.convert(said["result"], type_)
-        if "error" in said:
-            error = msgspec.convert(said["error"], ErrorBody)
-            raise BY_CODE.get(error.code, ServerError)(error.message, hint=error.hint)
-        told(said["done"], said["total"])
+        said = connection.decoded(line, _Step)
+        if said.result is not msgspec.UNSET:
+            return connection.decoded(said.result, type_)
+        if said.error is not None:
+            raise BY_CODE.get(said.error.code, ServerError)(said.error.message, hint=said.error.hint)
+        told(said.done, said.total)
     raise ServerError("the server stopped before it was done", hint="try again; its log may say more")

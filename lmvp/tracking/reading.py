@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote
 
-import msgspec
-
 from lmvp.base_client import BaseClient
 from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
 from lmvp.redaction import redact
@@ -499,8 +497,12 @@ class Tracking(BaseClient):
         with self._export(project, {"run": runs, "key": list(keys), "format": "columns"}) as answer:
             take = _Taker(answer.iter_content(1 << 20))
             while prefix := take(4, may_end=True):
-                head = msgspec.json.decode(take(_LENGTH.unpack(prefix)[0]))
-                yield head, [np.frombuffer(take(8 * head["rows"]), dtype) for _, dtype in head["columns"]]
+                head = self._connection.decoded(take(_LENGTH.unpack(prefix)[0]), dict[str, Any])
+                try:
+                    columns = [(8 * int(head["rows"]), np.dtype(dtype)) for _, dtype in head["columns"]]
+                except (KeyError, TypeError, ValueError) as error:
+                    raise self._connection.unreadable(error) from None
+                yield head, [np.frombuffer(take(size), dtype) for size, dtype in columns]
 
 
 class _Taker:

@@ -206,3 +206,39 @@ def test_chunks_without_an_end_are_not_read_in_full_for_a_short_length(monkeypat
             client.projects()
         thread.join()
     assert len(sent) < 1000
+
+
+def broken(value):
+    """Return a JSON value in which every number and text is a list; an empty list gets an item."""
+    if isinstance(value, dict):
+        return {key: each if key in {"next", "total"} else broken(each) for key, each in value.items()}
+    return [broken(each) for each in value] or [[1]] if isinstance(value, list) else [value]
+
+
+VERBS = ["history digits/mlp", "history digits", "ls", "ls digits", "runs digits", "tokens", "audit list digits",
+         "audit head", "users", "groups", "members digits", "show digits/mlp", "alias digits/mlp", "undelete",
+         "contributions digits", "webhooks digits", "du digits/mlp", "fsck", "gc"]  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_answer_of_another_form_is_an_error_of_the_server(liar, verb, capsys, monkeypatch):
+    monkeypatch.setenv("LMVP_URL", liar.url)
+    monkeypatch.setenv("LMVP_TOKEN", local.connection().token)
+    lies = []
+
+    def lie(path, status, headers, body):
+        if status != 200 or not body or "/manifest" in path:
+            return status, headers, body
+        lines = [line for line in body.splitlines() if line]
+        lies.append(path)
+        return status, headers, b"\n".join(json.dumps(broken(json.loads(line))).encode() for line in lines)
+
+    with lmvp.start_run("digits") as run:
+        run.log({"loss": 1.0})
+    lmvp.alias("digits/mlp", "best")
+    liar.lie = lie
+    assert main(verb.split()) == errors.ServerError.exit_code
+    shown = capsys.readouterr().err
+    assert lies
+    assert f"the answer of {liar.url} cannot be read" in shown
+    assert "hint: check LMVP_URL" in shown

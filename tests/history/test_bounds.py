@@ -16,7 +16,7 @@ from steps import steps
 
 from lmvp import compare
 from lmvp.compare import Diff, unified_diff
-from lmvp.connection import _decoded, error_of
+from lmvp.connection import Address, Connection, error_of
 from lmvp.errors import ServerError
 from lmvp.history import History
 from lmvp.records import Layer, Layers, Model, Parent, Version
@@ -201,7 +201,7 @@ def test_view_of_many_tensors_takes_linear_time():
 def test_answer_of_deep_nesting_is_an_error_of_the_server():
     deep = b'{"error": ' + b"[" * 500_000
     with pytest.raises(ServerError, match="cannot be read"):
-        _decoded(deep, dict)
+        Connection(lambda: Address("http://127.0.0.1:9")).decoded(deep, dict)
     assert isinstance(error_of(deep), ServerError)
 
 
