@@ -41,6 +41,8 @@ READ_TIMEOUT = 120.0
 _BUSY = {429, 502, 503, 504}
 LONGEST_WAIT = 30.0
 """Seconds between two attempts at most, whatever a server asks for."""
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds of `Retry-After` beyond which a request fails at once: nobody waits for a silent program that long."""
 ANSWER_LIMIT = 256 << 20
 """Bytes of an answer that is read as a whole, at most; chunks and exports come as streams."""
 _ERROR_LIMIT = 1 << 20
@@ -194,6 +196,8 @@ class Connection:
                 failed, before = 1 if done() > before else failed + 1, done()
                 if failed >= ATTEMPTS:
                     raise self._unavailable(error) from error.__cause__
+                if (asked := _asked_pause(error.retry_after)) is not None and asked > LONGEST_RETRY_AFTER:
+                    raise self._later(error, asked) from error.__cause__
                 self._forget()
                 time.sleep(pause(failed, error.retry_after))
 
@@ -301,6 +305,13 @@ class Connection:
             f"what answers at {self.url} is not an LMVP server ({answer.status_code}, {kind})", hint="check LMVP_URL"
         )
 
+    def _later(self, error: _Interrupted, seconds: float) -> ServerUnavailable:
+        url = self._address.url if self._address else "there"
+        return ServerUnavailable(
+            f"{url} is busy ({error}) and asks to wait {seconds:,.0f} s; the limit is {LONGEST_RETRY_AFTER:.0f} s",
+            hint="try again later",
+        )
+
     def _unavailable(self, error: _Interrupted) -> ServerUnavailable:
         url = self._address.url if self._address else "there"
         return ServerUnavailable(f"no answer from {url}: {error}", hint="is it running? `lmvp status` tells")
@@ -386,10 +397,14 @@ def pause(failed: int, retry_after: str | None = None) -> float:
     retry_after : str, optional
         The header of that name: seconds, or a date.
     """
-    asked = _seconds_until(retry_after.strip()) if retry_after else None
+    asked = _asked_pause(retry_after)
     if asked is not None:
         return min(max(asked, 0.0), LONGEST_WAIT)
     return random.uniform(0, min(_FIRST_WAIT * 2**failed, LONGEST_WAIT))  # noqa: S311 - spreads clients, hides nothing
+
+
+def _asked_pause(retry_after: str | None) -> float | None:
+    return _seconds_until(retry_after.strip()) if retry_after else None
 
 
 def _seconds_until(retry_after: str) -> float | None:

@@ -1,8 +1,10 @@
 """A client and a server that lies: nothing false is returned, written outside the folder, or sent to another host."""
 
+import email.utils
 import json
 import socket
 import threading
+import time
 from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -242,3 +244,16 @@ def test_answer_of_another_form_is_an_error_of_the_server(liar, verb, capsys, mo
     assert lies
     assert f"the answer of {liar.url} cannot be read" in shown
     assert "hint: check LMVP_URL" in shown
+
+
+@pytest.mark.parametrize(
+    "header", ["999999999", "61", pytest.param(email.utils.formatdate(time.time() + 86400, usegmt=True), id="tomorrow")]
+)
+def test_long_retry_after_is_an_error_at_once(client, liar, header, monkeypatch):
+    waits = []
+    monkeypatch.setattr("lmvp.connection.time.sleep", waits.append)
+    liar.lie = lambda path, status, headers, body: (503, {**headers, "Retry-After": header}, b"")
+    with pytest.raises(errors.ServerUnavailable, match=r"asks to wait [0-9,]+ s; the limit is 60 s"):
+        client.projects()
+    assert len(liar.heard) == 1
+    assert waits == []
