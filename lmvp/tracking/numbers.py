@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -13,6 +12,8 @@ from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp.tracking.frames import AUTO, check_key
 
 _DEPTH = 50
+TIME_LIMIT = 9.2e12
+"""Seconds before and after 1970 within which a point can lie: int64 microseconds, the timestamps of Parquet."""
 
 
 def floats(values: Any) -> dict[str, float]:
@@ -140,9 +141,9 @@ def time_of(time: Any) -> float:
             seconds = float(time)
         else:
             raise TypeError
-        if math.isfinite(seconds):
+        if abs(seconds) <= TIME_LIMIT:
             return seconds
-    raise InvalidArgument(f"time= is {_shown(time)}, not seconds since 1970 or a datetime")
+    raise InvalidArgument(f"time= is {_shown(time)}, not a datetime or seconds since 1970, at most ±{TIME_LIMIT:g}")
 
 
 def _shown(value: Any) -> str:

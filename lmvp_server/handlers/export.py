@@ -14,13 +14,12 @@ from typing import Any
 from tornado.iostream import StreamClosedError
 
 from lmvp.errors import InvalidArgument, MissingDependency
+from lmvp.tracking.numbers import TIME_LIMIT
 from lmvp_server.handlers.base import READING, Handler
 from lmvp_server.handlers.columns import COLUMNS, block
 from lmvp_server.services import access
 
 Pages = Iterable[tuple[dict[str, Any], str, Iterator[Any]]]
-_TIMES = 9.2e18
-"""Microseconds, to either side of 1970, that a column of int64 has room for."""
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -154,9 +153,11 @@ def _table(run: dict[str, Any], key: str, part: Any, pyarrow: Any, schema: Any) 
         index = pyarrow.array([0] * len(part), pyarrow.int32())
         return pyarrow.DictionaryArray.from_arrays(index, pyarrow.array([value]))
 
-    times = (part.times * 1e6).round().clip(-_TIMES, _TIMES).astype("int64")
+    # A timestamp of Parquet holds ±292,277 years in int64 microseconds; null replaces any other time.
+    fits = abs(part.times) <= TIME_LIMIT
+    times = (part.times.clip(-TIME_LIMIT, TIME_LIMIT) * 1e6).round().astype("int64")
     columns = [always(run["id"]), always(run["name"]), always(key), part.steps, part.values]
-    moments = pyarrow.array(times, schema.field("time").type)
+    moments = pyarrow.array(times, schema.field("time").type, mask=~fits)
     return pyarrow.Table.from_arrays([*map(pyarrow.array, columns), moments], schema=schema)
 
 

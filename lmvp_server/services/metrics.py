@@ -10,7 +10,7 @@ from lmvp.errors import IntegrityError, InvalidArgument, NotFound, TooLarge
 from lmvp.records import encode_float
 from lmvp.references import suggest
 from lmvp.tracking.frames import check_key, key_frame, note, points_frame
-from lmvp.tracking.numbers import step_of
+from lmvp.tracking.numbers import step_of, time_of
 from lmvp.tracking.records import Applied, Curve, Curves, KeyRecord, NewPoints
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
@@ -241,7 +241,7 @@ class Metrics:
         step = step_of(given.step)
         points = [(names[name], step, float(value)) for name, value in given.floats().items()]
         data = b"".join(key_frame(number, name) for name, number in names.items())
-        data += points_frame(time.time() if given.time is None else given.time, points)
+        data += points_frame(time.time() if given.time is None else time_of(given.time), points)
         if applied == 0:
             data = note(1, b"{}") + data
         return self._series.append(home.id, run.id, writer, applied, data, parse(data))

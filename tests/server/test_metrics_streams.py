@@ -15,8 +15,10 @@ import requests
 from server.runs_over_http import RUNS, Server, begin, curve
 
 from lmvp import local
+from lmvp.tracking.columns import Columns
 from lmvp.tracking.frames import END, key_frame, note, points_frame
 from lmvp_server.app import App
+from lmvp_server.handlers import export
 from lmvp_server.handlers.live import Place, Streams
 from lmvp_server.routes import API
 from lmvp_server.settings import Settings
@@ -258,3 +260,20 @@ def test_whoever_leaves_an_export_leaves_nothing_behind(served, run):
         with served("GET", "/projects/digits/metrics/export", stream=True) as answer:
             next(answer.iter_content(1000))
     assert run.get()["points"] == 100_000
+
+
+@pytest.mark.parametrize("time", [1e15, -1e15, 1e305, 9.3e12])
+def test_point_time_beyond_parquet_is_refused(served, run, time):
+    answer = served("POST", f"{RUNS}/{run}/metrics", {"values": {"late": 1}, "time": time})
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"].startswith("time= is ")
+
+
+@pytest.mark.filterwarnings("error")
+def test_parquet_has_null_for_time_out_of_range():
+    parquet = pytest.importorskip("pyarrow.parquet")
+    times = np.array([1.7e9, 1e15, -1e15, 1e305, 9.2e12])  # as journals written before the limit hold them
+    part = Columns(np.arange(5), np.ones(5), times)
+    data = b"".join(export._parquet([({"id": "a" * 32, "name": "run"}, "late", [part])]))
+    column = parquet.read_table(io.BytesIO(data)).column("time").cast("int64")
+    assert column.to_pylist() == [1_700_000_000_000_000, None, None, None, 9_200_000_000_000_000_000]
