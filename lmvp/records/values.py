@@ -32,7 +32,15 @@ def encode_float(value: float) -> WireFloat:
 
 
 def decode_float(value: WireFloat) -> float:
-    """Give the float that `encode_float` wrote; the inverse of it."""
+    """Return the float that `encode_float` wrote.
+
+    Raises
+    ------
+    ValueError
+        If it is a text that names no float; within a record, `msgspec` reports it as a `ValidationError`.
+    """
+    if isinstance(value, str) and value not in _NAMES:
+        raise ValueError(f"{value[:40]!r} is not a number")
     return _NAMES[value] if isinstance(value, str) else float(value)
 
 
