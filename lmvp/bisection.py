@@ -56,8 +56,9 @@ class Bisection:
 
     def __repr__(self) -> str:
         from lmvp.render.bisection import bisection_text
+        from lmvp.render.words import printable
 
-        return bisection_text(self)
+        return printable(bisection_text(self))
 
     def _repr_html_(self) -> str:
         from lmvp.render.bisection import bisection_html

@@ -153,8 +153,9 @@ class Diff:
 
     def __repr__(self) -> str:
         from lmvp.render.text import diff_text
+        from lmvp.render.words import printable
 
-        return diff_text(self)
+        return printable(diff_text(self))
 
     def to_svg(self) -> str:
         """Return the layers from the side as one SVG picture, for a README or a slide."""

@@ -89,8 +89,9 @@ class Curves:
 
     def __repr__(self) -> str:
         from lmvp.render.curves import curves_text
+        from lmvp.render.words import printable
 
-        return curves_text(self)
+        return printable(curves_text(self))
 
     def _repr_html_(self) -> str:
         from lmvp.render.curves import curves_html

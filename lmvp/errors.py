@@ -47,7 +47,7 @@ from typing import Any, ClassVar
 
 # Control characters except tab and newline, marks that reorder text, and halves of surrogate pairs. Messages contain
 # names and texts of other people and servers, which must not drive the terminal that shows them.
-_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+_UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 class LmvpError(Exception):

@@ -251,8 +251,9 @@ class History(Sequence[Version]):
 
     def __repr__(self) -> str:
         from lmvp.render.text import history_text
+        from lmvp.render.words import printable
 
-        return history_text(self)
+        return printable(history_text(self))
 
     def to_svg(self) -> str:
         """Return the newest 30 versions as one SVG picture, for a README or a slide."""

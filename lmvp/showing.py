@@ -71,8 +71,9 @@ class Showing:
 
     def __repr__(self) -> str:
         from lmvp.render.showing import showing_text
+        from lmvp.render.words import printable
 
-        return showing_text(self)
+        return printable(showing_text(self))
 
     def to_svg(self) -> str:
         """Return the version as one SVG picture, for a README or a slide."""

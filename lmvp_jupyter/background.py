@@ -17,6 +17,7 @@ from lmvp import origins
 from lmvp.errors import LmvpError
 from lmvp.records import Version
 from lmvp.render.numbers import size
+from lmvp.render.words import printable
 
 _OFTEN = 0.25
 _pool = ThreadPoolExecutor(1, thread_name_prefix="lmvp-push")
@@ -53,7 +54,7 @@ class PendingPush:
         return self._future.done()
 
     def __repr__(self) -> str:
-        return self._line.words
+        return printable(self._line.words)
 
 
 class _Line:
@@ -65,7 +66,7 @@ class _Line:
         self._redraw: Callable[[dict[str, Any]], Any] = show(self._forms())
 
     def _forms(self) -> dict[str, Any]:
-        return {"text/plain": self.words, "text/html": f"<code>{escape(self.words)}</code>"}
+        return {"text/plain": printable(self.words), "text/html": f"<code>{escape(self.words)}</code>"}
 
     def far(self, done: int, total: int) -> None:
         """Tell how many bytes of how many are done."""

@@ -48,7 +48,7 @@ class CurvesPlot(LiveWidget):
 
     def static(self) -> dict[str, str]:
         """Return the curves as text and HTML."""
-        return {"text/plain": drawing.curves_text(self.curves), "text/html": drawing.curves_html(self.curves)}
+        return {"text/plain": repr(self.curves), "text/html": drawing.curves_html(self.curves)}
 
     def to_pandas(self) -> Any:
         """Return what is drawn as a DataFrame; see `Curves.to_pandas`."""

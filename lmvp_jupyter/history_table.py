@@ -16,7 +16,6 @@ from lmvp.history import SHOWN, History
 from lmvp.records import Version
 from lmvp.render import data as render_data
 from lmvp.render.diff_data import diff_data
-from lmvp.render.text import history_text
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.following import Followed, follow
 from lmvp_jupyter.live import LiveWidget, tell_spread
@@ -64,7 +63,7 @@ class HistoryTable(LiveWidget):
 
     def static(self) -> dict[str, str]:
         """Return the table as text and HTML."""
-        return {"text/plain": history_text(self.history), "text/html": self.history._repr_html_()}
+        return {"text/plain": repr(self.history), "text/html": self.history._repr_html_()}
 
     def refresh(self) -> None:
         """Ask the server anew for what is on show."""

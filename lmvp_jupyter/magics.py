@@ -23,6 +23,7 @@ from lmvp.commands.tables import Status
 from lmvp.errors import InvalidArgument, NotFound
 from lmvp.records import Version
 from lmvp.references import suggest
+from lmvp.render.words import printable
 
 _FIELD = re.compile(r"\{[A-Za-z_(][^{}]*\}|\$[A-Za-z_]\w*(?:\.\w+)*")
 _WHOLE = re.compile(r"\{([A-Za-z_(][^{}:]*)\}|\$([A-Za-z_]\w*(?:\.\w+)*)")
@@ -235,9 +236,9 @@ def _bisect(shell: Any, words: list[str], cell: str, _host: NotebookHost) -> Any
     def judge(version: Version) -> tuple[Verdict, str]:
         obj = client.download(version.reference, trust=tuple(options.trust), progress=False)
         shell.user_ns |= {options.variable: obj, "version": version}
-        print(f"{version.name} …", end=" ", flush=True)
+        print(printable(f"{version.name} …"), end=" ", flush=True)
         verdict = verdict_of(lambda: _value_of(shell, cell))
-        print(verdict[0])
+        print(printable(str(verdict[0])))
         return verdict
 
     return bisect(client, options.model, options.good, options.bad, judge)
@@ -285,7 +286,7 @@ def _parse(words: list[str]) -> argparse.Namespace | None:
         with redirect_stdout(printed):
             options = read(make_parser(NOTEBOOK, "%lmvp", _Parser), words, NOTEBOOK)
     except _HelpShown:
-        print(printed.getvalue(), end="")
+        print(printable(printed.getvalue()), end="")
         return None
     except InvalidArgument as error:
         raise UsageError(str(error)) from None

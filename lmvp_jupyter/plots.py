@@ -8,6 +8,7 @@ from lmvp.errors import InvalidArgument
 from lmvp.history import History
 from lmvp.render import data as render_data
 from lmvp.render.plot import plot_html, plot_svg
+from lmvp.render.words import printable
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget
 
@@ -47,5 +48,5 @@ class MetricsPlot(LiveWidget):
         """Return the plot as text, HTML and SVG."""
         data = dict(self.data)
         words = data["empty"]["words"] if data["empty"] else f"{data['title']}: {data['summary']}"
-        forms = {"text/plain": words, "text/html": plot_html(data)}
+        forms = {"text/plain": printable(words), "text/html": plot_html(data)}
         return forms if data["empty"] else {**forms, "image/svg+xml": plot_svg(data)}

@@ -7,7 +7,6 @@ from typing import Any
 from lmvp.compare import Diff
 from lmvp.render.diff_data import diff_data
 from lmvp.render.showing_data import showing_data
-from lmvp.render.text import diff_text
 from lmvp.showing import Showing
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget, tell_spread
@@ -31,7 +30,7 @@ class DiffView(LiveWidget):
 
     def static(self) -> dict[str, str]:
         """Return the diff as text and HTML."""
-        return {"text/plain": diff_text(self.diff), "text/html": self.diff._repr_html_()}
+        return {"text/plain": repr(self.diff), "text/html": self.diff._repr_html_()}
 
     def _heard(self, _: Any, message: Any, __: Any) -> None:
         tell_spread(self, self.diff.spread, message)

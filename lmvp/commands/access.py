@@ -11,6 +11,7 @@ from lmvp import config
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Status, Table
 from lmvp.errors import InvalidArgument, NotAuthenticated, ProofRequired
+from lmvp.render.words import one_line
 from lmvp.signing_in import sign_in
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def devices(options: Namespace, _host: Host) -> Any:
     """Approve, or deny, a client that waits for a token under a code."""
     done = Client().decide_device(options.code, approve=options.what == "approve", scope=options.scope)
     word = f"has a token of scope {done.scope or 'admin'} now" if done.approved else "gets no token"
-    return Line(f"{done.client_name}, at {done.address}, {word}")
+    return Line(one_line(f"{done.client_name}, at {done.address}, {word}"))
 
 
 def _owner(token: TokenRecord) -> str:

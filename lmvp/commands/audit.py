@@ -13,7 +13,7 @@ from lmvp.client import Client
 from lmvp.commands.tables import Line, Table
 from lmvp.errors import InvalidArgument
 from lmvp.records import Head
-from lmvp.render.words import clean
+from lmvp.render.words import clean, one_line
 
 if TYPE_CHECKING:
     from lmvp.commands.verbs import Host
@@ -47,7 +47,7 @@ def written(head: Head) -> str:
     >>> written(Head(space="server", seq=3, chain="9f"))
     'lmvp-audit-1 server 3 9f'
     """
-    return f"{_FIRST} {head.space} {head.seq} {head.chain or '-'} {head.name}".rstrip()
+    return one_line(f"{_FIRST} {head.space} {head.seq} {head.chain or '-'} {head.name}".rstrip())
 
 
 def kept(path: str) -> list[Head]:

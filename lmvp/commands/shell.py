@@ -35,7 +35,9 @@ class ShellHost:
         """Ask on the terminal; a pipe says no."""
         if not sys.stdin.isatty():
             return False
-        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
+        from lmvp.render.words import printable
+
+        print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def ask_token(self, url: str) -> str:
@@ -60,7 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(words)
     except LmvpError as error:
-        print(f"lmvp: {error}", file=sys.stderr)
+        from lmvp.render.words import printable
+
+        print(printable(f"lmvp: {error}"), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("lmvp: interrupted", file=sys.stderr)
@@ -105,10 +109,11 @@ def _show(value: Any) -> None:
     from lmvp.commands.verbs import shown_path
     from lmvp.records import Version
     from lmvp.render.numbers import size
+    from lmvp.render.words import one_line, printable
 
     if isinstance(value, list):
-        value = "\n".join(shown_path(path) for path in value)
+        value = "\n".join(one_line(shown_path(path)) for path in value)
     if isinstance(value, Version):
         value = f"{value.reference}  {value.digest[:12]}  {size(value.size)} model, {size(value.sent)} sent"
     if value is not None:
-        print(value)
+        print(printable(str(value)))

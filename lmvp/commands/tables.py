@@ -8,7 +8,7 @@ from html import escape
 
 from lmvp import config
 from lmvp.errors import LmvpError, ServerUnavailable
-from lmvp.render.words import clean
+from lmvp.render.words import clean, printable
 
 _PATIENCE = 2.0
 """Seconds to wait for a server that is only to say who this is."""
@@ -40,11 +40,11 @@ class Table:
 
     def __repr__(self) -> str:
         if not self.rows:
-            return self.empty
+            return printable(self.empty)
         lines = [self.head, *([clean(cell) for cell in row] for row in self.rows)]  # as others wrote them
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
         table = [self._text_row(line, widths) for line in lines]
-        return "\n".join([*table, *([self.note] if self.note else [])])
+        return printable("\n".join([*table, *([self.note] if self.note else [])]))
 
     def _text_row(self, row: Sequence[str], widths: Sequence[int]) -> str:
         sides = (str.rjust if column in self.right else str.ljust for column in range(len(row)))
@@ -72,7 +72,7 @@ class Line(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
-        return str(self)
+        return printable(str(self))
 
 
 class Status(Table):

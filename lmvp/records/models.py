@@ -117,13 +117,16 @@ class Version(Struct, frozen=True, kw_only=True):
         return f"{self.project}/{self.model}@{self.name}"
 
     def __repr__(self) -> str:
-        return f"<Version {self.reference} {self.digest[:10]}>"
+        from lmvp.render.words import one_line
+
+        return one_line(f"<Version {self.reference} {self.digest[:10]}>")
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
         from lmvp.render.text import version_text
+        from lmvp.render.words import printable
 
         alone = len(printer.stack) == 1 and not cycle
-        printer.text(version_text(self) if alone else repr(self))
+        printer.text(printable(version_text(self)) if alone else repr(self))
 
     def _repr_html_(self) -> str:
         from lmvp.render.html import version_html
@@ -169,8 +172,10 @@ class Contribution(Struct, frozen=True, kw_only=True):
         return self.version.reference
 
     def __repr__(self) -> str:
+        from lmvp.render.words import one_line
+
         became = f" as v{self.accepted}" if self.accepted else ""
-        return f"<Contribution {self.reference} {self.status}{became}>"
+        return one_line(f"<Contribution {self.reference} {self.status}{became}>")
 
 
 class Move(Struct, frozen=True, kw_only=True):
@@ -196,8 +201,10 @@ class Alias(Struct, frozen=True, kw_only=True):
     """All its moves, oldest first; only where it was asked for by itself."""
 
     def __repr__(self) -> str:
+        from lmvp.render.words import one_line
+
         where = f"v{self.number}" if self.number else "no version"
-        return f"<Alias {self.project}/{self.model}@{self.name} at {where}>"
+        return one_line(f"<Alias {self.project}/{self.model}@{self.name} at {where}>")
 
 
 class Push(Struct, frozen=True, kw_only=True):

@@ -12,7 +12,7 @@ from lmvp.environment import commit_of, packages_of
 from lmvp.render import html, numbers
 from lmvp.render.runs import duration, status, value
 from lmvp.render.text import Column, table
-from lmvp.render.words import clean
+from lmvp.render.words import clean, one_line, printable
 from lmvp.tracking.records import RunRecord
 
 _BEST = "★"
@@ -62,13 +62,13 @@ class Comparison:
 
     def __repr__(self) -> str:
         if not self.rows:
-            return f"{' and '.join(self.names)} do not differ"
+            return one_line(f"{' and '.join(self.names)} do not differ")
         kinds = [row.kind if not at or self.rows[at - 1].kind != row.kind else "" for at, row in enumerate(self.rows)]
         columns = [Column("", kinds), Column("", [clean(row.name) for row in self.rows], flexible=True, most=40)]
         for number, name in enumerate(self.names):
             columns.append(Column(name, [_marked(row, number) for row in self.rows], right=True, most=40))
         lines = table(columns, shutil.get_terminal_size((120, 24)).columns)
-        return "\n".join([*lines, *([self._note()] if self.alike else [])])
+        return printable("\n".join([*lines, *([self._note()] if self.alike else [])]))
 
     def _repr_html_(self) -> str:
         if not self.rows:

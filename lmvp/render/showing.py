@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from lmvp.compare import code_of, facts_of
 from lmvp.render import numbers, strip
-from lmvp.render.words import clean, clean_code, listed
+from lmvp.render.words import clean, clean_code, listed, one_line
 
 if TYPE_CHECKING:
     from lmvp.showing import Showing
@@ -42,7 +42,7 @@ def origin(showing: Showing) -> list[tuple[str, str]]:
         ("sent", numbers.size(version.sent)),
         ("digest", version.digest[:12]),
     ]
-    return [(key, value) for key, value in pairs if value]
+    return [(key, one_line(value)) for key, value in pairs if value]
 
 
 def provenance(showing: Showing) -> list[tuple[str, str]]:
@@ -107,7 +107,7 @@ def showing_text(showing: Showing) -> str:
 
     version, wide = showing.version, terminal_width()
     aliases = "".join(f" [{clean(alias)}]" for alias in version.aliases)
-    head = f"{version.reference}{aliases}  {clean(version.message)}".rstrip()
+    head = one_line(f"{version.reference}{aliases}  {clean(version.message)}".rstrip())
 
     def block(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> list[str]:
         shown = rows[:ROWS]

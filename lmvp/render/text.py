@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from lmvp.records import Version
 from lmvp.render import diffs, numbers
-from lmvp.render.words import clean, clip, clip_middle, listed, pad, width
+from lmvp.render.words import clean, clip, clip_middle, listed, one_line, pad, width
 
 if TYPE_CHECKING:
     from lmvp.compare import Diff
@@ -41,7 +41,11 @@ class Column:
 
 def table(columns: Sequence[Column], room: int, least: int = 32) -> list[str]:
     """Lay columns out in a width: some are dropped, then the flexible one is clipped."""
-    columns = [column for column in columns if any(column.cells) or column.flexible]
+    columns = [
+        replace(column, head=one_line(column.head), cells=[one_line(cell) for cell in column.cells])
+        for column in columns
+        if any(column.cells) or column.flexible
+    ]
     while _needed(columns, least) > room and any(column.drop for column in columns):
         worst = max(column.drop for column in columns)
         columns = [column for column in columns if column.drop != worst]
@@ -126,7 +130,7 @@ def filled_by(history: History) -> str:
 
 def version_text(version: Version) -> str:
     """Write a version as a few lines: what it is, then its facts."""
-    head = f"{version.reference}  {clean(version.message)}".rstrip()
+    head = one_line(f"{version.reference}  {clean(version.message)}".rstrip())
     facts = version_facts(version)
     wide = max(width(key) for key, _ in facts)
     return "\n".join([head, *(f"  {pad(key, wide)}  {value}" for key, value in facts)])
@@ -146,7 +150,7 @@ def version_facts(version: Version) -> list[tuple[str, str]]:
         ("format", version.format),
         ("digest", version.digest),
     ]
-    return [(key, value) for key, value in pairs if value]
+    return [(key, one_line(value)) for key, value in pairs if value]
 
 
 def _listed(values: dict[str, str]) -> str:

@@ -10,10 +10,45 @@ LIMIT = 10_000
 """Characters of a text that are shown: a name or a message of megabytes must not occupy a kernel for seconds."""
 
 # Marks that reorder what is read after them: a message must not rearrange the table it stands in.
-_UNSAFE = re.compile("[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_UNSAFE = re.compile("[\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _SPACE = re.compile(r"\s+")
 # The categories Cc and Cs of Unicode. A lookup of each character takes twenty times as long.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+# Everything that drives a terminal or reorders its text; a newline and a tab are part of our own layout.
+_UNPRINTABLE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
+)
+_LAYOUT = re.compile("[\n\t]")
+
+
+def printable(text: str) -> str:
+    r"""Escape the characters that control a terminal or reorder its text; keep newlines and tabs.
+
+    Every output of the shell and of the magics passes this function, so that a server, or a person who chose a name,
+    cannot control the reader's terminal. The escapes are those of JSON, so that JSON stays JSON of the same value.
+
+    Examples
+    --------
+    >>> print(printable("\x1b[31m red \u202e"))
+    \u001b[31m red \u202e
+    """
+    return _UNPRINTABLE.sub(_escape, text)
+
+
+def one_line(text: str) -> str:
+    r"""Escape newlines and tabs too: a value within a line must not begin another line.
+
+    Examples
+    --------
+    >>> print(one_line("a\nb"))
+    a\u000ab
+    """
+    return _LAYOUT.sub(_escape, printable(text))
+
+
+def _escape(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
 
 
 def clean(text: str) -> str:

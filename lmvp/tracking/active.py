@@ -514,7 +514,9 @@ class ActiveRun(Run):
         return self._record
 
     def __repr__(self) -> str:
-        return f"<ActiveRun {self.project}/{self.name} {self.id[:8]} {self.status}>"
+        from lmvp.render.words import one_line
+
+        return one_line(f"<ActiveRun {self.project}/{self.name} {self.id[:8]} {self.status}>")
 
 
 def next_epoch(epoch: int) -> int:
@@ -556,6 +558,9 @@ def _warn_of_end(name: str) -> None:
 
 def _print(text: str) -> None:
     """Print to standard error, also in a signal handler that has interrupted another `print`."""
+    from lmvp.render.words import printable
+
+    text = printable(text)
     try:
         print(text, file=sys.stderr)
     except (RuntimeError, OSError, ValueError, AttributeError):

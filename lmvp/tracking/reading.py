@@ -268,7 +268,9 @@ class Run:
         return self
 
     def __repr__(self) -> str:
-        return f"<Run {self.project}/{self.name} {self.id[:8]} {self.status}>"
+        from lmvp.render.words import one_line
+
+        return one_line(f"<Run {self.project}/{self.name} {self.id[:8]} {self.status}>")
 
 
 class Runs(Sequence[Run]):
@@ -300,8 +302,9 @@ class Runs(Sequence[Run]):
 
     def __repr__(self) -> str:
         from lmvp.render.runs import runs_text
+        from lmvp.render.words import printable
 
-        return runs_text(self)
+        return printable(runs_text(self))
 
     def _repr_html_(self) -> str:
         from lmvp.render.runs import runs_html

@@ -83,7 +83,9 @@ class RunRecord(Struct, frozen=True, kw_only=True):
                     values[key] = decode_float(value)
 
     def __repr__(self) -> str:
-        return f"<Run {self.project}/{self.name} {self.id[:8]} {self.status}>"
+        from lmvp.render.words import one_line
+
+        return one_line(f"<Run {self.project}/{self.name} {self.id[:8]} {self.status}>")
 
 
 class NewRun(Request, frozen=True, kw_only=True):

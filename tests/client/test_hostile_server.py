@@ -1,11 +1,13 @@
 """A client and a server that lies: nothing false is returned, written outside the folder, or sent to another host."""
 
+import argparse
 import email.utils
+import io
 import json
 import socket
 import threading
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import product
@@ -13,10 +15,13 @@ from itertools import product
 import numpy as np
 import pytest
 import requests
+from IPython.lib.pretty import pretty
 
 import lmvp
 from lmvp import errors, local
 from lmvp.commands import main
+from lmvp.commands.parser import NOTEBOOK, make_parser, read
+from lmvp.commands.shell import ShellHost
 
 
 class Lying(ThreadingHTTPServer):
@@ -257,3 +262,82 @@ def test_long_retry_after_is_an_error_at_once(client, liar, header, monkeypatch)
         client.projects()
     assert len(liar.heard) == 1
     assert waits == []
+
+
+HOSTILE = "x\x1b]0;p\x07\x1b[2J\x9b31m\u061c\u200f\u2028\u2029\u202e\u2066\r\x08"
+PRINTED = [*VERBS, "audit list digits --json", "show digits/mlp@v1", "diff digits/mlp@v1 digits/mlp@v2", "status",
+           "pull digits/mlp", "runs digits --where status!=stale", "compare first second --project digits",
+           "metrics first --project digits", "remove digits/other", "undelete digits/other", "members digits add ada",
+           "amend digits/mlp@v1 --message new", "alias digits/mlp@v1 good", "alias digits/mlp best --history",
+           "groups add team grace", "push digits/mlp FILE", "fork digits/mlp copy"]  # fmt: skip
+
+
+def with_hostile(key, value, seen):
+    """Return a JSON value in which every text, text in a list, and name of a mapping under a key is hostile."""
+    if isinstance(value, list):
+        return [with_hostile(key, each, seen) for each in value]
+    if not isinstance(value, dict):
+        return value
+    seen.update(value)
+    changed = {name: with_hostile(key, each, seen) for name, each in value.items()}
+    old = value.get(key)
+    if isinstance(old, str):
+        changed[key] = HOSTILE
+    elif isinstance(old, list) and all(isinstance(each, str) for each in old):
+        changed[key] = [HOSTILE]
+    elif isinstance(old, dict):
+        changed[key] = {HOSTILE: HOSTILE, **{HOSTILE + name: each for name, each in old.items()}}
+    return changed
+
+
+def unprintable(text):
+    return {letter for letter in text if letter in HOSTILE and (letter < " " or letter > "~")}
+
+
+@pytest.fixture
+def full_project(liar, monkeypatch, tmp_path):
+    (tmp_path / "file").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    fields = {"metrics": {"acc": 0.5}, "params": {"lr": 0.1}, "tags": {"by": "ada"}}
+    lmvp.update("digits/mlp", {"w": np.ones(3)}, message="second", alias="best", **fields, progress=False)
+    lmvp.update("digits/other", {"w": np.ones(2)}, progress=False)
+    for name in ("first", "second"):
+        with lmvp.start_run("digits", name=name, params={"lr": 0.1, "name": name}) as run:
+            run.log({"loss": 1.0})
+    monkeypatch.setenv("LMVP_URL", liar.url)
+    monkeypatch.setenv("LMVP_TOKEN", local.connection().token)
+    monkeypatch.setattr("lmvp.connection.time.sleep", lambda _: None)
+    return liar
+
+
+@pytest.mark.parametrize("verb", PRINTED)
+def test_hostile_values_do_not_control_the_terminal(full_project, verb, capsys, tmp_path):
+    words, keys = verb.replace("FILE", str(tmp_path / "file")).split(), set()
+
+    def lie(key, path, status, headers, body):
+        if not body or "/manifest" in path or "json" not in headers.get("Content-Type", ""):
+            return status, headers, body
+        lines = [with_hostile(key, json.loads(line), keys) for line in body.splitlines() if line]
+        return status, headers, b"\n".join(json.dumps(line).encode() for line in lines)
+
+    full_project.lie = partial(lie, "")
+    main(words)
+    for key in sorted(keys):
+        full_project.lie = partial(lie, key)
+        main(words)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        assert unprintable(captured.out + captured.err) == set(), key
+        with redirect_stderr(io.StringIO()), suppress(errors.LmvpError, SystemExit):
+            options = read(make_parser(NOTEBOOK, "%lmvp", argparse.ArgumentParser), words, NOTEBOOK)
+            shown = pretty(options.act(options, ShellHost()))  # the text that IPython shows for the magic's result
+            assert unprintable(shown) == set(), key
+
+
+def test_audit_json_escapes_to_the_same_value(full_project, capsys):
+    full_project.lie = lambda path, status, headers, body: (
+        status, headers, json.dumps(with_hostile("what", json.loads(body), set())).encode()
+    )  # fmt: skip
+    assert main(["audit", "list", "digits", "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert {json.loads(line)["what"] for line in lines} == {HOSTILE}
