@@ -437,7 +437,8 @@ def test_hint_names_no_hidden_project_and_gives_no_wrong_advice(services, grace)
         assert caught.value.hint == "there are digits, and `project/model` names a model of one"
     with pytest.raises(NotFound) as caught:
         find(grace, "default", "digits")
-    assert caught.value.hint == "'digits/' is a project, and 'digits/model' a model of it"
+    there = "did you mean 'digits/'? 'digits/' is a project, and 'digits/model' a model of it"
+    assert caught.value.hint == there
     for make in (
         services.catalog.find_or_create_project,
         lambda by, name: services.catalog.find_or_create(by, name, "m"),
