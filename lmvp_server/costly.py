@@ -21,9 +21,9 @@ T = TypeVar("T")
 THREADS = 2
 ACCOUNT_QUEUE = 64
 """Requests of one account that wait; a browser that restores its tabs sends dozens at once."""
-ADDRESS_QUEUE = 8
+ADDRESS_QUEUE = 40
 """Requests without an account that wait, of one address."""
-ANONYMOUS_QUEUE = 16
+ANONYMOUS_QUEUE = 80
 """Requests without an account that wait, of all addresses together."""
 QUEUE = 256
 """Requests that wait, of all callers."""
