@@ -1,4 +1,4 @@
-"""A queue with a small pool of threads for costly work: pages, comparisons, curves, histograms and exports.
+"""A queue with a small pool of threads for costly work: pages, and what callers without an account ask of the API.
 
 Such work takes seconds of processor time for large models, and Python runs one thread at a time. In the pool that
 serves all requests, a few dozen requests of one client would keep everybody waiting. This queue bounds how much runs at
