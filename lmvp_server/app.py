@@ -137,6 +137,7 @@ class App:
         self._streams = application.settings["streams"]
         self._notifier = application.settings["notifier"]
         self._stack.callback(application.settings["pool"].shutdown)
+        self._stack.callback(application.settings["costly"].shutdown)
         self._stack.callback(application.settings["rendering"].close)
         self._idle = IdleWork(services.tidy_up, self._quiet_for, self.settings.quiet_seconds)
         return application

@@ -11,6 +11,7 @@ from typing import Any
 from tornado.web import Application
 
 from lmvp_server.compression import Gzip
+from lmvp_server.costly import CostlyWork
 from lmvp_server.handlers import (
     aliases,
     backups,
@@ -195,6 +196,7 @@ def make_application(services: Services, server: Any) -> Application:
         server=server,
         owner=_owner(),
         pool=ThreadPoolExecutor(THREADS, thread_name_prefix="lmvp"),
+        costly=CostlyWork(),
         rendering=Rendering(),
         streams=live.Streams(),
         openid=_openid(server),

@@ -17,10 +17,17 @@ from lmvp_server.services.changes import AT_ONCE
 
 TENSORS = 10_000
 """Tensors of a version that a page shows: each costs 50 µs and 300 bytes, and a manifest may have 100,000."""
+PUBLIC_TENSORS = 1000
+"""The same for callers without an account, who can send any number of requests."""
+
+
+def tensors_limit(caller: Caller) -> int:
+    """Return how many tensors of a version a page shows to a caller."""
+    return TENSORS if caller.known else PUBLIC_TENSORS
 
 
 def diff(services: Services, caller: Caller, project: str, before: tuple[str, str], after: tuple[str, str]) -> Diff:
-    """Return what differs between two versions of a project, of the first `TENSORS` tensors of each.
+    """Return what differs between two versions of a project, of the first tensors of each; see `tensors_limit`.
 
     Parameters
     ----------
@@ -30,17 +37,18 @@ def diff(services: Services, caller: Caller, project: str, before: tuple[str, st
     first, second = (record(services.versions.version(caller, project, *one)) for one in (before, after))
     (_, old), (_, new) = (services.versions.content(caller, project, *one) for one in (before, after))
     changes = services.measuring.changes(caller, project, *after, f"{first.model}@{first.name}")
-    old, new = (msgspec.structs.replace(one, tensors=one.tensors[:TENSORS]) for one in (old, new))
+    limit = tensors_limit(caller)
+    old, new = (msgspec.structs.replace(one, tensors=one.tensors[:limit]) for one in (old, new))
     return Diff.between(first, second, old, new, changes)
 
 
-def shown_part(showing: Showing) -> Showing:
+def shown_part(showing: Showing, limit: int = TENSORS) -> Showing:
     """Return a version with as many of its tensors as a page shows."""
-    if len(showing.tensors) <= TENSORS:
+    if len(showing.tensors) <= limit:
         return showing
-    strips = {number: codes[:TENSORS] for number, codes in showing.layers.strips.items()}
-    layers = Layers(axis=showing.layers.axis[:TENSORS], strips=strips)
-    return replace(showing, tensors=showing.tensors[:TENSORS], layers=layers)
+    strips = {number: codes[:limit] for number, codes in showing.layers.strips.items()}
+    layers = Layers(axis=showing.layers.axis[:limit], strips=strips)
+    return replace(showing, tensors=showing.tensors[:limit], layers=layers)
 
 
 def record(found: Any) -> Version:

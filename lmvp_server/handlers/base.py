@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import msgspec
 from tornado.iostream import StreamClosedError
-from tornado.web import HTTPError, RequestHandler, stream_request_body
+from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
 
 from lmvp.connection import API, API_HEADER
 from lmvp.durable import storage_error
@@ -34,6 +34,7 @@ from lmvp.errors import (
     TooManyRequests,
 )
 from lmvp.records import ErrorBody
+from lmvp_server.costly import CostlyWork, Lane
 from lmvp_server.handlers.hosts import foreign_host
 from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
@@ -56,6 +57,9 @@ JSON_LIMIT = 1 << 20
 DRAINED = 1 << 20
 """Bytes of the body of a refused request that are read before the answer."""
 
+CLIENT_LEFT = 499
+"""The status in the log of a request whose client did not wait for the answer."""
+
 READING = frozenset({"GET", "HEAD"})
 
 
@@ -75,6 +79,8 @@ class Handler(RequestHandler):
         self._refused: tuple[int, dict[str, Any]] | None = None
         self._has_left = False
         self._checked_at = time.monotonic()
+        self._turn: asyncio.Future[None] | None = None
+        self._admitted = False
 
     @property
     def caller(self) -> Caller:
@@ -326,16 +332,60 @@ class Handler(RequestHandler):
         ------
         InvalidRequest
             If the client has left while the work waited for its turn: nobody would see the result.
+        TooManyRequests, Finish
+            As `run_costly`, which does this for callers without an account.
         """
+        if not self._known_caller.known:
+            return await self.run_costly(work, *args)
         async with self.settings["long_reads"]:
             if self._has_left:
                 raise InvalidRequest("the client has closed the connection")
             return await self.run(work, *args)
 
+    async def run_costly(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something that takes much processor time, in the queue for such work; see `lmvp_server.costly`.
+
+        Raises
+        ------
+        TooManyRequests
+            If too many such requests wait already.
+        Finish
+            If the client has closed the connection before the turn of this request: nobody reads the answer.
+        """
+        costly: CostlyWork = self.settings["costly"]
+        caller = self._known_caller
+        lane = Lane(caller.user or caller.name if caller.known else self.request.remote_ip or "", caller.known)
+        self._turn = costly.enter(lane, admitted=self._admitted)
+        self._admitted = True
+        try:
+            if self._has_left:
+                self._turn.cancel()
+            await self._turn
+        except asyncio.CancelledError:
+            if not self._turn.cancelled():  # the server ends, and the turn had come
+                costly.leave(lane)
+            elif self._has_left:
+                raise self._unanswered() from None
+            raise
+        if self._has_left:  # between the turn and this line
+            costly.leave(lane)
+            raise self._unanswered()
+        return await costly.run(lane, work, *args)
+
+    async def run_public(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something that blocks; for callers without an account, it counts as costly."""
+        return await (self.run if self._known_caller.known else self.run_costly)(work, *args)
+
+    def _unanswered(self) -> Finish:
+        self.set_status(CLIENT_LEFT, "Client Closed Request")
+        return Finish()
+
     def on_connection_close(self) -> None:
-        """Note that the client has left."""
-        super().on_connection_close()
+        """Leave the queue for costly work: nobody reads the answer."""
+        super().on_connection_close()  # or a request that is cut off waits for its body as long as the server runs
         self._has_left = True
+        if self._turn is not None:
+            self._turn.cancel()
 
     def flag(self, name: str) -> bool:
         """Return whether something is asked for: `name=1`.
@@ -421,7 +471,7 @@ class NoSuchRoute(Handler):
 
 def log_failure(handler: RequestHandler, typ: Any, value: Any, tb: Any) -> None:
     """Log the exception that ended a request, if it is not the caller's mistake."""
-    if isinstance(value, HTTPError):
+    if isinstance(value, (HTTPError, Finish)):
         return
     error, request = as_lmvp(500, value), handler.request
     if isinstance(error, ServerError):

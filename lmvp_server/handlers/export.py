@@ -35,8 +35,8 @@ class Export(Handler):
             raise InvalidArgument(f"format={kind[:40]!r}", hint=f"one of {', '.join(_FORMATS)}")
         content_type, write = _FORMATS[kind]
         runs, keys = self.get_query_arguments("run"), self.get_query_arguments("key", strip=False)
-        pages = await self.run(self.services.metrics.every_point, self.caller, project, runs, keys)
-        pieces = await self.run(write, pages)
+        pages = await self.run_public(self.services.metrics.every_point, self.caller, project, runs, keys)
+        pieces = await self.run_public(write, pages)
         self.set_header("Content-Type", content_type)
         self.set_header("Content-Disposition", f'attachment; filename="metrics.{kind}"')
         try:
@@ -51,7 +51,7 @@ class Export(Handler):
 
     async def _stream(self, project: str, pieces: Iterator[bytes]) -> None:
         """Send pieces as they are made, as long as the caller may read; the next is made when the last has gone."""
-        while (piece := await self.run(next, pieces, None)) is not None:
+        while (piece := await self.run_public(next, pieces, None)) is not None:
             await self.recheck(access.READ, project)
             self.write(piece)
             await self.flush()

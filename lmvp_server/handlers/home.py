@@ -32,7 +32,7 @@ class Home(WebPage):
     async def get(self) -> None:
         """Show what there is, to those who may see any of it."""
         try:
-            shown = await self.run(self._look)
+            shown = await self.run_costly(self._look)
         except NotAuthenticated:
             self.go("login")
         else:

@@ -18,7 +18,7 @@ class _MetricsHandler(Handler):
     """Says in a header of the answer which runs lack points because a file is damaged."""
 
     async def state_incomplete(self, project: str, runs: list[str]) -> None:
-        missing = await self.run(self.services.metrics.incomplete, self.caller, project, runs)
+        missing = await self.run_public(self.services.metrics.incomplete, self.caller, project, runs)
         if missing:
             self.set_header(INCOMPLETE_HEADER, missing.encode("ascii", "replace").decode())
 
@@ -32,7 +32,7 @@ class RunMetrics(_MetricsHandler):
         """List the metrics of a run."""
         prefix = self.get_query_argument("prefix", "")
         await self.state_incomplete(project, [run])
-        self.answer(await self.run(self.services.metrics.keys, self.caller, project, run, prefix, self.page()))
+        self.answer(await self.run_public(self.services.metrics.keys, self.caller, project, run, prefix, self.page()))
 
     async def post(self, project: str, run: str) -> None:
         """Take in some points."""

@@ -17,7 +17,7 @@ class Runs(Handler):
     async def get(self, project: str) -> None:
         """List the runs of a project, newest first; `where` filters them."""
         where = self.get_query_argument("where", "")
-        run = self.run_long if where else self.run
+        run = self.run_long if where else self.run_public
         self.answer(await run(self.services.runs.of_project, self.caller, project, self.page(), where))
 
     async def post(self, project: str) -> None:

@@ -29,7 +29,7 @@ class ProjectVersions(Handler):
         """List the versions of all models of a project."""
         of_project = self.services.versions.of_project
         asked = _asked(self)
-        run = self.run if asked is EVERY else self.run_long
+        run = self.run_public if asked is EVERY else self.run_long
         self.answer(await run(of_project, self.caller, project, self.page(), asked))
 
 
@@ -43,7 +43,7 @@ class Versions(Handler):
         """List the versions of a model."""
         of_model = self.services.versions.of_model
         asked = _asked(self)
-        run = self.run if asked is EVERY else self.run_long
+        run = self.run_public if asked is EVERY else self.run_long
         self.answer(await run(of_model, self.caller, project, model, self.page(), asked))
 
     async def post(self, project: str, model: str) -> None:
@@ -107,7 +107,7 @@ class Children(Handler):
     async def get(self, project: str, model: str, revision: str) -> None:
         """List what grew from a version."""
         children = self.services.versions.children
-        self.answer(await self.run(children, self.caller, project, model, revision, self.page()))
+        self.answer(await self.run_public(children, self.caller, project, model, revision, self.page()))
 
 
 class Histograms(Handler):

@@ -105,7 +105,7 @@ class ConsolePage(WebPage, ABC):
 
     async def _draw(self, place: tuple[str, ...], **more: Any) -> None:
         try:
-            template, fields = await self.run(self.look, *place)
+            template, fields = await self.run_costly(self.look, *place)
         except NotAuthenticated:
             self._to_login()
             return

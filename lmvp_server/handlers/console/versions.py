@@ -42,6 +42,7 @@ class Diff(ConsolePage):
         project, model = about["project"], about["name"]
         after = self._named(model, self.get_query_argument("to", "latest"))
         before = self._named(model, self.get_query_argument("from", "") or self._parent(project, *after))
+        limit = versions.tensors_limit(caller)
         found = versions.diff(services, caller, project, before, after)
         against = f"{found.before.model}@{found.before.name}"
         there = f"{self.root}p/{project}/{found.after.model}@{found.after.name}/-/histograms?against={against}"
@@ -49,7 +50,7 @@ class Diff(ConsolePage):
         return "diff.html", {
             "model": about,
             "diff": found,
-            "cut": versions.TENSORS if len(found.tensors) >= versions.TENSORS else 0,
+            "cut": limit if len(found.tensors) >= limit else 0,
             "island": island(self.root, "diff", diff_data(found), found._repr_html_(), histograms=there),
             "names": [f"v{one['number']}" for one in some],
         }
@@ -89,14 +90,15 @@ class Version(ConsolePage):
         if version.status:
             return "contribution.html", {**fields, **self._contribution(version)}
         grown = services.versions.children(caller, project, model, revision, Page(20))["items"]
+        limit = versions.tensors_limit(caller)
         showing = versions.showing(services, caller, version, strip)
         there = f"{self.root}p/{version.project}/{version.model}@{version.name}/-/histograms"
-        told = {**showing_data(versions.shown_part(showing)), "only": "tensors"}
+        told = {**showing_data(versions.shown_part(showing, limit)), "only": "tensors"}
         return "version.html", {
             **fields,
             "grown": grown,
             "parameters": showing.parameters,
-            "cut": versions.TENSORS if len(showing.tensors) > versions.TENSORS else 0,
+            "cut": limit if len(showing.tensors) > limit else 0,
             "tensors": island(self.root, "model", told, "", histograms=there) if manifest.tensors else "",
             "cells": code_cells(version.environment),
             "run": self._run(version),

@@ -1,0 +1,185 @@
+"""Costly requests (pages, comparisons, curves) have a queue of their own and keep no other request waiting."""
+
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+from server.in_process import Served
+
+from lmvp.client import Client
+from lmvp.errors import TooManyRequests
+from lmvp_server.costly import ADDRESS_QUEUE, ANONYMOUS_QUEUE, RETRY_SECONDS, CostlyWork, Lane
+from lmvp_server.services.changes import Measuring
+
+DIFF = "/p/p/m/-/diff?from=v1&to=v2"
+
+
+class Gate:
+    """Holds each comparison of a caller without an account until the gate opens."""
+
+    def __init__(self, monkeypatch):
+        self.open, self.begun = threading.Event(), []
+        real = Measuring.changes
+
+        def changes(measuring, caller, *args):
+            if not caller.known:
+                self.begun.append(caller.name)
+                assert self.open.wait(60), "the gate did not open"
+            return real(measuring, caller, *args)
+
+        monkeypatch.setattr(Measuring, "changes", changes)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with Served(tmp_path_factory.mktemp("costly") / "data") as served:
+        root = Client(served.url, served.settings.token)
+        assert served("POST", "/projects", json={"name": "p", "description": ""}).ok
+        weights = {f"layer.{at:04}": np.full(1, at, "f4") for at in range(1200)}
+        root.update("p/m", weights, create=True, progress=False)
+        root.update("p/m", {**weights, "layer.0000": np.ones(1, "f4")}, progress=False)
+        assert served("PATCH", "/projects/p", json={"public": True}).ok
+        served.member = served.user("ada", "viewer")["token"]
+        yield served
+
+
+@pytest.fixture
+def gate(served, monkeypatch):
+    gate = Gate(monkeypatch)
+    yield gate
+    gate.open.set()
+    until(lambda: not waiting(served) and not running(served))
+
+
+def until(condition):
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not come true"
+        time.sleep(0.01)
+
+
+def costly(served):
+    return served.app._server.request_callback.settings["costly"]
+
+
+def waiting(served):
+    return served.on_loop(costly(served).waiting)
+
+
+def running(served):
+    return served.on_loop(lambda: sum(costly(served)._running.values()))
+
+
+def send(served, path=DIFF):
+    """Send a request without an account, and do not read the answer."""
+    connection = socket.create_connection(("127.0.0.1", served.port))
+    connection.settimeout(30)
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\nConnection: close\r\n\r\n".encode())
+    return connection
+
+
+def read(connection):
+    with connection:
+        parts = []
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)
+
+
+def fill(served, gate):
+    """Let one request run up to the gate, and as many wait as may."""
+    first = send(served)
+    until(lambda: gate.begun)
+    rest = [send(served) for _ in range(ADDRESS_QUEUE)]
+    until(lambda: waiting(served) == ADDRESS_QUEUE)
+    return [first, *rest]
+
+
+def test_costly_requests_without_account_keep_no_member_waiting(served, gate):
+    connections = fill(served, gate)
+    assert served("GET", "/projects", served.member).json()["total"] == 1
+    assert served("GET", f"~{DIFF}", served.member).status_code == 200
+    assert served("GET", "/projects/p/models/m/versions/v2/changes?against=v1", served.member).ok
+    assert len(gate.begun) == 1
+    assert waiting(served) == ADDRESS_QUEUE
+    gate.open.set()
+    assert all(read(one).startswith(b"HTTP/1.1 200") for one in connections)
+    assert len(gate.begun) == 1 + ADDRESS_QUEUE
+
+
+@pytest.mark.parametrize("path", ["/projects/p/models/m/versions/v2/changes?against=v1", f"~{DIFF}"])
+def test_costly_request_beyond_the_queue_is_refused(served, gate, path):
+    connections = fill(served, gate)
+    refused = served("GET", path, None)
+    assert refused.status_code == 429
+    assert refused.headers["Retry-After"] == str(RETRY_SECONDS)
+    assert "too many pages or comparisons wait already for callers without an account" in refused.text
+    gate.open.set()
+    assert all(read(one).startswith(b"HTTP/1.1 200") for one in connections)
+    assert served("GET", path, None).status_code == 200
+
+
+def test_costly_request_of_closed_connection_never_runs(served, gate):
+    first, *rest = fill(served, gate)
+    left = rest[: ADDRESS_QUEUE - 1]
+    for one in left:
+        one.close()
+    until(lambda: waiting(served) == 1)
+    gate.open.set()
+    assert read(first).startswith(b"HTTP/1.1 200")
+    assert read(rest[-1]).startswith(b"HTTP/1.1 200")
+    until(lambda: not running(served))
+    assert len(gate.begun) == 2
+
+
+def test_costly_lists_without_account_wait_and_others_do_not(served, gate):
+    connections = fill(served, gate)
+    assert served("GET", "/projects/p/models/m/versions", None).status_code == 429
+    assert served("GET", "/projects/p/models/m/versions/v2", None).status_code == 200
+    assert served("GET", "~/login", None).status_code == 200
+    assert served("GET", "/projects/p/models/m/versions", served.member).status_code == 200
+    gate.open.set()
+    assert all(read(one).startswith(b"HTTP/1.1 200") for one in connections)
+
+
+def test_pages_without_account_show_fewer_tensors(served):
+    for path in (DIFF, "/p/p/m@v2"):
+        note = "The first 1,000 tensors"
+        assert note in served("GET", f"~{path}", None).text
+        page = served("GET", f"~{path}", served.member).text
+        assert note not in page
+        assert "layer.1199" in page
+
+
+def test_costly_work_gives_turns_in_rotation(served):
+    ada, grace, first, second = Lane("ada", True), Lane("grace", True), Lane("::1", False), Lane("::2", False)
+
+    def turns():
+        work = CostlyWork(2)
+        waiting = [(lane, work.enter(lane)) for lane in (ada, ada, ada, first, second, grace)]
+        begun = []
+        for ended in range(len(waiting)):
+            begun += [lane for lane, turn in waiting if turn.done()]
+            waiting = [one for one in waiting if not one[1].done()]
+            work.leave(begun[ended])
+        work.shutdown()
+        return begun
+
+    assert served.on_loop(turns) == [ada, first, ada, second, grace, ada]
+
+
+def test_costly_work_without_account_has_a_limit_for_all_addresses(served):
+    def refused():
+        work = CostlyWork(1)
+        work.enter(Lane("ada", True))
+        for at in range(ANONYMOUS_QUEUE):
+            work.enter(Lane(f"192.0.2.{at}", False))
+        with pytest.raises(TooManyRequests, match="callers without an account") as error:
+            work.enter(Lane("198.51.100.1", False))
+        work.enter(Lane("grace", True))
+        work.shutdown()
+        return error.value.retry_after
+
+    assert served.on_loop(refused) == RETRY_SECONDS
