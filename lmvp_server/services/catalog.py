@@ -159,8 +159,7 @@ class Catalog:
         try:
             home = self.find_project(caller, project)
         except NotFound as error:  # often the default project, where the name of another one was left out
-            near = str(error.hint).startswith("did you mean")  # the name of the project is misspelt
-            raise NotFound(error.message, hint=(not near and self.elsewhere(caller, name)) or error.hint) from None
+            raise NotFound(error.message, hint=self.elsewhere(caller, name) or error.hint) from None
         check_name(name, "model name")
         found = self._records.find(home.id, "models", {"key": name.lower()}, limit=1)
         if not found:

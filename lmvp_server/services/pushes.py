@@ -284,6 +284,7 @@ class Pushes:
         if (body.create or not self._shared) and not body.propose:
             return self._catalog.find_or_create(caller, project, model)
         try:
+            self._catalog.find_project(caller, project)  # a push is meant for this project, so its hint comes first
             return self._catalog.find_model(caller, project, model)
         except NotFound as error:
             near = f"{error.hint} " if str(error.hint).startswith("did you mean") else ""
