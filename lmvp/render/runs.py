@@ -108,7 +108,11 @@ def _columns(runs: Sequence[Run]) -> list[Column]:
 
 
 def _number(given: Any) -> float | None:
-    return None if given is None else float(given)
+    """Return a metric as a number; None where it is missing, or where a faulty server sent something else."""
+    try:
+        return None if given is None else float(given)
+    except (TypeError, ValueError):
+        return None
 
 
 def _most(mappings: Sequence[dict[str, Any]], count: int, *, differing: bool = False) -> list[str]:

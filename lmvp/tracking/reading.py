@@ -463,18 +463,18 @@ class Tracking(BaseClient):
         AccessDenied
             If it is the run of somebody else, and the caller is no maintainer.
         """
-        from lmvp.tracking.said import said
+        from lmvp.tracking.said import encoded, said
 
         given = {"tags": dict(tags or {}), "summary": dict(summary or {})}
         merged = {
             field: {
-                **said(field, {key: value for key, value in values.items() if value is not None}),
+                **encoded(said(field, {key: value for key, value in values.items() if value is not None})),
                 **{key: None for key, value in values.items() if value is None},
             }
             for field, values in given.items()
         }
         new = [redact(each) if each is not None else None for each in (name, notes)]
-        body = RunUpdate(name=new[0], notes=new[1], params=said("params", params), **merged)
+        body = RunUpdate(name=new[0], notes=new[1], params=encoded(said("params", params)), **merged)
         path = _path(project or self.project, run)
         return Run(self, self._connection.send_json("PATCH", path, body, RunRecord))
 

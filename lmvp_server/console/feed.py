@@ -53,6 +53,7 @@ SENTENCES: Mapping[str, str] = {
     "group.remove": "removed the group {}",
     "invitation.create": "made an invitation: {}",
     "invitation.revoke": "revoked an invitation: {}",
+    "invitation.end": "ended an invitation: {}",
     "user.add": "added the account {}",
     "user.change": "changed the account {}",
     "user.connect": "connected the account {} with an identity provider",
