@@ -104,6 +104,8 @@ class Streams:
         found = self._made.get(place)
         if found is None or (found.done() and (found.cancelled() or found.exception() or not found.result()[0])):
             found = self._made[place] = asyncio.ensure_future(make(place))
+            # all readers may have gone when it fails: asyncio would log the error as unhandled
+            found.add_done_callback(lambda done: done.cancelled() or done.exception())
             while len(self._made) > _SHARED:
                 self._made.popitem(last=False)
         made = await asyncio.shield(found)

@@ -45,7 +45,7 @@ class Chunks(Handler):
         """Begin a request."""
         super().initialize()
         self._frames, self._tasks = FrameReader(), list[asyncio.Task[None]]()
-        self._failed = False
+        self._error: LmvpError | None = None
 
     async def prepare(self) -> None:  # type: ignore[override]
         """Find the push before its bytes come."""
@@ -56,16 +56,18 @@ class Chunks(Handler):
     async def data_received(self, chunk: bytes) -> None:
         """Take the next bytes; wait while too many frames are in hand."""
         self._received += len(chunk)
-        if self.is_refused() or self._failed:
+        if self.is_refused() or self._error is not None:
             return
         try:
             await self.recheck(right_of(self._push.body), self.path_args[0])
             for frame, payload in self._frames.feed(chunk):
                 await self.settings["in_hand"].acquire()
-                self._tasks.append(asyncio.create_task(self._keep(frame, payload)))
+                task = asyncio.create_task(self._keep(frame, payload))
+                # a body that is cut off never reaches `put`: asyncio would log the error of the task as unhandled
+                task.add_done_callback(lambda done: done.cancelled() or done.exception())
+                self._tasks.append(task)
         except LmvpError as error:  # `put` answers it: Tornado only logs what this raises
-            self._failed = True
-            self._tasks.append(asyncio.create_task(_fail(error)))
+            self._error = error
 
     async def _keep(self, frame: Frame, payload: Any) -> None:
         try:
@@ -85,12 +87,8 @@ class Chunks(Handler):
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-
-    def on_connection_close(self) -> None:
-        """Let what is in hand finish; the client will ask what is missing."""
-        super().on_connection_close()  # or the request waits for its body as long as the server runs
-        for task in self._tasks:
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if self._error is not None:
+            raise self._error
 
 
 class Commit(Handler):
@@ -99,7 +97,3 @@ class Commit(Handler):
     async def post(self, project: str, model: str, push: str) -> None:
         """Turn a push into a version."""
         self.answer(await self.run(self.services.pushes.commit, self.caller, project, model, push), 201)
-
-
-async def _fail(error: Exception) -> None:
-    raise error
