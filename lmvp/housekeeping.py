@@ -58,6 +58,8 @@ class Housekeeping(BaseClient):
         path = "" if name is None else self._path_of(name)
         return self._connection.get(f"{path}/usage", Usage)
 
+    du = usage
+
     def remove(self, name: str, *, now: bool = False) -> Removed:
         """Remove a version, a model with all its versions, a project with all its models, or a run with its points.
 
@@ -84,6 +86,8 @@ class Housekeeping(BaseClient):
             return Removed(versions=0, bytes=0)
         path = self._path_of(name) + ("?now=1" if now else "")
         return self._connection.decoded(self._connection.send("DELETE", path).content, Removed)
+
+    rm = remove
 
     def removed(self, project: str | None = None) -> list[RemovedItem]:
         """Return what you can bring back, what was removed last first; of one project, if it is named."""
@@ -166,6 +170,8 @@ class Housekeeping(BaseClient):
         """
         return self._do("/gc", Collect(removed=removed), Collected)
 
+    gc = collect_garbage
+
     def compact(self) -> Compacted:
         """Encode now what the server would encode when it is idle."""
         return self._do("/compact", {}, Compacted)
@@ -185,6 +191,8 @@ class Housekeeping(BaseClient):
         return self._do("/fsck", Check(repair=repair, heads=tuple(heads)), Checked, told)
 
     # -- who did what
+
+    fsck = check
 
     def events(
         self,
@@ -211,6 +219,8 @@ class Housekeeping(BaseClient):
         path = f"/projects/{quote(project, safe='')}/events" if project else "/events"
         given = {"who": who, "action": action, "what": target, "since": since, "until": until}
         return self._some(path, Event, limit, **{name: value for name, value in given.items() if value})[0]
+
+    audit = events
 
     def audit_heads(self) -> list[Head]:
         """Return the head of each log of events, to be kept where the server cannot write; for admins."""

@@ -87,6 +87,8 @@ class Archives(BaseClient):
 
         return exporting.export(target, said, chosen, opener, progress)
 
+    export = export_model
+
     def import_model(self, source: str | Path, name: str | None = None, *, progress: Progress = None) -> Imported:
         """Make a model of what `export_model` wrote: with its numbers, dates, authors, parents, digests and aliases.
 
@@ -130,6 +132,8 @@ class Archives(BaseClient):
         self._dress(place, base, model)
         return importing.Imported(f"{place.project}/{place.model}", len(model.versions), kept, sent)
 
+    import_ = import_model
+
     def back_up(self, to: str | Path, *, quick: bool = False, progress: Progress = None) -> BackedUp:
         """Copy the whole server, as it is at this moment, to a folder of this machine; it goes on serving meanwhile.
 
@@ -170,6 +174,8 @@ class Archives(BaseClient):
         return back_up(self._connection, arguments.path(to, "to"), quick=quick, progress=progress)
 
     # -- steps
+
+    backup = back_up
 
     def _whole_model(self, name: str) -> tuple[Reference, str]:
         """Return what a name without a revision means, and its path in the API."""

@@ -115,7 +115,7 @@ def fsck(options: Namespace, _host: object) -> Any:
 
 def cache(options: Namespace, _host: object) -> Any:
     """Show or clear the download cache of this machine."""
-    from lmvp import cache as caches
+    from lmvp.transfer import cache as caches
 
     kept = caches.opened()
     folder = config.cache_home()

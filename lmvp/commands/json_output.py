@@ -17,9 +17,9 @@ import msgspec
 
 from lmvp.commands.tables import Line, Table
 from lmvp.curves import Curves
-from lmvp.history import History
 from lmvp.records import encode_float
 from lmvp.tracking.reading import Run, Runs
+from lmvp.views.history import History
 
 _NOT_A_KEY = re.compile("[^a-z0-9]+")
 

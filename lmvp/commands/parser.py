@@ -138,6 +138,7 @@ VERBS = (
     Verb(tracking.runs, (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("--where", metavar="FILTER", help='"metrics.val_acc > 0.9 and params.lr < 0.01"'),
+        _arg("--order", metavar="FIELD", help="metrics.val_loss; -metrics.val_acc: the greatest first"),
         _arg("--limit", type=int, default=200, help="at most so many runs (%(default)s)"),
     )),
     Verb(tracking.annotate, (

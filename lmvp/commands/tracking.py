@@ -26,7 +26,7 @@ def runs(options: Namespace, _host: object) -> Any:
     """List the runs of a project, newest first."""
     client = Client()
     try:
-        found = client.runs(options.project, where=options.where, limit=options.limit)
+        found = client.runs(options.project, where=options.where, order=options.order, limit=options.limit)
     except NotFound as error:
         hint = None if options.project else _other_projects(client)
         raise NotFound(error.message, hint=hint or error.hint) from None
