@@ -48,7 +48,8 @@ def _read(what: str, given: Any, read: Callable[[str, Any], T]) -> dict[str, T] 
     if given is None:
         return None
     values = mapping(what, given)
-    return {escaped_text(str(key)): read(key, value) for key, value in leaves(values)}
+    named = leaves(values) if what == "params" else values.items()
+    return {escaped_text(str(key)): read(key, value) for key, value in named}
 
 
 def mapping(field: str, given: Any) -> Mapping[Any, Any]:

@@ -10,7 +10,7 @@ import msgspec
 
 from lmvp.base_client import BaseClient, model_path
 from lmvp.connection import Connection
-from lmvp.errors import BY_CODE, InvalidReference, ServerError
+from lmvp.errors import BY_CODE, InvalidArgument, InvalidReference, ServerError
 from lmvp.records import (
     Check,
     Checked,
@@ -60,7 +60,7 @@ class Housekeeping(BaseClient):
 
     du = usage
 
-    def remove(self, name: str, *, now: bool = False) -> Removed:
+    def remove(self, name: str, *, now: bool = False, yes: bool = False) -> Removed:
         """Remove a version, a model with all its versions, a project with all its models, or a run with its points.
 
         Parameters
@@ -70,6 +70,8 @@ class Housekeeping(BaseClient):
         now : bool
             Delete it for good and give its bytes back; else it can be brought back for a week, or as long as the server
             keeps what is removed.
+        yes : bool
+            Confirm the removal of a whole model or project.
 
         Returns
         -------
@@ -78,13 +80,22 @@ class Housekeeping(BaseClient):
 
         Raises
         ------
+        InvalidArgument
+            If the name is a whole model or project, and the removal is not confirmed.
         Conflict
-            If an alias stands at the version.
+            If an alias points at the version.
         """
         if run := run_path(name):
             self._connection.send("DELETE", run + ("?now=1" if now else ""))
             return Removed(versions=0, bytes=0)
-        path = self._path_of(name) + ("?now=1" if now else "")
+        whole = self._path_of(name)
+        if "@" not in name and not yes:
+            rows = self.usage(name).rows
+            count = sum(row.versions for row in rows if not row.name.endswith("(removed)"))
+            versions = "1 version" if count == 1 else f"{count:,} versions"
+            hint = "`yes=True`, in a shell `--yes`, removes all of them"
+            raise InvalidArgument(f"{name!r} has {versions}", hint=hint)
+        path = whole + ("?now=1" if now else "")
         return self._connection.decoded(self._connection.send("DELETE", path).content, Removed)
 
     rm = remove

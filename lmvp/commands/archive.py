@@ -12,7 +12,8 @@ from lmvp.render import numbers
 
 def export(options: Namespace, _host: object) -> Any:
     """Write a model with its history to a folder or a .tar file."""
-    done = Client().export_model(options.model, options.to, versions=options.versions, progress=_progress(options))
+    how = {"versions": options.versions, "force": options.force, "progress": _progress(options)}
+    done = Client().export_model(options.model, options.to, **how)
     kept = f" ({done.kept} there already)" if done.kept else ""
     return Line(
         f"{numbers.plural(done.versions, 'version')} in {done.path}{kept}, {numbers.size(done.bytes)} written", done

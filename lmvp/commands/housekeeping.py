@@ -12,7 +12,7 @@ from lmvp import config
 from lmvp.client import Client
 from lmvp.commands.audit import kept
 from lmvp.commands.tables import Line, Table
-from lmvp.errors import IntegrityError, InvalidArgument
+from lmvp.errors import IntegrityError
 from lmvp.housekeeping import Told, run_path
 from lmvp.records import Checked, Usage
 from lmvp.render import numbers
@@ -29,14 +29,7 @@ def rm(options: Namespace, _host: object) -> Any:
         run.delete(now=options.now)
         back = "" if options.now else f"; `lmvp undelete {run.project}/runs/{run.id}` restores it"
         return Line(f"the run {run.name} is removed{back}", run)
-    whole = "@" not in options.name
-    if whole and not options.yes:
-        rows = client.usage(options.name).rows
-        count = sum(row.versions for row in rows if not row.name.endswith("(removed)"))
-        raise InvalidArgument(
-            f"{options.name!r} has {numbers.plural(count, 'version')}, which would all go", hint="say it with --yes"
-        )
-    done = client.remove(options.name, now=options.now)
+    done = client.remove(options.name, now=options.now, yes=options.yes)
     told = f"{numbers.plural(done.versions, 'version')} removed"
     if done.until is None:
         return Line(f"{told}, {numbers.size(done.bytes)} freed", done)

@@ -195,6 +195,7 @@ VERBS = (
         _arg("model", help="[project/]model"),
         _arg("to", metavar="FOLDER_OR_TAR", help="a folder, gone on with if it is there, or a file that ends in .tar"),
         _arg("--versions", metavar="LIST", help="3,5-9,production; all of them"),
+        _arg("--force", action="store_true", help="replace a file, or an export of another model"),
         _QUIET,
     )),
     Verb(archive.import_, (

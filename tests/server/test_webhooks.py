@@ -229,10 +229,10 @@ def test_owners_alone_have_them_and_secrets_show_once(server, listener, tmp_path
 
 def test_they_go_with_their_project_for_good(server, listener):
     server.root.add_webhook("digits", listener.url)
-    server.root.remove("digits/")
+    server.root.remove("digits/", yes=True)
     server.root.undelete("digits/")
     assert len(server.root.webhooks("digits")) == 1
-    server.root.remove("digits/", now=True)
+    server.root.remove("digits/", now=True, yes=True)
     make(server, "digits")
     assert server.root.webhooks("digits") == []
 
