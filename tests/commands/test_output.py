@@ -3,14 +3,17 @@
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import lmvp
+from lmvp import errors
 from lmvp.client import Client
 from lmvp.commands import main
 from lmvp.commands.parser import OWN, SHELL, verbs_of
@@ -168,3 +171,14 @@ def test_completion_knows_three_shells(words, code, capsys):
     out, error = capsys.readouterr()
     assert bool(out) is (code == 0)
     assert ("bash, zsh, fish" in error) is (code == 2)
+
+
+def test_exit_codes_are_those_of_the_page():
+    page = (Path(__file__).parents[2] / "docs" / "shell.md").read_text("utf-8")
+    listed = {int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)}
+    raised = {error.exit_code for error in vars(errors).values() if is_error(error)}
+    assert listed == raised | {0, 130}
+
+
+def is_error(value):
+    return isinstance(value, type) and issubclass(value, lmvp.LmvpError)
