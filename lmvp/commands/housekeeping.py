@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,7 +99,7 @@ def compact(_options: Namespace, _host: object) -> Any:
 
 def fsck(options: Namespace, _host: object) -> Any:
     """Verify every digest on the server."""
-    with _bar(not options.no_progress) as told:
+    with _bar(not options.no_progress and sys.stderr.isatty()) as told:
         heads = kept(options.head) if options.head else []
         found = Client().check(repair=options.repair, told=told, heads=heads)
     if found.problems:
