@@ -11,8 +11,8 @@ from typing import Any, TypeAlias
 from lmvp.errors import InvalidArgument
 
 Progress: TypeAlias = bool | Callable[[int, int], Any] | None
-"""`None`: a bar where the transfer is long, on a terminal or in a notebook; `True`, `False`: always, never; a callable gets bytes done and bytes in
-all."""
+"""`None`: a bar where the transfer is long, on a terminal or in a notebook; `True`, `False`: always, never; a callable
+gets bytes done and bytes in all."""
 
 Advance: TypeAlias = Callable[[int], None]
 
