@@ -1,183 +1,188 @@
 """LMVP: versions of neural networks, published and fetched with one line.
 
 >>> import lmvp
->>> version = lmvp.update("digits/mlp", model, message="first try")  # doctest: +SKIP
->>> model = lmvp.download("digits/mlp@v1")  # doctest: +SKIP
->>> lmvp.showHistory("digits/mlp")  # doctest: +SKIP
+>>> version = lmvp.push("digits/mlp", model, message="first try")  # doctest: +SKIP
+>>> model = lmvp.pull("digits/mlp@v1")  # doctest: +SKIP
+>>> lmvp.history("digits/mlp")  # doctest: +SKIP
 
-Importing this loads nothing heavy: no framework, no server, no notebook.
+Every verb of the shell and of `%lmvp` is a function of the same name, except those that run a program (`server`,
+`restore`, `completion`). `update`, `download` and `showHistory` are other names of `push`, `pull` and `history`. Each
+call uses the server that is set at that time (`lmvp login`, `LMVP_URL`); `Client(url)` has the same functions for one
+server.
+
+Importing this package loads no framework, no server and no notebook.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
+from lmvp._calls import ClientPerCall
 from lmvp.client import Client
 from lmvp.config import logout, set_project
-from lmvp.errors import LmvpError
-from lmvp.history import Diff, History
+from lmvp.errors import (
+    AccessDenied,
+    AlreadyExists,
+    AuthorizationPending,
+    Conflict,
+    DamagedFile,
+    ExpiredCode,
+    FileChanged,
+    IntegrityError,
+    InvalidArgument,
+    InvalidManifest,
+    InvalidName,
+    InvalidReference,
+    InvalidRequest,
+    LmvpError,
+    Mismatch,
+    MissingChunks,
+    MissingDependency,
+    NotAuthenticated,
+    NotFound,
+    ProofRequired,
+    ServerError,
+    ServerMismatch,
+    ServerUnavailable,
+    SlowDown,
+    StorageFailed,
+    StorageFull,
+    StorageReadOnly,
+    TooLarge,
+    TooManyRequests,
+    UnknownFormat,
+    Untrusted,
+    UserError,
+)
 from lmvp.records import Alias, Contribution, Version
 from lmvp.tracking.reading import Run, Runs
-from lmvp.transfer.progress import Progress
+from lmvp.views.diff import Diff
+from lmvp.views.history import History
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from lmvp.archive.exporting import Exported
-    from lmvp.archive.importing import Imported
-    from lmvp.bisection import Bisection
-    from lmvp.showing import Showing
+    from lmvp.arguments import Params
+    from lmvp.commands.tables import Status
     from lmvp.tracking.active import ActiveRun
     from lmvp.tracking.leftovers import Delivery
+    from lmvp.transfer.cache import Usage as CacheUsage
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Alias",
-    "Client",
-    "Contribution",
-    "Diff",
-    "History",
-    "LmvpError",
-    "Run",
-    "Runs",
-    "Version",
-    "active_run",
-    "alias",
-    "annotate",
-    "bisect",
-    "contributions",
-    "diff",
-    "download",
-    "export_model",
-    "import_model",
-    "log",
-    "login",
-    "logout",
-    "run",
-    "runs",
-    "set_project",
-    "show",
-    "showHistory",
-    "show_history",
-    "start_run",
-    "sync",
-    "update",
-]
+# The methods of a client are the functions. Type checkers see those of one client; at run time, each call makes its own
+# client, since the server or the current project can change between two calls.
+_client = cast("Client", ClientPerCall())
+
+# models
+push = update = _client.push
+pull = download = _client.pull
+history = show_history = showHistory = _client.history  # noqa: N816 - `showHistory` is the promised name
+best = _client.best
+show = _client.show
+diff = _client.diff
+bisect = _client.bisect
+alias, aliases, remove_alias = _client.alias, _client.aliases, _client.remove_alias
+rollback = _client.rollback
+amend = _client.amend
+ls, projects, models = _client.ls, _client.projects, _client.models
+# runs
+start_run = _client.start_run
+runs, metrics, compare = _client.runs, _client.metrics, _client.compare
+# contributions
+fork, contribute, contributions = _client.fork, _client.contribute, _client.contributions
+accept, decline, withdraw = _client.accept, _client.decline, _client.withdraw
+comment, require = _client.comment, _client.require
+# maintenance
+du, rm, undelete, prune = _client.du, _client.rm, _client.undelete, _client.prune
+gc, compact, fsck = _client.gc, _client.compact, _client.fsck
+export = export_model = _client.export
+import_ = import_model = _client.import_  # `import` is a word of Python
+backup = _client.backup
+# team
+users, groups, members = _client.users, _client.groups, _client.members
+webhooks, tokens, devices, audit = _client.webhooks, _client.tokens, _client.devices, _client.audit
 
 
-def update(
-    name: str,
-    obj: Any,
-    *,
-    message: str | None = None,
-    metrics: Mapping[str, Any] | None = None,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, str] | None = None,
-    alias: str | Sequence[str] = (),
-    parent: str | None = None,
-    expect_parent: str | None = None,
-    run: str | None = None,
-    capture: bool | None = None,
-    create: bool = False,
-    propose: bool = False,
-    progress: Progress = None,
-) -> Version:
-    """Publish a model, or a new version of it; see `Client.update`.
+def run(name: str, project: str | None = None) -> Run:
+    """Return a run, by its name, its id, or at least six digits of its id.
 
     Examples
     --------
-    >>> version = lmvp.update("digits/mlp", {"w": weights}, message="first try")  # doctest: +SKIP
+    >>> lmvp.run("quiet-wren-44").history("train/loss")  # doctest: +SKIP
     """
-    return Client().update(
-        name,
-        obj,
-        message=message,
-        metrics=metrics,
-        params=params,
-        tags=tags,
-        alias=alias,
-        parent=parent,
-        expect_parent=expect_parent,
-        run=run,
-        capture=capture,
-        create=create,
-        propose=propose,
-        progress=progress,
-    )
+    return Client().run(project, name)
 
 
-def download(
-    name: str,
+def annotate(
+    run: str,
+    project: str | None = None,
     *,
-    into: Any = None,
-    to: str | Path | None = None,
-    trust: Sequence[str | type] = (),
-    progress: Progress = None,
-) -> Any:
-    """Fetch a version as the object it was, `into=` an object, or as files `to=` a folder; see `Client.download`.
-
-    Examples
-    --------
-    >>> model = lmvp.download("digits/mlp@production")  # doctest: +SKIP
-    """
-    return Client().download(name, into=into, to=to, trust=trust, progress=progress)
-
-
-def show_history(
     name: str | None = None,
-    *,
-    limit: int | None = 200,
-    metric: str | None = None,
-    where: str = "",
-    order: str = "",
-) -> History:
-    """Return the versions of a model or a project, newest first; see `Client.show_history`.
+    notes: str | None = None,
+    params: Params | None = None,
+    tags: Mapping[str, str | None] | None = None,
+) -> Run:
+    """Change the name, notes, params or tags of a run, also after its end; see `Client.amend_run`.
 
     Examples
     --------
-    >>> lmvp.showHistory("digits")  # doctest: +SKIP
+    >>> lmvp.annotate("quiet-wren-44", "digits", name="baseline", tags={"by": "ada"})  # doctest: +SKIP
     """
-    return Client().show_history(name, limit=limit, metric=metric, where=where, order=order)
+    return Client().amend_run(project, run, name=name, notes=notes, params=params, tags=tags)
 
 
-showHistory = show_history  # noqa: N816 - the name that users were promised
+def active_run() -> ActiveRun | None:
+    """Return the run that this process logs to; None if no run is active."""
+    from lmvp.tracking.active_runs import active
+
+    return active()
 
 
-def diff(before: str, after: str, *, progress: Progress = None) -> Diff:
-    """Return what changed between two versions; see `Client.diff`.
+def log(values: Mapping[str, Any], step: int | None = None, time: float | datetime | None = None) -> None:
+    """Log metrics to the active run; see `ActiveRun.log`.
+
+    Raises
+    ------
+    NotFound
+        If no run is active.
 
     Examples
     --------
-    >>> lmvp.diff("digits/mlp@v1", "digits/mlp@v2")  # doctest: +SKIP
+    >>> lmvp.log({"train/loss": 0.5}, step=0)  # doctest: +SKIP
     """
-    return Client().diff(before, after, progress=progress)
+    run = active_run()
+    if run is None:
+        raise NotFound("no run is active", hint="`run = lmvp.start_run(project)` starts one")
+    run.log(values, step, time)
 
 
-def bisect(
-    name: str,
-    *,
-    good: str,
-    bad: str = "latest",
-    test: Callable[[Any], Any],
-    trust: Sequence[str | type] = (),
-) -> Bisection:
-    """Find the first bad version of a model by testing few of them; see `Client.bisect`.
+def sync(*, dry_run: bool = False, force: bool = False) -> list[Delivery]:
+    """Deliver the unsent run data of this machine: of killed processes, and of runs whose server did not answer.
 
-    Examples
-    --------
-    >>> lmvp.bisect("digits/mlp", good="v3", bad="v19", test=lambda net: accuracy(net) > 0.9)  # doctest: +SKIP
+    Parameters
+    ----------
+    dry_run : bool
+        Only list the runs.
+    force : bool
+        Deliver also the runs of processes on other machines, which may still be running: on a file system without
+        locks, this machine cannot tell.
+
+    Returns
+    -------
+    list of Delivery
+        The result for each run.
     """
-    return Client().bisect(name, good=good, bad=bad, test=test, trust=trust)
+    from lmvp.tracking.leftovers import deliver
+
+    return deliver(dry_run=dry_run, force=force)
 
 
 def login(url: str, token: str | None = None, *, scope: str = "") -> str:
-    """Make a server the one in use, in every process of this user, and get a token for it.
+    """Sign in to a server, and make it the server in use for every process of this user.
 
-    Without a token, given or stored, this shows a link and a code, and waits until a user of the server approves; see
-    `lmvp.signing_in.sign_in`.
+    Without a token, given or stored, this shows a link and a code, and waits until a user of the server approves.
 
     Parameters
     ----------
@@ -189,6 +194,11 @@ def login(url: str, token: str | None = None, *, scope: str = "") -> str:
         The scope of a new token: `read`, `write` or `admin`. Empty: the stored token if there is one, otherwise a new
         one of scope `write`.
 
+    Returns
+    -------
+    str
+        The URL of the server.
+
     Examples
     --------
     >>> lmvp.login("https://models.example.org")  # doctest: +SKIP
@@ -198,204 +208,152 @@ def login(url: str, token: str | None = None, *, scope: str = "") -> str:
     return sign_in(url, token, scope=scope)
 
 
-def contributions(project: str | None = None, *, status: str = "") -> list[Contribution]:
-    """Return what is proposed to a project; see `Client.contributions`.
+def status() -> Status:
+    """Return the server, the user, the project and the active run in use; no server is started."""
+    from lmvp.commands.tables import Status
 
-    Examples
-    --------
-    >>> lmvp.contributions("digits", status="proposed")  # doctest: +SKIP
-    [<Contribution digits/mlp@c1 proposed>]
-    """
-    return Client().contributions(project, status=status)
+    return Status.now()
 
 
-def show(name: str) -> Showing:
-    """Return all there is to say about a version: tensors, metrics, what made it; see `Client.show`.
+def stop() -> bool:
+    """Stop the server of this machine; return whether it was running. The next call starts it again."""
+    from lmvp.local import stop
 
-    Examples
-    --------
-    >>> lmvp.show("digits/mlp@v3")  # doctest: +SKIP
-    """
-    return Client().show(name)
+    return stop()
 
 
-def alias(name: str, alias: str) -> Alias:
-    """Let an alias stand at a version; see `Client.alias`.
+def project(name: str | None = None) -> str:
+    """Return the current project, which is that of names without a project; with a name, set it for this process."""
+    from lmvp.config import current_project
 
-    Examples
-    --------
-    >>> lmvp.alias("digits/mlp@v2", "production")  # doctest: +SKIP
-    """
-    return Client().alias(name, alias)
-
-
-def export_model(
-    name: str, to: str | Path, *, versions: str | Iterable[str | int] | None = None, progress: Progress = None
-) -> Exported:
-    """Write a model with its history to a folder or a `.tar` of plain files; see `Client.export_model`.
-
-    Examples
-    --------
-    >>> lmvp.export_model("digits/mlp", "mlp-export")  # doctest: +SKIP
-    """
-    return Client().export_model(name, to, versions=versions, progress=progress)
+    if name is not None:
+        set_project(name)
+    return current_project()
 
 
-def import_model(source: str | Path, name: str | None = None, *, progress: Progress = None) -> Imported:
-    """Make a model of what `export_model` wrote, with its whole history; see `Client.import_model`.
+def cache(*, clear: bool = False) -> CacheUsage:
+    """Return the size of the download cache of this machine; with `clear`, delete it and return the size it had."""
+    from lmvp.config import cache_home
+    from lmvp.transfer.cache import Cache, opened
 
-    Examples
-    --------
-    >>> lmvp.import_model("mlp-export", "archive/mlp")  # doctest: +SKIP
-    """
-    return Client().import_model(source, name, progress=progress)
-
-
-def start_run(
-    project: str | None = None,
-    *,
-    name: str | None = None,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, str] | None = None,
-    resume: str | Run | None = None,
-    system_metrics: bool | float = True,
-    capture: bool | None = None,
-    all_ranks: bool = False,
-    create: bool = False,
-    plot: bool = True,
-) -> ActiveRun:
-    """Begin a run, and return it at once: it needs no server to begin, nor to go on.
-
-    Parameters
-    ----------
-    project : str, optional
-        The current project if not given; made if it is not there.
-    name : str, optional
-        For people; made up if not given: `quiet-wren-44`.
-    params, tags : mapping, optional
-        What it is made with, numbers and words; nested ones are flattened. What looks like a secret is blotted out.
-    resume : str or Run, optional
-        A run that goes on: itself, its id, or its name. Its metrics go on where they were, see `ActiveRun.rewind`.
-    system_metrics : bool or float
-        Measure this machine too, every 15 seconds, or every so many seconds.
-    capture : bool, optional
-        Keep the code that made it: the cells of the notebook, or the script. By default only on this machine's server.
-    all_ranks : bool
-        Log in every process of several that train together; by default only the first does, and the others get a run
-        that keeps nothing.
-    create : bool
-        Make the project on a shared server too.
-    plot : bool
-        Let a notebook with the extension draw its curves while it goes on.
-
-    Returns
-    -------
-    ActiveRun
-        To log to; ends with its `with` block, with `finish`, or with the process.
-
-    Raises
-    ------
-    InvalidArgument
-        If a name or a param cannot be one.
-    NotFound
-        If there is no such run to resume.
-
-    Examples
-    --------
-    >>> with lmvp.start_run("digits", params={"lr": 1e-3}) as run:  # doctest: +SKIP
-    ...     run.log({"train/loss": 0.5}, step=0)
-    """
-    return Client().start_run(
-        project,
-        name=name,
-        params=params,
-        tags=tags,
-        resume=resume,
-        system_metrics=system_metrics,
-        capture=capture,
-        all_ranks=all_ranks,
-        create=create,
-        plot=plot,
-    )
+    kept = opened() or Cache(cache_home(), 0)
+    return kept.clear() if clear else kept.usage()
 
 
-def annotate(
-    run: str,
-    project: str | None = None,
-    *,
-    name: str | None = None,
-    notes: str | None = None,
-    params: Mapping[str, Any] | None = None,
-    tags: Mapping[str, str | None] | None = None,
-) -> Run:
-    """Rename a run, or change its notes, params and tags, also after its end; see `Client.amend_run`.
+__all__ = [
+    "AccessDenied",
+    "ActiveRun",
+    "Alias",
+    "AlreadyExists",
+    "AuthorizationPending",
+    "Client",
+    "Conflict",
+    "Contribution",
+    "DamagedFile",
+    "Diff",
+    "ExpiredCode",
+    "FileChanged",
+    "History",
+    "IntegrityError",
+    "InvalidArgument",
+    "InvalidManifest",
+    "InvalidName",
+    "InvalidReference",
+    "InvalidRequest",
+    "LmvpError",
+    "Mismatch",
+    "MissingChunks",
+    "MissingDependency",
+    "NotAuthenticated",
+    "NotFound",
+    "ProofRequired",
+    "Run",
+    "Runs",
+    "ServerError",
+    "ServerMismatch",
+    "ServerUnavailable",
+    "SlowDown",
+    "StorageFailed",
+    "StorageFull",
+    "StorageReadOnly",
+    "TooLarge",
+    "TooManyRequests",
+    "UnknownFormat",
+    "Untrusted",
+    "UserError",
+    "Version",
+    "accept",
+    "active_run",
+    "alias",
+    "aliases",
+    "amend",
+    "annotate",
+    "audit",
+    "backup",
+    "best",
+    "bisect",
+    "cache",
+    "comment",
+    "compact",
+    "compare",
+    "contribute",
+    "contributions",
+    "decline",
+    "devices",
+    "diff",
+    "download",
+    "du",
+    "export",
+    "export_model",
+    "fork",
+    "fsck",
+    "gc",
+    "groups",
+    "history",
+    "import_",
+    "import_model",
+    "log",
+    "login",
+    "logout",
+    "ls",
+    "members",
+    "metrics",
+    "models",
+    "project",
+    "projects",
+    "prune",
+    "pull",
+    "push",
+    "remove_alias",
+    "require",
+    "rm",
+    "rollback",
+    "run",
+    "runs",
+    "set_project",
+    "show",
+    "showHistory",
+    "show_history",
+    "start_run",
+    "status",
+    "stop",
+    "sync",
+    "tokens",
+    "undelete",
+    "update",
+    "users",
+    "webhooks",
+    "withdraw",
+]
 
-    Examples
-    --------
-    >>> lmvp.annotate("quiet-wren-44", "digits", name="baseline", tags={"by": "ada"})  # doctest: +SKIP
-    """
-    return Client().amend_run(project, run, name=name, notes=notes, params=params, tags=tags)
+
+def __getattr__(name: str) -> Any:
+    if name == "ActiveRun":  # loads numpy, which most uses of the package do not need
+        from lmvp.tracking.active import ActiveRun
+
+        return ActiveRun
+    raise AttributeError(f"module 'lmvp' has no attribute {name!r}")
 
 
-def active_run() -> ActiveRun | None:
-    """Return the run that this process logs to; None if there is none."""
-    from lmvp.tracking.active_runs import active
-
-    return active()
-
-
-def log(values: Mapping[str, Any], step: int | None = None, time: float | datetime | None = None) -> None:
-    """Log some numbers to the active run; see `ActiveRun.log`.
-
-    Raises
-    ------
-    NotFound
-        If no run is active.
-    """
-    run = active_run()
-    if run is None:
-        from lmvp.errors import NotFound
-
-        raise NotFound("no run is active", hint="`run = lmvp.start_run(project)` begins one")
-    run.log(values, step, time)
-
-
-def runs(project: str | None = None, *, where: str | None = None, limit: int | None = 200) -> Runs:
-    """Return the runs of a project, newest first; see `Client.runs`.
-
-    Examples
-    --------
-    >>> lmvp.runs("digits", where="metrics.val_acc > 0.9 and params.lr < 0.01")  # doctest: +SKIP
-    """
-    return Client().runs(project, where=where, limit=limit)
-
-
-def run(name: str, project: str | None = None) -> Run:
-    """Return a run of a project, by its name, its id, or six or more digits of it.
-
-    Examples
-    --------
-    >>> lmvp.run("quiet-wren-44").history("train/loss")  # doctest: +SKIP
-    """
-    return Client().run(project, name)
-
-
-def sync(*, dry_run: bool = False, force: bool = False) -> list[Delivery]:
-    """Deliver the runs that wait on this machine: their process was killed, or their server did not answer.
-
-    Parameters
-    ----------
-    dry_run : bool
-        Only list them.
-    force : bool
-        Deliver also the runs of processes on other machines, which may still be running: on a file system without
-        locks, this machine cannot tell.
-
-    Returns
-    -------
-    list of Delivery
-        What became of each.
-    """
-    from lmvp.tracking.leftovers import deliver
-
-    return deliver(dry_run=dry_run, force=force)
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from lmvp.errors import InvalidArgument, NotFound
 from lmvp.records import WireFloat, encode_float
@@ -13,15 +16,19 @@ from lmvp.references import check_alias, suggest
 from lmvp.text import escaped_text
 
 if TYPE_CHECKING:
-    from lmvp.history import History
+    from lmvp.views.history import History
 
 T = TypeVar("T")
+Params: TypeAlias = object
+"""Params of a version or a run: a mapping, a dataclass, a Namespace, an attrs class, a pydantic model, or a config of
+OmegaConf or ml_collections. Nested ones are flattened: `optimizer/lr`."""
+_DEPTH = 50
 
 
 def fields(
     message: str | None,
     metrics: Mapping[str, Any] | None,
-    params: Mapping[str, Any] | None,
+    params: Params | None,
     tags: Mapping[str, str] | None,
 ) -> dict[str, Any]:
     """Return what is said of a version, as it goes over the wire; what is not given is left out."""
@@ -40,9 +47,77 @@ def _read(what: str, given: Any, read: Callable[[str, Any], T]) -> dict[str, T] 
     """Read each value of a mapping; None where none was given."""
     if given is None:
         return None
-    if not isinstance(given, Mapping):
-        raise InvalidArgument(f"{what}= is {shown(given)}, not a mapping", hint=f'write {what}={{"name": value}}')
-    return {escaped_text(str(key)): read(key, value) for key, value in given.items()}
+    values = mapping(what, given)
+    named = leaves(values) if what == "params" else values.items()
+    return {escaped_text(str(key)): read(key, value) for key, value in named}
+
+
+def mapping(field: str, given: Any) -> Mapping[Any, Any]:
+    """Return params, tags or metrics as a mapping: also a dataclass, a Namespace, or the config of a library.
+
+    Raises
+    ------
+    InvalidArgument
+        If the value is none of these.
+
+    Examples
+    --------
+    >>> from argparse import Namespace
+    >>> mapping("params", Namespace(lr=0.1))
+    {'lr': 0.1}
+    """
+    values = as_mapping(given)
+    if values is None and callable(getattr(given, "keys", None)) and hasattr(given, "__getitem__"):
+        values = {key: given[key] for key in given.keys()}  # noqa: SIM118 - only keys() is sure to exist
+    if values is None:
+        hint = f'write {field}={{"name": value}}, or give a dataclass or a Namespace'
+        raise InvalidArgument(f"{field}= is {shown(given)}, not a mapping", hint=hint)
+    return values
+
+
+def as_mapping(value: Any) -> Mapping[Any, Any] | None:
+    """Return the fields of a mapping, dataclass, Namespace, attrs class, pydantic model or msgspec Struct, else None.
+
+    The values are the objects themselves: a copy, as `dataclasses.asdict` makes one, may be large or fail.
+    """
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, type):
+        return None
+    if isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
+        return vars(value)
+    kind = type(value)
+    names = [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else None
+    if names is None and isinstance(attributes := getattr(kind, "__attrs_attrs__", None), tuple):
+        names = [attribute.name for attribute in attributes]
+    for listed in ("model_fields", "__struct_fields__"):
+        if names is None and isinstance(fields := getattr(kind, listed, None), (Mapping, tuple)):
+            names = list(fields)
+    return None if names is None else {name: getattr(value, name) for name in names}
+
+
+def leaves(values: Mapping[Any, Any], before: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of a nested mapping; nested names are joined by `/`.
+
+    Raises
+    ------
+    InvalidArgument
+        If the mapping is nested too deeply, as one that contains itself is.
+
+    Examples
+    --------
+    >>> list(leaves({"optimizer": {"lr": 0.1}, "epochs": 3}))
+    [('optimizer/lr', 0.1), ('epochs', 3)]
+    """
+    if depth > _DEPTH:
+        raise InvalidArgument(f"{before[:60]!r} is nested more than {_DEPTH} levels deep")
+    for key, value in values.items():
+        name = f"{before}{escaped_text(str(key))}"
+        nested = as_mapping(value)
+        if nested is None:
+            yield name, value
+        else:
+            yield from leaves(nested, f"{name}/", depth + 1)
 
 
 def aliases(given: Any) -> tuple[str, ...]:

@@ -49,6 +49,19 @@ class Bisection:
     suspects: tuple[Version, ...]
     between: int
 
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with a row for each trial, in the order of the trials: version, verdict and reason.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        """
+        from lmvp.tracking.reading import pandas_module
+
+        rows = [(trial.version.name, trial.verdict, trial.why) for trial in self.trials]
+        return pandas_module().DataFrame(rows, columns=["version", "verdict", "reason"])
+
     @property
     def first_bad(self) -> Version | None:
         """The first bad version; None where it is one of several suspects."""

@@ -6,21 +6,22 @@ server that it is given.
 
 from __future__ import annotations
 
+import json
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from urllib.parse import quote
 
 import msgspec
 
 from lmvp import arguments, config, origins
 from lmvp.archive.client import Archives
+from lmvp.arguments import Params
 from lmvp.base_client import model_path
 from lmvp.contributing import Contributing
 from lmvp.environment import user
 from lmvp.errors import InvalidArgument, InvalidReference, NotFound
-from lmvp.history import History
 from lmvp.looking import Looking
 from lmvp.origins import Origin
 from lmvp.records import (
@@ -40,10 +41,14 @@ from lmvp.team import Team
 from lmvp.tracking.active_runs import active_in
 from lmvp.tracking.reading import Tracking
 from lmvp.transfer.progress import Progress
+from lmvp.views.history import History
 
 if TYPE_CHECKING:
     from lmvp.bisection import Bisection
+    from lmvp.curves import Curves
+    from lmvp.render.compare_runs import Comparison
     from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.reading import Run
 
 T = TypeVar("T")
 PAGE = 1000
@@ -73,7 +78,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         *,
         message: str | None = None,
         metrics: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Params | None = None,
         tags: Mapping[str, str] | None = None,
         alias: str | Sequence[str] = (),
         parent: str | None = None,
@@ -97,8 +102,10 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             What is new.
         metrics : mapping of str to float, optional
             NaN and infinities are values.
-        params, tags : mapping, optional
-            What it was made with; what it is called.
+        params : mapping, dataclass or Namespace, optional
+            The configuration that made the version. Nested params are flattened (`optimizer/lr`).
+        tags : mapping of str to str, optional
+            Labels of the version.
         alias : str or sequence of str, optional
             Aliases that move to this version.
         parent : str, optional
@@ -164,12 +171,113 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             origins.remember(obj, Origin(self.url, _key(place), version.digest))
         return version
 
-    def start_run(self, project: str | None = None, **options: Any) -> ActiveRun:
-        """Begin a run; see `lmvp.start_run`."""
+    push = update
+
+    def start_run(
+        self,
+        project: str | None = None,
+        *,
+        name: str | None = None,
+        params: Params | None = None,
+        tags: Mapping[str, str] | None = None,
+        resume: str | Run | None = None,
+        system_metrics: bool | float = True,
+        capture: bool | None = None,
+        all_ranks: bool = False,
+        create: bool = False,
+        plot: bool = True,
+    ) -> ActiveRun:
+        """Start a run. The call returns at once, and neither the start nor the run needs a server that answers.
+
+        Parameters
+        ----------
+        project : str, optional
+            The project; it is created if it does not exist. Default: the current project.
+        name : str, optional
+            The name of the run. Default: a generated name such as `quiet-wren-44`.
+        params : mapping, dataclass or Namespace, optional
+            The configuration of the run: numbers and texts. Nested params are flattened (`optimizer/lr`). Secrets are
+            redacted.
+        tags : mapping of str to str, optional
+            Labels of the run.
+        resume : str or Run, optional
+            A run to continue: the run, its id, or its name. See `ActiveRun.rewind`.
+        system_metrics : bool or float
+            Measure the machine every 15 seconds, or every so many seconds; False: never.
+        capture : bool, optional
+            Store the code that started the run: the cells of the notebook, or the script. Default: only on the server
+            of this machine.
+        all_ranks : bool
+            Log in every process of a distributed training. Default: only the first process logs, and the others get a
+            run that stores nothing.
+        create : bool
+            Create the project on a shared server too.
+        plot : bool
+            Draw curves below the cell, in a notebook with the extension.
+
+        Returns
+        -------
+        ActiveRun
+            The run. It ends with its `with` block, with `finish`, or with the process.
+
+        Raises
+        ------
+        InvalidArgument
+            If a name or a param is invalid.
+        NotFound
+            If the run to resume does not exist.
+
+        Examples
+        --------
+        >>> with client.start_run("digits", params={"lr": 1e-3}) as run:  # doctest: +SKIP
+        ...     run.log({"train/loss": 0.5}, step=0)
+        """
         from lmvp.tracking.starting import start_run
 
-        return start_run(self, project, **options)
+        return start_run(
+            self,
+            project,
+            name=name,
+            params=params,
+            tags=tags,
+            resume=resume,
+            system_metrics=system_metrics,
+            capture=capture,
+            all_ranks=all_ranks,
+            create=create,
+            plot=plot,
+        )
 
+    @overload
+    def download(
+        self,
+        name: str,
+        *,
+        into: T,
+        to: None = None,
+        trust: Sequence[str | type] = (),
+        progress: Progress = None,
+    ) -> T: ...
+    @overload
+    def download(
+        self,
+        name: str,
+        *,
+        into: None = None,
+        to: str | Path,
+        trust: Sequence[str | type] = (),
+        progress: Progress = None,
+    ) -> list[Path]: ...
+    @overload
+    def download(
+        self,
+        name: str,
+        *,
+        into: None = None,
+        to: None = None,
+        trust: Sequence[str | type] = (),
+        progress: Progress = None,
+    ) -> Any: ...
     def download(
         self,
         name: str,
@@ -239,7 +347,57 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         origins.remember(obj, Origin(self.url, _key(place), version.digest))
         return obj
 
+    pull = download
+
     # -- look
+
+    def best(self, name: str, metric: str, *, mode: Literal["min", "max"] | None = None, where: str = "") -> Version:
+        """Return the version of a model with the best value of a metric; of equal ones, the newest.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        metric : str
+            The metric to compare.
+        mode : {"min", "max"}, optional
+            Whether the least or the greatest value is best. Default: by the name of the metric (`loss` is best at its
+            minimum, `acc` at its maximum).
+        where : str
+            Consider only the versions that match this filter; see docs/api.md, Filters.
+
+        Returns
+        -------
+        Version
+            The best version. `lmvp.alias(version.reference, "best")` keeps it under a name.
+
+        Raises
+        ------
+        InvalidArgument
+            If the name of the metric does not tell which value is best, and `mode` is not given.
+        NotFound
+            If no version has the metric.
+
+        Examples
+        --------
+        >>> client.best("digits/mlp", "val_acc").name  # doctest: +SKIP
+        'v3'
+        """
+        from lmvp.render.numbers import better
+
+        if mode not in ("min", "max", None):
+            raise InvalidArgument(f"mode={mode!r}", hint='use "min" or "max"')
+        way = {"min": -1, "max": 1}[mode] if mode else better(metric)
+        if not way:
+            hint = 'use mode="min" or mode="max"'
+            raise InvalidArgument(f"the name {metric!r} does not tell whether less or more is better", hint=hint)
+        field = f"metrics[{json.dumps(metric)}]"  # as a filter and an order write a metric with any name
+        known = f"{field} is not None" + (f" and ({where})" if where else "")
+        found = self.show_history(name, limit=1, where=known, order=f"-{field}" if way > 0 else field)
+        if not found:
+            condition = f" and matches {where!r}" if where else ""
+            raise NotFound(f"no version of {found.title} has the metric {metric!r}{condition}")
+        return found[0]
 
     def show_history(
         self,
@@ -295,6 +453,58 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         arguments.check_metric(history, metric)
         return history
 
+    history = show_history
+
+    def metrics(
+        self,
+        *names: str,
+        keys: Iterable[str] | str = (),
+        smooth: int = 0,
+        log: bool = False,
+        axis: str = "step",
+    ) -> Curves:
+        """Return the curves of runs. In a notebook they are drawn.
+
+        Parameters
+        ----------
+        *names : str
+            `[project/]run`; a run without a project is in the project of the run before it.
+        keys : str or iterable of str
+            Metrics. Default: all of them, up to a limit.
+        smooth : int
+            Points to smooth over.
+        log : bool
+            Use a logarithmic axis for the values.
+        axis : str
+            `step`, `time`, or a metric such as `epoch`.
+
+        Examples
+        --------
+        >>> client.metrics("digits/quiet-wren-44", "bold-otter-7", keys="val_acc")  # doctest: +SKIP
+        """
+        from lmvp.curves import curves_of
+
+        wanted = [keys] if isinstance(keys, str) else list(keys)
+        return curves_of(self, names, wanted, smooth=smooth, log=log, axis=axis)
+
+    def compare(self, *names: str, every: bool = False) -> Comparison:
+        """Compare the params, tags, summary and last metrics of runs.
+
+        Parameters
+        ----------
+        *names : str
+            `[project/]run`, two or more.
+        every : bool
+            Include the values that all runs share.
+
+        Examples
+        --------
+        >>> client.compare("digits/quiet-wren-44", "bold-otter-7")  # doctest: +SKIP
+        """
+        from lmvp.curves import compare_runs
+
+        return compare_runs(self, names, every=every)
+
     def bisect(
         self,
         name: str,
@@ -345,6 +555,16 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         name = check_name(project, "project name") if project else self.project
         return self._list(f"/projects/{quote(name)}/models", Model)
 
+    def ls(self, project: str | None = None) -> list[Project] | list[Model]:
+        """Return all projects, or the models of one.
+
+        Examples
+        --------
+        >>> [model.name for model in client.ls("digits")]  # doctest: +SKIP
+        ['mlp']
+        """
+        return self.projects() if project is None else self.models(project.rstrip("/"))
+
     def aliases(self, name: str) -> list[Alias]:
         """Return the aliases of a model, by name."""
         return self._list(f"{model_path(self._reference(name))}/aliases", Alias)
@@ -385,7 +605,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         *,
         message: str | None = None,
         metrics: Mapping[str, Any] | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Params | None = None,
         tags: Mapping[str, str] | None = None,
         forget_code: bool = False,
     ) -> Version:

@@ -5,7 +5,7 @@
 `LMVP_URL`                the server; without it the one of `lmvp.login`, else the one of this machine
 `LMVP_TOKEN`              the token for the server at `LMVP_URL`, and for no other
 `LMVP_PROJECT`            the project of references that name none
-`LMVP_CACHE`              folder of the chunks that are kept for the next time, see `lmvp.cache`
+`LMVP_CACHE`              folder of the chunks that are kept for the next time, see `lmvp.transfer.cache`
 `LMVP_CACHE_LIMIT`        what it may take: `10GiB`; `0` for no cache at all
 ========================  ===========================================================================
 

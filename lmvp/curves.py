@@ -12,6 +12,7 @@ from lmvp.tracking.records import Curves as CurvesRecord
 
 if TYPE_CHECKING:
     from lmvp.client import Client
+    from lmvp.render.compare_runs import Comparison
     from lmvp.tracking.reading import Run
 
 POINTS = 1000
@@ -250,7 +251,7 @@ def is_model(client: Client, name: str) -> bool:
     return False
 
 
-def compare_runs(client: Client, names: Sequence[str], *, every: bool = False) -> Any:
+def compare_runs(client: Client, names: Sequence[str], *, every: bool = False) -> Comparison:
     """Return runs side by side: params, tags, summary and last metrics; only what differs, if not `every`.
 
     Raises

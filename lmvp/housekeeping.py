@@ -10,7 +10,7 @@ import msgspec
 
 from lmvp.base_client import BaseClient, model_path
 from lmvp.connection import Connection
-from lmvp.errors import BY_CODE, InvalidReference, ServerError
+from lmvp.errors import BY_CODE, InvalidArgument, InvalidReference, ServerError
 from lmvp.records import (
     Check,
     Checked,
@@ -58,7 +58,9 @@ class Housekeeping(BaseClient):
         path = "" if name is None else self._path_of(name)
         return self._connection.get(f"{path}/usage", Usage)
 
-    def remove(self, name: str, *, now: bool = False) -> Removed:
+    du = usage
+
+    def remove(self, name: str, *, now: bool = False, yes: bool = False) -> Removed:
         """Remove a version, a model with all its versions, a project with all its models, or a run with its points.
 
         Parameters
@@ -68,6 +70,8 @@ class Housekeeping(BaseClient):
         now : bool
             Delete it for good and give its bytes back; else it can be brought back for a week, or as long as the server
             keeps what is removed.
+        yes : bool
+            Confirm the removal of a whole model or project.
 
         Returns
         -------
@@ -76,14 +80,25 @@ class Housekeeping(BaseClient):
 
         Raises
         ------
+        InvalidArgument
+            If the name is a whole model or project, and the removal is not confirmed.
         Conflict
-            If an alias stands at the version.
+            If an alias points at the version.
         """
         if run := run_path(name):
             self._connection.send("DELETE", run + ("?now=1" if now else ""))
             return Removed(versions=0, bytes=0)
-        path = self._path_of(name) + ("?now=1" if now else "")
+        whole = self._path_of(name)
+        if "@" not in name and not yes:
+            rows = self.usage(name).rows
+            count = sum(row.versions for row in rows if not row.name.endswith("(removed)"))
+            versions = "1 version" if count == 1 else f"{count:,} versions"
+            hint = "`yes=True`, in a shell `--yes`, removes all of them"
+            raise InvalidArgument(f"{name!r} has {versions}", hint=hint)
+        path = whole + ("?now=1" if now else "")
         return self._connection.decoded(self._connection.send("DELETE", path).content, Removed)
+
+    rm = remove
 
     def removed(self, project: str | None = None) -> list[RemovedItem]:
         """Return what you can bring back, what was removed last first; of one project, if it is named."""
@@ -166,6 +181,8 @@ class Housekeeping(BaseClient):
         """
         return self._do("/gc", Collect(removed=removed), Collected)
 
+    gc = collect_garbage
+
     def compact(self) -> Compacted:
         """Encode now what the server would encode when it is idle."""
         return self._do("/compact", {}, Compacted)
@@ -185,6 +202,8 @@ class Housekeeping(BaseClient):
         return self._do("/fsck", Check(repair=repair, heads=tuple(heads)), Checked, told)
 
     # -- who did what
+
+    fsck = check
 
     def events(
         self,
@@ -211,6 +230,8 @@ class Housekeeping(BaseClient):
         path = f"/projects/{quote(project, safe='')}/events" if project else "/events"
         given = {"who": who, "action": action, "what": target, "since": since, "until": until}
         return self._some(path, Event, limit, **{name: value for name, value in given.items() if value})[0]
+
+    audit = events
 
     def audit_heads(self) -> list[Head]:
         """Return the head of each log of events, to be kept where the server cannot write; for admins."""

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lmvp.base_client import model_path
-from lmvp.compare import Diff
 from lmvp.errors import NotFound
 from lmvp.housekeeping import Housekeeping
 from lmvp.records import Against, Amount, Changes, Child, Histograms, Layers, Model, Version
 from lmvp.references import Reference
 from lmvp.transfer.progress import LONG, Progress, following
+from lmvp.views.diff import Diff
 
 if TYPE_CHECKING:
     from lmvp.showing import Showing

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from lmvp.compare import SpreadOf, group_of, layer_of
 from lmvp.records import Amount, Child, Histograms, Layers, Model, Version
 from lmvp.storage.manifest import File, Tensor
+from lmvp.views.diff import SpreadOf, group_of, layer_of
 
 if TYPE_CHECKING:
     from lmvp.looking import Looking
@@ -74,6 +74,19 @@ class Showing:
         from lmvp.render.words import printable
 
         return printable(showing_text(self))
+
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with a row for each tensor: name, dtype, shape and size in bytes.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        """
+        from lmvp.tracking.reading import pandas_module
+
+        rows = [(tensor.name, tensor.dtype, tensor.shape, tensor.size) for tensor in self.tensors]
+        return pandas_module().DataFrame(rows, columns=["name", "dtype", "shape", "size"])
 
     def to_svg(self) -> str:
         """Return the version as one SVG picture, for a README or a slide."""

@@ -288,6 +288,8 @@ class Team(BaseClient):
         asked = Decide(user_code=user_code, approve=approve, scope=scope)
         return self._connection.send_json("POST", "/device/decision", asked, DeviceDecision)
 
+    devices = decide_device
+
     def _of(self, project: str | None) -> str:
         return f"/projects/{_quoted(project or self.project)}"
 

@@ -10,30 +10,15 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any
 
-from lmvp import config, local
-from lmvp.client import Client
+from lmvp.commands.completion import known_names, names_for
 from lmvp.commands.parser import NOTEBOOK, Argument, Verb, verbs_of
 from lmvp.errors import LmvpError
 
 PATIENCE = 0.3
 FRESH = 5.0
 _LINE = re.compile(r"%%?lmvp\s+(.*)$")
-_VERSIONS = {("pull", "version"), ("alias", "version"), ("diff", "before"), ("diff", "after"), ("rm", "name")}
-_VERSIONS |= {("show", "version"), ("amend", "version"), ("rollback", "alias"), ("contribute", "version")}
-_CONTRIBUTIONS = {(verb, "contribution") for verb in ("accept", "decline", "withdraw", "comment")}
-_MODELS = {
-    ("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name"),
-    ("export", "model"), ("import", "model"), ("require", "model"), ("fork", "model"),
-}  # fmt: skip
-_PROJECTS = {("ls", "project"), ("project", "name"), ("runs", "project"), ("contributions", "project")}
-_RUNS = {("annotate", "run"), ("compare", "runs"), ("metrics", "names")}
-_PROPOSED = re.compile(r"@c[0-9]+$")
-RUN = "run:"
-"""Stands before the name of a run among the names that a server knows."""
-_NEWEST = 50
 _VARIABLES = {"object", "variable", "into"}
 
 
@@ -66,21 +51,6 @@ class Names:
             self._busy.release()
 
 
-def references() -> list[str]:
-    """Return models and projects, and models with their aliases; nothing where no server runs."""
-    if config.server_url() is None and local.find(config.data_home()) is None:
-        return []
-    client, found = Client(), []
-    for project in client.projects()[:20]:
-        found.append(f"{project.name}/")
-        for model in client.models(project.name)[:200]:
-            name = f"{project.name}/{model.name}"
-            found += [name, f"{name}@latest", *(f"{name}@{alias.name}" for alias in client.aliases(name))]
-        found += [one.reference for one in client.contributions(project.name, status="proposed")]
-        found += [f"{RUN}{project.name}/{run.name}" for run in client.runs(project.name, limit=_NEWEST)]
-    return found
-
-
 def candidates(text: str, variables: Iterable[str], names: Callable[[], list[str]]) -> list[str]:
     """Return what may stand for the last word of `text`, which is what follows `%lmvp`.
 
@@ -109,27 +79,7 @@ def _for_verb(words: list[str], word: str, variables: Iterable[str], names: Call
     expected = _expected(verb, words[1:])
     if expected in _VARIABLES:
         return [name for name in variables if not name.startswith("_")]
-    return _references(verb.name, expected, names)
-
-
-def _no_runs(names: Callable[[], list[str]]) -> list[str]:
-    return [name for name in names() if not name.startswith(RUN)]
-
-
-def _references(verb: str, expected: str | None, names: Callable[[], list[str]]) -> list[str]:
-    """Return what an argument can name: a version has an `@`, a project ends in `/`, the rest are models."""
-    if (verb, expected) in _RUNS:
-        return [name.removeprefix(RUN) for name in names() if name.startswith(RUN)]
-    names = partial(_no_runs, names)
-    if (verb, expected) in _VERSIONS:
-        return names()
-    if (verb, expected) in _CONTRIBUTIONS:
-        return [name for name in names() if _PROPOSED.search(name)]
-    if (verb, expected) in _MODELS:
-        return [name for name in names() if "@" not in name]
-    if (verb, expected) in _PROJECTS:
-        return [name.rstrip("/") for name in names() if name.endswith("/")]
-    return []
+    return names_for(verb.name, expected, names)
 
 
 def _expected(verb: Verb, words: list[str]) -> str | None:
@@ -153,7 +103,7 @@ def install(ip: Any) -> None:
     """Add the matcher to a shell that completes."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
-    names = Names(references)
+    names = Names(known_names)
 
     @context_matcher(identifier="lmvp.magic", priority=100)  # type: ignore[untyped-decorator]
     def matcher(context: Any) -> dict[str, Any]:

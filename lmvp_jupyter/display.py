@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lmvp.compare import Diff
 from lmvp.errors import InvalidArgument
-from lmvp.history import History
 from lmvp.showing import Showing
+from lmvp.views.diff import Diff
+from lmvp.views.history import History
 
 MODES = ("widget", "view", "static", "text")
 VIEWS = {History: "HistoryTable", Diff: "DiffView", Showing: "ModelView"}

@@ -12,10 +12,10 @@ from typing import Any
 import traitlets
 
 from lmvp.errors import InvalidArgument, LmvpError
-from lmvp.history import SHOWN, History
 from lmvp.records import Version
 from lmvp.render import data as render_data
 from lmvp.render.diff_data import diff_data
+from lmvp.views.history import SHOWN, History
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.following import Followed, follow
 from lmvp_jupyter.live import LiveWidget, tell_spread

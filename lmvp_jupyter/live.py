@@ -15,8 +15,8 @@ import anywidget
 import msgspec
 import traitlets
 
-from lmvp.compare import SpreadOf
 from lmvp.errors import LmvpError
+from lmvp.views.diff import SpreadOf
 from lmvp_jupyter.display import mode
 
 VIEW = "application/vnd.jupyter.widget-view+json"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lmvp.errors import InvalidArgument
-from lmvp.history import History
 from lmvp.render import data as render_data
 from lmvp.render.plot import plot_html, plot_svg
 from lmvp.render.words import printable
+from lmvp.views.history import History
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmvp.compare import Diff
 from lmvp.render.diff_data import diff_data
 from lmvp.render.showing_data import showing_data
 from lmvp.showing import Showing
+from lmvp.views.diff import Diff
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget, tell_spread
 

@@ -32,6 +32,7 @@ class Archives(BaseClient):
         to: str | Path,
         *,
         versions: str | Iterable[str | int] | None = None,
+        force: bool = False,
         progress: Progress = None,
     ) -> Exported:
         """Write a model with its history as plain files, which can be read without LMVP.
@@ -46,6 +47,8 @@ class Archives(BaseClient):
             A new folder, or one of an export of this model; a name that ends in `.tar` makes one file.
         versions : str or iterable, optional
             `"3,5-9,production"`, or a list of revisions; all of them without it.
+        force : bool
+            Replace a file, or an export of another model. A folder that holds anything else is never deleted.
         progress : bool or callable, optional
             `False` for no bar; a callable gets bytes done and bytes in all.
 
@@ -85,7 +88,9 @@ class Archives(BaseClient):
             at = f"{base}/versions/{version.number}"
             return VersionReader(self._connection, at, self._manifest(version), progress=False)
 
-        return exporting.export(target, said, chosen, opener, progress)
+        return exporting.export(target, said, chosen, opener, progress, force=force)
+
+    export = export_model
 
     def import_model(self, source: str | Path, name: str | None = None, *, progress: Progress = None) -> Imported:
         """Make a model of what `export_model` wrote: with its numbers, dates, authors, parents, digests and aliases.
@@ -130,6 +135,8 @@ class Archives(BaseClient):
         self._dress(place, base, model)
         return importing.Imported(f"{place.project}/{place.model}", len(model.versions), kept, sent)
 
+    import_ = import_model
+
     def back_up(self, to: str | Path, *, quick: bool = False, progress: Progress = None) -> BackedUp:
         """Copy the whole server, as it is at this moment, to a folder of this machine; it goes on serving meanwhile.
 
@@ -170,6 +177,8 @@ class Archives(BaseClient):
         return back_up(self._connection, arguments.path(to, "to"), quick=quick, progress=progress)
 
     # -- steps
+
+    backup = back_up
 
     def _whole_model(self, name: str) -> tuple[Reference, str]:
         """Return what a name without a revision means, and its path in the API."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ _OTHER_KINDS = (
     ".zip",
     ".7z",
 )
+_REPLACE = "choose another path, or replace it: `lmvp export --force`, or `force=True`"
 _GROUP, _GROUP_FILES = 16 << 20, 10_000
 """Bytes, and number, of small files that are fetched together."""
 
@@ -78,8 +80,21 @@ def model_file(model: Model, aliases: Sequence[Alias], versions: Sequence[Versio
     )
 
 
-def export(path: Path, model: ModelFile, versions: Sequence[Version], opener: Opener, progress: Progress) -> Exported:
+def export(
+    path: Path,
+    model: ModelFile,
+    versions: Sequence[Version],
+    opener: Opener,
+    progress: Progress,
+    *,
+    force: bool = False,
+) -> Exported:
     """Write versions, oldest first, to a folder, or to a file if its name ends in `.tar`.
+
+    Parameters
+    ----------
+    force : bool
+        Replace a file, or an export of another model. A folder that holds anything else is never deleted.
 
     Raises
     ------
@@ -93,9 +108,12 @@ def export(path: Path, model: ModelFile, versions: Sequence[Version], opener: Op
     _check_suffix(path)
     with showing(progress, sum(version.size for version in versions), "export") as advance:
         if path.suffix.lower() == ".tar":
-            _check_replaced(path, model)
+            if not force:
+                _check_replaced(path, model)
             with TarOutlet.open(path) as tar:
                 return _Export(tar, opener, advance).run(path, model, versions)
+        if force:
+            _delete_other(path, model)
         folder = FolderOutlet.open(path, layout.MODEL)
         _check_same(folder, path, model)
         return _Export(folder, opener, advance).run(path, model, versions)
@@ -109,6 +127,19 @@ def _check_suffix(path: Path) -> None:
         raise InvalidArgument(
             f"{path} is a name of another kind of archive", hint=f"an export is a .tar, or a folder: {stem}.tar, {stem}"
         )
+
+
+def _delete_other(path: Path, model: ModelFile) -> None:
+    """Delete a file, or the export of another model; keep a folder that holds anything else, or this model."""
+    if path.is_file() or path.is_symlink():
+        path.unlink()
+    elif (path / layout.MODEL).is_file():
+        data = (path / layout.MODEL).read_bytes()[: layout.JSON_LIMIT]
+        try:
+            _check_model(data, path, model)
+        except Conflict:
+            layout.read_model(data, str(path / layout.MODEL))  # a damaged file may not be an export: it stays
+            shutil.rmtree(path)
 
 
 def _check_same(folder: FolderOutlet, path: Path, model: ModelFile) -> None:
@@ -131,9 +162,9 @@ def _check_model(data: bytes, path: Path, model: ModelFile) -> None:
     try:
         found = layout.read_model(data, str(path / layout.MODEL))
     except DamagedFile:
-        raise Conflict(f"{path} holds something else than an export", hint="name one that is not there") from None
+        raise Conflict(f"{path} is not an export of a model", hint=_REPLACE) from None
     if (found.project, found.name, found.created_at) != (model.project, model.name, model.created_at):
-        raise Conflict(f"{path} holds an export of {found.project}/{found.name}", hint="name another place")
+        raise Conflict(f"{path} holds an export of {found.project}/{found.name}", hint=_REPLACE)
 
 
 def _groups(files: Sequence[File]) -> Iterator[list[File]]:

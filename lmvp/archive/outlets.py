@@ -68,7 +68,7 @@ class FolderOutlet:
         """
         with disk.explained(folder):
             if folder.is_dir() and not (folder / mark).exists() and _others(folder):
-                raise Conflict(f"{folder} holds something else than an export", hint="name a folder that is not there")
+                raise Conflict(f"{folder} is not an export of a model", hint="choose another folder")
             folder.mkdir(parents=True, exist_ok=True)
         return cls(folder)
 

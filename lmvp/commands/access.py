@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 def login(options: Namespace, host: Host) -> Any:
-    """Make a server the one in use; get a token for it by a code, or give one."""
+    """Sign in to a server, and make it the server in use."""
     url = config.check_url(options.url)
     if options.with_token or (host.pipes and not options.scope and config.token_for(url) is None):
         try:
@@ -42,7 +42,7 @@ def logout(options: Namespace, _host: Host) -> Any:
 
 
 def tokens(options: Namespace, _host: Host) -> Any:
-    """List your tokens, make one, or revoke one."""
+    """List, create or revoke tokens."""
     client = Client()
     if options.what == "create":
         if not options.name:
@@ -51,26 +51,26 @@ def tokens(options: Namespace, _host: Host) -> Any:
         made = with_proof(
             lambda password: client.create_token(options.name, options.days, **fields, current_password=password)
         )
-        return Line(
-            f"{made.token}\n(scope {made.scope}, shown this once; revoke it with: lmvp tokens revoke {made.id})"
-        )
+        told = f"(scope {made.scope}, shown this once; revoke it with: lmvp tokens revoke {made.id})"
+        return Line(f"{made.token}\n{told}", made, essential=True)
     if options.what == "revoke":
         if not options.name:
             raise InvalidArgument("which token?", hint="lmvp tokens, then lmvp tokens revoke ID")
         client.revoke_token(options.name)
         return Line(f"the token {options.name} is revoked")
+    found = client.tokens()
     rows = [(one.id, one.name, _owner(one), f"{one.scope} {one.project}".strip(),
              day(one.created_at), day(one.expires_at, "never"), day(one.used_at, "not yet"))
-            for one in client.tokens()]  # fmt: skip
+            for one in found]  # fmt: skip
     head = ("Id", "Name", "Of", "Scope", "Made", "Expires", "Used last (UTC)")
-    return Table(head, rows, empty="no tokens but the server's own")
+    return Table(head, rows, empty="no tokens but the server's own", data=found)
 
 
 def devices(options: Namespace, _host: Host) -> Any:
-    """Approve, or deny, a client that waits for a token under a code."""
+    """Approve or deny a sign-in by code."""
     done = Client().decide_device(options.code, approve=options.what == "approve", scope=options.scope)
     word = f"has a token of scope {done.scope or 'admin'} now" if done.approved else "gets no token"
-    return Line(one_line(f"{done.client_name}, at {done.address}, {word}"))
+    return Line(one_line(f"{done.client_name}, at {done.address}, {word}"), done)
 
 
 def _owner(token: TokenRecord) -> str:

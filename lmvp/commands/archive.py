@@ -11,25 +11,28 @@ from lmvp.render import numbers
 
 
 def export(options: Namespace, _host: object) -> Any:
-    """Write a model with its whole history as plain files, to a folder or a .tar."""
-    done = Client().export_model(options.model, options.to, versions=options.versions, progress=_progress(options))
+    """Write a model with its history to a folder or a .tar file."""
+    how = {"versions": options.versions, "force": options.force, "progress": _progress(options)}
+    done = Client().export_model(options.model, options.to, **how)
     kept = f" ({done.kept} there already)" if done.kept else ""
-    return Line(f"{numbers.plural(done.versions, 'version')} in {done.path}{kept}, {numbers.size(done.bytes)} written")
+    return Line(
+        f"{numbers.plural(done.versions, 'version')} in {done.path}{kept}, {numbers.size(done.bytes)} written", done
+    )
 
 
 def import_(options: Namespace, _host: object) -> Any:
-    """Make a model of what `lmvp export` wrote, with its whole history."""
+    """Import a model that `lmvp export` wrote."""
     done = Client().import_model(options.source, options.model, progress=_progress(options))
     kept = f" ({done.kept} there already)" if done.kept else ""
-    return Line(f"{done.name}: {numbers.plural(done.versions, 'version')}{kept}, {numbers.size(done.bytes)} sent")
+    return Line(f"{done.name}: {numbers.plural(done.versions, 'version')}{kept}, {numbers.size(done.bytes)} sent", done)
 
 
 def backup(options: Namespace, _host: object) -> Any:
-    """Copy the whole server, while it runs, to a folder here; again, only what is new."""
+    """Back up the whole server to a folder."""
     done = Client().back_up(options.to, quick=options.quick, progress=_progress(options))
     what = f"{numbers.plural(done.projects, 'project')}, {numbers.plural(done.versions, 'version')}"
     chunks = numbers.plural(done.chunks, "chunk")
-    return Line(f"{what}, {chunks} in {done.path}; {done.copied} copied, {numbers.size(done.written)} written")
+    return Line(f"{what}, {chunks} in {done.path}; {done.copied} copied, {numbers.size(done.written)} written", done)
 
 
 def _progress(options: Namespace) -> bool | None:

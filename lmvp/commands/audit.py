@@ -24,19 +24,19 @@ _FIRST = "lmvp-audit-1"
 
 
 def audit(options: Namespace, _host: Host) -> Any:
-    """Show who did what, or print the heads of the logs, to be kept elsewhere."""
+    """Show the audit log, or print the heads of the logs."""
     client = Client()
     if options.what == "head":
-        return Line("\n".join(map(written, client.audit_heads())))
+        return Line("\n".join(map(written, client.audit_heads())), essential=True)
     wanted = {name: getattr(options, name) for name in ("who", "action", "target", "since", "until")}
     events = client.events(options.project, limit=options.limit, **wanted)
-    if options.json:
-        return Line("\n".join(msgspec.json.encode(event).decode() for event in events))
+    if options.json_lines:
+        return Line("\n".join(msgspec.json.encode(event).decode() for event in events), essential=True)
     rows = [
         (f"{one.at:%Y-%m-%d %H:%M:%S}", clean(one.who), one.action, clean(one.what), _brief(one.before, one.after))
         for one in events
     ]
-    return Table(("When (UTC)", "Who", "Action", "What", "Before → after"), rows, empty="nothing has happened")
+    return Table(("When (UTC)", "Who", "Action", "What", "Before → after"), rows, empty="no entries", data=events)
 
 
 def written(head: Head) -> str:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def contributions(options: Namespace, _host: Host) -> Any:
-    """List what is proposed to a project."""
+    """List the contributions to a project."""
     status = "" if options.all else "proposed"
     found = Client().contributions(options.project, status=status)
     rows = [
@@ -23,61 +23,62 @@ def contributions(options: Namespace, _host: Host) -> Any:
         for one in found
     ]  # fmt: skip
     empty = "nothing is proposed: lmvp push MODEL OBJECT --propose"
-    return Table(("Contribution", "Status", "Message", "By", "When (UTC)"), rows, empty=empty)
+    return Table(("Contribution", "Status", "Message", "By", "When (UTC)"), rows, empty=empty, data=found)
 
 
 def fork(options: Namespace, _host: Host) -> Any:
-    """Copy a model with its history to a project of your own, without storing it again."""
+    """Copy a model with its history into another project."""
     client = Client()
     made = client.fork(options.model, options.to)
-    return Line(f"{made.project}/{made.name} is a fork of {options.model}, up to v{made.latest}")
+    return Line(f"{made.project}/{made.name} is a fork of {options.model}, up to v{made.latest}", made)
 
 
 def contribute(options: Namespace, _host: Host) -> Any:
-    """Propose a version of a fork to the model that it was forked from."""
+    """Propose a version of a fork to the original model."""
     done = Client().contribute(options.version, options.message or "")
-    return Line(f"{done.reference} is proposed")
+    return Line(f"{done.reference} is proposed", done)
 
 
 def accept(options: Namespace, _host: Host) -> Any:
-    """Make a contribution the next version of its model."""
+    """Accept a contribution as the next version of its model."""
     done = Client().accept(options.contribution)
-    return Line(f"{done.version.model}@c{done.number} is v{done.accepted} now, by {done.version.author}")
+    return Line(f"{done.version.model}@c{done.number} is v{done.accepted} now, by {done.version.author}", done)
 
 
 def decline(options: Namespace, _host: Host) -> Any:
-    """Say no to a contribution, and why."""
+    """Decline a contribution, with a reason."""
     if not options.message:
         raise InvalidArgument("a contribution is declined with a reason", hint="-m 'the test set has leaked'")
     done = Client().decline(options.contribution, options.message)
-    return Line(f"{done.version.model}@c{done.number} is declined")
+    return Line(f"{done.version.model}@c{done.number} is declined", done)
 
 
 def withdraw(options: Namespace, _host: Host) -> Any:
-    """Take your own contribution back."""
+    """Withdraw your own contribution."""
     done = Client().withdraw(options.contribution)
-    return Line(f"{done.version.model}@c{done.number} is withdrawn")
+    return Line(f"{done.version.model}@c{done.number} is withdrawn", done)
 
 
 def comment(options: Namespace, _host: Host) -> Any:
-    """Say something about a contribution, or show what was said."""
+    """Show the comments on a contribution, or add one."""
     client = Client()
     if options.message:
         found = client.comment(options.contribution, options.message)
     else:
         found = client.contribution(options.contribution)
     rows = [(one.by, f"{one.at:%Y-%m-%d %H:%M}", one.words) for one in found.comments]
-    return Table(("By", "When (UTC)", "Comment"), rows, empty="nothing was said yet")
+    return Table(("By", "When (UTC)", "Comment"), rows, empty="no comments yet", data=found.comments)
 
 
 def require(options: Namespace, _host: Host) -> Any:
-    """Say what contributions to a model must meet to be accepted."""
+    """Set the rule that contributions to a model must meet."""
     made = Client().require(options.model, "" if options.nothing else options.rule or "")
-    return Line(f"{made.name}: contributions must meet {made.require}" if made.require else f"{made.name}: no rule")
+    told = f"{made.name}: contributions must meet {made.require}" if made.require else f"{made.name}: no rule"
+    return Line(told, made)
 
 
 def rollback(options: Namespace, _host: Host) -> Any:
-    """Point an alias at the version that it pointed at before its last move."""
+    """Move an alias back to its previous version."""
     from lmvp.commands.verbs import moved_line
 
     client = Client()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,7 @@ from lmvp import config
 from lmvp.client import Client
 from lmvp.commands.audit import kept
 from lmvp.commands.tables import Line, Table
-from lmvp.errors import IntegrityError, InvalidArgument
+from lmvp.errors import IntegrityError
 from lmvp.housekeeping import Told, run_path
 from lmvp.records import Checked, Usage
 from lmvp.render import numbers
@@ -21,41 +22,37 @@ _SHOWN = 20
 
 
 def rm(options: Namespace, _host: object) -> Any:
-    """Remove a version, a run, a model (with --yes), or a project (with --yes)."""
+    """Remove a version, a run, a model or a project."""
     client = Client()
     if run_path(options.name):
         project, _, name = options.name.partition("/runs/")
         run = client.run(project, name)
         run.delete(now=options.now)
         back = "" if options.now else f"; `lmvp undelete {run.project}/runs/{run.id}` restores it"
-        return Line(f"the run {run.name} is removed{back}")
-    whole = "@" not in options.name
-    if whole and not options.yes:
-        rows = client.usage(options.name).rows
-        count = sum(row.versions for row in rows if not row.name.endswith("(removed)"))
-        raise InvalidArgument(
-            f"{options.name!r} has {numbers.plural(count, 'version')}, which would all go", hint="say it with --yes"
-        )
-    done = client.remove(options.name, now=options.now)
+        return Line(f"the run {run.name} is removed{back}", run)
+    done = client.remove(options.name, now=options.now, yes=options.yes)
     told = f"{numbers.plural(done.versions, 'version')} removed"
     if done.until is None:
-        return Line(f"{told}, {numbers.size(done.bytes)} freed")
-    return Line(f"{told}; `lmvp undelete {options.name}` brings back what you took away, until {_day(done.until)}")
+        return Line(f"{told}, {numbers.size(done.bytes)} freed", done)
+    back = f"`lmvp undelete {options.name}` restores what you removed, until {_day(done.until)}"
+    return Line(f"{told}; {back}", done)
 
 
 def undelete(options: Namespace, _host: object) -> Any:
-    """Bring back what was removed; without a name, list what can be brought back."""
+    """Restore a removed object, or list the removed objects."""
     client = Client()
     if options.name:
         found = client.undelete(options.name)
-        return Line(f"{getattr(found, 'reference', options.name)} is back")
+        return Line(f"{getattr(found, 'reference', options.name)} is back", found)
+    removed = client.removed()
     rows = [
         (f"{one.name} ({one.title})" if one.title else one.name, str(one.versions or ""), one.removed_by,
          _day(one.removed_at), _day(one.until))
-        for one in client.removed()
+        for one in removed
     ]  # fmt: skip
     empty = "nothing was removed that you could bring back"
-    return Table(("Name", "Versions", "Removed by", "On", "Until"), rows, empty=empty, right=frozenset({1}))
+    head = ("Name", "Versions", "Removed by", "On", "Until")
+    return Table(head, rows, empty=empty, right=frozenset({1}), data=removed)
 
 
 def _day(at: datetime) -> str:
@@ -66,7 +63,7 @@ def _day(at: datetime) -> str:
 
 
 def prune(options: Namespace, _host: object) -> Any:
-    """Take away the versions of a model that a rule does not keep."""
+    """Delete the versions that a retention rule does not keep."""
     client = Client()
     if options.forget:
         client.set_retention(options.model, "")
@@ -78,55 +75,57 @@ def prune(options: Namespace, _host: object) -> Any:
     more = f" and {len(done.versions) - _SHOWN} more" if len(done.versions) > _SHOWN else ""
     what = f"{numbers.plural(len(done.versions), 'version')} ({named}{more})" if done.versions else "no version"
     go, free = ("would go", "would be freed") if done.dry_run else ("removed", "freed")
-    return Line(f"{what} {go}, {numbers.size(done.bytes)} {free}")
+    return Line(f"{what} {go}, {numbers.size(done.bytes)} {free}", done)
 
 
 def gc(options: Namespace, _host: object) -> Any:
-    """Delete what no version and no open push needs."""
+    """Delete data that no version needs."""
     done = Client().collect_garbage(removed=options.removed)
     told = f"{numbers.plural(done.chunks, 'chunk')} deleted, {numbers.size(done.bytes)} freed"
     if not done.waiting or done.until is None:
-        return Line(told)
+        return Line(told, done)
     waiting = numbers.plural(done.waiting, "removed object")
     stays = f"{waiting} can be restored until {_day(done.until)}; the bytes stay until then"
-    return Line(f"{told}\n{stays}: `lmvp undelete` lists them, `lmvp gc --removed` deletes them now")
+    return Line(f"{told}\n{stays}: `lmvp undelete` lists them, `lmvp gc --removed` deletes them now", done)
 
 
 def compact(_options: Namespace, _host: object) -> Any:
-    """Encode now what the server would encode when it is idle."""
+    """Encode older versions as deltas now."""
     done = Client().compact()
     saved = numbers.size(done.before - done.after)
     chunks, versions = numbers.plural(done.chunks, "chunk"), numbers.plural(done.versions, "version")
-    return Line(f"{chunks} of {versions} encoded, {saved} saved")
+    return Line(f"{chunks} of {versions} encoded, {saved} saved", done)
 
 
 def fsck(options: Namespace, _host: object) -> Any:
-    """Prove every digest on the server, down to the last byte."""
-    with _bar(not options.no_progress) as told:
+    """Verify every digest on the server."""
+    with _bar(not options.no_progress and sys.stderr.isatty()) as told:
         heads = kept(options.head) if options.head else []
         found = Client().check(repair=options.repair, told=told, heads=heads)
     if found.problems:
         raise _broken(found)
-    return Line(f"{_looked_at(found)}: all is well")
+    return Line(f"{_looked_at(found)}: no problem found", found)
 
 
 def cache(options: Namespace, _host: object) -> Any:
-    """Show the cache of this machine, or clear it: chunks that need not travel again."""
-    from lmvp import cache as caches
+    """Show or clear the download cache of this machine."""
+    from lmvp.transfer import cache as caches
 
     kept = caches.opened()
     folder = config.cache_home()
     if options.clear:
         freed = (kept or caches.Cache(folder, 0)).clear()
-        return Line(f"{numbers.plural(freed.files, 'file')} deleted, {numbers.size(freed.bytes)} freed in {folder}")
+        told = f"{numbers.plural(freed.files, 'file')} deleted, {numbers.size(freed.bytes)} freed in {folder}"
+        return Line(told, {"folder": str(folder), "files": freed.files, "bytes": freed.bytes})
     if kept is None:
         return Line(f"no cache: LMVP_CACHE_LIMIT is 0, or no room is left on the disk of {folder}")
     found = kept.usage()
-    return Line(f"{numbers.size(found.bytes)} of {numbers.size(kept.limit)} in {folder}")
+    data = {"folder": str(folder), "files": found.files, "bytes": found.bytes, "limit": kept.limit}
+    return Line(f"{numbers.size(found.bytes)} of {numbers.size(kept.limit)} in {folder}", data)
 
 
 def du(options: Namespace, _host: object) -> Any:
-    """Show what projects, models or versions take: as they are, and as they are kept."""
+    """Show the size of projects, models or versions."""
     return usage_table(Client().usage(options.name))
 
 
@@ -144,7 +143,7 @@ def usage_table(usage: Usage) -> Table:
     where = f"the project {usage.name.partition('/')[0]}" if usage.name else "the server"
     note = f"On the disk of {where}: {size(usage.total)} ({kinds or 'nothing'})"
     heads = ("Name", "Versions", "As they are", "As kept", "Saved")
-    return Table(heads, rows, empty="nothing is kept yet", right=frozenset({1, 2, 3, 4}), note=note)
+    return Table(heads, rows, empty="nothing is kept yet", right=frozenset({1, 2, 3, 4}), note=note, data=usage)
 
 
 def _saved(logical: int, stored: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from lmvp.errors import InvalidArgument
 from lmvp.references import suggest
 
 SHELL, NOTEBOOK = "shell", "notebook"
+_HELP_WIDTH, _HELP_INDENT = 80, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,7 @@ VERBS = (
     Verb(tracking.runs, (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("--where", metavar="FILTER", help='"metrics.val_acc > 0.9 and params.lr < 0.01"'),
+        _arg("--order", metavar="FIELD", help="metrics.val_loss; -metrics.val_acc: the greatest first"),
         _arg("--limit", type=int, default=200, help="at most so many runs (%(default)s)"),
     )),
     Verb(tracking.annotate, (
@@ -192,6 +195,7 @@ VERBS = (
         _arg("model", help="[project/]model"),
         _arg("to", metavar="FOLDER_OR_TAR", help="a folder, gone on with if it is there, or a file that ends in .tar"),
         _arg("--versions", metavar="LIST", help="3,5-9,production; all of them"),
+        _arg("--force", action="store_true", help="replace a file, or an export of another model"),
         _QUIET,
     )),
     Verb(archive.import_, (
@@ -231,7 +235,7 @@ VERBS = (
         _arg("--since", metavar="TIME", default="", help="2026-11-26, or 2026-11-26T12:00, in UTC"),
         _arg("--until", metavar="TIME", default="", help="before this time"),
         _arg("--limit", type=int, default=100, help="at most so many entries (%(default)s)"),
-        _arg("--json", action="store_true", help="whole entries, a line each"),
+        _arg("--json", dest="json_lines", action="store_true", help="print whole entries as JSON, a line each"),
     ), SHELL),
     Verb(team.users, (
         _arg("what", nargs="?", choices=("list", "add", "disable", "enable", "passwd"), default="list",
@@ -273,10 +277,34 @@ VERBS = (
     Verb(verbs.status),
     Verb(verbs.stop),
 )  # fmt: skip
-"""All verbs but the shell's own."""
+"""All verbs, without those in `OWN`."""
 
-OWN = {"server": "Run a server for a team.", "restore": "Make a data folder out of a backup."}
-"""Verbs of the shell that hand their options on to `lmvp_server`."""
+GROUPS = {
+    "Models": ("push", "pull", "history", "show", "diff", "alias", "rollback", "amend", "ls", "project"),
+    "Runs": ("runs", "metrics", "compare", "annotate", "sync"),
+    "Contributions": (
+        "fork", "contribute", "contributions", "accept", "decline", "withdraw", "comment", "require",
+    ),
+    "Maintenance": (
+        "du", "rm", "undelete", "prune", "gc", "compact", "fsck", "export", "import", "backup", "cache",
+    ),
+    "Team": ("users", "groups", "members", "webhooks", "tokens", "devices", "audit"),
+    "Server": ("login", "logout", "status", "stop", "server", "restore", "completion"),
+}  # fmt: skip
+"""The headings of `lmvp --help`, with the names of their verbs."""
+
+OWN = {
+    "server": "Run a server for a team.",
+    "restore": "Make a data folder from a backup.",
+    "completion": "Print a script that completes verbs, options and names in a shell.",
+}
+"""Verbs of the shell that read their options themselves."""
+
+_OUTPUT = (
+    _arg("--json", action="store_true", help="print the result as JSON"),
+    _arg("-q", "--quiet", action="store_true", help="print no message and no progress bar; data is printed"),
+)
+"""Options of every verb in the shell."""
 
 
 def verbs_of(host: str) -> list[Verb]:
@@ -286,14 +314,37 @@ def verbs_of(host: str) -> list[Verb]:
 
 def make_parser(host: str, prog: str, parser_class: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
     """Build the parser for a host, `SHELL` or `NOTEBOOK`."""
-    parser = parser_class(prog=prog, description="Versions of neural networks, published and fetched with one line.")
-    made = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=parser_class)
+    parser = parser_class(
+        prog=prog,
+        usage=f"{prog} VERB [OPTION ...]",
+        description=overview(host, prog),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    # The description lists the verbs under their headings; argparse would list them once more, in one long column.
+    made = parser.add_subparsers(
+        dest="verb", metavar="VERB", parser_class=parser_class, prog=prog, help=argparse.SUPPRESS
+    )
     for verb in verbs_of(host):
-        _add(made.add_parser(verb.name, help=verb.help, description=verb.help), verb.arguments, host)
+        own = {flag for argument in verb.arguments for flag in argument.flags}
+        output = [one for one in _OUTPUT if own.isdisjoint(one.flags)] if host == SHELL else []
+        _add(made.add_parser(verb.name, description=verb.help), (*verb.arguments, *output), host)
         made.choices[verb.name].set_defaults(act=verb.act)
-    for name, told in OWN.items() if host == SHELL else ():
-        made.add_parser(name, help=told, add_help=False)
+    for name in OWN if host == SHELL else ():
+        made.add_parser(name, add_help=False)
     return parser
+
+
+def overview(host: str, prog: str) -> str:
+    """Return the list of all verbs of a host under their headings, with one line for each verb."""
+    lines = ["Version neural networks: publish, fetch, compare and track them."]
+    helps = {verb.name: verb.help for verb in verbs_of(host)} | (OWN if host == SHELL else {})
+    for title, names in GROUPS.items():
+        shown = [name for name in names if name in helps]
+        lines += ["", f"{title}:"] if shown else []
+        for name in shown:
+            first, *rest = textwrap.wrap(helps[name], _HELP_WIDTH - _HELP_INDENT)
+            lines += [f"  {name:<{_HELP_INDENT - 2}}{first}", *(" " * _HELP_INDENT + more for more in rest)]
+    return "\n".join([*lines, "", f"`{prog} help VERB` shows the options of a verb."])
 
 
 def read(parser: argparse.ArgumentParser, words: Sequence[str], host: str) -> argparse.Namespace:
@@ -312,7 +363,8 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str], host: str) -> ar
     options, left = parser.parse_known_args(words)
     if left:
         place = f"{parser.prog} {options.verb or ''}".rstrip()
-        flags = [flag for one in known[options.verb].arguments for flag in one.flags] if options.verb in known else []
+        taken = (*known[options.verb].arguments, *(_OUTPUT if host == SHELL else ())) if options.verb in known else ()
+        flags = [flag for one in taken for flag in one.flags]
         raise _unknown(f"`{place}` does not take {left[0]!r}", left[0].partition("=")[0], flags, place)
     return options
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,6 +61,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A stream of ASCII, as with LC_ALL=C, prints an escape where argparse writes a name that it cannot encode.
+            stream.reconfigure(errors="backslashreplace")
+    if argv is None and "_ARGCOMPLETE" in os.environ:
+        from lmvp.commands.completion import answer_shell
+
+        answer_shell()
     try:
         return _run(words)
     except LmvpError as error:
@@ -81,21 +91,28 @@ def _run(words: list[str]) -> int:
         return 0
     from lmvp.commands.parser import OWN, SHELL, make_parser, read
 
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
     if words and words[0] in OWN:
         return _hand_on(words[0], words[1:])
     parser = make_parser(SHELL, "lmvp", argparse.ArgumentParser)
-    parser.epilog = "`lmvp VERB --help`: the options of a verb. `lmvp --version`: which version this is."
     options = read(parser, words, SHELL)
     if options.verb is None:
         parser.print_help()
         return 0
     if options.verb in OWN:  # behind a `--`
         return _hand_on(options.verb, [])
-    _show(options.act(options, ShellHost()))
+    if options.quiet:
+        options.no_progress = True
+    _show(options.act(options, ShellHost()), json=getattr(options, "json", False), quiet=options.quiet)
     return 0
 
 
 def _hand_on(verb: str, words: list[str]) -> int:
+    if verb == "completion":
+        from lmvp.commands.completion import main as completion
+
+        return completion(words)
     if verb == "server":
         from lmvp_server.__main__ import main as serve
 
@@ -105,14 +122,24 @@ def _hand_on(verb: str, words: list[str]) -> int:
     return restore(words)
 
 
-def _show(value: Any) -> None:
+def _show(value: Any, *, json: bool, quiet: bool) -> None:
+    from lmvp.commands.tables import Line
     from lmvp.commands.verbs import shown_path
     from lmvp.records import Version
     from lmvp.render.numbers import size
     from lmvp.render.words import one_line, printable
 
+    if json:
+        from lmvp.commands.json_output import to_json
+
+        print(printable(to_json(value)))
+        return
+    if quiet and isinstance(value, Line) and not value.essential:
+        return
     if isinstance(value, list):
         value = "\n".join(one_line(shown_path(path)) for path in value)
+    if isinstance(value, Version) and quiet:
+        value = value.reference
     if isinstance(value, Version):
         value = f"{value.reference}  {value.digest[:12]}  {size(value.size)} model, {size(value.sent)} sent"
     if value is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
+from typing import Any
 
 from lmvp import config
 from lmvp.errors import LmvpError, ServerUnavailable
@@ -24,6 +25,8 @@ class Table:
         The columns that hold numbers.
     note : str
         A line below.
+    data : object, optional
+        The records behind the rows, which `--json` prints; without it, `--json` prints the rows.
 
     Examples
     --------
@@ -37,6 +40,7 @@ class Table:
     empty: str
     right: frozenset[int] = frozenset()
     note: str = ""
+    data: Any = field(default=None, repr=False, compare=False)
 
     def __repr__(self) -> str:
         if not self.rows:
@@ -61,7 +65,14 @@ class Table:
 
 
 class Line(str):
-    """A line that a notebook shows as a shell does, without quotes.
+    """The message of a verb. A notebook shows it as a shell does, without quotes.
+
+    Attributes
+    ----------
+    data : object
+        The record that `--json` prints; None: `--json` prints the text as `message`.
+    essential : bool
+        Whether `--quiet` prints the message too: a token or a link that the server shows only once.
 
     Examples
     --------
@@ -69,7 +80,14 @@ class Line(str):
     3 versions removed
     """
 
-    __slots__ = ()
+    data: Any
+    essential: bool
+
+    def __new__(cls, text: str, data: Any = None, *, essential: bool = False) -> Line:
+        """Make a text with a record beside it."""
+        made = super().__new__(cls, text)
+        made.data, made.essential = data, essential
+        return made
 
     def __repr__(self) -> str:
         return printable(str(self))
@@ -82,7 +100,7 @@ class Status(Table):
     def now(cls) -> Status:
         """Return the status of this process, without starting anything."""
         rows = [("server", _server()), ("user", _user()), ("project", config.current_project()), *_runs()]
-        return cls(("LMVP", ""), rows, empty="")
+        return cls(("LMVP", ""), rows, empty="", data=dict(rows))
 
 
 def _runs() -> list[tuple[str, str]]:

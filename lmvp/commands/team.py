@@ -17,25 +17,28 @@ if TYPE_CHECKING:
 
 
 def users(options: Namespace, _host: Host) -> Any:
-    """List the accounts of the server, make one, disable or enable one, or set its password."""
+    """List, create, disable or enable accounts, or set a password."""
     client = Client()
     if options.what == "list":
-        rows = [(one.name, _kind(one), day(one.created_at)) for one in client.users()]
-        return Table(("User", "What", "Made (UTC)"), rows, empty="no accounts: lmvp users add NAME")
+        accounts = client.users()
+        rows = [(one.name, _kind(one), day(one.created_at)) for one in accounts]
+        return Table(("User", "Kind", "Made (UTC)"), rows, empty="no accounts: lmvp users add NAME", data=accounts)
     if not options.name:
         raise InvalidArgument("user name missing", hint=f"lmvp users {options.what} NAME")
     if options.what == "add":
         password = "" if options.service else _new_password(options.name)
-        with_proof(lambda own: client.add_user(options.name, password, admin=options.admin, current_password=own))
-        return Line(f"{options.name} has an account")
+        made = with_proof(
+            lambda own: client.add_user(options.name, password, admin=options.admin, current_password=own)
+        )
+        return Line(f"{options.name} has an account", made)
     if options.what == "passwd":
         new, keep = _new_password(options.name), options.keep_tokens
         made = with_proof(
             lambda own: client.change_user(options.name, password=new, current_password=own, keep_tokens=keep)
         )
-        return Line(f"the password of {made.name} is changed{_ended(made)}")
+        return Line(f"the password of {made.name} is changed{_ended(made)}", made)
     made = client.change_user(options.name, disabled=options.what == "disable")
-    return Line(f"{made.name} is {options.what}d{_ended(made)}")
+    return Line(f"{made.name} is {options.what}d{_ended(made)}", made)
 
 
 def _ended(user: User) -> str:
@@ -47,11 +50,12 @@ def _ended(user: User) -> str:
 
 
 def groups(options: Namespace, _host: Host) -> Any:
-    """List the groups of the server, say who is in one, or take one away."""
+    """List, change or remove groups of accounts."""
     client = Client()
     if options.what == "list":
-        rows = [(f"@{one.name}", ", ".join(one.users)) for one in client.groups()]
-        return Table(("Group", "People"), rows, empty="no groups: lmvp groups add NAME USER …")
+        found = client.groups()
+        rows = [(f"@{one.name}", ", ".join(one.users)) for one in found]
+        return Table(("Group", "People"), rows, empty="no groups: lmvp groups add NAME USER …", data=found)
     if not options.name:
         raise InvalidArgument("which group?", hint=f"lmvp groups {options.what} NAME")
     if options.what == "remove":
@@ -59,11 +63,11 @@ def groups(options: Namespace, _host: Host) -> Any:
         return Line(f"@{options.name} is gone, with the roles that it gave")
     there = next((one.users for one in client.groups() if one.name.lower() == options.name.lower()), ())
     made = client.set_group(options.name, [*there, *options.users])
-    return Line(f"@{made.name}: {', '.join(made.users) or 'nobody'}")
+    return Line(f"@{made.name}: {', '.join(made.users) or 'nobody'}", made)
 
 
 def members(options: Namespace, _host: Host) -> Any:
-    """List the members of a project, give somebody a role, take it away, or say what everybody may."""
+    """List, change or invite the members of a project."""
     client = Client()
     project = options.project or client.project
     if options.what == "list":
@@ -76,7 +80,8 @@ def members(options: Namespace, _host: Host) -> Any:
         return Line(f"everybody with an account is {options.role or 'nothing'} in {project}")
     if options.what == "invite":
         link = client.invite(project, options.role or "viewer", days=options.days)
-        return Line(f"{link.url}\n(makes one account that is {link.role} in {link.project}, for {options.days} days)")
+        told = f"(makes one account that is {link.role} in {link.project}, for {options.days} days)"
+        return Line(f"{link.url}\n{told}", link, essential=True)
     if options.what == "invitations":
         return _invitations(client, project, options.revoke)
     if not options.name:
@@ -85,27 +90,36 @@ def members(options: Namespace, _host: Host) -> Any:
         client.remove_member(project, options.name)
         return Line(f"{options.name} is no member of {project} any more")
     made = client.set_member(project, options.name, options.role or "viewer")
-    return Line(f"{made.name} is {made.role} in {project}")
+    return Line(f"{made.name} is {made.role} in {project}", made)
 
 
 def _members(client: Client, project: str) -> Table:
     about = next((one for one in client.projects() if one.name.lower() == project.lower()), None)
-    rows = [(one.name, f"{one.role}{' (disabled)' if one.disabled else ''}") for one in client.members(project)]
+    found = client.members(project)
+    rows = [(one.name, f"{one.role}{' (disabled)' if one.disabled else ''}") for one in found]
     if about and about.everyone:
         rows.append(("everyone", about.everyone))
     if about and about.public:
         rows.append(("the public", "viewer"))
-    return Table(("Member", "Role"), rows, empty=f"no members: lmvp members {project} add NAME --role contributor")
+    data = {
+        "members": found,
+        "everyone": about.everyone if about else "",
+        "public": bool(about and about.public),
+    }
+    empty = f"no members: lmvp members {project} add NAME --role contributor"
+    return Table(("Member", "Role"), rows, empty=empty, data=data)
 
 
 def _invitations(client: Client, project: str, revoke: str | None) -> Any:
     if revoke:
         client.revoke_invitation(revoke)
         return Line(f"the invitation {revoke} is revoked")
+    found = client.invitations(project)
     rows = [(one.id, one.role, one.by, day(one.created_at), day(one.expires_at), one.ended or "can be used")
-            for one in client.invitations(project)]  # fmt: skip
+            for one in found]  # fmt: skip
     head = ("Id", "Role", "By", "Made", "Until (UTC)", "Status")
-    return Table(head, rows, empty=f"no invitations: lmvp members {project} invite --role contributor")
+    empty = f"no invitations: lmvp members {project} invite --role contributor"
+    return Table(head, rows, empty=empty, data=found)
 
 
 def _kind(user: Any) -> str:

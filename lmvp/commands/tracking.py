@@ -26,7 +26,7 @@ def runs(options: Namespace, _host: object) -> Any:
     """List the runs of a project, newest first."""
     client = Client()
     try:
-        found = client.runs(options.project, where=options.where, limit=options.limit)
+        found = client.runs(options.project, where=options.where, order=options.order, limit=options.limit)
     except NotFound as error:
         hint = None if options.project else _other_projects(client)
         raise NotFound(error.message, hint=hint or error.hint) from None
@@ -43,7 +43,7 @@ def _other_projects(client: Client) -> str | None:
 
 
 def metrics(options: Namespace, _host: object) -> Any:
-    """Draw the metrics of runs, or a metric of a model over its versions."""
+    """Draw the metrics of runs, or a metric over the versions of a model."""
     from lmvp.curves import curves_of, is_model
 
     client = Client()
@@ -53,7 +53,7 @@ def metrics(options: Namespace, _host: object) -> Any:
 
 
 def annotate(options: Namespace, _host: object) -> Any:
-    """Rename a run, or change its tags, params and notes, also after its end."""
+    """Change the name, tags, params or notes of a run."""
     project, _, run = options.run.rpartition("/")
     tags: dict[str, str | None] = {**(pairs("tag", options.tag, str) or {}), **dict.fromkeys(options.untag)}
     params = pairs("param", options.param, param_value)
@@ -61,25 +61,25 @@ def annotate(options: Namespace, _host: object) -> Any:
         raise InvalidArgument("nothing to change", hint=f"lmvp annotate {options.run} --tag by=ada")
     made = Client().amend_run(project or None, run, name=options.name, notes=options.notes, params=params, tags=tags)
     said = "".join(f"\n  {key}: {value}" if value else f"\n  {key}" for key, value in made.tags.items())
-    return Line(f"{made.project}/{made.name}{said}" + (f"\n{made.notes}" if made.notes else ""))
+    return Line(f"{made.project}/{made.name}{said}" + (f"\n{made.notes}" if made.notes else ""), made)
 
 
 def compare(options: Namespace, _host: object) -> Any:
-    """Put runs side by side: params, tags and metrics, only what differs."""
+    """Compare the params, tags and metrics of runs."""
     from lmvp.curves import compare_runs
 
     return compare_runs(Client(), options.runs, every=options.all)
 
 
 def sync(options: Namespace, _host: object) -> Any:
-    """Deliver what runs left on this machine: killed ones, or those whose server was gone."""
+    """Deliver the unsent run data of this machine."""
     if options.discard:
         size = leftovers.discard(options.discard)
         return Line(f"{numbers.size(size)} of metrics discarded")
     found = leftovers.deliver(dry_run=options.dry_run, force=options.force)
     rows = [_row(delivery, dry_run=options.dry_run) for delivery in found]
     head = ("Run", "Project", "Server", "Bytes", "What")
-    return Table(head, rows, empty="nothing waits on this machine", right=frozenset({3}))
+    return Table(head, rows, empty="nothing waits on this machine", right=frozenset({3}), data=found)
 
 
 def add_run_options(parser: ArgumentParser) -> None:

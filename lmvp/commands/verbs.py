@@ -60,7 +60,7 @@ class Host(Protocol):
 
 
 def push(options: Namespace, host: Host) -> Any:
-    """Publish a model, or a new version of it."""
+    """Publish a new version of a model."""
     fields = {
         "message": options.message,
         **_given(options, host),
@@ -76,7 +76,7 @@ def push(options: Namespace, host: Host) -> Any:
 
 
 def pull(options: Namespace, host: Host) -> Any:
-    """Fetch a version: as an object, into an object, or as files."""
+    """Fetch a version as an object or as files."""
     progress = False if options.no_progress else None
     into, variable = getattr(options, "into", None), getattr(options, "variable", None)
     folder = options.to if options.to is not None or not host.pulls_files else _new_folder(options.version)
@@ -100,13 +100,14 @@ def history(options: Namespace, _host: Host) -> Any:
 
 
 def alias(options: Namespace, host: Host) -> Any:
-    """Point an alias at a version; without a revision, show it; without a name, list the aliases."""
+    """Show, move, protect or remove an alias."""
     client, name = Client(), options.alias
     if options.remove:
         if not name:
             raise InvalidArgument("--remove needs the alias to remove")
         ask_to_move(client, host, options.version, name, "removed", yes=options.yes)
-        return client.remove_alias(options.version, name)
+        client.remove_alias(options.version, name)
+        return Line(f"the alias {name} of {options.version} is removed")
     if options.history:
         return _moves(client, options)
     if options.protect or options.unprotect:
@@ -134,7 +135,7 @@ def _aliases(found: Sequence[Alias]) -> Table:
         (one.name, f"v{one.number}", f"{one.moved_at:%Y-%m-%d %H:%M}", one.moved_by, "yes" if one.protected else "")
         for one in found
     ]
-    return Table(("Alias", "Version", "Moved (UTC)", "By", "Protected"), rows, empty="no aliases yet")
+    return Table(("Alias", "Version", "Moved (UTC)", "By", "Protected"), rows, empty="no aliases yet", data=found)
 
 
 def ask_to_move(client: Client, host: Host, model: str, name: str, what: str, *, yes: bool) -> None:
@@ -157,8 +158,8 @@ def moved_line(alias: Alias, before: int) -> Line:
     """Return the line that tells where an alias points now, and where it pointed before."""
     place = f"{alias.project}/{alias.model}@{alias.name}"
     if before == alias.number:
-        return Line(f"{place}: v{alias.number}, as before")
-    return Line(f"{place}: v{before} → v{alias.number}" if before else f"{place}: v{alias.number}, new")
+        return Line(f"{place}: v{alias.number}, as before", alias)
+    return Line(f"{place}: v{before} → v{alias.number}" if before else f"{place}: v{alias.number}, new", alias)
 
 
 def _moves(client: Client, options: Namespace) -> Any:
@@ -171,53 +172,54 @@ def _moves(client: Client, options: Namespace) -> Any:
          f"{one.at:%Y-%m-%d %H:%M}", one.by)
         for back, one in enumerate(reversed(moves))
     ]  # fmt: skip
-    return Table(("Name", "Version", "Since (UTC)", "By"), rows, empty="it was never moved")
+    return Table(("Name", "Version", "Since (UTC)", "By"), rows, empty="it was never moved", data=moves)
 
 
 def diff(options: Namespace, _host: Host) -> Any:
-    """Show what changed between two versions."""
+    """Show the changes between two versions."""
     return Client().diff(options.before, options.after)
 
 
 def show(options: Namespace, _host: Host) -> Any:
-    """Show one version: its tensors, metrics, params, and what made it."""
+    """Show the tensors, metrics, params and origin of a version."""
     return Client().show(options.version)
 
 
 def amend(options: Namespace, host: Host) -> Any:
-    """Change what is said of a version; its content never changes."""
+    """Change the message, metrics, params or tags of a version."""
     version = Client().version(options.version)
     merged = {key: {**getattr(version, key), **more} for key, more in _given(options, host).items() if more}
     return Client().amend(version.reference, message=options.message, forget_code=options.forget_code, **merged)
 
 
 def ls(options: Namespace, _host: Host) -> Any:
-    """List the projects, or the models of one."""
+    """List projects, or the models of a project."""
     if options.project is None:
         projects = Client().projects()
-        return Table(("Project", "Models"), [(one.name, str(one.models)) for one in projects], empty="no projects yet")
+        rows = [(one.name, str(one.models)) for one in projects]
+        return Table(("Project", "Models"), rows, empty="no projects yet", data=projects)
     name = options.project.rstrip("/")
     if "/" in name:
         raise InvalidArgument(f"{name!r} is a model, not a project", hint=f"its versions: history {name}")
     models = Client().models(name)
     rows = [(one.name, f"v{one.latest}" if one.latest else "none") for one in models]
-    return Table(("Model", "Latest"), rows, empty=f"no models in {options.project} yet")
+    return Table(("Model", "Latest"), rows, empty=f"no models in {options.project} yet", data=models)
 
 
 def project(options: Namespace, _host: Host) -> Any:
-    """Show or set the current project: the one of references that name none."""
+    """Show or set the current project."""
     if options.name is not None:
         config.set_project(options.name)
     return Table(("Current project",), [(config.current_project(),)], empty="")
 
 
 def status(_options: Namespace, _host: Host) -> Any:
-    """Show which server, user and project are in use; starts nothing."""
+    """Show the server, the user and the project in use."""
     return Status.now()
 
 
 def stop(_options: Namespace, _host: Host) -> Any:
-    """End the server of this machine; the next call starts it again."""
+    """Stop the server of this machine."""
     from lmvp import local
 
     return Line(f"the server of this machine {'has ended' if local.stop() else 'was not running'}")

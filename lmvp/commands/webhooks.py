@@ -17,27 +17,28 @@ if TYPE_CHECKING:
 
 
 def webhooks(options: Namespace, _host: Host) -> Any:
-    """List whom a project tells what happens in it, add somebody, take one away, or test one."""
+    """List, create, remove, enable or test the webhooks of a project."""
     client = Client()
     project = options.project or client.project
     if options.what == "list":
-        rows = [(one.id, one.url, ", ".join(one.events), _state(one)) for one in client.webhooks(project)]
-        empty = f"nobody is told: lmvp webhooks {project} add URL"
-        return Table(("Id", "URL", "Events", "State"), rows, empty=empty)
+        found = client.webhooks(project)
+        rows = [(one.id, one.url, ", ".join(one.events), _state(one)) for one in found]
+        empty = f"no webhooks: lmvp webhooks {project} add URL"
+        return Table(("Id", "URL", "Events", "State"), rows, empty=empty, data=found)
     if not options.target:
         raise InvalidArgument(f"{options.what} what?", hint=_HINTS[options.what].format(project))
     if options.what == "add":
         made = client.add_webhook(project, options.target, options.event)
         told = f"{project} sends {', '.join(made.events)} to {urlsplit(made.url).hostname} as {made.id}"
-        return Line(f"{told}\nits secret, shown this once: {made.secret}")
+        return Line(f"{told}\nits secret, shown this once: {made.secret}", made, essential=True)
     if options.what == "remove":
         client.remove_webhook(project, options.target)
         return Line(f"{options.target} is told nothing any more")
     if options.what == "enable":
-        client.enable_webhook(project, options.target)
-        return Line(f"{options.target} is told again, from where it was")
+        enabled = client.enable_webhook(project, options.target)
+        return Line(f"{options.target} is enabled; deliveries continue after the last one", enabled)
     done = client.test_webhook(project, options.target)
-    return Line(f"it answered {done.status}" if not done.error else f"it did not arrive: {done.error}")
+    return Line(f"it answered {done.status}" if not done.error else f"it did not arrive: {done.error}", done)
 
 
 _BY_ID = ("remove", "enable", "test")

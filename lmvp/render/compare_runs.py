@@ -60,6 +60,19 @@ class Comparison:
         shown = [row for row in rows if every or len(set(row.cells)) > 1]
         return cls(tuple(clean(record.name) for record in records), tuple(shown), len(rows) - len(shown))
 
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with a row for each value, and a column for each run.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        """
+        from lmvp.tracking.reading import pandas_module
+
+        rows = [(row.kind, row.name, *row.cells) for row in self.rows]
+        return pandas_module().DataFrame(rows, columns=["kind", "name", *self.names])
+
     def __repr__(self) -> str:
         if not self.rows:
             return one_line(f"{' and '.join(self.names)} do not differ")

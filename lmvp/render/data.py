@@ -13,7 +13,7 @@ from lmvp.render.text import filled_by, nothing, value_of
 from lmvp.render.words import clean
 
 if TYPE_CHECKING:
-    from lmvp.history import History
+    from lmvp.views.history import History
 
 GUARDED = frozenset({"production"})
 """Aliases that only maintainers move; they are drawn stronger."""
@@ -60,7 +60,7 @@ def history_data(history: History, columns: Sequence[str] | None = None, *, plai
 
 
 def _limit() -> int:
-    from lmvp.history import SHOWN
+    from lmvp.views.history import SHOWN
 
     return SHOWN
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmvp.compare import TensorChange, axis_of, layer_amount, layer_change, shade
 from lmvp.records import Amount, Layer, decode_float
 from lmvp.render import diffs, numbers, sky
 from lmvp.render.words import clean
+from lmvp.views.diff import TensorChange, axis_of, layer_amount, layer_change, shade
 
 if TYPE_CHECKING:
-    from lmvp.compare import Diff
+    from lmvp.views.diff import Diff
 
 
 def diff_data(diff: Diff) -> dict[str, Any]:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from lmvp.compare import TensorChange, ValueChange, axis_of, layer_amount, layer_change, shade
 from lmvp.records import CHANGED, IDENTICAL, NEW, Amount, Layer
 from lmvp.render import numbers
 from lmvp.render.strip import REMOVED
 from lmvp.render.words import clean, clean_code
+from lmvp.views.diff import TensorChange, ValueChange, axis_of, layer_amount, layer_change, shade
 
 if TYPE_CHECKING:
-    from lmvp.compare import Diff
+    from lmvp.views.diff import Diff
 
 ROWS = 60
 CODE_ROWS = 5000

@@ -15,8 +15,8 @@ from lmvp.render import diffs, numbers, sky, strip, text
 from lmvp.render.words import clean
 
 if TYPE_CHECKING:
-    from lmvp.compare import Diff
-    from lmvp.history import History
+    from lmvp.views.diff import Diff
+    from lmvp.views.history import History
 
 ROWS = 50
 _PAD = "padding:.4em .75em .4em 0;text-align:"

@@ -14,10 +14,10 @@ from lmvp.render import diffs, numbers, showing, sky, strip, text
 from lmvp.render.words import clean, clip, width
 
 if TYPE_CHECKING:
-    from lmvp.compare import Diff
-    from lmvp.history import History
     from lmvp.records import Version
     from lmvp.showing import Showing
+    from lmvp.views.diff import Diff
+    from lmvp.views.history import History
 
 ROWS = 30
 _GREY = "#7a7a7a"

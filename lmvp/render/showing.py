@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from lmvp.compare import code_of, facts_of
 from lmvp.render import numbers, strip
 from lmvp.render.words import clean, clean_code, listed, one_line
+from lmvp.views.diff import code_of, facts_of
 
 if TYPE_CHECKING:
     from lmvp.showing import Showing

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmvp.compare import layer_of, shade
 from lmvp.records import IDENTICAL, NEW
 from lmvp.render import numbers, strip
 from lmvp.render.data import GUARDED, layers_data
 from lmvp.render.diff_data import better_of
 from lmvp.render.showing import code_of_showing, metric_rows, origin, param_rows, provenance, sentence, shape
 from lmvp.render.words import clean
+from lmvp.views.diff import layer_of, shade
 
 if TYPE_CHECKING:
     from lmvp.showing import Showing

@@ -6,13 +6,13 @@ import math
 from html import escape
 from typing import TYPE_CHECKING
 
-from lmvp.compare import axis_of, layer_amount, layer_change
 from lmvp.records import CHANGED, IDENTICAL, NEW, Layer
 from lmvp.render import diffs, strip
 from lmvp.render.words import clean
+from lmvp.views.diff import axis_of, layer_amount, layer_change
 
 if TYPE_CHECKING:
-    from lmvp.compare import Diff
+    from lmvp.views.diff import Diff
 
 WIDTH, HEIGHT, LEFT, BELOW = 760, 128, 44, 16
 RULES = (0.1, 1, 10, 100)
@@ -83,7 +83,7 @@ def _bar(x: float, wide: float, codes: str, high: float) -> str:
 
 
 def _shade(high: float) -> str:
-    from lmvp.compare import shade
+    from lmvp.views.diff import shade
 
     return shade(10 ** (4 * high) * _LOWEST)
 

@@ -12,8 +12,8 @@ from lmvp.render import diffs, numbers
 from lmvp.render.words import clean, clip, clip_middle, listed, one_line, pad, width
 
 if TYPE_CHECKING:
-    from lmvp.compare import Diff
-    from lmvp.history import History
+    from lmvp.views.diff import Diff
+    from lmvp.views.history import History
 
 ROWS = 30
 GAP = "  "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable
 
@@ -19,6 +22,7 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
+_SIMILAR = dict(zip("…−×→●◆□■★≤ⁿ○·│─▁▂▃▄▅▆▇█", "~-x>o*o#*<no.|-_.-=+*%#", strict=True))
 _LAYOUT = re.compile("[\n\t]")
 
 
@@ -33,7 +37,36 @@ def printable(text: str) -> str:
     >>> print(printable("\x1b[31m red \u202e"))
     \u001b[31m red \u202e
     """
-    return _UNPRINTABLE.sub(_escape, text)
+    return encodable(_UNPRINTABLE.sub(_escape, text), getattr(sys.stdout, "encoding", None) or "utf-8")
+
+
+def encodable(text: str, encoding: str) -> str:
+    r"""Replace the characters that an output stream cannot encode, so that printing never raises an error.
+
+    The symbols of LMVP's own pictures become similar ASCII symbols of the same width; others become escapes of JSON.
+
+    Examples
+    --------
+    >>> encodable("v1 → v2, α", "ascii")
+    'v1 > v2, \\u03b1'
+    """
+    if encoding.lower().replace("-", "") in ("utf8", "utf16", "utf32"):
+        return text
+    return text.encode(encoding, _ESCAPES).decode(encoding)
+
+
+def _replacement(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    character = error.object[error.start]
+    if "\u2800" <= character <= "\u28ff":  # braille, of which curves are drawn
+        return " " if character == "\u2800" else ".", error.start + 1
+    similar = _SIMILAR.get(character)
+    return similar or json.dumps(character)[1:-1], error.start + 1
+
+
+_ESCAPES = "lmvp.escapes"
+codecs.register_error(_ESCAPES, _replacement)
 
 
 def one_line(text: str) -> str:

@@ -270,7 +270,7 @@ def _code(cells: list[str] | None, limit: int = _CODE_LIMIT, pause: Pause = lamb
             kept.append(_redacted(cell, pause))
         return {"cells": kept[::-1]}
     script = getattr(sys.modules.get("__main__"), "__file__", None)
-    if script is None:
+    if script is None or _is_command(Path(script)):
         return None
     with suppress(OSError):
         if Path(script).stat().st_size > 4 * limit:
@@ -279,6 +279,11 @@ def _code(cells: list[str] | None, limit: int = _CODE_LIMIT, pause: Pause = lamb
         if len(text) <= limit:
             return {"script": Path(script).name, "source": _redacted(text, pause)}
     return None
+
+
+def _is_command(script: Path) -> bool:
+    """Tell whether a script is the `lmvp` command, which tells nothing about how a model was made."""
+    return script.stem == "lmvp" or script == Path(__file__).parents[1] / "__main__.py"
 
 
 def _redacted(text: str, pause: Pause) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote
 
+from lmvp.arguments import Params
 from lmvp.base_client import BaseClient
 from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
 from lmvp.redaction import redact
@@ -334,8 +335,15 @@ def _row(record: RunRecord) -> dict[str, Any]:
 class Tracking(BaseClient):
     """The verbs of a client around runs."""
 
-    def runs(self, project: str | None = None, *, where: str | None = None, limit: int | None = 200) -> Runs:
-        """Return the runs of a project, newest first.
+    def runs(
+        self,
+        project: str | None = None,
+        *,
+        where: str | None = None,
+        order: str | None = None,
+        limit: int | None = 200,
+    ) -> Runs:
+        """Return the runs of a project, newest first or in another order.
 
         Parameters
         ----------
@@ -343,15 +351,18 @@ class Tracking(BaseClient):
             The current project if not given.
         where : str, optional
             Only those that match: `metrics.val_acc > 0.9 and params.lr < 0.01`; docs/api.md, "Filters".
+        order : str, optional
+            The field to sort by: `metrics.val_loss`; `-metrics.val_acc` sorts from the greatest to the least. Runs
+            without the field come last.
         limit : int, optional
             At most so many; None: all.
 
         Examples
         --------
-        >>> client.runs("digits", where="status == 'running'")  # doctest: +SKIP
+        >>> client.runs("digits", where="status == 'finished'", order="-metrics.val_acc")[0]  # doctest: +SKIP
         """
         name = check_name(project or self.project, "project name")
-        query = {"where": where} if where else {}
+        query = {key: value for key, value in (("where", where), ("order", order)) if value}
         records, total = self._some(f"/projects/{quote(name)}/runs", RunRecord, limit, **query)
         return Runs(name, [Run(self, record) for record in records], total)
 
@@ -445,7 +456,7 @@ class Tracking(BaseClient):
         *,
         name: str | None = None,
         notes: str | None = None,
-        params: Mapping[str, Any] | None = None,
+        params: Params | None = None,
         tags: Mapping[str, str | None] | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> Run:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from lmvp.arguments import as_mapping, leaves, mapping
 from lmvp.errors import InvalidArgument, LmvpError
 from lmvp.records import encode_float
 from lmvp.redaction import redact
@@ -22,7 +23,6 @@ KEY_LIMIT: Final = 250
 """Characters of the name of a param, a tag or an entry of the summary."""
 SIZE_LIMIT: Final = 120_000
 """Bytes that params, tags and summary have at most, each. The server refuses a record of more than 1 MiB."""
-_DEPTH = 50
 _OBJECT_LIMIT = 10_000
 
 
@@ -47,7 +47,8 @@ class Said(MutableMapping[str, Any]):
     def update(self, *others: Any, **more: Any) -> None:
         """Set several values at once; a nested mapping `{"a": {"b": 1}}` sets `a/b`."""
         with readable(self._field):
-            given = dict(*others, **more)
+            named = [known for other in others if (known := as_mapping(other)) is not None]
+            given = dict(*(named or others), **more)
         values = flat(self._field, given)
         check_size(self._field, {**self._values, **values})
         self._run.say(**{self._field: encoded(values)})
@@ -129,24 +130,13 @@ def flat(field: str, values: Mapping[Any, Any]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     with readable(field):
-        for name, value in _walk(values, "", 0):
+        for name, value in leaves(values):
             if len(name) > KEY_LIMIT:
                 raise InvalidArgument(
                     f"the name {name[:60]!r}… in {field} has {len(name):,} characters, more than {KEY_LIMIT}"
                 )
             found[checked(name)] = plain(field, name, value)
     return found
-
-
-def _walk(values: Mapping[Any, Any], before: str, depth: int) -> Iterator[tuple[str, Any]]:
-    if depth > _DEPTH:
-        raise InvalidArgument(f"{before[:60]!r} is nested more than {_DEPTH} levels deep")
-    for key, value in values.items():
-        name = f"{before}{escaped_text(str(key))}"
-        if isinstance(value, Mapping):
-            yield from _walk(value, f"{name}/", depth + 1)
-        else:
-            yield name, value
 
 
 def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -167,12 +157,12 @@ def check_size(field: str, values: Mapping[str, Any]) -> None:
         )
 
 
-def said(field: str, values: Mapping[str, Any] | None) -> dict[str, Any]:
+def said(field: str, values: Any) -> dict[str, Any]:
     """Return the params or tags that `start_run` was given, as plain data without secrets."""
     if values is None:
         return {}
-    if not isinstance(values, Mapping):
-        raise InvalidArgument(f"{field}= is {type(values).__name__}, not a mapping", hint=f'{field}={{"name": value}}')
-    found = flat(field, values)
+    with readable(field):
+        given = mapping(field, values)
+    found = flat(field, given)
     check_size(field, found)
     return redact(found)  # type: ignore[no-any-return]

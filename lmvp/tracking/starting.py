@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from lmvp import config
+from lmvp.arguments import Params
 from lmvp.environment import user
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerUnavailable
 from lmvp.references import check_name
@@ -39,7 +40,7 @@ def start_run(
     project: str | None = None,
     *,
     name: str | None = None,
-    params: Mapping[str, Any] | None = None,
+    params: Params | None = None,
     tags: Mapping[str, str] | None = None,
     resume: str | Run | None = None,
     system_metrics: bool | float = True,

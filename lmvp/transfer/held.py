@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lmvp import cache as caches
-from lmvp.cache import Cache
 from lmvp.connection import Connection
 from lmvp.errors import InvalidManifest
 from lmvp.records import Version
@@ -20,6 +18,8 @@ from lmvp.storage.codecs import Buffer
 from lmvp.storage.frames import RAW, Frame
 from lmvp.storage.manifest import Manifest
 from lmvp.storage.slots import Slots
+from lmvp.transfer import cache as caches
+from lmvp.transfer.cache import Cache
 
 FAST = 200e6
 """Bytes a second from which on a link is as good as a cache."""

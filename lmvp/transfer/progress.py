@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,8 +11,8 @@ from typing import Any, TypeAlias
 from lmvp.errors import InvalidArgument
 
 Progress: TypeAlias = bool | Callable[[int, int], Any] | None
-"""`None`: a bar where the transfer is long; `True`, `False`: always, never; a callable gets bytes done and bytes in
-all."""
+"""`None`: a bar where the transfer is long, on a terminal or in a notebook; `True`, `False`: always, never; a callable
+gets bytes done and bytes in all."""
 
 Advance: TypeAlias = Callable[[int], None]
 
@@ -45,11 +46,41 @@ def showing(progress: Progress, total: int, label: str, moved: Callable[[], str]
     """
     if callable(progress):
         yield _Counter(progress, total).advance
-    elif progress or (progress is None and total >= LONG):
+    elif progress or (progress is None and total >= LONG and _is_seen()):
         with _bar(total, label, moved) as advance:
             yield advance
     else:
         yield lambda _: None
+
+
+def halves(advance: Advance) -> Advance:
+    """Return a function that counts each byte as half of one, for bytes that are handled twice.
+
+    Examples
+    --------
+    >>> counted = []
+    >>> half = halves(counted.append)
+    >>> half(3), half(3), sum(counted)
+    (None, None, 3)
+    """
+    lock, handled = threading.Lock(), 0
+
+    def add(count: int) -> None:
+        nonlocal handled
+        with lock:
+            before, handled = handled // 2, handled + count
+            whole = handled // 2 - before
+        advance(whole)
+
+    return add
+
+
+def _is_seen() -> bool:
+    """Tell whether somebody can watch a bar: on a terminal, or in a notebook. In a log file it would be noise."""
+    if sys.stderr is not None and sys.stderr.isatty():
+        return True
+    kernel = getattr(sys.modules.get("ipykernel.kernelapp"), "IPKernelApp", None)
+    return kernel is not None and bool(kernel.initialized())
 
 
 @contextmanager

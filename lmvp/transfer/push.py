@@ -21,7 +21,7 @@ from lmvp.render.numbers import size
 from lmvp.storage import manifest as manifests
 from lmvp.transfer.describe import Description, describe
 from lmvp.transfer.held import FAST, Held
-from lmvp.transfer.progress import Advance, Progress, showing
+from lmvp.transfer.progress import Advance, Progress, halves, showing
 from lmvp.transfer.send import Batch, Sender, raw
 
 SMALL = 1 << 20
@@ -63,7 +63,8 @@ def push(
     def moved() -> str:
         return f"{size(connection.sent - before)} sent"
 
-    with showing(progress, 2 * total, "push", moved) as advance:  # each byte is hashed, and sent or known
+    with showing(progress, total, "push", moved) as bar:
+        advance = halves(bar)  # each byte is hashed, and then sent or known to the server
         described = describe(package, advance)
         try:
             return push_described(connection, model, described, body, package.finish, advance, held)

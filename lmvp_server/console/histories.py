@@ -8,11 +8,11 @@ from typing import Any
 
 import msgspec
 
-from lmvp.history import History
 from lmvp.records import Layers, Version
 from lmvp.render import numbers
 from lmvp.render.data import POINTS, history_data, plot_data
 from lmvp.render.text import value_of
+from lmvp.views.history import History
 from lmvp_server.console import cards, marks
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller

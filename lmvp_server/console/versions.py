@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from lmvp.compare import Diff
 from lmvp.errors import LmvpError
 from lmvp.records import Layers, Model, Version
 from lmvp.showing import Showing
+from lmvp.views.diff import Diff
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.changes import AT_ONCE

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from lmvp.compare import layer_of
 from lmvp.records import Amount, Changes, encode_float
 from lmvp.storage import manifest as manifests
 from lmvp.storage.frames import CHUNK_LIMIT
 from lmvp.storage.manifest import Manifest, Tensor
+from lmvp.views.diff import layer_of
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.decoding import Decoder, read_manifest

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
-from lmvp.compare import group_of, layer_of, shade
 from lmvp.errors import IntegrityError, InvalidArgument
 from lmvp.records import ABSENT, CHANGED, IDENTICAL, NEW, Amount, Layer, Layers
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import Manifest, Tensor
+from lmvp.views.diff import group_of, layer_of, shade
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.changes import Measuring

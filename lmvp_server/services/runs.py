@@ -54,8 +54,15 @@ class Runs:
 
     # -- finding
 
-    def of_project(self, caller: Caller, project: str, page: Page, where: str = "") -> Document:
-        """List the runs of a project, newest first; of those that match, where a filter is given."""
+    def of_project(self, caller: Caller, project: str, page: Page, where: str = "", order: str = "") -> Document:
+        """List the runs of a project that match a filter, newest first or in another order.
+
+        The cursor of another order is the number of runs before the page.
+        """
+        if order:
+            every, first = self.sorted(caller, project, where, order), page.cursor or 0
+            more = str(first + page.limit) if first + page.limit < len(every) else None
+            return {"items": every[first : first + page.limit], "next": more, "total": len(every)}
         home = self._catalog.find_project(caller, project)
         if where:
             return self._matching(home, page, filters.parse(where))

@@ -162,7 +162,7 @@ def test_what_the_server_removed_leaves_the_next_backup(server, home, tmp_path):
     server.back_up(folder)
     before = sum(map(len, files_below(folder / "chunks").values()))
     server.remove("digits/mlp@v4", now=True)
-    server.remove("other/", now=True)
+    server.remove("other/", now=True, yes=True)
     done = server.back_up(folder)
     assert done.projects == 1
     assert sum(map(len, files_below(folder / "chunks").values())) < before
@@ -441,7 +441,7 @@ def test_a_backup_while_pushes_removals_and_collections_go_on(home, tmp_path):
 
     def come_and_go():
         lmvp.update("brief/m", {"w": np.arange(50)}, progress=False)
-        lmvp.Client().remove("brief/", now=True)
+        lmvp.Client().remove("brief/", now=True, yes=True)
 
     threads = [threading.Thread(target=work, args=(what,)) for what in (push, keep_house, come_and_go)]
     for thread in threads:

@@ -237,7 +237,7 @@ def test_a_number_that_is_another_version(model, tmp_path):
 def test_a_folder_of_somebody_else_is_left_alone(model, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("x")
-    with pytest.raises(errors.Conflict, match="holds something else than an export"):
+    with pytest.raises(errors.Conflict, match="is not an export of a model"):
         lmvp.export_model("digits/mlp", tmp_path / "mine")
     lmvp.update("digits/cnn", tree(1))
     lmvp.export_model("digits/mlp", tmp_path / "out")
@@ -443,7 +443,7 @@ def test_bad_arguments(typed, tmp_path, monkeypatch, words, code, part):
 def test_a_file_that_is_no_export_of_this_model_is_not_replaced(model, tmp_path):
     tar = tmp_path / "out.tar"
     tar.write_bytes(b"the only copy of something else")
-    with pytest.raises(errors.Conflict, match="holds something else than an export"):
+    with pytest.raises(errors.Conflict, match="is not an export of a model"):
         lmvp.export_model("digits/mlp", tar)
     assert tar.read_bytes() == b"the only copy of something else"
     tar.write_bytes(b"")
@@ -473,3 +473,36 @@ def test_versions_that_are_none(home, tmp_path):
     lmvp.update("d/m", {"w": np.zeros(2)}, progress=False)
     with pytest.raises(errors.InvalidArgument, match="versions= is 5"):
         lmvp.Client().export_model("d/m", tmp_path / "out", versions=5)
+
+
+@pytest.mark.parametrize("name", ["there", "there.tar"])
+def test_export_with_force_replaces_another_export(home, tmp_path, name):
+    lmvp.update("digits/mlp", {"w": np.zeros(4)})
+    lmvp.update("letters/cnn", {"w": np.ones(4)})
+    place = tmp_path / name
+    lmvp.export_model("digits/mlp", place)
+    with pytest.raises(errors.Conflict, match="holds an export of digits/mlp"):
+        lmvp.export_model("letters/cnn", place)
+    lmvp.export_model("letters/cnn", place, force=True)
+    assert lmvp.import_model(place, "copy/cnn").versions == 1
+    assert (lmvp.download("copy/cnn", progress=False)["w"] == 1).all()
+
+
+def test_export_with_force_keeps_a_folder_of_something_else(home, tmp_path):
+    lmvp.update("digits/mlp", {"w": np.zeros(4)})
+    thesis = tmp_path / "work" / "thesis.tex"
+    thesis.parent.mkdir()
+    thesis.write_text("years of work")
+    with pytest.raises(errors.Conflict, match="is not an export of a model"):
+        lmvp.export_model("digits/mlp", thesis.parent, force=True)
+    (thesis.parent / "model.json").write_text("{}")
+    with pytest.raises(errors.LmvpError):
+        lmvp.export_model("digits/mlp", thesis.parent, force=True)
+    assert thesis.read_text() == "years of work"
+
+
+def test_export_with_force_continues_an_export_of_the_same_model(home, tmp_path):
+    for value in (0, 1):
+        lmvp.update("digits/mlp", {"w": np.full(4, value)})
+        done = lmvp.export_model("digits/mlp", tmp_path / "there", force=True)
+    assert (done.versions, done.kept) == (2, 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_widgets_page import EVIL, calm
 
-from lmvp.compare import Diff
+from lmvp.views.diff import Diff
 from lmvp_jupyter.widgets import DiffView
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "history"))

@@ -11,9 +11,9 @@ import sample_history as sample
 from test_widgets_page import calm
 
 from lmvp.curves import Curves, Line
-from lmvp.history import History
 from lmvp.tracking.reading import Run
 from lmvp.tracking.records import RunRecord
+from lmvp.views.history import History
 from lmvp_jupyter.widgets import CurvesPlot, HistoryTable
 
 AT = datetime(2026, 11, 26, tzinfo=timezone.utc)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import sample_history as sample
 
-from lmvp.history import Diff, History
 from lmvp.records import Amount, Changes
 from lmvp.storage.manifest import Manifest, Tensor
+from lmvp.views.history import Diff, History
 
 LONG = "encoder_with_a_long_name.transformer_layers.{}.self_attention.value_projection.weight"
 METRIC = "validation/accuracy/top_1/recordings_of_the_field"

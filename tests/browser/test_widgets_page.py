@@ -9,8 +9,8 @@ import shutil
 import pytest
 import sample_history as sample
 
-from lmvp.history import History
 from lmvp.records import Layer, Layers
+from lmvp.views.history import History
 from lmvp_jupyter.bundle import module
 from lmvp_jupyter.widgets import HistoryTable, MetricsPlot
 

@@ -11,12 +11,12 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from lmvp import cache as caches
 from lmvp import errors
-from lmvp.cache import Cache
 from lmvp.commands import main
 from lmvp.storage import codecs, digest, frames
 from lmvp.storage.frames import DELTA, Frame
+from lmvp.transfer import cache as caches
+from lmvp.transfer.cache import Cache
 
 KIB = 1 << 10
 
@@ -118,7 +118,8 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path):
 
 def test_the_limit_holds_over_several_processes(tmp_path):
     code = (
-        "import sys; from pathlib import Path; from lmvp.cache import Cache; from lmvp.storage import digest, frames\n"
+        "import sys; from pathlib import Path\n"
+        "from lmvp.transfer.cache import Cache; from lmvp.storage import digest, frames\n"
         "cache = Cache(Path(sys.argv[1]), 256 << 10)\n"
         "for i in range(200):\n"
         "    data = bytes([i, int(sys.argv[2])]) * 2048\n"
@@ -175,7 +176,7 @@ def test_a_full_disk_is_no_failure(cache, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lmvp.cache._write_whole", full)
+    monkeypatch.setattr("lmvp.transfer.cache._write_whole", full)
     assert cache.read(keep(cache, b"data"), 4) is None
 
 

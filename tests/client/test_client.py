@@ -1,13 +1,16 @@
 """The client against a real server: publish, fetch, look, change."""
 
+import io
 import math
 import re
+import time
 
 import numpy as np
 import pytest
 
 import lmvp
 from lmvp import errors
+from lmvp.transfer.progress import LONG, showing
 
 
 def weights(value=0.0):
@@ -252,6 +255,27 @@ def test_pulling_through_a_link_out_of_the_folder_is_refused(home, tmp_path):
     with pytest.raises(errors.InvalidManifest, match="leads out of"):
         lmvp.download("digits/files", to=tmp_path / "out")
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_progress_counts_each_byte_once(home):
+    seen = []
+    version = lmvp.update("digits/mlp", {"w": np.ones(3 << 20)}, progress=lambda *counts: seen.append(counts))
+    assert {total for _, total in seen} == {version.size}
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == version.size
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_bar_is_shown_only_on_a_terminal(monkeypatch, terminal):
+    stream = io.StringIO()
+    stream.isatty = lambda: terminal
+    monkeypatch.setattr("sys.stderr", stream)
+    for progress, shown in ((None, terminal), (True, True), (False, False)):
+        stream.truncate(0)
+        with showing(progress, LONG, "push") as advance:
+            time.sleep(0.3)  # a bar of a shorter transfer never appears
+            advance(LONG)
+        assert ("push" in stream.getvalue()) is shown
 
 
 def test_progress_reaches_the_end(home):

@@ -58,7 +58,7 @@ def test_rm(lines):
     code, said = lines("rm", "digits/mlp")
     assert (code, said) == (
         2,
-        "lmvp: 'digits/mlp' has 3 versions, which would all go\n  hint: say it with --yes",
+        "lmvp: 'digits/mlp' has 3 versions\n  hint: `yes=True`, in a shell `--yes`, removes all of them",
     )
     assert lines("rm", "digits/", "--yes", "--now")[1].startswith("3 versions removed, ")
     assert lines("ls")[1] == "no projects yet"
@@ -68,7 +68,7 @@ def test_rm(lines):
 def test_undelete(lines):
     before = lmvp.download("digits/mlp@v2", progress=False)["w"]
     code, said = lines("rm", "digits/mlp@v2")
-    assert (code, said.startswith("1 version removed; `lmvp undelete digits/mlp@v2` brings back")) == (0, True)
+    assert (code, said.startswith("1 version removed; `lmvp undelete digits/mlp@v2` restores")) == (0, True)
     code, said = lines("pull", "digits/mlp@v2", "--to", "out")
     assert (code, "it was removed\n  hint: `lmvp undelete digits/mlp@v2` brings it back" in said) == (3, True)
     assert "digits/mlp@v2" in lines("undelete")[1]
@@ -116,7 +116,7 @@ def test_gc_after_rm_explains_what_stays(lines):
 
 def test_gc_and_fsck(lines):
     assert lines("gc")[1] == "0 chunks deleted, 0 B freed"
-    assert lines("fsck")[1].endswith("all is well")
+    assert lines("fsck")[1].endswith("no problem found")
     path = max((data_home() / "chunks").rglob("*"), key=lambda path: path.stat().st_size)
     data = bytearray(path.read_bytes())
     data[-5] ^= 1

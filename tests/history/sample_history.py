@@ -6,8 +6,8 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime, timedelta, timezone
 
-from lmvp.history import History
 from lmvp.records import Layer, Layers, Parent, Version
+from lmvp.views.history import History
 
 NOW = datetime(2026, 11, 20, 16, 41, tzinfo=timezone.utc)
 

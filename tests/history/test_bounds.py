@@ -14,11 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from steps import steps
 
-from lmvp import compare
-from lmvp.compare import Diff, unified_diff
 from lmvp.connection import Address, Connection, error_of
 from lmvp.errors import ServerError
-from lmvp.history import History
 from lmvp.records import Layer, Layers, Model, Parent, Version
 from lmvp.references import suggest
 from lmvp.render import strip, words
@@ -30,6 +27,9 @@ from lmvp.render.showing_data import showing_data
 from lmvp.render.text import version_text
 from lmvp.showing import Showing
 from lmvp.storage.manifest import Tensor
+from lmvp.views import diff as compare
+from lmvp.views.diff import Diff, unified_diff
+from lmvp.views.history import History
 
 AT = datetime(2026, 11, 30, tzinfo=timezone.utc)
 

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import sample_history as sample
 
-from lmvp.compare import group_of
-from lmvp.history import Diff
 from lmvp.storage.manifest import File, Manifest, Tensor
+from lmvp.views.diff import group_of
+from lmvp.views.history import Diff
 
 
 def tensor(name, shape=(256, 256), digest="0", dtype="F32"):

@@ -7,10 +7,10 @@ import pytest
 import sample_history as sample
 
 from lmvp.errors import InvalidArgument, MissingDependency, NotFound, ServerUnavailable
-from lmvp.history import SHOWN, History
 from lmvp.records import Layers
 from lmvp.render.text import history_text, version_text
 from lmvp.render.words import width
+from lmvp.views.history import SHOWN, History
 
 
 def test_it_is_a_sequence_newest_first():

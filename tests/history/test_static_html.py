@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import sample_history as sample
 
-from lmvp.history import History
 from lmvp.render.data import plot_data
 from lmvp.render.plot import plot_html, plot_svg
+from lmvp.views.history import History
 
 VOID = {"img", "wbr"}
 

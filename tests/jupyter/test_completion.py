@@ -6,8 +6,8 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import lmvp
-from lmvp.commands.parser import NOTEBOOK, verbs_of
-from lmvp_jupyter import completion
+from lmvp.commands import completion as names
+from lmvp.commands.parser import NOTEBOOK, SHELL, verbs_of
 from lmvp_jupyter.completion import candidates
 
 
@@ -70,17 +70,14 @@ def test_every_argument_that_names_something_completes():
     free = {
         ("push", "object"), ("pull", "variable"), ("alias", "alias"), ("login", "url"), ("logout", "url"),
         ("export", "to"), ("import", "source"), ("backup", "to"), ("require", "rule"),
-        ("undelete", "name"), ("fork", "to"),
+        ("undelete", "name"), ("fork", "to"), ("tokens", "what"), ("tokens", "name"), ("users", "what"),
+        ("users", "name"), ("groups", "what"), ("groups", "name"), ("groups", "users"), ("members", "what"),
+        ("members", "name"), ("webhooks", "what"), ("webhooks", "target"), ("devices", "what"), ("devices", "code"),
+        ("audit", "what"),
     }  # fmt: skip
-    known = (
-        free
-        | completion._VERSIONS
-        | completion._CONTRIBUTIONS
-        | completion._MODELS
-        | completion._PROJECTS
-        | completion._RUNS
-    )
-    places = {(verb.name, a.flags[0]) for verb in verbs_of(NOTEBOOK) for a in verb.arguments}
+    known = free | names._VERSIONS | names._CONTRIBUTIONS | names._MODELS | names._PROJECTS | names._RUNS
+    hosts = (NOTEBOOK, SHELL)
+    places = {(verb.name, a.flags[0]) for host in hosts for verb in verbs_of(host) for a in verb.arguments}
     assert {place for place in places if not place[1].startswith("-")} == known
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import lmvp_server
-from lmvp.history import History
+from lmvp.views.history import History
 from lmvp_jupyter.live import VIEW
 from lmvp_jupyter.widgets import HistoryTable, MetricsPlot
 

@@ -338,7 +338,7 @@ def test_what_is_typed_of_a_model_that_went_is_there_to_copy(server):
     server.root.update("digits/gone", {"w": np.ones(3)}, create=True, progress=False)
     ada = Browser(server, "ada")
     xsrf = re.search(r'name="_xsrf" value="([0-9a-f]+)"', ada.look("p/digits/gone").text)[1]
-    server.root.remove("digits/gone")
+    server.root.remove("digits/gone", yes=True)
     typed = {"do": "describe", "description": "a long card", "was": "x", "_xsrf": xsrf}
     answer = ada.post(f"{server.url}/p/digits/gone", data=typed, timeout=20)
     assert answer.status_code == 404

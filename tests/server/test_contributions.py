@@ -225,7 +225,7 @@ def test_upkeep_keeps_what_is_proposed(team):
     team.ada.accept("digits/mlp@c1")
     team.ada.remove("digits/mlp@v2", now=True)
     assert np.array_equal(team.grace.download("digits/mlp@c1", progress=False)["head.w"], model["head.w"])
-    team.ada.remove("digits/mlp", now=True)
+    team.ada.remove("digits/mlp", now=True, yes=True)
     with pytest.raises(errors.NotFound):
         team.ada.version("digits/mlp@c1")
     assert team.root.check().problems == ()

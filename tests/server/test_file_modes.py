@@ -65,7 +65,7 @@ def use_everything(login=True):
     if login:
         lmvp.login(local.connection().url, local.connection().token)
     lmvp.update("p/gone", {"w": np.arange(5)}, progress=False)
-    client.remove("p/gone")
+    client.remove("p/gone", yes=True)
     found = local.connection()
     shipped = secrets.token_hex(16)
     journal = begin(shipped) + losses([5, 4, 3])

@@ -109,7 +109,7 @@ def test_du_counts_bytes_of_a_fork_once(team):
     assert team.grace.usage("mine/").stored == team.grace.usage("mine/mlp").stored == 0
     assert team.grace.usage("mine/").disk["chunks"] == 0
     assert team.ada.usage("digits/").disk["chunks"] == blocks(team.data)
-    assert team.ada.remove("digits/", now=True).bytes < blocks(team.data), "the fork still needs its chunks"
+    assert team.ada.remove("digits/", now=True, yes=True).bytes < blocks(team.data), "the fork still needs its chunks"
     assert team.root.usage().disk["chunks"] == blocks(team.data) == team.grace.usage("mine/").disk["chunks"]
 
 
@@ -130,7 +130,7 @@ def test_what_one_project_does_later_the_other_does_not_feel(team, first):
     team.grace.remove("mine/mlp@v2", now=True)
     team.root.compact(), team.root.collect_garbage()
     assert team.root.check().problems == ()
-    team.ada.remove("digits/", now=True)
+    team.ada.remove("digits/", now=True, yes=True)
     assert team.root.check().problems == ()
     assert same(team.grace, "mine/mlp@v1", 0)
     assert same(team.grace, "mine/mlp@v5", 4)

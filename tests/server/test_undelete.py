@@ -76,7 +76,7 @@ def test_the_newest_version_is_the_newest_again(team):
 def test_a_model_comes_back_with_its_aliases_and_contributions(team):
     team.grace.update("digits/mlp", weights(5), propose=True, progress=False)
     team.ada.remove("digits/mlp@v1")
-    assert team.ada.remove("digits/mlp").versions == 2
+    assert team.ada.remove("digits/mlp", yes=True).versions == 2
     with pytest.raises(errors.NotFound):
         team.grace.version("digits/mlp@c1")
     assert (names(team.ada, "digits/"), team.ada.contributions("digits")) == ([], [])
@@ -92,13 +92,13 @@ def test_a_model_comes_back_with_its_aliases_and_contributions(team):
 
 
 def test_a_name_that_was_taken_again_is_not_taken_back(team):
-    team.ada.remove("digits/mlp")
+    team.ada.remove("digits/mlp", yes=True)
     team.ada.update("digits/MLP", weights(7), create=True, progress=False)
     with pytest.raises(errors.Conflict, match="there is a new 'digits/mlp'"):
         team.ada.undelete("digits/mlp")
-    team.ada.remove("digits/MLP", now=True)
+    team.ada.remove("digits/MLP", now=True, yes=True)
     assert team.ada.undelete("digits/mlp").latest == 3
-    team.ada.remove("digits/")
+    team.ada.remove("digits/", yes=True)
     team.eve.update("digits/other", weights(8), create=True, progress=False)
     with pytest.raises(errors.Conflict, match="there is a new 'digits/'"):
         team.root.undelete("digits/")
@@ -107,7 +107,7 @@ def test_a_name_that_was_taken_again_is_not_taken_back(team):
 
 def test_a_project_comes_back_for_who_removed_it_or_an_admin(team):
     before = team.root.members("digits")
-    team.ada.remove("digits/")
+    team.ada.remove("digits/", yes=True)
     for client in (team.eve, team.grace):
         assert client.removed() == []
         with pytest.raises(errors.NotFound, match="nothing called 'digits/' that you can bring back"):
@@ -136,7 +136,7 @@ def test_who_may_not_maintain_brings_nothing_back(team):
 def test_it_is_all_there_after_a_kill_and_in_a_backup(team, tmp_path):
     team.ada.remove("digits/mlp@v1")
     team.ada.update("letters/cnn", weights(4), create=True, progress=False)
-    team.ada.remove("letters/")
+    team.ada.remove("letters/", yes=True)
     done = team.root.back_up(tmp_path / "backup", progress=False)
     assert (done.projects, done.versions) == (2, 4)
     team.kill(), team.start()
@@ -157,7 +157,14 @@ def test_for_good_is_for_good(team):
         team.ada.collect_garbage(removed=True)
     assert team.root.collect_garbage().bytes == 0, "what can come back is in use"
     assert team.root.collect_garbage(removed=True).bytes > 200_000
-    team.ada.remove("digits/")
+    team.ada.remove("digits/", yes=True)
     assert team.root.collect_garbage(removed=True).bytes > 200_000
     assert team.root.usage().total < 50_000
     assert team.root.check().problems == ()
+
+
+def test_removal_of_a_whole_model_needs_yes(team):
+    for name in ("digits/mlp", "digits/"):
+        with pytest.raises(errors.InvalidArgument, match="yes=True"):
+            team.ada.remove(name)
+    assert [one.number for one in team.ada.show_history("digits/mlp")] == [3, 2, 1]

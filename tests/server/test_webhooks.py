@@ -229,10 +229,10 @@ def test_owners_alone_have_them_and_secrets_show_once(server, listener, tmp_path
 
 def test_they_go_with_their_project_for_good(server, listener):
     server.root.add_webhook("digits", listener.url)
-    server.root.remove("digits/")
+    server.root.remove("digits/", yes=True)
     server.root.undelete("digits/")
     assert len(server.root.webhooks("digits")) == 1
-    server.root.remove("digits/", now=True)
+    server.root.remove("digits/", now=True, yes=True)
     make(server, "digits")
     assert server.root.webhooks("digits") == []
 
@@ -246,7 +246,7 @@ def test_the_shell(server, listener, capsys, monkeypatch):
         out = capsys.readouterr()
         return out.out + out.err
 
-    assert "nobody is told" in said("digits")
+    assert "no webhooks" in said("digits")
     added = said("digits", "add", listener.url, "--event", "version.")
     assert "digits sends version. to 127.0.0.1 as " in added
     assert "its secret, shown this once: whsec_" in added
@@ -257,7 +257,7 @@ def test_the_shell(server, listener, capsys, monkeypatch):
     assert "add what?" in said("digits", "add", code=2)
     assert "hint: lmvp webhooks digits test ID" in said("digits", "test", code=2)
     said("digits", "remove", id_)
-    assert "nobody is told" in said("digits")
+    assert "no webhooks" in said("digits")
 
 
 def test_a_webhook_that_fails_for_days_is_given_up(tmp_path, monkeypatch):

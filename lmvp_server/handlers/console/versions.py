@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from lmvp.compare import cells_of
 from lmvp.errors import NotFound
 from lmvp.records import Contribution
 from lmvp.records import Version as VersionRecord
@@ -15,6 +14,7 @@ from lmvp.render import numbers, text
 from lmvp.render.diff_data import diff_data
 from lmvp.render.showing_data import showing_data
 from lmvp.render.words import clean_code
+from lmvp.views.diff import cells_of
 from lmvp_server.console import code, versions
 from lmvp_server.console.islands import island
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown

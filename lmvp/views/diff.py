@@ -138,6 +138,23 @@ class Diff:
             spread,
         )
 
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with a row for each tensor: name, change, shapes, dtypes, and the relative change.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        """
+        from lmvp.tracking.reading import pandas_module
+
+        fields = ("name", "change", "shape_before", "shape_after", "dtype_before", "dtype_after")
+        rows = [
+            (*(getattr(tensor, field) for field in fields), tensor.amount.relative if tensor.amount else None)
+            for tensor in self.tensors
+        ]
+        return pandas_module().DataFrame(rows, columns=[*fields, "relative"])
+
     @property
     def identical(self) -> bool:
         """Whether both versions hold the same files."""

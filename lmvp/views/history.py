@@ -1,4 +1,4 @@
-"""What calls about many versions return: `History`; `Diff` stands beside it in `lmvp.compare`.
+"""What calls about many versions return: `History`; `Diff` stands beside it in `lmvp.views.diff`.
 
 Both print as text, show as static HTML in any notebook, and become live widgets once `%load_ext lmvp_jupyter` has run.
 """
@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from lmvp.compare import Diff, FileChange, TensorChange, ValueChange
-from lmvp.errors import InvalidArgument, LmvpError, MissingDependency, NotFound
+from lmvp.errors import InvalidArgument, LmvpError, NotFound
 from lmvp.records import Layers, Version
+from lmvp.views.diff import Diff, FileChange, TensorChange, ValueChange
 
 if TYPE_CHECKING:
     from lmvp.client import Client
@@ -229,19 +229,19 @@ class History(Sequence[Version]):
         except LmvpError:  # a table without strips is better than none
             return Layers()
 
-    def to_frame(self) -> Any:
-        """Return a pandas DataFrame: a row a version, a column a field, `metrics.…` and `params.…`.
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with a row for each version, and the columns `metrics.…` and `params.…`.
 
         Raises
         ------
         MissingDependency
             If pandas is not installed.
         """
-        try:
-            import pandas as pd  # type: ignore[import-untyped, unused-ignore]
-        except ImportError:
-            raise MissingDependency("to_frame() needs pandas", hint="pip install pandas") from None
-        return pd.DataFrame([_flat(v) for v in self._versions])
+        from lmvp.tracking.reading import pandas_module
+
+        return pandas_module().DataFrame([_flat(v) for v in self._versions])
+
+    to_frame = to_pandas
 
     def to_dict(self) -> dict[str, Any]:
         """Return what a widget shows, as JSON: the newest 200 rows, the graph, the strips."""

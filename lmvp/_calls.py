@@ -1,0 +1,32 @@
+"""Functions that make a client for each call."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from lmvp.client import Client
+
+
+class ClientPerCall:
+    """Has each method of `Client` as a function that makes its own client.
+
+    Examples
+    --------
+    >>> ClientPerCall().pull.__name__
+    'pull'
+    """
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        method = getattr(Client, name)
+
+        @functools.wraps(method)
+        def call(*args: Any, **options: Any) -> Any:
+            return method(Client(), *args, **options)
+
+        signature = inspect.signature(method)
+        call.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+        call.__module__, call.__name__, call.__qualname__ = "lmvp", name, name
+        return call
