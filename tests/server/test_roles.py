@@ -55,6 +55,8 @@ RIGHTS = {
     ("get", "/tokens"): GRANT,
     ("post", "/tokens"): GRANT,
     ("delete", "/tokens/x"): GRANT,
+    ("get", "/identities"): ACCOUNT,
+    ("delete", "/identities/x"): ACCOUNT,
     ("get", "/me"): ENTER,
     ("get", "/users"): ADMIN,
     ("post", "/users"): ADMIN,
