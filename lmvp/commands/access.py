@@ -74,7 +74,8 @@ def identities(options: Namespace, _host: Host) -> Any:
             raise InvalidArgument("identity id missing", hint="lmvp identities, then lmvp identities disconnect ID")
         with_proof(lambda password: client.disconnect_identity(options.id, current_password=password))
         return Line(f"the identity {options.id} is disconnected, and the sessions that it began have ended")
-    rows = [(one.id, one.user, one.issuer, short(one.subject), day(one.connected_at, "unknown"), one.ended or "signs in")
+    rows = [(one.id, one.user, one.issuer, short(one.subject), day(one.connected_at, "unknown"),
+             one.ended or "signs in")
             for one in client.identities(options.user)]  # fmt: skip
     head = ("Id", "Account", "Provider", "Subject", "Connected (UTC)", "Status")
     return Table(head, rows, empty="no identities; connect one on the account page of the console")

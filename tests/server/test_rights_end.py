@@ -112,8 +112,9 @@ class Jupyter:
         names = ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "LMVP_HOME")
         environment |= {name: str(folder / name) for name in names}
         environment |= {"JUPYTER_CONFIG_DIR": str(folder), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        command = [sys.executable, "-m", "jupyter_server", "--no-browser", f"--port={port}", "--ServerApp.port_retries=0",
-                   "--allow-root", f"--IdentityProvider.token={self.token}", f"--ServerApp.root_dir={folder}"]  # fmt: skip
+        command = [sys.executable, "-m", "jupyter_server", "--no-browser", f"--port={port}", "--allow-root",
+                   "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}",
+                   f"--ServerApp.root_dir={folder}"]  # fmt: skip
         with (folder / "log").open("wb") as log:
             self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self.base = f"http://127.0.0.1:{port}"

@@ -761,7 +761,9 @@ def test_identity_of_a_disabled_account_signs_up_for_no_other_one(services, chan
 
 
 def test_identity_of_an_earlier_release_signs_in_and_ends_with_a_password_change(services):
-    record = Put("identities", MINE.id, {"user": services.users.find("grace").id, "issuer": ISSUER, "subject": "s-grace"})
+    record = Put(
+        "identities", MINE.id, {"user": services.users.find("grace").id, "issuer": ISSUER, "subject": "s-grace"}
+    )
     services.records.commit(SERVER, [record])
     assert services.identities.account(MINE).data["name"] == "grace"
     (listed,) = services.identities.every(ROOT, Page())["items"]
