@@ -162,6 +162,7 @@ BODIES = {
     ("post", "/device/token"): {"device_code": "x"},
     ("post", "/device/decision"): {"user_code": "BCDF-GHJK"},
     ("post", "/tokens"): {"name": "x"},
+    ("delete", "/identities/x"): {"current_password": "a long password"},
     ("post", "/users"): {"name": "ada"},
     ("patch", "/users/x"): {"disabled": False},
     ("put", "/groups/vision"): {"users": []},
