@@ -19,7 +19,9 @@ class Ended(Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         counts = [("token", self.tokens), ("session", self.sessions), ("invitation", self.invitations)]
         words = [f"{count} {noun}" if count == 1 else f"{count} {noun}s" for noun, count in counts]
-        return ", ".join([*words, "1 identity" if self.identities == 1 else f"{self.identities} identities"])
+        if self.identities:  # most servers have no provider
+            words.append("1 identity" if self.identities == 1 else f"{self.identities} identities")
+        return ", ".join(words)
 
 
 class User(Struct, frozen=True, kw_only=True):
