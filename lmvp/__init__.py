@@ -102,7 +102,8 @@ import_ = import_model = _client.import_  # `import` is a word of Python
 backup = _client.backup
 # team
 users, groups, members = _client.users, _client.groups, _client.members
-webhooks, tokens, devices, audit = _client.webhooks, _client.tokens, _client.devices, _client.audit
+webhooks, tokens, identities = _client.webhooks, _client.tokens, _client.identities
+devices, audit = _client.devices, _client.audit
 
 
 def run(name: str, project: str | None = None) -> Run:
@@ -310,6 +311,7 @@ __all__ = [
     "gc",
     "groups",
     "history",
+    "identities",
     "import_",
     "import_model",
     "log",

@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from urllib.parse import quote
 
+import msgspec
+
 from lmvp.base_client import BaseClient
 from lmvp.records import (
     Decide,
     DeviceDecision,
+    Disconnect,
     Group,
+    IdentityRecord,
     Invitation,
     Invite,
     MadeWebhook,
@@ -70,28 +74,32 @@ class Team(BaseClient):
         password: str | None = None,
         current_password: str = "",
         keep_tokens: bool = False,
+        keep_identities: bool = False,
     ) -> User:
         """Disable or enable an account, make it an admin, or set its password; fields that are None stay as they are.
 
         Parameters
         ----------
         disabled : bool, optional
-            A disabled account loses its tokens, sessions and invitations; they do not come back when it is enabled.
+            A disabled account loses its tokens, sessions, invitations and identities; they do not come back when it is
+            enabled.
         admin : bool, optional
             Whether it is an admin of the server.
         password : str, optional
             A new password, 10 to 200 characters. It ends the tokens, sessions and invitations of the account, the
-            token of this client too.
+            token of this client too, and disconnects its identities at an OpenID provider.
         current_password : str
             The caller's own password. It is needed to set a password and to make an admin; the server's operator does
             not need it.
         keep_tokens : bool
             Keep tokens and invitations at a new password.
+        keep_identities : bool
+            Keep connected identities at a new password.
 
         Returns
         -------
         User
-            With the numbers of tokens, sessions and invitations that ended, as `ended`.
+            With the numbers of tokens, sessions, invitations and identities that ended, as `ended`.
 
         Raises
         ------
@@ -106,6 +114,7 @@ class Team(BaseClient):
             password=password,
             current_password=current_password,
             keep_tokens=keep_tokens,
+            keep_identities=keep_identities,
         )
         return self._connection.send_json("PATCH", f"/users/{_quoted(name)}", change, User)
 
@@ -275,6 +284,47 @@ class Team(BaseClient):
     def revoke_token(self, token: str) -> None:
         """Revoke a token, named by its id."""
         self._connection.send("DELETE", f"/tokens/{_quoted(token)}")
+
+    # -- identities
+
+    def identities(self, user: str = "") -> list[IdentityRecord]:
+        """Return the identities at an OpenID provider that sign in to the caller's account; an admin sees all.
+
+        Parameters
+        ----------
+        user : str
+            Only those of this account.
+
+        Raises
+        ------
+        AccessDenied
+            If the token is limited, or the account is another one's and the caller is no admin.
+        """
+        path = f"/identities?user={_quoted(user)}" if user else "/identities"
+        return self._list(path, IdentityRecord)
+
+    def disconnect_identity(self, identity: str, *, current_password: str = "") -> None:
+        """Disconnect an identity from its account, and end the sessions that it began.
+
+        Parameters
+        ----------
+        identity : str
+            The id of the identity; `identities` lists it.
+        current_password : str
+            The caller's own password; the server's operator does not need it.
+
+        Raises
+        ------
+        ProofRequired
+            If `current_password` is missing or wrong.
+        Conflict
+            If it is the only way to sign in to the caller's own account.
+        """
+        path, headers = f"/identities/{_quoted(identity)}", {"Content-Type": "application/json"}
+        body = msgspec.json.encode(Disconnect(current_password=current_password))
+        self._connection.send("DELETE", path, data=body, headers=headers)
+
+    # -- devices
 
     def decide_device(self, user_code: str, *, approve: bool, scope: str = "") -> DeviceDecision:
         """Approve or deny a client that waits for a token under a code.

@@ -43,12 +43,13 @@ _BYTES = {"type": "string", "format": "binary"}
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a method takes and gives: a struct, `bytes`, or None; `many` for a page of a list."""
+    """The bodies of a request and its response: a struct, `bytes`, or None; `many` for a page of a list."""
 
     gives: Any
     takes: Any = None
     status: int = 200
     many: bool = False
+    needs_body: bool = True
 
 
 SHAPES: dict[tuple[type, str], Shape] = {
@@ -61,6 +62,8 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (devices.TokenList, "get"): Shape(records.TokenRecord, many=True),
     (devices.TokenList, "post"): Shape(records.NewToken, records.MakeToken, 201),
     (devices.Token, "delete"): Shape(None, status=204),
+    (devices.IdentityList, "get"): Shape(records.IdentityRecord, many=True),
+    (devices.Identity, "delete"): Shape(None, records.Disconnect, 204, needs_body=False),
     (team.Me, "get"): Shape(records.User),
     (team.UserList, "get"): Shape(records.User, many=True),
     (team.UserList, "post"): Shape(records.User, records.NewUser, 201),
@@ -215,7 +218,7 @@ def _operation(handler: type, method: str, shape: Shape) -> dict[str, Any]:
         "responses": {str(shape.status): _answer(shape), "default": _error()},
     }
     if shape.takes is not None:
-        operation["requestBody"] = {"required": True, "content": _content(shape.takes)}
+        operation["requestBody"] = {"required": shape.needs_body, "content": _content(shape.takes)}
     if getattr(handler, "open_to_all", False):
         operation["security"] = []
     return operation

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from http.client import HTTPResponse
 from threading import Lock, Timer
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
@@ -147,6 +148,7 @@ class ProviderAdapter(HTTPAdapter):
     def __init__(self, check: Callable[[str, str], None]) -> None:
         self._check = check
         self._sockets: list[socket.socket] = []
+        self._responses: list[HTTPResponse] = []
         self._is_late = False
         super().__init__()
 
@@ -172,6 +174,8 @@ class ProviderAdapter(HTTPAdapter):
             answer._content = self._body(answer)  # noqa: SLF001 - where requests itself keeps a whole body
         finally:
             timer.cancel()
+            for response in self._responses:  # urllib3 leaves one open whose Content-Length headers differ
+                response.close()
             for each in self._sockets:
                 each.close()
         return answer
@@ -191,6 +195,10 @@ class ProviderAdapter(HTTPAdapter):
             found.close()
             raise
         return found
+
+    def answered(self, response: HTTPResponse) -> None:
+        """Close a response at the end of the request, whatever becomes of it."""
+        self._responses.append(response)
 
     def _body(self, answer: requests.Response) -> bytes:
         try:
@@ -221,11 +229,20 @@ class ProviderAdapter(HTTPAdapter):
 def _pools(adapter: ProviderAdapter) -> dict[str, Any]:
     """Return connection pools of urllib3 whose connections the adapter opens."""
 
+    class Response(HTTPResponse):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            adapter.answered(self)
+
     class Plain(urllib3.connection.HTTPConnection):
+        response_class = Response
+
         def _new_conn(self) -> socket.socket:
             return adapter.connected(self, super()._new_conn)
 
     class Secure(urllib3.connection.HTTPSConnection):
+        response_class = Response
+
         def _new_conn(self) -> socket.socket:
             return adapter.connected(self, super()._new_conn)
 

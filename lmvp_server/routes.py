@@ -61,6 +61,8 @@ ROUTES: list[tuple[str, type]] = [
     ("/device/decision", devices.DeviceDecisions),
     ("/tokens", devices.TokenList),
     (f"/tokens/{_PART}", devices.Token),
+    ("/identities", devices.IdentityList),
+    (f"/identities/{_PART}", devices.Identity),
     ("/me", team.Me),
     ("/users", team.UserList),
     (f"/users/{_PART}", team.User),

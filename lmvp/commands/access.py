@@ -11,7 +11,7 @@ from lmvp import config
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Status, Table
 from lmvp.errors import InvalidArgument, NotAuthenticated, ProofRequired
-from lmvp.render.words import one_line
+from lmvp.render.words import one_line, short
 from lmvp.signing_in import sign_in
 
 if TYPE_CHECKING:
@@ -64,6 +64,22 @@ def tokens(options: Namespace, _host: Host) -> Any:
             for one in found]  # fmt: skip
     head = ("Id", "Name", "Of", "Scope", "Made", "Expires", "Used last (UTC)")
     return Table(head, rows, empty="no tokens but the server's own", data=found)
+
+
+def identities(options: Namespace, _host: Host) -> Any:
+    """List the identities at an OpenID provider that sign in to an account, or disconnect one."""
+    client = Client()
+    if options.what == "disconnect":
+        if not options.id:
+            raise InvalidArgument("identity id missing", hint="lmvp identities, then lmvp identities disconnect ID")
+        with_proof(lambda password: client.disconnect_identity(options.id, current_password=password))
+        return Line(f"the identity {options.id} is disconnected, and the sessions that it began have ended")
+    found = client.identities(options.user)
+    rows = [(one.id, one.user, one.issuer, short(one.subject), day(one.connected_at, "unknown"),
+             one.ended or "signs in")
+            for one in found]  # fmt: skip
+    head = ("Id", "Account", "Provider", "Subject", "Connected (UTC)", "Status")
+    return Table(head, rows, empty="no identities; connect one on the account page of the console", data=found)
 
 
 def devices(options: Namespace, _host: Host) -> Any:

@@ -226,6 +226,11 @@ VERBS = (
         _arg("--project", metavar="NAME", default="", help="the one project that it is for"),
         _arg("--user", metavar="NAME", default="", help="whose it is; an admin makes them for service accounts"),
     ), SHELL),
+    Verb(access.identities, (
+        _arg("what", nargs="?", choices=("list", "disconnect"), default="list", help="%(choices)s (%(default)s)"),
+        _arg("id", nargs="?", help="disconnect: the id of the identity"),
+        _arg("--user", metavar="NAME", default="", help="list: only those of this account"),
+    ), SHELL),
     Verb(audit.audit, (
         _arg("what", nargs="?", choices=("list", "head"), default="list", help="%(choices)s (%(default)s)"),
         _arg("project", nargs="?", help="a project; without it, the server itself"),
@@ -244,6 +249,7 @@ VERBS = (
         _arg("--admin", action="store_true", help="add: may do everything on the server"),
         _arg("--service", action="store_true", help="add: has no password, acts by tokens alone"),
         _arg("--keep-tokens", action="store_true", help="passwd: keep the account's tokens and invitations"),
+        _arg("--keep-identities", action="store_true", help="passwd: keep the account's identities at a provider"),
     ), SHELL),
     Verb(team.groups, (
         _arg("what", nargs="?", choices=("list", "add", "remove"), default="list", help="%(choices)s (%(default)s)"),
@@ -288,7 +294,7 @@ GROUPS = {
     "Maintenance": (
         "du", "rm", "undelete", "prune", "gc", "compact", "fsck", "export", "import", "backup", "cache",
     ),
-    "Team": ("users", "groups", "members", "webhooks", "tokens", "devices", "audit"),
+    "Team": ("users", "groups", "members", "webhooks", "tokens", "identities", "devices", "audit"),
     "Server": ("login", "logout", "status", "stop", "server", "restore", "completion"),
 }  # fmt: skip
 """The headings of `lmvp --help`, with the names of their verbs."""

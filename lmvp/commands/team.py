@@ -32,10 +32,9 @@ def users(options: Namespace, _host: Host) -> Any:
         )
         return Line(f"{options.name} has an account", made)
     if options.what == "passwd":
-        new, keep = _new_password(options.name), options.keep_tokens
-        made = with_proof(
-            lambda own: client.change_user(options.name, password=new, current_password=own, keep_tokens=keep)
-        )
+        new = _new_password(options.name)
+        keep = {"keep_tokens": options.keep_tokens, "keep_identities": options.keep_identities}
+        made = with_proof(lambda own: client.change_user(options.name, password=new, current_password=own, **keep))
         return Line(f"the password of {made.name} is changed{_ended(made)}", made)
     made = client.change_user(options.name, disabled=options.what == "disable")
     return Line(f"{made.name} is {options.what}d{_ended(made)}", made)

@@ -89,7 +89,9 @@ class UserChange(Request, frozen=True, kw_only=True, omit_defaults=True):
         The caller's own password. It is needed to set a password and to make an admin, unless the caller is the
         server's operator or signed in to the console within the last ten minutes.
     keep_tokens : bool
-        A new password ends the sessions, tokens and invitations of the account; this keeps all but the sessions.
+        Keep tokens and invitations. Without it, a new password ends them; it ends sessions in any case.
+    keep_identities : bool
+        Keep the connected identities of an OpenID provider. Without it, a new password disconnects them.
     """
 
     disabled: bool | None = None
@@ -97,6 +99,19 @@ class UserChange(Request, frozen=True, kw_only=True, omit_defaults=True):
     password: str | None = None
     current_password: str = ""
     keep_tokens: bool = False
+    keep_identities: bool = False
+
+
+class Disconnect(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of `DELETE identities/{identity}`; it may be missing.
+
+    Attributes
+    ----------
+    current_password : str
+        The caller's own password; see `UserChange`.
+    """
+
+    current_password: str = ""
 
 
 class SetRole(Request, frozen=True, kw_only=True):

@@ -9,15 +9,19 @@ from lmvp.records.values import Struct
 
 
 class Ended(Struct, frozen=True, kw_only=True):
-    """The numbers of tokens, sessions and invitations that a change of an account ended."""
+    """The numbers of tokens, sessions, invitations and identities that a change of an account ended."""
 
     tokens: int = 0
     sessions: int = 0
     invitations: int = 0
+    identities: int = 0
 
     def __str__(self) -> str:
-        counts = (("token", self.tokens), ("session", self.sessions), ("invitation", self.invitations))
-        return ", ".join(f"{count} {noun}" if count == 1 else f"{count} {noun}s" for noun, count in counts)
+        counts = [("token", self.tokens), ("session", self.sessions), ("invitation", self.invitations)]
+        words = [f"{count} {noun}" if count == 1 else f"{count} {noun}s" for noun, count in counts]
+        if self.identities:  # most servers have no provider
+            words.append("1 identity" if self.identities == 1 else f"{self.identities} identities")
+        return ", ".join(words)
 
 
 class User(Struct, frozen=True, kw_only=True):
@@ -28,7 +32,7 @@ class User(Struct, frozen=True, kw_only=True):
     service : bool
         Has no password: acts by tokens alone.
     ended : Ended or None
-        Only in the answer to a change that ended tokens, sessions or invitations of the account.
+        Only in the answer to a change that ended tokens, sessions, invitations or identities of the account.
     """
 
     name: str
@@ -172,6 +176,31 @@ class NewToken(TokenRecord, frozen=True, kw_only=True):
     """A token that was just made, with its secret."""
 
     token: str = ""
+
+
+class IdentityRecord(Struct, frozen=True, kw_only=True):
+    """An identity at an OpenID provider that signs in to an account.
+
+    Attributes
+    ----------
+    id : str
+        The id of the identity, for `DELETE identities/{identity}`.
+    subject : str
+        The permanent id of the person at the provider (the claim `sub`).
+    user : str
+        The name of the account; empty if the account was deleted.
+    connected_at : datetime or None
+        None for an identity that an earlier release connected.
+    ended : str
+        The reason why it signs in no longer; empty while it does.
+    """
+
+    id: str
+    issuer: str
+    subject: str
+    user: str = ""
+    connected_at: datetime | None = None
+    ended: str = ""
 
 
 class Webhook(Struct, frozen=True, kw_only=True):

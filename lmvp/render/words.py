@@ -108,6 +108,17 @@ def clean_code(line: str) -> str:
     return _CONTROL.sub("�", spaced)
 
 
+def short(text: str, most: int = 16) -> str:
+    """Give the beginning of a text that is longer than `most` characters.
+
+    Examples
+    --------
+    >>> short("s-ada"), short("248289761001248289761001")
+    ('s-ada', '248289761001248…')
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def _cut(text: str) -> str:
     return text if len(text) <= LIMIT else f"{text[:LIMIT]}…"
 

@@ -246,6 +246,17 @@ class Handler(RequestHandler):
             return 0
         return max(0, int(length) - self._received)
 
+    @property
+    def has_body(self) -> bool:
+        """Whether the request has a body."""
+        return any(self._body)
+
+    @property
+    def issuer(self) -> str:
+        """The OpenID provider at which users can sign in; empty if the server has none."""
+        found = self.settings["openid"]
+        return str(found.provider.issuer) if found is not None else ""
+
     def read(self, type_: type[T]) -> T:
         """Return the body as a struct.
 

@@ -1,11 +1,11 @@
-"""Login by a code, its page, and tokens."""
+"""Login by a code, its page, tokens, and identities at an OpenID provider."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lmvp.errors import LmvpError, NotAuthenticated
-from lmvp.records import AskCode, AskToken, Decide, MakeToken
+from lmvp.records import AskCode, AskToken, Decide, Disconnect, MakeToken
 from lmvp_server.handlers.base import Handler
 from lmvp_server.handlers.pages import Page
 from lmvp_server.services import access
@@ -113,5 +113,26 @@ class Token(Handler):
     async def delete(self, token: str) -> None:
         """Revoke it."""
         await self.run(self.services.tokens.revoke, self.caller, token)
+        self.set_status(204)
+        self.finish()
+
+
+class IdentityList(Handler):
+    """`/identities`."""
+
+    async def get(self) -> None:
+        """List the identities that sign in to the caller's account; for admins, those of all accounts."""
+        user = self.get_query_argument("user", "")
+        self.answer(await self.run(self.services.identities.every, self.caller, self.page(), user))
+
+
+class Identity(Handler):
+    """`/identities/{identity}`."""
+
+    async def delete(self, identity: str) -> None:
+        """Disconnect an identity from its account."""
+        given = self.read(Disconnect) if self.has_body else Disconnect()
+        disconnect, password = self.services.identities.disconnect, given.current_password
+        await self.run(disconnect, self.caller, identity, self.issuer, password)
         self.set_status(204)
         self.finish()

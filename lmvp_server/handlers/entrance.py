@@ -55,7 +55,7 @@ class Logout(Page):
         if fields.get("everywhere") and self.caller.known:
             await self.run(self.services.sessions.end_all, self.caller)
         elif self.session:
-            await self.run(self.services.sessions.end, self.session)
+            await self.run(self.services.sessions.end, self.session, self.caller.name)
         self.leave()
         self.go("login")
 

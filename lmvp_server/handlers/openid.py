@@ -103,4 +103,4 @@ class Back(_OpenIdPage):
             account = identities.account(identity) or identities.sign_up(
                 identity, begun.invitation, self.address, operator, free=free
             )
-        return self.services.sessions.open(account, self.address, PROVIDER)
+        return self.services.sessions.open(account, self.address, PROVIDER, identity.id)

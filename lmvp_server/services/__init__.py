@@ -165,7 +165,7 @@ class Services:
             Intake(records, series, catalog, runs),
             Metrics(series, catalog, runs),
             tokens,
-            Devices(tokens, credentials),
+            Devices(records, tokens, credentials),
             users,
             Members(records, catalog, users),
             roles,

@@ -22,9 +22,12 @@ from lmvp.errors import (
 from lmvp.records import DeviceCode, DeviceDecision, DeviceToken
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.credentials import Credentials
+from lmvp_server.services.events import event
 from lmvp_server.services.throttle import Throttle, network_of
 from lmvp_server.services.tokens import NAME_LIMIT, Tokens
+from lmvp_server.stores.base import RecordStore
 
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
 """Without vowels, so that no code is a word, and without letters that look like others (RFC 8628, section 6.1)."""
@@ -61,8 +64,8 @@ class Grant:
 class Devices:
     """The use cases around logins by a code. Grants live in memory: a restart forgets them."""
 
-    def __init__(self, tokens: Tokens, credentials: Credentials) -> None:
-        self._tokens, self._credentials = tokens, credentials
+    def __init__(self, records: RecordStore, tokens: Tokens, credentials: Credentials) -> None:
+        self._records, self._tokens, self._credentials = records, tokens, credentials
         self._grants: dict[str, Grant] = {}
         self._begun = Throttle(OFTEN, MINUTE, "logins begun from this address")
         self._wrong = Throttle(OFTEN, MINUTE, "wrong codes from this address")
@@ -163,7 +166,7 @@ class Devices:
             return grant
 
     def decide(self, caller: Caller, user_code: str, address: str, *, approve: bool, scope: str = "") -> DeviceDecision:
-        """Approve or deny a client.
+        """Approve or deny a client, and record the decision as an event.
 
         Parameters
         ----------
@@ -187,6 +190,10 @@ class Devices:
         with self._lock:
             if grant.approved is not None:
                 raise NotFound("somebody else has decided about this login", hint="begin again: lmvp login URL")
+            after = {"address": grant.address, "scope": scope} if approve else {"address": grant.address}
+            action = "device.approve" if approve else "device.deny"
+            # Under the lock, and before the decision counts: a decision that cannot be recorded gives no token.
+            self._records.commit(SERVER, [], [event(caller.name, action, grant.client, None, after)])
             grant.scope, grant.by, grant.approved = scope if approve else grant.scope, caller, approve
         return DeviceDecision(
             client_name=grant.client, address=grant.address, approved=approve, scope=scope if approve else ""

@@ -169,7 +169,7 @@ class Invitations:
         runs_it : str
             The name of whoever runs the server, which events carry: only its first admin may take it.
         identity : Put, optional
-            Binds the account to whom a provider knows; it needs no password then.
+            Connects an identity at an OpenID provider to the account, which then needs no password.
 
         Raises
         ------
@@ -188,14 +188,14 @@ class Invitations:
             raise Conflict("the first admin is there already")
         new = NewUser(name=name, password=password, admin=found.data["admin"])
         id_, project = identity.data["user"] if identity else new_id(), found.data["project"]
-        also: list[Change] = [Delete("invitations", found.id, expect=found.rev), *([identity] if identity else [])]
+        also: list[Change] = [Delete("invitations", found.id, expect=found.rev)]
         told = []
         if project:
             member = {"project": project, "subject": id_, "kind": "user", "role": found.data["role"]}
             also.append(Put("members", member_id(project, id_), member))
             told.append(event(by, "member.set", f"{name} as {found.data['role']}, by invitation"))
         try:
-            return self._users.insert(by, new, id_, also, told, openid=identity is not None)
+            return self._users.insert(by, new, id_, also, told, identity=identity)
         except ConcurrentChange:
             self._find(secret, address)  # or it was used in this moment
             raise AlreadyExists(f"there is a user {name!r}", hint="take another name") from None

@@ -22,7 +22,7 @@ from lmvp_server.services.events import event
 from lmvp_server.services.passwords import Passwords
 from lmvp_server.services.tokens import Tokens
 from lmvp_server.services.users import Users
-from lmvp_server.stores.base import Change, Delete, Put, Record, RecordStore
+from lmvp_server.stores.base import Change, Delete, Document, Put, Record, RecordStore
 
 log = logging.getLogger("lmvp_server")
 
@@ -54,10 +54,17 @@ class Sessions:
         """
         return self.open(self._passwords.login(name, password, address), address, PASSWORD)
 
-    def open(self, account: Record, address: str, proof: str) -> str:
-        """Return the secret of a new session of an account that signed in by `proof`."""
+    def open(self, account: Record, address: str, proof: str, identity: str = "") -> str:
+        """Return the secret of a new session of an account that signed in by `proof`.
+
+        Parameters
+        ----------
+        identity : str
+            The id of the identity at a provider that signed in. The session ends when it is disconnected.
+        """
         generation = self._users.generation(account)
-        return self._open(account.id, account.data["name"], address, proof, generation, "", LIFE)
+        began = f"identity:{identity}" if identity else ""
+        return self._open(account.id, account.data["name"], address, proof, generation, began, LIFE)
 
     def open_by_token(self, caller: Caller, address: str) -> str:
         """Return the secret of a new session that lasts as long as the caller's token.
@@ -123,6 +130,8 @@ class Sessions:
         kind, _, token = str(data.get("token", "")).partition(":")
         if kind == "token" and self._tokens.again(token, operator) is None:
             return None
+        if kind == "identity" and not self._is_connected(token, data):
+            return None
         if kind == "own" and self.operator_credential not in {"", data["token"]}:
             return None
         return self._users.caller(
@@ -133,9 +142,25 @@ class Sessions:
             signed_in_at=0.0 if data.get("proof", TOKEN) == TOKEN else float(data.get("began", 0.0)),
         )
 
-    def end(self, secret: str) -> None:
-        """End a session."""
-        self._records.commit(SERVER, [Delete("sessions", _digest(secret))])
+    def _is_connected(self, identity: str, session: Document) -> bool:
+        """Tell whether the identity that began a session still signs in to the account of the session."""
+        found = self._records.get(SERVER, "identities", identity)
+        return found is not None and all(
+            found.data.get(name, 0) == session.get(name, 0) for name in ("user", "generation")
+        )
+
+    def end(self, secret: str, by: str = OPERATOR) -> None:
+        """End a session, if there is one.
+
+        Parameters
+        ----------
+        by : str
+            The author of the event.
+        """
+        found = self._records.get(SERVER, "sessions", _digest(secret))
+        if found is not None:
+            entry = event(by, "session.end", "1 session")
+            self._records.commit(SERVER, [Delete("sessions", found.id)], [entry])
 
     def end_all(self, caller: Caller) -> int:
         """End all sessions of the caller; return their number."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 import msgspec
@@ -22,8 +22,8 @@ from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, 
 
 RESERVED = frozenset({"anonymous", "setup"})
 
-GRANTS = ("tokens", "sessions", "invitations")
-"""The tables of what an account has given out; each record names its holder in `user`."""
+GRANTS = ("tokens", "sessions", "invitations", "identities")
+"""The tables of the grants of an account; each record names its holder in `user`."""
 
 
 class Users:
@@ -92,7 +92,7 @@ class Users:
         also: Sequence[Change] = (),
         told: Sequence[Document] = (),
         *,
-        openid: bool = False,
+        identity: Put | None = None,
     ) -> Record:
         """Write the record of an account, together with other changes or not at all; it checks no right.
 
@@ -100,6 +100,8 @@ class Users:
         ----------
         by : str
             The author of the event.
+        identity : Put, optional
+            Connects an identity at an OpenID provider to the account.
 
         Raises
         ------
@@ -115,10 +117,15 @@ class Users:
             "admin": new.admin,
             "disabled": False,
             "created_at": now(),
-        } | ({"openid": True} if openid else {})
-        entry = event(by, "user.add", new.name, None, {"admin": new.admin, "service": not (new.password or openid)})
+        } | ({"openid": True} if identity else {})
+        service = not (new.password or identity)
+        entries = [event(by, "user.add", new.name, None, {"admin": new.admin, "service": service}), *told]
         changes = [Put("names", f"users:{key}", {"id": id_}, expect=0), Put("users", id_, data, expect=0), *also]
-        self._records.commit(SERVER, changes, [entry, *told])
+        if identity is not None:
+            changes.append(identity)
+            after = {"id": identity.id[:12], "issuer": identity.data["issuer"]}
+            entries.append(event(new.name, "user.connect", new.name, None, after))
+        self._records.commit(SERVER, changes, entries)
         return self.find(new.name)
 
     @staticmethod
@@ -146,8 +153,8 @@ class Users:
     def change(self, caller: Caller, name: str, given: UserChange) -> User:
         """Disable or enable an account, make it an admin, or set its password, which everybody may do for themselves.
 
-        A new password ends the sessions of the account, and its tokens and invitations unless they are kept. A
-        disabled account loses all of them for good.
+        A new password ends the sessions of the account. It also ends tokens and invitations unless `keep_tokens` is
+        set, and identities unless `keep_identities` is set. A disabled account loses all of them for good.
 
         Raises
         ------
@@ -178,8 +185,12 @@ class Users:
                 after["password"] = "changed"  # noqa: S105 - the word, not one
             if given.disabled or password is not None:
                 fields["generation"] = generation = self.generation(record) + 1
-                keep = generation if given.keep_tokens and not given.disabled else None
-                changes, ended = self._end_grants(record.id, keep)
+                disabled = bool(fields.get("disabled", record.data["disabled"]))
+                kept: set[str] = set()
+                if not disabled:
+                    kept |= {"tokens", "invitations"} if given.keep_tokens else set()
+                    kept |= {"identities"} if given.keep_identities else set()
+                changes, ended = self._end_grants(record, generation, kept, disabled=disabled)
                 after["ended"] = msgspec.to_builtins(ended)
             entry = event(caller.name, "user.change", record.data["name"], told, after)
             changes.insert(0, Put("users", record.id, {**record.data, **fields}, expect=record.rev))
@@ -205,25 +216,35 @@ class Users:
                 grants.end_lost(self._records, caller.name)
             return msgspec.structs.replace(_shown(self.find(name)), ended=ended)
 
-    def _end_grants(self, user: str, keep: int | None) -> tuple[list[Change], Ended]:
-        """Return the changes that delete what an account has given out, and how much that is.
+    def _end_grants(
+        self, account: Record, generation: int, kept: Collection[str], *, disabled: bool
+    ) -> tuple[list[Change], Ended]:
+        """Return the changes that end the grants of an account, and the number of grants that end.
 
         A grant that is written at the same moment carries the old generation, so it grants nothing either.
 
         Parameters
         ----------
-        keep : int or None
-            The new generation, into which tokens and invitations are taken over; None: they end too. Sessions end
-            always.
+        generation : int
+            The new generation of the account.
+        kept : collection of str
+            The tables whose grants continue: they get the new generation.
+        disabled : bool
+            Whether the account is disabled after the change. Its identities keep their records, of an old generation:
+            if they were deleted, their owner could sign up for another account with them.
         """
-        found = {table: self._records.find(SERVER, table, {"user": user}) for table in GRANTS}
-        if keep is None:
-            changes: list[Change] = [Delete(table, one.id) for table in GRANTS for one in found[table]]
-            return changes, Ended(**{table: len(found[table]) for table in GRANTS})
-        kept = [(table, one) for table in GRANTS if table != "sessions" for one in found[table]]
-        changes = [Delete("sessions", one.id) for one in found["sessions"]]
-        changes += [Put(table, one.id, {**one.data, "generation": keep}, expect=one.rev) for table, one in kept]
-        return changes, Ended(sessions=len(found["sessions"]))
+        changes: list[Change] = []
+        ended: dict[str, int] = {}
+        for table in GRANTS:
+            found = self._records.find(SERVER, table, {"user": account.id})
+            valid = [one for one in found if one.data.get("generation", 0) == self.generation(account)]
+            if table in kept:
+                changes += [Put(table, one.id, {**one.data, "generation": generation}, expect=one.rev) for one in valid]
+                continue
+            stays = table == "identities" and disabled
+            changes += [] if stays else [Delete(table, one.id) for one in found]
+            ended[table] = len(valid) if table == "identities" else len(found)
+        return changes, Ended(**ended)
 
     @staticmethod
     def generation(account: Record) -> int:

@@ -9,7 +9,9 @@ import pytest
 import lmvp_server
 from lmvp_server.console import feed
 
-KINDS = "alias backup contribution event group invitation member model project run server session token user version"
+KINDS = (
+    "alias backup contribution device event group invitation member model project run server session token user version"
+)
 ACTION = re.compile(rf"({'|'.join(KINDS.split())}|webhook)\.[a-z]+")
 COMPOSED = {"project.create", "model.create", "contribution.decline", "contribution.withdraw"}
 """Actions that the code composes: `f"{table[:-1]}.create"`, `f"contribution.{verb}"`."""

@@ -11,115 +11,32 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
+from server.openid_provider import CODE, DISCOVERY, JWKS, TOKEN, Provider, send
 
 from lmvp.client import Client
 from lmvp_server.app import App
 from lmvp_server.settings import Settings
 
-pytestmark = [
-    pytest.mark.skipif(not find_spec("authlib"), reason="no Authlib"),
-    # A connection that a hostile end broke off may be closed by the garbage collector, which tells so
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.skipif(not find_spec("authlib"), reason="no Authlib")
 if find_spec("authlib"):
     from joserfc import jwt
     from joserfc.jwk import ECKey, OctKey, RSAKey
+    from server.openid_provider import KEY
 
     from lmvp_server import openid
     from lmvp_server.openid import OpenId, ProviderFailed
 
-    KEY = RSAKey.generate_key(2048, parameters={"kid": "1"})
     NEWER = RSAKey.generate_key(2048, parameters={"kid": "2"})
     FOREIGN = RSAKey.generate_key(2048, parameters={"kid": "1"})
 
 PASSWORD = "correct horse battery"
 SECRET = "the-secret-of-this-client"
-CODE = "the-code-of-this-sign-in"
-DISCOVERY, TOKEN, JWKS = "/.well-known/openid-configuration", "/token", "/jwks"
 MIB = 1 << 20
-
-
-class Provider:
-    """A provider on a real port. `lies` replaces the response of a path: a document, or a function of the request."""
-
-    def __init__(self):
-        provider = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.0"
-
-            def do_GET(self):
-                self.fields = {}
-                provider.respond(self)
-
-            def do_POST(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
-                self.fields = {name: values[0] for name, values in parse_qs(body).items()}
-                provider.respond(self)
-
-            def log_message(self, *_):
-                """Print nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.server.handle_error = lambda *_: None  # a client that hangs up is what some tests wait for
-        self.issuer = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
-        self.thread.start()
-        self.lies, self.asked, self.claims, self.keys = {}, [], {}, [KEY]
-        self.nonce, self.name, self.ending = "", f"grace-{self.server.server_port}", threading.Event()
-        self.sign = lambda claims: jwt.encode({"alg": "RS256", "kid": "1"}, claims, KEY, algorithms=["RS256"])
-
-    def respond(self, request):
-        path = urlsplit(request.path).path
-        self.asked.append(path)
-        lie = self.lies.get(path)
-        if callable(lie):
-            lie(request)
-            return
-        truth = {DISCOVERY: self.about, JWKS: self.key_set, TOKEN: self.token}
-        send(request, json.dumps(truth[path]() if lie is None else lie).encode())
-
-    def about(self, **news):
-        whole = {
-            "issuer": self.issuer,
-            "authorization_endpoint": f"{self.issuer}/authorize",
-            "token_endpoint": self.issuer + TOKEN,
-            "jwks_uri": self.issuer + JWKS,
-        }
-        return {**whole, **news}
-
-    def key_set(self):
-        return {"keys": [key.as_dict(private=False) for key in self.keys]}
-
-    def told(self, **news):
-        now = int(time.time())
-        whole = {"iss": self.issuer, "aud": "lmvp", "sub": "s-1", "exp": now + 300, "iat": now, "nonce": self.nonce,
-                 "preferred_username": self.name}  # fmt: skip
-        return {name: value for name, value in {**whole, **self.claims, **news}.items() if value != "-absent-"}
-
-    def token(self):
-        return {"access_token": "an-access-token", "token_type": "Bearer", "id_token": self.sign(self.told())}
-
-    def close(self):
-        self.ending.set()
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-
-def send(request, body, status=200, **headers):
-    request.send_response(status)
-    for name, value in {"Content-Type": "application/json", "Content-Length": str(len(body)), **headers}.items():
-        request.send_header(name.replace("_", "-"), value)
-    request.end_headers()
-    request.wfile.write(body)
 
 
 @pytest.fixture
@@ -624,6 +541,32 @@ def test_unusable_response_is_a_failure_of_the_provider(server, provider, path, 
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10, "KiB"
 
 
+@pytest.mark.parametrize("response", ["announced", "redirect", "endless", "long header"])
+def test_connection_of_an_unusable_response_is_closed_at_once(home, provider, response):
+    """It must not wait for the garbage collector: the exception, with its traceback, is still referenced here."""
+    closed = threading.Event()
+
+    def respond(request):
+        with suppress(OSError):
+            if response == "redirect":
+                send(request, b"", 302, Location="/other")
+            else:
+                RESPONSES[response](request)
+            request.connection.settimeout(20)
+            while request.connection.recv(1024):
+                pass
+            closed.set()
+            return
+        closed.set()  # a reset
+
+    provider.lies[DISCOVERY] = respond
+    client = OpenId(openid.Provider(provider.issuer, "lmvp", SECRET))
+    with pytest.raises(ProviderFailed) as error:
+        client.begin("browser", "http://here/openid-back")
+    assert closed.wait(10)
+    assert error.value.http_status == 502
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 418])
 def test_error_of_the_provider_is_not_repeated_to_the_browser(server, provider, status):
     said = {"error": "invalid_grant", "error_description": "<script>alert(1)</script>\r\nSet-Cookie: lmvp_session=x"}
@@ -706,8 +649,8 @@ def test_slow_response_ends_in_time(server, provider, monkeypatch, slow, path):
 
 
 def test_sign_ins_that_wait_delay_no_other_request_and_are_bounded(server, provider, monkeypatch):
-    monkeypatch.setattr(openid, "_TIMEOUT", 2.0)
     monkeypatch.setattr(openid, "_AT_ONCE", openid._THREADS + 4)
+    monkeypatch.setattr(openid, "_TIMEOUT", 120.0)  # the provider hangs until the test releases it
     provider.server.ending = provider.ending
     browsers = [Browser(server, provider) for _ in range(openid._AT_ONCE + 12)]
     states = [browser.begin()["state"] for browser in browsers]
@@ -721,6 +664,7 @@ def test_sign_ins_that_wait_delay_no_other_request_and_are_bounded(server, provi
             time.sleep(0.01)
         assert server.root.projects() == []
         assert not any(answer.done() and answer.result().status_code != 429 for answer in answers)
+        provider.ending.set()
         found = sorted(answer.result().status_code for answer in answers)
     assert set(found) == {429, 502}
     assert found.count(429) >= 1

@@ -10,30 +10,37 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import os
 import re
 import secrets
 import socket
+import subprocess
+import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import requests
 from argon2 import PasswordHasher
+from ports import reserved_port
 from server.in_process import Served
+from server.openid_provider import CODE, Provider
 
+from lmvp import config
 from lmvp.client import Client
-from lmvp.errors import NotAuthenticated
 from lmvp.records import NewProject, Project
-from lmvp_jupyter.upstream import Exchange, Upstream
+from lmvp_server import openid
 from lmvp_server.app import App
 from lmvp_server.handlers.console.base import mark
 from lmvp_server.routes import API
 from lmvp_server.services import access, passwords
 from lmvp_server.services.catalog import SERVER
-from lmvp_server.services.identities import Identity
 from lmvp_server.services.targets import Targets
 from lmvp_server.settings import Settings
 from lmvp_server.stores.base import Delete, Put
@@ -93,11 +100,54 @@ class Browser(requests.Session):
         return self.post(f"{self.base}/{path}", data=given, timeout=20, allow_redirects=False)
 
 
+class Jupyter:
+    """A real Jupyter server with LMVP's extension. Its user logs in to LMVP by the credentials file."""
+
+    def __init__(self, folder, url):
+        (folder / "jupyter_server_config.d").mkdir(parents=True)
+        turned_on = {"ServerApp": {"jpserver_extensions": {"lmvp_jupyter": True}}}
+        (folder / "jupyter_server_config.d" / "lmvp.json").write_text(json.dumps(turned_on))
+        self.home, self.url, self.token, port = folder / "LMVP_HOME", url, secrets.token_hex(16), reserved_port()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LMVP_")}
+        names = ("JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "LMVP_HOME")
+        environment |= {name: str(folder / name) for name in names}
+        environment |= {"JUPYTER_CONFIG_DIR": str(folder), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+        command = [sys.executable, "-m", "jupyter_server", "--no-browser", f"--port={port}", "--allow-root",
+                   "--ServerApp.port_retries=0", f"--IdentityProvider.token={self.token}",
+                   f"--ServerApp.root_dir={folder}"]  # fmt: skip
+        with (folder / "log").open("wb") as log:
+            self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+        self.base = f"http://127.0.0.1:{port}"
+        while True:
+            with suppress(requests.ConnectionError):
+                requests.get(f"{self.base}/api", timeout=5)
+                break
+            assert self.process.poll() is None, (folder / "log").read_text()
+            time.sleep(0.05)
+
+    def ask(self, method, path, token, body):
+        """Send a request through the proxy, as a user who has logged in with `token`."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("LMVP_HOME", str(self.home))
+            config.login(self.url, token)
+        headers = {"Authorization": f"token {self.token}"}
+        return requests.request(
+            method, f"{self.base}/lmvp/api/v1{path}", json=body, headers=headers, timeout=60, allow_redirects=False
+        )
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(30)
+
+
 class World:
     def __init__(self, data):
+        self.folder, self._jupyter = data.parent, None
         self.listener = Listener()
         self.started, self._names = threading.Event(), itertools.count()
-        self.app = Running(Settings(data, webhook_to=Targets.parse(["127.0.0.1"])))
+        self.provider = Provider() if find_spec("authlib") else None
+        known = openid.Provider(self.provider.issuer, "lmvp") if self.provider else None
+        self.app = Running(Settings(data, webhook_to=Targets.parse(["127.0.0.1"]), openid=known))
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
         self._thread.start()
         assert self.started.wait(30)
@@ -117,9 +167,20 @@ class World:
             await self.app.stop()
 
     def end(self):
+        if self._jupyter is not None:
+            self._jupyter.close()
         self.loop.call_soon_threadsafe(self.app.end)
         self._thread.join(30)
         self.listener.end()
+        if self.provider is not None:
+            self.provider.close()
+
+    @property
+    def jupyter(self):
+        """A Jupyter server with the extension, which a test starts that needs it."""
+        if self._jupyter is None:
+            self._jupyter = Jupyter(self.folder / "jupyter", self.url)
+        return self._jupyter
 
     def project(self, name):
         self.root._connection.send_json("POST", "/projects", NewProject(name=name), Project)
@@ -245,18 +306,11 @@ def open_stream(one):
 
 
 def jupyter_proxy(one):
-    """Write by way of the client that Jupyter's reverse proxy asks the server with; it has the user's token."""
-    upstream, exchange = Upstream(), Exchange()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LMVP_URL", one.world.url)
-        patch.setenv("LMVP_TOKEN", one.token)
-        body = json.dumps({"run": secrets.token_hex(16)}).encode()
-        headers = {"Content-Type": "application/json", "Connection": "close"}
-        upstream.ask(exchange, "POST", f"/api/v1/projects/{one.project}/runs", headers, body)
-    status = exchange.response.status
-    exchange.close()
-    upstream.close()
-    return status < 300
+    """Write through the reverse proxy of a real Jupyter server."""
+    path = f"/projects/{one.project}/runs"
+    answer = one.world.jupyter.ask("POST", path, one.token, {"run": secrets.token_hex(16)})
+    assert answer.status_code in {201, 401, 403, 404}, answer.text
+    return answer.ok
 
 
 def webhook(one):
@@ -453,20 +507,62 @@ def redeem(one):
     return answer.ok
 
 
+def _through_the_provider(one, browser, path="openid"):
+    """Follow the redirects to the provider and back; return the last response."""
+    away = browser.get(f"{one.world.url}/{path}", timeout=20, allow_redirects=False)
+    assert away.status_code == 303, away.text
+    asked = parse_qs(urlsplit(away.headers["Location"]).query)
+    provider = one.world.provider
+    provider.claims, provider.nonce = {"sub": f"s-{one.name}"}, asked["nonce"][0]
+    back = f"{one.world.url}/openid-back?state={asked['state'][0]}&code={CODE}"
+    return browser.get(back, timeout=20, allow_redirects=False)
+
+
+def _connected(world):
+    """Make an account, connect an identity to it on the account page, and sign in with that."""
+    if world.provider is None:
+        pytest.skip("no Authlib")
+    one = world.person(role="owner")
+    page = one.browser.get(f"{world.url}/account", timeout=20).text
+    link = re.search(r'href="(openid\?connect=[0-9a-f]+)', page)[1]
+    assert _through_the_provider(one, one.browser, link).status_code == 303
+    (one.more["identity"],) = [each.id for each in world.root.identities(one.name)]
+    one.browser, one.by_cookie = Browser(world.url), True
+    assert provider_sign_in(one, one.browser)
+    return one
+
+
 def identity_of_a_disabled_account(world):
-    one = world.person(admin=True)
-    one.more["identity"] = Identity("https://sign-in.example.org", one.name, one.name)
-    by = world.services.tokens.caller(one.token, "operator")
-    world.services.identities.connect(by, one.more["identity"], "operator")
+    one = _connected(world)
     return one, lambda: world.root.change_user(one.name, disabled=True)
 
 
-def provider_sign_in(one):
-    """Sign in as the page of the provider's answer does; test_openid.py has the conversation with a real provider."""
-    try:
-        return one.world.services.identities.account(one.more["identity"]) is not None
-    except NotAuthenticated:
-        return False
+def identity_of_a_deleted_account(world):
+    one = _connected(world)
+    gone = [Delete("users", world.account(one.name).id), Delete("names", f"users:{one.name}")]
+    return one, lambda: world.services.records.commit(SERVER, gone)
+
+
+def identity_of_an_account_with_a_new_password(world):
+    one = _connected(world)
+    return one, lambda: world.root.change_user(one.name, password=ANOTHER, keep_tokens=True)
+
+
+def identity_disconnected(world):
+    one = _connected(world)
+    return one, lambda: world.root.disconnect_identity(one.more["identity"])
+
+
+def session_of_a_disconnected_identity(world):
+    one = _connected(world)
+    return one, lambda: world.root.disconnect_identity(one.more["identity"])
+
+
+def provider_sign_in(one, browser=None):
+    """Sign in at a real provider over HTTP, in a new browser."""
+    answer = _through_the_provider(one, browser or Browser(one.world.url))
+    assert answer.status_code in {303, 401}, answer.text
+    return answer.status_code == 303
 
 
 def project_made_private(world):
@@ -522,6 +618,10 @@ ENDS = {
     device_approver_disabled: {api_write: redeem},
     device_approver_token_revoked: {api_write: redeem},
     identity_of_a_disabled_account: {console_page: provider_sign_in},
+    identity_of_a_deleted_account: {console_page: provider_sign_in},
+    identity_of_an_account_with_a_new_password: {console_page: provider_sign_in},
+    identity_disconnected: {console_page: provider_sign_in},
+    session_of_a_disconnected_identity: {way: way for way in BY_SESSION},
     project_made_private: {way: way for way in READING},
     share_with_a_fork_removed: {api_write: contribute, **{way: way for way in (*READING, event_poll)}},
 }
@@ -530,6 +630,7 @@ ENDS = {
 _ALL = "all of them"
 _JOINS = "an invitation opens the page to join, and nothing else"
 _FETCHED = "a device code is fetched by the API, once, and opens nothing else; the token is another row"
+_SIGNS_IN = "an identity signs in to the console; the session is another row"
 REASONS = {
     account_disabled_and_enabled: {
         "webhook": "the enabled account owns the project again, and a webhook is its project's"
@@ -556,7 +657,14 @@ REASONS = {
     invitation_creator_lowered: {_ALL: _JOINS},
     device_approver_disabled: {_ALL: _FETCHED},
     device_approver_token_revoked: {_ALL: _FETCHED},
-    identity_of_a_disabled_account: {_ALL: "an identity signs in to the console; the session is another row"},
+    identity_of_a_disabled_account: {_ALL: _SIGNS_IN},
+    identity_of_a_deleted_account: {_ALL: _SIGNS_IN},
+    identity_of_an_account_with_a_new_password: {_ALL: _SIGNS_IN},
+    identity_disconnected: {_ALL: _SIGNS_IN},
+    session_of_a_disconnected_identity: {
+        "api_read api_write event_poll jupyter_proxy backup": "the API takes no session, and the proxy sends a token",
+        "webhook": "a webhook depends on an account and no session",
+    },
     project_made_private: {
         "api_write console_form webhook backup": "without an account nothing is changed",
         "event_poll": "the events of a project are not public; test_roles.py asks every route anonymously",

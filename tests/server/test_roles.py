@@ -25,6 +25,7 @@ from lmvp_server.handlers.live import NOBODYS
 from lmvp_server.openapi import methods_of
 from lmvp_server.routes import API, ROUTES
 from lmvp_server.services.access import (
+    ACCOUNT,
     ADMIN,
     ALIAS,
     CREATE,
@@ -55,6 +56,8 @@ RIGHTS = {
     ("get", "/tokens"): GRANT,
     ("post", "/tokens"): GRANT,
     ("delete", "/tokens/x"): GRANT,
+    ("get", "/identities"): ACCOUNT,
+    ("delete", "/identities/x"): ACCOUNT,
     ("get", "/me"): ENTER,
     ("get", "/users"): ADMIN,
     ("post", "/users"): ADMIN,
@@ -159,6 +162,7 @@ BODIES = {
     ("post", "/device/token"): {"device_code": "x"},
     ("post", "/device/decision"): {"user_code": "BCDF-GHJK"},
     ("post", "/tokens"): {"name": "x"},
+    ("delete", "/identities/x"): {"current_password": "a long password"},
     ("post", "/users"): {"name": "ada"},
     ("patch", "/users/x"): {"disabled": False},
     ("put", "/groups/vision"): {"users": []},
@@ -259,7 +263,7 @@ def may(who, right):
         return True
     if who == "anonymous" or right == ADMIN:
         return False
-    if right in {ENTER, CREATE, GRANT}:
+    if right in {ENTER, CREATE, GRANT, ACCOUNT}:
         return True
     return who in ROLES and ROLES.index(who) >= ROLES.index(NEEDS[right])
 
@@ -395,7 +399,7 @@ def test_limited_token_of_an_admin_reaches_no_route_of_accounts(world, scope, pr
     rows = {
         row: BODIES.get(row)
         for row, right in RIGHTS.items()
-        if right in {ADMIN, GRANT} or (row[1] == "/projects" and right == CREATE and project)
+        if right in {ADMIN, GRANT, ACCOUNT} or (row[1] == "/projects" and right == CREATE and project)
     }
     own = {"password": "another long one", "current_password": "a long password"}
     rows[("patch", "/users/admin")] = own

@@ -32,6 +32,8 @@ NAME = "the-operator"
 ROOT = Caller(NAME, owner=True, scope="admin", credential="")
 PASSWORD, OTHER = "correct horse battery", "another long password"
 HERE, THERE = "192.0.2.1", "192.0.2.2"
+ISSUER = "https://sign-in.example.org"
+MINE = Identity(ISSUER, "s-grace", "grace")
 
 
 @pytest.fixture
@@ -68,6 +70,17 @@ def session(services, name, proof=True):
             SERVER, [Put("sessions", found.id, {**found.data, "began": time.time() - access.FRESH})]
         )
     return secret, roled(services, services.sessions.caller(secret, NAME))
+
+
+def connected(services, name, identity=None):
+    """Connect an identity to an account; return the id that it is listed by."""
+    _, by = session(services, name)
+    services.identities.connect(by, identity or Identity(ISSUER, f"s-{name}", name), NAME)
+    return services.identities.every(by, Page())["items"][-1].id
+
+
+def sign_up(services, identity):
+    return services.identities.sign_up(identity, "", HERE, NAME, free=True)
 
 
 def approve(services, by, scope=""):
@@ -199,18 +212,21 @@ def test_device_code_ends_with_the_token_or_session_that_approved_it(services):
 @pytest.mark.parametrize("how", HOW)
 def test_token_and_session_end_with_their_account_for_good(services, how):
     secret = token(services, "grace")
-    cookie, _ = session(services, "grace")
+    cookie, by = session(services, "grace")
     services.members.set_member(ROOT, "digits", "grace", "owner")
     invited = services.invitations.create(caller(services, secret), Invite(project="digits")).secret
+    services.identities.connect(by, MINE, NAME)
     end_account(services, "grace", how)
     assert services.tokens.caller(secret, NAME) is None
     assert services.sessions.caller(cookie, NAME) is None
     with pytest.raises((AccessDenied, NotFound)):
         services.invitations.look(invited, HERE)
     if how != "deleted":
-        ended = {"tokens": 1, "sessions": 1, "invitations": 1}
+        ended = {"tokens": 1, "sessions": 1, "invitations": 1, "identities": 1}
         assert next(one["after"].get("ended") for one in events(services, "user.change")) == ended
-        assert all(services.records.count(SERVER, table) == 0 for table in ended)
+        assert all(services.records.count(SERVER, table) == 0 for table in ended if table != "identities")
+    with pytest.raises(NotAuthenticated):
+        services.identities.account(MINE)
 
 
 def test_grant_that_is_written_while_its_account_is_disabled_does_not_come_back(services):
@@ -544,6 +560,9 @@ def test_limited_token_changes_no_account(services, scope, project, name):
         lambda: services.sessions.end_all(limited),
         lambda: services.sessions.open_by_token(limited, HERE),
         lambda: services.identities.connect(limited, sso, NAME),
+        lambda: services.identities.every(limited, Page()),
+        lambda: services.identities.every(limited, Page(), "grace"),
+        lambda: services.identities.disconnect(limited, connected(services, "grace"), ISSUER, PASSWORD),
         lambda: services.invitations.accept_as(limited, invited, HERE),
         lambda: services.members.remove(limited, "other", "grace"),
         lambda: services.invitations.create(limited, Invite(project="other")),
@@ -656,6 +675,219 @@ def test_password_change_ends_tokens_and_sessions(services, keep):
     told = events(services, "user.change")[-1]
     assert told["after"]["password"] == "changed"
     assert OTHER not in str(events(services, "user.change"))
+
+
+# -- identities
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("who", ["grace", "operator"])
+def test_password_change_disconnects_identities(services, who, keep):
+    connected(services, "grace")
+    before, by = session(services, "grace")
+    change = UserChange(password=OTHER, current_password=PASSWORD, keep_identities=keep)
+    ended = services.users.change(by if who == "grace" else ROOT, "grace", change).ended
+    assert (ended.sessions, ended.identities) == (2, 0 if keep else 1)
+    assert services.sessions.caller(before, NAME) is None
+    found = services.identities.account(MINE)
+    assert (found and found.data["name"]) == ("grace" if keep else None)
+    assert services.identities.is_connected(services.users.find("grace").id) == keep
+    assert events(services, "user.change")[-1]["after"]["ended"]["identities"] == (0 if keep else 1)
+
+
+def test_password_change_keeps_tokens_and_identities_independently(services):
+    connected(services, "grace")
+    secret = token(services, "grace")
+    services.users.change(ROOT, "grace", UserChange(password=OTHER, keep_tokens=True))
+    assert services.tokens.caller(secret, NAME) is not None
+    assert services.identities.account(MINE) is None
+    connected_again = session_of(services, "grace", OTHER)
+    services.identities.connect(connected_again, MINE, NAME)
+    services.users.change(ROOT, "grace", UserChange(password=PASSWORD, keep_identities=True))
+    assert services.tokens.caller(secret, NAME) is None
+    assert services.identities.account(MINE).data["name"] == "grace"
+
+
+def session_of(services, name, password):
+    return roled(services, services.sessions.caller(services.sessions.begin(name, password, HERE), NAME))
+
+
+def test_identity_that_is_connected_during_a_password_change_signs_nobody_in(services):
+    """The record has the generation of the session that began to connect it."""
+    connected(services, "grace")
+    (record,) = services.records.find(SERVER, "identities")
+    services.users.change(ROOT, "grace", UserChange(password=OTHER))
+    services.records.commit(SERVER, [Put("identities", record.id, record.data)])
+    with pytest.raises(NotAuthenticated, match="no longer connected"):
+        services.identities.account(MINE)
+    (listed,) = services.identities.every(ROOT, Page())["items"]
+    assert (listed.user, listed.ended) == ("grace", "ended by a change of the account")
+    services.users.change(ROOT, "grace", UserChange(password=PASSWORD, keep_identities=True))
+    with pytest.raises(NotAuthenticated):  # nothing that has ended is kept
+        services.identities.account(MINE)
+    services.identities.connect(session_of(services, "grace", PASSWORD), MINE, NAME)
+    assert services.identities.account(MINE).data["name"] == "grace"
+
+
+def test_token_of_an_older_generation_is_not_kept_at_a_password_change(services):
+    secret = token(services, "grace")
+    (record,) = services.records.find(SERVER, "tokens")
+    services.users.change(ROOT, "grace", UserChange(password=OTHER))
+    services.records.commit(SERVER, [Put("tokens", record.id, record.data)])
+    services.users.change(ROOT, "grace", UserChange(password=PASSWORD, keep_tokens=True))
+    services.tokens._known = None
+    assert services.tokens.caller(secret, NAME) is None
+
+
+@pytest.mark.parametrize("change", [{}, {"password": OTHER}, {"password": OTHER, "keep_identities": True}])
+def test_identity_of_a_disabled_account_signs_up_for_no_other_one(services, change):
+    connected(services, "grace")
+    ended = services.users.change(ROOT, "grace", UserChange(disabled=True)).ended
+    assert ended.identities == 1
+    if change:
+        assert services.users.change(ROOT, "grace", UserChange(**change)).ended.identities == 0
+    renamed = Identity(ISSUER, "s-grace", "another-name")
+    with pytest.raises(NotAuthenticated, match="cannot sign in"):
+        services.identities.account(renamed)
+    _, by = session(services, "ada")
+    with pytest.raises(Conflict, match="connected to an account already"):
+        services.identities.connect(by, renamed, NAME)
+    services.users.change(ROOT, "grace", UserChange(disabled=False))
+    with pytest.raises(NotAuthenticated, match="no longer connected"):
+        services.identities.account(renamed)
+    (listed,) = services.identities.every(ROOT, Page(), "grace")["items"]
+    services.identities.disconnect(ROOT, listed.id, ISSUER)
+    assert sign_up(services, renamed).data["name"] == "another-name"
+
+
+def test_identity_of_an_earlier_release_signs_in_and_ends_with_a_password_change(services):
+    record = Put(
+        "identities", MINE.id, {"user": services.users.find("grace").id, "issuer": ISSUER, "subject": "s-grace"}
+    )
+    services.records.commit(SERVER, [record])
+    assert services.identities.account(MINE).data["name"] == "grace"
+    (listed,) = services.identities.every(ROOT, Page())["items"]
+    assert (listed.connected_at, listed.ended) == (None, "")
+    services.users.change(ROOT, "grace", UserChange(password=OTHER))
+    assert services.identities.account(MINE) is None
+
+
+def test_identities_are_listed_to_their_account_and_to_admins(services):
+    for name in ("ada", "grace"):
+        connected(services, name)
+    _, grace = session(services, "grace")
+    _, ada = session(services, "ada")
+    mine, every = services.identities.every(grace, Page()), services.identities.every(ada, Page(1))
+    assert [(one.user, one.issuer, one.subject) for one in mine["items"]] == [("grace", ISSUER, "s-grace")]
+    assert (len(every["items"]), every["next"], every["total"]) == (1, "1", 2)
+    assert [one.user for one in services.identities.every(ada, Page(), "GRACE")["items"]] == ["grace"]
+    with pytest.raises(AccessDenied):
+        services.identities.every(grace, Page(), "ada")
+    (hers,) = services.identities.every(ada, Page(), "ada")["items"]
+    with pytest.raises(NotFound):
+        services.identities.disconnect(grace, hers.id, ISSUER, PASSWORD)
+    assert services.identities.account(Identity(ISSUER, "s-ada", "")).data["name"] == "ada"
+
+
+@pytest.mark.parametrize("who", ["grace", "ada"])
+def test_disconnect_needs_proof_and_ends_the_sessions_of_the_identity(services, who):
+    id_ = connected(services, "grace")
+    account = services.identities.account(MINE)
+    theirs = services.sessions.open(account, HERE, "provider", MINE.id)
+    by_password, _ = session(services, "grace")
+    by = caller(services, token(services, who))
+    for wrong in ("", "a wrong password"):
+        with pytest.raises(AccessDenied, match="current password"):
+            services.identities.disconnect(by, id_, ISSUER, wrong)
+    assert services.sessions.caller(theirs, NAME).name == "grace"
+    services.identities.disconnect(by, id_, ISSUER, PASSWORD)
+    assert services.identities.account(MINE) is None
+    assert services.sessions.caller(theirs, NAME) is None
+    assert services.sessions.caller(by_password, NAME).name == "grace"
+    told = events(services, "user.disconnect")[-1]
+    assert (told["who"], told["what"]) == (who, "grace")
+    assert told["before"] == {"id": id_, "issuer": ISSUER}
+    with pytest.raises(NotFound):
+        services.identities.disconnect(by, id_, ISSUER, PASSWORD)
+
+
+def test_session_that_an_identity_begins_at_the_moment_of_its_end_grants_nothing(services):
+    id_ = connected(services, "grace")
+    account = services.identities.account(MINE)
+    services.identities.disconnect(ROOT, id_, ISSUER)
+    late = services.sessions.open(account, HERE, "provider", MINE.id)
+    assert services.sessions.caller(late, NAME) is None
+
+
+def test_account_without_a_password_keeps_its_last_identity(services):
+    account = sign_up(services, Identity(ISSUER, "s-1", "noether"))
+    secret = services.sessions.open(account, HERE, "provider", Identity(ISSUER, "s-1", "").id)
+    by = roled(services, services.sessions.caller(secret, NAME))
+    (first,) = services.identities.every(by, Page())["items"]
+    services.identities.connect(by, Identity("https://other.example.org", "s-1", ""), NAME)
+    with pytest.raises(Conflict, match="only way to sign in to 'noether'") as error:  # the other provider is not in use
+        services.identities.disconnect(by, first.id, ISSUER)
+    assert "set a password" in error.value.hint
+    services.identities.connect(by, Identity(ISSUER, "s-2", ""), NAME)
+    services.identities.disconnect(by, first.id, ISSUER)
+    services.identities.connect(session_by(services, "s-2"), Identity(ISSUER, "s-3", ""), NAME)
+    second = session_by(services, "s-2")
+    services.users.change(second, "noether", UserChange(password=PASSWORD, keep_identities=True))
+    for one in services.identities.every(ROOT, Page(), "noether")["items"]:
+        services.identities.disconnect(session_of(services, "noether", PASSWORD), one.id, ISSUER)
+    assert services.identities.every(ROOT, Page())["total"] == 0
+
+
+def session_by(services, subject):
+    identity = Identity(ISSUER, subject, "")
+    secret = services.sessions.open(services.identities.account(identity), HERE, "provider", identity.id)
+    return roled(services, services.sessions.caller(secret, NAME))
+
+
+def test_admin_disconnects_the_last_identity_and_sets_a_password(services):
+    sign_up(services, Identity(ISSUER, "s-1", "noether"))
+    (only,) = services.identities.every(ROOT, Page(), "noether")["items"]
+    _, ada = session(services, "ada")
+    services.identities.disconnect(ada, only.id, ISSUER)
+    assert services.identities.account(Identity(ISSUER, "s-1", "")) is None
+    services.users.change(ROOT, "noether", UserChange(password=OTHER))
+    assert session_of(services, "noether", OTHER).name == "noether"
+
+
+def test_password_of_an_account_without_one_disconnects_its_identities(services):
+    sign_up(services, Identity(ISSUER, "s-1", "noether"))
+    assert services.users.change(ROOT, "noether", UserChange(password=OTHER)).ended.identities == 1
+    assert services.identities.account(Identity(ISSUER, "s-1", "")) is None
+    assert session_of(services, "noether", OTHER).name == "noether"
+
+
+def test_two_requests_do_not_disconnect_the_last_two_identities(services, monkeypatch):
+    account = sign_up(services, Identity(ISSUER, "s-1", "noether"))
+    services.identities.connect(session_by(services, "s-1"), Identity(ISSUER, "s-2", ""), NAME)
+    first, second = services.identities.every(ROOT, Page(), "noether")["items"]
+    one, other = session_by(services, "s-1"), session_by(services, "s-2")
+    commit, begun = type(services.records).commit, []
+
+    def after_the_other(self, space, changes, told=()):
+        if not begun:
+            begun.append(True)
+            services.identities.disconnect(other, first.id, ISSUER)
+        return commit(self, space, changes, told)
+
+    monkeypatch.setattr(type(services.records), "commit", after_the_other)
+    with pytest.raises(Conflict, match="only way"):
+        services.identities.disconnect(one, second.id, ISSUER)
+    assert services.identities.is_connected(account.id)
+
+
+def test_sign_up_and_connect_are_events(services):
+    sign_up(services, Identity(ISSUER, "s-1", "noether"))
+    connected(services, "grace")
+    services.members.set_member(ROOT, "digits", "grace", "owner")
+    invited = services.invitations.create(ROOT, Invite(project="digits")).secret
+    services.identities.sign_up(Identity(ISSUER, "s-2", "hopper"), invited, HERE, NAME, free=False)
+    told = [(one["who"], one["what"], one["after"]["issuer"]) for one in events(services, "user.connect")]
+    assert told == [(name, name, ISSUER) for name in ("noether", "grace", "hopper")]
 
 
 # -- failed logins

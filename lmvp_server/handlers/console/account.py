@@ -1,4 +1,4 @@
-"""The page of the caller's account: tokens, password, sessions."""
+"""The page of the caller's account: tokens, connected identities, password, sessions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import msgspec
 
 from lmvp.errors import InvalidArgument
 from lmvp.records import Ended, MakeToken, UserChange
+from lmvp.render.words import short
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
 from lmvp_server.services.access import LEAST_SCOPE, SCOPES
 from lmvp_server.services.paging import Page
@@ -19,7 +20,7 @@ TOKENS = 1000
 class Account(ConsolePage):
     """`/account`."""
 
-    acts: ClassVar[frozenset[str]] = frozenset({"make_token", "revoke", "set_password", "leave_all"})
+    acts: ClassVar[frozenset[str]] = frozenset({"make_token", "revoke", "disconnect", "set_password", "leave_all"})
 
     def initialize(self) -> None:
         """Begin a request."""
@@ -29,14 +30,17 @@ class Account(ConsolePage):
         self._said = ""
 
     def look(self) -> Shown:  # type: ignore[override]
-        """Return the account and its tokens."""
+        """Return the account, its tokens and its identities."""
         me = self.services.users.me(self.caller)
         found = self.services.tokens.every(self.caller, Page(TOKENS))["items"]
         name = me.name if self.caller.user else ""
         own = [one for one in found if one.user == name]
+        identities = self.services.identities.every(self.caller, Page(TOKENS), name)["items"] if name else []
         return "account.html", {
             "me": me,
             "tokens": own,
+            "identities": identities,
+            "short": short,
             "made": self._made,
             "said": self._said,
             "must_prove": not (self.caller.owner or self.caller.is_fresh),
@@ -65,13 +69,22 @@ class Account(ConsolePage):
         self.services.tokens.revoke(self.caller, fields.get("token", ""))
         return "account"
 
+    def disconnect(self, fields: Fields) -> str:
+        """Disconnect an identity; the session continues under a new secret if the identity began it."""
+        identities = self.services.identities
+        identities.disconnect(self.caller, fields.get("identity", ""), self.issuer, fields.get("old", ""))
+        if self._by_session and self.services.sessions.caller(self.session, self.settings["owner"]) is None:
+            self._session = self.services.sessions.renew(self.caller, self.address)
+        return "account"
+
     def set_password(self, fields: Fields) -> str:
-        """Change the password of the account; the session goes on under a new secret, and all others end."""
+        """Change the password of the account; the session continues under a new secret, and all others end."""
         users = self.services.users
         given = UserChange(
             password=fields.get("new", ""),
             current_password=fields.get("old", ""),
             keep_tokens=fields.get("keep_tokens") == "1",
+            keep_identities=fields.get("keep_identities") == "1",
         )
         changed = users.change(self.caller, users.me(self.caller).name, given)
         if self._by_session:

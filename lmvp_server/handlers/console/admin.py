@@ -9,6 +9,7 @@ import msgspec
 
 from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp.records import NewUser, UserChange
+from lmvp.render.words import short
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown
 from lmvp_server.services import access
 from lmvp_server.services.audit import Filter
@@ -41,7 +42,9 @@ class Users(AdminPage):
     """`/admin`."""
 
     tab = "Accounts"
-    acts: ClassVar[frozenset[str]] = frozenset({"add", "disable", "enable", "make_admin", "make_user", "set_password"})
+    acts: ClassVar[frozenset[str]] = frozenset(
+        {"add", "disable", "enable", "make_admin", "make_user", "set_password", "disconnect"}
+    )
 
     def initialize(self) -> None:
         """Begin a request."""
@@ -49,13 +52,17 @@ class Users(AdminPage):
         self._said = ""
 
     def look(self) -> Shown:  # type: ignore[override]
-        """Return the accounts."""
+        """Return the accounts and their identities."""
         common = self.common()
+        identities = self.services.identities.every(self.caller, Page(USERS))
         found = self.services.users.every(self.caller, Page(USERS))
         return "users.html", {
             **common,
             "users": found["items"],
             "total": found["total"],
+            "identities": identities["items"],
+            "identities_total": identities["total"],
+            "short": short,
             "said": self._said,
             "must_prove": not (self.caller.owner or self.caller.is_fresh),
         }
@@ -67,7 +74,7 @@ class Users(AdminPage):
         return "admin"
 
     def disable(self, fields: Fields) -> str:
-        """Disable an account; its tokens, sessions and invitations end."""
+        """Disable an account; its tokens, sessions, invitations and identities end."""
         return self._change(fields, UserChange(disabled=True))
 
     def enable(self, fields: Fields) -> str:
@@ -83,9 +90,19 @@ class Users(AdminPage):
         return self._change(fields, UserChange(admin=False))
 
     def set_password(self, fields: Fields) -> str:
-        """Set the password of somebody who forgot it."""
-        given = UserChange(password=fields.get("password", ""), current_password=fields.get("old", ""))
+        """Set the password of a person who forgot it."""
+        given = UserChange(
+            password=fields.get("password", ""),
+            current_password=fields.get("old", ""),
+            keep_identities=fields.get("keep_identities") == "1",
+        )
         return self._change(fields, given)
+
+    def disconnect(self, fields: Fields) -> str:
+        """Disconnect an identity from its account."""
+        identities = self.services.identities
+        identities.disconnect(self.caller, fields.get("identity", ""), self.issuer, fields.get("old", ""))
+        return "admin"
 
     def _change(self, fields: Fields, given: UserChange) -> str:
         changed = self.services.users.change(self.caller, fields.get("name", "").strip(), given)
