@@ -71,8 +71,9 @@ def test_every_argument_that_names_something_completes():
         ("push", "object"), ("pull", "variable"), ("alias", "alias"), ("login", "url"), ("logout", "url"),
         ("export", "to"), ("import", "source"), ("backup", "to"), ("require", "rule"),
         ("undelete", "name"), ("fork", "to"), ("tokens", "what"), ("tokens", "name"), ("users", "what"),
-        ("users", "name"), ("groups", "what"), ("groups", "name"), ("groups", "users"), ("members", "what"),
-        ("members", "name"), ("webhooks", "what"), ("webhooks", "target"), ("devices", "what"), ("devices", "code"),
+        ("users", "name"), ("identities", "what"), ("identities", "id"), ("groups", "what"), ("groups", "name"),
+        ("groups", "users"), ("members", "what"), ("members", "name"), ("webhooks", "what"), ("webhooks", "target"),
+        ("devices", "what"), ("devices", "code"),
         ("audit", "what"),
     }  # fmt: skip
     known = free | names._VERSIONS | names._CONTRIBUTIONS | names._MODELS | names._PROJECTS | names._RUNS
