@@ -35,6 +35,7 @@ from lmvp.errors import (
 )
 from lmvp.records import ErrorBody
 from lmvp_server.cancellation import Cancellation, Cancelled
+from lmvp_server.compression import encode, may_compress
 from lmvp_server.costly import CostlyWork, Lane
 from lmvp_server.handlers.hosts import foreign_host
 from lmvp_server.services import Services, access
@@ -276,6 +277,23 @@ class Handler(RequestHandler):
         """Send a struct or a document as JSON."""
         self.send(value if isinstance(value, bytes) else msgspec.json.encode(value), "application/json", status)
 
+    async def send_compressed(self, make: Callable[[], bytes], content_type: str) -> None:
+        """Make a body and compress it in a thread, then send it: it must hold no secret; see `compression.Gzip`.
+
+        Parameters
+        ----------
+        make : callable
+            Returns the body. It may read the handler and must not change it: Tornado's handlers belong to the loop.
+        content_type : str
+        """
+        may_compress(self)
+        accepted = self.request.headers.get("Accept-Encoding", "")
+        data, coding = await self.run_public(encode, make, accepted)
+        if coding:
+            self.set_header("Content-Encoding", coding)
+        self.set_header("Content-Type", content_type)
+        self.finish(data)
+
     def send(self, data: bytes, content_type: str, status: int = 200) -> None:
         """Send bytes."""
         self.set_status(status)
@@ -471,6 +489,15 @@ class Handler(RequestHandler):
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Log a fault of the server with its traceback, and one of its disk in a line; no mistakes of the caller."""
         log_failure(self, typ, value, tb)
+
+
+def as_json(work: Callable[..., Any]) -> Callable[..., bytes]:
+    """Return a function that calls another one and encodes its result; large results are encoded off the loop so."""
+
+    def encoded(*args: Any) -> bytes:
+        return msgspec.json.encode(work(*args))
+
+    return encoded
 
 
 def is_number(text: str) -> bool:

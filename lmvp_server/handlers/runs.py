@@ -5,7 +5,7 @@ from __future__ import annotations
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.frames import SHIPMENT_LIMIT
 from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
-from lmvp_server.handlers.base import READING, Handler, is_number
+from lmvp_server.handlers.base import READING, Handler, as_json, is_number
 
 
 class Runs(Handler):
@@ -19,6 +19,10 @@ class Runs(Handler):
         where, order = self.get_query_argument("where", ""), self.get_query_argument("order", "")
         run = self.run_long if where or order else self.run_public
         self.answer(await run(self.services.runs.of_project, self.caller, project, self.page(), where, order))
+        """List the runs of a project, newest first; `where` filters them."""
+        where = self.get_query_argument("where", "")
+        run = self.run_long if where else self.run_public
+        self.answer(await run(as_json(self.services.runs.of_project), self.caller, project, self.page(), where))
 
     async def post(self, project: str) -> None:
         """Begin a run."""
