@@ -13,7 +13,7 @@ from contextlib import contextmanager, redirect_stderr, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distributions
-from itertools import product
+from itertools import count, cycle, product
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,7 @@ from lmvp import errors, local
 from lmvp.commands import main
 from lmvp.commands.parser import NOTEBOOK, make_parser, read
 from lmvp.commands.shell import ShellHost
+from lmvp.connection import Connection
 
 
 class Lying(ThreadingHTTPServer):
@@ -123,6 +124,150 @@ def test_a_changed_chunk_is_refused_and_leaves_no_file(client, liar, tmp_path):
         assert [path for path in (tmp_path / "folder").rglob("*") if path.is_file()] == []
     liar.lie = lambda path, *answer: answer
     assert np.array_equal(client.download("digits/mlp", progress=False)["w"], np.arange(100_000.0))
+
+
+@pytest.mark.parametrize("coded", [False, True], ids=["raw", "coded"])
+def test_changed_chunk_does_not_reach_the_tensors_of_the_caller(client, liar, monkeypatch, coded):
+    monkeypatch.setattr("lmvp.transfer.pull.VersionReader._better_coded", lambda _: coded)
+    for at in (0, 20, 60, 1000, 400_000, -1):
+        liar.lie = partial(with_a_changed_chunk, at)
+        into = {"w": np.full(100_000, 7.0)}
+        with pytest.raises(errors.LmvpError):
+            client.download("digits/mlp", into=into, progress=False)
+        assert (into["w"] == 7.0).all(), at
+    liar.lie = lambda path, *answer: answer
+    client.download("digits/mlp", into=into, progress=False)
+    assert np.array_equal(into["w"], np.arange(100_000.0))
+
+
+def test_damaged_download_leaves_old_and_sound_values_only(client, liar, monkeypatch):
+    """A tensor over several chunks, of which one is damaged: each value is the old or the right one."""
+    monkeypatch.setattr("lmvp.transfer.pull.VersionReader._better_coded", lambda _: False)
+    weights = np.random.default_rng(7).random(2_000_000)
+    lmvp.update("digits/long", {"w": weights}, progress=False)
+    liar.lie = partial(with_a_changed_chunk, -1000)
+    into = {"w": np.full(len(weights), 7.0)}
+    with pytest.raises(errors.IntegrityError, match="do not match its id"):
+        client.download("digits/long", into=into, progress=False)
+    assert ((into["w"] == 7.0) | (into["w"] == weights)).all()
+    assert (into["w"] == 7.0).sum() >= 400_000
+
+
+def with_cursor(cursors, path, status, headers, body):
+    """Answer a list with one more page, whatever page it is."""
+    if "limit=" in path:
+        body = json.dumps({**json.loads(body), "next": next(cursors)}).encode()
+    return status, headers, body
+
+
+@pytest.mark.parametrize("call", ["projects", "tokens", "history"])
+def test_cursor_that_is_repeated_is_an_error(client, liar, call):
+    cursors = cycle(["5", "6"])
+    liar.lie = partial(with_cursor, cursors)
+    with pytest.raises(errors.ServerError, match="does not end: the server sends the same cursor again") as caught:
+        client.show_history("digits/mlp") if call == "history" else getattr(client, call)()
+    assert "LMVP_URL" in caught.value.hint
+    assert len([path for path, _ in liar.heard if "limit=" in path]) <= 4
+
+
+def test_list_without_an_end_is_an_error(client, liar, monkeypatch):
+    monkeypatch.setattr("lmvp.base_client.PAGES_LIMIT", 5)
+    liar.lie = partial(with_cursor, map(str, count(1)))
+    with pytest.raises(errors.ServerError, match="it has more than 5 pages"):
+        client.projects()
+    assert len([path for path, _ in liar.heard if "limit=" in path]) == 5
+
+
+def test_list_that_fills_the_memory_is_an_error(client, liar, monkeypatch):
+    monkeypatch.setattr("lmvp.base_client.LIST_LIMIT", 3 << 20)
+    projects = []
+
+    def lie(path, status, headers, body):
+        if "limit=" not in path:
+            return status, headers, body
+        projects.extend(json.loads(body)["items"])
+        page = {"items": [{**projects[0], "description": "x" * (1 << 20)}], "next": str(len(liar.heard)), "total": 1}
+        return status, headers, json.dumps(page).encode()
+
+    liar.lie = lie
+    with pytest.raises(errors.ServerError, match="it has more than 3 MiB"):
+        client.projects()
+    assert len([path for path, _ in liar.heard if "limit=" in path]) == 3
+
+
+@contextmanager
+def endless(head, piece):
+    """Serve one request with a body that repeats a piece; yields the URL and the list of the lengths sent."""
+    sent = []
+
+    def serve(listening):
+        with suppress(OSError), listening.accept()[0] as connection:
+            connection.sendall(head)
+            while len(sent) < 1000:
+                connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+                sent.append(len(piece))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", sent
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nLMVP-API: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_line_without_an_end_is_an_error(monkeypatch):
+    monkeypatch.setattr("lmvp.connection.LINE_LIMIT", 1 << 20)
+    with endless(CHUNKED, b" " * (1 << 16)) as (url, sent):
+        with pytest.raises(errors.ServerError, match="has a line of more than 1 MiB") as caught:
+            lmvp.Client(url, "token").check()
+        assert "LMVP_URL" in caught.value.hint
+    assert len(sent) < 1000
+
+
+def test_lines_of_an_answer_are_split_at_line_feeds_only():
+    class Answer:
+        def __init__(self, *pieces):
+            self.pieces = pieces
+
+        def iter_content(self, _size):
+            return iter(self.pieces)
+
+    pieces = b'{"a":', b'1}\r\n{"b"', b":2}\n\n", b'{"c": "\x0b\xc2\x85"}'
+    assert list(Connection.lines(Answer(*pieces))) == [b'{"a":1}', b'{"b":2}', b"", b'{"c": "\x0b\xc2\x85"}']
+
+
+def block_of(head):
+    data = json.dumps(head).encode()
+    return len(data).to_bytes(4, "little") + data + bytes(1000)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"\xff\xff\xff\xff" + bytes(1000),
+        block_of({"key": "a", "rows": 1e300, "columns": [["step", "<i8"]]}),
+        block_of({"key": "a", "rows": 10**11, "columns": [["step", "<i8"]]}),
+        block_of({"key": "a", "rows": -1, "columns": [["step", "<i8"]]}),
+        block_of({"key": "a", "rows": 1, "columns": [["step", "|O"]]}),
+        block_of({"key": "a", "rows": 1, "columns": [["step", "V1000000000"]]}),
+    ],
+)
+def test_block_of_points_that_fills_the_memory_is_an_error(client, liar, block):
+    with lmvp.start_run("digits") as run:
+        run.log({"loss": 1.0})
+    found = client.run("digits", run.id)
+    liar.lie = lambda path, status, headers, body: (
+        status,
+        headers,
+        block + bytes(1 << 20) if "/export" in path else body,
+    )
+    with pytest.raises(errors.ServerError, match="cannot be read"):
+        found.history()
 
 
 def with_another_path(name, path, status, headers, body):
