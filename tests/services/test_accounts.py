@@ -1,25 +1,21 @@
-"""Accounts and what they give out, on the services without HTTP: holders, generations, scopes, proofs, back-off."""
+"""Accounts, on the services without HTTP: holders of grants, what ends with an account, messages."""
 
 import logging
 import re
-import time
 from dataclasses import replace
 
 import pytest
-from argon2 import PasswordHasher
+from accounts import HERE, HOW, NAME, PASSWORD, ROOT, caller, end_account, events, session, token
 
 from lmvp.errors import (
     AccessDenied,
     AlreadyExists,
-    Conflict,
-    InvalidArgument,
     NotAuthenticated,
     NotFound,
-    TooManyRequests,
 )
-from lmvp.records import Invite, MakeToken, NewUser, NewWebhook, UserChange
-from lmvp_server.services import Services, access, passwords
-from lmvp_server.services.access import OPERATOR, SCOPES, Caller
+from lmvp.records import Invite, MakeToken, NewUser, UserChange
+from lmvp_server.services import access
+from lmvp_server.services.access import OPERATOR, Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.identities import Identity
 from lmvp_server.services.paging import Page
@@ -94,6 +90,7 @@ def events(services, action):
 
 
 # -- holders
+from lmvp_server.stores.base import Put
 
 
 @pytest.mark.parametrize("user", [None, "", "missing", "u0000000000000000", 0, False, [], {}])
@@ -125,31 +122,6 @@ def test_operator_is_an_identity_that_no_account_can_have(services):
         _ = Caller("anonymous", scope="read").holder
 
 
-@pytest.mark.parametrize("scope", ["", None, "all", "missing"])
-def test_token_record_without_a_scope_has_the_least(services, scope):
-    secret = token(services, "ada")
-    (record,) = services.records.find(SERVER, "tokens")
-    data = {key: value for key, value in record.data.items() if key != "scope"}
-    services.records.commit(
-        SERVER, [Put("tokens", record.id, data if scope == "missing" else {**data, "scope": scope})]
-    )
-    assert caller(services, secret).scope == "read"
-    assert [one.scope for one in services.tokens.every(ROOT, Page())["items"]] == ["read"]
-
-
-@pytest.mark.parametrize("project", [None, "missing", 0])
-def test_token_record_without_a_project_grants_nothing(services, project):
-    services.members.set_member(ROOT, "digits", "grace", "viewer")
-    secret = token(services, "grace", project="digits")
-    assert caller(services, secret).only
-    (record,) = services.records.find(SERVER, "tokens")
-    data = {key: value for key, value in record.data.items() if key != "project"}
-    services.records.commit(
-        SERVER, [Put("tokens", record.id, data if project == "missing" else {**data, "project": project})]
-    )
-    assert caller(services, secret) is None
-
-
 def test_token_and_session_of_an_older_release_without_an_account_end_with_a_log_line(services, caplog):
     services.tokens.create(ROOT, MakeToken(name="ci", scope="admin"))
     services.sessions.open_by_token(ROOT, HERE)
@@ -168,45 +140,6 @@ def test_token_and_session_of_an_older_release_without_an_account_end_with_a_log
     assert services.records.find(SERVER, "sessions") == []
     services.tokens.revoke(ROOT, record.id)
     assert services.records.find(SERVER, "tokens") == []
-
-
-# -- what ends with an account
-
-
-def end_account(services, name, how):
-    if how == "deleted":
-        account = services.users.find(name)
-        services.records.commit(SERVER, [Delete("users", account.id), Delete("names", f"users:{name}")])
-        return
-    services.users.change(ROOT, name, UserChange(disabled=True))
-    if how == "disabled and enabled":
-        services.users.change(ROOT, name, UserChange(disabled=False))
-
-
-HOW = ("disabled", "disabled and enabled", "deleted")
-
-
-@pytest.mark.parametrize("how", HOW)
-def test_device_code_ends_with_the_account_of_its_approver(services, how):
-    device = approve(services, caller(services, token(services, "grace")))
-    kept = approve(services, caller(services, token(services, "ada")))
-    end_account(services, "grace", how)
-    with pytest.raises(AccessDenied, match="grace approved this login"):
-        services.devices.token(device, NAME)
-    assert caller(services, services.devices.token(kept, NAME).access_token).name == "ada"
-
-
-def test_device_code_ends_with_the_token_or_session_that_approved_it(services):
-    secret = token(services, "grace")
-    by_token = approve(services, caller(services, secret))
-    cookie, by = session(services, "grace")
-    by_session = approve(services, by)
-    (record,) = services.records.find(SERVER, "tokens")
-    services.tokens.revoke(ROOT, record.id)
-    services.sessions.end(cookie)
-    for device in (by_token, by_session):
-        with pytest.raises(AccessDenied, match="may not do so any more"):
-            services.devices.token(device, NAME)
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -254,12 +187,6 @@ def test_identity_signs_in_to_no_disabled_account_and_connects_by_a_session_that
         services.identities.account(mine)
 
 
-def test_token_is_made_for_no_disabled_account(services):
-    services.users.change(ROOT, "grace", UserChange(disabled=True))
-    with pytest.raises(Conflict, match="'grace' is disabled"):
-        token(services, "grace")
-
-
 def test_session_that_a_token_began_ends_with_the_token(services):
     secret = token(services, "grace")
     cookie = services.sessions.open_by_token(caller(services, secret), HERE)
@@ -278,168 +205,6 @@ def test_session_of_the_operator_ends_when_the_token_of_the_server_is_replaced(s
     assert services.credentials.again(by, NAME) == by
     services.sessions.operator_credential = own_credential("another one, since the first had leaked")
     assert services.sessions.caller(cookie, NAME) is None
-
-
-# -- invitations
-
-
-@pytest.mark.parametrize("end", ["disabled", "lowered", "removed", "demoted", "old record"])
-def test_invitation_ends_when_its_creator_loses_the_right(services, end):
-    name = "ada" if end == "demoted" else "grace"
-    if name == "grace":
-        services.members.set_member(ROOT, "digits", "grace", "owner")
-        services.members.set_member(ROOT, "digits", "ada", "owner")
-    made = services.invitations.create(caller(services, token(services, name)), Invite(project="digits", role="owner"))
-    assert services.invitations.look(made.secret, HERE).role == "owner"
-    if end == "disabled":
-        services.users.change(ROOT, "grace", UserChange(disabled=True))
-    elif end == "lowered":
-        services.members.set_member(ROOT, "digits", "grace", "maintainer")
-    elif end == "removed":
-        services.members.remove(ROOT, "digits", "grace")
-    elif end == "demoted":
-        services.users.change(ROOT, "ada", UserChange(admin=False))
-    else:
-        (record,) = services.records.find(SERVER, "invitations")
-        data = {key: value for key, value in record.data.items() if key not in {"user", "generation"}}
-        services.records.commit(SERVER, [Put("invitations", record.id, data)])
-    for use in (
-        lambda: services.invitations.look(made.secret, HERE),
-        lambda: services.invitations.accept(made.secret, "eve", PASSWORD, HERE, NAME),
-        lambda: services.invitations.accept_as(caller(services, token(services, "ada")), made.secret, HERE),
-    ):
-        with pytest.raises((AccessDenied, NotFound), match="invitation"):
-            use()
-    with pytest.raises(NotFound):
-        services.users.find("eve")
-    listed = [one.ended for one in services.invitations.of_project(ROOT, "digits")["items"]]
-    assert listed == (["it names no account"] if end == "old record" else [])
-
-
-TAKEN = {
-    "role": (
-        lambda services: services.members.set_member(ROOT, "digits", "grace", "owner"),
-        lambda services: services.members.set_member(ROOT, "digits", "grace", "maintainer"),
-    ),
-    "membership": (
-        lambda services: services.members.set_member(ROOT, "digits", "grace", "owner"),
-        lambda services: services.members.remove(ROOT, "digits", "grace"),
-    ),
-    "group": (
-        lambda services: services.members.set_group(ROOT, "team", ("ada", "grace")),
-        lambda services: services.members.set_group(ROOT, "team", ("ada",)),
-    ),
-    "group removed": (
-        lambda services: (
-            services.members.set_group(ROOT, "team", ("grace",)),
-            services.members.set_member(ROOT, "digits", "@team", "owner"),
-        ),
-        lambda services: services.members.remove_group(ROOT, "team"),
-    ),
-    "role of the group": (
-        lambda services: services.members.set_member(ROOT, "digits", "@team", "owner"),
-        lambda services: services.members.set_member(ROOT, "digits", "@team", "viewer"),
-    ),
-    "admin": (
-        lambda services: services.users.change(ROOT, "grace", UserChange(admin=True)),
-        lambda services: services.users.change(ROOT, "grace", UserChange(admin=False)),
-    ),
-    "account": (
-        lambda services: (
-            services.members.set_member(ROOT, "digits", "grace", "owner"),
-            services.users.change(ROOT, "grace", UserChange(disabled=False)),
-        ),
-        lambda services: services.users.change(ROOT, "grace", UserChange(disabled=True)),
-    ),
-}
-
-
-@pytest.mark.parametrize("way", TAKEN)
-def test_invitation_and_webhook_stay_ended_when_their_creator_has_the_right_again(services, way):
-    services.members.set_member(ROOT, "digits", "ada", "owner")
-    if "group" in way:
-        services.members.set_group(ROOT, "team", ("grace",))
-        services.members.set_member(ROOT, "digits", "@team", "owner")
-    give, take = TAKEN[way]
-    give(services)
-    grace = caller(services, token(services, "grace"))
-    ours = services.invitations.create(caller(services, token(services, "ada")), Invite(project="digits", role="owner"))
-    made = services.invitations.create(grace, Invite(project="digits", role="owner"))
-    hook = services.webhooks.add(grace, "digits", NewWebhook(url="http://127.0.0.1:9/x", events=("model.",))).id
-    take(services)
-    assert [one["what"] for one in events(services, "webhook.disable")] == ["digits: 127.0.0.1"]
-    assert len(events(services, "invitation.end")) == (0 if way == "account" else 1)
-    give(services)
-    with pytest.raises(NotFound, match="revoked"):
-        services.invitations.look(made.secret, HERE)
-    services.catalog.create_model(ROOT, "digits", "mlp")
-    assert services.webhooks.due() == []
-    assert services.records.get(SERVER, "webhooks", hook).data["disabled"] is True
-    assert services.invitations.look(ours.secret, HERE).by == "ada", "ada's stay"
-
-
-def test_invitation_and_webhook_stay_while_their_creator_owns_the_project_in_another_way(services):
-    services.members.set_group(ROOT, "team", ("grace",))
-    services.members.set_member(ROOT, "digits", "@team", "owner")
-    services.members.set_member(ROOT, "digits", "grace", "owner")
-    grace = caller(services, token(services, "grace"))
-    made = services.invitations.create(grace, Invite(project="digits", role="owner"))
-    services.webhooks.add(grace, "digits", NewWebhook(url="http://127.0.0.1:9/x", events=("model.",)))
-    services.members.remove(ROOT, "digits", "grace")
-    assert services.invitations.look(made.secret, HERE).by == "grace"
-    assert not services.webhooks.of_project(ROOT, "digits")["items"][0].disabled
-
-
-@pytest.mark.parametrize("noticed", ["use", "start"])
-def test_invitation_that_an_earlier_release_kept_ends_when_it_is_noticed(services, noticed):
-    services.members.set_member(ROOT, "digits", "grace", "owner")
-    services.members.set_member(ROOT, "digits", "ada", "owner")
-    grace = caller(services, token(services, "grace"))
-    made = services.invitations.create(grace, Invite(project="digits", role="owner"))
-    (member,) = (
-        one
-        for one in services.records.find(SERVER, "members")
-        if one.data["subject"] == services.users.find("grace").id
-    )
-    services.records.commit(SERVER, [Put("members", member.id, {**member.data, "role": "viewer"})])
-    if noticed == "start":
-        services.end_grants_without_holder()
-    else:
-        with pytest.raises(AccessDenied, match="grace does not own"):
-            services.invitations.look(made.secret, HERE)
-    services.members.set_member(ROOT, "digits", "grace", "owner")
-    with pytest.raises(NotFound, match="revoked"):
-        services.invitations.look(made.secret, HERE)
-
-
-def test_invitation_is_listed_and_revoked_by_owners_alone(services):
-    made = services.invitations.create(ROOT, Invite(project="digits", role="maintainer", days=3))
-    grace = caller(services, token(services, "grace"))
-    services.members.set_member(ROOT, "digits", "grace", "maintainer")
-    assert services.invitations.every(grace)["items"] == []
-    with pytest.raises(AccessDenied):
-        services.invitations.of_project(grace, "digits")
-    with pytest.raises(NotFound, match="no invitation"):
-        services.invitations.revoke(grace, made.id)
-    services.members.set_member(ROOT, "digits", "grace", "owner")
-    (listed,) = services.invitations.every(grace)["items"]
-    assert (listed.id, listed.role, listed.by, listed.ended, listed.secret) == (made.id, "maintainer", NAME, "", "")
-    services.invitations.revoke(grace, made.id)
-    (told,) = events(services, "invitation.revoke")
-    assert (told["who"], told["what"]) == ("grace", "digits as maintainer")
-    with pytest.raises(NotFound, match="revoked"):
-        services.invitations.look(made.secret, HERE)
-
-
-# -- messages
-
-
-@pytest.fixture
-def grace(services):
-    """A contributor of `digits`, who cannot see `priv`."""
-    services.catalog.create_project(ROOT, "priv")
-    services.members.set_member(ROOT, "digits", "grace", "contributor")
-    return caller(services, token(services, "grace"))
 
 
 def test_hint_names_no_hidden_project_and_gives_no_wrong_advice(services, grace):
