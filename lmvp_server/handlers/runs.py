@@ -18,11 +18,8 @@ class Runs(Handler):
         """List the runs of a project, newest first; `where` filters them, `order` sorts them."""
         where, order = self.get_query_argument("where", ""), self.get_query_argument("order", "")
         run = self.run_long if where or order else self.run_public
-        self.answer(await run(self.services.runs.of_project, self.caller, project, self.page(), where, order))
-        """List the runs of a project, newest first; `where` filters them."""
-        where = self.get_query_argument("where", "")
-        run = self.run_long if where else self.run_public
-        self.answer(await run(as_json(self.services.runs.of_project), self.caller, project, self.page(), where))
+        of_project = as_json(self.services.runs.of_project)
+        self.answer(await run(of_project, self.caller, project, self.page(), where, order))
 
     async def post(self, project: str) -> None:
         """Begin a run."""

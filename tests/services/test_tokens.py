@@ -1,7 +1,7 @@
 """Tokens, on the services without HTTP: scopes, limits, holders."""
 
 import pytest
-from accounts import HERE, NAME, OTHER, PASSWORD, ROOT, caller, session, token
+from accounts import HERE, ISSUER, NAME, OTHER, PASSWORD, ROOT, caller, connected, session, token
 
 from lmvp.errors import (
     AccessDenied,
@@ -82,6 +82,9 @@ def test_limited_token_changes_no_account(services, scope, project, name):
         lambda: services.sessions.end_all(limited),
         lambda: services.sessions.open_by_token(limited, HERE),
         lambda: services.identities.connect(limited, sso, NAME),
+        lambda: services.identities.every(limited, Page()),
+        lambda: services.identities.every(limited, Page(), "grace"),
+        lambda: services.identities.disconnect(limited, connected(services, "grace"), ISSUER, PASSWORD),
         lambda: services.invitations.accept_as(limited, invited, HERE),
         lambda: services.members.remove(limited, "other", "grace"),
         lambda: services.invitations.create(limited, Invite(project="other")),
