@@ -47,7 +47,8 @@ test: $(VENV)/.test
 
 # The tests that repeat an action many times, at full size; `make test` runs the same tests at a small size.
 soak: $(VENV)/.test
-	LMVP_KILLS=200 LMVP_FUZZ=100000 LMVP_FLIPS=5000 $(BIN)/pytest -m soak -n $(JOBS) --dist loadfile --timeout 14400
+	LMVP_KILLS=200 LMVP_FUZZ=100000 LMVP_FLIPS=5000 LMVP_SIGNALS=1000 LMVP_FINISHES=100 LMVP_RENDERED=1000 \
+	LMVP_LIES=1 $(BIN)/pytest -m soak -n $(JOBS) --dist loadfile --timeout 14400
 
 browser: $(VENV)/.test
 	$(BIN)/pytest -m browser tests/browser

@@ -17,7 +17,7 @@ import msgspec
 
 from lmvp import config, local
 from lmvp.connection import Address, Connection
-from lmvp.errors import IntegrityError, InvalidReference
+from lmvp.errors import IntegrityError, InvalidReference, ServerError
 from lmvp.records import Struct, Version
 from lmvp.references import Reference, Revision, check_name
 from lmvp.storage import digest
@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PAGE = 1000
+PAGES_LIMIT = 10_000
+"""Pages of a list, at most; that is ten million items."""
+LIST_LIMIT = 1 << 30
+"""Bytes of all items of a list, at most."""
 
 
 class Page(Struct, frozen=True, kw_only=True):
@@ -142,15 +146,36 @@ class BaseClient:
         return decode
 
     def _pages(self, path: str, limit: int | None, *, cursor: Any = None, **query: Any) -> Iterator[Page]:
-        """Walk over a list, a page at a time."""
+        """Walk over a list, a page at a time.
+
+        Raises
+        ------
+        ServerError
+            If the list has no end: the server repeats a cursor, or sends more pages or bytes than any list has.
+        """
         left = math.inf if limit is None else limit
+        seen, size = {cursor}, 0
         while left > 0:
             page = self._connection.get(path, Page, limit=int(min(left, PAGE)), cursor=cursor, **query)
+            size += sum(memoryview(item).nbytes for item in page.items)
+            if size > LIST_LIMIT:
+                raise self._endless(path, f"it has more than {LIST_LIMIT >> 20} MiB")
             yield page
             left -= len(page.items)
             cursor = page.next
             if cursor is None:
                 return
+            if cursor in seen:
+                raise self._endless(path, "the server sends the same cursor again")
+            seen.add(cursor)
+            if len(seen) > PAGES_LIMIT:
+                raise self._endless(path, f"it has more than {PAGES_LIMIT:,} pages")
+
+    def _endless(self, path: str, why: str) -> ServerError:
+        return ServerError(
+            f"the list {path} of {self._connection.url} does not end: {why}",
+            hint="is this an LMVP server? check LMVP_URL",
+        )
 
 
 def accepted(version: Version) -> Version:

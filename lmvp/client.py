@@ -318,7 +318,8 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         Mismatch
             If `into` has other names, shapes or dtypes; it is untouched then.
         IntegrityError
-            If bytes do not match their digest.
+            If bytes do not match their digest. No such byte reaches `into`. Other chunks of the version, 4 MiB or
+            less each, may be in it already, so load a sound version into it before using it.
         """
         from lmvp import formats
         from lmvp.formats.trust import Trust

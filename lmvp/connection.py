@@ -45,6 +45,10 @@ LONGEST_RETRY_AFTER = 60.0
 """Seconds of `Retry-After` beyond which a request fails at once: nobody waits for a silent program that long."""
 ANSWER_LIMIT = 256 << 20
 """Bytes of an answer that is read as a whole, at most; chunks and exports come as streams."""
+LINE_LIMIT = 64 << 20
+"""Bytes of a line of a long answer, at most. The last line holds the result: the longest one lists what fsck found."""
+_LINE_PIECE = 512
+"""Bytes that are read at once: a line must not wait until the next ones come."""
 _ERROR_LIMIT = 1 << 20
 _FIRST_WAIT = 0.1
 _SMALL = 4 << 10
@@ -171,13 +175,34 @@ class Connection:
 
     @staticmethod
     def lines(answer: requests.Response) -> Iterator[bytes]:
-        """Give the lines of an answer while they come; within `attempt`, what is cut off is asked for again."""
+        """Give the lines of an answer while they come; within `attempt`, what is cut off is asked for again.
+
+        Raises
+        ------
+        ServerError
+            If a line is longer than `LINE_LIMIT`: a server must not fill the memory of its clients.
+        """
         import requests
 
+        begun: list[bytes] = []  # a line in pieces: to join it at each piece would take quadratic time
+        size = 0
         try:
-            yield from answer.iter_lines()
+            for piece in answer.iter_content(_LINE_PIECE):
+                *ended, rest = piece.split(b"\n")
+                for line in ended:
+                    yield b"".join([*begun, line]).rstrip(b"\r")
+                    begun, size = [], 0
+                begun.append(rest)
+                size += len(rest)
+                if size > LINE_LIMIT:
+                    raise ServerError(
+                        f"the server's answer has a line of more than {LINE_LIMIT >> 20} MiB",
+                        hint="is this an LMVP server? check LMVP_URL",
+                    )
         except requests.RequestException as error:
             raise _Interrupted(_reason(error)) from error
+        if last := b"".join(begun):
+            yield last
 
     def attempt(self, work: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:
         """Do some work that talks to the server, again while it fails for want of a connection.

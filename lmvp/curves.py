@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lmvp.errors import InvalidArgument, NotFound
+from lmvp.errors import InvalidArgument, NotFound, ServerError
 from lmvp.tracking.records import Curve, KeyRecord
 from lmvp.tracking.records import Curves as CurvesRecord
 
@@ -188,12 +188,16 @@ def _epochs(client: Source, runs: Sequence[Run]) -> list[Curve]:
 def lines_of(curves: Sequence[Curve], runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
     """Return curves of the wire as the lines of those keys; joined with the epoch where it is by steps."""
     numbers = {run.id: number for number, run in enumerate(runs)}
-    epochs = {curve.run: _line(curve, numbers[curve.run]) for curve in curves if curve.key == EPOCH and not curve.axis}
+    epochs = {
+        curve.run: _line(curve, numbers[curve.run])
+        for curve in curves
+        if curve.key == EPOCH and not curve.axis and curve.run in numbers
+    }
     places = {key: place for place, key in enumerate(dict.fromkeys(keys))}
     lines = [
         line if line.axis or curve.run not in epochs else with_epochs(line, epochs[curve.run])
         for curve in curves
-        if curve.key in places
+        if curve.key in places and curve.run in numbers  # a server may send a curve that nobody asked for
         for line in [_line(curve, numbers[curve.run])]
     ]
     return sorted(lines, key=lambda line: (places[line.key], line.run))
@@ -202,8 +206,12 @@ def lines_of(curves: Sequence[Curve], runs: Sequence[Run], keys: Sequence[str]) 
 def _line(curve: Curve, run: int) -> Line:
     from lmvp.records import decode_float
 
-    values = [decode_float(value) for value in curve.values]
-    axis = [decode_float(value) for value in curve.axis]
+    try:
+        values = [decode_float(value) for value in curve.values]
+        axis = [decode_float(value) for value in curve.axis]
+    except ValueError as error:
+        hint = "check LMVP_URL; if it is right, update lmvp here and on the server"
+        raise ServerError(f"the points that the server sent cannot be read: {error}", hint=hint) from None
     return Line(run, curve.key, curve.steps, values, curve.times, curve.count, axis)
 
 

@@ -71,7 +71,12 @@ def configure(settings: Settings) -> None:
 
 
 def without_the_request(record: logging.LogRecord) -> bool:
-    """Shorten a message of Tornado that quotes a malformed request: the header that it quotes may hold a token."""
+    """Shorten a message of Tornado that quotes a malformed request: the header that it quotes may hold a token.
+
+    A line about a head without an end is left out: `lmvp_server.serving` writes one with the address.
+    """
+    if str(record.msg).startswith("Unsatisfiable read"):
+        return False
     if isinstance(record.args, tuple) and str(record.msg).startswith("Malformed HTTP message from %s"):
         record.msg, record.args = "Malformed HTTP message from %s", record.args[:1]
     return True

@@ -5,6 +5,9 @@ limits connections, in all and by address, closes those that let it wait too lon
 one. The address with the most connections loses one first: a connection without a request, then a request of an unknown
 caller whose body is unfinished, then an answer to an unknown caller. Requests with valid credentials are never cut off
 to make room, and neither are requests that the server has not begun to answer.
+
+A connection that closes before its request has arrived in full lingers: the system would reset it because of the
+unread bytes, and the client would lose the answer. The server stops to write, reads the rest, and drops it.
 """
 
 from __future__ import annotations
@@ -13,7 +16,9 @@ import asyncio
 import errno
 import ipaddress
 import logging
+import re
 import socket
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -21,20 +26,23 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import msgspec
 from tornado.httpserver import HTTPServer
 from tornado.httputil import (
     HTTPConnection,
     HTTPHeaders,
+    HTTPInputError,
     HTTPMessageDelegate,
     HTTPServerConnectionDelegate,
     RequestStartLine,
     ResponseStartLine,
 )
 from tornado.ioloop import IOLoop
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.netutil import bind_sockets
 
-from lmvp.errors import InvalidArgument
+from lmvp.errors import InvalidArgument, InvalidRequest, TooLarge
+from lmvp.records import ErrorBody
 
 _logger = logging.getLogger("lmvp_server")
 
@@ -53,6 +61,15 @@ _AT_ONCE = 128
 _PAUSE = 1.0
 """Seconds without accepting after a failure; shorter if a connection closes."""
 _LOG_INTERVAL = 60.0
+_LINGER_BUFFER = 256 << 10
+_LINGER_RATE = 64 << 20
+"""Bytes a second that the server reads and drops, of all connections that linger; 1 % of a processor, about."""
+_LINGER_BURST = 0.1
+
+_QUOTED = re.compile("[:'\"]")
+_TORNADO_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+"""The answer that Tornado writes for a malformed request; `_CountingStream` replaces it."""
+_TORNADO_CONTINUE = b"HTTP/1.1 100 (Continue)\r\n\r\n"
 _REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
 
@@ -81,6 +98,12 @@ class Limits:
         The same for bodies without valid credentials. A body of at most so many bytes has so many seconds in total.
     sending_seconds : float
         Time in which a client must take some bytes of an answer.
+    lingering, lingering_per_address : int
+        Connections that linger after an answer, in all and of one address. One more closes without lingering.
+    lingering_seconds, lingering_idle_seconds : float
+        Time that a connection lingers, in total and without a byte.
+    lingering_bytes : int
+        Bytes that the server reads and drops of one connection.
     """
 
     connections: int = CONNECTIONS
@@ -93,6 +116,11 @@ class Limits:
     unknown_body_seconds: float = 30.0
     unknown_body_bytes: int = 64 << 10
     sending_seconds: float = 300.0
+    lingering: int = CONNECTIONS // 16
+    lingering_per_address: int = CONNECTIONS // 64
+    lingering_seconds: float = 10.0
+    lingering_idle_seconds: float = 2.0
+    lingering_bytes: int = 32 << 20
 
     @classmethod
     def of_process(cls, *, behind_proxy: bool = False) -> Limits:
@@ -102,9 +130,16 @@ class Limits:
         them for bodies without valid credentials.
         """
         connections = min(CONNECTIONS, max(FEWEST_CONNECTIONS, _descriptors() // 2))
+        lingering = max(2, connections // 16)
         if behind_proxy:
-            return cls(connections, connections, connections // 2)
-        return cls(connections, max(FEWEST_CONNECTIONS, connections // 2), max(2, connections // 8))
+            return cls(connections, connections, connections // 2, lingering=lingering, lingering_per_address=lingering)
+        return cls(
+            connections,
+            max(FEWEST_CONNECTIONS, connections // 2),
+            max(2, connections // 8),
+            lingering=lingering,
+            lingering_per_address=max(2, lingering // 4),
+        )
 
 
 def raise_descriptor_limit() -> None:
@@ -139,13 +174,40 @@ class _Phase(Enum):
     SENDING = "sending"
 
 
+def _error_answer(status: int, reason: str, code: str, message: str, hint: str) -> bytes:
+    """Return the answer to a request that no handler sees; the connection closes after it."""
+    body = msgspec.json.encode({"error": ErrorBody(code=code, message=message, hint=hint)})
+    head = (
+        f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+        "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def _malformed_answer(error: BaseException | None) -> bytes:
+    """Return the answer to a request that HTTP does not allow.
+
+    The reason ends before the header that Tornado quotes: it may hold a token.
+    """
+    reason = _QUOTED.split(str(error) if isinstance(error, HTTPInputError) else "")[0].strip()
+    if reason in ("Content-Length too long", "chunked body too large"):
+        message = f"the body is longer than {BODY_LIMIT:,} bytes"
+        return _error_answer(413, "Content Too Large", TooLarge.code, message, "send less in one request")
+    message = f"this is not a valid HTTP/1.1 request: {reason}" if reason else "this is not a valid HTTP/1.1 request"
+    return _error_answer(400, "Bad Request", InvalidRequest.code, message, "correct the client or the proxy before it")
+
+
 class _CountingStream(IOStream):
-    """A stream that counts its bytes, to tell a slow client from one that has stopped."""
+    """A stream that counts its bytes, to tell a slow client from one that has stopped, and lingers at its end."""
 
     received = 0
     sent = 0
     known = False
     """Whether the current request has valid credentials."""
+    connection: _Connection | None = None
+    lingering: _Lingering | None = None
+    is_refused = False
+    """Whether the request was malformed or its head too long, so that unread bytes may follow."""
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         count = super().read_from_fd(buf)
@@ -159,6 +221,127 @@ class _CountingStream(IOStream):
             del data  # as in Tornado: a traceback must not keep the buffer
         self.sent += count
         return count
+
+    def write(self, data: bytes | memoryview) -> asyncio.Future[None]:
+        if data == _TORNADO_BAD_REQUEST:  # written where Tornado handles the error
+            return self._refuse(_malformed_answer(sys.exc_info()[1]))
+        if data == _TORNADO_CONTINUE and self.connection is not None:
+            self.connection.note_interim(len(data))
+        return super().write(data)
+
+    def close(self, exc_info: Any = False) -> None:
+        if isinstance(exc_info, UnsatisfiableReadError) and not self.closed() and self.connection is not None:
+            self._refuse(self._too_long_answer()).add_done_callback(lambda sent: sent.exception())
+        super().close(exc_info)
+
+    def close_fd(self) -> None:
+        connection, lingering = self.connection, self.lingering
+        if (
+            connection is not None
+            and lingering is not None
+            and connection.may_linger
+            and (self.error is None or isinstance(self.error, UnsatisfiableReadError))
+            and lingering.take(self.socket, connection.address)
+        ):
+            self.socket = None  # type: ignore[assignment]  # as in Tornado
+            return
+        super().close_fd()
+
+    def _refuse(self, answer: bytes) -> asyncio.Future[None]:
+        """Answer a request that cannot be read, unless a part of an answer is sent."""
+        connection = self.connection
+        if connection is None or connection.is_answered or self.writing():
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            done.set_result(None)
+            return done
+        self.is_refused = True
+        return super().write(answer)
+
+    def _too_long_answer(self) -> bytes:
+        """Return the answer where Tornado has found no end of the head, or of a line of a chunked body."""
+        connection = self.connection
+        if connection is not None and connection.busy:
+            _logger.info("invalid chunk of a body from %s", connection.address)
+            return _malformed_answer(HTTPInputError("invalid chunk size"))
+        line = self._read_buffer.find(b"\n")
+        is_uri = line < 0 or line > HEADER_LIMIT // 2
+        noun = "request line" if is_uri else "request head"
+        _logger.info("%s from %s is longer than %d kB", noun, connection and connection.address, HEADER_LIMIT >> 10)
+        if is_uri:
+            message = f"the request line makes the head of this request longer than {HEADER_LIMIT:,} bytes"
+            return _error_answer(414, "URI Too Long", TooLarge.code, message, "shorten the path or the query")
+        message = f"the head of this request is longer than {HEADER_LIMIT:,} bytes"
+        hint = "send fewer or shorter headers; a browser sends less after its cookies for this host are deleted"
+        return _error_answer(431, "Request Header Fields Too Large", TooLarge.code, message, hint)
+
+
+class _Lingering:
+    """Connections that are answered and whose clients still send: their bytes are read and dropped, within limits.
+
+    The limits of count, time, bytes and rate keep the cost low: a client can send no more by being refused.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._by_address: Counter[str] = Counter()
+        self._buffer = bytearray(0)
+        self._next_read = 0.0
+        self.dropped = 0
+        """Bytes read and dropped."""
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def take(self, connection: socket.socket, address: str) -> bool:
+        """Take over the socket of a connection; False if too many linger or the connection has ended."""
+        limits = self._limits
+        if len(self._tasks) >= limits.lingering or self._by_address[address] >= limits.lingering_per_address:
+            return False
+        try:
+            connection.shutdown(socket.SHUT_WR)
+        except OSError:  # the client has closed or reset it
+            return False
+        task = asyncio.get_running_loop().create_task(self._linger(connection))
+        self._tasks.add(task)
+        self._by_address[address] += 1
+        task.add_done_callback(lambda done: self._end(done, connection, address))
+        return True
+
+    async def stop(self) -> None:
+        """Close all connections."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _end(self, task: asyncio.Task[None], connection: socket.socket, address: str) -> None:
+        connection.close()
+        self._tasks.discard(task)
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+        if not self._tasks:
+            self._buffer = bytearray(0)
+
+    async def _linger(self, connection: socket.socket) -> None:
+        with suppress(asyncio.TimeoutError, OSError):
+            await asyncio.wait_for(self._drop(connection), self._limits.lingering_seconds)
+
+    async def _drop(self, connection: socket.socket) -> None:
+        """Read until the client closes, its bytes are used up, or it sends nothing for long."""
+        loop = asyncio.get_running_loop()
+        if not self._buffer:
+            self._buffer = bytearray(_LINGER_BUFFER)
+        buffer, remaining = self._buffer, self._limits.lingering_bytes
+        while remaining > 0:
+            reading = loop.sock_recv_into(connection, buffer)
+            count = await asyncio.wait_for(reading, self._limits.lingering_idle_seconds)
+            if not count:
+                return
+            remaining -= count
+            self.dropped += count
+            self._next_read = max(self._next_read, loop.time()) + count / _LINGER_RATE
+            await asyncio.sleep(max(0.0, self._next_read - loop.time() - _LINGER_BURST))
 
 
 class _Connection:
@@ -184,6 +367,15 @@ class _Connection:
     def is_answered(self) -> bool:
         """Whether a part of the answer to the current request is sent."""
         return self.stream.sent > self._sent_at_start
+
+    @property
+    def may_linger(self) -> bool:
+        """Whether the request is answered and more of it may come."""
+        return self.is_answered and (self.stream.is_refused or (self.busy and self.has_body))
+
+    def note_interim(self, size: int) -> None:
+        """Note an interim answer, 100, which is no part of the answer."""
+        self._sent_at_start += size
 
     @property
     def is_unknown_body(self) -> bool:
@@ -242,6 +434,7 @@ class CountingServer(HTTPServer):
         self._resuming: asyncio.TimerHandle | None = None
         self._sweeping: asyncio.TimerHandle | None = None
         self._failures, self._logged_at = 0, float("-inf")
+        self._lingering = _Lingering(self._limits)
         super().initialize(*args, **options)
 
     # -- accepting
@@ -301,7 +494,8 @@ class CountingServer(HTTPServer):
                     connection.send(_UNAVAILABLE)
                 return
         stream = _CountingStream(connection, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size)
-        self._open[stream] = _Connection(stream, network, self._now())
+        self._open[stream] = stream.connection = _Connection(stream, network, self._now())
+        stream.lingering = self._lingering
         self._by_address[network] += 1
         if self._sweeping is None:
             self._sweep_later()
@@ -322,6 +516,7 @@ class CountingServer(HTTPServer):
             return False
         found = min(ranked, key=lambda pair: pair[0])[1]
         if found.busy:
+            found.stream.lingering = None  # its descriptor is needed now
             self._refuse(found, _UNAVAILABLE)
         else:  # an idle connection expects no answer
             self._close(found)
@@ -444,6 +639,7 @@ class CountingServer(HTTPServer):
                 break
             await asyncio.sleep(0.02)
         await self.close_all_connections()
+        await self._lingering.stop()
         if self._sweeping is not None:
             self._sweeping.cancel()
 

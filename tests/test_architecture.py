@@ -208,3 +208,17 @@ def string_constants(tree):
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in bare
     ]
+
+
+def test_soak_sets_every_size():
+    """`make soak` sets each variable that a test reads with `soak.size`, and runs each file that reads one."""
+    recipe = re.search(r"^soak:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)[1]
+    sizes = {}
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        text = path.read_text("utf-8")
+        names = re.findall(r'\bsize\("([A-Z]+)", \d+\)', text) if "from soak import size" in text else []
+        if names:
+            assert "mark.soak" in text, path
+        sizes.update(dict.fromkeys(names, path.name))
+    assert len(sizes) >= 6
+    assert {name for name in sizes if f"LMVP_{name}=" not in recipe} == set()

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _LENGTH = struct.Struct("<I")
+_NUMBERS = {"<i8": "<i8", "<f8": "<f8"}
+"""The types of the columns of a block."""
+_PART_LIMIT = 64 << 20
+"""Bytes of the head or a column of a block of points, at most; the server sends pages of 65,536 points or fewer."""
 _COLUMNS = "application/x-lmvp-columns"
 
 
@@ -511,12 +515,26 @@ class Tracking(BaseClient):
         with self._export(project, {"run": runs, "key": list(keys), "format": "columns"}) as answer:
             take = _Taker(answer.iter_content(1 << 20))
             while prefix := take(4, may_end=True):
-                head = self._connection.decoded(take(_LENGTH.unpack(prefix)[0]), dict[str, Any])
                 try:
-                    columns = [(8 * int(head["rows"]), np.dtype(dtype)) for _, dtype in head["columns"]]
-                except (KeyError, TypeError, ValueError) as error:
+                    head = self._connection.decoded(take(_bounded(_LENGTH.unpack(prefix)[0])), dict[str, Any])
+                    size = _bounded(8 * int(head["rows"]))
+                    columns = [(size, np.dtype(_NUMBERS[dtype])) for _, dtype in head["columns"]]
+                except (KeyError, TypeError, ValueError, OverflowError) as error:
                     raise self._connection.unreadable(error) from None
                 yield head, [np.frombuffer(take(size), dtype) for size, dtype in columns]
+
+
+def _bounded(size: int) -> int:
+    """Return a size that a server states; a server must not fill the memory of its clients.
+
+    Raises
+    ------
+    ValueError
+        If no part of a block has that size.
+    """
+    if not 0 <= size <= _PART_LIMIT:
+        raise ValueError(f"a part of {size:,} bytes; the limit is {_PART_LIMIT:,}")
+    return size
 
 
 class _Taker:

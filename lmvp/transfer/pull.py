@@ -1,4 +1,4 @@
-"""Fetching a version: every chunk goes straight to where it belongs and is checked before it counts.
+"""Fetching a version: every chunk is checked, and only then written to where it belongs.
 
 What the cache has is taken from there. The rest is asked for in batches over two connections: raw over a fast link;
 over a slow one encoded, against chunks that the cache has of an earlier version. Which is better is measured: bytes a
@@ -62,7 +62,7 @@ class Wanted:
     file : str
         The path it belongs to, for errors.
     direct : memoryview, optional
-        Memory of just its size that it is received into.
+        Memory of just its size that its checked bytes are copied into.
     deliver : list of callable
         Called with the checked bytes.
     """
@@ -259,7 +259,9 @@ class VersionReader:
     def _receive(self, left: list[Wanted], advance: Advance, coded: bool, useless: set[str]) -> None:
         meter = self._coded if coded else self._connection.down
         body = self._order(left, useless) if coded else WantedChunks(want=tuple(one.chunk for one in left))
-        scratch = bytearray(max((one.size for one in left if one.direct is None), default=0))
+        # Not into the caller's memory, which must keep its values when a chunk is damaged: one more copy of the chunk,
+        # which costs less than its digest does.
+        scratch = memoryview(bytearray(max(one.size for one in left)))
         with (
             meter.busy(0.0 if coded else self._connection.delay),
             self._connection.stream("POST", f"{self._version}/chunks", body) as answer,
@@ -267,11 +269,9 @@ class VersionReader:
             read = body_reader(answer)
             while left:
                 one = left[0]
-                target = one.direct if one.direct is not None else memoryview(scratch)[: one.size]
-                self._receive_frame(read, one, target)
+                data = self._receive_frame(read, one, scratch[: one.size])
                 meter.count(one.size)
-                for deliver in one.deliver:
-                    deliver(target)
+                one.take(data)
                 left.pop(0)
                 self._arrived += 1
                 advance(one.size)
@@ -286,8 +286,14 @@ class VersionReader:
         have = tuple({one for one in counterparts if one is not None and one not in useless})
         return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO], CODECS[DELTA]), base=base.digest, have=have)
 
-    def _receive_frame(self, read: Callable[[memoryview], None], one: Wanted, target: memoryview) -> None:
-        """Receive a chunk into memory of its size, and keep it if it came over a slow link."""
+    def _receive_frame(self, read: Callable[[memoryview], None], one: Wanted, scratch: memoryview) -> Buffer:
+        """Receive a chunk and return its checked bytes; keep it if it came over a slow link.
+
+        Parameters
+        ----------
+        scratch : memoryview
+            Memory of the size of the chunk, for a raw one.
+        """
         head = bytearray(HEADER_SIZE)
         read(memoryview(head))
         frame = frames.read_header(head, answer=True)
@@ -295,14 +301,14 @@ class VersionReader:
             raise _failed(one, read, frame.payload)
         if frame.chunk != one.chunk or frame.size != one.size:
             raise _damaged(one, "the server sent another one")
-        payload = target if frame.codec == RAW else memoryview(bytearray(frame.payload))
+        payload = scratch if frame.codec == RAW else memoryview(bytearray(frame.payload))
         read(payload)
         self._received += HEADER_SIZE + frame.payload
-        if frame.codec != RAW:
-            target[:] = self._decoded(one, frame, payload)
-        if blake3(target).hexdigest() != one.chunk:
+        data = payload if frame.codec == RAW else self._decoded(one, frame, payload)
+        if len(data) != one.size or blake3(data).hexdigest() != one.chunk:
             raise _damaged(one, "its bytes do not match its id")
-        self._keep(frame, payload, target)
+        self._keep(frame, payload, data)
+        return data
 
     def _decoded(self, one: Wanted, frame: Frame, payload: memoryview) -> Buffer:
         try:
@@ -316,7 +322,7 @@ class VersionReader:
             raise _NoBase(chunk)
         return data
 
-    def _keep(self, frame: Frame, payload: memoryview, data: memoryview) -> None:
+    def _keep(self, frame: Frame, payload: memoryview, data: Buffer) -> None:
         if self._connection.local or self._connection.down.rate >= FAST:
             return
         if frame.codec == DELTA:

@@ -11,6 +11,7 @@ from lmvp.errors import LmvpError
 from lmvp.records import Layers, Model, Version
 from lmvp.showing import Showing
 from lmvp.views.diff import Diff
+from lmvp_server import cancellation
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.changes import AT_ONCE
@@ -38,6 +39,7 @@ def diff(services: Services, caller: Caller, project: str, before: tuple[str, st
     (_, old), (_, new) = (services.versions.content(caller, project, *one) for one in (before, after))
     changes = services.measuring.changes(caller, project, *after, f"{first.model}@{first.name}")
     limit = tensors_limit(caller)
+    cancellation.check()
     old, new = (msgspec.structs.replace(one, tensors=one.tensors[:limit]) for one in (old, new))
     return Diff.between(first, second, old, new, changes)
 

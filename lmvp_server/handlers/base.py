@@ -34,6 +34,8 @@ from lmvp.errors import (
     TooManyRequests,
 )
 from lmvp.records import ErrorBody
+from lmvp_server.cancellation import Cancellation, Cancelled
+from lmvp_server.compression import encode, may_compress
 from lmvp_server.costly import CostlyWork, Lane
 from lmvp_server.handlers.hosts import foreign_host
 from lmvp_server.services import Services, access
@@ -81,6 +83,7 @@ class Handler(RequestHandler):
         self._checked_at = time.monotonic()
         self._turn: asyncio.Future[None] | None = None
         self._admitted = False
+        self._cancellation = Cancellation()
 
     @property
     def caller(self) -> Caller:
@@ -274,6 +277,23 @@ class Handler(RequestHandler):
         """Send a struct or a document as JSON."""
         self.send(value if isinstance(value, bytes) else msgspec.json.encode(value), "application/json", status)
 
+    async def send_compressed(self, make: Callable[[], bytes], content_type: str) -> None:
+        """Make a body and compress it in a thread, then send it: it must hold no secret; see `compression.Gzip`.
+
+        Parameters
+        ----------
+        make : callable
+            Returns the body. It may read the handler and must not change it: Tornado's handlers belong to the loop.
+        content_type : str
+        """
+        may_compress(self)
+        accepted = self.request.headers.get("Accept-Encoding", "")
+        data, coding = await self.run_public(encode, make, accepted)
+        if coding:
+            self.set_header("Content-Encoding", coding)
+        self.set_header("Content-Type", content_type)
+        self.finish(data)
+
     def send(self, data: bytes, content_type: str, status: int = 200) -> None:
         """Send bytes."""
         self.set_status(status)
@@ -286,7 +306,8 @@ class Handler(RequestHandler):
         """Do something long, and report its progress: a line of JSON twice a second, and a last one with the result.
 
         A failure before the first line is answered like any error. If the caller loses the right meanwhile, the last
-        line is that error; the work goes on to its end, since half of it would be worse.
+        line is that error. Work that only reads ends when the caller loses the right or closes the connection; other
+        work goes on to its end, since half of it would be worse.
 
         Parameters
         ----------
@@ -308,10 +329,12 @@ class Handler(RequestHandler):
                 await self.recheck(right, project)
                 self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
                 await self.flush()
-        except StreamClosedError:  # the client has gone; the work goes on, and its failure is logged
+        except StreamClosedError:  # the client has gone; work that writes goes on, and its failure is logged
+            self._cancellation.cancel()
             task.add_done_callback(self._log_failure)
             return
-        except LmvpError as error:  # the caller has lost the right; the work goes on
+        except LmvpError as error:  # the caller has lost the right; work that writes goes on
+            self._cancellation.cancel()
             task.add_done_callback(self._log_failure)
             self.finish(msgspec.json.encode({"error": error_body(error)}) + b"\n")
             return
@@ -341,17 +364,22 @@ class Handler(RequestHandler):
 
         Raises
         ------
-        InvalidRequest
-            If the client has left while the work waited for its turn: nobody would see the result.
-        TooManyRequests, Finish
+        Finish
+            If the client closes the connection: the work does not begin, or ends at its next `cancellation.check`.
+        TooManyRequests
             As `run_costly`, which does this for callers without an account.
         """
         if not self._known_caller.known:
             return await self.run_costly(work, *args)
         async with self.settings["long_reads"]:
-            if self._has_left:
-                raise InvalidRequest("the client has closed the connection")
-            return await self.run(work, *args)
+            return await self._run_reading(work, *args)
+
+    async def _run_reading(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something that only reads in a thread of the pool; it ends early if the client closes the connection."""
+        try:
+            return await self.run(self._cancellation.run, work, *args)
+        except Cancelled:
+            raise self._unanswered() from None
 
     async def run_costly(self, work: Callable[..., T], *args: Any) -> T:
         """Do something that takes much processor time, in the queue for such work; see `lmvp_server.costly`.
@@ -361,7 +389,8 @@ class Handler(RequestHandler):
         TooManyRequests
             If too many such requests wait already.
         Finish
-            If the client has closed the connection before the turn of this request: nobody reads the answer.
+            If the client closes the connection: nobody reads the answer. The work does not begin, or ends at its next
+            `cancellation.check`.
         """
         costly: CostlyWork = self.settings["costly"]
         caller = self._known_caller
@@ -381,20 +410,24 @@ class Handler(RequestHandler):
         if self._has_left:  # between the turn and this line
             costly.leave(lane)
             raise self._unanswered()
-        return await costly.run(lane, work, *args)
+        try:
+            return await costly.run(lane, self._cancellation.run, work, *args)
+        except Cancelled:
+            raise self._unanswered() from None
 
     async def run_public(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something that blocks; for callers without an account, it counts as costly."""
-        return await (self.run if self._known_caller.known else self.run_costly)(work, *args)
+        """Do something that only reads; for callers without an account, it counts as costly."""
+        return await (self._run_reading if self._known_caller.known else self.run_costly)(work, *args)
 
     def _unanswered(self) -> Finish:
         self.set_status(CLIENT_LEFT, "Client Closed Request")
         return Finish()
 
     def on_connection_close(self) -> None:
-        """Leave the queue for costly work: nobody reads the answer."""
+        """Leave the queue for costly work, and cancel work that only reads: nobody reads the answer."""
         super().on_connection_close()  # or a request that is cut off waits for its body as long as the server runs
         self._has_left = True
+        self._cancellation.cancel()
         if self._turn is not None:
             self._turn.cancel()
 
@@ -456,6 +489,15 @@ class Handler(RequestHandler):
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Log a fault of the server with its traceback, and one of its disk in a line; no mistakes of the caller."""
         log_failure(self, typ, value, tb)
+
+
+def as_json(work: Callable[..., Any]) -> Callable[..., bytes]:
+    """Return a function that calls another one and encodes its result; large results are encoded off the loop so."""
+
+    def encoded(*args: Any) -> bytes:
+        return msgspec.json.encode(work(*args))
+
+    return encoded
 
 
 def is_number(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.base import Handler, as_json
 from lmvp_server.services.audit import Filter
 
 
@@ -11,7 +11,8 @@ class ServerEvents(Handler):
 
     async def get(self) -> None:
         """List the events of the server, newest first; `who`, `action`, `what`, `since` and `until` filter them."""
-        self.answer(await self.run(self.services.audit.of_server, self.caller, self.page(), _wanted(self)))
+        of_server = as_json(self.services.audit.of_server)
+        self.answer(await self.run_long(of_server, self.caller, self.page(), _wanted(self)))
 
 
 class ProjectEvents(Handler):
@@ -20,7 +21,7 @@ class ProjectEvents(Handler):
     async def get(self, project: str) -> None:
         """List the events of a project, newest first; filtered as those of the server."""
         of_project = self.services.audit.of_project
-        self.answer(await self.run(of_project, self.caller, project, self.page(), _wanted(self)))
+        self.answer(await self.run_long(as_json(of_project), self.caller, project, self.page(), _wanted(self)))
 
 
 class Heads(Handler):

@@ -36,7 +36,7 @@ class Home(WebPage):
         except NotAuthenticated:
             self.go("login")
         else:
-            self.show("home.html", **shown, marks=marks, numbers=numbers, clean=clean)
+            await self.show_large("home.html", **shown, marks=marks, numbers=numbers, clean=clean)
 
     def _look(self) -> dict[str, Any]:
         found = self.services.catalog.projects(self.caller, Page(PROJECTS))

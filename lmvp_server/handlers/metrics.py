@@ -9,7 +9,7 @@ import msgspec
 from lmvp.connection import INCOMPLETE_HEADER
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.records import NewPoints
-from lmvp_server.handlers.base import READING, Handler
+from lmvp_server.handlers.base import READING, Handler, as_json
 from lmvp_server.handlers.columns import COLUMNS, as_bytes
 from lmvp_server.services.metrics import Asked, as_curves
 
@@ -32,7 +32,8 @@ class RunMetrics(_MetricsHandler):
         """List the metrics of a run."""
         prefix = self.get_query_argument("prefix", "")
         await self.state_incomplete(project, [run])
-        self.answer(await self.run_public(self.services.metrics.keys, self.caller, project, run, prefix, self.page()))
+        keys = as_json(self.services.metrics.keys)
+        self.answer(await self.run_public(keys, self.caller, project, run, prefix, self.page()))
 
     async def post(self, project: str, run: str) -> None:
         """Take in some points."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -24,6 +25,7 @@ CSP = (
 )
 """Scripts only from files; strips and bars set their widths inline."""
 NO_FRAMES = CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'")
+HTML = "text/html; charset=utf-8"
 FIELDS = 50
 """Fields of a form at most."""
 _PROXYS = re.compile(r"[A-Za-z0-9|=_-]{1,200}")
@@ -160,11 +162,29 @@ class Page(BySession):
         return "../" * (self.request.path.count("/") - 1)
 
     def show(self, template: str, **fields: Any) -> None:
-        """Send a page."""
+        """Send a small page; it is rendered on the event loop."""
+        self.render(template, **self._begin_page(fields))
+
+    async def show_large(self, template: str, **fields: Any) -> None:
+        """Render a page, and compress it if it may be, in a thread; send it then."""
+        known = self._begin_page(fields)
+        # Their first use stores them in the handler, which only the loop may do.
+        _ = self.current_user, self.locale
+        make = partial(self.render_string, template, **known)
+        if self._may_compress():
+            await self.send_compressed(make, HTML)
+        else:
+            self.finish(await self.run_public(make))
+
+    def _may_compress(self) -> bool:
+        return self.compressed and self.request.method == "GET"
+
+    def _begin_page(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Set the headers of a page, and return all that its template needs."""
         self.set_header("Content-Security-Policy", CSP if self.framed else NO_FRAMES)
-        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Type", HTML)
         self.set_header("Referrer-Policy", "no-referrer")
-        if self.compressed and self.request.method == "GET":
+        if self._may_compress():
             may_compress(self)
         found = self.settings["openid"]
         known = {
@@ -177,7 +197,7 @@ class Page(BySession):
             "theme": self.get_cookie(self.theme_cookie, ""),
             "theme_cookie": self.theme_cookie,
         }
-        self.render(template, **{**known, "openid": found.provider if found else None, **fields})
+        return {**known, "openid": found.provider if found else None, **fields}
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Send an error as a page."""

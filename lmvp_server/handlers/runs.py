@@ -5,7 +5,7 @@ from __future__ import annotations
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.frames import SHIPMENT_LIMIT
 from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
-from lmvp_server.handlers.base import READING, Handler, is_number
+from lmvp_server.handlers.base import READING, Handler, as_json, is_number
 
 
 class Runs(Handler):
@@ -18,7 +18,8 @@ class Runs(Handler):
         """List the runs of a project, newest first; `where` filters them, `order` sorts them."""
         where, order = self.get_query_argument("where", ""), self.get_query_argument("order", "")
         run = self.run_long if where or order else self.run_public
-        self.answer(await run(self.services.runs.of_project, self.caller, project, self.page(), where, order))
+        of_project = as_json(self.services.runs.of_project)
+        self.answer(await run(of_project, self.caller, project, self.page(), where, order))
 
     async def post(self, project: str) -> None:
         """Begin a run."""

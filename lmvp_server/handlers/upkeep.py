@@ -12,7 +12,7 @@ class ServerUsage(Handler):
 
     async def get(self) -> None:
         """Tell what the projects take."""
-        self.answer(await self.run(self.services.usage.of_server, self.caller))
+        self.answer(await self.run_long(self.services.usage.of_server, self.caller))
 
 
 class ProjectUsage(Handler):
@@ -20,7 +20,7 @@ class ProjectUsage(Handler):
 
     async def get(self, project: str) -> None:
         """Tell what the models of a project take."""
-        self.answer(await self.run(self.services.usage.of_project, self.caller, project))
+        self.answer(await self.run_long(self.services.usage.of_project, self.caller, project))
 
 
 class ModelUsage(Handler):
@@ -28,7 +28,7 @@ class ModelUsage(Handler):
 
     async def get(self, project: str, model: str) -> None:
         """Tell what the versions of a model take."""
-        self.answer(await self.run(self.services.usage.of_model, self.caller, project, model))
+        self.answer(await self.run_long(self.services.usage.of_model, self.caller, project, model))
 
 
 class Pruning(Handler):

@@ -11,7 +11,7 @@ from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp.records import Against, Amendment, NewPush
 from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.storage.manifest import MANIFEST_LIMIT
-from lmvp_server.handlers.base import JSON_LIMIT, READING, Handler, is_number
+from lmvp_server.handlers.base import JSON_LIMIT, READING, Handler, as_json, is_number
 from lmvp_server.services import access
 from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.histograms import BINS
@@ -30,7 +30,7 @@ class ProjectVersions(Handler):
         of_project = self.services.versions.of_project
         asked = _asked(self)
         run = self.run_public if asked is EVERY else self.run_long
-        self.answer(await run(of_project, self.caller, project, self.page(), asked))
+        self.answer(await run(as_json(of_project), self.caller, project, self.page(), asked))
 
 
 class Versions(Handler):
@@ -44,7 +44,7 @@ class Versions(Handler):
         of_model = self.services.versions.of_model
         asked = _asked(self)
         run = self.run_public if asked is EVERY else self.run_long
-        self.answer(await run(of_model, self.caller, project, model, self.page(), asked))
+        self.answer(await run(as_json(of_model), self.caller, project, model, self.page(), asked))
 
     async def post(self, project: str, model: str) -> None:
         """Make a version of a push that comes whole in this request."""
@@ -90,7 +90,7 @@ class Changes(Handler):
         """Tell how much each tensor changed since another version."""
         against = self.get_query_argument("against", "")
         changes = self.services.measuring.changes
-        self.answer(await self.run_long(changes, self.caller, project, model, revision, against))
+        self.answer(await self.run_long(as_json(changes), self.caller, project, model, revision, against))
 
     async def post(self, project: str, model: str, revision: str) -> None:
         """Tell the same, however long it takes, and how far it is."""
@@ -107,7 +107,7 @@ class Children(Handler):
     async def get(self, project: str, model: str, revision: str) -> None:
         """List what grew from a version."""
         children = self.services.versions.children
-        self.answer(await self.run_public(children, self.caller, project, model, revision, self.page()))
+        self.answer(await self.run_public(as_json(children), self.caller, project, model, revision, self.page()))
 
 
 class Histograms(Handler):
@@ -126,7 +126,7 @@ class Histograms(Handler):
             against=self.get_query_argument("against", ""),
         )
         tensors = self.get_query_arguments("tensor", strip=False)
-        self.answer(await self.run_long(work, self.caller, project, model, revision, tensors))
+        self.answer(await self.run_long(as_json(work), self.caller, project, model, revision, tensors))
 
 
 class Manifest(Handler):
@@ -156,7 +156,8 @@ class Layers(Handler):
         if not all(number.isascii() and number.isdigit() and len(number) < 12 for number in asked):
             raise InvalidArgument("`versions` is a list of version numbers: versions=3,2,1")
         numbers = [int(number) for number in asked]
-        self.answer(await self.run_long(self.services.layers.strips, self.caller, project, model, numbers))
+        strips = as_json(self.services.layers.strips)
+        self.answer(await self.run_long(strips, self.caller, project, model, numbers))
 
 
 def _asked(handler: Handler) -> Asked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lmvp_server import cancellation
 from lmvp_server.services import filters
 from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Document
@@ -40,6 +41,7 @@ _FOR_FILTERS = ("name", "text")
 
 
 def _with_text(version: Document) -> Document:
+    cancellation.check()
     name = f"v{version['number']}"
     words = (name, version["message"], version["author"], *version["aliases"])
     return {**version, "name": name, "text": " ".join(words).casefold()}

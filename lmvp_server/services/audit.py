@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 
 from lmvp.errors import InvalidArgument
 from lmvp.records import Head, Problem
+from lmvp_server import cancellation
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, every_project
@@ -97,6 +98,7 @@ class Audit:
 
     def _backwards(self, space: str, after: int | None, at_once: int) -> Iterator[Document]:
         while some := self._records.events(space, newest_first=True, after=after, limit=min(at_once, _BATCH)):
+            cancellation.check()
             yield from some
             after, at_once = some[-1]["seq"], _BATCH
 

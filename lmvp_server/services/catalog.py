@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lmvp.errors import AlreadyExists, NotFound
 from lmvp.references import check_name, suggest
+from lmvp_server import cancellation
 from lmvp_server.services import access, paging
 from lmvp_server.services.access import Caller
 from lmvp_server.services.clock import now
@@ -80,6 +81,7 @@ class Catalog:
         NotFound
             With the nearest name as the hint.
         """
+        cancellation.check()
         check_name(name, "project name")
         found = self._records.find(SERVER, "projects", {"key": name.lower()}, limit=1)
         if not found or not caller.may(access.READ, name):  # the same answer: who may not read it may not know of it

@@ -11,6 +11,7 @@ from lmvp.storage import manifest as manifests
 from lmvp.storage.frames import CHUNK_LIMIT
 from lmvp.storage.manifest import Manifest, Tensor
 from lmvp.views.diff import layer_of
+from lmvp_server import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.decoding import Decoder, read_manifest
@@ -105,6 +106,7 @@ class Measuring:
         pairs = list(self._pairs(space, old, new))
         total, done = sum(after.size for _, after, _ in pairs), 0
         for before, after, readers in pairs:
+            cancellation.check()
             amount = _amount(readers[0], before, readers[1], after, go_on, lambda at: tell(done + at, total))  # noqa: B023
             if amount is None:
                 return None
@@ -169,6 +171,7 @@ def _amount(
 
     total, done = Change(), 0
     for base, data in zip(old.blocks(before), new.blocks(after), strict=True):
+        cancellation.check()
         if not go_on():
             return None
         total += measure(data, base, after.dtype)

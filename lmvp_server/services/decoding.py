@@ -14,6 +14,7 @@ from lmvp.storage import manifest as manifests
 from lmvp.storage.codecs import Buffer, Link
 from lmvp.storage.frames import HEADER_SIZE, Frame
 from lmvp.storage.manifest import File, Manifest
+from lmvp_server import cancellation
 from lmvp_server.stores.base import ChunkStore
 
 codec_turn = BoundedSemaphore(2)
@@ -144,6 +145,7 @@ class Decoder:
 
     def _data(self, space: str, chunk: str, above: int) -> Buffer:
         """Return the bytes of a chunk that so many others lean on here; each looks anew at what it leans on itself."""
+        cancellation.check()
         for _ in range(_LOOKS - 1):
             stored = self.frame(space, chunk)
             try:
@@ -201,6 +203,7 @@ def manifest_bytes(chunks: ChunkStore, space: str, digest: str) -> bytes:
     IntegrityError
         If it is gone from the disk, or its bytes do not hash to its digest.
     """
+    cancellation.check()
     try:
         data = chunks.manifest(space, digest)
     except KeyError:

@@ -15,6 +15,7 @@ from typing import Any
 
 from lmvp.errors import InvalidArgument
 from lmvp.records import decode_float
+from lmvp_server import cancellation
 
 LENGTH_LIMIT = 2000
 TERMS_LIMIT = 500
@@ -182,7 +183,8 @@ class _Reader:
         return holds
 
     def count(self, work: int) -> None:
-        """Count work, and refuse to go on beyond the limit: a thread cannot be stopped."""
+        """Count work, and refuse to go on beyond the limit."""
+        cancellation.check()
         self.work += work
         if self.work > WORK_LIMIT:
             raise InvalidArgument(

@@ -15,6 +15,7 @@ from lmvp.records import ABSENT, CHANGED, IDENTICAL, NEW, Amount, Layer, Layers
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import Manifest, Tensor
 from lmvp.views.diff import group_of, layer_of, shade
+from lmvp_server import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.changes import Measuring
@@ -80,6 +81,7 @@ class LayerStrips:
         axis: set[str] = set()
         kept: list[Record] = []
         for version in sorted(found, key=lambda one: int(one.data["number"]), reverse=True):
+            cancellation.check()
             try:
                 state, parent = self._state(place, version.data["digest"]), self._parent(place, version)
             except IntegrityError:  # damaged
@@ -104,6 +106,7 @@ class LayerStrips:
         return Layers(axis=axis, strips={str(version.data["number"]): strip})
 
     def _strip(self, place: Place, version: Record, axis: Sequence[Layer], state: State, before: State) -> str:
+        cancellation.check()
         amounts = self._amounts(place, version)
         return "".join(_code(state.get(one.path), before.get(one.path), amounts.get(one.path)) for one in axis)
 
@@ -206,6 +209,7 @@ def _axis(states: Iterable[State]) -> tuple[Layer, ...]:
     ] = {}  # a linked list: in a list of 100,000 layers, each search and insertion is slow
     sizes: dict[str, int] = {}
     for state in states:
+        cancellation.check()
         place: str | None = None
         for path, layer in state.items():
             if path not in sizes:

@@ -12,6 +12,7 @@ from lmvp.references import suggest
 from lmvp.tracking.frames import check_key, key_frame, note, points_frame
 from lmvp.tracking.numbers import step_of, time_of
 from lmvp.tracking.records import Applied, Curve, Curves, KeyRecord, NewPoints
+from lmvp_server import cancellation
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
@@ -138,6 +139,7 @@ class Metrics:
         return wanted
 
     def _curve(self, home: Record, run: Record, key: str, asked: Asked) -> Drawn:
+        cancellation.check()
         first, last = _steps(asked) if asked.axis == "step" else (None, None)
         sample = self._series.sample(home.id, run.id, key, asked.points, first, last)
         count = self._series.count(home.id, run.id, key, first, last)
@@ -177,6 +179,7 @@ class Metrics:
         for run in runs:
             shown = {"id": run.id, "name": run.data["name"]}
             for key in [state.name for state in self._series.keys(home.id, run.id)]:
+                cancellation.check()
                 if not keys or key in keys:
                     yield shown, key, self._series.read(home.id, run.id, key)
 

@@ -16,6 +16,7 @@ from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidArgument,
 from lmvp.records import encode_float
 from lmvp.references import suggest
 from lmvp.tracking.records import STALE_AFTER, NewRun, RunEnd, RunUpdate
+from lmvp_server import cancellation
 from lmvp_server.services import access, filters, metadata, paging, runrecords
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
@@ -181,6 +182,7 @@ class Runs:
 
     def present(self, home: Record, run: Record) -> Document:
         """Return a run as callers see it."""
+        cancellation.check()
         shown = {key: value for key, value in run.data.items() if key not in runrecords.PRIVATE}
         shown |= {"id": run.id, "project": home.data["name"], "revised": run.rev - 1}
         shown["versions"] = self._versions(home, run.id)

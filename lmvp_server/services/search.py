@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
+from lmvp_server import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.paging import Page
@@ -84,6 +85,7 @@ class Search:
         for one in projects:
             home = self._catalog.find_project(caller, one["name"])
             for record in self._records.find(home.id, kind, newest_first=True):
+                cancellation.check()
                 yield home.data["name"], record
 
 

@@ -10,6 +10,7 @@ from itertools import accumulate
 from lmvp.errors import IntegrityError
 from lmvp.storage.codecs import Buffer
 from lmvp.storage.manifest import Manifest, Tensor
+from lmvp_server import cancellation
 from lmvp_server.services.decoding import Decoder
 
 BLOCK = 4 << 20
@@ -47,6 +48,7 @@ class TensorReader:
             yield self._read(tensor.path, tensor.offset + start, min(BLOCK, tensor.size - start))
 
     def _read(self, path: str, offset: int, size: int) -> Buffer:
+        cancellation.check()
         pieces = list(self._pieces(path, offset, size))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

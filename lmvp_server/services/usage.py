@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from lmvp_server import cancellation
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, every_project
@@ -57,6 +58,7 @@ class Usage:
         counted: set[str] = set()
         older = self._older(project)
         for version in self._records.find(project.id, "versions"):
+            cancellation.check()
             chunks = self._chunks_of(project.id, version.data["digest"]) - counted
             counted |= chunks
             stored = sum(self._size(project.id, chunk, older) for chunk in chunks)

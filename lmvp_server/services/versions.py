@@ -14,6 +14,7 @@ from lmvp.references import Revision, suggest
 from lmvp.render.numbers import plural
 from lmvp.storage.manifest import Manifest
 from lmvp.storage.slots import Slots
+from lmvp_server import cancellation
 from lmvp_server.services import access, metadata, paging
 from lmvp_server.services.access import Caller
 from lmvp_server.services.asked import EVERY, Asked
@@ -86,6 +87,7 @@ class Versions:
 
     def _model_of(self, space: str, version: Record) -> str | None:
         """Return the name of the model that a version stands in; None for one that is proposed or removed."""
+        cancellation.check()
         model = self._records.get(space, "models", version.data["model"])
         return str(model.data["name"]) if model else None
 

@@ -4,24 +4,32 @@ import argparse
 import email.utils
 import io
 import json
+import os
 import socket
+import sys
 import threading
 import time
 from contextlib import contextmanager, redirect_stderr, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from itertools import product
+from importlib.metadata import distributions
+from itertools import count, cycle, product
+from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
 from IPython.lib.pretty import pretty
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from soak import size
+
 import lmvp
 from lmvp import errors, local
 from lmvp.commands import main
 from lmvp.commands.parser import NOTEBOOK, make_parser, read
 from lmvp.commands.shell import ShellHost
+from lmvp.connection import Connection
 
 
 class Lying(ThreadingHTTPServer):
@@ -61,7 +69,7 @@ class Passing(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
 
-    do_GET = do_POST = do_PUT = answer
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
 
     def log_message(self, *_):
         pass
@@ -116,6 +124,150 @@ def test_a_changed_chunk_is_refused_and_leaves_no_file(client, liar, tmp_path):
         assert [path for path in (tmp_path / "folder").rglob("*") if path.is_file()] == []
     liar.lie = lambda path, *answer: answer
     assert np.array_equal(client.download("digits/mlp", progress=False)["w"], np.arange(100_000.0))
+
+
+@pytest.mark.parametrize("coded", [False, True], ids=["raw", "coded"])
+def test_changed_chunk_does_not_reach_the_tensors_of_the_caller(client, liar, monkeypatch, coded):
+    monkeypatch.setattr("lmvp.transfer.pull.VersionReader._better_coded", lambda _: coded)
+    for at in (0, 20, 60, 1000, 400_000, -1):
+        liar.lie = partial(with_a_changed_chunk, at)
+        into = {"w": np.full(100_000, 7.0)}
+        with pytest.raises(errors.LmvpError):
+            client.download("digits/mlp", into=into, progress=False)
+        assert (into["w"] == 7.0).all(), at
+    liar.lie = lambda path, *answer: answer
+    client.download("digits/mlp", into=into, progress=False)
+    assert np.array_equal(into["w"], np.arange(100_000.0))
+
+
+def test_damaged_download_leaves_old_and_sound_values_only(client, liar, monkeypatch):
+    """A tensor over several chunks, of which one is damaged: each value is the old or the right one."""
+    monkeypatch.setattr("lmvp.transfer.pull.VersionReader._better_coded", lambda _: False)
+    weights = np.random.default_rng(7).random(2_000_000)
+    lmvp.update("digits/long", {"w": weights}, progress=False)
+    liar.lie = partial(with_a_changed_chunk, -1000)
+    into = {"w": np.full(len(weights), 7.0)}
+    with pytest.raises(errors.IntegrityError, match="do not match its id"):
+        client.download("digits/long", into=into, progress=False)
+    assert ((into["w"] == 7.0) | (into["w"] == weights)).all()
+    assert (into["w"] == 7.0).sum() >= 400_000
+
+
+def with_cursor(cursors, path, status, headers, body):
+    """Answer a list with one more page, whatever page it is."""
+    if "limit=" in path:
+        body = json.dumps({**json.loads(body), "next": next(cursors)}).encode()
+    return status, headers, body
+
+
+@pytest.mark.parametrize("call", ["projects", "tokens", "history"])
+def test_cursor_that_is_repeated_is_an_error(client, liar, call):
+    cursors = cycle(["5", "6"])
+    liar.lie = partial(with_cursor, cursors)
+    with pytest.raises(errors.ServerError, match="does not end: the server sends the same cursor again") as caught:
+        client.show_history("digits/mlp") if call == "history" else getattr(client, call)()
+    assert "LMVP_URL" in caught.value.hint
+    assert len([path for path, _ in liar.heard if "limit=" in path]) <= 4
+
+
+def test_list_without_an_end_is_an_error(client, liar, monkeypatch):
+    monkeypatch.setattr("lmvp.base_client.PAGES_LIMIT", 5)
+    liar.lie = partial(with_cursor, map(str, count(1)))
+    with pytest.raises(errors.ServerError, match="it has more than 5 pages"):
+        client.projects()
+    assert len([path for path, _ in liar.heard if "limit=" in path]) == 5
+
+
+def test_list_that_fills_the_memory_is_an_error(client, liar, monkeypatch):
+    monkeypatch.setattr("lmvp.base_client.LIST_LIMIT", 3 << 20)
+    projects = []
+
+    def lie(path, status, headers, body):
+        if "limit=" not in path:
+            return status, headers, body
+        projects.extend(json.loads(body)["items"])
+        page = {"items": [{**projects[0], "description": "x" * (1 << 20)}], "next": str(len(liar.heard)), "total": 1}
+        return status, headers, json.dumps(page).encode()
+
+    liar.lie = lie
+    with pytest.raises(errors.ServerError, match="it has more than 3 MiB"):
+        client.projects()
+    assert len([path for path, _ in liar.heard if "limit=" in path]) == 3
+
+
+@contextmanager
+def endless(head, piece):
+    """Serve one request with a body that repeats a piece; yields the URL and the list of the lengths sent."""
+    sent = []
+
+    def serve(listening):
+        with suppress(OSError), listening.accept()[0] as connection:
+            connection.sendall(head)
+            while len(sent) < 1000:
+                connection.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+                sent.append(len(piece))
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve, args=(listening,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}", sent
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nLMVP-API: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_line_without_an_end_is_an_error(monkeypatch):
+    monkeypatch.setattr("lmvp.connection.LINE_LIMIT", 1 << 20)
+    with endless(CHUNKED, b" " * (1 << 16)) as (url, sent):
+        with pytest.raises(errors.ServerError, match="has a line of more than 1 MiB") as caught:
+            lmvp.Client(url, "token").check()
+        assert "LMVP_URL" in caught.value.hint
+    assert len(sent) < 1000
+
+
+def test_lines_of_an_answer_are_split_at_line_feeds_only():
+    class Answer:
+        def __init__(self, *pieces):
+            self.pieces = pieces
+
+        def iter_content(self, _size):
+            return iter(self.pieces)
+
+    pieces = b'{"a":', b'1}\r\n{"b"', b":2}\n\n", b'{"c": "\x0b\xc2\x85"}'
+    assert list(Connection.lines(Answer(*pieces))) == [b'{"a":1}', b'{"b":2}', b"", b'{"c": "\x0b\xc2\x85"}']
+
+
+def block_of(head):
+    data = json.dumps(head).encode()
+    return len(data).to_bytes(4, "little") + data + bytes(1000)
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"\xff\xff\xff\xff" + bytes(1000),
+        block_of({"key": "a", "rows": 1e300, "columns": [["step", "<i8"]]}),
+        block_of({"key": "a", "rows": 10**11, "columns": [["step", "<i8"]]}),
+        block_of({"key": "a", "rows": -1, "columns": [["step", "<i8"]]}),
+        block_of({"key": "a", "rows": 1, "columns": [["step", "|O"]]}),
+        block_of({"key": "a", "rows": 1, "columns": [["step", "V1000000000"]]}),
+    ],
+)
+def test_block_of_points_that_fills_the_memory_is_an_error(client, liar, block):
+    with lmvp.start_run("digits") as run:
+        run.log({"loss": 1.0})
+    found = client.run("digits", run.id)
+    liar.lie = lambda path, status, headers, body: (
+        status,
+        headers,
+        block + bytes(1 << 20) if "/export" in path else body,
+    )
+    with pytest.raises(errors.ServerError, match="cannot be read"):
+        found.history()
 
 
 def with_another_path(name, path, status, headers, body):
@@ -266,10 +418,14 @@ def test_long_retry_after_is_an_error_at_once(client, liar, header, monkeypatch)
 
 HOSTILE = "x\x1b]0;p\x07\x1b[2J\x9b31m\u061c\u200f\u2028\u2029\u202e\u2066\r\x08"
 PRINTED = [*VERBS, "audit list digits --json", "show digits/mlp@v1", "diff digits/mlp@v1 digits/mlp@v2", "status",
-           "pull digits/mlp", "runs digits --where status!=stale", "compare first second --project digits",
-           "metrics first --project digits", "remove digits/other", "undelete digits/other", "members digits add ada",
+           "pull digits/mlp", "runs digits --where status!=stale", "compare digits/first digits/second",
+           "metrics digits/first", "rm digits/other --yes", "undelete digits/other", "members digits add ada",
            "amend digits/mlp@v1 --message new", "alias digits/mlp@v1 good", "alias digits/mlp best --history",
            "groups add team grace", "push digits/mlp FILE", "fork digits/mlp copy"]  # fmt: skip
+
+
+PACKAGES = {one.metadata["Name"] for one in distributions()} - {"numpy", "lmvp"}
+"""Names of installed packages, which a run records; all are printed alike, and one of them is in the test."""
 
 
 def with_hostile(key, value, seen):
@@ -278,7 +434,7 @@ def with_hostile(key, value, seen):
         return [with_hostile(key, each, seen) for each in value]
     if not isinstance(value, dict):
         return value
-    seen.update(value)
+    seen.update(name for name in value if name not in PACKAGES)
     changed = {name: with_hostile(key, each, seen) for name, each in value.items()}
     old = value.get(key)
     if isinstance(old, str):
@@ -294,22 +450,61 @@ def unprintable(text):
     return {letter for letter in text if letter in HOSTILE and (letter < " " or letter > "~")}
 
 
+@pytest.fixture(scope="module")
+def shared_liar(tmp_path_factory):
+    """A project with something to print of each kind, for all verbs; a verb may change it."""
+    folder = tmp_path_factory.mktemp("shared")
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("LMVP_")]:
+            patch.delenv(name)
+        patch.setenv("LMVP_HOME", str(folder / "home"))
+        patch.setenv("LMVP_CACHE", str(folder / "cache"))
+        fields = {"metrics": {"acc": 0.5}, "params": {"lr": 0.1}, "tags": {"by": "ada"}}
+        lmvp.update("digits/mlp", {"w": np.arange(1000.0)}, progress=False)
+        lmvp.update("digits/mlp", {"w": np.ones(3)}, message="second", alias="best", **fields, progress=False)
+        lmvp.update("digits/other", {"w": np.ones(2)}, progress=False)
+        for name in ("first", "second"):
+            with lmvp.start_run("digits", name=name, params={"lr": 0.1, "name": name}) as run:
+                run.log({"loss": 1.0})
+        try:
+            with serving(Lying(local.connection().url)) as server:
+                server.home, server.token = folder / "home", local.connection().token
+                yield server
+        finally:
+            local.stop(folder / "home")
+
+
 @pytest.fixture
-def full_project(liar, monkeypatch, tmp_path):
+def full_project(shared_liar, monkeypatch, tmp_path):
+    for name in [name for name in os.environ if name.startswith("LMVP_")]:
+        monkeypatch.delenv(name)
     (tmp_path / "file").write_bytes(b"x")
     monkeypatch.chdir(tmp_path)
-    fields = {"metrics": {"acc": 0.5}, "params": {"lr": 0.1}, "tags": {"by": "ada"}}
-    lmvp.update("digits/mlp", {"w": np.ones(3)}, message="second", alias="best", **fields, progress=False)
-    lmvp.update("digits/other", {"w": np.ones(2)}, progress=False)
-    for name in ("first", "second"):
-        with lmvp.start_run("digits", name=name, params={"lr": 0.1, "name": name}) as run:
-            run.log({"loss": 1.0})
-    monkeypatch.setenv("LMVP_URL", liar.url)
-    monkeypatch.setenv("LMVP_TOKEN", local.connection().token)
+    monkeypatch.setenv("LMVP_HOME", str(shared_liar.home))
+    monkeypatch.setenv("LMVP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("LMVP_URL", shared_liar.url)
+    monkeypatch.setenv("LMVP_TOKEN", shared_liar.token)
     monkeypatch.setattr("lmvp.connection.time.sleep", lambda _: None)
-    return liar
+    yield shared_liar
+    shared_liar.lie = lambda path, *answer: answer
 
 
+ALL_KEYS = size("LIES", 0) > 0
+tested_keys = set()
+"""Keys that a test of this process has made hostile; a sample leaves them out."""
+
+
+def chosen(keys):
+    """Return the keys that a verb is tested with: all in `make soak`, otherwise those that no test had before.
+
+    Each verb has at least one key, and over all verbs each key is tested at least once.
+    """
+    some = sorted(keys if ALL_KEYS else keys - tested_keys) or sorted(keys)[:1]
+    tested_keys.update(some)
+    return some
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize("verb", PRINTED)
 def test_hostile_values_do_not_control_the_terminal(full_project, verb, capsys, tmp_path):
     words, keys = verb.replace("FILE", str(tmp_path / "file")).split(), set()
@@ -322,7 +517,8 @@ def test_hostile_values_do_not_control_the_terminal(full_project, verb, capsys, 
 
     full_project.lie = partial(lie, "")
     main(words)
-    for key in sorted(keys):
+    assert keys, "no answer of the server has a key"
+    for key in chosen(keys):
         full_project.lie = partial(lie, key)
         main(words)
         captured = capsys.readouterr()

@@ -1,5 +1,6 @@
 """Costly requests (pages, comparisons, curves) have a queue of their own and keep no other request waiting."""
 
+import re
 import socket
 import threading
 import time
@@ -7,9 +8,11 @@ import time
 import numpy as np
 import pytest
 from server.in_process import Served
+from tornado.template import Template
 
 from lmvp.client import Client
 from lmvp.errors import TooManyRequests
+from lmvp_server import compression
 from lmvp_server.costly import ADDRESS_QUEUE, ANONYMOUS_QUEUE, RETRY_SECONDS, CostlyWork, Lane
 from lmvp_server.services.changes import Measuring
 
@@ -183,3 +186,45 @@ def test_costly_work_without_account_has_a_limit_for_all_addresses(served):
         return error.value.retry_after
 
     assert served.on_loop(refused) == RETRY_SECONDS
+
+
+@pytest.mark.parametrize("path", ["/", "/p/p", "/p/p/m", "/p/p/m@v2", DIFF, "/p/p/-/runs", "/search?q=m"])
+def test_page_is_rendered_and_compressed_beside_other_requests(served, monkeypatch, path):
+    """While a template is rendered, the event loop answers other requests; it compresses no page itself."""
+    go_on, begun, looped = threading.Event(), threading.Event(), []
+    generate, transform = Template.generate, compression.Gzip.transform_chunk
+
+    def held(template, **fields):
+        begun.set()
+        assert go_on.wait(30), "the event loop waits for a template"
+        return generate(template, **fields)
+
+    def counted(gzip, chunk, finishing):
+        looped.append(len(chunk) if gzip._gzipping else 0)
+        return transform(gzip, chunk, finishing)
+
+    monkeypatch.setattr(Template, "generate", held)
+    monkeypatch.setattr(compression.Gzip, "transform_chunk", counted)
+    answers = []
+    headers = {"Accept-Encoding": "gzip"}
+    page = threading.Thread(target=lambda: answers.append(served("GET", f"~{path}", served.member, headers=headers)))
+    page.start()
+    assert begun.wait(30)
+    assert served("GET", "/health").ok
+    go_on.set()
+    page.join(30)
+    assert (answers[0].status_code, answers[0].headers["Content-Encoding"]) == (200, "gzip")
+    assert answers[0].headers["Vary"] == "Accept-Encoding"
+    assert int(answers[0].headers["Content-Length"]) < len(answers[0].content)
+    assert max(looped, default=0) == 0
+
+
+def test_large_page_is_compressed(served):
+    """A page has its `Content-Length` in both forms, and both forms have the same content."""
+    small = served("GET", f"~{DIFF}", served.member, headers={"Accept-Encoding": "gzip"})
+    whole = served("GET", f"~{DIFF}", served.member, headers={"Accept-Encoding": "identity"})
+    assert len(whole.content) > 100_000
+    assert int(whole.headers["Content-Length"]) == len(whole.content)
+    assert "ETag" not in whole.headers
+    mask = re.compile(rb'"[0-9a-f]{128}"|>\d+ s ago<')
+    assert mask.sub(b"", small.content) == mask.sub(b"", whole.content)

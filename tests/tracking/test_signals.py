@@ -190,6 +190,7 @@ def test_journal_takes_frames_of_threads_and_of_handlers_at_once(tmp_path):
     assert len(found) > 4 * each
 
 
+@pytest.mark.soak
 def test_run_keeps_all_that_handlers_log_at_any_instruction(begin, interrupt):
     """Points, tags, params and the summary, in a handler that interrupts the same, at each instruction."""
     run, steps = begin(), count()
@@ -220,6 +221,7 @@ def test_run_keeps_all_that_handlers_log_at_any_instruction(begin, interrupt):
     assert found.summary == {f"best/{step}": step for step in range(last)}
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore:the run")
 def test_run_that_a_handler_finishes_at_any_instruction_loses_no_point(begin, interrupt):
     interrupted = 0

@@ -116,7 +116,7 @@ class ConsolePage(WebPage, ABC):
             elif isinstance(value, list) and value and isinstance(value[0], Job):
                 fields[name] = [await rendering.render(job) for job in value]
         common = {"marks": marks, "numbers": numbers, "clean": clean, "wrong": None, "typed": {}}
-        self.show(template, **{**common, **fields, **more})
+        await self.show_large(template, **{**common, **fields, **more})
 
     def _to_login(self) -> None:
         self.set_status(303)

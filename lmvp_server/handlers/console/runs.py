@@ -16,10 +16,10 @@ from lmvp.render.compare_runs import Comparison
 from lmvp.render.curves import curves_data, curves_html
 from lmvp.render.words import clean
 from lmvp.tracking.records import RunEnd, RunRecord, RunUpdate
-from lmvp_server.compression import may_compress
 from lmvp_server.console import curves, runtables, spaces
 from lmvp_server.console.islands import island
 from lmvp_server.console.runtables import Column
+from lmvp_server.handlers.base import as_json
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark, see_that_it_is_unchanged
 from lmvp_server.handlers.console.projects import ProjectPage
 from lmvp_server.handlers.console.versions import code_cells
@@ -164,8 +164,8 @@ class Curves(BySession):
 
     async def get(self, project: str) -> None:
         """Send curves as the view draws them."""
-        may_compress(self)
-        self.answer(await self.run_long(self._curves, project))
+        data = await self.run_long(as_json(self._curves), project)
+        await self.send_compressed(lambda: data, "application/json")
 
     def _curves(self, project: str) -> dict[str, Any]:
         named = self.get_query_arguments("run")
