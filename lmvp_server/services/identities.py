@@ -159,7 +159,7 @@ class Identities:
             told = event(caller.name, "user.disconnect", name, _told(found.id, found.data["issuer"]), None)
             shown = self._shown(found)
             try:
-                self._records.commit(SERVER, changes, [told])
+                self._records.commit(SERVER, changes, [told], check=access.still(caller, access.ACCOUNT))
             except ConcurrentChange:
                 continue
             return shown
@@ -195,7 +195,7 @@ class Identities:
         name = account.data["name"]
         told = event(name, "user.connect", name, None, _told(identity.id, identity.issuer))
         try:
-            self._records.commit(SERVER, [put], [told])
+            self._records.commit(SERVER, [put], [told], check=access.still(current, access.ACCOUNT))
         except ConcurrentChange:
             raise _anothers() from None
         return account
