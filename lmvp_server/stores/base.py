@@ -401,8 +401,8 @@ class ChunkStore(ABC):
         """
 
     @abstractmethod
-    def touch(self, project: str, push: str) -> None:
-        """Note that an open push is alive; nothing happens where there is none."""
+    def touch(self, project: str, push: str, *, at: float | None = None) -> None:
+        """Set the time of the last request of an open push, by default to now; nothing happens if there is none."""
 
     @abstractmethod
     def unstage(self, project: str, push: str) -> None:

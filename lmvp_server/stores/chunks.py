@@ -255,10 +255,10 @@ class FolderChunks(ChunkStore):
             path.unlink(missing_ok=True)  # nobody can go on with it
             raise
 
-    def touch(self, project: str, push: str) -> None:
-        """Set the time of an open push to now."""
+    def touch(self, project: str, push: str, *, at: float | None = None) -> None:
+        """Set the time of the last request of an open push."""
         with suppress(FileNotFoundError):
-            os.utime(self._push(project, push))
+            os.utime(self._push(project, push), None if at is None else (at, at))
 
     def unstage(self, project: str, push: str) -> None:
         """Remove the body of an open push."""
