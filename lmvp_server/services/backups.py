@@ -9,6 +9,7 @@ asked for too, or the chunk as it is, decoded.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ from functools import partial
 
 import lmvp
 from lmvp.archive import recordfile
-from lmvp.errors import Conflict, IntegrityError, NotFound
+from lmvp.errors import Conflict, IntegrityError, InvalidRequest, NotFound
 from lmvp.records import Backup, BackupSpace, WantedPieces
 from lmvp.storage import frames
 from lmvp.storage.frames import Frame
@@ -121,8 +122,17 @@ class Backups:
     def pieces(
         self, caller: Caller, backup: str, space: str, kind: str, wanted: WantedPieces
     ) -> Sequence[Callable[[], bytes]]:
-        """Return what reads the chunks, manifests, notes or series that are wanted; none of what is not there."""
+        """Return what reads the chunks, manifests, notes or series that are wanted; none of what is not there.
+
+        Raises
+        ------
+        InvalidRequest
+            If an id is repeated: a short request could ask for one chunk without end.
+        """
         self._space(caller, backup, space)
+        if len(set(wanted.want)) < len(wanted.want):
+            repeated, times = Counter(wanted.want).most_common(1)[0]
+            raise InvalidRequest(f"`want` names {repeated[:64]!r} {times:,} times", hint="name each id once")
         read = {
             "chunks": self._plain if wanted.plain else self._chunks.get,
             "manifests": self._chunks.manifest,

@@ -186,7 +186,7 @@ class Members:
         """Say who is in a group; make it if it is new."""
         access.require(caller, access.ADMIN)
         check_name(name, "group name")
-        users = [self._users.find(each).id for each in dict.fromkeys(names)]
+        users = list(dict.fromkeys(self._users.find(each).id for each in names))
         id_ = f"g-{name.lower()}"
         while True:
             old = self._records.get(SERVER, "groups", id_)

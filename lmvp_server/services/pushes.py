@@ -456,7 +456,7 @@ class Pushes:
         ]
         after = {"number": number, "digest": version["digest"], "message": version["message"]}
         events = [_told(caller, push, version, after)]
-        for alias in push.body.aliases:
+        for alias in _aliases(push):
             put, told = alias_change(self._records, place, alias, number, version["author"])
             changes += [put] if put else []
             events += told
@@ -492,7 +492,7 @@ class Pushes:
 
     def _only_aliases(self, caller: Caller, push: OpenPush, latest: Record) -> Record:
         who = caller.on_behalf(push.body.author)
-        for alias in push.body.aliases:
+        for alias in _aliases(push):
             put, events = alias_change(self._records, push.place, alias, latest.data["number"], who)
             if put:
                 self._records.commit(push.place.space, [put, *hold(latest)], events)
@@ -504,6 +504,14 @@ class Pushes:
 def _is_own(caller: Caller, push: OpenPush) -> bool:
     """Tell whether the caller began a push; one that an earlier version of LMVP staged names no account."""
     return push.by is None or access.made_by(caller, push.by)
+
+
+def _aliases(push: OpenPush) -> list[str]:
+    """Return the aliases of a push, each once: their case does not count, and one commit cannot make an alias twice."""
+    unique: dict[str, str] = {}
+    for alias in push.body.aliases:
+        unique.setdefault(alias.lower(), alias)
+    return list(unique.values())
 
 
 def right_of(body: NewPush) -> str:

@@ -589,9 +589,13 @@ def test_the_routes_refuse_what_makes_no_sense(server):
         ("POST", f"{at}/chunks/..%2f..", {"want": ["a"]}, 404),
         ("POST", f"{at}/chunks/{space}", {"want": 3}, 400),
         ("POST", f"{at}/chunks/{space}", {"have": []}, 400),
+        *(("POST", f"{at}/{kind}/{space}", {"want": ["0" * 64] * 2}, 400) for kind in ("chunks", "manifests", "notes")),
+        ("POST", f"{at}/series/{space}", {"want": ["0" * 32, "1" * 32, "0" * 32]}, 400),
     ]:
         answer = ask(method, path, body)
         assert answer.status_code == status, (method, path, answer.text)
+    repeated = ask("POST", f"{at}/chunks/{space}", {"want": ["a"] * 3 + ["b"] * 2}).json()["error"]
+    assert repeated["message"] == "`want` names 'a' 3 times"
     nothing = ask("POST", f"{at}/chunks/{space}", {"want": ["../../../token", "0" * 64]})
     assert (nothing.status_code, nothing.content) == (200, bytes(8))
     assert ask("DELETE", at).status_code == 204
