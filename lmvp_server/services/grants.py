@@ -24,14 +24,24 @@ def member_id(project: str, subject: str) -> str:
     return f"{project}-{subject}"
 
 
-def still(records: RecordStore, caller: Caller, right: str, home: Record) -> Callable[[], None]:
+def still(
+    records: RecordStore, caller: Caller, right: str, home: Record, *, expected: bool = False
+) -> Callable[[], None]:
     """Return a check for `RecordStore.commit`: the caller has a right in a project at the moment of the commit.
 
     The check finds the project by its id, because another project may have taken its name.
+
+    Parameters
+    ----------
+    expected : bool
+        Whether the commit expects the revision of the project: it fails by itself if the project is gone, and is tried
+        again.
     """
 
     def check() -> None:
         found = records.get(SERVER, "projects", home.id)
+        if found is None and expected:
+            return
         if found is None:
             raise NotFound(f"no project {home.data['name']!r}", hint="it was removed before this change was made")
         access.require(access.current(caller), right, found.data["name"])

@@ -108,7 +108,7 @@ class Members:
             home = self._catalog.find_project(caller, project)
             leaves = role is None and caller.user and self._users.is_named(caller.user, name)
             access.require(caller, *((access.ACCOUNT,) if leaves else (access.OWN, project)))
-            own = grants.still(self._records, caller, access.OWN, home)
+            own = grants.still(self._records, caller, access.OWN, home, expected=True)
             check = access.still(caller, access.ACCOUNT) if leaves else own
             kind, subject = self._subject(name)
             id_ = member_id(home.id, subject.id)
@@ -161,7 +161,7 @@ class Members:
             entry = event(caller.name, "project.change", home.data["name"], before, fields)
             try:
                 changes = [Put("projects", home.id, {**home.data, **fields}, expect=home.rev)]
-                check = grants.still(self._records, caller, access.OWN, home)
+                check = grants.still(self._records, caller, access.OWN, home, expected=True)
                 self._records.commit(SERVER, changes, [entry], check=check)
             except ConcurrentChange:
                 continue

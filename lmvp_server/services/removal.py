@@ -167,7 +167,7 @@ class Removal:
             ]
             try:
                 entry = event(caller.name, "project.remove", home.data["name"], told, None)
-                check = grants.still(self._records, caller, access.OWN, home)
+                check = grants.still(self._records, caller, access.OWN, home, expected=True)
                 self._records.commit(SERVER, changes, [entry], check=check)
             except ConcurrentChange:
                 continue
