@@ -12,15 +12,18 @@ import msgspec
 import numpy as np
 import pytest
 import requests
+from server.in_process import Served
 
 import lmvp
 from lmvp import errors, local
 from lmvp.archive.backupfolder import BackupFolder
 from lmvp.archive.proofs import Proofs
 from lmvp.commands import main
+from lmvp.records import Invite, MakeToken, NewUser, NewWebhook
 from lmvp_server.restoring import restore
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
+from lmvp_server.services.targets import Targets
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "services"))
 from faults import acting_at, full, killed_at
@@ -142,6 +145,55 @@ def test_a_restored_folder_is_served(server, tmp_path, monkeypatch, capsys):
         assert lmvp.Client().check().problems == ()
     finally:
         local.stop(tmp_path / "data")
+
+
+def with_grants(folder):
+    """Make a data folder with grants of each kind; return its services and the secrets of a token and a session."""
+    services = Services.open(folder, shared=True, targets=Targets.parse(["127.0.0.1"]))
+    services.catalog.create_project(ADA, "digits")
+    services.users.add(ADA, NewUser(name="grace", password="correct horse battery"))
+    services.members.set_member(ADA, "digits", "grace", "owner")
+    token = services.tokens.create(ADA, MakeToken(name="ci", user="grace", scope="admin")).token
+    services.tokens.create(ADA, MakeToken(name="operator"))
+    session = services.sessions.begin("grace", "correct horse battery", "192.0.2.1")
+    services.invitations.create(ADA, Invite(project="digits", role="viewer", days=30))
+    services.webhooks.add(ADA, "digits", NewWebhook(url="http://127.0.0.1:9/"))
+    return services, token, session
+
+
+@pytest.mark.parametrize("words", [[], ["--keep-grants"]], ids=["default", "keep"])
+def test_restore_ends_the_grants_of_the_backup_unless_they_are_kept(tmp_path, capsys, words):
+    """A token is revoked after the backup, because it leaked: a restore must not let it work again unasked."""
+    services, token, session = with_grants(tmp_path / "old")
+    services.close()
+    with Served(tmp_path / "old") as served:
+        lmvp.Client(served.url, served.settings.token).back_up(tmp_path / "backup")
+    assert main(["restore", str(tmp_path / "backup"), "--data", str(tmp_path / "new"), "--no-progress", *words]) == 0
+    counts = "1 session, 2 tokens, 1 invitation, 1 webhook"
+    done = "kept" if words else "ended"
+    assert capsys.readouterr().err.startswith(f"the restore {done} the grants of the backup: {counts}\n")
+    services = Services.open(tmp_path / "new", shared=True)
+    try:
+        found = services.tokens.caller(token, "x"), services.sessions.caller(session, "x")
+        assert [one is not None for one in found] == [bool(words)] * 2
+        [hook] = services.webhooks.of_project(ADA, "digits")["items"]
+        assert hook.disabled is (not words)
+        kept = [services.records.count("server", table) for table in ("tokens", "sessions", "invitations")]
+        assert kept == ([2, 1, 1] if words else [0, 0, 0])
+        [last] = services.records.events("server", newest_first=True, limit=1)
+        numbers = {"sessions": 1, "tokens": 2, "invitations": 1, "webhooks": 1}
+        assert (last["action"], last["after"][done]) == ("server.restore", numbers)
+        assert services.sessions.begin("grace", "correct horse battery", "192.0.2.1")
+        services.webhooks.enable(ADA, "digits", hook.id)
+        assert not services.webhooks.of_project(ADA, "digits")["items"][0].disabled
+    finally:
+        services.close()
+
+
+def test_restore_without_grants_tells_nothing_of_them(server, tmp_path, capsys):
+    server.back_up(tmp_path / "backup")
+    assert main(["restore", str(tmp_path / "backup"), "--data", str(tmp_path / "data"), "--no-progress"]) == 0
+    assert "grants" not in capsys.readouterr().err
 
 
 def test_the_next_backup_copies_only_what_is_new(server, tmp_path):
