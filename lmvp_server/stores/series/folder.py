@@ -125,7 +125,7 @@ class FolderSeries(SeriesStore):
         path = self._folder(project, run) / _ALIVE
         with disk_errors(path.parent):
             try:
-                os.utime(path)
+                os.utime(path, follow_symlinks=False)
             except FileNotFoundError:
                 private.make_folder(path.parent)
                 private.append(path).close()
@@ -137,7 +137,7 @@ class FolderSeries(SeriesStore):
         """
         alive = f"{self._root}/{_checked(project)}/{_checked(run)}/{_ALIVE}"
         try:
-            return os.stat(alive).st_mtime  # noqa: PTH116
+            return os.stat(alive, follow_symlinks=False).st_mtime  # noqa: PTH116
         except FileNotFoundError:
             return 0.0
 
@@ -221,7 +221,7 @@ class FolderSeries(SeriesStore):
     def size(self, project: str, run: str) -> int:
         """Return the bytes of its files."""
         folder = self._folder(project, run)
-        return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+        return sum(path.lstat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
 
     def verify(self, project: str, run: str) -> None:
         """Read all of a series."""
@@ -261,7 +261,7 @@ class FolderSeries(SeriesStore):
                 series.close()
         if not folder.is_dir():
             return 0
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
         with disk_errors(folder):
             shutil.rmtree(folder)
         return size

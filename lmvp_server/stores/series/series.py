@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from lmvp import private
 from lmvp.durable import sync_folder
 from lmvp.errors import IntegrityError, InvalidRequest
 from lmvp.log_recovery import LogReader
@@ -479,7 +480,7 @@ class Series:
         with self._sealing:
             names = [saved.NAME, *(f"{number}.segment" for number in saved.load(self.folder).segments)]
             names += [wal.damaged_path(self.folder, number).name for number in sorted(self._damaged)]
-            return [(name, (self.folder / name).read_bytes()) for name in names if (self.folder / name).exists()]
+            return [(name, private.read_bytes(self.folder / name)) for name in names if (self.folder / name).exists()]
 
     def close(self) -> None:
         """Let go of the log."""
