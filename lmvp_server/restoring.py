@@ -161,7 +161,7 @@ class _Restore:
         store = FolderSeries(self._home.path)
         for run in space.series:
             try:
-                store.load(space.space, run, [self._folder.series(space, run)])
+                store.load(space.space, run, self._folder.series(space, run))
             except (NotFound, DamagedFile, IntegrityError) as error:
                 self.done.problems.append(error.message)
         store.close()

@@ -16,12 +16,16 @@ from server.in_process import Served
 
 import lmvp
 from lmvp import errors, local
+from lmvp.archive import pieces
+from lmvp.archive.backup import _Run
 from lmvp.archive.backupfolder import BackupFolder
 from lmvp.archive.proofs import Proofs
 from lmvp.commands import main
-from lmvp.records import Invite, MakeToken, NewUser, NewWebhook
+from lmvp.records import Invite, MakeToken, NewUser, NewWebhook, WantedPieces
+from lmvp.tracking.records import NewPoints, NewRun
 from lmvp_server.restoring import restore
 from lmvp_server.services import Services
+from lmvp_server.services import backups as service
 from lmvp_server.services.access import Caller
 from lmvp_server.services.targets import Targets
 
@@ -690,6 +694,87 @@ def test_the_points_of_runs_are_backed_up_and_restored(home, tmp_path):
     services.close()
     assert (found["status"], found["params"]) == ("finished", {"lr": 0.1})
     assert points == [*(np.arange(5000) / 7).tolist(), -1.0]
+
+
+def noisy_run(name="long", points=600_000):
+    """Log a run whose points do not compress, and return its id and values."""
+    values = RNG.standard_normal(points)
+    with lmvp.start_run("digits", name=name, system_metrics=False) as run:
+        for start in range(0, points, 100_000):
+            run.log_batch(range(start, start + 100_000), {"loss": values[start : start + 100_000]})
+    return run.id, values
+
+
+def restored_values(backup, folder, run):
+    restore(backup, folder)
+    services = Services.open(folder)
+    try:
+        (space,) = services.series.projects()
+        return np.concatenate([part.values for part in services.series.read(space, run, "loss")])
+    finally:
+        services.close()
+
+
+def test_series_longer_than_a_piece_is_backed_up_and_restored(home, tmp_path, monkeypatch):
+    """A run of 10 million points has more than 64 MiB, the limit of a piece; here the limit is 2 MiB."""
+    monkeypatch.setattr(pieces, "LIMIT", 2 << 20)
+    run, values = noisy_run()
+    lmvp.Client().back_up(tmp_path / "copy")
+    [kept] = (tmp_path / "copy" / "series").glob("*/*/*")
+    assert kept.stat().st_size > 2 * pieces.LIMIT
+    assert (restored_values(tmp_path / "copy", tmp_path / "again", run) == values).all()
+
+
+def test_backup_of_a_server_that_sends_a_series_as_one_piece(home, tmp_path, monkeypatch):
+    """A server of an earlier release has no route for a series by itself."""
+    run, values = noisy_run(points=100_000)
+    asking = _Run._asking
+
+    def without_the_route(self, method, path, body):
+        return asking(self, method, f"no/such/{path}" if method == "GET" and path.startswith("series/") else path, body)
+
+    monkeypatch.setattr(_Run, "_asking", without_the_route)
+    lmvp.Client().back_up(tmp_path / "copy")
+    assert (restored_values(tmp_path / "copy", tmp_path / "again", run) == values).all()
+
+
+def test_series_too_long_for_one_piece_is_refused_to_old_clients(tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "PIECE_LIMIT", 100)
+    services = Services.open(tmp_path / "data")
+    try:
+        services.catalog.create_project(ADA, "digits")
+        home = services.catalog.find_project(ADA, "digits")
+        services.runs.begin(ADA, home, NewRun(run="a" * 32))
+        for step in range(20):
+            services.metrics.add(ADA, "digits", "a" * 32, NewPoints(values={"loss": 0.5}, step=step))
+        about = services.backups.begin(ADA)
+        with pytest.raises(errors.TooLarge, match=r"the points of run a{32} have [0-9,]+ bytes"):
+            services.backups.pieces(ADA, about.id, home.id, "series", WantedPieces(want=("a" * 32,)))
+        assert b"".join(services.backups.series(ADA, about.id, home.id, "a" * 32))
+    finally:
+        services.close()
+
+
+def test_damaged_series_of_the_server_is_named_and_its_earlier_copy_kept(tmp_path):
+    """The backup used to hold no points of such a run, and said nothing."""
+    run = "a" * 32
+    with Served(tmp_path / "data") as served:
+        services = served.services
+        services.catalog.create_project(ADA, "digits")
+        home = services.catalog.find_project(ADA, "digits")
+        services.runs.begin(ADA, home, NewRun(run=run))
+        services.metrics.add(ADA, "digits", run, NewPoints(values={"loss": 0.5}, step=0))
+        client = lmvp.Client(served.url, served.settings.token)
+        client.back_up(tmp_path / "copy")
+        services.metrics.add(ADA, "digits", run, NewPoints(values={"loss": 0.25}, step=1))
+        services.series.settle(home.id, run)
+        state = tmp_path / "data" / "series" / home.id / run / "series"
+        state.write_bytes(state.read_bytes()[:-1] + b"?")
+        with pytest.raises(
+            errors.IntegrityError, match=r"the points of 1 runs are damaged on the server \(aaaaaaaa of"
+        ):
+            client.back_up(tmp_path / "copy")
+    assert restored_values(tmp_path / "copy", tmp_path / "again", run).tolist() == [0.5]
 
 
 def test_damaged_points_in_a_backup_are_named(home, tmp_path):
