@@ -396,7 +396,7 @@ class Handler(RequestHandler):
         if self._has_left:  # between the turn and this line
             costly.leave(lane)
             raise self._unanswered()
-        return await costly.run(lane, work, *args)
+        return await costly.run(lane, self._with_current_caller, work, args)
 
     async def run_public(self, work: Callable[..., T], *args: Any) -> T:
         """Do something that blocks; for callers without an account, it counts as costly."""
