@@ -770,9 +770,7 @@ def test_damaged_series_of_the_server_is_named_and_its_earlier_copy_kept(tmp_pat
         services.series.settle(home.id, run)
         state = tmp_path / "data" / "series" / home.id / run / "series"
         state.write_bytes(state.read_bytes()[:-1] + b"?")
-        with pytest.raises(
-            errors.IntegrityError, match=r"the points of 1 run are damaged on the server \(aaaaaaaa of"
-        ):
+        with pytest.raises(errors.IntegrityError, match=r"the points of 1 run are damaged on the server \(aaaaaaaa of"):
             client.back_up(tmp_path / "copy")
     assert restored_values(tmp_path / "copy", tmp_path / "again", run).tolist() == [0.5]
 
