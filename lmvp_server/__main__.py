@@ -113,8 +113,8 @@ def _count(text: str) -> int:
 
 
 def _size(text: str) -> int:
-    from lmvp.cache import size_of
     from lmvp.errors import InvalidArgument
+    from lmvp.transfer.cache import size_of
 
     try:
         size = size_of(text)

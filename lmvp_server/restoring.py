@@ -32,7 +32,6 @@ from lmvp.storage.manifest import Manifest
 from lmvp_server.folder import DataFolder
 from lmvp_server.services import INDEXES
 from lmvp_server.services.events import event
-from lmvp_server.services.users import GRANTS
 from lmvp_server.stores.base import Change, Delete, Moment, Put, Record
 from lmvp_server.stores.chunks import FolderChunks
 from lmvp_server.stores.records import TinyDbRecords
@@ -40,6 +39,8 @@ from lmvp_server.stores.series.folder import FolderSeries
 from lmvp_server.stores.snapshot import META
 
 _SHOWN = 20
+GRANTS = ("sessions", "tokens", "invitations")
+"""The tables of grants that a restore ends. Passwords and identities stay: people sign in with them."""
 
 
 @dataclass(slots=True)
