@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import secrets
-<<<<<<< HEAD
-from collections.abc import Collection, Sequence
-=======
-from collections.abc import Callable, Sequence
->>>>>>> ebb8151 (Check rights inside the commit that changes grants)
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import partial
 
@@ -97,12 +93,8 @@ class Users:
         also: Sequence[Change] = (),
         told: Sequence[Document] = (),
         *,
-<<<<<<< HEAD
         identity: Put | None = None,
-=======
-        openid: bool = False,
         check: Callable[[], object] | None = None,
->>>>>>> ebb8151 (Check rights inside the commit that changes grants)
     ) -> Record:
         """Write the record of an account, together with other changes or not at all; it checks no right.
 
@@ -110,13 +102,10 @@ class Users:
         ----------
         by : str
             The author of the event.
-<<<<<<< HEAD
         identity : Put, optional
             Connects an identity at an OpenID provider to the account.
-=======
         check : callable, optional
             Checks the right at the moment of the commit; see `RecordStore.commit`.
->>>>>>> ebb8151 (Check rights inside the commit that changes grants)
 
         Raises
         ------
@@ -136,15 +125,11 @@ class Users:
         service = not (new.password or identity)
         entries = [event(by, "user.add", new.name, None, {"admin": new.admin, "service": service}), *told]
         changes = [Put("names", f"users:{key}", {"id": id_}, expect=0), Put("users", id_, data, expect=0), *also]
-<<<<<<< HEAD
         if identity is not None:
             changes.append(identity)
             after = {"id": identity.id[:12], "issuer": identity.data["issuer"]}
             entries.append(event(new.name, "user.connect", new.name, None, after))
-        self._records.commit(SERVER, changes, entries)
-=======
-        self._records.commit(SERVER, changes, [entry, *told], check=check)
->>>>>>> ebb8151 (Check rights inside the commit that changes grants)
+        self._records.commit(SERVER, changes, entries, check=check)
         return self.find(new.name)
 
     @staticmethod
