@@ -96,8 +96,8 @@ class Sessions:
             If the account is disabled or deleted, or another change has ended its sessions since.
         """
         account = self._users.active(caller.user)
-        # The change of the password by this caller counted the generation up by one; any other change ends the rights.
-        if account is None or self._users.generation(account) != caller.generation + 1:
+        # A new password counts the generation up by one, a disconnected identity does not; more changes end the rights.
+        if account is None or self._users.generation(account) - caller.generation not in (0, 1):
             raise _ended()
         return self.open(account, address, PASSWORD)
 
