@@ -248,7 +248,7 @@ def _file() -> Path:
 def _load() -> Credentials:
     path = _file()
     try:
-        data = private.read(path)
+        data = private.read(path, follow=True)
     except OSError as error:
         raise private.explain(error, path, _FILE_HINT, "read") from error
     if data is None:

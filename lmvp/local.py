@@ -240,7 +240,7 @@ def _run_detached(home: Path, log: int) -> int | None:
 
 
 def _tail(path: Path, beginning: int) -> str:
-    with path.open("rb") as file:
+    with private.open_read(path) as file:
         file.seek(beginning)
         lines = file.read(1 << 16).decode(errors="replace").strip().splitlines()
     return "\n".join(lines[-12:])

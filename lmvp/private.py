@@ -1,7 +1,9 @@
 """Files and folders that only their owner may use: mode 0600 and 0700, whatever the umask.
 
-Every file that LMVP creates in a data folder, a backup, or a folder of a client is opened here. Files that users ask
-for by name (exports, pulled files) follow the umask instead, as users expect of files that they share.
+Every file that LMVP reads or writes in a data folder, a backup, or a folder of a client is opened here. `open_file`
+follows no link in the place of a file, since a link could lead LMVP to read, append to or shorten a file of somebody
+else. A folder may be a link, for example to another disk. Files that users ask for by name (exports, pulled files)
+follow the umask instead, as users expect of files that they share.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from pathlib import Path
 from threading import Thread
 from typing import IO
 
-from lmvp.errors import InvalidArgument, LmvpError, StorageFull, StorageReadOnly
+from lmvp.errors import IntegrityError, InvalidArgument, LmvpError, StorageFull, StorageReadOnly
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -25,7 +27,8 @@ FILE, FOLDER = 0o600, 0o700
 """The modes of all that is private."""
 
 _OTHERS = 0o077
-_BINARY = getattr(os, "O_BINARY", 0)
+_SAFE = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Flags of every file: no link is followed, and opening a named pipe does not wait for its other end."""
 _PATIENCE = 1.0
 """Seconds that a start waits for old modes to be corrected; a large folder is finished in the background."""
 
@@ -48,9 +51,63 @@ def make_folder(folder: Path) -> None:
                 folder.chmod(FOLDER)
 
 
+def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
+    """Open a regular file, and no link; return the descriptor.
+
+    Raises
+    ------
+    IntegrityError
+        If the name is that of a link, a named pipe, a socket or a device.
+    OSError
+        As `os.open`; IsADirectoryError for a folder.
+    """
+    try:
+        descriptor = os.open(path, flags | _SAFE, FILE)
+    except OSError as error:
+        if error.errno != errno.EEXIST and _is_special(path):
+            raise irregular(path) from None
+        raise
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return descriptor
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise irregular(path)
+
+
+def _is_special(path: Path) -> bool:
+    """Tell whether a name is that of something that is neither a file nor a folder."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def irregular(path: Path) -> IntegrityError:
+    """Return the error for a link, a named pipe, a socket or a device in the place of a file."""
+    what = "a link" if path.is_symlink() else "not a regular file"
+    return IntegrityError(
+        f"{path} is {what}: LMVP follows no links and reads regular files only",
+        hint="put the file itself there; a whole folder may be a link, for example to another disk",
+    )
+
+
+def open_read(path: Path, buffering: int = -1) -> IO[bytes]:
+    """Open a regular file for reading; see `open_file`."""
+    return os.fdopen(open_file(path), "rb", buffering)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the bytes of a regular file; see `open_file`."""
+    with open_read(path) as file:
+        return file.read()
+
+
 def create(path: Path, flags: int = os.O_WRONLY | os.O_EXCL) -> int:
     """Open a file for writing, created with mode 0600 if it does not exist; return the descriptor."""
-    descriptor = os.open(path, flags | os.O_CREAT | _BINARY, FILE)
+    descriptor = open_file(path, flags | os.O_CREAT)
     if hasattr(os, "fchmod"):
         with suppress(OSError):  # a file system without modes, or somebody else's file
             os.fchmod(descriptor, FILE)
@@ -79,10 +136,16 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
         raise
 
 
-def read(path: Path) -> bytes | None:
-    """Return what a file holds, or None where there is none; takes it from the eyes of others if it has to."""
+def read(path: Path, *, follow: bool = False) -> bytes | None:
+    """Return the bytes of a file, or None if there is none; others lose their rights on the file.
+
+    Parameters
+    ----------
+    follow : bool
+        Follow links: for the settings of a user, who may keep them elsewhere.
+    """
     try:
-        with path.open("rb") as file:
+        with path.open("rb") if follow else open_read(path) as file:
             mode = os.fstat(file.fileno()).st_mode
             if mode & 0o077:
                 with suppress(OSError):

@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from lmvp import private
+from lmvp.errors import IntegrityError
 
 NAME = "server.json"
 HEARTBEAT = 30.0
@@ -61,7 +62,7 @@ class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(folder: Path) -> ServerFile | None:
     """Return what the folder's server says; None where there is no such file, or one that makes no sense."""
-    with suppress(OSError, msgspec.DecodeError, UnicodeDecodeError):
+    with suppress(OSError, IntegrityError, msgspec.DecodeError, UnicodeDecodeError):
         data = private.read(folder / NAME)
         return msgspec.json.decode(data, type=ServerFile) if data else None
     return None

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lmvp_server.openid import Provider
 
 
-_MOST_DAYS = 36_500
+_MOST_DAYS, _MOST_PUSHES = 36_500, 1_000_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from lmvp import config
     from lmvp_server import app
+    from lmvp_server.services.push_quota import PushLimits
     from lmvp_server.services.targets import Targets
     from lmvp_server.settings import Settings, checked_public_url
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         openid=_provider(options),
         webhook_to=Targets.parse(options.webhook_to),
         keep_removed=timedelta(days=options.keep_removed),
+        push_limits=PushLimits(options.open_pushes, options.open_push_bytes),
     )
     return app.run(settings, ready or greet)
 
@@ -80,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
         "--keep-removed", type=_days, default=7.0, metavar="DAYS",
         help="how long what is removed can be brought back; 0: it is gone at once (%(default)g)",
     )  # fmt: skip
+    parser.add_argument(
+        "--open-pushes", type=_count, default=200, metavar="NUMBER",
+        help="open pushes of one account at most (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--open-push-bytes", type=_size, default="1TiB", metavar="SIZE",
+        help="bytes that the open pushes of one account may bring, such as 500GB (%(default)s)",
+    )  # fmt: skip
     parser.add_argument("--idle", type=float, metavar="SECONDS", help="end after so long without a request")
     parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--detach", action="store_true", help=argparse.SUPPRESS)
@@ -94,6 +104,25 @@ def _provider(options: argparse.Namespace) -> Provider | None:
 
     secret = os.environ.get("LMVP_OPENID_SECRET", "")
     return Provider(options.openid, options.openid_client, secret, options.openid_name, options.openid_sign_up)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= _MOST_PUSHES:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a number between 1 and {_MOST_PUSHES:,}")
+    return int(text)
+
+
+def _size(text: str) -> int:
+    from lmvp.errors import InvalidArgument
+    from lmvp.transfer.cache import size_of
+
+    try:
+        size = size_of(text)
+    except InvalidArgument:
+        size = 0
+    if size < 1:
+        raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a size, such as 500GB or 2TiB")
+    return size
 
 
 def _days(text: str) -> float:

@@ -126,6 +126,7 @@ class App:
             shared=not settings.embedded,
             keep_removed=settings.keep_removed,
             targets=settings.webhook_to,
+            push_limits=settings.push_limits,
         )
         self._stack.callback(services.close)
         services.end_grants_without_holder()

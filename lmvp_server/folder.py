@@ -158,7 +158,7 @@ class DataFolder:
         with suppress(OSError):
             if self._said and serverfile.read(self.path) != self._said:
                 serverfile.write(self.path, self._said)
-            os.utime(self.path / serverfile.NAME)
+            os.utime(self.path / serverfile.NAME, follow_symlinks=False)
         return True
 
     def close(self) -> None:

@@ -91,6 +91,7 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (backups.Backup, "get"): Shape(records.Backup),
     (backups.Backup, "delete"): Shape(None, status=204),
     (backups.Records, "get"): Shape(bytes),
+    (backups.Series, "get"): Shape(bytes),
     (backups.Pieces, "post"): Shape(bytes, records.WantedPieces),
     (upkeep.ServerUsage, "get"): Shape(records.Usage),
     (forks.Fork, "post"): Shape(records.Model, records.Fork, 201),

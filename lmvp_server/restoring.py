@@ -3,15 +3,20 @@
 The folder says that it is not whole (`restoring.json`) from the first write to the last, so no server opens it, and a
 restore that was killed goes on by being done again. Bytes come first, then the records of the projects, then those of
 the server.
+
+A backup holds the sessions, tokens, invitations and webhooks of its moment. Some of them may have ended since, because
+a token leaked or a person left, and nobody can tell which. So a restore ends all of them, unless it is told to keep
+them.
 """
 
 from __future__ import annotations
 
 import argparse
 import getpass
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +32,32 @@ from lmvp.storage.manifest import Manifest
 from lmvp_server.folder import DataFolder
 from lmvp_server.services import INDEXES
 from lmvp_server.services.events import event
-from lmvp_server.stores.base import Moment, Record
+from lmvp_server.stores.base import Change, Delete, Moment, Put, Record
 from lmvp_server.stores.chunks import FolderChunks
 from lmvp_server.stores.records import TinyDbRecords
 from lmvp_server.stores.series.folder import FolderSeries
 from lmvp_server.stores.snapshot import META
 
 _SHOWN = 20
+GRANTS = ("sessions", "tokens", "invitations")
+"""The tables of grants that a restore ends. Passwords and identities stay: people sign in with them."""
+
+
+@dataclass(slots=True)
+class Grants:
+    """Numbers of grants: the ones that a restore ended, or kept."""
+
+    sessions: int = 0
+    tokens: int = 0
+    invitations: int = 0
+    webhooks: int = 0
+
+    def __bool__(self) -> bool:
+        return any(astuple(self))
+
+    def __str__(self) -> str:
+        counts = [(count, name.removesuffix("s")) for name, count in asdict(self).items() if count]
+        return ", ".join(plural(count, noun) for count, noun in counts)
 
 
 @dataclass(slots=True)
@@ -43,11 +67,18 @@ class Restored:
     projects: int = 0
     versions: int = 0
     chunks: int = 0
+    ended: Grants = field(default_factory=Grants)
+    kept: Grants = field(default_factory=Grants)
     problems: list[str] = field(default_factory=list)
 
 
 def restore(
-    backup: Path, data: Path, *, keep_going: bool = False, told: Callable[[int, int], Any] = lambda *_: None
+    backup: Path,
+    data: Path,
+    *,
+    keep_going: bool = False,
+    keep_grants: bool = False,
+    told: Callable[[int, int], Any] = lambda *_: None,
 ) -> Restored:
     """Make a data folder of a backup.
 
@@ -57,6 +88,9 @@ def restore(
         A folder that is not there, or empty, or in which a restore broke off.
     keep_going : bool
         Finish although pieces are damaged: the versions that need them lack them, and `lmvp fsck` names these.
+    keep_grants : bool
+        Keep the sessions, tokens, invitations and webhooks of the backup, also those that have ended since. By default
+        the restore deletes them, and disables the webhooks.
     told : callable
         Told how many chunks are done, and how many there are.
 
@@ -74,7 +108,7 @@ def restore(
     if data.resolve().is_relative_to(backup.resolve()):
         raise InvalidArgument(f"{data} lies in the backup itself", hint="choose another folder with --data")
     with DataFolder.restoring(data, index.digest) as home:
-        work = _Restore(folder, index, home, told)
+        work = _Restore(folder, index, home, told, keep_grants)
         work.bytes()
         work.records()
         if work.done.problems and not keep_going:
@@ -86,8 +120,11 @@ def restore(
 class _Restore:
     """One restore."""
 
-    def __init__(self, folder: BackupFolder, index: Index, home: DataFolder, told: Callable[[int, int], Any]) -> None:
+    def __init__(
+        self, folder: BackupFolder, index: Index, home: DataFolder, told: Callable[[int, int], Any], keep_grants: bool
+    ) -> None:
         self._folder, self._index, self._home, self._told = folder, index, home, told
+        self._keep_grants = keep_grants
         self._total, self._at = sum(space.chunks for space in index.spaces), 0
         self.done = Restored()
 
@@ -125,7 +162,7 @@ class _Restore:
         store = FolderSeries(self._home.path)
         for run in space.series:
             try:
-                store.load(space.space, run, [self._folder.series(space, run)])
+                store.load(space.space, run, self._folder.series(space, run))
             except (NotFound, DamagedFile, IntegrityError) as error:
                 self.done.problems.append(error.message)
         store.close()
@@ -185,10 +222,31 @@ class _Restore:
             store.close()
 
     def _record(self, store: TinyDbRecords) -> None:
-        """Record the restore in the events of the server, behind those of the backup."""
-        done = {"projects": self.done.projects, "versions": self.done.versions, "problems": len(self.done.problems)}
+        """End the grants of the backup, and record the restore in the events of the server."""
+        changes = self._end_grants(store)
+        done: dict[str, Any] = {
+            "projects": self.done.projects,
+            "versions": self.done.versions,
+            "problems": len(self.done.problems),
+        }
+        done |= {"ended": asdict(self.done.ended), "kept": asdict(self.done.kept)}
         made = self._index.created_at.isoformat()
-        store.commit(backupfolder.SERVER, [], [event(_user(), "server.restore", f"the backup of {made}", None, done)])
+        entry = event(_user(), "server.restore", f"the backup of {made}", None, done)
+        store.commit(backupfolder.SERVER, changes, [entry])
+
+    def _end_grants(self, store: TinyDbRecords) -> list[Change]:
+        found = {table: store.find(backupfolder.SERVER, table) for table in GRANTS}
+        changes: list[Change] = [Delete(table, one.id, expect=one.rev) for table in GRANTS for one in found[table]]
+        # A webhook tells another server of each event, so a copy of a server must not send any by itself.
+        enabled = [one for one in store.find(backupfolder.SERVER, "webhooks") if not one.data.get("disabled")]
+        why = {"disabled": True, "why": "a restore disabled it; an owner can enable the webhook"}
+        changes += [Put("webhooks", one.id, {**one.data, **why}, expect=one.rev) for one in enabled]
+        counts = Grants(**{table: len(rows) for table, rows in found.items()}, webhooks=len(enabled))
+        if self._keep_grants:
+            self.done.kept = counts
+            return []
+        self.done.ended = counts
+        return changes
 
     def _verify(self, store: TinyDbRecords, space: Space) -> None:
         try:
@@ -235,17 +293,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("backup", type=Path, metavar="FOLDER", help="the backup")
     parser.add_argument("--data", type=Path, required=True, metavar="NEW_FOLDER", help="the data folder to make")
     parser.add_argument("--keep-going", action="store_true", help="finish although pieces are damaged, without them")
+    parser.add_argument(
+        "--keep-grants", action="store_true",
+        help="keep the sessions, tokens, invitations and webhooks of the backup, also those that have ended since",
+    )  # fmt: skip
     parser.add_argument("--no-progress", action="store_true", help="show no bar")
     options = parser.parse_args(argv)
     with _bar(options.no_progress) as told:
         backup, data = options.backup.expanduser(), options.data.expanduser().absolute()
-        done = restore(backup, data, keep_going=options.keep_going, told=told)
+        done = restore(backup, data, keep_going=options.keep_going, keep_grants=options.keep_grants, told=told)
+    _tell_of_grants(done)
     if done.problems:
         raise _damaged(done.problems, f"{data} has all else; `lmvp fsck` there tells which versions lack something")
     counts = (done.projects, "project"), (done.versions, "version"), (done.chunks, "chunk")
     what = ", ".join(plural(count, noun) for count, noun in counts)
     print(f"{what} restored; serve them with: lmvp server --data {data}")
     return 0
+
+
+def _tell_of_grants(done: Restored) -> None:
+    lines = []
+    if done.ended:
+        lines = [
+            f"the restore ended the grants of the backup: {done.ended}",
+            "  Some of them may have ended since the backup was made, and would work again.",
+            "  People sign in again and make new tokens and invitations; owners enable their webhooks.",
+            "  To keep all grants, restore into a new folder with --keep-grants.",
+        ]
+    if done.kept:
+        lines = [
+            f"the restore kept the grants of the backup: {done.kept}",
+            "  Those that have ended since the backup was made work again: `lmvp tokens` lists tokens, with their ids.",
+        ]
+    if lines:
+        lines.append("  Passwords, roles and disabled accounts are those of the backup: check what has changed since.")
+        print("\n".join(lines), file=sys.stderr)
 
 
 @contextmanager

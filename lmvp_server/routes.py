@@ -78,6 +78,7 @@ ROUTES: list[tuple[str, type]] = [
     ("/backups", backups.Backups),
     (f"/backups/{_PART}", backups.Backup),
     (f"/backups/{_PART}/records/{_PART}", backups.Records),
+    (f"/backups/{_PART}/series/{_PART}/{_PART}", backups.Series),
     (f"/backups/{_PART}/{_PART}/{_PART}", backups.Pieces),
     ("/projects", catalog.Projects),
     (_PROJECT, catalog.Project),

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 from lmvp.errors import InvalidArgument
+from lmvp_server.services.push_quota import PushLimits
 from lmvp_server.services.targets import Targets
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Settings:
         How long what is removed can be brought back; zero: it is gone at once.
     webhook_to : Targets
         Where webhooks may go; nowhere, if nothing is said.
+    push_limits : PushLimits
+        The limits of the open pushes of one account.
     openid : Provider or None
         Where people sign in besides.
     instance : str
@@ -65,6 +68,7 @@ class Settings:
     quiet_seconds: float = 2.0
     keep_removed: timedelta = timedelta(days=7)
     webhook_to: Targets = field(default_factory=Targets)
+    push_limits: PushLimits = field(default_factory=PushLimits)
     openid: Provider | None = None
     instance: str = field(default_factory=lambda: uuid4().hex)
     last_used: float = field(default_factory=time.monotonic, repr=False)

@@ -283,6 +283,8 @@ class ChunkStoreContract:
         assert body == b"body"
         store.touch("p1", self.PUSH)
         assert store.staged("p1", self.PUSH)[1] >= touched
+        store.touch("p1", self.PUSH, at=1000.0)
+        assert store.staged("p1", self.PUSH)[1] == 1000.0
         assert store.pushes("p1") == [self.PUSH]
         store.unstage("p1", self.PUSH)
         store.unstage("p1", self.PUSH)

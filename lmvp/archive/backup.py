@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from blake3 import blake3
 
 from lmvp import durable
 from lmvp.archive import backupfolder, disk, recordfile
@@ -24,6 +25,7 @@ from lmvp.archive.proofs import Known, Proofs, parse
 from lmvp.connection import Connection
 from lmvp.errors import DamagedFile, IntegrityError, LmvpError, NotFound, ServerUnavailable
 from lmvp.records import Backup, BackupSpace, WantedPieces
+from lmvp.render.numbers import plural
 from lmvp.storage import digest
 from lmvp.storage.codecs import DEPTH_LIMIT, Buffer
 from lmvp.storage.manifest import Manifest
@@ -109,6 +111,7 @@ class _Run:
         self._proved: dict[str, set[str]] = {}
         self._manifests: dict[str, dict[str, None]] = {}
         self._lacking: dict[str, list[str]] = {}
+        self._damaged_runs: list[tuple[str, str]] = []
 
     def run(self, progress: Progress) -> BackedUp:
         self._backup = self._connection.send_json("POST", "/backups", {}, Backup)
@@ -206,22 +209,55 @@ class _Run:
                 if data:
                     found[key] = digest.of_bytes(data)
                     path = self._folder.piece(NOTES, space.space, found[key])
-                    if not path.is_file() or path.read_bytes() != data:
+                    if not _holds(path, data):
                         self._put(path, data)
         return found
 
     def _series(self, space: Space) -> dict[str, str]:
         """Copy the points of runs as they are now: there may be more of them than the records tell of."""
-        found = {}
+        found: dict[str, str] = {}
         for run in backupfolder.runs_of(self._folder.records(space)):
-            ((_, data),) = self._fetch(space.space, SERIES, [run])
-            if data:
-                found[run] = digest.of_bytes(data)
-                path = self._folder.piece(SERIES, space.space, found[run])
-                if not path.is_file() or path.read_bytes() != data:
-                    self._put(path, data)
+            try:
+                key, size = self._connection.attempt(partial(self._receive_series, space.space, run))
+            except IntegrityError:
+                self._damaged_runs.append((space.name, run))
+                before = self._earlier_series(space.space, run)
+                found |= {run: before} if before else {}
+                continue
+            if size:
+                found[run] = key
+                disk.move(self._folder.part, self._folder.piece(SERIES, space.space, key))
             self._live()
         return found
+
+    def _earlier_series(self, space: str, run: str) -> str:
+        """Return the digest of the points of a run in the backup before, if they are sound; empty otherwise."""
+        try:
+            index = self._folder.index()
+            key = next((one.series.get(run, "") for one in index.spaces if one.space == space), "")
+            return key if key and self._folder.has_series(space, key) else ""
+        except (NotFound, DamagedFile):
+            return ""
+
+    def _receive_series(self, space: str, run: str) -> tuple[str, int]:
+        """Copy the points of a run to the file of what is being written; return their digest and number of bytes."""
+        hasher, size = blake3(), 0
+        with disk.writing(self._folder.part) as descriptor:
+            for piece in self._series_pieces(space, run):
+                hasher.update(piece)
+                size += len(piece)
+                durable.write_all(descriptor, piece)
+        return hasher.hexdigest(), size
+
+    def _series_pieces(self, space: str, run: str) -> Iterator[Buffer]:
+        try:
+            with self._asking("GET", f"series/{space}/{run}", None) as answer:
+                yield from read_pieces(answer)
+        except _Lost as error:
+            if not error.message.startswith("no route"):
+                raise
+            body = WantedPieces(want=(run,))  # a server of an earlier release sends a series as one piece
+            yield from (data for _, data in self._receive(f"{SERIES}/{space}", body))
 
     # -- chunks
 
@@ -332,8 +368,14 @@ class _Run:
                     if key not in needed:
                         path.unlink()
 
-    @staticmethod
-    def _complain(index: Index) -> None:
+    def _complain(self, index: Index) -> None:
+        if self._damaged_runs:
+            first = ", ".join(f"{run[:8]} of {name}" for name, run in self._damaged_runs[:5])
+            raise IntegrityError(
+                f"the points of {plural(len(self._damaged_runs), 'run')} are damaged on the server ({first}); "
+                "the backup keeps the points that it had before, and all else",
+                hint="`lmvp fsck` names the damaged files",
+            )
         damaged = [(space.name, piece) for space in index.spaces for piece in space.lacking]
         if damaged:
             first = ", ".join(f"{piece[:12]} of {name}" for name, piece in damaged[:5])
@@ -408,6 +450,14 @@ def _all_folders(root: Path) -> Iterator[Path]:
     yield root
     for folder in _folders(root):
         yield from _all_folders(folder)
+
+
+def _holds(path: Path, data: Buffer) -> bool:
+    """Tell whether a file has these bytes; a link has none."""
+    try:
+        return disk.read_some(path, len(data)) == data
+    except (NotFound, DamagedFile):
+        return False
 
 
 def _folders(root: Path) -> list[Path]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+from blake3 import blake3
 
 from lmvp import durable, private
 from lmvp.archive import disk, recordfile
@@ -35,7 +36,7 @@ SERVER = "server"
 """The space that belongs to no project."""
 
 _JSON_LIMIT = 256 << 20
-_SERIES_LIMIT = 4 << 30
+_SLICE = 1 << 20
 _SPACE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -236,18 +237,40 @@ class BackupFolder:
             raise DamagedFile(f"{path} is damaged: it does not match its digest")
         return data
 
-    def series(self, space: Space, run: str) -> bytes:
-        """Return the points of a run, proved."""
+    def series(self, space: Space, run: str) -> Iterator[bytes]:
+        """Return the points of a run in pieces; all of them are proved before this returns.
+
+        Raises
+        ------
+        NotFound, DamagedFile
+            Naming the file.
+        """
         found = space.series[run]
         path = self.piece(SERIES, space.space, found)
-        data = disk.read_some(path, _SERIES_LIMIT)
-        if digest.of_bytes(data) != found:
+        if not self.has_series(space.space, found):
             raise DamagedFile(f"{path} is damaged: it does not match its digest")
-        return data
+        return _slices(path)
+
+    def has_series(self, space: str, key: str) -> bool:
+        """Tell whether a file of points is as its digest says; NotFound if there is none."""
+        hasher = blake3()
+        for data in _slices(self.piece(SERIES, space, key)):
+            hasher.update(data)
+        return hasher.hexdigest() == key
 
     def frame(self, space: str, chunk: str) -> bytes:
         """Return a frame as it lies there; raises `NotFound` or `DamagedFile`."""
         return disk.read_some(self.piece(CHUNKS, space, chunk), HEADER_SIZE + CHUNK_LIMIT)
+
+
+def _slices(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file that may be longer than the memory."""
+    try:
+        with disk.open_read(path) as file:
+            while data := file.read(_SLICE):
+                yield data
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path}") from None
 
 
 def file_of(space: str, digest: str) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from lmvp import private
 from lmvp.durable import write_all
-from lmvp.errors import DamagedFile, InvalidArgument, LmvpError, NotFound, StorageFull, StorageReadOnly
+from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, LmvpError, NotFound, StorageFull, StorageReadOnly
 
 PART = "part"
 """The name of what is being written, at the root of a folder of ours; the next attempt writes over it."""
@@ -85,6 +84,20 @@ def move(scratch: Path, target: Path, mode: int = PRIVATE) -> None:
     scratch.replace(target)
 
 
+def open_read(path: Path, buffering: int = -1) -> IO[bytes]:
+    """Open a regular file of a backup or an export.
+
+    Raises
+    ------
+    DamagedFile
+        If it is a link, a folder, or something else.
+    """
+    try:
+        return private.open_read(path, buffering)
+    except (IntegrityError, IsADirectoryError):
+        raise DamagedFile(f"{path} is not a regular file") from None
+
+
 def read_some(path: Path, limit: int) -> bytes:
     """Return what a regular file holds; links and all else are refused.
 
@@ -96,12 +109,10 @@ def read_some(path: Path, limit: int) -> bytes:
         If it is longer than the limit, or no regular file.
     """
     try:
-        found = path.lstat()
-        if not stat.S_ISREG(found.st_mode):
-            raise DamagedFile(f"{path} is not a regular file")
-        if found.st_size > limit:
-            raise DamagedFile(f"{path} has {found.st_size:,} bytes; the limit is {limit:,}")
-        with path.open("rb") as file:
+        with open_read(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise DamagedFile(f"{path} has {size:,} bytes; the limit is {limit:,}")
             return file.read(limit)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"there is no file {path}") from None

@@ -6,11 +6,13 @@ were copied at different times.
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from dataclasses import dataclass
 
 from blake3 import blake3
 
+from lmvp.archive import disk
 from lmvp.archive.backupfolder import CHUNKS, BackupFolder
 from lmvp.errors import DamagedFile, IntegrityError, InvalidRequest, NotFound
 from lmvp.storage import codecs, frames
@@ -106,8 +108,10 @@ class Proofs:
     def _header(self, chunk: str) -> Link | None:
         path = self._folder.piece(CHUNKS, self._space, chunk)
         try:
-            with path.open("rb", buffering=0) as file:
-                start, size = file.read(HEADER_SIZE + codecs.LINK_SIZE), path.stat().st_size
+            with disk.open_read(path, buffering=0) as file:
+                start, size = file.read(HEADER_SIZE + codecs.LINK_SIZE), os.fstat(file.fileno()).st_size
+        except DamagedFile:
+            raise
         except OSError:
             raise NotFound(f"there is no file {path}") from None
         try:

@@ -5,7 +5,6 @@ See docs/format.md, "Backups". Both sides have this in common: the server writes
 
 from __future__ import annotations
 
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -15,6 +14,7 @@ from typing import IO, Any
 import msgspec
 from blake3 import blake3
 
+from lmvp.archive import disk
 from lmvp.errors import DamagedFile, ServerMismatch
 
 KIND, FORMAT = "lmvp records", 1
@@ -73,7 +73,7 @@ class RecordFile:
             yield _read(decode, line, self.path)
 
     def _lines(self, first: int, count: int) -> Iterator[bytes]:
-        with self.path.open("rb") as file:
+        with disk.open_read(self.path) as file:
             for number, line in enumerate(_lines_of(file)):
                 if number >= first + count:
                     return
@@ -130,11 +130,9 @@ def _lines_of(file: IO[bytes]) -> Iterator[bytes]:
 
 
 def _prove(path: Path) -> tuple[Head, str, int]:
-    if not stat.S_ISREG(path.lstat().st_mode):
-        raise DamagedFile(f"{path} is not a regular file")
     content, whole = blake3(), blake3()
     head, count, size, said = None, 0, 0, b""
-    with path.open("rb") as file:
+    with disk.open_read(path) as file:
         for count, line in enumerate(_lines_of(file)):  # noqa: B007 - the last one is the result
             if head is None:
                 head = _read(msgspec.json.Decoder(Head).decode, line, path)

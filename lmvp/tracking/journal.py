@@ -295,6 +295,6 @@ def _warn(text: str) -> None:
 
 def read_file(path: Path, start: int, limit: int) -> bytes:
     """Return bytes of a journal that another process writes, or wrote; zeros may stand at the end."""
-    with path.open("rb") as file:
+    with private.open_read(path) as file:
         file.seek(start)
         return file.read(limit)

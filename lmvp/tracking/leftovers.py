@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import msgspec
 
+from lmvp import private
 from lmvp.errors import Conflict, LmvpError, NotFound, ServerError, ServerUnavailable
 from lmvp.tracking.frames import END, POINTS, POINTS_HEAD, START, framed, read_journal, whole_frames, whole_size
 from lmvp.tracking.owner import Owner
@@ -233,7 +235,7 @@ def _deliver(folder: Path, *, dry_run: bool, force: bool = False) -> Delivery | 
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return private.read_bytes(path)
     except FileNotFoundError:
         return b""
 
@@ -294,7 +296,7 @@ def _main_first(folder: Path) -> list[Path]:
 
 def _start(path: Path) -> NewRun:
     with suppress(OSError, msgspec.DecodeError):
-        for kind, body, _ in whole_frames(path.read_bytes()):
+        for kind, body, _ in whole_frames(private.read_bytes(path)):
             if kind == START:
                 return msgspec.json.decode(body, type=NewRun)
             break
@@ -303,7 +305,7 @@ def _start(path: Path) -> NewRun:
 
 def _damage(folder: Path) -> list[str]:
     """Name the journals of a run that are damaged."""
-    found = {path: read_journal(path.read_bytes()).gaps for path in files_in(folder)}
+    found = {path: read_journal(private.read_bytes(path)).gaps for path in files_in(folder)}
     return [f"{path} is {gaps[0]}" for path, gaps in found.items() if gaps]
 
 
@@ -312,7 +314,7 @@ def _finish(path: Path) -> None:
 
     A damaged journal stays as it is.
     """
-    data = path.read_bytes()
+    data = private.read_bytes(path)
     if read_journal(data).gaps:
         return
     size, ended = whole_size(data), any(kind == END for kind, _, _ in whole_frames(data))
@@ -322,7 +324,7 @@ def _finish(path: Path) -> None:
         end = RunEnd(status="killed", ended_at=at, error="the process ended without a word")
         word = framed(bytes([END]) + msgspec.json.encode(end))
     if word or size != len(data):
-        with path.open("r+b") as file:
+        with os.fdopen(private.open_file(path, os.O_RDWR), "r+b") as file:
             file.truncate(size)
             file.seek(size)
             file.write(word)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from lmvp import private
 from lmvp.connection import Connection, pause
 from lmvp.errors import LmvpError, NotFound, ServerError, ServerUnavailable, UserError
 from lmvp.tracking.frames import read_journal
@@ -145,7 +146,7 @@ class Sender(threading.Thread):
         return self.done  # another process has delivered them, and deleted the folder
 
     def _has(self, path: Path) -> bool:
-        shipment, log = self._shipments.get(path.stem), read_journal(path.read_bytes())
+        shipment, log = self._shipments.get(path.stem), read_journal(private.read_bytes(path))
         return shipment is not None and not log.gaps and shipment.sent >= log.end
 
     def close(self) -> None:

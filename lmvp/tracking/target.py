@@ -48,7 +48,7 @@ class Target(msgspec.Struct, frozen=True):
     def read(cls, folder: Path) -> Target | None:
         """Return what was written down; None if it cannot be read, or is damaged."""
         try:
-            data = (folder / NAME).read_bytes()
+            data = private.read_bytes(folder / NAME)
             target = msgspec.json.decode(data, type=cls)
             check = msgspec.json.decode(data, type=_Check).check
         except (OSError, msgspec.DecodeError, UnicodeDecodeError):
@@ -73,10 +73,11 @@ def journals() -> Path:
 def files_in(folder: Path, suffix: str = ".journal") -> list[Path]:
     """Return the files of a run with this suffix; none where another process deletes the folder at the same time.
 
-    `Path.glob` raises then.
+    `Path.glob` raises then. A link in the place of a file is no file of a run.
     """
     try:
         names = os.listdir(folder)  # noqa: PTH208 - no Path per name
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [folder / name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
+    found = [folder / name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]
+    return [path for path in found if not path.is_symlink()]

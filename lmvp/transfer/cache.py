@@ -293,8 +293,8 @@ def _no_base(chunk: str) -> Buffer:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
-    except OSError:
+        return private.read_bytes(path)
+    except (OSError, IntegrityError):
         return None
 
 

@@ -47,6 +47,15 @@ class Records(Handler):
         await _send(self, lambda: next(pieces, None), end=True)
 
 
+class Series(Handler):
+    """`/backups/{backup}/series/{space}/{run}`."""
+
+    async def get(self, backup: str, space: str, run: str) -> None:
+        """Send the points of a run; a piece of no bytes follows the last."""
+        pieces = await self.run(self.services.backups.series, self.caller, backup, space, run)
+        await _send(self, lambda: next(pieces, None), end=True)
+
+
 class Pieces(Handler):
     """`/backups/{backup}/{kind}/{space}`."""
 

@@ -101,6 +101,10 @@ class Handler(RequestHandler):
         self._known_caller, self._called_at = caller, time.monotonic()
         set_known(self.request.connection, caller.known)
 
+    def expire_caller(self) -> None:
+        """Look the caller up again at its next use."""
+        self._called_at = float("-inf")
+
     @property
     def services(self) -> Services:
         """The use cases."""
@@ -213,7 +217,7 @@ class Handler(RequestHandler):
         self._received += len(chunk)
         if self.is_refused():
             return
-        self._called_at = float("-inf")
+        self.expire_caller()
         if self._received > self.body_limit:
             self._body.clear()
             error = TooLarge(f"the body is longer than {self.body_limit:,} bytes")
@@ -355,9 +359,20 @@ class Handler(RequestHandler):
         return {"error": error_body(error)}
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something that blocks in a thread of the pool."""
+        """Do something that blocks in a thread of the pool.
+
+        The work may wait for a thread. If it takes the caller, the caller is looked up again when a thread begins it,
+        so that a right that ended meanwhile is lost.
+        """
         pool: ThreadPoolExecutor = self.settings["pool"]
-        return await asyncio.get_running_loop().run_in_executor(pool, work, *args)
+        return await asyncio.get_running_loop().run_in_executor(pool, self._with_current_caller, work, args)
+
+    def _with_current_caller(self, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+        caller = self._known_caller
+        if caller.known and any(one is caller for one in args):
+            self.expire_caller()
+            args = tuple(self.caller if one is caller else one for one in args)
+        return work(*args)
 
     async def run_long(self, work: Callable[..., T], *args: Any) -> T:
         """Do something long that only reads, beside few others of its kind: threads are left for all else.
@@ -411,7 +426,7 @@ class Handler(RequestHandler):
             costly.leave(lane)
             raise self._unanswered()
         try:
-            return await costly.run(lane, self._cancellation.run, work, *args)
+            return await costly.run(lane, self._with_current_caller, self._cancellation.run, (work, *args))
         except Cancelled:
             raise self._unanswered() from None
 

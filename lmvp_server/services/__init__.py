@@ -31,6 +31,7 @@ from lmvp_server.services.members import Members, ProjectRoles
 from lmvp_server.services.metrics import Metrics
 from lmvp_server.services.passwords import Passwords
 from lmvp_server.services.purging import Purging
+from lmvp_server.services.push_quota import PushLimits
 from lmvp_server.services.pushes import Pushes
 from lmvp_server.services.removal import Removal
 from lmvp_server.services.retention import Retention
@@ -65,7 +66,7 @@ INDEXES = {
 }
 """Fields by which records are found without a scan."""
 
-_NOWHERE = Targets()
+_NOWHERE, _PUSH_LIMITS = Targets(), PushLimits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class Services:
         shared: bool = False,
         keep_removed: timedelta = timedelta(0),
         targets: Targets = _NOWHERE,
+        push_limits: PushLimits = _PUSH_LIMITS,
     ) -> Services:
         """Build the services over three stores; see `open`."""
         catalog = Catalog(records)
@@ -139,7 +141,7 @@ class Services:
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
         purging = Purging(records, series, upkeep, keep_removed)
         removal = Removal(records, catalog, versions, upkeep, purging, keep_removed)
-        pushes = Pushes(records, chunks, catalog, versions, decoder, runs, shared=shared)
+        pushes = Pushes(records, chunks, catalog, versions, decoder, runs, shared=shared, limits=push_limits)
         return cls(
             records,
             chunks,
@@ -188,6 +190,7 @@ class Services:
         shared: bool = False,
         keep_removed: timedelta = timedelta(0),
         targets: Targets = _NOWHERE,
+        push_limits: PushLimits = _PUSH_LIMITS,
     ) -> Services:
         """Open the stores of a data folder, which this process must own.
 
@@ -199,6 +202,8 @@ class Services:
             How long what is removed can be brought back; zero: it is gone at once.
         targets : Targets
             Where webhooks may go.
+        push_limits : PushLimits
+            The limits of the open pushes of one account.
         """
         from lmvp_server.stores.chunks import FolderChunks
         from lmvp_server.stores.records import TinyDbRecords
@@ -212,6 +217,7 @@ class Services:
             shared=shared,
             keep_removed=keep_removed,
             targets=targets,
+            push_limits=push_limits,
         )
 
     def end_grants_without_holder(self) -> None:

@@ -8,8 +8,8 @@ account grants nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from lmvp.errors import AccessDenied, NotAuthenticated, NotFound
@@ -95,6 +95,9 @@ class Caller:
         The generation of the account's grants at the time of the request; see `Users.generation`.
     signed_in_at : float
         The time of the sign-in that began the session; 0 for tokens, and for sessions that a token began.
+    again : callable or None
+        Looks the credential up again and returns its caller, or None if it has ended. None for the server's own token
+        and for anonymous callers, whose rights do not end.
     """
 
     name: str
@@ -107,6 +110,7 @@ class Caller:
     credential: str = field(default="", repr=False, compare=False)
     generation: int = field(default=0, repr=False, compare=False)
     signed_in_at: float = field(default=0.0, repr=False, compare=False)
+    again: Callable[[], Caller | None] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.scope not in SCOPES:
@@ -218,6 +222,34 @@ def require(caller: Caller, right: str, project: str = "") -> None:
     needed = f"that is for {SERVER_WIDE[right]}" if right in SERVER_WIDE else f"that needs the role {NEEDS[right]}"
     words = _IN_WORDS.get(right, right)
     raise AccessDenied(f"{caller.name} has no right to {words}{where}{only}", hint=needed)
+
+
+def current(caller: Caller) -> Caller:
+    """Return the caller with its rights of this moment.
+
+    Raises
+    ------
+    NotAuthenticated
+        If its token or session has ended, or its account is disabled or deleted.
+    """
+    if caller.again is None:
+        return caller
+    found = caller.again()
+    if found is None or (found.holder, found.generation) != (caller.holder, caller.generation):
+        raise NotAuthenticated(
+            f"the token or session of {caller.name} ended before this change was made",
+            hint="`lmvp login URL` gets another token; in the console, sign in again",
+        )
+    return replace(found, roles=caller.roles)
+
+
+def still(caller: Caller, right: str) -> Callable[[], None]:
+    """Return a check for `RecordStore.commit`: the caller has a server-wide right at the moment of the commit.
+
+    A request may wait between the look-up of its caller and the commit. Every commit that creates or changes a grant or
+    a right passes this check, or `grants.still` for a right in a project.
+    """
+    return lambda: require(current(caller), right)
 
 
 def made_by(caller: Caller, account: str | None, author: str = "") -> bool:

@@ -115,7 +115,7 @@ class Audit:
         That each log hangs together in itself is proved elsewhere; both together prove that nothing was altered, taken
         away or cut off before the head.
         """
-        for head in heads:
+        for head in dict.fromkeys(heads):
             name = f"the events of {head.name or 'the server'}"
             found = self._records.events(head.space, after=head.seq - 1, limit=1) if head.seq else []
             if found and found[0]["chain"] == head.chain:

@@ -9,6 +9,7 @@ asked for too, or the chunk as it is, decoded.
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -16,7 +17,7 @@ from functools import partial
 
 import lmvp
 from lmvp.archive import recordfile
-from lmvp.errors import Conflict, IntegrityError, NotFound
+from lmvp.errors import Conflict, IntegrityError, InvalidRequest, NotFound, TooLarge
 from lmvp.records import Backup, BackupSpace, WantedPieces
 from lmvp.storage import frames
 from lmvp.storage.frames import Frame
@@ -31,6 +32,9 @@ from lmvp_server.stores.base import ChunkStore, Moment, Record, RecordStore, Ser
 
 AT_ONCE = 32
 """Backups that may be under way; a further one ends that which was not heard of for longest: its client begins anew."""
+
+PIECE_LIMIT = 64 << 20
+"""Bytes of a piece at most; the same as in `lmvp.archive.pieces`, which the server does not import."""
 
 _SLICE = 64 << 10
 
@@ -121,19 +125,50 @@ class Backups:
     def pieces(
         self, caller: Caller, backup: str, space: str, kind: str, wanted: WantedPieces
     ) -> Sequence[Callable[[], bytes]]:
-        """Return what reads the chunks, manifests, notes or series that are wanted; none of what is not there."""
+        """Return what reads the chunks, manifests, notes or series that are wanted; none of what is not there.
+
+        Raises
+        ------
+        InvalidRequest
+            If an id is repeated: a short request could ask for one chunk without end.
+        """
         self._space(caller, backup, space)
+        if len(set(wanted.want)) < len(wanted.want):
+            repeated, times = Counter(wanted.want).most_common(1)[0]
+            raise InvalidRequest(f"`want` names {repeated[:64]!r} {times:,} times", hint="name each id once")
         read = {
             "chunks": self._plain if wanted.plain else self._chunks.get,
             "manifests": self._chunks.manifest,
             "notes": self._chunks.note,
             "series": self._dumped,
         }.get(kind)
+        if kind == "series":
+            self._require_short(space, wanted.want)
         if read is None:
             raise NotFound(f"no {kind!r} in a backup", hint="chunks, manifests, notes and series are")
         return [partial(_or_nothing, read, space, one) for one in wanted.want]
 
+    def series(self, caller: Caller, backup: str, space: str, run: str) -> Iterator[bytes]:
+        """Yield the series of a run in pieces; see docs/format.md, "Backups".
+
+        Raises
+        ------
+        IntegrityError
+            If the series is damaged, before anything is sent.
+        """
+        self._space(caller, backup, space)
+        return _pieces(self._series.dump(space, run))
+
     # -- steps
+
+    def _require_short(self, space: str, runs: Sequence[str]) -> None:
+        """Refuse to send a long series as one piece: clients of 9d7a6ec take no longer one."""
+        for run in runs:
+            if (size := self._series.size(space, run)) > PIECE_LIMIT:
+                raise TooLarge(
+                    f"the points of run {run} have {size:,} bytes; as one piece, the limit is {PIECE_LIMIT:,}",
+                    hint="update lmvp on this side: it asks for long series piece by piece",
+                )
 
     def _moments(self, lease: str) -> dict[str, Moment]:
         """Take moments of all projects that there are, and of the server while there are just these."""

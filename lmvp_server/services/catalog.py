@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lmvp.errors import AlreadyExists, NotFound
@@ -119,7 +119,8 @@ class Catalog:
         member = {"project": record_id, "subject": caller.user, "kind": "user", "role": access.OWNER}
         owner = [Put("members", f"{record_id}-{caller.user}", member)] if caller.user else []
         data: Document = {"name": name, "description": description}
-        self._insert(SERVER, "projects", name, data, caller.name, name, record_id, owner)
+        check = access.still(caller, access.CREATE)
+        self._insert(SERVER, "projects", name, data, caller.name, name, record_id, owner, check)
 
     def _present_project(self, record: Record) -> Document:
         return {**_public(record), "models": self._records.count(record.id, "models")}
@@ -252,6 +253,7 @@ class Catalog:
         what: str,
         record_id: str = "",
         more: Sequence[Put] = (),
+        check: Callable[[], object] | None = None,
     ) -> None:
         """Insert a record under a new id, unless somebody else takes the name at the same moment."""
         record_id, at = record_id or secrets.token_hex(8), now()
@@ -263,7 +265,7 @@ class Catalog:
         ]
         event = {"at": at, "who": who, "action": f"{table[:-1]}.create", "what": what, "before": None, "after": data}
         try:
-            self._records.commit(space, changes, [event])
+            self._records.commit(space, changes, [event], check=check)
         except ConcurrentChange:  # it is there now, which is what was wanted, or is on its way
             self._records.commit(space, [])
 

@@ -21,8 +21,10 @@ LENGTH_LIMIT = 2000
 TERMS_LIMIT = 500
 """Fields and constants of a filter."""
 WORK_LIMIT = 20_000_000
-"""Terms that one filter evaluates over all items. A comparison of long texts counts more: one for each `_LETTERS`."""
+"""Terms that one filter evaluates over all items. A comparison of long texts counts more: one for each `_LETTERS`. A
+comparison of lists and mappings counts their elements, at all depths."""
 _LETTERS = 1000
+"""Characters of a text that count as one term, and by which `order` sorts."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,7 @@ def order(text: str, fields: Fields = RUN) -> Callable[[Item], tuple[bool, Any]]
     def key(item: Item) -> tuple[bool, Any]:
         found = value(item)
         if isinstance(found, str):
+            found = found[:_LETTERS]  # each of the many comparisons of a sort reads both texts
             return (False, _Down(found) if down else found)
         if not isinstance(found, (int, float)) or found != found:
             return (True, 0)
@@ -177,7 +180,7 @@ class _Reader:
 
         def holds(run: Item) -> bool:
             values = [term(run) for term in terms]
-            self.count(sum(len(each) for each in values if isinstance(each, str)) // _LETTERS)
+            self._count_values(values)
             return all(_holds(op, a, b) for op, a, b in zip(compare, values, values[1:], strict=False))
 
         return holds
@@ -190,6 +193,20 @@ class _Reader:
             raise InvalidArgument(
                 f"the filter evaluates more than {WORK_LIMIT:,} terms", hint="use fewer terms, or shorter texts"
             )
+
+    def _count_values(self, values: list[Any]) -> None:
+        """Count what a comparison of values costs at most: `==` and `in` look at each element once."""
+        letters, waiting = 0, [one for one in values if isinstance(one, (str, list, tuple, dict))]
+        while waiting:
+            value = waiting.pop()
+            if isinstance(value, str):
+                letters += len(value)
+                continue
+            self.count(len(value))  # before the walk, which costs as much
+            waiting.extend(one for one in value if isinstance(one, (str, list, tuple, dict)))
+            if isinstance(value, dict):
+                waiting.extend(one for one in value.values() if isinstance(one, (str, list, tuple, dict)))
+        self.count(letters // _LETTERS)
 
     def _value(self, node: ast.expr) -> Test:
         """Return what gives a field of a run, or a constant."""
@@ -240,7 +257,7 @@ def _holds(op: Callable[[Any, Any], Any], left: Any, right: Any) -> bool:
         return False
     try:
         return bool(op(left, right))
-    except TypeError:
+    except (TypeError, RecursionError):  # of two kinds, or nested as deep as only a stored document can be
         return False
 
 

@@ -195,7 +195,7 @@ class Identities:
         name = account.data["name"]
         told = event(name, "user.connect", name, None, _told(identity.id, identity.issuer))
         try:
-            self._records.commit(SERVER, [put], [told])
+            self._records.commit(SERVER, [put], [told], check=access.still(current, access.ACCOUNT))
         except ConcurrentChange:
             raise _anothers() from None
         return account

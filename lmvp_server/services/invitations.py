@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 
 import msgspec
 
@@ -54,7 +56,8 @@ class Invitations:
         access.require(caller, access.OWN, asked.project)
         data = {"project": home.id, "role": asked.role, "admin": False}
         what = f"{home.data['name']} as {asked.role}"
-        secret, record = self._keep(caller, data, asked.days * 86400.0, what)
+        check = grants.still(self._records, caller, access.OWN, home)
+        secret, record = self._keep(caller, data, asked.days * 86400.0, what, check)
         grants.end_lost(self._records, caller.name)  # the caller may have lost its role in this moment
         return msgspec.structs.replace(self._shown(record, home), secret=secret)
 
@@ -86,7 +89,8 @@ class Invitations:
                 continue
             what = f"{home.data['name']} as {one.data['role']}"
             entry = event(caller.name, "invitation.revoke", what, {"id": id_, "by": one.data["by"]}, None)
-            self._records.commit(SERVER, [Delete("invitations", one.id)], [entry])
+            check = grants.still(self._records, caller, access.OWN, home)
+            self._records.commit(SERVER, [Delete("invitations", one.id)], [entry], check=check)
             return
         raise NotFound(f"no invitation {id_[:20]!r}", hint="`lmvp members PROJECT invitations` lists them by their ids")
 
@@ -134,13 +138,15 @@ class Invitations:
             self._records.commit(SERVER, [Delete("invitations", old.id)])
         return self._keep(_SETUP, {"project": "", "role": "", "admin": True}, 86400.0, "the first admin")[0]
 
-    def _keep(self, caller: Caller, data: Document, seconds: float, what: str) -> tuple[str, Record]:
+    def _keep(
+        self, caller: Caller, data: Document, seconds: float, what: str, check: Callable[[], object] | None = None
+    ) -> tuple[str, Record]:
         secret, ends = secrets.token_urlsafe(24), time.time() + seconds
         grant = {"user": caller.holder, "generation": caller.generation, "by": caller.name}
         whole = {**data, **grant, "created_at": now(), "ends": ends}
         entry = event(caller.name, "invitation.create", what)
         id_ = _digest(secret)
-        self._records.commit(SERVER, [Put("invitations", id_, whole, expect=0)], [entry])
+        self._records.commit(SERVER, [Put("invitations", id_, whole, expect=0)], [entry], check=check)
         return secret, Record(id=id_, seq=0, rev=1, data=whole)
 
     def look(self, secret: str, address: str) -> Invitation:
@@ -195,7 +201,8 @@ class Invitations:
             also.append(Put("members", member_id(project, id_), member))
             told.append(event(by, "member.set", f"{name} as {found.data['role']}, by invitation"))
         try:
-            return self._users.insert(by, new, id_, also, told, identity=identity)
+            check = partial(self._require_valid, found)
+            return self._users.insert(by, new, id_, also, told, identity=identity, check=check)
         except ConcurrentChange:
             self._find(secret, address)  # or it was used in this moment
             raise AlreadyExists(f"there is a user {name!r}", hint="take another name") from None
@@ -225,8 +232,13 @@ class Invitations:
             Put("members", id_, member, expect=old.rev if old else 0),
         ]
         told = event(found.data["by"], "member.set", f"{caller.name} as {role}, by invitation")
+
+        def check() -> None:
+            self._require_valid(found)
+            access.require(access.current(caller), access.ACCOUNT)
+
         try:
-            self._records.commit(SERVER, changes, [told])
+            self._records.commit(SERVER, changes, [told], check=check)
         except ConcurrentChange:
             self._find(secret, address)  # it was used in this moment
             raise Conflict("your role was changed in this moment", hint="open the link again") from None
@@ -237,11 +249,17 @@ class Invitations:
         if found is None or found.data["ends"] < time.time():
             self._tries.count(network_of(address))
             raise NotFound("this invitation was used or revoked, or is too old", hint="ask for another one")
-        ended = self._ended(found)
-        if ended:
+        try:
+            self._require_valid(found)
+        except AccessDenied:
             grants.end_lost(self._records, found.data["by"])  # one that an earlier release kept
-            raise AccessDenied(f"this invitation has ended: {ended}", hint="ask for another one")
+            raise
         return found
+
+    def _require_valid(self, invitation: Record) -> None:
+        ended = self._ended(invitation)
+        if ended:
+            raise AccessDenied(f"this invitation has ended: {ended}", hint="ask for another one")
 
 
 def _id(record: Record) -> str:

@@ -61,6 +61,7 @@ class LayerStrips:
         InvalidArgument
             If more than 200 are asked for.
         """
+        numbers = tuple(dict.fromkeys(numbers))
         if len(numbers) > _MOST:
             raise InvalidArgument(f"strips of {len(numbers)} versions at once; the limit is {_MOST}")
         place = self._catalog.find_model(caller, project, model)

@@ -108,6 +108,8 @@ class Members:
             home = self._catalog.find_project(caller, project)
             leaves = role is None and caller.user and self._users.is_named(caller.user, name)
             access.require(caller, *((access.ACCOUNT,) if leaves else (access.OWN, project)))
+            own = grants.still(self._records, caller, access.OWN, home, expected=True)
+            check = access.still(caller, access.ACCOUNT) if leaves else own
             kind, subject = self._subject(name)
             id_ = member_id(home.id, subject.id)
             old = self._records.get(SERVER, "members", id_)
@@ -126,7 +128,7 @@ class Members:
             hold = Put("projects", home.id, home.data, expect=home.rev)
             ended, told = grants.lost(self._records, caller.name, without=() if role == OWNER else (id_,))
             try:
-                self._records.commit(SERVER, [change, hold, *ended], [entry, *told])
+                self._records.commit(SERVER, [change, hold, *ended], [entry, *told], check=check)
             except ConcurrentChange:
                 continue
             grants.end_lost(self._records, caller.name)
@@ -158,9 +160,9 @@ class Members:
             before = {key: home.data.get(key) for key in fields}
             entry = event(caller.name, "project.change", home.data["name"], before, fields)
             try:
-                self._records.commit(
-                    SERVER, [Put("projects", home.id, {**home.data, **fields}, expect=home.rev)], [entry]
-                )
+                changes = [Put("projects", home.id, {**home.data, **fields}, expect=home.rev)]
+                check = grants.still(self._records, caller, access.OWN, home, expected=True)
+                self._records.commit(SERVER, changes, [entry], check=check)
             except ConcurrentChange:
                 continue
             return self._catalog.project(caller, project)
@@ -184,7 +186,7 @@ class Members:
         """Say who is in a group; make it if it is new."""
         access.require(caller, access.ADMIN)
         check_name(name, "group name")
-        users = [self._users.find(each).id for each in dict.fromkeys(names)]
+        users = list(dict.fromkeys(self._users.find(each).id for each in names))
         id_ = f"g-{name.lower()}"
         while True:
             old = self._records.get(SERVER, "groups", id_)
@@ -200,7 +202,8 @@ class Members:
             before = list(self._shown_group(old).users) if old else None
             entry = event(caller.name, "group.set", name, before, list(names))
             try:
-                self._records.commit(SERVER, changes, [entry, *told])
+                check = access.still(caller, access.ADMIN)
+                self._records.commit(SERVER, changes, [entry, *told], check=check)
             except ConcurrentChange:
                 continue
             grants.end_lost(self._records, caller.name)
@@ -222,7 +225,8 @@ class Members:
             ]
             entry = event(caller.name, "group.remove", name, list(self._shown_group(group).users), None)
             try:
-                self._records.commit(SERVER, changes, [entry, *told])
+                check = access.still(caller, access.ADMIN)
+                self._records.commit(SERVER, changes, [entry, *told], check=check)
             except ConcurrentChange:
                 continue
             grants.end_lost(self._records, caller.name)

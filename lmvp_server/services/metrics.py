@@ -127,11 +127,12 @@ class Metrics:
     def _wanted(self, home: Record, runs: Sequence[Record], asked: Asked) -> list[tuple[Record, str]]:
         known = {run.id: [state.name for state in self._series.keys(home.id, run.id)] for run in runs}
         every = {name for names in known.values() for name in names}
-        for key in asked.keys:
+        keys = tuple(dict.fromkeys(asked.keys))
+        for key in keys:
             if key not in every:
                 near = suggest(key, sorted(every)[:1000])
                 raise NotFound(f"no metric {key[:80]!r} in these runs", hint=near and f"did you mean {near!r}?")
-        wanted = [(run, key) for run in runs for key in asked.keys or known[run.id] if key in set(known[run.id])]
+        wanted = [(run, key) for run in runs for key in keys or known[run.id] if key in set(known[run.id])]
         if len(wanted) > CURVES_LIMIT:
             raise TooLarge(
                 f"{len(wanted):,} curves; the limit of a request is {CURVES_LIMIT}", hint="name keys: key=train/loss"
@@ -186,9 +187,9 @@ class Metrics:
     # -- what is new
 
     def watched(self, caller: Caller, project: str, runs: Sequence[str]) -> tuple[str, list[str]]:
-        """Return the space of a project, and the ids of runs in it."""
+        """Return the space of a project, and the ids of runs in it, each once."""
         home = self._catalog.find_project(caller, project)
-        return home.id, [self._runs.find(home, run).id for run in runs]
+        return home.id, list(dict.fromkeys(self._runs.find(home, run).id for run in runs))
 
     def now(self, space: str, run: str) -> int:
         """Return the cursor behind all points of a run."""

@@ -34,26 +34,26 @@ from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.decoding import Decoder, codec_turn
+from lmvp_server.services.push_quota import LIFETIME, PushLimits, PushQuota
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.versions import Versions, shelf, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
-LIFETIME = 24 * 3600.0
-"""Seconds that a push is kept after its last sign of life."""
-
 _PUSH = re.compile(r"[0-9a-f]{32}")
+_LIMITS = PushLimits()
 _REMEMBERED, _REMEMBERED_CHUNKS = 64, 200_000
 """Pushes that are held in memory, and their chunks in all, at about 350 bytes each; others are read again."""
 
 
 class StagedPush(NewPush, frozen=True, kw_only=True):
-    """The body of a push as it is staged, with the account that began it."""
+    """The body of a push as it is staged, with the account that began it and the bytes that it reserves."""
 
     by: str | None = None
+    reserved: int = 0
 
 
-def _staged(body: NewPush, by: str | None) -> StagedPush:
-    return StagedPush(**{name: getattr(body, name) for name in body.__struct_fields__ if name != "by"}, by=by)
+def _staged(body: NewPush, by: str | None, reserved: int) -> StagedPush:
+    return StagedPush(**{name: getattr(body, name) for name in body.__struct_fields__}, by=by, reserved=reserved)
 
 
 @dataclass(slots=True)
@@ -112,23 +112,34 @@ class Pushes:
         runs: Runs,
         *,
         shared: bool,
+        limits: PushLimits = _LIMITS,
     ) -> None:
         self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
         self._decoder, self._runs = decoder, runs
         self._shared = shared
         self._open: dict[tuple[str, str], OpenPush] = {}
+        self._quota = PushQuota(chunks, limits)
 
     # -- the long way
 
     def begin(self, caller: Caller, project: str, model: str, body: NewPush) -> Push:
-        """Check a push, stage it, and tell which chunks the project lacks."""
+        """Check a push, stage it, and tell which chunks the project lacks.
+
+        Raises
+        ------
+        Conflict, TooLarge
+            If the account has too many open pushes; see `PushQuota`.
+        """
         push = self._prepare(caller, project, model, body)
         self._require_free(caller, push)
         with self._chunks.pinning(push.place.space):  # what is there when it is staged stays there until the commit
             push.missing = self._lacking(push)
             self._check_sizes(push, push.missing)
-            self._chunks.stage(push.place.space, push.id, msgspec.json.encode(_staged(body, push.by)))
-        push.sent = sum(push.sizes[chunk] for chunk in push.missing)
+            push.sent = sum(push.sizes[chunk] for chunk in push.missing)
+            reserved = push.sent + len(bytes(body.manifest))
+            data = msgspec.json.encode(_staged(body, push.by, reserved))
+            for expired in self._quota.stage(push.place.space, push.id, data, push.by, reserved):
+                self._open.pop(expired, None)
         self._remember(push)
         return _answer(push)
 
@@ -299,8 +310,7 @@ class Pushes:
             data, touched = self._chunks.staged(place.space, push_id)
         except KeyError:
             raise _no_push(push_id) from None
-        if time.time() - touched > LIFETIME:
-            self._chunks.unstage(place.space, push_id)
+        if time.time() - touched > LIFETIME:  # it stays until a sweep, which deletes its chunks as well
             raise _no_push(push_id)
         body = msgspec.json.decode(data, type=StagedPush)
         manifest = manifests.decode(bytes(body.manifest))
@@ -446,7 +456,7 @@ class Pushes:
         ]
         after = {"number": number, "digest": version["digest"], "message": version["message"]}
         events = [_told(caller, push, version, after)]
-        for alias in push.body.aliases:
+        for alias in _aliases(push):
             put, told = alias_change(self._records, place, alias, number, version["author"])
             changes += [put] if put else []
             events += told
@@ -482,7 +492,7 @@ class Pushes:
 
     def _only_aliases(self, caller: Caller, push: OpenPush, latest: Record) -> Record:
         who = caller.on_behalf(push.body.author)
-        for alias in push.body.aliases:
+        for alias in _aliases(push):
             put, events = alias_change(self._records, push.place, alias, latest.data["number"], who)
             if put:
                 self._records.commit(push.place.space, [put, *hold(latest)], events)
@@ -494,6 +504,14 @@ class Pushes:
 def _is_own(caller: Caller, push: OpenPush) -> bool:
     """Tell whether the caller began a push; one that an earlier version of LMVP staged names no account."""
     return push.by is None or access.made_by(caller, push.by)
+
+
+def _aliases(push: OpenPush) -> list[str]:
+    """Return the aliases of a push, each once: their case does not count, and one commit cannot make an alias twice."""
+    unique: dict[str, str] = {}
+    for alias in push.body.aliases:
+        unique.setdefault(alias.lower(), alias)
+    return list(unique.values())
 
 
 def right_of(body: NewPush) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta, timezone
 
 from lmvp.errors import Conflict
-from lmvp_server.services import access
+from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.audit import head_of
 from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, Place
@@ -166,9 +166,9 @@ class Removal:
                 *([Put(REMOVED, home.id, away, expect=0)] if keep else self._purging.around(home.id)),
             ]
             try:
-                self._records.commit(
-                    SERVER, changes, [event(caller.name, "project.remove", home.data["name"], told, None)]
-                )
+                entry = event(caller.name, "project.remove", home.data["name"], told, None)
+                check = grants.still(self._records, caller, access.OWN, home, expected=True)
+                self._records.commit(SERVER, changes, [entry], check=check)
             except ConcurrentChange:
                 continue
             freed = 0 if keep else self._purging.forget(home.id)

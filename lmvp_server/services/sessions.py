@@ -12,6 +12,8 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Callable
+from functools import partial
 
 from lmvp.errors import NotAuthenticated
 from lmvp_server.services import access
@@ -63,8 +65,14 @@ class Sessions:
             The id of the identity at a provider that signed in. The session ends when it is disconnected.
         """
         generation = self._users.generation(account)
-        began = f"identity:{identity}" if identity else ""
-        return self._open(account.id, account.data["name"], address, proof, generation, began, LIFE)
+        name, began = str(account.data["name"]), f"identity:{identity}" if identity else ""
+        return self._open(account.id, name, address, proof, generation, began, partial(self._check, account))
+
+    def _check(self, account: Record) -> None:
+        """Check at the moment of the commit that the account is active and no change has ended its grants."""
+        found = self._users.active(account.id)
+        if found is None or self._users.generation(found) != self._users.generation(account):
+            raise _ended()
 
     def open_by_token(self, caller: Caller, address: str) -> str:
         """Return the secret of a new session that lasts as long as the caller's token.
@@ -76,7 +84,8 @@ class Sessions:
         """
         if caller.scope != "admin" or caller.only:
             raise NotAuthenticated("this token passes on a part of its rights only, and a session has them all")
-        return self._open(caller.holder, caller.name, address, TOKEN, caller.generation, caller.credential, LIFE)
+        check = partial(access.current, caller)
+        return self._open(caller.holder, caller.name, address, TOKEN, caller.generation, caller.credential, check)
 
     def renew(self, caller: Caller, address: str) -> str:
         """Return a new secret for the session of a caller whose account has just ended all its sessions.
@@ -84,15 +93,16 @@ class Sessions:
         Raises
         ------
         NotAuthenticated
-            If the account is disabled or deleted.
+            If the account is disabled or deleted, or another change has ended its sessions since.
         """
         account = self._users.active(caller.user)
-        if account is None:
-            raise NotAuthenticated("this account is disabled or deleted", hint="ask an admin of the server")
+        # A new password counts the generation up by one, a disconnected identity does not; more changes end the rights.
+        if account is None or self._users.generation(account) - caller.generation not in (0, 1):
+            raise _ended()
         return self.open(account, address, PASSWORD)
 
     def _open(
-        self, holder: str, name: str, address: str, proof: str, generation: int, token: str, seconds: float
+        self, holder: str, name: str, address: str, proof: str, generation: int, token: str, check: Callable[[], object]
     ) -> str:
         secret, at = secrets.token_urlsafe(32), time.time()
         data = {
@@ -102,13 +112,14 @@ class Sessions:
             "token": token,
             "created_at": now(),
             "began": at,
-            "ends": at + seconds,
+            "ends": at + LIFE,
             "address": address,
         }
         entry = event(name, "session.begin", address)
         old = [Delete("sessions", one.id) for one in self._records.find(SERVER, "sessions", {"user": holder})
                if one.data["ends"] < at]  # fmt: skip
-        self._records.commit(SERVER, [Put("sessions", _digest(secret), data, expect=0), *old], [entry])
+        changes: list[Change] = [Put("sessions", _digest(secret), data, expect=0), *old]
+        self._records.commit(SERVER, changes, [entry], check=check)
         return secret
 
     def caller(self, secret: str, operator: str) -> Caller | None:
@@ -139,6 +150,7 @@ class Sessions:
             operator,
             scope="admin",
             credential=f"session:{found.id}",
+            again=partial(self.again, session, operator),
             signed_in_at=0.0 if data.get("proof", TOKEN) == TOKEN else float(data.get("began", 0.0)),
         )
 
@@ -167,7 +179,8 @@ class Sessions:
         access.require(caller, access.ACCOUNT)
         found = self._records.find(SERVER, "sessions", {"user": caller.holder})
         entry = event(caller.name, "session.end", f"{len(found)} sessions")
-        self._records.commit(SERVER, [Delete("sessions", one.id) for one in found], [entry])
+        check = access.still(caller, access.ACCOUNT)
+        self._records.commit(SERVER, [Delete("sessions", one.id) for one in found], [entry], check=check)
         return len(found)
 
     def end_without_holder(self) -> None:
@@ -178,6 +191,10 @@ class Sessions:
         log.warning("%d sessions named no account and have ended; sign in again", len(found))
         changes: list[Change] = [Delete("sessions", one.id) for one in found]
         self._records.commit(SERVER, changes, [event(OPERATOR, "session.end", f"{len(found)} sessions of no account")])
+
+
+def _ended() -> NotAuthenticated:
+    return NotAuthenticated("this account was disabled, or its password was changed", hint="sign in again")
 
 
 def own_credential(token: str) -> str:

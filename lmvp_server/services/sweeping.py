@@ -25,7 +25,8 @@ from lmvp_server.services.compaction import replace_frame
 from lmvp_server.services.decoding import Decoder, read_manifest
 from lmvp_server.services.leases import Leases
 from lmvp_server.services.links import Links
-from lmvp_server.services.pushes import LIFETIME, StagedPush
+from lmvp_server.services.push_quota import LIFETIME
+from lmvp_server.services.pushes import StagedPush
 from lmvp_server.stores.base import ChunkStore, Record, RecordStore
 
 

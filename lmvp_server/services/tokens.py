@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from shlex import quote
 from threading import Lock
 
@@ -94,7 +95,9 @@ class Tokens:
             "used_at": None,
         }
         event = {"at": now(), "who": caller.name, "action": "token.create", "what": f"{name} ({id_})"}
-        self._records.commit(SERVER, [Put("tokens", id_, data, None)], [{**event, "before": None, "after": None}])
+        told = {**event, "before": None, "after": None}
+        check = partial(self._check, caller, owner)
+        self._records.commit(SERVER, [Put("tokens", id_, data, None)], [told], check=check)
         self._known = None
         return NewToken(
             id=id_,
@@ -106,6 +109,17 @@ class Tokens:
             scope=scope,
             project=home.data["name"] if home else "",
         )
+
+    def _check(self, caller: Caller, owner: Record | None) -> None:
+        """Check at the moment of the commit that the caller may still make a token for an account."""
+        found = access.current(caller)
+        access.require(found, access.GRANT)
+        if owner is None or owner.id == found.user:
+            return
+        access.require(found, access.ADMIN)
+        account = self._users.active(owner.id)
+        if account is None or Users.generation(account) != Users.generation(owner):
+            raise Conflict(f"{owner.data['name']!r} was disabled, or its password was changed", hint="try again")
 
     def _owner(self, caller: Caller, name: str) -> Record | None:
         """Return the account that a token is for; None for the operator, who asks for a token of its own."""
@@ -159,6 +173,7 @@ class Tokens:
             scope=scope if scope in access.SCOPES else access.LEAST_SCOPE,
             only=only,
             credential=f"token:{found.id}",
+            again=partial(self.again, found.id, operator),
         )
 
     def warn_of_ended(self) -> None:
@@ -194,7 +209,9 @@ class Tokens:
         if found is None or not (caller.may(access.ADMIN) or found.data.get("user") == caller.holder):
             raise NotFound(f"no token {token[:40]!r}", hint="`lmvp tokens` lists them by their ids")
         event = {"at": now(), "who": caller.name, "action": "token.revoke", "what": f"{found.data['name']} ({token})"}
-        self._records.commit(SERVER, [Delete("tokens", token)], [{**event, "before": None, "after": None}])
+        told = {**event, "before": None, "after": None}
+        right = access.GRANT if found.data.get("user") == caller.holder else access.ADMIN
+        self._records.commit(SERVER, [Delete("tokens", token)], [told], check=access.still(caller, right))
         self._known = None
 
     def _shown(self, record: Record) -> TokenRecord:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime, timedelta
+from functools import partial
 
 from lmvp.errors import Conflict, InvalidReference, NotFound
 from lmvp.records import RemovedItem
@@ -148,7 +149,7 @@ class Undelete:
             self._see_that_it_is_free(SERVER, "projects", found, f"{project}/")
             told = event(caller.name, "project.undelete", found.data["name"], None, {"id": found.id})
             try:
-                self._records.commit(SERVER, _back("projects", found), [told])
+                self._records.commit(SERVER, _back("projects", found), [told], check=partial(_require, caller, found))
             except ConcurrentChange:
                 continue
             return self._catalog.project(caller, found.data["name"])
@@ -169,6 +170,11 @@ def _may_bring_back(caller: Caller, project: Record) -> bool:
     if access.OWN not in access.SCOPES[caller.scope] or caller.only not in {"", project.id}:
         return False
     return caller.everything or (bool(caller.user) and caller.user == project.data["removed"]["user"])
+
+
+def _require(caller: Caller, project: Record) -> None:
+    if not _may_bring_back(access.current(caller), project):
+        raise NotFound(f"{project.data['name']!r} cannot be brought back by {caller.name}", hint=_HINT)
 
 
 def _last(records: list[Record], name: str) -> Record | None:

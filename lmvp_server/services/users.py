@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import partial
 
 import msgspec
 
@@ -80,7 +81,7 @@ class Users:
         if new.admin:
             self.prove(caller, new.current_password)
         try:
-            return _shown(self.insert(caller.name, new, new_id()))
+            return _shown(self.insert(caller.name, new, new_id(), check=access.still(caller, access.ADMIN)))
         except ConcurrentChange:
             raise AlreadyExists(f"there is a user {self.find(new.name).data['name']!r}") from None
 
@@ -93,6 +94,7 @@ class Users:
         told: Sequence[Document] = (),
         *,
         identity: Put | None = None,
+        check: Callable[[], object] | None = None,
     ) -> Record:
         """Write the record of an account, together with other changes or not at all; it checks no right.
 
@@ -102,6 +104,8 @@ class Users:
             The author of the event.
         identity : Put, optional
             Connects an identity at an OpenID provider to the account.
+        check : callable, optional
+            Checks the right at the moment of the commit; see `RecordStore.commit`.
 
         Raises
         ------
@@ -125,7 +129,7 @@ class Users:
             changes.append(identity)
             after = {"id": identity.id[:12], "issuer": identity.data["issuer"]}
             entries.append(event(new.name, "user.connect", new.name, None, after))
-        self._records.commit(SERVER, changes, entries)
+        self._records.commit(SERVER, changes, entries, check=check)
         return self.find(new.name)
 
     @staticmethod
@@ -163,7 +167,8 @@ class Users:
         """
         own = bool(caller.user) and self.is_named(caller.user, name)
         only_password = given.disabled is None and given.admin is None
-        access.require(caller, access.ACCOUNT if own and only_password else access.ADMIN)
+        right = access.ACCOUNT if own and only_password else access.ADMIN
+        access.require(caller, right)
         if given.password is not None or given.admin:
             self.prove(caller, given.current_password)
         password = None if given.password is None else hashed(given.password)
@@ -209,7 +214,7 @@ class Users:
                         changes.append(change)
                         events.append(one)
             try:
-                self._records.commit(SERVER, changes, events)
+                self._records.commit(SERVER, changes, events, check=access.still(caller, right))
             except ConcurrentChange:
                 continue
             if loses:
@@ -263,6 +268,7 @@ class Users:
         only: str = "",
         credential: str = "",
         signed_in_at: float = 0.0,
+        again: Callable[[], Caller | None] | None = None,
     ) -> Caller | None:
         """Return the caller that a stored grant speaks for at this moment; None if it grants nothing.
 
@@ -272,10 +278,13 @@ class Users:
             Its data. `user` names its holder, an account or `OPERATOR`; without one it grants nothing.
         operator : str
             The name of the server's operator.
+        again : callable, optional
+            Looks the grant up again; by default the account alone is.
         """
         holder = grant.get("user")
+        again = again or partial(self.caller, grant, operator, scope=scope, only=only)
         if holder == OPERATOR:
-            return Caller(operator, owner=True, scope=scope, only=only, credential=credential)
+            return Caller(operator, owner=True, scope=scope, only=only, credential=credential, again=again)
         account = self.active(holder)
         if account is None or self.generation(account) != grant.get("generation", 0):
             return None
@@ -288,6 +297,7 @@ class Users:
             credential=credential,
             generation=self.generation(account),
             signed_in_at=signed_in_at,
+            again=again,
         )
 
     def find(self, name: str) -> Record:

@@ -12,7 +12,7 @@ import hmac
 import logging
 import secrets
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -139,7 +139,8 @@ class Webhooks:
             **_RESTED,
         }
         told = event(caller.name, "webhook.add", f"{home.data['name']}: {host}", None, {"id": id_, "events": events})
-        self._records.commit(SERVER, [Put(_TABLE, id_, data, expect=0)], [told])
+        check = grants.still(self._records, caller, access.OWN, home)
+        self._records.commit(SERVER, [Put(_TABLE, id_, data, expect=0)], [told], check=check)
         grants.end_lost(self._records, caller.name)  # the caller may have lost its role in this moment
         return MadeWebhook(id=id_, url=new.url, events=events, secret=secret)
 
@@ -148,7 +149,8 @@ class Webhooks:
         home = self._home(caller, project)
         found = self._find(home, id_)
         told = event(caller.name, "webhook.remove", home.data["name"], {"id": id_}, None)
-        self._records.commit(SERVER, [Delete(_TABLE, found.id)], [told])
+        check = grants.still(self._records, caller, access.OWN, home)
+        self._records.commit(SERVER, [Delete(_TABLE, found.id)], [told], check=check)
 
     def enable(self, caller: Caller, project: str, id_: str) -> Webhook:
         """Enable a webhook that was given up, or waits; it sends the events since then, for the caller from now on."""
@@ -156,7 +158,8 @@ class Webhooks:
         found = self._find(home, id_)
         was = {"id": id_, "disabled": found.data["disabled"]}
         told = event(caller.name, "webhook.enable", _named(home, found), was, {"id": id_, "disabled": False})
-        self._change(found.id, {**_RESTED, "user": caller.holder, "by": caller.name}, told)
+        check = grants.still(self._records, caller, access.OWN, home)
+        self._change(found.id, {**_RESTED, "user": caller.holder, "by": caller.name}, told, check=check)
         grants.end_lost(self._records, caller.name)
         return _shown(self._find(home, id_))
 
@@ -264,10 +267,11 @@ class Webhooks:
         told = event(_ITSELF, "webhook.disable", what, {"id": found.id}, {"id": found.id, "error": why[:200]})
         self._change(delivery.hook, news, *([told] if over else []))
 
-    def _change(self, id_: str, news: Document, *events: Document) -> None:
+    def _change(self, id_: str, news: Document, *events: Document, check: Callable[[], object] | None = None) -> None:
         while (found := self._records.get(SERVER, _TABLE, id_)) is not None:
             try:
-                self._records.commit(SERVER, [Put(_TABLE, id_, {**found.data, **news}, expect=found.rev)], events)
+                put = Put(_TABLE, id_, {**found.data, **news}, expect=found.rev)
+                self._records.commit(SERVER, [put], events, check=check)
             except ConcurrentChange:
                 continue
             return

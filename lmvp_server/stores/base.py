@@ -133,13 +133,26 @@ class RecordStore(ABC):
         """Count the records whose fields equal `where`."""
 
     @abstractmethod
-    def commit(self, space: str, changes: Sequence[Change], events: Sequence[Document] = ()) -> None:
+    def commit(
+        self,
+        space: str,
+        changes: Sequence[Change],
+        events: Sequence[Document] = (),
+        *,
+        check: Callable[[], object] | None = None,
+    ) -> None:
         """Make all changes and append all events, durably, or none of them.
 
         Each event is a dict without `seq` and `chain`; the store adds both (see `lmvp.records.Event`).
 
         What others are committing can be read before it is durable. With no changes and no events, this returns when
         all that could be read is, and raises what they raise otherwise: whoever answers by what was read asks for it.
+
+        Parameters
+        ----------
+        check : callable, optional
+            Reads this space and raises an error if the changes must not be made, for example because a right has ended.
+            No other commit to this space comes between the check and the changes. The check must not write.
 
         Raises
         ------
@@ -388,8 +401,8 @@ class ChunkStore(ABC):
         """
 
     @abstractmethod
-    def touch(self, project: str, push: str) -> None:
-        """Note that an open push is alive; nothing happens where there is none."""
+    def touch(self, project: str, push: str, *, at: float | None = None) -> None:
+        """Set the time of the last request of an open push, by default to now; nothing happens if there is none."""
 
     @abstractmethod
     def unstage(self, project: str, push: str) -> None:

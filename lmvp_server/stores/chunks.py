@@ -21,6 +21,7 @@ from blake3 import blake3
 
 from lmvp import private
 from lmvp.durable import sync_folder
+from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Buffer, ChunkStore
 from lmvp_server.stores.disk import disk_errors, write_whole
 from lmvp_server.stores.shared_lock import SharedLock
@@ -86,14 +87,14 @@ class FolderChunks(ChunkStore):
     def size(self, project: str, chunk: str) -> int:
         """Return the length of one frame."""
         try:
-            return self._chunk(project, chunk).stat().st_size
+            return self._chunk(project, chunk).lstat().st_size
         except FileNotFoundError:
             raise KeyError(chunk) from None
 
     def start(self, project: str, chunk: str, size: int) -> bytes:
         """Read the first bytes of one frame."""
         try:
-            with open(self._chunk(project, chunk), "rb", buffering=0) as file:
+            with private.open_read(self._chunk(project, chunk), buffering=0) as file:
                 return file.read(size)
         except FileNotFoundError:
             raise KeyError(chunk) from None
@@ -121,7 +122,7 @@ class FolderChunks(ChunkStore):
         with disk_errors(ours.parent):
             private.make_folder(ours.parent)
             try:
-                os.link(theirs, ours)
+                _link(theirs, ours)
             except FileExistsError:
                 return
             except FileNotFoundError:
@@ -134,13 +135,13 @@ class FolderChunks(ChunkStore):
     def sharers(self, project: str, chunk: str, others: Iterable[str]) -> list[str]:
         """Compare files: a frame that is shared is one file with several names."""
         try:
-            ours = self._chunk(project, chunk).stat()
+            ours = self._chunk(project, chunk).lstat()
         except FileNotFoundError:
             return []
         found: list[str] = []
         for other in others if ours.st_nlink > 1 else ():
             with suppress(FileNotFoundError):
-                if other != project and os.path.samestat(ours, self._chunk(other, chunk).stat()):
+                if other != project and os.path.samestat(ours, self._chunk(other, chunk).lstat()):
                     found.append(other)
             if len(found) == ours.st_nlink - 1:
                 break
@@ -156,7 +157,7 @@ class FolderChunks(ChunkStore):
         with disk_errors(ours.parent):
             private.make_folder(scratch)
             try:
-                os.link(theirs, temporary)
+                _link(theirs, temporary)
                 temporary.replace(ours)
             except FileNotFoundError:
                 raise KeyError(chunk) from None
@@ -204,7 +205,7 @@ class FolderChunks(ChunkStore):
 
     def note(self, project: str, digest: str) -> bytes:
         """Read a note."""
-        return _opened(_read(_place(self._notes, project, digest), digest), digest)
+        return _opened(_read_sealed(_place(self._notes, project, digest), digest), digest)
 
     def usage(self, project: str, others: Iterable[str] = ()) -> Mapping[str, int]:
         """Add up the lengths of all files of a project, without those that have a name in one of `others` too."""
@@ -246,19 +247,18 @@ class FolderChunks(ChunkStore):
     def staged(self, project: str, push: str) -> tuple[bytes, float]:
         """Read the body of an open push, and when it was last touched."""
         path = self._push(project, push)
-        data = _read(path, push)
         try:
-            return _opened(data, push), path.stat().st_mtime
+            return _opened(_read_sealed(path, push), push), path.lstat().st_mtime
         except FileNotFoundError:  # committed in the meantime
             raise KeyError(push) from None
         except KeyError:
             path.unlink(missing_ok=True)  # nobody can go on with it
             raise
 
-    def touch(self, project: str, push: str) -> None:
-        """Set the time of an open push to now."""
+    def touch(self, project: str, push: str, *, at: float | None = None) -> None:
+        """Set the time of the last request of an open push."""
         with suppress(FileNotFoundError):
-            os.utime(self._push(project, push))
+            os.utime(self._push(project, push), None if at is None else (at, at), follow_symlinks=False)
 
     def unstage(self, project: str, push: str) -> None:
         """Remove the body of an open push."""
@@ -352,7 +352,7 @@ def _names(folder: Path) -> Iterator[str]:
 def _unlink(path: Path) -> int:
     """Delete a file, and return the bytes that this freed: none where it has another name, or was not there."""
     try:
-        about = path.stat()
+        about = path.lstat()
         path.unlink()
     except FileNotFoundError:
         return 0
@@ -364,12 +364,33 @@ def _bytes_below(folder: Path) -> int:
     for place, _, names in os.walk(folder):  # without a Path for each of very many files
         for name in names:
             with suppress(FileNotFoundError):  # a collection may go on
-                found += os.stat(f"{place}/{name}").st_size  # noqa: PTH116
+                found += os.stat(f"{place}/{name}", follow_symlinks=False).st_size  # noqa: PTH116
     return found
 
 
 def _read(path: Path, key: str) -> bytes:
     try:
-        return path.read_bytes()
+        return private.read_bytes(path)
     except FileNotFoundError:
         raise KeyError(key) from None
+
+
+def _read_sealed(path: Path, key: str) -> bytes:
+    """Read a note or an open push; a link in its place counts as not there, like a damaged file."""
+    try:
+        return _read(path, key)
+    except IntegrityError:
+        raise KeyError(key) from None
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file a second name.
+
+    Raises
+    ------
+    IntegrityError
+        If it is a link itself: the second name would lead to the same place.
+    """
+    if source.is_symlink():
+        raise private.irregular(source)
+    os.link(source, target, follow_symlinks=False)

@@ -22,6 +22,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 
+from lmvp import private
 from lmvp.durable import write_all
 from lmvp.errors import IntegrityError
 from lmvp.storage.digest import of_bytes
@@ -151,14 +152,14 @@ class EventFile:
         """Return the head of the part that the snapshot vouches for."""
         if not self.size:
             return Head()
-        with suppress(OSError, msgspec.MsgspecError), open(self.path, "rb") as file:
+        with suppress(OSError, msgspec.MsgspecError), private.open_read(self.path) as file:
             line = next(_lines_backwards(file, self.size), b"")
             return head_of(line) if os.fstat(file.fileno()).st_size >= self.size else _NOWHERE
         return _NOWHERE
 
     def _tail(self) -> bytes:
         """Return what the file holds behind that part."""
-        with suppress(FileNotFoundError), open(self.path, "rb") as file:
+        with suppress(FileNotFoundError), private.open_read(self.path) as file:
             file.seek(self.size)
             return file.read()
         return b""
@@ -167,7 +168,7 @@ class EventFile:
         """Append lines; what the disk refuses waits in memory (the journal has it) and is tried again later."""
         self._waiting += lines
         self._head = head_of(lines[-1]) if lines else self._head
-        with suppress(OSError):
+        with suppress(OSError, IntegrityError):
             self.flush()
 
     def flush(self) -> None:
@@ -201,7 +202,7 @@ class EventFile:
 
     def _write_again(self) -> None:
         """Write what a failed sync may have left off the disk: the system counts it as written, and a sync as done."""
-        with open(self.path, "r+b", buffering=0) as file:
+        with os.fdopen(private.open_file(self.path, os.O_RDWR), "r+b", buffering=0) as file:
             file.seek(self._sure)
             data = file.read(self.size - self._sure)
             file.seek(self._sure)
@@ -281,7 +282,7 @@ class Lines(NamedTuple):
     def _lines_from(self, seq: int) -> Iterator[bytes]:
         """Yield the lines from an event on, those that wait included."""
         if self.size:
-            with open(self.path, "rb") as file:
+            with private.open_read(self.path) as file:
                 at = _offset_of(file, seq, self.size)
                 file.seek(at)
                 while at < self.size and (line := file.readline()):

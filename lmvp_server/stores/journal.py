@@ -80,7 +80,7 @@ COMMITS = Framing(record_check, re.compile(rb"(?=.{8}\{\"n\":)", re.DOTALL), tex
 
 def read_journal(path: Path) -> LogReader:
     """Return a reader of a journal."""
-    return LogReader(path.read_bytes(), COMMITS)
+    return LogReader(private.read_bytes(path), COMMITS)
 
 
 def whole_records(data: bytes) -> Iterator[tuple[memoryview, int]]:
@@ -97,7 +97,7 @@ def whole_records(data: bytes) -> Iterator[tuple[memoryview, int]]:
 
 def verify_journal(path: Path, size: int) -> None:
     """Check that the first `size` bytes of a journal are sound records; raise IntegrityError otherwise."""
-    log = LogReader(path.read_bytes()[:size] if size else b"", COMMITS).read()
+    log = LogReader(private.read_bytes(path)[:size] if size else b"", COMMITS).read()
     if log.gaps or log.end != size:
         place = str(log.gaps[0]) if log.gaps else f"damaged at byte {log.end:,}"
         raise IntegrityError(f"{path} is {place}", hint="`lmvp fsck --repair` writes the records again from memory")
@@ -113,7 +113,7 @@ def sync_data(descriptor: int) -> None:
 
 def sync_path(path: Path) -> None:
     """Bring to the disk what a file holds, whoever wrote it."""
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = private.open_file(path)
     try:
         sync_data(descriptor)
     finally:

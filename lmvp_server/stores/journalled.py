@@ -23,7 +23,7 @@ import msgspec
 from tinydb.storages import Storage
 
 from lmvp.durable import sync_folder
-from lmvp.errors import InvalidArgument
+from lmvp.errors import IntegrityError, InvalidArgument
 from lmvp_server.stores.base import Document, Record
 from lmvp_server.stores.disk import disk_errors
 from lmvp_server.stores.eventlog import Head, Lines, chained
@@ -332,7 +332,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
             image = self._begin_snapshot()
             if image is not None:
                 self._finish_snapshot(image)
-        except OSError as error:  # what was committed is safe in the journals
+        except (OSError, IntegrityError) as error:  # what was committed is safe in the journals
             self._no_snapshot_below = 2 * self._journals_size()
             _log.warning("no snapshot of %s for now: %s", self._files.snapshot, error)
 

@@ -15,7 +15,7 @@ read with TinyDB alone::
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -131,12 +131,19 @@ class TinyDbRecords(RecordStore):
         with database.storage.lock:
             return database.storage.rows(table).count(where)
 
-    def commit(self, space: str, changes: Sequence[Change], events: Sequence[Document] = ()) -> None:
+    def commit(
+        self,
+        space: str,
+        changes: Sequence[Change],
+        events: Sequence[Document] = (),
+        *,
+        check: Callable[[], object] | None = None,
+    ) -> None:
         """Make all changes and append all events, durably, or none of them."""
         while True:
             storage = self._database(space).storage
             try:
-                return storage.commit(_operations(storage, changes), events)
+                return storage.commit(_operations(storage, changes, check), events)
             except Closed:  # dropped by another thread between the two lines: begin a new one
                 self._forget(space, storage)
 
@@ -244,8 +251,15 @@ def _checked(space: str) -> str:
     return space
 
 
-def _operations(storage: JournalledStorage, changes: Sequence[Change]) -> Iterator[Operation]:
-    """Turn changes into operations, one by one, each against the state that the ones before left."""
+def _operations(
+    storage: JournalledStorage, changes: Sequence[Change], check: Callable[[], object] | None
+) -> Iterator[Operation]:
+    """Turn changes into operations, one by one, each against the state that the ones before left.
+
+    The storage draws them while it holds its lock, so the check sees the state that the changes are made to.
+    """
+    if check is not None:
+        check()
     for change in changes:
         rows = storage.rows(change.table)
         current = rows.get(change.id)

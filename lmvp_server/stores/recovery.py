@@ -15,6 +15,7 @@ Each commit has a number, one more than the one before: nothing can be missing i
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -65,13 +66,13 @@ class Files:
 
     def exist(self) -> bool:
         """Whether the space was ever committed to; its events alone tell so too, and that its records are lost."""
-        files = self.snapshot.exists() or self.events.exists() or bool(self.journals())
+        files = any(map(os.path.lexists, (self.snapshot, self.events))) or bool(self.journals())
         return files and not self.dropped.exists()
 
     def size(self) -> int:
         """Return the bytes of all of them together."""
         paths = (self.snapshot, *self.journals().values(), self.events)
-        return sum(path.stat().st_size for path in paths if path.exists())
+        return sum(path.lstat().st_size for path in paths if os.path.lexists(path))
 
     def remove(self) -> None:
         """Remove the space; once the mark is on the disk, it is gone, whatever happens to the rest."""

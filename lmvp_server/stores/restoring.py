@@ -57,7 +57,8 @@ def _write_events(files: Files, moment: Moment) -> tuple[Head, int]:
 
 
 def _touch(files: Files) -> None:
-    descriptor = private.create(files.journal(_GENERATION), os.O_WRONLY | os.O_TRUNC)
+    files.journal(_GENERATION).unlink(missing_ok=True)
+    descriptor = private.create(files.journal(_GENERATION))
     try:
         os.fsync(descriptor)
     finally:

@@ -56,7 +56,8 @@ class Image(NamedTuple):
 def write_snapshot(path: Path, image: Image) -> int:
     """Put a snapshot in place of the last one, whole or not at all, and return its size in bytes."""
     temporary = temporary_of(path)
-    descriptor = private.create(temporary, os.O_WRONLY | os.O_TRUNC)
+    temporary.unlink(missing_ok=True)  # a crash has left it, or somebody has put a link there
+    descriptor = private.create(temporary)
     try:
         size = _write(descriptor, image)
         os.fsync(descriptor)
@@ -111,7 +112,7 @@ def read_snapshot(path: Path) -> Image:
         If the file is not as it was written.
     """
     try:
-        data = path.read_bytes()
+        data = private.read_bytes(path)
     except FileNotFoundError:
         return Image(Meta(), {})
     _verify(path, memoryview(data))
@@ -120,8 +121,8 @@ def read_snapshot(path: Path) -> Image:
 
 def verify_snapshot(path: Path) -> None:
     """Prove that a snapshot is as it was written, if there is one; IntegrityError otherwise."""
-    if path.exists():
-        _verify(path, memoryview(path.read_bytes()))
+    if os.path.lexists(path):
+        _verify(path, memoryview(private.read_bytes(path)))
 
 
 def _verify(path: Path, view: memoryview) -> None:

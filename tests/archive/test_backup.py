@@ -12,15 +12,22 @@ import msgspec
 import numpy as np
 import pytest
 import requests
+from server.in_process import Served
 
 import lmvp
 from lmvp import errors, local
+from lmvp.archive import pieces
+from lmvp.archive.backup import _Run
 from lmvp.archive.backupfolder import BackupFolder
 from lmvp.archive.proofs import Proofs
 from lmvp.commands import main
+from lmvp.records import Invite, MakeToken, NewUser, NewWebhook, WantedPieces
+from lmvp.tracking.records import NewPoints, NewRun
 from lmvp_server.restoring import restore
 from lmvp_server.services import Services
+from lmvp_server.services import backups as service
 from lmvp_server.services.access import Caller
+from lmvp_server.services.targets import Targets
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "services"))
 from faults import acting_at, full, killed_at
@@ -142,6 +149,55 @@ def test_a_restored_folder_is_served(server, tmp_path, monkeypatch, capsys):
         assert lmvp.Client().check().problems == ()
     finally:
         local.stop(tmp_path / "data")
+
+
+def with_grants(folder):
+    """Make a data folder with grants of each kind; return its services and the secrets of a token and a session."""
+    services = Services.open(folder, shared=True, targets=Targets.parse(["127.0.0.1"]))
+    services.catalog.create_project(ADA, "digits")
+    services.users.add(ADA, NewUser(name="grace", password="correct horse battery"))
+    services.members.set_member(ADA, "digits", "grace", "owner")
+    token = services.tokens.create(ADA, MakeToken(name="ci", user="grace", scope="admin")).token
+    services.tokens.create(ADA, MakeToken(name="operator"))
+    session = services.sessions.begin("grace", "correct horse battery", "192.0.2.1")
+    services.invitations.create(ADA, Invite(project="digits", role="viewer", days=30))
+    services.webhooks.add(ADA, "digits", NewWebhook(url="http://127.0.0.1:9/"))
+    return services, token, session
+
+
+@pytest.mark.parametrize("words", [[], ["--keep-grants"]], ids=["default", "keep"])
+def test_restore_ends_the_grants_of_the_backup_unless_they_are_kept(tmp_path, capsys, words):
+    """A token is revoked after the backup, because it leaked: a restore must not let it work again unasked."""
+    services, token, session = with_grants(tmp_path / "old")
+    services.close()
+    with Served(tmp_path / "old") as served:
+        lmvp.Client(served.url, served.settings.token).back_up(tmp_path / "backup")
+    assert main(["restore", str(tmp_path / "backup"), "--data", str(tmp_path / "new"), "--no-progress", *words]) == 0
+    counts = "1 session, 2 tokens, 1 invitation, 1 webhook"
+    done = "kept" if words else "ended"
+    assert capsys.readouterr().err.startswith(f"the restore {done} the grants of the backup: {counts}\n")
+    services = Services.open(tmp_path / "new", shared=True)
+    try:
+        found = services.tokens.caller(token, "x"), services.sessions.caller(session, "x")
+        assert [one is not None for one in found] == [bool(words)] * 2
+        [hook] = services.webhooks.of_project(ADA, "digits")["items"]
+        assert hook.disabled is (not words)
+        kept = [services.records.count("server", table) for table in ("tokens", "sessions", "invitations")]
+        assert kept == ([2, 1, 1] if words else [0, 0, 0])
+        [last] = services.records.events("server", newest_first=True, limit=1)
+        numbers = {"sessions": 1, "tokens": 2, "invitations": 1, "webhooks": 1}
+        assert (last["action"], last["after"][done]) == ("server.restore", numbers)
+        assert services.sessions.begin("grace", "correct horse battery", "192.0.2.1")
+        services.webhooks.enable(ADA, "digits", hook.id)
+        assert not services.webhooks.of_project(ADA, "digits")["items"][0].disabled
+    finally:
+        services.close()
+
+
+def test_restore_without_grants_tells_nothing_of_them(server, tmp_path, capsys):
+    server.back_up(tmp_path / "backup")
+    assert main(["restore", str(tmp_path / "backup"), "--data", str(tmp_path / "data"), "--no-progress"]) == 0
+    assert "grants" not in capsys.readouterr().err
 
 
 def test_the_next_backup_copies_only_what_is_new(server, tmp_path):
@@ -589,9 +645,13 @@ def test_the_routes_refuse_what_makes_no_sense(server):
         ("POST", f"{at}/chunks/..%2f..", {"want": ["a"]}, 404),
         ("POST", f"{at}/chunks/{space}", {"want": 3}, 400),
         ("POST", f"{at}/chunks/{space}", {"have": []}, 400),
+        *(("POST", f"{at}/{kind}/{space}", {"want": ["0" * 64] * 2}, 400) for kind in ("chunks", "manifests", "notes")),
+        ("POST", f"{at}/series/{space}", {"want": ["0" * 32, "1" * 32, "0" * 32]}, 400),
     ]:
         answer = ask(method, path, body)
         assert answer.status_code == status, (method, path, answer.text)
+    repeated = ask("POST", f"{at}/chunks/{space}", {"want": ["a"] * 3 + ["b"] * 2}).json()["error"]
+    assert repeated["message"] == "`want` names 'a' 3 times"
     nothing = ask("POST", f"{at}/chunks/{space}", {"want": ["../../../token", "0" * 64]})
     assert (nothing.status_code, nothing.content) == (200, bytes(8))
     assert ask("DELETE", at).status_code == 204
@@ -634,6 +694,85 @@ def test_the_points_of_runs_are_backed_up_and_restored(home, tmp_path):
     services.close()
     assert (found["status"], found["params"]) == ("finished", {"lr": 0.1})
     assert points == [*(np.arange(5000) / 7).tolist(), -1.0]
+
+
+def noisy_run(name="long", points=600_000):
+    """Log a run whose points do not compress, and return its id and values."""
+    values = RNG.standard_normal(points)
+    with lmvp.start_run("digits", name=name, system_metrics=False) as run:
+        for start in range(0, points, 100_000):
+            run.log_batch(range(start, start + 100_000), {"loss": values[start : start + 100_000]})
+    return run.id, values
+
+
+def restored_values(backup, folder, run):
+    restore(backup, folder)
+    services = Services.open(folder)
+    try:
+        (space,) = services.series.projects()
+        return np.concatenate([part.values for part in services.series.read(space, run, "loss")])
+    finally:
+        services.close()
+
+
+def test_series_longer_than_a_piece_is_backed_up_and_restored(home, tmp_path, monkeypatch):
+    """A run of 10 million points has more than 64 MiB, the limit of a piece; here the limit is 2 MiB."""
+    monkeypatch.setattr(pieces, "LIMIT", 2 << 20)
+    run, values = noisy_run()
+    lmvp.Client().back_up(tmp_path / "copy")
+    [kept] = (tmp_path / "copy" / "series").glob("*/*/*")
+    assert kept.stat().st_size > 2 * pieces.LIMIT
+    assert (restored_values(tmp_path / "copy", tmp_path / "again", run) == values).all()
+
+
+def test_backup_of_a_server_that_sends_a_series_as_one_piece(home, tmp_path, monkeypatch):
+    """A server of an earlier release has no route for a series by itself."""
+    run, values = noisy_run(points=100_000)
+    asking = _Run._asking
+
+    def without_the_route(self, method, path, body):
+        return asking(self, method, f"no/such/{path}" if method == "GET" and path.startswith("series/") else path, body)
+
+    monkeypatch.setattr(_Run, "_asking", without_the_route)
+    lmvp.Client().back_up(tmp_path / "copy")
+    assert (restored_values(tmp_path / "copy", tmp_path / "again", run) == values).all()
+
+
+def test_series_too_long_for_one_piece_is_refused_to_old_clients(tmp_path, monkeypatch):
+    monkeypatch.setattr(service, "PIECE_LIMIT", 100)
+    services = Services.open(tmp_path / "data")
+    try:
+        services.catalog.create_project(ADA, "digits")
+        home = services.catalog.find_project(ADA, "digits")
+        services.runs.begin(ADA, home, NewRun(run="a" * 32))
+        for step in range(20):
+            services.metrics.add(ADA, "digits", "a" * 32, NewPoints(values={"loss": 0.5}, step=step))
+        about = services.backups.begin(ADA)
+        with pytest.raises(errors.TooLarge, match=r"the points of run a{32} have [0-9,]+ bytes"):
+            services.backups.pieces(ADA, about.id, home.id, "series", WantedPieces(want=("a" * 32,)))
+        assert b"".join(services.backups.series(ADA, about.id, home.id, "a" * 32))
+    finally:
+        services.close()
+
+
+def test_damaged_series_of_the_server_is_named_and_its_earlier_copy_kept(tmp_path):
+    """The backup used to hold no points of such a run, and said nothing."""
+    run = "a" * 32
+    with Served(tmp_path / "data") as served:
+        services = served.services
+        services.catalog.create_project(ADA, "digits")
+        home = services.catalog.find_project(ADA, "digits")
+        services.runs.begin(ADA, home, NewRun(run=run))
+        services.metrics.add(ADA, "digits", run, NewPoints(values={"loss": 0.5}, step=0))
+        client = lmvp.Client(served.url, served.settings.token)
+        client.back_up(tmp_path / "copy")
+        services.metrics.add(ADA, "digits", run, NewPoints(values={"loss": 0.25}, step=1))
+        services.series.settle(home.id, run)
+        state = tmp_path / "data" / "series" / home.id / run / "series"
+        state.write_bytes(state.read_bytes()[:-1] + b"?")
+        with pytest.raises(errors.IntegrityError, match=r"the points of 1 run are damaged on the server \(aaaaaaaa of"):
+            client.back_up(tmp_path / "copy")
+    assert restored_values(tmp_path / "copy", tmp_path / "again", run).tolist() == [0.5]
 
 
 def test_damaged_points_in_a_backup_are_named(home, tmp_path):

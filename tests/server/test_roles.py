@@ -90,6 +90,7 @@ RIGHTS = {
     ("get", "/backups/x"): ADMIN,
     ("delete", "/backups/x"): ADMIN,
     ("get", "/backups/x/records/x"): ADMIN,
+    ("get", "/backups/x/series/x/x"): ADMIN,
     ("post", "/backups/x/chunks/x"): ADMIN,
     ("get", "/projects"): ENTER,
     ("post", "/projects"): CREATE,

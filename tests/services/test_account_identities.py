@@ -214,11 +214,11 @@ def test_two_requests_do_not_disconnect_the_last_two_identities(services, monkey
     one, other = session_by(services, "s-1"), session_by(services, "s-2")
     commit, begun = type(services.records).commit, []
 
-    def after_the_other(self, space, changes, told=()):
+    def after_the_other(self, space, changes, told=(), **options):
         if not begun:
             begun.append(True)
             services.identities.disconnect(other, first.id, ISSUER)
-        return commit(self, space, changes, told)
+        return commit(self, space, changes, told, **options)
 
     monkeypatch.setattr(type(services.records), "commit", after_the_other)
     with pytest.raises(Conflict, match="only way"):

@@ -48,6 +48,51 @@ def test_filter_counts_long_texts(monkeypatch):
         list(map(match, [{"params": {"text": "a" * 10**6}}] * 10))
 
 
+@pytest.mark.parametrize("text", ["params.a == params.b", "params.c in params.a", "params.d == params.e"])
+@pytest.mark.parametrize("repeats", [1, 40])
+def test_filter_counts_elements_of_lists(monkeypatch, text, repeats):
+    """A list costs its elements, at all depths: 1,000 here, so 20 comparisons of two lists cost more than 20,000."""
+    nested = [[number] * 10 for number in range(100)]
+    params = {"a": nested, "b": [*nested], "c": 7, "d": {"x": nested}, "e": {"x": [*nested]}}
+    monkeypatch.setattr(filters, "WORK_LIMIT", 20_000)
+    match = filters.parse(" and ".join([text] * repeats) if "==" in text else " or ".join([text] * repeats))
+    if repeats == 1:
+        assert match({"params": params}) is ("==" in text)
+    else:
+        with pytest.raises(InvalidArgument, match="the filter evaluates more than 20,000 terms"):
+            match({"params": params})
+
+
+def test_filter_of_long_lists_does_bounded_work(monkeypatch):
+    """The most work of a comparison is linear in the limit, whatever the lists hold."""
+    monkeypatch.setattr(filters, "WORK_LIMIT", 10_000)
+
+    def look(size):
+        def refused():
+            with pytest.raises(InvalidArgument, match="more than 10,000 terms"):
+                filters.parse("params.a == params.b")({"params": {"a": [[0]] * size, "b": [[0]] * size}})
+
+        return steps(refused)
+
+    look(15_000)  # the first call imports and compiles
+    assert look(300_000) < 2 * look(15_000)
+
+
+def test_filter_of_deeply_nested_lists_does_not_hold():
+    deep = other = 0
+    for _ in range(100_000):
+        deep, other = [deep], [other]
+    assert filters.parse("params.a == params.b")({"params": {"a": deep, "b": other}}) is False
+    while isinstance(deep, list):  # or its end is too deep for the collector
+        deep, other = deep[0], other[0]
+
+
+def test_order_reads_a_bounded_part_of_texts():
+    key = filters.order("params.text")
+    first, second = ({"params": {"text": "a" * 1000 + letter * 10**6}} for letter in "bc")
+    assert key(first) == key(second) < key({"params": {"text": "b"}})
+
+
 def compile_filter(text):
     with suppress(InvalidArgument):
         assert filters.parse(text)({}) in {True, False}

@@ -268,11 +268,11 @@ def meanwhile(shop, monkeypatch):
     commit = shop.services.records.commit
 
     def meanwhile(action, work):
-        def slow(space, changes, events=()):
+        def slow(space, changes, events=(), **options):
             if [event["action"] for event in events] == [action]:
                 monkeypatch.setattr(shop.services.records, "commit", commit)
                 work()
-            return commit(space, changes, events)
+            return commit(space, changes, events, **options)
 
         monkeypatch.setattr(shop.services.records, "commit", slow)
 

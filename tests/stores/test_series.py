@@ -1,5 +1,6 @@
 """A series keeps what was sent, once, and gives it back in order, whole or in outline."""
 
+import errno
 import math
 import random
 
@@ -13,7 +14,7 @@ from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp.tracking.frames import AUTO, epoch_frame, key_frame, points_frame
 from lmvp.tracking.parsing import parse
 from lmvp_server.stores.base import CursorLost, Gap
-from lmvp_server.stores.series import reading, segment
+from lmvp_server.stores.series import folder, reading, segment, series
 from lmvp_server.stores.series.folder import FolderSeries
 
 KEYS = ["loss", "val/acc", "system/cpu"]
@@ -287,3 +288,89 @@ def test_a_dropped_series_is_gone(store):
     assert store.state("p", "r") is None
     assert store.drop("p") > 0
     assert store.projects() == []
+
+
+# -- work that fails
+
+
+class Disk:
+    """Lets the sealing of series fail, and counts the attempts."""
+
+    def __init__(self, monkeypatch, store, error):
+        self.store, self.error, self.attempts = store, error, []
+        write = series.write_segment
+
+        def write_segment(path, table):
+            self.attempts.append(path)
+            if self.error is not None:
+                raise self.error
+            return write(path, table)
+
+        monkeypatch.setattr(series, "write_segment", write_segment)
+        monkeypatch.setattr(series, "SEAL_AT", 1)
+
+    def log(self, count=1, run="r"):
+        """Append some times, and wait for what that starts."""
+        for _ in range(count):
+            send(self.store, key_frame(1, "loss") + points_frame(1.0, [(1, AUTO, 0.5)]), run=run)
+            for thread in list(self.store._sealers):
+                thread.join()
+
+
+@pytest.fixture
+def clock():
+    return [1000.0]
+
+
+@pytest.fixture
+def timed(tmp_path, clock):
+    store = FolderSeries(tmp_path, clock=lambda: clock[0])
+    yield store
+    store.close()
+
+
+def test_seal_that_fails_is_tried_again_after_a_delay_that_doubles(timed, monkeypatch, clock):
+    disk = Disk(monkeypatch, timed, OSError(errno.ENOSPC, "No space left on device"))
+    tried = []
+    for _ in range(400):  # an append in each second
+        disk.log()
+        if len(disk.attempts) > len(tried):
+            tried.append(clock[0] - 1000.0)
+        clock[0] += 1.0
+    assert tried == [0, 1, 3, 7, 15, 31, 63, 123, 183, 243, 303, 363]
+    disk.error = None
+    clock[0] += folder.LONGEST_DELAY
+    disk.log(2)  # after a success, the next append seals at once
+    assert len(disk.attempts) == len(tried) + 2
+    assert timed.state("p", "r").points == 402
+    assert sum(map(len, timed.read("p", "r", "loss"))) == 402
+
+
+def test_seals_that_fail_log_one_line_a_minute(timed, monkeypatch, clock, caplog):
+    disk = Disk(monkeypatch, timed, OSError(errno.ENOSPC, "No space left on device"))
+    for run in range(20):
+        disk.log(3, run=f"r{run}")
+    assert len(caplog.records) == 1
+    assert "could not seal" in caplog.text
+    assert "no room left on the disk" in caplog.text
+    assert caplog.records[0].exc_info is None
+    clock[0] += folder.QUIET
+    disk.log(run="r7")
+    assert len(caplog.records) == 2
+    assert "(20 failures since the last line like this one)" in caplog.records[1].getMessage()
+
+
+def test_seal_that_fails_by_a_fault_logs_its_traceback(timed, monkeypatch, caplog):
+    Disk(monkeypatch, timed, ZeroDivisionError("a fault")).log()
+    assert caplog.records[0].exc_info[0] is ZeroDivisionError
+
+
+def test_series_that_cannot_be_sealed_keeps_no_other_in_memory(timed, monkeypatch):
+    """The largest series is sealed to free memory; if that fails, the next one is."""
+    monkeypatch.setattr(folder, "MEMORY", 16)
+    disk = Disk(monkeypatch, timed, OSError(errno.EIO, "Input/output error"))
+    monkeypatch.setattr(series, "SEAL_AT", 10**9)
+    disk.log(5, run="large")
+    disk.error = None
+    disk.log(2, run="small")
+    assert disk.attempts[-1].parent.name == "small"

@@ -79,16 +79,16 @@ class Account(ConsolePage):
 
     def set_password(self, fields: Fields) -> str:
         """Change the password of the account; the session continues under a new secret, and all others end."""
-        users = self.services.users
+        users, caller = self.services.users, self.caller  # once: the change ends the session of the caller
         given = UserChange(
             password=fields.get("new", ""),
             current_password=fields.get("old", ""),
             keep_tokens=fields.get("keep_tokens") == "1",
             keep_identities=fields.get("keep_identities") == "1",
         )
-        changed = users.change(self.caller, users.me(self.caller).name, given)
+        changed = users.change(caller, users.me(caller).name, given)
         if self._by_session:
-            self._session = self.services.sessions.renew(self.caller, self.address)
+            self._session = self.services.sessions.renew(caller, self.address)
         ended = changed.ended or Ended()
         if self._by_session:  # this one goes on
             ended = msgspec.structs.replace(ended, sessions=max(ended.sessions - 1, 0))

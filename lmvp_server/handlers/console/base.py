@@ -62,7 +62,7 @@ class ConsolePage(WebPage, ABC):
             raise InvalidRequest("this form does nothing here", hint="load the page again")
         act: Callable[..., str] = getattr(self, name)
         try:
-            where = await self.run(act, fields, *place)
+            where = await self.run(self._act, act, fields, *place)
         except NotAuthenticated:
             self._keep(fields, 401)
         except LmvpError as error:
@@ -70,6 +70,10 @@ class ConsolePage(WebPage, ABC):
             await self._tell(error, fields, place)
         else:
             await self.done(where, place)
+
+    def _act(self, act: Callable[..., str], fields: Fields, *place: str) -> str:
+        self.expire_caller()  # the form may have waited for a thread
+        return act(fields, *place)
 
     async def done(self, where: str, place: tuple[str, ...]) -> None:  # noqa: ARG002 - some pages show more
         """Lead to where something was done to: loading that again does nothing twice."""

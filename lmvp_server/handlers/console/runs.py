@@ -168,7 +168,7 @@ class Curves(BySession):
         await self.send_compressed(lambda: data, "application/json")
 
     def _curves(self, project: str) -> dict[str, Any]:
-        named = self.get_query_arguments("run")
+        named = list(dict.fromkeys(self.get_query_arguments("run")))
         if not 1 <= len(named) <= TOGETHER:
             raise InvalidArgument(f"{len(named)} runs: name 1 to {TOGETHER}")
         found = curves.records(self.services.runs.run(self.caller, project, run) for run in named)

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 import lmvp
 from lmvp.records import MadeWebhook, ModelChange, NewWebhook, Ping, ProjectChange
+from lmvp.render import numbers
 from lmvp_server.handlers.console.admin import AdminPage
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark, see_that_it_is_unchanged
 from lmvp_server.handlers.console.projects import ProjectPage
@@ -150,6 +151,8 @@ class ServerSettings(AdminPage):
             ("Listens on", server.host, "--host, --port"),
             ("Is called", server.public_url or "as it listens", "--public-url"),
             ("Keeps what is removed", f"{days:g} days" if days else "not at all", "--keep-removed"),
+            ("Open pushes per account", f"{server.push_limits.count:,}", "--open-pushes"),
+            ("Bytes of open pushes per account", numbers.size(server.push_limits.size), "--open-push-bytes"),
             ("Webhooks may go to", ", ".join(targets) or "nowhere", "--webhook-to"),
             ("Signs in at", (provider.name or provider.issuer) if provider else "no provider of OpenID", "--openid"),
             ("Ends without use after", f"{idle:g} s" if idle else "never", "--idle"),

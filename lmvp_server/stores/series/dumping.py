@@ -6,9 +6,10 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from lmvp import private
 from lmvp.errors import IntegrityError
@@ -23,12 +24,25 @@ _PIECE = 1 << 20
 
 
 def dump(series: Series) -> Iterator[bytes]:
-    """Yield the files of a series that was sealed for it: name, then content in pieces; `end` at last."""
-    for name, data in series.files():
-        yield framed(b"name" + name.encode())
-        for at in range(0, len(data), _PIECE):
-            yield framed(b"data" + data[at : at + _PIECE])
-    yield framed(_END)
+    """Return the files of a series that was sealed for it: name, then content in pieces; `end` at last.
+
+    Raises
+    ------
+    IntegrityError
+        If the series is damaged; before the first piece.
+    """
+    return _pieces(series.open_files())
+
+
+def _pieces(files: Sequence[tuple[str, IO[bytes]]]) -> Iterator[bytes]:
+    with ExitStack() as stack:
+        for _, file in files:
+            stack.enter_context(file)
+        for name, file in files:
+            yield framed(b"name" + name.encode())
+            while data := file.read(_PIECE):
+                yield framed(b"data" + data)
+        yield framed(_END)
 
 
 def load(folder: Path, pieces: Iterable[bytes]) -> None:

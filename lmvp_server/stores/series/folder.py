@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmvp import private
-from lmvp.errors import InvalidArgument
+from lmvp.errors import InvalidArgument, LmvpError
 from lmvp_server.stores.base import Buffer, KeyState, SeriesState, SeriesStore
 from lmvp_server.stores.disk import disk_errors
 
@@ -22,10 +23,15 @@ if TYPE_CHECKING:
     from lmvp_server.stores.series.reading import View
     from lmvp_server.stores.series.series import Series
 
+_logger = logging.getLogger("lmvp_server")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _WRITER = re.compile(r"[0-9a-f]{32}")
 MEMORY = 64 << 20
 """Bytes of points that all series together hold in memory before the largest is sealed."""
+FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
+"""Seconds until work that has failed is tried again: after the first failure, and at most."""
+QUIET = 60.0
+"""Seconds between two lines about work that fails."""
 _LET_GO = 600.0
 _ALIVE = "alive"
 
@@ -37,9 +43,12 @@ class FolderSeries(SeriesStore):
     ----------
     data : Path
         The data folder. One process owns it.
+    clock : callable
+        Returns the time in seconds.
     """
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._failures = _Failures(clock)
         self._root = data / "series"
         self._open: dict[tuple[str, str], Series] = {}
         self._lock = threading.Lock()
@@ -89,18 +98,20 @@ class FolderSeries(SeriesStore):
     def _keep_within_memory(self) -> None:
         series = list(self._open.values())
         if sum(each.in_memory for each in series) > MEMORY:
-            self._seal_soon(max(series, key=lambda each: each.in_memory))
+            ready = [each for each in series if not self._failures.delays(_seal_of(each))]
+            if ready:
+                self._seal_soon(max(ready, key=lambda each: each.in_memory))
 
     def _seal_soon(self, series: Series) -> None:
-        self._soon(f"seal {series.folder}", series.seal)
+        self._soon(_seal_of(series), series.seal)
 
     def _soon(self, name: str, work: Callable[[], None]) -> None:
-        """Do something in a thread of its own, if that is not being done."""
+        """Do some work in a thread of its own, unless it is being done or has failed a short time ago."""
         with self._lock:
             self._sealers = {thread for thread in self._sealers if thread.is_alive()}
-            if any(thread.name == name for thread in self._sealers):
+            if any(thread.name == name for thread in self._sealers) or self._failures.delays(name):
                 return
-            thread = threading.Thread(target=_logged, args=[work], name=name, daemon=True)
+            thread = threading.Thread(target=self._failures.attempt, args=[name, work], name=name, daemon=True)
             self._sealers.add(thread)
             thread.start()
 
@@ -114,7 +125,7 @@ class FolderSeries(SeriesStore):
         path = self._folder(project, run) / _ALIVE
         with disk_errors(path.parent):
             try:
-                os.utime(path)
+                os.utime(path, follow_symlinks=False)
             except FileNotFoundError:
                 private.make_folder(path.parent)
                 private.append(path).close()
@@ -126,7 +137,7 @@ class FolderSeries(SeriesStore):
         """
         alive = f"{self._root}/{_checked(project)}/{_checked(run)}/{_ALIVE}"
         try:
-            return os.stat(alive).st_mtime  # noqa: PTH116
+            return os.stat(alive, follow_symlinks=False).st_mtime  # noqa: PTH116
         except FileNotFoundError:
             return 0.0
 
@@ -210,7 +221,7 @@ class FolderSeries(SeriesStore):
     def size(self, project: str, run: str) -> int:
         """Return the bytes of its files."""
         folder = self._folder(project, run)
-        return sum(path.stat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
+        return sum(path.lstat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
 
     def verify(self, project: str, run: str) -> None:
         """Read all of a series."""
@@ -250,7 +261,7 @@ class FolderSeries(SeriesStore):
                 series.close()
         if not folder.is_dir():
             return 0
-        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        size = sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())
         with disk_errors(folder):
             shutil.rmtree(folder)
         return size
@@ -265,14 +276,51 @@ class FolderSeries(SeriesStore):
         self._open.clear()
 
 
-def _logged(work: Callable[[], None]) -> None:
-    """Do something that can be done again later: what fails is logged, and nothing is lost."""
-    import logging
+class _Failures:
+    """Delays work that has failed, twice as long after each failure, and logs one line a minute about all of it.
 
-    try:
-        work()
-    except Exception:
-        logging.getLogger("lmvp_server").exception("could not seal a series")
+    A full disk makes each append try to seal the series again. Nothing is lost meanwhile: the logs have the points.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._waiting: dict[str, tuple[float, float]] = {}  # by name: the delay, and the time of the next attempt
+        self._count, self._logged_at = 0, float("-inf")
+        self._lock = threading.Lock()
+
+    def delays(self, name: str) -> bool:
+        """Tell whether work must wait because it has failed."""
+        with self._lock:
+            return self._clock() < self._waiting.get(name, (0.0, float("-inf")))[1]
+
+    def attempt(self, name: str, work: Callable[[], None]) -> None:
+        """Do some work, and note whether it fails."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to
+            self._add(name, error)
+        else:
+            with self._lock:
+                self._waiting.pop(name, None)
+
+    def _add(self, name: str, error: Exception) -> None:
+        with self._lock:
+            now = self._clock()
+            delay = min(LONGEST_DELAY, 2 * self._waiting.get(name, (FIRST_DELAY / 2, 0.0))[0])
+            self._waiting[name] = delay, now + delay
+            self._count += 1
+            if now - self._logged_at < QUIET:
+                return
+            count, self._count, self._logged_at = self._count, 0, now
+        is_fault = not isinstance(error, (LmvpError, OSError))  # a full disk needs no traceback
+        _logger.error(
+            "could not %s (%d failures since the last line like this one), next attempt in %g s: %s",
+            name, count, delay, error, exc_info=error if is_fault else None,
+        )  # fmt: skip
+
+
+def _seal_of(series: Series) -> str:
+    return f"seal {series.folder}"
 
 
 def _names(folder: Path) -> list[str]:

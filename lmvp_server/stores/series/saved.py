@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from lmvp import private
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.disk import write_whole
 from lmvp_server.stores.journal import framed, whole_records
@@ -70,7 +71,7 @@ def load(folder: Path) -> Saved:
     """
     path = folder / NAME
     try:
-        data = path.read_bytes()
+        data = private.read_bytes(path)
     except FileNotFoundError:
         if folder.is_dir() and any(folder.glob("*.segment")) and not (folder / "0.wal").exists():
             raise IntegrityError(f"{path} is missing: segments are there", hint="a backup has it") from None

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 from zlib import crc32
 
 import msgspec
@@ -21,6 +21,7 @@ import numpy.typing as npt
 from pcodec import ChunkConfig
 from pcodec.standalone import simple_compress, simple_decompress
 
+from lmvp import private
 from lmvp.errors import IntegrityError, NotFound
 from lmvp.tracking.outline import Blocks, blocks_of, fold
 from lmvp_server.stores.disk import write_whole
@@ -130,7 +131,7 @@ class Segment:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self.size = path.stat().st_size
+            self.size = path.lstat().st_size
         except FileNotFoundError:
             raise IntegrityError(f"{path} is missing", hint="a backup has it; other runs are as they were") from None
 
@@ -157,11 +158,11 @@ class Segment:
 
     def delete_when_let_go(self) -> None:
         """Delete the file once nobody holds this object: who began to read goes on."""
-        weakref.finalize(self, _delete, self.path, self.path.stat().st_ino)
+        weakref.finalize(self, _delete, self.path, self.path.lstat().st_ino)
 
-    def _open(self) -> BinaryIO:
+    def _open(self) -> IO[bytes]:
         try:
-            return self.path.open("rb")
+            return private.open_read(self.path)
         except FileNotFoundError:
             raise NotFound("these points were removed meanwhile", hint="ask again which runs there are") from None
 
@@ -288,7 +289,7 @@ class Segment:
 def _delete(path: Path, inode: int) -> None:
     """Delete a file, unless the name is that of another one by now: a run may have been dropped and restored."""
     with suppress(FileNotFoundError):
-        if path.stat().st_ino == inode:
+        if path.lstat().st_ino == inode:
             path.unlink()
     PAGES.forget(path)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
+from lmvp import private
 from lmvp.durable import sync_folder
 from lmvp.errors import IntegrityError, InvalidRequest
 from lmvp.log_recovery import LogReader
@@ -473,13 +477,19 @@ class Series:
             return [f"{path} is damaged at byte {log.end:,}"]
         return []
 
-    def files(self) -> list[tuple[str, bytes]]:
-        """Seal what there is, and return name and content of all files that make up the series."""
+    def open_files(self) -> list[tuple[str, IO[bytes]]]:
+        """Seal all points, and return name and open file of all that makes up the series.
+
+        An open file keeps its bytes when a merge replaces it, so nothing waits for the reader.
+        """
         self.seal()
-        with self._sealing:
+        with self._sealing, ExitStack() as stack:
             names = [saved.NAME, *(f"{number}.segment" for number in saved.load(self.folder).segments)]
             names += [wal.damaged_path(self.folder, number).name for number in sorted(self._damaged)]
-            return [(name, (self.folder / name).read_bytes()) for name in names if (self.folder / name).exists()]
+            there = [name for name in names if os.path.lexists(self.folder / name)]
+            found = [(name, stack.enter_context(private.open_read(self.folder / name))) for name in there]
+            stack.pop_all()  # the caller closes them
+            return found
 
     def close(self) -> None:
         """Let go of the log."""

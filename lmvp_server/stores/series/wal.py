@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from lmvp import private
 from lmvp.log_recovery import Framing, LogReader
 from lmvp.tracking.frames import Buffer
 from lmvp_server.stores.journal import AppendFile, framed, record_check
@@ -66,7 +67,7 @@ def unpacked(payload: memoryview) -> Entry:
 
 def read_log(path: Path) -> LogReader:
     """Return a reader of a log."""
-    return LogReader(path.read_bytes(), WAL)
+    return LogReader(private.read_bytes(path), WAL)
 
 
 def open_wal(folder: Path, generation: int, size: int) -> AppendFile:
