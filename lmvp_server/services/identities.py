@@ -159,7 +159,7 @@ class Identities:
             told = event(caller.name, "user.disconnect", name, _told(found.id, found.data["issuer"]), None)
             shown = self._shown(found)
             try:
-                self._records.commit(SERVER, changes, [told])
+                self._records.commit(SERVER, changes, [told], check=access.still(caller, access.ACCOUNT))
             except ConcurrentChange:
                 continue
             return shown
