@@ -43,6 +43,7 @@ STEPS = [
     ("post", "/device/token", {"device_code": "{device_code}"}, "token.create"),
     ("post", "/device/decision", {"user_code": "{user_code}", "approve": False}, "device.deny"),
     ("delete", "/identities/{identity}", None, "user.disconnect"),
+    ("post", "/signin-links", {"page": "p/p/m"}, "session.link"),
     ("post", "/projects", {"name": "p"}, "project.create"),
     ("patch", P, {"description": "Reads digits."}, "project."),
     ("put", f"{P}/members/ada", {"role": "viewer"}, "member.set"),
