@@ -39,6 +39,7 @@ def complete(ip, text):
         ("pull --to x digits/mlp@", ["digits/mlp@best"]),
         ("diff digits/mlp@best digits/mlp@b", ["digits/mlp@best"]),
         ("rm digits/mlp@", ["digits/mlp@best"]),
+        ("open digits/mlp@", ["digits/mlp@best"]),
         ("rm digits/mlp --", ["--yes", "--now", "--help"]),
         ("prune d", ["digits/", "digits/mlp"]),
         ("prune digits/mlp --", ["--keep", "--dry-run", "--save", "--forget", "--help"]),
