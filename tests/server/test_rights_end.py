@@ -687,6 +687,7 @@ REASONS = {
     session_of_a_disconnected_identity: {
         "api_read api_write event_poll jupyter_proxy backup": "the API takes no session, and the proxy sends a token",
         "webhook": "a webhook depends on an account and no session",
+        "signin_link": "a link belongs to a token, and its session is another one",
     },
     project_made_private: {
         "api_write console_form webhook backup": "without an account nothing is changed",
