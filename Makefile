@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # constraints.txt pins every dependency, so that each machine installs the versions that CI tested. It has no hashes: with
 # hashes, pip refuses the editable install of LMVP, and CPU builds of torch whose files differ from those of the index.
-PIP := $(BIN)/pip install --quiet -c constraints.txt
+PIP := $(BIN)/python tools/pip_progress.py -c constraints.txt
 FLOOR := 90
 JOBS ?= auto
 TORCH := 2.13.0
@@ -15,13 +15,14 @@ help:
 	@echo "make demo | test | soak | lab | lint | fix | browser | bench | screenshots | wheel | lock | audit | licences | clean"
 
 $(VENV)/.made:
+	@echo "making an environment in $(VENV)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "LMVP needs Python 3.10 or newer: make PYTHON=python3.12")'
-	$(PYTHON) -m venv $(VENV)
-	$(PIP) --upgrade pip
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) --upgrade pip
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.made setup.cfg pyproject.toml constraints.txt
-	$(PIP) -e '.[demo]'
+	@$(PIP) -e '.[demo]'
 	@touch $@
 
 # Torch and a browser make more tests run; where they cannot be had, those are skipped and say why.

@@ -87,6 +87,7 @@ alias, aliases, remove_alias = _client.alias, _client.aliases, _client.remove_al
 rollback = _client.rollback
 amend = _client.amend
 ls, projects, models = _client.ls, _client.projects, _client.models
+open = ui = _client.open  # noqa: A001 - named like the verb
 # runs
 start_run = _client.start_run
 runs, metrics, compare = _client.runs, _client.metrics, _client.compare
@@ -321,6 +322,7 @@ __all__ = [
     "members",
     "metrics",
     "models",
+    "open",
     "project",
     "projects",
     "prune",
@@ -341,6 +343,7 @@ __all__ = [
     "stop",
     "sync",
     "tokens",
+    "ui",
     "undelete",
     "update",
     "users",

@@ -67,6 +67,11 @@ class BaseClient:
         return self._fixed
 
     @property
+    def fixed_token(self) -> str | None:
+        """The token that it was made with; None if it goes by what is set up."""
+        return self._token
+
+    @property
     def project(self) -> str:
         """The project of references that name none."""
         return config.current_project(self._project)

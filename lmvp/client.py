@@ -45,6 +45,7 @@ from lmvp.views.history import History
 
 if TYPE_CHECKING:
     from lmvp.bisection import Bisection
+    from lmvp.console import ConsolePage
     from lmvp.curves import Curves
     from lmvp.render.compare_runs import Comparison
     from lmvp.tracking.active import ActiveRun
@@ -399,6 +400,34 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             condition = f" and matches {where!r}" if where else ""
             raise NotFound(f"no version of {found.title} has the metric {metric!r}{condition}")
         return found[0]
+
+    def open(self, name: Any = None) -> ConsolePage:
+        """Open the console in the browser, signed in by a one-time link.
+
+        The link is made by this client's token: the browser gets the rights of the token, until the token ends. In a
+        notebook the page shows as a button, which asks for the link when it is clicked.
+
+        Parameters
+        ----------
+        name : str, Version or Run, optional
+            A project, `[project/]model[@revision]` or `[project/]run`, whose page to open; the first page by default.
+
+        Returns
+        -------
+        ConsolePage
+            The page; `url` is its address, without a secret.
+
+        Raises
+        ------
+        NotFound
+            If there is nothing of that name.
+        """
+        from lmvp.console import in_notebook, page_of
+
+        page = page_of(self, name)
+        if not in_notebook():
+            page.open()
+        return page
 
     def show_history(
         self,

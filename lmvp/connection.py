@@ -313,7 +313,7 @@ class Connection:
         if spoken != str(API):
             raise ServerMismatch(
                 f"the server at {self.url} speaks API {spoken}, this client {API}",
-                hint="update the older side: pip install --upgrade lmvp",
+                hint="install the same release of LMVP on both sides",
             )
         if answer.status_code >= 400:
             raise error_of(_whole_body(answer, _ERROR_LIMIT), answer.status_code)

@@ -18,13 +18,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from lmvp.console import ConsolePage
 from lmvp.errors import InvalidArgument
 from lmvp.showing import Showing
 from lmvp.views.diff import Diff
 from lmvp.views.history import History
 
 MODES = ("widget", "view", "static", "text")
-VIEWS = {History: "HistoryTable", Diff: "DiffView", Showing: "ModelView"}
+VIEWS = {History: "HistoryTable", Diff: "DiffView", Showing: "ModelView", ConsolePage: "ConsoleButton"}
 """Results that a widget shows as a whole."""
 
 

@@ -40,6 +40,7 @@ model = %lmvp pull digits/mlp@best           or: %lmvp pull digits/mlp@best mode
 %%lmvp bisect digits/mlp --good v3 --bad v19 which version was the first to fail the cell
 %lmvp show digits/mlp@v3                     tensors, metrics, params, what made it
 %lmvp alias digits/mlp@v2 production
+%lmvp open digits/mlp                        the web console, signed in
 %lmvp VERB --help                            the options of a verb
 """
 
@@ -194,7 +195,7 @@ class LmvpMagics(Magics):
         if cell is not None:
             return _run_cell(shell, words, cell, host)
         if not words:
-            return Status.now()
+            return Status.now("%lmvp")
         if words[0] == "help":
             words = [*words[1:], "--help"]
         options = _parse(words)

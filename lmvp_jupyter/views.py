@@ -1,9 +1,11 @@
-"""Views of what `lmvp.diff` and `lmvp.show` return."""
+"""Views of what `lmvp.diff`, `lmvp.show` and `lmvp.open` return."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from lmvp.console import ConsolePage
+from lmvp.errors import LmvpError
 from lmvp.render.diff_data import diff_data
 from lmvp.render.showing_data import showing_data
 from lmvp.showing import Showing
@@ -59,3 +61,35 @@ class ModelView(LiveWidget):
 
     def _heard(self, _: Any, message: Any, __: Any) -> None:
         tell_spread(self, self.showing.spread, message)
+
+
+class ConsoleButton(LiveWidget):
+    """A button that opens a page of the console, signed in.
+
+    The link is made when the button is clicked and goes to the browser as a message, so that no saved notebook has it.
+
+    Parameters
+    ----------
+    page : ConsolePage
+        The page that `lmvp.open` returns.
+    """
+
+    _esm = module("open_console.js")
+    _css = styles()
+
+    def __init__(self, page: ConsolePage, **traits: Any) -> None:
+        self.page = page
+        super().__init__(data={"url": page.url, "path": page.path, "instance": page.instance()}, **traits)
+        self.on_msg(self._heard)
+
+    def static(self) -> dict[str, str]:
+        """Return the address of the page, which holds no secret."""
+        return {"text/plain": repr(self.page), "text/html": self.page._repr_html_()}
+
+    def _heard(self, _: Any, message: Any, __: Any) -> None:
+        if not isinstance(message, dict) or message.get("kind") != "link":
+            return
+        try:
+            self.send({"kind": "link", "url": self.page.signed_in_url()})
+        except LmvpError as error:
+            self.send({"kind": "error", "message": str(error)})

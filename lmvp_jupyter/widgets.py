@@ -6,6 +6,6 @@ from lmvp_jupyter.curves import CurvesPlot
 from lmvp_jupyter.history_table import HistoryTable
 from lmvp_jupyter.live import LiveWidget
 from lmvp_jupyter.plots import MetricsPlot
-from lmvp_jupyter.views import DiffView, ModelView
+from lmvp_jupyter.views import ConsoleButton, DiffView, ModelView
 
-__all__ = ["CurvesPlot", "DiffView", "HistoryTable", "LiveWidget", "MetricsPlot", "ModelView"]
+__all__ = ["ConsoleButton", "CurvesPlot", "DiffView", "HistoryTable", "LiveWidget", "MetricsPlot", "ModelView"]

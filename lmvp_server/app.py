@@ -100,7 +100,10 @@ class App:
         settings.token = settings.token or (
             secrets.token_urlsafe(32) if settings.embedded else self._folder.kept_token()
         )
-        sockets = serving.bind(settings.host, settings.port)
+        if settings.embedded and not settings.port:
+            sockets = serving.bind_stable(settings.host, settings.data)
+        else:
+            sockets = serving.bind(settings.host, settings.port)
         for each in sockets:
             self._stack.callback(each.close)
         self._server = serving.make_server(

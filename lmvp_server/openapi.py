@@ -74,6 +74,7 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (contributions.Decline, "post"): Shape(records.Contribution, records.Words),
     (contributions.Withdraw, "post"): Shape(records.Contribution),
     (contributions.Comments, "post"): Shape(records.Contribution, records.Words),
+    (entrance.SignInLinks, "post"): Shape(records.SignInLink, records.NewSignInLink, 201),
     (entrance.Invitations, "get"): Shape(records.Invitation, many=True),
     (entrance.Invitations, "post"): Shape(records.Invitation, records.Invite, 201),
     (entrance.Invitation, "delete"): Shape(None, status=204),

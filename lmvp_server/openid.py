@@ -113,7 +113,7 @@ class Provider:
         try:
             import authlib  # noqa: F401
         except ImportError:
-            raise MissingDependency("OpenID Connect needs Authlib", hint="pip install lmvp[openid]") from None
+            raise MissingDependency("OpenID Connect needs Authlib", hint="pip install authlib joserfc") from None
 
     @property
     def title(self) -> str:

@@ -14,8 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import hashlib
 import ipaddress
 import logging
+import os
 import re
 import socket
 import sys
@@ -24,6 +26,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -777,6 +780,36 @@ def bind(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise InvalidArgument(f"cannot listen on port {port} of {host}: {reason}", hint=hint) from error
+
+
+PORTS = range(11_000, 20_000)
+"""Ports of embedded servers: below the ports that systems give to outgoing connections, and without those that browsers
+refuse (https://fetch.spec.whatwg.org/#port-blocking)."""
+_STABLE = 3
+
+
+def stable_ports(data: Path) -> list[int]:
+    """Return the ports that the embedded server of a data folder tries, before it takes any free one.
+
+    They follow from the path of the folder alone, so that bookmarks and open tabs survive a restart, and the servers of
+    two folders or two users do not compete for one port.
+
+    Examples
+    --------
+    >>> stable_ports(Path("/home/ada/lmvp")) == stable_ports(Path("/home/ada/lmvp")), len(stable_ports(Path("/x")))
+    (True, 3)
+    """
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(data))).digest()
+    numbers = (int.from_bytes(digest[at : at + 4], "big") for at in range(0, 4 * _STABLE, 4))
+    return [PORTS[number % len(PORTS)] for number in numbers]
+
+
+def bind_stable(host: str, data: Path) -> list[socket.socket]:
+    """Return listening sockets on a port that stays the same for a data folder, where it is free."""
+    for port in stable_ports(data):
+        with suppress(InvalidArgument):
+            return bind(host, port)
+    return bind(host, 0)
 
 
 def url_of(sockets: list[socket.socket]) -> str:

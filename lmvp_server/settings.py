@@ -31,7 +31,7 @@ class Settings:
     host : str
         The address to listen on.
     port : int
-        0 takes a free one.
+        0 takes a free one; an embedded server takes one that stays the same for its data folder, where that is free.
     public_url : str
         What people call it, `https://models.example.org`, where a proxy on this machine stands before it: what that
         proxy says of scheme and address is believed then, and that host is answered to besides this machine's own.

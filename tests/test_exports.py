@@ -48,7 +48,7 @@ def test_every_error_and_the_active_run_are_exported():
 
 
 def test_functions_take_what_the_client_takes():
-    for name in ("push", "pull", "history", "diff", "alias", "export", "import_", "start_run", "best"):
+    for name in ("push", "pull", "history", "diff", "alias", "export", "import_", "start_run", "best", "open"):
         ours, theirs = inspect.signature(getattr(lmvp, name)), inspect.signature(getattr(lmvp.Client, name))
         assert list(ours.parameters) == list(theirs.parameters)[1:], name
         assert ours.return_annotation == theirs.return_annotation, name

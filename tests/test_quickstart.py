@@ -32,3 +32,32 @@ def test_the_demo_runs_twice(tmp_path):
         assert "make lab" in run.stdout
     assert "digits/mlp@v4" in first.stdout
     assert "digits/mlp@v8" in second.stdout
+
+    steps = [line.partition("#")[0].strip() for line in second.stdout.partition("Next steps:\n")[2].splitlines()]
+    program = Path(sys.executable).parent / "lmvp"
+    assert steps[0] == f"LMVP_HOME={tmp_path / 'home'} {program} open digits/mlp"
+    assert steps[1] == "make lab"
+    shown = subprocess.run(
+        [sys.executable, "-c", AFTERWARDS],
+        env={**os.environ, "LMVP_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "/open#" in shown
+    assert shown.splitlines()[-1] == "True 8"
+    assert "best: digits/mlp@v" in first.stdout
+
+
+AFTERWARDS = """
+import lmvp
+from lmvp import local
+from lmvp.commands import main
+
+main(["open", "digits/mlp", "--print"])
+scores = {one.number: one.metrics["val_acc"] for one in lmvp.show_history("digits/mlp")}
+best = lmvp.Client().version("digits/mlp@best").number
+print(scores[best] == max(scores.values()), len(scores))
+local.stop()
+"""
+"""The command that the demo ends with, and whether its alias `best` points at a version with the greatest accuracy."""

@@ -1,8 +1,9 @@
-"""Run examples/quickstart.ipynb without a browser, on a server of its own, and show what its cells say."""
+"""Run examples/quickstart.ipynb without a browser, on a server of its own, and print the outputs of its cells."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -16,7 +17,8 @@ def main() -> int:
     """Return 0 if every cell ran."""
     for name in ("LMVP_URL", "LMVP_TOKEN", "LMVP_PROJECT"):
         os.environ.pop(name, None)  # the demo is on this machine, whatever else is set up
-    os.environ["LMVP_HOME"] = os.environ.get("LMVP_DEMO_HOME") or str(ROOT / ".demo")
+    home = Path(os.environ.get("LMVP_DEMO_HOME") or ROOT / ".demo")
+    os.environ["LMVP_HOME"] = str(home)
     os.environ["LMVP_DISPLAY"] = "text"
     start = time.monotonic()
     print(f"running {NOTEBOOK.relative_to(ROOT)} …", flush=True)
@@ -25,13 +27,33 @@ def main() -> int:
     if failed:
         print(f"\nthis cell failed: {failed}", file=sys.stderr)
         return 1
-    print(f"\nDone in {time.monotonic() - start:.0f} s. Next: `make lab` opens this notebook in JupyterLab,")
-    print("with the history as a live table; then push a model of yours: %lmvp push NAME VARIABLE")
+    print(f"\nDone in {time.monotonic() - start:.0f} s. Next steps:\n{_next_steps(home)}")
     return 0
 
 
+def _next_steps(home: Path) -> str:
+    """Return commands to run next, as they work in the folder of the checkout."""
+    program = Path(sys.executable).parent / "lmvp"
+    steps = [
+        (f"LMVP_HOME={_shown(home)} {_shown(program)} open digits/mlp", "these versions in the web console"),
+        ("make lab", "this notebook in JupyterLab, with live curves and tables"),
+        (
+            f"source {_shown(program.parent / 'activate')}",
+            "the command `lmvp` in this shell; README.md goes on from here",
+        ),
+    ]
+    width = max(len(command) for command, _ in steps)
+    return "\n".join(f"  {command:<{width}}  # {what}" for command, what in steps)
+
+
+def _shown(path: Path) -> str:
+    """Return a path as a shell takes it, relative to the checkout if it is inside."""
+    inside = path.is_relative_to(ROOT)
+    return shlex.quote(str(path.relative_to(ROOT) if inside else path))
+
+
 def _run() -> str:
-    """Execute the notebook cell by cell; return what went wrong, or nothing."""
+    """Execute the notebook cell by cell; return the error of a cell, or an empty text."""
     import nbformat
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionError

@@ -23,6 +23,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 _VERSIONS = {("pull", "version"), ("alias", "version"), ("diff", "before"), ("diff", "after"), ("rm", "name")}
 _VERSIONS |= {("show", "version"), ("amend", "version"), ("rollback", "alias"), ("contribute", "version")}
+_VERSIONS |= {("open", "name"), ("ui", "name")}
 _CONTRIBUTIONS = {(verb, "contribution") for verb in ("accept", "decline", "withdraw", "comment")}
 _MODELS = {
     ("push", "model"), ("prune", "model"), ("history", "name"), ("du", "name"),

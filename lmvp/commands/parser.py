@@ -52,6 +52,10 @@ def _many(*flags: str, **settings: Any) -> Argument:
     return _arg(*flags, action="append", default=[], **settings)
 
 
+_OPEN = (
+    _arg("name", nargs="?", help="a project, [project/]model[@revision] or [project/]run; the first page"),
+    _arg("--print", action="store_true", only=SHELL, help="print the link, and start no browser"),
+)
 _YES = _arg("--yes", action="store_true", help="move a protected alias without a question")
 _QUIET = _arg("--no-progress", action="store_true", help="show no bar")
 
@@ -280,6 +284,8 @@ VERBS = (
              help="approve: the scope of its token; the one that it asks for, but admin only if named"),
     ), SHELL),
     Verb(access.logout, (_arg("url", nargs="?", help="the server; the one in use"),)),
+    Verb(verbs.open_, _OPEN),
+    Verb(verbs.ui, _OPEN),
     Verb(verbs.status),
     Verb(verbs.stop),
 )  # fmt: skip
@@ -295,7 +301,7 @@ GROUPS = {
         "du", "rm", "undelete", "prune", "gc", "compact", "fsck", "export", "import", "backup", "cache",
     ),
     "Team": ("users", "groups", "members", "webhooks", "tokens", "identities", "devices", "audit"),
-    "Server": ("login", "logout", "status", "stop", "server", "restore", "completion"),
+    "Server": ("open", "ui", "login", "logout", "status", "stop", "server", "restore", "completion"),
 }  # fmt: skip
 """The headings of `lmvp --help`, with the names of their verbs."""
 

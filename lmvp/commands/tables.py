@@ -97,9 +97,17 @@ class Status(Table):
     """Where am I: server, user, project, active run, and what waits to be delivered."""
 
     @classmethod
-    def now(cls) -> Status:
-        """Return the status of this process, without starting anything."""
-        rows = [("server", _server()), ("user", _user()), ("project", config.current_project()), *_runs()]
+    def now(cls, command: str = "lmvp") -> Status:
+        """Return the status of this process, without starting anything.
+
+        Parameters
+        ----------
+        command : str
+            The command that hints name: `lmvp` in a shell, `%lmvp` in a notebook.
+        """
+        server, console = _server(command)
+        rows = [("server", server), ("console", console), ("user", _user()), ("project", config.current_project())]
+        rows += _runs()
         return cls(("LMVP", ""), rows, empty="", data=dict(rows))
 
 
@@ -130,15 +138,20 @@ def _user() -> str:
         return str(error).partition("\n")[0]
 
 
-def _server() -> str:
+def _server(command: str) -> tuple[str, str]:
+    """Return the server in use, and the address of its console."""
     url = config.server_url()
     if url is not None:
-        return url if config.token_for(url) else f"{url} (no token: lmvp login {url})"
+        if config.token_for(url):
+            return url, f"{url}/ (`{command} open` opens it signed in)"
+        return f"{url} (no token: {command} login {url})", f"{url}/"
     from lmvp import local
 
     home = config.data_home()
     try:
         found = local.find(home)
     except ServerUnavailable as error:
-        return str(error).partition("\n")[0]
-    return f"{found.url}, this machine's, in {home}" if found else f"this machine's, in {home}; the next call starts it"
+        return str(error).partition("\n")[0], ""
+    if found is None:
+        return f"this machine's, in {home}; the next call starts it", f"`{command} open` starts the server and opens it"
+    return f"{found.url}, this machine's, in {home}", f"{found.url}/ (`{command} open` opens it signed in)"

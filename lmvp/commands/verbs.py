@@ -213,9 +213,30 @@ def project(options: Namespace, _host: Host) -> Any:
     return Table(("Current project",), [(config.current_project(),)], empty="")
 
 
-def status(_options: Namespace, _host: Host) -> Any:
+def status(_options: Namespace, host: Host) -> Any:
     """Show the server, the user and the project in use."""
-    return Status.now()
+    return Status.now("lmvp" if host.pulls_files else "%lmvp")
+
+
+def open_(options: Namespace, _host: Host) -> Any:
+    """Open the console in the browser, signed in; with a name, the page of that project, model, version or run."""
+    from lmvp.console import page_of
+
+    prints = getattr(options, "print", None)
+    if prints is None:  # in a notebook, whose output is saved, a link is never printed
+        return Client().open(options.name)
+    page = page_of(Client(), options.name)
+    if not prints and page.open():
+        return Line(repr(page), {"url": page.url, "opened": True})
+    why = "" if prints else "there is no browser here; open this in one:\n"
+    link = page.signed_in_url()
+    once = "\n(signs in once, within 5 minutes; keep it to yourself)" if link != page.url else ""
+    return Line(f"{why}{link}{once}", {"url": page.url, "link": link, "opened": False}, essential=True)
+
+
+def ui(options: Namespace, host: Host) -> Any:
+    """Open the console, as `open` does."""
+    return open_(options, host)
 
 
 def stop(_options: Namespace, _host: Host) -> Any:

@@ -13,7 +13,7 @@ from lmvp.render import numbers
 try:
     from keras.callbacks import Callback
 except ImportError:
-    raise MissingDependency("Keras is not installed", hint="pip install lmvp[keras]") from None
+    raise MissingDependency("Keras is not installed", hint='pip install "keras>=3.3" and a backend') from None
 
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun

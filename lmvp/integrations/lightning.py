@@ -18,7 +18,7 @@ try:
         from lightning.pytorch.loggers.logger import Logger, rank_zero_experiment
         from lightning.pytorch.utilities import rank_zero_only
 except ImportError:
-    raise MissingDependency("Lightning is not installed", hint="pip install lmvp[lightning]") from None
+    raise MissingDependency("Lightning is not installed", hint="pip install pytorch-lightning") from None
 
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun

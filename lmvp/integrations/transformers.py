@@ -12,7 +12,7 @@ from lmvp.tracking.said import said
 try:
     from transformers import TrainerCallback
 except ImportError:
-    raise MissingDependency("Transformers is not installed", hint="pip install lmvp[transformers]") from None
+    raise MissingDependency("Transformers is not installed", hint="pip install transformers accelerate") from None
 
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun

@@ -41,6 +41,18 @@ class Decide(Request, frozen=True, kw_only=True, omit_defaults=True):
     scope: str = ""
 
 
+class NewSignInLink(Request, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of `POST signin-links`.
+
+    Attributes
+    ----------
+    page : str
+        The page that the link leads to, relative to the first page of the console: `p/digits/cnn`. Empty: that page.
+    """
+
+    page: str = ""
+
+
 class MakeToken(Request, frozen=True, kw_only=True, omit_defaults=True):
     """The body of `POST tokens`; without days it never expires.
 

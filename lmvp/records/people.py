@@ -203,6 +203,22 @@ class IdentityRecord(Struct, frozen=True, kw_only=True):
     ended: str = ""
 
 
+class SignInLink(Struct, frozen=True, kw_only=True):
+    """A one-time link to the console: `{server}/open#{code}`. The code is a secret until a browser redeems it.
+
+    Attributes
+    ----------
+    expires_in : int
+        Seconds.
+    """
+
+    code: str
+    expires_in: int
+
+    def __repr__(self) -> str:
+        return f"<SignInLink for {self.expires_in} s>"
+
+
 class Webhook(Struct, frozen=True, kw_only=True):
     """Whom a project tells what happens in it; docs/webhooks.md says how.
 

@@ -585,7 +585,7 @@ def pandas_module() -> Any:
     try:
         import pandas
     except ImportError:
-        raise MissingDependency("pandas is not installed", hint="pip install lmvp[tables]") from None
+        raise MissingDependency("pandas is not installed", hint="pip install pandas") from None
     return pandas
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import secrets
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,7 @@ from lmvp.arguments import Params
 from lmvp.environment import user
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerUnavailable
 from lmvp.references import check_name
+from lmvp.render.words import printable
 from lmvp.tracking import active_runs, distributed, leftovers, provenance
 from lmvp.tracking.active import SYSTEM_EVERY, ActiveRun, next_epoch
 from lmvp.tracking.names import made_up
@@ -71,9 +74,23 @@ def start_run(
     every = SYSTEM_EVERY if system_metrics is True else float(system_metrics)
     _prepare()
     run.begin(system=every, capture=(url is None) if capture is None else capture)
+    _tell_address(run, url)
     for watch in _watchers if plot else ():
         watch(run)
     return run
+
+
+def _tell_address(run: ActiveRun, url: str | None) -> None:
+    """Print where the run can be looked at; nothing that is printed there may end the training."""
+    from lmvp.console import in_notebook, run_address
+
+    with suppress(OSError, ValueError, AttributeError):  # a stream that is closed, or is not there
+        name = f"{run.project}/{run.name}"
+        address = run_address(run.project, run.id, url)
+        hint = f"lmvp.open({name!r})" if in_notebook() else f"lmvp open {shlex.quote(name)}"
+        where = f"{address} (`{hint}` opens it signed in)" if address else f"`{hint}` opens its page"
+        # in a notebook, stderr looks like a warning
+        print(printable(f"run {name}: {where}"), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
 
 def on_start(watch: Watcher) -> Callable[[], None]:

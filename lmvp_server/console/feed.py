@@ -63,6 +63,7 @@ SENTENCES: Mapping[str, str] = {
     "token.create": "made a token: {}",
     "token.revoke": "revoked a token: {}",
     "session.begin": "signed in from {}",
+    "session.link": "made a sign-in link to {}",
     "session.end": "signed out: {}",
     "session.fail": "failed to sign in: {}",
     "webhook.add": "added a webhook: {}",

@@ -1,14 +1,16 @@
-"""The ways in and out: login, logout, and making an account by an invitation."""
+"""Signing in and out: the login form, sign-in links, logout, and making an account by an invitation."""
 
 from __future__ import annotations
 
 import msgspec
 
-from lmvp.errors import LmvpError, NotAuthenticated
-from lmvp.records import Invite
+from lmvp.errors import AccessDenied, LmvpError, NotAuthenticated
+from lmvp.records import Invite, NewSignInLink
 from lmvp_server.handlers.base import Handler
 from lmvp_server.handlers.pages import Page, within
+from lmvp_server.handlers.peers import is_other_user
 from lmvp_server.services.sessions import INVITATION
+from lmvp_server.services.signin_links import OtherAccount
 
 
 class Login(Page):
@@ -43,7 +45,60 @@ class Login(Page):
 
     def _ask(self, after: str, *, name: str = "", wrong: str = "", token: bool = False) -> None:
         accounts = bool(self.services.users.any())
-        self.show("login.html", after=within(after), name=name, wrong=wrong, by_token=token or not accounts)
+        self.show(
+            "login.html",
+            after=within(after),
+            name=name,
+            wrong=wrong,
+            by_token=token or not accounts,
+        )
+
+
+class Open(Page):
+    """`/open`: the page of a sign-in link.
+
+    The code is behind the `#`, which a browser does not send, so it is in no log and no `Referer`. A script of the page
+    sends it by POST; a prefetch of the link does not.
+    """
+
+    async def get(self) -> None:
+        """Show the form that the script fills in."""
+        self._ask()
+
+    async def post(self) -> None:
+        """Begin the session of a link."""
+        fields = self.form()
+        code, change = fields.get("code", "").strip()[:200], bool(fields.get("change"))
+        if is_other_user(self.request, self.settings["server"]):
+            raise AccessDenied("this server belongs to another user of this machine")
+        redeem, operator = self.services.signin_links.redeem, self.settings["owner"]
+        current = self.caller if self._by_session else self._nobody()
+        try:
+            done = await self.run(lambda: redeem(code, current, self.session, self.address, operator, change=change))
+        except OtherAccount as error:
+            self.set_status(error.http_status)
+            self._ask(code=code, other=error)
+        except LmvpError as error:
+            self.set_error_status(error)
+            self._ask(wrong=error)
+        else:
+            if done.secret:
+                self.enter(done.secret)
+            self.go(done.page or ".")
+
+    def _ask(self, *, code: str = "", wrong: LmvpError | None = None, other: OtherAccount | None = None) -> None:
+        self.show("open.html", code=code, wrong=wrong, other=other)
+
+
+class SignInLinks(Handler):
+    """`/signin-links`."""
+
+    body_limit = 4096
+
+    async def post(self) -> None:
+        """Make a one-time link by which a browser signs in with the rights of the caller's token."""
+        asked = self.read(NewSignInLink)
+        self.answer(await self.run(self.services.signin_links.create, self.caller, asked), 201)
 
 
 class Logout(Page):

@@ -107,7 +107,9 @@ def _parquet(pages: Pages) -> Iterator[bytes]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise MissingDependency("Parquet needs pyarrow on the server", hint="pip install lmvp[tables]") from None
+        raise MissingDependency(
+            "Parquet needs pyarrow on the server", hint="the operator of the server runs: pip install pyarrow"
+        ) from None
     text = pyarrow.dictionary(pyarrow.int32(), pyarrow.string())
     moment = pyarrow.timestamp("us", tz="UTC")
     fields = [("run", text), ("name", text), ("key", text)]

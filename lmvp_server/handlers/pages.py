@@ -13,6 +13,7 @@ import lmvp
 from lmvp.errors import AccessDenied, InvalidRequest
 from lmvp_server.compression import may_compress
 from lmvp_server.handlers.base import Handler, as_lmvp
+from lmvp_server.handlers.peers import is_other_user
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.sessions import LIFE, is_xsrf_token, xsrf_token
@@ -62,6 +63,8 @@ class BySession(Handler):
     def _caller(self, token: str) -> Caller:
         """Return whose token or else whose session this is: a proxy may have used the header for a login of its own."""
         if self.request.headers.get("Authorization", "").startswith("Bearer ") or not self.session:
+            return super()._caller(token)
+        if is_other_user(self.request, self.settings["server"]):
             return super()._caller(token)
         found = self.services.sessions.caller(self.session, self.settings["owner"])
         if found is None:
@@ -194,6 +197,7 @@ class Page(BySession):
             "xsrf": self.xsrf,
             "by_session": self._by_session,
             "admin": self.caller.known and self.caller.may(access.ADMIN),
+            "embedded": self.settings["server"].embedded,
             "theme": self.get_cookie(self.theme_cookie, ""),
             "theme_cookie": self.theme_cookie,
         }

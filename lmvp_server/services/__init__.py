@@ -38,6 +38,7 @@ from lmvp_server.services.retention import Retention
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.search import Search
 from lmvp_server.services.sessions import Sessions
+from lmvp_server.services.signin_links import SignInLinks
 from lmvp_server.services.sweeping import Sweeping
 from lmvp_server.services.targets import Targets
 from lmvp_server.services.tokens import Tokens
@@ -102,6 +103,7 @@ class Services:
     members: Members
     roles: ProjectRoles
     sessions: Sessions
+    signin_links: SignInLinks
     passwords: Passwords
     credentials: Credentials
     invitations: Invitations
@@ -172,6 +174,7 @@ class Services:
             Members(records, catalog, users),
             roles,
             sessions,
+            SignInLinks(records, credentials, sessions),
             passwords,
             credentials,
             invitations,

@@ -1,7 +1,7 @@
 """Sessions of the console. Of their secret only the digest is stored.
 
-A session names its holder, an account or the server's operator, and how that signed in. One that a token began lasts no
-longer than the token.
+A session names its holder, an account or the server's operator, and the way of signing in. A session that a token began
+has the rights of the token and ends with it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from lmvp.errors import NotAuthenticated
@@ -83,9 +83,29 @@ class Sessions:
             If the token is limited: a session has all rights of its account.
         """
         if caller.scope != "admin" or caller.only:
-            raise NotAuthenticated("this token passes on a part of its rights only, and a session has them all")
+            raise NotAuthenticated(
+                "this token passes on a part of the rights of its account only; `lmvp open` signs in with these"
+            )
+        return self.open_for_token(caller, address)
+
+    def open_for_token(self, caller: Caller, address: str, secret: str = "", also: Sequence[Change] = ()) -> str:
+        """Return the secret of a new session that has the rights of the caller's token and ends with it.
+
+        Parameters
+        ----------
+        secret : str
+            The secret to use; a new one by default.
+        also : sequence of changes
+            Committed together with the session.
+
+        Raises
+        ------
+        ConcurrentChange
+            If one of these changes expects another revision.
+        """
         check = partial(access.current, caller)
-        return self._open(caller.holder, caller.name, address, TOKEN, caller.generation, caller.credential, check)
+        holder, began = caller.holder, caller.credential
+        return self._open(holder, caller.name, address, TOKEN, caller.generation, began, check, secret, also)
 
     def renew(self, caller: Caller, address: str) -> str:
         """Return a new secret for the session of a caller whose account has just ended all its sessions.
@@ -102,9 +122,18 @@ class Sessions:
         return self.open(account, address, PASSWORD)
 
     def _open(
-        self, holder: str, name: str, address: str, proof: str, generation: int, token: str, check: Callable[[], object]
+        self,
+        holder: str,
+        name: str,
+        address: str,
+        proof: str,
+        generation: int,
+        token: str,
+        check: Callable[[], object],
+        secret: str = "",
+        also: Sequence[Change] = (),
     ) -> str:
-        secret, at = secrets.token_urlsafe(32), time.time()
+        secret, at = secret or secrets.token_urlsafe(32), time.time()
         data = {
             "user": holder,
             "generation": generation,
@@ -118,7 +147,7 @@ class Sessions:
         entry = event(name, "session.begin", address)
         old = [Delete("sessions", one.id) for one in self._records.find(SERVER, "sessions", {"user": holder})
                if one.data["ends"] < at]  # fmt: skip
-        changes: list[Change] = [Put("sessions", _digest(secret), data, expect=0), *old]
+        changes: list[Change] = [Put("sessions", _digest(secret), data, expect=0), *old, *also]
         self._records.commit(SERVER, changes, [entry], check=check)
         return secret
 
@@ -139,8 +168,12 @@ class Sessions:
             return None
         data = found.data
         kind, _, token = str(data.get("token", "")).partition(":")
-        if kind == "token" and self._tokens.again(token, operator) is None:
-            return None
+        scope, only = "admin", ""
+        if kind == "token":
+            by = self._tokens.again(token, operator)
+            if by is None:
+                return None
+            scope, only = by.scope, by.only  # those of the token, so that a session never widens them
         if kind == "identity" and not self._is_connected(token, data):
             return None
         if kind == "own" and self.operator_credential not in {"", data["token"]}:
@@ -148,7 +181,8 @@ class Sessions:
         return self._users.caller(
             data,
             operator,
-            scope="admin",
+            scope=scope,
+            only=only,
             credential=f"session:{found.id}",
             again=partial(self.again, session, operator),
             signed_in_at=0.0 if data.get("proof", TOKEN) == TOKEN else float(data.get("began", 0.0)),
@@ -195,6 +229,11 @@ class Sessions:
 
 def _ended() -> NotAuthenticated:
     return NotAuthenticated("this account was disabled, or its password was changed", hint="sign in again")
+
+
+def session_id(secret: str) -> str:
+    """Return the id of the record of a session, by its secret."""
+    return _digest(secret)
 
 
 def own_credential(token: str) -> str:

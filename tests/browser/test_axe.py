@@ -87,7 +87,17 @@ def served(tmp_path_factory):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     "path",
-    ["/", "/device", "/login", "/join?code={code}", "/p/digits", "/p/digits/mlp", "/p/digits/mlp@v1", "/p/digits/none"],
+    [
+        "/",
+        "/device",
+        "/login",
+        "/open",
+        "/join?code={code}",
+        "/p/digits",
+        "/p/digits/mlp",
+        "/p/digits/mlp@v1",
+        "/p/digits/none",
+    ],
 )
 def test_pages(chromium, served, path, scheme):
     page = chromium.new_page()

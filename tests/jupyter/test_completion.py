@@ -39,6 +39,7 @@ def complete(ip, text):
         ("pull --to x digits/mlp@", ["digits/mlp@best"]),
         ("diff digits/mlp@best digits/mlp@b", ["digits/mlp@best"]),
         ("rm digits/mlp@", ["digits/mlp@best"]),
+        ("open digits/mlp@", ["digits/mlp@best"]),
         ("rm digits/mlp --", ["--yes", "--now", "--help"]),
         ("prune d", ["digits/", "digits/mlp"]),
         ("prune digits/mlp --", ["--keep", "--dry-run", "--save", "--forget", "--help"]),
@@ -61,7 +62,8 @@ def test_candidates(text, expected):
 @pytest.mark.parametrize("verb", verbs_of(NOTEBOOK), ids=lambda verb: verb.name)
 def test_every_verb_completes_with_all_its_options(verb):
     assert verb.name in candidates(verb.name[:1], [], list)
-    flags = {flag for argument in verb.arguments for flag in argument.flags if flag.startswith("--")}
+    given = [argument for argument in verb.arguments if argument.only in (None, NOTEBOOK)]
+    flags = {flag for argument in given for flag in argument.flags if flag.startswith("--")}
     assert set(candidates(f"{verb.name} --", [], list)) == {*flags, "--help"}
 
 

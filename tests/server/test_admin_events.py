@@ -43,6 +43,7 @@ STEPS = [
     ("post", "/device/token", {"device_code": "{device_code}"}, "token.create"),
     ("post", "/device/decision", {"user_code": "{user_code}", "approve": False}, "device.deny"),
     ("delete", "/identities/{identity}", None, "user.disconnect"),
+    ("post", "/signin-links", {"page": "p/p/m"}, "session.link"),
     ("post", "/projects", {"name": "p"}, "project.create"),
     ("patch", P, {"description": "Reads digits."}, "project."),
     ("put", f"{P}/members/ada", {"role": "viewer"}, "member.set"),
@@ -187,6 +188,7 @@ FORMS = [
     ("/admin", {"do": "make_admin", "name": "ada"}, "user.change"),
     ("/admin", {"do": "make_user", "name": "ada"}, "user.change"),
     ("/login", {"name": "ada", "password": PASSWORD}, "session.begin"),
+    ("/open", {"code": "{link}"}, "session.begin"),
     ("/admin", {"do": "disconnect", "identity": "{identity}"}, "user.disconnect"),
     ("/account", {"do": "disconnect", "identity": "{identity}"}, "user.disconnect"),
     ("/account", {"do": "set_password", "new": OTHER}, "user.change"),
@@ -254,6 +256,7 @@ def fill(served, path, form):
         found[name] = lambda table=table: services.records.find(SERVER, table)[-1].id
     found["invitation"] = lambda: served("GET", "/invitations").json()["items"][0]["id"]
     found["secret"] = lambda: served("POST", "/invitations", json={"project": "p"}).json()["secret"]
+    found["link"] = lambda: served("POST", "/signin-links", json={}).json()["code"]
     found["code"] = lambda: served("POST", "/device/code", json={"client_name": "laptop"}).json()["user_code"]
 
     def connected():

@@ -343,9 +343,31 @@ def backup(one):
     return one.ask("get", f"/backups/{one.more['backup']}/records/{SERVER}").ok
 
 
+def _make_link(one):
+    made = one.ask("post", "/signin-links", {"page": f"p/{one.project}"})
+    assert made.ok, made.text
+    return made.json()["code"]
+
+
+def _follow(one, code):
+    browser = Browser(one.world.url)
+    browser.submit("open", code=code)
+    return browser
+
+
+def signin_link(one):
+    """Read by a session that a sign-in link began; after the end, also by a link that was made before it."""
+    if "linked" not in one.more:
+        one.more["linked"], one.more["kept"] = [_follow(one, _make_link(one))], _make_link(one)
+    else:
+        one.more["linked"].append(_follow(one, one.more["kept"]))
+    page = f"{one.world.url}/p/{one.project}"
+    return any(each.get(page, timeout=20, allow_redirects=False).status_code == 200 for each in one.more["linked"])
+
+
 WAYS = (api_read, api_write, console_page, console_form, new_stream, open_stream, event_poll, jupyter_proxy, webhook,
-        backup)  # fmt: skip
-BY_TOKEN = (api_read, api_write, new_stream, open_stream, event_poll, jupyter_proxy)
+        backup, signin_link)  # fmt: skip
+BY_TOKEN = (api_read, api_write, new_stream, open_stream, event_poll, jupyter_proxy, signin_link)
 BY_SESSION = (console_page, console_form, new_stream, open_stream)
 READING = (api_read, console_page, new_stream, open_stream)
 
@@ -623,7 +645,7 @@ ENDS = {
     identity_disconnected: {console_page: provider_sign_in},
     session_of_a_disconnected_identity: {way: way for way in BY_SESSION},
     project_made_private: {way: way for way in READING},
-    share_with_a_fork_removed: {api_write: contribute, **{way: way for way in (*READING, event_poll)}},
+    share_with_a_fork_removed: {api_write: contribute, **{way: way for way in (*READING, event_poll, signin_link)}},
 }
 """How each way is used, for each right that ends."""
 
@@ -638,7 +660,7 @@ REASONS = {
     password_changed: {"webhook": "the account still owns the project, and a webhook is its project's"},
     member_removed: {"backup": "only admins make backups, whose rights do not come from membership"},
     role_lowered: {
-        "api_read console_page new_stream open_stream event_poll": "a viewer still reads",
+        "api_read console_page new_stream open_stream event_poll signin_link": "a viewer still reads",
         "backup": "only admins make backups, whose rights do not come from a role",
     },
     group_left: {"backup": "only admins make backups, whose rights do not come from a group"},
@@ -651,6 +673,7 @@ REASONS = {
     session_ended: {
         "api_read api_write event_poll jupyter_proxy backup": "the API takes no session, and the proxy sends a token",
         "webhook": "a webhook depends on an account and no session",
+        "signin_link": "a link belongs to a token, and its session is another one",
     },
     invitation_revoked: {_ALL: _JOINS},
     invitation_creator_disabled: {_ALL: _JOINS},
@@ -664,11 +687,13 @@ REASONS = {
     session_of_a_disconnected_identity: {
         "api_read api_write event_poll jupyter_proxy backup": "the API takes no session, and the proxy sends a token",
         "webhook": "a webhook depends on an account and no session",
+        "signin_link": "a link belongs to a token, and its session is another one",
     },
     project_made_private: {
         "api_write console_form webhook backup": "without an account nothing is changed",
         "event_poll": "the events of a project are not public; test_roles.py asks every route anonymously",
         "jupyter_proxy": "the proxy always sends the token of an account",
+        "signin_link": "a link is made by the token of an account",
     },
     share_with_a_fork_removed: {
         "console_form webhook backup": "a contributor has no form of settings, no webhook and no backup",

@@ -60,6 +60,7 @@ RIGHTS = {
     ("delete", "/identities/x"): ACCOUNT,
     ("get", "/me"): ENTER,
     ("get", "/users"): ADMIN,
+    ("post", "/signin-links"): ENTER,
     ("post", "/users"): ADMIN,
     ("patch", "/users/x"): ADMIN,
     ("get", "/invitations"): ENTER,

@@ -1,6 +1,6 @@
 """The loops of `delta` in machine code, by numba: the same bytes as `numbers.Grouping`, in one pass over the numbers.
 
-Loaded only where numba is installed (`pip install lmvp[fast]`), by the first delta. Everything is reckoned in 64 bits
+Loaded only where numba is installed (the extra `fast`), by the first delta. Everything is reckoned in 64 bits
 without sign and cut to the width of the numbers, as numba widens what is narrower by rules of its own.
 """
 

@@ -56,7 +56,7 @@ def decode_delta(payload: memoryview, base: Any) -> memoryview:
 
 @cache
 def _grouping() -> type[numbers.Grouping | fast.Grouping]:
-    """Return what groups the steps: in machine code where numba is there and can be used, `pip install lmvp[fast]`."""
+    """Return the functions that group the steps: machine code where numba is installed and works, else numpy."""
     try:
         from lmvp.storage.codecs import fast
     except (ImportError, RuntimeError):  # not there; made for another numpy; no folder to keep the machine code in

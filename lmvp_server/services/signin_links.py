@@ -1,0 +1,172 @@
+"""One-time sign-in links: `lmvp open` asks for one with its token, and a browser redeems it for a session.
+
+A code is redeemed by POST, so that a preview or a prefetch of the link does not use it up. The session has the rights
+of the token that asked for the link, and ends with that token.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from dataclasses import dataclass, replace
+
+from lmvp.errors import AccessDenied, Conflict, NotAuthenticated
+from lmvp.records import NewSignInLink, SignInLink
+from lmvp_server.services import access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.credentials import Credentials
+from lmvp_server.services.events import event
+from lmvp_server.services.sessions import Sessions, session_id
+from lmvp_server.services.throttle import Throttle
+from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Put, Record, RecordStore
+
+LIFE = 300.0
+"""Seconds in which a link must be used: enough to copy it from a terminal on another machine."""
+OFTEN, MINUTE = 30, 60.0
+_TABLE = "signin_links"
+_AGAIN = "`lmvp open` makes another link"
+
+
+@dataclass(frozen=True, slots=True)
+class Redeemed:
+    """The result of a link.
+
+    Attributes
+    ----------
+    secret : str
+        The secret of the new session; empty if the browser keeps the session that it has.
+    page : str
+        The page that the link leads to, relative to the first page.
+    """
+
+    secret: str
+    page: str
+
+
+class OtherAccount(Conflict):
+    """The browser is signed in as another account, and the user has not confirmed the change.
+
+    Without this check, anybody could send a link that signs the reader in to the sender's account.
+    """
+
+    def __init__(self, now: str, then: str) -> None:
+        super().__init__(f"this browser is signed in as {now}, and the link is for {then}")
+        self.then = then
+
+
+class SignInLinks:
+    """The use cases around sign-in links. Of a code only the digest is stored."""
+
+    def __init__(self, records: RecordStore, credentials: Credentials, sessions: Sessions) -> None:
+        self._records, self._credentials, self._sessions = records, credentials, sessions
+        self._made = Throttle(OFTEN, MINUTE, "sign-in links of this account")
+
+    def create(self, caller: Caller, asked: NewSignInLink) -> SignInLink:
+        """Make a link for the caller's token; only this answer has its code.
+
+        Raises
+        ------
+        AccessDenied
+            If the caller has no token.
+        TooManyRequests
+            If its account made too many links.
+        """
+        access.require(caller, access.ENTER)
+        if caller.credential.partition(":")[0] not in {"token", "own"}:
+            raise AccessDenied("a sign-in link needs a token", hint="`lmvp login URL` gets one")
+        self._made.count(caller.holder)
+        code, at = secrets.token_urlsafe(32), time.time()
+        data = {
+            "user": caller.holder,
+            "generation": caller.generation,
+            "name": caller.name,
+            "token": caller.credential,
+            "page": asked.page,
+            "ends": at + LIFE,
+            "used": False,
+            "session": "",
+        }
+        changes: list[Change] = [Put(_TABLE, _digest(code), data, expect=0)]
+        changes += [Delete(_TABLE, one.id) for one in self._records.find(SERVER, _TABLE) if one.data["ends"] < at]
+        entry = event(caller.name, "session.link", asked.page or "the first page")
+        self._records.commit(SERVER, changes, [entry], check=access.still(caller, access.ENTER))
+        return SignInLink(code=code, expires_in=int(LIFE))
+
+    def redeem(
+        self, code: str, current: Caller, session: str, address: str, operator: str, *, change: bool = False
+    ) -> Redeemed:
+        """Begin the session that a link stands for, once.
+
+        A second use ends the session that the first one began, unless the same browser loads the link again: one of
+        the two is not the user's browser (RFC 6749, section 4.1.2, for the codes of OAuth).
+
+        Parameters
+        ----------
+        current : Caller
+            The caller that the browser's session speaks for; anonymous without a session.
+        session : str
+            The secret of that session.
+        operator : str
+            The name of the server's operator.
+        change : bool
+            Sign in although the browser is signed in as another account.
+
+        Raises
+        ------
+        NotAuthenticated
+            If the link has expired or was used, or its token has ended.
+        OtherAccount
+            If the browser is signed in as another account, and `change` is not given. The link can still be used.
+        """
+        found = self._records.get(SERVER, _TABLE, _digest(code))
+        if found is None or found.data["ends"] < time.time():
+            raise NotAuthenticated("this link has expired, or was used", hint=_AGAIN)
+        if found.data["used"]:
+            return self._used_again(found, session)
+        by = self._maker(found, operator)
+        if by is None:
+            raise NotAuthenticated("the token that made this link has ended", hint=f"{_AGAIN}, after `lmvp login`")
+        if current.known and current.holder != by.holder and not change:
+            raise OtherAccount(current.name, by.name)
+        # A session that has all rights that the new one would have stays: the token may be limited, or end earlier.
+        stays = current.known and current.holder == by.holder and current.scope == "admin" and not current.only
+        secret = "" if stays else secrets.token_urlsafe(32)
+        used = {**found.data, "used": True, "session": session_id(secret) if secret else ""}
+        mark = Put(_TABLE, found.id, used, expect=found.rev)
+        try:  # in one commit: of two browsers one gets the session, and a second use finds which
+            if secret:
+                self._sessions.open_for_token(by, address, secret, [mark])
+            else:
+                self._records.commit(SERVER, [mark])
+        except ConcurrentChange:
+            used_now = self._records.get(SERVER, _TABLE, found.id)
+            return self._used_again(used_now or found, session)
+        return Redeemed(secret, found.data["page"])
+
+    def _used_again(self, found: Record, session: str) -> Redeemed:
+        begun = found.data["session"]
+        if begun and session and session_id(session) == begun:
+            return Redeemed("", found.data["page"])
+        if begun and self._records.get(SERVER, "sessions", begun) is not None:
+            entry = event(found.data["name"], "session.end", "a session whose sign-in link was used twice")
+            self._records.commit(SERVER, [Delete("sessions", begun)], [entry])
+        raise NotAuthenticated("this link was used; the session that it began has ended", hint=_AGAIN)
+
+    def _maker(self, found: Record, operator: str) -> Caller | None:
+        """Return the caller whose token made a link, with the rights that it has now; None if the token has ended."""
+        data, kind = found.data, found.data["token"].partition(":")[0]
+        if kind == "own":
+            if self._sessions.operator_credential not in {"", data["token"]}:
+                return None
+            return Caller(operator, owner=True, scope="admin", credential=data["token"])
+        # `again` compares holder and generation; scope and roles are those of the token at this moment.
+        then = Caller(data["name"], scope="read", credential=data["token"], generation=data["generation"])
+        holder = {"owner": True} if data["user"] == access.OPERATOR else {"user": data["user"]}
+        return self._credentials.again(replace(then, **holder), operator)
+
+
+def _digest(code: str) -> str:
+    """256 random bits need no salt and no slow hash, and no limit of attempts."""
+    return hashlib.sha256(code.encode()).hexdigest()
