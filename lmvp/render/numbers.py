@@ -129,15 +129,16 @@ def percent(share: float) -> str:
 
     Examples
     --------
-    >>> [percent(share) for share in (0.0, 0.000123, 0.0456, 0.5, 1.0, 12.3, math.inf)]
-    ['0 %', '0.012 %', '4.6 %', '50 %', '100 %', '1,230 %', 'from zero']
+    >>> [percent(share) for share in (0.0, 0.000123, 0.009999, 0.0456, 0.5, 1.0, 12.3, math.inf)]
+    ['0 %', '0.012 %', '1.0 %', '4.6 %', '50 %', '100 %', '1,230 %', 'from zero']
     """
     if math.isinf(share):
         return "from zero"
     hundred = 100 * share
     if hundred >= 100:
         return f"{float(f'{hundred:.3g}'):,.0f} %"
-    return f"{hundred:.{max(0, 1 - math.floor(math.log10(hundred)))}f} %" if hundred else "0 %"
+    rounded = float(f"{hundred:.2g}")  # 0.9999 has the digits of 1.0
+    return f"{rounded:.{max(0, 1 - math.floor(math.log10(rounded)))}f} %" if rounded else "0 %"
 
 
 def signed(value: float, digits: int | None) -> str:
