@@ -11,6 +11,7 @@ from lmvp.render import numbers, strip
 from lmvp.render.data import GUARDED, layers_data
 from lmvp.render.diff_data import better_of
 from lmvp.render.diffs import COUNTERS_ONLY, only_counters
+from lmvp.render.model_card import nodes
 from lmvp.render.showing import code_of_showing, metric_rows, origin, param_rows, provenance, sentence, shape
 from lmvp.render.words import clean
 
@@ -22,8 +23,8 @@ _SAME: dict[str, Any] = {"code": IDENTICAL, "change": "identical", "relative": 0
 _NEW: dict[str, Any] = {"code": NEW, "change": "new", "relative": 1e300}
 
 
-def showing_data(showing: Showing) -> dict[str, Any]:
-    """Return what `widgets/model.js` draws."""
+def showing_data(showing: Showing, *, card: bool = True) -> dict[str, Any]:
+    """Return what `widgets/model.js` draws; without `card`, a page of the console shows the card itself."""
     version = showing.version
     codes = showing.layers.strips.get(str(version.number), "")
     return {
@@ -37,7 +38,7 @@ def showing_data(showing: Showing) -> dict[str, Any]:
         "groups": [_group(showing, name, tensors) for name, tensors in showing.groups()],
         "measured": bool(showing.amounts),
         "against": showing.parent.name if showing.parent else "",
-        "card": showing.model.description,
+        "card": nodes(showing.model.description) if card else [],
         "at": numbers.iso(version.created_at),
         "author": clean(version.author),
         "pull": f"model = %lmvp pull {version.reference}",

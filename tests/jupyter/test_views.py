@@ -45,10 +45,10 @@ def test_a_version_opened_up(ip, grown):
     assert "data:image/svg" in html
     data = ModelView(found).data
     json.dumps(data, allow_nan=False)
-    assert data["card"] == "Reads digits.\n\nFails on <b>letters</b>."
+    assert data["card"] == [["p", "", ["Reads digits."]], ["p", "", ["Fails on <b>letters</b>."]]]
     assert "&lt;b&gt;letters" in html
     groups = {group["name"]: group for group in data["groups"]}
-    assert [groups[name]["change"] for name in ("blocks.0", "blocks.2", "head")] == ["identical", "10 %", "new"]
+    assert [groups[name]["change"] for name in ("blocks.0", "blocks.2", "head")] == ["identical", "7.2 %", "new"]
     assert {one["name"]: one["change"] for one in groups["blocks.2"]["tensors"]} == {
         "fc.w": "10 %",
         "fc.b": "identical",
