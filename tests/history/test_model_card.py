@@ -110,7 +110,7 @@ def test_card_is_formatted_in_static_html():
     html = shown(CARD)._repr_html_()
     parts = ["<h4>Birds</h4>", "<h5>Use</h5>", "<strong>240 species</strong>", "<em>sound</em>", "<code>mono</code>",
              "<td>410,000</td>", ">x = 1 &lt; 2\n</pre>", "<blockquote><p>Not for bats.</p></blockquote>",
-             ' rel="nofollow noopener noreferrer">the paper</a>', '<a href="https://example.org/p?a=1&amp;b=2"']  # fmt: skip
+             ' rel="nofollow noopener noreferrer">the paper<', 'href="https://example.org/p?a=1&amp;b=2"']  # fmt: skip
     for part in parts:
         assert part in html
     assert "<img" not in card_html(CARD), "nothing is fetched"
