@@ -31,11 +31,11 @@ def page(served, path, token=TOKEN, method="GET", **options):
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("/nope", "There is no page at /nope. Check the address"),
-        ("/admin/nope/deep", "There is no page at /admin/nope/deep."),
+        ("/nope", "there is no page at /nope."),
+        ("/admin/nope/deep", "there is no page at /admin/nope/deep."),
         ("/p/p/nope", "nope"),
-        ("/p/p/-/nope/x", "There is no such page"),
-        ("/p/p/m@v1/-/files/none.bin", "No file"),
+        ("/p/p/-/nope/x", "there is no such page"),
+        ("/p/p/m@v1/-/files/none.bin", "no file"),
         ("/p/p/m@v9", "v9"),
     ],
 )
