@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from lmvp.views.diff import TensorChange, ValueChange, axis_of, layer_amount, layer_change, shade
 from lmvp.records import CHANGED, IDENTICAL, NEW, Amount, Layer, decode_float
 from lmvp.render import numbers
 from lmvp.render.strip import REMOVED
 from lmvp.render.words import clean, clean_code, listed
+from lmvp.views.diff import TensorChange, ValueChange, axis_of, layer_amount, layer_change, shade
 
 if TYPE_CHECKING:
     from lmvp.views.diff import Diff

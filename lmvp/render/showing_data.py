@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmvp.views.diff import is_counter, layer_of, shade, sum_amounts
 from lmvp.records import IDENTICAL, NEW, Amount, decode_float
 from lmvp.render import numbers, strip
 from lmvp.render.data import GUARDED, layers_data
@@ -14,6 +13,7 @@ from lmvp.render.diffs import COUNTERS_ONLY, only_counters
 from lmvp.render.model_card import nodes
 from lmvp.render.showing import code_of_showing, metric_rows, origin, param_rows, provenance, sentence, shape
 from lmvp.render.words import clean
+from lmvp.views.diff import is_counter, layer_of, shade, sum_amounts
 
 if TYPE_CHECKING:
     from lmvp.showing import Showing

@@ -6,10 +6,10 @@ from html import escape
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
 
-from lmvp.views.diff import axis_of, layer_amount, layer_change, shade
 from lmvp.records import CHANGED, IDENTICAL, NEW, Layer
 from lmvp.render import diffs, strip
 from lmvp.render.words import clean, clip_middle
+from lmvp.views.diff import axis_of, layer_amount, layer_change, shade
 
 if TYPE_CHECKING:
     from lmvp.views.diff import Diff
