@@ -168,3 +168,22 @@ def test_ticks_of_times_are_written_alike_in_both_forms(axes, ticks):
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.3), (0.2, 2.0), (1e-6, 1.0), (0.9, 1.0)])
 def test_log_ticks_are_alike_in_both_forms(axes, low, high):
     assert axes("logTicks", low, high) == numbers.log_ticks(low, high)
+
+
+@pytest.mark.parametrize("top", [0.001, 0.0002, 1.0, 40_000.0, 2.5e10])
+def test_ticks_of_the_live_form_tell_their_value(host, top):
+    record = RunRecord(id="a" * 32, project="digits", name="quiet-wren-44", status="finished", created_at=AT)
+    curves = Curves([Run(None, record)], [line([top * (1 - step / 40) for step in range(41)], key="optim/lr")])
+
+    class Reachable(CurvesPlot):
+        _esm = CurvesPlot._esm.replace("export default view(CurvesView);", f"{KEEP}\nexport default view(CurvesView);")
+
+    page, watch = host.show(Reachable(curves))
+    told = page.evaluate(
+        "() => { const { axes } = window.drawn.at(-1).plot; return [axes[1]._splits, axes[1]._values]; }"
+    )
+    written = [float(words.replace("−", "-").replace(",", "")) for words in told[1]]
+    assert written == pytest.approx(told[0], rel=1e-9, abs=1e-12)
+    assert len(set(told[1])) == len(told[1]) > 2
+    assert not watch.errors
+    page.close()
