@@ -152,6 +152,8 @@ class Diff:
     def to_pandas(self) -> Any:
         """Return a DataFrame with a row for each tensor: name, change, shapes, dtypes, and the relative change.
 
+        A counter, as `num_batches_tracked`, has no relative change.
+
         Raises
         ------
         MissingDependency
@@ -160,10 +162,7 @@ class Diff:
         from lmvp.tracking.reading import pandas_module
 
         fields = ("name", "change", "shape_before", "shape_after", "dtype_before", "dtype_after")
-        rows = [
-            (*(getattr(tensor, field) for field in fields), tensor.amount.relative if tensor.amount else None)
-            for tensor in self.tensors
-        ]
+        rows = [(*(getattr(tensor, field) for field in fields), _relative(tensor)) for tensor in self.tensors]
         return pandas_module().DataFrame(rows, columns=[*fields, "relative"])
 
     @property
@@ -195,6 +194,11 @@ class Diff:
         from lmvp.render.html import diff_html
 
         return diff_html(self)
+
+
+def _relative(tensor: TensorChange) -> float | None:
+    """Return the relative change of a tensor; None of a counter, which would be the largest of all."""
+    return tensor.amount.relative if tensor.amount is not None and not tensor.is_counter else None
 
 
 def layer_of(tensor: str) -> str:

@@ -67,6 +67,14 @@ def test_counter_comes_last_and_tells_its_step(client):
     assert "percent" not in bn["tensors"][1]
 
 
+def test_counter_is_not_the_largest_change_of_a_table(client):
+    pytest.importorskip("pandas")
+    found = client.diff("digits/cnn@v1", "digits/cnn@v2").to_pandas().set_index("name")["relative"]
+    assert found.idxmax() == "conv1.bias"
+    assert found["conv1.bias"] == pytest.approx(0.4)
+    assert np.isnan(found["bn1.num_batches_tracked"])
+
+
 def test_layer_whose_counter_alone_moved_has_the_smallest_change(client):
     diff = client.diff("digits/cnn@v1", "digits/cnn@v2")
     bn = layers(diff_data(diff))["layer1.0.bn"]
