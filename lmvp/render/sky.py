@@ -19,8 +19,9 @@ RULES = (0.1, 1, 10, 100)
 """Percentages that have a line."""
 
 _TOP, _ROW, _LETTER = 6, 15, 6.5
-_NARROWEST, _LONGEST = 10.5, 18
-"""Pixels of a bar that has room for a name from bottom to top, and letters of such a name."""
+_NARROWEST, _LONGEST, _FEW = 10.5, 14, 10
+"""Pixels of a bar that has room for a name from bottom to top, letters of such a name, and letters from left to right
+that are enough of a longer name."""
 _GREY, _LINE, _FONT = "#7a7a7a", "#888", 'font-family="system-ui, sans-serif" font-size="11"'
 
 
@@ -35,6 +36,11 @@ class Span(NamedTuple):
     def fits(self) -> bool:
         """Whether the name has room from left to right."""
         return self.last - self.first > _LETTER * len(self.name)
+
+    def clipped(self) -> Span:
+        """Return the span with as much of its name as has room: its ends."""
+        room = int((self.last - self.first) / _LETTER)
+        return self if self.fits else self._replace(name=clip_middle(self.name, room))
 
 
 def figure(diff: Diff) -> str:
@@ -108,8 +114,8 @@ def _names(axis: list[Layer]) -> tuple[str, int]:
         Span(x, x + wide, _own_name(axis[bar.first]) if bar.last - bar.first == 1 else "") for bar, (x, wide) in bars
     ]
     bottom, parts, named = HEIGHT + _TOP, list[str](), True
-    if all(span.fits for span in own if span.name):
-        parts += [_label(span, bottom + _ROW) for span in own]
+    if all(span.fits or span.last - span.first >= _FEW * _LETTER for span in own if span.name):
+        parts += [_label(span.clipped(), bottom + _ROW) for span in own]
         bottom += _ROW
     elif sum(span.last - span.first >= _NARROWEST for span in own if span.name) > len(own) / 2:
         shown = [span._replace(name=clip_middle(span.name, _LONGEST)) for span in own]
@@ -123,8 +129,9 @@ def _names(axis: list[Layer]) -> tuple[str, int]:
         repeated = named and len(found) == 1 and found[0].name == clean(group)
         spans.append(Span(found[0].first, found[-1].last, "" if repeated else clean(group)))
     for row in _group_rows(spans):
-        bottom += _ROW
-        parts += [_label(span, bottom) for span in row if span.fits]
+        fitting = [span for span in row if span.fits and span.name]
+        bottom += _ROW if fitting else 0
+        parts += [_label(span, bottom) for span in fitting]
     return "".join(parts), bottom + 6
 
 

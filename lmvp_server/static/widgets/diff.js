@@ -13,10 +13,10 @@ const OPEN_ROWS = 30;
 const CODE_ROWS = 60;
 const HISTOGRAMS = 64;
 
-const [LETTER, NARROWEST, LONGEST] = [6.5, 10.5, 18];
+const [LETTER, NARROWEST, LONGEST, FEW] = [6.5, 10.5, 14, 10];
 
 /** A long name, with its ends. */
-const clipped = (name) => (name.length <= LONGEST ? name : `${name.slice(0, LONGEST / 2)}…${name.slice(1 - LONGEST / 2)}`);
+const clipped = (name, most) => (name.length <= most ? name : `${name.slice(0, Math.ceil(most / 2) - 1)}…${name.slice(-Math.floor(most / 2))}`);
 
 /** Names of groups in one row where all have room, else the last parts and, below, what neighbours share. */
 function groupRows(spans, fits) {
@@ -135,8 +135,9 @@ export class DiffView {
     const fits = ({ first, last, name }) => last - first > LETTER * name.length;
     const rows = [];
     let named = true;
-    if (own.every((one) => !one.name || fits(one))) rows.push(own);
-    else if (own.filter((one) => one.name && one.last - one.first >= NARROWEST).length > own.length / 2) rows.push(own.filter((one) => one.last - one.first >= NARROWEST).map((one) => ({ ...one, name: clipped(one.name), upright: true })));
+    const room = ({ first, last }) => Math.floor((last - first) / LETTER);
+    if (own.every((one) => !one.name || fits(one) || room(one) >= FEW)) rows.push(own.map((one) => (fits(one) ? one : { ...one, name: clipped(one.name, room(one)) })));
+    else if (own.filter((one) => one.name && one.last - one.first >= NARROWEST).length > own.length / 2) rows.push(own.filter((one) => one.last - one.first >= NARROWEST).map((one) => ({ ...one, name: clipped(one.name, LONGEST), upright: true })));
     else named = false;
     const groups = [];
     for (const one of own) {
