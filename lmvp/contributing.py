@@ -107,7 +107,8 @@ class Contributing(BaseClient):
         name : str
             `[project/]model`.
         rule : str
-            `val_acc >= @production`, or `val_loss < 0.2`; empty: nothing.
+            A condition in the language of filters (docs/api.md): `val/acc >= @production and params.lr < 0.01`; empty:
+            no condition.
         """
         return self._connection.send_json("PATCH", model_path(self._reference(name)), ModelChange(require=rule), Model)
 

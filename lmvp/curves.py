@@ -22,6 +22,8 @@ KEYS = 24
 RUNS = 50
 TOGETHER = 6
 """Metrics that share a chart at most."""
+SYSTEM = "system/"
+"""How the metrics of the machine begin: processor, memory, network, cards."""
 EPOCH = "epoch"
 """The metric by which trainers count epochs: an axis beside step and time, wherever a run has it."""
 
@@ -111,6 +113,25 @@ class Curves:
             charts.setdefault(end if together else line.key, []).append(line)
         return charts
 
+    def legend(self) -> list[str]:
+        """Return the names that one legend for all charts has.
+
+        They are those of the runs; of one run, the prefixes of the metrics that share a chart, as `train` and `val`.
+        """
+        if len(self.runs) > 1:
+            return [run.name for run in self.runs]
+        shared = [line for lines in self.groups().values() if len(lines) > 1 for line in lines]
+        return list(dict.fromkeys(_prefix(line) for line in shared))
+
+    def order(self, line: Line) -> int:
+        """Return the number of a line's colour, the same in every chart; `curves.js` has the twin."""
+        names = self.legend()
+        if len(self.runs) > 1:
+            return line.run
+        if len(names) > TOGETHER:
+            return next(lines.index(line) for lines in self.groups().values() if line in lines)
+        return names.index(_prefix(line)) if _prefix(line) in names else 0
+
     def label(self, line: Line) -> str:
         """Return what a line is called in its chart: its metric, or, of several runs, its run."""
         if len(self.runs) == 1:
@@ -133,6 +154,10 @@ class Curves:
             for point in zip(line.steps, line.values, line.times, strict=True)
         ]
         return pandas_module().DataFrame(rows, columns=["run", "key", "step", "value", "time"])
+
+
+def _prefix(line: Line) -> str:
+    return line.key.rpartition("/")[0]
 
 
 def curves_of(
@@ -159,13 +184,15 @@ def curves_of(
     return of_runs(client, runs, tuple(keys), smooth=smooth, log=log, axis=axis)
 
 
-def of_runs(client: Source, runs: Sequence[Run], keys: Sequence[str] = (), **how: Any) -> Curves:
-    """Return the curves of runs of one project."""
+def of_runs(
+    client: Source, runs: Sequence[Run], keys: Sequence[str] = (), *, system: bool = False, **how: Any
+) -> Curves:
+    """Return the curves of runs of one project; with `system`, those of the machine where no metrics are named."""
     if len({run.project for run in runs}) > 1:
         raise InvalidArgument("these runs are of several projects", hint="compare those of one")
     if len(runs) > RUNS:
         raise InvalidArgument(f"{len(runs)} runs; at most {RUNS} are drawn at once", hint="name some of them")
-    wanted, hidden = (tuple(keys), 0) if keys else _some_keys(client, runs)
+    wanted, hidden = (tuple(keys), 0) if keys else _some_keys(client, runs, system=system)
     if not wanted:
         return Curves(list(runs), [], **how)
     axis = how.get("axis", "step")
@@ -226,12 +253,12 @@ def with_epochs(line: Line, epochs: Line) -> Line:
     return replace(line, axis=axis.tolist())
 
 
-def _some_keys(client: Source, runs: Sequence[Run]) -> tuple[tuple[str, ...], int]:
-    """Return the metrics to draw where none are named, without those of the machine, and how many more there are."""
+def _some_keys(client: Source, runs: Sequence[Run], *, system: bool) -> tuple[tuple[str, ...], int]:
+    """Return the metrics to draw where none are named, of the training or of the machine, and how many more exist."""
     keys: dict[str, None] = {}
     for run in runs:
         keys |= dict.fromkeys(each.key for each in client.metric_keys(run.project, run.id))
-    plain = [key for key in keys if not key.startswith("system/") and key != EPOCH]
+    plain = [key for key in keys if key.startswith(SYSTEM) == system and key != EPOCH]
     return tuple(plain[:KEYS]), max(0, len(plain) - KEYS)
 
 

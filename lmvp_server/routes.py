@@ -36,9 +36,9 @@ from lmvp_server.handlers import (
     versions,
     webhooks,
 )
-from lmvp_server.handlers.base import NoSuchRoute
 from lmvp_server.handlers.health import HealthHandler
 from lmvp_server.handlers.openapi import OpenApi
+from lmvp_server.handlers.pages import NoSuchAddress
 from lmvp_server.notifier import Notifier
 from lmvp_server.rendering import Rendering
 from lmvp_server.services import Services
@@ -196,7 +196,7 @@ def make_application(services: Services, server: Any) -> Application:
         transforms=[Gzip],
         template_path=str(HERE / "templates"),
         autoescape="xhtml_escape",
-        default_handler_class=NoSuchRoute,
+        default_handler_class=NoSuchAddress,
         services=services,
         server=server,
         owner=_owner(),

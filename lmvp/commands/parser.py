@@ -135,7 +135,7 @@ VERBS = (
     )),
     Verb(contributing.require, (
         _arg("model", help="[project/]model"),
-        _arg("rule", nargs="?", help='"val_acc >= @production", "val_loss < 0.2"'),
+        _arg("rule", nargs="?", help='"val/acc >= @production", "metrics.val/loss < 0.2 and params.lr < 0.01"'),
         _arg("--nothing", action="store_true", help="take the rule away"),
     )),
     Verb(contributing.rollback, (_arg("alias", help="[project/]model@alias"),)),

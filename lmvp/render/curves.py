@@ -10,13 +10,17 @@ from typing import TYPE_CHECKING, Any, Final
 from lmvp.records import encode_float
 from lmvp.render import numbers, strip
 from lmvp.render.runs import duration, status
-from lmvp.render.words import clean, pad, width
+from lmvp.render.words import clean, clip, pad, width
 
 if TYPE_CHECKING:
     from lmvp.curves import Curves, Line
 
 WIDTH, HEIGHT = 520, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 118, 12, 26
+_PLAIN = 16
+"""Pixels at the right of a chart whose lines have no names at their ends."""
+_NAME, _SAMPLE = 40, 44
+"""Letters of a name in a legend at most, and pixels of its sample with the gap behind it."""
 _GREY, _LINE = "#7a7a7a", "#888"
 _FONT = 'font-family="system-ui, sans-serif" font-size="11"'
 HUES: Final = ("#2f7fd0", "#cf5a17", "#179a70", "#b07d1c", "#b35aa3", "#7d838b")
@@ -135,15 +139,48 @@ def summary(curves: Curves, lines: Sequence[Line]) -> str:
 
 
 def curves_html(curves: Curves) -> str:
-    """Draw charts as pictures, with their numbers as a table below."""
-    words = f"<p><b>{escape(title(curves))}</b> {escape(fact(curves))}</p>"
+    """Draw charts as pictures below one legend, with their numbers as a table below."""
+    words = f"<p><b>{escape(title(curves))}</b> {escape(fact(curves) if len(curves.runs) == 1 else '')}</p>"
     if not curves.lines:
         return f"<p><b>{escape(title(curves))}</b> {escape(nothing(curves))}</p>"
     charts = list(curves.groups().items())
     figures = "".join(_figure(curves, name, lines) for name, lines in charts[:CHARTS])
     more = [f"and {numbers.plural(len(charts) - CHARTS, 'chart')} more"] if len(charts) > CHARTS else []
     notes = "".join(f"<p>{escape(note)}</p>" for note in [*more, *_hidden(curves)])
+    words += _legend(curves)
     return f'{words}\n<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{figures}</div>{notes}\n{_table(curves)}'
+
+
+def _legend(curves: Curves) -> str:
+    """Return the names of several runs with their colours, as a picture; the lines of one run have names at their ends.
+
+    A notebook that is not trusted drops colours of text, but keeps pictures.
+    """
+    if len(curves.runs) < 2:
+        return ""
+    names = [clip(clean(name), _NAME) for name in curves.legend()]
+    across = max(1, (2 * WIDTH) // (_SAMPLE + 8 * max(map(width, names))))
+    wide, parts = 2 * WIDTH // across, []
+    for number, name in enumerate(names):
+        x, y = wide * (number % across), 16 * (number // across) + 12
+        stroke = f'stroke="{_hue(number)}" stroke-width="1.6"{_dashed(number)}'
+        parts.append(f'<path d="M{x} {y - 4}h20" {stroke}/>')
+        parts.append(f'<text x="{x + 26}" y="{y}" fill="{_GREY}" {_FONT}>{escape(name)}</text>')
+    high = 16 * math.ceil(len(names) / across) + 4
+    drawing = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{2 * WIDTH}" height="{high}" viewBox="0 0 {2 * WIDTH} {high}">'
+        f"{''.join(parts)}</svg>"
+    )
+    return f"<p>{strip.picture(drawing, 'Runs: ' + ', '.join(names), 2 * WIDTH, high)}</p>"
+
+
+def _hue(number: int) -> str:
+    return HUES[number] if number < len(HUES) else _LINE
+
+
+def _dashed(number: int) -> str:
+    dash = DASHES[number % len(DASHES)]
+    return f' stroke-dasharray="{dash}"' if dash else ""
 
 
 def _figure(curves: Curves, name: str, lines: Sequence[Line]) -> str:
@@ -153,13 +190,17 @@ def _figure(curves: Curves, name: str, lines: Sequence[Line]) -> str:
 
 
 def chart_svg(curves: Curves, lines: Sequence[Line]) -> str:
-    """Draw one chart: names at the ends of the lines, the raw line faint behind the smoothed one."""
+    """Draw one chart: names at the ends of the lines of one run, the raw line faint behind the smoothed one."""
     places = [places_of(curves, line) for line in lines]
     frame = Frame.over(places, log=curves.log)
-    parts = [*_grid(frame), *_axis(frame, curves.axis)]
-    for number, points in enumerate(places):
+    frame.margin = _RIGHT if len(curves.runs) == 1 and len(lines) > 1 else _PLAIN
+    parts = [*_grid(frame, lines[0].key if lines else ""), *_axis(frame, curves.axis)]
+    orders = [curves.order(line) for line in lines]
+    for number, points in zip(orders, places, strict=True):
         parts += _drawn(curves, points, frame, number)
-    parts += _labels([(curves.label(line), points) for line, points in zip(lines, places, strict=True)], frame)
+    if len(curves.runs) == 1 and len(lines) > 1:
+        named = [(curves.label(line), points) for line, points in zip(lines, places, strict=True)]
+        parts += _labels(list(zip(named, orders, strict=True)), frame)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}">'
         f"{''.join(parts)}</svg>"
@@ -171,6 +212,7 @@ class Frame:
 
     def __init__(self, left: float, right: float, low: float, high: float, *, log: bool = False) -> None:
         self.left, self.right, self.low, self.high, self.log = left, right, low, high, log
+        self.gutter, self.margin = _LEFT, _RIGHT
 
     @classmethod
     def over(cls, places: Sequence[list[tuple[float, float]]], *, log: bool) -> Frame:
@@ -185,7 +227,8 @@ class Frame:
 
     def x(self, value: float) -> float:
         """Return the x coordinate of a place on the horizontal axis."""
-        return _LEFT + (WIDTH - _LEFT - _RIGHT) * (value - self.left) / (self.right - self.left)
+        wide = WIDTH - self.gutter - self.margin
+        return self.gutter + wide * (value - self.left) / (self.right - self.left)
 
     def y(self, value: float) -> float:
         """Return the y coordinate of a value; only values beyond `numbers.LIMIT` are outside of the axis."""
@@ -232,7 +275,7 @@ def smoothed(values: Sequence[float], over: int) -> list[float]:
 
 
 def _drawn(curves: Curves, points: list[tuple[float, float]], frame: Frame, number: int) -> Iterator[str]:
-    hue, dash = HUES[number] if number < len(HUES) else _LINE, DASHES[number % len(DASHES)]
+    hue = _hue(number)
     finite = [(x, y) for x, y in points if math.isfinite(y)]
     if len(finite) == 1:
         yield from (f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="3" fill="{hue}"/>' for x, y in finite)
@@ -240,8 +283,7 @@ def _drawn(curves: Curves, points: list[tuple[float, float]], frame: Frame, numb
     if curves.smooth > 1:
         yield f'<path d="{_path(points, frame)}" fill="none" stroke="{hue}" stroke-opacity=".28" stroke-width="1"/>'
         points = [(x, y) for (x, _), y in zip(points, smoothed([y for _, y in points], curves.smooth), strict=True)]
-    dashed = f' stroke-dasharray="{dash}"' if dash else ""
-    yield f'<path d="{_path(points, frame)}" fill="none" stroke="{hue}" stroke-width="1.6"{dashed}/>'
+    yield f'<path d="{_path(points, frame)}" fill="none" stroke="{hue}" stroke-width="1.6"{_dashed(number)}/>'
 
 
 def _path(points: Sequence[tuple[float, float]], frame: Frame) -> str:
@@ -254,47 +296,41 @@ def _path(points: Sequence[tuple[float, float]], frame: Frame) -> str:
     return "".join(parts)
 
 
-def _grid(frame: Frame) -> Iterator[str]:
+def _grid(frame: Frame, key: str) -> Iterator[str]:
     ticks = (numbers.log_ticks if frame.log else numbers.ticks)(frame.low, frame.high)
-    written = [_power(tick) for tick in ticks] if frame.log else numbers.ends(*ticks)
+    written = tick_words(key, ticks, log=frame.log)
+    frame.gutter = max(_LEFT, 12 + round(6.5 * max(map(len, written), default=0)))
     for tick, words in zip(ticks, written, strict=True):
         y = frame.y(tick)
-        yield f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="{_LINE}" stroke-opacity=".25"/>'
-        yield f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="{_GREY}" {_FONT}>{words}</text>'
+        yield f'<path d="M{frame.gutter} {y:.1f}H{WIDTH - frame.margin}" stroke="{_LINE}" stroke-opacity=".25"/>'
+        yield f'<text x="{frame.gutter - 6}" y="{y + 4:.1f}" text-anchor="end" fill="{_GREY}" {_FONT}>{words}</text>'
 
 
-def _power(tick: float) -> str:
-    """Write a tick of a logarithmic axis."""
-    return f"{tick:.3g}".replace("-", numbers.MINUS)
+def tick_words(key: str, ticks: Sequence[float], *, log: bool) -> list[str]:
+    """Write the ticks of the vertical axis: a logarithmic one has each tick in its shortest form.
+
+    Examples
+    --------
+    >>> tick_words("loss", [1e-05, 0.001, 1.0], log=True), tick_words("lr", [0.0, 0.00025], log=False)
+    (['1e−05', '0.001', '1'], ['0.00000', '0.00025'])
+    """
+    return [words for tick in ticks for words in numbers.ends(tick)] if log else numbers.metric_labels(key, ticks)
 
 
 def _axis(frame: Frame, axis: str) -> Iterator[str]:
-    ticks = [tick for tick in numbers.ticks(frame.left, frame.right) if frame.left <= tick <= frame.right]
-    for tick in ticks[:: max(1, len(ticks) // 6)]:
-        words = duration(tick) if axis == "time" else short(tick)
+    every = (numbers.time_ticks if axis == "time" else numbers.ticks)(frame.left, frame.right)
+    ticks = [tick for tick in every if frame.left <= tick <= frame.right]
+    ticks = ticks[:: max(1, len(ticks) // 6)]
+    for tick, words in zip(ticks, (numbers.time_labels if axis == "time" else numbers.step_labels)(ticks), strict=True):
         place = f'x="{frame.x(tick):.1f}" y="{HEIGHT - 8}" text-anchor="middle"'
         yield f'<text {place} fill="{_GREY}" {_FONT}>{words}</text>'
 
 
-def short(value: float) -> str:
-    """Return a step as an axis writes it.
-
-    Examples
-    --------
-    >>> short(500), short(3000), short(1_500_000)
-    ('500', '3k', '1.5M')
-    """
-    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:g}{letter}"
-    return f"{value:g}"
-
-
-def _labels(named: Sequence[tuple[str, list[tuple[float, float]]]], frame: Frame) -> Iterator[str]:
+def _labels(named: Sequence[tuple[tuple[str, list[tuple[float, float]]], int]], frame: Frame) -> Iterator[str]:
     """Write names at the ends of the lines, moved apart where they would stand on one another."""
     ends = sorted(
         (frame.y(last), number, clean(name))
-        for number, (name, points) in enumerate(named[: len(HUES)])
+        for (name, points), number in named
         if (last := next((y for _, y in reversed(points) if math.isfinite(y)), None)) is not None
     )
     heights: list[float] = []
@@ -303,8 +339,8 @@ def _labels(named: Sequence[tuple[str, list[tuple[float, float]]]], frame: Frame
     over = max(0.0, heights[-1] - (HEIGHT - _BOTTOM)) if heights else 0.0
     for y, (_, number, name) in zip(heights, ends, strict=True):
         words = escape(name if len(name) <= 17 else name[:16] + "…")
-        place = f'x="{WIDTH - _RIGHT + 8}" y="{y - over + 4:.1f}"'
-        yield f'<text {place} fill="{HUES[number]}" {_FONT}>{words}</text>'
+        place = f'x="{WIDTH - frame.margin + 8}" y="{y - over + 4:.1f}"'
+        yield f'<text {place} fill="{_hue(number)}" {_FONT}>{words}</text>'
 
 
 def _table(curves: Curves) -> str:
@@ -327,6 +363,7 @@ def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
     return {
         **head(curves),
         "live": live,
+        "several": len(curves.runs) > 1,
         "groups": [
             {"name": clean(name), "lines": [line_data(curves, line) for line in lines]}
             for name, lines in curves.groups().items()
@@ -355,7 +392,7 @@ def head(curves: Curves) -> dict[str, Any]:
     return {
         "title": title(curves),
         "status": curves.runs[0].record.status if alone else "",
-        "fact": reach(curves) if alone else fact(curves),
+        "fact": reach(curves) if alone else "",
     }
 
 

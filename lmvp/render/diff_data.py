@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmvp.records import Amount, Layer, decode_float
-from lmvp.render import diffs, numbers, sky
+from lmvp.render import diffs, numbers
 from lmvp.render.words import clean
 from lmvp.views.diff import TensorChange, axis_of, layer_amount, layer_change, shade
 
@@ -76,7 +76,7 @@ def _layer(layer: Layer, tensors: Sequence[TensorChange]) -> dict[str, Any]:
         **_change(kind, layer_amount(tensors)),
     }
     if kind != "identical":
-        found["tensors"] = [_tensor(tensor, layer) for tensor in tensors]
+        found["tensors"] = [_tensor(tensor, layer) for tensor in sorted(tensors, key=lambda one: one.is_counter)]
     return found
 
 
@@ -87,19 +87,28 @@ def _tensor(tensor: TensorChange, layer: Layer) -> dict[str, Any]:
         "shape": diffs.shapes(tensor),
         "dtype": clean(tensor.dtype_after or tensor.dtype_before or ""),
         "parameters": f"{tensor.size:,}",
-        **_change(tensor.change, tensor.amount),
+        **(_count(tensor) if tensor.is_counter else _change(tensor.change, tensor.amount)),
     }
+
+
+def _count(tensor: TensorChange) -> dict[str, Any]:
+    """Return the change of a counter: by how much, and no height, since it does not compare with weights."""
+    if tensor.change != "changed":
+        return _change(tensor.change, None)
+    return {"kind": "changed", "code": shade(0.0), "height": 0, "counter": f"counter {diffs.counted(tensor)}".strip()}
 
 
 def _change(kind: str, amount: Amount | None) -> dict[str, Any]:
     """Return a change as words and as a shade; with its height and its numbers, where it was measured."""
     if kind != "changed" or amount is None:
         return {"kind": kind, "code": diffs.CODES[kind]}
+    if diffs.only_counters(amount):
+        return {"kind": kind, "code": shade(0.0), "height": 0, "counter": diffs.COUNTERS_ONLY}
     cosine = amount.cosine
     return {
         "kind": kind,
         "code": shade(amount.relative),
-        "height": round(100 * sky.height(amount.relative), 1),
+        "height": round(100 * diffs.height(amount.relative), 1),
         "percent": numbers.percent(amount.relative),
         "share": numbers.percent(amount.share),
         "cosine": "" if cosine is None else f"{cosine:.4f}".replace("-", numbers.MINUS),

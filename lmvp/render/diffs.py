@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from lmvp.records import CHANGED, IDENTICAL, NEW, Amount, Layer
+from lmvp.records import CHANGED, IDENTICAL, NEW, Amount, Layer, decode_float
 from lmvp.render import numbers
 from lmvp.render.strip import REMOVED
-from lmvp.render.words import clean, clean_code
+from lmvp.render.words import clean, clean_code, listed
 from lmvp.views.diff import TensorChange, ValueChange, axis_of, layer_amount, layer_change, shade
 
 if TYPE_CHECKING:
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 ROWS = 60
 CODE_ROWS = 5000
+LOWEST = 1e-4
+"""The relative change at which a bar begins."""
+COUNTERS_ONLY = "counters only"
+_COUNTERS = 3
+"""Counters that a note names."""
 CODES = {"identical": IDENTICAL, "changed": CHANGED, "reshaped": NEW, "new": NEW, "removed": REMOVED}
 
 Layered = list[tuple[Layer, list[TensorChange]]]
@@ -31,6 +37,8 @@ class Table:
     rows: list[tuple[str, ...]]
     right: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    bars: tuple[float, ...] = ()
+    """A bar for each row, 0 to 1, where the rows are ranked by something."""
 
 
 def strip_codes(diff: Diff) -> tuple[list[Layer], str]:
@@ -54,6 +62,8 @@ def sentence(diff: Diff) -> str:
 
 
 def _counts(kinds: Sequence[str], noun: str) -> str:
+    """Count the changes; layers are counted as in the strip of the newer version, which has none that are removed."""
+    there = len(kinds) - (kinds.count("removed") if noun == "layer" else 0)
     order = ("changed", "reshaped", "new", "added", "removed", "identical")
     told = [(kinds.count(kind), kind) for kind in order if kind in kinds]
     if not told:
@@ -61,9 +71,8 @@ def _counts(kinds: Sequence[str], noun: str) -> str:
     if len(told) == 1 and told[0][1] == "identical":
         return f"all {numbers.plural(len(kinds), noun)} identical"
     (first, kind), rest = told[0], told[1:]
-    return ", ".join(
-        [f"{first:,} of {numbers.plural(len(kinds), noun)} {kind}", *(f"{n:,} {kind}" for n, kind in rest)]
-    )
+    start = f"{first:,} of {numbers.plural(there, noun)}" if kind != "removed" else numbers.plural(first, noun)
+    return ", ".join([f"{start} {kind}", *(f"{n:,} {kind}" for n, kind in rest)])
 
 
 def tables(diff: Diff) -> list[Table]:
@@ -85,17 +94,38 @@ def code_lines(diff: Diff) -> list[str]:
 
 
 def _layers(diff: Diff) -> Table:
-    rows = _layer_rows(axis_of(diff.tensors))
-    notes = (f"… {len(rows) - ROWS:,} more rows; .tensors holds them all",) if len(rows) > ROWS else ()
+    found = _layer_rows(axis_of(diff.tensors))
+    rows, bars = [row for row, _ in found], tuple(bar for _, bar in found[:ROWS])
+    more = (f"… {len(rows) - ROWS:,} more rows; .tensors holds them all",) if len(rows) > ROWS else ()
+    notes = (*more, *_counters(diff))
     heads = ("Layer", "Shape", "Parameters", "Change", "Relative change", "Values changed")
     if not any(row[4] for row in rows):  # not measured
         return Table(heads[:4], [row[:4] for row in rows[:ROWS]], (2,), notes)
-    return Table(heads, [(*row[:4], *(word or "none" for word in row[4:])) for row in rows[:ROWS]], (2, 4, 5), notes)
+    shown = [(*row[:4], *(word or "none" for word in row[4:])) for row in rows[:ROWS]]
+    return Table(heads, shown, (2, 4, 5), notes, bars)
 
 
-def _layer_rows(found: Layered) -> list[tuple[str, ...]]:
+def _counters(diff: Diff) -> tuple[str, ...]:
+    """Return a note of the counters that changed: they are not ranked among weights."""
+    found = [tensor for tensor in diff.tensors if tensor.is_counter and tensor.change == "changed"]
+    told = listed((f"{clean(tensor.name)} {counted(tensor)}".strip() for tensor in found), _COUNTERS)
+    return (f"Counters, not in the numbers above: {told}",) if found else ()
+
+
+def counted(tensor: TensorChange) -> str:
+    """Write how far a counter moved: `by 400`; empty if that was not measured."""
+    return f"by {numbers.significant(decode_float(tensor.amount.largest))}" if tensor.amount else ""
+
+
+def only_counters(amount: Amount) -> bool:
+    """Whether no weight of a layer changed: only its counters did."""
+    return not amount.changed
+
+
+def _layer_rows(found: Layered) -> list[tuple[tuple[str, ...], float]]:
+    """Return the rows of the layers that differ, each with the height of its bar."""
     groups = [group for group in grouped(found) if story(group) != f"{len(group)} identical"]
-    rows: list[tuple[str, ...]] = []
+    rows: list[tuple[tuple[str, ...], float]] = []
     for run in alike(groups):
         if len(run) > 1:
             rows.append(_shared_row(run))
@@ -139,24 +169,42 @@ def story(group: Layered) -> str:
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds)
 
 
-def _shared_row(run: Sequence[Layered]) -> tuple[str, ...]:
+def height(relative: float) -> float:
+    """Return the height of the bar of a change, 0 to 1: from 0.01 % to 100 %, by its logarithm.
+
+    Examples
+    --------
+    >>> [height(change) for change in (0.0, 0.0001, 0.01, 1.0, math.inf)]
+    [0.0, 0.02, 0.5, 1.0, 1.0]
+    """
+    if relative <= 0:
+        return 0.0
+    return min(1.0, max(0.02, math.log10(min(relative, 1.0) / LOWEST) / 4))
+
+
+def _shared_row(run: Sequence[Layered]) -> tuple[tuple[str, ...], float]:
     first, last = run[0][0][0].group, run[-1][0][0].group
     parameters = sum(layer.size for group in run for layer, _ in group)
     known = [found for group in run for _, tensors in group if (found := layer_amount(tensors))]
-    amounts = _amounts(max(known, key=lambda one: one.relative), "up to ") if known else ("", "")
+    most = max(known, key=lambda one: one.relative, default=None)
     name = f"{clean(first)} to {last.rpartition('.')[2]}"
-    return name, "", f"{parameters:,}", f"{story(run[0])} in each", *amounts
+    row = name, "", f"{parameters:,}", f"{story(run[0])} in each", *_amounts(most, "up to ")
+    return row, height(most.relative) if most else 0.0
 
 
-def _layer_row(layer: Layer, tensors: Sequence[TensorChange]) -> tuple[str, ...]:
+def _layer_row(layer: Layer, tensors: Sequence[TensorChange]) -> tuple[tuple[str, ...], float]:
     largest = max(tensors, key=lambda t: (t.change == "reshaped", t.size))
     amount = layer_amount(tensors)
-    amounts = _amounts(amount) if amount else ("", "")
-    return clean(layer.path), shapes(largest), f"{layer.size:,}", layer_change(tensors), *amounts
+    row = clean(layer.path), shapes(largest), f"{layer.size:,}", layer_change(tensors), *_amounts(amount)
+    return row, height(amount.relative) if amount else 0.0
 
 
-def _amounts(amount: Amount, limit: str = "") -> tuple[str, str]:
-    """Write how far the numbers of a layer moved, in the Euclidean norm, and how many of them."""
+def _amounts(amount: Amount | None, limit: str = "") -> tuple[str, str]:
+    """Write how far the weights of a layer moved, in the Euclidean norm, and how many of them."""
+    if amount is None:
+        return "", ""
+    if only_counters(amount):
+        return COUNTERS_ONLY, "0 %"
     return limit + numbers.percent(amount.relative), limit + numbers.percent(amount.share)
 
 

@@ -10,6 +10,8 @@ MINUS = "−"
 """A true minus: as wide as the plus and the digits."""
 
 MOST_DIGITS = 6
+_EXACT = 11
+"""Decimals of a tick that are written without an exponent, and one more."""
 
 LIMIT, TINY = 1e300, 1e-11
 """An axis goes no further than the limit, and takes values apart that differ by more than a tiny part."""
@@ -129,15 +131,16 @@ def percent(share: float) -> str:
 
     Examples
     --------
-    >>> [percent(share) for share in (0.0, 0.000123, 0.0456, 0.5, 1.0, 12.3, math.inf)]
-    ['0 %', '0.012 %', '4.6 %', '50 %', '100 %', '1,230 %', 'from zero']
+    >>> [percent(share) for share in (0.0, 0.000123, 0.009999, 0.0456, 0.5, 1.0, 12.3, math.inf)]
+    ['0 %', '0.012 %', '1.0 %', '4.6 %', '50 %', '100 %', '1,230 %', 'from zero']
     """
     if math.isinf(share):
         return "from zero"
     hundred = 100 * share
     if hundred >= 100:
         return f"{float(f'{hundred:.3g}'):,.0f} %"
-    return f"{hundred:.{max(0, 1 - math.floor(math.log10(hundred)))}f} %" if hundred else "0 %"
+    rounded = float(f"{hundred:.2g}")  # 0.9999 has the digits of 1.0
+    return f"{rounded:.{max(0, 1 - math.floor(math.log10(rounded)))}f} %" if rounded else "0 %"
 
 
 def signed(value: float, digits: int | None) -> str:
@@ -243,16 +246,21 @@ def log_bounds(values: Iterable[float]) -> tuple[float, float]:
 def log_ticks(low: float, high: float) -> list[float]:
     """Return the ticks of a logarithmic axis: powers of ten, with 2 and 5 of each where there are few.
 
+    An axis that has fewer than three of them has the ticks of a linear one.
+
     Examples
     --------
     >>> log_ticks(0.2, 2.0), log_ticks(1e-6, 1.0)
     ([0.2, 0.5, 1.0, 2.0], [1e-06, 1e-05, 0.0001, 0.001, 0.01, 0.1, 1.0])
+    >>> log_ticks(0.2, 0.3)
+    [0.2, 0.22, 0.24, 0.26, 0.28, 0.3]
     """
     first, last = math.floor(math.log10(low) + 1e-9), math.ceil(math.log10(high) - 1e-9)
     heads = (1, 2, 5) if last - first < 3 else (1,)
     found = [_clean(head * 10.0**power) for power in range(first, last + 1, max(1, (last - first) // 6))
              for head in heads]  # fmt: skip
-    return [tick for tick in found if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    inside = [tick for tick in found if low * (1 - 1e-9) <= tick <= high * (1 + 1e-9)]
+    return inside if len(inside) > 2 else [tick for tick in ticks(low, high) if tick > 0]
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -276,15 +284,120 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def ends(*values: float) -> list[str]:
-    """Write the ends or the ticks of an axis, no longer than they must be.
+    """Write the ends or the ticks of an axis exactly, with the digits of the finest of them, so that they differ.
+
+    `labels` of `axes.js` is the twin.
 
     Examples
     --------
     >>> ends(0.68, 0.9), ends(0, 20000), ends(1e-12, 2e-12)
-    (['0.68', '0.90'], ['0', '20,000'], ['1.00e−12', '2.00e−12'])
+    (['0.68', '0.90'], ['0', '20,000'], ['1e−12', '2e−12'])
+    >>> ends(0.0, 0.00025, 0.0005), ends(1.0000001, 1.0000002), ends(0.0, 2.5e10)
+    (['0.00000', '0.00025', '0.00050'], ['1.0000001', '1.0000002'], ['0', '2.5e+10'])
     """
-    digits = next((n for n in range(MOST_DIGITS + 1) if all(round(v, n) == v for v in values)), None)
-    return [_write(v, digits if max(map(abs, values)) < 1e9 else None) for v in values]
+    values = tuple(map(_clean, values))  # 3 * 0.1 is 0.3
+    most = max(map(abs, values), default=0.0)
+    digits = next((n for n in range(_EXACT) if all(round(v, n) == v for v in values)), _EXACT)
+    if digits < _EXACT and (most == 0 or 1e-4 <= most < 1e9):
+        return [_write(v, digits) for v in values]
+    digits = next((n for n in range(17) if all(float(f"{v:.{n}e}") == v for v in values)), 16)
+    return [f"{v:.{digits}e}".replace("-", MINUS) if v else "0" for v in values]
+
+
+def step_labels(ticks: Sequence[float]) -> list[str]:
+    """Write the ticks of an axis of steps: short with k, M and G, where that is exact for all of them.
+
+    Examples
+    --------
+    >>> step_labels([0, 500, 1000, 1500]), step_labels([1_000_000, 1_000_002]), step_labels([0.0, 0.25, 0.5])
+    (['0', '500', '1k', '1.5k'], ['1,000,000', '1,000,002'], ['0.00', '0.25', '0.50'])
+    """
+    if any(tick != int(tick) for tick in ticks):
+        return ends(*ticks)
+    short = [_short(tick) for tick in ticks]
+    exact = all(round(tick / unit, 2) * unit == tick for tick, (unit, _) in zip(ticks, map(_unit, ticks), strict=True))
+    return short if exact else [f"{tick:,.0f}".replace("-", MINUS) for tick in ticks]
+
+
+_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def _unit(value: float) -> tuple[float, str]:
+    return next(((limit, letter) for limit, letter in _UNITS if abs(value) >= limit), (1.0, ""))
+
+
+def _short(value: float) -> str:
+    limit, letter = _unit(value)
+    return f"{round(value / limit, 2):g}{letter}".replace("-", MINUS)
+
+
+def time_labels(ticks: Sequence[float]) -> list[str]:
+    """Write the ticks of an axis of seconds exactly, in days, hours, minutes and seconds.
+
+    Examples
+    --------
+    >>> time_labels([0, 30, 60, 90]), time_labels([3600, 5400]), time_labels([61.25, 61.5])
+    (['0 s', '30 s', '1 min', '1 min 30 s'], ['1 h', '1 h 30 min'], ['1 min 1.25 s', '1 min 1.50 s'])
+    """
+    digits = next((n for n in range(7) if all(round(tick, n) == tick for tick in ticks)), 6)
+    return [_time_label(tick, digits) for tick in ticks]
+
+
+def _time_label(seconds: float, digits: int) -> str:
+    left, parts = round(abs(seconds), digits), []
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if count := int(left // length):
+            parts.append(f"{count:,} {unit}")
+            left -= count * length
+    if left or not parts:
+        parts.append(f"{left:.{digits}f} s")
+    return (MINUS if seconds < 0 else "") + " ".join(parts)
+
+
+def time_ticks(low: float, high: float) -> list[float]:
+    """Return round times from `low` to `high` in seconds.
+
+    Examples
+    --------
+    >>> time_ticks(0.0, 200.0), time_ticks(0.0, 20_000.0)
+    ([0.0, 60.0, 120.0, 180.0], [0.0, 3600.0, 7200.0, 10800.0, 14400.0, 18000.0])
+    """
+    step = next((each for each in _ROUND_TIMES if each >= (high - low) / 6), None)
+    if step is None or high - low < 6:
+        return ticks(low, high)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(i * step) for i in range(first, last + 1)]
+
+
+_ROUND_TIMES = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172_800)
+
+
+def byte_labels(ticks: Sequence[float], suffix: str = "") -> list[str]:
+    """Write the ticks of an axis of bytes in one unit of 1000.
+
+    Examples
+    --------
+    >>> byte_labels([0.0, 5e9, 1e10]), byte_labels([0.0, 250_000.0], "/s")
+    (['0', '5 GB', '10 GB'], ['0', '250 kB/s'])
+    """
+    most = max(map(abs, ticks), default=0.0)
+    units = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
+    limit, unit = next(((least, name) for least, name in units if most >= least), (1, "B"))
+    scaled = ends(*(_clean(tick / limit) for tick in ticks))
+    return [f"{words} {unit}{suffix}" if tick else "0" for tick, words in zip(ticks, scaled, strict=True)]
+
+
+def metric_labels(key: str, ticks: Sequence[float]) -> list[str]:
+    """Write the ticks of the axis of a metric: of bytes where its name says so.
+
+    Examples
+    --------
+    >>> metric_labels("system/memory_used_bytes", [2e9]), metric_labels("loss", [0.5])
+    (['2 GB'], ['0.5'])
+    """
+    if key.endswith("bytes_per_second"):
+        return byte_labels(ticks, "/s")
+    return byte_labels(ticks) if key.endswith("bytes") else ends(*ticks)
 
 
 def _without_outliers(ordered: list[float]) -> list[float]:

@@ -53,10 +53,9 @@ def history_svg(history: History) -> str:
 
 def diff_svg(diff: Diff) -> str:
     """Draw the layers of a diff from the side, below the sentence that sums them up."""
-    high = sky.HEIGHT + sky.BELOW + 6
     drawing = f'<g transform="translate({_PAD} {_LINE * 2})">{sky.svg(diff)}</g>'
     title = f"{clean(diff.title)}: {diffs.sentence(diff)}"
-    return _sheet(title, [drawing], sky.LEFT + sky.WIDTH + 2 * _PAD, 2 + high / _LINE)
+    return _sheet(title, [drawing], sky.LEFT + sky.WIDTH + 2 * _PAD, 2 + sky.tall(diff) / _LINE)
 
 
 def showing_svg(shown: Showing) -> str:

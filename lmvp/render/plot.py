@@ -28,7 +28,7 @@ def plot_svg(data: dict[str, Any]) -> str:
         for p, v in zip(points, values, strict=True)
     ]
     parts = [
-        *_grid(low, high),
+        *_grid(data["metric"], low, high),
         *_names(points, places),
         *(_wire(places[a], places[b], main) for a, b, main in data["wires"]),
         *(_dot(place, p, v) for place, p, v in zip(places, points, values, strict=True)),
@@ -47,10 +47,10 @@ def _height(value: float, low: float, high: float) -> float:
     return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (shown - low) / (high - low))
 
 
-def _grid(low: float, high: float) -> list[str]:
+def _grid(metric: str, low: float, high: float) -> list[str]:
     ticks = numbers.ticks(low, high)
     out = []
-    for tick, written in zip(ticks, numbers.ends(*ticks), strict=True):
+    for tick, written in zip(ticks, numbers.metric_labels(metric, ticks), strict=True):
         y = _height(tick, low, high)
         out.append(f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="{_LINE}" stroke-opacity=".3"/>')
         out.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end" fill="{_GREY}" {_FONT}>{written}</text>')

@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from lmvp.render import numbers, strip
+from lmvp.render.model_card import card_html, card_text
 from lmvp.render.words import clean, clean_code, listed, one_line
 from lmvp.views.diff import code_of, facts_of
 
@@ -116,7 +117,7 @@ def showing_text(showing: Showing) -> str:
         return ["\n".join([*table(columns, wide), *more])] if rows else []
 
     facts = "\n".join(f"  {key:<10} {value}" for key, value in origin(showing))
-    card = [clean(showing.model.description)] if showing.model.description else []
+    card = [card_text(showing.model.description, wide)] if showing.model.description.strip() else []
     parts = [f"{head}\n  {sentence(showing)}\n{facts}", *card]
     parts += block(("Metric", "Value", "Against parent"), metric_rows(showing), (1, 2))
     parts += block(("Param", "Value"), param_rows(showing), (1,))
@@ -131,7 +132,8 @@ def showing_html(showing: Showing) -> str:
     version = showing.version
     aliases = "".join(f" <i>{safe(alias)}</i>" for alias in version.aliases)
     parts = [f"<p><b>{safe(version.reference)}</b>{aliases} {safe(version.message)}<br>{escape(sentence(showing))}</p>"]
-    parts += [f"<p>{safe(showing.model.description)}</p>"] if showing.model.description else []
+    card = card_html(showing.model.description)
+    parts += [f"<div>{card}</div>"] if card else []
     parts.append(_strip(showing))
 
     def block(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = ()) -> str:

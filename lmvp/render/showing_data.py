@@ -5,23 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmvp.records import IDENTICAL, NEW
+from lmvp.records import IDENTICAL, NEW, Amount, decode_float
 from lmvp.render import numbers, strip
 from lmvp.render.data import GUARDED, layers_data
 from lmvp.render.diff_data import better_of
+from lmvp.render.diffs import COUNTERS_ONLY, only_counters
+from lmvp.render.model_card import nodes
 from lmvp.render.showing import code_of_showing, metric_rows, origin, param_rows, provenance, sentence, shape
 from lmvp.render.words import clean
-from lmvp.views.diff import layer_of, shade
+from lmvp.views.diff import is_counter, layer_of, shade, sum_amounts
 
 if TYPE_CHECKING:
     from lmvp.showing import Showing
     from lmvp.storage.manifest import Tensor
 
 _SAME: dict[str, Any] = {"code": IDENTICAL, "change": "identical", "relative": 0.0}
+_NEW: dict[str, Any] = {"code": NEW, "change": "new", "relative": 1e300}
 
 
-def showing_data(showing: Showing) -> dict[str, Any]:
-    """Return what `widgets/model.js` draws."""
+def showing_data(showing: Showing, *, card: bool = True) -> dict[str, Any]:
+    """Return what `widgets/model.js` draws; without `card`, a page of the console shows the card itself."""
     version = showing.version
     codes = showing.layers.strips.get(str(version.number), "")
     return {
@@ -35,7 +38,7 @@ def showing_data(showing: Showing) -> dict[str, Any]:
         "groups": [_group(showing, name, tensors) for name, tensors in showing.groups()],
         "measured": bool(showing.amounts),
         "against": showing.parent.name if showing.parent else "",
-        "card": showing.model.description,
+        "card": nodes(showing.model.description) if card else [],
         "at": numbers.iso(version.created_at),
         "author": clean(version.author),
         "pull": f"model = %lmvp pull {version.reference}",
@@ -52,14 +55,36 @@ def _group(showing: Showing, name: str, tensors: Sequence[Tensor]) -> dict[str, 
     from lmvp.showing import count
 
     changes = [_change(showing, tensor) for tensor in tensors]
+    counters_last = sorted(zip(tensors, changes, strict=True), key=lambda row: _counts(row[0]))
     return {
         "name": clean(name),
         "count": numbers.plural(len(tensors), "tensor"),
         "parameters": f"{sum(count(tensor.shape) for tensor in tensors):,}",
         "size": numbers.size(sum(tensor.size for tensor in tensors)),
-        **max(changes, key=lambda change: change["relative"]),
-        "tensors": [_tensor(name, tensor, change) for tensor, change in zip(tensors, changes, strict=True)],
+        **_group_change(showing, tensors),
+        "tensors": [_tensor(name, tensor, change) for tensor, change in counters_last],
     }
+
+
+def _group_change(showing: Showing, tensors: Sequence[Tensor]) -> dict[str, Any]:
+    """Return the change of a group as the diff writes it: that of its one layer, or the largest of its layers."""
+    layers: dict[str, list[Tensor]] = {}
+    for tensor in tensors:
+        layers.setdefault(layer_of(tensor.name), []).append(tensor)
+    changes = [_layer_change(showing, path, members) for path, members in layers.items()]
+    most = max(changes, key=lambda change: change["relative"])
+    many = len(changes) > 1 and most["change"].endswith("%")
+    return {**most, "change": f"≤ {most['change']}"} if many else most
+
+
+def _layer_change(showing: Showing, path: str, tensors: Sequence[Tensor]) -> dict[str, Any]:
+    if showing.code(path) == NEW:
+        return _NEW
+    each = [(_counts(one), showing.amounts.get(one.name)) for one in tensors]
+    amount = sum_amounts(each)
+    if amount is not None and only_counters(amount) and any(one.changed for _, one in each if one):
+        return {**_SAME, "code": shade(0.0), "change": COUNTERS_ONLY}
+    return _SAME if amount is None or not amount.changed else _measured(amount)
 
 
 def _tensor(group: str, tensor: Tensor, change: dict[str, Any]) -> dict[str, Any]:
@@ -80,9 +105,18 @@ def _change(showing: Showing, tensor: Tensor) -> dict[str, Any]:
     """Return a shade, its words, and how far it is from none: what was not measured is identical, or new."""
     amount = showing.amounts.get(tensor.name)
     if amount is None:
-        new = showing.code(layer_of(tensor.name)) == NEW
-        return {"code": NEW, "change": "new", "relative": 1e300} if new else _SAME
+        return _NEW if showing.code(layer_of(tensor.name)) == NEW else _SAME
     if not amount.changed:
         return _SAME
+    if _counts(tensor):
+        return {**_SAME, "code": shade(0.0), "change": f"by {numbers.significant(decode_float(amount.largest))}"}
+    return _measured(amount)
+
+
+def _counts(tensor: Tensor) -> bool:
+    return is_counter(tensor.name, tensor.dtype, tensor.shape)
+
+
+def _measured(amount: Amount) -> dict[str, Any]:
     relative = min(amount.relative, 1e300)
     return {"code": shade(relative), "change": numbers.percent(amount.relative), "relative": relative}

@@ -2,45 +2,58 @@
 
 from __future__ import annotations
 
-import math
 from html import escape
-from typing import TYPE_CHECKING
+from itertools import groupby
+from typing import TYPE_CHECKING, NamedTuple
 
 from lmvp.records import CHANGED, IDENTICAL, NEW, Layer
 from lmvp.render import diffs, strip
-from lmvp.render.words import clean
-from lmvp.views.diff import axis_of, layer_amount, layer_change
+from lmvp.render.words import clean, clip_middle
+from lmvp.views.diff import axis_of, layer_amount, layer_change, shade
 
 if TYPE_CHECKING:
     from lmvp.views.diff import Diff
 
-WIDTH, HEIGHT, LEFT, BELOW = 760, 128, 44, 16
+WIDTH, HEIGHT, LEFT = 760, 128, 44
 RULES = (0.1, 1, 10, 100)
 """Percentages that have a line."""
 
-_LOWEST = 1e-4
+_TOP, _ROW, _LETTER = 6, 15, 6.5
+_NARROWEST, _LONGEST, _FEW = 10.5, 14, 10
+"""Pixels of a bar that has room for a name from bottom to top, letters of such a name, and letters from left to right
+that are enough of a longer name."""
 _GREY, _LINE, _FONT = "#7a7a7a", "#888", 'font-family="system-ui, sans-serif" font-size="11"'
 
 
-def height(relative: float) -> float:
-    """Return how high a change stands, 0 to 1: from 0.01 % to 100 %, by its logarithm.
+class Span(NamedTuple):
+    """A part of the horizontal axis, in pixels, and its name."""
 
-    Examples
-    --------
-    >>> [height(change) for change in (0.0, 0.0001, 0.01, 1.0, math.inf)]
-    [0.0, 0.02, 0.5, 1.0, 1.0]
-    """
-    if relative <= 0:
-        return 0.0
-    return min(1.0, max(0.02, math.log10(min(relative, 1.0) / _LOWEST) / 4))
+    first: float
+    last: float
+    name: str
+
+    @property
+    def fits(self) -> bool:
+        """Whether the name has room from left to right."""
+        return self.last - self.first > _LETTER * len(self.name)
+
+    def clipped(self) -> Span:
+        """Return the span with as much of its name as has room: its ends."""
+        room = int((self.last - self.first) / _LETTER)
+        return self if self.fits else self._replace(name=clip_middle(self.name, room))
 
 
 def figure(diff: Diff) -> str:
     """Draw the layers as a picture that stands by itself, with its legend."""
-    picture = strip.picture(svg(diff), diffs.sentence(diff), LEFT + WIDTH, HEIGHT + BELOW + 6)
+    picture = strip.picture(svg(diff), diffs.sentence(diff), LEFT + WIDTH, tall(diff))
     legend = "Each bar is a layer; width: parameters; height and shade: change; hatched: new or reshaped"
     gone = "; outlined: removed" if any(t.change == "removed" for t in diff.tensors) else ""
     return f"<p>{picture}</p>\n<p>{escape(legend + gone)}.</p>"
+
+
+def tall(diff: Diff) -> int:
+    """Return the height of the drawing in pixels: names need more room where bars are narrow."""
+    return _names([layer for layer, _ in axis_of(diff.tensors)])[1]
 
 
 def svg(diff: Diff) -> str:
@@ -48,55 +61,100 @@ def svg(diff: Diff) -> str:
     found = axis_of(diff.tensors)
     axis = [layer for layer, _ in found]
     amounts = [layer_amount(tensors) for _, tensors in found]
-    heights = [height(amount.relative) if amount else 0.0 for amount in amounts]
+    heights = [diffs.height(amount.relative) if amount else None for amount in amounts]
     codes = "".join(diffs.CODES[layer_change(tensors)] for _, tensors in found)
     bars = []
     for segment, (x, wide) in zip(strip.fold(axis, WIDTH), strip.places(axis, WIDTH), strict=True):
         part = slice(segment.first, segment.last)
-        bars.append(_bar(LEFT + x, wide, codes[part], max(heights[part])))
+        known = [high for high in heights[part] if high is not None]
+        bars.append(_bar(LEFT + x, wide, codes[part], max(known, default=None)))
     rules = "".join(_rule(percent) for percent in RULES)
-    whole = f'width="{LEFT + WIDTH}" height="{HEIGHT + BELOW + 6}" viewBox="0 0 {LEFT + WIDTH} {HEIGHT + BELOW + 6}"'
+    labels, high = _names(axis)
+    whole = f'width="{LEFT + WIDTH}" height="{high}" viewBox="0 0 {LEFT + WIDTH} {high}"'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" {whole} fill="{strip.COLOUR}">{rules}'
-        f'<path d="M{LEFT} {HEIGHT + 6.5}h{WIDTH}" stroke="{_LINE}"/>{"".join(bars)}{_labels(axis)}</svg>'
+        f'<path d="M{LEFT} {HEIGHT + _TOP + 0.5}h{WIDTH}" stroke="{_LINE}"/>{"".join(bars)}{labels}</svg>'
     )
 
 
 def _rule(percent: float) -> str:
-    y = 6.5 + HEIGHT * (1 - height(percent / 100))
+    y = _TOP + 0.5 + HEIGHT * (1 - diffs.height(percent / 100))
     line = f'<path d="M{LEFT} {y:.1f}h{WIDTH}" stroke="{_LINE}" stroke-opacity=".25"/>'
     return f'{line}<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" fill="{_GREY}" {_FONT}>{percent:g} %</text>'
 
 
-def _bar(x: float, wide: float, codes: str, high: float) -> str:
-    bottom, kinds = HEIGHT + 6, set(codes)
+def _bar(x: float, wide: float, codes: str, high: float | None) -> str:
+    """Draw a bar; `high` is None where the change was not measured."""
+    bottom, kinds = HEIGHT + _TOP, set(codes)
     if NEW in kinds:
         box = strip.outline(x, wide, HEIGHT) + strip.hatch(x, wide, HEIGHT)
-        return f'<path transform="translate(0 6)" d="{box}" stroke="{strip.COLOUR}" fill="none"/>'
+        return f'<path transform="translate(0 {_TOP})" d="{box}" stroke="{strip.COLOUR}" fill="none"/>'
     if high or CHANGED in kinds:
-        up = max(2.0, HEIGHT * high)
-        shade = strip.OPACITY[_shade(high)] if high else strip.OPACITY[CHANGED]
-        return f'<path d="M{x:.1f} {bottom}h{wide:.1f}v-{up:.1f}h-{wide:.1f}z" fill-opacity="{shade}"/>'
+        up = max(2.0, HEIGHT * (high or 0.0))
+        opacity = strip.OPACITY[CHANGED if high is None else _shade(high)]
+        return f'<path d="M{x:.1f} {bottom}h{wide:.1f}v-{up:.1f}h-{wide:.1f}z" fill-opacity="{opacity}"/>'
     if kinds == {IDENTICAL}:
         return ""
-    return f'<path transform="translate(0 6)" d="{strip.outline(x, wide, HEIGHT)}" stroke="{_LINE}" fill="none"/>'
+    box = strip.outline(x, wide, HEIGHT)
+    return f'<path transform="translate(0 {_TOP})" d="{box}" stroke="{_LINE}" fill="none"/>'
 
 
 def _shade(high: float) -> str:
-    from lmvp.views.diff import shade
-
-    return shade(10 ** (4 * high) * _LOWEST)
+    return shade(10 ** (4 * high) * diffs.LOWEST if high else 0.0)
 
 
-def _labels(axis: list[Layer]) -> str:
-    """Write the names of the groups below their layers, where there is room for them."""
-    spans: dict[str, list[float]] = {}
-    for segment, (x, wide) in zip(strip.fold(axis, WIDTH), strip.places(axis, WIDTH), strict=True):
-        spans.setdefault(axis[segment.first].group, [x, x])[1] = x + wide
-    labels = []
-    for group, (first, last) in spans.items():
-        name = clean(group).rpartition(".")[2]
-        if last - first > 6.5 * len(name):
-            at = f'x="{LEFT + (first + last) / 2:.1f}" y="{HEIGHT + BELOW + 4}" text-anchor="middle"'
-            labels.append(f'<text {at} fill="{_GREY}" {_FONT}>{escape(name)}</text>')
-    return "".join(labels)
+def _names(axis: list[Layer]) -> tuple[str, int]:
+    """Write the names of the layers below their bars, then those of their groups, and return the height of it all.
+
+    A name that has no room from left to right is written from bottom to top. Where bars are so narrow that most have
+    no room for that either, only the groups are named. `diff.js` has the twin.
+    """
+    bars = list(zip(strip.fold(axis, WIDTH), strip.places(axis, WIDTH), strict=True))
+    own = [
+        Span(x, x + wide, _own_name(axis[bar.first]) if bar.last - bar.first == 1 else "") for bar, (x, wide) in bars
+    ]
+    bottom, parts, named = HEIGHT + _TOP, list[str](), True
+    if all(span.fits or span.last - span.first >= _FEW * _LETTER for span in own if span.name):
+        parts += [_label(span.clipped(), bottom + _ROW) for span in own]
+        bottom += _ROW
+    elif sum(span.last - span.first >= _NARROWEST for span in own if span.name) > len(own) / 2:
+        shown = [span._replace(name=clip_middle(span.name, _LONGEST)) for span in own]
+        parts += [_upright(span, bottom + 5) for span in shown if span.last - span.first >= _NARROWEST]
+        bottom += 5 + round(_LETTER * max(len(span.name) for span in shown))
+    else:
+        named = False
+    spans = []
+    for group, members in groupby(zip(bars, own, strict=True), key=lambda pair: axis[pair[0][0].first].group):
+        found = [span for _, span in members]
+        repeated = named and len(found) == 1 and found[0].name == clean(group)
+        spans.append(Span(found[0].first, found[-1].last, "" if repeated else clean(group)))
+    for row in _group_rows(spans):
+        fitting = [span for span in row if span.fits and span.name]
+        bottom += _ROW if fitting else 0
+        parts += [_label(span, bottom) for span in fitting]
+    return "".join(parts), bottom + 6
+
+
+def _own_name(layer: Layer) -> str:
+    """Return the name of a layer within its group."""
+    return clean(layer.path.removeprefix(layer.group).lstrip("./") or layer.path)
+
+
+def _group_rows(spans: list[Span]) -> list[list[Span]]:
+    """Return the names of groups in one row where all have room, else the last parts and, below, what they share."""
+    if all(span.fits for span in spans if span.name):
+        return [spans] if any(span.name for span in spans) else []
+    stems = [(stem, list(members)) for stem, members in groupby(spans, key=lambda span: span.name.rpartition(".")[0])]
+    last = [span._replace(name=span.name.rpartition(".")[2]) for span in spans]
+    shared = [Span(members[0].first, members[-1].last, stem) for stem, members in stems if stem]
+    return [last, shared] if shared else [last]
+
+
+def _label(span: Span, y: float) -> str:
+    at = f'x="{LEFT + (span.first + span.last) / 2:.1f}" y="{y:.1f}" text-anchor="middle"'
+    return f'<text {at} fill="{_GREY}" {_FONT}>{escape(span.name)}</text>' if span.name else ""
+
+
+def _upright(span: Span, y: float) -> str:
+    at = f'transform="translate({LEFT + (span.first + span.last) / 2 + 4:.1f} {y:.1f}) rotate(-90)" text-anchor="end"'
+    return f'<text {at} fill="{_GREY}" {_FONT}>{escape(span.name)}</text>' if span.name else ""

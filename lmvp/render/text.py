@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ROWS = 30
 GAP = "  "
+_BAR = 14
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,23 @@ def diff_text(diff: Diff, room: int | None = None) -> str:
             Column(head, [row[i] for row in block.rows], right=i in block.right, flexible=i == 0)
             for i, head in enumerate(block.heads)
         ]
+        if block.bars:
+            at = block.heads.index("Relative change") + 1
+            columns.insert(at, Column("0.01 % … 100 %", [bar(high, _BAR) for high in block.bars], drop=1))
         parts.append("\n".join([*table(columns, wide), *block.notes]))
     return "\n\n".join([*parts, *_code_text(diff)])
+
+
+def bar(share: float, columns: int) -> str:
+    """Return a bar of block characters, as long as a share of some columns.
+
+    Examples
+    --------
+    >>> bar(0.5, 4), bar(0.01, 4), bar(0.0, 4)
+    ('██', '▏', '')
+    """
+    eighths = max(round(8 * columns * share), 1) if share > 0 else 0
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def _code_text(diff: Diff) -> list[str]:

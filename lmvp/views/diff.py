@@ -24,6 +24,11 @@ STEPS_LIMIT = 5_000_000
 """Comparisons of lines in a diff of code, about a second; a hostile text can ask for billions."""
 CONTEXT = 2
 """Lines around a change that a diff of code shows."""
+_COUNTERS = frozenset(
+    ("num_batches_tracked", "n_averaged", "step", "steps", "global_step", "iteration", "iterations", "n_iter_", "t_",
+     "n_samples_seen_", "count", "counter")
+)  # fmt: skip
+_NO_AMOUNT = Amount(count=0, changed=0, squares=0.0, base_squares=0.0, largest=0.0, after_squares=0.0)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,12 @@ class TensorChange:
         """How many numbers it holds, after, or before where it was removed."""
         shape = self.shape_after if self.shape_after is not None else self.shape_before
         return math.prod(shape or ())
+
+    @property
+    def is_counter(self) -> bool:
+        """Whether it counts steps, batches or samples; see `is_counter`."""
+        shape = self.shape_after if self.shape_after is not None else self.shape_before
+        return is_counter(self.name, self.dtype_after or self.dtype_before or "", shape or ())
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,8 @@ class Diff:
     def to_pandas(self) -> Any:
         """Return a DataFrame with a row for each tensor: name, change, shapes, dtypes, and the relative change.
 
+        A counter, as `num_batches_tracked`, has no relative change.
+
         Raises
         ------
         MissingDependency
@@ -149,10 +162,7 @@ class Diff:
         from lmvp.tracking.reading import pandas_module
 
         fields = ("name", "change", "shape_before", "shape_after", "dtype_before", "dtype_after")
-        rows = [
-            (*(getattr(tensor, field) for field in fields), tensor.amount.relative if tensor.amount else None)
-            for tensor in self.tensors
-        ]
+        rows = [(*(getattr(tensor, field) for field in fields), _relative(tensor)) for tensor in self.tensors]
         return pandas_module().DataFrame(rows, columns=[*fields, "relative"])
 
     @property
@@ -184,6 +194,11 @@ class Diff:
         from lmvp.render.html import diff_html
 
         return diff_html(self)
+
+
+def _relative(tensor: TensorChange) -> float | None:
+    """Return the relative change of a tensor; None of a counter, which would be the largest of all."""
+    return tensor.amount.relative if tensor.amount is not None and not tensor.is_counter else None
 
 
 def layer_of(tensor: str) -> str:
@@ -242,9 +257,47 @@ def layer_change(tensors: Iterable[TensorChange]) -> TensorKind:
 
 
 def layer_amount(tensors: Iterable[TensorChange]) -> Amount | None:
-    """Add up how much the tensors of a layer changed; None where that is not known."""
-    known = [tensor.amount for tensor in tensors if tensor.amount is not None]
-    return reduce(add, known) if known else None
+    """Return how much the weights of a layer changed; see `sum_amounts`."""
+    return sum_amounts((tensor.is_counter, tensor.amount) for tensor in tensors)
+
+
+def sum_amounts(tensors: Iterable[tuple[bool, Amount | None]]) -> Amount | None:
+    """Return how much a layer changed: the sum over its tensors without counters; None if no tensor was measured.
+
+    The layer strip, the diff and the page of a version all use this sum, so that a layer has one number everywhere. A
+    counter grows by hundreds while weights move by hundredths: with it, the number would tell nothing about the layer.
+
+    Parameters
+    ----------
+    tensors : iterable of tuple
+        Of each tensor of the layer, whether it is a counter, and its amount.
+
+    Examples
+    --------
+    >>> weight = Amount(count=4, changed=4, squares=0.01, base_squares=1.0, largest=0.1)
+    >>> batches = Amount(count=1, changed=1, squares=160_000.0, base_squares=10_000.0, largest=400.0)
+    >>> sum_amounts([(False, weight), (True, batches)]).relative, sum_amounts([(True, batches)]).relative
+    (0.1, 0.0)
+    """
+    known = [(counts, amount) for counts, amount in tensors if amount is not None]
+    return reduce(add, (amount for counts, amount in known if not counts), _NO_AMOUNT) if known else None
+
+
+def is_counter(name: str, dtype: str, shape: Sequence[int]) -> bool:
+    """Tell whether a tensor counts steps, batches or samples instead of holding weights.
+
+    It is a single integer, or a single number or an array of integers that has the name of a usual counter. A matrix
+    of integers with any other name is a quantised weight.
+
+    Examples
+    --------
+    >>> is_counter("bn1.num_batches_tracked", "I64", ()), is_counter("state.0.step", "F32", ())
+    (True, True)
+    >>> is_counter("fc.weight", "I8", (10, 32)), is_counter("logit_scale", "F32", ()), is_counter("mask", "BOOL", ())
+    (False, False, False)
+    """
+    single, whole = math.prod(shape) == 1, dtype[:1] in ("I", "U")
+    return (single and whole) or ((single or whole) and re.split("[./]", name)[-1] in _COUNTERS)
 
 
 def _files(before: Manifest, after: Manifest) -> Iterable[FileChange]:

@@ -69,4 +69,5 @@ class Axis:
         heads = (1, 3) if math.log10(self.high / self.low) < _FEW else (1,)
         powers = [head * 10.0**power for power in range(first, last + 1, every) for head in heads]
         near = 1 + 1e-9
-        return [(tick, f"{tick:g}") for tick in powers if self.low / near <= tick <= self.high * near]
+        inside = [tick for tick in powers if self.low / near <= tick <= self.high * near]
+        return [(tick, numbers.ends(tick)[0]) for tick in inside]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
-from lmvp.curves import Curves, of_runs
+from lmvp.curves import SYSTEM, Curves, of_runs
 from lmvp.tracking.reading import Run
 from lmvp.tracking.records import Curves as CurvesRecord
 from lmvp.tracking.records import KeyRecord, RunRecord
@@ -59,6 +59,11 @@ def curves_of(
     """
     source = Source(services, caller, first, last)
     return of_runs(source, [Run(cast("Tracking", source), one) for one in records], keys, **how)
+
+
+def has_system(services: Services, caller: Caller, runs: Iterable[RunRecord]) -> bool:
+    """Whether one of some runs has metrics of the machine; the last values of a run do not tell."""
+    return any(services.metrics.keys(caller, run.project, run.id, SYSTEM, Page(1))["items"] for run in runs)
 
 
 def records(found: Iterable[Any]) -> list[RunRecord]:

@@ -11,9 +11,10 @@ import msgspec
 from lmvp.records import Layers, Version
 from lmvp.render import numbers
 from lmvp.render.data import POINTS, history_data, plot_data
+from lmvp.render.model_card import first_words
 from lmvp.render.text import value_of
 from lmvp.views.history import History
-from lmvp_server.console import cards, marks
+from lmvp_server.console import marks
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
@@ -91,7 +92,7 @@ class Summary:
 
 def summary(services: Services, caller: Caller, project: str, model: dict[str, Any]) -> Summary:
     """Return a model as a row of its project."""
-    name, about = model["name"], cards.first_words(model["description"])
+    name, about = model["name"], first_words(model["description"])
     found = services.versions.of_model(caller, project, name, Page(_SPARK))["items"]
     versions = msgspec.convert(found, list[Version])
     aliases = services.aliases.of_model(caller, project, name)["items"]

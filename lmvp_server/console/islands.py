@@ -53,6 +53,25 @@ def island(root: str, view: str, data: Mapping[str, Any], still: str, **urls: st
     return f'{early}<div class="island" data-view="{view}"{places}>\n{script}\n{static}</div>'
 
 
+def later(view: str, still: str, **urls: str) -> str:
+    """Return an island of which nothing is loaded before the `<details>` around it is opened.
+
+    Parameters
+    ----------
+    view, urls
+        As for `island`; `urls` has the address of the data by the name of the view.
+    still : str
+        HTML for browsers without scripts.
+
+    Examples
+    --------
+    >>> later("curves", "needs scripts", curves="../c")
+    '<div data-later data-view="curves" data-curves="../c"><noscript>needs scripts</noscript></div>'
+    """
+    places = "".join(f' data-{name}="{escape(url)}"' for name, url in urls.items() if url)
+    return f'<div data-later data-view="{view}"{places}><noscript>{still}</noscript></div>'
+
+
 @cache
 def modules(first: str) -> tuple[str, ...]:
     """Return the files that a module of `static/widgets/` is made of, itself first.

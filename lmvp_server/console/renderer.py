@@ -15,7 +15,8 @@ import struct
 from collections.abc import Callable
 from contextlib import suppress
 
-from lmvp_server.console import cards, code
+from lmvp.render import model_card
+from lmvp_server.console import code
 
 OUTPUT_LIMIT = 2 << 20
 """Bytes of HTML of a job."""
@@ -31,7 +32,7 @@ READY, DONE, TOO_LARGE, NO_MEMORY, FAILED = b"r", b"d", b"l", b"m", b"f"
 
 RENDERERS: dict[str, Callable[[str, str], str]] = {
     "code": code.highlighted,
-    "card": lambda text, _: cards.card(text),
+    "card": lambda text, _: model_card.card(text),
 }
 _LIBRARIES = {"code": "pygments.lexers", "card": "markdown_it"}
 _SOCKET = 0

@@ -7,12 +7,13 @@ import secrets
 from dataclasses import replace
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote
 
 import lmvp
-from lmvp.errors import AccessDenied, InvalidRequest
+from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotFound
+from lmvp.render.words import clean
 from lmvp_server.compression import may_compress
-from lmvp_server.handlers.base import Handler, as_lmvp
+from lmvp_server.handlers.base import Handler, NoSuchRoute, as_lmvp
 from lmvp_server.handlers.peers import is_other_user
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
@@ -73,65 +74,13 @@ class BySession(Handler):
         return replace(found, roles=self.services.roles)
 
 
-class Page(BySession):
-    """A page.
+class Drawn(BySession):
+    """A handler that can answer with a page: with an error at least."""
 
-    A form changes nothing before `form` has seen that it comes from a page of ours.
-    """
-
-    open_to_all = True
-    body_limit = 64 << 10
     framed = False
     """Whether pages of the same origin may show it in a frame."""
     compressed = False
     """Whether what a GET shows holds no secret, so that its length may tell what it likes."""
-
-    @property
-    def address(self) -> str:
-        """Where the request comes from."""
-        return self.request.remote_ip or ""
-
-    def form(self) -> dict[str, str]:
-        """Return the fields of a form.
-
-        Raises
-        ------
-        AccessDenied
-            If it does not come from a page of ours: it lacks what only such a page knows.
-        """
-        fields = self.fields()
-        if not self.is_ours(fields):
-            raise too_old()
-        return fields
-
-    def fields(self) -> dict[str, str]:
-        """Return the fields of a form, whoever sent it.
-
-        Raises
-        ------
-        InvalidRequest
-            If there are too many of them.
-        """
-        body = b"".join(self._body).decode("utf-8", "replace")
-        try:
-            fields = parse_qs(body, keep_blank_values=True, max_num_fields=FIELDS)
-        except ValueError:
-            raise InvalidRequest(f"a form of more than {FIELDS} fields", hint="load the page again") from None
-        return {name: values[0] for name, values in fields.items()}
-
-    def is_ours(self, fields: dict[str, str]) -> bool:
-        """Whether a form comes from a page of this session, and not from another site."""
-        return self._proves_itself() or is_xsrf_token(fields.get("_xsrf", ""), self._known_to_forms())
-
-    def is_of_this_origin(self) -> bool:
-        """Whether the browser says that a page of this server sent the form: of another session, then.
-
-        Said is it in headers that no page can set (https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header).
-        """
-        headers = self.request.headers
-        if "Sec-Fetch-Site" in headers:
-            return headers["Sec-Fetch-Site"] == "same-origin"
-        return headers.get("Origin", "").partition("://")[2] == self.request.host
 
     def _proves_itself(self) -> bool:
         """Whether the request has a token in its headers, which no form of another site can have.
@@ -203,26 +152,6 @@ class Page(BySession):
         }
         return {**known, "openid": found.provider if found else None, **fields}
 
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Send an error as a page."""
-        error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
-        self.set_error_status(error)
-        self.close_if_unread()
-        if not hasattr(self, "caller"):  # refused before it was asked who looks
-            self.finish(f"{error.message}\n")
-            return
-        self.show("problem.html", error=error)
-
-    def enter(self, secret: str) -> None:
-        """Give the browser a session: always a new one, so that nobody can have planted it."""
-        self._entered = secret
-        self.set_cookie(self.cookie_name(SESSION), secret, max_age=int(LIFE), **self.cookie_options())
-        self.clear_cookie(self.cookie_name(VISITOR), **self.cookie_options())
-
-    def leave(self) -> None:
-        """Take the browser's session away."""
-        self.clear_cookie(self.cookie_name(SESSION), **self.cookie_options())
-
     def cookie_options(self) -> dict[str, Any]:
         """Return the attributes of cookies; a cookie is deleted only with the attributes that its name needs."""
         return {"httponly": True, "samesite": "Lax", "secure": self.settings["server"].secure, "path": "/"}
@@ -236,11 +165,126 @@ class Page(BySession):
         """
         return THEME if self.request.headers.get("X-Forwarded-Prefix") else self.cookie_name(THEME)
 
+    def wants_page(self) -> bool:
+        """Whether a person asks, by a browser that loads a page: for an address that is none of the API's."""
+        return "text/html" in self.request.headers.get("Accept", "") and not self.request.path.startswith("/api/")
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Send an error as a page to people, and as JSON to programs."""
+        if not self.wants_page():
+            super().write_error(status_code, **kwargs)
+            return
+        self.show_error(as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1]))
+
+    def show_error(self, error: LmvpError) -> None:
+        """Send the page of an error."""
+        self.set_error_status(error)
+        self.close_if_unread()
+        if not hasattr(self, "caller"):  # refused before it was asked who looks
+            self.finish(f"{error.message}\n")
+            return
+        here = quote(self.request.path.lstrip("/"), safe="/@")
+        self.show("problem.html", error=error, heading=heading(error.http_status), here=within(here), clean=clean)
+
+
+class Page(Drawn):
+    """A page.
+
+    A form changes nothing before `form` has seen that it comes from a page of ours.
+    """
+
+    open_to_all = True
+    body_limit = 64 << 10
+
+    @property
+    def address(self) -> str:
+        """Where the request comes from."""
+        return self.request.remote_ip or ""
+
+    def form(self) -> dict[str, str]:
+        """Return the fields of a form.
+
+        Raises
+        ------
+        AccessDenied
+            If it does not come from a page of ours: it lacks what only such a page knows.
+        """
+        fields = self.fields()
+        if not self.is_ours(fields):
+            raise too_old()
+        return fields
+
+    def fields(self) -> dict[str, str]:
+        """Return the fields of a form, whoever sent it.
+
+        Raises
+        ------
+        InvalidRequest
+            If there are too many of them.
+        """
+        body = b"".join(self._body).decode("utf-8", "replace")
+        try:
+            fields = parse_qs(body, keep_blank_values=True, max_num_fields=FIELDS)
+        except ValueError:
+            raise InvalidRequest(f"a form of more than {FIELDS} fields", hint="load the page again") from None
+        return {name: values[0] for name, values in fields.items()}
+
+    def is_ours(self, fields: dict[str, str]) -> bool:
+        """Whether a form comes from a page of this session, and not from another site."""
+        return self._proves_itself() or is_xsrf_token(fields.get("_xsrf", ""), self._known_to_forms())
+
+    def is_of_this_origin(self) -> bool:
+        """Whether the browser says that a page of this server sent the form: of another session, then.
+
+        Said is it in headers that no page can set (https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header).
+        """
+        headers = self.request.headers
+        if "Sec-Fetch-Site" in headers:
+            return headers["Sec-Fetch-Site"] == "same-origin"
+        return headers.get("Origin", "").partition("://")[2] == self.request.host
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Send an error as a page."""
+        self.show_error(as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1]))
+
+    def enter(self, secret: str) -> None:
+        """Give the browser a session: always a new one, so that nobody can have planted it."""
+        self._entered = secret
+        self.set_cookie(self.cookie_name(SESSION), secret, max_age=int(LIFE), **self.cookie_options())
+        self.clear_cookie(self.cookie_name(VISITOR), **self.cookie_options())
+
+    def leave(self) -> None:
+        """Take the browser's session away."""
+        self.clear_cookie(self.cookie_name(SESSION), **self.cookie_options())
+
     def go(self, where: str) -> None:
         """Lead to a page of ours, named relative to the first one."""
         self.set_status(303)
         self.set_header("Location", within(where))
         self.finish()
+
+
+class NoSuchAddress(Drawn, NoSuchRoute):
+    """Answers for all addresses that have no handler: people get a page, programs get JSON."""
+
+    def prepare(self) -> None:
+        """Raise the error, whatever the method."""
+        if not self.wants_page():
+            super().prepare()
+        Handler.prepare(self)
+        raise NotFound(f"there is no page at {self.request.path[:200]}", hint="check the address for typing errors")
+
+
+def heading(status: int) -> str:
+    """Return the heading of the page of an error.
+
+    Examples
+    --------
+    >>> [heading(status) for status in (404, 403, 401, 409, 429, 500)]
+    ['Page not found', 'Access denied', 'Sign in to continue', 'Request refused', 'Too many requests', 'Server error']
+    """
+    known = {401: "Sign in to continue", 403: "Access denied", 404: "Page not found", 429: "Too many requests"}
+    return known.get(status, "Server error" if status >= 500 else "Request refused")
 
 
 def too_old() -> AccessDenied:

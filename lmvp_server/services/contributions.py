@@ -6,12 +6,12 @@ looks after it too, and no list of the model's versions shows it.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
 from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotFound
-from lmvp.records import decode_float
-from lmvp_server.services import access
+from lmvp_server.services import access, filters
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
@@ -21,31 +21,43 @@ from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Rec
 
 PROPOSED, ACCEPTED, DECLINED, WITHDRAWN = STATUSES = ("proposed", "accepted", "declined", "withdrawn")
 WORDS_LIMIT, COMMENTS_LIMIT = 10_000, 500
-_RULE = re.compile(r"\s*(?P<metric>\S+)\s*(?P<op>>=|<=|>|<)\s*(?P<bar>\S+)\s*")
+_EARLY_RULE = re.compile(r"\s*(?P<metric>\S+)\s*(?P<op>>=|<=|>|<)\s*(?P<bar>\S+)\s*")
 _RULE_LIMIT = 600
-"""Characters: the time of `_RULE` grows with the square of the length."""
-_HINT = "as `val_acc >= @production`, or `val_loss < 0.2`"
+"""Characters: the time of `_EARLY_RULE` grows with the square of the length."""
+_HINT = "as `val/acc >= @production and params.lr < 0.01`; docs/api.md, Filters"
 
 
 def check_rule(rule: str) -> str:
-    """Return a rule of acceptance as it was given, if it is one.
+    """Return an acceptance rule as it was given, if it can be read: in the language of filters.
 
     Raises
     ------
     InvalidArgument
-        If it is not.
+        If it cannot be read.
 
     Examples
     --------
-    >>> check_rule("val_acc >= @production")
-    'val_acc >= @production'
+    >>> check_rule("val/acc >= @production"), check_rule("metrics.val/top1 > 0.8 and params.lr < 0.01")
+    ('val/acc >= @production', 'metrics.val/top1 > 0.8 and params.lr < 0.01')
     """
     if len(rule) > _RULE_LIMIT:
         raise InvalidArgument(f"the rule has {len(rule):,} characters; the limit is {_RULE_LIMIT}", hint=_HINT)
-    found = _RULE.fullmatch(rule)
-    if rule and (found is None or not (found["bar"].startswith("@") or _number(found["bar"]) is not None)):
-        raise InvalidArgument(f"the rule {rule[:80]!r} cannot be read", hint=_HINT)
+    if rule:
+        _read_rule(rule)
     return rule
+
+
+def _read_rule(rule: str) -> filters.Rule:
+    """Compile a rule. Earlier releases took any text without spaces for the name of a metric; such rules still hold."""
+    try:
+        return filters.parse_rule(rule)
+    except InvalidArgument as error:
+        found = _EARLY_RULE.fullmatch(rule)
+        named = found is not None and not found["metric"].startswith("@") and _number(found["metric"]) is None
+        if found is None or not named or not (found["bar"].startswith("@") or _number(found["bar"]) is not None):
+            message = f"the rule {rule[:80]!r} cannot be read: {error.message}"
+            raise InvalidArgument(message, hint=error.hint or _HINT) from None
+        return filters.parse_rule(f"metrics[{json.dumps(found['metric'])}] {found['op']} {found['bar']}")
 
 
 class Contributions:
@@ -171,20 +183,18 @@ class Contributions:
         rule = place.model.data.get("require", "")
         if not rule:
             return
-        parts = _RULE.fullmatch(rule)
-        assert parts is not None, "it was checked when it was set"
-        metric, bar = parts["metric"], _number(parts["bar"])
-        if bar is None:
+
+        def version(revision: str) -> Document | None:
             try:
-                bar = _metric(self._versions.find(place, parts["bar"].removeprefix("@")), metric)
+                return self._versions.present(place, self._versions.find(place, revision))
             except NotFound:
-                return  # the alias stands nowhere yet: nothing is there to be better than
-        value = _metric(found, metric)
-        if value is None or bar is None or not _COMPARE[parts["op"]](value, bar):
-            told = "it has none" if value is None else f"it has {value:g}"
-            at = "nothing" if bar is None else f"{bar:g}"
+                return None
+
+        read, proposed = _read_rule(rule), self._versions.present(place, found)
+        if not read.holds(proposed, version):
+            told = read.told(proposed, version)
             raise Conflict(
-                f"c{found.data['number']} does not meet the rule of {place.reference}: {rule}; {told}, {at} is there",
+                f"c{found.data['number']} does not meet the rule of {place.reference}: {rule}; {told}",
                 hint="decline it, or change the rule",
             )
 
@@ -196,12 +206,6 @@ class Contributions:
 
 
 _VERBS = {DECLINED: "decline", WITHDRAWN: "withdraw"}
-_COMPARE = {
-    ">=": lambda a, b: a >= b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    "<": lambda a, b: a < b,
-}
 
 
 def _decided(found: Record, caller: Caller, status: str, *, reason: str = "", accepted: int = 0) -> Put:
@@ -215,11 +219,6 @@ def _event(caller: Caller, action: str, place: Place, found: Record, after: obje
     what = f"{place.reference}@c{found.data['number']}"
     before = found.data["contribution"]["status"]
     return {"at": now(), "who": caller.name, "action": action, "what": what, "before": before, "after": after}
-
-
-def _metric(record: Record, key: str) -> float | None:
-    value = record.data["metrics"].get(key)
-    return None if value is None else decode_float(value)
 
 
 def _number(text: str) -> float | None:

@@ -1,15 +1,21 @@
-"""The language of `where=`: Python's own comparisons over the fields of a run or version, walked by hand, never run.
+"""The language of filters (`where=`) and of acceptance rules: comparisons of fields of a run or a version.
 
-`metrics.val_acc > 0.9 and params.lr < 0.01`, `metrics["val/acc"] >= 0.9`, `tags.gpu == "a100"`, `"wren" in name`,
-`status in ("running", "stale")`, `created_at > "2026-11-01"`, `params.lr is None`. A comparison with what is not there,
-or is of another kind, does not hold.
+`metrics.val/acc > 0.9 and params.lr < 0.01`, `tags.gpu == "a100"`, `"wren" in name`, `status in ("running", "stale")`,
+`created_at > "2026-11-01"`, `params.lr is None`; in a rule also `val/acc >= @production`. A comparison with a field
+that is missing, or of another type, does not hold.
+
+Python's parser reads the text, and `_Reader` walks the tree; nothing is run. Keys are written as they were logged, with
+slashes and dashes, which Python would read as arithmetic. `_masked` hides them from the parser: it puts underscores in
+their places, as many as they have characters, so that columns in messages stay right.
 """
 
 from __future__ import annotations
 
 import ast
+import keyword
 import operator
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +40,8 @@ class Fields:
     what: str
     words: tuple[str, ...]
     mappings: tuple[str, ...]
+    rule: bool = False
+    """Whether any bare name is a metric, and `@alias` stands for the same field of another version."""
 
 
 RUN = Fields(
@@ -48,8 +56,16 @@ VERSION = Fields(
     ("metrics", "params", "tags"),
 )  # fmt: skip
 """`text` is number, message, author and aliases, in small letters."""
+CONTRIBUTION = Fields("a contribution", tuple(w for w in VERSION.words if w != "text"), VERSION.mappings, rule=True)
 
-_HINT = "as `metrics.val_acc > 0.9 and params.lr < 0.01`; docs/api.md, Filters"
+_HINT = "as `metrics.val/acc > 0.9 and params.lr < 0.01`; docs/api.md, Filters"
+_PART = r"[^\s()\[\],<>=!\"']"
+_TOKEN = re.compile(
+    rf"""(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?P<alias>@{_PART}+)|(?P<word>[^\W\d]{_PART}*)|[\d.]{_PART}*|."""
+)
+_CALLED = re.compile(r"\s*[\[(\"']")
+_BREAKS = re.compile(r"[\r\n\f\v\u2028\u2029]")
+_ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 _SPECIAL = ("NaN", "Infinity", "-Infinity")
 
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
@@ -82,9 +98,11 @@ def parse(text: str, fields: Fields = RUN) -> Callable[[Item], bool]:
     >>> match = parse('metrics.acc > 0.9 and params["lr"] < 0.01')
     >>> match({"metrics": {"acc": 0.95}, "params": {"lr": 0.001}}), match({"metrics": {}, "params": {}})
     (True, False)
+    >>> parse("metrics.val/top-1 > 0.8 or val/top-1 == 0.5")({"metrics": {"val/top-1": 0.5}})
+    True
     """
     reader = _Reader(fields)
-    test = _read(text, "filter", reader.test)
+    test = _read(text, "filter", reader, reader.test)
     if reader.terms > TERMS_LIMIT:
         raise InvalidArgument(f"the filter has {reader.terms:,} terms; the limit is {TERMS_LIMIT}", hint=_HINT)
 
@@ -107,7 +125,8 @@ def order(text: str, fields: Fields = RUN) -> Callable[[Item], tuple[bool, Any]]
     {'metrics': {'val/acc': 0.9}}
     """
     down = text.startswith("-")
-    value = _read(text.removeprefix("-"), "order", _Reader(fields).field)
+    reader = _Reader(fields)
+    value = _read(text.removeprefix("-"), "order", reader, reader.field)
 
     def key(item: Item) -> tuple[bool, Any]:
         found = value(item)
@@ -135,13 +154,70 @@ class _Down(str):
         return str.__gt__(self, other)
 
 
-def _read(text: str, what: str, walk: Callable[[ast.expr], Test]) -> Test:
+@dataclass(frozen=True)
+class Rule:
+    """An acceptance rule: a filter that can compare with other versions of the model."""
+
+    test: Test
+    used: Sequence[tuple[str, Test]]
+
+    def holds(self, item: Item, version: Callable[[str], Item | None]) -> bool:
+        """Tell whether a contribution meets the rule.
+
+        Parameters
+        ----------
+        version : callable
+            Returns the version that an alias or another revision names; None if there is none. A comparison with a
+            version that does not exist holds: there is nothing yet to be better than.
+        """
+        return bool(self.test({**item, _VERSION: version}))
+
+    def told(self, item: Item, version: Callable[[str], Item | None]) -> str:
+        """Return the values that the rule compares: `val/acc is 0.79, @production has 0.8`."""
+        known = {**item, _VERSION: version}
+        return ", ".join(f"{name} {_told(get(known), name)}" for name, get in dict(self.used).items())
+
+
+_VERSION = "@"
+"""The key of the function that finds versions, in the item that a rule is evaluated with."""
+
+
+def _told(value: Any, name: str) -> str:
+    written = f"{value:g}" if isinstance(value, float) else f"{value}"
+    if name.startswith("@"):
+        return f"has {'none' if value in (None, _NOTHING) else written}"
+    return "is missing" if value is None else f"is {written}"
+
+
+def parse_rule(text: str) -> Rule:
+    """Compile an acceptance rule.
+
+    Raises
+    ------
+    InvalidArgument
+        If it cannot be read.
+
+    Examples
+    --------
+    >>> rule = parse_rule("val/acc >= @production and metrics.val/loss < 0.3")
+    >>> found = {"metrics": {"val/acc": 0.79, "val/loss": 0.2}}
+    >>> rule.holds(found, lambda _: {"metrics": {"val/acc": 0.8}}), rule.holds(found, lambda _: None)
+    (False, True)
+    >>> rule.told(found, lambda _: {"metrics": {"val/acc": 0.8}})
+    'val/acc is 0.79, @production has 0.8, metrics.val/loss is 0.2'
+    """
+    reader = _Reader(CONTRIBUTION)
+    return Rule(_read(text, "rule", reader, reader.test), reader.used)
+
+
+def _read(text: str, what: str, reader: _Reader, walk: Callable[[ast.expr], Test]) -> Test:
     if len(text) > LENGTH_LIMIT:
         raise InvalidArgument(f"the {what} has {len(text):,} characters; the limit is {LENGTH_LIMIT:,}")
     try:
-        return walk(ast.parse(text.strip(), mode="eval").body)
+        return walk(ast.parse(reader.masked(text), mode="eval").body)
     except SyntaxError as error:
-        raise InvalidArgument(f"the {what} {_shown(text)} breaks off at column {error.offset}", hint=_HINT) from None
+        column = error.offset or len(text.strip()) + 1  # Python counts the end of a text as column 0
+        raise InvalidArgument(f"the {what} {_shown(text)} breaks off at column {column}", hint=_HINT) from None
     except (RecursionError, MemoryError, ValueError) as error:
         if isinstance(error, InvalidArgument):
             raise
@@ -153,8 +229,58 @@ class _Reader:
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
+        self._text = self._masked = ""
+        self._keys: dict[int, _Key] = {}
         self.terms = 0
         self.work = 0
+        self.used: list[tuple[str, Test]] = []
+        """The fields that a rule reads, as they are written, and the functions that give their values."""
+
+    def masked(self, text: str) -> str:
+        """Take a text; return it with underscores in the places of keys and aliases, in one line."""
+        self._text = _BREAKS.sub(" ", text).strip()
+        parts: list[str] = []
+        offset = 0
+        for found in _TOKEN.finditer(self._text):
+            key = self._key(found)
+            if key is not None:
+                self._keys[offset] = key
+            parts.append(found[0] if key is None else "_" * len(found[0]))
+            offset += len(parts[-1].encode("utf-8", "replace"))
+        self._masked = "".join(parts)
+        return self._masked
+
+    def _key(self, found: re.Match[str]) -> _Key | None:
+        """Return the key or the alias that a token is; None if Python can read the token."""
+        word = found["word"]
+        if found["alias"]:
+            return _Key("", found["alias"])
+        if not word or keyword.iskeyword(word) or _CALLED.match(self._text, found.end()):
+            return None
+        mapping, dot, key = word.partition(".")
+        if dot and key and mapping in self._fields.mappings:
+            return _Key(mapping, key)
+        if word in self._fields.words or word in self._fields.mappings:
+            return None
+        return _Key("metrics", word, bare=True) if self._fields.rule or "/" in word else None
+
+    def _key_of(self, node: ast.expr) -> _Key | None:
+        return self._keys.get(node.col_offset) if isinstance(node, ast.Name) else None
+
+    def source(self, node: ast.expr) -> str:
+        """Return the text of a node as it was written."""
+        first, last = (self._column(at) for at in (node.col_offset, node.end_col_offset or node.col_offset))
+        return self._text[first:last]
+
+    def _column(self, offset: int) -> int:
+        """Return the character at a number of bytes, which is how Python counts columns."""
+        return len(self._masked.encode("utf-8", "replace")[:offset].decode("utf-8", "replace"))
+
+    def refusal(self, node: ast.expr) -> InvalidArgument:
+        """Return the error for a part of the text that is no filter."""
+        return InvalidArgument(
+            f"{_shown(self.source(node))}, at column {self._column(node.col_offset) + 1}, is no filter", hint=_HINT
+        )
 
     def test(self, node: ast.expr) -> Test:
         """Return what holds or does not."""
@@ -167,23 +293,63 @@ class _Reader:
             return lambda run: not inner(run)
         if isinstance(node, ast.Compare):
             return self._comparison(node)
+        key = self._key_of(node)
+        if key is not None and (key.is_alias or (key.bare and self._fields.rule)):
+            raise self.refusal(node)
         if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
             return self._value(node)
-        raise _refusal(node)
+        raise self.refusal(node)
 
     def _comparison(self, node: ast.Compare) -> Test:
-        terms = [self._value(each) for each in (node.left, *node.comparators)]
-        for op in node.ops:
-            if type(op) not in _COMPARE:
-                raise _refusal(node)
-        compare = [_COMPARE[type(op)] for op in node.ops]
+        sides = [node.left, *node.comparators]
+        if any(type(op) not in _COMPARE for op in node.ops):
+            raise self.refusal(node)
+        keys = [self._key_of(side) for side in sides]
+        aliases = [key is not None and key.is_alias for key in keys]
+        values = [None if alias else self._value(side) for side, alias in zip(sides, aliases, strict=True)]
+        pairs = []
+        for at, op in enumerate(node.ops):
+            self._check_pair(op, sides[at : at + 2], keys[at : at + 2])
+            left, right = values[at], values[at + 1]
+            left = self._of_version(keys[at], right) if left is None else left
+            pairs.append((_COMPARE[type(op)], left, self._of_version(keys[at + 1], left) if right is None else right))
 
         def holds(run: Item) -> bool:
-            values = [term(run) for term in terms]
-            self._count_values(values)
-            return all(_holds(op, a, b) for op, a, b in zip(compare, values, values[1:], strict=False))
+            for op, left, right in pairs:
+                a, b = left(run), right(run)
+                self._count_values([a, b])
+                if a is not _NOTHING and b is not _NOTHING and not _holds(op, a, b):
+                    return False
+            return True
 
         return holds
+
+    def _check_pair(self, op: ast.cmpop, sides: Sequence[ast.expr], keys: Sequence[_Key | None]) -> None:
+        """Refuse comparisons of two aliases, of an alias with anything but a field, and of two bare names."""
+        aliases = [key is not None and key.is_alias for key in keys]
+        if any(aliases):
+            named = sides[0] if aliases[1] else sides[1]
+            field = isinstance(named, (ast.Name, ast.Attribute, ast.Subscript))
+            if all(aliases) or not field or not isinstance(op, _ORDERED):
+                raise self.refusal(sides[1] if aliases[1] else sides[0])
+        elif self._fields.rule and all(key is not None and key.bare for key in keys):
+            other = self.source(sides[1])
+            raise InvalidArgument(f"{other[:60]!r} would be a metric here", hint=f"@{other[:60]} is an alias")
+
+    def _of_version(self, alias: _Key | None, value: Test | None) -> Test:
+        """Return what gives the value that another version has of the field on the other side of a comparison."""
+        assert alias is not None, "a side without a value is an alias"
+        assert value is not None, "its other side is a field"
+        if not self._fields.rule:
+            raise InvalidArgument(f"{alias.key} is compared in a filter", hint="only acceptance rules know aliases")
+        self.terms += 1
+
+        def get(item: Item) -> Any:
+            version = item[_VERSION](alias.key.removeprefix("@"))
+            return _NOTHING if version is None else value(version)
+
+        self.used.append((alias.key, get))
+        return get
 
     def count(self, work: int) -> None:
         """Count work, and refuse to go on beyond the limit."""
@@ -220,36 +386,65 @@ class _Reader:
             items = [self._value(each) for each in node.elts]
             return lambda run: tuple(item(run) for item in items)
         elif isinstance(node, ast.Name):
-            return self._word(node)
+            masked = self._key_of(node)
+            if masked is None:
+                return self._word(node)
+            if not masked.is_alias:
+                return self._entry(node, masked.mapping, masked.key)
         elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             return self._entry(node, node.value.id, node.attr)
         elif isinstance(node, ast.Subscript) and isinstance(node.value, ast.Name):
             key = node.slice.value if isinstance(node.slice, ast.Constant) else None
             if isinstance(key, str):
                 return self._entry(node, node.value.id, key)
-        raise _refusal(node)
+        raise self.refusal(node)
 
     def _word(self, node: ast.Name) -> Test:
         if node.id not in self._fields.words:
             some = ", ".join([*self._fields.words, *(f"{each}.…" for each in self._fields.mappings)])
-            raise InvalidArgument(f"{node.id[:60]!r} is nothing that {self._fields.what} has", hint=f"there are {some}")
-        return lambda run: run.get(node.id)
+            meant = f"metrics.{node.id[:60]} or params.{node.id[:60]}? "
+            raise InvalidArgument(
+                f"{node.id[:60]!r} is no field of {self._fields.what}", hint=f"{meant}The fields are {some}"
+            )
+        return self._using(node, lambda run: run.get(node.id))
+
+    def _using(self, node: ast.expr, get: Test) -> Test:
+        self.used.append((self.source(node), get))
+        return get
 
     def _entry(self, node: ast.expr, mapping: str, key: str) -> Test:
         if mapping not in self._fields.mappings:
-            raise _refusal(node)
+            raise self.refusal(node)
 
         def get(run: Item) -> Any:
             value = (run.get(mapping) or {}).get(key)
             return decode_float(value) if value in _SPECIAL and mapping != "tags" else value
 
-        return get
+        return self._using(node, get)
 
     def field(self, node: ast.expr) -> Test:
         """Return what gives a field: nothing else can be sorted by."""
-        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
+        key = self._key_of(node)
+        if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and not (key is not None and key.is_alias):
             return self._value(node)
-        raise _refusal(node)
+        raise self.refusal(node)
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A key of a mapping, or an alias with its `@`, that is hidden from Python's parser."""
+
+    mapping: str
+    key: str
+    bare: bool = False
+
+    @property
+    def is_alias(self) -> bool:
+        return not self.mapping
+
+
+_NOTHING = object()
+"""The value of a version that does not exist."""
 
 
 def _holds(op: Callable[[Any, Any], Any], left: Any, right: Any) -> bool:
@@ -259,10 +454,6 @@ def _holds(op: Callable[[Any, Any], Any], left: Any, right: Any) -> bool:
         return bool(op(left, right))
     except (TypeError, RecursionError):  # of two kinds, or nested as deep as only a stored document can be
         return False
-
-
-def _refusal(node: ast.expr) -> InvalidArgument:
-    return InvalidArgument(f"{_shown(ast.unparse(node))}, at column {node.col_offset + 1}, is no filter", hint=_HINT)
 
 
 def _shown(text: str) -> str:

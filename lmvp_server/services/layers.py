@@ -14,7 +14,7 @@ from lmvp.errors import IntegrityError, InvalidArgument
 from lmvp.records import ABSENT, CHANGED, IDENTICAL, NEW, Amount, Layer, Layers
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import Manifest, Tensor
-from lmvp.views.diff import group_of, layer_of, shade
+from lmvp.views.diff import group_of, is_counter, layer_of, shade, sum_amounts
 from lmvp_server import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
@@ -37,6 +37,8 @@ class LayerState:
     size: int
     form: int
     bytes: int
+    counters: tuple[str, ...] = ()
+    """The names of its tensors that count steps or batches."""
 
 
 State = Mapping[str, LayerState]
@@ -108,20 +110,21 @@ class LayerStrips:
 
     def _strip(self, place: Place, version: Record, axis: Sequence[Layer], state: State, before: State) -> str:
         cancellation.check()
-        amounts = self._amounts(place, version)
+        amounts = self._amounts(place, version, state)
         return "".join(_code(state.get(one.path), before.get(one.path), amounts.get(one.path)) for one in axis)
 
-    def _amounts(self, place: Place, version: Record) -> dict[str, Amount]:
+    def _amounts(self, place: Place, version: Record, state: State) -> dict[str, Amount]:
         """Return how much each layer changed since the first parent, as far as that was measured."""
         parent = _first_parent(version)
         # a strip whose parent is deleted compares with another version, which nothing was measured against
         known = parent and self._versions.in_project(place.space, parent)
         kept = self._measuring.kept(place.space, version.data["digest"], parent) if known else None
-        found: dict[str, Amount] = {}
+        found: dict[str, list[tuple[bool, Amount | None]]] = {}
         for name, amount in kept.tensors.items() if kept else ():
             layer = layer_of(name)
-            found[layer] = found[layer] + amount if layer in found else amount
-        return found
+            counts = layer in state and name in state[layer].counters
+            found.setdefault(layer, []).append((counts, amount))
+        return {layer: total for layer, each in found.items() if (total := sum_amounts(each)) is not None}
 
     def _parent(self, place: Place, version: Record) -> State:
         """Return the state that a strip compares with: of the first parent, or, once that is deleted, of an older one.
@@ -187,6 +190,7 @@ def _layer(tensors: Sequence[Tensor]) -> LayerState:
         sum(_count(tensor.shape) for tensor in tensors),
         hash(tuple((tensor.name, tensor.dtype, tensor.shape) for tensor in tensors)),
         hash(tuple(tensor.digest for tensor in tensors)),
+        tuple(tensor.name for tensor in tensors if is_counter(tensor.name, tensor.dtype, tensor.shape)),
     )
 
 

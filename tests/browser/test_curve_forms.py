@@ -11,8 +11,10 @@ import pytest
 
 from lmvp.curves import Curves, Line
 from lmvp.render import curves as drawing
+from lmvp.render import numbers
 from lmvp.tracking.reading import Run
 from lmvp.tracking.records import RunRecord
+from lmvp_jupyter.bundle import static
 from lmvp_jupyter.curves import CurvesPlot
 
 AT = datetime(2026, 11, 26, tzinfo=timezone.utc)
@@ -113,4 +115,75 @@ def test_live_form_breaks_a_line_where_the_static_form_does(host):
     gaps = page.evaluate(READ)[0]["data"][1:]
     assert told == [False, False]
     assert [column.count(None) for column in gaps] == [1, 0]
+    page.close()
+
+
+LOAD = """async (text) => {
+  window.axes = await import(URL.createObjectURL(new Blob([text], { type: "text/javascript" })));
+}"""
+
+
+@pytest.fixture(scope="module")
+def axes(chromium):
+    """The functions of `axes.js` in a page."""
+    page = chromium.new_page()
+    page.evaluate(LOAD, static("widgets", "axes.js"))
+    yield lambda name, *given: page.evaluate("([name, given]) => window.axes[name](...given)", [name, list(given)])
+    page.close()
+
+
+TICKS = [
+    [0.0, 0.0025, 0.005, 0.0075, 0.01], [0.0, 0.00025, 0.0005], [0.1, 0.2, 3 * 0.1], [-0.5, 0.0, 0.5], [0, 20_000],
+    [1e-9, 2e-9], [2.5e10, 5e10], [0.99999991, 0.99999992], [0.0, 1e-5], [1e300, 2e300], [0.0],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("ticks", TICKS, ids=str)
+def test_ticks_are_written_alike_in_both_forms(axes, ticks):
+    assert axes("labels", ticks) == numbers.ends(*ticks)
+    assert axes("metricLabels", "used_bytes", [abs(tick) for tick in ticks]) == numbers.byte_labels([*map(abs, ticks)])
+
+
+@pytest.mark.parametrize(
+    "ticks",
+    [
+        [0, 500, 1000, 1500],
+        [1_000_000, 1_000_002],
+        [12_000, 12_005],
+        [0, 2_500_000],
+        [0.0, 0.5],
+        [4 * 10**9, 8 * 10**9],
+    ],
+    ids=str,
+)
+def test_ticks_of_steps_are_written_alike_in_both_forms(axes, ticks):
+    assert axes("stepLabels", ticks) == numbers.step_labels(ticks)
+
+
+@pytest.mark.parametrize("ticks", [[0, 30, 60, 90], [3600, 5400], [61.25, 61.5], [0, 86_400, 129_600], [0.0]], ids=str)
+def test_ticks_of_times_are_written_alike_in_both_forms(axes, ticks):
+    assert axes("timeLabels", ticks) == numbers.time_labels(ticks)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.2, 0.3), (0.2, 2.0), (1e-6, 1.0), (0.9, 1.0)])
+def test_log_ticks_are_alike_in_both_forms(axes, low, high):
+    assert axes("logTicks", low, high) == numbers.log_ticks(low, high)
+
+
+@pytest.mark.parametrize("top", [0.001, 0.0002, 1.0, 40_000.0, 2.5e10])
+def test_ticks_of_the_live_form_tell_their_value(host, top):
+    record = RunRecord(id="a" * 32, project="digits", name="quiet-wren-44", status="finished", created_at=AT)
+    curves = Curves([Run(None, record)], [line([top * (1 - step / 40) for step in range(41)], key="optim/lr")])
+
+    class Reachable(CurvesPlot):
+        _esm = CurvesPlot._esm.replace("export default view(CurvesView);", f"{KEEP}\nexport default view(CurvesView);")
+
+    page, watch = host.show(Reachable(curves))
+    told = page.evaluate(
+        "() => { const { axes } = window.drawn.at(-1).plot; return [axes[1]._splits, axes[1]._values]; }"
+    )
+    written = [float(words.replace("−", "-").replace(",", "")) for words in told[1]]
+    assert written == pytest.approx(told[0], rel=1e-9, abs=1e-12)
+    assert len(set(told[1])) == len(told[1]) > 2
+    assert not watch.errors
     page.close()

@@ -103,3 +103,25 @@ def test_no_layers_and_thousands_of_them(host):
     assert page.evaluate("window.hacked") is None
     calm(page, watch)
     page.close()
+
+
+def test_bars_have_the_names_of_their_layers(view):
+    names = view.locator(".groups span")
+    assert [text for text in names.all_inner_texts() if text in ("norm", "mlp")] == ["norm", "mlp"] * 4
+    assert [text for text in names.all_inner_texts() if text.startswith("blocks")] == [f"blocks.{b}" for b in range(4)]
+    middles = "(all) => all.map((one) => one.getBoundingClientRect()).map((box) => (box.left + box.right) / 2)"
+    bars = view.locator(".sky > i").evaluate_all(middles)
+    own = view.locator(".groups div:first-child span").evaluate_all(middles)
+    centres = [min(abs(bar - name) for bar in bars) for name in own]
+    assert max(centres) < 1.5, "each name is below the middle of a bar"
+
+
+def test_names_of_narrow_bars_are_upright(host):
+    page, watch = host.show(DiffView(found()[0]), width=300)
+    upright = page.locator(".groups .up")
+    upright.first.wait_for()
+    assert "norm" in upright.all_inner_texts()
+    box = upright.first.bounding_box()
+    assert box["height"] > box["width"]
+    calm(page, watch)
+    page.close()

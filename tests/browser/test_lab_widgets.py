@@ -110,6 +110,25 @@ def test_the_plot_is_drawn_and_follows_the_theme(notebook):
     assert not notebook.watch.strangers
 
 
+def test_the_high_contrast_theme_reaches_the_widgets(notebook):
+    notebook.run(4).locator("canvas").wait_for()
+    notebook.command("apputils:change-theme", {"theme": "JupyterLab Dark High Contrast"})
+    try:
+        notebook.page.wait_for_selector('body[data-jp-theme-name="JupyterLab Dark High Contrast"]', state="attached")
+        tokens = """(root) => ["c1", "ink-2"].map((name) => {
+          const probe = root.appendChild(document.createElement("span"));
+          probe.style.color = `var(--${name})`;
+          const found = getComputedStyle(probe).color;
+          probe.remove();
+          return found;
+        })"""
+        found = notebook.output(4).locator(".lmvp").first.evaluate(tokens)
+        assert found == ["rgb(176, 69, 127)", "rgb(255, 255, 255)"]
+    finally:
+        notebook.dark(False)
+    assert not notebook.watch.strangers
+
+
 def live(notebook) -> None:
     """Wait until the views lie over the static forms of cells 1 and 4."""
     notebook.output(1).locator(".lmvp-history tbody tr").first.wait_for()

@@ -6,6 +6,7 @@ import pytest
 import sample_history as sample
 
 from lmvp.records import Amount, Changes
+from lmvp.render.sky import tall
 from lmvp.storage.manifest import Manifest, Tensor
 from lmvp.views.history import Diff, History
 
@@ -46,7 +47,7 @@ def test_nothing_is_wider_than_the_page(chromium, make, width):
     assert pictures
     if make is diff:  # bars with an axis keep their shape
         (sky,) = pictures
-        assert sky["width"] / sky["height"] == pytest.approx(804 / 150, rel=0.02)
+        assert sky["width"] / sky["height"] == pytest.approx(804 / tall(make()), rel=0.02)
     else:
         assert {picture["height"] for picture in pictures} == {12}, "strips get narrower, not lower"
     page.close()

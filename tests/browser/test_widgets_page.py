@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from datetime import datetime, timezone
 
 import pytest
 import sample_history as sample
 
-from lmvp.records import Layer, Layers
+from lmvp.records import Layer, Layers, Model
+from lmvp.showing import Showing
 from lmvp.views.history import History
 from lmvp_jupyter.bundle import module
-from lmvp_jupyter.widgets import HistoryTable, MetricsPlot
+from lmvp_jupyter.widgets import HistoryTable, MetricsPlot, ModelView
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
 
@@ -328,4 +330,35 @@ def test_strips_keep_their_shades_where_the_system_sets_the_colours(host):
     page.emulate_media(forced_colors="active")
     shades = "new Set([...document.querySelectorAll('.strip i')].map((i) => getComputedStyle(i).backgroundColor)).size"
     assert page.evaluate(shades) >= 4
+    page.close()
+
+
+def model_view(card):
+    at = datetime(2026, 11, 26, tzinfo=timezone.utc)
+    model = Model(id="m", project="birdsong", name="tagger", created_at=at, description=card)
+    return ModelView(Showing(sample.versions()[0], model, (), ()))
+
+
+def test_card_of_a_model_is_formatted(host):
+    text = "# Use\n\n**240** species, see [site](https://example.org).\n\n| a | b |\n|--|--|\n| 1 | 2 |"
+    page, watch = host.show(model_view(text))
+    card = page.locator(".lmvp-card")
+    assert card.get_by_role("heading", name="Use").count() == 1
+    assert card.locator("strong").inner_text() == "240"
+    assert card.get_by_role("link", name="site").get_attribute("href") == "https://example.org"
+    assert card.get_by_role("cell").all_inner_texts() == ["1", "2"]
+    calm(page, watch)
+    page.close()
+
+
+def test_card_makes_no_element_that_is_not_allowed(host):
+    view = model_view("plain")
+    links = [["a", "javascript:hit=1", ["x"]], ["a", "/lab?reset", ["y"]]]
+    view.data = {**view.data, "card": [["script", "", ["hit = 1"]], ["img", "x", []], *links, "<b>words</b>"]}
+    page, watch = host.show(view)
+    card = page.locator(".lmvp-card")
+    assert card.locator("script, img, a, b").count() == 0
+    assert "<b>words</b>" in card.inner_text()
+    assert page.evaluate("window.hit") is None
+    calm(page, watch)
     page.close()

@@ -45,15 +45,28 @@ def test_a_version_opened_up(ip, grown):
     assert "data:image/svg" in html
     data = ModelView(found).data
     json.dumps(data, allow_nan=False)
-    assert data["card"] == "Reads digits.\n\nFails on <b>letters</b>."
+    assert data["card"] == [["p", "", ["Reads digits."]], ["p", "", ["Fails on <b>letters</b>."]]]
     assert "&lt;b&gt;letters" in html
     groups = {group["name"]: group for group in data["groups"]}
-    assert [groups[name]["change"] for name in ("blocks.0", "blocks.2", "head")] == ["identical", "10 %", "new"]
+    assert [groups[name]["change"] for name in ("blocks.0", "blocks.2", "head")] == ["identical", "7.2 %", "new"]
     assert {one["name"]: one["change"] for one in groups["blocks.2"]["tensors"]} == {
         "fc.w": "10 %",
         "fc.b": "identical",
     }
     assert data["metrics"] == [["val/loss", "0.400", "−0.100", 1]]
+
+
+def test_card_of_a_model_is_shown_formatted(ip, grown):
+    Client().set_card(
+        "digits/mlp", "# Use\n\n**240** digits, see [site](https://example.org) or [here](/hub).\n\n- mono"
+    )
+    found = ip.run_line_magic("lmvp", "show digits/mlp@v2")
+    assert "Use\n───\n\n240 digits, see site (https://example.org) or here (/hub).\n\n- mono\n" in repr(found)
+    html = found._repr_html_()
+    assert "<h4>Use</h4>" in html
+    assert "<strong>240</strong>" in html
+    assert "<li>mono</li>" in html
+    assert "/hub" not in html, "a relative link would lead to a page of Jupyter"
 
 
 def test_views_ask_for_histograms_and_get_them(grown):

@@ -235,20 +235,39 @@ def test_a_rule_decides_what_may_be_accepted(team):
     assert team.ada.require("digits/mlp", "val/acc >= @production").require == "val/acc >= @production"
     propose(team.grace, 0.1, 0.79)
     propose(team.grace, 0.2, 0.81)
-    with pytest.raises(errors.Conflict, match=r"c1 does not meet the rule .*it has 0.79, 0.8 is there"):
+    with pytest.raises(errors.Conflict, match=r"c1 does not meet the rule .*val/acc is 0.79, @production has 0.8"):
         team.ada.accept("digits/mlp@c1")
     assert team.ada.accept("digits/mlp@c2").accepted == 2
     team.ada.require("digits/mlp", "val/loss < 0.2")
     propose(team.grace, 0.3, 0.9)
-    with pytest.raises(errors.Conflict, match="it has none"):
+    with pytest.raises(errors.Conflict, match="val/loss is missing"):
         team.ada.accept("digits/mlp@c3")
     team.ada.require("digits/mlp", "")
     assert team.ada.accept("digits/mlp@c3").accepted == 3
-    for odd in ("val/acc", "val/acc >= production", "val/acc == @production", ">= 3"):
+    for odd in ("val/acc", "val/acc >= production", "val/acc in @production", ">= 3", "@a < @b", "1 < @a"):
         with pytest.raises(errors.InvalidArgument, match="cannot be read"):
             team.ada.require("digits/mlp", odd)
     with pytest.raises(errors.AccessDenied):
         team.grace.require("digits/mlp", "")
+
+
+def test_rule_of_acceptance_has_the_language_of_filters(team):
+    team.ada.require("digits/mlp", "metrics.val/acc > 0.8 and metrics['val/acc'] >= @production and not tags.draft")
+    propose(team.grace, 0.1, 0.79)
+    propose(team.grace, 0.2, 0.81)
+    with pytest.raises(errors.Conflict, match=r"metrics.val/acc is 0.79"):
+        team.ada.accept("digits/mlp@c1")
+    assert team.ada.accept("digits/mlp@c2").accepted == 2
+    team.ada.require("digits/mlp", "val/acc > 0.8 or 'try' in message")
+    found = team.ada.show_history("digits/mlp", where="metrics.val/acc > 0.8 or 'try' in message")
+    assert [version.number for version in found] == [2]
+
+
+def test_rule_of_an_earlier_release_still_holds(team):
+    team.ada.require("digits/mlp", "top(1)/acc >= 0.5")
+    propose(team.grace, 0.1, 0.79)
+    with pytest.raises(errors.Conflict, match="is missing"):
+        team.ada.accept("digits/mlp@c1")
 
 
 def test_two_who_accept_at_once_make_one_version(team):

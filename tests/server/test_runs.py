@@ -182,6 +182,10 @@ def test_runs_are_made_and_changed_by_hand(served):
         ("params.nothing > 3", []),
         ("params.nothing is None and params.lr == 0.02", [2]),
         ("created_at > '2020-01-01'", [2, 1, 0]),
+        ("metrics.val/x >= 2", [2]),
+        ("val/x>=1 and metrics.acc>0.5", [2, 1]),
+        ("metrics.val/x in (0, 2) or params.lr == 0.01", [2, 1, 0]),
+        ("tags.kind == 'metrics.val/x > 3'", []),
     ],
 )
 def test_filters(served, where, expected):

@@ -120,7 +120,7 @@ def test_a_form_that_is_too_long_is_refused_in_words(server, browser):
     answer = browser.post(f"{server.url}/login", data=b"x" * 100_000, timeout=10)
     assert answer.status_code == 413
     assert "the limit here is 65,536" in answer.text
-    assert "<h1>Not done</h1>" in answer.text
+    assert "<h1>Request refused</h1>" in answer.text
 
 
 def test_a_cookie_is_no_key_to_the_api(server, browser):

@@ -13,11 +13,11 @@ from steps import steps
 
 from lmvp.errors import InvalidArgument
 from lmvp.records import Layer, Layers, Model, Version
+from lmvp.render.model_card import first_words
 from lmvp.showing import Showing
 from lmvp.storage import manifest as manifests
 from lmvp.storage.manifest import File, Manifest, Tensor
 from lmvp_server.compression import LIMIT, Gzip
-from lmvp_server.console.cards import first_words
 from lmvp_server.console.versions import TENSORS, shown_part
 from lmvp_server.services import filters, layers, search
 from lmvp_server.services.changes import affordable

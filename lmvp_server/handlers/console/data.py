@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lmvp_server.handlers import content, live, versions
-from lmvp_server.handlers.pages import BySession
+from lmvp_server.handlers.pages import BySession, Drawn
 
 
-class File(BySession, content.File):
+class File(Drawn, content.File):
     """`/p/{project}/{model}@{revision}/-/files/{path}`: a file, or a range of it."""
 
 

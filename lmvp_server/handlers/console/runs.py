@@ -17,7 +17,7 @@ from lmvp.render.curves import curves_data, curves_html
 from lmvp.render.words import clean
 from lmvp.tracking.records import RunEnd, RunRecord, RunUpdate
 from lmvp_server.console import curves, runtables, spaces
-from lmvp_server.console.islands import island
+from lmvp_server.console.islands import island, later
 from lmvp_server.console.runtables import Column
 from lmvp_server.handlers.base import as_json
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark, see_that_it_is_unchanged
@@ -26,6 +26,8 @@ from lmvp_server.handlers.console.versions import code_cells
 from lmvp_server.handlers.pages import BySession
 
 ROWS = 100
+SECTION = "system"
+"""The section of charts of the machine's metrics."""
 TOGETHER = 50
 """Runs that are compared at once."""
 
@@ -87,6 +89,7 @@ class Run(ConsolePage):
             "may": self.rights(one.project),
             "mine": self.services.runs.is_mine(self.caller, one.project, one.id),
             "charts": chart(self, drawn),
+            "system": system_charts(self, [one]),
             "write": write,
             "made_with": _made_with(one),
             "cells": code_cells(one.environment),
@@ -139,6 +142,7 @@ class Compare(ConsolePage):
             "project": about,
             "runs": found,
             "charts": chart(self, drawn),
+            "system": system_charts(self, found),
             "comparison": Comparison.of(found),
             "numeric": numeric,
             "across": across,
@@ -158,7 +162,7 @@ class Compare(ConsolePage):
 
 
 class Curves(BySession):
-    """`/p/{project}/-/curves?run=…&from=…&to=…`: curves anew, or a stretch of them, for an island."""
+    """`/p/{project}/-/curves?run=…&from=…&to=…&section=system`: the curves of an island, or a range of them."""
 
     in_public = frozenset({"GET", "HEAD"})
 
@@ -173,7 +177,8 @@ class Curves(BySession):
             raise InvalidArgument(f"{len(named)} runs: name 1 to {TOGETHER}")
         found = curves.records(self.services.runs.run(self.caller, project, run) for run in named)
         first, last = self._number("from"), self._number("to")
-        drawn = curves.curves_of(self.services, self.caller, found, first=first, last=last)
+        system = self.get_query_argument("section", "") == SECTION
+        drawn = curves.curves_of(self.services, self.caller, found, first=first, last=last, system=system)
         return curves_data(drawn, live=_goes_on(found))
 
     def _number(self, name: str) -> float | None:
@@ -195,6 +200,17 @@ def chart(page: ConsolePage, drawn: Drawn) -> str:
     live = _goes_on([run.record for run in drawn.runs])
     urls = {"curves": f"{there}curves?{query}", "live": f"{there}live?{query}" if live else ""}
     return island(page.root, "curves", curves_data(drawn, live=live), curves_html(drawn), **urls)
+
+
+def system_charts(page: ConsolePage, runs: list[RunRecord]) -> str:
+    """Return an island of what the machine did during some runs; empty where nothing was recorded."""
+    if not curves.has_system(page.services, page.caller, runs):
+        return ""
+    there = f"{page.root}p/{runs[0].project}/-/"
+    query = urlencode([("run", run.id) for run in runs])
+    live = f"{there}live?{query}" if _goes_on(runs) else ""
+    still = "<p>These charts need JavaScript.</p>"
+    return later("curves", still, curves=f"{there}curves?{query}&section={SECTION}", live=live)
 
 
 def _goes_on(runs: list[RunRecord]) -> bool:

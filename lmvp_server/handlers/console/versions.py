@@ -93,7 +93,7 @@ class Version(ConsolePage):
         limit = versions.tensors_limit(caller)
         showing = versions.showing(services, caller, version, strip)
         there = f"{self.root}p/{version.project}/{version.model}@{version.name}/-/histograms"
-        told = {**showing_data(versions.shown_part(showing, limit)), "only": "tensors"}
+        told = {**showing_data(versions.shown_part(showing, limit), card=False), "only": "tensors"}
         return "version.html", {
             **fields,
             "grown": grown,

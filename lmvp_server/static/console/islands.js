@@ -100,7 +100,8 @@ async function enliven(place) {
 }
 
 async function draw(place) {
-  const data = JSON.parse(place.querySelector("script").textContent);
+  const written = place.querySelector("script");
+  const data = written ? JSON.parse(written.textContent) : await json(place.dataset[place.dataset.view]);
   const answers = { histograms, zoom };
   const model = new Model(data, (one, message) => answers[message.kind]?.(place, one, message));
   const { default: view } = await VIEWS[place.dataset.view]();
@@ -113,3 +114,22 @@ async function draw(place) {
 }
 
 document.querySelectorAll(".island").forEach(enliven);
+
+/** What stands in a closed part of the page is fetched and drawn when the part is opened. */
+for (const place of document.querySelectorAll("[data-later]")) {
+  const around = place.closest("details");
+  const open = async () => {
+    if (!around.open || place.classList.contains("island")) return;
+    place.classList.add("island");
+    place.setAttribute("aria-busy", "true");
+    try {
+      await draw(place);
+    } catch {
+      place.classList.remove("island"); // opening it again tries again
+      place.replaceChildren(make("p", { class: "note warn" }, "The charts could not be loaded. Close this part and open it again to retry."));
+    }
+    place.removeAttribute("aria-busy");
+  };
+  around.addEventListener("toggle", open);
+  open();
+}

@@ -5,12 +5,13 @@
 // zoom asks for its range (`{ kind: "zoom", from, to }`) and gets finer lines when the kernel is free. It needs a global
 // `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
 /* global uPlot */
-import { bounds, logBounds, logTicks } from "./axes.js";
-import { guardKeys, make } from "./dom.js";
+import { bounds, labels, logBounds, logTicks, metricLabels, stepLabels, TIMES, timeLabels } from "./axes.js";
+import { drawing, guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";
 import { onTheme, Paint } from "./paint.js";
 import { savers } from "./saving.js";
-import { clock, number, short, written } from "./words.js";
+import { Tip } from "./tip.js";
+import { clock, number, written } from "./words.js";
 
 const CHART_HEIGHT = 192;
 const DASHES = [[], [7, 3], [2, 3], [9, 3, 2, 3], [4, 2], [1, 2]];
@@ -18,7 +19,17 @@ const SMOOTH = [0, 5, 15, 50, 200];
 const COLOURED = 6;
 const CHARTS = 8;
 const READ = 6;
+const TOLD = 10;
 const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
+
+/** Write the ticks that uPlot did not leave out. */
+const where = (ticks, write) => {
+  const words = write(ticks.filter((at) => at !== null));
+  return ticks.map((at) => (at === null ? "" : words.shift()));
+};
+
+/** What is before the last part of a metric's name: `val` of `val/loss`. */
+const prefixOf = (key) => key.slice(0, Math.max(0, key.lastIndexOf("/")));
 
 /** An exponential mean over so many points, without bias at the start. */
 function smoothed(values, over) {
@@ -42,7 +53,9 @@ class Chart {
     this.lines = group.lines;
     this.heading = make("h3", { class: "mono" }, group.name);
     this.note = make("span", { class: "small quiet" });
-    this.box = make("div", { class: "plot", role: "img", tabindex: "0", onkeydown: (event) => this.key(event), ondblclick: () => view.zoom(null) });
+    this.box = make("div", { class: "plot", role: "img", tabindex: "0", onkeydown: (event) => this.key(event), ondblclick: () => view.zoom(null),
+      onmouseenter: () => view.enter(this), onmouseleave: () => view.enter(null), onblur: () => this.tip.hide() });
+    this.tip = new Tip(this.box);
     this.legend = make("div", { class: "legend" });
     this.root = make("figure", { class: "chart" }, make("figcaption", {}, this.heading, this.note), this.box, this.legend);
   }
@@ -73,12 +86,12 @@ class Chart {
     return columns;
   }
 
-  shown() { return this.lines.filter((line) => !this.view.off.has(line.id)); }
+  shown() { return this.lines.filter((line) => !this.view.off.has(this.view.entryOf(line))); }
 
   draw() {
     const { view } = this;
     const columns = this.columns();
-    const key = JSON.stringify([this.shown().map((line) => line.id), view.axis, view.smooth, view.log, this.width()]);
+    const key = JSON.stringify([this.shown().map((line) => [line.id, this.order(line)]), view.axis, view.smooth, view.log, this.width()]);
     if (this.plot && key === this.drawn) {
       this.plot.setData(columns, false);
       this.plot.setScale("x", this.across(columns[0]));
@@ -89,7 +102,8 @@ class Chart {
     }
     this.box.setAttribute("aria-label", this.summary());
     this.note.textContent = this.oddities();
-    this.tellLegend();
+    this.legend.hidden = !view.legends || this.lines.length < 2;
+    this.legend.replaceChildren(...(this.legend.hidden ? [] : this.lines.map((line) => view.entry(view.entryOf(line), line.label, this.order(line)))));
   }
 
   across(xs) {
@@ -120,8 +134,10 @@ class Chart {
         y: view.log ? { distr: 3, range: (_, low, high) => logBounds(low, high) } : { range: (_, low, high) => bounds(low, high) },
       },
       axes: [
-        { ...axis, size: 28, gap: 6, space: 56, grid: { show: false }, ...(view.axis === "step" ? { incrs: WHOLE } : {}), values: (_, ticks) => ticks.map((at) => (at === null ? "" : view.axis === "time" ? clock(at) : short(at))) },
-        { ...axis, size: (_, texts) => 14 + 7 * Math.max(3, ...(texts ?? []).map((text) => (text ?? "").length)), gap: 8, space: 30, grid: { stroke: ink("line"), width: 1 }, ...(view.log ? { splits: (plot) => logTicks(plot.scales.y.min, plot.scales.y.max), filter: (_, ticks) => ticks } : {}), values: (_, ticks) => ticks.map((at) => (at === null ? "" : written(at))) },
+        { ...axis, size: 28, gap: 6, space: view.axis === "time" ? 76 : 56, grid: { show: false }, ...({ step: { incrs: WHOLE }, time: { incrs: TIMES } }[view.axis] ?? {}),
+          values: (_, ticks) => where(ticks, view.axis === "time" ? timeLabels : stepLabels) },
+        { ...axis, size: (_, texts) => 14 + 7 * Math.max(3, ...(texts ?? []).map((text) => (text ?? "").length)), gap: 8, space: 30, grid: { stroke: ink("line"), width: 1 }, ...(view.log ? { splits: (plot) => logTicks(plot.scales.y.min, plot.scales.y.max), filter: (_, ticks) => ticks } : {}), 
+          values: (_, ticks) => where(ticks, (given) => (view.log ? given.flatMap((at) => labels([at])) : metricLabels(this.lines[0]?.key ?? "", given))) },
       ],
       series,
       hooks: {
@@ -134,13 +150,14 @@ class Chart {
 
   width() { return Math.max(220, Math.floor(this.box.clientWidth || this.view.width() || 560)); }
 
-  order(line) { return this.lines.indexOf(line); }
+  /** The number of the line's colour: that of its run, or of its prefix, in every chart. */
+  order(line) { return this.view.legends ? this.lines.indexOf(line) : this.view.orderOf(line); }
 
-  token(line) { return this.view.lit ? (this.view.lit === line.id ? `s${(this.order(line) % COLOURED) + 1}` : "line-2") : this.order(line) < COLOURED ? `s${this.order(line) + 1}` : "ink-3"; }
+  token(line) { return this.view.lit !== null ? (this.view.lit === this.view.entryOf(line) ? `s${(this.order(line) % COLOURED) + 1}` : "line-2") : this.order(line) < COLOURED ? `s${this.order(line) + 1}` : "ink-3"; }
 
   alone(line) { return line.values.filter((value) => Number.isFinite(number(value))).length === 1; }
 
-  endNames() { return this.shown().length > 1 && this.shown().length <= COLOURED && this.width() > 380; }
+  endNames() { return !this.view.data.several && this.shown().length > 1 && this.shown().length <= COLOURED && this.width() > 380; }
 
   /** Write names at the ends of the lines, moved apart where they would stand on one another. */
   names(plot) {
@@ -179,21 +196,6 @@ class Chart {
     this.view.zoom([from, to]);
   }
 
-  tellLegend() {
-    const several = this.lines.length > 1;
-    this.legend.hidden = !several;
-    const { lit } = this.view;
-    this.legend.replaceChildren(...(several ? this.lines.map((line) => {
-      const off = this.view.off.has(line.id);
-      const swatch = make("i", { class: "lmvp-swatch", "aria-hidden": "true" });
-      swatch.style.background = this.order(line) < COLOURED ? `var(--s${this.order(line) + 1})` : "var(--ink-3)";
-      return make("button", { class: "btn bare key", type: "button", "aria-pressed": String(!off), title: off ? "show" : "hide",
-        onclick: () => this.view.toggle(line.id), onmouseenter: () => this.many() && this.view.light(line.id), onmouseleave: () => lit !== null && this.view.light(null) }, swatch, line.label);
-    }) : []));
-  }
-
-  many() { return this.lines.length > COLOURED; }
-
   summary() {
     const told = this.shown().slice(0, COLOURED).map((line) => {
       const finite = line.values.map(number).filter(Number.isFinite);
@@ -223,17 +225,36 @@ class Chart {
     this.plot.setCursor({ left: this.plot.valToPos(xs[to], "x"), top: 10 });
   }
 
-  /** The values at a place of the axis: of each line, at its point before. */
-  at(x) {
+  /** The points at a place of the axis: of each line, the last one before it. */
+  points(x) {
     const xs = this.plot.data[0];
     const index = xs.findLastIndex((each) => each <= x);
     const step = this.view.smooth > 1 ? 2 : 1;
-    return this.shown().map((line, i) => {
+    return this.shown().flatMap((line, i) => {
       const column = this.plot.data[1 + i * step];
       let near = index;
       while (near >= 0 && (column[near] === null || column[near] === undefined)) near -= 1;
-      return `${line.label} ${near < 0 ? "–" : written(column[near])}`;
+      return near < 0 ? [] : [{ line, x: xs[near], raw: column[near], value: this.plot.data[i * step + step][near] }];
     });
+  }
+
+  at(x) { return this.points(x).map(({ line, raw }) => `${line.label} ${written(raw)}`); }
+
+  /** Show the values at the pointer: sorted, the nearest in bold, with the raw value behind a smoothed one. */
+  tell(x) {
+    const { plot } = this;
+    const found = this.points(x);
+    if (!found.length) { this.tip.hide(); return; }
+    const { left, top } = plot.cursor;
+    const off = ({ value }) => Math.abs(plot.valToPos(value, "y") - top);
+    const nearest = found.reduce((a, b) => (off(b) < off(a) ? b : a));
+    const some = [...found].sort((a, b) => off(a) - off(b)).slice(0, TOLD).sort((a, b) => b.value - a.value);
+    const rows = some.map((point) => {
+      return make("div", { class: point === nearest && found.length > 1 ? "near" : "" }, this.view.swatch(this.order(point.line)), make("span", { class: "clip" }, point.line.label),
+        make("b", {}, written(point.value)), this.view.smooth > 1 ? make("span", { class: "quiet" }, written(point.raw)) : null);
+    });
+    const more = found.length > some.length ? make("p", { class: "quiet" }, `${found.length - some.length} more`) : "";
+    this.tip.show(plot.over.offsetLeft + left, plot.over.offsetTop + top, make("p", {}, this.view.placed(x, nearest)), ...rows, more);
   }
 
   close() { this.plot?.destroy(); }
@@ -253,6 +274,7 @@ class CurvesView {
     this.off = new Set();
     this.lit = null;
     this.read = null;
+    this.under = null;
     this.lines = new Map();
     this.endKeys = guardKeys(this.root);
     this.onData = () => this.build();
@@ -283,13 +305,15 @@ class CurvesView {
     const data = this.data = structuredClone(this.model.get("data"));
     this.charts.forEach((chart) => chart.close());
     this.titleLine = make("div", { class: "title" });
-    this.readout = make("output", { class: "readout", "aria-live": "polite" });
+    this.readout = make("output", { class: "readout hidden", "aria-live": "polite" }); // the tip tells those who see it
+    this.hinted = make("span", { class: "small quiet" });
+    this.legend = make("div", { class: "legend lmvp-lines" });
     this.grid = make("div", { class: "grid2" });
     this.table = make("details", { class: "small", ontoggle: () => this.fill() }, make("summary", {}, "the numbers as a table"));
     this.rest = make("button", { class: "btn bare", type: "button", onclick: () => { this.every = true; this.draw(); } });
     this.empty = make("p", { class: "quiet lmvp-none" });
     this.saver = savers(() => data.title, () => this.charts.filter((chart) => chart.plot && !chart.root.hidden).map((chart) => ({ title: chart.name, plot: chart.plot })), () => this.numbers());
-    this.root.replaceChildren(this.titleLine, this.empty, this.grid, make("div", { class: "below" }, this.rest), this.readout, make("div", { class: "lmvp-under" }, this.table, this.saver));
+    this.root.replaceChildren(this.titleLine, this.empty, this.legend, this.grid, make("div", { class: "below" }, this.rest), this.readout, make("div", { class: "lmvp-under" }, this.table, this.saver, this.hinted));
     this.paint = new Paint(this.root);
     this.charts = data.groups.map((group) => new Chart(this, group));
     this.lines = new Map(data.groups.flatMap((group) => group.lines).map((line) => [line.id, line]));
@@ -298,7 +322,39 @@ class CurvesView {
     this.draw();
   }
 
+  // ---- one legend for all charts: of several runs their names, of one run the prefixes of metrics that share a chart
+
+  /** Find what the legend names. A run with more prefixes than there are colours has legends at its charts instead. */
+  sort() {
+    const { several } = this.data;
+    const named = several ? [...this.lines.values()] : this.charts.filter((chart) => chart.lines.length > 1).flatMap((chart) => chart.lines);
+    this.entries = new Map([...named].sort((a, b) => (several ? a.run - b.run : 0)).map((line) => [this.entryOf(line), several ? line.label : prefixOf(line.key) || "no prefix"]));
+    this.places = new Map(several ? named.map((line) => [this.entryOf(line), line.run]) : [...this.entries.keys()].map((id, at) => [id, at]));
+    this.legends = !several && this.entries.size > COLOURED;
+    this.legend.hidden = this.legends || this.entries.size < 2;
+    this.legend.replaceChildren(...(this.legend.hidden ? [] : [...this.entries].map(([id, label]) => this.entry(id, label, this.places.get(id)))));
+  }
+
+  entryOf(line) { return this.data.several ? `run ${line.run}` : this.legends ? line.id : `prefix ${prefixOf(line.key)}`; }
+
+  orderOf(line) { return this.places.get(this.entryOf(line)) ?? 0; }
+
+  /** A sample of a line: its colour and its dashes. */
+  swatch(order) {
+    const line = drawing("path", { d: "M0 2H20", "stroke-width": 2, "stroke-dasharray": DASHES[order % DASHES.length].join(" ") });
+    line.style.stroke = order < COLOURED ? `var(--s${order + 1})` : "var(--ink-3)";
+    return drawing("svg", { class: "lmvp-swatch", viewBox: "0 0 20 4", width: 20, height: 4, "aria-hidden": "true" }, line);
+  }
+
+  /** A name of a legend: a click hides its lines in all charts, and shows them again. */
+  entry(id, label, order) {
+    const off = this.off.has(id);
+    return make("button", { class: "btn bare key", type: "button", "aria-pressed": String(!off), title: `${off ? "show" : "hide"} ${label}`,
+      onclick: () => this.toggle(id), onmouseenter: () => this.entries.size > 2 && this.light(id), onmouseleave: () => this.lit !== null && this.light(null) }, this.swatch(order), label);
+  }
+
   draw() {
+    this.sort();
     this.empty.textContent = this.charts.length ? "" : this.data.empty;
     this.empty.hidden = Boolean(this.charts.length);
     this.charts.forEach((chart, i) => { chart.root.hidden = i >= CHARTS && !this.every; });
@@ -312,7 +368,8 @@ class CurvesView {
     this.told = undefined;
     const { read } = this;
     if (read && this.charts.includes(read.chart)) read.chart.plot?.setCursor({ left: read.chart.plot.valToPos(read.x, "x"), top: 10 });
-    else this.readout.textContent = this.hint();
+    else this.readout.textContent = "";
+    this.hinted.textContent = this.hint();
   }
 
   /** What is drawn, as rows. */
@@ -393,14 +450,35 @@ class CurvesView {
     this.charts.forEach((chart) => { if (!chart.root.hidden) chart.draw(); });
   }
 
-  /** Say what stands under the cursor, in all charts. */
+  /** The pointer is over another chart, or over none. */
+  enter(chart) {
+    this.under = chart;
+    this.charts.forEach((each) => { if (each !== chart) each.tip.hide(); });
+  }
+
+  /** A place of the axis in words, with the step and the time beside it. */
+  placed(x, { line, x: at }) {
+    const i = line.steps.findIndex((step, n) => (this.axis === "time" ? line.times[n] : this.axis === "step" || !line.axis.length ? step : number(line.axis[n])) === at);
+    const parts = [this.axis === "time" ? clock(x) : `${this.axis} ${x.toLocaleString("en")}`];
+    if (i >= 0 && this.axis !== "step") parts.push(`step ${line.steps[i].toLocaleString("en")}`);
+    if (i >= 0 && this.axis !== "time") parts.push(clock(line.times[i]));
+    if (i >= 0 && this.axis === "step" && line.axis.length && this.data.joined) parts.push(`${this.data.joined} ${written(number(line.axis[i]))}`);
+    return parts.join(", ");
+  }
+
+  /** Tell the values under the cursor: at the pointer for the chart below it, in words for all charts. */
   tell(chart, plot) {
     const at = plot.cursor.idx;
+    const under = this.under ?? (chart.box === document.activeElement ? chart : null);
+    if (chart === under) {
+      if (at === null || at === undefined || plot.cursor.left < 0) chart.tip.hide();
+      else chart.tell(plot.data[0][at]);
+    }
     if (at === this.told) return;
     this.told = at;
     if (at === null || at === undefined) {
       this.read = null;
-      this.readout.textContent = this.hint();
+      this.readout.textContent = "";
       return;
     }
     const x = plot.data[0][at];

@@ -13,9 +13,27 @@ const OPEN_ROWS = 30;
 const CODE_ROWS = 60;
 const HISTOGRAMS = 64;
 
+const [LETTER, NARROWEST, LONGEST, FEW] = [6.5, 10.5, 14, 10];
+
+/** A long name, with its ends. */
+const clipped = (name, most) => (name.length <= most ? name : `${name.slice(0, Math.ceil(most / 2) - 1)}…${name.slice(-Math.floor(most / 2))}`);
+
+/** Names of groups in one row where all have room, else the last parts and, below, what neighbours share. */
+function groupRows(spans, fits) {
+  if (spans.every((span) => !span.name || fits(span))) return [spans];
+  const cut = ({ name }) => name.lastIndexOf(".");
+  const shared = [];
+  for (const span of spans) {
+    const stem = span.name.slice(0, Math.max(0, cut(span)));
+    if (shared.at(-1)?.name === stem) shared.at(-1).last = span.last;
+    else shared.push({ ...span, name: stem, title: stem });
+  }
+  return [spans.map((span) => ({ ...span, name: span.name.slice(cut(span) + 1) })), shared];
+}
+
 const shadeOf = ({ code }) => (code === "-" ? "gone" : KIND[code]);
 
-const changed = ({ kind, percent }) => (kind === "changed" && percent ? `changed by ${percent}` : kind);
+const changed = ({ kind, percent, counter }) => (kind === "changed" && percent ? `changed by ${percent}` : counter ? `${kind}: ${counter}` : kind);
 
 export class DiffView {
   constructor(model, el) {
@@ -86,7 +104,7 @@ export class DiffView {
     this.segments = fold(axis, width);
     const rules = [0.1, 1, 10, 100].map((percent, i) => make("div", { class: "rule", style: `bottom:${25 * (i + 1)}%` }, make("span", {}, `${percent} %`)));
     this.bars.replaceChildren(...(this.data.measured ? rules : []), ...this.segments.map((segment, i) => this.bar(segment, i)));
-    this.label(width);
+    this.label();
     this.point(null);
   }
 
@@ -107,18 +125,33 @@ export class DiffView {
     return `${part[0].path} to ${part.at(-1).path}: ${other} of ${part.length} differ`;
   }
 
-  /** Names of the groups below their bars, where there is room for them. */
-  label(width) {
-    const spans = new Map();
-    for (const segment of this.segments) {
-      const { group } = this.layers[segment.first];
-      const span = spans.get(group) ?? { weight: 0, bars: 0, begins: segment.begins };
-      spans.set(group, { ...span, weight: span.weight + segment.weight, bars: span.bars + 1 });
+  /** Names below the bars: of the layers, then of their groups. lmvp.render.sky has the twin. */
+  label() {
+    const own = this.segments.map(({ first, last, bar }) => {
+      const { path, group } = this.layers[first];
+      const name = last - first > 1 ? "" : path.slice(path.startsWith(group.name) ? group.name.length : 0).replace(/^[./]+/, "") || path;
+      return { first: bar.offsetLeft, last: bar.offsetLeft + bar.offsetWidth, name, group, title: name ? path : group.name };
+    });
+    const fits = ({ first, last, name }) => last - first > LETTER * name.length;
+    const rows = [];
+    let named = true;
+    const room = ({ first, last }) => Math.floor((last - first) / LETTER);
+    if (own.every((one) => !one.name || fits(one) || room(one) >= FEW)) rows.push(own.map((one) => (fits(one) ? one : { ...one, name: clipped(one.name, room(one)) })));
+    else if (own.filter((one) => one.name && one.last - one.first >= NARROWEST).length > own.length / 2) rows.push(own.filter((one) => one.last - one.first >= NARROWEST).map((one) => ({ ...one, name: clipped(one.name, LONGEST), upright: true })));
+    else named = false;
+    const groups = [];
+    for (const one of own) {
+      if (groups.at(-1)?.group === one.group) groups.at(-1).parts.push(one);
+      else groups.push({ group: one.group, parts: [one] });
     }
-    const total = [...spans.values()].reduce((sum, { weight }) => sum + weight, 0);
-    this.names.replaceChildren(...[...spans].map(([group, { weight, bars, begins }]) => {
-      const room = (width * weight) / total > 6.5 * group.label.length;
-      return make("span", { class: begins ? "g" : "", style: `flex:${weight} 1 ${bars - 1}px`, title: group.name }, room ? group.label : "");
+    const spans = groups.map(({ group, parts }) => ({ first: parts[0].first, last: parts.at(-1).last, title: group.name,
+      name: named && parts.length === 1 && parts[0].name === group.name ? "" : group.name }));
+    rows.push(...groupRows(spans, fits).map((row) => row.filter(fits)));
+    this.names.replaceChildren(...rows.filter((row) => row.some(({ name }) => name)).map((row) => {
+      const upright = row.some((one) => one.upright);
+      const spans = row.filter(({ name }) => name).map(({ first, last, name, title }) => make("span", { class: upright ? "up" : "", style: `left:${(first + last) / 2}px`, title }, name));
+      const longest = Math.max(...row.map(({ name }) => name.length));
+      return make("div", { style: upright ? `height:${(LETTER * longest + 4).toFixed()}px` : "" }, ...spans);
     }));
   }
 
@@ -236,11 +269,11 @@ export class DiffView {
 
   row(part, name, depth, tensor) {
     const cell = (css, ...children) => make("td", { class: css }, ...children);
-    const bar = make("i", { class: shadeOf(part), style: part.height === undefined ? (part.kind === "identical" ? "" : "width:2rem") : `width:${part.height}%` });
+    const bar = part.counter ? null : make("i", { class: shadeOf(part), style: part.height === undefined ? (part.kind === "identical" ? "" : "width:2rem") : `width:${part.height}%` });
     const rest = this.data.measured ? [cell("wide opt2", make("span", { class: "scale" }, bar)), cell("num opt1", part.cosine ?? ""), cell("num opt1", part.step ?? ""), cell("opt1", this.values(tensor))] : [];
     const shape = part.dtype ? `${part.shape}, ${part.dtype}` : part.shape;
     return make("tr", { "data-path": part.path }, make("th", { scope: "row" }, make("span", { style: `padding-left:${1.1 * depth}rem` }, name)),
-      cell("shape", shape), cell("num opt2", part.parameters), cell("num", ...(part.percent ? percentage(part.percent) : [part.kind])), ...rest);
+      cell("shape", shape), cell("num opt2", part.parameters), cell("num", ...(part.percent ? percentage(part.percent) : [part.counter ?? part.kind])), ...rest);
   }
 
   // ---- how numbers are spread

@@ -3,21 +3,16 @@
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.plot_data`. It needs a
 // global `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
 /* global uPlot */
+import { metricLabels } from "./axes.js";
 import { emptiness, guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";
 import { onTheme, Paint } from "./paint.js";
 import { savers } from "./saving.js";
+import { Tip } from "./tip.js";
 import { number } from "./words.js";
 
 const HEIGHT = 200;
 const TABLE_ROWS = 50;
-
-function tick(value, step) {
-  if (step < 1e-8 || Math.abs(value) >= 1e9) return value.toExponential(1).replaceAll("-", "−");
-  let digits = 0;
-  while (digits < 10 && Math.abs(step * 10 ** digits - Math.round(step * 10 ** digits)) > 1e-6) digits += 1;
-  return value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
-}
 
 class PlotView {
   constructor(model, el) {
@@ -53,7 +48,8 @@ class PlotView {
       this.root.replaceChildren(title, emptiness(data.empty, this.said), this.said);
       return;
     }
-    this.box = make("div", { class: "plot", role: "img", tabindex: "0", "aria-label": data.summary, onkeydown: (event) => this.key(event) });
+    this.box = make("div", { class: "plot", role: "img", tabindex: "0", "aria-label": data.summary, onkeydown: (event) => this.key(event), onblur: () => this.tip.hide() });
+    this.tip = new Tip(this.box);
     this.readout = make("output", { class: "readout", "aria-live": "polite" });
     this.root.replaceChildren(title, make("figure", { class: "chart" }, this.box), this.readout, make("div", { class: "lmvp-under" }, this.table(), this.saver()));
     this.ink = new Paint(this.root);
@@ -85,10 +81,10 @@ class PlotView {
           incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000],
           values: (_, ticks) => ticks.map((at) => (Number.isInteger(at) ? `v${at}` : "")) },
         { ...axis, size: (_, texts) => 16 + 7 * Math.max(4, ...(texts ?? []).map((text) => text.length)), gap: 8, space: 24,
-          grid: { stroke: ink("line"), width: 1 }, values: (_, ticks, __, ___, step) => ticks.map((at) => tick(at, step)) },
+          grid: { stroke: ink("line"), width: 1 }, values: (_, ticks) => metricLabels(this.data.metric, ticks) },
       ],
       series: [{}, { stroke: ink("ink"), paths: () => null, points: { show: false } }],
-      hooks: { draw: [() => this.paint()], setCursor: [(plot) => this.tell(plot.cursor.idx ?? null)] },
+      hooks: { draw: [() => this.paint()], setCursor: [(plot) => { this.point(plot.cursor.idx ?? null); this.tell(plot.cursor.idx ?? null); }] },
     };
   }
 
@@ -170,6 +166,16 @@ class PlotView {
     ctx.textAlign = "center";
     ctx.textBaseline = "bottom";
     ctx.fillText(words, Math.min(Math.max(x, left + half), left + width - half), y - 9 * scale);
+  }
+
+  /** Show a version at the pointer. */
+  point(i) {
+    const point = i === null ? null : this.data.points[i];
+    const { left, top } = this.plot.cursor;
+    if (!point || left < 0) { this.tip.hide(); return; }
+    this.tip.show(this.plot.over.offsetLeft + left, this.plot.over.offsetTop + top,
+      make("p", {}, point.label), make("div", {}, make("span", { class: "clip" }, this.data.metric), make("b", {}, point.written)),
+      point.message ? make("p", { class: "quiet clip" }, point.message) : "");
   }
 
   tell(i) {

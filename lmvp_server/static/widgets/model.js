@@ -11,6 +11,19 @@ import { ago, brief, written } from "./words.js";
 const OPEN_ROWS = 24;
 const HISTOGRAMS = 64;
 
+const CARD_TAGS = new Set("a blockquote br code del em h3 h4 h5 h6 hr li ol p pre strong table tbody td th thead tr ul".split(" "));
+
+/** An element of a card. A card is what other people wrote: no tag but those above, and no attribute but an address. */
+function element(node) {
+  if (typeof node === "string") return node;
+  const [tag, address, children] = node;
+  const inside = children.map(element);
+  if (!CARD_TAGS.has(tag)) return make("span", {}, ...inside);
+  if (tag === "a") return /^(https?:\/\/|mailto:)/i.test(address) ? make("a", { href: address, rel: "nofollow noopener noreferrer", target: "_blank" }, ...inside) : make("span", {}, ...inside);
+  if (tag === "table") return make("div", { class: "scroll", tabindex: "0" }, make("table", {}, ...inside));
+  return make(tag, tag === "pre" ? { tabindex: "0" } : {}, ...inside);
+}
+
 class ModelView {
   constructor(model, el) {
     this.model = model;
@@ -72,10 +85,10 @@ class ModelView {
     fillStrip(this.bar, this.data.layers.axis, fold(this.data.layers.axis, width), this.data.codes);
   }
 
-  /** The card, as it was written: paragraphs of text. */
+  /** The card: a tree of texts and `[tag, address, children]`, of which only elements that this list has are made. */
   card() {
-    const parts = this.data.card.split(/\n\s*\n/).filter((part) => part.trim());
-    return parts.length ? [make("div", { class: "lmvp-card" }, ...parts.map((part) => make("p", {}, part)))] : [];
+    const { card } = this.data;
+    return card.length ? [make("div", { class: "lmvp-card prose" }, ...card.map(element))] : [];
   }
 
   // ---- the tensors

@@ -10,7 +10,7 @@ export class Paint {
     return getComputedStyle(this.probe).color;
   }
 
-  faint(token) { return this.colour(token).replace(/^rgb\((.*)\)$/, "rgba($1, .28)"); }
+  faint(token) { return this.colour(token).replace(/^rgb\((.*)\)$/, `rgba($1, ${getComputedStyle(this.probe).getPropertyValue("--faint").trim()})`); }
 
   font() { return `11px ${getComputedStyle(this.probe).fontFamily}`; }
 }

@@ -38,13 +38,6 @@ export function written(value) {
 /** A number with two digits that count, for the ends of a small picture. */
 export const brief = (value) => `${+value.toPrecision(2)}`.replace("-", "−");
 
-export function short(value) {
-  for (const [limit, letter] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]]) {
-    if (Math.abs(value) >= limit) return `${+(value / limit).toFixed(2)}${letter}`.replace("-", "−");
-  }
-  return `${+value.toPrecision(6)}`.replace("-", "−");
-}
-
 /** Seconds as a duration. */
 export function clock(seconds) {
   const whole = Math.round(seconds);
