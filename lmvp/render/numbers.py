@@ -17,6 +17,9 @@ _EXACT = 11
 LIMIT, TINY = 1e300, 1e-11
 """An axis goes no further than the limit, and takes values apart that differ by more than a tiny part."""
 
+_LONGEST = 1e15
+"""Seconds from which on a time has an exponent."""
+
 _INFINITE = (math.inf, -math.inf)
 
 _LEAST_SHARE = 1e-12
@@ -417,6 +420,8 @@ def time_labels(ticks: Sequence[float]) -> list[str]:
 
 
 def _time_label(seconds: float, digits: int) -> str:
+    if abs(seconds) >= _LONGEST:
+        return f"{seconds:.3g} s".replace("-", MINUS)
     left, parts = round(abs(seconds), digits), []
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if count := int(left // length):

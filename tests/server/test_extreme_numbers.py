@@ -224,6 +224,10 @@ def test_number_is_written_for_each_pair():
         assert numbers.ends(*numbers.ticks(low, high))
         low, high = numbers.log_bounds([numbers.real(before), numbers.real(after)])
         assert numbers.log_ticks(low, high)
+    for low, high in itertools.product(FINITE, repeat=2):
+        for ticks in (numbers.ticks(low, high), numbers.time_ticks(low, high)) if low < high else ():
+            for written in (numbers.step_labels, numbers.time_labels, numbers.byte_labels, numbers.ends):
+                assert all(written(ticks) if written is not numbers.ends else written(*ticks))
 
 
 def test_integer_beyond_float64_is_written_with_its_power():
