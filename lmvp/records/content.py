@@ -83,19 +83,24 @@ class Amount(Struct, frozen=True, kw_only=True):
 
     @property
     def relative(self) -> float:
-        """‖w − w₀‖ / ‖w₀‖, in the Euclidean norm; infinite where all was zero before."""
+        """‖w − w₀‖ / ‖w₀‖, in the Euclidean norm; infinite where all was zero before, or beyond float64."""
         squares, base = decode_float(self.squares), decode_float(self.base_squares)
         if not squares:
             return 0.0
+        if not math.isfinite(squares):  # the quotient of two sums beyond float64 is NaN
+            return math.inf
         return math.sqrt(squares / base) if base else math.inf
 
     @property
     def cosine(self) -> float | None:
-        """The cosine of the angle between the numbers before and after, -1 to 1; None if either is all zero."""
+        """The cosine of the angle between the numbers before and after, -1 to 1.
+
+        None if either is all zero, or a sum of squares is beyond float64.
+        """
         if self.after_squares is None:
             return None
         squares, base, after = (decode_float(x) for x in (self.squares, self.base_squares, self.after_squares))
-        if not base or not after:
+        if not base or not after or not math.isfinite(base + after + squares):
             return None
         return max(-1.0, min(1.0, (base + after - squares) / (2 * math.sqrt(base) * math.sqrt(after))))
 

@@ -104,9 +104,9 @@ def _rows(kind: str, mappings: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 def _row(kind: str, key: str, given: Sequence[Any]) -> Row:
-    known = [float(each) for each in given if isinstance(each, (int, float)) and not isinstance(each, bool)]
+    known = [each for each in given if isinstance(each, (int, float)) and not isinstance(each, bool)]
     if kind in ("metric", "summary") and len(known) == len([each for each in given if each is not None]):
-        cells = tuple(numbers.column([None if each is None else float(each) for each in given]))
+        cells = tuple(numbers.column(given))
         return Row(kind, key, cells, _best(key, given))
     return Row(kind, key, tuple("" if each is None else value(each) for each in given))
 
@@ -114,11 +114,11 @@ def _row(kind: str, key: str, given: Sequence[Any]) -> Row:
 def _best(key: str, given: Sequence[Any]) -> tuple[int, ...]:
     """Return which runs are best, where the name of the metric tells which way that is."""
     way = numbers.better(key)
-    known = [float(each) for each in given if each is not None and float(each) == float(each)]
+    known = [each for each in given if each is not None and each == each]  # without NaN
     if not way or len(set(known)) < 2:
         return ()
     best = max(known) if way > 0 else min(known)
-    return tuple(number for number, each in enumerate(given) if each is not None and float(each) == best)
+    return tuple(number for number, each in enumerate(given) if each is not None and each == best)
 
 
 def _made_by(record: RunRecord) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
@@ -22,6 +23,7 @@ _PLAIN = 16
 _NAME, _SAMPLE = 40, 44
 """Letters of a name in a legend at most, and pixels of its sample with the gap behind it."""
 _GREY, _LINE = "#7a7a7a", "#888"
+_MOST = sys.float_info.max
 _FONT = 'font-family="system-ui, sans-serif" font-size="11"'
 HUES: Final = ("#2f7fd0", "#cf5a17", "#179a70", "#b07d1c", "#b35aa3", "#7d838b")
 """Hues of the series that hold on white and on black paper, in the order of the look's `--s1` to `--s6`."""
@@ -60,8 +62,12 @@ def sparkline(values: Sequence[float], wide: int) -> str:
     finite = [value for value in parts if math.isfinite(value)]
     if not finite:
         return " " * len(parts)
-    low, span = min(finite), (max(finite) - min(finite)) or 1.0
-    return "".join(_SPARKS[round((v - low) / span * 7)] if math.isfinite(v) else " " for v in parts)
+    low, high = min(finite), max(finite)
+    alike = low == high
+    heights = [0.0 if alike else numbers.share(v, low, high) if math.isfinite(v) else math.nan for v in parts]
+    return "".join(
+        _SPARKS[round(7 * height)] if math.isfinite(v) else " " for v, height in zip(parts, heights, strict=True)
+    )
 
 
 def _stretches(count: int, parts: int) -> Iterator[tuple[int, int]]:
@@ -72,7 +78,7 @@ def _stretches(count: int, parts: int) -> Iterator[tuple[int, int]]:
 
 def _mean(values: Sequence[float]) -> float:
     finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.nan
+    return numbers.mean(finite) if finite else math.nan
 
 
 def _told(line: Line) -> str:
@@ -222,13 +228,13 @@ class Frame:
         left, right = (min(across), max(across)) if across else (0.0, 1.0)
         if left == right:
             room = max(0.5, abs(left) * 1e-9)  # at 2**62, a step more is the same float64
-            left, right = left - room, right + room
+            left, right = max(left - room, -_MOST), min(right + room, _MOST)
         return cls(left, right, *(numbers.log_bounds if log else numbers.bounds)(values), log=log)
 
     def x(self, value: float) -> float:
         """Return the x coordinate of a place on the horizontal axis."""
         wide = WIDTH - self.gutter - self.margin
-        return self.gutter + wide * (value - self.left) / (self.right - self.left)
+        return self.gutter + wide * numbers.share(value, self.left, self.right)
 
     def y(self, value: float) -> float:
         """Return the y coordinate of a value; only values beyond `numbers.LIMIT` are outside of the axis."""

@@ -121,7 +121,7 @@ def layers_data(layers: Layers) -> dict[str, Any] | None:
     if not layers.strips:
         return None
     return {
-        "axis": [[clean(layer.path), layer.group, round(layer.size**0.25, 2)] for layer in layers.axis],
+        "axis": [[clean(layer.path), layer.group, round(strip.weight(layer), 2)] for layer in layers.axis],
         "strips": layers.strips,
         "said": {number: strip.summary(codes) for number, codes in layers.strips.items()},
         "amounts": strip.has_amounts(layers.strips.values()),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lmvp.records import Amount, Layer, decode_float
-from lmvp.render import diffs, numbers
+from lmvp.render import diffs, numbers, strip
 from lmvp.render.words import clean
 from lmvp.views.diff import TensorChange, axis_of, layer_amount, layer_change, shade
 
@@ -70,7 +70,7 @@ def _layer(layer: Layer, tensors: Sequence[TensorChange]) -> dict[str, Any]:
     found = {
         "path": clean(layer.path),
         "name": clean(layer.path.removeprefix(layer.group).lstrip("./") or layer.path),
-        "weight": round(layer.size**0.25, 2),
+        "weight": round(strip.weight(layer), 2),
         "shape": diffs.shapes(largest),
         "parameters": f"{layer.size:,}",
         **_change(kind, layer_amount(tensors)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
+from decimal import Decimal
 
 MINUS = "−"
 """A true minus: as wide as the plus and the digits."""
@@ -16,10 +17,57 @@ _EXACT = 11
 LIMIT, TINY = 1e300, 1e-11
 """An axis goes no further than the limit, and takes values apart that differ by more than a tiny part."""
 
+_LONGEST = 1e15
+"""Seconds from which on a time has an exponent."""
+
+_INFINITE = (math.inf, -math.inf)
+
+_LEAST_SHARE = 1e-12
+"""A smaller share has an exponent."""
+
 _LOWER_IS_BETTER = {"loss", "err", "error", "mae", "mse", "rmse", "nll", "perplexity", "ppl", "latency", "wer", "cer"}
 _LOWER_IS_BETTER |= {"eer", "fid", "ece", "brier", "time", "ms", "seconds", "bytes"}
 _HIGHER_IS_BETTER = {"acc", "accuracy", "f1", "auc", "auroc", "precision", "recall", "score", "r2", "bleu", "rouge"}
 _HIGHER_IS_BETTER |= {"map", "iou", "dice", "snr", "top1", "top5", "mcc", "ndcg", "mrr", "reward"}
+
+
+def real(value: float) -> float:
+    """Return a number as float64; an integer beyond the range of float64 is infinite.
+
+    Examples
+    --------
+    >>> real(3), real(10**309), real(-(10**309))
+    (3.0, inf, -inf)
+    """
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, value > 0 or -1)
+
+
+def share(value: float, low: float, high: float) -> float:
+    """Return where a finite number lies between two ends: 0 at the low one, 1 at the high one, never beyond them.
+
+    Examples
+    --------
+    >>> share(1.0, 0.0, 4.0), share(0.0, -1.7e308, 1.7e308), share(5e-324, 0.0, 1e-323), share(1.0, 1.0, 1.0)
+    (0.25, 0.5, 0.5, 0.5)
+    """
+    if math.isinf(high - low):
+        value, low, high = value / 2, low / 2, high / 2
+    return min(1.0, max(0.0, (value - low) / (high - low))) if high != low else 0.5
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean of finite numbers, also where their sum is beyond the range of float64.
+
+    Examples
+    --------
+    >>> mean([1.0, 2.0]), mean([1.7e308, 1.7e308])
+    (1.5, 1.7e+308)
+    """
+    total = sum(values)
+    return total / len(values) if math.isfinite(total) else sum(value / len(values) for value in values)
 
 
 def size(count: float) -> str:
@@ -30,6 +78,7 @@ def size(count: float) -> str:
     >>> [size(n) for n in (0, 999, 135_000, 19_800_000, 5e12)]
     ['0 B', '999 B', '135 kB', '19.8 MB', '5.0 TB']
     """
+    count = real(count)
     for bound, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
         if count >= bound * 0.9995:
             return f"{count / bound:.1f} {unit}"
@@ -77,11 +126,26 @@ def column(values: Iterable[float | None]) -> list[str]:
     (['−1,200', '15'], ['0.99912', '0.99934'], ['1.00e−09', '2.50e+12'])
     >>> column([0.5, 7.5e-05, 0.0]), column([12.345, 0.4567])
     (['0.5', '7.5e−05', '0'], ['12.35', '0.4567'])
+
+    An integer beyond the range of float64 is not infinite.
+
+    >>> column([-(10**400), 1.0])
+    ['−1.00e+400', '1']
     """
     values = list(values)
-    finite = [v for v in values if v is not None and math.isfinite(v)]
+    floats = [None if v is None else real(v) for v in values]
+    finite = [v for v in floats if v is not None and math.isfinite(v)]
     digits = _digits(finite)
-    return [_write(v, digits) for v in values] if _tell(finite, digits) else [significant(v) for v in values]
+    written = [_write(v, digits) for v in floats] if _tell(finite, digits) else [significant(v) for v in floats]
+    return [
+        _beyond(Decimal(v)) if v is not None and math.isinf(real(v)) and v not in _INFINITE else words
+        for v, words in zip(values, written, strict=True)
+    ]
+
+
+def _beyond(value: Decimal) -> str:
+    """Write a number that float64 does not hold."""
+    return f"{value:.2e}".replace("-", MINUS)
 
 
 def _tell(finite: Sequence[float], digits: int | None) -> bool:
@@ -118,6 +182,9 @@ def pair(before: float | None, after: float | None) -> tuple[str, str, str]:
     """
     finite = [v for v in (before, after) if v is not None and math.isfinite(v)]
     digits = _digits(finite)
+    if len(finite) == 2 and math.isinf(finite[1] - finite[0]):
+        change = _beyond(Decimal(finite[1]) - Decimal(finite[0]))
+        return significant(before), significant(after), change if change.startswith(MINUS) else f"+{change}"
     if not _tell(finite, digits):
         change = significant(finite[1] - finite[0]) if len(finite) == 2 else ""
         plus = "+" if len(finite) == 2 and finite[1] > finite[0] else ""
@@ -133,9 +200,18 @@ def percent(share: float) -> str:
     --------
     >>> [percent(share) for share in (0.0, 0.000123, 0.009999, 0.0456, 0.5, 1.0, 12.3, math.inf)]
     ['0 %', '0.012 %', '1.0 %', '4.6 %', '50 %', '100 %', '1,230 %', 'from zero']
+
+    A share that is no number is empty; one that is very small or very large has an exponent.
+
+    >>> [percent(share) for share in (math.nan, 1e-300, 1.7e308)]
+    ['', '1.0e−298 %', '1.7e+310 %']
     """
     if math.isinf(share):
         return "from zero"
+    if math.isnan(share):
+        return ""
+    if share and not _LEAST_SHARE <= share < LIMIT:
+        return f"{100 * Decimal(share):.1e} %".replace("-", MINUS)
     hundred = 100 * share
     if hundred >= 100:
         return f"{float(f'{hundred:.3g}'):,.0f} %"
@@ -344,6 +420,8 @@ def time_labels(ticks: Sequence[float]) -> list[str]:
 
 
 def _time_label(seconds: float, digits: int) -> str:
+    if abs(seconds) >= _LONGEST:
+        return f"{seconds:.3g} s".replace("-", MINUS)
     left, parts = round(abs(seconds), digits), []
     for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
         if count := int(left // length):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MARKS: Final = {"running": "●", "stale": "○", "finished": "■", "failed": "◆", "killed": "□"}
 """A shape beside the word, so that the status is not told by colour alone."""
 _SHOWN, _METRICS, _PARAMS = 50, 3, 3
+_LONGEST = 10**4300
 
 
 def status(word: str) -> str:
@@ -59,6 +60,8 @@ def value(given: Any) -> str:
     """
     if isinstance(given, float):
         return f"{given:.6g}".replace("-", numbers.MINUS)
+    if isinstance(given, int) and abs(given) >= _LONGEST:  # Python writes no such integer with all its digits
+        return numbers.one(given)
     return clean(str(given))
 
 
@@ -110,7 +113,7 @@ def _columns(runs: Sequence[Run]) -> list[Column]:
 def _number(given: Any) -> float | None:
     """Return a metric as a number; None where it is missing, or where a faulty server sent something else."""
     try:
-        return None if given is None else float(given)
+        return None if given is None else numbers.real(given)
     except (TypeError, ValueError):
         return None
 

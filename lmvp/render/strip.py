@@ -7,12 +7,14 @@ layers share a segment when there are too many for the width; `lmvp_server/stati
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import groupby, pairwise
 from typing import NamedTuple
 
 from lmvp.records import ABSENT, CHANGED, IDENTICAL, NEW, Layer, Layers
+from lmvp.render import numbers
 
 COLOUR = "#b9488c"
 OPACITY = {"1": 0.22, "2": 0.4, "3": 0.58, "4": 0.78, "5": 1, CHANGED: 0.58}
@@ -37,6 +39,11 @@ class Segment(NamedTuple):
 _last: tuple[Sequence[Layer], float, list[Segment]] | None = None
 
 
+def weight(layer: Layer) -> float:
+    """Return the width of a layer beside the others: the fourth root of its size, of any integer from a server."""
+    return math.sqrt(math.sqrt(min(max(layer.size, 0), numbers.LIMIT)))
+
+
 def fold(axis: Sequence[Layer], width: float = WIDTH) -> list[Segment]:
     """Cut the axis into segments that fit a width: layers, else parts of blocks, else blocks, else several blocks."""
     global _last
@@ -59,7 +66,7 @@ def _fold(axis: Sequence[Layer], width: float) -> list[Segment]:
         Segment(
             first,
             last,
-            sum(layer.size**0.25 for layer in axis[first:last]),
+            sum(map(weight, axis[first:last])),
             0 if not i else 3 if first in starts else 1,
         )
         for i, (first, last) in enumerate(cuts)

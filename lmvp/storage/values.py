@@ -47,8 +47,8 @@ class Spread:
         if not len(known):
             return cls(len(values), zeros, odd)
         with np.errstate(all="ignore"):
-            squares = float(known @ known)
-        return cls(len(values), zeros, odd, float(known.min()), float(known.max()), float(known.sum()), squares)
+            total, squares = float(known.sum()), float(known @ known)
+        return cls(len(values), zeros, odd, float(known.min()), float(known.max()), total, squares)
 
     def __add__(self, other: Spread) -> Spread:
         return Spread(
@@ -90,8 +90,23 @@ def counts(data: Any, dtype: str, low: float, high: float, bins: int) -> list[in
     import numpy as np
 
     values = numbers_of(data, dtype)
-    found: list[int] = np.histogram(values[np.isfinite(values)], bins, (low, high))[0].tolist()
-    return found
+    known = values[np.isfinite(values)]
+    with np.errstate(all="ignore"):
+        try:
+            found = np.histogram(known, bins, (low, high))[0]
+        except ValueError:  # float64 has no edges for so many bins between the ends, or no number for their distance
+            found = np.bincount(_bins_of(known, low, high, bins), minlength=bins)
+    return [int(count) for count in found]
+
+
+def _bins_of(values: Any, low: float, high: float, bins: int) -> Any:
+    """Return the bin of each number by its share of the range; the middle one where both ends are equal."""
+    import numpy as np
+
+    if math.isinf(high - low):
+        values, low, high = values / 2, low / 2, high / 2
+    shares = (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
+    return np.clip(shares * bins, 0, bins - 1).astype(np.int64)
 
 
 def numbers_of(data: Any, dtype: str) -> Any:

@@ -48,8 +48,8 @@ class Axis:
         0.5
         """
         if self.powers:
-            return (math.log10(value) - math.log10(self.low)) / (math.log10(self.high) - math.log10(self.low))
-        return (value - self.low) / (self.high - self.low)
+            return numbers.share(math.log10(value), math.log10(self.low), math.log10(self.high))
+        return numbers.share(value, self.low, self.high)
 
     def ticks(self) -> list[tuple[float, str]]:
         """Return the numbers to write at the axis, and how.
@@ -66,8 +66,8 @@ class Axis:
             return list(zip(found, numbers.ends(*found), strict=True))
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
         every = max(1, round((last - first) / 6))
-        heads = (1, 3) if math.log10(self.high / self.low) < _FEW else (1,)
-        powers = [head * 10.0**power for power in range(first, last + 1, every) for head in heads]
+        heads = (1, 3) if math.log10(self.high) - math.log10(self.low) < _FEW else (1,)
+        powers = [float(f"{head}e{power}") for power in range(first, last + 1, every) for head in heads]
         near = 1 + 1e-9
-        inside = [tick for tick in powers if self.low / near <= tick <= self.high * near]
+        inside = [tick for tick in powers if math.isfinite(tick) and self.low / near <= tick <= self.high * near]
         return [(tick, numbers.ends(tick)[0]) for tick in inside]

@@ -173,8 +173,8 @@ def _dot(data: Mapping[str, Any], i: int, value: float | None) -> str:
 
 
 def _along(value: float | None, scale: Mapping[str, Any]) -> float:
-    span = float(scale["high"] - scale["low"]) or 1.0
-    return 100 * min(1.0, max(0.0, ((value or 0.0) - float(scale["low"])) / span))
+    low, high = float(scale["low"]), float(scale["high"])
+    return 100 * numbers.share(min(max(value or 0.0, low), high), low, high)
 
 
 def spark(values: Sequence[float], words: str) -> str:
@@ -182,8 +182,9 @@ def spark(values: Sequence[float], words: str) -> str:
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
         return ""
-    low, span = min(finite), (max(finite) - min(finite)) or 1.0
-    spots = [f"{1000 * i / (len(finite) - 1):.0f} {100 - 100 * (v - low) / span:.1f}" for i, v in enumerate(finite)]
+    low, high = min(finite), max(finite)
+    heights = [100 - 100 * numbers.share(value, low, high) for value in finite]
+    spots = [f"{1000 * i / (len(finite) - 1):.0f} {height:.1f}" for i, height in enumerate(heights)]
     last = spots[-1]
     end = f'<path d="M{last}h.1" stroke="var(--ink)" stroke-width="5" stroke-linecap="round"/>'
     return (

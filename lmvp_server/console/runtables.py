@@ -49,11 +49,16 @@ class Column:
         return getattr(run, self.kind).get(self.key)
 
     def number(self, run: RunRecord) -> float | None:
-        """Return what a run has there, if that is a number."""
+        """Return the value that a run has there as float64; None if it is no number."""
+        found = self.exact(run)
+        return None if found is None else numbers.real(found)
+
+    def exact(self, run: RunRecord) -> float | None:
+        """Return the value that a run has there as it was stored, an integer of any length; None if it is no number."""
         found = self.of(run)
         if isinstance(found, str) and self.kind in ("metrics", "summary"):
             found = decode_float(found) if found in ("NaN", "Infinity", "-Infinity") else None
-        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+        return found if isinstance(found, (int, float)) and not isinstance(found, bool) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ def _group(title: str, runs: Sequence[RunRecord], columns: Sequence[Column]) -> 
 
 def _cells(column: Column, runs: Sequence[RunRecord]) -> list[str]:
     if column.kind in ("metrics", "summary"):
-        return numbers.column([column.number(run) for run in runs])
+        return numbers.column([column.exact(run) for run in runs])
     return ["" if column.of(run) is None else clean(value(column.of(run)))[:60] for run in runs]
 
 
@@ -114,7 +119,7 @@ def _mean(column: Column, runs: Sequence[RunRecord]) -> str:
     found = [one for run in runs if (one := column.number(run)) is not None and math.isfinite(one)]
     if column.kind != "metrics" or not found:
         return ""
-    return numbers.one(sum(found) / len(found))
+    return numbers.one(numbers.mean(found))
 
 
 def address(**query: object) -> str:

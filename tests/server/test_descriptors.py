@@ -10,13 +10,8 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
-import requests
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
 from server.in_process import TOKEN, Served
 
 from lmvp_server import log, serving
@@ -336,32 +331,6 @@ def test_lack_of_descriptors_pauses_accepting_and_logs_one_line(tmp_path, caplog
     lines = [record.getMessage() for record in caplog.records if "found no room" in record.getMessage()]
     assert len(lines) == 1
     assert "Too many open files" in lines[0]
-
-
-class Limited(Server):
-    """A server process with 64 descriptors as its soft and its hard limit; its output goes to a file."""
-
-    def command(self):
-        limited = f'ulimit -n 64; exec "$@" >{self.data.parent}/log 2>&1'
-        return ["bash", "-c", limited, "x", *super().command()]
-
-
-def test_server_process_without_descriptors_answers_and_stays_quiet(tmp_path):
-    limited, log_file, held = Limited(tmp_path / "data"), tmp_path / "log", []
-    limited.start()
-    try:
-        for _ in range(100):
-            held.append(socket.create_connection(("127.0.0.1", limited.port), 5))
-            held[-1].sendall(HALF)
-        assert requests.get(f"{limited.url}/api/v1/health", timeout=5).ok
-        before = log_file.stat().st_size
-        time.sleep(0.5)
-        assert log_file.stat().st_size - before < 1000
-        assert b"Traceback" not in log_file.read_bytes()
-    finally:
-        for each in held:
-            each.close()
-        limited.end()
 
 
 def test_limit_of_descriptors_is_raised_to_the_hard_one():
