@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidArgument, NotFound
+from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidArgument, NotFound, RunRemoved
 from lmvp.records import encode_float
 from lmvp.references import suggest
 from lmvp.tracking.records import STALE_AFTER, NewRun, RunEnd, RunUpdate
@@ -242,7 +242,7 @@ class Runs:
         if found is not None:
             self.require_author(caller, home, found)
         if found is None and self._records.get(home.id, REMOVED_RUNS, new.run):
-            raise NotFound(f"the run {new.run} was removed", hint="begin a new one")
+            raise self.missing(home, new.run)
         if found is not None or new.joins:
             if new.resume and found is not None and new.epoch > found.data["epoch"]:
                 self.change(caller, home, new.run, lambda run: runrecords.resumed(run, new), "run.resume")
@@ -335,6 +335,16 @@ class Runs:
                 continue
             return self.run(caller, project, found.id)
 
+    def missing(self, home: Record, run: str) -> NotFound:
+        """Return the error for a run that a writer sends points of; its code tells whether the run was removed."""
+        removed = self._records.get(home.id, REMOVED_RUNS, run)
+        if removed is None:
+            return NotFound(
+                f"no run {run} in project {home.data['name']!r}", hint="its own process has not sent it yet"
+            )
+        back = "`lmvp undelete` restores it" if "removed" in removed.data else "it was deleted permanently"
+        return RunRemoved(f"the run {run} was removed", hint=f"{back}; or begin a new run")
+
     def may_change(self, caller: Caller, home: Record, run: Record) -> bool:
         """Tell whether the caller may log to a run, amend and end it: its author and maintainers may."""
         name = home.data["name"]
@@ -366,7 +376,7 @@ class Runs:
         while True:
             found = self._records.get(home.id, "runs", run)
             if found is None:
-                raise NotFound(f"no run {run} in project {home.data['name']!r}")
+                raise self.missing(home, run)
             data = change(found)
             if data == found.data:
                 return
