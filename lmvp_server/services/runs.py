@@ -135,8 +135,14 @@ class Runs:
         """State why points of a run are missing; empty if all are there."""
         try:
             problems = self._series.damage(space, run)
+            state = self._series.state(space, run)
         except IntegrityError:
             return "the files of its points are damaged: no point can be read"
+        record = self._records.get(space, "runs", run)
+        ended_with = int(record.data.get("points", 0)) if record is not None else 0
+        points = state.points if state is not None else 0
+        if points < ended_with:  # a file is lost
+            problems = [*problems, f"{points:,} of the {ended_with:,} points that it ended with are here"]
         return f"points are missing: {', '.join(problems)}" if problems else ""
 
     def status(self, space: str, run: str) -> str:
