@@ -10,6 +10,7 @@
     │   ├── InvalidRequest           ValueError       the server cannot read what it was sent
     │   ├── InvalidManifest          ValueError       a manifest contradicts itself or the rules
     │   ├── NotFound                 LookupError      no such project, model, version, alias, file
+    │   │   └── RunRemoved                            and the run was removed, for a while or for good
     │   ├── AlreadyExists            ValueError       the name is taken
     │   ├── Conflict                 RuntimeError     somebody else was first
     │   ├── MissingChunks            RuntimeError     a push was committed before all its bytes had come
@@ -139,6 +140,12 @@ class NotFound(UserError, LookupError):
     code = "not_found"
     http_status = 404
     exit_code = 3
+
+
+class RunRemoved(NotFound):
+    """The run was removed by a maintainer; `lmvp undelete` may restore it."""
+
+    code = "run_removed"
 
 
 class AlreadyExists(UserError, ValueError):

@@ -24,6 +24,7 @@ from lmvp.archive import backupfolder
 from lmvp.archive.backupfolder import BackupFolder, Index, Space
 from lmvp.archive.proofs import Proofs
 from lmvp.archive.recordfile import RecordFile
+from lmvp.archive.seriesfile import Copy
 from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, NotFound
 from lmvp.render.numbers import plural
 from lmvp.storage import frames
@@ -69,6 +70,8 @@ class Restored:
     chunks: int = 0
     ended: Grants = field(default_factory=Grants)
     kept: Grants = field(default_factory=Grants)
+    incomplete: list[str] = field(default_factory=list)
+    """Runs of which the backup is sound and has points, but not all of them."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -156,16 +159,44 @@ class _Restore:
         for base in sorted(proofs.proved - seen):  # what others lean on, and no version has any more
             self._chunk(store, space, proofs, base, sizes)
         store.settle(space.space, proofs.proved)
-        self._series(space)
+        self._series(space, dict(backupfolder.runs_of(records)))
 
-    def _series(self, space: Space) -> None:
+    def _series(self, space: Space, points: dict[str, int]) -> None:
+        """Bring back the points of runs. A run that lacks points gets a mark, so that the server states it.
+
+        Parameters
+        ----------
+        points : dict of str to int
+            The points that each run of the records has at least.
+        """
         store = FolderSeries(self._home.path)
-        for run in space.series:
-            try:
-                store.load(space.space, run, self._folder.series(space, run))
-            except (NotFound, DamagedFile, IntegrityError) as error:
-                self.done.problems.append(error.message)
+        for run in {**points, **space.series}:
+            problems = list[str]()
+            copy = self._load_series(store, space, run, problems)
+            if copy.points < points.get(run, 0):
+                problems.append(f"{copy.points:,} of its {points[run]:,} points are in the backup")
+            elif run in space.lacking and not space.copies_of(run):
+                problems.append("its points were damaged on the server, so the backup has none")
+            about = f"the run {run} of {space.name}: "
+            if problems:
+                self.done.problems.append(about + "; ".join(problems))
+            elif run in space.lacking:
+                self.done.incomplete.append(about + "its points were damaged on the server, so the latest are missing")
+            if (problems or run in space.lacking) and not copy.set_aside:
+                store.mark_incomplete(space.space, run)
         store.close()
+
+    def _load_series(self, store: FolderSeries, space: Space, run: str, problems: list[str]) -> Copy:
+        """Bring back the first sound copy of the points of a run, and note the damaged ones."""
+        for key in space.copies_of(run):
+            try:
+                copy = self._folder.check_series(space.space, key)
+                store.load(space.space, run, self._folder.series(space.space, key))
+            except (NotFound, DamagedFile, IntegrityError) as error:
+                problems.append(error.message)
+            else:
+                return copy
+        return Copy()
 
     def _manifest(self, store: FolderChunks, space: Space, digest: str) -> Manifest | None:
         try:
@@ -305,6 +336,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _tell_of_grants(done)
     if done.problems:
         raise _damaged(done.problems, f"{data} has all else; `lmvp fsck` there tells which versions lack something")
+    for line in done.incomplete:
+        print(line, file=sys.stderr)
     counts = (done.projects, "project"), (done.versions, "version"), (done.chunks, "chunk")
     what = ", ".join(plural(count, noun) for count, noun in counts)
     print(f"{what} restored; serve them with: lmvp server --data {data}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,11 @@ import msgspec
 from blake3 import blake3
 
 from lmvp import durable
-from lmvp.archive import backupfolder, disk, recordfile
+from lmvp.archive import backupfolder, disk, recordfile, seriesfile
 from lmvp.archive.backupfolder import CHUNKS, MANIFESTS, NOTES, RECORDS, SERIES, BackupFolder, Index, Space
 from lmvp.archive.pieces import read_pieces
 from lmvp.archive.proofs import Known, Proofs, parse
+from lmvp.archive.seriesfile import Copy
 from lmvp.connection import Connection
 from lmvp.errors import DamagedFile, IntegrityError, LmvpError, NotFound, ServerUnavailable
 from lmvp.records import Backup, BackupSpace, WantedPieces
@@ -97,6 +98,22 @@ def back_up(connection: Connection, path: Path, *, quick: bool, progress: Progre
         return _Run(connection, folder, tally, quick).run(progress)
 
 
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """A copy of the points of a run, by its BLAKE3."""
+
+    key: str
+    copy: Copy
+
+
+def _worth(one: _Series) -> tuple[int, bool]:
+    return one.copy.points, not one.copy.set_aside
+
+
+def _most(copies: Sequence[_Series]) -> int:
+    return max((one.copy.points for one in copies), default=0)
+
+
 class _Lost(ServerUnavailable):
     """The server does not know this backup any more."""
 
@@ -112,6 +129,9 @@ class _Run:
         self._manifests: dict[str, dict[str, None]] = {}
         self._lacking: dict[str, list[str]] = {}
         self._damaged_runs: list[tuple[str, str]] = []
+        self._before: dict[str, Space] = {}
+        with suppress(NotFound, DamagedFile):  # no backup to this folder was finished
+            self._before = {space.space: space for space in folder.index().spaces}
 
     def run(self, progress: Progress) -> BackedUp:
         self._backup = self._connection.send_json("POST", "/backups", {}, Backup)
@@ -202,8 +222,8 @@ class _Run:
         return True
 
     def _notes(self, space: Space) -> dict[str, str]:
-        """Copy the notes as they are now: what was worked out once stays right."""
-        found = {}
+        """Copy the notes as they are now: what was worked out once stays right. One that is gone stays as it was."""
+        found, before = {}, self._before.get(space.space)
         for batch in _batches(list(self._manifests[space.space]), _BATCH):
             for key, data in self._fetch(space.space, NOTES, batch):
                 if data:
@@ -211,33 +231,88 @@ class _Run:
                     path = self._folder.piece(NOTES, space.space, found[key])
                     if not _holds(path, data):
                         self._put(path, data)
+                elif before is not None and key in before.notes and self._has_note(before, key):
+                    found[key] = before.notes[key]
         return found
 
-    def _series(self, space: Space) -> dict[str, str]:
-        """Copy the points of runs as they are now: there may be more of them than the records tell of."""
-        found: dict[str, str] = {}
-        for run in backupfolder.runs_of(self._folder.records(space)):
-            try:
-                key, size = self._connection.attempt(partial(self._receive_series, space.space, run))
-            except IntegrityError:
-                self._damaged_runs.append((space.name, run))
-                before = self._earlier_series(space.space, run)
-                found |= {run: before} if before else {}
-                continue
-            if size:
-                found[run] = key
-                disk.move(self._folder.part, self._folder.piece(SERIES, space.space, key))
-            self._live()
-        return found
-
-    def _earlier_series(self, space: str, run: str) -> str:
-        """Return the digest of the points of a run in the backup before, if they are sound; empty otherwise."""
+    def _has_note(self, before: Space, key: str) -> bool:
         try:
-            index = self._folder.index()
-            key = next((one.series.get(run, "") for one in index.spaces if one.space == space), "")
-            return key if key and self._folder.has_series(space, key) else ""
+            self._folder.note(before, key)
         except (NotFound, DamagedFile):
-            return ""
+            return False
+        return True
+
+    def _series(self, space: Space) -> Space:
+        """Copy the points of runs as they are now: there may be more of them than the records tell of.
+
+        If points of a run are damaged or gone on the server, the copy with the most points counts. The sound copy with
+        the most points stays beside it.
+        """
+        series, earlier, lacking = dict[str, str](), dict[str, str](), list(space.lacking)
+        for run, points in backupfolder.runs_of(self._folder.records(space)):
+            new = self._received_series(space, run)
+            copies = self._copies_before(space.space, run, unless=new.key if new else "")
+            if new is not None and not new.copy.set_aside and new.copy.points >= max(points, _most(copies)):
+                series[run] = self._keep_series(space.space, new)
+            elif new is not None or copies or points or (space.name, run) in self._damaged_runs:
+                if (space.name, run) not in self._damaged_runs:
+                    self._damaged_runs.append((space.name, run))
+                copies = [one for one in copies if self._is_sound(space.space, one)]
+                copies = [new, *copies] if new else copies
+                best = max(copies, key=_worth, default=None)
+                sound = max([one for one in copies if not one.copy.set_aside], key=_worth, default=None)
+                if new is not None and new in (best, sound):
+                    self._keep_series(space.space, new)
+                if best is not None:
+                    series[run] = best.key
+                if sound is not None and sound is not best:
+                    earlier[run] = sound.key
+                if best is None or best is not sound or best.copy.points < points or (not points and best is not new):
+                    lacking.append(run)
+            self._live()
+        return msgspec.structs.replace(
+            space, series=series, earlier_series=earlier or msgspec.UNSET, lacking=tuple(lacking)
+        )
+
+    def _copies_before(self, space: str, run: str, *, unless: str) -> list[_Series]:
+        """Return the copies of the points of a run in the backup before, if any differs from this one.
+
+        Their framing is checked, and nothing below.
+        """
+        before = self._before.get(space)
+        keys = before.copies_of(run) if before is not None else []
+        if keys == [unless]:
+            return []
+        found = []
+        for key in keys:
+            try:
+                found.append(_Series(key, seriesfile.peek_file(self._folder.piece(SERIES, space, key))))
+            except (NotFound, DamagedFile, IntegrityError):
+                continue
+        return found
+
+    def _is_sound(self, space: str, one: _Series) -> bool:
+        try:
+            self._folder.check_series(space, one.key)
+        except (NotFound, DamagedFile):
+            return False
+        return True
+
+    def _keep_series(self, space: str, new: _Series) -> str:
+        disk.move(self._folder.part, self._folder.piece(SERIES, space, new.key))
+        return new.key
+
+    def _received_series(self, space: Space, run: str) -> _Series | None:
+        """Copy the points of a run to the file of what is being written, and check them; None if there are none.
+
+        Points that are damaged are noted in `_damaged_runs`.
+        """
+        try:
+            key, size = self._connection.attempt(partial(self._receive_series, space.space, run))
+            return _Series(key, seriesfile.check_file(self._folder.part)) if size else None
+        except IntegrityError:
+            self._damaged_runs.append((space.name, run))
+            return None
 
     def _receive_series(self, space: str, run: str) -> tuple[str, int]:
         """Copy the points of a run to the file of what is being written; return their digest and number of bytes."""
@@ -253,10 +328,8 @@ class _Run:
         try:
             with self._asking("GET", f"series/{space}/{run}", None) as answer:
                 yield from read_pieces(answer)
-        except _Lost as error:
-            if not error.message.startswith("no route"):
-                raise
-            body = WantedPieces(want=(run,))  # a server of an earlier release sends a series as one piece
+        except _Lost:  # a server of an earlier release has no such route: it sends a series as one piece
+            body = WantedPieces(want=(run,))
             yield from (data for _, data in self._receive(f"{SERIES}/{space}", body))
 
     # -- chunks
@@ -270,15 +343,15 @@ class _Run:
                 if chunk not in proofs.proved and not self._take(space.space, proofs, chunk, data):
                     lacking.append(chunk)
                 advance(needed[chunk])
-        return msgspec.structs.replace(
+        done = msgspec.structs.replace(
             space,
             versions=len(self._manifests[space.space]),
             chunks=len(needed),
             bytes=sum(needed.values()),
             lacking=tuple(lacking),
             notes=self._notes(space),
-            series=self._series(space),
         )
+        return self._series(done)
 
     def _wanted(self, proofs: Proofs, needed: dict[str, int], advance: Advance) -> Iterator[list[str]]:
         """Yield the chunks that are not in the folder as they should be, in batches."""
@@ -359,31 +432,43 @@ class _Run:
             CHUNKS: dict(self._proved),
             MANIFESTS: dict(self._manifests),
             NOTES: {space.space: set(space.notes.values()) for space in index.spaces},
-            SERIES: {space.space: set(space.series.values()) for space in index.spaces},
+            SERIES: {
+                space.space: {*space.series.values(), *(space.earlier_series or {}).values()} for space in index.spaces
+            },
         }
+        damaged = {space.space for space in index.spaces if space.lacking}
+        damaged |= {space.space for space in index.spaces for name, _ in self._damaged_runs if name == space.name}
         for kind, by_space in keep.items():
             for folder in _folders(self._folder.root / kind):
+                if folder.name in damaged:  # nobody knows yet which pieces its repair needs
+                    continue
                 needed = by_space.get(folder.name, ())
                 for key, path in list(self._folder.pieces(kind, folder.name)):
                     if key not in needed:
                         path.unlink()
 
     def _complain(self, index: Index) -> None:
-        if self._damaged_runs:
-            first = ", ".join(f"{run[:8]} of {name}" for name, run in self._damaged_runs[:5])
-            raise IntegrityError(
-                f"the points of {plural(len(self._damaged_runs), 'run')} are damaged on the server ({first}); "
-                "the backup keeps the points that it had before, and all else",
-                hint="`lmvp fsck` names the damaged files",
+        runs = [f"{run[:8]} of {name}" for name, run in self._damaged_runs]
+        pieces = [
+            f"{piece[:12]} of {space.name}"
+            for space in index.spaces
+            for piece in space.lacking
+            if backupfolder.is_digest(piece)
+        ]
+        problems, hints = [], []
+        if runs:
+            problems.append(
+                f"the points of {plural(len(runs), 'run')} are damaged on the server ({', '.join(runs[:5])}); "
+                "the backup keeps the points that it had before"
             )
-        damaged = [(space.name, piece) for space in index.spaces for piece in space.lacking]
-        if damaged:
-            first = ", ".join(f"{piece[:12]} of {name}" for name, piece in damaged[:5])
-            raise IntegrityError(
-                f"{len(damaged)} chunks or manifests are damaged or gone on the server ({first}); "
-                "all else is in the backup",
-                hint="`lmvp fsck` tells which versions have them; `lmvp fsck --repair` and a push heal them",
+            hints.append("`lmvp fsck` names the damaged files")
+        if pieces:
+            problems.append(
+                f"{len(pieces)} chunks or manifests are damaged or gone on the server ({', '.join(pieces[:5])})"
             )
+            hints.append("`lmvp fsck` tells which versions have them; `lmvp fsck --repair` and a push heal them")
+        if problems:
+            raise IntegrityError("; ".join([*problems, "all else is in the backup"]), hint="; ".join(hints))
 
     def _outcome(self, index: Index) -> BackedUp:
         spaces = index.spaces

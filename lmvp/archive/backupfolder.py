@@ -14,9 +14,10 @@ import msgspec
 from blake3 import blake3
 
 from lmvp import durable, private
-from lmvp.archive import disk, recordfile
+from lmvp.archive import disk, recordfile, seriesfile
 from lmvp.archive.recordfile import RecordFile
-from lmvp.errors import Conflict, DamagedFile, NotFound, ServerMismatch
+from lmvp.archive.seriesfile import Copy
+from lmvp.errors import Conflict, DamagedFile, IntegrityError, NotFound, ServerMismatch
 from lmvp.records import Struct
 from lmvp.storage import digest
 from lmvp.storage import manifest as manifests
@@ -57,7 +58,11 @@ class Space(Struct, frozen=True, kw_only=True):
     versions, chunks, bytes : int
         What is in it; bytes of the chunks as they are when decoded.
     lacking : tuple of str
-        Chunks, and manifests of versions, that were damaged or gone on the server and never in this backup.
+        Chunks, and manifests of versions, that were damaged or gone on the server and never in this backup; ids of runs
+        of which points were.
+    earlier_series : dict of str to str
+        BLAKE3 of sound, earlier copies of points, by the ids of the runs. They are kept beside a copy in `series` that
+        has a damaged log.
     """
 
     space: str
@@ -73,6 +78,12 @@ class Space(Struct, frozen=True, kw_only=True):
     lacking: tuple[str, ...] = ()
     notes: dict[str, str] = msgspec.field(default_factory=dict)
     series: dict[str, str] = msgspec.field(default_factory=dict)
+    earlier_series: dict[str, str] | msgspec.UnsetType = msgspec.UNSET  # unset in backups of earlier releases
+
+    def copies_of(self, run: str) -> list[str]:
+        """Return the BLAKE3 of the copies of the points of a run, the one to restore first."""
+        earlier = self.earlier_series or {}
+        return list(dict.fromkeys(each[run] for each in (self.series, earlier) if run in each))
 
 
 class Index(Struct, frozen=True, kw_only=True):
@@ -237,26 +248,27 @@ class BackupFolder:
             raise DamagedFile(f"{path} is damaged: it does not match its digest")
         return data
 
-    def series(self, space: Space, run: str) -> Iterator[bytes]:
-        """Return the points of a run in pieces; all of them are proved before this returns.
+    def series(self, space: str, key: str) -> Iterator[bytes]:
+        """Return the points of a run in pieces."""
+        return _slices(self.piece(SERIES, space, key))
+
+    def check_series(self, space: str, key: str) -> Copy:
+        """Check a copy of the points of a run, down to the files in it.
 
         Raises
         ------
         NotFound, DamagedFile
             Naming the file.
         """
-        found = space.series[run]
-        path = self.piece(SERIES, space.space, found)
-        if not self.has_series(space.space, found):
-            raise DamagedFile(f"{path} is damaged: it does not match its digest")
-        return _slices(path)
-
-    def has_series(self, space: str, key: str) -> bool:
-        """Tell whether a file of points is as its digest says; NotFound if there is none."""
-        hasher = blake3()
-        for data in _slices(self.piece(SERIES, space, key)):
+        path, hasher = self.piece(SERIES, space, key), blake3()
+        for data in _slices(path):
             hasher.update(data)
-        return hasher.hexdigest() == key
+        if hasher.hexdigest() != key:
+            raise DamagedFile(f"{path} is damaged: it does not match its digest")
+        try:
+            return seriesfile.check_file(path)
+        except IntegrityError as error:  # the copy of an earlier release, of a server with a damaged file
+            raise DamagedFile(f"{path} is damaged: {error.message}") from None
 
     def frame(self, space: str, chunk: str) -> bytes:
         """Return a frame as it lies there; raises `NotFound` or `DamagedFile`."""
@@ -287,8 +299,9 @@ def file_of(space: str, digest: str) -> str:
 
 
 def _is_sound(space: Space) -> bool:
-    digests = (space.digest, *space.notes.values(), *space.series.values())
-    named = all(map(_SPACE.fullmatch, space.series)) and space.file == file_of(space.space, space.digest)
+    earlier = space.earlier_series or {}
+    digests = (space.digest, *space.notes.values(), *space.series.values(), *earlier.values())
+    named = all(map(_SPACE.fullmatch, (*space.series, *earlier))) and space.file == file_of(space.space, space.digest)
     return all(map(_DIGEST.fullmatch, digests)) and named
 
 
@@ -317,11 +330,20 @@ def versions_of(records: RecordFile) -> Iterator[str]:
             yield found
 
 
-def runs_of(records: RecordFile) -> Iterator[str]:
-    """Yield the ids of the runs of a space, and of those that were removed and can be restored."""
+def runs_of(records: RecordFile) -> Iterator[tuple[str, int]]:
+    """Yield the ids of the runs of a space, and of those that were removed and can be restored.
+
+    With each comes the number of points at the end of the run; 0 of a run that has not ended.
+    """
     for record in records.records():
         if record.table == "runs" or (record.table == "removed_runs" and "removed" in record.data):
-            yield record.id
+            points = record.data.get("points")
+            yield record.id, points if isinstance(points, int) else 0
+
+
+def is_digest(text: str) -> bool:
+    """Tell whether a text is a digest, and not the id of a run."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def chunks_of(manifest: Manifest) -> dict[str, int]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _PROJECTS = 50
 _CELL_LIMIT = 200_000
-_WORDS = {"delivered": "delivered", "waiting": "waits", "running": "is running", "removed": "was removed on the server"}
+_WORDS = {"delivered": "delivered", "waiting": "waits", "running": "is running", "removed": "waits"}
 
 
 def runs(options: Namespace, _host: object) -> Any:
@@ -108,6 +108,8 @@ def begin(options: Namespace, cell: str, host: Host | None = None) -> ActiveRun:
 
 def _row(delivery: Delivery, *, dry_run: bool) -> tuple[str, ...]:
     word = _WORDS["waiting" if dry_run and delivery.state == "delivered" else delivery.state]
-    why = f"{word}: {delivery.why}" if delivery.why and delivery.state == "waiting" else word
+    why = f"{word}: {delivery.why}" if delivery.why and word == _WORDS["waiting"] else word
+    if delivery.hint and delivery.state == "removed":
+        why = f"{why} ({delivery.hint})"
     name = delivery.name or delivery.run[:8]
     return name, delivery.project, delivery.url, numbers.size(delivery.bytes), why

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lmvp.errors import InvalidArgument, LmvpError, ServerUnavailable
+from lmvp.errors import InvalidArgument, LmvpError, ServerUnavailable, UserError
 from lmvp.redaction import redact
 from lmvp.tracking import active_runs, provenance
 from lmvp.tracking.frames import AUTO, END, POINTS, START, UPDATE
@@ -27,8 +27,8 @@ from lmvp.tracking.pulse import Pulse
 from lmvp.tracking.reading import Run
 from lmvp.tracking.records import NewRun, RunEnd, RunRecord, RunUpdate
 from lmvp.tracking.said import Said, encoded, readable, reason
-from lmvp.tracking.sender import Sender
-from lmvp.tracking.target import Target, files_in, journals
+from lmvp.tracking.sender import Sender, ways_out
+from lmvp.tracking.target import Target, journals
 from lmvp.tracking.writer import Writer, encode, packer
 
 if TYPE_CHECKING:
@@ -361,19 +361,13 @@ class ActiveRun(Run):
             if delivered:
                 sender.join(2.0)
             writer.close()
-            journals_there = {path.name for path in files_in(self._folder)}
             if delivered and sender.has_all():
-                leftovers.forget(self._folder, journals_there)
+                leftovers.forget(self._folder, sender.delivered)
                 self._closed = True
                 with suppress(LmvpError):  # metrics and environment as the server has them
                     self._record = self._client.run_record(self.project, self.id)
-            elif not delivered and not sender.gone:
-                why = f" ({sender.trouble.message})" if sender.trouble else ""
-                _print(
-                    f"lmvp: the run {self.name} is kept on this machine, for the server does not take it{why}; "
-                    "it is delivered when the server answers again, by this process or by the next one that starts a "
-                    "run; `lmvp sync` delivers it at once"
-                )
+            elif not delivered:
+                _print(_kept(self.name, self.id, sender.trouble))
                 leftovers.deliver_later(self._folder)
 
     # -- after the end
@@ -545,6 +539,18 @@ def _start_frame(new: NewRun) -> bytes:
 
 def _unreadable(name: str, error: Exception) -> InvalidArgument:
     return InvalidArgument(f"{name} cannot read what it was given: {reason(error)}")
+
+
+def _kept(name: str, run: str, trouble: LmvpError | None) -> str:
+    """Return the message about a run that ends before the server has all of it."""
+    why = f" ({trouble.message})" if trouble else ""
+    kept = f"lmvp: the run {name} is kept on this machine, for the server does not take it{why}; "
+    if isinstance(trouble, UserError) and not isinstance(trouble, ServerUnavailable):
+        return kept + ways_out(trouble, run)
+    return kept + (
+        "it is delivered when the server answers again, by this process or by the next one that starts a run; "
+        "`lmvp sync` delivers it at once"
+    )
 
 
 def _warn_of_end(name: str) -> None:

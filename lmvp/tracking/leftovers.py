@@ -16,7 +16,16 @@ from pathlib import Path
 import msgspec
 
 from lmvp import private
-from lmvp.errors import Conflict, LmvpError, NotFound, ServerError, ServerUnavailable
+from lmvp.errors import (
+    AccessDenied,
+    Conflict,
+    LmvpError,
+    NotAuthenticated,
+    NotFound,
+    RunRemoved,
+    ServerError,
+    ServerUnavailable,
+)
 from lmvp.tracking.frames import END, POINTS, POINTS_HEAD, START, framed, read_journal, whole_frames, whole_size
 from lmvp.tracking.owner import Owner
 from lmvp.tracking.records import NewRun, RunEnd
@@ -33,6 +42,8 @@ _GONE, _TRASH = ".gone-", ".trash-"
 _TRIES, _MOMENT = 4, 0.03
 """How often, and after how many seconds, a folder is tried again that another process holds."""
 _DIGITS = 6
+_AGAIN = (ServerError, ServerUnavailable, NotFound, AccessDenied, NotAuthenticated)
+"""Errors that may end without a change of the journal: a server answers again, a project, a role or a token is back."""
 
 
 @dataclass(slots=True)
@@ -42,7 +53,8 @@ class Delivery:
     Attributes
     ----------
     state : str
-        `delivered`, `running` (its process ships it by itself), `removed` (on the server), or `waiting`.
+        `delivered`, `running` (its process ships it by itself), `removed` (the run was removed on the server), or
+        `waiting`. Only delivered journals are deleted.
     bytes : int
         That were sent, or, if nothing was, wait.
     why : str
@@ -137,13 +149,20 @@ def waiting() -> int:
     return found
 
 
-def forget(folder: Path, delivered: set[str]) -> None:
-    """Delete the folder of a run, of which these journals are delivered; not while another process logs to it."""
+def forget(folder: Path, delivered: set[str] | Callable[[], set[str]]) -> None:
+    """Delete the folder of a run if all of its journals are delivered; not while another process logs to it.
+
+    Parameters
+    ----------
+    delivered : set of str or callable
+        Names of the journals of which the server acknowledged every byte. A callable is asked while the locks of all
+        journals are held: a child may log and end after its journal was found to be delivered.
+    """
     for _ in range(_TRIES):
         held, _ = _taken(folder)
         if held is not None:
             try:
-                _remove(folder, delivered)
+                _remove(folder, delivered() if callable(delivered) else delivered)
             finally:
                 _let_go(held)
             return
@@ -224,7 +243,7 @@ def _deliver(folder: Path, *, dry_run: bool, force: bool = False) -> Delivery | 
         delivery.bytes = sum(map(whole_size, there.values()))
         if not dry_run:
             _ship(folder, target, delivery)
-            if delivery.state in ("delivered", "removed"):
+            if delivery.state == "delivered":
                 _remove(folder, set(there))
     except FileNotFoundError:  # another process has delivered it meanwhile
         return None
@@ -280,12 +299,15 @@ def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
             delivery.hint = f"`lmvp sync --discard {folder.name[:8]}` deletes it"
             return
         delivery.state = "delivered"
-    except NotFound as error:
-        removed = "removed" in error.message  # and not a project that is not there yet
-        delivery.state, delivery.why = "removed" if removed else "waiting", error.message
-    except LmvpError as error:
+    except LmvpError as error:  # whatever the server answers: journals that it did not acknowledge stay
         delivery.why, delivery.hint = error.message, error.hint
-        delivery.again = isinstance(error, (ServerError, ServerUnavailable))
+        delivery.again = isinstance(error, _AGAIN)
+        if isinstance(error, RunRemoved):
+            delivery.state = "removed"
+            delivery.hint = (
+                f"`lmvp undelete` restores the run, then `lmvp sync` delivers it; "
+                f"`lmvp sync --discard {folder.name[:8]}` deletes it"
+            )
 
 
 def _main_first(folder: Path) -> list[Path]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lmvp import private
 from lmvp.connection import Connection, pause
-from lmvp.errors import LmvpError, NotFound, ServerError, ServerUnavailable, UserError
+from lmvp.errors import LmvpError, NotFound, RunRemoved, ServerError, ServerUnavailable, UserError
 from lmvp.tracking.frames import read_journal
 from lmvp.tracking.journal import Journal
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
@@ -38,8 +38,6 @@ class Sender(threading.Thread):
     ----------
     idle : bool
         Whether it sleeps until `wake`: whoever stores a frame looks here first.
-    gone : bool
-        The run was removed on the server: nothing is sent any more.
     trouble : LmvpError or None
         Why the last attempt failed.
     """
@@ -65,8 +63,7 @@ class Sender(threading.Thread):
         self._closing = threading.Event()
         self._hurry = 0.0
         self._looked = self._heard = self._passed = 0.0
-        self.idle = self.gone = False
-        self.known = False
+        self.idle = self.known = False
         self.trouble: LmvpError | None = None
         self._failures = 0
         self._warned = False
@@ -86,7 +83,7 @@ class Sender(threading.Thread):
     @property
     def done(self) -> bool:
         """Whether all of this process's journal is with the server."""
-        return self.gone or self._mine.sent >= self._own.size
+        return self._mine.sent >= self._own.size
 
     def deliver(
         self, patience: float, without_answer: float, progress: Callable[[int, int], None] | None = None
@@ -138,15 +135,23 @@ class Sender(threading.Thread):
             pass
         return True
 
+    def delivered(self) -> set[str]:
+        """Return the names of the journals, those of children too, of which the server acknowledged every byte.
+
+        It reads the journals. Call it while no other process can log to the run: see `leftovers.forget`.
+        """
+        found = {path.name for path in files_in(self._folder) if path.stem != self._own.path.stem and self._has(path)}
+        return found | {self._own.path.name} if self.done else found
+
     def has_all(self) -> bool:
-        """Whether all journals in the folder, those of children too, are with the server. Reads them."""
-        with suppress(FileNotFoundError):
-            journals = files_in(self._folder)
-            return self.done and all(self._has(path) for path in journals if path.stem != self._own.path.stem)
-        return self.done  # another process has delivered them, and deleted the folder
+        """Tell whether all journals in the folder, those of children too, are with the server."""
+        return self.done and self.delivered() >= {path.name for path in files_in(self._folder)}
 
     def _has(self, path: Path) -> bool:
-        shipment, log = self._shipments.get(path.stem), read_journal(private.read_bytes(path))
+        try:
+            shipment, log = self._shipments.get(path.stem), read_journal(private.read_bytes(path))
+        except FileNotFoundError:  # another process has delivered it
+            return True
         return shipment is not None and not log.gaps and shipment.sent >= log.end
 
     def close(self) -> None:
@@ -159,7 +164,7 @@ class Sender(threading.Thread):
     def run(self) -> None:
         """Ship until told to end."""
         failed = 0
-        while not self._closing.is_set() and not self.gone:
+        while not self._closing.is_set():
             try:
                 self._wait(failed)
                 if self._closing.is_set():
@@ -209,20 +214,44 @@ class Sender(threading.Thread):
             self._connection = self._connect()
         self._find_children()
         self.known = self.known or self._begun_by not in self._shipments  # then it is delivered, and deleted
+        places = {shipment: shipment.sent for shipment in self._shipments.values()}
+        try:
+            self._ship_each(self._connection)
+        except NotFound:
+            if not self._ask_all(self._connection):
+                raise
+            self._ship_each(self._connection)
+        else:
+            if any(shipment.sent < sent for shipment, sent in places.items()):
+                self._ask_all(self._connection)
+                self._ship_each(self._connection)
+        self._passed = began
+
+    def _ask_all(self, connection: Connection) -> bool:
+        """Ask how far each journal is applied, as the server may be a restored one; return whether any must be resent.
+
+        Journals that were acknowledged to the end count again as not delivered if the server lacks bytes of them.
+        """
+        moved = [shipment.ask(connection) for shipment in self._shipments.values()]  # each one is asked
+        return any(moved)
+
+    def _ship_each(self, connection: Connection) -> None:
+        """Ship every journal; first the one that makes the run."""
         shipped = 0
-        for shipment in list(self._shipments.values()):
+        for shipment in sorted(
+            self._shipments.values(), key=lambda one: one is not self._shipments.get(self._begun_by)
+        ):
             if not self.known and shipment is not self._shipments[self._begun_by]:
-                continue  # its journal makes the run
+                continue  # the journal that makes the run comes first
             sent = _MUCH
             while sent >= _MUCH and not self._closing.is_set():  # little is not sent at once: more will have come soon
-                sent = shipment.ship(self._connection)
+                sent = shipment.ship(connection)
                 self.known, shipped = self.known or sent > 0, shipped + sent
         if shipped:
             self._heard = time.monotonic()
         elif self.known and time.monotonic() - self._heard > _BEAT * 0.9:
-            self._mine.beat(self._connection)
+            self._mine.beat(connection)
             self._heard = time.monotonic()
-        self._passed = began
 
     def _find_children(self) -> None:
         if time.monotonic() - self._looked < _LOOK and time.monotonic() > self._hurry:
@@ -239,11 +268,8 @@ class Sender(threading.Thread):
     def _failed(self, error: LmvpError) -> None:
         self.trouble = error
         self._failures += 1
-        if isinstance(error, NotFound) and self.known:
-            self.gone = True
-            self._warn(f"the run was removed on the server, and takes no more: {error.message}")
-        elif isinstance(error, UserError) and not isinstance(error, ServerUnavailable):
-            self._warn(f"the metrics of this run wait on this machine: {error}")
+        if isinstance(error, UserError) and not isinstance(error, ServerUnavailable):
+            self._warn(f"the metrics of this run wait on this machine ({ways_out(error, self._run)}): {error}")
             self._sleep(_LONGEST)
 
     def _warn(self, text: str) -> None:
@@ -251,3 +277,13 @@ class Sender(threading.Thread):
             self._warned = True
             with suppress(Warning):  # where warnings are errors, this thread goes on all the same
                 warnings.warn(text, stacklevel=2)
+
+
+def ways_out(error: LmvpError, run: str) -> str:
+    """State when unsent metrics are delivered, and how to delete them."""
+    when = (
+        "`lmvp undelete` restores the run, then they are sent"
+        if isinstance(error, RunRemoved)
+        else ("they are sent when the server takes them; `lmvp sync` sends them later")
+    )
+    return f"{when}; `lmvp sync --discard {run[:8]}` deletes them"

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from lmvp.errors import Conflict, InvalidRequest, NotFound
+from lmvp.errors import Conflict, InvalidRequest
 from lmvp.tracking.frames import AUTO, END, START, UPDATE
 from lmvp.tracking.records import Applied, NewRun, RunEnd, RunUpdate
 from lmvp_server.services import access, runrecords
@@ -74,7 +74,7 @@ class Intake:
         access.require(caller, access.LOG, project)
         found = self._records.get(home.id, "runs", run)
         if found is None:
-            raise NotFound(f"no run {run} in project {project!r}")
+            raise self._runs.missing(home, run)
         self._runs.require_author(caller, home, found)
         self._series.touch(home.id, run)
         return Applied(applied=self._series.applied(home.id, run, writer))
@@ -95,9 +95,7 @@ class Intake:
             self._runs.begin(caller, home, new)
         found = self._records.get(home.id, "runs", run)
         if found is None:
-            raise NotFound(
-                f"no run {run} in project {project!r}", hint="its own process has not sent it yet, or it is removed"
-            )
+            raise self._runs.missing(home, run)
         self._runs.require_author(caller, home, found)
         return home
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidArgument, NotFound
+from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidArgument, NotFound, RunRemoved
 from lmvp.records import encode_float
 from lmvp.references import suggest
 from lmvp.tracking.records import STALE_AFTER, NewRun, RunEnd, RunUpdate
@@ -135,8 +135,14 @@ class Runs:
         """State why points of a run are missing; empty if all are there."""
         try:
             problems = self._series.damage(space, run)
+            state = self._series.state(space, run)
         except IntegrityError:
             return "the files of its points are damaged: no point can be read"
+        record = self._records.get(space, "runs", run)
+        ended_with = int(record.data.get("points", 0)) if record is not None else 0
+        points = state.points if state is not None else 0
+        if points < ended_with:  # a file is lost
+            problems = [*problems, f"{points:,} of the {ended_with:,} points that it ended with are here"]
         return f"points are missing: {', '.join(problems)}" if problems else ""
 
     def status(self, space: str, run: str) -> str:
@@ -242,7 +248,7 @@ class Runs:
         if found is not None:
             self.require_author(caller, home, found)
         if found is None and self._records.get(home.id, REMOVED_RUNS, new.run):
-            raise NotFound(f"the run {new.run} was removed", hint="begin a new one")
+            raise self.missing(home, new.run)
         if found is not None or new.joins:
             if new.resume and found is not None and new.epoch > found.data["epoch"]:
                 self.change(caller, home, new.run, lambda run: runrecords.resumed(run, new), "run.resume")
@@ -335,6 +341,16 @@ class Runs:
                 continue
             return self.run(caller, project, found.id)
 
+    def missing(self, home: Record, run: str) -> NotFound:
+        """Return the error for a run that a writer sends points of; its code tells whether the run was removed."""
+        removed = self._records.get(home.id, REMOVED_RUNS, run)
+        if removed is None:
+            return NotFound(
+                f"no run {run} in project {home.data['name']!r}", hint="its own process has not sent it yet"
+            )
+        back = "`lmvp undelete` restores it" if "removed" in removed.data else "it was deleted permanently"
+        return RunRemoved(f"the run {run} was removed", hint=f"{back}; or begin a new run")
+
     def may_change(self, caller: Caller, home: Record, run: Record) -> bool:
         """Tell whether the caller may log to a run, amend and end it: its author and maintainers may."""
         name = home.data["name"]
@@ -366,7 +382,7 @@ class Runs:
         while True:
             found = self._records.get(home.id, "runs", run)
             if found is None:
-                raise NotFound(f"no run {run} in project {home.data['name']!r}")
+                raise self.missing(home, run)
             data = change(found)
             if data == found.data:
                 return

@@ -785,3 +785,33 @@ def test_damaged_points_in_a_backup_are_named(home, tmp_path):
     piece.write_bytes(data)
     with pytest.raises(errors.IntegrityError, match="series"):
         restore(tmp_path / "copy", tmp_path / "again")
+
+
+def test_note_that_is_gone_on_the_server_stays_in_the_backup(server, home, tmp_path):
+    folder = tmp_path / "backup"
+    server.back_up(folder)
+    kept = files_below(folder / "notes")
+    assert kept
+    for path in (home / "notes").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    server.back_up(folder)
+    assert files_below(folder / "notes") == kept
+
+
+def test_chunks_stay_in_the_backup_while_a_manifest_is_damaged_on_both_sides(server, home, tmp_path):
+    """Nobody knows which chunks the version needs, until the manifest is mended."""
+    folder = tmp_path / "backup"
+    server.back_up(folder)
+    kept = files_below(folder / "chunks")
+    path = next(path for path in sorted((home / "manifests").rglob("*")) if path.is_file())
+    sound = path.read_bytes()
+    flip(path)
+    flip(folder / path.relative_to(home))
+    with pytest.raises(errors.IntegrityError, match="1 chunks or manifests are damaged or gone on the server"):
+        server.back_up(folder)
+    assert files_below(folder / "chunks") == kept
+    path.write_bytes(sound)
+    server.back_up(folder)
+    assert files_below(folder / "chunks") == kept
+    assert restored(folder, tmp_path / "data") == original(home)

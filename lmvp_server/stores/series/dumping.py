@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from lmvp import private
+from lmvp.archive.seriesfile import File, check_files
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.journal import framed, make_folder, whole_records
 
@@ -31,7 +32,27 @@ def dump(series: Series) -> Iterator[bytes]:
     IntegrityError
         If the series is damaged; before the first piece.
     """
-    return _pieces(series.open_files())
+    files = series.open_files()
+    try:
+        check_files({name: _as_file(file) for name, file in files})
+    except BaseException:
+        for _, file in files:
+            file.close()
+        raise
+    return _pieces(files)
+
+
+def _as_file(file: IO[bytes]) -> File:
+    """Return a file of a series whose reader keeps the place in the open file."""
+
+    def read(at: int, size: int) -> bytes:
+        file.seek(at)
+        try:
+            return file.read(size)
+        finally:
+            file.seek(0)
+
+    return File(os.fstat(file.fileno()).st_size, read)
 
 
 def _pieces(files: Sequence[tuple[str, IO[bytes]]]) -> Iterator[bytes]:

@@ -250,6 +250,18 @@ class FolderSeries(SeriesStore):
         with self._lock:
             self._open.pop((project, run), None)
 
+    def mark_incomplete(self, project: str, run: str) -> None:
+        """State in a restored series that points are missing: it gets a damaged log, as if one was set aside.
+
+        The log has number 0. A series that is restored was sealed before, so it has no other log of that number.
+        """
+        folder = self._folder(project, run)
+        with disk_errors(self._root):
+            private.make_folder(folder)
+            private.append(folder / "0.wal.damaged").close()
+        with self._lock:
+            self._open.pop((project, run), None)
+
     def drop(self, project: str, run: str | None = None) -> int:
         """Delete the folder of a series, or of a project."""
         folder = self._folder(project, run)

@@ -6,7 +6,6 @@ The file is pages, the levels of the pyramid, a directory, and a footer that tel
 from __future__ import annotations
 
 import os
-import struct
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from pcodec import ChunkConfig
 from pcodec.standalone import simple_compress, simple_decompress
 
 from lmvp import private
+from lmvp.archive.seriesfile import FOOTER, MAGIC, Directory, Piece
 from lmvp.errors import IntegrityError, NotFound
 from lmvp.tracking.outline import Blocks, blocks_of, fold
 from lmvp_server.stores.disk import write_whole
@@ -29,35 +29,11 @@ from lmvp_server.stores.series.columns import Table
 from lmvp_server.stores.series.pages import PAGES
 from lmvp_server.stores.series.pyramid import BLOCK, FOLD, starts_of
 
-MAGIC = b"LMVPSEG1"
 PAGE_ROWS = 1 << 16
-_FOOTER = struct.Struct("<QII8s")  # offset of the directory, its length, its CRC-32, the magic
 _COLUMNS = ("keys", "steps", "values", "times", "epochs")
 _DTYPES = {"keys": "<u4", "steps": "<i8", "values": "<f8", "times": "<f8", "epochs": "<i8"}
 _LEVEL = tuple(Blocks.__slots__)
 _CONFIG = ChunkConfig(compression_level=6)
-
-
-class Piece(msgspec.Struct, array_like=True):
-    """Some columns in a row: where, how long each is, how many rows, and the CRC-32 of all of them."""
-
-    at: int
-    sizes: list[int]
-    rows: int
-    check: int
-
-
-class Directory(msgspec.Struct):
-    """What is where. `keys`, `counts`, `first`, `last` are columns as pcodec writes them, a row for each key."""
-
-    format: int
-    rows: int
-    keys: bytes
-    counts: bytes
-    first: bytes
-    last: bytes
-    pages: list[Piece]
-    levels: list[Piece]
 
 
 # -- writing
@@ -95,7 +71,7 @@ def write_segment(path: Path, table: Table) -> None:
             levels,
         )
     )
-    footer = _FOOTER.pack(size, len(directory), crc32(directory), MAGIC)
+    footer = FOOTER.pack(size, len(directory), crc32(directory), MAGIC)
     write_whole(path, [*pieces, directory, footer], path.parent)
 
 
@@ -148,11 +124,11 @@ class Segment:
             raise self._damaged("directory") from None
 
     def _footer(self, file: Any) -> tuple[int, int, int]:
-        data = os.pread(file.fileno(), _FOOTER.size, max(0, self.size - _FOOTER.size))
-        if len(data) != _FOOTER.size:
+        data = os.pread(file.fileno(), FOOTER.size, max(0, self.size - FOOTER.size))
+        if len(data) != FOOTER.size:
             raise self._damaged("footer")
-        at, length, check, magic = _FOOTER.unpack(data)
-        if magic != MAGIC or at + length + _FOOTER.size != self.size:
+        at, length, check, magic = FOOTER.unpack(data)
+        if magic != MAGIC or at + length + FOOTER.size != self.size:
             raise self._damaged("footer")
         return at, length, check
 

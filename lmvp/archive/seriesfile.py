@@ -1,0 +1,213 @@
+"""The stream of a series in a backup, and the segments in it: what a copy holds, and whether every byte is sound.
+
+See docs/format.md, "Series" and "Backups". The server writes and reads segments with these structures, and checks a
+series before it sends it. A client checks each copy that it receives, and `lmvp restore` each copy that it reads. All
+bytes of a state and of a segment are covered by CRC-32, so the check decodes no points.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Final, NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from lmvp.archive import disk
+from lmvp.errors import IntegrityError, NotFound
+
+MAGIC: Final = b"LMVPSEG1"
+FOOTER: Final = struct.Struct("<QII8s")
+"""Offset of the directory of a segment, its length, its CRC-32, and the magic bytes."""
+STATE: Final = "series"
+"""The name of the file that holds the state."""
+
+_HEAD = struct.Struct("<II")
+_LIMIT = 64 << 20
+"""Bytes of a payload at most: the state of very many keys is the longest one."""
+
+Read = Callable[[int, int], bytes]
+"""Gets an offset and a number of bytes; returns fewer bytes only at the end."""
+
+
+class Piece(msgspec.Struct, array_like=True):
+    """Some columns in a row: where, how long each is, how many rows, and the CRC-32 of all of them."""
+
+    at: int
+    sizes: list[int]
+    rows: int
+    check: int
+
+
+class Directory(msgspec.Struct):
+    """What is where. `keys`, `counts`, `first`, `last` are columns as pcodec writes them, a row for each key."""
+
+    format: int
+    rows: int
+    keys: bytes
+    counts: bytes
+    first: bytes
+    last: bytes
+    pages: list[Piece]
+    levels: list[Piece]
+
+
+class _State(msgspec.Struct):
+    """The fields of a state that a check needs; others are not read."""
+
+    segments: list[int] = []
+    points: int = 0
+
+
+class File(NamedTuple):
+    """A file of a series: its size in bytes, and a function that reads it."""
+
+    size: int
+    read: Read
+
+
+class Copy(NamedTuple):
+    """A sound copy of a series.
+
+    Attributes
+    ----------
+    points : int
+        Points that were taken in.
+    set_aside : tuple of str
+        Names of the damaged logs in it: points of these logs are missing.
+    """
+
+    points: int = 0
+    set_aside: tuple[str, ...] = ()
+
+
+def check_file(path: Path) -> Copy:
+    """Check a stream that a file holds.
+
+    Raises
+    ------
+    NotFound
+        If there is no file.
+    DamagedFile
+        If it is a link, or no regular file.
+    IntegrityError
+        If the stream, or a file in it, is damaged or incomplete.
+    """
+    with _opened(path) as file:
+        return check_files(_files_of(file))
+
+
+def peek_file(path: Path) -> Copy:
+    """Return what a stream says of itself; only its framing and its state are checked. Raises as `check_file`."""
+    with _opened(path) as file:
+        return _copy_of(_files_of(file))[1]
+
+
+def check_files(files: Mapping[str, File]) -> Copy:
+    """Check the files of a series; see `check_file`."""
+    segments, copy = _copy_of(files)
+    for name in segments:
+        _check_segment(name, files[name])
+    return copy
+
+
+def _opened(path: Path) -> IO[bytes]:
+    try:
+        return disk.open_read(path)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {path}") from None
+
+
+def _copy_of(files: Mapping[str, File]) -> tuple[list[str], Copy]:
+    """Return the names of the segments, and what the state tells."""
+    state = _State()
+    if STATE in files:
+        try:
+            state = msgspec.msgpack.decode(_only_record(files[STATE]), type=_State)
+        except msgspec.DecodeError:
+            raise _damaged("the state") from None
+    names = [f"{number}.segment" for number in state.segments]
+    for name in names:
+        if name not in files:
+            raise IntegrityError(f"{name} of the series is missing")
+    others = sorted(set(files) - {STATE, *names})
+    if extra := [name for name in others if name.endswith(".segment")]:
+        raise IntegrityError(f"the state of the series does not name {extra[0]}")
+    return names, Copy(state.points, tuple(others))
+
+
+def _damaged(what: str) -> IntegrityError:
+    return IntegrityError(f"{what} of the series is damaged")
+
+
+def _only_record(file: File) -> bytes:
+    data = file.read(0, file.size)
+    if len(data) < _HEAD.size:
+        raise _damaged("the state")
+    length, check = _HEAD.unpack_from(data)
+    payload = data[_HEAD.size :]
+    if length != len(payload) or crc32(payload, crc32(data[:4])) != check:
+        raise _damaged("the state")
+    return payload
+
+
+def _check_segment(name: str, file: File) -> None:
+    footer = file.read(max(0, file.size - FOOTER.size), FOOTER.size)
+    if len(footer) != FOOTER.size or file.read(0, len(MAGIC)) != MAGIC:
+        raise _damaged(f"{name}: the head or the footer")
+    at, length, check, magic = FOOTER.unpack(footer)
+    if magic != MAGIC or at + length + FOOTER.size != file.size:
+        raise _damaged(f"{name}: the footer")
+    data = file.read(at, length)
+    try:
+        directory = msgspec.msgpack.decode(data, type=Directory)
+    except msgspec.DecodeError:
+        raise _damaged(f"{name}: the directory") from None
+    if crc32(data) != check or sum(page.rows for page in directory.pages) != directory.rows:
+        raise _damaged(f"{name}: the directory")
+    for number, piece in enumerate([*directory.pages, *directory.levels]):
+        size = sum(piece.sizes)
+        if not 0 <= size <= at or crc32(data := file.read(piece.at, size)) != piece.check or len(data) != size:
+            raise _damaged(f"{name}: piece {number}")
+
+
+def _files_of(stream: IO[bytes]) -> dict[str, File]:
+    """Return the files in a stream, after the check of its framing; they are read from the stream."""
+    found: dict[str, list[tuple[int, int]]] = {}
+    parts: list[tuple[int, int]] | None = None
+    while True:
+        head = stream.read(_HEAD.size)
+        length, check = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
+        payload = stream.read(length) if 0 < length <= _LIMIT else b""
+        if not payload or len(payload) != length or crc32(payload, crc32(head[:4])) != check:
+            raise IntegrityError("the stream of the series is damaged or ends before its end")
+        kind, rest = payload[:4], payload[4:]
+        if payload == b"end":
+            break
+        if kind == b"name":
+            parts = found.setdefault(rest.decode("ascii", "replace"), [])
+        elif kind == b"data" and parts is not None:
+            parts.append((stream.tell() - len(rest), len(rest)))
+        else:
+            raise IntegrityError("the stream of the series holds an unknown record")
+    if stream.read(1):
+        raise IntegrityError("bytes follow the end of the stream of the series")
+    return {name: File(sum(size for _, size in parts), _reader(stream, parts)) for name, parts in found.items()}
+
+
+def _reader(stream: IO[bytes], parts: Sequence[tuple[int, int]]) -> Read:
+    """Return a function that reads a file whose bytes stand in parts of a stream."""
+
+    def read(at: int, size: int) -> bytes:
+        pieces, start = list[bytes](), 0
+        for offset, length in parts:
+            begin, end = max(at, start), min(at + size, start + length)
+            if begin < end:
+                stream.seek(offset + begin - start)
+                pieces.append(stream.read(end - begin))
+            start += length
+        return b"".join(pieces)
+
+    return read
