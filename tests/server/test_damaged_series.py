@@ -71,3 +71,41 @@ def test_export_of_a_damaged_segment_is_refused_before_it_begins(folder, kind):
         assert f"run b ({BAD[:8]}): " in refused.json()["error"]["message"]
         assert str(folder) not in refused.text
         assert served("GET", f"/projects/p/metrics/export?format={kind}&run={GOOD}").ok
+
+
+def test_missing_log_is_stated_and_named_by_fsck(tmp_path):
+    """Points that were acknowledged are in the log until a segment has them."""
+    folder = tmp_path / "data"
+    with Served(folder) as served:
+        assert served("POST", "/projects", json={"name": "p", "description": ""}).ok
+        for run in (GOOD, BAD):
+            assert served("POST", "/projects/p/runs", json={"run": run, "name": run[0]}).ok
+            assert served("POST", f"/projects/p/runs/{run}/metrics", json={"values": {"loss": 1.0}, "step": 1}).ok
+    (log,) = folder.glob(f"series/*/{BAD}/0.wal")
+    log.unlink()
+    for _ in range(2):  # new points do not hide the loss
+        with Served(folder) as served:
+            assert "0.wal is missing" in served("GET", f"/projects/p/runs/{BAD}").json()["incomplete"]
+            assert served("GET", f"/projects/p/runs/{GOOD}").json()["incomplete"] == ""
+            refused = served("GET", "/projects/p/metrics/export")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (422, "integrity")
+            found = served("POST", "/fsck", json={}).text
+            assert f"{BAD}/0.wal is missing" in found
+            assert GOOD not in found
+            assert served("POST", f"/projects/p/runs/{BAD}/metrics", json={"values": {"loss": 1.0}, "step": 2}).ok
+            served.services.runs._series.settle(log.parent.parent.name, BAD)
+
+
+def test_log_that_is_sealed_is_not_missed(tmp_path):
+    folder = tmp_path / "data"
+    with Served(folder) as served:
+        assert served("POST", "/projects", json={"name": "p", "description": ""}).ok
+        assert served("POST", "/projects/p/runs", json={"run": GOOD, "name": "a"}).ok
+        for step in range(3):
+            assert served("POST", f"/projects/p/runs/{GOOD}/metrics", json={"values": {"loss": 1.0}, "step": step}).ok
+            (place,) = (folder / "series").glob("*/*")
+            served.services.runs._series.settle(place.parent.name, GOOD)
+    assert not [*place.glob("*.begun")]
+    with Served(folder) as served:
+        assert served("GET", f"/projects/p/runs/{GOOD}").json()["incomplete"] == ""
+        assert served("GET", "/projects/p/metrics/export").ok
