@@ -1,6 +1,7 @@
 """Real processes: one server per data folder, whatever else lies or sits there."""
 
 import contextlib
+import errno
 import http.client
 import http.server
 import json
@@ -607,13 +608,24 @@ def upload(connection):
     connection.send("POST", "/projects", data=b"secret" * 1000)
 
 
+def rob(home, thief, use):
+    """Use the server, end it, and let the thief take its port; again if somebody else took the port meanwhile."""
+    while True:
+        first = local.connection()
+        use()
+        end(first)
+        try:
+            return first, thief(first.url)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            local.forget(first)
+
+
 @pytest.mark.parametrize("call", [ask_as_client, ship_a_run, upload])
 def test_client_sends_neither_token_nor_data_to_a_process_that_took_the_port(home, thief, call):
-    first = local.connection()
     connection = Client()._connection
-    assert connection.get("/health", Health).instance == first.instance
-    end(first)
-    taken = thief(first.url)
+    first, taken = rob(home, thief, lambda: connection.get("/health", Health))
     with contextlib.suppress(LmvpError):
         call(connection)  # one attempt of a shipper fails, a request of a client finds the successor
     assert taken.heard, "the client does ask there"
@@ -623,17 +635,15 @@ def test_client_sends_neither_token_nor_data_to_a_process_that_took_the_port(hom
 
 def test_proxy_of_jupyter_sends_no_token_to_a_process_that_took_the_port(home, thief):
     upstream = Upstream()
-    first = local.connection()
-    exchange = Exchange()
-    upstream.ask(exchange, "GET", "/api/v1/me", {}, b"")
-    assert exchange.response.status == 200
-    exchange.close()
-    end(first)
-    taken = thief(first.url)
-    exchange = Exchange()
-    upstream.ask(exchange, "POST", "/api/v1/projects", {"Content-Type": "application/json"}, b'{"name": "secret"}')
-    assert exchange.response.status == 201, "the successor answers"
-    exchange.close()
+
+    def ask(method, path, body=b""):
+        exchange = Exchange()
+        upstream.ask(exchange, method, path, {"Content-Type": "application/json"}, body)
+        exchange.close()
+        return exchange.response.status
+
+    _, taken = rob(home, thief, lambda: ask("GET", "/api/v1/me"))
+    assert ask("POST", "/api/v1/projects", b'{"name": "secret"}') == 201, "the successor answers"
     upstream.close()
     assert taken.heard
     assert taken.learned() == []
@@ -641,21 +651,28 @@ def test_proxy_of_jupyter_sends_no_token_to_a_process_that_took_the_port(home, t
 
 def test_client_believes_no_proof_that_is_relayed_from_the_successor(home, thief):
     """A server started by hand keeps its token, so the successor could prove that it knows it."""
-    with start(home) as old:
-        first = local.connection()
-        connection = Client()._connection
-        assert connection.get("/health", Health).instance == first.instance
-        old.kill()
-        old.communicate()
-    relayed = []
+    connection, relayed = Client()._connection, []
 
     def relay(path):
         _, body = get(serverfile.read(home).url, path)
         relayed.append(json.loads(body) | {"instance": first.instance})
         return json.dumps(relayed[-1]).encode()
 
-    taken = thief(first.url, relay)
-    with start(home, "--port", "0") as successor:
+    while True:
+        with start(home) as old:
+            first = local.find(home)
+            assert connection.get("/health", Health).instance == first.instance
+            old.kill()
+            old.communicate()
+        try:
+            taken = thief(first.url, relay)
+            break
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            forget_all()
+            connection = Client()._connection
+    with start(home) as successor:
         assert connection.get("/health", Health).instance == serverfile.read(home).instance != first.instance
         assert relayed[0]["proof"], "the relay works"
         assert taken.learned() == []
