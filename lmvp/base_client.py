@@ -224,7 +224,7 @@ class _Embedded:
 
     def find(self) -> Address:
         self._local = local.connection()
-        return Address(self._local.url, self._local.token)
+        return Address(self._local.url, self._local.token, self._local)
 
     def lost(self) -> None:
         if self._local is not None:

@@ -28,6 +28,8 @@ from lmvp.render.words import clean
 if TYPE_CHECKING:
     import requests
 
+    from lmvp.local import Local
+
 T = TypeVar("T")
 
 API = 1
@@ -58,10 +60,17 @@ _GUESS = 25e6
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where a server is, and the token for it."""
+    """Where a server is, and the token for it.
+
+    Attributes
+    ----------
+    local : Local, optional
+        The server of this machine. Each connection to it begins with a proof; see `lmvp.local.prove`.
+    """
 
     url: str
     token: str | None = None
+    local: Local | None = None
 
 
 class Connection:
@@ -91,7 +100,7 @@ class Connection:
         self._delay = math.inf
         self.up, self.down = Meter(_GUESS), Meter(_GUESS)
         self.sent = 0
-        self._session: requests.Session | None = None
+        self._session: tuple[Address, requests.Session] | None = None
         self._address: Address | None = None
 
     @property
@@ -286,18 +295,24 @@ class Connection:
         return self._address
 
     def _open(self, address: Address) -> requests.Session:
-        if self._session is None:
+        """Return the session for an address; the sockets of a former server are not used for the next one."""
+        known = self._session
+        if known is None or known[0] != address:
             import requests
             from requests.adapters import HTTPAdapter
 
             session = requests.Session()
-            session.trust_env = not _loopback(address.url)  # a proxy cannot reach this machine itself
+            session.trust_env = not (address.local or _loopback(address.url))  # no proxy reaches this machine itself
             session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True  # which comes with the rest of trust_env
             session.headers["User-Agent"] = "lmvp"
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(pool_maxsize=8))
-            self._session = session
-        return self._session
+            if address.local:
+                from lmvp.proven import proven_adapter
+
+                session.mount("http://", proven_adapter(address.local, pool_maxsize=8))
+            self._session = known = address, session
+        return known[1]
 
     def _forget(self) -> None:
         self._address = None

@@ -1,10 +1,11 @@
-"""The server of this machine: found, or started, by whoever needs it first; the user sees none of this.
+"""The server of this machine: a client finds it, or starts it, automatically in the background.
 
-A data folder has at most one server. It says in `server.json` how to reach it. What the file says is believed once the
-server has proved that it knows the token, by an HMAC of a number drawn for this one question: a stranger who sits on
-the port of a server long gone gets no token. Otherwise a new server is started under a lock, so that of many processes
-that start at once one does it and the others find it. It runs detached, in a session of its own: neither an interrupt
-in the notebook nor the end of the kernel ends it. It ends itself when it was idle for an hour.
+A data folder has at most one server, which writes to `server.json` how to reach it. A client sends the token and data
+only over a connection whose peer has proved that it knows the token: with an HMAC of a nonce, on that same connection,
+before any other request (`prove`). The port of a server that has ended is free for every account of the machine, so a
+proof never counts for another connection. Where nobody proves it, a new server is started under a lock, so that of
+many processes that start at once one does it and the others find it. It runs detached, in a session of its own:
+neither an interrupt in the notebook nor the end of the kernel ends it. It ends itself when it was idle for an hour.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -43,6 +45,8 @@ _HOME_HINT = "set LMVP_HOME to a folder where you can write, or LMVP_URL to a se
 _PATIENCE = 0.5, 2.0, 8.0
 """Seconds to wait for an answer, the first time, then as long as somebody holds the lock of the folder."""
 _TRIES = 3
+_PROOF_LIMIT = 1 << 16
+"""Bytes of the answer to a nonce, at most."""
 _ROOM = 1 << 16
 """Bytes below which a server cannot even write why it does not start."""
 
@@ -55,12 +59,20 @@ _known: dict[Path, Local] = {}
 
 @dataclass(frozen=True)
 class Local:
-    """A server of this machine that has proved to be the right one."""
+    """A server of this machine that has proved to be the right one.
+
+    Attributes
+    ----------
+    binds : bool
+        Whether its proofs name its instance. A process of another account that relays the nonce to the successor of
+        this server gets the proof of another instance then.
+    """
 
     url: str
     token: str = field(repr=False)
     instance: str
     pid: int
+    binds: bool = False
 
 
 def connection() -> Local:
@@ -123,7 +135,7 @@ def _probe(home: Path, patience: float) -> Local | None:
         return None
     if said.rebooted or not _is_the_one(said, patience):
         return None
-    return Local(said.url, said.token, said.instance, said.pid)
+    return Local(said.url, said.token, said.instance, said.pid, said.binds)
 
 
 def stop(home: Path | None = None) -> bool:
@@ -162,29 +174,55 @@ def _refuse_to_guess(home: Path, said: ServerFile) -> None:
 
 def _is_the_one(said: ServerFile, patience: float) -> bool:
     """Tell whether the server at that URL knows the token; TimeoutError where nobody answers in time."""
-    nonce = secrets.token_hex(16)
-    health = _ask(said.url, nonce, patience)
-    expected = hmac.new(said.token.encode(), nonce.encode(), "sha256").hexdigest()
-    return health is not None and health.instance == said.instance and hmac.compare_digest(health.proof, expected)
-
-
-def _ask(url: str, nonce: str, patience: float) -> Health | None:
-    """Ask whoever listens there for its health, past any proxy; None where it is no server of ours."""
-    import http.client
-
-    connection = None
+    local = Local(said.url, said.token, said.instance, said.pid, said.binds)
     try:
-        target = urlsplit(url)
-        connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=patience)
-        connection.request("GET", f"/api/v1/health?nonce={nonce}")
-        return msgspec.json.decode(connection.getresponse().read(1 << 16), type=Health)
+        target = urlsplit(said.url)
+        with socket.create_connection((target.hostname or "", target.port or 80), timeout=patience) as connection:
+            prove(connection, local)
     except TimeoutError:
         raise
-    except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError):
-        return None
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def prove(connection: socket.socket, local: Local) -> None:
+    """Check that the peer of a new connection is the server that was found; costs one round trip.
+
+    The nonce is the first data on the connection. It goes past any proxy, and tells a stranger nothing.
+
+    Raises
+    ------
+    TimeoutError
+        If the peer does not answer within the timeout of the socket.
+    ConnectionRefusedError
+        If the peer does not know the token, is another instance, or would close the connection after the proof.
+    """
+    import http.client
+
+    nonce = secrets.token_hex(16)
+    host = urlsplit(local.url).netloc
+    connection.sendall(f"GET /api/v1/health?nonce={nonce} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode("ascii"))
+    answer = http.client.HTTPResponse(connection, method="GET")
+    try:
+        answer.begin()
+        health = msgspec.json.decode(answer.read(_PROOF_LIMIT), type=Health)
+        is_whole = answer.isclosed() and not answer.will_close
+    except TimeoutError:
+        raise
+    except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError) as error:
+        raise _stranger(local) from error
     finally:
-        if connection is not None:
-            connection.close()
+        answer.close()
+    given = health.bound if local.binds else health.proof
+    expected = serverfile.proof(local.token, nonce, local.instance if local.binds else "")
+    is_right = hmac.compare_digest(given.encode(), expected.encode())
+    if not (is_whole and is_right and health.instance == local.instance):
+        raise _stranger(local)
+
+
+def _stranger(local: Local) -> ConnectionRefusedError:
+    return ConnectionRefusedError(f"the process that listens at {local.url} is not the server of this machine's user")
 
 
 def _held(lock: Path) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from lmvp.base_client import model_path
-from lmvp.errors import NotFound
+from lmvp.errors import NotAuthenticated, NotFound
 from lmvp.housekeeping import Housekeeping
 from lmvp.records import Against, Amount, Changes, Child, Histograms, Layers, Model, Version
 from lmvp.references import Reference
@@ -129,8 +129,11 @@ class Looking(Housekeeping):
         against = f"{before.model}@{before.name}"
         if max(before.size, after.size) < LONG and not callable(progress):
             return self._connection.get(path, Changes, against=against)
-        with following(progress, max(before.size, after.size), "diff") as told:
-            return self._do(path, Against(against=against), Changes, told)
+        try:
+            with following(progress, max(before.size, after.size), "diff") as told:
+                return self._do(path, Against(against=against), Changes, told)
+        except NotAuthenticated:  # of a public project; the server compares large versions only for accounts
+            return self._connection.get(path, Changes, against=against)
 
     def _layers(self, base: str, versions: Sequence[Version]) -> Layers:
         numbers = ",".join(str(version.number) for version in versions if not version.status)

@@ -7,6 +7,7 @@ and then, so that machines which share a folder, but not a kernel, can tell a li
 
 from __future__ import annotations
 
+import hmac
 import socket
 import subprocess
 import sys
@@ -35,7 +36,9 @@ class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
     host, boot : str
         The name of the machine, and an id of its present boot where the system has one.
     instance : str
-        Made up anew at each start of a server.
+        Drawn at each start of a server.
+    binds : bool
+        Whether its proofs name its instance; those of older servers do not.
     """
 
     url: str
@@ -45,6 +48,7 @@ class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
     boot: str
     instance: str
     version: str
+    binds: bool = False
 
     def __repr__(self) -> str:
         return f"<ServerFile {self.url} pid {self.pid} on {self.host}>"
@@ -79,6 +83,12 @@ def silent(folder: Path) -> bool:
         return time.time() - (folder / NAME).stat().st_mtime > _SILENT
     except OSError:
         return True
+
+
+def proof(token: str, nonce: str, instance: str = "") -> str:
+    """Return the HMAC-SHA256 that only a holder of the token can compute; for one instance, if it is given."""
+    message = f"{nonce} {instance}" if instance else nonce
+    return hmac.new(token.encode(), message.encode(), "sha256").hexdigest()
 
 
 def boot_id() -> str:

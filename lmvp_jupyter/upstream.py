@@ -29,24 +29,35 @@ class Exchange:
         self._socket: socket.socket | None = None
         self._lock = Lock()
 
-    def open(self, url: str) -> HTTPConnection:
+    def open(self, url: str, found: local.Local | None = None) -> HTTPConnection:
         """Connect to the server.
+
+        Parameters
+        ----------
+        found : Local, optional
+            The server of this machine. The connection begins with its proof.
 
         Raises
         ------
         OSError
-            If it does not answer, or the exchange was aborted.
+            If it does not answer or is another one, or the exchange was aborted.
         """
         place = urlsplit(url)
         kind = HTTPSConnection if place.scheme == "https" else HTTPConnection
         connection = kind(place.hostname or "", place.port, timeout=CONNECT_TIMEOUT)
+        connection.auto_open = 0  # a lost connection must not be opened again without a proof
         connection.connect()
-        connection.sock.settimeout(PATIENCE)
-        with self._lock:
-            self.url, self._socket = url, connection.sock
-            if self.is_aborted:
-                connection.close()
-                raise ConnectionAbortedError
+        try:
+            with self._lock:
+                self.url, self._socket = url, connection.sock
+                if self.is_aborted:
+                    raise ConnectionAbortedError  # noqa: TRY301 - closed below, like every connection that fails
+            if found is not None:
+                local.prove(connection.sock, found)
+            connection.sock.settimeout(PATIENCE)
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def read(self, size: int) -> bytes:
@@ -94,8 +105,8 @@ class Upstream:
             self._send(exchange, method, target, headers, body)
 
     def _send(self, exchange: Exchange, method: str, target: str, headers: Mapping[str, str], body: bytes) -> None:
-        url, token = self._address()
-        connection = exchange.open(url)
+        url, token, found = self._address()
+        connection = exchange.open(url, found)
         try:
             connection.request(
                 method,
@@ -108,15 +119,15 @@ class Upstream:
             connection.close()
             raise
 
-    def _address(self) -> tuple[str, str]:
+    def _address(self) -> tuple[str, str, local.Local | None]:
         url = config.server_url()
         if url is None:
             found = local.connection()
-            return found.url, found.token
+            return found.url, found.token, found
         token = config.token_for(url)
         if token is None:
             raise ServerUnavailable(f"no token is stored for {url}", hint=f"lmvp login {url}, as the user of Jupyter")
-        return url, token
+        return url, token, None
 
     def close(self) -> None:
         """Release the threads."""

@@ -141,7 +141,8 @@ class App:
         self._streams = application.settings["streams"]
         self._notifier = application.settings["notifier"]
         self._stack.callback(application.settings["pool"].shutdown)
-        self._stack.callback(application.settings["costly"].shutdown)
+        for queue in ("costly", "long_reads", "comparisons"):
+            self._stack.callback(application.settings[queue].shutdown)
         self._stack.callback(application.settings["rendering"].close)
         self._idle = IdleWork(services.tidy_up, self._quiet_for, self.settings.quiet_seconds)
         return application
@@ -158,6 +159,7 @@ class App:
             boot=serverfile.boot_id(),
             instance=self.settings.instance,
             version=lmvp.__version__,
+            binds=True,
         )
 
     def _tick(self) -> float:

@@ -32,7 +32,7 @@ RETRY_SECONDS = 5
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """The queue of one caller; one request of a lane runs at a time, and one of all lanes without an account.
+    """The queue of one caller; some requests of a lane run at a time, and one of all lanes without an account.
 
     Attributes
     ----------
@@ -47,9 +47,18 @@ class Lane:
 
 
 class CostlyWork:
-    """The queue; only the event loop calls it, so that it needs no lock."""
+    """The queue; only the event loop calls it, so that it needs no lock.
 
-    def __init__(self, threads: int = THREADS) -> None:
+    Parameters
+    ----------
+    threads : int
+        Requests that run at once.
+    each : int
+        Requests of one account that run at once; fewer than `threads`, or one account keeps all others waiting.
+    """
+
+    def __init__(self, threads: int = THREADS, each: int = 1) -> None:
+        self._each = each
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lmvp-costly")
         self._free = threads
         self._waiting: OrderedDict[Lane, deque[asyncio.Future[None]]] = OrderedDict()
@@ -134,5 +143,5 @@ class CostlyWork:
 
     def _may_begin(self, lane: Lane) -> bool:
         if lane.known:
-            return not self._running[lane]
+            return self._running[lane] < self._each
         return all(other.known for other, count in self._running.items() if count)

@@ -25,14 +25,16 @@ from lmvp.archive.backupfolder import BackupFolder, Index, Space
 from lmvp.archive.proofs import Proofs
 from lmvp.archive.recordfile import RecordFile
 from lmvp.archive.seriesfile import Copy
-from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, NotFound
+from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, InvalidManifest, NotFound
 from lmvp.render.numbers import plural
 from lmvp.storage import frames
 from lmvp.storage.frames import HEADER_SIZE
 from lmvp.storage.manifest import Manifest
 from lmvp_server.folder import DataFolder
 from lmvp_server.services import INDEXES
+from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.events import event
+from lmvp_server.services.headers import check_headers
 from lmvp_server.stores.base import Change, Delete, Moment, Put, Record
 from lmvp_server.stores.chunks import FolderChunks
 from lmvp_server.stores.records import TinyDbRecords
@@ -156,6 +158,7 @@ class _Restore:
                     seen.add(chunk)
                     self._chunk(store, space, proofs, chunk, sizes)
             self._check_sizes(space, digest, manifest, sizes)
+            self._check_headers(store, space, digest, manifest)
         for base in sorted(proofs.proved - seen):  # what others lean on, and no version has any more
             self._chunk(store, space, proofs, base, sizes)
         store.settle(space.space, proofs.proved)
@@ -222,6 +225,16 @@ class _Restore:
                         f"{one.id[:12]} of {file.path!r}, which has {sizes[one.id]:,}"
                     )
                     return
+
+    def _check_headers(self, store: FolderChunks, space: Space, digest: str, manifest: Manifest | None) -> None:
+        """Report a version that lists other tensors than the headers of its files: servers once took such."""
+        try:
+            if manifest is not None:
+                check_headers(Decoder(store), space.space, manifest)
+        except InvalidManifest as error:
+            self.done.problems.append(f"the version {digest[:12]} of {space.name}: {error.message}")
+        except IntegrityError:  # a missing or damaged chunk is reported already
+            pass
 
     def _chunk(self, store: FolderChunks, space: Space, proofs: Proofs, chunk: str, sizes: dict[str, int]) -> None:
         self._at += 1

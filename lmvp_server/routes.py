@@ -179,7 +179,10 @@ THREADS = 8
 """Threads for what blocks: disk, hashing, records."""
 
 LONG_READS = 3
-"""Threads of these for what may take long and only reads: see `Handler.run_long`."""
+"""Threads for what may take seconds and only reads: see `Handler.run_long`."""
+
+COMPARISONS = 2
+"""Threads for comparisons of versions of any size: see `Handler.run_comparison`."""
 
 
 def make_application(services: Services, server: Any) -> Application:
@@ -206,7 +209,8 @@ def make_application(services: Services, server: Any) -> Application:
         streams=live.Streams(),
         openid=_openid(server),
         notifier=Notifier(services.webhooks, server.webhook_to),
-        long_reads=asyncio.Semaphore(LONG_READS),
+        long_reads=CostlyWork(LONG_READS, each=LONG_READS - 1),
+        comparisons=CostlyWork(COMPARISONS),
         in_hand=asyncio.Semaphore(pushes.IN_HAND),
         openapi=_openapi,
     )

@@ -49,12 +49,14 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Fa
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """What a server says of itself to anybody.
+    """The public state of a server.
 
     Attributes
     ----------
     proof : str
         HMAC-SHA256 of the caller's nonce under the server's token: shows that this is the server of `server.json`.
+    bound : str
+        The same, of the nonce and the instance: no proof for another instance with the same token.
     """
 
     status: str
@@ -62,6 +64,7 @@ class Health(Struct, frozen=True, kw_only=True):
     api: int
     instance: str
     proof: str = ""
+    bound: str = ""
 
 
 class ErrorBody(Struct, frozen=True, kw_only=True):

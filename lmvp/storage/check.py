@@ -18,6 +18,10 @@ PATH_LIMIT = 1024
 NESTING_LIMIT = 200
 """How deep objects and arrays may lie in each other where any JSON may stand."""
 
+REPEATED, REPEATS = 16 << 30, 64
+"""A new version has at most so many bytes, plus so many times the bytes of its distinct chunks: a layer of zeros is one
+chunk, however large it is."""
+
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _FORMAT = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 _DIMENSIONS = 64
@@ -46,6 +50,27 @@ def check_manifest(manifest: Manifest) -> None:
     for file in manifest.files:
         _check_file(file, sizes)
     _check_tensors(manifest)
+
+
+def check_repetition(manifest: Manifest) -> None:
+    """Check that the size of a new version is in proportion to the bytes of its distinct chunks.
+
+    A manifest of 16 MB can name one chunk 200,000 times, and everything that reads the version then reads 800 GB.
+    Versions of older servers are not checked: they remain readable.
+
+    Raises
+    ------
+    InvalidManifest
+        If it is larger than `REPEATED` plus `REPEATS` times its distinct chunks.
+    """
+    distinct = sum({chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}.values())
+    limit = REPEATED + REPEATS * distinct
+    if manifest.size > limit:
+        raise InvalidManifest(
+            f"the files have {manifest.size:,} bytes, but their distinct chunks only {distinct:,}; "
+            f"the limit for these is {limit:,}: {REPEATED >> 30} GiB and {REPEATS} times the distinct chunks",
+            hint="push only the files that differ, or several versions",
+        )
 
 
 def too_deep(value: dict[str, Any]) -> bool:

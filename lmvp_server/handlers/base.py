@@ -325,7 +325,7 @@ class Handler(RequestHandler):
         def tell(done: int, total: int) -> None:
             far[:] = done, total
 
-        run = self.run_long if right == access.READ else self.run
+        run = self.run_comparison if right == access.READ else self.run
         task = asyncio.ensure_future(run(work, tell))
         self.set_header("Content-Type", "application/x-ndjson")
         try:
@@ -375,7 +375,7 @@ class Handler(RequestHandler):
         return work(*args)
 
     async def run_long(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something long that only reads, beside few others of its kind: threads are left for all else.
+        """Do something long that only reads, beside few others of its kind, in turns with other accounts.
 
         Raises
         ------
@@ -386,8 +386,13 @@ class Handler(RequestHandler):
         """
         if not self._known_caller.known:
             return await self.run_costly(work, *args)
-        async with self.settings["long_reads"]:
-            return await self._run_reading(work, *args)
+        return await self._run_in_turn("long_reads", work, *args)
+
+    async def run_comparison(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something that may take minutes and only reads; it has threads of its own, apart from `run_long`."""
+        if not self._known_caller.known:
+            return await self.run_costly(work, *args)
+        return await self._run_in_turn("comparisons", work, *args)
 
     async def _run_reading(self, work: Callable[..., T], *args: Any) -> T:
         """Do something that only reads in a thread of the pool; it ends early if the client closes the connection."""
@@ -407,7 +412,10 @@ class Handler(RequestHandler):
             If the client closes the connection: nobody reads the answer. The work does not begin, or ends at its next
             `cancellation.check`.
         """
-        costly: CostlyWork = self.settings["costly"]
+        return await self._run_in_turn("costly", work, *args)
+
+    async def _run_in_turn(self, queue: str, work: Callable[..., T], *args: Any) -> T:
+        costly: CostlyWork = self.settings[queue]
         caller = self._known_caller
         lane = Lane(caller.user or caller.name if caller.known else self.request.remote_ip or "", caller.known)
         self._turn = costly.enter(lane, admitted=self._admitted)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import hmac
 import re
+
+import msgspec
 
 import lmvp
 from lmvp.errors import InvalidRequest
 from lmvp.records import Health
+from lmvp.serverfile import proof
 from lmvp_server.handlers.base import Handler
 
 API = 1
@@ -29,5 +31,9 @@ class HealthHandler(Handler):
             raise InvalidRequest(
                 "a nonce is 16 to 128 hex digits in lower case", hint="draw a new one for each request"
             )
-        proof = hmac.new(server.token.encode(), nonce.encode(), "sha256").hexdigest() if nonce else ""
-        self.answer(Health(status="ok", version=lmvp.__version__, api=API, instance=server.instance, proof=proof))
+        token, instance = server.token, server.instance
+        health = Health(status="ok", version=lmvp.__version__, api=API, instance=instance)
+        if nonce:
+            proved = {"proof": proof(token, nonce), "bound": proof(token, nonce, instance)}
+            health = msgspec.structs.replace(health, **proved)
+        self.answer(health)

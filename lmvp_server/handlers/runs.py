@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
+
+from lmvp.connection import INCOMPLETE_HEADER
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.frames import SHIPMENT_LIMIT
 from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
-from lmvp_server.handlers.base import READING, Handler, as_json, is_number
+from lmvp_server.handlers.base import READING, Handler, is_number
 
 
 class Runs(Handler):
@@ -18,8 +23,14 @@ class Runs(Handler):
         """List the runs of a project, newest first; `where` filters them, `order` sorts them."""
         where, order = self.get_query_argument("where", ""), self.get_query_argument("order", "")
         run = self.run_long if where or order else self.run_public
-        of_project = as_json(self.services.runs.of_project)
-        self.answer(await run(of_project, self.caller, project, self.page(), where, order))
+        data, missing = await run(self._listed, self.caller, project, self.page(), where, order)
+        if missing:
+            self.set_header(INCOMPLETE_HEADER, missing.encode("ascii", "replace").decode())
+        self.answer(data)
+
+    def _listed(self, *args: Any) -> tuple[bytes, str]:
+        listed, missing = self.services.runs.of_project(*args)
+        return msgspec.json.encode(listed), missing
 
     async def post(self, project: str) -> None:
         """Begin a run."""

@@ -84,7 +84,7 @@ class Version(Handler):
 class Changes(Handler):
     """`…/versions/{revision}/changes`."""
 
-    in_public = READING | {"POST"}
+    in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
         """Tell how much each tensor changed since another version."""
@@ -93,7 +93,7 @@ class Changes(Handler):
         self.answer(await self.run_long(as_json(changes), self.caller, project, model, revision, against))
 
     async def post(self, project: str, model: str, revision: str) -> None:
-        """Tell the same, however long it takes, and how far it is."""
+        """Compare versions of any size, and report the progress; takes an account."""
         against, measured = self.read(Against).against, self.services.measuring.measured
         work = lambda tell: measured(self.caller, project, model, revision, against, tell)  # noqa: E731
         await self.answer_slowly(work, access.READ, project)

@@ -28,6 +28,10 @@ _TIMES, _FREE = 4, 64 << 20
 """Tensors may share bytes, all of them, and 100,000 tensors of one file would take hours. A comparison reads as many
 bytes as both versions have, so many times, and some more; tensors beyond that are not measured."""
 
+_REPEATED, _REPEATS = 1 << 30, 64
+"""A file may name one chunk 200,000 times, which makes 800 GB of 4 MiB. A version counts with at most this many bytes,
+plus so many times the bytes of its distinct chunks."""
+
 Tell = Callable[[int, int], None]
 """Told how many bytes are compared, and how many there are in all."""
 
@@ -141,7 +145,7 @@ def affordable(pairs: Sequence[tuple[Tensor, Tensor]], old: Manifest, new: Manif
     decoded for it alone.
     """
     sizes = [{file.path: file.size for file in manifest.files} for manifest in (old, new)]
-    room = _TIMES * sum(sum(side.values()) for side in sizes) + _FREE
+    room = _TIMES * sum(_counted(manifest) for manifest in (old, new)) + _FREE
     last: tuple[tuple[str, int], ...] = (("", 0), ("", 0))
     for number, pair in enumerate(pairs):
         places = tuple((one.path, one.offset // CHUNK_LIMIT) for one in pair)
@@ -152,6 +156,12 @@ def affordable(pairs: Sequence[tuple[Tensor, Tensor]], old: Manifest, new: Manif
             return number
         last = places
     return len(pairs)
+
+
+def _counted(manifest: Manifest) -> int:
+    """Return the bytes of a version, as far as its distinct chunks account for them."""
+    distinct = {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}
+    return min(manifest.size, _REPEATED + _REPEATS * sum(distinct.values()))
 
 
 def _same_form(before: Tensor | None, after: Tensor) -> bool:

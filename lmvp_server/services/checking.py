@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from lmvp.errors import IntegrityError, LmvpError
+from lmvp.errors import IntegrityError, InvalidManifest, LmvpError
 from lmvp.records import Head, Problem
 from lmvp.storage import codecs, frames
 from lmvp.storage.check import check_manifest
@@ -27,6 +27,7 @@ from lmvp_server.services.audit import Audit
 from lmvp_server.services.catalog import REMOVED, SERVER, every_project
 from lmvp_server.services.decoding import Decoder, read_manifest
 from lmvp_server.services.events import recorded
+from lmvp_server.services.headers import check_headers
 from lmvp_server.services.versions import name_of, version_id
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
 
@@ -39,6 +40,7 @@ PUSH_AGAIN = "push the same content again from wherever it still is; the chunk i
 LOST = "restore the data folder from a backup"
 RESTORE = "restore it from a backup, or remove the version"
 FALSE_SIZE = "remove the version, and push its files again: older servers took wrong sizes"
+FALSE_TENSORS = "remove the version, and push its files again: older servers took wrong tensors"
 UNUSED = "no version needs it; `lmvp gc` deletes it"
 AGAIN = "nothing is lost: it is computed again when it is needed"
 _NAMED = 5
@@ -141,6 +143,8 @@ class Checking:
         for version, reference in self._versions(project):
             found.versions += 1
             manifest = self._manifest(project, version, reference, found)
+            if manifest:
+                self._check_headers(project.id, version, reference, manifest, found)
             for file in manifest.files if manifest else ():
                 for one in file.chunks:
                     users[one.id].append(_User(version.id, f"{reference}: {file.path}", one.size))
@@ -242,6 +246,16 @@ class Checking:
                 found.add("manifest", f"{reference}: {error.message}", RESTORE)
             return None
         return manifest
+
+    def _check_headers(self, space: str, version: Record, reference: str, manifest: Manifest, found: _Findings) -> None:
+        """Report a version that lists other tensors than the headers of its files: older servers took such."""
+        try:
+            check_headers(self._decoder, space, manifest)
+        except InvalidManifest as error:
+            if self._is_there(space, version.id):
+                found.add("version", f"{reference}: {error.message}", FALSE_TENSORS)
+        except IntegrityError:  # each damaged chunk is reported once, by `_check_chunk`
+            pass
 
     def _check_chunk(self, space: str, chunk: str, users: list[_User], repair: bool, found: _Findings) -> None:
         found.chunks += 1

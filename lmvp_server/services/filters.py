@@ -27,10 +27,16 @@ LENGTH_LIMIT = 2000
 TERMS_LIMIT = 500
 """Fields and constants of a filter."""
 WORK_LIMIT = 20_000_000
-"""Terms that one filter evaluates over all items. A comparison of long texts counts more: one for each `_LETTERS`. A
-comparison of lists and mappings counts their elements, at all depths."""
-_LETTERS = 1000
-"""Characters of a text that count as one term, and by which `order` sorts."""
+"""Terms that one filter evaluates over all items; about two seconds of processor time. A comparison of lists and
+mappings counts their elements, at all depths. A comparison of texts counts the characters that it may compare: one term
+for each `_LETTERS`."""
+_LETTERS = 100
+"""Characters of a comparison that count as one term: a slow one takes about as long as a term."""
+_NEEDLE = range(8, 101)
+"""Characters that `in` counts at each place of the longer text: those of the shorter text, within these bounds. A place
+costs 10 ns even for "aab", and for long texts Python's search is linear (`Objects/stringlib/fastsearch.h`)."""
+_SORTED = 1000
+"""Characters of a text by which `order` sorts."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Is: operator.is_,
     ast.IsNot: operator.is_not,
 }
+_SEARCHES = _COMPARE[ast.In], _COMPARE[ast.NotIn]
 
 Item = Mapping[str, Any]
 Test = Callable[[Item], Any]
@@ -131,7 +138,7 @@ def order(text: str, fields: Fields = RUN) -> Callable[[Item], tuple[bool, Any]]
     def key(item: Item) -> tuple[bool, Any]:
         found = value(item)
         if isinstance(found, str):
-            found = found[:_LETTERS]  # each of the many comparisons of a sort reads both texts
+            found = found[:_SORTED]  # each of the many comparisons of a sort reads both texts
             return (False, _Down(found) if down else found)
         if not isinstance(found, (int, float)) or found != found:
             return (True, 0)
@@ -318,6 +325,9 @@ class _Reader:
             for op, left, right in pairs:
                 a, b = left(run), right(run)
                 self._count_values([a, b])
+                if op in _SEARCHES and isinstance(a, str) and isinstance(b, str):
+                    each = min(max(len(a), _NEEDLE.start), _NEEDLE.stop - 1)
+                    self.count(len(b) * each // _LETTERS)
                 if a is not _NOTHING and b is not _NOTHING and not _holds(op, a, b):
                     return False
             return True
@@ -357,7 +367,8 @@ class _Reader:
         self.work += work
         if self.work > WORK_LIMIT:
             raise InvalidArgument(
-                f"the filter evaluates more than {WORK_LIMIT:,} terms", hint="use fewer terms, or shorter texts"
+                f"the filter evaluates more than {WORK_LIMIT:,} terms; {_LETTERS} characters of texts count as one",
+                hint="use fewer terms, or shorter texts",
             )
 
     def _count_values(self, values: list[Any]) -> None:

@@ -25,6 +25,7 @@ from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.decoding import Decoder, read_manifest
 from lmvp_server.services.events import event
+from lmvp_server.services.headers import check_headers
 from lmvp_server.services.links import Links, link_of
 from lmvp_server.services.pushes import Pushes
 from lmvp_server.services.upkeep import Upkeep
@@ -83,6 +84,7 @@ class Forks:
             for digest in dict.fromkeys(one.data["digest"] for one in versions):  # damage is not to be copied
                 manifest = read_manifest(self._chunks, origin.space, digest)
                 self._decoder.check_sizes(origin.space, manifest.files)
+                check_headers(self._decoder, origin.space, manifest)
             if home.id != origin.space:
                 self._take_all(origin.space, home.id, [one.data["digest"] for one in versions])
             self._write(caller, origin, home, wanted.model, versions)

@@ -172,6 +172,14 @@ class Metrics:
                     f"run {run.data['name']} ({run.id[:8]}): {missing}",
                     hint="its curves show the points that are sound; name the other runs to export them",
                 )
+            cancellation.check()
+            try:
+                self._series.verify(home.id, run.id)  # a damaged segment would break off the answer, after its 200
+            except IntegrityError:
+                raise IntegrityError(
+                    f"run {run.data['name']} ({run.id[:8]}): a file of its points is damaged",
+                    hint="`lmvp fsck` names the file; name the other runs to export them",
+                ) from None
         return self._walk(home, found, list(dict.fromkeys(keys)))
 
     def _walk(

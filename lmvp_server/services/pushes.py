@@ -24,7 +24,7 @@ from lmvp.records import NewPush, Push
 from lmvp.references import check_alias
 from lmvp.storage import codecs, frames
 from lmvp.storage import manifest as manifests
-from lmvp.storage.check import check_manifest
+from lmvp.storage.check import check_manifest, check_repetition
 from lmvp.storage.codecs import Buffer
 from lmvp.storage.frames import DELTA, RAW, Frame
 from lmvp.storage.manifest import Manifest
@@ -34,6 +34,7 @@ from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.decoding import Decoder, codec_turn
+from lmvp_server.services.headers import check_headers
 from lmvp_server.services.push_quota import LIFETIME, PushLimits, PushQuota
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.versions import Versions, shelf, version_id
@@ -266,6 +267,7 @@ class Pushes:
         if manifest.parents:
             raise InvalidRequest("a manifest is pushed without parents; the server adds them")
         check_manifest(manifest)
+        check_repetition(manifest)
         metadata.checked(body)
         metadata.check_environment(body.environment)
         if body.run:
@@ -390,6 +392,7 @@ class Pushes:
             if missing:
                 raise _missing(push, missing)
             self._check_sizes(push)
+            check_headers(self._decoder, push.place.space, push.manifest)
             self._chunks.settle(push.place.space, push.sizes)
             self._records.commit(SERVER, [])  # the project, which somebody else may just be making
             version = self._insert(caller, push)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -27,6 +27,8 @@ from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, 
 REMOVED_RUNS = "removed_runs"
 """A record for each run that was removed: whole while it can be restored, later only the time of its removal."""
 _SHOWN_METRICS = 1000
+_TOLD = 10
+"""Runs that an answer names as unreadable; it counts the others."""
 _logger = logging.getLogger("lmvp_server")
 
 
@@ -52,23 +54,35 @@ class Runs:
     ) -> None:
         self._records, self._series, self._catalog, self._shared = records, series, catalog, shared
         self._keep = keep
+        self._reported: set[str] = set()  # runs whose damage is logged, once each: lists are read again and again
 
     # -- finding
 
-    def of_project(self, caller: Caller, project: str, page: Page, where: str = "", order: str = "") -> Document:
+    def of_project(
+        self, caller: Caller, project: str, page: Page, where: str = "", order: str = ""
+    ) -> tuple[Document, str]:
         """List the runs of a project that match a filter, newest first or in another order.
 
         The cursor of another order is the number of runs before the page.
+
+        Returns
+        -------
+        dict, str
+            The page; and which runs a filter or an order may have missed, because their metrics cannot be read.
         """
         if order:
-            every, first = self.sorted(caller, project, where, order), page.cursor or 0
+            unreadable: list[str] = []
+            every, first = self.sorted(caller, project, where, order, unreadable), page.cursor or 0
             more = str(first + page.limit) if first + page.limit < len(every) else None
-            return {"items": every[first : first + page.limit], "next": more, "total": len(every)}
+            listed = {"items": every[first : first + page.limit], "next": more, "total": len(every)}
+            return listed, _told_unreadable(unreadable)
         home = self._catalog.find_project(caller, project)
         if where:
             return self._matching(home, page, filters.parse(where))
         found = self._records.find(home.id, "runs", newest_first=True, after=page.cursor, limit=page.limit + 1)
-        return paging.listing(page, found, self._records.count(home.id, "runs"), lambda run: self.present(home, run))
+        return paging.listing(
+            page, found, self._records.count(home.id, "runs"), lambda run: self.present(home, run)
+        ), ""
 
     def name_of(self, caller: Caller, project: str, run: str) -> str:
         """Return the name of a run; empty where there is none any more."""
@@ -79,8 +93,15 @@ class Runs:
         """Return how many runs a project has."""
         return self._records.count(self._catalog.find_project(caller, project).id, "runs")
 
-    def sorted(self, caller: Caller, project: str, where: str = "", order: str = "") -> list[Document]:
+    def sorted(
+        self, caller: Caller, project: str, where: str = "", order: str = "", unreadable: list[str] | None = None
+    ) -> list[Document]:
         """Return all runs of a project that match, by an order; newest first without one.
+
+        Parameters
+        ----------
+        unreadable : list of str, optional
+            Gets the ids of runs whose metrics cannot be read.
 
         Raises
         ------
@@ -90,15 +111,19 @@ class Runs:
         home = self._catalog.find_project(caller, project)
         match, key = filters.parse(where) if where else None, filters.order(order) if order else None
         shown = [self.present(home, run) for run in self._records.find(home.id, "runs", newest_first=True)]
+        if unreadable is not None:
+            unreadable += _unreadable(shown)
         found = shown if match is None else [run for run in shown if match(run)]
         return found if key is None else sorted(found, key=key)
 
-    def _matching(self, home: Record, page: Page, match: Callable[[Document], bool]) -> Document:
-        every = self._records.find(home.id, "runs", newest_first=True)
-        found = [(run, shown) for run in every if match(shown := self.present(home, run))]
+    def _matching(self, home: Record, page: Page, match: Callable[[Document], bool]) -> tuple[Document, str]:
+        every = [(run, self.present(home, run)) for run in self._records.find(home.id, "runs", newest_first=True)]
+        found = [(run, shown) for run, shown in every if match(shown)]
+        unreadable = _unreadable(shown for _, shown in every)
         behind = [each for each in found if page.cursor is None or each[0].seq < page.cursor]
         shown = {run.id: document for run, document in behind}
-        return paging.listing(page, [run for run, _ in behind], len(found), lambda run: shown[run.id])
+        listed = paging.listing(page, [run for run, _ in behind], len(found), lambda run: shown[run.id])
+        return listed, _told_unreadable(unreadable)
 
     def all_of(self, home: Record) -> list[Record]:
         """Return the records of all runs of a project, oldest first."""
@@ -197,6 +222,7 @@ class Runs:
             if self._is_stale(home.id, run):
                 shown["status"] = "stale"
             shown |= self._known(home.id, run.id)
+            shown["incomplete"] = self.incomplete(home.id, run.id)
         shown["duration"] = run.data["spent"] + runrecords.lasted(run.data, seen)
         shown["seen_at"] = stamp(datetime.fromtimestamp(seen, timezone.utc)) if seen else None
         return shown
@@ -211,8 +237,10 @@ class Runs:
         """Return what the series knows of a run: last values, and how many points and keys."""
         try:
             state = self._series.state(space, run)
-        except IntegrityError:  # `fsck` names the file; a list of runs goes on
-            _logger.exception("the points of run %s cannot be read", run)
+        except IntegrityError as error:  # `fsck` names the file; a list of runs goes on, and states what is missing
+            if run not in self._reported:
+                self._reported.add(run)
+                _logger.error("the points of run %s cannot be read: %s", run, error.message)  # noqa: TRY400 - no bug
             state = None
         if state is None:
             return {"metrics": {}, "points": 0, "keys": 0}
@@ -452,3 +480,16 @@ def _differing(data: Document, other: Document) -> Document:
     """Return the fields that differ, as an event tells them: of what made a run, only that it is told."""
     found = {key: value for key, value in data.items() if other.get(key) != value}
     return found | {"environment": sorted(found["environment"])} if "environment" in found else found
+
+
+def _unreadable(shown: Iterable[Document]) -> list[str]:
+    return [run["id"] for run in shown if run.get("incomplete")]
+
+
+def _told_unreadable(runs: Sequence[str]) -> str:
+    """State of which runs a filter or an order has not seen all metrics; empty for none."""
+    if not runs:
+        return ""
+    more = f" and {len(runs) - _TOLD} more" if len(runs) > _TOLD else ""
+    named = ", ".join(run[:8] for run in runs[:_TOLD])
+    return f"the metrics of these runs cannot be read in full, so a filter or order may miss them: {named}{more}"

@@ -38,16 +38,17 @@ class TensorReader:
     def blocks(self, tensor: Tensor) -> Iterator[Buffer]:
         """Give the bytes of a tensor, in blocks of `BLOCK` bytes and a last one of the rest."""
         for start in range(0, tensor.size, BLOCK):
-            yield self._read(tensor.path, tensor.offset + start, min(BLOCK, tensor.size - start))
+            yield self.read(tensor.path, tensor.offset + start, min(BLOCK, tensor.size - start))
 
     def some_blocks(self, tensor: Tensor, most: int) -> Iterator[Buffer]:
         """Give the blocks of a tensor; of a long one, at most so many, evenly spaced, the first one too."""
         starts = range(0, tensor.size, BLOCK)
         step = max(1, -(-len(starts) // most))
         for start in starts[::step]:
-            yield self._read(tensor.path, tensor.offset + start, min(BLOCK, tensor.size - start))
+            yield self.read(tensor.path, tensor.offset + start, min(BLOCK, tensor.size - start))
 
-    def _read(self, path: str, offset: int, size: int) -> Buffer:
+    def read(self, path: str, offset: int, size: int) -> Buffer:
+        """Return some bytes of a file, which has them."""
         cancellation.check()
         pieces = list(self._pieces(path, offset, size))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)

@@ -127,7 +127,8 @@ def test_costly_work_ends_when_its_client_leaves(served, monkeypatch, case, toke
 def running(served):
     """Whether a thread of one of the pools is at work."""
     settings = served.app._server.request_callback.settings
-    pools = settings["pool"], settings["costly"]._pool
+    queues = [settings[name]._pool for name in ("costly", "long_reads", "comparisons")]
+    pools = settings["pool"], *queues
     return any(pool._idle_semaphore._value < len(pool._threads) for pool in pools)
 
 

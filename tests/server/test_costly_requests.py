@@ -15,6 +15,7 @@ from lmvp.errors import TooManyRequests
 from lmvp_server import compression
 from lmvp_server.costly import ADDRESS_QUEUE, ANONYMOUS_QUEUE, RETRY_SECONDS, CostlyWork, Lane
 from lmvp_server.services.changes import Measuring
+from lmvp_server.services.runs import Runs
 
 DIFF = "/p/p/m/-/diff?from=v1&to=v2"
 
@@ -228,3 +229,67 @@ def test_large_page_is_compressed(served):
     assert "ETag" not in whole.headers
     mask = re.compile(rb'"[0-9a-f]{128}"|>\d+ s ago<')
     assert mask.sub(b"", small.content) == mask.sub(b"", whole.content)
+
+
+@pytest.fixture
+def held(served, monkeypatch):
+    """Hold the comparisons and filters of grace until the gate opens."""
+    gate, begun = threading.Event(), []
+
+    def holding(real):
+        def call(self, caller, *args, **options):
+            if caller.name == "grace":
+                begun.append(caller.name)
+                assert gate.wait(60), "the gate did not open"
+            return real(self, caller, *args, **options)
+
+        return call
+
+    for owner, name in ((Measuring, "changes"), (Measuring, "measured"), (Runs, "of_project")):
+        monkeypatch.setattr(owner, name, holding(getattr(owner, name)))
+    yield begun
+    gate.set()
+    settings = served.app._server.request_callback.settings
+    until(lambda: not served.on_loop(lambda: any(settings[one]._running for one in ("long_reads", "comparisons"))))
+
+
+CHANGES = "/projects/p/models/m/versions/v2/changes"
+LONG = {
+    "changes": ("GET", f"{CHANGES}?against=v1", {}),
+    "measured": ("POST", CHANGES, {"json": {"against": "v1"}}),
+    "filter": ("GET", "/projects/p/runs?where=points>1", {}),
+}
+
+
+@pytest.fixture(scope="module")
+def grace(served):
+    return served.user("grace", "viewer")["token"]
+
+
+@pytest.mark.parametrize("kind", LONG)
+def test_long_work_of_one_account_keeps_no_other_waiting(served, grace, held, kind):
+    method, path, fields = LONG[kind]
+    most = 1 if method == "POST" else 2
+    calls = [threading.Thread(target=served, args=(method, path, grace), kwargs=fields) for _ in range(6)]
+    for call in calls:
+        call.start()
+    until(lambda: len(held) == most)
+    queue = "comparisons" if method == "POST" else "long_reads"
+    settings = served.app._server.request_callback.settings
+    until(lambda: served.on_loop(lambda: settings[queue].waiting() + sum(settings[queue]._running.values())) == 6)
+    for method, path, fields in LONG.values():
+        assert served(method, path, served.member, **fields).ok
+    assert served("GET", f"~{DIFF}", served.member).ok
+    assert len(held) == most, "the others of this account wait for their turn"
+
+
+def test_comparison_of_any_size_takes_an_account(served):
+    refused = served("POST", CHANGES, None, json={"against": "v1"})
+    assert (refused.status_code, refused.json()["error"]["code"]) == (401, "not_authenticated")
+    assert served("GET", f"{CHANGES}?against=v1", None).ok
+
+
+def test_client_without_account_gets_the_short_comparison(served, monkeypatch):
+    monkeypatch.delenv("LMVP_TOKEN", raising=False)
+    diff = Client(served.url, "").diff("p/m@v1", "@v2", progress=lambda *_: None)
+    assert [one.name for one in diff.tensors if one.amount is not None and one.amount.changed] == ["layer.0000"]

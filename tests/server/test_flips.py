@@ -76,6 +76,7 @@ KINDS = (
     Kind("set aside", r"damaged/\w+/.*", harmless="a damaged frame that nothing reads"),
     Kind("WAL", r"series/\w+/(\w+/\d+\.wal)", r"\1"),
     Kind("damaged WAL", r"series/\w+/(\w+/\d+\.wal\.damaged)", r"\1"),
+    Kind("begun WAL", r"series/\w+/\w+/\d+\.wal\.begun", harmless="it is empty: its existence counts, not its content"),
     Kind("segment", r"series/\w+/(\w+/\d+\.segment)", r"\1"),
     Kind("state", r"series/\w+/(\w+/series)", r"\1"),
     Kind("alive", r"series/\w+/\w+/alive", harmless="it is empty: its time counts, not its content"),

@@ -1,5 +1,7 @@
 """Real processes: one server per data folder, whatever else lies or sits there."""
 
+import contextlib
+import errno
 import http.client
 import http.server
 import json
@@ -19,8 +21,12 @@ import pytest
 from filelock import FileLock
 
 from lmvp import local, serverfile
+from lmvp.client import Client
 from lmvp.commands.tables import Status
-from lmvp.errors import InvalidArgument, ServerUnavailable, StorageFull, StorageReadOnly
+from lmvp.errors import InvalidArgument, LmvpError, ServerUnavailable, StorageFull, StorageReadOnly
+from lmvp.records import Health
+from lmvp.tracking.records import Applied
+from lmvp_jupyter.upstream import Exchange, Upstream
 
 SERVER = [sys.executable, "-m", "lmvp_server"]
 
@@ -519,3 +525,167 @@ def test_foreign_hosts_are_refused(server, home, host):
 @pytest.mark.parametrize("nonce", ["abc", "x" * 16, "A" * 16, "a" * 129])
 def test_a_bad_nonce_is_refused(server, home, nonce):
     assert get(serverfile.read(home).url, f"/api/v1/health?nonce={nonce}")[0] == 400
+
+
+@pytest.fixture
+def thief():
+    """A process of another account that takes the port of a server that has ended, and answers as asked."""
+    takers = []
+
+    def take(url, answer=None):
+        port = int(url.rpartition(":")[2])
+        taker = Thief(port, answer)
+        takers.append(taker)
+        return taker
+
+    yield take
+    for taker in takers:
+        taker.close()
+
+
+class Thief(http.server.ThreadingHTTPServer):
+    """Answers every request with acknowledgements, or as `answer(path)` says; keeps all that it received."""
+
+    daemon_threads = True
+
+    def __init__(self, port, answer):
+        thief = self
+        self.heard = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _reply(self):
+                length = int(self.headers.get("Content-Length") or 0)
+                thief.heard.append(f"{self.command} {self.path}\n{self.headers}\n{self.rfile.read(length)}")
+                body = answer(self.path) if answer else b'{"applied": 1000000, "items": [], "total": 0}'
+                self.send_response(200)
+                self.send_header("LMVP-API", "1")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_PUT = do_POST = do_HEAD = _reply
+
+            def log_message(self, *args):
+                pass
+
+        super().__init__(("127.0.0.1", port), Handler)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def close(self):
+        self.shutdown()
+        self._thread.join()
+        self.server_close()
+
+    def learned(self):
+        """Return what a stranger must not learn: the requests that are no plain question for a proof."""
+        return [
+            one
+            for one in self.heard
+            if "authorization" in one.lower() or not one.startswith("GET /api/v1/health?nonce=")
+        ]
+
+
+def end(found):
+    os.kill(found.pid, signal.SIGKILL)
+    wait_for(lambda: ended(found.pid))
+
+
+def ask_as_client(connection):
+    assert [one.name for one in Client().projects()] == []
+
+
+def ship_a_run(connection):
+    applied = connection.once(
+        "PUT", f"/projects/p/runs/{'a' * 32}/writers/{'b' * 32}", Applied, timeout=30, data=b"secret"
+    )
+    raise AssertionError(f"a server that cannot read this acknowledged {applied}")
+
+
+def upload(connection):
+    connection.send("POST", "/projects", data=b"secret" * 1000)
+
+
+def rob(home, thief, use):
+    """Use the server, end it, and let the thief take its port; again if somebody else took the port meanwhile."""
+    while True:
+        first = local.connection()
+        use()
+        end(first)
+        try:
+            return first, thief(first.url)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            local.forget(first)
+
+
+@pytest.mark.parametrize("call", [ask_as_client, ship_a_run, upload])
+def test_client_sends_neither_token_nor_data_to_a_process_that_took_the_port(home, thief, call):
+    connection = Client()._connection
+    first, taken = rob(home, thief, lambda: connection.get("/health", Health))
+    with contextlib.suppress(LmvpError):
+        call(connection)  # one attempt of a shipper fails, a request of a client finds the successor
+    assert taken.heard, "the client does ask there"
+    assert taken.learned() == []
+    assert connection.get("/health", Health).instance == local.find(home).instance != first.instance
+
+
+def test_proxy_of_jupyter_sends_no_token_to_a_process_that_took_the_port(home, thief):
+    upstream = Upstream()
+
+    def ask(method, path, body=b""):
+        exchange = Exchange()
+        upstream.ask(exchange, method, path, {"Content-Type": "application/json"}, body)
+        exchange.close()
+        return exchange.response.status
+
+    _, taken = rob(home, thief, lambda: ask("GET", "/api/v1/me"))
+    assert ask("POST", "/api/v1/projects", b'{"name": "secret"}') == 201, "the successor answers"
+    upstream.close()
+    assert taken.heard
+    assert taken.learned() == []
+
+
+def test_client_believes_no_proof_that_is_relayed_from_the_successor(home, thief):
+    """A server started by hand keeps its token, so the successor could prove that it knows it."""
+    connection, relayed = Client()._connection, []
+
+    def relay(path):
+        _, body = get(serverfile.read(home).url, path)
+        relayed.append(json.loads(body) | {"instance": first.instance})
+        return json.dumps(relayed[-1]).encode()
+
+    while True:
+        with start(home) as old:
+            first = local.find(home)
+            assert connection.get("/health", Health).instance == first.instance
+            old.kill()
+            old.communicate()
+        try:
+            taken = thief(first.url, relay)
+            break
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+            forget_all()
+            connection = Client()._connection
+    with start(home) as successor:
+        assert connection.get("/health", Health).instance == serverfile.read(home).instance != first.instance
+        assert relayed[0]["proof"], "the relay works"
+        assert taken.learned() == []
+        successor.kill()
+        successor.communicate()
+
+
+def test_client_proves_each_connection_once(home, monkeypatch):
+    from lmvp import proven
+
+    proofs = []
+    monkeypatch.setattr(proven, "prove", lambda *place: proofs.append(place) or local.prove(*place))
+    connection = Client()._connection
+    for _ in range(20):
+        connection.get("/health", Health)
+    assert len(proofs) == 1

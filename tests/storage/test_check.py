@@ -4,7 +4,7 @@ import pytest
 
 from lmvp.errors import InvalidManifest
 from lmvp.storage import check, digest
-from lmvp.storage.check import check_manifest
+from lmvp.storage.check import check_manifest, check_repetition
 from lmvp.storage.manifest import Chunk, File, Manifest, Tensor
 
 IDS = [digest.of_bytes(bytes([i])) for i in range(50)]
@@ -49,3 +49,20 @@ def test_a_wrong_digest_is_found(start, end):
     for wrong in (tensor("wrong", start, end, digest="0" * 64), tensor("out", start, end, offset=start + 1)):
         with pytest.raises(InvalidManifest):
             check_manifest(Manifest("numpy", (ONE,), (right, wrong)))
+
+
+def repeated(times, size=4 << 20, distinct=1):
+    """Return a version of one file that names each of its chunks so many times."""
+    chunks = tuple(Chunk(one, size) for one in IDS[:distinct]) * times
+    file = File("w", size * len(chunks), digest.of_chunks([one.id for one in chunks]), chunks)
+    return Manifest("files", (file,))
+
+
+def test_version_may_repeat_its_chunks_up_to_a_limit():
+    most = (16 << 30) // (4 << 20) + 64
+    check_repetition(repeated(most))
+    check_repetition(repeated(most // 2, distinct=2))
+    with pytest.raises(InvalidManifest, match="16 GiB and 64 times the distinct chunks") as refused:
+        check_repetition(repeated(most + 1))
+    assert refused.value.http_status == 422
+    check_manifest(repeated(most + 1))  # a version of an older server remains readable

@@ -117,6 +117,9 @@ class Series:
                 self._retire(generation)
             else:
                 self._retire(generation)
+        for generation in wal.missing(self.folder):
+            self._damaged[generation] = "is missing"
+            self._generation = max(self._generation, generation)
         if self._generation in self._damaged:
             self._generation, self._whole, self._torn = self._generation + 1, 0, False
         for problem in self.damage():
@@ -158,6 +161,7 @@ class Series:
     def _retire(self, generation: int) -> None:
         """Delete a log whose points are sealed, or set it aside if it is damaged."""
         path = wal.wal_path(self.folder, generation)
+        wal.begun_path(self.folder, generation).unlink(missing_ok=True)  # first: a crash must not look like a loss
         if generation in self._damaged:
             path.rename(wal.damaged_path(self.folder, generation))
         else:
@@ -181,7 +185,8 @@ class Series:
                 size = self._whole if path.exists() else 0
                 self._log = wal.open_wal(self.folder, self._generation, size)
                 self._torn = False
-                sync_folder(self.folder)
+                private.append(wal.begun_path(self.folder, self._generation)).close()
+                sync_folder(self.folder)  # before a record is acknowledged
         return self._log
 
     _whole = 0

@@ -20,6 +20,7 @@ from lmvp_server.stores.journal import AppendFile, framed, record_check
 
 _HEAD = struct.Struct("<16sQ")
 _NAME = re.compile(r"(\d+)\.wal(\.damaged)?")
+_BEGUN = re.compile(r"(\d+)\.wal\.begun")
 _LIMIT = 64 << 20
 """Bytes of a payload at most: more than one request carries."""
 
@@ -52,6 +53,18 @@ def generations(folder: Path, *, damaged: bool = False) -> list[int]:
     """Return the numbers of the logs in a folder, in order; with `damaged`, of those that were set aside."""
     found = (match for path in folder.iterdir() if (match := _NAME.fullmatch(path.name)))
     return sorted(int(match[1]) for match in found if bool(match[2]) == damaged)
+
+
+def begun_path(folder: Path, generation: int) -> Path:
+    """Return the path of an empty file that exists as long as its log must: a deleted log leaves it behind."""
+    return folder / f"{generation}.wal.begun"
+
+
+def missing(folder: Path) -> list[int]:
+    """Return the numbers of logs that were begun, were not retired, and are not in their folder."""
+    found = (match for path in folder.iterdir() if (match := _BEGUN.fullmatch(path.name)))
+    there = {*generations(folder), *generations(folder, damaged=True)}
+    return sorted({int(match[1]) for match in found} - there)
 
 
 def packed(writer: str, start: int, data: Buffer) -> bytes:

@@ -1,0 +1,122 @@
+"""Headers of safetensors files, compared with the tensors that a manifest lists for these files.
+
+`pull(into=…)` and comparisons read tensors at the offsets of the manifest, every other program at those of the header.
+A version in which the two differ would show other weights to its reviewer than to its user.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+
+from lmvp.errors import DamagedFile, InvalidManifest
+from lmvp.storage import containers, safetensors
+from lmvp.storage.manifest import File, Manifest, Tensor
+from lmvp.storage.safetensors import Span
+from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.tensors import TensorReader
+
+HEADER_LIMIT = 64 << 20
+"""Bytes of JSON in the headers of a version at most. A manifest, which says more of each tensor, has 16 MiB at most."""
+
+_TIMES, _FREE = 2, 1 << 30
+"""Chunks of other clients may hold a header and much else, and files may share them. A check decodes the bytes of the
+distinct chunks of a version so many times at most, and some more."""
+
+SUFFIX = ".safetensors"
+_HINT = "push the file again with `lmvp push`, which reads its header"
+
+
+def check_headers(decoder: Decoder, project: str, manifest: Manifest) -> None:
+    """Check that the tensors listed for each safetensors file are those of its header.
+
+    A file for which no tensors are listed is just bytes. Names may be missing, or be others, in a version with an ONNX
+    model: its weights may lie in a safetensors file, and the manifest lists those of the model.
+
+    Raises
+    ------
+    InvalidManifest
+        Naming the file, the tensor and the difference.
+    IntegrityError
+        If a chunk is missing or damaged.
+    """
+    listed: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for tensor in manifest.tensors:
+        if tensor.path.lower().endswith(SUFFIX):
+            listed[tensor.path][tensor.name] = tensor
+    if not listed:
+        return
+    reader = _HeaderReader(decoder, project, manifest)
+    is_partial = any(containers.is_onnx(file.path) for file in manifest.files)
+    for file in manifest.files:
+        if file.path in listed:
+            _compare(file.path, listed[file.path], reader.spans(file), is_partial=is_partial)
+
+
+class _HeaderReader:
+    """Reads headers within the limits for one version."""
+
+    def __init__(self, decoder: Decoder, project: str, manifest: Manifest) -> None:
+        self._tensors = TensorReader(decoder, project, manifest)
+        distinct = {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}
+        self._decoded = _FREE + _TIMES * sum(distinct.values())
+        self._text = HEADER_LIMIT
+
+    def spans(self, file: File) -> Mapping[str, Span]:
+        """Return the tensors of a header by their names."""
+
+        def read(offset: int, size: int) -> memoryview:
+            self._text -= size
+            if self._text < 0:
+                raise InvalidManifest(
+                    f"the headers of the safetensors files have more than {HEADER_LIMIT >> 20} MiB in all",
+                    hint="push fewer of these files in one version, or without their metadata",
+                )
+            self._count(file, offset, size)
+            return memoryview(self._tensors.read(file.path, offset, size))
+
+        try:
+            return {span.name: span for span in safetensors.parse(read, file.size, repr(file.path))}
+        except DamagedFile as error:
+            raise InvalidManifest(f"{error.message}, but the manifest lists tensors of it", hint=_HINT) from None
+
+    def _count(self, file: File, offset: int, size: int) -> None:
+        at = 0
+        for chunk in file.chunks:
+            if at >= offset + size:
+                break
+            at += chunk.size
+            if at > offset:
+                self._decoded -= chunk.size
+        if self._decoded < 0:
+            raise InvalidManifest(
+                "too many safetensors files share the chunks of their headers", hint="push them in several versions"
+            )
+
+
+def _compare(path: str, listed: Mapping[str, Tensor], header: Mapping[str, Span], *, is_partial: bool) -> None:
+    for name, tensor in listed.items():
+        span = header.get(name)
+        if span is None:
+            if is_partial:
+                continue
+            raise InvalidManifest(
+                f"the header of {path!r} has no tensor {name[:80]!r}, which the manifest lists", hint=_HINT
+            )
+        stated = tensor.dtype, tuple(tensor.shape), tensor.offset, tensor.size
+        found = span.dtype, span.shape, span.offset, span.size
+        if stated != found:
+            raise InvalidManifest(
+                f"the manifest lists the tensor {name[:80]!r} of {path!r} as {_told(*stated)}; "
+                f"the header of the file says {_told(*found)}",
+                hint=_HINT,
+            )
+    missing = next((name for name in header if name not in listed), None)
+    if missing is not None and not is_partial:
+        raise InvalidManifest(
+            f"the header of {path!r} has the tensor {missing[:80]!r}, which the manifest omits", hint=_HINT
+        )
+
+
+def _told(dtype: str, shape: tuple[int, ...], offset: int, size: int) -> str:
+    return f"{dtype} {str(list(shape))[:80]}, {size:,} bytes at {offset:,}"
