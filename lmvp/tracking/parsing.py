@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, TypeAlias
 from zlib import crc32
 
@@ -64,7 +64,20 @@ def parse(data: Buffer) -> Shipment:
             at += rows.nbytes
         at = _one_by_one(view, at, shipment, gathered)
     gathered.move_to(shipment.parts)
+    shipment.parts = _joined(shipment.parts)
     return shipment
+
+
+def _joined(parts: list[Points | Epoch]) -> list[Points | Epoch]:
+    """Join points that follow one another: readers do a fixed amount of work for each part, however few its points."""
+    joined: list[Points | Epoch] = []
+    for is_epoch, group in groupby(parts, lambda part: isinstance(part, Epoch)):
+        if is_epoch or len(run := list(group)) == 1:
+            joined += group if is_epoch else run
+        else:
+            columns = ([getattr(part, name) for part in run] for name in ("keys", "steps", "values", "times"))
+            joined.append(Points(*map(np.concatenate, columns)))
+    return joined
 
 
 def _one_by_one(view: memoryview, at: int, shipment: Shipment, gathered: _Gathered) -> int:
