@@ -72,10 +72,11 @@ def _joined(parts: list[Points | Epoch]) -> list[Points | Epoch]:
     """Join points that follow one another: readers do a fixed amount of work for each part, however few its points."""
     joined: list[Points | Epoch] = []
     for is_epoch, group in groupby(parts, lambda part: isinstance(part, Epoch)):
-        if is_epoch or len(run := list(group)) == 1:
-            joined += group if is_epoch else run
+        adjacent = list(group)
+        if is_epoch or len(adjacent) == 1:
+            joined += adjacent
         else:
-            columns = ([getattr(part, name) for part in run] for name in ("keys", "steps", "values", "times"))
+            columns = ([getattr(part, name) for part in adjacent] for name in ("keys", "steps", "values", "times"))
             joined.append(Points(*map(np.concatenate, columns)))
     return joined
 

@@ -125,7 +125,7 @@ def test_attempts_with_points_without_a_step_are_limited_by_their_work(store, mo
         return b"".join(epoch_frame(i, 50) + points_frame(1.0, [(0, AUTO, 1.0)]) for i in range(first, first + n))
 
     before = store.applied("p", "r", "a" * 32)
-    with pytest.raises(InvalidRequest, match="30 attempts with points without a step.* the limit is 16"):
+    with pytest.raises(InvalidRequest, match=r"30 attempts with points without a step.* the limit is 16"):
         send(store, attempts(1, 30))
     assert store.applied("p", "r", "a" * 32) == before
     send(store, attempts(1, 16))

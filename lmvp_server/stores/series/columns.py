@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from lmvp.tracking.columns import Columns, Floats, Ints, Keys
 
-
 _HIGHEST = (1 << 63) - 1
 
 
