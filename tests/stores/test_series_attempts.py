@@ -250,3 +250,22 @@ def test_series_with_cuts_of_an_earlier_version_is_read(tmp_path):
     store = FolderSeries(tmp_path)
     assert steps_and_values(store.read("p", "r", "a")) == [row[:2] for row in model.rows("a")]
     store.close()
+
+
+def test_idle_work_reads_a_series_again_only_after_a_change(store, monkeypatch):
+    from lmvp_server.stores.series.segment import Segment
+
+    read, page = [], Segment.rows
+    send(store, b"".join(key_frame(i, f"a{i}") for i in range(3)))
+    send(store, points_frame(1.0, [(i, step, 0.5) for i in range(3) for step in range(100)]) + epoch_frame(1, 99))
+    store.settle("p", "r")
+    monkeypatch.setattr(Segment, "rows", lambda self, *rows: read.append(rows) or page(self, *rows))
+    store.tidy(lambda: True)
+    read.clear()
+    store.tidy(lambda: True)
+    assert read == []
+    send(store, epoch_frame(2, 50))
+    store.tidy(lambda: True)
+    assert read
+    assert sum(end - begin for begin, end in [store._get("p", "r")._segments[0].all_rows(i) for i in range(3)]) == 153
+    assert [step for step, _ in steps_and_values(store.read("p", "r", "a2"))] == list(range(51))

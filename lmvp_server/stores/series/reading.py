@@ -128,12 +128,9 @@ def has_dropped(segment: Segment, cuts: Cuts, spared: npt.NDArray[np.bool_]) -> 
 
 def overlap(segments: Sequence[Segment]) -> bool:
     """Whether two segments have points of one key that do not follow one another."""
-    last: dict[int, int] = {}
-    for segment in segments:
-        for key in segment.keys.tolist():
-            span = segment.span(key)
-            assert span is not None
-            if span[0] <= last.get(key, _LOWEST):
-                return True
-            last[key] = span[1]
+    last = np.full(max((int(segment.keys[-1]) + 1 for segment in segments if len(segment.keys)), default=0), _LOWEST)
+    for segment in segments:  # all keys at once: a run may have 100,000
+        if (segment.first <= last[segment.keys]).any():
+            return True
+        last[segment.keys] = segment.last
     return False

@@ -356,8 +356,14 @@ class Series:
         logs a point without a step.
         """
         self._cut_at = self._points + 1
-        if self._cuts.add(epoch, step) and not self._stale:
+        if not self._cuts.add(epoch, step):
+            return
+        self._cuts_added += 1
+        if not self._stale:
             self._stale = bool(((self._stats.rows["step"] > step) & ~self._spared).any())
+
+    _cuts_added = 0
+    """How many cuts that are not redundant came since the series was opened."""
 
     _stale = False
     """Whether a cut may have dropped points since `_stats` was computed."""
@@ -534,7 +540,16 @@ class Series:
         """Whether segments hold points that do not count, or not in order: merging them makes reading quicker."""
         with self._lock:
             segments, cuts = list(self._segments), self._cuts.copy()
-        return overlap(segments) or any(has_dropped(segment, cuts, self._spared) for segment in segments)
+            state = [segment.path.name for segment in segments], self._cuts_added
+        if state == self._straight:  # idle work asks again and again
+            return False
+        found = overlap(segments) or any(has_dropped(segment, cuts, self._spared) for segment in segments)
+        if not found:
+            self._straight = state
+        return found
+
+    _straight: tuple[list[str], int] = [], 0
+    """The segments, and the number of cuts, of which `tangled` has found that they need no merge."""
 
     def merge(self) -> None:
         """Make one segment of all, of the points that count."""
