@@ -18,6 +18,8 @@ from lmvp.records import Version
 from lmvp.render.numbers import better
 
 HINT = 'a rule is made of `last:N`, `best:METRIC:N`, `max:METRIC:N`, `min:METRIC:N`: "best:val_acc:3,last:5"'
+LENGTH_LIMIT, CLAUSES_LIMIT = 2000, 100
+"""Characters and clauses of a rule, at most."""
 _MOST = 1_000_000
 
 
@@ -35,13 +37,6 @@ class Clause:
     metric: str = ""
     sign: int = 1
 
-    def kept(self, versions: Sequence[Version]) -> list[Version]:
-        """Return which of some versions (newest first) this clause keeps; of equal ones, the newest."""
-        if not self.metric:
-            return list(versions[: self.count])
-        measured = [one for one in versions if not math.isnan(_metric(one, self.metric))]
-        return sorted(measured, key=lambda one: -self.sign * _metric(one, self.metric))[: self.count]
-
 
 def parse(rule: str) -> list[Clause]:
     """Read a rule.
@@ -49,13 +44,23 @@ def parse(rule: str) -> list[Clause]:
     Raises
     ------
     InvalidArgument
-        Naming the clause that cannot be read, or the metric of which it is not known which way is better.
+        Naming the clause that cannot be read, or the metric of which it is not known which way is better; or if the
+        rule is too long.
 
     Examples
     --------
     >>> parse("best:val/loss:3, last:5")
     [Clause(count=3, metric='val/loss', sign=-1), Clause(count=5, metric='', sign=1)]
     """
+    if len(rule) > LENGTH_LIMIT:
+        raise InvalidArgument(f"the rule has {len(rule):,} characters; the limit is {LENGTH_LIMIT:,}", hint=HINT)
+    if (count := rule.count(",") + 1) > CLAUSES_LIMIT:
+        raise InvalidArgument(f"the rule has {count:,} clauses; the limit is {CLAUSES_LIMIT}", hint=HINT)
+    return stored(rule)
+
+
+def stored(rule: str) -> list[Clause]:
+    """Read a rule that a model has; older versions of LMVP accepted rules of any length."""
     clauses = [_clause(part.strip()) for part in rule.split(",") if part.strip()]
     if not clauses:
         raise InvalidArgument(f"{rule[:80]!r} says nothing about what to keep", hint=HINT)
@@ -65,12 +70,29 @@ def parse(rule: str) -> list[Clause]:
 def kept(rule: Sequence[Clause], versions: Sequence[Version]) -> set[int]:
     """Return the numbers of the versions of a model (newest first) that a rule keeps; the newest one stays in any case.
 
-    Versions that an alias stands at stay too, and so do their first parents.
+    Versions that an alias points at stay too, and so do their first parents. The work grows with the length of the
+    rule plus the number of metrics of all versions, not with their product.
     """
     named = [one for one in versions if one.aliases]
     stay = {one.number for one in [*versions[:1], *named]}
     stay |= {one.parents[0].number for one in named if one.parents}
-    return stay.union(*({one.number for one in clause.kept(versions)} for clause in rule))
+    counts: dict[tuple[str, int], int] = {}  # of clauses that differ only in their count, the highest keeps all
+    for clause in rule:
+        of = clause.metric, clause.sign
+        counts[of] = max(clause.count, counts.get(of, 0))
+    measured: dict[str, list[Version]] = {metric: [] for metric, _ in counts}
+    for one in versions:
+        for metric in one.metrics:
+            if metric in measured and not math.isnan(_metric(one, metric)):
+                measured[metric].append(one)
+    for (metric, sign), count in counts.items():
+        stay |= {one.number for one in (_best(measured[metric], metric, sign) if metric else versions)[:count]}
+    return stay
+
+
+def _best(versions: Sequence[Version], metric: str, sign: int) -> Sequence[Version]:
+    """Return versions by a metric, the best first; of equal ones, the newest first."""
+    return sorted(versions, key=lambda one: -sign * _metric(one, metric))
 
 
 def _clause(text: str) -> Clause:

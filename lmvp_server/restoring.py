@@ -32,9 +32,10 @@ from lmvp.storage.frames import HEADER_SIZE
 from lmvp.storage.manifest import Manifest
 from lmvp_server.folder import DataFolder
 from lmvp_server.services import INDEXES
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.decoding import Decoder, read_manifest
 from lmvp_server.services.events import event
 from lmvp_server.services.headers import check_headers
+from lmvp_server.services.tensor_digests import TensorDigests
 from lmvp_server.stores.base import Change, Delete, Moment, Put, Record
 from lmvp_server.stores.chunks import FolderChunks
 from lmvp_server.stores.records import TinyDbRecords
@@ -162,6 +163,7 @@ class _Restore:
         for base in sorted(proofs.proved - seen):  # what others lean on, and no version has any more
             self._chunk(store, space, proofs, base, sizes)
         store.settle(space.space, proofs.proved)
+        self._check_tensors(store, space, records)
         self._series(space, dict(backupfolder.runs_of(records)))
 
     def _series(self, space: Space, points: dict[str, int]) -> None:
@@ -235,6 +237,21 @@ class _Restore:
             self.done.problems.append(f"the version {digest[:12]} of {space.name}: {error.message}")
         except IntegrityError:  # a missing or damaged chunk is reported already
             pass
+
+    def _check_tensors(self, store: FolderChunks, space: Space, records: RecordFile) -> None:
+        """Report versions that state a wrong digest for a tensor: servers once took such."""
+        digests = TensorDigests(Decoder(store))
+        for digest in dict.fromkeys(backupfolder.versions_of(records)):
+            what = f"the version {digest[:12]} of {space.name}"
+            try:
+                false = next(digests.false(space.space, read_manifest(store, space.space, digest)), None)
+            except IntegrityError:  # something is damaged or missing, or has another size, which is reported
+                continue
+            except InvalidManifest as error:
+                self.done.problems.append(f"{what}: {error.message}")
+                continue
+            if false is not None:
+                self.done.problems.append(f"{what} has a wrong digest of the tensor {false.name[:80]!r}")
 
     def _chunk(self, store: FolderChunks, space: Space, proofs: Proofs, chunk: str, sizes: dict[str, int]) -> None:
         self._at += 1

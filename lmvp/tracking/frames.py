@@ -30,6 +30,9 @@ PAYLOAD_LIMIT: Final = 4 << 20
 SHIPMENT_LIMIT: Final = 8 << 20
 """Bytes of frames that one request carries at most."""
 
+EPOCHS_LIMIT: Final = 1000
+"""`EPOCH` frames that one request carries at most."""
+
 KEY_LIMIT: Final = 1024
 """Bytes of a key's name at most."""
 
@@ -110,6 +113,27 @@ def whole_frames(data: Buffer, start: int = 0) -> Iterator[tuple[int, memoryview
             return
         yield view[at + 8], view[at + 9 : end], end
         at = end
+
+
+def within_epochs(data: bytes, most: int = EPOCHS_LIMIT) -> bytes:
+    """Return whole frames up to the last one before there are more `EPOCH` frames than this.
+
+    Examples
+    --------
+    >>> len(within_epochs(key_frame(0, "a") + epoch_frame(1) + epoch_frame(2), 1)) == len(
+    ...     key_frame(0, "a") + epoch_frame(1)
+    ... )
+    True
+    """
+    if data.count(struct.pack("<I", EPOCH_FRAME.size)) <= most:  # the length of each of them, and other bytes
+        return data
+    seen, end = 0, 0
+    for kind, _, behind in whole_frames(data):
+        seen += kind == EPOCH
+        if seen > most:
+            return data[:end]
+        end = behind
+    return data
 
 
 JOURNAL: Final = Framing(

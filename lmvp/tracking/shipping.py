@@ -9,7 +9,7 @@ from typing import Final
 
 from lmvp.connection import Connection
 from lmvp.errors import Conflict, NotFound
-from lmvp.tracking.frames import SHIPMENT_LIMIT, whole_size
+from lmvp.tracking.frames import SHIPMENT_LIMIT, whole_size, within_epochs
 from lmvp.tracking.journal import read_file
 from lmvp.tracking.records import Applied
 
@@ -39,7 +39,7 @@ class Shipment:
         LmvpError
             What the server said; `ServerUnavailable` if it said nothing.
         """
-        data = self._read(self.sent, SHIPMENT_LIMIT)
+        data = within_epochs(self._read(self.sent, SHIPMENT_LIMIT))
         if not data:
             return 0
         try:

@@ -15,6 +15,7 @@ from lmvp_server.handlers.base import JSON_LIMIT, READING, Handler, as_json, is_
 from lmvp_server.services import access
 from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.histograms import BINS
+from lmvp_server.services.pushes import OpenPush
 
 FRAMES = "application/x-lmvp-frames"
 _LENGTH = struct.Struct("<I")
@@ -48,16 +49,20 @@ class Versions(Handler):
 
     async def post(self, project: str, model: str) -> None:
         """Make a version of a push that comes whole in this request."""
-        self.answer(await self.run(self._push, project, model, b"".join(self._body)), 201)
+        pushes = self.services.pushes
+        push = await self.run(self._receive, project, model, b"".join(self._body))
+        async with self.settings["long_reads"]:  # the request is small, but the version may have chunks that are here
+            await self.run(pushes.verify_tensors, push)
+        self.answer(await self.run(pushes.commit_small, self.caller, push), 201)
 
-    def _push(self, project: str, model: str, data: bytes) -> object:
+    def _receive(self, project: str, model: str, data: bytes) -> OpenPush:
         head, received = _split(data)
         pushes = self.services.pushes
         push = pushes.prepare_small(self.caller, project, model, head)
         for frame, payload in received:
             if frame.chunk in push.missing:
                 pushes.receive(push, frame, payload)
-        return pushes.commit_small(self.caller, push)
+        return push
 
 
 class Version(Handler):

@@ -41,6 +41,7 @@ from lmvp_server.services.sessions import Sessions
 from lmvp_server.services.signin_links import SignInLinks
 from lmvp_server.services.sweeping import Sweeping
 from lmvp_server.services.targets import Targets
+from lmvp_server.services.tensor_digests import TensorDigests
 from lmvp_server.services.tokens import Tokens
 from lmvp_server.services.undelete import Undelete
 from lmvp_server.services.upkeep import Upkeep
@@ -143,7 +144,8 @@ class Services:
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
         purging = Purging(records, series, upkeep, keep_removed)
         removal = Removal(records, catalog, versions, upkeep, purging, keep_removed)
-        pushes = Pushes(records, chunks, catalog, versions, decoder, runs, shared=shared, limits=push_limits)
+        digests = TensorDigests(decoder)
+        pushes = Pushes(records, chunks, catalog, versions, decoder, runs, digests, shared=shared, limits=push_limits)
         return cls(
             records,
             chunks,
@@ -163,7 +165,7 @@ class Services:
             purging,
             Retention(records, catalog, versions, removal, upkeep),
             Usage(records, chunks, series, catalog),
-            Checking(records, chunks, series, decoder, audit),
+            Checking(records, chunks, series, decoder, audit, digests),
             Backups(records, chunks, series, decoder, upkeep, leases),
             runs,
             Intake(records, series, catalog, runs),
@@ -178,9 +180,9 @@ class Services:
             passwords,
             credentials,
             invitations,
-            Contributions(records, catalog, versions),
+            Contributions(records, catalog, versions, digests),
             Webhooks(records, catalog, targets, users, roles),
-            Forks(records, chunks, catalog, versions, decoder, upkeep, pushes),
+            Forks(records, chunks, catalog, versions, decoder, upkeep, pushes, digests),
             Identities(records, users, invitations, credentials),
             Search(records, catalog),
         )

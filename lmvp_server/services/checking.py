@@ -28,6 +28,7 @@ from lmvp_server.services.catalog import REMOVED, SERVER, every_project
 from lmvp_server.services.decoding import Decoder, read_manifest
 from lmvp_server.services.events import recorded
 from lmvp_server.services.headers import check_headers
+from lmvp_server.services.tensor_digests import TensorDigests
 from lmvp_server.services.versions import name_of, version_id
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
 
@@ -41,6 +42,7 @@ LOST = "restore the data folder from a backup"
 RESTORE = "restore it from a backup, or remove the version"
 FALSE_SIZE = "remove the version, and push its files again: older servers took wrong sizes"
 FALSE_TENSORS = "remove the version, and push its files again: older servers took wrong tensors"
+FALSE_DIGEST = "remove the version, and push its files again: older servers took wrong digests"
 UNUSED = "no version needs it; `lmvp gc` deletes it"
 AGAIN = "nothing is lost: it is computed again when it is needed"
 _NAMED = 5
@@ -83,10 +85,16 @@ class Checking:
     """The use case of proving a store."""
 
     def __init__(
-        self, records: RecordStore, chunks: ChunkStore, series: SeriesStore, decoder: Decoder, audit: Audit
+        self,
+        records: RecordStore,
+        chunks: ChunkStore,
+        series: SeriesStore,
+        decoder: Decoder,
+        audit: Audit,
+        digests: TensorDigests,
     ) -> None:
         self._records, self._chunks, self._series, self._decoder = records, chunks, series, decoder
-        self._audit = audit
+        self._audit, self._digests = audit, digests
 
     def check(
         self, caller: Caller, repair: bool, advance: Advance = lambda *_: None, heads: tuple[Head, ...] = ()
@@ -144,6 +152,7 @@ class Checking:
             found.versions += 1
             manifest = self._manifest(project, version, reference, found)
             if manifest:
+                self._check_tensors(project, version, reference, manifest, found)
                 self._check_headers(project.id, version, reference, manifest, found)
             for file in manifest.files if manifest else ():
                 for one in file.chunks:
@@ -256,6 +265,22 @@ class Checking:
                 found.add("version", f"{reference}: {error.message}", FALSE_TENSORS)
         except IntegrityError:  # each damaged chunk is reported once, by `_check_chunk`
             pass
+
+    def _check_tensors(
+        self, project: Record, version: Record, reference: str, manifest: Manifest, found: _Findings
+    ) -> None:
+        """Report tensors whose bytes do not have the digest that the manifest states: views call them identical."""
+        false: list[str] = []
+        try:
+            false.extend(tensor.name for tensor in self._digests.false(project.id, manifest))
+        except InvalidManifest as error:  # before any byte is read
+            found.add("version", f"{reference}: {error.message}, so their digests are not verified", FALSE_DIGEST)
+        except Exception:
+            _logger.debug("fsck: the tensors of %s cannot be read", reference, exc_info=True)
+        if false and self._is_there(project.id, version.id):
+            more = f" and {len(false) - _NAMED} more" if len(false) > _NAMED else ""
+            names = ", ".join(repr(name[:80]) for name in false[:_NAMED])
+            found.add("version", f"{reference}: wrong digest of the tensor {names}{more}", FALSE_DIGEST)
 
     def _check_chunk(self, space: str, chunk: str, users: list[_User], repair: bool, found: _Findings) -> None:
         found.chunks += 1

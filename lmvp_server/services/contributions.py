@@ -11,11 +11,13 @@ import re
 from typing import Any
 
 from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotFound
+from lmvp.storage import manifest as manifests
 from lmvp_server.services import access, filters
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
+from lmvp_server.services.tensor_digests import TensorDigests
 from lmvp_server.services.versions import Versions, next_number, shelf, version_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Record, RecordStore
 
@@ -63,8 +65,8 @@ def _read_rule(rule: str) -> filters.Rule:
 class Contributions:
     """The use cases around contributions."""
 
-    def __init__(self, records: RecordStore, catalog: Catalog, versions: Versions) -> None:
-        self._records, self._catalog, self._versions = records, catalog, versions
+    def __init__(self, records: RecordStore, catalog: Catalog, versions: Versions, digests: TensorDigests) -> None:
+        self._records, self._catalog, self._versions, self._digests = records, catalog, versions, digests
 
     def of_project(self, caller: Caller, project: str, page: Page, status: str = "") -> Document:
         """List the contributions to a project, newest first; those of one status, if it is named."""
@@ -100,6 +102,8 @@ class Contributions:
             access.require(caller, access.WRITE, project)
             found = self._open(place, number)
             self._check(place, found)
+            data = self._versions.manifest_bytes(place.space, found.data["digest"])
+            self._digests.require_stored(place.space, manifests.decode(data))  # an older server did not verify it
             following = next_number(place.model)
             version = {key: value for key, value in found.data.items() if key != "contribution"}
             version |= {"model": place.model.id, "number": following, "created_at": now(), "push": ""}

@@ -28,6 +28,7 @@ from lmvp_server.services.events import event
 from lmvp_server.services.headers import check_headers
 from lmvp_server.services.links import Links, link_of
 from lmvp_server.services.pushes import Pushes
+from lmvp_server.services.tensor_digests import TensorDigests
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import Versions, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
@@ -58,9 +59,10 @@ class Forks:
         decoder: Decoder,
         upkeep: Upkeep,
         pushes: Pushes,
+        digests: TensorDigests,
     ) -> None:
         self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
-        self._decoder, self._upkeep, self._pushes = decoder, upkeep, pushes
+        self._decoder, self._upkeep, self._pushes, self._digests = decoder, upkeep, pushes, digests
 
     def fork(self, caller: Caller, project: str, model: str, to: str) -> Document:
         """Copy a model with all its versions, without its aliases, to another place; return the new model.
@@ -76,6 +78,7 @@ class Forks:
         wanted = Reference.parse(to, project=project)
         made = self._catalog.find_or_create_project(caller, wanted.project or project).data["name"]
         access.require(caller, access.WRITE, made)
+        self._verify_tensors(origin)
         with self._upkeep.undisturbed():  # no sweep, no compaction: what is found stays as it is until it is in use
             home = self._catalog.find_project(caller, made)
             versions = self._records.find(origin.space, "versions", {"model": origin.model.id})
@@ -84,11 +87,20 @@ class Forks:
             for digest in dict.fromkeys(one.data["digest"] for one in versions):  # damage is not to be copied
                 manifest = read_manifest(self._chunks, origin.space, digest)
                 self._decoder.check_sizes(origin.space, manifest.files)
+                self._digests.require_stored(origin.space, manifest)  # quick: `_verify_tensors` has read the bytes
                 check_headers(self._decoder, origin.space, manifest)
             if home.id != origin.space:
                 self._take_all(origin.space, home.id, [one.data["digest"] for one in versions])
             self._write(caller, origin, home, wanted.model, versions)
         return self._catalog.model(caller, made, wanted.model)
+
+    def _verify_tensors(self, origin: Place) -> None:
+        """Verify the tensor digests of all versions; this reads their bytes, and nothing waits for it."""
+        versions = self._records.find(origin.space, "versions", {"model": origin.model.id})
+        for digest in dict.fromkeys(one.data["digest"] for one in versions):
+            manifest = read_manifest(self._chunks, origin.space, digest)
+            self._decoder.check_sizes(origin.space, manifest.files)
+            self._digests.require_stored(origin.space, manifest)
 
     def contribute(self, caller: Caller, project: str, model: str, revision: str, message: str) -> Document:
         """Propose a version of a fork to the model that it was forked from; return it as it stands there.

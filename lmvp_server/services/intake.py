@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from lmvp.errors import Conflict, InvalidRequest
-from lmvp.tracking.frames import AUTO, END, START, UPDATE
+from lmvp.tracking.frames import AUTO, END, EPOCHS_LIMIT, START, UPDATE
 from lmvp.tracking.records import Applied, NewRun, RunEnd, RunUpdate
 from lmvp_server.services import access, runrecords
 from lmvp_server.services.access import Caller
@@ -51,6 +51,7 @@ class Intake:
         from lmvp.tracking.parsing import parse  # needs numpy, which an idle server does without
 
         shipment = parse(data)
+        _check_epochs(shipment.parts)
         home = self._take_start(caller, project, run, start, shipment.notes)
         if start > (applied := self._series.applied(home.id, run, writer)):
             raise _gap(start, applied)
@@ -135,6 +136,15 @@ def _read(body: bytes, type_: type[T]) -> T:
         return msgspec.json.decode(body, type=type_)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"a frame of {type_.__name__} is not what it must be: {error}") from None
+
+
+def _check_epochs(parts: list[Any]) -> None:
+    """Refuse a request of many attempts: points are applied attempt by attempt, so each of them costs time."""
+    epochs = sum(hasattr(part, "epoch") for part in parts)
+    if epochs > EPOCHS_LIMIT:
+        raise InvalidRequest(
+            f"{epochs:,} `epoch` frames in one request; the limit is {EPOCHS_LIMIT:,}", hint="send fewer frames at once"
+        )
 
 
 def _gap(start: int, applied: int) -> Conflict:

@@ -37,6 +37,7 @@ from lmvp_server.services.decoding import Decoder, codec_turn
 from lmvp_server.services.headers import check_headers
 from lmvp_server.services.push_quota import LIFETIME, PushLimits, PushQuota
 from lmvp_server.services.runs import Runs
+from lmvp_server.services.tensor_digests import TensorDigests
 from lmvp_server.services.versions import Versions, shelf, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
@@ -67,6 +68,8 @@ class OpenPush:
         The id of the account that began it; empty for the server's operator, None for one of an earlier version.
     base : str, optional
         Digest of the version whose chunks deltas may lean on: the parent, or the latest when it was looked at.
+    verified : bool
+        Whether the digests of all tensors are known to be true.
     proved : set of str
         Chunks whose stated size is known to be true.
     sent : int
@@ -83,6 +86,7 @@ class OpenPush:
     stored: int = 0
     proved: set[str] = field(default_factory=set)
     by: str | None = None
+    verified: bool = False
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -111,12 +115,13 @@ class Pushes:
         versions: Versions,
         decoder: Decoder,
         runs: Runs,
+        digests: TensorDigests,
         *,
         shared: bool,
         limits: PushLimits = _LIMITS,
     ) -> None:
         self._records, self._chunks, self._catalog, self._versions = records, chunks, catalog, versions
-        self._decoder, self._runs = decoder, runs
+        self._decoder, self._runs, self._digests = decoder, runs, digests
         self._shared = shared
         self._open: dict[tuple[str, str], OpenPush] = {}
         self._quota = PushQuota(chunks, limits)
@@ -217,6 +222,26 @@ class Pushes:
         access.require(caller, access.PROPOSE, project)
         done = self._committed(place, push_id)
         return done or self._finish(caller, self.resume(caller, project, model, push_id))
+
+    def verify(self, caller: Caller, project: str, model: str, push_id: str) -> None:
+        """Verify the tensor digests of an open push before its commit, which then does not read its bytes.
+
+        Raises
+        ------
+        InvalidManifest
+            If one is false.
+        """
+        place = self._catalog.find_model(caller, project, model)
+        access.require(caller, access.PROPOSE, project)
+        if not self._committed(place, push_id):
+            self.verify_tensors(self.resume(caller, project, model, push_id))
+
+    def verify_tensors(self, push: OpenPush) -> None:
+        """Verify the tensor digests of a push whose chunks are here; a commit tells which chunks are missing."""
+        if not push.verified and not self._lacking(push):
+            self._check_sizes(push)
+            self._digests.require_true(push.place.space, push.manifest)
+            push.verified = True
 
     # -- the short way
 
@@ -392,6 +417,7 @@ class Pushes:
             if missing:
                 raise _missing(push, missing)
             self._check_sizes(push)
+            self.verify_tensors(push)
             check_headers(self._decoder, push.place.space, push.manifest)
             self._chunks.settle(push.place.space, push.sizes)
             self._records.commit(SERVER, [])  # the project, which somebody else may just be making

@@ -41,6 +41,8 @@ class Retention:
         """
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.MAINTAIN, project)
+        if asked.keep:
+            retention.parse(asked.keep)
         rule = asked.keep or place.model.data.get("keep", "")
         if not rule:
             raise InvalidArgument(f"{place.reference} has no rule of its own", hint=f"say what stays; {retention.HINT}")
@@ -91,7 +93,7 @@ class Retention:
 
     def _going(self, place: Place, rule: str) -> list[Record]:
         """Return the versions of a model that its rule does not keep."""
-        clauses = retention.parse(rule)
+        clauses = retention.stored(rule)
         records = self._records.find(place.space, "versions", {"model": place.model.id}, newest_first=True)
         versions = [msgspec.convert(self._versions.present(place, record), Version) for record in records]
         stay = retention.kept(clauses, versions)

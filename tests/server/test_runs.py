@@ -100,6 +100,26 @@ def test_many_rewinds_of_a_shipment_have_few_events(served, run):
     assert events[0]["after"] == {"step": 0, "epoch": 1000, "not_told": 984}
 
 
+def test_request_of_too_many_attempts_is_refused_and_changes_nothing(served, run):
+    before = run.get()
+    data = b"".join(epoch_frame(number, 0) for number in range(1, 1002)) + note(UPDATE, b'{"name": "other"}')
+    answer = served.ship(run, data, start=served.ship(run, b"").json()["applied"])
+    assert answer.status_code == 400
+    assert "1,001 `epoch` frames in one request; the limit is 1,000" in answer.text
+    assert run.get()["name"] == before["name"]
+
+
+def test_journal_of_many_attempts_is_sent_in_several_requests():
+    from lmvp.tracking.frames import whole_frames, within_epochs
+
+    journal = key_frame(0, "a") + b"".join(epoch_frame(number, 0) for number in range(1, 2501))
+    sent = []
+    while journal:
+        sent.append(within_epochs(journal))
+        journal = journal[len(sent[-1]) :]
+    assert [sum(kind == 6 for kind, _, _ in whole_frames(part)) for part in sent] == [1000, 1000, 500]
+
+
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
 def test_times_beyond_the_calendar_are_refused(served, run, at):
     """A time whose year in UTC is none is refused, wherever one may stand."""

@@ -51,6 +51,32 @@ def test_a_batch_has_columns_of_its_own(times, axis):
     assert points.values.tobytes() == struct.pack("<3d", 1.0, math.inf, -0.0)
 
 
+@pytest.mark.parametrize("count", [1, 8, 9, 20])
+@pytest.mark.parametrize("one_time", [True, False])
+@pytest.mark.parametrize("even", [(10, -5), None])
+def test_short_and_long_batches_are_the_same_points(count, one_time, even):
+    rng = random.Random(count)
+    steps = [10 - 5 * i for i in range(count)] if even else [rng.choice([frames.AUTO, i]) for i in range(count)]
+    times = [1.5] if one_time else [float(i) if i else math.nan for i in range(count)]
+    values = [rng.random() for _ in range(count)]
+    flags = (frames.EVEN_STEPS if even else 0) | (frames.ONE_TIME if one_time else 0)
+    (points,) = parse(batch(key=3, even=even, steps=steps, times=times, values=values, flags=flags)).parts
+    assert points.keys.tolist() == [3] * count
+    assert points.steps.tolist() == steps
+    assert points.values.tolist() == values
+    assert points.times.tolist() == ([1.5] * count if one_time else [float(i) for i in range(count)])
+
+
+def test_points_between_frames_of_other_kinds_are_one_part():
+    """Readers do a fixed amount of work per part; a request may hold 100,000 frames of each kind."""
+    one = key_frame(0, "a") + points_frame(1, [(0, 1, 1.0)]) + note(frames.UPDATE, b"{}")
+    one += batch(even=(2, 1), values=(2.0,)) + batch(even=(3, 1), values=(3.0,) * 20)
+    shipment = parse(one * 50 + epoch_frame(1) + one)
+    before, _, after = shipment.parts
+    assert (len(before), len(after)) == (1100, 22)
+    assert before.steps.tolist() == [1, 2, *range(3, 23)] * 50
+
+
 def test_parts_keep_the_order_of_the_frames():
     data = points_frame(1, [(0, 1, 1.0)]) + epoch_frame(77, 5) + key_frame(1, "b") + points_frame(2, [(1, 2, 2.0)])
     shipment = parse(data + note(frames.END, b"{}"))

@@ -21,8 +21,11 @@ def numbered(keys: Keys, steps: Ints, stats: Stats) -> Ints:
     mixed = np.unique(keys[open_])[np.isin(np.unique(keys[open_]), keys[~open_])]
     plain = open_ & ~np.isin(keys, mixed)
     _number_all(keys, steps, plain, stats)
-    for key in mixed:
-        _number_some(np.flatnonzero(keys == key), steps, int(stats.next_steps(np.array([key], np.uint32))[0]))
+    rows = np.flatnonzero(np.isin(keys, mixed))
+    rows = rows[np.argsort(keys[rows], kind="stable")]  # sorted once: a request may hold 100,000 keys
+    ends = np.searchsorted(keys[rows], mixed, "right").tolist()
+    for begin, end, following in zip([0, *ends], ends, stats.next_steps(mixed).tolist(), strict=False):
+        _number_some(rows[begin:end], steps, following)
     return steps
 
 

@@ -51,6 +51,7 @@ class FolderSeries(SeriesStore):
         self._failures = _Failures(clock)
         self._root = data / "series"
         self._open: dict[tuple[str, str], Series] = {}
+        self._opening: dict[tuple[str, str], threading.Lock] = {}
         self._lock = threading.Lock()
         self._sealers: set[threading.Thread] = set()
 
@@ -69,12 +70,34 @@ class FolderSeries(SeriesStore):
     def _series(self, project: str, run: str) -> Series:
         from lmvp_server.stores.series.series import Series
 
-        folder = self._folder(project, run)
-        with self._lock:
-            series = self._open.get((project, run))
-            if series is None or series.broken:
-                series = self._open[project, run] = Series(folder)
+        place = project, run
+        if (series := self._opened(place)) is not None:
             return series
+        with self._lock:
+            opening = self._opening.setdefault(place, threading.Lock())
+        try:
+            with opening:  # a lock of this series: reading a long log keeps no other series waiting
+                if (series := self._opened(place)) is None:
+                    series = Series(self._folder(project, run))
+                    with self._lock:
+                        self._open[place] = series
+                return series
+        finally:
+            with self._lock:
+                self._opening.pop(place, None)
+
+    def _opened(self, place: tuple[str, str]) -> Series | None:
+        with self._lock:
+            series = self._open.get(place)
+            return None if series is None or series.broken else series
+
+    def _wait_for_opening(self, project: str, run: str | None) -> None:
+        """Wait until no other thread is opening a series, or any of a project."""
+        with self._lock:
+            opening = [lock for place, lock in self._opening.items() if place[0] == project and run in (None, place[1])]
+        for lock in opening:
+            with lock:
+                pass
 
     def _view(self, project: str, run: str, key: str) -> View | None:
         series = self._get(project, run)
@@ -82,14 +105,14 @@ class FolderSeries(SeriesStore):
 
     def append(self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment) -> int:
         """Take in frames; seal where there are enough of them."""
-        from lmvp_server.stores.series.series import SEAL_AT
+        from lmvp_server.stores.series.series import RECOUNT_LIMIT, SEAL_AT
 
         if not _WRITER.fullmatch(writer):
             raise InvalidArgument(f"{writer[:80]!r} cannot be a writer: 32 hex digits")
         series = self._series(project, run)
         applied = series.append(writer, start, data, shipment) if len(data) else series.applied(writer)
         self.touch(project, run)
-        if series.waiting >= SEAL_AT:
+        if series.waiting >= SEAL_AT or series.recounted > RECOUNT_LIMIT:
             self._seal_soon(series)
         elif series.in_memory > MEMORY // 16:
             self._keep_within_memory()
@@ -247,6 +270,7 @@ class FolderSeries(SeriesStore):
 
         with disk_errors(self._root):
             load(self._folder(project, run), pieces)
+        self._wait_for_opening(project, run)
         with self._lock:
             self._open.pop((project, run), None)
 
@@ -265,6 +289,7 @@ class FolderSeries(SeriesStore):
     def drop(self, project: str, run: str | None = None) -> int:
         """Delete the folder of a series, or of a project."""
         folder = self._folder(project, run)
+        self._wait_for_opening(project, run)
         gone = [place for place in self._open if place[0] == project and run in (None, place[1])]
         for place in gone:
             with self._lock:

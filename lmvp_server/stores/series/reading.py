@@ -12,7 +12,7 @@ import numpy.typing as npt
 from lmvp.tracking.columns import Columns
 from lmvp.tracking.outline import ends_of, reduced, reduced_blocks
 from lmvp_server.stores.series.blocks import blocks_between, blocks_of_points, ends_between
-from lmvp_server.stores.series.columns import Cut, Table, kept, settled
+from lmvp_server.stores.series.columns import Cuts, Table, kept, settled
 from lmvp_server.stores.series.pyramid import BLOCK, FOLD
 from lmvp_server.stores.series.segment import PAGE_ROWS, Segment
 
@@ -33,7 +33,7 @@ class View:
         Those that have points of it, in the order of their arrival.
     loose : Table
         Its points that are not sealed: those that count, in the order of their steps.
-    cuts : sequence of Cut
+    cuts : Cuts
         Those that hold for it.
     spared : array of bool
         By key: whether cuts leave it alone.
@@ -42,7 +42,7 @@ class View:
     key: int
     segments: Sequence[Segment]
     loose: Table
-    cuts: Sequence[Cut]
+    cuts: Cuts
     spared: npt.NDArray[np.bool_]
 
     def count(self, first: int | None, last: int | None) -> int:
@@ -85,7 +85,7 @@ class View:
     def _cut_through(self) -> bool:
         """Whether a cut may have dropped sealed points."""
         last = max((last for _, last in self._spans()), default=_LOWEST)
-        return any(cut.step < last for cut in self.cuts)
+        return self.cuts.lowest < last
 
     def _merged(self, low: int, high: int) -> Table:
         """Read all points in a range, and return what counts, in order."""
@@ -119,7 +119,7 @@ def _pages(table: Table) -> Iterator[Columns]:
         yield table.take(slice(at, at + PAGE_ROWS)).columns()
 
 
-def has_dropped(segment: Segment, cuts: Sequence[Cut], spared: npt.NDArray[np.bool_]) -> bool:
+def has_dropped(segment: Segment, cuts: Cuts, spared: npt.NDArray[np.bool_]) -> bool:
     """Whether a segment holds points that cuts drop."""
     if not cuts:
         return False
@@ -128,12 +128,9 @@ def has_dropped(segment: Segment, cuts: Sequence[Cut], spared: npt.NDArray[np.bo
 
 def overlap(segments: Sequence[Segment]) -> bool:
     """Whether two segments have points of one key that do not follow one another."""
-    last: dict[int, int] = {}
-    for segment in segments:
-        for key in segment.keys.tolist():
-            span = segment.span(key)
-            assert span is not None
-            if span[0] <= last.get(key, _LOWEST):
-                return True
-            last[key] = span[1]
+    last = np.full(max((int(segment.keys[-1]) + 1 for segment in segments if len(segment.keys)), default=0), _LOWEST)
+    for segment in segments:  # all keys at once: a run may have 100,000
+        if (segment.first <= last[segment.keys]).any():
+            return True
+        last[segment.keys] = segment.last
     return False

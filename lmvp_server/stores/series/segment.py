@@ -159,11 +159,13 @@ class Segment:
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
     @cached_property
-    def _first(self) -> npt.NDArray[np.int64]:
+    def first(self) -> npt.NDArray[np.int64]:
+        """The first step of each key."""
         return _plain(self._directory.first, np.int64)
 
     @cached_property
-    def _last(self) -> npt.NDArray[np.int64]:
+    def last(self) -> npt.NDArray[np.int64]:
+        """The last step of each key."""
         return _plain(self._directory.last, np.int64)
 
     @cached_property
@@ -182,7 +184,7 @@ class Segment:
         at = self._place(key)
         if at is None:
             return None
-        return int(self._first[at]), int(self._last[at]), int(self.starts[at + 1] - self.starts[at])
+        return int(self.first[at]), int(self.last[at]), int(self.starts[at + 1] - self.starts[at])
 
     def all_rows(self, key: int) -> tuple[int, int]:
         """Return where the rows of a key begin and end."""
@@ -195,11 +197,11 @@ class Segment:
         at = self._place(key)
         assert at is not None
         begin, end = self.all_rows(key)
-        if first > self._last[at] or last < self._first[at] or first > last:
+        if first > self.last[at] or last < self.first[at] or first > last:
             return begin, begin
-        if first > self._first[at]:
+        if first > self.first[at]:
             begin = self._search(begin, end, first, "left")
-        if last < self._last[at]:
+        if last < self.last[at]:
             end = self._search(begin, end, last, "right")
         return begin, end
 

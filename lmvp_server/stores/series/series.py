@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import IO
 
@@ -21,12 +22,13 @@ from lmvp.log_recovery import LogReader
 from lmvp.tracking.columns import Columns, Epoch, Points, Shipment
 from lmvp.tracking.frames import AUTO, Buffer
 from lmvp.tracking.parsing import parse
+from lmvp_server import cancellation
 from lmvp_server.stores.base import CursorLost, Gap, KeyState, SeriesState
 from lmvp_server.stores.disk import disk_errors
 from lmvp_server.stores.journal import AppendFile, make_folder
 from lmvp_server.stores.series import saved, wal
 from lmvp_server.stores.series.auto import numbered
-from lmvp_server.stores.series.columns import Cut, Table, kept, settled
+from lmvp_server.stores.series.columns import Cuts, Table, kept, settled
 from lmvp_server.stores.series.reading import View, has_dropped, overlap
 from lmvp_server.stores.series.saved import Saved, Writer
 from lmvp_server.stores.series.segment import Segment, write_segment
@@ -36,6 +38,22 @@ _logger = logging.getLogger("lmvp_server")
 _SMALL = 5_000
 SEAL_AT = 1_000_000
 """Points in memory at which they are sealed."""
+
+CUTS_LIMIT = 10_000
+"""Cuts of a run that are not redundant, at most."""
+
+KEYS_LIMIT = 100_000
+"""Keys of a run, and keys that one writer names, at most."""
+
+NAMES_LIMIT = 16 << 20
+"""Characters of all keys of a run, at most."""
+
+RECOUNT_LIMIT = 20_000_000
+"""Points that one request may make the server count again, beyond `RECOUNTS_FREE` times; about 3 s of work. After as
+many, the series is sealed, so that opening it does not repeat the work."""
+
+RECOUNTS_FREE = 16
+"""How often one request may make the server count all points again, whatever their number."""
 
 SET_ASIDE = "a backup may have the points; the damaged file stays until you delete it"
 """The way out of a damaged log."""
@@ -72,9 +90,10 @@ class Series:
         self._writers = state.writers
         self._names = state.keys
         self._numbers = {name: number for number, name in enumerate(state.keys)}
+        self._names_length = sum(map(len, state.keys))
         self._spared = np.array([name.startswith(SYSTEM) for name in state.keys], np.bool_)
         self._stats = Stats(np.frombuffer(state.stats, ROW).copy())
-        self._cuts = [Cut(epoch, step) for epoch, step in state.cuts]
+        self._cuts = Cuts(state.cuts)
         self._segments = [Segment(self.folder / f"{number}.segment") for number in state.segments]
         self._generation, self._epoch = state.generation, state.epoch
         self._points, self._cut_at = state.points, state.cut_at
@@ -87,7 +106,7 @@ class Series:
             writers={name: Writer(each.applied, each.epoch, dict(each.keys)) for name, each in self._writers.items()},
             keys=list(self._names),
             stats=self._stats.rows.tobytes(),
-            cuts=[(cut.epoch, cut.step) for cut in self._cuts],
+            cuts=self._cuts.pairs(),
             epoch=self._epoch,
             points=self._points,
             cut_at=self._cut_at,
@@ -128,6 +147,7 @@ class Series:
     def _replay_log(self, generation: int, log: LogReader) -> None:
         """Apply the sound records of a log."""
         for payload, _ in log:
+            cancellation.check()
             writer, start, frames = wal.unpacked(payload)
             applied = self.applied(writer)
             if start > applied:
@@ -215,13 +235,60 @@ class Series:
         return applied
 
     def _check(self, writer: str, shipment: Shipment) -> None:
-        """Refuse points of keys that are not known, before anything is written."""
+        """Refuse unknown keys, and more keys, cuts or work than a run may have, before anything is written."""
         known = self._writers.get(writer, Writer()).keys
+        if shipment.keys:
+            self._check_keys(known, shipment.keys)
+        if any(isinstance(part, Epoch) for part in shipment.parts):
+            self._check_cuts(shipment.parts)
         for part in shipment.parts:
             if isinstance(part, Points):
                 for key in np.unique(part.keys).tolist():
                     if key not in known and key not in shipment.keys:
                         raise InvalidRequest(f"a point of key {key}, which this writer has not named before")
+
+    def _check_keys(self, known: dict[int, int], named: dict[int, str]) -> None:
+        fresh = {name for name in named.values() if name not in self._numbers}
+        keys = max(len(self._names) + len(fresh), len(known) + sum(local not in known for local in named))
+        if keys > KEYS_LIMIT:
+            raise InvalidRequest(
+                f"the run would have {keys:,} metrics; the limit is {KEYS_LIMIT:,}",
+                hint="log fewer names: a number that counts something belongs into the step, not into the name",
+            )
+        length = self._names_length + sum(map(len, fresh))
+        if fresh and length > NAMES_LIMIT:
+            raise InvalidRequest(
+                f"the names of the run's metrics would have {length:,} characters; the limit is {NAMES_LIMIT:,}",
+                hint="log fewer or shorter names",
+            )
+
+    def _check_cuts(self, parts: Sequence[Points | Epoch]) -> None:
+        cuts, recounts, is_cut, points = self._cuts.copy(), 0, False, self._held
+        for part in parts:
+            if isinstance(part, Points):
+                points += len(part)
+                if is_cut and (part.steps == AUTO).any():
+                    recounts, is_cut = recounts + 1, False
+            elif part.cut != AUTO:
+                cuts.add(part.epoch, part.cut)
+                is_cut = True
+        if len(cuts) > max(CUTS_LIMIT, len(self._cuts)):
+            raise InvalidRequest(
+                f"the run would have {len(cuts):,} attempts that each cut others; the limit is {CUTS_LIMIT:,}",
+                hint="begin a new run",
+            )
+        if recounts > RECOUNTS_FREE and recounts * points > RECOUNT_LIMIT:
+            raise InvalidRequest(
+                f"{recounts:,} attempts with points without a step, in one request to a run of {points:,} points; "
+                f"the limit is {max(RECOUNTS_FREE, RECOUNT_LIMIT // points):,}",
+                hint="send fewer frames at once, or log with a step",
+            )
+
+    @property
+    def _held(self) -> int:
+        """Points in memory and in segments, which a recount reads."""
+        loose = sum(len(table) for table in (*self._frozen, *self._tail))
+        return loose + sum(int(segment.starts[-1]) for segment in self._segments)
 
     def _write(self, record: bytes) -> None:
         log = self._open_log()
@@ -244,7 +311,7 @@ class Series:
         of = self._writers.setdefault(writer, Writer(keys={}))
         for local, name in shipment.keys.items():
             of.keys[local] = self._number(name)
-        self._stats.make_room(len(self._names))
+        self._make_room()
         for part in shipment.parts:
             if isinstance(part, Epoch):
                 self._begin(of, part)
@@ -256,30 +323,64 @@ class Series:
         if name not in self._numbers:
             self._numbers[name] = len(self._names)
             self._names.append(name)
-            self._spared = np.append(self._spared, name.startswith(SYSTEM))
+            self._names_length += len(name)
         return self._numbers[name]
+
+    def _make_room(self) -> None:
+        """Have a row of `_stats` and of `_spared` for each key."""
+        fresh = self._names[len(self._spared) :]
+        if fresh:
+            spared = np.array([name.startswith(SYSTEM) for name in fresh], np.bool_)
+            self._spared = np.concatenate([self._spared, spared])
+        self._stats.make_room(len(self._names))
 
     def _begin(self, writer: Writer, epoch: Epoch) -> None:
         writer.epoch = epoch.epoch
         self._epoch = max(self._epoch, epoch.epoch)
         if epoch.cut != AUTO:
-            self._cut(Cut(epoch.epoch, epoch.cut))
+            self._cut(epoch.epoch, epoch.cut)
 
     def _take_in(self, writer: Writer, points: Points) -> None:
         keys = _translated(points.keys, writer.keys)
+        if self._stale and (points.steps == AUTO).any():
+            self._recount()
         steps = numbered(keys, points.steps, self._stats)
         epochs = np.full(len(keys), writer.epoch, np.int64)
         table = kept(Table(keys, steps, points.values, points.times, epochs), self._cuts, self._spared)
-        self._stats.add(table)
+        if not self._stale:
+            self._stats.add(table)
         self._points += len(table)
         while self._tail and len(self._tail[-1]) <= 2 * len(table):  # few tables, and each point copied seldom
             table = Table.join([self._tail.pop(), table])
         self._tail.append(table)
 
-    def _cut(self, cut: Cut) -> None:
-        """Drop points of older epochs above a step, and reckon anew what is known of each key."""
-        self._cuts.append(cut)
+    def _cut(self, epoch: int, step: int) -> None:
+        """Let points of older epochs above a step not count.
+
+        The points are not read here but once for any number of cuts, in `_recount`, when somebody asks for them or
+        logs a point without a step.
+        """
         self._cut_at = self._points + 1
+        if not self._cuts.add(epoch, step):
+            return
+        self._cuts_added += 1
+        if not self._stale:
+            self._stale = bool(((self._stats.rows["step"] > step) & ~self._spared).any())
+
+    _cuts_added = 0
+    """How many cuts that are not redundant came since the series was opened."""
+
+    _stale = False
+    """Whether a cut may have dropped points since `_stats` was computed."""
+
+    recounted = 0
+    """Points that were counted again since the last seal."""
+
+    def _recount(self) -> None:
+        """Drop the points that cuts drop, and compute again what is known of each key."""
+        if not self._stale:
+            return
+        self.recounted += self._held
         self._tail = [kept(Table.join(self._tail), self._cuts, self._spared)] if self._tail else []
         self._frozen = [kept(table, self._cuts, self._spared) for table in self._frozen]
         self._stats.forget()
@@ -288,6 +389,7 @@ class Series:
                 self._stats.add(kept(page, self._cuts, self._spared))
         for table in [*self._frozen, *self._tail]:
             self._stats.add(table)
+        self._stale = False
 
     # -- what is known
 
@@ -304,6 +406,7 @@ class Series:
     def keys(self) -> list[KeyState]:
         """See `SeriesStore.keys`."""
         with self._lock:
+            self._recount()
             at, known = self._known
             if at == (self._points, len(self._names), self._cut_at):
                 return known
@@ -335,10 +438,11 @@ class Series:
             number = self._numbers.get(key)
             if number is None:
                 return None
+            self._recount()
             self._tail = [Table.join(self._tail)] if self._tail else []
             loose = [self._of_key(table, number) for table in [*self._frozen, *self._tail]]
             segments = [segment for segment in self._segments if segment.span(number)]
-            cuts = [] if self._spared[number] else list(self._cuts)
+            cuts = Cuts() if self._spared[number] else self._cuts.copy()
             return View(number, segments, settled(Table.join(loose)), cuts, self._spared)
 
     def _of_key(self, table: Table, key: int) -> Table:
@@ -365,6 +469,7 @@ class Series:
                 return self._points, {}
             if cursor < max(self._base, self._cut_at):
                 raise CursorLost
+            self._recount()
             self._tail = [Table.join(self._tail)] if self._tail else []
             tail, names = Table.join([*self._frozen, *self._tail]), self._names
             at = len(tail) - (self._points - cursor)
@@ -375,7 +480,10 @@ class Series:
         behind = cursor + len(new)
         if wanted is not None:
             new = new.take(np.isin(new.keys, wanted))
-        return behind, {names[key]: new.take(new.keys == key).columns() for key in np.unique(new.keys).tolist()}
+        new = new.take(np.argsort(new.keys, kind="stable"))
+        ends = [*np.flatnonzero(new.keys[1:] != new.keys[:-1]) + 1, len(new)] if len(new) else []
+        parts = [new.take(slice(begin, end)) for begin, end in pairwise([0, *ends])]
+        return behind, {names[int(part.keys[0])]: part.columns() for part in parts}
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
         """See `SeriesStore.wait`."""
@@ -400,27 +508,29 @@ class Series:
             with self._lock:
                 if not self.waiting and self._log is None and not self._whole:
                     return
+                self._recount()
                 if self._torn:  # a log that another one follows ends with a sound record
                     self._open_log()
                 before, self._log = self._log, None
                 self._frozen, self._tail = [Table.join(self._tail)], []
                 self._generation, self._whole = self._generation + 1, 0
                 number = 1 + max((int(segment.path.stem) for segment in self._segments), default=0)
-                state = self._state(self._generation)
+                state, cuts = self._state(self._generation), self._cuts.copy()
+                self.recounted = 0
             if before is not None:
                 before.close()
             try:
-                self._put_away(number, state, settled(self._frozen[0]))
+                self._put_away(number, state, settled(self._frozen[0]), cuts)
             except BaseException:
                 with self._lock:  # the logs have them still
                     self._tail, self._frozen = [*self._frozen, *self._tail], []
                 raise
 
-    def _put_away(self, number: int, state: Saved, frozen: Table) -> None:
+    def _put_away(self, number: int, state: Saved, frozen: Table, cuts: Cuts) -> None:
         path = self.folder / f"{number}.segment"
         with disk_errors(self.folder):
             if len(frozen):
-                write_segment(path, kept(frozen, self._cuts, self._spared))
+                write_segment(path, kept(frozen, cuts, self._spared))
                 state.segments.append(number)
             saved.save(self.folder, state)
         with self._lock:
@@ -434,14 +544,23 @@ class Series:
     def tangled(self) -> bool:
         """Whether segments hold points that do not count, or not in order: merging them makes reading quicker."""
         with self._lock:
-            segments, cuts = list(self._segments), list(self._cuts)
-        return overlap(segments) or any(has_dropped(segment, cuts, self._spared) for segment in segments)
+            segments, cuts = list(self._segments), self._cuts.copy()
+            state = [segment.path.name for segment in segments], self._cuts_added
+        if state == self._straight:  # idle work asks again and again
+            return False
+        found = overlap(segments) or any(has_dropped(segment, cuts, self._spared) for segment in segments)
+        if not found:
+            self._straight = state
+        return found
+
+    _straight: tuple[list[str], int] = [], 0
+    """The segments, and the number of cuts, of which `tangled` has found that they need no merge."""
 
     def merge(self) -> None:
         """Make one segment of all, of the points that count."""
         with self._sealing:
             with self._lock:
-                old, cuts = list(self._segments), list(self._cuts)
+                old, cuts = list(self._segments), self._cuts.copy()
             tables = [page for segment in old for page in segment.rows(0, int(segment.starts[-1]))]
             whole = settled(kept(Table.join(tables), cuts, self._spared))
             number = 1 + max(int(segment.path.stem) for segment in old)

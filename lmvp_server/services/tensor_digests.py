@@ -1,0 +1,134 @@
+"""Verification of tensor digests: the digest of a tensor that does not fill its chunks is computed from its bytes.
+
+`check_manifest` compares the digest of a tensor that fills its chunks with their ids. A tensor that shares a chunk has
+the BLAKE3 of its bytes as its digest, which only the bytes can prove. Views compare versions by these digests, so a
+false one would show a changed layer as identical.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import NamedTuple
+
+from blake3 import blake3
+
+from lmvp.errors import IntegrityError, InvalidManifest
+from lmvp.storage.manifest import Manifest, Tensor
+from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.tensors import TensorReader
+
+_BYTES_TIMES, _CHUNKS_TIMES, _FREE = 4, 4, 64 << 20
+"""How often the bytes and the chunks of a version may be read for its tensors, and bytes that may be in any case."""
+
+_PROVED = 200_000
+"""Digests that are remembered as verified, at about 100 bytes each."""
+
+
+class _Place(NamedTuple):
+    """A tensor with the bytes that it covers: the chunks, and the first byte in the first of them."""
+
+    tensor: Tensor
+    chunks: tuple[str, ...]
+    start: int
+
+    @property
+    def fact(self) -> bytes:
+        """Identifies the statement that these bytes have this digest."""
+        stated = (self.start, self.tensor.size, self.tensor.digest, self.chunks)
+        return blake3(repr(stated).encode()).digest(16)
+
+
+class TensorDigests:
+    """Verifies the tensor digests of manifests that `check_manifest` has accepted.
+
+    Memory is bounded: a tensor is hashed in blocks, and the last two chunks are kept. Verified digests are remembered
+    by chunk, so a version costs only the chunks that differ from those before it.
+    """
+
+    def __init__(self, decoder: Decoder) -> None:
+        self._decoder = decoder
+        self._proved: set[bytes] = set()
+
+    def require_true(self, space: str, manifest: Manifest) -> None:
+        """Verify all digests.
+
+        Raises
+        ------
+        InvalidManifest
+            Naming the first tensor with a false digest, or if tensors share so many bytes that verifying costs too
+            much.
+        IntegrityError
+            If a chunk is gone or damaged.
+        """
+        for tensor in self.false(space, manifest):
+            raise InvalidManifest(
+                f"the tensor {tensor.name[:80]!r} has a wrong digest",
+                hint="a tensor that shares its chunk has the BLAKE3 of its bytes: see docs/format.md, Digests",
+            )
+
+    def require_stored(self, space: str, manifest: Manifest) -> None:
+        """Verify all digests of a stored version, which an older server may have accepted unverified.
+
+        Raises
+        ------
+        IntegrityError
+            Naming the first tensor with a false digest.
+        """
+        for tensor in self.false(space, manifest):
+            raise IntegrityError(
+                f"the tensor {tensor.name[:80]!r} has a wrong digest",
+                hint="`lmvp fsck` names every such version; remove it, and push its files again",
+            )
+
+    def false(self, space: str, manifest: Manifest) -> Iterator[Tensor]:
+        """Yield the tensors with false digests; their bytes are read as the caller goes on."""
+        reader: TensorReader | None = None
+        for place in _places(manifest):
+            fact = place.fact
+            if fact in self._proved:
+                continue
+            reader = reader or TensorReader(self._decoder, space, manifest)
+            hasher = blake3()
+            for block in reader.blocks(place.tensor):
+                hasher.update(block)
+            if hasher.hexdigest() != place.tensor.digest:
+                yield place.tensor
+                continue
+            if len(self._proved) >= _PROVED:
+                self._proved.clear()
+            self._proved.add(fact)
+
+
+def _places(manifest: Manifest) -> list[_Place]:
+    """Return the tensors that do not fill their chunks, in the order of their bytes, so that each chunk is read once.
+
+    Raises
+    ------
+    InvalidManifest
+        If they share so many bytes that verifying them costs far more than reading the version.
+    """
+    places: list[_Place] = []
+    ends = {file.path: list(accumulate(chunk.size for chunk in file.chunks)) for file in manifest.files}
+    ids = {file.path: [chunk.id for chunk in file.chunks] for file in manifest.files}
+    room = _FREE + _BYTES_TIMES * sum(file.size for file in manifest.files)
+    chunks = 2 * len(manifest.tensors) + _CHUNKS_TIMES * sum(map(len, ids.values()))
+    for tensor in sorted(manifest.tensors, key=lambda one: (one.path, one.offset, one.size)):
+        end, of = tensor.offset + tensor.size, ends[tensor.path]
+        if not tensor.size or (_is_boundary(of, tensor.offset) and _is_boundary(of, end)):
+            continue
+        first, last = bisect_right(of, tensor.offset), bisect_left(of, end)
+        room, chunks = room - tensor.size, chunks - (last + 1 - first)
+        if room < 0 or chunks < 0:
+            raise InvalidManifest(f"too many tensors share the bytes of {tensor.path!r}")
+        start = tensor.offset - (of[first - 1] if first else 0)
+        places.append(_Place(tensor, tuple(ids[tensor.path][first : last + 1]), start))
+    return places
+
+
+def _is_boundary(ends: list[int], offset: int) -> bool:
+    if offset == 0:
+        return True
+    at = bisect_left(ends, offset)
+    return at < len(ends) and ends[at] == offset
