@@ -208,7 +208,7 @@ def test_where_the_disk_knows_no_second_names(team, monkeypatch):
     store = FolderChunks(team.data)
     chunk = next(store.chunks(space))
 
-    def refuse(*_):
+    def refuse(*_, **__):
         raise OSError(1, "no such thing here")
 
     monkeypatch.setattr(os, "link", refuse)
