@@ -12,10 +12,10 @@ import hmac
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from tornado.iostream import StreamClosedError
@@ -73,6 +73,13 @@ class Handler(RequestHandler):
     in_public: frozenset[str] = frozenset()
     """Methods that only read: they are answered without a token where a project is public."""
     body_limit = JSON_LIMIT
+    needs: ClassVar[Mapping[str, str]] = {}
+    """The right that a method takes at least, in the project that the path names first; it is checked before the body
+    is read, so that a caller without it causes no work. Each method with a body has one, or is `open_to_all`."""
+    makes_project: ClassVar[frozenset[str]] = frozenset()
+    """Methods that may make the project of the path: who may make projects may call them if there is none."""
+    of_model: ClassVar[bool] = False
+    """Whether the path names a model; then it must exist before a method of `needs` reads the body."""
 
     def initialize(self) -> None:
         """Begin a request."""
@@ -111,8 +118,8 @@ class Handler(RequestHandler):
         services: Services = self.settings["services"]
         return services
 
-    def prepare(self) -> None:
-        """Turn away who may not call, and what is too long, before the body is read."""
+    def prepare(self) -> Awaitable[None] | None:
+        """Refuse a caller without the right to call, and a body that is too long, before the body is read."""
         server = self.settings["server"]
         if foreign_host(self.request, server):
             raise AccessDenied(f"this server does not answer for the host {self.request.host[:80]!r}")
@@ -122,6 +129,29 @@ class Handler(RequestHandler):
         length = self.request.headers.get("Content-Length", "0")
         if is_number(length) and int(length) > self.body_limit:  # Tornado refuses a length that is no number
             raise TooLarge(f"a body of {int(length):,} bytes; the limit here is {self.body_limit:,}")
+        return self._require_need()
+
+    def _require_need(self) -> Awaitable[None] | None:
+        """Check the right in `needs`; look-ups that may read the disk run in the pool."""
+        right = self.needs.get(self.request.method or "")
+        if right is None:
+            return None
+        if right in access.SERVER_WIDE:
+            access.require(self.caller, right)
+            return None
+        if not self.of_model and self.caller.may(right, self.path_args[0]):
+            return None
+        return self.run(self._require_in_project, self.caller, right)
+
+    def _require_in_project(self, caller: Caller, right: str) -> None:
+        catalog, project = self.services.catalog, self.path_args[0]
+        if not caller.may(right, project):
+            if self.request.method in self.makes_project and catalog.may_make(caller, project):
+                return
+            catalog.find_project(caller, project)
+            access.require(caller, right, project)
+        if self.of_model:
+            catalog.find_model(caller, project, self.path_args[1])
 
     def address_of_server(self) -> str:
         """Return what a client is told to log in to: as it came here, below a proxy's prefix."""
@@ -532,7 +562,7 @@ class NoSuchRoute(Handler):
     open_to_all = True
 
     def prepare(self) -> None:
-        """Say so, whatever the method."""
+        """Raise NotFound for each method."""
         super().prepare()
         raise NotFound(f"no route {self.request.path[:200]!r}", hint="docs/api.md lists the routes")
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 from urllib.parse import quote
 
 import msgspec
@@ -30,6 +31,8 @@ _GROUP, _GROUP_CHUNKS = 256 << 10, 64
 class Chunks(Handler):
     """`…/versions/{revision}/chunks`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
+    of_model: ClassVar[bool] = True
     in_public = frozenset({"POST"})
     body_limit = 16 << 20
 

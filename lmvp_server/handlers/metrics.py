@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import msgspec
 
@@ -11,6 +13,7 @@ from lmvp.errors import InvalidArgument
 from lmvp.tracking.records import NewPoints
 from lmvp_server.handlers.base import READING, Handler, as_json
 from lmvp_server.handlers.columns import COLUMNS, as_bytes
+from lmvp_server.services import access
 from lmvp_server.services.metrics import Asked, as_curves
 
 
@@ -26,6 +29,7 @@ class _MetricsHandler(Handler):
 class RunMetrics(_MetricsHandler):
     """`…/runs/{run}/metrics`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
     in_public = READING
 
     async def get(self, project: str, run: str) -> None:

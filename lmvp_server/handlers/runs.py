@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.frames import SHIPMENT_LIMIT
 from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
 from lmvp_server.handlers.base import READING, Handler, as_json, is_number
+from lmvp_server.services import access
 
 
 class Runs(Handler):
     """`/projects/{project}/runs`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
+    makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
     in_public = READING
     body_limit = 4 << 20
 
@@ -30,6 +36,7 @@ class Runs(Handler):
 class Run(Handler):
     """`…/runs/{run}`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.LOG}
     in_public = READING
 
     async def get(self, project: str, run: str) -> None:
@@ -60,6 +67,8 @@ class Undelete(Handler):
 class End(Handler):
     """`…/runs/{run}/end`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
+
     async def post(self, project: str, run: str) -> None:
         """End a run whose process cannot."""
         self.answer(await self.run(self.services.runs.end, self.caller, project, run, self.read(RunEnd)))
@@ -68,6 +77,8 @@ class End(Handler):
 class Writer(Handler):
     """`…/runs/{run}/writers/{writer}`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"PUT": access.LOG}
+    makes_project: ClassVar[frozenset[str]] = frozenset({"PUT"})
     body_limit = SHIPMENT_LIMIT + (1 << 20)
 
     async def get(self, project: str, run: str, writer: str) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import msgspec
 
@@ -36,6 +38,8 @@ class ProjectVersions(Handler):
 class Versions(Handler):
     """`…/{model}/versions`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.PROPOSE}
+    makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
     in_public = READING
     body_limit = BATCH_LIMIT + MANIFEST_LIMIT + 2 * JSON_LIMIT
 
@@ -63,6 +67,8 @@ class Versions(Handler):
 class Version(Handler):
     """`…/{model}/versions/{revision}`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.WRITE}
+    of_model: ClassVar[bool] = True
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
@@ -84,6 +90,8 @@ class Version(Handler):
 class Changes(Handler):
     """`…/versions/{revision}/changes`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
+    of_model: ClassVar[bool] = True
     in_public = READING | {"POST"}
 
     async def get(self, project: str, model: str, revision: str) -> None:
