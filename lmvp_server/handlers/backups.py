@@ -79,6 +79,7 @@ async def _send(handler: Handler, read: Callable[[], bytes | None], *, end: bool
     handler.set_header("Content-Type", PIECES)
     try:
         while (piece := await handler.run(read)) is not None:
+            await handler.wait_for_room(len(piece))
             await handler.recheck(access.ADMIN)
             handler.write(_LENGTH.pack(len(piece)))
             handler.write(piece)

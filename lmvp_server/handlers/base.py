@@ -34,6 +34,7 @@ from lmvp.errors import (
     TooManyRequests,
 )
 from lmvp.records import ErrorBody
+from lmvp_server.buffers import ANSWERED_ALWAYS, Buffers
 from lmvp_server.cancellation import Cancellation, Cancelled
 from lmvp_server.compression import encode, may_compress
 from lmvp_server.costly import CostlyWork, Lane
@@ -42,12 +43,14 @@ from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
 from lmvp_server.services.sessions import own_credential
-from lmvp_server.serving import set_known
+from lmvp_server.serving import buffers_of, set_caller
 
 T = TypeVar("T")
 log = logging.getLogger("lmvp_server")
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
+_ROOM = 0.25
+"""Seconds between two looks for room in memory."""
 _LOOK = 0.5
 """Seconds between two lines that say how far something is."""
 RECHECK = 2.0
@@ -91,6 +94,7 @@ class Handler(RequestHandler):
         self._turn: asyncio.Future[None] | None = None
         self._admitted = False
         self._cancellation = Cancellation()
+        self._held: list[tuple[Buffers, Lane, int]] = []
 
     @property
     def caller(self) -> Caller:
@@ -106,7 +110,8 @@ class Handler(RequestHandler):
     @caller.setter
     def caller(self, caller: Caller) -> None:
         self._known_caller, self._called_at = caller, time.monotonic()
-        set_known(self.request.connection, caller.known)
+        holder = caller.holder if caller.known else None
+        set_caller(self.request.connection, holder, self.request.remote_ip or "")
 
     def expire_caller(self) -> None:
         """Look the caller up again at its next use."""
@@ -252,8 +257,81 @@ class Handler(RequestHandler):
             self._body.clear()
             error = TooLarge(f"the body is longer than {self.body_limit:,} bytes")
             self.send_error(error.http_status, exc_info=(type(error), error, None))
-        else:
+        elif self.hold_body(len(chunk)):
             self._body.append(chunk)
+
+    def hold_body(self, size: int) -> bool:
+        """Count bytes of the body that stay in memory; refuse the request if they find no room."""
+        try:
+            self.hold(size)
+        except TooManyRequests as error:
+            self._body.clear()
+            self.release()
+            self.send_error(error.http_status, exc_info=(type(error), error, None))
+            return False
+        return True
+
+    def hold(self, size: int, *, required: bool = True) -> None:
+        """Count bytes that this request keeps in memory, until `release` or its end.
+
+        Raises
+        ------
+        TooManyRequests
+            If they find no room and are `required` to.
+        """
+        if (found := buffers_of(self.request.connection)) is not None:
+            buffers, lane = found
+            if required:
+                buffers.require(lane, size)
+            buffers.add(lane, size)
+            self._held.append((buffers, lane, size))
+
+    def release(self) -> None:
+        """Count no bytes any more for this request."""
+        for buffers, lane, size in self._held:
+            buffers.remove(lane, size)
+        self._held.clear()
+
+    def has_room(self, size: int) -> bool:
+        """Whether more bytes find room in memory."""
+        found = buffers_of(self.request.connection)
+        return found is None or found[0].has_room(found[1], size)
+
+    async def wait_for_room(self, size: int) -> None:
+        """Wait until more bytes of an answer find room.
+
+        Raises
+        ------
+        TooManyRequests
+            If they find none, and the answer has not begun.
+        StreamClosedError
+            If the client closes the connection.
+        """
+        while not self.has_room(size):
+            if not self.has_begun and (found := buffers_of(self.request.connection)) is not None:
+                found[0].require(found[1], size)
+            if self._has_left:
+                raise StreamClosedError
+            await asyncio.sleep(_ROOM)
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> asyncio.Future[None]:
+        """Send the rest of an answer; an answer that finds no room in memory is refused.
+
+        Raises
+        ------
+        TooManyRequests
+            If it is long, and it finds none.
+        """
+        if isinstance(chunk, (str, bytes)) and len(chunk) > ANSWERED_ALWAYS and self.get_status() < 400:
+            found = buffers_of(self.request.connection)
+            if found is not None and not self.has_begun:
+                found[0].require(found[1], len(chunk))
+        return super().finish(chunk)
+
+    def on_finish(self) -> None:
+        """Let go of the body: the answer is written."""
+        self._body.clear()
+        self.release()
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Send an error; where a short body is still on its way, only when it has come.
@@ -470,9 +548,13 @@ class Handler(RequestHandler):
 
     def on_connection_close(self) -> None:
         """Leave the queue for costly work, and cancel work that only reads: nobody reads the answer."""
+        is_complete = self.request._body_future.done()  # noqa: SLF001 - Tornado tells it nowhere else
         super().on_connection_close()  # or a request that is cut off waits for its body as long as the server runs
         self._has_left = True
         self._cancellation.cancel()
+        if not is_complete:  # no method will run, so that `on_finish` is not called
+            self._body.clear()
+            self.release()
         if self._turn is not None:
             self._turn.cancel()
 

@@ -15,7 +15,7 @@ from tornado.iostream import StreamClosedError
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound
 from lmvp.records import WantedChunks
 from lmvp.storage import frames
-from lmvp.storage.frames import FAILED, Frame
+from lmvp.storage.frames import CHUNK_LIMIT, FAILED, Frame
 from lmvp_server.handlers.base import READING, Handler, error_body, log
 from lmvp_server.handlers.versions import FRAMES
 from lmvp_server.services import access
@@ -24,6 +24,8 @@ from lmvp_server.services.files import Order, parts
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _SIZE_DIGITS = 18
 _SLICE = 1 << 20
+_PIECE = CHUNK_LIMIT
+"""Bytes of one read at most."""
 _GROUP, _GROUP_CHUNKS = 256 << 10, 64
 """Bytes, and number, of small chunks that are read at once."""
 
@@ -147,8 +149,13 @@ async def stream(handler: Handler, reads: Sequence[Callable[[], bytes]]) -> None
     ahead: asyncio.Future[bytes] | None = None
     try:
         for index, read in enumerate(reads):
+            await handler.wait_for_room(_PIECE)
             data = await (ahead or handler.run(read))
-            ahead = asyncio.ensure_future(handler.run(reads[index + 1])) if index + 1 < len(reads) else None
+            handler.release()
+            handler.hold(len(data), required=False)
+            # Without room, the next piece is read when this one has been sent.
+            may_read = index + 1 < len(reads) and handler.has_room(_PIECE)
+            ahead = asyncio.ensure_future(handler.run(reads[index + 1])) if may_read else None
             for start in range(0, len(data), _SLICE):  # Tornado copies what it is given, so it is given little
                 await handler.recheck(access.READ, handler.path_args[0])
                 handler.write(data[start : start + _SLICE])

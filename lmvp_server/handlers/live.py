@@ -170,6 +170,7 @@ class Live(Handler):
                 event, place = await streams.shared(place, self._make)
                 if event:
                     await self.recheck(access.READ, project, space=place.space, now=True)
+                    await self.wait_for_room(len(event))
                     self.write(event)
                     await self.flush()
                     await asyncio.sleep(_PAUSE)

@@ -60,7 +60,7 @@ class Chunks(Handler):
     async def data_received(self, chunk: bytes) -> None:
         """Take the next bytes; wait while too many frames are in hand."""
         self._received += len(chunk)
-        if self.is_refused() or self._error is not None:
+        if self.is_refused() or self._error is not None or not self.hold_body(len(chunk)):
             return
         try:
             await self.recheck(right_of(self._push.body), self.path_args[0])
@@ -70,6 +70,8 @@ class Chunks(Handler):
                 # a body that is cut off never reaches `put`: asyncio would log the error of the task as unhandled
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
                 self._tasks.append(task)
+            self.release()
+            self.hold(self._frames.buffered, required=False)
         except LmvpError as error:  # `put` answers it: Tornado only logs what this raises
             self._error = error
 
