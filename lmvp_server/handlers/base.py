@@ -516,8 +516,7 @@ class Handler(RequestHandler):
             `cancellation.check`.
         """
         costly: CostlyWork = self.settings["costly"]
-        caller = self._known_caller
-        lane = Lane(caller.user or caller.name if caller.known else self.request.remote_ip or "", caller.known)
+        lane = self._lane()
         self._turn = costly.enter(lane, admitted=self._admitted)
         self._admitted = True
         try:
@@ -537,6 +536,23 @@ class Handler(RequestHandler):
             return await costly.run(lane, self._with_current_caller, self._cancellation.run, (work, *args))
         except Cancelled:
             raise self._unanswered() from None
+
+    def _lane(self) -> Lane:
+        caller = self._known_caller
+        return Lane(caller.user or caller.name if caller.known else self.request.remote_ip or "", caller.known)
+
+    async def run_shared(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something costly whose result other requests share: it goes on when the client of this one has left."""
+        costly: CostlyWork = self.settings["costly"]
+        lane = self._lane()
+        turn = costly.enter(lane, admitted=True)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                costly.leave(lane)
+            raise
+        return await costly.run(lane, work, *args)
 
     async def run_public(self, work: Callable[..., T], *args: Any) -> T:
         """Do something that only reads; for callers without an account, it counts as costly."""

@@ -19,7 +19,7 @@ class ProjectContributions(Handler):
         """List the contributions to a project."""
         status = self.get_query_argument("status", "")
         of_project = self.services.contributions.of_project
-        self.answer(await self.run(of_project, self.caller, project, self.page(), status))
+        self.answer(await self.run_long(of_project, self.caller, project, self.page(), status))
 
 
 class Contribution(Handler):

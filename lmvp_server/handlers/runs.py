@@ -41,7 +41,7 @@ class Run(Handler):
 
     async def get(self, project: str, run: str) -> None:
         """Return one run."""
-        self.answer(await self.run(self.services.runs.run, self.caller, project, run))
+        self.answer(await self.run_public(self.services.runs.run, self.caller, project, run))
 
     async def patch(self, project: str, run: str) -> None:
         """Change what is said of a run."""

@@ -144,7 +144,7 @@ class Manifest(Handler):
 
     async def get(self, project: str, model: str, revision: str) -> None:
         """Return the manifest as it is kept."""
-        digest, data = await self.run(self.services.versions.manifest, self.caller, project, model, revision)
+        digest, data = await self.run_public(self.services.versions.manifest, self.caller, project, model, revision)
         self.set_header("ETag", f'"{digest}"')
         if self.check_etag_header():
             self.set_status(304)
