@@ -1,6 +1,7 @@
 """Bodies and unread answers have a budget of memory, and a client that reads an answer too slowly is closed."""
 
 import socket
+import struct
 import time
 
 import numpy as np
@@ -9,10 +10,12 @@ from server.in_process import TOKEN, Served
 
 from lmvp.client import Client
 from lmvp.errors import TooManyRequests
+from lmvp.tracking.frames import BATCH_HEAD, STRIDE, framed, key_frame, note
 from lmvp_server.buffers import BufferLimits, Buffers
 from lmvp_server.costly import RETRY_SECONDS, Lane
 from lmvp_server.routes import API
 from lmvp_server.services.access import OPERATOR
+from lmvp_server.services.metrics import Metrics
 from lmvp_server.serving import Limits
 
 MEBIBYTE = 1 << 20
@@ -167,3 +170,31 @@ def test_client_that_reads_too_slowly_is_closed(tmp_path):
             events += part
         quiet.close()
         slow.close()
+
+
+def test_long_answer_of_curves_is_made_as_it_is_read(served, monkeypatch):
+    made = []
+    real = Metrics._curve
+    monkeypatch.setattr(Metrics, "_curve", lambda metrics, *args: made.append(args[2]) or real(metrics, *args))
+    run, keys, points = "1" * 32, 8, 30_000
+    assert served("POST", "/projects/p/runs", json={"run": run, "format": 1}).ok
+    values = np.random.default_rng(1).normal(size=points)
+    journal = note(1, f'{{"run":"{run}","format":1}}'.encode())
+    for key in range(keys):
+        journal += key_frame(key, f"key{key}") + framed(
+            BATCH_HEAD.pack(4, 3, key, points) + STRIDE.pack(0, 1) + struct.pack("<d", 1.7e9) + values.tobytes()
+        )
+    sent = served("PUT", f"/projects/p/runs/{run}/writers/{'0' * 32}?from=0", data=journal)
+    assert sent.ok, sent.text
+    path = f"/projects/p/metrics?run={run}&points={points}"
+    slow = begin(served, "GET", path)
+    assert status(slow).startswith("HTTP/1.1 200")
+    assert len(made) < keys
+    whole = served("GET", path, None).json()["curves"]
+    assert [curve["key"] for curve in whole] == [f"key{key}" for key in range(keys)]
+    assert all(curve["values"] == values.tolist() for curve in whole)
+    few = served("GET", f"/projects/p/metrics?run={run}&points=100", None)
+    assert "Content-Length" in few.headers
+    assert [curve["key"] for curve in few.json()["curves"]] == [f"key{key}" for key in range(keys)]
+    slow.close()
+    until(lambda: held(served) == 0)
