@@ -18,6 +18,7 @@ from lmvp_server.services.access import Caller
 CHECKED_ELSEWHERE = {
     ("/invitations", "POST"): "the body names the project",
     ("/identities/([^/]+)", "DELETE"): "the body is a password at most",
+    ("/signin-links", "POST"): "the body has 4 KiB at most",
     ("/projects/([^/]+)/models/([^/]+)/pushes/([^/]+)/chunks", "PUT"): "`prepare` finds the push",
 }
 BODY = re.compile(r"self\.read\b|self\._body|self\._frames")

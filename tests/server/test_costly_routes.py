@@ -49,6 +49,7 @@ NO_READ = {
     "devices.DevicePage.get",
     "entrance.Join.get",
     "entrance.Login.get",
+    "entrance.Open.get",
     "health.HealthHandler.get",
     "openid.Begin.get",
 }
