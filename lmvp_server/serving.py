@@ -24,7 +24,7 @@ import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ from tornado.netutil import bind_sockets
 
 from lmvp.errors import InvalidArgument, InvalidRequest, TooLarge
 from lmvp.records import ErrorBody
+from lmvp_server.buffers import BufferLimits, Buffers
+from lmvp_server.costly import Lane
 
 _logger = logging.getLogger("lmvp_server")
 
@@ -101,6 +103,11 @@ class Limits:
         The same for bodies without valid credentials. A body of at most so many bytes has so many seconds in total.
     sending_seconds : float
         Time in which a client must take some bytes of an answer.
+    reading_seconds, reading_bytes, reading_rest : float, int, int
+        A client must take so many bytes of an answer in each period of so many seconds, while at least `reading_rest`
+        bytes wait for it. A stream without news has no bytes that wait, so that it may be quiet for any time.
+    buffers : BufferLimits
+        Bytes of bodies and unread answers in memory.
     lingering, lingering_per_address : int
         Connections that linger after an answer, in all and of one address. One more closes without lingering.
     lingering_seconds, lingering_idle_seconds : float
@@ -115,15 +122,19 @@ class Limits:
     header_seconds: float = 30.0
     idle_seconds: float = 75.0
     body_seconds: float = 60.0
-    body_bytes: int = 4096
+    body_bytes: int = 64 << 10
     unknown_body_seconds: float = 30.0
-    unknown_body_bytes: int = 64 << 10
+    unknown_body_bytes: int = 480 << 10
     sending_seconds: float = 300.0
+    reading_seconds: float = 30.0
+    reading_bytes: int = 480 << 10
+    reading_rest: int = 64 << 10
     lingering: int = CONNECTIONS // 16
     lingering_per_address: int = CONNECTIONS // 64
     lingering_seconds: float = 10.0
     lingering_idle_seconds: float = 2.0
     lingering_bytes: int = 32 << 20
+    buffers: BufferLimits = field(default_factory=BufferLimits)
 
     @classmethod
     def of_process(cls, *, behind_proxy: bool = False) -> Limits:
@@ -209,6 +220,12 @@ class _CountingStream(IOStream):
     """Whether the current request has valid credentials."""
     connection: _Connection | None = None
     lingering: _Lingering | None = None
+    buffers: Buffers | None = None
+    lane = Lane("", known=False)
+    """The caller to whom the bytes of the current request and its answer count."""
+    written = 0
+    _held = 0
+    _held_by = lane
     is_refused = False
     """Whether the request was malformed or its head too long, so that unread bytes may follow."""
 
@@ -223,6 +240,8 @@ class _CountingStream(IOStream):
         finally:
             del data  # as in Tornado: a traceback must not keep the buffer
         self.sent += count
+        if self._held and self.sent >= self.written:  # Tornado keeps each buffer until its last byte is sent
+            self._release()
         return count
 
     def write(self, data: bytes | memoryview) -> asyncio.Future[None]:
@@ -230,7 +249,29 @@ class _CountingStream(IOStream):
             return self._refuse(_malformed_answer(sys.exc_info()[1]))
         if data == _TORNADO_CONTINUE and self.connection is not None:
             self.connection.note_interim(len(data))
+        if self.closed():
+            return super().write(data)
+        self._hold(len(data))
         return super().write(data)
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that wait for the client."""
+        return self.written - self.sent
+
+    def _hold(self, size: int) -> None:
+        self.written += size
+        if self.buffers is None:
+            return
+        if not self._held:
+            self._held_by = self.lane
+        self._held += size
+        self.buffers.add(self._held_by, size)
+
+    def _release(self) -> None:
+        if self.buffers is not None and self._held:
+            self.buffers.remove(self._held_by, self._held)
+        self._held = 0
 
     def close(self, exc_info: Any = False) -> None:
         if isinstance(exc_info, UnsatisfiableReadError) and not self.closed() and self.connection is not None:
@@ -238,6 +279,7 @@ class _CountingStream(IOStream):
         super().close(exc_info)
 
     def close_fd(self) -> None:
+        self._release()
         connection, lingering = self.connection, self.lingering
         if (
             connection is not None
@@ -258,6 +300,7 @@ class _CountingStream(IOStream):
             done.set_result(None)
             return done
         self.is_refused = True
+        self._hold(len(answer))
         return super().write(answer)
 
     def _too_long_answer(self) -> bytes:
@@ -358,6 +401,7 @@ class _Connection:
         self.phase, self.since = _Phase.HEADERS, at
         self._received = self._sent = 0
         self._received_at_start = self._sent_at_start = 0
+        self._read_since, self._read_from = at, 0
 
     def expect_request(self, at: float, limits: Limits) -> None:
         """Note that the next request may come."""
@@ -395,6 +439,13 @@ class _Connection:
         if self.is_prepared and not self.stream.known and (self.is_answered or self.stream.writing()):
             return 2
         return None
+
+    def reads_slowly(self, at: float, limits: Limits) -> bool:
+        """Whether the client has taken too few bytes of an answer, in a period in which enough have waited for it."""
+        stream = self.stream
+        if stream.unsent < limits.reading_rest or stream.sent - self._read_from >= limits.reading_bytes:
+            self._read_since, self._read_from = at, stream.sent
+        return at - self._read_since >= limits.reading_seconds
 
     def update(self, at: float, limits: Limits) -> None:
         """Restart the clock if the phase is a new one, or has brought enough bytes."""
@@ -438,6 +489,7 @@ class CountingServer(HTTPServer):
         self._sweeping: asyncio.TimerHandle | None = None
         self._failures, self._logged_at = 0, float("-inf")
         self._lingering = _Lingering(self._limits)
+        self.buffers = Buffers(self._limits.buffers)
         super().initialize(*args, **options)
 
     # -- accepting
@@ -499,6 +551,7 @@ class CountingServer(HTTPServer):
         stream = _CountingStream(connection, max_buffer_size=self.max_buffer_size, read_chunk_size=self.read_chunk_size)
         self._open[stream] = stream.connection = _Connection(stream, network, self._now())
         stream.lingering = self._lingering
+        stream.buffers, stream.lane = self.buffers, Lane(network, known=False)
         self._by_address[network] += 1
         if self._sweeping is None:
             self._sweep_later()
@@ -561,6 +614,7 @@ class CountingServer(HTTPServer):
             limits.body_seconds,
             limits.unknown_body_seconds,
             limits.sending_seconds,
+            limits.reading_seconds,
         )
         self._sweeping = asyncio.get_running_loop().call_later(min(shortest / 4, 5.0), self._sweep)
 
@@ -578,6 +632,9 @@ class CountingServer(HTTPServer):
             unknown_body = one.phase is _Phase.BODY and one.is_unknown_body
             if at - one.since >= (limits.unknown_body_seconds if unknown_body else seconds[one.phase]):
                 self._time_out(one)
+            elif one.reads_slowly(at, limits):
+                _logger.info("%s reads an answer too slowly; %d bytes are unsent", one.address, one.stream.unsent)
+                self._close(one)
         self._sweeping = None
         if self._open:
             self._sweep_later()
@@ -676,11 +733,28 @@ class CountingServer(HTTPServer):
             self._on_use()
 
 
-def set_known(connection: object, known: bool) -> None:
-    """Note whether the current request of a connection has valid credentials; handlers call this."""
+def set_caller(connection: object, holder: str | None, address: str) -> None:
+    """Note the caller of the current request of a connection; handlers call this.
+
+    Parameters
+    ----------
+    holder : str or None
+        The account, or `OPERATOR`; None for a request without valid credentials.
+    address : str
+        The address of the client, behind a proxy the one that the proxy names.
+    """
     stream = _stream_of(connection)
     if isinstance(stream, _CountingStream):
-        stream.known = known
+        stream.known = holder is not None
+        stream.lane = Lane(_network((address,)), known=False) if holder is None else Lane(holder, known=True)
+
+
+def buffers_of(connection: object) -> tuple[Buffers, Lane] | None:
+    """Return the budget for bytes in memory, and the caller to whom those of a connection count."""
+    stream = _stream_of(connection)
+    if isinstance(stream, _CountingStream) and stream.buffers is not None:
+        return stream.buffers, stream.lane
+    return None
 
 
 def _stream_of(connection: object) -> object:

@@ -124,6 +124,11 @@ class FrameReader:
         """Whether the stream stands between two frames, where it may end."""
         return not self._head and self._frame is None
 
+    @property
+    def buffered(self) -> int:
+        """Bytes of the frame that is not complete yet."""
+        return len(self._head) + sum(map(len, self._pieces))
+
     def feed(self, data: bytes) -> Iterator[tuple[Frame, list[memoryview]]]:
         """Take the next bytes; give each frame that they complete, with its payload in pieces.
 

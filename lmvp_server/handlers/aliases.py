@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from lmvp.records import MoveAlias
 from lmvp_server.handlers.base import READING, Handler
+from lmvp_server.services import access
 
 
 class Aliases(Handler):
@@ -19,6 +23,8 @@ class Aliases(Handler):
 class Alias(Handler):
     """`…/{model}/aliases/{alias}`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"PUT": access.ALIAS}
+    of_model: ClassVar[bool] = True
     in_public = READING
 
     async def get(self, project: str, model: str, alias: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
 
 from tornado.iostream import StreamClosedError
 
@@ -59,6 +60,7 @@ class Series(Handler):
 class Pieces(Handler):
     """`/backups/{backup}/{kind}/{space}`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
     body_limit = 16 << 20
 
     async def post(self, backup: str, kind: str, space: str) -> None:
@@ -77,6 +79,7 @@ async def _send(handler: Handler, read: Callable[[], bytes | None], *, end: bool
     handler.set_header("Content-Type", PIECES)
     try:
         while (piece := await handler.run(read)) is not None:
+            await handler.wait_for_room(len(piece))
             await handler.recheck(access.ADMIN)
             handler.write(_LENGTH.pack(len(piece)))
             handler.write(piece)

@@ -12,10 +12,10 @@ import hmac
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from tornado.iostream import StreamClosedError
@@ -34,6 +34,7 @@ from lmvp.errors import (
     TooManyRequests,
 )
 from lmvp.records import ErrorBody
+from lmvp_server.buffers import ANSWERED_ALWAYS, Buffers
 from lmvp_server.cancellation import Cancellation, Cancelled
 from lmvp_server.compression import encode, may_compress
 from lmvp_server.costly import CostlyWork, Lane
@@ -42,12 +43,14 @@ from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
 from lmvp_server.services.sessions import own_credential
-from lmvp_server.serving import set_known
+from lmvp_server.serving import buffers_of, set_caller
 
 T = TypeVar("T")
 log = logging.getLogger("lmvp_server")
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
+_ROOM = 0.25
+"""Seconds between two looks for room in memory."""
 _LOOK = 0.5
 """Seconds between two lines that say how far something is."""
 RECHECK = 2.0
@@ -73,6 +76,13 @@ class Handler(RequestHandler):
     in_public: frozenset[str] = frozenset()
     """Methods that only read: they are answered without a token where a project is public."""
     body_limit = JSON_LIMIT
+    needs: ClassVar[Mapping[str, str]] = {}
+    """The right that a method takes at least, in the project that the path names first; it is checked before the body
+    is read, so that a caller without it causes no work. Each method with a body has one, or is `open_to_all`."""
+    makes_project: ClassVar[frozenset[str]] = frozenset()
+    """Methods that may make the project of the path: who may make projects may call them if there is none."""
+    of_model: ClassVar[bool] = False
+    """Whether the path names a model; then it must exist before a method of `needs` reads the body."""
 
     def initialize(self) -> None:
         """Begin a request."""
@@ -84,6 +94,7 @@ class Handler(RequestHandler):
         self._turn: asyncio.Future[None] | None = None
         self._admitted = False
         self._cancellation = Cancellation()
+        self._held: list[tuple[Buffers, Lane, int]] = []
 
     @property
     def caller(self) -> Caller:
@@ -99,7 +110,8 @@ class Handler(RequestHandler):
     @caller.setter
     def caller(self, caller: Caller) -> None:
         self._known_caller, self._called_at = caller, time.monotonic()
-        set_known(self.request.connection, caller.known)
+        holder = caller.holder if caller.known else None
+        set_caller(self.request.connection, holder, self.request.remote_ip or "")
 
     def expire_caller(self) -> None:
         """Look the caller up again at its next use."""
@@ -111,8 +123,8 @@ class Handler(RequestHandler):
         services: Services = self.settings["services"]
         return services
 
-    def prepare(self) -> None:
-        """Turn away who may not call, and what is too long, before the body is read."""
+    def prepare(self) -> Awaitable[None] | None:
+        """Refuse a caller without the right to call, and a body that is too long, before the body is read."""
         server = self.settings["server"]
         if foreign_host(self.request, server):
             raise AccessDenied(f"this server does not answer for the host {self.request.host[:80]!r}")
@@ -122,6 +134,29 @@ class Handler(RequestHandler):
         length = self.request.headers.get("Content-Length", "0")
         if is_number(length) and int(length) > self.body_limit:  # Tornado refuses a length that is no number
             raise TooLarge(f"a body of {int(length):,} bytes; the limit here is {self.body_limit:,}")
+        return self._require_need()
+
+    def _require_need(self) -> Awaitable[None] | None:
+        """Check the right in `needs`; look-ups that may read the disk run in the pool."""
+        right = self.needs.get(self.request.method or "")
+        if right is None:
+            return None
+        if right in access.SERVER_WIDE:
+            access.require(self.caller, right)
+            return None
+        if not self.of_model and self.caller.may(right, self.path_args[0]):
+            return None
+        return self.run(self._require_in_project, self.caller, right)
+
+    def _require_in_project(self, caller: Caller, right: str) -> None:
+        catalog, project = self.services.catalog, self.path_args[0]
+        if not caller.may(right, project):
+            if self.request.method in self.makes_project and catalog.may_make(caller, project):
+                return
+            catalog.find_project(caller, project)
+            access.require(caller, right, project)
+        if self.of_model:
+            catalog.find_model(caller, project, self.path_args[1])
 
     def address_of_server(self) -> str:
         """Return what a client is told to log in to: as it came here, below a proxy's prefix."""
@@ -222,8 +257,81 @@ class Handler(RequestHandler):
             self._body.clear()
             error = TooLarge(f"the body is longer than {self.body_limit:,} bytes")
             self.send_error(error.http_status, exc_info=(type(error), error, None))
-        else:
+        elif self.hold_body(len(chunk)):
             self._body.append(chunk)
+
+    def hold_body(self, size: int) -> bool:
+        """Count bytes of the body that stay in memory; refuse the request if they find no room."""
+        try:
+            self.hold(size)
+        except TooManyRequests as error:
+            self._body.clear()
+            self.release()
+            self.send_error(error.http_status, exc_info=(type(error), error, None))
+            return False
+        return True
+
+    def hold(self, size: int, *, required: bool = True) -> None:
+        """Count bytes that this request keeps in memory, until `release` or its end.
+
+        Raises
+        ------
+        TooManyRequests
+            If they find no room and are `required` to.
+        """
+        if (found := buffers_of(self.request.connection)) is not None:
+            buffers, lane = found
+            if required:
+                buffers.require(lane, size)
+            buffers.add(lane, size)
+            self._held.append((buffers, lane, size))
+
+    def release(self) -> None:
+        """Count no bytes any more for this request."""
+        for buffers, lane, size in self._held:
+            buffers.remove(lane, size)
+        self._held.clear()
+
+    def has_room(self, size: int) -> bool:
+        """Whether more bytes find room in memory."""
+        found = buffers_of(self.request.connection)
+        return found is None or found[0].has_room(found[1], size)
+
+    async def wait_for_room(self, size: int) -> None:
+        """Wait until more bytes of an answer find room.
+
+        Raises
+        ------
+        TooManyRequests
+            If they find none, and the answer has not begun.
+        StreamClosedError
+            If the client closes the connection.
+        """
+        while not self.has_room(size):
+            if not self.has_begun and (found := buffers_of(self.request.connection)) is not None:
+                found[0].require(found[1], size)
+            if self._has_left:
+                raise StreamClosedError
+            await asyncio.sleep(_ROOM)
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> asyncio.Future[None]:
+        """Send the rest of an answer; an answer that finds no room in memory is refused.
+
+        Raises
+        ------
+        TooManyRequests
+            If it is long, and it finds none.
+        """
+        if isinstance(chunk, (str, bytes)) and len(chunk) > ANSWERED_ALWAYS and self.get_status() < 400:
+            found = buffers_of(self.request.connection)
+            if found is not None and not self.has_begun:
+                found[0].require(found[1], len(chunk))
+        return super().finish(chunk)
+
+    def on_finish(self) -> None:
+        """Let go of the body: the answer is written."""
+        self._body.clear()
+        self.release()
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         """Send an error; where a short body is still on its way, only when it has come.
@@ -416,8 +524,7 @@ class Handler(RequestHandler):
 
     async def _run_in_turn(self, queue: str, work: Callable[..., T], *args: Any) -> T:
         costly: CostlyWork = self.settings[queue]
-        caller = self._known_caller
-        lane = Lane(caller.user or caller.name if caller.known else self.request.remote_ip or "", caller.known)
+        lane = self._lane()
         self._turn = costly.enter(lane, admitted=self._admitted)
         self._admitted = True
         try:
@@ -438,6 +545,23 @@ class Handler(RequestHandler):
         except Cancelled:
             raise self._unanswered() from None
 
+    def _lane(self) -> Lane:
+        caller = self._known_caller
+        return Lane(caller.user or caller.name if caller.known else self.request.remote_ip or "", caller.known)
+
+    async def run_shared(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something costly whose result other requests share: it goes on when the client of this one has left."""
+        costly: CostlyWork = self.settings["costly"]
+        lane = self._lane()
+        turn = costly.enter(lane, admitted=True)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                costly.leave(lane)
+            raise
+        return await costly.run(lane, work, *args)
+
     async def run_public(self, work: Callable[..., T], *args: Any) -> T:
         """Do something that only reads; for callers without an account, it counts as costly."""
         return await (self._run_reading if self._known_caller.known else self.run_costly)(work, *args)
@@ -448,9 +572,13 @@ class Handler(RequestHandler):
 
     def on_connection_close(self) -> None:
         """Leave the queue for costly work, and cancel work that only reads: nobody reads the answer."""
+        is_complete = self.request._body_future.done()  # noqa: SLF001 - Tornado tells it nowhere else
         super().on_connection_close()  # or a request that is cut off waits for its body as long as the server runs
         self._has_left = True
         self._cancellation.cancel()
+        if not is_complete:  # no method will run, so that `on_finish` is not called
+            self._body.clear()
+            self.release()
         if self._turn is not None:
             self._turn.cancel()
 
@@ -540,7 +668,7 @@ class NoSuchRoute(Handler):
     open_to_all = True
 
     def prepare(self) -> None:
-        """Say so, whatever the method."""
+        """Raise NotFound for each method."""
         super().prepare()
         raise NotFound(f"no route {self.request.path[:200]!r}", hint="docs/api.md lists the routes")
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 from lmvp.records import ModelChange, NewModel, NewProject, ProjectChange
 from lmvp_server.handlers.base import READING, Handler
+from lmvp_server.services import access
 
 
 class Projects(Handler):
     """`/projects`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.CREATE}
     in_public = READING
 
     async def get(self) -> None:
@@ -27,6 +31,7 @@ class Projects(Handler):
 class Project(Handler):
     """`/projects/{project}`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.OWN}
     in_public = READING
 
     async def get(self, project: str) -> None:
@@ -47,6 +52,7 @@ class Project(Handler):
 class Models(Handler):
     """`/projects/{project}/models`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.WRITE}
     in_public = READING
 
     async def get(self, project: str) -> None:
@@ -63,6 +69,8 @@ class Models(Handler):
 class Model(Handler):
     """`/projects/{project}/models/{model}`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.WRITE}
+    of_model: ClassVar[bool] = True
     in_public = READING
 
     async def get(self, project: str, model: str) -> None:

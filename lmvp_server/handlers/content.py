@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import ClassVar
 from urllib.parse import quote
 
 import msgspec
@@ -14,7 +15,7 @@ from tornado.iostream import StreamClosedError
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound
 from lmvp.records import WantedChunks
 from lmvp.storage import frames
-from lmvp.storage.frames import FAILED, Frame
+from lmvp.storage.frames import CHUNK_LIMIT, FAILED, Frame
 from lmvp_server.handlers.base import READING, Handler, error_body, log
 from lmvp_server.handlers.versions import FRAMES
 from lmvp_server.services import access
@@ -23,6 +24,8 @@ from lmvp_server.services.files import Order, parts
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _SIZE_DIGITS = 18
 _SLICE = 1 << 20
+_PIECE = CHUNK_LIMIT
+"""Bytes of one read at most."""
 _GROUP, _GROUP_CHUNKS = 256 << 10, 64
 """Bytes, and number, of small chunks that are read at once."""
 
@@ -30,14 +33,16 @@ _GROUP, _GROUP_CHUNKS = 256 << 10, 64
 class Chunks(Handler):
     """`…/versions/{revision}/chunks`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
+    of_model: ClassVar[bool] = True
     in_public = frozenset({"POST"})
     body_limit = 16 << 20
 
     async def post(self, project: str, model: str, revision: str) -> None:
         """Stream the frames that are wanted, in their order, each once: an answer is no longer than the version."""
-        wanted = await self.run(self.read, WantedChunks)
+        wanted = await self.run_public(self.read, WantedChunks)
         files = self.services.files
-        order = await self.run(files.wanted, self.caller, project, model, revision, wanted)
+        order = await self.run_public(files.wanted, self.caller, project, model, revision, wanted)
         self.set_header("Content-Type", FRAMES)
         await stream(
             self,
@@ -81,9 +86,10 @@ class File(Handler):
     async def get(self, project: str, model: str, revision: str, path: str) -> None:
         """Send a file or a range of it, never in a way that a browser would run it."""
         files = self.services.files
-        space, file = await self.run(files.file, self.caller, project, model, revision, path)
+        work = partial(files.file, known=self._has)
+        space, file = await self.run_long(work, self.caller, project, model, revision, path)
         self.set_header("ETag", f'"{file.digest}"')
-        if self.check_etag_header():
+        if self._has(file.digest):
             self.set_status(304)
             return
         self._describe(path)
@@ -93,11 +99,16 @@ class File(Handler):
 
     async def head(self, project: str, model: str, revision: str, path: str) -> None:
         """Say how long a file is."""
-        _, file = await self.run(self.services.files.file, self.caller, project, model, revision, path)
+        _, file = await self.run_long(self.services.files.file, self.caller, project, model, revision, path)
         self.set_header("ETag", f'"{file.digest}"')
         self._describe(path)
         self.set_header("Content-Length", str(file.size))
         self.finish()
+
+    def _has(self, digest: str) -> bool:
+        """Whether `If-None-Match` names a digest; `check_etag_header` of Tornado reads the header of the answer."""
+        given = self.request.headers.get("If-None-Match", "")
+        return given.strip() == "*" or f'"{digest}"' in given
 
     def _describe(self, path: str) -> None:
         name = quote(path.rpartition("/")[2], safe="")
@@ -144,8 +155,13 @@ async def stream(handler: Handler, reads: Sequence[Callable[[], bytes]]) -> None
     ahead: asyncio.Future[bytes] | None = None
     try:
         for index, read in enumerate(reads):
+            await handler.wait_for_room(_PIECE)
             data = await (ahead or handler.run(read))
-            ahead = asyncio.ensure_future(handler.run(reads[index + 1])) if index + 1 < len(reads) else None
+            handler.release()
+            handler.hold(len(data), required=False)
+            # Without room, the next piece is read when this one has been sent.
+            may_read = index + 1 < len(reads) and handler.has_room(_PIECE)
+            ahead = asyncio.ensure_future(handler.run(reads[index + 1])) if may_read else None
             for start in range(0, len(data), _SLICE):  # Tornado copies what it is given, so it is given little
                 await handler.recheck(access.READ, handler.path_args[0])
                 handler.write(data[start : start + _SLICE])

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from lmvp.records import Words
 from lmvp_server.handlers.base import READING, Handler
+from lmvp_server.services import access
 
 
 class ProjectContributions(Handler):
@@ -15,7 +19,7 @@ class ProjectContributions(Handler):
         """List the contributions to a project."""
         status = self.get_query_argument("status", "")
         of_project = self.services.contributions.of_project
-        self.answer(await self.run(of_project, self.caller, project, self.page(), status))
+        self.answer(await self.run_long(of_project, self.caller, project, self.page(), status))
 
 
 class Contribution(Handler):
@@ -39,6 +43,9 @@ class Accept(Handler):
 class Decline(Handler):
     """`…/contributions/{number}/decline`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
+    of_model: ClassVar[bool] = True
+
     async def post(self, project: str, model: str, number: str) -> None:
         """Say no, and why."""
         words = self.read(Words).words
@@ -55,6 +62,9 @@ class Withdraw(Handler):
 
 class Comments(Handler):
     """`…/contributions/{number}/comments`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
+    of_model: ClassVar[bool] = True
 
     async def post(self, project: str, model: str, number: str) -> None:
         """Say something about it."""

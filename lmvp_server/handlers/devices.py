@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from lmvp.errors import LmvpError, NotAuthenticated
 from lmvp.records import AskCode, AskToken, Decide, Disconnect, MakeToken
@@ -41,6 +42,8 @@ class DeviceTokens(Handler):
 
 class DeviceDecisions(Handler):
     """`/device/decision`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.ENTER}
 
     async def post(self) -> None:
         """Approve or deny a client."""
@@ -96,6 +99,8 @@ class DevicePage(Page):
 
 class TokenList(Handler):
     """`/tokens`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.GRANT}
 
     async def get(self) -> None:
         """List the tokens."""

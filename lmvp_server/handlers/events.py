@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmvp_server.handlers.base import Handler, as_json
-from lmvp_server.services.audit import Filter
+from lmvp_server.services.audit import EVERYTHING, Filter
 
 
 class ServerEvents(Handler):
@@ -11,8 +11,9 @@ class ServerEvents(Handler):
 
     async def get(self) -> None:
         """List the events of the server, newest first; `who`, `action`, `what`, `since` and `until` filter them."""
-        of_server = as_json(self.services.audit.of_server)
-        self.answer(await self.run_long(of_server, self.caller, self.page(), _wanted(self)))
+        of_server, wanted = as_json(self.services.audit.of_server), _wanted(self)
+        run = self.run_long if wanted == EVERYTHING else self.run_costly  # a filter may read the whole log
+        self.answer(await run(of_server, self.caller, self.page(), wanted))
 
 
 class ProjectEvents(Handler):
@@ -20,8 +21,9 @@ class ProjectEvents(Handler):
 
     async def get(self, project: str) -> None:
         """List the events of a project, newest first; filtered as those of the server."""
-        of_project = self.services.audit.of_project
-        self.answer(await self.run_long(as_json(of_project), self.caller, project, self.page(), _wanted(self)))
+        of_project, wanted = as_json(self.services.audit.of_project), _wanted(self)
+        run = self.run_long if wanted == EVERYTHING else self.run_costly
+        self.answer(await run(of_project, self.caller, project, self.page(), wanted))
 
 
 class Heads(Handler):

@@ -53,6 +53,7 @@ class Export(Handler):
         """Send pieces as they are made, as long as the caller may read; the next is made when the last has gone."""
         while (piece := await self.run_public(next, pieces, None)) is not None:
             await self.recheck(access.READ, project)
+            await self.wait_for_room(len(piece))
             self.write(piece)
             await self.flush()
         await asyncio.shield(self.finish())

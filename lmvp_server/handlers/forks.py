@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from lmvp.records import Contribute as ContributeBody
 from lmvp.records import Fork as ForkBody
 from lmvp_server.handlers.base import Handler
+from lmvp_server.services import access
 
 
 class Fork(Handler):
     """`…/{model}/fork`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
+    of_model: ClassVar[bool] = True
 
     async def post(self, project: str, model: str) -> None:
         """Copy a model with its history to another place."""
@@ -18,6 +25,9 @@ class Fork(Handler):
 
 class Contribute(Handler):
     """`…/versions/{revision}/contribute`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
+    of_model: ClassVar[bool] = True
 
     async def post(self, project: str, model: str, revision: str) -> None:
         """Propose a version of a fork to what it was forked from."""

@@ -28,6 +28,9 @@ _RUNS_LIMIT, _SHARED, _SHARED_BYTES = 50, 256, 16 << 20
 _EVENT_LIMIT = 5 * LIVE_LIMIT
 """Points of all runs that one event tells; where more are new, the curves are read anew instead."""
 
+_FEW = 2000
+"""New points of which an event is made at once; one of more waits in the queue for costly work."""
+
 NOBODYS = 100
 """Streams at most that those without an account have open: each keeps a connection."""
 
@@ -140,7 +143,7 @@ class Live(Handler):
                 f"{len(runs)} runs: name 1 to {_RUNS_LIMIT}", hint="run=ID, as often as there are runs"
             )
         self.anonymous = not self.caller.known
-        place = await self.run(self._begin, project, runs, tuple(keys) or None)
+        place = await self.run_public(self._begin, project, runs, tuple(keys) or None)
         self._news = asyncio.Event()
         streams: Streams = self.settings["streams"]
         streams.add(self)
@@ -170,6 +173,7 @@ class Live(Handler):
                 event, place = await streams.shared(place, self._make)
                 if event:
                     await self.recheck(access.READ, project, space=place.space, now=True)
+                    await self.wait_for_room(len(event))
                     self.write(event)
                     await self.flush()
                     await asyncio.sleep(_PAUSE)
@@ -192,7 +196,8 @@ class Live(Handler):
         await self.flush()
 
     async def _make(self, place: Place) -> Step:
-        return await self.run(_next, self.services, place)
+        step = await self.run(_next_of_few, self.services, place)
+        return step if step is not None else await self.run_shared(_next, self.services, place)
 
     def stop(self) -> None:
         """End the stream, soon."""
@@ -204,6 +209,13 @@ class Live(Handler):
         """End the stream when its reader has gone."""
         super().on_connection_close()  # or a request that is cut off waits for its body as long as the server runs
         self.stop()
+
+
+def _next_of_few(services: Services, place: Place) -> Step | None:
+    """Return the next event; None if more than `_FEW` points are new: making the event takes long then."""
+    now, cursors = services.metrics.now, zip(place.runs, place.cursors, strict=True)
+    count = sum(max(0, now(place.space, run) - cursor) for run, cursor in cursors)
+    return None if count > _FEW else _next(services, place)
 
 
 def _next(services: Services, place: Place) -> Step:
@@ -218,20 +230,20 @@ def _next(services: Services, place: Place) -> Step:
     ]
     statuses = tuple(services.runs.status(place.space, run) for run in place.runs)
     behind = replace(place, cursors=tuple(cursors), statuses=statuses)
-    news: dict[str, Any] = {"cursor": ",".join(map(str, cursors))}
+    told: dict[str, Any] = {"cursor": ",".join(map(str, cursors))}
     if statuses != place.statuses:
-        news["status"] = dict(zip(place.runs, statuses, strict=True))
+        told["status"] = dict(zip(place.runs, statuses, strict=True))
     points = sum(len(part) for new in found if new for part in new[1].values())
     if points > _EVENT_LIMIT or any(new is None for new in found):
-        return _sse("reset", news), behind
-    news["curves"] = [
+        return _sse("reset", told), behind
+    told["curves"] = [
         _curve(run, key, part)
         for run, new in zip(place.runs, found, strict=True)
         for key, part in (new[1].items() if new else ())
     ]
-    if not news["curves"] and "status" not in news:
+    if not told["curves"] and "status" not in told:
         return b"", behind
-    return _sse("points" if news["curves"] else "status", news), behind
+    return _sse("points" if told["curves"] else "status", told), behind
 
 
 def _curve(run: str, key: str, points: Any) -> dict[str, Any]:

@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import ClassVar
 
 import msgspec
+from tornado.iostream import StreamClosedError
 
 from lmvp.connection import INCOMPLETE_HEADER
 from lmvp.errors import InvalidArgument
 from lmvp.tracking.records import NewPoints
 from lmvp_server.handlers.base import READING, Handler, as_json
 from lmvp_server.handlers.columns import COLUMNS, as_bytes
-from lmvp_server.services.metrics import Asked, as_curves
+from lmvp_server.services import access
+from lmvp_server.services.metrics import Asked, Drawn, as_curves
+
+_HEAD, _TAIL = b'{"curves":[', b"]}"
+
+
+def _as_items(curves: Iterable[Drawn]) -> bytes:
+    """Return curves as the items of a JSON array."""
+    return b",".join(msgspec.json.encode(curve) for curve in as_curves(curves).curves)
 
 
 class _MetricsHandler(Handler):
@@ -26,6 +38,7 @@ class _MetricsHandler(Handler):
 class RunMetrics(_MetricsHandler):
     """`…/runs/{run}/metrics`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
     in_public = READING
 
     async def get(self, project: str, run: str) -> None:
@@ -50,10 +63,44 @@ class Curves(_MetricsHandler):
         """Return curves of several runs and keys, as many points as a picture has room for."""
         await self.state_incomplete(project, self.get_query_arguments("run"))
         binary = COLUMNS in self.request.headers.get("Accept", "") or self.get_query_argument("format", "") == "columns"
-        data = await self.run_long(self._curves, project, binary)
-        self.send(data, COLUMNS if binary else "application/json")
+        batches = await self.run_long(self.services.metrics.batches, self.caller, project, self._asked())
+        encode = as_bytes if binary else _as_items
+        content_type = COLUMNS if binary else "application/json"
+        first = await self.run_long(self._encode, project, encode, batches[0])
+        if len(batches) == 1:
+            self.send(first if binary else b"".join([_HEAD, first, _TAIL]), content_type)
+            return
+        self.set_header("Content-Type", content_type)
+        try:
+            await self._stream(first, [partial(self._encode, project, encode, make) for make in batches[1:]], binary)
+        except StreamClosedError:  # the client has gone
+            pass
+        except Exception as error:
+            if not self.has_begun:
+                raise
+            self.log_exception(type(error), error, error.__traceback__)
+            self.break_off()
 
-    def _curves(self, project: str, binary: bool) -> bytes:
+    async def _stream(self, piece: bytes, rest: Sequence[Callable[[], bytes]], binary: bool) -> None:
+        """Send the batches; each is made when the client has read the one before it."""
+        await self.wait_for_room(len(piece))
+        self.write(piece if binary else _HEAD + piece)
+        await self.flush()
+        for make in rest:
+            await self.wait_for_room(len(piece))
+            piece = await self.run_long(make)
+            self.write(piece if binary else b"," + piece)
+            await self.flush()
+        self.finish(None if binary else _TAIL)
+
+    def _encode(
+        self, project: str, encode: Callable[[Iterable[Drawn]], bytes], make: Callable[[], list[Drawn]]
+    ) -> bytes:
+        self.expire_caller()  # this may have waited for its turn, or for the client
+        self.services.catalog.find_project(self.caller, project)
+        return encode(make())
+
+    def _asked(self) -> Asked:
         asked = Asked(
             tuple(self.get_query_arguments("run")),
             tuple(self.get_query_arguments("key", strip=False)),
@@ -64,8 +111,7 @@ class Curves(_MetricsHandler):
         )
         if not asked.runs:
             raise InvalidArgument("no run is named", hint="run=ID, as often as there are runs")
-        curves = self.services.metrics.curves(self.caller, project, asked)
-        return as_bytes(curves) if binary else msgspec.json.encode(as_curves(curves))
+        return asked
 
     def _number(self, name: str) -> float | None:
         text = self.get_query_argument(name, None)

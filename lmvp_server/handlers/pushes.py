@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from lmvp.errors import InvalidRequest, LmvpError
 from lmvp.records import NewPush, Received
 from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.storage.manifest import MANIFEST_LIMIT
 from lmvp_server.handlers.base import JSON_LIMIT, Handler
+from lmvp_server.services import access
 from lmvp_server.services.pushes import right_of
 
 IN_HAND = 5
@@ -20,6 +22,8 @@ memory."""
 class Pushes(Handler):
     """`…/{model}/pushes`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.PROPOSE}
+    makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
     body_limit = MANIFEST_LIMIT + 2 * JSON_LIMIT
 
     async def post(self, project: str, model: str) -> None:
@@ -47,7 +51,7 @@ class Chunks(Handler):
         self._frames, self._tasks = FrameReader(), list[asyncio.Task[None]]()
         self._error: LmvpError | None = None
 
-    async def prepare(self) -> None:  # type: ignore[override]
+    async def prepare(self) -> None:
         """Find the push before its bytes come."""
         super().prepare()
         project, model, push = self.path_args
@@ -56,7 +60,7 @@ class Chunks(Handler):
     async def data_received(self, chunk: bytes) -> None:
         """Take the next bytes; wait while too many frames are in hand."""
         self._received += len(chunk)
-        if self.is_refused() or self._error is not None:
+        if self.is_refused() or self._error is not None or not self.hold_body(len(chunk)):
             return
         try:
             await self.recheck(right_of(self._push.body), self.path_args[0])
@@ -66,6 +70,8 @@ class Chunks(Handler):
                 # a body that is cut off never reaches `put`: asyncio would log the error of the task as unhandled
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
                 self._tasks.append(task)
+            self.release()
+            self.hold(self._frames.buffered, required=False)
         except LmvpError as error:  # `put` answers it: Tornado only logs what this raises
             self._error = error
 

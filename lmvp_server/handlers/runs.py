@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
@@ -11,11 +12,14 @@ from lmvp.errors import InvalidArgument
 from lmvp.tracking.frames import SHIPMENT_LIMIT
 from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
 from lmvp_server.handlers.base import READING, Handler, is_number
+from lmvp_server.services import access
 
 
 class Runs(Handler):
     """`/projects/{project}/runs`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
+    makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
     in_public = READING
     body_limit = 4 << 20
 
@@ -41,11 +45,12 @@ class Runs(Handler):
 class Run(Handler):
     """`…/runs/{run}`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.LOG}
     in_public = READING
 
     async def get(self, project: str, run: str) -> None:
         """Return one run."""
-        self.answer(await self.run(self.services.runs.run, self.caller, project, run))
+        self.answer(await self.run_public(self.services.runs.run, self.caller, project, run))
 
     async def patch(self, project: str, run: str) -> None:
         """Change what is said of a run."""
@@ -71,6 +76,8 @@ class Undelete(Handler):
 class End(Handler):
     """`…/runs/{run}/end`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
+
     async def post(self, project: str, run: str) -> None:
         """End a run whose process cannot."""
         self.answer(await self.run(self.services.runs.end, self.caller, project, run, self.read(RunEnd)))
@@ -79,6 +86,8 @@ class End(Handler):
 class Writer(Handler):
     """`…/runs/{run}/writers/{writer}`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"PUT": access.LOG}
+    makes_project: ClassVar[frozenset[str]] = frozenset({"PUT"})
     body_limit = SHIPMENT_LIMIT + (1 << 20)
 
     async def get(self, project: str, run: str, writer: str) -> None:

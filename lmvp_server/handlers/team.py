@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from lmvp.records import NewUser, SetGroup, SetRole, UserChange
 from lmvp_server.handlers.base import Handler
+from lmvp_server.services import access
 
 
 class Me(Handler):
@@ -17,6 +21,8 @@ class Me(Handler):
 class UserList(Handler):
     """`/users`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
+
     async def get(self) -> None:
         """List the accounts."""
         self.answer(await self.run(self.services.users.every, self.caller, self.page()))
@@ -28,6 +34,8 @@ class UserList(Handler):
 
 class User(Handler):
     """`/users/{user}`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.ENTER}
 
     async def patch(self, user: str) -> None:
         """Disable or enable it, make it an admin, or set its password."""
@@ -44,6 +52,8 @@ class GroupList(Handler):
 
 class Group(Handler):
     """`/groups/{group}`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"PUT": access.ADMIN}
 
     async def put(self, group: str) -> None:
         """Say who is in it; make it if it is new."""
@@ -67,6 +77,8 @@ class MemberList(Handler):
 
 class Member(Handler):
     """`/projects/{project}/members/{member}`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"PUT": access.OWN}
 
     async def put(self, project: str, member: str) -> None:
         """Give somebody a role."""

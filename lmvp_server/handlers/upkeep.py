@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from lmvp.records import Check, Collect, Prune
 from lmvp_server.handlers.base import Handler
 from lmvp_server.services import access
@@ -34,6 +37,9 @@ class ModelUsage(Handler):
 class Pruning(Handler):
     """`…/{model}/prune`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.MAINTAIN}
+    of_model: ClassVar[bool] = True
+
     async def post(self, project: str, model: str) -> None:
         """Take away the versions that a rule does not keep, or tell which they are."""
         asked = self.read(Prune)
@@ -44,6 +50,8 @@ class Pruning(Handler):
 
 class Garbage(Handler):
     """`/gc`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
 
     async def post(self) -> None:
         """Delete what nothing needs, and what could be brought back if that is asked for."""
@@ -62,6 +70,8 @@ class Compaction(Handler):
 
 class Proof(Handler):
     """`/fsck`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
 
     async def post(self) -> None:
         """Prove every digest."""

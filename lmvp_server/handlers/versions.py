@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import msgspec
 
@@ -37,6 +39,8 @@ class ProjectVersions(Handler):
 class Versions(Handler):
     """`…/{model}/versions`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.PROPOSE}
+    makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
     in_public = READING
     body_limit = BATCH_LIMIT + MANIFEST_LIMIT + 2 * JSON_LIMIT
 
@@ -68,6 +72,8 @@ class Versions(Handler):
 class Version(Handler):
     """`…/{model}/versions/{revision}`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.WRITE}
+    of_model: ClassVar[bool] = True
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
@@ -89,6 +95,8 @@ class Version(Handler):
 class Changes(Handler):
     """`…/versions/{revision}/changes`."""
 
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
+    of_model: ClassVar[bool] = True
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
@@ -141,7 +149,7 @@ class Manifest(Handler):
 
     async def get(self, project: str, model: str, revision: str) -> None:
         """Return the manifest as it is kept."""
-        digest, data = await self.run(self.services.versions.manifest, self.caller, project, model, revision)
+        digest, data = await self.run_public(self.services.versions.manifest, self.caller, project, model, revision)
         self.set_header("ETag", f'"{digest}"')
         if self.check_etag_header():
             self.set_status(304)

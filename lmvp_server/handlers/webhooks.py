@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from lmvp.records import NewWebhook, Ping
 from lmvp_server.handlers.base import Handler
 from lmvp_server.notifier import Notifier
+from lmvp_server.services import access
 
 
 class Webhooks(Handler):
     """`/projects/{project}/webhooks`."""
+
+    needs: ClassVar[Mapping[str, str]] = {"POST": access.OWN}
 
     async def get(self, project: str) -> None:
         """List them."""

@@ -98,6 +98,11 @@ class Catalog:
         others = f"there are {some}, and `project/model` names a model of one" if known else ""
         return _did_you_mean(suggest(name, known)) or others or "`lmvp ls` lists the projects that you can read"
 
+    def may_make(self, caller: Caller, project: str) -> bool:
+        """Tell whether the caller may make a project, and no project has this name."""
+        free = not self._records.count(SERVER, "projects", {"key": project.lower()})
+        return free and caller.may(access.CREATE)
+
     def create_project(self, caller: Caller, name: str, description: str = "") -> Document:
         """Make a project.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lmvp.errors import IntegrityError, InvalidArgument, NotFound, TooLarge
@@ -27,6 +28,8 @@ CURVES_LIMIT = 200
 POINTS_LIMIT = 100_000
 ANSWER_LIMIT = 1_000_000
 """Points of all curves of an answer: as JSON they take some 170 MB while it is made."""
+BATCH = 50_000
+"""Points of the curves of an answer that are made at once; the next ones are made when the client has read these."""
 LIVE_LIMIT = 20_000
 """Points of a run that one event tells; where more are new, the curves are read anew instead."""
 
@@ -103,12 +106,9 @@ class Metrics:
         TooLarge
             If they have too many points together.
         """
-        home = self._catalog.find_project(caller, project)
-        if not 1 <= asked.points <= POINTS_LIMIT:
-            raise InvalidArgument(f"points={asked.points}: from 1 to {POINTS_LIMIT:,}")
-        runs = list({(found := self._runs.find(home, run)).id: found for run in asked.runs}.values())
+        home, wanted = self._home_and_wanted(caller, project, asked)
         curves, points = [], 0
-        for run, key in self._wanted(home, runs, asked):
+        for run, key in wanted:
             curves.append(self._curve(home, run, key, asked))
             points += len(curves[-1].columns)
             if points > ANSWER_LIMIT:
@@ -117,6 +117,45 @@ class Metrics:
                     hint="name fewer runs or keys, or ask for fewer points",
                 )
         return curves
+
+    def batches(self, caller: Caller, project: str, asked: Asked) -> list[Callable[[], list[Drawn]]]:
+        """Split the curves of an answer into batches, each of which is made when it is called.
+
+        The answer is one batch if it is short, or if only all its curves tell whether they have too many points.
+
+        Raises
+        ------
+        NotFound, TooLarge
+            As `curves`.
+        """
+        home, wanted = self._home_and_wanted(caller, project, asked)
+        sizes = [self._most(home, run, key, asked) for run, key in wanted]
+        if sum(sizes) <= BATCH or sum(sizes) > ANSWER_LIMIT:
+            return [lambda: self.curves(caller, project, asked)]
+        parts: list[list[tuple[Record, str]]] = [[]]
+        points = 0
+        for size, one in zip(sizes, wanted, strict=True):
+            if parts[-1] and points + size > BATCH:
+                parts.append([])
+                points = 0
+            parts[-1].append(one)
+            points += size
+        return [partial(self._batch, home, part, asked) for part in parts]
+
+    def _batch(self, home: Record, part: Sequence[tuple[Record, str]], asked: Asked) -> list[Drawn]:
+        return [self._curve(home, run, key, asked) for run, key in part]
+
+    def _most(self, home: Record, run: Record, key: str, asked: Asked) -> int:
+        """Return how many points a curve has at most."""
+        cancellation.check()
+        return min(asked.points, self._series.count(home.id, run.id, key, None, None))
+
+    def _home_and_wanted(self, caller: Caller, project: str, asked: Asked) -> tuple[Record, list[tuple[Record, str]]]:
+        home = self._catalog.find_project(caller, project)
+        if not 1 <= asked.points <= POINTS_LIMIT:
+            raise InvalidArgument(f"points={asked.points}: from 1 to {POINTS_LIMIT:,}")
+        runs = list({(found := self._runs.find(home, run)).id: found for run in asked.runs}.values())
+        return home, self._wanted(home, runs, asked)
 
     def incomplete(self, caller: Caller, project: str, runs: Sequence[str]) -> str:
         """State of which runs points are missing because of damage, and why; empty if all are there."""

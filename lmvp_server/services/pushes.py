@@ -288,6 +288,12 @@ class Pushes:
     def _prepare(self, caller: Caller, project: str, model: str, body: NewPush) -> OpenPush:
         if not _PUSH.fullmatch(body.push):
             raise InvalidRequest("the id of a push is 32 hex digits that the client makes up")
+        try:
+            self._require_right(caller, project, model, body)
+        except AccessDenied as error:
+            if not body.propose and caller.may(access.PROPOSE, project):
+                error.hint = f"{error.hint}; `--propose`, or propose=True, proposes the version to a maintainer"
+            raise
         manifest = manifests.decode_new(bytes(body.manifest))
         if manifest.parents:
             raise InvalidRequest("a manifest is pushed without parents; the server adds them")
@@ -302,24 +308,33 @@ class Pushes:
             raise InvalidRequest("a proposed version goes without aliases: a maintainer sets them")
         for alias in body.aliases:
             check_alias(alias)
-        try:
-            place = self._place(caller, project, model, body)
-            access.require(caller, right_of(body), project)
-        except AccessDenied as error:
-            if not body.propose and caller.may(access.PROPOSE, project):
-                error.hint = f"{error.hint}; `--propose`, or propose=True, proposes the version to a maintainer"
-            raise
+        place = self._place(caller, project, model, body)
+        access.require(caller, right_of(body), project)
         self._require_run(caller, place, body)
         if body.parent and self._versions.by_digest(place, body.parent) is None:
             raise NotFound(f"no version of {place.reference} has the digest {body.parent[:12]}, given as the parent")
         return OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body), by=caller.user)
+
+    def _require_right(self, caller: Caller, project: str, model: str, body: NewPush) -> None:
+        """Check that the caller may push, and that the model exists or will be made, before the manifest is read."""
+        if not self._makes(body):
+            self._place(caller, project, model, body)
+        elif self._catalog.may_make(caller, project):
+            return
+        else:
+            self._catalog.find_or_create_project(caller, project)
+        access.require(caller, right_of(body), project)
+
+    def _makes(self, body: NewPush) -> bool:
+        """Tell whether a push makes its model, and its project, where there is none."""
+        return (body.create or not self._shared) and not body.propose
 
     def _base(self, place: Place, body: NewPush) -> str | None:
         latest = None if body.parent else self._versions.latest(place)
         return latest.data["digest"] if latest else body.parent
 
     def _place(self, caller: Caller, project: str, model: str, body: NewPush) -> Place:
-        if (body.create or not self._shared) and not body.propose:
+        if self._makes(body):
             return self._catalog.find_or_create(caller, project, model)
         try:
             self._catalog.find_project(caller, project)  # a push is meant for this project, so its hint comes first

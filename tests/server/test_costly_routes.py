@@ -1,0 +1,184 @@
+"""Each reading route has a class of cost; costs that grow with stored data run in the threads for costly work."""
+
+import inspect
+import re
+import threading
+
+import numpy as np
+import pytest
+import requests
+from server.in_process import TOKEN, Served
+
+from lmvp.client import Client
+from lmvp_server.handlers import live
+from lmvp_server.routes import API, PAGES, ROUTES
+from lmvp_server.services.audit import Audit
+from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.metrics import Metrics
+
+SMALL = {  # one record or one short list, whatever is stored; of the operator and admins, any list
+    "aliases.Alias.get",
+    "aliases.Aliases.get",
+    "backups.Backup.get",
+    "backups.Records.get",
+    "backups.Series.get",
+    "catalog.Model.get",
+    "catalog.Models.get",
+    "catalog.Project.get",
+    "catalog.Projects.get",
+    "contributions.Contribution.get",
+    "devices.IdentityList.get",
+    "devices.TokenList.get",
+    "entrance.Invitations.get",
+    "events.Heads.get",
+    "openapi.OpenApi.get",
+    "openid.Back.get",
+    "pushes.Push.get",
+    "removed.ProjectRemoved.get",
+    "removed.Removed.get",
+    "runs.Writer.get",
+    "team.GroupList.get",
+    "team.Me.get",
+    "team.MemberList.get",
+    "team.UserList.get",
+    "versions.Version.get",
+    "webhooks.Webhooks.get",
+}
+NO_READ = {
+    "console.base.NoSuchPage.get",
+    "devices.DevicePage.get",
+    "entrance.Join.get",
+    "entrance.Login.get",
+    "entrance.Open.get",
+    "health.HealthHandler.get",
+    "openid.Begin.get",
+}
+PUBLIC = {  # costly for callers without an account, ended early for the others
+    "content.Chunks.post",
+    "export.Export.get",
+    "live.Live.get",
+    "metrics.RunMetrics.get",
+    "runs.Run.get",
+    "versions.Children.get",
+    "versions.Manifest.get",
+}
+LONG = {
+    "console.runs.Curves.get",
+    "console.search.Search.get",
+    "content.File.get",
+    "content.File.head",
+    "contributions.ProjectContributions.get",
+    "metrics.Curves.get",
+    "upkeep.ModelUsage.get",
+    "upkeep.ProjectUsage.get",
+    "upkeep.ServerUsage.get",
+    "versions.Changes.get",
+    "versions.Changes.post",
+    "versions.Histograms.get",
+    "versions.Layers.get",
+}
+LONG_WITH_A_FILTER = {"runs.Runs.get", "versions.ProjectVersions.get", "versions.Versions.get"}
+COSTLY = {"console.base.ConsolePage.get", "home.Home.get"}
+COSTLY_WITH_A_FILTER = {"events.ProjectEvents.get", "events.ServerEvents.get"}
+RUNNERS = {
+    **{key: set() for key in NO_READ},
+    **{key: {"run"} for key in SMALL},
+    **{key: {"run_public"} for key in PUBLIC},
+    **{key: {"run_long"} for key in LONG},
+    **{key: {"run_public", "run_long"} for key in LONG_WITH_A_FILTER},
+    **{key: {"run_costly"} for key in COSTLY},
+    **{key: {"run_long", "run_costly"} for key in COSTLY_WITH_A_FILTER},
+}
+RUN = "0" * 32
+
+
+def runners(work):
+    source = inspect.getsource(work)
+    found = set(re.findall(r"self\.(run(?:_\w+)?)\b", source))
+    if "self.answer_slowly(work, access.READ" in source:
+        found.add("run_long")
+    if "self._draw(" in source:
+        found.add("run_costly")
+    return found
+
+
+def test_reading_routes_have_a_class_of_cost():
+    found = {}
+    for _, handler, *_ in [*ROUTES, *PAGES]:
+        for method in ("get", "head", "post"):
+            work = getattr(handler, method)
+            if work.__module__.startswith("tornado") or (
+                method == "post" and "POST" not in getattr(handler, "in_public", ())
+            ):
+                continue
+            found[f"{work.__module__.partition('.handlers.')[2]}.{work.__qualname__}"] = runners(work)
+    assert found == RUNNERS
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    with Served(tmp_path_factory.mktemp("costly") / "data") as served:
+        assert served("POST", "/projects", json={"name": "p"}).ok
+        root = Client(served.url, TOKEN)
+        root.update("p/m", {"weight": np.ones(4, "f4")}, create=True, progress=False)
+        assert served("PATCH", "/projects/p", json={"public": True}).ok
+        assert served("POST", "/projects/p/runs", json={"run": RUN, "format": 1}).ok
+        values = {f"key{at}": float(at) for at in range(1000)}
+        for step in range(live._FEW // 1000 + 1):
+            assert served("POST", f"/projects/p/runs/{RUN}/metrics", json={"values": values, "step": step}).ok
+        served.member = served.user("ada", "viewer", scope="read")["token"]
+        yield served
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    """Record the threads in which some work runs."""
+
+    def watch(kind, name):
+        real, seen = getattr(kind, name), []
+
+        def work(*args, **options):
+            seen.append(threading.current_thread().name.rpartition("_")[0])
+            return real(*args, **options)
+
+        monkeypatch.setattr(kind, name, work)
+        return seen
+
+    return watch
+
+
+FILE = "/projects/p/models/m/versions/v1/files/weights.safetensors"
+
+
+@pytest.mark.parametrize(("method", "headers"), [("HEAD", {}), ("GET", {}), ("GET", {"Range": "bytes=0-3"})])
+def test_chunks_of_a_file_are_looked_at_in_a_costly_thread(served, threads, method, headers):
+    seen = threads(Decoder, "check_sizes")
+    assert served(method, FILE, None, headers=headers).ok
+    assert seen == ["lmvp-costly"]
+
+
+def test_chunks_of_a_file_that_the_client_has_are_not_looked_at(served, threads):
+    digest = served("HEAD", FILE, None).headers["ETag"]
+    seen = threads(Decoder, "check_sizes")
+    answer = served("GET", FILE, None, headers={"If-None-Match": digest})
+    assert (answer.status_code, answer.content, answer.headers["ETag"]) == (304, b"", digest)
+    assert served("GET", FILE, None, headers={"If-None-Match": '"other"'}).status_code == 200
+    assert seen == ["lmvp-costly"]
+
+
+def test_filtered_events_are_read_in_a_costly_thread(served, threads):
+    seen = threads(Audit, "_of_space")
+    assert served("GET", "/projects/p/events?who=nobody", served.member).json()["items"] == []
+    assert served("GET", "/projects/p/events", served.member).json()["items"] != []
+    assert seen == ["lmvp-costly", "lmvp"]
+
+
+@pytest.mark.parametrize(("cursor", "thread"), [(0, "lmvp-costly"), (1500, "lmvp")])
+def test_live_event_of_many_points_is_made_in_a_costly_thread(served, threads, cursor, thread):
+    seen = threads(Metrics, "since")
+    query = f"/projects/p/metrics/live?run={RUN}&cursor={cursor}"
+    with requests.get(f"{served.url}{API}{query}", stream=True, timeout=30) as answer:
+        for line in answer.iter_lines():
+            if line.startswith(b"data:"):
+                break
+    assert seen[0] == thread
