@@ -121,12 +121,20 @@ def test_too_many_new_points_are_read_anew(served, run):
     assert reader.wait()[-1][1]["cursor"] == "50005"
 
 
-def test_points_of_many_runs_are_read_anew(served, run):
-    """One event tells of no more points than its readers' server can hold, however often runs are named."""
-    run.add(b"".join(points_frame(1.0, [(0, 5 + i, float(i))]) for i in range(19_000)))
-    again = {"run": [str(run)] * 50, "cursor": ",".join(["0"] * 50)}
-    reader = Reader(served, again, lambda events: events)
+def test_points_of_many_runs_are_read_anew(served):
+    """One event tells of no more points than its readers' server can hold."""
+    runs = [f"{number:032x}" for number in range(6)]
+    for run in runs:
+        assert served.ship(run, begin(run) + losses(range(19_000))).ok
+    reader = Reader(served, {"run": runs, "cursor": ",".join("0" for _ in runs)}, lambda events: events)
     assert [name for name, _ in reader.wait()] == ["reset"]
+
+
+def test_run_that_is_named_often_is_told_once(served, run):
+    reader = Reader(served, {"run": [str(run)] * 50, "cursor": "0"}, lambda events: events)
+    assert steps_of(reader.wait()) == [0, 1, 2, 3, 4]
+    wrong = served("GET", LIVE, params={"run": [str(run)] * 50, "cursor": ",".join(["0"] * 50)})
+    assert wrong.status_code == 400
 
 
 def test_streams_share_a_bounded_number_of_bytes():
