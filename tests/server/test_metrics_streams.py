@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 import requests
-from server.runs_over_http import RUNS, Server, begin, curve
+from server.runs_over_http import RUNS, Server, begin, curve, losses
 
 from lmvp import local
 from lmvp.tracking.columns import Columns
