@@ -141,7 +141,7 @@ class App:
         self._streams = application.settings["streams"]
         self._notifier = application.settings["notifier"]
         self._stack.callback(application.settings["pool"].shutdown)
-        for queue in ("costly", "long_reads", "comparisons"):
+        for queue in ("costly", "long_reads", "comparisons", "passwords"):
             self._stack.callback(application.settings[queue].shutdown)
         self._stack.callback(application.settings["rendering"].close)
         self._idle = IdleWork(services.tidy_up, self._quiet_for, self.settings.quiet_seconds)

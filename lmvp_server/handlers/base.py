@@ -42,6 +42,7 @@ from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
 from lmvp_server.services.sessions import own_credential
+from lmvp_server.services.throttle import network_of
 from lmvp_server.serving import set_known
 
 T = TypeVar("T")
@@ -416,9 +417,32 @@ class Handler(RequestHandler):
 
     async def _run_in_turn(self, queue: str, work: Callable[..., T], *args: Any) -> T:
         costly: CostlyWork = self.settings[queue]
+        lane = await self._take_turn(costly, admitted=self._admitted)
+        try:
+            return await costly.run(lane, self._with_current_caller, self._cancellation.run, (work, *args))
+        except Cancelled:
+            raise self._unanswered() from None
+
+    async def run_password(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something that hashes a password, in a queue of its own: sign-ins keep no other request waiting.
+
+        Raises
+        ------
+        TooManyRequests
+            If too many such requests wait already.
+        Finish
+            If the client closes the connection before the work begins.
+        """
+        passwords: CostlyWork = self.settings["passwords"]
+        lane = await self._take_turn(passwords)
+        return await passwords.run(lane, self._with_current_caller, work, args)
+
+    async def _take_turn(self, costly: CostlyWork, *, admitted: bool = False) -> Lane:
+        """Wait for the turn of this request in a queue; call `run` of the queue next."""
         caller = self._known_caller
-        lane = Lane(caller.user or caller.name if caller.known else self.request.remote_ip or "", caller.known)
-        self._turn = costly.enter(lane, admitted=self._admitted)
+        address = network_of(self.request.remote_ip or "")
+        lane = Lane(caller.user or caller.name if caller.known else address, caller.known)
+        self._turn = costly.enter(lane, admitted=admitted)
         self._admitted = True
         try:
             if self._has_left:
@@ -433,10 +457,7 @@ class Handler(RequestHandler):
         if self._has_left:  # between the turn and this line
             costly.leave(lane)
             raise self._unanswered()
-        try:
-            return await costly.run(lane, self._with_current_caller, self._cancellation.run, (work, *args))
-        except Cancelled:
-            raise self._unanswered() from None
+        return lane
 
     async def run_public(self, work: Callable[..., T], *args: Any) -> T:
         """Do something that only reads; for callers without an account, it counts as costly."""
