@@ -66,11 +66,29 @@ class Tokens:
         if days is not None and not 1 <= days <= 3650:
             raise InvalidArgument(f"expires_days={days}: from 1 to 3,650")
         owner = self._owner(caller, asked.user)
-        others = owner is not None and owner.id != caller.user and not _is_service(owner)
-        if others or caller.credential.startswith("session:"):
+        if owner is not None and owner.id != caller.user and not _is_service(owner):
             self._users.prove(caller, asked.current_password)
+        else:
+            self.prove(caller, asked.current_password)
         home = self._catalog.find_project(caller, asked.project) if asked.project else None
         return self._insert(caller, owner, name, days, scope, home)
+
+    def prove(self, caller: Caller, password: str) -> None:
+        """Check the proof that a token of the caller's own needs, whether the caller makes it or approves a login.
+
+        Raises
+        ------
+        ProofRequired
+            If a session that is older than `access.FRESH` sends no password, or a wrong one: a session ends, and must
+            not make a token that lasts.
+        """
+        if caller.credential.startswith("session:"):
+            self._users.prove(caller, password)
+
+    @staticmethod
+    def must_prove(caller: Caller) -> bool:
+        """Tell whether a token of the caller's own needs the password."""
+        return caller.credential.startswith("session:") and not (caller.owner or caller.is_fresh)
 
     def create_for_device(self, caller: Caller, name: str, scope: str) -> NewToken:
         """Make the token of a client whose login the caller approved; see `Devices`."""
