@@ -135,6 +135,7 @@ class App:
         services.end_grants_without_holder()
         if not settings.embedded:
             services.sessions.operator_credential = own_credential(settings.token)
+            services.users.note_operator(services.sessions.operator_credential)
         self.setup = "" if self.settings.local else services.invitations.setup() or ""
         application = make_application(services, self.settings)
         application.settings["log_function"] = log.log_request

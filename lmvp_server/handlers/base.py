@@ -155,7 +155,13 @@ class Handler(RequestHandler):
         own = self.settings["server"].token if token is None else token
         # Neither an empty header nor an empty token file makes a caller the operator.
         if given and own and hmac.compare_digest(given.encode(), own.encode()):
-            return Caller(self.settings["owner"], owner=True, scope="admin", credential=own_credential(own))
+            return Caller(
+                self.settings["owner"],
+                owner=True,
+                scope="admin",
+                credential=own_credential(own),
+                generation=self.services.users.operator_generation,
+            )
         found = self.services.tokens.caller(given, self.settings["owner"]) if given else None
         if found is None:
             raise NotAuthenticated("this token is not known here")
