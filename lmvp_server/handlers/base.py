@@ -204,6 +204,17 @@ class Handler(RequestHandler):
             raise NotFound(f"no project {project!r}", hint="it was removed; another one has its name")
         access.require(caller, right, project)
 
+    async def project_id(self, project: str) -> str:
+        """Return the id of a project, for `recheck`; empty if the caller may not read it, which the work refuses."""
+
+        def find() -> str:
+            try:
+                return self.services.catalog.find_project(self.caller, project).id
+            except LmvpError:
+                return ""
+
+        return await self.run(find) if project else ""
+
     @property
     def has_begun(self) -> bool:
         """Whether a part of the answer is sent, so that its status cannot change any more."""
@@ -332,12 +343,13 @@ class Handler(RequestHandler):
         def tell(done: int, total: int) -> None:
             far[:] = done, total
 
+        space = await self.project_id(project)  # before the work begins, which may find another project of the name
         run = self.run_comparison if right == access.READ else self.run
         task = asyncio.ensure_future(run(work, tell))
         self.set_header("Content-Type", "application/x-ndjson")
         try:
             while not (await asyncio.wait([task], timeout=_LOOK))[0]:
-                await self.recheck(right, project)
+                await self.recheck(right, project, space=space)
                 self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
                 await self.flush()
         except StreamClosedError:  # the client has gone; work that writes goes on, and its failure is logged
