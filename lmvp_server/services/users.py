@@ -358,8 +358,13 @@ class Users:
             again=again,
         )
 
-    def find(self, name: str) -> Record:
+    def find(self, name: str, visible: Sequence[str] | None = None) -> Record:
         """Return the record of an account.
+
+        Parameters
+        ----------
+        visible : sequence of str, optional
+            The names of accounts that the caller may see, for the hint; None for admins, who see all.
 
         Raises
         ------
@@ -368,7 +373,9 @@ class Users:
         """
         found = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
         if not found:
-            near = suggest(name, [one.data["name"] for one in self._records.find(SERVER, "users", limit=1000)])
+            if visible is None:
+                visible = [one.data["name"] for one in self._records.find(SERVER, "users", limit=1000)]
+            near = suggest(name, visible)
             hint = f"did you mean {near!r}?" if near else f"an admin makes one: lmvp users add {name[:60]}"
             raise NotFound(f"no user {name[:60]!r}", hint=hint)
         return found[0]
