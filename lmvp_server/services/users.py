@@ -72,7 +72,7 @@ class Users:
             log.warning(
                 "the token of this server was replaced: the grants of the old one have ended: %s", Ended(**ended)
             )
-            told.append(event(OPERATOR, "operator.change", "the token of this server", None, {"ended": ended}))
+            told.append(event(OPERATOR, "server.token", "the token of this server", None, {"ended": ended}))
         data = {"credential": credential, "generation": self._operator_generation}
         changes.append(Put(_OPERATORS, OPERATOR, data, expect=kept.rev if kept else 0))
         try:

@@ -77,7 +77,7 @@ def test_grants_of_the_operator_end_with_its_token(tmp_path, restarts):
             assert joined.status_code in (403, 404)
             own = served("POST", "/tokens", NEW, json={"name": "t", "scope": "admin"}).json()["token"]
             assert served("GET", "/users", own).ok, "grants of the new token work"
-            told = [one for one in served.services.records.events(SERVER) if one["action"] == "operator.change"]
+            told = [one for one in served.services.records.events(SERVER) if one["action"] == "server.token"]
             assert [one["after"] for one in told] == [
                 {"ended": {"tokens": 2, "sessions": 1, "invitations": 1, "identities": 0}}
             ]
