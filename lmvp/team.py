@@ -326,7 +326,9 @@ class Team(BaseClient):
 
     # -- devices
 
-    def decide_device(self, user_code: str, *, approve: bool, scope: str = "") -> DeviceDecision:
+    def decide_device(
+        self, user_code: str, *, approve: bool, scope: str = "", current_password: str = ""
+    ) -> DeviceDecision:
         """Approve or deny a client that waits for a token under a code.
 
         Parameters
@@ -334,8 +336,15 @@ class Team(BaseClient):
         scope : str
             The scope of its token, at most the one that it asks for. Empty: that one, unless it is `admin`, which must
             be named.
+        current_password : str
+            One's own password, as a proof; the server says whether it needs one.
+
+        Raises
+        ------
+        ProofRequired
+            If an approval lacks its proof.
         """
-        asked = Decide(user_code=user_code, approve=approve, scope=scope)
+        asked = Decide(user_code=user_code, approve=approve, scope=scope, current_password=current_password)
         return self._connection.send_json("POST", "/device/decision", asked, DeviceDecision)
 
     devices = decide_device

@@ -5,12 +5,13 @@ of the token that the user of this Jupyter server has stored, whichever Jupyter 
 `/lmvp` is access to that account: Jupyter's authorizer decides on it, as the resource `lmvp`.
 
 The proxy adds the token on the server's side of the connection. It forwards only the headers that are listed here: no
-token, cookie or login of Jupyter reaches the LMVP server, with two exceptions: the cookie of the theme, and the XSRF
-token, which the console's forms carry, because Jupyter checks it before it forwards them.
+token, cookie or login of Jupyter reaches the LMVP server, except the cookie of the theme. The console's forms carry a
+token of the proxy, which counts below `/lmvp` only: Jupyter's own XSRF token would open all of Jupyter to a hostile
+server.
 
 The responses share the origin of Jupyter, where a script could run code in a kernel. The proxy therefore adds a
-content security policy of its own to that of the server, serves the scripts of the console from this installation, and
-passes no script of the server on.
+content security policy of its own to that of the server: pages load, send and submit only below `/lmvp`, and show no
+frames. It serves the scripts of the console from this installation, and passes no script of the server on.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import asyncio
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from hmac import compare_digest
 from http.client import HTTPException, HTTPResponse
 from importlib.resources import files
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import JupyterHandler
@@ -46,10 +48,15 @@ ANSWERED = ("Accept-Ranges", "Allow", "Cache-Control", "Content-Disposition", "C
 """Headers that are forwarded, either way; all others are not."""
 
 CSP = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
+    "default-src {place}; script-src {place}static/; style-src {place} 'unsafe-inline'; img-src {place} data:; "
+    "object-src 'none'; frame-src 'none'; child-src 'none'; worker-src 'none'; base-uri 'none'; "
+    "form-action {place}; frame-ancestors 'self'"
 )
-"""The policy of all responses. It holds besides the server's own, so the stricter one counts."""
+"""The policy of all responses. It holds besides the server's own, so the stricter one counts.
+
+`place` is the console's own path. Jupyter's other paths have the same origin: files of its user, which a page must not
+load as scripts, and routes that change something, to which it must not submit a form.
+"""
 
 THEME, THEMES = "lmvp_theme", ("light", "dark", "system")
 """The only cookie that is forwarded."""
@@ -61,6 +68,8 @@ _READING = ("GET", "HEAD", "OPTIONS")
 _NO_BODY = (204, 304)
 _SCRIPT = re.compile(r"(?:java|ecma|live|j)script", re.IGNORECASE)
 _VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_HOST = re.compile(r"[A-Za-z0-9.-]+(?::[0-9]{1,5})?")
+"""A host that a content security policy can name; it cannot name an IPv6 address."""
 
 
 class _Closed(JupyterHandler):
@@ -93,7 +102,7 @@ class Proxy(_Closed):
         """Begin a request."""
         self._body: list[bytes] = []
         self._received = 0
-        self._is_read = False
+        self._is_read = self._has_form_token = False
         self._exchange = Exchange()
 
     @property
@@ -118,9 +127,30 @@ class Proxy(_Closed):
             self._body.clear()
 
     def check_xsrf_cookie(self) -> None:
-        """Check the XSRF token, once the body is there: a form carries the token in it."""
-        if self._is_read:
+        """Check Jupyter's XSRF token in a header, or the form token in the body, once the body is there.
+
+        Jupyter's token does not count in the body, which is forwarded.
+        """
+        if self._is_read and not self._has_form_token:
             super().check_xsrf_cookie()
+
+    @property
+    def form_token(self) -> str:
+        """The token of the console's forms: bound to this Jupyter server, its user and the LMVP server.
+
+        It replaces Jupyter's XSRF token, which the LMVP server must not learn. The LMVP server learns this one, and can
+        forge nothing but requests to itself with it.
+        """
+        return self.upstream.form_token(getattr(self.current_user, "username", ""))
+
+    def _place(self, folder: str = "") -> str:
+        """Return the source in a content security policy that stands for a folder of the console.
+
+        The host is the one that the browser sees, also behind another proxy: Jupyter's checks of origins need it, too.
+        """
+        host = self.request.host
+        path = quote(f"{self.prefix}/{folder}", safe="/%:@!$&()*+=~")
+        return f"{host}{path}" if _HOST.fullmatch(host) else "'self'"
 
     def _read_body(self) -> bytes:
         """Return the body of a request that may be forwarded."""
@@ -131,7 +161,8 @@ class Proxy(_Closed):
             found: dict[str, list[bytes]] = {}
             with suppress(HTTPInputError):  # a malformed form has no token in it
                 parse_body_arguments(self.request.headers.get("Content-Type", ""), body, found, {})
-            self.request.arguments.setdefault("_xsrf", []).extend(found.get("_xsrf", []))
+            given = found.get("_xsrf", [b""])[-1]
+            self._has_form_token = self.current_user is not None and compare_digest(given, self.form_token.encode())
             self._is_read = True
             self.check_xsrf_cookie()
         return body
@@ -140,7 +171,8 @@ class Proxy(_Closed):
         body, target = self._read_body(), self._target()
         headers = {name: self.request.headers[name] for name in ASKED if name in self.request.headers}
         headers["X-Forwarded-Prefix"] = self.prefix
-        headers["X-Forwarded-Xsrf"] = self.xsrf_token.decode()
+        headers["X-Forwarded-Xsrf"] = self.form_token
+        _ = self.xsrf_token  # sets Jupyter's cookie, for scripts that send its value in a header
         if self.get_cookie(THEME) in THEMES:
             headers["Cookie"] = f"{THEME}={self.get_cookie(THEME)}"
         try:
@@ -177,7 +209,8 @@ class Proxy(_Closed):
             headers["Location"] = within(location, self._exchange.url, asked, self.prefix)
         if _SCRIPT.search(headers["Content-Type"] or ""):
             headers["Content-Type"] = "text/plain; charset=utf-8"
-        policies = response.getheader("Content-Security-Policy"), self.content_security_policy, CSP
+        own = CSP.replace("{place}static/", self._place("static/")).replace("{place}", self._place())
+        policies = response.getheader("Content-Security-Policy"), self.content_security_policy, own
         headers["Content-Security-Policy"] = ", ".join(policy for policy in policies if policy)
         known = {name: value for name, value in headers.items() if value is not None}
         if not all(_VALUE.fullmatch(value) for value in known.values()):

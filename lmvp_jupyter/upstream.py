@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from secrets import token_bytes
 from threading import Lock
 from urllib.parse import unquote, urljoin, urlsplit
 
@@ -85,6 +87,12 @@ class Upstream:
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="lmvp-proxy")
+        self._key = token_bytes(32)
+
+    def form_token(self, user: str) -> str:
+        """Return the token of the forms of a user of Jupyter: another one for each process and LMVP server."""
+        text = f"{config.server_url() or 'local'}\n{user}"
+        return hmac.new(self._key, text.encode(), "sha256").hexdigest()
 
     def ask(self, exchange: Exchange, method: str, target: str, headers: Mapping[str, str], body: bytes) -> None:
         """Send a request, and return when the head of the response is there.

@@ -135,13 +135,14 @@ class App:
         services.end_grants_without_holder()
         if not settings.embedded:
             services.sessions.operator_credential = own_credential(settings.token)
+            services.users.note_operator(services.sessions.operator_credential)
         self.setup = "" if self.settings.local else services.invitations.setup() or ""
         application = make_application(services, self.settings)
         application.settings["log_function"] = log.log_request
         self._streams = application.settings["streams"]
         self._notifier = application.settings["notifier"]
         self._stack.callback(application.settings["pool"].shutdown)
-        for queue in ("costly", "long_reads", "comparisons"):
+        for queue in ("costly", "long_reads", "comparisons", "passwords"):
             self._stack.callback(application.settings[queue].shutdown)
         self._stack.callback(application.settings["rendering"].close)
         self._idle = IdleWork(services.tidy_up, self._quiet_for, self.settings.quiet_seconds)

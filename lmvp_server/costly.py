@@ -1,7 +1,8 @@
-"""A queue with a small pool of threads for costly work: pages, and what callers without an account ask of the API.
+"""Queues with a small pool of threads each: for costly requests, and for requests that hash a password.
 
-Such work takes seconds of processor time for large models, and Python runs one thread at a time. In the pool that
-serves all requests, a few dozen requests of one client would keep everybody waiting. This queue bounds how much runs at
+Costly requests are pages, and the API requests of callers without an account. They take seconds of processor time for
+large models, and Python runs one thread at a time. A password takes a tenth of a second and 64 MiB. In the pool that
+serves all requests, a few dozen requests of one client would keep everybody waiting. A queue bounds how much runs at
 once, and how much waits: for each account, for each address without an account, and for all callers without one.
 """
 
@@ -31,6 +32,30 @@ RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """The bounds of a queue.
+
+    Attributes
+    ----------
+    noun : str
+        The requests of the queue, as messages name them.
+    account, address, anonymous, total : int
+        Requests that wait: of one account, of one address without an account, of all addresses together, and of all
+        callers.
+    """
+
+    noun: str = "pages or comparisons"
+    account: int = ACCOUNT_QUEUE
+    address: int = ADDRESS_QUEUE
+    anonymous: int = ANONYMOUS_QUEUE
+    total: int = QUEUE
+
+
+PASSWORD_BOUNDS = Bounds("sign-ins or changes of accounts", account=8, address=8, anonymous=64, total=128)
+"""One hash takes about 0.1 s, so the last request of a full queue waits for some seconds."""
+
+
+@dataclass(frozen=True, slots=True)
 class Lane:
     """The queue of one caller; some requests of a lane run at a time, and one of all lanes without an account.
 
@@ -57,8 +82,8 @@ class CostlyWork:
         Requests of one account that run at once; fewer than `threads`, or one account keeps all others waiting.
     """
 
-    def __init__(self, threads: int = THREADS, each: int = 1) -> None:
-        self._each = each
+    def __init__(self, threads: int = THREADS, each: int = 1, bounds: Bounds | None = None) -> None:
+        self._each, self._bounds = each, bounds or Bounds()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lmvp-costly")
         self._free = threads
         self._waiting: OrderedDict[Lane, deque[asyncio.Future[None]]] = OrderedDict()
@@ -111,18 +136,18 @@ class CostlyWork:
         self._pool.shutdown()
 
     def _require_room(self, lane: Lane) -> None:
-        own = sum(not turn.done() for turn in self._waiting.get(lane, ()))
+        own, bounds = sum(not turn.done() for turn in self._waiting.get(lane, ())), self._bounds
         if lane.known:
-            full = own >= ACCOUNT_QUEUE
-            message = f"{own} pages or comparisons of this account wait already"
+            full = own >= bounds.account
+            message = f"{own} {bounds.noun} of this account wait already"
             hint = "wait until some of them are answered"
         else:
-            full = own >= ADDRESS_QUEUE or self.waiting(known=False) >= ANONYMOUS_QUEUE
-            message = "too many pages or comparisons wait already for callers without an account"
-            hint = f"try again in {RETRY_SECONDS} seconds, or sign in"
-        if not full and self.waiting() >= QUEUE:
+            full = own >= bounds.address or self.waiting(known=False) >= bounds.anonymous
+            message = f"too many {bounds.noun} wait already for callers without an account"
+            hint = f"try again in {RETRY_SECONDS} seconds" + ("" if bounds is PASSWORD_BOUNDS else ", or sign in")
+        if not full and self.waiting() >= bounds.total:
             full, hint = True, f"try again in {RETRY_SECONDS} seconds"
-            message = "too many pages or comparisons wait already on this server"
+            message = f"too many {bounds.noun} wait already on this server"
         if full:
             error = TooManyRequests(message, hint=hint)
             error.retry_after = RETRY_SECONDS

@@ -11,7 +11,7 @@ from typing import Any
 from tornado.web import Application
 
 from lmvp_server.compression import Gzip
-from lmvp_server.costly import CostlyWork
+from lmvp_server.costly import PASSWORD_BOUNDS, CostlyWork
 from lmvp_server.handlers import (
     aliases,
     backups,
@@ -205,6 +205,7 @@ def make_application(services: Services, server: Any) -> Application:
         owner=_owner(),
         pool=ThreadPoolExecutor(THREADS, thread_name_prefix="lmvp"),
         costly=CostlyWork(),
+        passwords=CostlyWork(bounds=PASSWORD_BOUNDS),
         rendering=Rendering(),
         streams=live.Streams(),
         openid=_openid(server),

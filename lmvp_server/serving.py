@@ -71,6 +71,7 @@ _LINGER_RATE = 64 << 20
 """Bytes a second that the server reads and drops, of all connections that linger; 1 % of a processor, about."""
 _LINGER_BURST = 0.1
 
+_IGNORED_HEADERS = ("X-Real-Ip", "X-Scheme")
 _QUOTED = re.compile("[:'\"]")
 _TORNADO_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n\r\n"
 """The answer that Tornado writes for a malformed request; `_CountingStream` replaces it."""
@@ -787,6 +788,10 @@ class _Watched(HTTPMessageDelegate):
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
+        # Tornado prefers these two to X-Forwarded-For and X-Forwarded-Proto. Proxies pass them on from clients, which
+        # would choose their own address and scheme.
+        for name in _IGNORED_HEADERS:
+            headers.pop(name, None)
         self._server.begin(self._connection, headers)
         prepared = self._inner.headers_received(start_line, headers)
         if prepared is not None:
@@ -821,7 +826,8 @@ def make_server(
     Parameters
     ----------
     behind_proxy : bool
-        Whether to believe `X-Forwarded-For` and `X-Forwarded-Proto`.
+        Whether to take the address and the scheme of the client from the last entry of `X-Forwarded-For` and of
+        `X-Forwarded-Proto`, which the proxy adds. All other headers about the client are ignored.
     limits : Limits, optional
         The limits of connections; by default those that fit the descriptors of this process.
     """

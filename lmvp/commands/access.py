@@ -84,7 +84,12 @@ def identities(options: Namespace, _host: Host) -> Any:
 
 def devices(options: Namespace, _host: Host) -> Any:
     """Approve or deny a sign-in by code."""
-    done = Client().decide_device(options.code, approve=options.what == "approve", scope=options.scope)
+    client, approve = Client(), options.what == "approve"
+    done = with_proof(
+        lambda password: client.decide_device(
+            options.code, approve=approve, scope=options.scope, current_password=password
+        )
+    )
     word = f"has a token of scope {done.scope or 'admin'} now" if done.approved else "gets no token"
     return Line(one_line(f"{done.client_name}, at {done.address}, {word}"), done)
 

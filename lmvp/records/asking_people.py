@@ -34,11 +34,14 @@ class Decide(Request, frozen=True, kw_only=True, omit_defaults=True):
     scope : str
         The scope to approve, at most the one that the client asks for. Empty: that one, but never `admin`, which must
         be named.
+    current_password : str
+        The caller's own password, as a proof: a session that began more than ten minutes ago needs it to approve.
     """
 
     user_code: str
     approve: bool = True
     scope: str = ""
+    current_password: str = ""
 
 
 class NewSignInLink(Request, frozen=True, kw_only=True, omit_defaults=True):

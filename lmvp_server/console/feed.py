@@ -58,6 +58,7 @@ SENTENCES: Mapping[str, str] = {
     "user.change": "changed the account {}",
     "user.connect": "connected the account {} with an identity provider",
     "user.disconnect": "disconnected the account {} from an identity provider",
+    "server.token": "replaced {}",
     "device.approve": "approved the login of a device: {}",
     "device.deny": "denied the login of a device: {}",
     "token.create": "made a token: {}",

@@ -43,6 +43,7 @@ from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
 from lmvp_server.services.sessions import own_credential
+from lmvp_server.services.throttle import network_of
 from lmvp_server.serving import buffers_of, set_caller
 
 T = TypeVar("T")
@@ -189,7 +190,13 @@ class Handler(RequestHandler):
         own = self.settings["server"].token if token is None else token
         # Neither an empty header nor an empty token file makes a caller the operator.
         if given and own and hmac.compare_digest(given.encode(), own.encode()):
-            return Caller(self.settings["owner"], owner=True, scope="admin", credential=own_credential(own))
+            return Caller(
+                self.settings["owner"],
+                owner=True,
+                scope="admin",
+                credential=own_credential(own),
+                generation=self.services.users.operator_generation,
+            )
         found = self.services.tokens.caller(given, self.settings["owner"]) if given else None
         if found is None:
             raise NotAuthenticated("this token is not known here")
@@ -231,6 +238,17 @@ class Handler(RequestHandler):
         if found is not None and space not in ("", found.id):
             raise NotFound(f"no project {project!r}", hint="it was removed; another one has its name")
         access.require(caller, right, project)
+
+    async def project_id(self, project: str) -> str:
+        """Return the id of a project, for `recheck`; empty if the caller may not read it, which the work refuses."""
+
+        def find() -> str:
+            try:
+                return self.services.catalog.find_project(self.caller, project).id
+            except LmvpError:
+                return ""
+
+        return await self.run(find) if project else ""
 
     @property
     def has_begun(self) -> bool:
@@ -433,12 +451,13 @@ class Handler(RequestHandler):
         def tell(done: int, total: int) -> None:
             far[:] = done, total
 
+        space = await self.project_id(project)  # before the work begins, which may find another project of the name
         run = self.run_comparison if right == access.READ else self.run
         task = asyncio.ensure_future(run(work, tell))
         self.set_header("Content-Type", "application/x-ndjson")
         try:
             while not (await asyncio.wait([task], timeout=_LOOK))[0]:
-                await self.recheck(right, project)
+                await self.recheck(right, project, space=space)
                 self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
                 await self.flush()
         except StreamClosedError:  # the client has gone; work that writes goes on, and its failure is logged
@@ -524,8 +543,30 @@ class Handler(RequestHandler):
 
     async def _run_in_turn(self, queue: str, work: Callable[..., T], *args: Any) -> T:
         costly: CostlyWork = self.settings[queue]
+        lane = await self._take_turn(costly, admitted=self._admitted)
+        try:
+            return await costly.run(lane, self._with_current_caller, self._cancellation.run, (work, *args))
+        except Cancelled:
+            raise self._unanswered() from None
+
+    async def run_password(self, work: Callable[..., T], *args: Any) -> T:
+        """Do something that hashes a password, in a queue of its own: sign-ins keep no other request waiting.
+
+        Raises
+        ------
+        TooManyRequests
+            If too many such requests wait already.
+        Finish
+            If the client closes the connection before the work begins.
+        """
+        passwords: CostlyWork = self.settings["passwords"]
+        lane = await self._take_turn(passwords)
+        return await passwords.run(lane, self._with_current_caller, work, args)
+
+    async def _take_turn(self, costly: CostlyWork, *, admitted: bool = False) -> Lane:
+        """Wait for the turn of this request in a queue; call `run` of the queue next."""
         lane = self._lane()
-        self._turn = costly.enter(lane, admitted=self._admitted)
+        self._turn = costly.enter(lane, admitted=admitted)
         self._admitted = True
         try:
             if self._has_left:
@@ -540,14 +581,12 @@ class Handler(RequestHandler):
         if self._has_left:  # between the turn and this line
             costly.leave(lane)
             raise self._unanswered()
-        try:
-            return await costly.run(lane, self._with_current_caller, self._cancellation.run, (work, *args))
-        except Cancelled:
-            raise self._unanswered() from None
+        return lane
 
     def _lane(self) -> Lane:
         caller = self._known_caller
-        return Lane(caller.user or caller.name if caller.known else self.request.remote_ip or "", caller.known)
+        address = network_of(self.request.remote_ip or "")
+        return Lane(caller.user or caller.name if caller.known else address, caller.known)
 
     async def run_shared(self, work: Callable[..., T], *args: Any) -> T:
         """Do something costly whose result other requests share: it goes on when the client of this one has left."""

@@ -46,6 +46,7 @@ class Chunks(Handler):
         self.set_header("Content-Type", FRAMES)
         await stream(
             self,
+            order.space,
             [partial(self._frames, order, group) for group in _groups(list(dict.fromkeys(wanted.want)), order.sizes)],
         )
 
@@ -95,7 +96,7 @@ class File(Handler):
         self._describe(path)
         start, end = self._range(file.size)
         self.set_header("Content-Length", str(end - start))
-        await stream(self, [partial(files.read, space, part) for part in parts(file.chunks, start, end)])
+        await stream(self, space, [partial(files.read, space, part) for part in parts(file.chunks, start, end)])
 
     async def head(self, project: str, model: str, revision: str, path: str) -> None:
         """Say how long a file is."""
@@ -147,10 +148,15 @@ def _break_off(handler: Handler, error: LmvpError) -> None:
         connection.close()
 
 
-async def stream(handler: Handler, reads: Sequence[Callable[[], bytes]]) -> None:
+async def stream(handler: Handler, space: str, reads: Sequence[Callable[[], bytes]]) -> None:
     """Send pieces one after the other, reading the next one while the last one travels.
 
-    The caller must have the right to read the project, the first part of the path, until the end.
+    The caller must have the right to read the project until the end.
+
+    Parameters
+    ----------
+    space : str
+        The id of the project that the first part of the path names.
     """
     ahead: asyncio.Future[bytes] | None = None
     try:
@@ -163,7 +169,7 @@ async def stream(handler: Handler, reads: Sequence[Callable[[], bytes]]) -> None
             may_read = index + 1 < len(reads) and handler.has_room(_PIECE)
             ahead = asyncio.ensure_future(handler.run(reads[index + 1])) if may_read else None
             for start in range(0, len(data), _SLICE):  # Tornado copies what it is given, so it is given little
-                await handler.recheck(access.READ, handler.path_args[0])
+                await handler.recheck(access.READ, handler.path_args[0], space=space)
                 handler.write(data[start : start + _SLICE])
                 await handler.flush()
     except StreamClosedError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
 from lmvp.errors import LmvpError, NotAuthenticated
@@ -48,10 +49,10 @@ class DeviceDecisions(Handler):
     async def post(self) -> None:
         """Approve or deny a client."""
         asked, address = self.read(Decide), self.request.remote_ip or ""
-        decide = self.services.devices.decide
-        approve, scope = asked.approve, asked.scope
-        done = await self.run(lambda: decide(self.caller, asked.user_code, address, approve=approve, scope=scope))
-        self.answer(done)
+        decide = partial(self.services.devices.decide, approve=asked.approve, scope=asked.scope)
+        run = self.run_password if asked.current_password else self.run
+        proven = partial(decide, password=asked.current_password)
+        self.answer(await run(proven, self.caller, asked.user_code, address))
 
 
 class DevicePage(Page):
@@ -67,16 +68,17 @@ class DevicePage(Page):
         """Decide."""
         fields = self.form()
         code, token, verdict, scope = (fields.get(name, "") for name in ("code", "token", "verdict", "scope"))
-        address = self.address
+        password = fields.get("old", "")
+        run = self.run_password if password else self.run
         try:
             caller = self.caller if self.caller.known else self.caller_of(token.strip())
-            decide = self.services.devices.decide
-            done = await self.run(lambda: decide(caller, code, address, approve=verdict == "approve", scope=scope))
+            decide = partial(self.services.devices.decide, approve=verdict == "approve", scope=scope, password=password)
+            done = await run(decide, caller, code, self.address)
         except NotAuthenticated:
             self.set_status(403)
             await self._page(code, wrong="This token is not known here.")
         except LmvpError as error:
-            self.set_status(error.http_status)
+            self.set_error_status(error)
             await self._page(code, wrong=str(error))
         else:
             self._show(done=done)
@@ -91,7 +93,9 @@ class DevicePage(Page):
         self._show(code=code, grant=grant, wrong=wrong)
 
     def _show(self, **known: Any) -> None:
+        must_prove = self.services.tokens.must_prove(self.caller)
         fields = {"code": "", "grant": None, "wrong": "", "done": None, "known": self.caller.known, **known}
+        fields["must_prove"] = must_prove
         grant = fields["grant"]
         scopes = SCOPES[: SCOPES.index(grant.scope) + 1] if grant else ()
         self.show("device.html", scopes=scopes, **fields)
@@ -109,7 +113,8 @@ class TokenList(Handler):
     async def post(self) -> None:
         """Make one."""
         asked = self.read(MakeToken)
-        self.answer(await self.run(self.services.tokens.create, self.caller, asked), 201)
+        run = self.run_password if asked.current_password else self.run
+        self.answer(await run(self.services.tokens.create, self.caller, asked), 201)
 
 
 class Token(Handler):
@@ -138,6 +143,7 @@ class Identity(Handler):
         """Disconnect an identity from its account."""
         given = self.read(Disconnect) if self.has_body else Disconnect()
         disconnect, password = self.services.identities.disconnect, given.current_password
-        await self.run(disconnect, self.caller, identity, self.issuer, password)
+        run = self.run_password if password else self.run
+        await run(disconnect, self.caller, identity, self.issuer, password)
         self.set_status(204)
         self.finish()

@@ -25,7 +25,8 @@ class Login(Page):
         fields = self.form()
         name, after = fields.get("name", "").strip(), fields.get("next", ".")
         try:
-            secret = await self.run(self._begin, name, fields)
+            run = self.run if fields.get("token", "").strip() else self.run_password
+            secret = await run(self._begin, name, fields)
         except LmvpError as error:
             self.set_error_status(error)
             self._ask(after, name=name, wrong=f"{error.message}.".capitalize(), token=bool(fields.get("token")))
@@ -132,10 +133,10 @@ class Join(Page):
         try:
             accept = self.services.invitations.accept
             password, operator = fields.get("password", ""), self.settings["owner"]
-            account = await self.run(accept, code, name, password, self.address, operator)
+            account = await self.run_password(accept, code, name, password, self.address, operator)
             secret = await self.run(self.services.sessions.open, account, self.address, INVITATION)
         except LmvpError as error:
-            self.set_status(error.http_status)
+            self.set_error_status(error)
             await self._ask(code, name=name, wrong=str(error))
         else:
             self.enter(secret)

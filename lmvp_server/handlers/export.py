@@ -35,12 +35,13 @@ class Export(Handler):
             raise InvalidArgument(f"format={kind[:40]!r}", hint=f"one of {', '.join(_FORMATS)}")
         content_type, write = _FORMATS[kind]
         runs, keys = self.get_query_arguments("run"), self.get_query_arguments("key", strip=False)
+        space = await self.project_id(project)
         pages = await self.run_public(self.services.metrics.every_point, self.caller, project, runs, keys)
         pieces = await self.run_public(write, pages)
         self.set_header("Content-Type", content_type)
         self.set_header("Content-Disposition", f'attachment; filename="metrics.{kind}"')
         try:
-            await self._stream(project, pieces)
+            await self._stream(project, space, pieces)
         except StreamClosedError:  # the client has gone
             pass
         except Exception as error:
@@ -49,10 +50,10 @@ class Export(Handler):
             self.log_exception(type(error), error, error.__traceback__)
             self.break_off()
 
-    async def _stream(self, project: str, pieces: Iterator[bytes]) -> None:
+    async def _stream(self, project: str, space: str, pieces: Iterator[bytes]) -> None:
         """Send pieces as they are made, as long as the caller may read; the next is made when the last has gone."""
         while (piece := await self.run_public(next, pieces, None)) is not None:
-            await self.recheck(access.READ, project)
+            await self.recheck(access.READ, project, space=space)
             await self.wait_for_room(len(piece))
             self.write(piece)
             await self.flush()

@@ -63,7 +63,7 @@ class Chunks(Handler):
         if self.is_refused() or self._error is not None or not self.hold_body(len(chunk)):
             return
         try:
-            await self.recheck(right_of(self._push.body), self.path_args[0])
+            await self.recheck(right_of(self._push.body), self.path_args[0], space=self._push.place.space)
             for frame, payload in self._frames.feed(chunk):
                 await self.settings["in_hand"].acquire()
                 task = asyncio.create_task(self._keep(frame, payload))

@@ -29,7 +29,9 @@ class UserList(Handler):
 
     async def post(self) -> None:
         """Make one."""
-        self.answer(await self.run(self.services.users.add, self.caller, self.read(NewUser)), 201)
+        new = self.read(NewUser)
+        run = self.run_password if new.password or new.current_password else self.run
+        self.answer(await run(self.services.users.add, self.caller, new), 201)
 
 
 class User(Handler):
@@ -39,7 +41,9 @@ class User(Handler):
 
     async def patch(self, user: str) -> None:
         """Disable or enable it, make it an admin, or set its password."""
-        self.answer(await self.run(self.services.users.change, self.caller, user, self.read(UserChange)))
+        change = self.read(UserChange)
+        run = self.run_password if change.password or change.current_password else self.run
+        self.answer(await run(self.services.users.change, self.caller, user, change))
 
 
 class GroupList(Handler):

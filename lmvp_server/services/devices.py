@@ -165,11 +165,15 @@ class Devices:
                 raise NotFound(f"no login waits under {user_code[:20]!r}", hint="codes live for ten minutes, and once")
             return grant
 
-    def decide(self, caller: Caller, user_code: str, address: str, *, approve: bool, scope: str = "") -> DeviceDecision:
+    def decide(
+        self, caller: Caller, user_code: str, address: str, *, approve: bool, scope: str = "", password: str = ""
+    ) -> DeviceDecision:
         """Approve or deny a client, and record the decision as an event.
 
         Parameters
         ----------
+        password : str
+            The caller's own password, as the proof that an approval needs; see `Tokens.prove`.
         scope : str
             The scope to approve, at most the one that the client asks for. Empty: that one, unless it is `admin`, which
             must be named.
@@ -180,6 +184,8 @@ class Devices:
             If there is no such scope, the client asks for less, or it asks for `admin` and `scope` is empty.
         AccessDenied
             If the caller may make no tokens, or none of this scope.
+        ProofRequired
+            If an approval lacks its proof. The code can still be decided.
         """
         access.require(caller, access.GRANT)
         grant = self.look(user_code, address)
@@ -187,6 +193,7 @@ class Devices:
             scope = _approved(grant, scope)
             if not _covers(caller, scope):
                 raise AccessDenied(f"a token for scope {caller.scope!r} makes none for {scope!r}")
+            self._tokens.prove(caller, password)
         with self._lock:
             if grant.approved is not None:
                 raise NotFound("somebody else has decided about this login", hint="begin again: lmvp login URL")

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from lmvp.errors import NotFound
 from lmvp_server.services import access
 from lmvp_server.services.access import OPERATOR, OWNER, Caller
-from lmvp_server.services.catalog import SERVER
+from lmvp_server.services.catalog import REMOVED, SERVER
 from lmvp_server.services.events import event
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
@@ -60,8 +60,8 @@ def lost(
 ) -> tuple[list[Change], list[Document]]:
     """Return the changes that end all grants without an owner behind them, and their events.
 
-    Grants of a removed project stay: its members come back with it. Grants without an account, of an earlier release,
-    grant nothing by themselves.
+    The members of a removed project come back with it, so its grants end by the same rule. Grants without an account,
+    of an earlier release, grant nothing by themselves.
 
     Parameters
     ----------
@@ -77,10 +77,10 @@ def lost(
     for table in tables:
         for one in records.find(SERVER, table):
             project, holder = one.data["project"], _holder(records, one, table)
-            home = records.get(SERVER, "projects", project) if project else None
+            home = _home(records, project) if project else None
             if home is None or holder in ("", OPERATOR) or one.data.get("disabled"):
                 continue
-            if holder == disabled or not _owns(records, holder, home, without, demoted):
+            if holder == disabled or not owns(records, holder, home, without, demoted):
                 change, told = ended(one, home, by, table)
                 changes.append(change)
                 events.append(told)
@@ -126,8 +126,16 @@ def _holder(records: RecordStore, grant: Record, table: str) -> str:
     return holder if isinstance(holder, str) else ""
 
 
-def _owns(records: RecordStore, user: str, home: Record, without: Collection[str], demoted: str) -> bool:
-    """Tell whether an account owns a project after a commit; `everyone` and public projects give no owner role."""
+def _home(records: RecordStore, project: str) -> Record | None:
+    """Return the record of a project by its id, also of one that was removed and can be brought back."""
+    return records.get(SERVER, "projects", project) or records.get(SERVER, REMOVED, project)
+
+
+def owns(records: RecordStore, user: str, home: Record, without: Collection[str] = (), demoted: str = "") -> bool:
+    """Tell whether an account owns a project, which may be removed, after a commit; see `lost`.
+
+    `everyone` and public projects give no owner role.
+    """
     account = records.get(SERVER, "users", user)
     if account is None or account.data.get("disabled") is not False:
         return False

@@ -136,7 +136,8 @@ class Invitations:
             return None
         for old in self._records.find(SERVER, "invitations", {"project": ""}):
             self._records.commit(SERVER, [Delete("invitations", old.id)])
-        return self._keep(_SETUP, {"project": "", "role": "", "admin": True}, 86400.0, "the first admin")[0]
+        setup = replace(_SETUP, generation=self._users.operator_generation)
+        return self._keep(setup, {"project": "", "role": "", "admin": True}, 86400.0, "the first admin")[0]
 
     def _keep(
         self, caller: Caller, data: Document, seconds: float, what: str, check: Callable[[], object] | None = None

@@ -110,7 +110,7 @@ class Members:
             access.require(caller, *((access.ACCOUNT,) if leaves else (access.OWN, project)))
             own = grants.still(self._records, caller, access.OWN, home, expected=True)
             check = access.still(caller, access.ACCOUNT) if leaves else own
-            kind, subject = self._subject(name)
+            kind, subject = self._subject(caller, home, name)
             id_ = member_id(home.id, subject.id)
             old = self._records.get(SERVER, "members", id_)
             if old is None and role is None:
@@ -143,10 +143,19 @@ class Members:
                 hint=f"make somebody else one first: lmvp members {home.data['name']} add NAME --role owner",
             )
 
-    def _subject(self, name: str) -> tuple[str, Record]:
+    def _subject(self, caller: Caller, home: Record, name: str) -> tuple[str, Record]:
         if name.startswith(GROUP):
             return "group", self._group(name.removeprefix(GROUP))
-        return "user", self._users.find(name)
+        visible = None if caller.may(access.ADMIN) else self._visible(caller, home)
+        return "user", self._users.find(name, visible)
+
+    def _visible(self, caller: Caller, home: Record) -> list[str]:
+        """Return the names of accounts that a caller may see: members of its project, and of groups."""
+        shown = [self._shown(one) for one in self._records.find(SERVER, "members", {"project": home.id})]
+        names = {one.name for one in shown if one and not one.name.startswith(GROUP)}
+        if not caller.only:
+            names |= {name for group in self.groups(caller)["items"] for name in group.users}
+        return sorted(names)
 
     def change_project(self, caller: Caller, project: str, given: ProjectChange) -> Document:
         """Change what a project says of itself, whether it is public, and what everybody may in it."""

@@ -23,12 +23,14 @@ from lmvp_server.services.catalog import SERVER, Catalog
 from lmvp_server.services.clock import now
 from lmvp_server.services.paging import Page
 from lmvp_server.services.users import Users
-from lmvp_server.stores.base import ConcurrentChange, Delete, Document, Put, Record, RecordStore
+from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
 log = logging.getLogger("lmvp_server")
 
 PREFIX = "lmvp_"
 NAME_LIMIT = 100
+LIMIT = 1000
+"""Tokens of one account at most."""
 _NOTED = 3600.0
 """Seconds between two notes of a token's use."""
 
@@ -53,7 +55,7 @@ class Tokens:
             If it would pass on more than the caller's own token does, or is for somebody else, or lacks proof: a
             session that is older than `access.FRESH` needs the password.
         Conflict
-            If its account is disabled.
+            If its account is disabled, or has `LIMIT` tokens that have not expired.
         """
         access.require(caller, access.GRANT)
         name, days, scope = asked.name, asked.expires_days, asked.scope or access.LEAST_SCOPE
@@ -66,11 +68,29 @@ class Tokens:
         if days is not None and not 1 <= days <= 3650:
             raise InvalidArgument(f"expires_days={days}: from 1 to 3,650")
         owner = self._owner(caller, asked.user)
-        others = owner is not None and owner.id != caller.user and not _is_service(owner)
-        if others or caller.credential.startswith("session:"):
+        if owner is not None and owner.id != caller.user and not _is_service(owner):
             self._users.prove(caller, asked.current_password)
+        else:
+            self.prove(caller, asked.current_password)
         home = self._catalog.find_project(caller, asked.project) if asked.project else None
         return self._insert(caller, owner, name, days, scope, home)
+
+    def prove(self, caller: Caller, password: str) -> None:
+        """Check the proof that a token of the caller's own needs, whether the caller makes it or approves a login.
+
+        Raises
+        ------
+        ProofRequired
+            If a session that is older than `access.FRESH` sends no password, or a wrong one: a session ends, and must
+            not make a token that lasts.
+        """
+        if caller.credential.startswith("session:"):
+            self._users.prove(caller, password)
+
+    @staticmethod
+    def must_prove(caller: Caller) -> bool:
+        """Tell whether a token of the caller's own needs the password."""
+        return caller.credential.startswith("session:") and not (caller.owner or caller.is_fresh)
 
     def create_for_device(self, caller: Caller, name: str, scope: str) -> NewToken:
         """Make the token of a client whose login the caller approved; see `Devices`."""
@@ -96,9 +116,18 @@ class Tokens:
         }
         event = {"at": now(), "who": caller.name, "action": "token.create", "what": f"{name} ({id_})"}
         told = {**event, "before": None, "after": None}
-        check = partial(self._check, caller, owner)
-        self._records.commit(SERVER, [Put("tokens", id_, data, None)], [told], check=check)
-        self._known = None
+        expired = self._make_room(data["user"], owner.data["name"] if owner else caller.name)
+        changes: list[Change] = [*(Delete("tokens", one.id) for one in expired), Put("tokens", id_, data, None)]
+
+        def check() -> None:
+            self._check(caller, owner)
+            if not expired:  # otherwise the commit makes room
+                self._make_room(data["user"], owner.data["name"] if owner else caller.name)
+
+        self._records.commit(SERVER, changes, [told], check=check)
+        with self._lock:
+            if self._known is not None:
+                self._known[data["digest"]] = (id_, _end(Record(id=id_, seq=0, rev=1, data=data)))
         return NewToken(
             id=id_,
             name=name,
@@ -109,6 +138,22 @@ class Tokens:
             scope=scope,
             project=home.data["name"] if home else "",
         )
+
+    def _make_room(self, holder: str, name: str) -> list[Record]:
+        """Return the expired tokens to delete where a holder has as many tokens as it may.
+
+        Raises
+        ------
+        Conflict
+            If none of them has expired.
+        """
+        if self._records.count(SERVER, "tokens", {"user": holder}) < LIMIT:
+            return []
+        at = time.time()
+        expired = [one for one in self._records.find(SERVER, "tokens", {"user": holder}) if _end(one) < at]
+        if not expired:
+            raise Conflict(f"{name!r} has {LIMIT:,} tokens, the most of an account", hint="lmvp tokens revoke ID")
+        return expired
 
     def _check(self, caller: Caller, owner: Record | None) -> None:
         """Check at the moment of the commit that the caller may still make a token for an account."""
@@ -139,11 +184,15 @@ class Tokens:
 
     def find(self, secret: str) -> Record | None:
         """Return the record of a token by its secret; None if it is none, or is one no more."""
-        known = self._digests().get(_digest(secret))
+        digest = _digest(secret)
+        known = self._digests().get(digest)
         if known is None or known[1] < time.time():
             return None
         self._note(known[0])
-        return self._records.get(SERVER, "tokens", known[0])
+        found = self._records.get(SERVER, "tokens", known[0])
+        if found is None:  # a change of its account has ended it
+            self._digests().pop(digest, None)
+        return found
 
     def caller(self, secret: str, operator: str) -> Caller | None:
         """Return the caller that a token speaks for; None if it is unknown, has expired, or its holder may do nothing.
@@ -212,7 +261,7 @@ class Tokens:
         told = {**event, "before": None, "after": None}
         right = access.GRANT if found.data.get("user") == caller.holder else access.ADMIN
         self._records.commit(SERVER, [Delete("tokens", token)], [told], check=access.still(caller, right))
-        self._known = None
+        self._digests().pop(found.data["digest"], None)
 
     def _shown(self, record: Record) -> TokenRecord:
         data = record.data
@@ -241,19 +290,23 @@ class Tokens:
         if data.get("project") and self._records.get(SERVER, "projects", data["project"]) is None:
             return "project removed"
         if holder == OPERATOR:
-            return ""
+            current = self._users.operator_generation == data.get("generation", 0)
+            return "" if current else "the server's own token was replaced"
         account = self._users.active(holder)
         if account is None:
             return "account disabled or deleted"
         return "" if Users.generation(account) == data.get("generation", 0) else "ended by a change of the account"
 
     def _digests(self) -> dict[str, tuple[str, float]]:
-        """Return the ids and ends of all tokens by their digests; read once, and again after each change."""
+        """Return the ids and ends of all tokens by their digests; read once, and changed with each token."""
         known = self._known
-        if known is None:
-            found = self._records.find(SERVER, "tokens")
-            known = self._known = {one.data["digest"]: (one.id, _end(one)) for one in found}
-        return known
+        if known is not None:
+            return known
+        with self._lock:  # a token that is made meanwhile is added after this
+            if self._known is None:
+                found = self._records.find(SERVER, "tokens")
+                self._known = {one.data["digest"]: (one.id, _end(one)) for one in found}
+            return self._known
 
     def _note(self, token: str) -> None:
         with self._lock:

@@ -9,7 +9,7 @@ from functools import partial
 from lmvp.errors import Conflict, InvalidReference, NotFound
 from lmvp.records import RemovedItem
 from lmvp.references import Revision, check_name
-from lmvp_server.services import access
+from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, Place
 from lmvp_server.services.events import event
@@ -48,7 +48,21 @@ class Undelete:
         return _listing(list(self._inside(home)))
 
     def _projects(self, caller: Caller) -> list[Record]:
-        return [one for one in self._records.find(SERVER, REMOVED) if _may_bring_back(caller, one)]
+        return [one for one in self._records.find(SERVER, REMOVED) if self._may_bring_back(caller, one)]
+
+    def _may_bring_back(self, caller: Caller, project: Record) -> bool:
+        """Tell whether the caller may bring a project back: an admin, or the account that removed and still owns it."""
+        if access.OWN not in access.SCOPES[caller.scope] or caller.only not in {"", project.id}:
+            return False
+        if caller.everything:
+            return True
+        removed_it = bool(caller.user) and caller.user == project.data["removed"]["user"]
+        return removed_it and grants.owns(self._records, caller.user, project)
+
+    def _check(self, caller: Caller, project: Record) -> None:
+        """Check at the moment of the commit that the caller may bring a project back."""
+        if not self._may_bring_back(access.current(caller), project):
+            raise NotFound(f"{project.data['name']!r} cannot be brought back by {caller.name}", hint=_HINT)
 
     def _inside(self, home: Record) -> Iterator[RemovedItem]:
         name = home.data["name"]
@@ -129,7 +143,7 @@ class Undelete:
             return self._catalog.model(caller, project, found.data["name"])
 
     def project(self, caller: Caller, project: str) -> Document:
-        """Bring back a project with all that was in it, for whoever removed it, or an admin.
+        """Bring back a project with all that was in it, for an admin, or the account that removed it and still owns it.
 
         Raises
         ------
@@ -147,9 +161,12 @@ class Undelete:
             if found is None:
                 raise NotFound(f"there is nothing called {f'{project}/'!r} that you can bring back", hint=_HINT)
             self._see_that_it_is_free(SERVER, "projects", found, f"{project}/")
+            grants.end_lost(self._records, caller.name)  # an earlier release kept grants of removed projects
             told = event(caller.name, "project.undelete", found.data["name"], None, {"id": found.id})
             try:
-                self._records.commit(SERVER, _back("projects", found), [told], check=partial(_require, caller, found))
+                self._records.commit(
+                    SERVER, _back("projects", found), [told], check=partial(self._check, caller, found)
+                )
             except ConcurrentChange:
                 continue
             return self._catalog.project(caller, found.data["name"])
@@ -163,18 +180,6 @@ class Undelete:
 
 
 _HINT = "`lmvp undelete` lists what can be"
-
-
-def _may_bring_back(caller: Caller, project: Record) -> bool:
-    """Tell whether somebody may bring a project back: an admin, or who removed it."""
-    if access.OWN not in access.SCOPES[caller.scope] or caller.only not in {"", project.id}:
-        return False
-    return caller.everything or (bool(caller.user) and caller.user == project.data["removed"]["user"])
-
-
-def _require(caller: Caller, project: Record) -> None:
-    if not _may_bring_back(access.current(caller), project):
-        raise NotFound(f"{project.data['name']!r} cannot be brought back by {caller.name}", hint=_HINT)
 
 
 def _last(records: list[Record], name: str) -> Record | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
@@ -9,7 +10,7 @@ from functools import partial
 
 import msgspec
 
-from lmvp.errors import AlreadyExists, Conflict, InvalidArgument, NotAuthenticated, NotFound
+from lmvp.errors import AlreadyExists, Conflict, InvalidArgument, LmvpError, NotAuthenticated, NotFound
 from lmvp.records import Ended, NewUser, User, UserChange
 from lmvp.references import check_name, suggest
 from lmvp_server.services import access, grants
@@ -23,6 +24,10 @@ from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, 
 
 RESERVED = frozenset({"anonymous", "setup"})
 
+log = logging.getLogger("lmvp_server")
+
+_OPERATORS = "operators"
+"""The table with one record: the name of the server's own token, and the generation of the operator's grants."""
 GRANTS = ("tokens", "sessions", "invitations", "identities")
 """The tables of the grants of an account; each record names its holder in `user`."""
 
@@ -32,6 +37,48 @@ class Users:
 
     def __init__(self, records: RecordStore, passwords: Passwords) -> None:
         self._records, self._passwords = records, passwords
+        self._operator_generation = 0
+
+    @property
+    def operator_generation(self) -> int:
+        """The generation of the operator's grants: those of an earlier one have ended for good.
+
+        It is counted up when the server's own token is replaced.
+        """
+        return self._operator_generation
+
+    def note_operator(self, credential: str) -> None:
+        """End all grants of the operator if the server's own token is another one than at the last start.
+
+        Parameters
+        ----------
+        credential : str
+            The name of the token; see `sessions.own_credential`.
+        """
+        kept = self._records.get(SERVER, _OPERATORS, OPERATOR)
+        # Earlier releases kept no record: the grants in such a folder are of the token that it has now.
+        self._operator_generation = int(kept.data["generation"]) if kept else 0
+        if kept is not None and kept.data["credential"] == credential:
+            return
+        changes: list[Change] = []
+        told: list[Document] = []
+        if kept is not None:
+            self._operator_generation += 1
+            ended: dict[str, int] = {}
+            for table in GRANTS:
+                found = self._records.find(SERVER, table, {"user": OPERATOR})
+                changes += [Delete(table, one.id) for one in found]
+                ended[table] = len(found)
+            log.warning(
+                "the token of this server was replaced: the grants of the old one have ended: %s", Ended(**ended)
+            )
+            told.append(event(OPERATOR, "server.token", "the token of this server", None, {"ended": ended}))
+        data = {"credential": credential, "generation": self._operator_generation}
+        changes.append(Put(_OPERATORS, OPERATOR, data, expect=kept.rev if kept else 0))
+        try:
+            self._records.commit(SERVER, changes, told)
+        except (OSError, LmvpError) as error:  # a read-only folder is still read; the grants have ended all the same
+            log.warning("the token of this server could not be noted: %s", error)
 
     def every(self, caller: Caller, page: Page) -> Document:
         """List the accounts, by name."""
@@ -284,7 +331,18 @@ class Users:
         holder = grant.get("user")
         again = again or partial(self.caller, grant, operator, scope=scope, only=only)
         if holder == OPERATOR:
-            return Caller(operator, owner=True, scope=scope, only=only, credential=credential, again=again)
+            generation = self.operator_generation
+            if grant.get("generation", 0) != generation:
+                return None
+            return Caller(
+                operator,
+                owner=True,
+                scope=scope,
+                only=only,
+                credential=credential,
+                generation=generation,
+                again=again,
+            )
         account = self.active(holder)
         if account is None or self.generation(account) != grant.get("generation", 0):
             return None
@@ -300,8 +358,13 @@ class Users:
             again=again,
         )
 
-    def find(self, name: str) -> Record:
+    def find(self, name: str, visible: Sequence[str] | None = None) -> Record:
         """Return the record of an account.
+
+        Parameters
+        ----------
+        visible : sequence of str, optional
+            The names of accounts that the caller may see, for the hint; None for admins, who see all.
 
         Raises
         ------
@@ -310,7 +373,9 @@ class Users:
         """
         found = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
         if not found:
-            near = suggest(name, [one.data["name"] for one in self._records.find(SERVER, "users", limit=1000)])
+            if visible is None:
+                visible = [one.data["name"] for one in self._records.find(SERVER, "users", limit=1000)]
+            near = suggest(name, visible)
             hint = f"did you mean {near!r}?" if near else f"an admin makes one: lmvp users add {name[:60]}"
             raise NotFound(f"no user {name[:60]!r}", hint=hint)
         return found[0]

@@ -215,17 +215,22 @@ def test_other_jupyter_user_needs_the_authorizers_consent(jupyter, fake, method)
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_unsafe_method_with_a_cookie_needs_the_xsrf_token(jupyter, fake, method):
+    """In a header the token is Jupyter's; in a form, which is forwarded, it is one that the proxy makes."""
     session = requests.Session()
     session.get(f"{jupyter.lmvp}/?token={TOKEN}", timeout=20)
     token = next(cookie.value for cookie in session.cookies if cookie.name == "_xsrf")
+    mine = headers_of(fake.requests[0][0])["x-forwarded-xsrf"]
+    session.get(f"{jupyter.lmvp}/", timeout=20)
+    assert headers_of(fake.requests[1][0])["x-forwarded-xsrf"] == mine
     fake.requests.clear()
     url = f"{jupyter.lmvp}/api/v1/projects"
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     parts = {"Content-Type": "multipart/form-data; boundary=x"}
-    multipart = f'--x\r\nContent-Disposition: form-data; name="_xsrf"\r\n\r\n{token}\r\n--x--\r\n'
+    multipart = f'--x\r\nContent-Disposition: form-data; name="_xsrf"\r\n\r\n{mine}\r\n--x--\r\n'
     refused = [
         {}, {"data": "a=b", "headers": form}, {"data": "_xsrf=forged", "headers": form},
-        {"data": f"_xsrf={token}", "headers": {"Content-Type": "text/plain"}},
+        {"data": f"_xsrf={mine}", "headers": {"Content-Type": "text/plain"}},
+        {"data": f"_xsrf={token}", "headers": form}, {"headers": {"X-XSRFToken": mine}},
         {"data": multipart, "headers": {"Content-Type": "multipart/form-data"}},
         {"headers": {"X-XSRFToken": "forged"}},
         {"headers": {"X-XSRFToken": token, "Origin": "https://evil.example"}},
@@ -233,10 +238,59 @@ def test_unsafe_method_with_a_cookie_needs_the_xsrf_token(jupyter, fake, method)
     for options in refused:
         assert session.request(method, url, timeout=20, **options).status_code in (403, 404), options
     assert fake.requests == []
-    for options in ({"headers": {"X-XSRFToken": token}}, {"data": f"_xsrf={token}&a=b", "headers": form},
+    for options in ({"headers": {"X-XSRFToken": token}}, {"data": f"_xsrf={mine}&a=b", "headers": form},
                     {"data": multipart, "headers": parts}):  # fmt: skip
         assert session.request(method, url, timeout=20, **options).status_code == 200, options
-    assert fake.requests[1][1] == f"_xsrf={token}&a=b".encode(), "the body is forwarded as it came"
+    assert fake.requests[1][1] == f"_xsrf={mine}&a=b".encode(), "the body is forwarded as it came"
+
+
+def test_server_learns_no_token_that_counts_in_jupyter(jupyter, fake):
+    session = requests.Session()
+    session.get(f"{jupyter.lmvp}/?token={TOKEN}", timeout=20)
+    own = next(cookie.value for cookie in session.cookies if cookie.name == "_xsrf")
+    session.get(f"{jupyter.lmvp}/?_xsrf={own}", timeout=20)
+    assert all(own not in head for head, _ in fake.requests)
+    learned = headers_of(fake.requests[1][0])["x-forwarded-xsrf"]
+    for options in (
+        {"params": {"_xsrf": learned}},
+        {"headers": {"X-XSRFToken": learned}},
+        {"data": {"_xsrf": learned}},
+    ):
+        answer = session.post(f"{jupyter.base}api/contents", json={"type": "notebook"}, timeout=20, **options)
+        assert answer.status_code in (403, 404), options
+    allowed = session.post(f"{jupyter.base}api/contents", json={"type": "file"}, params={"_xsrf": own}, timeout=20)
+    assert allowed.status_code == 201, "Jupyter's own token counts there"
+
+
+def test_form_token_of_another_user_does_not_count(jupyter, fake):
+    mine = {}
+    for name in ("ada", "lovelace"):
+        requests.get(f"{jupyter.lmvp}/", headers={"X-Test-User": name}, timeout=20)
+        mine[name] = headers_of(fake.requests[-1][0])["x-forwarded-xsrf"]
+    assert mine["ada"] != mine["lovelace"]
+    for token, status in ((mine["lovelace"], 403), (mine["ada"], 200)):
+        answer = requests.post(
+            f"{jupyter.lmvp}/x",
+            headers={"X-Test-User": "ada"},
+            data={"_xsrf": token},
+            timeout=20,
+            allow_redirects=False,
+        )
+        assert answer.status_code == status
+
+
+def test_policy_keeps_pages_below_the_prefix(jupyter, fake):
+    policy = jupyter.ask("/").headers["Content-Security-Policy"].rpartition(", ")[2]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    place = f"127.0.0.1:{jupyter.port}{jupyter.path}lmvp/"
+    assert rules == {
+        "default-src": place, "script-src": f"{place}static/", "style-src": f"{place} 'unsafe-inline'",
+        "img-src": f"{place} data:", "object-src": "'none'", "frame-src": "'none'", "child-src": "'none'",
+        "worker-src": "'none'", "base-uri": "'none'", "form-action": place, "frame-ancestors": "'self'",
+    }  # fmt: skip
+    for host in ("[::1]", "evil.example; script-src *", "x,y"):
+        headers = {"Host": f"{host}:{jupyter.port}"}
+        assert "evil" not in jupyter.ask("/", headers=headers).headers.get("Content-Security-Policy", "")
 
 
 # -- where requests go
@@ -351,7 +405,8 @@ def test_response_headers_cannot_reach_jupyters_origin(jupyter, fake):
     assert "evil" not in answer.headers.get("Set-Cookie", "")
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     policies = [policy.strip() for policy in answer.headers["Content-Security-Policy"].split(",")]
-    assert any(policy.startswith("default-src 'self';") and "script" not in policy for policy in policies)
+    place = f"127.0.0.1:{jupyter.port}{jupyter.path}lmvp/"
+    assert any(policy.startswith(f"default-src {place}; script-src {place}static/;") for policy in policies)
     assert any("frame-ancestors 'self'" in policy and "'unsafe-inline'" not in policy.partition("style-src")[0]
                for policy in policies)  # fmt: skip
     assert LMVP_TOKEN not in str(answer.headers)

@@ -100,6 +100,24 @@ def test_links_are_right_and_cookies_secure(proxied, monkeypatch):
     assert events[0].what == "127.0.0.1"
 
 
+def test_client_chooses_neither_its_address_nor_its_scheme(proxied, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", proxied.certificate)
+    Client(proxied.public_url, proxied.token).add_user("grace", "a long password")
+    browser = requests.Session()
+    page = browser.get(f"{proxied.public_url}/login", timeout=9)
+    form = {"_xsrf": re.search(r'name="_xsrf" value="(\w+)"', page.text)[1], "name": "grace", "password": "wrong"}
+    for at in range(2):
+        names = ("X-Real-Ip", "X-Forwarded-For", "Forwarded", "X-Client-Ip", "True-Client-Ip")
+        chosen = dict.fromkeys(names, f"203.0.113.{at}") | {"X-Scheme": "http", "X-Forwarded-Proto": "http"}
+        chosen |= {"X-Forwarded-Prefix": "/evil", "X-Forwarded-Xsrf": "chosen"}
+        answer = browser.post(f"{proxied.public_url}/login", headers=chosen, data=form, timeout=9)
+        assert answer.status_code == 401
+    failures = Client(proxied.public_url, proxied.token).events(action="session.fail")
+    assert {one.after["from"] for one in failures} == {"127.0.0.1"}, "the audit log has the address that nginx adds"
+    asked = browser.post(f"{proxied.public_url}/api/v1/device/code", headers=chosen, json={}, timeout=9).json()
+    assert asked["verification_uri"] == f"{proxied.public_url}/device"
+
+
 def test_other_names_are_refused(proxied):
     for host, status in (("localhost", 200), ("evil.example", 403)):
         answer = requests.get(f"{proxied.url}/api/v1/health", headers={"Host": host}, timeout=9)

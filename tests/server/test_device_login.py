@@ -15,9 +15,12 @@ from lmvp import config, errors
 from lmvp.client import Client
 from lmvp.commands import main
 from lmvp_server.services import devices
+from lmvp_server.services.catalog import SERVER
+from lmvp_server.stores.base import Put
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
+from server.in_process import Served
 
 
 @pytest.fixture
@@ -217,3 +220,30 @@ def test_a_given_token_is_checked_and_an_old_one_is_no_hindrance(server, monkeyp
     monkeypatch.setattr("lmvp.signing_in.by_code", lambda url, *_: asked.append(url) or server.token)
     lmvp.login(server.url)
     assert asked == [server.url]
+
+
+def test_page_asks_an_old_session_for_the_password(tmp_path):
+    with Served(tmp_path / "data") as served:
+        served.user("ada")
+        browser = requests.Session()
+
+        def send(path, **fields):
+            page = browser.get(f"{served.url}/{path}", timeout=30).text
+            fields["_xsrf"] = re.search(r'name="_xsrf" value="(\w+)"', page)[1]
+            where = f"{served.url}/{path.partition('?')[0]}"
+            return page, browser.post(where, data=fields, timeout=30, allow_redirects=False)
+
+        assert send("login", name="ada", password="ada has a long one")[1].status_code == 303
+        records = served.services.records
+        (session,) = records.find(SERVER, "sessions")
+        records.commit(SERVER, [Put("sessions", session.id, {**session.data, "began": time.time() - 601})])
+        code = served("POST", "/device/code", "", json={"scope": "admin"}).json()
+        path, decision = f"device?code={code['user_code']}", {"code": code["user_code"], "verdict": "approve"}
+        page, refused = send(path, scope="admin", **decision)
+        assert 'name="old"' in page
+        assert refused.status_code == 403
+        assert "needs the current password" in refused.text
+        _, approved = send(path, scope="admin", old="ada has a long one", **decision)
+        assert (approved.status_code, "Approved" in approved.text) == (200, True)
+        made = served("POST", "/device/token", "", json={"device_code": code["device_code"]}).json()
+        assert made["scope"] == "admin"

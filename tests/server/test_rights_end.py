@@ -426,6 +426,51 @@ def group_left(world):
     return one, lambda: world.root.set_group(group, [])
 
 
+def _removed(world, one):
+    """Make a project that the person removes, and that is brought back before the end of the right by `bring_back`."""
+    one.project = f"removed-{secrets.token_hex(3)}"
+    world.project(one.project)
+    return one
+
+
+def admin_demoted_while_a_project_is_removed(world):
+    one = _removed(world, world.person(admin=True))
+    return one, lambda: world.root.change_user(one.name, admin=False)
+
+
+def group_left_while_a_project_is_removed(world):
+    one = _removed(world, world.person())
+    group = f"group-{one.name}"
+    world.root.set_group(group, [one.name])
+    world.root.set_member(one.project, f"@{group}", "owner")
+    return one, lambda: world.root.set_group(group, [])
+
+
+def account_disabled_and_enabled_while_a_project_is_removed(world):
+    one = _removed(world, world.person())
+    world.root.set_member(one.project, one.name, "owner")
+
+    def end():
+        assert world.ask("delete", f"/projects/{one.project}", world.token).ok
+        world.root.change_user(one.name, disabled=True)
+        world.root.change_user(one.name, disabled=False)
+        assert world.ask("post", f"/projects/{one.project}/undelete", world.token).ok
+
+    return one, end
+
+
+def bring_back(one):
+    """Bring a project back that the person removed; before the end of the right, remove it again."""
+    if not one.more.get("ended"):
+        assert one.ask("delete", f"/projects/{one.project}").ok
+    listed = [each["name"] for each in one.ask("get", "/removed").json()["items"]]
+    answer = one.ask("post", f"/projects/{one.project}/undelete")
+    assert answer.ok == (f"{one.project}/" in listed), "the list agrees"
+    if answer.ok:
+        assert one.ask("delete", f"/projects/{one.project}").ok
+    return answer.ok
+
+
 def everyone_lowered(world):
     one = world.person(project="open")
     world.project("open")
@@ -630,6 +675,9 @@ ENDS = {
     member_removed: {way: way for way in WAYS if way is not backup},
     role_lowered: {way: way for way in (api_write, console_form, jupyter_proxy, webhook)},
     group_left: {way: way for way in WAYS if way is not backup},
+    admin_demoted_while_a_project_is_removed: {api_write: bring_back},
+    group_left_while_a_project_is_removed: {api_write: bring_back},
+    account_disabled_and_enabled_while_a_project_is_removed: {webhook: webhook},
     everyone_lowered: {way: way for way in WAYS if way not in (backup, webhook)},
     token_revoked: {way: way for way in WAYS if way is not webhook},
     token_expired: {way: way for way in WAYS if way is not webhook},
@@ -653,7 +701,13 @@ _ALL = "all of them"
 _JOINS = "an invitation opens the page to join, and nothing else"
 _FETCHED = "a device code is fetched by the API, once, and opens nothing else; the token is another row"
 _SIGNS_IN = "an identity signs in to the console; the session is another row"
+_REMOVED = "nothing of a removed project works before it is brought back, which the API does"
 REASONS = {
+    admin_demoted_while_a_project_is_removed: {_ALL: _REMOVED},
+    group_left_while_a_project_is_removed: {_ALL: _REMOVED},
+    account_disabled_and_enabled_while_a_project_is_removed: {
+        _ALL: "the tokens and sessions of the account are other rows"
+    },
     account_disabled_and_enabled: {
         "webhook": "the enabled account owns the project again, and a webhook is its project's"
     },

@@ -233,6 +233,73 @@ class Slow:
                 got += piece
 
 
+@pytest.fixture
+def short(served, model):
+    """The name of a project with a version of 24 MB, and a function that puts another project of the name in its place.
+
+    The other one belongs to the reader, who may not read the first one any more.
+    """
+    name, reader = f"short-{secrets.token_hex(3)}", f"r{secrets.token_hex(4)}"
+    assert served("POST", "/projects", json={"name": name}).ok
+    assert served("POST", "/projects/p/models/m/fork", json={"to": f"{name}/m"}).ok
+    token = served.user(reader, "viewer", name)["token"]
+
+    def replace():
+        assert served("DELETE", f"/projects/{name}").ok
+        assert served("POST", "/projects", token, json={"name": name}).ok
+        assert served("POST", f"/projects/{name}/models", token, json={"name": "m"}).ok
+
+    return name, reader, token, replace
+
+
+@pytest.mark.parametrize("what", ["file", "chunks"])
+def test_download_breaks_off_though_another_project_takes_the_name(served, model, short, what):
+    name, _, token, replace = short
+    if what == "file":
+        slow = Slow(served, "GET", f"/projects/{name}/models/m/versions/1/files/w.bin", token)
+    else:
+        body = msgspec.json.encode({"want": model})
+        slow = Slow(served, "POST", f"/projects/{name}/models/m/versions/1/chunks", token, body)
+    assert slow.head.startswith(b"HTTP/1.1 200 ")
+    replace()
+    time.sleep(0.3)  # more than RECHECK
+    assert len(slow.rest()) < 24 << 20
+
+
+def test_progress_ends_though_another_project_takes_the_name(served, short, monkeypatch):
+    name, _, token, replace = short
+    release = threading.Event()
+    monkeypatch.setattr(type(served.services.measuring), "measured", lambda *_: release.wait(20))
+    answer = served("POST", f"/projects/{name}/models/m/versions/1/changes", token, json={"against": "v1"}, stream=True)
+    lines = answer.iter_lines(chunk_size=1)
+    assert b"done" in next(lines)
+    replace()
+    try:
+        assert json.loads(list(lines)[-1])["error"]["code"] == "not_found"
+    finally:
+        release.set()
+
+
+def test_push_ends_though_another_project_takes_the_name(served, short):
+    name, reader, token, replace = short
+    assert served("PUT", f"/projects/{name}/members/{reader}", json={"role": "maintainer"}).ok
+    part = secrets.token_bytes(1 << 20)
+    one = digest.of_bytes(part)
+    file = {"path": "w.bin", "size": 1 << 20, "digest": digest.of_chunks([one]), "chunks": [[one, 1 << 20]]}
+    manifest = {"files": [file], "format": "files", "lmvp": 1, "meta": {}, "parents": [], "tensors": []}
+    path = f"/projects/{name}/models/m/pushes"
+    assert served("POST", path, token, json={"push": "9" * 32, "manifest": manifest}).ok
+    body = frames.header(Frame(one, len(part), len(part))) + part
+    with socket.create_connection(("127.0.0.1", served.port), 10) as slow:
+        head = f"PUT /api/v1{path}/{'9' * 32}/chunks HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
+        slow.sendall(f"{head}Authorization: Bearer {token}\r\n\r\n".encode() + body[:1000])
+        until(lambda: served.app._server.in_flight > 0)
+        replace()
+        time.sleep(0.3)
+        slow.sendall(body[1000:])
+        assert slow.recv(1000).startswith(b"HTTP/1.1 404 ")
+
+
 def disable(served, name):
     assert served("PATCH", f"/users/{name}", json={"disabled": True}).ok
 
@@ -269,6 +336,22 @@ def test_export_breaks_off_when_its_reader_is_disabled(served):
     slow = Slow(served, "GET", f"/projects/p/metrics/export?run={run}", made["token"])
     assert slow.head.startswith(b"HTTP/1.1 200 ")
     disable(served, "exporter")
+    time.sleep(0.3)
+    assert b"0\r\n\r\n" not in slow.rest()[-5:], "the answer has an end as if it were whole"
+
+
+def test_export_breaks_off_though_another_project_takes_the_name(served, short):
+    from server.runs_over_http import begin
+
+    from lmvp.tracking.frames import key_frame, points_frame
+
+    name, _, token, replace = short
+    run = "8" * 32
+    data = begin(run) + key_frame(0, "x") + b"".join(points_frame(1.0, [(0, i, 0.1 * i)]) for i in range(150_000))
+    assert served("PUT", f"/projects/{name}/runs/{run}/writers/{run}?from=0", data=data).ok
+    slow = Slow(served, "GET", f"/projects/{name}/metrics/export?run={run}", token)
+    assert slow.head.startswith(b"HTTP/1.1 200 ")
+    replace()
     time.sleep(0.3)
     assert b"0\r\n\r\n" not in slow.rest()[-5:], "the answer has an end as if it were whole"
 

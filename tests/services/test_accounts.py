@@ -156,6 +156,24 @@ def test_names_that_are_taken_or_missing_are_told(services, grace):
     assert caught.value.hint == "did you mean 'ada'?"
 
 
+def test_hint_names_no_account_that_the_caller_may_not_see(services, grace):
+    services.catalog.create_project(grace, "own")
+    for change in (
+        lambda by: services.members.set_member(by, "own", "adda", "viewer"),
+        lambda by: services.members.remove(by, "own", "adda"),
+    ):
+        with pytest.raises(NotFound, match="no user 'adda'") as caught:
+            change(grace)
+        assert "'ada'" not in caught.value.hint
+        with pytest.raises(NotFound) as caught:
+            change(ROOT)
+        assert caught.value.hint == "did you mean 'ada'?", "admins see all accounts"
+    services.members.set_group(ROOT, "vision", ("ada",))
+    with pytest.raises(NotFound) as caught:
+        services.members.set_member(grace, "own", "adda", "viewer")
+    assert caught.value.hint == "did you mean 'ada'?", "every account sees groups"
+
+
 def test_refusal_names_the_role_that_is_needed_in_plain_words(services, grace):
     with pytest.raises(AccessDenied, match="grace has no right to manage members and settings in 'digits'") as caught:
         access.require(grace, access.OWN, "digits")

@@ -1,11 +1,15 @@
 """Device codes, on the services without HTTP: what they grant, and when they end."""
 
+from functools import partial
+
 import pytest
-from accounts import HERE, HOW, NAME, ROOT, THERE, approve, caller, end_account, session, token
+from accounts import HERE, HOW, NAME, PASSWORD, ROOT, THERE, approve, caller, end_account, session, token
 
 from lmvp.errors import (
     AccessDenied,
+    AuthorizationPending,
     InvalidArgument,
+    ProofRequired,
     TooManyRequests,
 )
 from lmvp_server.services.catalog import SERVER
@@ -61,3 +65,32 @@ def test_device_codes_of_one_address_leave_room_for_others(services, monkeypatch
     with pytest.raises(TooManyRequests):
         services.devices.begin("laptop", HERE, "page")
     services.devices.begin("laptop", THERE, "page")
+
+
+@pytest.mark.parametrize("scope", ["read", "write", "admin"])
+def test_approval_in_an_old_session_needs_the_password(services, scope):
+    _, by = session(services, "grace", proof=False)
+    code = services.devices.begin("laptop", HERE, "page", scope)
+    decide = partial(services.devices.decide, by, code.user_code, HERE, scope=scope)
+    for wrong in ("", "a wrong password"):
+        with pytest.raises(ProofRequired, match="current password"):
+            decide(approve=True, password=wrong)
+        with pytest.raises(AuthorizationPending):
+            services.devices.token(code.device_code, NAME)
+        services.devices._grants[code.user_code.replace("-", "")].asked = 0.0  # the client asks again at its time
+    assert decide(approve=True, password=PASSWORD).scope == scope
+    assert services.devices.token(code.device_code, NAME).scope == scope
+
+
+def test_approval_in_a_new_session_and_by_a_token_needs_no_password(services):
+    _, fresh = session(services, "grace")
+    for by in (fresh, caller(services, token(services, "grace")), ROOT):
+        assert services.devices.token(approve(services, by), NAME).scope == "write"
+
+
+def test_denial_in_an_old_session_needs_no_password(services):
+    _, by = session(services, "grace", proof=False)
+    code = services.devices.begin("laptop", HERE, "page", "admin")
+    assert not services.devices.decide(by, code.user_code, HERE, approve=False).approved
+    with pytest.raises(AccessDenied, match="denied"):
+        services.devices.token(code.device_code, NAME)

@@ -1,7 +1,9 @@
 """Tokens, on the services without HTTP: scopes, limits, holders."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from accounts import HERE, ISSUER, NAME, OTHER, PASSWORD, ROOT, caller, connected, session, token
+from accounts import HERE, ISSUER, NAME, OTHER, PASSWORD, ROOT, approve, caller, connected, session, token
 
 from lmvp.errors import (
     AccessDenied,
@@ -10,7 +12,7 @@ from lmvp.errors import (
     NotFound,
 )
 from lmvp.records import Invite, MakeToken, NewUser, UserChange
-from lmvp_server.services import access
+from lmvp_server.services import access, tokens
 from lmvp_server.services.access import OPERATOR, SCOPES
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.identities import Identity
@@ -128,3 +130,56 @@ def test_token_for_one_project_lists_no_groups(services):
     with pytest.raises(AccessDenied, match="token for one project"):
         services.members.groups(limited)
     assert services.members.groups(caller(services, token(services, "grace")))["total"] == 1
+
+
+def test_account_has_a_limited_number_of_tokens(services, monkeypatch):
+    monkeypatch.setattr(tokens, "LIMIT", 5)
+    by = caller(services, token(services, "grace"))
+    made = [services.tokens.create(by, MakeToken(name=f"t{at}")) for at in range(4)]
+    for create in (
+        lambda: services.tokens.create(by, MakeToken(name="one more")),
+        lambda: token(services, "grace"),
+        lambda: services.devices.token(approve(services, by), NAME),
+    ):
+        with pytest.raises(Conflict, match="'grace' has 5 tokens"):
+            create()
+    assert token(services, "ada"), "other accounts have tokens of their own"
+    record = services.records.get(SERVER, "tokens", made[0].id)
+    past = {**record.data, "expires_at": "2026-01-01T00:00:00+00:00"}
+    services.records.commit(SERVER, [Put("tokens", record.id, past)])
+    assert services.tokens.create(by, MakeToken(name="in the place of an expired one")).token
+    assert services.records.get(SERVER, "tokens", made[0].id) is None
+    services.tokens.revoke(by, made[1].id)
+    assert services.tokens.create(by, MakeToken(name="in the place of a revoked one")).token
+    with pytest.raises(Conflict):
+        services.tokens.create(by, MakeToken(name="one more"))
+
+
+def test_token_that_is_made_is_found_without_reading_all(services, monkeypatch):
+    by = caller(services, token(services, "grace"))
+    asked, find = [], services.records.find
+
+    def counted(space, table, where=None, **more):
+        if table == "tokens" and where is None:
+            asked.append(table)
+        return find(space, table, where, **more)
+
+    monkeypatch.setattr(services.records, "find", counted)
+    made = [services.tokens.create(by, MakeToken(name=f"t{at}")) for at in range(20)]
+    assert all(services.tokens.caller(one.token, NAME).name == "grace" for one in made)
+    services.tokens.revoke(by, made[0].id)
+    assert services.tokens.caller(made[0].token, NAME) is None
+    assert services.tokens.caller(made[1].token, NAME).name == "grace"
+    assert asked == []
+
+
+def test_tokens_that_are_made_at_the_same_time_are_all_found(services):
+    by = caller(services, token(services, "grace"))
+    services.tokens._known = None
+
+    def make(at):
+        return services.tokens.create(by, MakeToken(name=f"t{at}")).token
+
+    with ThreadPoolExecutor(8) as pool:
+        secrets = list(pool.map(make, range(40)))
+    assert all(services.tokens.caller(one, NAME) for one in secrets)

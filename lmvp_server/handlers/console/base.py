@@ -62,7 +62,8 @@ class ConsolePage(WebPage, ABC):
             raise InvalidRequest("this form does nothing here", hint="load the page again")
         act: Callable[..., str] = getattr(self, name)
         try:
-            where = await self.run(self._act, act, fields, *place)
+            run = self.run_password if any(fields.get(one) for one in _SECRETS) else self.run
+            where = await run(self._act, act, fields, *place)
         except NotAuthenticated:
             self._keep(fields, 401)
         except LmvpError as error:
