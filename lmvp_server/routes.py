@@ -181,6 +181,9 @@ THREADS = 8
 LONG_READS = 3
 """Threads for what may take seconds and only reads: see `Handler.run_long`."""
 
+VERIFICATIONS = 2
+"""Pushes whose tensor digests are verified at once, where that reads many bytes; see `Handler.verify_tensors`."""
+
 COMPARISONS = 2
 """Threads for comparisons of versions of any size: see `Handler.run_comparison`."""
 
@@ -211,6 +214,7 @@ def make_application(services: Services, server: Any) -> Application:
         openid=_openid(server),
         notifier=Notifier(services.webhooks, server.webhook_to),
         long_reads=CostlyWork(LONG_READS, each=LONG_READS - 1),
+        verifications=asyncio.Semaphore(VERIFICATIONS),
         comparisons=CostlyWork(COMPARISONS),
         in_hand=asyncio.Semaphore(pushes.IN_HAND),
         openapi=_openapi,

@@ -42,6 +42,7 @@ from lmvp_server.handlers.hosts import foreign_host
 from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
+from lmvp_server.services.pushes import OpenPush
 from lmvp_server.services.sessions import own_credential
 from lmvp_server.services.throttle import network_of
 from lmvp_server.serving import buffers_of, set_caller
@@ -50,6 +51,8 @@ T = TypeVar("T")
 log = logging.getLogger("lmvp_server")
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
+_QUICK = 8 << 20
+"""Bytes that are hashed without a turn, in some milliseconds."""
 _ROOM = 0.25
 """Seconds between two looks for room in memory."""
 _LOOK = 0.5
@@ -500,6 +503,18 @@ class Handler(RequestHandler):
             self.expire_caller()
             args = tuple(self.caller if one is caller else one for one in args)
         return work(*args)
+
+    async def verify_tensors(self, push: OpenPush) -> None:
+        """Verify the tensor digests of a push; where that reads many bytes, beside few others of its kind.
+
+        The request may be small, and the version still have many bytes: chunks that the server has already.
+        """
+        pushes = self.services.pushes
+        if await self.run(pushes.cost_of_verifying, push) <= _QUICK:
+            await self.run(pushes.verify_tensors, push)
+            return
+        async with self.settings["verifications"]:
+            await self.run(pushes.verify_tensors, push)
 
     async def run_long(self, work: Callable[..., T], *args: Any) -> T:
         """Do something long that only reads, beside few others of its kind, in turns with other accounts.

@@ -102,6 +102,7 @@ class Commit(Handler):
 
     async def post(self, project: str, model: str, push: str) -> None:
         """Turn a push into a version."""
-        async with self.settings["long_reads"]:  # it may hash all bytes of the version
-            await self.run(self.services.pushes.verify, self.caller, project, model, push)
+        found = await self.run(self.services.pushes.to_verify, self.caller, project, model, push)
+        if found is not None:
+            await self.verify_tensors(found)
         self.answer(await self.run(self.services.pushes.commit, self.caller, project, model, push), 201)

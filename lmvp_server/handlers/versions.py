@@ -55,8 +55,7 @@ class Versions(Handler):
         """Make a version of a push that comes whole in this request."""
         pushes = self.services.pushes
         push = await self.run(self._receive, project, model, b"".join(self._body))
-        async with self.settings["long_reads"]:  # the request is small, but the version may have chunks that are here
-            await self.run(pushes.verify_tensors, push)
+        await self.verify_tensors(push)
         self.answer(await self.run(pushes.commit_small, self.caller, push), 201)
 
     def _receive(self, project: str, model: str, data: bytes) -> OpenPush:

@@ -223,18 +223,15 @@ class Pushes:
         done = self._committed(place, push_id)
         return done or self._finish(caller, self.resume(caller, project, model, push_id))
 
-    def verify(self, caller: Caller, project: str, model: str, push_id: str) -> None:
-        """Verify the tensor digests of an open push before its commit, which then does not read its bytes.
-
-        Raises
-        ------
-        InvalidManifest
-            If one is false.
-        """
+    def to_verify(self, caller: Caller, project: str, model: str, push_id: str) -> OpenPush | None:
+        """Return an open push, whose tensor digests are verified before its commit; None if it is committed."""
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.PROPOSE, project)
-        if not self._committed(place, push_id):
-            self.verify_tensors(self.resume(caller, project, model, push_id))
+        return None if self._committed(place, push_id) else self.resume(caller, project, model, push_id)
+
+    def cost_of_verifying(self, push: OpenPush) -> int:
+        """Return the bytes that `verify_tensors` hashes."""
+        return 0 if push.verified else self._digests.cost(push.manifest)
 
     def verify_tensors(self, push: OpenPush) -> None:
         """Verify the tensor digests of a push whose chunks are here; a commit tells which chunks are missing."""

@@ -82,6 +82,16 @@ class TensorDigests:
                 hint="`lmvp fsck` names every such version; remove it, and push its files again",
             )
 
+    def cost(self, manifest: Manifest) -> int:
+        """Return the bytes that have to be hashed to verify all digests, without those that are verified already.
+
+        Raises
+        ------
+        InvalidManifest
+            If tensors share so many bytes that verifying costs too much.
+        """
+        return sum(place.tensor.size for place in _places(manifest) if place.fact not in self._proved)
+
     def false(self, space: str, manifest: Manifest) -> Iterator[Tensor]:
         """Yield the tensors with false digests; their bytes are read as the caller goes on."""
         reader: TensorReader | None = None

@@ -95,7 +95,8 @@ def saved_shows_the_picture(notebook, jupyterlab):
         if cell.outputs and "<img" in str(cell.outputs):
             break
         time.sleep(0.1)
-    (output,) = cell.outputs
+    address, output = cell.outputs
+    assert "/-/runs/" in address.text, "start_run prints where to look"
     assert "data:image/svg+xml" in output.data["text/html"]
     assert "widget-view" not in str(output)
     assert "train/loss" in output.data["text/plain"]
