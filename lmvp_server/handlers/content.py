@@ -87,8 +87,7 @@ class File(Handler):
     async def get(self, project: str, model: str, revision: str, path: str) -> None:
         """Send a file or a range of it, never in a way that a browser would run it."""
         files = self.services.files
-        work = partial(files.file, known=self._has)
-        space, file = await self.run_long(work, self.caller, project, model, revision, path)
+        space, file = await self.run_long(files.file, self.caller, project, model, revision, path)
         self.set_header("ETag", f'"{file.digest}"')
         if self._has(file.digest):
             self.set_status(304)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from lmvp.errors import IntegrityError, InvalidRequest, NotFound
@@ -17,10 +17,6 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.decoding import Decoder, StoredFrame, check_id, codec_turn
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore
-
-
-def _never(_digest: str) -> bool:
-    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,15 +150,8 @@ class Files:
             return None
         return codecs.encode_delta(data, dtype, old, Link(base, 1))
 
-    def file(
-        self, caller: Caller, project: str, model: str, revision: str, path: str, known: Callable[[str], bool] = _never
-    ) -> tuple[str, File]:
+    def file(self, caller: Caller, project: str, model: str, revision: str, path: str) -> tuple[str, File]:
         """Return the project's id and a file; its cost grows with the chunks of the file.
-
-        Parameters
-        ----------
-        known : callable, optional
-            Whether the client has a file of this digest; then the chunks are not looked at.
 
         Raises
         ------
@@ -170,15 +159,15 @@ class Files:
             With the nearest path as the hint.
         IntegrityError
             If the manifest is damaged, or states a wrong size for a chunk of the file: its length and ETag are sent
-            before its bytes are read, and would be wrong.
+            before its bytes are read, and would be wrong. Also for a client that has the file: it may have got the
+            wrong bytes from an older server.
         """
         space, manifest = self._versions.content(caller, project, model, revision)
         found = manifest.file(path)
         if found is None:
             near = suggest(path, [file.path for file in manifest.files])
             raise NotFound(f"no file {path!r} in {project}/{model}@{revision}", hint=near and f"did you mean {near!r}?")
-        if not known(found.digest):
-            self._decoder.check_sizes(space, [found])
+        self._decoder.check_sizes(space, [found])
         return space, found
 
     def read(self, space: str, part: Part) -> bytes:
