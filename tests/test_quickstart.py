@@ -35,6 +35,8 @@ def test_the_demo_runs_twice(tmp_path):
 
     steps = [line.partition("#")[0].strip() for line in second.stdout.partition("Next steps:\n")[2].splitlines()]
     program = Path(sys.executable).parent / "lmvp"
+    if program.is_relative_to(Path.cwd()):  # the demo shows such a path as a user types it
+        program = program.relative_to(Path.cwd())
     assert steps[0] == f"LMVP_HOME={tmp_path / 'home'} {program} open digits/mlp"
     assert steps[1] == "make lab"
     shown = subprocess.run(

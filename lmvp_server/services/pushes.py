@@ -9,9 +9,11 @@ garbage, never damage. A small push goes the same way in one request.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from threading import Lock
@@ -45,6 +47,8 @@ _PUSH = re.compile(r"[0-9a-f]{32}")
 _LIMITS = PushLimits()
 _REMEMBERED, _REMEMBERED_CHUNKS = 64, 200_000
 """Pushes that are held in memory, and their chunks in all, at about 350 bytes each; others are read again."""
+
+log = logging.getLogger("lmvp_server")
 
 
 class StagedPush(NewPush, frozen=True, kw_only=True):
@@ -237,8 +241,13 @@ class Pushes:
         """Verify the tensor digests of a push whose chunks are here; a commit tells which chunks are missing."""
         if not push.verified and not self._lacking(push):
             self._check_sizes(push)
-            self._digests.require_true(push.place.space, push.manifest)
+            with _unreadable(push):
+                self._digests.require_true(push.place.space, push.manifest)
             push.verified = True
+
+    def _check_headers(self, push: OpenPush) -> None:
+        with _unreadable(push):
+            check_headers(self._decoder, push.place.space, push.manifest)
 
     # -- the short way
 
@@ -430,7 +439,7 @@ class Pushes:
                 raise _missing(push, missing)
             self._check_sizes(push)
             self.verify_tensors(push)
-            check_headers(self._decoder, push.place.space, push.manifest)
+            self._check_headers(push)
             self._chunks.settle(push.place.space, push.sizes)
             self._records.commit(SERVER, [])  # the project, which somebody else may just be making
             version = self._insert(caller, push)
@@ -577,6 +586,18 @@ def _sizes(manifest: Manifest) -> dict[str, int]:
 def _with_parents(manifest: Manifest, parents: Sequence[Document]) -> bytes:
     digests = tuple(parent["digest"] for parent in parents)
     return manifests.encode(msgspec.structs.replace(manifest, parents=digests))
+
+
+@contextmanager
+def _unreadable(push: OpenPush) -> Iterator[None]:
+    """Accept a version that shares a damaged chunk: its frames were verified, and the damage came later.
+
+    No answer contains the bytes of the chunk, `fsck` names it, and a push with the same chunk can repair it.
+    """
+    try:
+        yield
+    except IntegrityError as error:
+        log.warning("a push to %s shares damaged data: %s", push.place.space, error.message)
 
 
 def _verify(frame: Frame, payload: Sequence[memoryview]) -> None:

@@ -96,7 +96,7 @@ def saved_shows_the_picture(notebook, jupyterlab):
             break
         time.sleep(0.1)
     address, output = cell.outputs
-    assert "/-/runs/" in address.text, "start_run prints where to look"
+    assert "digits/quiet-wren-44" in address.text, "start_run prints where to look"
     assert "data:image/svg+xml" in output.data["text/html"]
     assert "widget-view" not in str(output)
     assert "train/loss" in output.data["text/plain"]

@@ -122,7 +122,8 @@ def test_count_of_layers_agrees_on_all_pages(client, version, count, gone):
     assert len(data["codes"].replace(".", "")) == count
 
 
-def test_bars_of_a_diff_have_the_names_of_their_layers(client):
+def test_bars_of_a_diff_have_the_names_of_their_layers(client, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")  # in a narrower terminal, the text has no bars
     diff = client.diff("digits/cnn@v1", "digits/cnn@v2")
     for name in ("conv1", "bn1", "conv", "bn", "layer1.0", "fc"):
         assert f">{name}</text>" in diff.to_svg()

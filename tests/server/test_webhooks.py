@@ -253,7 +253,7 @@ def test_the_shell(server, listener, capsys, monkeypatch):
     id_ = added.split(" as ")[1].split()[0]
     assert said("digits", "test", id_) == "it answered 204\n"
     assert "nothing sent yet" in said("digits")
-    assert "from where it was" in said("digits", "enable", id_)
+    assert "deliveries continue after the last one" in said("digits", "enable", id_)
     assert "add what?" in said("digits", "add", code=2)
     assert "hint: lmvp webhooks digits test ID" in said("digits", "test", code=2)
     said("digits", "remove", id_)
