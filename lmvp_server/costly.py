@@ -80,11 +80,16 @@ class CostlyWork:
         Requests that run at once.
     each : int
         Requests of one account that run at once; fewer than `threads`, or one account keeps all others waiting.
+    bounds : Bounds, optional
+    name : str
+        The start of the names of the threads, different for each queue of a process.
     """
 
-    def __init__(self, threads: int = THREADS, each: int = 1, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, threads: int = THREADS, each: int = 1, bounds: Bounds | None = None, name: str = "costly"
+    ) -> None:
         self._each, self._bounds = each, bounds or Bounds()
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="lmvp-costly")
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lmvp-{name}")
         self._free = threads
         self._waiting: OrderedDict[Lane, deque[asyncio.Future[None]]] = OrderedDict()
         self._running: Counter[Lane] = Counter()

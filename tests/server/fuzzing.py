@@ -41,7 +41,7 @@ QUIET = 0.3
 """Seconds without a request after which the server does its work in idle time."""
 
 _LAUNCH = """
-import asyncio, os, signal, sys
+import asyncio, json, os, re, signal, sys, threading
 from pathlib import Path
 from lmvp_server import app
 from lmvp_server.services.targets import Targets
@@ -50,7 +50,11 @@ from lmvp_server.settings import Settings
 def ready(_app):
     def count():
         part = Path(sys.argv[3] + ".part")
-        part.write_text(str(len(asyncio.all_tasks())))
+        names = [thread.name for thread in threading.enumerate()]
+        # The names of a pool's threads end in their number, which is below the limit of the pool. A pool starts its
+        # threads as they are needed, so it may grow at any time; two threads with one name belong to two pools.
+        pooled = {name for name in names if re.fullmatch(r"(lmvp|asyncio).*_[0-9]+", name)}
+        part.write_text(json.dumps({"tasks": len(asyncio.all_tasks()), "pooled": len(pooled)}))
         part.replace(sys.argv[3])
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, count)
 
@@ -61,14 +65,14 @@ sys.exit(app.run(Settings(folder, port=port, quiet_seconds=float(sys.argv[4]), w
 
 
 class LoggedServer(Server):
-    """A server whose log is kept, and that writes the number of its asyncio tasks on SIGUSR1."""
+    """A server whose log is kept, and that writes the numbers of its asyncio tasks and pool threads on SIGUSR1."""
 
     def __init__(self, data):
         super().__init__(data)
-        self.log, self.tasks = data.parent / "server.log", data.parent / "tasks"
+        self.log, self.counts = data.parent / "server.log", data.parent / "counts"
 
     def command(self):
-        return [sys.executable, "-c", _LAUNCH, str(self.data), str(self.port), str(self.tasks), str(QUIET)]
+        return [sys.executable, "-c", _LAUNCH, str(self.data), str(self.port), str(self.counts), str(QUIET)]
 
     def start(self):
         with self.log.open("ab") as log:
