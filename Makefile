@@ -8,11 +8,11 @@ PIP := $(BIN)/python tools/pip_progress.py -c constraints.txt
 FLOOR := 90
 JOBS ?= auto
 TORCH := 2.13.0
-LOCKED := dev demo lightning transformers gpu bench audit
+LOCKED := dev docs demo lightning transformers gpu bench audit
 
-.PHONY: help demo test soak lab lint fix browser bench screenshots wheel lock audit licences clean
+.PHONY: help demo test coverage shuffle soak lab lint fix browser bench screenshots wheel lock audit licences clean
 help:
-	@echo "make demo | test | soak | lab | lint | fix | browser | bench | screenshots | wheel | lock | audit | licences | clean"
+	@echo "make demo | test | coverage | shuffle | soak | lab | lint | fix | browser | bench | screenshots | wheel | lock | audit | licences | clean"
 
 $(VENV)/.made:
 	@echo "making an environment in $(VENV)"
@@ -41,10 +41,18 @@ lab: $(VENV)/.demo
 	$(BIN)/jupyter lab examples/quickstart.ipynb
 
 test: $(VENV)/.test
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
+
+# The same tests, and the share of lines that they run. Tracing the lines needs half as much processor time again.
+coverage: $(VENV)/.test
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --include='lmvp/*,lmvp_server/*' --fail-under=$(FLOOR)
+
+# The same tests in a random order; the order is that of a seed, which pytest prints: `make shuffle SEED=17` repeats it.
+shuffle: $(VENV)/.test
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --durations 20 -p randomly $(SEED:%=--randomly-seed=%)
 
 # The tests that repeat an action many times, at full size; `make test` runs the same tests at a small size.
 soak: $(VENV)/.test

@@ -23,7 +23,7 @@ VENDOR = ROOT / "lmvp_server" / "static" / "vendor"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 SYSTEMS = (("linux", "posix", "Linux"), ("darwin", "posix", "Darwin"), ("win32", "nt", "Windows"))
 # Only LMVP's own development uses these extras; `demo` is a name for `sklearn` and `lab`.
-DEVELOPMENT = {"audit", "bench", "browser", "demo", "dev", "package", "test"}
+DEVELOPMENT = {"audit", "bench", "browser", "demo", "dev", "docs", "package", "test"}
 
 # Permissive licences, and MPL-2.0, whose copyleft ends at its own files. GPL, AGPL and LGPL are missing on purpose.
 ALLOWED = {
