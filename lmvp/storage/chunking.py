@@ -1,4 +1,4 @@
-"""Where a file is cut into chunks. Fixed cuts: tensors do not shift. See docs/format.md, "Cuts"."""
+"""Where a file is cut into chunks. Fixed cuts: tensors do not shift. See docs/format.md, "Chunking"."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Numbers to byte planes and back: rotated by themselves (`solo`), or as steps from a base, grouped (`delta`).
 
-All of it is arithmetic on unsigned integers modulo 2^w, the same on every platform. docs/format.md, "Numbers", has the
+All of it is arithmetic on unsigned integers modulo 2^w, the same on every platform. docs/format.md, "Codecs", has the
 rules.
 """
 
