@@ -40,6 +40,7 @@ def store(home, tmp_path):
     (tmp_path / "in" / "sub").mkdir(parents=True)
     (tmp_path / "in" / "sub" / "noise.bin").write_bytes(random.bytes(5_000_000))
     (tmp_path / "in" / "empty").touch()
+    (tmp_path / "in" / "cafe\u0301.txt").write_text("macOS stores names in the form NFD")
     lmvp.update("other/files", tmp_path / "in", progress=False)
     client.compact()
     wanted = {}
