@@ -92,9 +92,9 @@ class Drawn(BySession):
     @property
     def xsrf(self) -> str:
         """What forms carry; below a proxy that looks for something of its own in forms, that."""
-        proxys = self.request.headers.get("X-Forwarded-Xsrf", "")
-        if self._proves_itself() and _PROXYS.fullmatch(proxys):
-            return proxys
+        forwarded = self.request.headers.get("X-Forwarded-Xsrf", "")
+        if self._proves_itself() and _PROXYS.fullmatch(forwarded):
+            return forwarded
         return xsrf_token(self._known_to_forms())
 
     def _known_to_forms(self) -> str:

@@ -221,7 +221,7 @@ def test_what_is_not_there_names_the_nearest(home):
             lmvp.download(name)
         assert caught.value.hint == hint
     lmvp.update("cnn", weights())
-    for name, hint in {"digist": "did you mean 'digits'?", "cn": "did you mean 'cnn'?"}.items():
+    for name, hint in {"digist": "did you mean 'digits'?", "cn": "did you mean 'cnn'?"}.items():  # codespell:ignore
         with pytest.raises(errors.NotFound) as caught:
             lmvp.show_history(name)
         assert caught.value.hint == hint
@@ -306,7 +306,7 @@ def test_a_metric_that_no_version_has_is_an_error_with_the_nearest(home):
     with pytest.raises(
         errors.NotFound, match="none of the versions of digits/mlp has the metric 'val/acuracy'"
     ) as caught:
-        lmvp.showHistory("digits/mlp", metric="val/acuracy")
+        lmvp.showHistory("digits/mlp", metric="val/acuracy")  # codespell:ignore
     assert caught.value.hint == "did you mean 'val/accuracy'?"
     with pytest.raises(errors.NotFound) as caught:
         lmvp.showHistory("digits/mlp", metric="epochs")

@@ -177,7 +177,7 @@ def test_the_server_is_among_the_verbs(capsys):
 @pytest.mark.parametrize(
     ("words", "message", "hint"),
     [
-        (["histroy", "digits"], "lmvp has no verb 'histroy'", "did you mean 'history'?"),
+        (["histroy", "digits"], "lmvp has no verb 'histroy'", "did you mean 'history'?"),  # codespell:ignore
         (["quux"], "lmvp has no verb 'quux'", "`lmvp --help` tells what there is"),
         (["push", "mlp", "x", "--massage", "hi"], "`lmvp push` does not take '--massage'", "did you mean '--message'?"),
         (["cache", "wipe"], "`lmvp cache` does not take 'wipe'", "`lmvp cache --help` tells what there is"),

@@ -77,7 +77,7 @@ def test_bad_arguments_are_usage_errors(ip, line):
 def test_an_unknown_variable_names_the_nearest(ip):
     ip.user_ns["model"] = {"w": np.zeros(2)}
     with pytest.raises(lmvp.LmvpError, match="did you mean 'model'"):
-        run(ip, "push digits/mlp modle")
+        run(ip, "push digits/mlp modle")  # codespell:ignore
 
 
 def test_errors_show_no_traceback(ip, capsys):
@@ -117,7 +117,7 @@ def test_unloading_takes_the_magic_away(ip):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("psuh x y", "%lmvp has no verb 'psuh'\n  hint: did you mean 'push'?"),
+        ("psuh x y", "%lmvp has no verb 'psuh'\n  hint: did you mean 'push'?"),  # codespell:ignore
         ("push a b --mesage x", "`%lmvp push` does not take '--mesage'\n  hint: did you mean '--message'?"),
         ("server --port 80", "%lmvp has no verb 'server'\n  hint: `lmvp server` is for the shell"),
     ],

@@ -10,7 +10,7 @@ const VIEWS = {
 };
 const SOONEST = 400;
 
-/** What a view calls its model: data, and messages to and fro. */
+/** What a view calls its model: data, and messages in both directions. */
 class Model {
   constructor(data, answer) {
     this.data = data;
