@@ -65,11 +65,14 @@ browser: $(VENV)/.test
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/python tools/prose.py --baseline tools/prose_baseline.json
 	$(BIN)/mypy
 
 fix: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python tools/prose.py --baseline tools/prose_baseline.json --update
 
 bench: $(VENV)/.test
 	$(PIP) -e '.[bench]' || echo "no TensorBoard here: nothing beside log()"
