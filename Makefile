@@ -10,9 +10,9 @@ JOBS ?= auto
 TORCH := 2.13.0
 LOCKED := dev docs demo lightning transformers gpu bench audit
 
-.PHONY: help demo test coverage shuffle soak lab lint fix browser bench screenshots wheel lock audit licences clean
+.PHONY: help demo test coverage shuffle soak lab lint docs fix browser bench screenshots wheel lock audit licences clean
 help:
-	@echo "make demo | test | coverage | shuffle | soak | lab | lint | fix | browser | bench | screenshots | wheel | lock | audit | licences | clean"
+	@echo "make demo | test | coverage | shuffle | soak | lab | lint | docs | fix | browser | bench | screenshots | wheel | lock | audit | licences | clean"
 
 $(VENV)/.made:
 	@echo "making an environment in $(VENV)"
@@ -62,12 +62,13 @@ soak: $(VENV)/.test
 browser: $(VENV)/.test
 	$(BIN)/pytest -m browser tests/browser
 
-lint: $(VENV)/.test
+lint: $(VENV)/.test $(VENV)/.docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/codespell
 	$(BIN)/python tools/prose.py --baseline tools/prose_baseline.json
 	$(BIN)/mypy
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
 
 fix: $(VENV)/.test
 	$(BIN)/ruff check --fix .
@@ -82,6 +83,14 @@ screenshots: $(VENV)/.test
 	$(PIP) pillow
 	$(BIN)/python tools/screenshots.py
 	$(BIN)/python tools/console_pictures.py build/screenshots
+
+$(VENV)/.docs: $(VENV)/.test
+	$(PIP) -e '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 # Write the wheel, the sdist and the SBOM to dist/. The same commit gives the same bytes.
 wheel: $(VENV)/.test
