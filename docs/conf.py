@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
+
+from reference import TOP_PAGES  # noqa: E402
 
 import lmvp  # noqa: E402
 
@@ -28,19 +31,19 @@ myst_heading_anchors = 4
 myst_enable_extensions = ["colon_fence", "fieldlist"]
 napoleon_numpy_docstring, napoleon_google_docstring = True, False
 autodoc_typehints = "none"
-exclude_patterns += ["decisions/template.md"]
 
 
 def setup(app: Sphinx) -> None:
-    """Write the generated pages before Sphinx reads the folder, and let links to the top folder find them."""
+    """Write the generated pages before Sphinx reads the folder, and adapt pages that code hosts show unchanged."""
     from reference import write
 
     write(ROOT / "docs" / "reference")
-    app.connect("source-read", lambda _app, _page, text: text.__setitem__(0, _link_to_site(text[0])))
+    app.connect("source-read", _adapt)
 
 
-def _link_to_site(text: str) -> str:
-    """Let links to pages of the top folder point to their copies on the site. Elsewhere they point to the files."""
-    return text.replace("](../SECURITY.md", "](reference/security_policy.md").replace(
-        "](../README.md", "](reference/getting_started.md"
-    )
+def _adapt(_app: Sphinx, page: str, text: list[str]) -> None:
+    """Let links to the top folder find the copies on the site, and list the decision records in its navigation."""
+    for name, copy in TOP_PAGES.items():
+        text[0] = re.sub(rf"\]\((\.\./)+{re.escape(name)}", f"](/reference/{copy}.md", text[0])
+    if page == "decisions/index":
+        text[0] += "\n```{toctree}\n:glob:\n:hidden:\n\n0*\n```\n"

@@ -26,7 +26,12 @@ _SECTIONS = (
 """Classes of the Python reference, by heading."""
 
 ROOT = Path(__file__).resolve().parent.parent
-_TOP = {"README.md": "getting_started", "SECURITY.md": "security_policy", "CHANGELOG.md": "changelog"}
+TOP_PAGES = {
+    "README.md": "getting_started",
+    "SECURITY.md": "security_policy",
+    "CHANGELOG.md": "changelog",
+    "CONTRIBUTING.md": "contributing",
+}
 """Pages of the repository's top folder, with their names on the site."""
 
 _METHODS = ("get", "post", "put", "patch", "delete", "head")
@@ -41,7 +46,7 @@ def write(folder: Path) -> None:
         "errors": errors_page(),
         "server": server_page(),
     }
-    pages |= {name: top_page(ROOT / file) for file, name in _TOP.items()}
+    pages |= {name: top_page(ROOT / file) for file, name in TOP_PAGES.items()}
     folder.mkdir(parents=True, exist_ok=True)
     for name, lines in pages.items():
         path, text = folder / f"{name}.md", "\n".join(lines) + "\n"
@@ -61,7 +66,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 def top_page(path: Path) -> Iterator[str]:
     """Yield a page of the top folder with links that work from the folder of the site's generated pages."""
     text = path.read_text("utf-8").replace("](docs/", "](../")
-    for file, name in _TOP.items():
+    for file, name in TOP_PAGES.items():
         text = text.replace(f"]({file})", f"]({name}.md)")
     yield from text.splitlines()
 
