@@ -141,16 +141,16 @@ def test_mark_of_the_tile_is_visible_in_the_theme(page, theme):
 def test_tile_names_the_login_that_is_missing(page, home):
     config.login("https://models.example.org")
     text = message_of(page, tile(page).click)
-    assert "no token is stored for https://models.example.org" in text
-    assert "To fix it: run lmvp login https://models.example.org in a terminal of Jupyter" in text
+    assert "No token is stored for https://models.example.org." in text
+    assert "To fix it: run lmvp login https://models.example.org in a terminal of Jupyter." in text
 
 
 def test_tile_names_the_login_that_has_ended(page, home):
     url = local.connection().url
     config.login(url, "t" * 40)
     text = message_of(page, tile(page).click)
-    assert f"{url} does not accept the stored token" in text
-    assert f"To fix it: run lmvp login {url} in a terminal of Jupyter" in text
+    assert f"{url} does not accept the stored token." in text
+    assert f"To fix it: run lmvp login {url} in a terminal of Jupyter." in text
     assert "t" * 40 not in text
 
 

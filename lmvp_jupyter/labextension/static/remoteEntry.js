@@ -1,7 +1,7 @@
 // JupyterLab's launcher tile and palette command that open LMVP's console in a new tab of the browser.
 //
-// A container of webpack's module federation, written by hand: the wheel contains this file as it is, and nothing has
-// to be built. JupyterLab calls `init` with its shared packages, and then `get("./extension")` for a factory of plugins.
+// A container of webpack's module federation, written by hand: the wheel contains this file as it is, without a build.
+// JupyterLab calls `init` with its shared packages, and then `get("./extension")` for a factory of the plugins.
 "use strict";
 (() => {
   const ADDRESS = "api/lmvp/console";
@@ -64,10 +64,11 @@
     throw new Problem(`The Jupyter server answered with status ${response.status}.`, "Its log tells the reason.");
   }
 
-  /** A paragraph of plain text; words in backticks are code. */
+  /** A message as a paragraph; LMVP begins messages in lower case, without a full stop. Words in backticks are code. */
   function paragraph(text) {
     const node = document.createElement("p");
-    text.split("`").forEach((part, index) => {
+    const capital = text.replace(/^[a-z]+(?![\w:])/, (word) => word[0].toUpperCase() + word.slice(1));
+    capital.replace(/\.?$/, ".").split("`").forEach((part, index) => {
       node.append(index % 2 ? Object.assign(document.createElement("code"), { textContent: part }) : part);
     });
     return node;
