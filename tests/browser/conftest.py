@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from ports import reserved_port
 
+from lmvp import local
+
 TESTS = Path(__file__).parent.parent
 sys.path.insert(0, str(TESTS / "history"))
 
@@ -264,6 +266,7 @@ def jupyterlab(chromium, tmp_path_factory: pytest.TempPathFactory):
         finally:
             process.terminate()
             process.wait(30)
+            local.stop(home / "lmvp")  # kernels and the launcher tile start it
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
