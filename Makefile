@@ -8,6 +8,7 @@ PIP := $(BIN)/python tools/pip_progress.py -c constraints.txt
 FLOOR := 90
 JOBS ?= auto
 TORCH := 2.13.0
+LABEXTENSION := $(VENV)/share/jupyter/labextensions/lmvp
 LOCKED := dev docs demo lightning transformers gpu bench audit
 
 .PHONY: help demo test coverage shuffle soak lab lint docs fix browser bench screenshots wheel lock audit licences clean
@@ -36,8 +37,12 @@ $(VENV)/.test: $(VENV)/.made setup.cfg pyproject.toml constraints.txt
 demo: $(VENV)/.demo
 	@$(BIN)/python tools/demo.py
 
+# Editable installs put no data files into the environment: neither the configuration of the Jupyter server nor the tile.
 lab: $(VENV)/.demo
 	$(BIN)/jupyter server extension enable lmvp_jupyter --sys-prefix >/dev/null 2>&1
+	@mkdir -p $(LABEXTENSION)/static
+	@cp lmvp_jupyter/labextension/*.json $(LABEXTENSION)/
+	@cp lmvp_jupyter/labextension/static/* $(LABEXTENSION)/static/
 	$(BIN)/jupyter lab examples/quickstart.ipynb
 
 test: $(VENV)/.test

@@ -28,3 +28,8 @@ def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     from lmvp_jupyter.server_extension import LmvpExtension
 
     return [{"module": "lmvp_jupyter", "app": LmvpExtension}]
+
+
+def _jupyter_labextension_paths() -> list[dict[str, str]]:
+    """Tell JupyterLab's tools where its extension is in this package, and the name it is installed by."""
+    return [{"src": "labextension", "dest": "lmvp"}]

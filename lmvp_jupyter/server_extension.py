@@ -12,6 +12,9 @@ server.
 The responses share the origin of Jupyter, where a script could run code in a kernel. The proxy therefore adds a
 content security policy of its own to that of the server: pages load, send and submit only below `/lmvp`, and show no
 frames. It serves the scripts of the console from this installation, and passes no script of the server on.
+
+`<base_url>/api/lmvp/console` is the route of JupyterLab's launcher tile (labextension/). It lies outside of the proxy's
+folder, where pages of the LMVP server cannot send requests.
 """
 
 from __future__ import annotations
@@ -27,13 +30,13 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from jupyter_server.auth.decorator import authorized
-from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.base.handlers import APIHandler, JupyterHandler
 from jupyter_server.extension.application import ExtensionApp
 from tornado.httputil import HTTPInputError, parse_body_arguments
 from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, StaticFileHandler, authenticated, stream_request_body
 
-from lmvp.errors import LmvpError
+from lmvp.errors import LmvpError, ServerUnavailable
 from lmvp_jupyter.upstream import Exchange, Upstream, is_plain_path, within
 
 PREFIX = "lmvp"
@@ -257,7 +260,7 @@ class Proxy(_Closed):
         words = error.message if isinstance(error, LmvpError) else "the LMVP server does not answer as it should"
         hint = getattr(error, "hint", None) or "the next request looks for it again"
         self.set_status(502)
-        self.finish({"error": {"code": "server_unavailable", "message": words, "hint": hint}})
+        self.finish({"error": {"code": ServerUnavailable.code, "message": words, "hint": hint}})
 
     def on_connection_close(self) -> None:
         """End the request to the server when the browser has closed the connection."""
@@ -343,6 +346,40 @@ class Door(JupyterHandler):
         self.redirect(f"{self.base_url}{PREFIX}/")
 
 
+class ConsoleAddress(APIHandler):
+    """`<base_url>/api/lmvp/console`: the address of the console, once it can be shown.
+
+    Jupyter's login and XSRF token protect it. The address holds no secret: the proxy signs in at the LMVP server.
+    """
+
+    auth_resource = "lmvp"
+
+    def initialize(self) -> None:
+        """Begin a request."""
+        self._exchange = Exchange()
+
+    def on_connection_close(self) -> None:
+        """End the request to the server when the browser has closed the connection."""
+        super().on_connection_close()
+        self._exchange.abort()
+
+    @authenticated
+    @authorized("read")  # type: ignore[untyped-decorator]
+    async def post(self) -> None:
+        """Check the LMVP server and its token, and send the address; POST, because it may start the server."""
+        upstream: Upstream = self.settings["lmvp_upstream"]
+        try:
+            await asyncio.get_running_loop().run_in_executor(upstream.pool, upstream.check, self._exchange)
+        except LmvpError as error:
+            self.log.warning("LMVP's console cannot be opened: %s", type(error).__name__)
+            self.set_status(502)
+            self.finish({"error": {"code": error.code, "message": error.message, "hint": error.hint}})
+        else:
+            self.finish({"url": f"{self.base_url}{PREFIX}/"})
+        finally:
+            self._exchange.close()
+
+
 class LmvpExtension(ExtensionApp):
     """The extension that a Jupyter server loads."""
 
@@ -358,7 +395,12 @@ class LmvpExtension(ExtensionApp):
         """Add the routes below `<base_url>/lmvp`."""
         static = {"path": str(files("lmvp_server") / "static")}
         self.handlers.extend(
-            [(rf"/{PREFIX}/static/(.*)", StaticFile, static), (rf"/{PREFIX}/.*", Proxy), (rf"/{PREFIX}", Door)]
+            [
+                (rf"/{PREFIX}/static/(.*)", StaticFile, static),
+                (rf"/{PREFIX}/.*", Proxy),
+                (rf"/{PREFIX}", Door),
+                (rf"/api/{PREFIX}/console", ConsoleAddress),
+            ]
         )
 
     async def stop_extension(self) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hmac
+import os
 import socket
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from secrets import token_bytes
 from threading import Lock
 from urllib.parse import unquote, urljoin, urlsplit
 
 from lmvp import config, local
-from lmvp.errors import ServerUnavailable
+from lmvp.connection import API_HEADER
+from lmvp.errors import LmvpError, NotAuthenticated, ServerUnavailable
 
 CONNECT_TIMEOUT = 10.0
 PATIENCE = 60.0
@@ -112,6 +115,36 @@ class Upstream:
             local.forget(local.connection())  # the server has ended since: find it again, or start it
             self._send(exchange, method, target, headers, body)
 
+    def check(self, exchange: Exchange) -> None:
+        """Check that the server answers, and that it accepts the stored token.
+
+        Raises
+        ------
+        NotAuthenticated
+            If it refuses the token.
+        LmvpError
+            If there is no server, none can be started, or it does not answer as an LMVP server.
+        """
+        name = config.server_url() or "the LMVP server of this machine"
+        try:
+            self.ask(exchange, "GET", "/api/v1/me", {"Accept": "application/json"}, b"")
+            response = exchange.response
+            status = response.status if response is not None and response.getheader(API_HEADER) else 0
+        except LmvpError:  # some are OSErrors, too
+            raise
+        except (OSError, HTTPException) as error:
+            reason = getattr(error, "strerror", None) or type(error).__name__
+            hint = "check that it runs, or use another server: `lmvp login URL` in a terminal of Jupyter"
+            raise ServerUnavailable(f"{name} does not answer: {reason}", hint=hint) from None
+        if status == HTTPStatus.UNAUTHORIZED:
+            login = f"run `lmvp login {name}` in a terminal of Jupyter"
+            is_stated = os.environ.get("LMVP_URL") and os.environ.get("LMVP_TOKEN")
+            hint = "set `LMVP_TOKEN` to a valid token, or unset it, and start Jupyter again" if is_stated else login
+            raise NotAuthenticated(f"{name} does not accept the stored token", hint=hint)
+        if status != HTTPStatus.OK:
+            answer = f"answers with status {status}" if status else "does not answer as an LMVP server"
+            raise ServerUnavailable(f"{name} {answer}", hint="`lmvp status` in a terminal of Jupyter shows its state")
+
     def _send(self, exchange: Exchange, method: str, target: str, headers: Mapping[str, str], body: bytes) -> None:
         url, token, found = self._address()
         connection = exchange.open(url, found)
@@ -134,7 +167,8 @@ class Upstream:
             return found.url, found.token, found
         token = config.token_for(url)
         if token is None:
-            raise ServerUnavailable(f"no token is stored for {url}", hint=f"lmvp login {url}, as the user of Jupyter")
+            hint = f"run `lmvp login {url}` in a terminal of Jupyter"
+            raise ServerUnavailable(f"no token is stored for {url}", hint=hint)
         return url, token, None
 
     def close(self) -> None:

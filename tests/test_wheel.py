@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ WHEEL = f"lmvp-{lmvp.__version__}-py3-none-any.whl"
 SDIST = f"lmvp-{lmvp.__version__}.tar.gz"
 SBOM = f"lmvp-{lmvp.__version__}.cdx.json"
 EPOCH = "1700000000"
+LABEXTENSION = ("install.json", "package.json", "static/remoteEntry.js")
 
 
 def build(source, folder, umask, **environment):
@@ -105,8 +107,12 @@ def test_the_wheel_contains_the_packages_and_nothing_else(contents):
     }
     assert {name for name in contents if not name.startswith((info, data))} == expected
     assert {name for name in contents if name.startswith(data)} == {
-        f"{data}/data/etc/jupyter/jupyter_server_config.d/lmvp_jupyter.json"
+        f"{data}/data/etc/jupyter/jupyter_server_config.d/lmvp_jupyter.json",
+        *(f"{data}/data/share/jupyter/labextensions/lmvp/{name}" for name in LABEXTENSION),
     }
+    for name in LABEXTENSION:
+        source = (ROOT / "lmvp_jupyter" / "labextension" / name).read_bytes()
+        assert contents[f"{data}/data/share/jupyter/labextensions/lmvp/{name}"] == source, "it is not built"
     licence_texts = {f"{info}/licenses/LICENSE", f"{info}/licenses/lmvp_server/static/vendor/uPlot-1.6.32.LICENSE"}
     assert licence_texts <= set(contents)
     assert contents[f"{info}/entry_points.txt"].decode() == "[console_scripts]\nlmvp = lmvp.commands:main\n"
@@ -125,23 +131,61 @@ def test_the_distribution_names_no_place_of_the_machine(dist, contents):
             assert b"/simple/" not in text, name
 
 
+class Installed:
+    """An environment with the wheel; the dependencies come from the environment of the tests."""
+
+    def __init__(self, folder, wheel):
+        venv.create(folder / "venv", with_pip=False, symlinks=True)
+        self.folder, self.prefix = folder, folder / "venv"
+        self.python = self.prefix / "bin" / "python"
+        packages = sysconfig.get_path("purelib", vars={"base": str(self.prefix)})
+        (Path(packages) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        names = ("PYTHON", "LMVP_", "COV", "JUPYTER")
+        self.environment = {name: text for name, text in os.environ.items() if not name.startswith(names)}
+        folders = {name: str(folder / name) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "IPYTHONDIR")}
+        self.environment |= {**folders, "HOME": str(folder)}
+        self.pip("install", "--no-index", "--no-deps", "--no-compile", "--ignore-installed", wheel)
+
+    def pip(self, *arguments):
+        self.run(sys.executable, "-m", "pip", "--python", self.python, "--quiet", *arguments)
+
+    def run(self, *command):
+        done = subprocess.run(command, cwd=self.folder, env=self.environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+
 def test_the_wheel_runs_in_an_environment_of_its_own(dist, tmp_path):
     """The dependencies come from the environment of the tests, LMVP from the wheel alone."""
-    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
-    python = tmp_path / "venv" / "bin" / "python"
-    packages = sysconfig.get_path("purelib", vars={"base": str(tmp_path / "venv")})
-    (Path(packages) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    environment = {name: text for name, text in os.environ.items() if not name.startswith(("PYTHON", "LMVP_", "COV"))}
-    install = [sys.executable, "-m", "pip", "--python", python, "install", "--quiet", "--no-index", "--no-deps"]
-    subprocess.run([*install, "--ignore-installed", dist / WHEEL], check=True, cwd=tmp_path, env=environment)
+    installed = Installed(tmp_path, dist / WHEEL)
     code = (
         "import lmvp, lmvp_server.app, lmvp_jupyter; print(lmvp.__file__, lmvp_server.__file__, lmvp_jupyter.__file__)"
     )
-    ask = {"capture_output": True, "text": True, "check": True, "cwd": tmp_path, "env": environment}
-    files = subprocess.run([python, "-c", code], **ask).stdout.split()
+    files = installed.run(installed.python, "-c", code).split()
     assert all(Path(file).is_relative_to(tmp_path) for file in files), files
-    answer = subprocess.run([tmp_path / "venv" / "bin" / "lmvp", "--version"], **ask)
-    assert lmvp.__version__ in answer.stdout
+    assert lmvp.__version__ in installed.run(installed.prefix / "bin" / "lmvp", "--version")
+
+
+def test_the_wheel_installs_the_extension_of_jupyterlab_and_removes_it(dist, tmp_path):
+    pytest.importorskip("jupyterlab", reason="JupyterLab is not installed")
+    installed = Installed(tmp_path, dist / WHEEL)
+    folder = installed.prefix / "share" / "jupyter" / "labextensions"
+    listing = installed.run(installed.python, "-c", "from jupyterlab.labextensions import main; main()", "list")
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", listing)
+    assert f"{folder}\n        lmvp v{lmvp.__version__} enabled OK (python, lmvp)\n" in plain
+    code = "import lmvp_jupyter; print(lmvp_jupyter.__path__[0], lmvp_jupyter._jupyter_labextension_paths()[0]['src'])"
+    package, source = installed.run(installed.python, "-c", code).split()
+    for name in LABEXTENSION:
+        assert (folder / "lmvp" / name).read_bytes() == (Path(package) / source / name).read_bytes()
+    installed.pip("uninstall", "--yes", "lmvp")
+    assert not (folder / "lmvp").exists()
+
+
+def test_the_extension_of_jupyterlab_has_the_version_of_the_package():
+    """The release in the address of the script makes browsers load the script of the new release."""
+    package = json.loads((ROOT / "lmvp_jupyter" / "labextension" / "package.json").read_text("utf-8"))
+    assert package["version"] == lmvp.__version__
+    assert package["jupyterlab"]["_build"]["load"] == f"static/remoteEntry.js?release={lmvp.__version__}"
 
 
 def test_the_sbom_is_valid(dist):

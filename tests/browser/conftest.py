@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from ports import reserved_port
 
+from lmvp import local
+
 TESTS = Path(__file__).parent.parent
 sys.path.insert(0, str(TESTS / "history"))
 
@@ -172,6 +174,15 @@ class Lab:
         watch.errors.clear()  # JupyterLab raises some of its own while it starts
         return Notebook(page, watch)
 
+    def open_launcher(self) -> Notebook:
+        """Open the launcher, without a notebook."""
+        page = self.context.new_page()
+        page.set_viewport_size({"width": 1280, "height": 1000})
+        watch = Watch().over(page)
+        page.goto(f"{self.url}/lab?token=test&reset")
+        page.wait_for_selector(".jp-LauncherCard", timeout=60_000)
+        return Notebook(page, watch)
+
     def open_in_notebook_7(self, name: str, cells: list[str]) -> Notebook:
         """Open a notebook in Jupyter Notebook 7."""
         self.write(name, cells)
@@ -245,6 +256,7 @@ def jupyterlab(chromium, tmp_path_factory: pytest.TempPathFactory):
         "--ServerApp.base_url=/user/ada/", "--ServerApp.jpserver_extensions={'lmvp_jupyter': True}",
     ]  # fmt: skip
     environment = {**os.environ, **{name: str(home / folder) for name, folder in folders.items()}}
+    shutil.copytree(TESTS.parent / "lmvp_jupyter" / "labextension", home / "data" / "labextensions" / "lmvp")
     with (home / "log").open("wb") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=root)
         try:
@@ -254,6 +266,7 @@ def jupyterlab(chromium, tmp_path_factory: pytest.TempPathFactory):
         finally:
             process.terminate()
             process.wait(30)
+            local.stop(home / "lmvp")  # kernels and the launcher tile start it
 
 
 def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -597,3 +597,92 @@ def test_hung_requests_do_not_stop_jupyter(jupyter, fake):
             connection.close()
     fake.respond = OK
     assert jupyter.ask().text == "ok"
+
+
+# -- the route of the launcher tile
+
+
+CONSOLE = "api/lmvp/console"
+
+
+def post(jupyter, **headers):
+    headers = headers or {"Authorization": f"token {TOKEN}"}
+    return requests.post(jupyter.base + CONSOLE, headers=headers, timeout=30, allow_redirects=False)
+
+
+def test_console_address_is_given_after_a_check_of_the_server(jupyter, fake):
+    answer = post(jupyter)
+    assert (answer.status_code, answer.json()) == (200, {"url": "/user/ada/lmvp/"})
+    ((head, body),) = fake.requests
+    assert head.startswith("GET /api/v1/me HTTP/1.1\r\n")
+    assert body == b""
+    assert headers_of(head)["authorization"] == f"Bearer {LMVP_TOKEN}"
+    assert LMVP_TOKEN not in answer.text + str(answer.headers)
+
+
+def test_console_address_takes_nothing_from_the_query(jupyter, fake):
+    url = f"{jupyter.base}{CONSOLE}?url=https://evil.example/&next=//evil.example&token={TOKEN}"
+    answer = requests.post(url, headers={"Host": f"127.0.0.1:{jupyter.port}"}, timeout=30)
+    assert answer.json() == {"url": "/user/ada/lmvp/"}
+    assert "evil" not in fake.requests[0][0]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Nobody": "1"}, {"Authorization": "token wrong"}, {"Authorization": f"Bearer {LMVP_TOKEN}"},
+     {"Cookie": "_xsrf=x", "X-XSRFToken": "x"}, {"X-Test-User": "grace"}],
+)  # fmt: skip
+def test_console_address_is_for_those_who_may_see_the_console(jupyter, fake, headers):
+    answer = post(jupyter, **headers)
+    assert answer.status_code == 403
+    assert "url" not in answer.json()
+    assert fake.requests == []
+
+
+def test_console_address_needs_the_xsrf_token(jupyter, fake):
+    session = requests.Session()
+    session.get(f"{jupyter.lmvp}/?token={TOKEN}", timeout=20)
+    token = next(cookie.value for cookie in session.cookies if cookie.name == "_xsrf")
+    learned = headers_of(fake.requests[0][0])["x-forwarded-xsrf"]
+    fake.requests.clear()
+    url = jupyter.base + CONSOLE
+    for headers in ({}, {"X-XSRFToken": "forged"}, {"X-XSRFToken": learned},
+                    {"X-XSRFToken": token, "Origin": "https://evil.example"}):  # fmt: skip
+        assert session.post(url, headers=headers, timeout=20).status_code in (403, 404), headers
+    assert session.get(url, timeout=20).status_code == 405
+    assert fake.requests == []
+    assert session.post(url, headers={"X-XSRFToken": token}, timeout=20).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("response", "code", "message"),
+    [
+        (b"HTTP/1.1 401 No\r\nLMVP-API: 1\r\nContent-Length: 0\r\n\r\n", "not_authenticated",
+         "does not accept the stored token"),
+        (b"HTTP/1.1 503 No\r\nLMVP-API: 1\r\nContent-Length: 0\r\n\r\n", "server_unavailable",
+         "answers with status 503"),
+        (b"HTTP/1.1 302 Found\r\nLocation: https://evil.example/\r\nContent-Length: 0\r\n\r\n", "server_unavailable",
+         "does not answer as an LMVP server"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", "server_unavailable", "does not answer as an LMVP server"),
+        (b"nonsense\r\n\r\n", "server_unavailable", "does not answer: BadStatusLine"),
+        (b"", "server_unavailable", "does not answer: RemoteDisconnected"),
+    ],
+)  # fmt: skip
+def test_console_address_is_kept_back_with_the_reason(jupyter, fake, response, code, message):
+    fake.respond = response
+    answer = post(jupyter)
+    error = answer.json()["error"]
+    assert answer.status_code == 502
+    assert (error["code"], error["message"]) == (code, f"{fake.url} {message}")
+    assert error["hint"]
+    assert LMVP_TOKEN not in answer.text
+
+
+def test_browser_that_leaves_ends_the_check_of_the_server(jupyter, fake):
+    fake.respond = fake.wait_for_its_end
+    head = f"POST {jupyter.path}{CONSOLE} HTTP/1.1\r\nHost: 127.0.0.1:{jupyter.port}\r\n"
+    with socket.create_connection(("127.0.0.1", jupyter.port)) as connection:
+        connection.sendall(f"{head}Authorization: token {TOKEN}\r\nContent-Length: 0\r\n\r\n".encode())
+        while not fake.requests:
+            time.sleep(0.01)
+    assert fake.ended.wait(10)

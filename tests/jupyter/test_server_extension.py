@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ import requests
 from ports import reserved_port
 
 import lmvp
-from lmvp import local
+from lmvp import config, local
 from lmvp_jupyter.server_extension import PREFIX
 
 TOKEN = "jupyter-token-for-tests"
@@ -135,3 +136,43 @@ def test_a_server_that_ended_is_found_anew(jupyter, home):
 def test_a_body_may_not_be_endless(jupyter, home):
     answer = ask(f"{jupyter}/api/v1/projects", "POST", data=b"x" * (65 << 20))
     assert answer.status_code == 413
+
+
+def console_address(jupyter):
+    return ask(jupyter.removesuffix(PREFIX) + "api/lmvp/console", "POST")
+
+
+def test_console_address_starts_the_server_of_this_machine(jupyter, home):
+    assert local.find(home) is None
+    answer = console_address(jupyter)
+    assert (answer.status_code, answer.json()) == (200, {"url": "/user/ada@x/lmvp/"})
+    assert local.find(home).token not in answer.text + str(answer.headers)
+    assert ask(jupyter.removesuffix(f"/user/ada@x/{PREFIX}") + answer.json()["url"]).status_code == 200
+
+
+def test_console_address_names_the_login_that_is_missing(jupyter, home):
+    config.login("https://models.example.org")
+    error = console_address(jupyter).json()["error"]
+    assert error["message"] == "no token is stored for https://models.example.org"
+    assert error["hint"] == "run `lmvp login https://models.example.org` in a terminal of Jupyter"
+
+
+def test_console_address_names_the_server_that_does_not_answer(jupyter, home):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))  # nobody listens, and nobody else gets the port
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        config.login(url, "t" * 40)
+        error = console_address(jupyter).json()["error"]
+    assert error["message"] == f"{url} does not answer: Connection refused"
+    assert "t" * 40 not in str(error)
+
+
+def test_console_address_names_the_login_that_has_ended(jupyter, home):
+    url = local.connection().url
+    config.login(url, "t" * 40)
+    error = console_address(jupyter).json()["error"]
+    assert error == {
+        "code": "not_authenticated",
+        "message": f"{url} does not accept the stored token",
+        "hint": f"run `lmvp login {url}` in a terminal of Jupyter",
+    }
