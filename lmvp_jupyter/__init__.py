@@ -24,12 +24,12 @@ def unload_ipython_extension(ip: Any) -> None:
 
 
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:
-    """Tell a Jupyter server what to load: the console at `<base_url>/lmvp/`."""
+    """Return the extensions of the Jupyter server: the console at `<base_url>/lmvp/`."""
     from lmvp_jupyter.server_extension import LmvpExtension
 
     return [{"module": "lmvp_jupyter", "app": LmvpExtension}]
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:
-    """Tell JupyterLab's tools where its extension is in this package, and the name it is installed by."""
+    """Return the folder of the JupyterLab extension in this package, and its installed name."""
     return [{"src": "labextension", "dest": "lmvp"}]

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PATHS = ("lmvp", "lmvp_server", "lmvp_jupyter", "tests", "tools", "benchmarks", "examples", "docs", ".github",
          "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "setup.cfg",
          "pyproject.toml", ".pre-commit-config.yaml")  # fmt: skip
-SKIPPED = {"vendor", "golden", "vectors", "__pycache__", ".ipynb_checkpoints"}
+SKIPPED = {"vendor", "golden", "vectors", "reference", "__pycache__", ".ipynb_checkpoints"}
 """Folders of other people's text and of recorded output."""
 
 SUFFIXES = {".py", ".md", ".html", ".js", ".css", ".ipynb", ".cfg", ".toml", ".yml", ".yaml", ".sh"}

@@ -61,7 +61,7 @@
         "Sign in to Jupyter again, or ask its administrator for access to the resource `lmvp`.",
       );
     }
-    throw new Problem(`The Jupyter server answered with status ${response.status}.`, "Its log tells the reason.");
+    throw new Problem(`The Jupyter server answered with status ${response.status}.`, "Its log states the reason.");
   }
 
   /** A message as a paragraph; LMVP begins messages in lower case, without a full stop. Words in backticks are code. */
