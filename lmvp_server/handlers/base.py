@@ -163,9 +163,12 @@ class Handler(RequestHandler):
             catalog.find_model(caller, project, self.path_args[1])
 
     def address_of_server(self) -> str:
-        """Return what a client is told to log in to: as it came here, below a proxy's prefix."""
+        """Return the address that clients log in to: the one of this request, with the prefix of a reverse proxy.
+
+        Jupyter's proxy has a prefix, too, but only browsers use it: clients reach a server of this machine directly.
+        """
         prefix = self.request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
-        known = prefix if _PREFIX.fullmatch(prefix) else ""
+        known = prefix if _PREFIX.fullmatch(prefix) and not self.settings["server"].local else ""
         return f"{self.request.protocol}://{self.request.host}{known}"
 
     def _caller(self, token: str) -> Caller:
