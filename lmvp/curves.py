@@ -14,12 +14,17 @@ if TYPE_CHECKING:
     from lmvp.client import Client
     from lmvp.render.compare_runs import Comparison
     from lmvp.tracking.reading import Run
+    from lmvp.views.history import History
 
 POINTS = 1000
 """Points of a curve that are drawn at most."""
 KEYS = 24
 """Metrics that are drawn where none are named."""
 RUNS = 50
+NEWEST_RUNS = 12
+"""Runs of a project or of a model that are drawn where none are named."""
+MODEL_CHARTS = 8
+"""Metrics over versions that are drawn where none are named."""
 TOGETHER = 6
 """Metrics that share a chart at most."""
 SYSTEM = "system/"
@@ -156,6 +161,36 @@ class Curves:
         return pandas_module().DataFrame(rows, columns=["run", "key", "step", "value", "time"])
 
 
+@dataclass(repr=False)
+class ModelCurves(Curves):
+    """Metrics over the versions of a model, and the curves of the runs that made them.
+
+    Attributes
+    ----------
+    charts : tuple of (History, str or None)
+        A model and one of its metrics; None where no version has a metric.
+    runs, lines
+        Of the runs; empty where the versions were made by no run.
+    """
+
+    charts: tuple[tuple[History, str | None], ...] = ()
+
+    def __repr__(self) -> str:
+        from lmvp.render.curves import model_text
+        from lmvp.render.words import printable
+
+        return printable(model_text(self))
+
+    def _repr_html_(self) -> str:
+        from lmvp.render.curves import model_html
+
+        return model_html(self)
+
+    def of_runs(self) -> Curves:
+        """Return the curves of the runs alone."""
+        return Curves(self.runs, self.lines, self.hidden, self.smooth, self.log, self.axis, self.asked)
+
+
 def _prefix(line: Line) -> str:
     return line.key.rpartition("/")[0]
 
@@ -272,18 +307,57 @@ def named_runs(client: Client, names: Sequence[str]) -> list[Run]:
     return found
 
 
-def is_model(client: Client, name: str) -> bool:
-    """Whether a name is that of a model, and not of a run."""
+def metrics_of(client: Client, names: Sequence[str], keys: Sequence[str] = (), **how: Any) -> Curves:
+    """Return the curves of what is named: runs, or a model, or a project; see `Client.metrics`.
+
+    A name that a run and a model have is that of the run.
+    """
+    if len(names) == 1 and not _is_run(client, names[0]):
+        try:
+            history = client.show_history(names[0])
+        except NotFound:
+            pass  # what follows says that there is no such run, and which names are near
+        else:
+            return _of_project(client, history, keys, how) if "/" not in history.title else _of_model(
+                client, history, keys, how
+            )
+    return curves_of(client, names, keys, **how)
+
+
+def _is_run(client: Client, name: str) -> bool:
     project, _, last = name.rpartition("/")
     try:
-        client.run(project or None, last)
+        return bool(last) and bool(client.run(project or None, last))
     except NotFound:
-        try:
-            client.show_history(name, limit=1)
-        except NotFound:
-            return False
-        return True
-    return False
+        return False
+
+
+def _of_project(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
+    """Return the curves of the newest runs of a project; of one without runs, the metrics of its models."""
+    runs = client.runs(history.title, limit=NEWEST_RUNS)
+    if runs:
+        return of_runs(client, list(runs), keys, **how)
+    models = [client.show_history(f"{history.title}/{model}") for model in history.models[:MODEL_CHARTS]]
+    wanted = [(one, key) for one in models for key in (keys or one.metrics[:1]) if key in one.metrics]
+    return ModelCurves([], [], charts=tuple(wanted[:MODEL_CHARTS]) or ((history, next(iter(keys), None)),), **how)
+
+
+def _of_model(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> ModelCurves:
+    """Return metrics over the versions of a model, and the curves of the newest runs that made them."""
+    from lmvp.arguments import check_metric
+
+    runs = list(client.runs(history.title, limit=NEWEST_RUNS))
+    logged = {each.key for run in runs for each in client.metric_keys(run.project, run.id)} if runs and keys else set()
+    for key in keys:
+        if key not in logged:
+            check_metric(history, key)
+    wanted = [key for key in keys if key in logged]
+    curves = of_runs(client, runs, wanted, **how) if runs and (wanted or not keys) else Curves([], [], **how)
+    known = [key for key in (keys or history.metrics) if key in history.metrics][:MODEL_CHARTS]
+    charts = [(history, key) for key in known] or ([] if curves.lines else [(history, None)])
+    return ModelCurves(
+        curves.runs, curves.lines, curves.hidden, asked=curves.asked, charts=tuple(charts), **how
+    )
 
 
 def compare_runs(client: Client, names: Sequence[str], *, every: bool = False) -> Comparison:

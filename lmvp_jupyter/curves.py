@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmvp.curves import EPOCH, KEYS, Curves, Line, lines_of, of_runs, with_epochs
+from lmvp.curves import EPOCH, KEYS, Curves, Line, ModelCurves, lines_of, of_runs, with_epochs
 from lmvp.errors import LmvpError
 from lmvp.render import curves as drawing
 from lmvp.tracking.reading import Run
@@ -210,7 +210,7 @@ def plot_of(what: Any) -> CurvesPlot | None:
     from lmvp.tracking.reading import Runs
 
     if isinstance(what, Curves):
-        return followed(CurvesPlot(what))
+        return followed(CurvesPlot(what.of_runs() if isinstance(what, ModelCurves) else what))
     runs = [what] if isinstance(what, Run) else list(what) if isinstance(what, (Runs, list, tuple)) else []
     if not runs or not all(isinstance(run, Run) for run in runs):
         return None

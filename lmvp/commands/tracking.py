@@ -43,13 +43,10 @@ def _other_projects(client: Client) -> str | None:
 
 
 def metrics(options: Namespace, _host: object) -> Any:
-    """Draw the metrics of runs, or a metric over the versions of a model."""
-    from lmvp.curves import curves_of, is_model
+    """Draw the metrics of runs, of a model or of a project."""
+    from lmvp.curves import metrics_of
 
-    client = Client()
-    if len(options.names) == 1 and is_model(client, options.names[0]):
-        return client.show_history(options.names[0], metric=next(iter(options.key), None))
-    return curves_of(client, options.names, options.key, smooth=options.smooth, log=options.log, axis=options.x)
+    return metrics_of(Client(), options.names, options.key, smooth=options.smooth, log=options.log, axis=options.x)
 
 
 def annotate(options: Namespace, _host: object) -> Any:

@@ -6,15 +6,16 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from lmvp.records import encode_float
+from lmvp.records import decode_float, encode_float
 from lmvp.render import numbers, strip
 from lmvp.render.runs import duration, status
 from lmvp.render.words import clean, clip, pad, width
 
 if TYPE_CHECKING:
-    from lmvp.curves import Curves, Line
+    from lmvp.curves import Curves, Line, ModelCurves
 
 WIDTH, HEIGHT = 520, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 118, 12, 26
@@ -48,6 +49,22 @@ def curves_text(curves: Curves) -> str:
     for name, line in zip(names, curves.lines, strict=True):
         lines.append(f"{pad(name, wide)}  {sparkline(line.values, _SPARK_WIDTH)}  {_told(line)}")
     return "\n".join([*lines, *_hidden(curves)])
+
+
+def model_text(curves: ModelCurves) -> str:
+    """Draw each metric over versions as a line of text, then the curves of the runs."""
+    from lmvp.render import data
+
+    lines: list[str] = []
+    wide = min(max((width(clean(key or "")) for _, key in curves.charts), default=0), 40)
+    for title, charts in groupby(curves.charts, key=lambda chart: chart[0].title):
+        lines.append(f"{clean(title)}  by version")
+        for history, key in charts:
+            drawn = data.plot_data(history, key)
+            values = [decode_float(point["value"]) for point in drawn["points"]]
+            told = drawn["empty"]["words"] if drawn["empty"] else drawn["summary"].partition(": ")[2]
+            lines.append(f"{pad(clean(key or ''), wide)}  {sparkline(values, _SPARK_WIDTH)}  {told}".strip())
+    return "\n".join([*lines, *([curves_text(curves.of_runs())] if curves.lines else [])])
 
 
 def sparkline(values: Sequence[float], wide: int) -> str:
@@ -155,6 +172,15 @@ def curves_html(curves: Curves) -> str:
     notes = "".join(f"<p>{escape(note)}</p>" for note in [*more, *_hidden(curves)])
     words += _legend(curves)
     return f'{words}\n<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{figures}</div>{notes}\n{_table(curves)}'
+
+
+def model_html(curves: ModelCurves) -> str:
+    """Draw metrics over versions as pictures, then the curves of the runs."""
+    from lmvp.render import data
+    from lmvp.render.plot import plot_html
+
+    parts = [plot_html(data.plot_data(history, key)) for history, key in curves.charts]
+    return "\n".join([*parts, *([curves_html(curves.of_runs())] if curves.lines else [])])
 
 
 def _legend(curves: Curves) -> str:
