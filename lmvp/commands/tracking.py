@@ -30,6 +30,9 @@ def runs(options: Namespace, _host: object) -> Any:
     except NotFound as error:
         hint = None if options.project else _other_projects(client)
         raise NotFound(error.message, hint=hint or error.hint) from None
+    if not found and "/" in (options.project or ""):
+        which = "no run that matches" if options.where else "no run"
+        return Line(f"{which} made a version of {options.project}")
     if found or options.project or options.where or (hint := _other_projects(client)) is None:
         return found
     return Line(f"no runs in project {client.project!r}; {hint}")

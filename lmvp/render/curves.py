@@ -62,7 +62,10 @@ def model_text(curves: ModelCurves) -> str:
         for history, key in charts:
             drawn = data.plot_data(history, key)
             values = [decode_float(point["value"]) for point in drawn["points"]]
-            told = drawn["empty"]["words"] if drawn["empty"] else drawn["summary"].partition(": ")[2]
+            if drawn["empty"]:
+                lines += [drawn["empty"]["words"], f"    {drawn['empty']['code']}"]
+                continue
+            told = drawn["summary"].partition(": ")[2]
             lines.append(f"{pad(clean(key or ''), wide)}  {sparkline(values, _SPARK_WIDTH)}  {told}".strip())
     return "\n".join([*lines, *([curves_text(curves.of_runs())] if curves.lines else [])])
 
@@ -165,13 +168,23 @@ def curves_html(curves: Curves) -> str:
     """Draw charts as pictures below one legend, with their numbers as a table below."""
     words = f"<p><b>{escape(title(curves))}</b> {escape(fact(curves) if len(curves.runs) == 1 else '')}</p>"
     if not curves.lines:
-        return f"<p><b>{escape(title(curves))}</b> {escape(nothing(curves))}</p>"
+        return f"<p><b>{escape(title(curves))}</b> {escape(nothing(curves))}</p>{_system(curves)}"
+    return f"{words}{_legend(curves)}\n{_figures(curves)}\n{_table(curves)}{_system(curves)}"
+
+
+def _figures(curves: Curves) -> str:
     charts = list(curves.groups().items())
     figures = "".join(_figure(curves, name, lines) for name, lines in charts[:CHARTS])
     more = [f"and {numbers.plural(len(charts) - CHARTS, 'chart')} more"] if len(charts) > CHARTS else []
     notes = "".join(f"<p>{escape(note)}</p>" for note in [*more, *_hidden(curves)])
-    words += _legend(curves)
-    return f'{words}\n<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{figures}</div>{notes}\n{_table(curves)}'
+    return f'<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{figures}</div>{notes}'
+
+
+def _system(curves: Curves) -> str:
+    """Draw the system metrics below a heading that opens them."""
+    if curves.system is None:
+        return ""
+    return f"\n<details><summary>System metrics</summary>{_legend(curves.system)}{_figures(curves.system)}</details>"
 
 
 def model_html(curves: ModelCurves) -> str:
@@ -406,6 +419,7 @@ def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
         "smooth": curves.smooth,
         "hidden": curves.hidden,
         "empty": "" if curves.lines else nothing(curves),
+        "system": None if curves.system is None else curves_data(curves.system, live=live),
     }
 
 
