@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lmvp.client import Client
 
 Verdict = Literal["good", "bad", "skip"]
+_Question = TypeVar("_Question")
+_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,10 @@ def trying(client: Client, name: str, good: str, bad: str) -> Generator[Version,
     return Bisection(model, line[0], line[-1], tuple(trials), tuple(line[at] for at in place), len(line) - 2)
 
 
-_Q, _A, _R = TypeVar("_Q"), TypeVar("_A"), TypeVar("_R")
-
-
-def answered(search: Generator[_Q, _A, _R], answer: Callable[[_Q], _A]) -> _R:
+def answered(search: Generator[_Question, _Answer, _Result], answer: Callable[[_Question], _Answer]) -> _Result:
     """Answer each question of a search; return its result."""
     asked: Any = None
-    given: _A | None = None
+    given: _Answer | None = None
     while True:
         try:
             asked = search.send(given)  # type: ignore[arg-type]
@@ -149,10 +149,10 @@ def answered(search: Generator[_Q, _A, _R], answer: Callable[[_Q], _A]) -> _R:
         given = answer(asked)
 
 
-def following(search: Generator[_Q, _A, _R], answer: _A | None = None) -> _Q | _R:
+def following(search: Generator[_Question, Any, _Result], answer: object = None) -> _Question | _Result:
     """Answer the last question of a search; return the next question, or the result."""
     try:
-        return search.send(answer)  # type: ignore[arg-type]
+        return search.send(answer)
     except StopIteration as end:
         return end.value  # type: ignore[no-any-return]
 

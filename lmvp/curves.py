@@ -352,9 +352,8 @@ def metrics_of(client: Client, names: Sequence[str], keys: Sequence[str] = (), *
         except NotFound:
             pass  # what follows says that there is no such run, and which names are near
         else:
-            return _of_project(client, history, keys, how) if "/" not in history.title else _of_model(
-                client, history, keys, how
-            )
+            of_versions = _of_model if "/" in history.title else _of_project
+            return of_versions(client, history, keys, how)
     return curves_of(client, names, keys, **how)
 
 
@@ -376,7 +375,7 @@ def _of_project(client: Client, history: History, keys: Sequence[str], how: dict
     return ModelCurves([], [], charts=tuple(wanted[:MODEL_CHARTS]) or ((history, next(iter(keys), None)),), **how)
 
 
-def _of_model(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> ModelCurves:
+def _of_model(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
     """Return metrics over the versions of a model, and the curves of the newest runs that made them."""
     from lmvp.arguments import check_metric
 
@@ -388,9 +387,17 @@ def _of_model(client: Client, history: History, keys: Sequence[str], how: dict[s
     wanted = [key for key in keys if key in logged]
     curves = with_system(client, runs, wanted, **how) if runs and (wanted or not keys) else Curves([], [], **how)
     known = [key for key in (keys or history.metrics) if key in history.metrics][:MODEL_CHARTS]
-    charts = [(history, key) for key in known] or ([] if curves.lines else [(history, None)])
+    charts: list[tuple[History, str | None]] = [(history, key) for key in known]
+    if not charts and not curves.lines:
+        charts = [(history, None)]
     return ModelCurves(
-        curves.runs, curves.lines, curves.hidden, asked=curves.asked, machine=curves.machine, charts=tuple(charts), **how
+        curves.runs,
+        curves.lines,
+        curves.hidden,
+        asked=curves.asked,
+        machine=curves.machine,
+        charts=tuple(charts),
+        **how,
     )
 
 

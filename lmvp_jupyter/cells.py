@@ -188,6 +188,7 @@ class Code:
 
     async def awaited(self) -> Any:
         """Execute a cell with a top-level `await`; return its last expression."""
+        value: Any = None
         for code in (self._body, self._last):
             value = None if code is None else eval(code, self._names)  # noqa: S307 - it is the user's cell
             if code is not None and _is_async(code):

@@ -247,9 +247,7 @@ def _run_in_run(shell: Any, words: list[str], cell: str, host: NotebookHost) -> 
         return code.value()
 
 
-async def _run_awaited(
-    shell: Any, options: argparse.Namespace, cell: str, host: NotebookHost, code: Code
-) -> Any:
+async def _run_awaited(shell: Any, options: argparse.Namespace, cell: str, host: NotebookHost, code: Code) -> Any:
     with code.frames(shell), tracking.begin(options, cell, host) as run:
         shell.user_ns["run"] = run
         return await code.awaited()

@@ -159,12 +159,29 @@ def test_cell_of_bisect_awaits_at_top_level(kernel):
 
 def test_terminal_ipython_awaits_in_a_cell_of_a_run(folder, run_of, tmp_path):
     script = tmp_path / "train.ipy"
-    script.write_text("%%lmvp run cells --name terminal\nimport asyncio\nx = await asyncio.sleep(0, 3)\nrun.log({'x': x})\n")
+    script.write_text(
+        "%%lmvp run cells --name terminal\nimport asyncio\nx = await asyncio.sleep(0, 3)\nrun.log({'x': x})\n"
+    )
     env = {**os.environ, "LMVP_HOME": str(folder), "IPYTHONDIR": str(tmp_path / "ipython")}
     command = [sys.executable, "-m", "IPython", "--no-banner", "--colors=NoColor", "--ext=lmvp_jupyter", str(script)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
     run = run_of("terminal")
     assert (status(run), run.metrics, "load_ext" in done.stdout + done.stderr) == (("finished", ""), {"x": 3}, False)
+
+
+def test_metrics_of_a_model_are_drawn_in_a_notebook(kernel):
+    kernel("""\
+        with lmvp.start_run("drawn", system_metrics=False, plot=False) as run:
+            run.log({"loss": 1.0})
+            run.update("mlp", {"w": np.zeros(3)}, metrics={"acc": 0.5, "f1": 0.25}, progress=False)""")
+    found = kernel("%lmvp metrics drawn/mlp")
+    assert [text.split("  ")[0].partition(" by")[0] for text in found.values] == [
+        "drawn/mlp: acc",
+        "drawn/mlp: f1",
+        kernel("print(run.name)").printed.strip(),
+    ]
+    assert all("<img" in data["text/html"] for data in found.shown)
+    assert len(kernel("%lmvp metrics drawn").shown) == 1
 
 
 # -- tracebacks
@@ -183,7 +200,8 @@ def test_error_in_a_cell_of_a_run_shows_frames_of_the_user_only(kernel, run_of, 
 
 
 def test_interrupt_of_a_cell_of_a_run_shows_frames_of_the_user_only(kernel, run_of):
-    code = "%%lmvp run cells --name interrupted\ndef train():\n    print('ready', flush=True)\n    time.sleep(60)\ntrain()"
+    train = "def train():\n    print('ready', flush=True)\n    time.sleep(60)\ntrain()"
+    code = f"%%lmvp run cells --name interrupted\n{train}"
     found = kernel(code, interrupt_at="ready")
     assert found.error.name == "KeyboardInterrupt"
     assert re.findall(r"^Cell In\[\d+\], line (\d+)", found.error.text, re.MULTILINE) == ["5", "4"]
