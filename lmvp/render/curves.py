@@ -404,7 +404,8 @@ def _table(curves: Curves) -> str:
 
 
 def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
-    """Return what `curves.js` draws, as JSON."""
+    """Return what `curves.js` draws, as JSON; a page of the console fetches system metrics by itself."""
+    system = {} if curves.system is None else {"system": curves_data(curves.system, live=live)}
     return {
         **head(curves),
         "live": live,
@@ -419,7 +420,7 @@ def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
         "smooth": curves.smooth,
         "hidden": curves.hidden,
         "empty": "" if curves.lines else nothing(curves),
-        "system": None if curves.system is None else curves_data(curves.system, live=live),
+        **system,
     }
 
 

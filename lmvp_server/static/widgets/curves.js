@@ -2,7 +2,8 @@
 //
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.curves.curves_data`. While a
 // run goes on, messages bring what is new (`{ kind: "news", head, lines }`, the lines whole, thinned by the kernel); a
-// zoom asks for its range (`{ kind: "zoom", from, to }`) and gets finer lines when the kernel is free. It needs a global
+// zoom asks for its range (`{ kind: "zoom", from, to }`) and gets finer lines when the kernel is free. System metrics are
+// a view of their own in a part below the charts: `data.system`, and messages with `section: "system"`. It needs a global
 // `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
 /* global uPlot */
 import { bounds, labels, logBounds, logTicks, metricLabels, stepLabels, TIMES, timeLabels } from "./axes.js";
