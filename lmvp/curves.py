@@ -102,7 +102,7 @@ class Curves:
 
     @property
     def system(self) -> Curves | None:
-        """The system metrics of the same runs (processor, memory, GPU), over time; None where there are none."""
+        """The system metrics of the same runs (processor, memory, GPU), over time; None if none were recorded."""
         if self.machine is not None:
             fetch, self.machine = self.machine, None
             with suppress(LmvpError):  # charts of the training are worth more than those of the machine

@@ -72,7 +72,7 @@ class CellRuns:
         return lines
 
     def source(self) -> str:
-        """Return the cell that is executed now, as it was typed, without its line `%%lmvp run`."""
+        """Return the source of the cell that is executed now, with magics unexpanded, after its line `%%lmvp run`."""
         raw = getattr(getattr(self._result(), "info", None), "raw_cell", None) or ""
         first = _FIRST_LINE.search(raw)
         return raw[first.end() :] if first else raw
@@ -152,7 +152,7 @@ class Code:
     ----------
     shell : InteractiveShell
     cell : str
-        As it was typed, without the line of the magic.
+        Its source, with magics unexpanded, without the line of `%%lmvp`.
     """
 
     def __init__(self, shell: Any, cell: str) -> None:

@@ -404,7 +404,7 @@ def _table(curves: Curves) -> str:
 
 
 def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
-    """Return what `curves.js` draws, as JSON; a page of the console fetches system metrics by itself."""
+    """Return what `curves.js` draws, as JSON; a page of the console fetches system metrics on demand."""
     system = {} if curves.system is None else {"system": curves_data(curves.system, live=live)}
     return {
         **head(curves),

@@ -335,7 +335,7 @@ def _may_cut(line: str, lines: list[str], following: int) -> bool:
 
 
 def executed_cells() -> list[str] | None:
-    """Return the cells that IPython has executed in this process, as they were typed; None outside of it."""
+    """Return the cells that IPython has executed in this process, with magics unexpanded; None outside of it."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is None:
         return None
