@@ -1,5 +1,7 @@
 """The status of a run is that of the process, the function or the cell that began it, whatever ends it."""
 
+import asyncio
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -154,6 +156,8 @@ def test_run_goes_on_that_is_logged_to_after_its_function_raised(execute):
         (SystemExit(""), ("failed", "SystemExit")),
         (SystemExit("no data\nat all"), ("failed", "SystemExit: no data")),
         (KeyboardInterrupt(), ("killed", "KeyboardInterrupt")),
+        (asyncio.CancelledError(), ("killed", "CancelledError")),
+        (concurrent.futures.CancelledError(), ("failed", "CancelledError")),
         (ValueError(" two\nlines "), ("failed", "ValueError: two")),
     ],
 )
