@@ -40,7 +40,7 @@ from lmvp_server.services.headers import check_headers
 from lmvp_server.services.push_quota import LIFETIME, PushLimits, PushQuota
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.tensor_digests import TensorDigests
-from lmvp_server.services.versions import Versions, shelf, version_id
+from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, shelf, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
 _PUSH = re.compile(r"[0-9a-f]{32}")
@@ -404,6 +404,9 @@ class Pushes:
         found = self._records.find(place.space, "versions", ours, limit=1)
         found = found or self._records.find(
             place.space, "versions", {"push": push_id, "model": shelf(place.model.id)}, limit=1
+        )
+        found = found or self._records.find(
+            place.space, DELETED_CONTRIBUTIONS, {"push": push_id, "model": shelf(place.model.id)}, limit=1
         )
         if not found:
             return None

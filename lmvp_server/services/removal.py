@@ -61,7 +61,7 @@ class Removal:
         access.require(caller, access.MAINTAIN, project)
         keep = self._keeps(for_good)
         self.drop(caller, place, lambda: [self._free(place, revision)], "version.remove", keep=keep)
-        return self._answer(place.space, versions=1, keep=keep)
+        return self._answer(place.project, versions=1, keep=keep)
 
     def _keeps(self, for_good: bool) -> bool:
         return bool(self._keep) and not for_good
@@ -147,7 +147,7 @@ class Removal:
                 )
             except ConcurrentChange:
                 continue
-            return self._answer(place.space, versions=versions, keep=keep)
+            return self._answer(place.project, versions=versions, keep=keep)
 
     def project(self, caller: Caller, project: str, *, for_good: bool = False) -> Document:
         """Take away a project with all that is in it, its events too."""
@@ -174,10 +174,15 @@ class Removal:
             freed = 0 if keep else self._purging.forget(home.id)
             return {"versions": versions, "bytes": freed} | (self._until() if keep else {})
 
-    def _answer(self, space: str, *, versions: int, keep: bool) -> Document:
+    def _answer(self, project: Record, *, versions: int, keep: bool) -> Document:
         if keep:
             return {"versions": versions, "bytes": 0} | self._until()
-        return {"versions": versions, "bytes": self._upkeep.reclaim(space)}
+        return {"versions": versions, "bytes": self.reclaim(project)}
+
+    def reclaim(self, project: Record) -> int:
+        """Delete what a removal in a project made needless, and return its bytes."""
+        self._purging.release(project)
+        return self._upkeep.reclaim(project.id)
 
     def _until(self) -> Document:
         return {"until": stamp(datetime.now(timezone.utc) + self._keep)}

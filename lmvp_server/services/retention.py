@@ -16,6 +16,7 @@ from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.contributions import check_rule
 from lmvp_server.services.damage import passed_over
+from lmvp_server.services.purging import Purging
 from lmvp_server.services.removal import Removal
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import Versions
@@ -26,10 +27,16 @@ class Retention:
     """The use cases around rules of what is kept."""
 
     def __init__(
-        self, records: RecordStore, catalog: Catalog, versions: Versions, removal: Removal, upkeep: Upkeep
+        self,
+        records: RecordStore,
+        catalog: Catalog,
+        versions: Versions,
+        removal: Removal,
+        upkeep: Upkeep,
+        purging: Purging,
     ) -> None:
         self._records, self._catalog, self._versions = records, catalog, versions
-        self._removal, self._upkeep = removal, upkeep
+        self._removal, self._upkeep, self._purging = removal, upkeep, purging
 
     def prune(self, caller: Caller, project: str, model: str, asked: Prune) -> Document:
         """Take away the versions of a model that a rule does not keep; on a dry run, only tell which.
@@ -48,7 +55,9 @@ class Retention:
             raise InvalidArgument(f"{place.reference} has no rule of its own", hint=f"say what stays; {retention.HINT}")
         if asked.dry_run:
             going = self._going(place, rule)
-            freed = self._upkeep.would_free(place.space, {record.id for record in going}).bytes if going else 0
+            ids = {record.id for record in going}
+            ids |= self._purging.released_with(place.space, ids)
+            freed = self._upkeep.would_free(place.space, ids).bytes if going else 0
         else:
             going, freed = self._take_away(caller, place, rule)
         numbers = sorted((record.data["number"] for record in going), reverse=True)
@@ -101,4 +110,4 @@ class Retention:
 
     def _take_away(self, caller: Caller, place: Place, rule: str) -> tuple[list[Record], int]:
         going = self._removal.drop(caller, place, lambda: self._going(place, rule), "version.prune", keep=False)
-        return going, self._upkeep.reclaim(place.space) if going else 0
+        return going, self._removal.reclaim(place.project) if going else 0
