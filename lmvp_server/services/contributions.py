@@ -15,7 +15,7 @@ from typing import Any
 
 from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotFound
 from lmvp.storage import manifest as manifests
-from lmvp_server.services import access, filters
+from lmvp_server.services import access, filters, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now, stamp
@@ -139,7 +139,7 @@ class Contributions:
             ]  # fmt: skip
             after = {"number": following, "digest": version["digest"], "author": version["author"]}
             events = [_event(caller, "contribution.accept", place, found, after)]
-            if self._commit(place, changes, events):
+            if self._commit(caller, access.WRITE, place, changes, events):
                 return self.one(caller, project, model, number)
 
     def decline(self, caller: Caller, project: str, model: str, number: str, reason: str) -> Document:
@@ -155,13 +155,14 @@ class Contributions:
     def _decide(self, caller: Caller, project: str, model: str, number: str, status: str, reason: str) -> Document:
         while True:
             place = self._catalog.find_model(caller, project, model)
-            access.require(caller, access.PROPOSE if status == WITHDRAWN else access.WRITE, project)
+            right = access.PROPOSE if status == WITHDRAWN else access.WRITE
+            access.require(caller, right, project)
             found = self._open(place, number)
             own = caller.owner or (bool(caller.user) and found.data["contribution"]["by"] == caller.user)
             if status == WITHDRAWN and not own:
                 raise AccessDenied(f"c{number} is of {found.data['author']}", hint="a maintainer can decline it")
             events = [_event(caller, f"contribution.{_VERBS[status]}", place, found, reason or None)]
-            if self._commit(place, [_decided(found, caller, status, reason=reason)], events):
+            if self._commit(caller, right, place, [_decided(found, caller, status, reason=reason)], events):
                 return self.one(caller, project, model, number)
 
     def comment(self, caller: Caller, project: str, model: str, number: str, words: str) -> Document:
@@ -179,14 +180,16 @@ class Contributions:
             data = {**found.data, "contribution": {**found.data["contribution"], "comments": [*said, comment]}}
             events = [_event(caller, "contribution.comment", place, found, None)]
             table = DELETED_CONTRIBUTIONS if "deleted_at" in data["contribution"] else "versions"
-            if self._commit(place, [Put(table, found.id, data, expect=found.rev)], events):
+            change: Change = Put(table, found.id, data, expect=found.rev)
+            if self._commit(caller, access.PROPOSE, place, [change], events):
                 return self.one(caller, project, model, number)
 
     # -- steps
 
-    def _commit(self, place: Place, changes: list[Change], events: list[Document]) -> bool:
+    def _commit(self, caller: Caller, right: str, place: Place, changes: list[Change], events: list[Document]) -> bool:
+        check = grants.still(self._records, caller, right, place.project)
         try:
-            self._records.commit(place.space, changes, events)
+            self._records.commit(place.space, changes, events, check=check)
         except ConcurrentChange:
             return False
         return True

@@ -100,7 +100,9 @@ class Removal:
                 event(caller.name, action, f"{place.reference}@v{one.data['number']}", one.data, None) for one in going
             ]
             try:
-                self._records.commit(place.space, self._changes(caller, place, model, going, keep=keep), told)
+                check = grants.still(self._records, caller, access.MAINTAIN, place.project)
+                changes = self._changes(caller, place, model, going, keep=keep)
+                self._records.commit(place.space, changes, told, check=check)
             except ConcurrentChange:
                 continue
             return going
@@ -142,9 +144,9 @@ class Removal:
                 ),
             ]
             try:
-                self._records.commit(
-                    place.space, changes, [event(caller.name, "model.remove", place.reference, told, None)]
-                )
+                entry = event(caller.name, "model.remove", place.reference, told, None)
+                check = grants.still(self._records, caller, access.MAINTAIN, place.project)
+                self._records.commit(place.space, changes, [entry], check=check)
             except ConcurrentChange:
                 continue
             return self._answer(place.project, versions=versions, keep=keep)

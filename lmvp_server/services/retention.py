@@ -10,7 +10,7 @@ from lmvp import retention
 from lmvp.errors import InvalidArgument
 from lmvp.records import ModelChange, Prune, Version
 from lmvp.references import check_alias
-from lmvp_server.services import access
+from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
@@ -75,18 +75,16 @@ class Retention:
         fields = {key: value for key, value in given.items() if value is not None}
         while True:
             place = self._catalog.find_model(caller, project, model)
-            access.require(
-                caller,
-                access.WRITE if fields.keys() <= {"description"} else access.MAINTAIN,
-                project,
-            )
+            right = access.WRITE if fields.keys() <= {"description"} else access.MAINTAIN
+            access.require(caller, right, project)
             before = {key: place.model.data.get(key, "") for key in fields}
             event = {"at": now(), "who": caller.name, "action": "model.amend", "what": place.reference,
                      "before": before, "after": fields}  # fmt: skip
             put = Put("models", place.model.id, {**place.model.data, **fields}, place.model.rev)
             try:
                 if before != fields:
-                    self._records.commit(place.space, [put], [event])
+                    check = grants.still(self._records, caller, right, place.project)
+                    self._records.commit(place.space, [put], [event], check=check)
             except ConcurrentChange:
                 continue
             return self._catalog.model(caller, project, model)

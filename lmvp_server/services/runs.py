@@ -17,7 +17,7 @@ from lmvp.records import encode_float
 from lmvp.references import suggest
 from lmvp.tracking.records import STALE_AFTER, NewRun, RunEnd, RunUpdate
 from lmvp_server import cancellation
-from lmvp_server.services import access, filters, metadata, paging, runrecords
+from lmvp_server.services import access, filters, grants, metadata, paging, runrecords
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.clock import now, stamp
@@ -284,7 +284,8 @@ class Runs:
         data = runrecords.fresh(new, caller.on_behalf(new.author), caller.user)
         event = self.event(caller, home, "run.start", new.run, None, {"name": data["name"], "params": data["params"]})
         try:
-            self._records.commit(home.id, [Put("runs", new.run, data, expect=0)], [event])
+            check = grants.still(self._records, caller, access.LOG, home)
+            self._records.commit(home.id, [Put("runs", new.run, data, expect=0)], [event], check=check)
         except ConcurrentChange:  # the same request, sent twice at once
             self._records.commit(home.id, [])
             self.require_author(caller, home, self.find(home, new.run))
@@ -335,7 +336,8 @@ class Runs:
             Delete("runs", found.id, expect=found.rev),
             Put(REMOVED_RUNS, found.id, {**kept, "at": now()}),  # a late journal does not begin it again
         ]
-        self._records.commit(home.id, changes, [event])
+        check = grants.still(self._records, caller, access.MAINTAIN, home)
+        self._records.commit(home.id, changes, [event], check=check)
         if not keep:
             self._series.drop(home.id, found.id)
 
@@ -364,7 +366,8 @@ class Runs:
                 Put("runs", found.id, data, expect=0),
             ]
             try:
-                self._records.commit(home.id, changes, [event])
+                check = grants.still(self._records, caller, access.MAINTAIN, home)
+                self._records.commit(home.id, changes, [event], check=check)
             except ConcurrentChange:
                 continue
             return self.run(caller, project, found.id)
@@ -418,7 +421,8 @@ class Runs:
             before, after = _differing(found.data, data), _differing(data, found.data)
             events = [self.event(caller, home, action, run, before, after)] if before or after else []
             try:
-                self._records.commit(home.id, [Put("runs", run, data, expect=found.rev)], events)
+                check = grants.still(self._records, caller, access.LOG, home)
+                self._records.commit(home.id, [Put("runs", run, data, expect=found.rev)], events, check=check)
             except ConcurrentChange:
                 continue
             return

@@ -15,7 +15,7 @@ from lmvp.render.numbers import plural
 from lmvp.storage.manifest import Manifest
 from lmvp.storage.slots import Slots
 from lmvp_server import cancellation
-from lmvp_server.services import access, metadata, paging
+from lmvp_server.services import access, grants, metadata, paging
 from lmvp_server.services.access import Caller
 from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.catalog import Catalog, Place
@@ -311,7 +311,10 @@ class Versions:
                 data["environment"] = forgotten
                 event["forgot"] = "code"
             try:
-                self._records.commit(place.space, [Put("versions", version.id, data, version.rev)], [event])
+                check = grants.still(self._records, caller, access.WRITE, place.project)
+                self._records.commit(
+                    place.space, [Put("versions", version.id, data, version.rev)], [event], check=check
+                )
             except ConcurrentChange:
                 continue
             return self.present(place, self.find(place, str(version.data["number"])))
