@@ -132,7 +132,7 @@ class Text(Parameter[T]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Whole(Parameter[T]):
-    """A whole number, in decimal digits; `default` None: no number."""
+    """A whole number, also written as `1e3` or `1000.0`, as in JSON; `default` None: no number."""
 
     default: int | None = None
     least: int = 0
@@ -140,10 +140,10 @@ class Whole(Parameter[T]):
 
     def parse(self, text: str) -> int:
         """Return the number, if it is in the range."""
-        digits = text.isascii() and text.isdigit() and len(text) < 20
-        if not digits or not self.least <= int(text) <= self.most:
+        value = _whole(text)
+        if value is None or not self.least <= value <= self.most:
             raise InvalidArgument(f"{self.name}={text[:_SHOWN]!r} is not a number from {self.least} to {self.most}")
-        return int(text)
+        return value
 
     def absent(self) -> int | None:
         """Return the default."""
@@ -200,6 +200,21 @@ class Flag(Parameter[bool]):
         """Return the parameter with its default as it is written in a request."""
         shown = {"name": self.name, "in": "query", "required": False, "description": self.description}
         return shown | {"schema": {**self.schema(), "default": "0"}}
+
+
+def _whole(text: str) -> int | None:
+    """Return the whole number that a text is, or None.
+
+    Examples
+    --------
+    >>> _whole("1000"), _whole("1e3"), _whole("1000.0"), _whole("1.5"), _whole("-1"), _whole("9" * 20)
+    (1000, 1000, 1000, None, None, None)
+    """
+    if text.isascii() and text.isdigit():
+        return int(text) if len(text) < 20 else None
+    if len(text) < 20 and re.fullmatch(r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]+)?", text) and float(text).is_integer():
+        return int(float(text))
+    return None
 
 
 LIMIT: Whole[int] = Whole(
