@@ -137,12 +137,14 @@ class Whole(Parameter[T]):
     default: int | None = None
     least: int = 0
     most: int = 10**18 - 1
+    hint: str | None = None
 
     def parse(self, text: str) -> int:
         """Return the number, if it is in the range."""
         value = _whole(text)
         if value is None or not self.least <= value <= self.most:
-            raise InvalidArgument(f"{self.name}={text[:_SHOWN]!r} is not a number from {self.least} to {self.most}")
+            message = f"{self.name}={text[:_SHOWN]!r} is not a number from {self.least} to {self.most}"
+            raise InvalidArgument(message, hint=self.hint)
         return value
 
     def absent(self) -> int | None:

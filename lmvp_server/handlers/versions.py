@@ -17,7 +17,7 @@ from lmvp_server.handlers.base import JSON_LIMIT, READING, Handler, as_json
 from lmvp_server.handlers.query import NOW, ORDER, PAGE, WHERE, Parameter, Text, Whole
 from lmvp_server.services import access
 from lmvp_server.services.asked import EVERY, Asked
-from lmvp_server.services.histograms import BINS, BINS_LIMIT
+from lmvp_server.services.histograms import BINS, BINS_LIMIT, LIMITS
 from lmvp_server.services.pushes import OpenPush
 
 FRAMES = "application/x-lmvp-frames"
@@ -31,7 +31,12 @@ TENSORS: Text[tuple[str, ...]] = Text(
     name="tensor", description="The name of a tensor; once for each tensor.", many=True, required=True, strip=False
 )
 BIN_COUNT: Whole[int] = Whole(
-    name="bins", description="The number of bins of a histogram.", default=BINS, least=1, most=BINS_LIMIT
+    name="bins",
+    description="The number of bins of a histogram.",
+    default=BINS,
+    least=1,
+    most=BINS_LIMIT,
+    hint=LIMITS,
 )
 NUMBERS: Text[str] = Text(
     name="versions",
