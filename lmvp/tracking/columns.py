@@ -85,7 +85,7 @@ class Shipment:
     notes : list of (int, bytes)
         Kind and JSON of each `START`, `UPDATE` and `END`, in order.
     attempts : list of (int or None)
-        For each note, the epoch of the last `EPOCH` frame before it; None if there is none in these frames.
+        For each note, the epoch of the last `EPOCH` frame before it in these frames, or None.
     """
 
     parts: list[Points | Epoch] = field(default_factory=list)

@@ -58,7 +58,7 @@ class Parameter(ABC, Generic[T]):
         Raises
         ------
         InvalidArgument, InvalidRequest
-            If the text is none of the allowed values.
+            If the text is not an allowed value.
         """
 
     @abstractmethod
@@ -158,7 +158,7 @@ class Whole(Parameter[T]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Number(Parameter["float | None"]):
-    """A finite number; None if there is none."""
+    """A finite number, or None."""
 
     def parse(self, text: str) -> float:
         """Return the number, if it is finite."""

@@ -59,8 +59,8 @@ def still(
     Parameters
     ----------
     expected : bool
-        Whether the commit expects the revision of the project: it fails by itself if the project is gone, and is tried
-        again.
+        Whether the commit expects the revision of the project: it then fails if the project was removed, and the
+        caller tries again.
     """
 
     def check() -> None:

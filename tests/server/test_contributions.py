@@ -370,7 +370,7 @@ def test_protected_aliases_are_moved_by_maintainers_alone(team):
 
 
 def test_files_of_a_declined_contribution_are_stated_and_deleted(tmp_path, capsys, monkeypatch):
-    """What `gc`, `du`, the shell, the console and a download state while the files are kept, and after that."""
+    """`gc`, `du`, the shell, the console and a download state how long the files are kept, and their deletion."""
     from lmvp.commands import main
 
     with Served(tmp_path / "data", keep_removed=timedelta(days=7)) as served:

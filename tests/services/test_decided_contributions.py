@@ -101,7 +101,7 @@ def test_withdrawn_contribution_is_freed_by(shop, way):
 
 @pytest.mark.parametrize("packed", [False, True])
 def test_chunks_that_others_use_are_kept(shop, packed):
-    """Versions, an open contribution and a fork share chunks with a declined contribution, and lean on others of it."""
+    """Versions, an open contribution and a fork share chunks with a declined contribution and depend on others."""
     declined = {**FIRST, "head": weights(1, 1)["layers.0.weight"]}
     sibling = {**declined, "other": weights(2, 1)["layers.0.weight"]}
     later = step(declined, 3)
