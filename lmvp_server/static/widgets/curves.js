@@ -32,7 +32,7 @@ const where = (ticks, write) => {
   return ticks.map((at) => (at === null ? "" : words.shift()));
 };
 
-/** What is before the last part of a metric's name: `val` of `val/loss`. */
+/** The part before the last `/` of a metric's name: `val` of `val/loss`. */
 const prefixOf = (key) => key.slice(0, Math.max(0, key.lastIndexOf("/")));
 
 /** An exponential mean over so many points, without bias at the start. */
@@ -307,12 +307,12 @@ class CurvesView {
 
   width() { return this.root.clientWidth; }
 
-  /** Put everything up anew. */
+  /** Draw all parts again. */
   build() {
     const data = this.data = structuredClone(this.model.get("data"));
     this.charts.forEach((chart) => chart.close());
     this.titleLine = make("div", { class: "title" });
-    this.readout = make("output", { class: "readout hidden", "aria-live": "polite" }); // the tip tells those who see it
+    this.readout = make("output", { class: "readout hidden", "aria-live": "polite" }); // for screen readers; the tip shows the same
     this.hinted = make("span", { class: "small quiet" });
     this.legend = make("div", { class: "legend lmvp-lines" });
     this.grid = make("div", { class: "grid2" });
@@ -358,7 +358,7 @@ class CurvesView {
   /** A name without `system/`, where the heading of the part says it. */
   short(name) { return this.inner ? name.replace(/^system\//, "") : name; }
 
-  /** What the legend calls a line of one run: its prefix; of system metrics `machine`, `process` or a GPU. */
+  /** The name of a line of one run in the legend: its prefix; of system metrics `machine`, `process` or a GPU. */
   prefix(line) { return this.inner ? prefixOf(this.short(line.key)) || "machine" : prefixOf(line.key); }
 
   entryOf(line) { return this.data.several ? `run ${line.run}` : this.legends ? line.id : `prefix ${prefixOf(line.key)}`; }
@@ -398,7 +398,7 @@ class CurvesView {
     this.hinted.textContent = this.hint();
   }
 
-  /** What is drawn, as rows. */
+  /** The drawn values, as rows. */
   numbers() {
     const rows = [...this.lines.values()].flatMap((line) => line.steps.map((step, i) => [line.label, line.key, step, line.times[i], number(line.values[i])]));
     return [["line", "metric", "step", "seconds", "value"], rows];
@@ -472,7 +472,7 @@ class CurvesView {
 
   fit() {
     const width = this.width();
-    if (!width || width === this.fitted) return; // out of sight, as while JupyterLab changes its theme
+    if (!width || width === this.fitted) return; // hidden, as while JupyterLab changes its theme
     this.fitted = width;
     this.charts.forEach((chart) => { if (!chart.root.hidden) chart.draw(); });
   }
@@ -493,7 +493,7 @@ class CurvesView {
     return parts.join(", ");
   }
 
-  /** Tell the values under the cursor: at the pointer for the chart below it, in words for all charts. */
+  /** Show the values under the cursor: at the pointer for the chart below it, in words for all charts. */
   tell(chart, plot) {
     const at = plot.cursor.idx;
     const under = this.under ?? (chart.box === document.activeElement ? chart : null);
