@@ -8,6 +8,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 import lmvp
+from lmvp.commands.parser import NOTEBOOK, verbs_of
 from lmvp.commands.tables import Status
 from lmvp.errors import InvalidArgument
 
@@ -100,6 +101,15 @@ def test_help_is_printed(ip, capsys):
     assert run(ip, "help pull") is None
     assert "--into" in capsys.readouterr().out
     assert "push" in ip.find_line_magic("lmvp").__doc__
+
+
+@pytest.mark.parametrize("line", ["help", "--help", "-h"])
+def test_help_lists_every_verb(ip, capsys, line):
+    assert run(ip, line) is None
+    text = capsys.readouterr().out
+    assert text.startswith("usage: %lmvp VERB [OPTION ...]\n")
+    listed = [words[0] for words in map(str.split, re.findall(r"^  (\w.*)", text, re.MULTILINE))]
+    assert sorted({verb.name for verb in verbs_of(NOTEBOOK)} - {*listed}) == []
 
 
 def test_a_cell_form_says_what_to_write(ip):
