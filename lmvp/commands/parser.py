@@ -328,7 +328,7 @@ def make_parser(host: str, prog: str, parser_class: type[argparse.ArgumentParser
     """Build the parser for a host, `SHELL` or `NOTEBOOK`."""
     parser = parser_class(
         prog=prog,
-        usage=f"{prog} VERB [OPTION ...]",
+        usage=f"{prog.replace('%', '%%')} VERB [OPTION ...]",  # argparse formats it with `%`
         description=overview(host, prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

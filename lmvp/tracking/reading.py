@@ -14,6 +14,7 @@ from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
 from lmvp.records import Version
 from lmvp.redaction import redact
 from lmvp.references import Reference, check_name
+from lmvp.text import escaped, quoted
 from lmvp.tracking.records import Curves, KeyRecord, RunEnd, RunRecord, RunUpdate, Status
 
 if TYPE_CHECKING:
@@ -520,7 +521,7 @@ class Tracking(BaseClient):
     def _export(self, project: str, query: dict[str, Any]) -> Any:
         from urllib.parse import urlencode
 
-        path = f"/projects/{quote(project)}/metrics/export?{urlencode(query, doseq=True)}"
+        path = f"/projects/{quote(project)}/metrics/export?{urlencode(escaped(query), doseq=True)}"
         return self._connection.stream("GET", path, None)
 
     def _blocks(self, project: str, runs: list[str], keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[Any]]]:
@@ -605,7 +606,7 @@ def pandas_module() -> Any:
 
 
 def _path(project: str, run: str) -> str:
-    return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quote(run, safe='')}"
+    return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quoted(run)}"
 
 
 def _no_such_metric(key: str, known: list[str]) -> Exception:

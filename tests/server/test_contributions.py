@@ -166,6 +166,17 @@ def test_a_team_at_work(server, monkeypatch):
     ]
 
 
+def test_push_of_a_contributor_is_refused_with_the_way_to_propose_it(team):
+    with pytest.raises(errors.AccessDenied) as refused:
+        team.grace.update("digits/mlp", weights(1), progress=False)
+    assert "`--propose`" in refused.value.hint
+    assert "propose=True" in refused.value.hint
+    viewer = person(team, "viewer", "viewer")
+    with pytest.raises(errors.AccessDenied) as refused:
+        viewer.update("digits/mlp", weights(1), progress=False)
+    assert "propose" not in refused.value.hint, "a viewer may not propose either"
+
+
 def test_what_is_decided_stays_so(team, tmp_path):
     first = propose(team.grace, 0.1, 0.85)
     second = propose(team.grace, 0.2, 0.86)
