@@ -161,6 +161,10 @@ class NotebookHost:
         """Say no: a notebook that runs from top to bottom does not wait for an answer."""
         return False
 
+    def tell(self, message: str) -> None:
+        """Print a message above the result."""
+        print(printable(message))
+
     def ask_token(self, url: str) -> str:
         """Ask in a field below the cell, which is not saved."""
         from getpass import getpass

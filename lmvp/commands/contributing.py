@@ -77,10 +77,11 @@ def require(options: Namespace, _host: Host) -> Any:
     return Line(told, made)
 
 
-def rollback(options: Namespace, _host: Host) -> Any:
+def rollback(options: Namespace, host: Host) -> Any:
     """Move an alias back to its previous version."""
-    from lmvp.commands.verbs import moved_line
+    from lmvp.commands.verbs import confirmed, moved_line
 
     client = Client()
     before = client.alias_history(options.alias).number
-    return moved_line(client.rollback(options.alias), before)
+    done = confirmed(lambda yes: client.rollback(options.alias, yes=yes), host, yes=options.yes)
+    return moved_line(f"{done.project}/{done.model}@{done.name}", before, done.number, done)

@@ -56,7 +56,7 @@ _OPEN = (
     _arg("name", nargs="?", help="a project, [project/]model[@revision] or [project/]run; the first page"),
     _arg("--print", action="store_true", only=SHELL, help="print the link, and start no browser"),
 )
-_YES = _arg("--yes", action="store_true", help="move a protected alias without a question")
+_YES = _arg("--yes", action="store_true", help="move a protected alias without a question, as a script must")
 _QUIET = _arg("--no-progress", action="store_true", help="show no bar")
 
 VERBS = (
@@ -71,6 +71,7 @@ VERBS = (
         _arg("--parent", metavar="REVISION", help="the version that it grew from"),
         _arg("--create", action="store_true", help="make project and model on a shared server"),
         _arg("--propose", action="store_true", help="propose it, for a maintainer to accept"),
+        _YES,
         _arg("--no-wait", action="store_true", only=NOTEBOOK, help="push a copy of the weights while other cells run"),
         _QUIET,
     )),
@@ -138,7 +139,7 @@ VERBS = (
         _arg("rule", nargs="?", help='"val/acc >= @production", "metrics.val/loss < 0.2 and params.lr < 0.01"'),
         _arg("--nothing", action="store_true", help="take the rule away"),
     )),
-    Verb(contributing.rollback, (_arg("alias", help="[project/]model@alias"),)),
+    Verb(contributing.rollback, (_arg("alias", help="[project/]model@alias"), _YES)),
     Verb(tracking.runs, (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("--where", metavar="FILTER", help='"metrics.val_acc > 0.9 and params.lr < 0.01"'),
@@ -205,6 +206,7 @@ VERBS = (
     Verb(archive.import_, (
         _arg("source", metavar="FOLDER_OR_TAR", help="what `lmvp export` wrote"),
         _arg("model", nargs="?", help="[project/]model to make of it; the names that it had"),
+        _YES,
         _QUIET,
     )),
     Verb(archive.backup, (

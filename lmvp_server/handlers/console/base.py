@@ -22,7 +22,7 @@ Shown: TypeAlias = tuple[str, dict[str, Any]]
 """The template of a page, and what it draws."""
 
 _SECRETS = frozenset({"password", "old", "new"})
-_UNSEEN = _SECRETS | {"do", "was", "_xsrf"}
+_UNSEEN = _SECRETS | {"do", "was", "yes", "_xsrf"}
 _IN_URLS = "/?#@%=&+,;:!$'()*~"
 """What stands in a URL as it is, beside letters and digits; a run may have a name of any letters."""
 RIGHTS = ("PROPOSE", "ALIAS", "WRITE", "MAINTAIN", "OWN")
