@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from lmvp.errors import ProtectedAlias
+from lmvp.records.frozen import copied, freeze_fields
 from lmvp.records.values import Scalar, Struct, WireFloat, decode_float
 
 
@@ -64,6 +65,13 @@ class Parent(Struct, frozen=True, kw_only=True):
         return f"v{self.number}"
 
 
+def _amended(field: str, reference: str) -> tuple[str, str | None]:
+    if field == "environment":
+        return copied(field, reference)
+    hint = f"lmvp.amend({reference!r}, {field}={{**version.{field}, …}}) changes them on the server"
+    return f"the {field} of {reference} cannot be changed here: this is a copy of the server's record", hint
+
+
 class Version(Struct, frozen=True, kw_only=True):
     """One state of a model: immutable content (`digest`) and a record about it.
 
@@ -108,9 +116,11 @@ class Version(Struct, frozen=True, kw_only=True):
     """Of a contribution: `proposed`, `accepted`, `declined` or `withdrawn`; empty for a version."""
 
     def __post_init__(self) -> None:
-        for key, value in self.metrics.items():
-            if not isinstance(value, float):
-                self.metrics[key] = decode_float(value)
+        metrics = self.metrics
+        if any(not isinstance(value, float) for value in metrics.values()):
+            metrics = {key: decode_float(value) for key, value in metrics.items()}
+            msgspec.structs.force_setattr(self, "metrics", metrics)
+        freeze_fields(self, ("metrics", "params", "tags", "environment"), _amended, self.reference)
 
     @property
     def name(self) -> str:
