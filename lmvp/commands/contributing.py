@@ -71,8 +71,12 @@ def comment(options: Namespace, _host: Host) -> Any:
 
 
 def require(options: Namespace, _host: Host) -> Any:
-    """Set the rule that contributions to a model must meet."""
-    made = Client().require(options.model, "" if options.nothing else options.rule or "")
+    """Show or set the rule that contributions to a model must meet."""
+    client = Client()
+    if options.rule is None and not options.nothing:  # typed to look at it: nothing changes
+        made = client.model(options.model)
+    else:
+        made = client.require(options.model, "" if options.nothing else options.rule)
     told = f"{made.name}: contributions must meet {made.require}" if made.require else f"{made.name}: no rule"
     return Line(told, made)
 

@@ -117,6 +117,9 @@ def pull(options: Namespace, host: Host) -> Any:
     """Fetch a version as an object or as files."""
     progress = False if options.no_progress else None
     into, variable = getattr(options, "into", None), getattr(options, "variable", None)
+    if host.pulls_files and options.trust:
+        hint = "in Python: lmvp.pull(name, trust=[…])"
+        raise InvalidArgument("--trust has no effect in a shell, which pulls files and builds no object", hint=hint)
     folder = options.to if options.to is not None or not host.pulls_files else _new_folder(options.version)
     value = Client().download(
         options.version,
@@ -166,8 +169,6 @@ def alias(options: Namespace, host: Host) -> Any:
 def _check_alias_options(options: Namespace) -> None:
     """Refuse options of `alias` that would have no effect beside each other."""
     modes = [mode for mode in ("remove", "history", "protect", "unprotect") if getattr(options, mode)]
-    if len(modes) > 1:
-        raise InvalidArgument(f"--{modes[0]} and --{modes[1]} exclude each other", hint="one at a time")
     if modes and not options.alias:
         hint = f"lmvp alias {options.version} production --{modes[0]}"
         raise InvalidArgument(f"--{modes[0]} needs the name of an alias", hint=hint)
@@ -218,6 +219,8 @@ def show(options: Namespace, _host: Host) -> Any:
 
 def amend(options: Namespace, host: Host) -> Any:
     """Change the message, metrics, params or tags of a version."""
+    if options.message is None and not options.forget_code and not (options.metric or options.param or options.tag):
+        raise InvalidArgument("nothing to change", hint=f"lmvp amend {options.version} -m 'trained for longer'")
     version = Client().version(options.version)
     merged = {key: {**getattr(version, key), **more} for key, more in _given(options, host).items() if more}
     return Client().amend(version.reference, message=options.message, forget_code=options.forget_code, **merged)
