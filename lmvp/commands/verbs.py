@@ -15,7 +15,7 @@ from lmvp import arguments, config
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Status, Table
 from lmvp.errors import InvalidArgument, NotFound, ProtectedAlias
-from lmvp.records import Alias
+from lmvp.records import Alias, Version
 from lmvp.references import Reference
 
 T = TypeVar("T")
@@ -54,8 +54,10 @@ class Host(Protocol):
         """Whether a token may come through a pipe, since nobody sits at a terminal."""
         ...
 
-    def push_later(self, name: str, obj: Any, fields: Mapping[str, Any]) -> Any:
-        """Push while other things are done; only a notebook does that."""
+    def push_later(
+        self, name: str, obj: Any, fields: Mapping[str, Any], moves: Callable[[Version], Sequence[str]]
+    ) -> Any:
+        """Push while other things are done, and show the moves of aliases at the end; only a notebook does that."""
         ...
 
     @property
@@ -78,14 +80,19 @@ def push(options: Namespace, host: Host) -> Any:
     client, aliases = Client(), arguments.aliases(fields["alias"])
     if aliases and not options.propose:
         confirmed(lambda yes: None if yes else client.check_push(options.model, aliases), host, yes=options.yes)
-    if getattr(options, "no_wait", False):
-        return host.push_later(options.model, obj, {**fields, "yes": True})
     before = _targets(client, options.model) if aliases else {}
+
+    def moves(version: Version) -> list[str]:
+        place = f"{version.project}/{version.model}"
+        moved = () if version.status else aliases
+        return [str(moved_line(f"{place}@{name}", before.get(name.lower(), 0), version.number)) for name in moved]
+
+    if getattr(options, "no_wait", False):
+        return host.push_later(options.model, obj, {**fields, "yes": True}, moves)
     progress = False if options.no_progress else None
     version = client.update(options.model, obj, **fields, progress=progress, yes=True)
-    for name in () if version.status else aliases:
-        place = f"{version.project}/{version.model}@{name}"
-        host.tell(str(moved_line(place, before.get(name.lower(), 0), version.number)))
+    for line in moves(version):
+        host.tell(line)
     return version
 
 

@@ -201,6 +201,7 @@ def test_magics_refuse_to_move_a_protected_alias(model, capsys):
         shell.user_ns["net"] = weights(10)
         pending = shell.run_line_magic("lmvp", f"push {model} net --alias production --yes --no-wait")
         assert pending.result(60).number == points_at(model) == 5
+        assert repr(pending).endswith(f"{model}@production: v4 → v5")
     finally:
         shell.run_line_magic("unload_ext", "lmvp_jupyter")
         shell.history_manager.end_session()
