@@ -68,14 +68,6 @@ def _arg(
     return Argument(flags, settings, only, tuple(of), tuple(excludes))
 
 
-def _count(text: str) -> int:
-    """Read a number of items: a list of at most 0 items would look like an empty list."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return number
-
-
 def _many(*flags: str, **settings: Any) -> Argument:
     return _arg(*flags, action="append", default=[], **settings)
 
@@ -125,7 +117,7 @@ VERBS = (
         _arg("--metric", metavar="KEY", help="the metric to show"),
         _arg("--where", metavar="FILTER", default="", help='"metrics.val_acc > 0.9", "\'frozen\' in message"'),
         _arg("--order", metavar="FIELD", default="", help="metrics.val_loss; -metrics.val_acc: the greatest first"),
-        _arg("--limit", type=_count, default=200, help="at most so many versions (%(default)s)"),
+        _arg("--limit", type=int, default=200, help="at most so many versions (%(default)s)"),
     )),
     Verb(verbs.alias, (
         _arg("version", help="[project/]model[@revision]"),
@@ -176,7 +168,7 @@ VERBS = (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("--where", metavar="FILTER", help='"metrics.val_acc > 0.9 and params.lr < 0.01"'),
         _arg("--order", metavar="FIELD", help="metrics.val_loss; -metrics.val_acc: the greatest first"),
-        _arg("--limit", type=_count, default=200, help="at most so many runs (%(default)s)"),
+        _arg("--limit", type=int, default=200, help="at most so many runs (%(default)s)"),
     )),
     Verb(tracking.annotate, (
         _arg("run", help="[project/]run: its name, or its id"),
@@ -282,7 +274,7 @@ VERBS = (
              help="only what was done to this, or begins so: digits/mlp@"),
         _arg("--since", metavar="TIME", default="", of=("list",), help="2026-11-26, or 2026-11-26T12:00, in UTC"),
         _arg("--until", metavar="TIME", default="", of=("list",), help="before this time"),
-        _arg("--limit", type=_count, default=100, of=("list",), help="at most so many entries (%(default)s)"),
+        _arg("--limit", type=int, default=100, of=("list",), help="at most so many entries (%(default)s)"),
         _arg("--json", dest="json_lines", action="store_true", of=("list",),
              help="print whole entries as JSON, a line each"),
     ), SHELL),
@@ -436,6 +428,8 @@ def _check_effects(verb: Verb, options: argparse.Namespace, prog: str) -> None:
     InvalidArgument
         If one was typed: the user would believe that it was taken into account.
     """
+    if getattr(options, "limit", 1) < 1:  # the list would look as if nothing were there
+        raise InvalidArgument(f"--limit {options.limit} is not a number above 0", hint="without --limit: its default")
     given = [argument for argument in verb.arguments if argument.is_given(options)]
     for argument in given:
         flag = argument.flags[-1]

@@ -87,10 +87,9 @@ def test_magic_refuses_an_option_without_an_effect(line):
 
 
 @pytest.mark.parametrize("line", ["history m --limit 0", "runs --limit -3", "audit --limit 0"])
-def test_limit_below_one_is_refused(line, capsys):
-    with pytest.raises(SystemExit):
+def test_limit_below_one_is_refused(line):
+    with pytest.raises(InvalidArgument, match="is not a number above 0"):
         parsed(line)
-    assert "is not a number above 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
