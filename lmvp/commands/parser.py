@@ -428,8 +428,6 @@ def _check_effects(verb: Verb, options: argparse.Namespace, prog: str) -> None:
     InvalidArgument
         If one was typed: the user would believe that it was taken into account.
     """
-    if getattr(options, "limit", 1) < 1:  # the list would look as if nothing were there
-        raise InvalidArgument(f"--limit {options.limit} is not a number above 0", hint="without --limit: its default")
     given = [argument for argument in verb.arguments if argument.is_given(options)]
     for argument in given:
         flag = argument.flags[-1]

@@ -86,12 +86,6 @@ def test_magic_refuses_an_option_without_an_effect(line):
         parsed(line, NOTEBOOK)
 
 
-@pytest.mark.parametrize("line", ["history m --limit 0", "runs --limit -3", "audit --limit 0"])
-def test_limit_below_one_is_refused(line):
-    with pytest.raises(InvalidArgument, match="is not a number above 0"):
-        parsed(line)
-
-
 @pytest.mark.parametrize(
     "line",
     [
@@ -153,6 +147,9 @@ REFUSED = {
     "metrics {0} --log": "--log has no effect on the model {0}",
     "metrics {0} --x time": "--x has no effect on the model {0}",
     "metrics {0} --key acc --key loss": "a second --key has no effect on the model {0}",
+    "history {0} --limit 0": "limit= is int 0",
+    "runs --limit -3": "limit= is int -3",
+    "audit --limit 0": "limit= is int 0",
     "prune {0} --save": "--save needs the rule to save",
 }
 
@@ -165,6 +162,16 @@ def test_verb_refuses_what_would_have_no_effect(model, capsys):
         assert "\n  hint: " in err, line
     assert [(one.name, one.number) for one in lmvp.aliases(model)] == [("best", 1)]
     assert [one.revised for one in lmvp.history(model)] == [0, 0]
+
+
+def test_limit_of_a_list_is_above_zero(model):
+    for call in (
+        lambda: lmvp.runs("default", limit=0),
+        lambda: lmvp.audit(limit=0),
+        lambda: lmvp.history(model, limit=0),
+    ):
+        with pytest.raises(InvalidArgument, match="limit= is int 0"):
+            call()
 
 
 def test_require_without_a_rule_shows_it(model, capsys):
