@@ -249,7 +249,7 @@ def test_console_asks_before_a_protected_alias_moves(model, served, form):
     path, fields, target, after = FORMS[form]
     path, browser = path.format(model), Browser(served.url)
     page = browser.fill(path, **fields)
-    assert page.status_code == 409
+    assert page.status_code == 200, "a question, not an error"
     assert f"the protected alias {model}@production points at v1; it would be {target}" in page.text
     assert points_at(model) == 1
     # The page has a form that sends the same once more, with the confirmation.
