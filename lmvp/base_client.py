@@ -15,7 +15,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from lmvp import config, local
+from lmvp import arguments, config, local
 from lmvp.connection import Address, Connection
 from lmvp.errors import IntegrityError, InvalidReference, ServerError
 from lmvp.records import Struct, Version
@@ -155,9 +155,12 @@ class BaseClient:
 
         Raises
         ------
+        InvalidArgument
+            If the limit is not a number above 0.
         ServerError
             If the list has no end: the server repeats a cursor, or sends more pages or bytes than any list has.
         """
+        arguments.check_limit(limit)  # a list of at most 0 items would look as if nothing were there
         left = math.inf if limit is None else limit
         seen, size = {cursor}, 0
         while left > 0:

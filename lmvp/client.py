@@ -89,6 +89,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         create: bool = False,
         propose: bool = False,
         progress: Progress = None,
+        yes: bool = False,
     ) -> Version:
         """Publish a model, or a new version of it.
 
@@ -125,6 +126,8 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             Propose it, as a contribution that a maintainer accepts or declines: `digits/mlp@c12`, and no version yet.
         progress : bool or callable, optional
             `False` for no bar; a callable gets bytes done and bytes in all.
+        yes : bool
+            Confirm that a protected alias of `alias` moves from another version to this one.
 
         Returns
         -------
@@ -139,6 +142,8 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             If a metric is not a number, or `progress` none of these.
         Conflict
             If `expect_parent` is not the latest version any more.
+        ProtectedAlias
+            If a protected alias would move, without `yes`. Nothing is sent then.
         """
         from lmvp import formats
         from lmvp.tracking.provenance import gathering
@@ -151,6 +156,8 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         place = self._place(name)
         fields = arguments.fields(message, metrics, params, tags)
         aliases = arguments.aliases(alias)
+        if not yes:
+            self.check_push(name, aliases)
         made_by = gathering(capture=config.server_url(self.fixed_url) is None if capture is None else capture)
         package = formats.pack(obj)
         body = NewPush(
@@ -612,24 +619,89 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
 
     # -- change
 
-    def alias(self, name: str, alias: str) -> Alias:
-        """Let an alias stand at a version; make it if it is new.
+    def alias(self, name: str, alias: str, *, yes: bool = False) -> Alias:
+        """Point an alias at a version; create the alias if it does not exist.
 
         Parameters
         ----------
         name : str
             The version: `[project/]model[@revision]`.
         alias : str
-            The name to give it.
+            The name of the alias.
+        yes : bool
+            Confirm the move of a protected alias, such as `production`, from another version.
+
+        Returns
+        -------
+        Alias
+            The alias, with its `moves`.
+
+        Raises
+        ------
+        ProtectedAlias
+            If the alias is protected and points at another version, without `yes`.
+
+        Examples
+        --------
+        >>> client.alias("digits/mlp@v5", "production", yes=True)  # doctest: +SKIP
+        <Alias digits/mlp@production: v4 → v5>
         """
         place = self._reference(name)
-        path = f"{model_path(place)}/aliases/{quote(check_alias(alias), safe='')}"
+        check_alias(alias)
+        now = None if yes else self._protected(place, alias)
+        if now is not None:
+            target = self.version(name)
+            hint = f"yes=True moves it: lmvp.alias({target.reference!r}, {alias!r}, yes=True)"
+            now.check_move(target.number, f"moved to {target.name}", hint)
+        path = f"{model_path(place)}/aliases/{quote(alias, safe='')}"
         return self._connection.send_json("PUT", path, MoveAlias(revision=place.revision), Alias)
 
-    def remove_alias(self, name: str, alias: str) -> None:
-        """Take an alias away from a model; its history stays."""
+    def remove_alias(self, name: str, alias: str, *, yes: bool = False) -> None:
+        """Remove an alias of a model; its history stays.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        alias : str
+            The name of the alias.
+        yes : bool
+            Confirm the removal of a protected alias.
+
+        Raises
+        ------
+        ProtectedAlias
+            If the alias is protected, without `yes`.
+        """
         place = self._reference(name)
-        self._connection.send("DELETE", f"{model_path(place)}/aliases/{quote(check_name(alias, 'alias'), safe='')}")
+        path = f"{model_path(place)}/aliases/{quote(check_name(alias, 'alias'), safe='')}"
+        now = None if yes else self._protected(place, alias)
+        if now is not None:
+            now.check_move(0, "removed", f"yes=True removes it: lmvp.remove_alias({name!r}, {alias!r}, yes=True)")
+        self._connection.send("DELETE", path)
+
+    def check_push(self, name: str, aliases: Sequence[str]) -> None:
+        """Check that a push with these aliases would move no protected one from another version.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`, which need not exist.
+        aliases : sequence of str
+            The aliases that the push would point at the new version.
+
+        Raises
+        ------
+        ProtectedAlias
+            If it would.
+        """
+        place = self._place(name)
+        for alias in aliases:
+            now = self._protected(place, alias)
+            if now is not None:
+                following = self._connection.get(model_path(place), Model).following
+                hint = f"yes=True moves it: lmvp.push({name!r}, model, alias={alias!r}, yes=True)"
+                now.check_move(0, f"moved to the new version v{following}", hint)
 
     def amend(
         self,
@@ -660,6 +732,15 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         )
 
     # -- steps
+
+    def _protected(self, place: Reference, name: str) -> Alias | None:
+        """Return an alias that is protected; None if it is not, or does not exist."""
+        path = f"{model_path(place)}/aliases/{quote(name, safe='')}"
+        try:
+            found = self._connection.get(path, Alias)
+        except NotFound:
+            return None
+        return found if found.protected else None
 
     def _place(self, name: str) -> Reference:
         place = self._reference(name)

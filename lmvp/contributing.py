@@ -119,7 +119,7 @@ class Contributing(BaseClient):
         Parameters
         ----------
         name : str
-            `[project/]model@alias`; it need not stand anywhere yet.
+            `[project/]model@alias`; the alias need not exist yet.
         """
         place = self._reference(name)
         alias = check_alias(place.revision)
@@ -129,7 +129,7 @@ class Contributing(BaseClient):
         return self._connection.send_json("PATCH", path, ModelChange(protected=protected), Model)
 
     def alias_history(self, name: str) -> Alias:
-        """Return an alias with all its `moves`: where it stood, since when, and who moved it there.
+        """Return an alias with all its `moves`: the version, the time and the user of each.
 
         Parameters
         ----------
@@ -139,19 +139,37 @@ class Contributing(BaseClient):
         place = self._reference(name)
         return self._connection.get(f"{model_path(place)}/aliases/{quote(check_alias(place.revision), safe='')}", Alias)
 
-    def rollback(self, name: str) -> Alias:
-        """Let an alias stand where it stood before its last move; for maintainers.
+    def rollback(self, name: str, *, yes: bool = False) -> Alias:
+        """Move an alias back to the version that it pointed at before its last move; for maintainers.
 
         Parameters
         ----------
         name : str
             `[project/]model@alias`.
+        yes : bool
+            Confirm the move of a protected alias.
+
+        Returns
+        -------
+        Alias
+            The alias, with its `moves`.
+
+        Raises
+        ------
+        ProtectedAlias
+            If the alias is protected, without `yes`.
         """
         place = self._reference(name)
         revision = Revision.parse(place.revision)
         if revision.kind != "alias" or revision.back or revision.at is not None:
             raise InvalidReference(f"{name!r} names no alias", hint="digits/mlp@production")
         path = f"{model_path(place)}/aliases/{quote(revision.value, safe='')}"
+        if not yes:
+            now = self._connection.get(path, Alias)
+            number = now.moves[-2].number if len(now.moves) > 1 else 0
+            if number:  # otherwise, the server says that there is no move to undo
+                hint = f"yes=True moves it: lmvp.rollback({name!r}, yes=True)"
+                now.check_move(number, f"moved back to v{number}", hint)
         return self._connection.send_json("PUT", path, MoveAlias(revision=f"{revision.value}@{{1}}"), Alias)
 
     def _say(self, name: str, what: str, body: Any) -> Contribution:

@@ -7,6 +7,7 @@
     │   ├── InvalidName              ValueError       a name, alias or path breaks its rule
     │   ├── InvalidReference         ValueError       not `[project/]model[@revision]`
     │   ├── InvalidArgument          ValueError       a metric, param, tag or option is not what it must be
+    │   │   └── ProtectedAlias                        and `yes` is missing, which confirms a move
     │   ├── InvalidRequest           ValueError       the server cannot read what it was sent
     │   ├── InvalidManifest          ValueError       a manifest contradicts itself or the rules
     │   ├── NotFound                 LookupError      no such project, model, version, alias, file
@@ -119,6 +120,13 @@ class InvalidArgument(UserError, ValueError):
     """A metric, a param, a tag or an option is not what it must be."""
 
     code = "invalid_argument"
+
+
+class ProtectedAlias(InvalidArgument):
+    """The move of a protected alias is not confirmed; nothing has changed."""
+
+    code = "protected_alias"
+    http_status = 409
 
 
 class InvalidRequest(UserError, ValueError):

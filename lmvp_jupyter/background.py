@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from html import escape
 from pathlib import Path
@@ -82,7 +82,14 @@ class _Line:
         self._redraw(self._forms())
 
 
-def push(update: Callable[..., Version], name: str, obj: Any, show: Show, **fields: Any) -> PendingPush:
+def push(
+    update: Callable[..., Version],
+    name: str,
+    obj: Any,
+    show: Show,
+    moves: Callable[[Version], Sequence[str]] = lambda _: (),
+    **fields: Any,
+) -> PendingPush:
     """Push a copy of an object while the kernel does other things.
 
     Parameters
@@ -91,6 +98,8 @@ def push(update: Callable[..., Version], name: str, obj: Any, show: Show, **fiel
         `Client.update`.
     show : callable
         Shows forms by MIME type, and returns what shows others in their place.
+    moves : callable
+        Returns a line for each alias that the new version moved.
     """
     taken = obj if isinstance(obj, (str, Path)) else copy.deepcopy(obj)
     origins.hand_on(obj, taken)
@@ -107,7 +116,7 @@ def push(update: Callable[..., Version], name: str, obj: Any, show: Show, **fiel
             line.say(f"failed: {type(error).__name__}: {error}")
             raise
         origins.hand_on(taken, obj)
-        line.say(f"{version.reference} is there, {size(version.sent)} sent")
+        line.say("; ".join([f"{version.reference} is there, {size(version.sent)} sent", *moves(version)]))
         return version
 
     return PendingPush(name, _pool.submit(work), line)

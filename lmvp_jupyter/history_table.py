@@ -11,7 +11,7 @@ from typing import Any
 
 import traitlets
 
-from lmvp.errors import InvalidArgument, LmvpError
+from lmvp.errors import InvalidArgument, LmvpError, ProtectedAlias
 from lmvp.records import Version
 from lmvp.render import data as render_data
 from lmvp.render.diff_data import diff_data
@@ -95,6 +95,9 @@ class HistoryTable(LiveWidget):
             self._followed.touch()
         try:
             words = act(message)
+        except ProtectedAlias as error:
+            asked = {name: message.get(name) for name in ("key", "name")}
+            self.send({"kind": "confirm", "of": kind, "words": error.message, "asked": asked})
         except LmvpError as error:
             self.send({"kind": "failed", "of": kind, "words": error.message, "hint": error.hint})
         else:
@@ -135,9 +138,10 @@ class HistoryTable(LiveWidget):
 
     def _alias(self, message: dict[str, Any]) -> str:
         reference = self._reference(message.get("key"))
-        alias = self.history.client.alias(reference, str(message.get("name") or ""))
+        yes = message.get("yes") is True
+        alias = self.history.client.alias(reference, str(message.get("name") or ""), yes=yes)
         self.refresh()
-        return f"{alias.name} stands at {reference}"
+        return f"{alias.name} points at {reference}"
 
     def _show_diff(self, message: dict[str, Any]) -> str:
         before, after = (self._reference(message.get(side)) for side in ("before", "after"))

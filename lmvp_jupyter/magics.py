@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -143,7 +143,9 @@ class NotebookHost:
             raise InvalidArgument(f"{name!r} is no name of a variable", hint="to pull files: --to FOLDER")
         self._shell.user_ns[name] = value
 
-    def push_later(self, name: str, obj: Any, fields: Mapping[str, Any]) -> Any:
+    def push_later(
+        self, name: str, obj: Any, fields: Mapping[str, Any], moves: Callable[[Version], Sequence[str]]
+    ) -> Any:
         """Push a copy while other cells run, with a line below this one that tells how far it is."""
         from lmvp_jupyter import background
         from lmvp_jupyter.display import publish, replace
@@ -157,11 +159,15 @@ class NotebookHost:
 
             return redraw
 
-        return background.push(Client().update, name, obj, show, **fields)
+        return background.push(Client().update, name, obj, show, moves, **fields)
 
     def confirm(self, question: str) -> bool:  # noqa: ARG002
         """Say no: a notebook that runs from top to bottom does not wait for an answer."""
         return False
+
+    def tell(self, message: str) -> None:
+        """Print a message above the result."""
+        print(printable(message))
 
     def ask_token(self, url: str) -> str:
         """Ask in a field below the cell, which is not saved."""

@@ -303,9 +303,9 @@ class _Run:
         return new.key
 
     def _received_series(self, space: Space, run: str) -> _Series | None:
-        """Copy the points of a run to the file of what is being written, and check them; None if there are none.
+        """Copy the points of a run to a draft and check them; return None for a run without points.
 
-        Points that are damaged are noted in `_damaged_runs`.
+        Damaged points are noted in `_damaged_runs`.
         """
         try:
             key, size = self._connection.attempt(partial(self._receive_series, space.space, run))

@@ -92,7 +92,9 @@ class Archives(BaseClient):
 
     export = export_model
 
-    def import_model(self, source: str | Path, name: str | None = None, *, progress: Progress = None) -> Imported:
+    def import_model(
+        self, source: str | Path, name: str | None = None, *, progress: Progress = None, yes: bool = False
+    ) -> Imported:
         """Make a model of what `export_model` wrote: with its numbers, dates, authors, parents, digests and aliases.
 
         It takes an owner of the project. Done again it goes on: versions that are there are passed over.
@@ -105,6 +107,8 @@ class Archives(BaseClient):
             `[project/]model` to make of it; the names that it had, by default.
         progress : bool or callable, optional
             `False` for no bar; a callable gets bytes done and bytes in all.
+        yes : bool
+            Confirm that protected aliases of a model that exists already move to the versions that the export names.
 
         Returns
         -------
@@ -119,6 +123,8 @@ class Archives(BaseClient):
             If something in it is not what its digest says, or tries to lead out of it. What came before is in.
         Conflict
             If the model has other versions under these numbers.
+        ProtectedAlias
+            If a protected alias would move, without `yes`. Nothing is imported then.
 
         Examples
         --------
@@ -131,6 +137,8 @@ class Archives(BaseClient):
         model = importing.read_model(inlet)
         place, base = self._whole_model(name or f"{model.project}/{model.name}")
         there = self._there(base)
+        if there and not yes:
+            self._check_aliases(place, base, model)
         kept, sent = importing.import_versions(self._connection, base, inlet, model, there, progress)
         self._dress(place, base, model)
         return importing.Imported(f"{place.project}/{place.model}", len(model.versions), kept, sent)
@@ -192,6 +200,15 @@ class Archives(BaseClient):
             return {version.number: version.digest for version in self._list(f"{base}/versions", Version)}
         except NotFound:
             return {}
+
+    def _check_aliases(self, place: Reference, base: str, said: ModelFile) -> None:
+        """Refuse an import that would move a protected alias."""
+        named = {alias.name.lower(): alias.number for alias in said.aliases}
+        for now in self._list(f"{base}/aliases", Alias):
+            if (number := named.get(now.name.lower())) is not None:
+                name = f"{place.project}/{place.model}"
+                hint = f"yes=True moves it: lmvp.import_model(source, {name!r}, yes=True)"
+                now.check_move(number, f"moved to v{number} by this import", hint)
 
     def _dress(self, place: Reference, base: str, said: ModelFile) -> None:
         """Give a model its aliases, its description and its rule: last, since the rule takes versions away."""

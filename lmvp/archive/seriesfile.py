@@ -42,7 +42,10 @@ class Piece(msgspec.Struct, array_like=True):
 
 
 class Directory(msgspec.Struct):
-    """What is where. `keys`, `counts`, `first`, `last` are columns as pcodec writes them, a row for each key."""
+    """The parts of the file and their places.
+
+    `keys`, `counts`, `first` and `last` are columns in the format of pcodec, with a row for each key.
+    """
 
     format: int
     rows: int

@@ -7,6 +7,7 @@ from typing import Any
 
 from lmvp.client import Client
 from lmvp.commands.tables import Line
+from lmvp.commands.verbs import Host, confirmed
 from lmvp.render import numbers
 
 
@@ -20,9 +21,13 @@ def export(options: Namespace, _host: object) -> Any:
     )
 
 
-def import_(options: Namespace, _host: object) -> Any:
+def import_(options: Namespace, host: Host) -> Any:
     """Import a model that `lmvp export` wrote."""
-    done = Client().import_model(options.source, options.model, progress=_progress(options))
+    how = {"progress": _progress(options)}
+    client = Client()
+    done = confirmed(
+        lambda yes: client.import_model(options.source, options.model, yes=yes, **how), host, yes=options.yes
+    )
     kept = f" ({done.kept} there already)" if done.kept else ""
     return Line(f"{done.name}: {numbers.plural(done.versions, 'version')}{kept}, {numbers.size(done.bytes)} sent", done)
 

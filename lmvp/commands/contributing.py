@@ -78,16 +78,21 @@ def comment(options: Namespace, _host: Host) -> Any:
 
 
 def require(options: Namespace, _host: Host) -> Any:
-    """Set the rule that contributions to a model must meet."""
-    made = Client().require(options.model, "" if options.nothing else options.rule or "")
+    """Show or set the rule that contributions to a model must meet."""
+    client = Client()
+    if options.rule is None and not options.nothing:  # typed to look at it: nothing changes
+        made = client.model(options.model)
+    else:
+        made = client.require(options.model, "" if options.nothing else options.rule)
     told = f"{made.name}: contributions must meet {made.require}" if made.require else f"{made.name}: no rule"
     return Line(told, made)
 
 
-def rollback(options: Namespace, _host: Host) -> Any:
+def rollback(options: Namespace, host: Host) -> Any:
     """Move an alias back to its previous version."""
-    from lmvp.commands.verbs import moved_line
+    from lmvp.commands.verbs import confirmed, moved_line
 
     client = Client()
     before = client.alias_history(options.alias).number
-    return moved_line(client.rollback(options.alias), before)
+    done = confirmed(lambda yes: client.rollback(options.alias, yes=yes), host, yes=options.yes)
+    return moved_line(f"{done.project}/{done.model}@{done.name}", before, done.number, done)

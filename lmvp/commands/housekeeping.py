@@ -13,7 +13,7 @@ from lmvp import config
 from lmvp.client import Client
 from lmvp.commands.audit import kept
 from lmvp.commands.tables import Line, Table
-from lmvp.errors import IntegrityError
+from lmvp.errors import IntegrityError, InvalidArgument
 from lmvp.housekeeping import Told, run_path
 from lmvp.records import Checked, Usage
 from lmvp.render import numbers
@@ -69,6 +69,9 @@ def prune(options: Namespace, _host: object) -> Any:
     if options.forget:
         client.set_retention(options.model, "")
         return Line(f"{options.model} has no rule any more; all its versions stay")
+    if options.save and not options.keep:
+        hint = f"lmvp prune {options.model} --keep last:5 --save"
+        raise InvalidArgument("--save needs the rule to save", hint=hint)
     done = client.prune(options.model, keep=options.keep, dry_run=options.dry_run)
     if options.save and not options.dry_run:
         client.set_retention(options.model, done.keep)

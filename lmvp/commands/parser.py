@@ -18,11 +18,29 @@ _HELP_WIDTH, _HELP_INDENT = 80, 16
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """An argument or option of a verb; `only` where it makes sense in one host alone."""
+    """An argument or option of a verb.
+
+    Attributes
+    ----------
+    only : str or None
+        The host that has it; None: both.
+    of : tuple of str
+        The values of the argument `what` with which it has an effect; empty: all of them.
+    excludes : tuple of str
+        Arguments and options beside which it would have no effect, or they would have none.
+    """
 
     flags: tuple[str, ...]
     settings: dict[str, Any]
     only: str | None = None
+    of: tuple[str, ...] = ()
+    excludes: tuple[str, ...] = ()
+
+    def is_given(self, options: argparse.Namespace) -> bool:
+        """Return whether it was typed, with another value than its default."""
+        name = self.settings.get("dest") or self.flags[-1].lstrip("-").replace("-", "_")
+        value = getattr(options, name, None)
+        return value not in (None, False, []) and value != self.settings.get("default")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +62,10 @@ class Verb:
         return (self.act.__doc__ or "").partition("\n")[0]
 
 
-def _arg(*flags: str, only: str | None = None, **settings: Any) -> Argument:
-    return Argument(flags, settings, only)
+def _arg(
+    *flags: str, only: str | None = None, of: Sequence[str] = (), excludes: Sequence[str] = (), **settings: Any
+) -> Argument:
+    return Argument(flags, settings, only, tuple(of), tuple(excludes))
 
 
 def _many(*flags: str, **settings: Any) -> Argument:
@@ -56,7 +76,7 @@ _OPEN = (
     _arg("name", nargs="?", help="a project, [project/]model[@revision] or [project/]run; the first page"),
     _arg("--print", action="store_true", only=SHELL, help="print the link, and start no browser"),
 )
-_YES = _arg("--yes", action="store_true", help="move a protected alias without a question")
+_YES = _arg("--yes", action="store_true", help="move a protected alias without a question, as a script must")
 _QUIET = _arg("--no-progress", action="store_true", help="show no bar")
 
 VERBS = (
@@ -71,6 +91,7 @@ VERBS = (
         _arg("--parent", metavar="REVISION", help="the version that it grew from"),
         _arg("--create", action="store_true", help="make project and model on a shared server"),
         _arg("--propose", action="store_true", help="propose it, for a maintainer to accept"),
+        _YES,
         _arg("--no-wait", action="store_true", only=NOTEBOOK, help="push a copy of the weights while other cells run"),
         _QUIET,
     )),
@@ -85,9 +106,10 @@ VERBS = (
     Verb(verbs.pull, (
         _arg("version", help="[project/]model[@revision]"),
         _arg("variable", nargs="?", only=NOTEBOOK, help="the variable to keep the object in"),
-        _arg("--into", metavar="VARIABLE", only=NOTEBOOK, help="the object whose weights are replaced in place"),
+        _arg("--into", metavar="VARIABLE", only=NOTEBOOK, excludes=("variable", "--to"),
+             help="the object whose weights are replaced in place"),
         _arg("--to", metavar="FOLDER", help="the folder for the files, byte-identical"),
-        _many("--trust", metavar="CLASS", help="a class that may be built: my_pkg.Net"),
+        _many("--trust", metavar="CLASS", excludes=("--to",), help="a class that may be built: my_pkg.Net"),
         _QUIET,
     )),
     Verb(verbs.history, (
@@ -100,9 +122,11 @@ VERBS = (
     Verb(verbs.alias, (
         _arg("version", help="[project/]model[@revision]"),
         _arg("alias", nargs="?", help="the alias: moved to the revision, or shown where there is none"),
-        _arg("--remove", action="store_true", help="remove the alias"),
-        _arg("--history", action="store_true", help="show its moves, and who made them"),
-        _arg("--protect", action="store_true", help="let only maintainers move it"),
+        _arg("--remove", action="store_true", excludes=("--history", "--protect", "--unprotect"),
+             help="remove the alias"),
+        _arg("--history", action="store_true", excludes=("--protect", "--unprotect"),
+             help="show its moves, and who made them"),
+        _arg("--protect", action="store_true", excludes=("--unprotect",), help="let only maintainers move it"),
         _arg("--unprotect", action="store_true", help="let contributors move it too"),
         _YES,
     )),
@@ -135,10 +159,11 @@ VERBS = (
     )),
     Verb(contributing.require, (
         _arg("model", help="[project/]model"),
-        _arg("rule", nargs="?", help='"val/acc >= @production", "metrics.val/loss < 0.2 and params.lr < 0.01"'),
-        _arg("--nothing", action="store_true", help="take the rule away"),
+        _arg("rule", nargs="?", help='"val/acc >= @production", "metrics.val/loss < 0.2 and params.lr < 0.01"; '
+             "without it, show the rule"),
+        _arg("--nothing", action="store_true", excludes=("rule",), help="remove the rule"),
     )),
-    Verb(contributing.rollback, (_arg("alias", help="[project/]model@alias"),)),
+    Verb(contributing.rollback, (_arg("alias", help="[project/]model@alias"), _YES)),
     Verb(tracking.runs, (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("--where", metavar="FILTER", help='"metrics.val_acc > 0.9 and params.lr < 0.01"'),
@@ -167,7 +192,8 @@ VERBS = (
     Verb(tracking.sync, (
         _arg("--dry-run", action="store_true", help="only tell what is there"),
         _arg("--force", action="store_true", help="also runs of other machines that may still be running"),
-        _arg("--discard", metavar="RUN", help="delete what was left of a run, undelivered"),
+        _arg("--discard", metavar="RUN", excludes=("--dry-run", "--force"),
+             help="delete what was left of a run, undelivered"),
     )),
     Verb(housekeeping.du, (_arg("name", nargs="?", help="project/ for its models, [project/]model for its versions"),)),
     Verb(housekeeping.rm, (
@@ -184,7 +210,8 @@ VERBS = (
              "alias and what these grew from; without it, the rule of the model"),
         _arg("--dry-run", action="store_true", help="only tell what would go, and how many bytes"),
         _arg("--save", action="store_true", help="make it the rule of the model, applied by the server itself"),
-        _arg("--forget", action="store_true", help="take the rule of the model away"),
+        _arg("--forget", action="store_true", excludes=("--keep", "--save", "--dry-run"),
+             help="remove the rule of the model"),
     )),
     Verb(housekeeping.gc, (
         _arg("--removed", action="store_true", help="also what was removed and could still be brought back"),
@@ -205,6 +232,7 @@ VERBS = (
     Verb(archive.import_, (
         _arg("source", metavar="FOLDER_OR_TAR", help="what `lmvp export` wrote"),
         _arg("model", nargs="?", help="[project/]model to make of it; the names that it had"),
+        _YES,
         _QUIET,
     )),
     Verb(archive.backup, (
@@ -217,70 +245,79 @@ VERBS = (
     Verb(verbs.project, (_arg("name", nargs="?", help="the project to make the current one"),), NOTEBOOK),
     Verb(access.login, (
         _arg("url", help="https://models.example.org"),
-        _arg("--with-token", action="store_true", help="type a token, or pipe it in, instead of approving a code"),
+        _arg("--with-token", action="store_true", excludes=("--scope",),
+             help="type a token, or pipe it in, instead of approving a code"),
         _arg("--scope", choices=("read", "write", "admin"), default="",
              help="get a new token of this scope; without it, the stored token, or a new one of scope write"),
     )),
     Verb(access.tokens, (
         _arg("what", nargs="?", choices=("list", "create", "revoke"), default="list", help="%(choices)s (%(default)s)"),
-        _arg("name", nargs="?", help="what to call the new one; the id of the one to revoke"),
-        _arg("--days", type=int, metavar="N", help="it expires after so many days"),
-        _arg("--scope", choices=("read", "write", "admin"), default="read",
+        _arg("name", nargs="?", of=("create", "revoke"), help="what to call the new one; the id of the one to revoke"),
+        _arg("--days", type=int, metavar="N", of=("create",), help="it expires after so many days"),
+        _arg("--scope", choices=("read", "write", "admin"), default="read", of=("create",),
              help="the rights of its account that it passes on (%(default)s)"),
-        _arg("--project", metavar="NAME", default="", help="the one project that it is for"),
-        _arg("--user", metavar="NAME", default="", help="whose it is; an admin makes them for service accounts"),
+        _arg("--project", metavar="NAME", default="", of=("create",), help="the one project that it is for"),
+        _arg("--user", metavar="NAME", default="", of=("create",),
+             help="whose it is; an admin makes them for service accounts"),
     ), SHELL),
     Verb(access.identities, (
         _arg("what", nargs="?", choices=("list", "disconnect"), default="list", help="%(choices)s (%(default)s)"),
-        _arg("id", nargs="?", help="disconnect: the id of the identity"),
-        _arg("--user", metavar="NAME", default="", help="list: only those of this account"),
+        _arg("id", nargs="?", of=("disconnect",), help="disconnect: the id of the identity"),
+        _arg("--user", metavar="NAME", default="", of=("list",), help="list: only those of this account"),
     ), SHELL),
     Verb(audit.audit, (
         _arg("what", nargs="?", choices=("list", "head"), default="list", help="%(choices)s (%(default)s)"),
-        _arg("project", nargs="?", help="a project; without it, the server itself"),
-        _arg("--who", metavar="NAME", default="", help="only what this person did"),
-        _arg("--action", metavar="WORD", default="", help="only what begins so: alias., version.create"),
-        _arg("--target", metavar="NAME", default="", help="only what was done to this, or begins so: digits/mlp@"),
-        _arg("--since", metavar="TIME", default="", help="2026-11-26, or 2026-11-26T12:00, in UTC"),
-        _arg("--until", metavar="TIME", default="", help="before this time"),
-        _arg("--limit", type=int, default=100, help="at most so many entries (%(default)s)"),
-        _arg("--json", dest="json_lines", action="store_true", help="print whole entries as JSON, a line each"),
+        _arg("project", nargs="?", of=("list",), help="a project; without it, the server itself"),
+        _arg("--who", metavar="NAME", default="", of=("list",), help="only what this person did"),
+        _arg("--action", metavar="WORD", default="", of=("list",), help="only what begins so: alias., version.create"),
+        _arg("--target", metavar="NAME", default="", of=("list",),
+             help="only what was done to this, or begins so: digits/mlp@"),
+        _arg("--since", metavar="TIME", default="", of=("list",), help="2026-11-26, or 2026-11-26T12:00, in UTC"),
+        _arg("--until", metavar="TIME", default="", of=("list",), help="before this time"),
+        _arg("--limit", type=int, default=100, of=("list",), help="at most so many entries (%(default)s)"),
+        _arg("--json", dest="json_lines", action="store_true", of=("list",),
+             help="print whole entries as JSON, a line each"),
     ), SHELL),
     Verb(team.users, (
         _arg("what", nargs="?", choices=("list", "add", "disable", "enable", "passwd"), default="list",
              help="%(choices)s (%(default)s)"),
-        _arg("name", nargs="?", help="the account"),
-        _arg("--admin", action="store_true", help="add: may do everything on the server"),
-        _arg("--service", action="store_true", help="add: has no password, acts by tokens alone"),
-        _arg("--keep-tokens", action="store_true", help="passwd: keep the account's tokens and invitations"),
-        _arg("--keep-identities", action="store_true", help="passwd: keep the account's identities at a provider"),
+        _arg("name", nargs="?", of=("add", "disable", "enable", "passwd"), help="the account"),
+        _arg("--admin", action="store_true", of=("add",), help="add: may do everything on the server"),
+        _arg("--service", action="store_true", of=("add",), help="add: has no password, acts by tokens alone"),
+        _arg("--keep-tokens", action="store_true", of=("passwd",),
+             help="passwd: keep the account's tokens and invitations"),
+        _arg("--keep-identities", action="store_true", of=("passwd",),
+             help="passwd: keep the account's identities at a provider"),
     ), SHELL),
     Verb(team.groups, (
         _arg("what", nargs="?", choices=("list", "add", "remove"), default="list", help="%(choices)s (%(default)s)"),
-        _arg("name", nargs="?", help="the group"),
-        _arg("users", nargs="*", help="add: the people who join it"),
+        _arg("name", nargs="?", of=("add", "remove"), help="the group"),
+        _arg("users", nargs="*", of=("add",), help="add: the people who join it"),
     ), SHELL),
     Verb(team.members, (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("what", nargs="?", choices=("list", "add", "remove", "invite", "invitations", "everyone", "public"),
              default="list", help="%(choices)s (%(default)s)"),
-        _arg("name", nargs="?", help="a person, or a group as @vision"),
-        _arg("--role", choices=("viewer", "contributor", "maintainer", "owner"), help="the role to give"),
-        _arg("--days", type=int, default=7, metavar="N", help="invite: the link works so long (%(default)s)"),
-        _arg("--revoke", metavar="ID", help="invitations: revoke this one"),
-        _arg("--off", action="store_true", help="public: no more"),
+        _arg("name", nargs="?", of=("add", "remove"), help="a person, or a group as @vision"),
+        _arg("--role", choices=("viewer", "contributor", "maintainer", "owner"), of=("add", "invite", "everyone"),
+             help="the role to give"),
+        _arg("--days", type=int, default=7, metavar="N", of=("invite",),
+             help="invite: the link works so long (%(default)s)"),
+        _arg("--revoke", metavar="ID", of=("invitations",), help="invitations: revoke this one"),
+        _arg("--off", action="store_true", of=("public",), help="public: no more"),
     ), SHELL),
     Verb(webhooks.webhooks, (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("what", nargs="?", choices=("list", "add", "remove", "test", "enable"), default="list",
              help="%(choices)s (%(default)s)"),
-        _arg("target", nargs="?", help="add: the URL; else the id of a webhook"),
-        _many("--event", metavar="WORD", help="add: only actions that begin so; may be given again"),
+        _arg("target", nargs="?", of=("add", "remove", "test", "enable"),
+             help="add: the URL; else the id of a webhook"),
+        _many("--event", metavar="WORD", of=("add",), help="add: only actions that begin so; may be given again"),
     ), SHELL),
     Verb(access.devices, (
         _arg("what", choices=("approve", "deny"), help="%(choices)s"),
         _arg("code", help="the code that the client shows"),
-        _arg("--scope", choices=("read", "write", "admin"), default="",
+        _arg("--scope", choices=("read", "write", "admin"), default="", of=("approve",),
              help="approve: the scope of its token; the one that it asks for, but admin only if named"),
     ), SHELL),
     Verb(access.logout, (_arg("url", nargs="?", help="the server; the one in use"),)),
@@ -378,7 +415,31 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str], host: str) -> ar
         taken = (*known[options.verb].arguments, *(_OUTPUT if host == SHELL else ())) if options.verb in known else ()
         flags = [flag for one in taken for flag in one.flags]
         raise _unknown(f"`{place}` does not take {left[0]!r}", left[0].partition("=")[0], flags, place)
+    if options.verb in known:
+        _check_effects(known[options.verb], options, parser.prog)
     return options
+
+
+def _check_effects(verb: Verb, options: argparse.Namespace, prog: str) -> None:
+    """Refuse an argument or an option that would have no effect beside the others.
+
+    Raises
+    ------
+    InvalidArgument
+        If one was typed: the user would believe that it was taken into account.
+    """
+    given = [argument for argument in verb.arguments if argument.is_given(options)]
+    for argument in given:
+        flag = argument.flags[-1]
+        shown = flag if flag.startswith("-") else repr(getattr(options, flag))
+        if argument.of and options.what not in argument.of:
+            hint = f"it is for {' and '.join(f'`{prog} {verb.name} … {what}`' for what in argument.of)}"
+            raise InvalidArgument(f"{shown} has no effect on `{prog} {verb.name} … {options.what}`", hint=hint)
+        for other in given:
+            if other.flags[-1] in argument.excludes:
+                named = other.flags[-1]
+                named = named if named.startswith("-") else repr(getattr(options, named))
+                raise InvalidArgument(f"{shown} and {named} exclude each other", hint="choose one of them")
 
 
 def _unknown(message: str, word: str, known: Sequence[str], place: str) -> InvalidArgument:

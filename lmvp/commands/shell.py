@@ -18,6 +18,9 @@ class ShellHost:
 
     pulls_files = True
 
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+
     def find(self, name: str) -> Path:
         """Return a path."""
         return Path(name).expanduser()
@@ -41,6 +44,10 @@ class ShellHost:
 
         print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+    def tell(self, message: str) -> None:
+        """Keep a message, which is printed after the result."""
+        self.messages.append(message)
 
     def ask_token(self, url: str) -> str:
         """Ask on the terminal, or read a line that is piped in."""
@@ -90,6 +97,7 @@ def _run(words: list[str]) -> int:
         print(f"lmvp {lmvp.__version__}")
         return 0
     from lmvp.commands.parser import OWN, SHELL, make_parser, read
+    from lmvp.render.words import printable
 
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
@@ -104,7 +112,10 @@ def _run(words: list[str]) -> int:
         return _hand_on(options.verb, [])
     if options.quiet:
         options.no_progress = True
-    _show(options.act(options, ShellHost()), json=getattr(options, "json", False), quiet=options.quiet)
+    host, json = ShellHost(), getattr(options, "json", False)
+    _show(options.act(options, host), json=json, quiet=options.quiet)
+    for message in () if json or options.quiet else host.messages:
+        print(printable(message))
     return 0
 
 

@@ -59,7 +59,17 @@ def annotate(options: Namespace, _host: object) -> Any:
     params = pairs("param", options.param, param_value)
     if options.name is None and options.notes is None and not tags and not params:
         raise InvalidArgument("nothing to change", hint=f"lmvp annotate {options.run} --tag by=ada")
-    made = Client().amend_run(project or None, run, name=options.name, notes=options.notes, params=params, tags=tags)
+    client = Client()
+    both = [key for key in options.untag if key in (pairs("tag", options.tag, str) or {})]
+    if both:
+        raise InvalidArgument(f"--tag and --untag both name {both[0]!r}", hint="choose one of them")
+    if options.untag:
+        there = client.run(project or None, run).tags
+        missing = [key for key in options.untag if key not in there]
+        if missing:
+            known = f"its tags: {', '.join(there)}" if there else "it has no tags"
+            raise NotFound(f"the run {run} has no tag {missing[0]!r}", hint=known)
+    made = client.amend_run(project or None, run, name=options.name, notes=options.notes, params=params, tags=tags)
     said = "".join(f"\n  {key}: {value}" if value else f"\n  {key}" for key, value in made.tags.items())
     return Line(f"{made.project}/{made.name}{said}" + (f"\n{made.notes}" if made.notes else ""), made)
 

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import math
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from lmvp import config
+from lmvp import arguments, config
 from lmvp.client import Client
 from lmvp.commands.tables import Line, Status, Table
-from lmvp.errors import InvalidArgument, NotFound
-from lmvp.records import Alias
+from lmvp.errors import InvalidArgument, NotFound, ProtectedAlias
+from lmvp.records import Alias, Version
 from lmvp.references import Reference
 
+T = TypeVar("T")
 _EXAMPLES = {"metric": "val_acc=0.97", "param": "lr=0.001", "tag": "by=ada"}
 
 
@@ -44,13 +45,19 @@ class Host(Protocol):
         """Ask a question that is answered by yes or no; no where nobody can be asked."""
         ...
 
+    def tell(self, message: str) -> None:
+        """Show a message beside the result of the verb."""
+        ...
+
     @property
     def pipes(self) -> bool:
         """Whether a token may come through a pipe, since nobody sits at a terminal."""
         ...
 
-    def push_later(self, name: str, obj: Any, fields: Mapping[str, Any]) -> Any:
-        """Push while other things are done; only a notebook does that."""
+    def push_later(
+        self, name: str, obj: Any, fields: Mapping[str, Any], moves: Callable[[Version], Sequence[str]]
+    ) -> Any:
+        """Push while other things are done, and show the moves of aliases at the end; only a notebook does that."""
         ...
 
     @property
@@ -70,15 +77,56 @@ def push(options: Namespace, host: Host) -> Any:
         "propose": options.propose,
     }
     obj = host.find(options.object)
+    client, aliases = Client(), arguments.aliases(fields["alias"])
+    if aliases and not options.propose:
+        confirmed(lambda yes: None if yes else client.check_push(options.model, aliases), host, yes=options.yes)
+    before = _targets(client, options.model) if aliases else {}
+
+    def moves(version: Version) -> list[str]:
+        place = f"{version.project}/{version.model}"
+        moved = () if version.status else aliases
+        return [str(moved_line(f"{place}@{name}", before.get(name.lower(), 0), version.number)) for name in moved]
+
     if getattr(options, "no_wait", False):
-        return host.push_later(options.model, obj, fields)
-    return Client().update(options.model, obj, **fields, progress=False if options.no_progress else None)
+        return host.push_later(options.model, obj, {**fields, "yes": True}, moves)
+    progress = False if options.no_progress else None
+    version = client.update(options.model, obj, **fields, progress=progress, yes=True)
+    for line in moves(version):
+        host.tell(line)
+    return version
+
+
+def confirmed(act: Callable[[bool], T], host: Host, *, yes: bool) -> T:
+    """Do something that may move a protected alias: ask the user first, unless `--yes` was given.
+
+    Raises
+    ------
+    ProtectedAlias
+        If the user says no, or nobody can be asked.
+    """
+    try:
+        return act(yes)
+    except ProtectedAlias as error:
+        if not host.confirm(f"{error.message}. Continue?"):
+            raise ProtectedAlias(error.message, hint="--yes does it without a question") from None
+    return act(True)
+
+
+def _targets(client: Client, model: str) -> dict[str, int]:
+    """Return the number of the version that each alias of a model points at, by its name in small letters."""
+    try:
+        return {one.name.lower(): one.number for one in client.aliases(model)}
+    except NotFound:
+        return {}
 
 
 def pull(options: Namespace, host: Host) -> Any:
     """Fetch a version as an object or as files."""
     progress = False if options.no_progress else None
     into, variable = getattr(options, "into", None), getattr(options, "variable", None)
+    if host.pulls_files and options.trust:
+        hint = "in Python: lmvp.pull(name, trust=[…])"
+        raise InvalidArgument("--trust has no effect in a shell, which pulls files and builds no object", hint=hint)
     folder = options.to if options.to is not None or not host.pulls_files else _new_folder(options.version)
     value = Client().download(
         options.version,
@@ -102,17 +150,13 @@ def history(options: Namespace, _host: Host) -> Any:
 def alias(options: Namespace, host: Host) -> Any:
     """Show, move, protect or remove an alias."""
     client, name = Client(), options.alias
+    _check_alias_options(options)
     if options.remove:
-        if not name:
-            raise InvalidArgument("--remove needs the alias to remove")
-        ask_to_move(client, host, options.version, name, "removed", yes=options.yes)
-        client.remove_alias(options.version, name)
+        confirmed(lambda yes: client.remove_alias(options.version, name, yes=yes), host, yes=options.yes)
         return Line(f"the alias {name} of {options.version} is removed")
     if options.history:
         return _moves(client, options)
     if options.protect or options.unprotect:
-        if not name:
-            raise InvalidArgument("which alias?", hint=f"lmvp alias {options.version} production --protect")
         client.protect(f"{options.version}@{name}", on=options.protect)
         return _aliases(client.aliases(options.version))
     found = client.aliases(options.version)
@@ -125,9 +169,23 @@ def alias(options: Namespace, host: Host) -> Any:
             raise NotFound(f"{options.version} has no alias {name!r}", hint=hint)
         return _aliases([now])
     target = client.version(options.version)
-    if now is not None and now.number != target.number:
-        ask_to_move(client, host, options.version, name, f"moved to v{target.number}", yes=options.yes)
-    return moved_line(client.alias(target.reference, name), now.number if now else 0)
+    done = confirmed(lambda yes: client.alias(target.reference, name, yes=yes), host, yes=options.yes)
+    return moved_line(f"{done.project}/{done.model}@{done.name}", now.number if now else 0, done.number, done)
+
+
+def _check_alias_options(options: Namespace) -> None:
+    """Refuse options of `alias` that would have no effect beside each other."""
+    modes = [mode for mode in ("remove", "history", "protect", "unprotect") if getattr(options, mode)]
+    if modes and not options.alias:
+        hint = f"lmvp alias {options.version} production --{modes[0]}"
+        raise InvalidArgument(f"--{modes[0]} needs the name of an alias", hint=hint)
+    model, at, _ = options.version.partition("@")
+    if modes and at:
+        hint = f"lmvp alias {model} {options.alias} --{modes[0]}"
+        raise InvalidArgument(f"--{modes[0]} takes a model, and {options.version!r} names a version", hint=hint)
+    if options.yes and (modes not in ([], ["remove"]) or (not modes and not (at and options.alias))):
+        hint = f"lmvp alias {model}@latest {options.alias or 'production'} --yes"
+        raise InvalidArgument("--yes confirms the move of an alias, and nothing would move", hint=hint)
 
 
 def _aliases(found: Sequence[Alias]) -> Table:
@@ -138,34 +196,15 @@ def _aliases(found: Sequence[Alias]) -> Table:
     return Table(("Alias", "Version", "Moved (UTC)", "By", "Protected"), rows, empty="no aliases yet", data=found)
 
 
-def ask_to_move(client: Client, host: Host, model: str, name: str, what: str, *, yes: bool) -> None:
-    """Ask before a protected alias changes, unless the user said yes.
-
-    Raises
-    ------
-    InvalidArgument
-        If the user says no, or there is nobody to ask.
-    """
-    now = next((one for one in client.aliases(model) if one.name.lower() == name.lower()), None)
-    if yes or now is None or not now.protected:
-        return
-    said = f"the protected alias {now.project}/{now.model}@{now.name} points at v{now.number}"
-    if not host.confirm(f"{said}; it will be {what}. Continue?"):
-        raise InvalidArgument(f"{said} and was not {what}", hint="--yes does it without a question")
-
-
-def moved_line(alias: Alias, before: int) -> Line:
-    """Return the line that tells where an alias points now, and where it pointed before."""
-    place = f"{alias.project}/{alias.model}@{alias.name}"
-    if before == alias.number:
-        return Line(f"{place}: v{alias.number}, as before", alias)
-    return Line(f"{place}: v{before} → v{alias.number}" if before else f"{place}: v{alias.number}, new", alias)
+def moved_line(alias: str, before: int, after: int, data: object = None) -> Line:
+    """Return the line that names the versions before and after the move of an alias."""
+    if before == after:
+        return Line(f"{alias}: v{after}, as before", data)
+    return Line(f"{alias}: v{before} → v{after}" if before else f"{alias}: v{after}, new", data)
 
 
 def _moves(client: Client, options: Namespace) -> Any:
     """Return where an alias stood, the newest first, and how each place is named."""
-    if not options.alias:
-        raise InvalidArgument("--history needs the alias", hint=f"lmvp alias {options.version} production --history")
     moves = client.alias_history(f"{options.version}@{options.alias}").moves
     rows = [
         (f"@{options.alias}" + (f"@{{{back}}}" if back else ""), f"v{one.number}" if one.number else "nowhere",
@@ -187,6 +226,8 @@ def show(options: Namespace, _host: Host) -> Any:
 
 def amend(options: Namespace, host: Host) -> Any:
     """Change the message, metrics, params or tags of a version."""
+    if options.message is None and not options.forget_code and not (options.metric or options.param or options.tag):
+        raise InvalidArgument("nothing to change", hint=f"lmvp amend {options.version} -m 'trained for longer'")
     version = Client().version(options.version)
     merged = {key: {**getattr(version, key), **more} for key, more in _given(options, host).items() if more}
     return Client().amend(version.reference, message=options.message, forget_code=options.forget_code, **merged)

@@ -6,6 +6,7 @@ import math
 
 import msgspec
 
+from lmvp.records.frozen import copied, freeze_fields
 from lmvp.records.values import Struct, WireFloat, decode_float, encode_float
 
 
@@ -45,6 +46,9 @@ class Layers(Struct, frozen=True, kw_only=True):
 
     axis: tuple[Layer, ...] = ()
     strips: dict[str, str] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        freeze_fields(self, ("strips",), copied, "the layers")
 
 
 class Amount(Struct, frozen=True, kw_only=True):
@@ -132,6 +136,9 @@ class Changes(Struct, frozen=True, kw_only=True):
     against: str
     tensors: dict[str, Amount] = msgspec.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        freeze_fields(self, ("tensors",), copied, "a comparison")
+
 
 class Histogram(Struct, frozen=True, kw_only=True):
     """How the numbers of a tensor are spread.
@@ -166,6 +173,9 @@ class Histograms(Struct, frozen=True, kw_only=True):
 
     tensors: dict[str, Histogram]
     before: dict[str, Histogram] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        freeze_fields(self, ("tensors", "before"), copied, "a comparison")
 
 
 class Received(Struct, frozen=True, kw_only=True):

@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from lmvp.errors import ProtectedAlias
+from lmvp.records.frozen import copied, freeze_fields
 from lmvp.records.values import Scalar, Struct, WireFloat, decode_float
 
 
@@ -47,6 +49,11 @@ class Model(Struct, frozen=True, kw_only=True):
     origin: str = ""
     """The model that this one was forked from; empty where it is none, or none that one may see."""
 
+    @property
+    def following(self) -> int:
+        """The number of the next version."""
+        return max(self.latest, self.last) + 1
+
 
 class Parent(Struct, frozen=True, kw_only=True):
     """A version that another one grew from."""
@@ -56,6 +63,13 @@ class Parent(Struct, frozen=True, kw_only=True):
 
     def __str__(self) -> str:
         return f"v{self.number}"
+
+
+def _amended(field: str, reference: str) -> tuple[str, str | None]:
+    if field == "environment":
+        return copied(field, reference)
+    hint = f"lmvp.amend({reference!r}, {field}={{**version.{field}, …}}) changes them on the server"
+    return f"the {field} of {reference} cannot be changed here: this is a copy of the server's record", hint
 
 
 class Version(Struct, frozen=True, kw_only=True):
@@ -102,9 +116,11 @@ class Version(Struct, frozen=True, kw_only=True):
     """Of a contribution: `proposed`, `accepted`, `declined` or `withdrawn`; empty for a version."""
 
     def __post_init__(self) -> None:
-        for key, value in self.metrics.items():
-            if not isinstance(value, float):
-                self.metrics[key] = decode_float(value)
+        metrics = self.metrics
+        if any(not isinstance(value, float) for value in metrics.values()):
+            metrics = {key: decode_float(value) for key, value in metrics.items()}
+            msgspec.structs.force_setattr(self, "metrics", metrics)
+        freeze_fields(self, ("metrics", "params", "tags", "environment"), _amended, self.reference)
 
     @property
     def name(self) -> str:
@@ -206,11 +222,36 @@ class Alias(Struct, frozen=True, kw_only=True):
     moves: tuple[Move, ...] = ()
     """All its moves, oldest first; only where it was asked for by itself."""
 
-    def __repr__(self) -> str:
-        from lmvp.render.words import one_line
+    def check_move(self, number: int, target: str, hint: str) -> None:
+        """Refuse a move that nobody has confirmed, if the alias is protected.
 
-        where = f"v{self.number}" if self.number else "no version"
-        return one_line(f"<Alias {self.project}/{self.model}@{self.name} at {where}>")
+        Parameters
+        ----------
+        number : int
+            The version to point the alias at; 0 for one that does not exist yet.
+        target : str
+            What would happen: `moved to v5`, `removed`.
+        hint : str
+            How to confirm it.
+
+        Raises
+        ------
+        ProtectedAlias
+            If the alias is protected and points at another version.
+        """
+        if self.protected and self.number and self.number != number:
+            place = f"{self.project}/{self.model}@{self.name}"
+            message = f"the protected alias {place} points at v{self.number}; it would be {target}"
+            raise ProtectedAlias(message, hint=hint)
+
+    def __repr__(self) -> str:
+        from lmvp.render.words import one_line, printable
+
+        place = f"{self.project}/{self.model}@{self.name}"
+        before = self.moves[-2].number if len(self.moves) > 1 else 0
+        if before and self.number:
+            return printable(one_line(f"<Alias {place}: v{before} → v{self.number}>"))
+        return printable(one_line(f"<Alias {place} at {f'v{self.number}' if self.number else 'no version'}>"))
 
 
 class Push(Struct, frozen=True, kw_only=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from lmvp.records.frozen import copied, freeze_fields
 from lmvp.records.values import Struct
 
 
@@ -101,6 +102,9 @@ class Event(Struct, frozen=True, kw_only=True):
     before: Any = None
     after: Any = None
     chain: str = ""
+
+    def __post_init__(self) -> None:
+        freeze_fields(self, ("before", "after"), copied, "an entry of the audit log")
 
 
 class Head(Struct, frozen=True, kw_only=True):

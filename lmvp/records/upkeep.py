@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from lmvp.records.frozen import copied, freeze_fields
 from lmvp.records.values import Struct
 
 
@@ -137,6 +138,9 @@ class Usage(Struct, frozen=True, kw_only=True):
     stored: int
     disk: dict[str, int]
     total: int
+
+    def __post_init__(self) -> None:
+        freeze_fields(self, ("disk",), copied, "a measurement")
 
 
 class Problem(Struct, frozen=True, kw_only=True):

@@ -154,7 +154,8 @@ class ActiveRun(Run):
                 writer.journal.append(packer(len(numbers) // 3)(POINTS, at, *numbers))
             else:
                 writer.points(floats(values), number, at)
-            self._logged = True
+            if not self._logged:  # to set it each time would cost a call of `__setattr__`
+                self._logged = True
             sender = self._sender
             if sender is not None and sender.idle:
                 sender.wake()

@@ -13,7 +13,7 @@ from lmvp.base_client import BaseClient, model_path
 from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
 from lmvp.records import Version
 from lmvp.redaction import redact
-from lmvp.references import Reference, check_name
+from lmvp.references import Reference, check_name, suggest
 from lmvp.text import escaped, quoted
 from lmvp.tracking.records import Curves, KeyRecord, RunEnd, RunRecord, RunUpdate, Status
 
@@ -43,7 +43,8 @@ class RunFields(dict[str, Any]):
         from lmvp.tracking.said import said
 
         if self._field not in ("params", "tags", "summary"):
-            raise InvalidArgument(f"{self._field} of a run cannot be set", hint="run.log and run.summary add to them")
+            hint = "run.log and run.summary add to them" if self._field == "metrics" else None
+            raise InvalidArgument(f"the {self._field} of a run cannot be set", hint=hint)
         removed = {key: None for key, value in given.items() if value is None}
         changed = {key: value for key, value in given.items() if value is not None}
         if self._field == "params":
@@ -115,6 +116,13 @@ class Run:
     def __init__(self, client: Tracking, record: RunRecord) -> None:
         self._client = client
         self._record = record
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A misspelt name, `run.note = "…"`, must not look as if it were stored.
+        if not name.startswith("_") and not hasattr(type(self), name):
+            near = suggest(name, [each for each in dir(type(self)) if not each.startswith("_")])
+            raise AttributeError(f"a run has no {name!r}" + (f"; did you mean {near!r}?" if near else ""))
+        super().__setattr__(name, value)
 
     @property
     def record(self) -> RunRecord:

@@ -9,11 +9,21 @@ import msgspec
 
 from lmvp.errors import InvalidArgument
 from lmvp.records import Request, Scalar, Struct, WireFloat, decode_float
+from lmvp.records.frozen import copied, freeze_fields
 
 Status: TypeAlias = Literal["running", "stale", "finished", "failed", "killed"]
 
+_NOT_FINITE: Final = frozenset({"NaN", "Infinity", "-Infinity"})
+
 STALE_AFTER: Final = 60.0
 """Seconds without a sign of life after which a running run is shown as stale."""
+
+
+def _annotated(field: str, owner: str) -> tuple[str, str | None]:
+    if field in ("metrics", "environment"):
+        return copied(field, owner)
+    message = f"the {field} of {owner} cannot be changed here: this is a copy of the server's record"
+    return message, f"set `run.{field}[…]` of the Run that `lmvp.run` returns"
 
 
 class RunRecord(Struct, frozen=True, kw_only=True):
@@ -77,10 +87,14 @@ class RunRecord(Struct, frozen=True, kw_only=True):
     notes: str = ""
 
     def __post_init__(self) -> None:
-        for values in (self.metrics, self.summary, self.params):
-            for key, value in values.items():
-                if value in ("NaN", "Infinity", "-Infinity"):
-                    values[key] = decode_float(value)
+        for field in ("metrics", "summary", "params"):
+            values = {
+                key: decode_float(value) if isinstance(value, str) and value in _NOT_FINITE else value
+                for key, value in getattr(self, field).items()
+            }
+            msgspec.structs.force_setattr(self, field, values)
+        fields = ("params", "tags", "summary", "metrics", "environment")
+        freeze_fields(self, fields, _annotated, f"the run {self.id[:8]} of {self.project}")
 
     def __repr__(self) -> str:
         from lmvp.render.words import one_line

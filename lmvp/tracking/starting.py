@@ -74,6 +74,8 @@ def start_run(
     every = SYSTEM_EVERY if system_metrics is True else float(system_metrics)
     _prepare()
     run.begin(system=every, capture=(url is None) if capture is None else capture)
+    if name is not None and name != start.name:  # the run that goes on has another name
+        run.name = name
     _tell_address(run, url)
     if plot and not _watchers:
         _tell_of_curves()

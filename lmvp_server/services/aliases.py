@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from lmvp.errors import Conflict, NotFound
+from lmvp.records import Alias
 from lmvp.references import check_alias
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
@@ -38,18 +41,35 @@ class Aliases:
         return {**_present(place, found), "moves": found.data["history"]}
 
     def move(self, caller: Caller, project: str, model: str, name: str, revision: str) -> Document:
-        """Let an alias stand at a version; make it if it is new."""
+        """Point an alias at a version; create the alias if it does not exist."""
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, right(place, name), project)
         self._set(caller, place, check_alias(name), revision)
         return self.alias(caller, project, model, name)
 
     def remove(self, caller: Caller, project: str, model: str, name: str) -> None:
-        """Take an alias away; its history stays."""
+        """Remove an alias; its history stays."""
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, right(place, name), project)
         self._existing(place, name)
         self._set(caller, place, name, None)
+
+    def check_move(self, caller: Caller, project: str, model: str, name: str, revision: str | None) -> None:
+        """Check that a move, or with `revision` None a removal, needs no confirmation.
+
+        Raises
+        ------
+        ProtectedAlias
+            If the alias is protected and points at another version.
+        """
+        place = self._catalog.find_model(caller, project, model)
+        access.require(caller, right(place, name), project)
+        old = self._records.get(place.space, "aliases", _alias_id(place, name))
+        if old is None:
+            return
+        number = 0 if revision is None else self._versions.find(place, revision).data["number"]
+        now = msgspec.convert(_present(place, old), Alias)
+        now.check_move(number, f"moved to v{number}" if number else "removed", "confirm it")
 
     def _existing(self, place: Place, name: str) -> Record:
         alias = self._records.get(place.space, "aliases", _alias_id(place, name))
@@ -85,7 +105,7 @@ def right(place: Place, name: str) -> str:
 
 
 def is_protected(place: Place, name: str) -> bool:
-    """Tell whether only maintainers move an alias."""
+    """Return whether only maintainers move an alias."""
     return name.lower() in {each.lower() for each in place.model.data.get("protected", PROTECTED)}
 
 

@@ -118,8 +118,11 @@ def test_the_story_of_a_team_through_pages_alone(server, people):
     ada.open("p/digits/mlp@v2")
     ada.fill("Alias", "production")
     ada.press("Let it stand here")
+    ada.reads("production points at v1; it would be moved to v2")
+    ada.press("Move production")
     ada.follow("mlp")
     ada.press("Back to v1")
+    ada.press("Move production")
     ada.page.locator("table").get_by_role("link", name="v1", exact=True).first.wait_for()
     assert server.root.version("digits/mlp@production").number == 1
     grace.open("p/digits/mlp")

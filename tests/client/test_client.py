@@ -151,9 +151,9 @@ def test_diff_alias_amend(home):
     changes = {tensor.name: tensor.change for tensor in lmvp.diff("digits/mlp@v1", "@v2").tensors}
     assert changes == {"body.weight": "changed", "body.bias": "identical", "head.weight": "identical"}
     assert lmvp.alias("digits/mlp@v1", "production").number == 1
-    assert lmvp.alias("digits/mlp", "production").number == 2
+    assert lmvp.alias("digits/mlp", "production", yes=True).number == 2
     client = lmvp.Client()
-    client.remove_alias("digits/mlp", "production")
+    client.remove_alias("digits/mlp", "production", yes=True)
     assert client.aliases("digits/mlp") == []
     assert client.version("digits/mlp@v2").aliases == ()
     amended = client.amend("digits/mlp@v1", message="better said", metrics={"acc": 0.55})

@@ -84,7 +84,7 @@ def test_protected_alias_moves_only_with_yes(home, weights, capsys, monkeypatch)
     assert "digits/mlp@production: v1 → v2" in capsys.readouterr().out
     assert main(["alias", "digits/mlp@v1", "production", "--yes"]) == 0
     assert "digits/mlp@production: v2 → v1" in capsys.readouterr().out
-    assert main(["rollback", "digits/mlp@production"]) == 0
+    assert main(["rollback", "digits/mlp@production", "--yes"]) == 0
     assert "digits/mlp@production: v1 → v2" in capsys.readouterr().out
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
     assert main(["alias", "digits/mlp", "production", "--remove"]) == 2

@@ -147,10 +147,10 @@ def test_a_team_at_work(server, monkeypatch):
     assert (newest.number, newest.author, newest.message) == (2, "grace", "trained the head")
     assert [parent.number for parent in newest.parents] == [1]
     # production moves, something is wrong, ada rolls back
-    ada.alias("digits/mlp@v2", "production")
+    ada.alias("digits/mlp@v2", "production", yes=True)
     with pytest.raises(errors.AccessDenied):
-        grace.rollback("digits/mlp@production")
-    assert ada.rollback("digits/mlp@production").number == 1
+        grace.rollback("digits/mlp@production", yes=True)
+    assert ada.rollback("digits/mlp@production", yes=True).number == 1
     assert ada.version("digits/mlp@production@{1}").number == 2
     events = server.root._connection.send("GET", "/projects/digits/events").json()["items"]
     told = [(each["who"], each["action"]) for each in reversed(events)]
@@ -349,8 +349,8 @@ def test_each_move_of_an_alias_is_kept(team, capsys, monkeypatch):
     from lmvp.commands import main
 
     team.ada.update("digits/mlp", weights(0.1), progress=False)
-    team.ada.alias("digits/mlp@v2", "production")
-    team.ada.rollback("digits/mlp@production")
+    team.ada.alias("digits/mlp@v2", "production", yes=True)
+    team.ada.rollback("digits/mlp@production", yes=True)
     found = team.grace.alias_history("digits/mlp@production")
     assert [(one.number, one.by) for one in found.moves] == [(1, "ada"), (2, "ada"), (1, "ada")]
     assert [team.ada.version(f"digits/mlp@production@{{{back}}}").number for back in range(3)] == [1, 2, 1]
@@ -369,7 +369,7 @@ def test_protected_aliases_are_moved_by_maintainers_alone(team):
         team.grace.alias("digits/mlp@v1", "PRODUCTION")
     assert team.ada.protect("digits/mlp@candidate").protected == ("production", "candidate")
     for act in (lambda: team.grace.alias("digits/mlp@v1", "candidate"),
-                lambda: team.grace.remove_alias("digits/mlp", "candidate"),
+                lambda: team.grace.remove_alias("digits/mlp", "candidate", yes=True),
                 lambda: team.grace.protect("digits/mlp@candidate", on=False)):  # fmt: skip
         with pytest.raises(errors.AccessDenied):
             act()

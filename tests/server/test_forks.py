@@ -87,7 +87,7 @@ def test_fork_is_not_stored_again_by_packing(team, packed):
     assert team.root.check().problems == ()
     assert all(same(team.grace, f"mine/mlp@v{step + 1}", step) for step in range(5))
     alone = blocks(team.data)
-    team.ada.alias("digits/mlp@v4", "production")
+    team.ada.alias("digits/mlp@v4", "production", yes=True)
     team.ada.update("digits/mlp", weights(6), progress=False)
     team.grace.update("mine/mlp", weights(7), progress=False)
     added = blocks(team.data) - alone

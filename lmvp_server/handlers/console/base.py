@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 from urllib.parse import quote
 
-from lmvp.errors import Conflict, InvalidRequest, LmvpError, NotAuthenticated, NotFound
+from lmvp.errors import Conflict, InvalidRequest, LmvpError, NotAuthenticated, NotFound, ProtectedAlias
 from lmvp.render import numbers
 from lmvp.render.words import clean
 from lmvp_server.console import marks
@@ -22,7 +22,7 @@ Shown: TypeAlias = tuple[str, dict[str, Any]]
 """The template of a page, and what it draws."""
 
 _SECRETS = frozenset({"password", "old", "new"})
-_UNSEEN = _SECRETS | {"do", "was", "_xsrf"}
+_UNSEEN = _SECRETS | {"do", "was", "yes", "_xsrf"}
 _IN_URLS = "/?#@%=&+,;:!$'()*~"
 """What stands in a URL as it is, beside letters and digits; a run may have a name of any letters."""
 RIGHTS = ("PROPOSE", "ALIAS", "WRITE", "MAINTAIN", "OWN")
@@ -66,6 +66,8 @@ class ConsolePage(WebPage, ABC):
             where = await run(self._act, act, fields, *place)
         except NotAuthenticated:
             self._keep(fields, 401)
+        except ProtectedAlias as question:  # not a failure: the page asks, and its form sends the same with a yes
+            await self._tell(question, fields, place)
         except LmvpError as error:
             self.set_status(error.http_status)
             await self._tell(error, fields, place)

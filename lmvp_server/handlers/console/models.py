@@ -44,14 +44,20 @@ class Model(ConsolePage):
         return island(self.root, "metrics", data, plot_html(data)) if len(data["points"]) > 1 else ""
 
     def rollback(self, fields: Fields, project: str, model: str) -> str:
-        """Let an alias stand where it stood before its last move."""
+        """Move an alias back to the version before its last move."""
         name = fields.get("alias", "")
-        self.services.aliases.move(self.caller, project, model, name, f"{name}@{{1}}")
+        before = f"{name}@{{1}}"
+        if fields.get("yes") != name:
+            self.services.aliases.check_move(self.caller, project, model, name, before)
+        self.services.aliases.move(self.caller, project, model, name, before)
         return f"p/{project}/{model}"
 
     def unalias(self, fields: Fields, project: str, model: str) -> str:
-        """Take an alias away."""
-        self.services.aliases.remove(self.caller, project, model, fields.get("alias", ""))
+        """Remove an alias."""
+        name = fields.get("alias", "")
+        if fields.get("yes") != name:
+            self.services.aliases.check_move(self.caller, project, model, name, None)
+        self.services.aliases.remove(self.caller, project, model, name)
         return f"p/{project}/{model}"
 
     def describe(self, fields: Fields, project: str, model: str) -> str:

@@ -162,8 +162,11 @@ class Version(ConsolePage):
         return f"p/{project}/{model}@{revision}"
 
     def alias(self, fields: Fields, project: str, model: str, revision: str) -> str:
-        """Let an alias stand here."""
-        self.services.aliases.move(self.caller, project, model, fields.get("name", "").strip(), revision)
+        """Point an alias at this version."""
+        name = fields.get("name", "").strip()
+        if fields.get("yes") != name:
+            self.services.aliases.check_move(self.caller, project, model, name, revision)
+        self.services.aliases.move(self.caller, project, model, name, revision)
         return f"p/{project}/{model}@{revision}"
 
     def remove(self, _fields: Fields, project: str, model: str, revision: str) -> str:

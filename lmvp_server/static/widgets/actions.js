@@ -37,6 +37,7 @@ export class Actions {
     if (message.kind === "server") { this.lost.textContent = message.words; this.lost.hidden = !message.words; }
     else if (message.kind === "diff") this.showDiff(message.data);
     else if (message.kind === "histograms") this.hear?.(message);
+    else if (message.kind === "confirm") this.confirm(message);
     else if (message.kind === "failed") this.tell([message.words, message.hint].filter(Boolean).join(": "), "bad");
     else if (message.kind === "done" && !["hello", "histograms"].includes(message.of)) this.tell(message.words);
   }
@@ -104,6 +105,17 @@ export class Actions {
     this.form.replaceChildren(form);
     name.select();
     name.focus();
+  }
+
+  /** Ask before a protected alias moves; the kernel has refused the move without a confirmation. */
+  confirm({ of, words, asked }) {
+    const act = () => { this.form.replaceChildren(); this.send({ kind: of, ...asked, yes: true }, `moving ${asked.name}`); };
+    const move = this.button(`Move ${asked.name}`, act);
+    this.tell("");
+    this.formKeys = String(asked.key);
+    this.form.replaceChildren(make("div", { class: "acts lmvp-ask", role: "alert" }, make("span", { class: "small" }, `${words}.`), move,
+      this.button("Cancel", () => this.form.replaceChildren(), "bare")));
+    move.focus();
   }
 
   /** Choose the columns among all metrics and params. */

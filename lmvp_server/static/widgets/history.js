@@ -3,7 +3,7 @@
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.history_data`, and
 // `model.get("selected")`, the keys of the chosen rows. It runs in a notebook cell and in a page of the console alike.
 // What it does not have it asks for (`{ kind: "query", where, order, first, text }`), and gets as other data; what it
-// asks to be done (`pull`, `alias`, `diff`, `columns`) is answered by `{ kind: "done" | "failed", of, words }`.
+// asks to be done (`pull`, `alias`, `diff`, `columns`) is answered by `{ kind: "done" | "failed" | "confirm", of, words }`.
 import { Actions } from "./actions.js";
 import { emptiness, guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";
