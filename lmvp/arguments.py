@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shlex
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ def fields(
 ) -> dict[str, Any]:
     """Return what is said of a version, as it goes over the wire; what is not given is left out."""
     if not isinstance(message, str | None):
-        raise InvalidArgument(f"message= is {shown(message)}, not a text")
+        raise InvalidArgument(f"`--message` is {shown(message)}, not a text")
     given = {
         "message": None if message is None else escaped_text(message),
         "metrics": _read("metrics", metrics, _metric),
@@ -123,7 +124,7 @@ def leaves(values: Mapping[Any, Any], before: str = "", depth: int = 0) -> Itera
 def aliases(given: Any) -> tuple[str, ...]:
     """Return the aliases that were given as one text or several."""
     if not isinstance(given, (str, Sequence)):
-        raise InvalidArgument(f"alias= is {shown(given)}, not a text or a list of texts")
+        raise InvalidArgument(f"`--alias` is {shown(given)}, not a text or a list of texts")
     return tuple(check_alias(one) for one in ([given] if isinstance(given, str) else given))
 
 
@@ -131,20 +132,21 @@ def check_order(name: Any, obj: Any) -> None:
     """Refuse a call that has the object first: those who come from elsewhere write it so."""
     if isinstance(obj, str) and not isinstance(name, str):
         raise InvalidArgument(
-            f"the name comes first, and then the {type(name).__name__}", hint=f"write lmvp.update({obj[:80]!r}, model)"
+            f"the name comes first, and then the {type(name).__name__}",
+            hint=f"`lmvp push {shlex.quote(obj[:80])} FILE`",
         )
 
 
 def check_folder(to: Any) -> None:
     """Demand a path, or None."""
     if to is not None and (not isinstance(to, (str, os.PathLike)) or to == ""):
-        raise InvalidArgument(f"to= is {shown(to)}, not a folder", hint='to="." is the current one')
+        raise InvalidArgument(f"`--to` is {shown(to)}, not a folder", hint="`--to .` is the current folder")
 
 
 def check_limit(limit: Any) -> None:
     """Demand a number of at least 1, or None."""
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise InvalidArgument(f"limit= is {shown(limit)}", hint="give a whole number above 0, or None for all")
+        raise InvalidArgument(f"`--limit` is {shown(limit)}", hint="give a whole number above 0, or None for all")
 
 
 def check_metric(history: History, metric: str | None) -> None:
@@ -169,7 +171,7 @@ def _metric(key: str, value: Any) -> WireFloat:
             pass
     raise InvalidArgument(
         f"the metric {key!r} is {shown(value)}, not a number",
-        hint="metrics are numbers; texts go into params= or tags=",
+        hint="metrics are numbers; texts go into `--param` or `--tag`",
     )
 
 

@@ -7,6 +7,7 @@ secret, so it is never printed in a notebook, logged, or kept in an object.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,10 @@ class ConsolePage:
 
         if self.is_opened:
             return printable(f"{self.url} is open in the browser")
-        return printable(f"{self.url}\nto open it signed in: `lmvp open {self._name}".rstrip() + "` in a terminal")
+        return printable(
+            f"{self.url}\nto open it signed in: `lmvp open {shlex.quote(self._name) if self._name else ''}".rstrip()
+            + "` in a terminal"
+        )
 
     def _repr_html_(self) -> str:
         link = f'<a href="{escape(self.url)}" target="_blank" rel="noopener noreferrer">{escape(self.url)}</a>'

@@ -161,6 +161,6 @@ class Contributing(BaseClient):
         revision = Revision.parse(place.revision)
         if revision.kind != "contribution" or revision.back:
             raise InvalidReference(
-                f"{name!r} names no contribution", hint="digits/mlp@c12; lmvp contributions lists them"
+                f"{name!r} names no contribution", hint="write `digits/mlp@c12`; `lmvp contributions` lists them"
             )
         return f"{model_path(place)}/contributions/{revision.value[1:]}"

@@ -179,7 +179,7 @@ def curves_of(
         If they are of several projects.
     """
     if smooth < 0 or smooth > 10_000:
-        raise InvalidArgument(f"smooth={smooth}: from 0 to 10,000")
+        raise InvalidArgument(f"`--smooth {smooth}`: from 0 to 10,000")
     runs = named_runs(client, names)
     return of_runs(client, runs, tuple(keys), smooth=smooth, log=log, axis=axis)
 
@@ -297,5 +297,5 @@ def compare_runs(client: Client, names: Sequence[str], *, every: bool = False) -
     from lmvp.render.compare_runs import Comparison
 
     if len(names) < 2:
-        raise InvalidArgument("one run alone differs from nothing", hint="name two or more: lmvp compare RUN RUN")
+        raise InvalidArgument("one run alone differs from nothing", hint="name two or more: `lmvp compare RUN RUN`")
     return Comparison.of([run.record for run in named_runs(client, names)], every=every)

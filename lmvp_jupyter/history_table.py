@@ -11,6 +11,7 @@ from typing import Any
 
 import traitlets
 
+from lmvp import hints
 from lmvp.errors import InvalidArgument, LmvpError
 from lmvp.records import Version
 from lmvp.render import data as render_data
@@ -96,7 +97,8 @@ class HistoryTable(LiveWidget):
         try:
             words = act(message)
         except LmvpError as error:
-            self.send({"kind": "failed", "of": kind, "words": error.message, "hint": error.hint})
+            said = [hints.translated(text) if text else text for text in (error.message, error.hint)]
+            self.send({"kind": "failed", "of": kind, "words": said[0], "hint": said[1]})
         else:
             self.send({"kind": "done", "of": kind, "words": words})
 

@@ -16,11 +16,12 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_loca
 from IPython.utils._process_common import arg_split
 from IPython.utils.text import DollarFormatter, EvalFormatter
 
+from lmvp import hints
 from lmvp.client import Client
 from lmvp.commands import tracking
 from lmvp.commands.parser import NOTEBOOK, make_parser, read
 from lmvp.commands.tables import Status
-from lmvp.errors import InvalidArgument, NotFound
+from lmvp.errors import InvalidArgument, LmvpError, NotFound
 from lmvp.records import Version
 from lmvp.references import suggest
 from lmvp.render.words import printable
@@ -138,7 +139,7 @@ class NotebookHost:
     def keep(self, name: str, value: Any) -> None:
         """Assign a variable of the notebook."""
         if not name.isidentifier():
-            raise InvalidArgument(f"{name!r} is no name of a variable", hint="to pull files: --to FOLDER")
+            raise InvalidArgument(f"{name!r} is no name of a variable", hint="`--to FOLDER` pulls files")
         self._shell.user_ns[name] = value
 
     def push_later(self, name: str, obj: Any, fields: Mapping[str, Any]) -> Any:
@@ -195,11 +196,17 @@ class LmvpMagics(Magics):
         if cell is not None:
             return _run_cell(shell, words, cell, host)
         if not words:
-            return Status.now("%lmvp")
+            return Status.now()
         if words[0] == "help":
             words = [*words[1:], "--help"]
         options = _parse(words)
-        return options.act(options, host) if options else None
+        if options is None:
+            return None
+        try:
+            return options.act(options, host)
+        except LmvpError as error:
+            error.caller = hints.MAGIC
+            raise
 
 
 LmvpMagics.lmvp.__doc__ = _HELP
@@ -290,6 +297,7 @@ def _parse(words: list[str]) -> argparse.Namespace | None:
         print(printable(printed.getvalue()), end="")
         return None
     except InvalidArgument as error:
+        error.caller = hints.MAGIC
         raise UsageError(str(error)) from None
     return options
 

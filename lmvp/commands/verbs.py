@@ -104,7 +104,7 @@ def alias(options: Namespace, host: Host) -> Any:
     client, name = Client(), options.alias
     if options.remove:
         if not name:
-            raise InvalidArgument("--remove needs the alias to remove")
+            raise InvalidArgument("`--remove` needs the alias to remove")
         ask_to_move(client, host, options.version, name, "removed", yes=options.yes)
         client.remove_alias(options.version, name)
         return Line(f"the alias {name} of {options.version} is removed")
@@ -112,7 +112,7 @@ def alias(options: Namespace, host: Host) -> Any:
         return _moves(client, options)
     if options.protect or options.unprotect:
         if not name:
-            raise InvalidArgument("which alias?", hint=f"lmvp alias {options.version} production --protect")
+            raise InvalidArgument("which alias?", hint=f"`lmvp alias {options.version} production --protect`")
         client.protect(f"{options.version}@{name}", on=options.protect)
         return _aliases(client.aliases(options.version))
     found = client.aliases(options.version)
@@ -121,7 +121,7 @@ def alias(options: Namespace, host: Host) -> Any:
     now = next((one for one in found if one.name.lower() == name.lower()), None)
     if "@" not in options.version:  # typed to look at it: nothing moves
         if now is None:
-            hint = f"to make it, name a version: lmvp alias {options.version}@latest {name}"
+            hint = f"`lmvp alias {options.version}@latest {name}` makes it"
             raise NotFound(f"{options.version} has no alias {name!r}", hint=hint)
         return _aliases([now])
     target = client.version(options.version)
@@ -151,7 +151,7 @@ def ask_to_move(client: Client, host: Host, model: str, name: str, what: str, *,
         return
     said = f"the protected alias {now.project}/{now.model}@{now.name} points at v{now.number}"
     if not host.confirm(f"{said}; it will be {what}. Continue?"):
-        raise InvalidArgument(f"{said} and was not {what}", hint="--yes does it without a question")
+        raise InvalidArgument(f"{said} and was not {what}", hint="`--yes` does it without a question")
 
 
 def moved_line(alias: Alias, before: int) -> Line:
@@ -165,7 +165,9 @@ def moved_line(alias: Alias, before: int) -> Line:
 def _moves(client: Client, options: Namespace) -> Any:
     """Return where an alias stood, the newest first, and how each place is named."""
     if not options.alias:
-        raise InvalidArgument("--history needs the alias", hint=f"lmvp alias {options.version} production --history")
+        raise InvalidArgument(
+            "`--history` needs the alias", hint=f"`lmvp alias {options.version} production --history`"
+        )
     moves = client.alias_history(f"{options.version}@{options.alias}").moves
     rows = [
         (f"@{options.alias}" + (f"@{{{back}}}" if back else ""), f"v{one.number}" if one.number else "nowhere",
@@ -200,7 +202,7 @@ def ls(options: Namespace, _host: Host) -> Any:
         return Table(("Project", "Models"), rows, empty="no projects yet", data=projects)
     name = options.project.rstrip("/")
     if "/" in name:
-        raise InvalidArgument(f"{name!r} is a model, not a project", hint=f"its versions: history {name}")
+        raise InvalidArgument(f"{name!r} is a model, not a project", hint=f"`lmvp history {name}` lists its versions")
     models = Client().models(name)
     rows = [(one.name, f"v{one.latest}" if one.latest else "none") for one in models]
     return Table(("Model", "Latest"), rows, empty=f"no models in {options.project} yet", data=models)
@@ -213,9 +215,9 @@ def project(options: Namespace, _host: Host) -> Any:
     return Table(("Current project",), [(config.current_project(),)], empty="")
 
 
-def status(_options: Namespace, host: Host) -> Any:
+def status(_options: Namespace, _host: Host) -> Any:
     """Show the server, the user and the project in use."""
-    return Status.now("lmvp" if host.pulls_files else "%lmvp")
+    return Status.now()
 
 
 def open_(options: Namespace, _host: Host) -> Any:
@@ -251,7 +253,9 @@ def _new_folder(version: str) -> str:
     name = Reference.parse(version).model
     folder = Path(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidArgument(f"{name!r} is there already, and a pull replaces files", hint="say where: --to FOLDER")
+        raise InvalidArgument(
+            f"{name!r} is there already, and a pull replaces files", hint="name another folder: `--to FOLDER`"
+        )
     return name
 
 

@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import Any
 
 from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, Untrusted
-from lmvp.formats.trust import Trust, find
+from lmvp.formats.trust import Trust, find, option
 
 _PLAIN = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 _LAMBDA = "__lambda__"
@@ -96,7 +96,7 @@ def allow(config: Any, trust: Sequence[str | type]) -> dict[str, Any]:
         if node["class_name"] == _LAMBDA:
             raise Untrusted(
                 f"{where} has a lambda in it, which is code that nobody can vouch for",
-                hint="build the model yourself and give it as into=; to have it kept, write such a layer as a class",
+                hint="build the model, and fill it: `--into MODEL`; to have it kept, write such a layer as a class",
             )
         if node["class_name"] not in _PLAIN and not _is_safe(node):
             found = _described(node)
@@ -105,15 +105,17 @@ def allow(config: Any, trust: Sequence[str | type]) -> dict[str, Any]:
     if unknown:
         raise Untrusted(
             f"this model needs code that nobody vouched for: {', '.join(unknown)}",
-            hint=f"if you trust who pushed it, give trust=[{', '.join(map(_shown, unknown))}]; "
-            "or build the model and give it as into=",
+            hint=f"if you trust who pushed it, give {_given_as(unknown)}; "
+            "or build the model, and fill it: `--into MODEL`",
         )
     return {key: _found(node, trusted) for node in wanted.values() for key in node.keys}
 
 
-def _shown(name: str) -> str:
-    """Write a name as `trust=` takes it: of some functions only the last part is known, so they are to be given."""
-    return repr(name) if "." in name else name
+def _given_as(names: Sequence[str]) -> str:
+    """Return the option that trusts some names; a function of which only the last part is known is given itself."""
+    if all("." in name for name in names):
+        return option(names)
+    return f"`trust=[{', '.join(repr(name) if '.' in name else name for name in names)}]`, in Python"
 
 
 def _nodes(config: Any, where: str = "the model", depth: int = 0) -> Iterator[tuple[dict[str, Any], str]]:
@@ -214,6 +216,6 @@ def _found(node: _Node, trusted: Trust) -> Any:
     if "." not in node.name:
         raise MissingDependency(
             f"this model needs a function {node.name}, of which only the name is known",
-            hint=f"give the function itself: trust=[{node.name}]",
+            hint=f"in Python, give the function itself: `trust=[{node.name}]`",
         )
     return find(node.name, exact=node.name in trusted.names, what="this model")

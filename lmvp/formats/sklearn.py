@@ -15,7 +15,7 @@ from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, Unknown
 from lmvp.formats import numpy, tensors
 from lmvp.formats.base import Bytes, Package, PackedFile, Reader, parse_json
 from lmvp.formats.skops_schema import SPARSE, Canonical, assemble
-from lmvp.formats.trust import Trust
+from lmvp.formats.trust import Trust, option
 
 NAMES = ("sklearn",)
 ESTIMATOR = "estimator.json"
@@ -69,7 +69,7 @@ def pack(obj: Any) -> Package:
     if _LAMBDA in text:
         raise UnknownFormat(
             f"this {type(obj).__qualname__} has a lambda in it, which is code and is not kept",
-            hint="write it as a function of a module; who pulls it names that in trust=",
+            hint="write it as a function of a module; a pull names it with `--trust`",
         )
     files, meta = tensors.weights({name: numpy.packed(name, array) for name, array in parts.arrays.items()}, "np")
     rest = {ESTIMATOR: text.encode(), **parts.blobs}
@@ -88,7 +88,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
         If `into` is given: an estimator is more than its arrays.
     """
     if into is not None:
-        raise InvalidArgument("into= fills modules and arrays, not estimators", hint="leave into= out")
+        raise InvalidArgument("`--into` fills modules and arrays, not estimators", hint="leave `--into` out")
     skops = _skops()
     data = _assemble(reader)
     try:
@@ -119,5 +119,5 @@ def _check_trust(names: Sequence[str], trust: Sequence[str | type]) -> None:
     if unknown:
         raise Untrusted(
             f"this estimator needs code that nobody vouched for: {', '.join(unknown)}",
-            hint=f"if you trust who pushed it, give trust={unknown!r}",
+            hint=f"if you trust who pushed it, give {option(unknown)}",
         )

@@ -221,7 +221,7 @@ def _unpack_module(reader: Reader, trust: Sequence[str | type]) -> Any:
     if "unpicklable" in meta:
         raise InvalidArgument(
             f"the structure of this {meta.get('class')} could not be kept: {meta['unpicklable']}",
-            hint="build the module yourself and give it as into=",
+            hint="build the module, and fill it: `--into MODEL`",
         )
     check_small(reader.manifest, STRUCTURE, torch_calls.LIMIT)
     module, empty = torch_structure.load(reader.read(STRUCTURE), trust)

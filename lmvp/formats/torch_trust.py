@@ -19,7 +19,7 @@ from typing import Any
 
 from lmvp.errors import DamagedFile, Untrusted
 from lmvp.formats import torch_calls
-from lmvp.formats.trust import Trust, find
+from lmvp.formats.trust import Trust, find, option
 
 _PRUNING = (
     "CustomFromMask", "Identity", "L1Unstructured", "LnStructured", "PruningContainer", "RandomStructured",
@@ -147,7 +147,8 @@ def allow(names: Collection[str], trust: Sequence[str | type]) -> list[tuple[Any
     if unknown:
         raise Untrusted(
             f"this module needs code that nobody vouched for: {', '.join(unknown)}",
-            hint=f"if you trust who pushed it, give trust={unknown!r}; or build the module and give it as into=",
+            hint=f"if you trust who pushed it, give {option(unknown)}; "
+            "or build the module, and fill it: `--into MODEL`",
         )
     wanted = sorted(name for name in names if not _DTYPE.fullmatch(name))
     exact = {*trusted.names, *filter(_is_safe, wanted)}

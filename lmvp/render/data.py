@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lmvp import hints
 from lmvp.records import Layers, Version, encode_float
 from lmvp.render import numbers, strip
 from lmvp.render.graph import lanes
@@ -230,10 +231,10 @@ def _no_points(history: History, metric: str | None) -> dict[str, str]:
         first = f"{clean(history[0].project)}/{clean(history[0].model)}"
         return {
             "words": f"{clean(history.title)} has several models. A plot is of one of them:",
-            "code": f'lmvp.showHistory("{first}")',
+            "code": hints.code(f"`lmvp history {first}`"),
         }
     what = f"the metric {clean(metric)}" if metric else "a metric"
     return {
         "words": f"No version of {clean(history.title)} has {what} yet. A version gets one when it is published:",
-        "code": f'lmvp.update("{clean(history.title)}", model, metrics={{"val/acc": 0.97}})',
+        "code": hints.code(f"`lmvp push {clean(history.title)} FILE --metric val/acc=0.97`"),
     }

@@ -14,7 +14,7 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from lmvp import config
+from lmvp import config, hints
 from lmvp.arguments import Params
 from lmvp.environment import user
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerUnavailable
@@ -87,10 +87,11 @@ def _tell_address(run: ActiveRun, url: str | None) -> None:
     with suppress(OSError, ValueError, AttributeError):  # a stream that is closed, or is not there
         name = f"{run.project}/{run.name}"
         address = run_address(run.project, run.id, url)
-        hint = f"lmvp.open({name!r})" if in_notebook() else f"lmvp open {shlex.quote(name)}"
+        hint = f"lmvp open {shlex.quote(name)}"
         where = f"{address} (`{hint}` opens it signed in)" if address else f"`{hint}` opens its page"
         # in a notebook, stderr looks like a warning
-        print(printable(f"run {name}: {where}"), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+        told = hints.translated(f"run {name}: {where}", hints.reader(hints.SHELL))
+        print(printable(told), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
 
 def on_start(watch: Watcher) -> Callable[[], None]:

@@ -142,7 +142,7 @@ class History(Sequence[Version]):
             If filter or order cannot be read, or these versions are of no server.
         """
         if self._pages is None:
-            raise InvalidArgument("these versions are of no server", hint="lmvp.show_history(name) has pages")
+            raise InvalidArgument("these versions are of no server", hint="`lmvp history NAME` has pages")
         versions, total = self._pages(first, count, where, order)
         return self._part(versions, total, first)
 
@@ -156,7 +156,7 @@ class History(Sequence[Version]):
             If they are of no server.
         """
         if self._client is None:
-            raise InvalidArgument("these versions are of no server", hint="lmvp.show_history(name) asks one")
+            raise InvalidArgument("these versions are of no server", hint="`lmvp history NAME` asks one")
         return self._client
 
     @property
