@@ -159,7 +159,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             parent=self._digest(place, parent) if parent else origins.recall(obj, self.url, _key(place)),
             expect_parent=self._digest(place, expect_parent) if expect_parent else None,
             aliases=aliases,
-            environment=made_by(),
+            environment={**made_by(), "pull": package.pull},
             author=user(),
             run=run or active_in(place.project or self.project, self.url),
             create=create,

@@ -27,6 +27,7 @@ NOT_MESSAGES = {
     "lmvp_jupyter/magics.py",  # the help of `%lmvp`, and hints of `%%lmvp`
     "lmvp/commands/parser.py",  # the help of options; `prog` is `lmvp` or `%lmvp`
     "lmvp/console.py",  # the commands of other programs
+    "lmvp/snippets.py",  # code in each of the forms
 }
 PYTHON_ONLY = re.compile(
     r"lmvp\.[a-z_]\w*\(|\bClient\(|\bstart_run\("

@@ -57,7 +57,9 @@ def pack(obj: Any) -> Package:
     layouts = {path: _layout(path, source) for path, source in sources.items()}
     layouts |= external_data.layouts(root if folder else root.parent, sources, layouts)
     files = [PackedFile(path, [sources[path]], one.tensors, one.breaks) for path, one in layouts.items()]
-    return Package("files", files, {"kind": "folder" if folder else "file"}, finish=lambda: _check(sources.values()))
+    pull = {} if len(files) == 1 and files[0].path.lower().endswith(_SUFFIX) else {"to": True}
+    meta = {"kind": "folder" if folder else "file"}
+    return Package("files", files, meta, finish=lambda: _check(sources.values()), pull=pull)
 
 
 def _check(sources: Iterable[DiskFile]) -> None:

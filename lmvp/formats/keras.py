@@ -67,11 +67,16 @@ def pack(obj: Any) -> Package:
     shelf = Shelf()
     files, meta = tensors.weights({name: _packed(name, one, shelf) for name, one in named(obj).items()}, "np")
     meta["class"] = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    pull: dict[str, Any] = {}
     try:
-        files.append(PackedFile(MODEL, [Bytes.of(_serialise(obj))]))
+        structure = _serialise(obj)
+        files.append(PackedFile(MODEL, [Bytes.of(structure)]))
+        if unknown := keras_trust.unknown_in(json.loads(structure)):
+            pull["trust"] = unknown
     except keras_trust.NotData as error:
         meta["not_data"] = str(error)
-    return Package("keras", files, meta)
+        pull["into"] = True
+    return Package("keras", files, meta, pull=pull)
 
 
 def _check(model: Any) -> None:

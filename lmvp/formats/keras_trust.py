@@ -8,7 +8,7 @@ is read before Keras sees it, since older Keras lets more through.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -98,17 +98,29 @@ def allow(config: Any, trust: Sequence[str | type]) -> dict[str, Any]:
                 f"{where} has a lambda in it, which is code that nobody can vouch for",
                 hint="build the model, and fill it: `--into MODEL`; to have it kept, write such a layer as a class",
             )
-        if node["class_name"] not in _PLAIN and not _is_safe(node):
+        if _is_foreign(node):
             found = _described(node)
             wanted[found.name] = found
-    unknown = sorted(name for name in wanted if _given(trusted, name) is None and name not in trusted)
-    if unknown:
+    if unknown := _unknown(wanted, trusted):
         raise Untrusted(
             f"this model needs code that nobody vouched for: {', '.join(unknown)}",
             hint=f"if you trust who pushed it, give {_given_as(unknown)}; "
             "or build the model, and fill it: `--into MODEL`",
         )
     return {key: _found(node, trusted) for node in wanted.values() for key in node.keys}
+
+
+def unknown_in(config: Any) -> list[str]:
+    """Return the names of the code that is not Keras' own, sorted."""
+    return _unknown({_described(node).name for node, _ in _nodes(config) if _is_foreign(node)}, Trust.of(()))
+
+
+def _is_foreign(node: Mapping[str, Any]) -> bool:
+    return node["class_name"] not in _PLAIN and not _is_safe(node)
+
+
+def _unknown(names: Iterable[str], trusted: Trust) -> list[str]:
+    return sorted(name for name in names if _given(trusted, name) is None and name not in trusted)
 
 
 def _given_as(names: Sequence[str]) -> str:

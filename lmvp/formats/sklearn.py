@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -62,7 +63,8 @@ def pack(obj: Any) -> Package:
         If skops cannot keep it: it has a lambda in it, say.
     """
     try:
-        parts = Canonical(_skops().dumps(obj))
+        dumped = _skops().dumps(obj)
+        parts = Canonical(dumped)
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise UnknownFormat(f"skops cannot keep this {type(obj).__qualname__}: {error}") from error
     text = json.dumps(parts.schema, ensure_ascii=False, separators=(",", ":"))
@@ -74,7 +76,16 @@ def pack(obj: Any) -> Package:
     files, meta = tensors.weights({name: numpy.packed(name, array) for name, array in parts.arrays.items()}, "np")
     rest = {ESTIMATOR: text.encode(), **parts.blobs}
     files += [PackedFile(path, [Bytes.of(data)]) for path, data in rest.items()]
-    return Package("sklearn", files, {**meta, "class": f"{type(obj).__module__}.{type(obj).__qualname__}"})
+    meta["class"] = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    return Package("sklearn", files, meta, pull=_pull(dumped))
+
+
+def _pull(dumped: bytes) -> dict[str, Any]:
+    """Return the classes that a pull has to trust. An object that skops cannot read back is told of by the pull."""
+    with suppress(Exception):
+        unknown = _unknown(_skops().get_untrusted_types(data=dumped), ())
+        return {"trust": unknown} if unknown else {}
+    return {}
 
 
 def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
@@ -113,9 +124,13 @@ def _assemble(reader: Reader) -> bytes:
     return assemble(schema, numpy.load(reader, tensors.stored(reader.manifest)), reader.read)
 
 
-def _check_trust(names: Sequence[str], trust: Sequence[str | type]) -> None:
+def _unknown(names: Sequence[str], trust: Sequence[str | type]) -> list[str]:
     trusted = Trust.of(trust)
-    unknown = [name for name in names if name not in trusted and name not in _HARMLESS]
+    return [name for name in names if name not in trusted and name not in _HARMLESS]
+
+
+def _check_trust(names: Sequence[str], trust: Sequence[str | type]) -> None:
+    unknown = _unknown(names, trust)
     if unknown:
         raise Untrusted(
             f"this estimator needs code that nobody vouched for: {', '.join(unknown)}",

@@ -12,6 +12,7 @@ from lmvp.render import numbers, strip
 from lmvp.render.graph import lanes
 from lmvp.render.text import filled_by, nothing, value_of
 from lmvp.render.words import clean
+from lmvp.snippets import pull_code
 
 if TYPE_CHECKING:
     from lmvp.views.history import History
@@ -56,6 +57,7 @@ def history_data(history: History, columns: Sequence[str] | None = None, *, plai
         "rows": _rows(history, shown, alone, keys),
         "graph": lanes(shown) if alone and plain else [],
         "layers": layers_data(history.layers) if alone else None,
+        "diff": hints.code("`lmvp diff BEFORE AFTER`"),
         "empty": None if shown else {"words": nothing(history), "code": filled_by(history)},
     }
 
@@ -112,6 +114,7 @@ def _rows(history: History, shown: Sequence[Version], alone: bool, keys: Sequenc
                 "written": written,
                 "sent": numbers.size(version.sent),
                 "bytes": version.sent,
+                "pull": pull_code(version, hints.reader()),
             }
         )
     return rows

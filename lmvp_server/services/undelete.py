@@ -175,7 +175,7 @@ class Undelete:
         if self._records.get(space, "names", f"{table}:{found.data['key']}"):
             raise Conflict(
                 f"there is a new {name!r} by now",
-                hint=f"`lmvp export {name} FOLDER` saves the new one, `lmvp rm {name} --yes` makes room for the old one",
+                hint=f"`lmvp export {name} FOLDER` saves it, `lmvp rm {name} --yes` makes room for the old one",
             )
 
 
