@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from lmvp import config, private
+from lmvp import config, hints, private
 from lmvp.errors import InvalidArgument, InvalidName, NotAuthenticated, NotFound
+from lmvp.live import MarimoDisplay
 from lmvp.records import Health, NewSignInLink, Project, SignInLink, Version
 from lmvp.references import check_name
 
@@ -30,7 +31,7 @@ REDIRECT = "open.html"
 _PATIENCE = 2.0
 
 
-class ConsolePage:
+class ConsolePage(MarimoDisplay):
     """A page of the console.
 
     Attributes
@@ -195,7 +196,7 @@ def in_notebook() -> bool:
     """Tell whether this process is the kernel of a notebook, whose browser may be on another machine."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None) is not None
+    return getattr(shell, "kernel", None) is not None or hints.in_marimo()
 
 
 def _open(url: str) -> bool:

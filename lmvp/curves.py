@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lmvp.errors import InvalidArgument, NotFound, ServerError
+from lmvp.live import MarimoDisplay
 from lmvp.tracking.records import Curve, KeyRecord
 from lmvp.tracking.records import Curves as CurvesRecord
 
@@ -64,7 +65,7 @@ class Line:
 
 
 @dataclass
-class Curves:
+class Curves(MarimoDisplay):
     """Metrics of one run or of several.
 
     Attributes

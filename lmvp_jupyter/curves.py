@@ -121,7 +121,7 @@ class Follower:
         self._thread.start()
 
     def _follow(self) -> None:
-        while self._plot.comm is not None and any(run.status in ("running", "stale") for run in self._plot.curves.runs):
+        while self._plot.is_open and any(run.status in ("running", "stale") for run in self._plot.curves.runs):
             time.sleep(_AGAIN)
             try:
                 self._look()
@@ -133,7 +133,7 @@ class Follower:
         for run in shown.runs:
             run.refresh()
         fresh = of_runs(shown.runs[0].client, shown.runs, shown.asked, axis=shown.axis)
-        if self._plot.comm is not None:
+        if self._plot.is_open:
             self._plot.tell(fresh, fresh.lines)
 
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from lmvp.arguments import Params
 from lmvp.base_client import BaseClient
 from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
+from lmvp.live import MarimoDisplay
 from lmvp.redaction import redact
 from lmvp.references import check_name
 from lmvp.tracking.records import Curves, KeyRecord, RunEnd, RunRecord, RunUpdate, Status
@@ -95,7 +96,7 @@ class RunFields(dict[str, Any]):
         return dict, (dict(self),)
 
 
-class Run:
+class Run(MarimoDisplay):
     """A run, as the server knew it when it was asked; `refresh` asks again.
 
     Its name, notes, params, tags and summary can be set, also after its end: each change goes to the server at once.

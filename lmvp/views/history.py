@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from lmvp.errors import InvalidArgument, LmvpError, NotFound
+from lmvp.live import MarimoDisplay
 from lmvp.records import Layers, Version
 from lmvp.views.diff import Diff, FileChange, TensorChange, ValueChange
 
@@ -28,7 +29,7 @@ SHOWN = 200
 """A widget shows so many rows, and strips are fetched for so many: the rest is a slice away."""
 
 
-class History(Sequence[Version]):
+class History(MarimoDisplay, Sequence[Version]):
     """Versions of a model, or of all the models of a project, newest first.
 
     Parameters
