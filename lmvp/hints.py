@@ -130,7 +130,7 @@ def _turned(command: str, turn: Callable[[list[str]], str | None]) -> str:
     except ValueError:  # a name that somebody chose has a quote in it
         return f"`{command}`"
     other = turn(words)
-    return f"`{command}` in a shell" if other is None else f"`{other}`"
+    return f"`{command if other is None else other}`"
 
 
 def _magic(words: list[str]) -> str | None:

@@ -63,7 +63,7 @@ def by_code(url: str, say: Say, scope: str) -> str:
         code = connection.send_json("POST", "/device/code", asked, DeviceCode)
     except NotFound:
         hint = (
-            "its operator finds a token in the file `token` of the data folder; `lmvp login URL --with-token` takes it"
+            "its operator finds a token in the file `token` of its data folder; `lmvp login URL --with-token` takes it"
         )
         raise NotAuthenticated(f"the server at {url} has no login by a code", hint=hint) from None
     minutes = code.expires_in // 60

@@ -28,7 +28,7 @@ def login(options: Namespace, host: Host) -> Any:
         try:
             sign_in(url, host.ask_token(url))
         except NotAuthenticated as error:
-            hint = "the operator of the server finds it in the file `token` of the data folder"
+            hint = "the operator of the server finds it in the file `token` of its data folder"
             raise NotAuthenticated(error.message, hint=hint) from None
     else:
         sign_in(url, scope=options.scope)

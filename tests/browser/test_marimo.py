@@ -40,7 +40,8 @@ CELLS = [
 missing()""",
 ]
 DRAWN = """() => {
-  const inside = (root) => [...root.querySelectorAll('*')].flatMap((e) => [e, ...(e.shadowRoot ? inside(e.shadowRoot) : [])]);
+  const inside = (root) => [...root.querySelectorAll("*")].flatMap(
+    (e) => [e, ...(e.shadowRoot ? inside(e.shadowRoot) : [])]);
   return inside(document).filter((e) => e.tagName === 'CANVAS' && e.width).some((canvas) =>
     canvas.getContext('2d')?.getImageData(0, 0, canvas.width, canvas.height).data.some((value) => value > 0));
 }"""

@@ -188,7 +188,7 @@ def test_arguments_of_a_wrong_type_are_refused_by_name(home, given):
 
 @pytest.mark.parametrize("limit", [-1, "x", 1.5])
 def test_a_limit_is_a_whole_number(home, limit):
-    with pytest.raises(errors.InvalidArgument, match="limit= is"):
+    with pytest.raises(errors.InvalidArgument, match="`limit=` is"):
         lmvp.show_history("digits", limit=limit)
 
 

@@ -16,7 +16,7 @@ import pytest
 import requests
 
 import lmvp
-from lmvp import config, console, local
+from lmvp import config, console, hints, local
 from lmvp.client import Client
 from lmvp.commands import main
 from lmvp.commands.tables import Status
@@ -173,10 +173,13 @@ def test_open_without_a_token_opens_the_page_to_sign_in(things, browser, monkeyp
 
 
 def test_status_tells_where_the_console_is(home):
-    assert "`lmvp open` starts the server and opens it" in repr(Status.now())
+    assert "`lmvp.open()` starts the server and opens it" in repr(Status.now())
     url = Client().url
-    assert f"console  {url}/ (`lmvp open` opens it signed in)" in repr(Status.now())
-    assert f"{url}/ (`%lmvp open` opens it signed in)" in repr(Status.now("%lmvp"))
+    assert f"console  {url}/ (`lmvp.open()` opens it signed in)" in repr(Status.now())
+    with hints.using(hints.SHELL):
+        assert f"console  {url}/ (`lmvp open` opens it signed in)" in repr(Status.now())
+    with hints.using(hints.MAGIC):
+        assert f"{url}/ (`%lmvp open` opens it signed in)" in repr(Status.now())
     assert "Sign in" in requests.get(f"{url}/", timeout=20).text
 
 

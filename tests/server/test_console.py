@@ -102,7 +102,7 @@ def test_a_model(server):
     assert page.text.count('<td role="cell" class="track graph"><svg') == 6
     assert "lmvp pull digits/mlp --to mlp/" in page.text
     assert f"lmvp login {server.url}" in page.text
-    assert "# Python\nmodel = lmvp.download(" in re.sub(r"</?span[^>]*>", "", page.text)
+    assert "# Python\nmodel = lmvp.pull(" in re.sub(r"</?span[^>]*>", "", page.text)
 
 
 @pytest.mark.parametrize("revision", ["v5", "5", "production", "latest", "c1"])
