@@ -6,6 +6,7 @@ journal, thins what it finds, and sends the lines that changed, at most ten time
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -144,13 +145,17 @@ class LiveRun:
     ----------
     redraw : callable
         Puts the plot's forms in the place of its output.
+    repeat : float
+        Send all lines again after so many seconds. A view that appears after the first lines cannot ask for them while
+        the cell runs. Infinite: never, for a front end that makes the view before the first line is sent.
     """
 
-    def __init__(self, run: ActiveRun, redraw: Callable[[CurvesPlot], None]) -> None:
+    def __init__(self, run: ActiveRun, redraw: Callable[[CurvesPlot], None], repeat: float = math.inf) -> None:
         from lmvp.tracking.feed import Feed
 
         self.plot = CurvesPlot(Curves([run], []), live=True)
         self._run, self._redraw = run, redraw
+        self._repeat, self._whole_at = repeat, time.monotonic()
         self._feed = Feed(run.folder)
         self._end = threading.Event()
         self._lock = threading.Lock()
@@ -172,10 +177,13 @@ class LiveRun:
     def _look(self) -> None:
         with self._lock:
             changed = self._feed.look()
-            if not changed or self._end.is_set():
+            is_whole = time.monotonic() - self._whole_at >= self._repeat
+            if not (changed or is_whole) or self._end.is_set():
                 return
             curves = curves_of_feed(self._run, self._feed)
-            self.plot.tell(curves, [line for line in curves.lines if line.key in changed])
+            if is_whole:
+                self._whole_at = time.monotonic()
+            self.plot.tell(curves, [line for line in curves.lines if is_whole or line.key in changed])
 
     def finish(self) -> None:
         """Draw all of it, once, and let the picture stay."""

@@ -11,6 +11,9 @@ from typing import Any
 from lmvp.views.history import History
 from lmvp_jupyter.display import VIEWS, mode
 
+_REPEAT = 2.0
+"""Seconds after which a plot is sent whole again."""
+
 
 def view(result: Any) -> Any:
     """Return the form of a result that marimo shows: a live view, HTML or text, as `LMVP_DISPLAY` says."""
@@ -36,7 +39,8 @@ def watch(run: Any) -> None:
         return
     from lmvp_jupyter.curves import LiveRun
 
-    live = LiveRun(run, lambda _: None)  # the last drawing stays as it is: marimo saves no outputs in the notebook
+    # The last drawing stays as it is: marimo saves no outputs in the notebook.
+    live = LiveRun(run, lambda _: None, repeat=_REPEAT)
     marimo.output.append(marimo.ui.anywidget(live.plot))
 
 
