@@ -200,7 +200,11 @@ def test_slips_are_told_with_the_way_out(home, weights, capsys):
         (["push", "a/b", "x", "--metric", "acc"], "--metric 'acc' is not KEY=VALUE", "write --metric val_acc=0.97"),
         (["prune", "digits/mlp"], "digits/mlp has no rule of its own", "say what stays; a rule is made of `last:N`"),
         (["export", "digits/mlp", "m.tar.gz"], "m.tar.gz is a name of another kind", "a .tar, or a folder: m.tar, m"),
-        (["history", "digits/mlp", "--limit", "0"], "limit= is int 0", "give a whole number above 0, or None for all"),
+        (
+            ["history", "digits/mlp", "--limit", "0"],
+            "`--limit` is int 0",
+            "give a whole number above 0, or None for all",
+        ),
     ):
         capsys.readouterr()
         assert main(words) == 2, words
