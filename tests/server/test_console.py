@@ -253,8 +253,8 @@ def test_what_pages_teach_is_there():
     told = "".join(page.read_text("utf-8") for page in templates.glob("*.html"))
     calls = set(re.findall(r"\blmvp\.(\w+)\(", told))
     commands = set(re.findall(r"(?:<code>|^|%)lmvp (\w+)", told, re.MULTILINE))
-    assert {"update", "download", "start_run"} <= calls
-    assert {"login", "pull", "users"} <= commands
+    assert {"update", "start_run"} <= calls
+    assert {"login", "push", "users"} <= commands  # the code that pulls is made: see tests/client/test_snippets.py
     assert {name for name in calls if not hasattr(lmvp, name)} == set()
     assert commands - {verb.name for verb in verbs_of("shell")} == set()
 
