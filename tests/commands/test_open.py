@@ -145,7 +145,7 @@ def test_open_hides_the_link_from_the_list_of_processes(things, no_browser, monk
     environment = {**os.environ, "DISPLAY": ":99", "PATH": str(bin_)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
     ends = time.monotonic() + 30
-    while not seen.exists():
+    while not seen.exists() or not seen.read_text():
         assert time.monotonic() < ends, "the browser was not started"
         time.sleep(0.02)
     given = seen.read_text()
