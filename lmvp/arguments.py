@@ -34,7 +34,7 @@ def fields(
 ) -> dict[str, Any]:
     """Return what is said of a version, as it goes over the wire; what is not given is left out."""
     if not isinstance(message, str | None):
-        raise InvalidArgument(f"`--message` is {shown(message)}, not a text")
+        raise InvalidArgument(f"message= is {shown(message)}, not a text")
     given = {
         "message": None if message is None else escaped_text(message),
         "metrics": _read("metrics", metrics, _metric),
@@ -124,7 +124,7 @@ def leaves(values: Mapping[Any, Any], before: str = "", depth: int = 0) -> Itera
 def aliases(given: Any) -> tuple[str, ...]:
     """Return the aliases that were given as one text or several."""
     if not isinstance(given, (str, Sequence)):
-        raise InvalidArgument(f"`--alias` is {shown(given)}, not a text or a list of texts")
+        raise InvalidArgument(f"alias= is {shown(given)}, not a text or a list of texts")
     return tuple(check_alias(one) for one in ([given] if isinstance(given, str) else given))
 
 

@@ -463,7 +463,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         """
         arguments.check_limit(limit)
         if not isinstance(metric, str | None):
-            raise InvalidArgument(f"`--metric` is {arguments.shown(metric)}, not the name of a metric")
+            raise InvalidArgument(f"metric= is {arguments.shown(metric)}, not the name of a metric")
         project, model = self._project_or_model(f"{self.project}/" if name is None else name)
         if model is None:
             path, title, layers = f"/projects/{quote(project)}/versions", project, None
