@@ -30,6 +30,7 @@ def in_a_script(request, monkeypatch):
     """Let messages be those of a script, whatever shell of IPython a test of the notebook has left in this process."""
     if not {"jupyter", "browser"}.intersection(request.path.parts) and "IPython" in sys.modules:
         monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: None)
+        monkeypatch.delattr(sys, "ps1", raising=False)  # a shell of IPython sets it
 
 
 @pytest.hookimpl(trylast=True)
