@@ -362,7 +362,10 @@ def test_where_the_project_was_left_out_the_hint_names_those_that_are_there(home
         (lambda client: client.update("d/m", weights(), parent=1), "a revision is a text, not int"),
         (lambda client: client.update("d/m", weights(), expect_parent=1), "a revision is a text, not int"),
         (lambda client: client.download("d/m", to=3), r"`to=` is int 3, not a folder"),
-        (lambda client: client.download("d/m", to=""), r"`to=` is str '', not a folder\n  hint: `to='\.'` is the current"),
+        (
+            lambda client: client.download("d/m", to=""),
+            r"`to=` is str '', not a folder\n  hint: `to='\.'` is the current",
+        ),
         (lambda client: client.diff("d/m", None), "a reference is a text, not NoneType"),
         (lambda client: client.remove_alias("d/m", 3), "the alias is a text, not int"),
         (lambda client: client.remove(3), "a reference is a text, not int"),
