@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lmvp.base_client import accepted
 from lmvp.errors import InvalidArgument
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from lmvp.client import Client
 
 Verdict = Literal["good", "bad", "skip"]
+_Question = TypeVar("_Question")
+_Answer = TypeVar("_Answer")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,16 @@ def search(count: int, judge: Callable[[int], Verdict]) -> list[int]:
     >>> search(5, lambda i: "skip")
     [1, 2, 3, 4]
     """
+    return answered(_halving(count), judge)
+
+
+def _halving(count: int) -> Generator[int, Verdict, list[int]]:
+    """Yield the indices to judge, and take the verdict of each."""
     good, bad = 0, count - 1
     skipped: set[int] = set()
     while left := [i for i in range(good + 1, bad) if i not in skipped]:
         middle = min(left, key=lambda i: abs(2 * i - good - bad))
-        verdict = judge(middle)
+        verdict = yield middle
         if verdict == "skip":
             skipped.add(middle)
         elif verdict == "good":
@@ -112,17 +120,41 @@ def bisect(
     client: Client, name: str, good: str, bad: str, judge: Callable[[Version], tuple[Verdict, str]]
 ) -> Bisection:
     """Search the versions between a good one and a bad one; see `Client.bisect`."""
+    return answered(trying(client, name, good, bad), judge)
+
+
+def trying(client: Client, name: str, good: str, bad: str) -> Generator[Version, tuple[Verdict, str], Bisection]:
+    """Yield the versions to try, and take the verdict of each with its reason."""
     line = line_between(client, name, good, bad)
     trials: list[Trial] = []
-
-    def tried(at: int) -> Verdict:
-        verdict, why = judge(line[at])
-        trials.append(Trial(line[at], verdict, why))
-        return verdict
-
-    suspects = search(len(line), tried)
+    halving = _halving(len(line))
+    place = following(halving)
+    while isinstance(place, int):
+        verdict, why = yield line[place]
+        trials.append(Trial(line[place], verdict, why))
+        place = following(halving, verdict)
     model = f"{line[0].project}/{line[0].model}"
-    return Bisection(model, line[0], line[-1], tuple(trials), tuple(line[at] for at in suspects), len(line) - 2)
+    return Bisection(model, line[0], line[-1], tuple(trials), tuple(line[at] for at in place), len(line) - 2)
+
+
+def answered(search: Generator[_Question, _Answer, _Result], answer: Callable[[_Question], _Answer]) -> _Result:
+    """Answer each question of a search; return its result."""
+    asked: Any = None
+    given: _Answer | None = None
+    while True:
+        try:
+            asked = search.send(given)  # type: ignore[arg-type]
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        given = answer(asked)
+
+
+def following(search: Generator[_Question, Any, _Result], answer: object = None) -> _Question | _Result:
+    """Answer the last question of a search; return the next question, or the result."""
+    try:
+        return search.send(answer)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
 
 
 def line_between(client: Client, name: str, good: str, bad: str) -> list[Version]:
@@ -161,9 +193,24 @@ def verdict_of(test: Callable[[], Any]) -> tuple[Verdict, str]:
     All else is good, also None: a test of assertions gives nothing. Other exceptions are the caller's.
     """
     try:
-        value = test()
+        return _verdict(test())
     except AssertionError as error:
-        return "bad", (str(error).strip().splitlines() or ["an assertion failed"])[0]
+        return _failed(error)
+
+
+async def verdict_of_awaited(test: Awaitable[Any]) -> tuple[Verdict, str]:
+    """Await a test and return its verdict; see `verdict_of`."""
+    try:
+        return _verdict(await test)
+    except AssertionError as error:
+        return _failed(error)
+
+
+def _failed(error: AssertionError) -> tuple[Verdict, str]:
+    return "bad", (str(error).strip().splitlines() or ["an assertion failed"])[0]
+
+
+def _verdict(value: Any) -> tuple[Verdict, str]:
     if isinstance(value, str) and value == "skip":
         return "skip", ""
     return ("good", "") if value is None or bool(value) else ("bad", "")

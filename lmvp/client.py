@@ -493,12 +493,14 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         log: bool = False,
         axis: str = "step",
     ) -> Curves:
-        """Return the curves of runs. In a notebook they are drawn.
+        """Return the curves of runs, or the metrics of a model or a project. In a notebook they are drawn.
 
         Parameters
         ----------
         *names : str
-            `[project/]run`; a run without a project is in the project of the run before it.
+            `[project/]run`; a run without a project is in the project of the run before it. One name may also be
+            `[project/]model`, for its metrics over versions and the curves of the newest runs that made them, or a
+            project, for the curves of its newest runs.
         keys : str or iterable of str
             Metrics. Default: all of them, up to a limit.
         smooth : int
@@ -512,10 +514,10 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         --------
         >>> client.metrics("digits/quiet-wren-44", "bold-otter-7", keys="val_acc")  # doctest: +SKIP
         """
-        from lmvp.curves import curves_of
+        from lmvp.curves import metrics_of
 
         wanted = [keys] if isinstance(keys, str) else list(keys)
-        return curves_of(self, names, wanted, smooth=smooth, log=log, axis=axis)
+        return metrics_of(self, names, wanted, smooth=smooth, log=log, axis=axis)
 
     def compare(self, *names: str, every: bool = False) -> Comparison:
         """Compare the params, tags, summary and last metrics of runs.

@@ -25,6 +25,7 @@ from lmvp.errors import BY_CODE, LmvpError, MissingChunks, ServerError, ServerMi
 from lmvp.meter import Meter
 from lmvp.records import ErrorBody
 from lmvp.render.words import clean
+from lmvp.text import as_json, escaped
 
 if TYPE_CHECKING:
     import requests
@@ -126,7 +127,7 @@ class Connection:
     def send_json(self, method: str, path: str, body: Any, type_: type[T]) -> T:
         """Send a struct as JSON."""
         headers = {"Content-Type": "application/json"}
-        return self.decoded(self.send(method, path, data=msgspec.json.encode(body), headers=headers).content, type_)
+        return self.decoded(self.send(method, path, data=as_json(body), headers=headers).content, type_)
 
     def send_frames(self, method: str, path: str, frames: Iterable[Any], type_: type[T]) -> T:
         """Send frames; `frames` can be iterated again for another attempt, and has a length in bytes."""
@@ -176,7 +177,7 @@ class Connection:
     def stream(self, method: str, path: str, body: Any) -> Iterator[requests.Response]:
         """Send a struct, or nothing (None), and give the answer while it comes; one attempt."""
         headers = {"Content-Type": "application/json"}
-        data = None if body is None else msgspec.json.encode(body)
+        data = None if body is None else as_json(body)
         answer = self._once(method, path, data=data, headers=headers, stream=True)
         try:
             yield answer
@@ -271,7 +272,7 @@ class Connection:
             answer = session.request(
                 method,
                 f"{address.url}/api/v1{path}",
-                params=query,
+                params=escaped(query),
                 data=data,
                 headers=headers,
                 auth=_Bearer(address.token),

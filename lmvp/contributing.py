@@ -9,6 +9,7 @@ from lmvp.base_client import BaseClient, model_path
 from lmvp.errors import InvalidReference
 from lmvp.records import Alias, Contribute, Contribution, Fork, Model, ModelChange, MoveAlias, Version, Words
 from lmvp.references import Revision, check_alias
+from lmvp.text import quoted
 
 
 class Contributing(BaseClient):
@@ -70,7 +71,7 @@ class Contributing(BaseClient):
         status : str
             Only those that are `proposed`, `accepted`, `declined` or `withdrawn`.
         """
-        path = f"/projects/{quote(project or self.project, safe='')}/contributions"
+        path = f"/projects/{quoted(project or self.project)}/contributions"
         return self._some(path, Contribution, None, **({"status": status} if status else {}))[0]
 
     def contribution(self, name: str) -> Contribution:

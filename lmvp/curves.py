@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lmvp.errors import InvalidArgument, NotFound, ServerError
+from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerError
 from lmvp.live import MarimoDisplay
 from lmvp.tracking.records import Curve, KeyRecord
 from lmvp.tracking.records import Curves as CurvesRecord
@@ -15,12 +16,19 @@ if TYPE_CHECKING:
     from lmvp.client import Client
     from lmvp.render.compare_runs import Comparison
     from lmvp.tracking.reading import Run
+    from lmvp.views.history import History
 
 POINTS = 1000
 """Points of a curve that are drawn at most."""
+SYSTEM_POINTS = 240
+"""Points of a system metric that are drawn at most: a saved notebook keeps a picture of each."""
 KEYS = 24
 """Metrics that are drawn where none are named."""
 RUNS = 50
+NEWEST_RUNS = 12
+"""Runs of a project or of a model that are drawn where none are named."""
+MODEL_CHARTS = 8
+"""Metrics over versions that are drawn where none are named."""
 TOGETHER = 6
 """Metrics that share a chart at most."""
 SYSTEM = "system/"
@@ -90,6 +98,18 @@ class Curves(MarimoDisplay):
     log: bool = False
     axis: str = "step"
     asked: tuple[str, ...] = field(default=(), repr=False)
+    machine: Callable[[], Curves | None] | None = field(default=None, repr=False, compare=False)
+    """Fetches `system`, where somebody looks at it."""
+
+    @property
+    def system(self) -> Curves | None:
+        """The system metrics of the same runs (processor, memory, GPU), over time; None if none were recorded."""
+        if self.machine is not None:
+            fetch, self.machine = self.machine, None
+            with suppress(LmvpError):  # charts of the training are worth more than those of the machine
+                self.__dict__["system"] = fetch()
+        found: Curves | None = self.__dict__.get("system")
+        return found
 
     def __repr__(self) -> str:
         from lmvp.render.curves import curves_text
@@ -157,6 +177,36 @@ class Curves(MarimoDisplay):
         return pandas_module().DataFrame(rows, columns=["run", "key", "step", "value", "time"])
 
 
+@dataclass(repr=False)
+class ModelCurves(Curves):
+    """Metrics over the versions of a model, and the curves of the runs that made them.
+
+    Attributes
+    ----------
+    charts : tuple of (History, str or None)
+        A model and one of its metrics; None where no version has a metric.
+    runs, lines
+        Of the runs; empty where the versions were made by no run.
+    """
+
+    charts: tuple[tuple[History, str | None], ...] = ()
+
+    def __repr__(self) -> str:
+        from lmvp.render.curves import model_text
+        from lmvp.render.words import printable
+
+        return printable(model_text(self))
+
+    def _repr_html_(self) -> str:
+        from lmvp.render.curves import model_html
+
+        return model_html(self)
+
+    def of_runs(self) -> Curves:
+        """Return the curves of the runs alone."""
+        return Curves(self.runs, self.lines, self.hidden, self.smooth, self.log, self.axis, self.asked, self.machine)
+
+
 def _prefix(line: Line) -> str:
     return line.key.rpartition("/")[0]
 
@@ -182,11 +232,30 @@ def curves_of(
     if smooth < 0 or smooth > 10_000:
         raise InvalidArgument(f"`--smooth {smooth}`: from 0 to 10,000")
     runs = named_runs(client, names)
-    return of_runs(client, runs, tuple(keys), smooth=smooth, log=log, axis=axis)
+    return with_system(client, runs, tuple(keys), smooth=smooth, log=log, axis=axis)
+
+
+def with_system(client: Source, runs: Sequence[Run], keys: Sequence[str] = (), **how: Any) -> Curves:
+    """Return the curves of runs; where no metrics are named, `Curves.system` has those of the machine."""
+    found = of_runs(client, runs, keys, **how)
+    if runs and not keys:
+        found.machine = lambda: _of_machine(client, runs)
+    return found
+
+
+def _of_machine(client: Source, runs: Sequence[Run]) -> Curves | None:
+    found = of_runs(client, runs, system=True, points=SYSTEM_POINTS, axis="time")
+    return found if found.lines else None
 
 
 def of_runs(
-    client: Source, runs: Sequence[Run], keys: Sequence[str] = (), *, system: bool = False, **how: Any
+    client: Source,
+    runs: Sequence[Run],
+    keys: Sequence[str] = (),
+    *,
+    system: bool = False,
+    points: int = POINTS,
+    **how: Any,
 ) -> Curves:
     """Return the curves of runs of one project; with `system`, those of the machine where no metrics are named."""
     if len({run.project for run in runs}) > 1:
@@ -202,7 +271,7 @@ def of_runs(
     found: list[Curve] = _epochs(client, runs) if by_key == "step" and EPOCH not in each else []
     for at in range(0, len(each), max(1, 200 // len(runs))):
         part = each[at : at + max(1, 200 // len(runs))]
-        found += client.curves(runs[0].project, [run.id for run in runs], part, points=POINTS, axis=by_key).curves
+        found += client.curves(runs[0].project, [run.id for run in runs], part, points=points, axis=by_key).curves
     return Curves(list(runs), lines_of(found, runs, each), hidden, asked=tuple(keys), **how)
 
 
@@ -273,18 +342,64 @@ def named_runs(client: Client, names: Sequence[str]) -> list[Run]:
     return found
 
 
-def is_model(client: Client, name: str) -> bool:
-    """Whether a name is that of a model, and not of a run."""
+def metrics_of(client: Client, names: Sequence[str], keys: Sequence[str] = (), **how: Any) -> Curves:
+    """Return the curves of what is named: runs, or a model, or a project; see `Client.metrics`.
+
+    A name that a run and a model have is that of the run.
+    """
+    if len(names) == 1 and not _is_run(client, names[0]):
+        try:
+            history = client.show_history(names[0])
+        except NotFound:
+            pass  # what follows says that there is no such run, and which names are near
+        else:
+            of_versions = _of_model if "/" in history.title else _of_project
+            return of_versions(client, history, keys, how)
+    return curves_of(client, names, keys, **how)
+
+
+def _is_run(client: Client, name: str) -> bool:
     project, _, last = name.rpartition("/")
     try:
-        client.run(project or None, last)
+        return bool(last) and bool(client.run(project or None, last))
     except NotFound:
-        try:
-            client.show_history(name, limit=1)
-        except NotFound:
-            return False
-        return True
-    return False
+        return False
+
+
+def _of_project(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
+    """Return the curves of the newest runs of a project; of one without runs, the metrics of its models."""
+    runs = client.runs(history.title, limit=NEWEST_RUNS)
+    if runs:
+        return with_system(client, list(runs), keys, **how)
+    models = [client.show_history(f"{history.title}/{model}") for model in history.models[:MODEL_CHARTS]]
+    wanted = [(one, key) for one in models for key in (keys or one.metrics[:1]) if key in one.metrics]
+    return ModelCurves([], [], charts=tuple(wanted[:MODEL_CHARTS]) or ((history, next(iter(keys), None)),), **how)
+
+
+def _of_model(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
+    """Return metrics over the versions of a model, and the curves of the newest runs that made them."""
+    from lmvp.arguments import check_metric
+
+    runs = list(client.runs(history.title, limit=NEWEST_RUNS))
+    logged = {each.key for run in runs for each in client.metric_keys(run.project, run.id)} if runs and keys else set()
+    for key in keys:
+        if key not in logged:
+            check_metric(history, key)
+    wanted = [key for key in keys if key in logged]
+    curves = with_system(client, runs, wanted, **how) if runs and (wanted or not keys) else Curves([], [], **how)
+    known = [key for key in (keys or history.metrics) if key in history.metrics][:MODEL_CHARTS]
+    charts: list[tuple[History, str | None]] = [(history, key) for key in known]
+    if not charts and not curves.lines:
+        charts = [(history, None)]
+    return ModelCurves(
+        curves.runs,
+        curves.lines,
+        curves.hidden,
+        asked=curves.asked,
+        machine=curves.machine,
+        charts=tuple(charts),
+        **how,
+    )
 
 
 def compare_runs(client: Client, names: Sequence[str], *, every: bool = False) -> Comparison:

@@ -174,6 +174,8 @@ def _call(verb: str, given: list[str], options: dict[str, str]) -> tuple[str, li
         options = {"password": "new_password"}
     elif verb == "users" and options.pop("service", ""):
         options = {}  # an account without a password
+    elif verb == "contributions":
+        options.pop("every", "")  # the function lists all; the verb only those that wait
     elif verb == "undelete" and not given:
         sub = "list"
     elif verb == "annotate" and given:

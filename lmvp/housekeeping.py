@@ -31,6 +31,7 @@ from lmvp.records import (
     Version,
 )
 from lmvp.references import check_name
+from lmvp.text import quoted
 from lmvp.tracking.records import RunRecord
 
 T = TypeVar("T")
@@ -227,7 +228,7 @@ class Housekeeping(BaseClient):
         since, until : str
             `2026-11-26`, or `2026-11-26T12:00`, in UTC.
         """
-        path = f"/projects/{quote(project, safe='')}/events" if project else "/events"
+        path = f"/projects/{quoted(project)}/events" if project else "/events"
         given = {"who": who, "action": action, "what": target, "since": since, "until": until}
         return self._some(path, Event, limit, **{name: value for name, value in given.items() if value})[0]
 
@@ -274,7 +275,7 @@ def run_path(name: object) -> str:
     project, middle, run = name.partition("/runs/") if isinstance(name, str) else ("", "", "")
     if not middle or not run or "/" in project:
         return ""
-    return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quote(run, safe='')}"
+    return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quoted(run)}"
 
 
 class _Step(msgspec.Struct):

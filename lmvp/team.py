@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import quote
-
-import msgspec
 
 from lmvp.base_client import BaseClient
 from lmvp.records import (
@@ -32,6 +29,7 @@ from lmvp.records import (
     UserChange,
     Webhook,
 )
+from lmvp.text import as_json, quoted
 
 
 class Team(BaseClient):
@@ -116,7 +114,7 @@ class Team(BaseClient):
             keep_tokens=keep_tokens,
             keep_identities=keep_identities,
         )
-        return self._connection.send_json("PATCH", f"/users/{_quoted(name)}", change, User)
+        return self._connection.send_json("PATCH", f"/users/{quoted(name)}", change, User)
 
     # -- groups
 
@@ -126,11 +124,11 @@ class Team(BaseClient):
 
     def set_group(self, name: str, users: Sequence[str]) -> Group:
         """Say who is in a group from now on; make it if it is new. For admins."""
-        return self._connection.send_json("PUT", f"/groups/{_quoted(name)}", SetGroup(users=tuple(users)), Group)
+        return self._connection.send_json("PUT", f"/groups/{quoted(name)}", SetGroup(users=tuple(users)), Group)
 
     def remove_group(self, name: str) -> None:
         """Take a group away, and the roles that it gave; for admins."""
-        self._connection.send("DELETE", f"/groups/{_quoted(name)}")
+        self._connection.send("DELETE", f"/groups/{quoted(name)}")
 
     # -- members
 
@@ -152,7 +150,7 @@ class Team(BaseClient):
             If the project would be left without an owner.
         """
         return self._connection.send_json(
-            "PUT", f"{self._of(project)}/members/{_quoted(name)}", SetRole(role=role), Member
+            "PUT", f"{self._of(project)}/members/{quoted(name)}", SetRole(role=role), Member
         )
 
     def invite(self, project: str, role: str = "viewer", *, days: int = 7) -> Invitation:
@@ -178,11 +176,11 @@ class Team(BaseClient):
 
     def revoke_invitation(self, invitation: str) -> None:
         """Revoke an invitation, named by its id."""
-        self._connection.send("DELETE", f"/invitations/{_quoted(invitation)}")
+        self._connection.send("DELETE", f"/invitations/{quoted(invitation)}")
 
     def remove_member(self, project: str, name: str) -> None:
         """Take somebody's role in a project away; for its owners, and for oneself."""
-        self._connection.send("DELETE", f"{self._of(project)}/members/{_quoted(name)}")
+        self._connection.send("DELETE", f"{self._of(project)}/members/{quoted(name)}")
 
     def change_project(
         self, project: str, *, description: str | None = None, public: bool | None = None, everyone: str | None = None
@@ -228,17 +226,15 @@ class Team(BaseClient):
 
     def remove_webhook(self, project: str, webhook: str) -> None:
         """Take a webhook away, by its id."""
-        self._connection.send("DELETE", f"{self._of(project)}/webhooks/{_quoted(webhook)}")
+        self._connection.send("DELETE", f"{self._of(project)}/webhooks/{quoted(webhook)}")
 
     def enable_webhook(self, project: str, webhook: str) -> Webhook:
         """Wake a webhook that was given up; it is told what happened since."""
-        return self._connection.send_json(
-            "POST", f"{self._of(project)}/webhooks/{_quoted(webhook)}/enable", {}, Webhook
-        )
+        return self._connection.send_json("POST", f"{self._of(project)}/webhooks/{quoted(webhook)}/enable", {}, Webhook)
 
     def test_webhook(self, project: str, webhook: str) -> Ping:
         """Send something to a webhook now, and return what came of it."""
-        return self._connection.send_json("POST", f"{self._of(project)}/webhooks/{_quoted(webhook)}/test", {}, Ping)
+        return self._connection.send_json("POST", f"{self._of(project)}/webhooks/{quoted(webhook)}/test", {}, Ping)
 
     # -- tokens
 
@@ -283,7 +279,7 @@ class Team(BaseClient):
 
     def revoke_token(self, token: str) -> None:
         """Revoke a token, named by its id."""
-        self._connection.send("DELETE", f"/tokens/{_quoted(token)}")
+        self._connection.send("DELETE", f"/tokens/{quoted(token)}")
 
     # -- identities
 
@@ -300,7 +296,7 @@ class Team(BaseClient):
         AccessDenied
             If the token is limited, or the account is another one's and the caller is no admin.
         """
-        path = f"/identities?user={_quoted(user)}" if user else "/identities"
+        path = f"/identities?user={quoted(user)}" if user else "/identities"
         return self._list(path, IdentityRecord)
 
     def disconnect_identity(self, identity: str, *, current_password: str = "") -> None:
@@ -320,8 +316,8 @@ class Team(BaseClient):
         Conflict
             If it is the only way to sign in to the caller's own account.
         """
-        path, headers = f"/identities/{_quoted(identity)}", {"Content-Type": "application/json"}
-        body = msgspec.json.encode(Disconnect(current_password=current_password))
+        path, headers = f"/identities/{quoted(identity)}", {"Content-Type": "application/json"}
+        body = as_json(Disconnect(current_password=current_password))
         self._connection.send("DELETE", path, data=body, headers=headers)
 
     # -- devices
@@ -350,8 +346,4 @@ class Team(BaseClient):
     devices = decide_device
 
     def _of(self, project: str | None) -> str:
-        return f"/projects/{_quoted(project or self.project)}"
-
-
-def _quoted(name: str) -> str:
-    return quote(name, safe="")
+        return f"/projects/{quoted(project or self.project)}"

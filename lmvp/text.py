@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
+
+import msgspec
 
 
 def escaped_text(text: str) -> str:
@@ -27,6 +30,11 @@ def _escape(surrogate: str) -> str:
     return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
 
 
+def quoted(text: str) -> str:
+    """Return a text as one part of the path of a URL; what is not UTF-8 is escaped as in stored text."""
+    return quote(escaped_text(text), safe="")
+
+
 def escaped(value: Any) -> Any:
     """Return plain data with every text escaped; what is not plain data becomes its text."""
     if isinstance(value, str):
@@ -38,3 +46,11 @@ def escaped(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float)):
         return value
     return escaped_text(str(value))
+
+
+def as_json(value: Any) -> bytes:
+    """Return a struct or plain data as JSON, with text that is not UTF-8 escaped."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(escaped(msgspec.to_builtins(value, str_keys=True)))

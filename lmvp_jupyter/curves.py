@@ -12,7 +12,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmvp.curves import EPOCH, KEYS, Curves, Line, lines_of, of_runs, with_epochs
+from lmvp.curves import (
+    EPOCH,
+    KEYS,
+    SYSTEM,
+    SYSTEM_POINTS,
+    Curves,
+    Line,
+    ModelCurves,
+    lines_of,
+    with_epochs,
+    with_system,
+)
 from lmvp.errors import LmvpError
 from lmvp.render import curves as drawing
 from lmvp.tracking.reading import Run
@@ -27,6 +38,8 @@ _ROOM = 800
 _SOONEST, _SHARE = 0.1, 0.1
 _AGAIN = 2.0
 """Seconds between two looks at runs that other processes log to."""
+_SYSTEM_EVERY = 5
+"""Looks between two that fetch system metrics, which change every 15 seconds."""
 
 
 class CurvesPlot(LiveWidget):
@@ -70,18 +83,29 @@ class CurvesPlot(LiveWidget):
         self.send({"kind": kind, "head": head, "lines": told, **more}, buffers=buffers)
         return sum(len(buffer) for buffer in buffers)
 
+    def tell_system(self, system: Curves, changed: Sequence[Line]) -> None:
+        """Send lines of system metrics that changed."""
+        shown = self.curves
+        self.tell(system, changed, section="system")
+        self.curves = shown
+
     def _heard(self, _: Any, message: Any, __: Any) -> None:
         """Answer a zoom with finer lines, once the kernel is free; a page that comes late, with all lines."""
         if isinstance(message, dict) and message.get("kind") == "zoom":
-            self._refine(message.get("from"), message.get("to"))
+            section = "system" if message.get("section") == "system" else ""
+            drawn = self.curves.system if section else self.curves
+            if drawn is not None:
+                self._refine(drawn, message.get("from"), message.get("to"), section)
         elif isinstance(message, dict) and message.get("kind") == "hello" and self.data.get("live"):
             self.tell(self.curves, self.curves.lines)
+            if (system := self.curves.system) is not None:
+                self.tell_system(system, system.lines)
 
-    def _refine(self, first: Any, last: Any) -> None:
-        lines = self.curves.lines
+    def _refine(self, drawn: Curves, first: Any, last: Any, section: str) -> None:
+        lines = drawn.lines
         keys = list(dict.fromkeys(line.key for line in lines))
-        runs = self.curves.runs
-        joined = {EPOCH}.difference(keys) if drawing.joined(self.curves) == EPOCH else ()
+        runs = drawn.runs
+        joined = {EPOCH}.difference(keys) if drawing.joined(drawn) == EPOCH else ()
         if not lines or self.data.get("live"):
             return
         try:
@@ -91,9 +115,9 @@ class CurvesPlot(LiveWidget):
             return
         finer = lines_of(found.curves, runs, keys)
         finer = [line for line in finer if any(line.key == each.key and line.run == each.run for each in lines)]
-        shown = Curves(runs, finer, self.curves.hidden, axis=self.curves.axis)
+        shown = Curves(runs, finer, drawn.hidden, axis=drawn.axis)
         before = self.curves
-        self.tell(shown, finer, "finer", range=None if first is None else [first, last])
+        self.tell(shown, finer, "finer", range=None if first is None else [first, last], section=section)
         self.curves = before
 
 
@@ -117,7 +141,7 @@ class Follower:
     """Keeps a plot up with runs that other processes log to, as long as they go on and the plot is open."""
 
     def __init__(self, plot: CurvesPlot) -> None:
-        self._plot = plot
+        self._plot, self._looks = plot, 0
         self._thread = threading.Thread(target=self._follow, name="lmvp-follow", daemon=True)
         self._thread.start()
 
@@ -130,12 +154,15 @@ class Follower:
                 continue
 
     def _look(self) -> None:
-        shown = self._plot.curves
+        shown, self._looks = self._plot.curves, self._looks + 1
         for run in shown.runs:
             run.refresh()
-        fresh = of_runs(shown.runs[0].client, shown.runs, shown.asked, axis=shown.axis)
-        if self._plot.is_open:
-            self._plot.tell(fresh, fresh.lines)
+        fresh = with_system(shown.runs[0].client, shown.runs, shown.asked, axis=shown.axis)
+        if not self._plot.is_open:
+            return
+        self._plot.tell(fresh, fresh.lines)
+        if self._looks % _SYSTEM_EVERY == 0 and (system := fresh.system) is not None:
+            self._plot.tell_system(system, system.lines)
 
 
 class LiveRun:
@@ -183,7 +210,13 @@ class LiveRun:
             curves = curves_of_feed(self._run, self._feed)
             if is_whole:
                 self._whole_at = time.monotonic()
-            self.plot.tell(curves, [line for line in curves.lines if is_whole or line.key in changed])
+            if lines := [line for line in curves.lines if is_whole or line.key in changed]:
+                self.plot.tell(curves, lines)
+            else:
+                self.plot.curves = curves
+            system = curves.system
+            if system is not None and (is_whole or any(line.key in changed for line in system.lines)):
+                self.plot.tell_system(system, [line for line in system.lines if is_whole or line.key in changed])
 
     def finish(self) -> None:
         """Draw all of it, once, and let the picture stay."""
@@ -195,21 +228,23 @@ class LiveRun:
 
 
 def curves_of_feed(run: Run, feed: Feed) -> Curves:
-    """Return the curves that a feed has: without those of the machine, and not more than can be looked at."""
+    """Return the curves that a feed has, and not more than can be looked at."""
     from lmvp.tracking.outline import reduced
 
-    def line(key: str) -> Line:
+    def line(key: str, room: int = _ROOM) -> Line:
         columns, count = feed.curve(key)
-        thin = reduced(columns, _ROOM)
+        thin = reduced(columns, room)
         return Line(0, key, thin.steps.tolist(), thin.values.tolist(), thin.times.tolist(), count)
 
     known = feed.known()
-    keys = [key for key in known if not key.startswith("system/") and key != EPOCH]
+    keys = [key for key in known if not key.startswith(SYSTEM) and key != EPOCH]
     lines = [line(key) for key in keys[:KEYS]]
     if EPOCH in known:
         epochs = line(EPOCH)
         lines = [with_epochs(each, epochs) for each in lines]
-    return Curves([run], lines, max(0, len(keys) - KEYS))
+    machine = [line(key, SYSTEM_POINTS) for key in known if key.startswith(SYSTEM)][:KEYS]
+    system = Curves([run], machine, axis="time") if machine else None
+    return Curves([run], lines, max(0, len(keys) - KEYS), machine=lambda: system)
 
 
 def plot_of(what: Any) -> CurvesPlot | None:
@@ -218,7 +253,7 @@ def plot_of(what: Any) -> CurvesPlot | None:
     from lmvp.tracking.reading import Runs
 
     if isinstance(what, Curves):
-        return followed(CurvesPlot(what))
+        return followed(CurvesPlot(what.of_runs() if isinstance(what, ModelCurves) else what))
     runs = [what] if isinstance(what, Run) else list(what) if isinstance(what, (Runs, list, tuple)) else []
     if not runs or not all(isinstance(run, Run) for run in runs):
         return None
@@ -228,7 +263,7 @@ def plot_of(what: Any) -> CurvesPlot | None:
         feed = Feed(runs[0].folder)
         feed.look()
         return CurvesPlot(curves_of_feed(runs[0], feed))
-    return followed(CurvesPlot(of_runs(runs[0].client, runs)))
+    return followed(CurvesPlot(with_system(runs[0].client, runs)))
 
 
 def followed(plot: CurvesPlot) -> CurvesPlot:

@@ -55,7 +55,7 @@ class Display:
 
     def start(self) -> None:
         """Register with the shell."""
-        from lmvp.curves import Curves
+        from lmvp.curves import Curves, ModelCurves
         from lmvp.render.compare_runs import Comparison
         from lmvp.tracking.active import ActiveRun
         from lmvp.tracking.reading import Run, Runs
@@ -67,6 +67,7 @@ class Display:
             formatter.for_type(kind, partial(self._live, view))
         formatter.for_type(LiveWidget, self._widget)
         formatter.for_type(Curves, self._curves)
+        formatter.for_type(ModelCurves, self._model)
         formatter.for_type(Run, self._curves)
         formatter.for_type(ActiveRun, self._curves)
         formatter.for_type(Runs, self._static)
@@ -76,14 +77,14 @@ class Display:
 
     def stop(self) -> None:
         """Take everything back."""
-        from lmvp.curves import Curves
+        from lmvp.curves import Curves, ModelCurves
         from lmvp.render.compare_runs import Comparison
         from lmvp.tracking.active import ActiveRun
         from lmvp.tracking.reading import Run, Runs
         from lmvp_jupyter.live import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter
-        for kind in (*VIEWS, LiveWidget, Curves, Run, ActiveRun, Runs, Comparison):
+        for kind in (*VIEWS, LiveWidget, Curves, ModelCurves, Run, ActiveRun, Runs, Comparison):
             formatter.pop(kind, None)
         self._unwatch()
         self._ip.events.unregister("pre_run_cell", self._before_cell)
@@ -129,6 +130,15 @@ class Display:
         plot = plot_of(what)
         if plot is not None:
             self._show(plot, ours=True)
+
+    def _model(self, found: Any) -> None:
+        """Draw each metric over versions, then the curves of the runs."""
+        from lmvp_jupyter.plots import MetricsPlot
+
+        for history, metric in found.charts:
+            self._show(MetricsPlot(history, metric), ours=True)
+        if found.lines:
+            self._curves(found.of_runs())
 
     def _watch(self, run: Any) -> None:
         """Draw the curves of a run that begins in a cell, below that cell, while it goes on."""

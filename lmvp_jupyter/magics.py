@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import io
 import re
 from collections.abc import Callable, Mapping
@@ -16,7 +15,7 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_loca
 from IPython.utils._process_common import arg_split
 from IPython.utils.text import DollarFormatter, EvalFormatter
 
-from lmvp import hints
+from lmvp import bisection, hints
 from lmvp.client import Client
 from lmvp.commands import tracking
 from lmvp.commands.parser import NOTEBOOK, make_parser, read
@@ -25,6 +24,8 @@ from lmvp.errors import InvalidArgument, LmvpError, NotFound
 from lmvp.records import Version
 from lmvp.references import suggest
 from lmvp.render.words import printable
+from lmvp_jupyter import cells
+from lmvp_jupyter.cells import Code, name_first_line
 
 _FIELD = re.compile(r"\{[A-Za-z_(][^{}]*\}|\$[A-Za-z_]\w*(?:\.\w+)*")
 _WHOLE = re.compile(r"\{([A-Za-z_(][^{}:]*)\}|\$([A-Za-z_]\w*(?:\.\w+)*)")
@@ -200,13 +201,32 @@ class LmvpMagics(Magics):
         if words[0] == "help":
             words = [*words[1:], "--help"]
         options = _parse(words)
-        if options is None:
-            return None
         try:
-            return options.act(options, host)
+            return options.act(options, host) if options else None
         except LmvpError as error:
             error.caller = hints.MAGIC
             raise
+        except KeyboardInterrupt as error:  # its frames are those of LMVP; `%debug` still has them
+            if not hasattr(error, "_render_traceback_"):
+                error._render_traceback_ = lambda: [f"KeyboardInterrupt: `%lmvp {words[0]}`"]  # type: ignore[attr-defined]
+            raise
+
+    def begin_run(self, line: str) -> None:
+        """Begin the run of the cell that calls this: `cells` puts the call in the place of `%%lmvp run`."""
+        shell: Any = self.shell
+        host = NotebookHost(shell.user_ns, shell)
+        name_first_line(line)
+        options = _parse_run([host.filled(word) for word in _words(line)])
+        if options is None:
+            return
+        runs = cells.runs_of(shell)
+        try:
+            run = tracking.begin(options, runs.source(), host)
+        except LmvpError as error:
+            error.caller = hints.MAGIC
+            raise
+        shell.user_ns["run"] = run
+        runs.add(run)
 
 
 LmvpMagics.lmvp.__doc__ = _HELP
@@ -222,34 +242,63 @@ def _run_cell(shell: Any, words: list[str], cell: str, host: NotebookHost) -> An
 
 
 def _run_in_run(shell: Any, words: list[str], cell: str, host: NotebookHost) -> Any:
-    told = "The cell is a run: `run` in it, its outcome and its metrics kept."
-    options = _parse_cell("run", told, tracking.add_run_options, words)
+    """Run a cell whose magic another program calls; IPython itself executes those that a user types: see `cells`."""
+    options = _parse_run(words)
     if options is None:
         return None
-    with tracking.begin(options, cell, host) as run:
+    code = Code(shell, cell)
+    if code.is_async:
+        return _run_awaited(shell, options, cell, host, code)
+    with code.frames(shell), tracking.begin(options, cell, host) as run:
         shell.user_ns["run"] = run
-        return _value_of(shell, cell)
+        return code.value()
+
+
+async def _run_awaited(shell: Any, options: argparse.Namespace, cell: str, host: NotebookHost, code: Code) -> Any:
+    with code.frames(shell), tracking.begin(options, cell, host) as run:
+        shell.user_ns["run"] = run
+        return await code.awaited()
+
+
+def _parse_run(words: list[str]) -> argparse.Namespace | None:
+    told = "The cell is a run: `run` in it, its outcome and its metrics kept."
+    return _parse_cell("run", told, tracking.add_run_options, words)
 
 
 def _bisect(shell: Any, words: list[str], cell: str, _host: NotebookHost) -> Any:
-    """Run a cell on versions chosen by halving; return which is the first bad one."""
-    from lmvp.bisection import Verdict, bisect, verdict_of
-
+    """Execute a cell on versions chosen by halving; return the first bad one, or a coroutine that does so."""
     told = "Runs the cell on few of the versions between a good and a bad one, and names the first bad one."
     options = _parse_cell("bisect", told, add_bisect_options, words)
     if options is None:
         return None
-    client = Client()
+    client, code = Client(), Code(shell, cell)
+    search = bisection.trying(client, options.model, options.good, options.bad)
 
-    def judge(version: Version) -> tuple[Verdict, str]:
+    def begin(version: Version) -> None:
         obj = client.download(version.reference, trust=tuple(options.trust), progress=False)
         shell.user_ns |= {options.variable: obj, "version": version}
         print(printable(f"{version.name} …"), end=" ", flush=True)
-        verdict = verdict_of(lambda: _value_of(shell, cell))
+
+    def judge(version: Version) -> tuple[bisection.Verdict, str]:
+        begin(version)
+        return told_verdict(bisection.verdict_of(code.value))
+
+    def told_verdict(verdict: tuple[bisection.Verdict, str]) -> tuple[bisection.Verdict, str]:
         print(printable(str(verdict[0])))
         return verdict
 
-    return bisect(client, options.model, options.good, options.bad, judge)
+    async def judge_awaited() -> Any:
+        with code.frames(shell):
+            version = bisection.following(search)
+            while isinstance(version, Version):
+                begin(version)
+                version = bisection.following(search, told_verdict(await bisection.verdict_of_awaited(code.awaited())))
+            return version
+
+    if code.is_async:
+        return judge_awaited()
+    with code.frames(shell):
+        return bisection.answered(search, judge)
 
 
 def add_bisect_options(parser: argparse.ArgumentParser) -> None:
@@ -261,19 +310,6 @@ def add_bisect_options(parser: argparse.ArgumentParser) -> None:
         "--bad", default="latest", metavar="REVISION", help="one that grew from it and is bad (%(default)s)"
     )
     parser.add_argument("--trust", action="append", default=[], metavar="CLASS", help="a class that may be built")
-
-
-def _value_of(shell: Any, cell: str) -> Any:
-    """Execute a cell in the notebook's namespace, so that errors look as in any cell; return its last expression."""
-    source = shell.transform_cell(cell)
-    name = shell.compile.cache(source, shell.execution_count)
-    tree = shell.compile.ast_parse(source, filename=name)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-    exec(shell.compile(tree, name, "exec"), shell.user_ns)  # noqa: S102 - it is the user's cell
-    if last is None:
-        return None
-    value = eval(shell.compile(ast.Expression(last.value), name, "eval"), shell.user_ns)  # noqa: S307
-    return None if source.rstrip().endswith(";") else value
 
 
 def _parse_cell(
@@ -305,10 +341,12 @@ def _parse(words: list[str]) -> argparse.Namespace | None:
 def install(ip: Any) -> None:
     """Register the magics."""
     ip.register_magics(LmvpMagics)
+    cells.install(ip)
 
 
 def uninstall(ip: Any) -> None:
     """Remove the magics."""
+    cells.uninstall(ip)
     for kind in ("line", "cell"):
         ip.magics_manager.magics[kind].pop("lmvp", None)
     ip.magics_manager.registry.pop("LmvpMagics", None)

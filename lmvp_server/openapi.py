@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ from tornado.web import RequestHandler
 
 import lmvp
 from lmvp import records
+from lmvp.errors import BY_CODE, LmvpError
 from lmvp.storage.manifest import Manifest
 from lmvp.tracking import records as tracking
 from lmvp_server.handlers import (
@@ -43,13 +45,24 @@ _BYTES = {"type": "string", "format": "binary"}
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The bodies of a request and its response: a struct, `bytes`, or None; `many` for a page of a list."""
+    """The bodies of a request and its response.
+
+    Parameters
+    ----------
+    gives, takes : type or None
+        A struct, `bytes`, or None.
+    many : bool
+        Whether the response is a page of a list.
+    slow : bool
+        Whether the response is lines of JSON: progress, then the result or an error (`Handler.answer_slowly`).
+    """
 
     gives: Any
     takes: Any = None
     status: int = 200
     many: bool = False
     needs_body: bool = True
+    slow: bool = False
 
 
 SHAPES: dict[tuple[type, str], Shape] = {
@@ -107,12 +120,12 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (removed.UndeleteProject, "post"): Shape(records.Project),
     (removed.UndeleteModel, "post"): Shape(records.Model),
     (removed.UndeleteVersion, "post"): Shape(records.Version),
-    (upkeep.Garbage, "post"): Shape(records.Collected, records.Collect),
-    (upkeep.Compaction, "post"): Shape(records.Compacted),
-    (upkeep.Proof, "post"): Shape(records.Checked, records.Check),
+    (upkeep.Garbage, "post"): Shape(records.Collected, records.Collect, slow=True),
+    (upkeep.Compaction, "post"): Shape(records.Compacted, slow=True),
+    (upkeep.Proof, "post"): Shape(records.Checked, records.Check, slow=True),
     (upkeep.ProjectUsage, "get"): Shape(records.Usage),
     (upkeep.ModelUsage, "get"): Shape(records.Usage),
-    (upkeep.Pruning, "post"): Shape(records.Pruned, records.Prune),
+    (upkeep.Pruning, "post"): Shape(records.Pruned, records.Prune, slow=True),
     (runs.Runs, "get"): Shape(tracking.RunRecord, many=True),
     (runs.Runs, "post"): Shape(tracking.RunRecord, tracking.NewRun, 201),
     (runs.Run, "get"): Shape(tracking.RunRecord),
@@ -141,7 +154,7 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (versions.Version, "patch"): Shape(records.Version, records.Amendment),
     (versions.Version, "delete"): Shape(records.Removed),
     (versions.Changes, "get"): Shape(records.Changes),
-    (versions.Changes, "post"): Shape(records.Changes, records.Against),
+    (versions.Changes, "post"): Shape(records.Changes, records.Against, slow=True),
     (versions.Children, "get"): Shape(records.Child, many=True),
     (versions.Histograms, "get"): Shape(records.Histograms),
     (versions.Manifest, "get"): Shape(Manifest),
@@ -177,7 +190,11 @@ def document(routes: Sequence[tuple[str, type]], prefix: str) -> dict[str, Any]:
         "servers": [{"url": prefix}],
         "security": [{"token": []}],
         "paths": {_template(handler, pattern): _operations(handler) for pattern, handler in routes if _known(handler)},
-        "components": {"schemas": components, "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+        "components": {
+            "schemas": {**components, "Error": _ERROR},
+            "responses": {f"Error{status}": _error_answer(status) for status in CODES},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
     }
 
 
@@ -214,11 +231,16 @@ def _operations(handler: type) -> dict[str, Any]:
 
 
 def _operation(handler: type, method: str, shape: Shape) -> dict[str, Any]:
+    statuses = errors_of(handler, method, in_path=bool(_parameters(handler)))
+    errors = {str(status): {"$ref": f"#/components/responses/Error{status}"} for status in statuses}
     operation: dict[str, Any] = {
         "operationId": f"{handler.__module__.rpartition('.')[2]}.{handler.__name__}.{method}",
         "summary": (getattr(handler, method).__doc__ or "").strip().partition("\n")[0],
-        "responses": {str(shape.status): _answer(shape), "default": _error()},
+        "responses": {str(shape.status): _answer(shape), **errors, "default": _error("another error")},
     }
+    queries = handler.queries.get(method.upper(), ())  # type: ignore[attr-defined]
+    if queries:
+        operation["parameters"] = [parameter.document() for parameter in queries]
     if shape.takes is not None:
         operation["requestBody"] = {"required": shape.needs_body, "content": _content(shape.takes)}
     if getattr(handler, "open_to_all", False):
@@ -229,13 +251,30 @@ def _operation(handler: type, method: str, shape: Shape) -> dict[str, Any]:
 def _answer(shape: Shape) -> dict[str, Any]:
     if shape.gives is None:
         return {"description": "done"}
+    if shape.slow:
+        return {"description": "progress, and the result or an error in the last line", "content": _lines(shape.gives)}
     return {"description": "done", "content": _content(shape.gives, shape.many)}
+
+
+def _lines(type_: Any) -> dict[str, Any]:
+    """Return the content of an answer whose lines are JSON, each of one of three forms."""
+    count = {"type": "integer", "minimum": 0}
+    forms: list[dict[str, Any]] = [
+        {"type": "object", "properties": {"done": count, "total": count}, "required": ["done", "total"]},
+        {"type": "object", "properties": {"result": {"$ref": _schema(type_)}}, "required": ["result"]},
+        {"$ref": "#/components/schemas/Error"},
+    ]
+    return {"application/x-ndjson": {"schema": {"anyOf": forms}}}
+
+
+def _schema(type_: Any) -> str:
+    return f"#/components/schemas/{type_.__name__}"
 
 
 def _content(type_: Any, many: bool = False) -> dict[str, Any]:
     if type_ is bytes:
         return {"application/octet-stream": {"schema": _BYTES}}
-    reference: dict[str, Any] = {"$ref": f"#/components/schemas/{type_.__name__}"}
+    reference: dict[str, Any] = {"$ref": _schema(type_)}
     if many:
         pages = {
             "items": {"type": "array", "items": reference},
@@ -246,6 +285,54 @@ def _content(type_: Any, many: bool = False) -> dict[str, Any]:
     return {"application/json": {"schema": reference}}
 
 
-def _error() -> dict[str, Any]:
-    body = {"type": "object", "properties": {"error": {"$ref": "#/components/schemas/ErrorBody"}}}
-    return {"description": "an error", "content": {"application/json": {"schema": body}}}
+_ERROR: dict[str, Any] = {
+    "type": "object",
+    "properties": {"error": {"$ref": "#/components/schemas/ErrorBody"}},
+    "required": ["error"],
+}
+
+
+def _error(description: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    reference = schema or {"$ref": "#/components/schemas/Error"}
+    return {"description": description, "content": {"application/json": {"schema": reference}}}
+
+
+def _error_answer(status: int) -> dict[str, Any]:
+    """Return the answer with an error status: its body, with the codes that come with this status."""
+    code = {"properties": {"error": {"properties": {"code": {"enum": list(CODES[status])}}}}}
+    schema = {"allOf": [{"$ref": "#/components/schemas/Error"}, code]}
+    answer = _error(HTTPStatus(status).phrase, schema)
+    if status in (429, 503):
+        wait = {"description": "Seconds to wait, if the server knows them.", "schema": {"type": "integer"}}
+        answer["headers"] = {"Retry-After": wait}
+    return answer
+
+
+def errors_of(handler: Any, method: str, *, in_path: bool) -> list[int]:
+    """Return the error statuses of a method.
+
+    They follow from the facts that cause them: objects that the request names (404), a token (401, 403), a change
+    (409), ranges of bytes (416). The other errors can come from every route.
+    """
+    statuses = {400, 413, 429, 500, 503, 507}
+    if not getattr(handler, "open_to_all", False):
+        statuses |= {401, 403, 422}
+    if in_path or method in ("post", "put", "patch", "delete") or method.upper() in handler.queries:
+        statuses.add(404)
+    if method in ("post", "put", "patch", "delete"):
+        statuses.add(409)
+    if handler is content.File:
+        statuses.add(416)
+    return sorted(statuses)
+
+
+def _codes() -> dict[int, tuple[str, ...]]:
+    """Return the codes of errors by the status that they come with, from the classes of the errors."""
+    found: dict[int, set[str]] = {}
+    kinds: list[type[LmvpError]] = [*BY_CODE.values(), content.RangeNotSatisfiable]
+    for kind in kinds:
+        found.setdefault(kind.http_status, set()).add(kind.code)
+    return {status: tuple(sorted(codes)) for status, codes in sorted(found.items())}
+
+
+CODES = _codes()

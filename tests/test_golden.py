@@ -169,6 +169,7 @@ def client(server, home, monkeypatch):
     monkeypatch.setenv("LMVP_URL", server.url)
     monkeypatch.setenv("LMVP_TOKEN", server.token)
     monkeypatch.setenv("TZ", "UTC")
+    monkeypatch.setenv("COLUMNS", "100")
     return Client(server.url, server.token)
 
 

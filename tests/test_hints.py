@@ -26,6 +26,7 @@ PROGRAMS = ("__main__", "restoring", "serving", "folder", "app", "openid", "comp
 NOT_MESSAGES = {
     "lmvp_jupyter/magics.py",  # the help of `%lmvp`, and hints of `%%lmvp`
     "lmvp/commands/parser.py",  # the help of options; `prog` is `lmvp` or `%lmvp`
+    "lmvp_jupyter/cells.py",  # the first line of a cell, as it is typed
     "lmvp/console.py",  # the commands of other programs
     "lmvp/snippets.py",  # code in each of the forms
 }

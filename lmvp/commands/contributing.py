@@ -6,11 +6,13 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from lmvp.client import Client
+from lmvp.commands.housekeeping import day
 from lmvp.commands.tables import Line, Table
 from lmvp.errors import InvalidArgument
 
 if TYPE_CHECKING:
     from lmvp.commands.verbs import Host
+    from lmvp.records import Contribution
 
 
 def contributions(options: Namespace, _host: Host) -> Any:
@@ -50,13 +52,18 @@ def decline(options: Namespace, _host: Host) -> Any:
     if not options.message:
         raise InvalidArgument("a contribution is declined with a reason", hint="-m 'the test set has leaked'")
     done = Client().decline(options.contribution, options.message)
-    return Line(f"{done.version.model}@c{done.number} is declined", done)
+    return Line(f"{done.version.model}@c{done.number} is declined{_kept(done)}", done)
 
 
 def withdraw(options: Namespace, _host: Host) -> Any:
     """Withdraw your own contribution."""
     done = Client().withdraw(options.contribution)
-    return Line(f"{done.version.model}@c{done.number} is withdrawn", done)
+    return Line(f"{done.version.model}@c{done.number} is withdrawn{_kept(done)}", done)
+
+
+def _kept(done: Contribution) -> str:
+    """State until when the files of a decided contribution are kept."""
+    return f"; its files are kept until {day(done.until)}" if done.until is not None else ""
 
 
 def comment(options: Namespace, _host: Host) -> Any:

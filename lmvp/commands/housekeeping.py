@@ -34,7 +34,7 @@ def rm(options: Namespace, _host: object) -> Any:
     told = f"{numbers.plural(done.versions, 'version')} removed"
     if done.until is None:
         return Line(f"{told}, {numbers.size(done.bytes)} freed", done)
-    back = f"`lmvp undelete {options.name}` restores what you removed, until {_day(done.until)}"
+    back = f"`lmvp undelete {options.name}` restores what you removed, until {day(done.until)}"
     return Line(f"{told}; {back}", done)
 
 
@@ -47,7 +47,7 @@ def undelete(options: Namespace, _host: object) -> Any:
     removed = client.removed()
     rows = [
         (f"{one.name} ({one.title})" if one.title else one.name, str(one.versions or ""), one.removed_by,
-         _day(one.removed_at), _day(one.until))
+         day(one.removed_at), day(one.until))
         for one in removed
     ]  # fmt: skip
     empty = "nothing was removed that you could bring back"
@@ -55,7 +55,8 @@ def undelete(options: Namespace, _host: object) -> Any:
     return Table(head, rows, empty=empty, right=frozenset({1}), data=removed)
 
 
-def _day(at: datetime) -> str:
+def day(at: datetime) -> str:
+    """Return a time in the zone of this machine, to the minute."""
     try:
         return f"{at.astimezone():%Y-%m-%d %H:%M}"
     except (OverflowError, ValueError):  # a server can send a time that this machine's zone moves out of range
@@ -82,11 +83,16 @@ def gc(options: Namespace, _host: object) -> Any:
     """Delete data that no version needs."""
     done = Client().collect_garbage(removed=options.removed)
     told = f"{numbers.plural(done.chunks, 'chunk')} deleted, {numbers.size(done.bytes)} freed"
-    if not done.waiting or done.until is None:
-        return Line(told, done)
-    waiting = numbers.plural(done.waiting, "removed object")
-    stays = f"{waiting} can be restored until {_day(done.until)}; the bytes stay until then"
-    return Line(f"{told}\n{stays}: `lmvp undelete` lists them, `lmvp gc --removed` deletes them now", done)
+    lines = [told]
+    if done.waiting and done.until is not None:
+        waiting = numbers.plural(done.waiting, "removed object")
+        stays = f"{waiting} can be restored until {day(done.until)}; the bytes stay until then"
+        lines.append(f"{stays}: `lmvp undelete` lists them, `lmvp gc --removed` deletes them now")
+    if done.decided and done.decided_until is not None:
+        decided = numbers.plural(done.decided, "decided contribution")
+        stays = f"{decided} can be downloaded until {day(done.decided_until)}; the bytes stay until then"
+        lines.append(f"{stays}: `lmvp contributions --all` lists them, `lmvp gc --removed` deletes their files now")
+    return Line("\n".join(lines), done)
 
 
 def compact(_options: Namespace, _host: object) -> Any:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from lmvp.commands.tables import Line, Table
-from lmvp.curves import Curves
+from lmvp.curves import Curves, ModelCurves
 from lmvp.records import encode_float
 from lmvp.tracking.reading import Run, Runs
 from lmvp.views.history import History
@@ -53,7 +53,11 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Run):
         return _plain(value.record)
     if isinstance(value, Curves):
-        return {"runs": _plain(value.runs), "curves": [_curve(value, line) for line in value.lines]}
+        found = {"runs": _plain(value.runs), "curves": [_curve(value, line) for line in value.lines]}
+        if isinstance(value, ModelCurves):
+            versions = {version.reference: version for history, _ in value.charts for version in history}
+            found["versions"] = _plain(list(versions.values()))
+        return found
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         # A field without a repr is a function that fetches more, or a note of the client to itself.
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}

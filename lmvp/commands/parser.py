@@ -154,7 +154,7 @@ VERBS = (
         _arg("--notes", metavar="TEXT", help="free text about it, in the place of the old one"),
     )),
     Verb(tracking.metrics, (
-        _arg("names", nargs="+", metavar="NAME", help="[project/]run, several of them, or [project/]model"),
+        _arg("names", nargs="+", metavar="NAME", help="[project/]run, several of them, [project/]model, or a project"),
         _many("--key", metavar="KEY", help="a metric; may be given again; all of them"),
         _arg("--smooth", type=int, default=0, metavar="N", help="smooth over so many points"),
         _arg("--log", action="store_true", help="draw on a logarithmic axis"),
@@ -328,7 +328,7 @@ def make_parser(host: str, prog: str, parser_class: type[argparse.ArgumentParser
     """Build the parser for a host, `SHELL` or `NOTEBOOK`."""
     parser = parser_class(
         prog=prog,
-        usage=f"{prog} VERB [OPTION ...]",
+        usage=f"{prog.replace('%', '%%')} VERB [OPTION ...]",  # argparse formats it with `%`
         description=overview(host, prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

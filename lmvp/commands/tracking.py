@@ -30,6 +30,9 @@ def runs(options: Namespace, _host: object) -> Any:
     except NotFound as error:
         hint = None if options.project else _other_projects(client)
         raise NotFound(error.message, hint=hint or error.hint) from None
+    if not found and "/" in (options.project or ""):
+        which = "no run that matches" if options.where else "no run"
+        return Line(f"{which} made a version of {options.project}")
     if found or options.project or options.where or (hint := _other_projects(client)) is None:
         return found
     return Line(f"no runs in project {client.project!r}; {hint}")
@@ -43,13 +46,10 @@ def _other_projects(client: Client) -> str | None:
 
 
 def metrics(options: Namespace, _host: object) -> Any:
-    """Draw the metrics of runs, or a metric over the versions of a model."""
-    from lmvp.curves import curves_of, is_model
+    """Draw the metrics of runs, of a model or of a project."""
+    from lmvp.curves import metrics_of
 
-    client = Client()
-    if len(options.names) == 1 and is_model(client, options.names[0]):
-        return client.show_history(options.names[0], metric=next(iter(options.key), None))
-    return curves_of(client, options.names, options.key, smooth=options.smooth, log=options.log, axis=options.x)
+    return metrics_of(Client(), options.names, options.key, smooth=options.smooth, log=options.log, axis=options.x)
 
 
 def annotate(options: Namespace, _host: object) -> Any:

@@ -155,6 +155,10 @@ class Contribution(Struct, frozen=True, kw_only=True):
         `proposed`, `accepted`, `declined` or `withdrawn`.
     accepted : int
         The number of the version that it became.
+    until : datetime or None
+        When it is declined or withdrawn: its files are kept until then.
+    deleted_at : datetime or None
+        When its files were deleted; its record stays.
     """
 
     number: int
@@ -165,6 +169,8 @@ class Contribution(Struct, frozen=True, kw_only=True):
     decided_by: str = ""
     decided_at: datetime | None = None
     comments: tuple[Comment, ...] = ()
+    until: datetime | None = None
+    deleted_at: datetime | None = None
 
     @property
     def reference(self) -> str:

@@ -75,12 +75,18 @@ class Collected(Struct, frozen=True, kw_only=True):
         Removed projects, models, versions and runs that can be restored, so that their bytes stay.
     until : datetime or None
         When the last of them is deleted permanently.
+    decided : int
+        Declined and withdrawn contributions whose files are still kept.
+    decided_until : datetime or None
+        When the files of the last of them are deleted.
     """
 
     chunks: int
     bytes: int
     waiting: int = 0
     until: datetime | None = None
+    decided: int = 0
+    decided_until: datetime | None = None
 
 
 class Compacted(Struct, frozen=True, kw_only=True):

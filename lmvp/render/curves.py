@@ -6,15 +6,16 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import groupby
 from typing import TYPE_CHECKING, Any, Final
 
-from lmvp.records import encode_float
+from lmvp.records import decode_float, encode_float
 from lmvp.render import numbers, strip
 from lmvp.render.runs import duration, status
 from lmvp.render.words import clean, clip, pad, width
 
 if TYPE_CHECKING:
-    from lmvp.curves import Curves, Line
+    from lmvp.curves import Curves, Line, ModelCurves
 
 WIDTH, HEIGHT = 520, 210
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 118, 12, 26
@@ -48,6 +49,25 @@ def curves_text(curves: Curves) -> str:
     for name, line in zip(names, curves.lines, strict=True):
         lines.append(f"{pad(name, wide)}  {sparkline(line.values, _SPARK_WIDTH)}  {_told(line)}")
     return "\n".join([*lines, *_hidden(curves)])
+
+
+def model_text(curves: ModelCurves) -> str:
+    """Draw each metric over versions as a line of text, then the curves of the runs."""
+    from lmvp.render import data
+
+    lines: list[str] = []
+    wide = min(max((width(clean(key or "")) for _, key in curves.charts), default=0), 40)
+    for title, charts in groupby(curves.charts, key=lambda chart: chart[0].title):
+        lines.append(f"{clean(title)}  by version")
+        for history, key in charts:
+            drawn = data.plot_data(history, key)
+            values = [decode_float(point["value"]) for point in drawn["points"]]
+            if drawn["empty"]:
+                lines += [drawn["empty"]["words"], f"    {drawn['empty']['code']}"]
+                continue
+            told = drawn["summary"].partition(": ")[2]
+            lines.append(f"{pad(clean(key or ''), wide)}  {sparkline(values, _SPARK_WIDTH)}  {told}".strip())
+    return "\n".join([*lines, *([curves_text(curves.of_runs())] if curves.lines else [])])
 
 
 def sparkline(values: Sequence[float], wide: int) -> str:
@@ -148,13 +168,32 @@ def curves_html(curves: Curves) -> str:
     """Draw charts as pictures below one legend, with their numbers as a table below."""
     words = f"<p><b>{escape(title(curves))}</b> {escape(fact(curves) if len(curves.runs) == 1 else '')}</p>"
     if not curves.lines:
-        return f"<p><b>{escape(title(curves))}</b> {escape(nothing(curves))}</p>"
+        return f"<p><b>{escape(title(curves))}</b> {escape(nothing(curves))}</p>{_system(curves)}"
+    return f"{words}{_legend(curves)}\n{_figures(curves)}\n{_table(curves)}{_system(curves)}"
+
+
+def _figures(curves: Curves) -> str:
     charts = list(curves.groups().items())
     figures = "".join(_figure(curves, name, lines) for name, lines in charts[:CHARTS])
     more = [f"and {numbers.plural(len(charts) - CHARTS, 'chart')} more"] if len(charts) > CHARTS else []
     notes = "".join(f"<p>{escape(note)}</p>" for note in [*more, *_hidden(curves)])
-    words += _legend(curves)
-    return f'{words}\n<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{figures}</div>{notes}\n{_table(curves)}'
+    return f'<div style="display:flex;flex-wrap:wrap;gap:8px 24px">{figures}</div>{notes}'
+
+
+def _system(curves: Curves) -> str:
+    """Draw the system metrics below a heading that opens them."""
+    if curves.system is None:
+        return ""
+    return f"\n<details><summary>System metrics</summary>{_legend(curves.system)}{_figures(curves.system)}</details>"
+
+
+def model_html(curves: ModelCurves) -> str:
+    """Draw metrics over versions as pictures, then the curves of the runs."""
+    from lmvp.render import data
+    from lmvp.render.plot import plot_html
+
+    parts = [plot_html(data.plot_data(history, key)) for history, key in curves.charts]
+    return "\n".join([*parts, *([curves_html(curves.of_runs())] if curves.lines else [])])
 
 
 def _legend(curves: Curves) -> str:
@@ -365,7 +404,8 @@ def _table(curves: Curves) -> str:
 
 
 def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
-    """Return what `curves.js` draws, as JSON."""
+    """Return what `curves.js` draws, as JSON; a page of the console fetches system metrics on demand."""
+    system = {} if curves.system is None else {"system": curves_data(curves.system, live=live)}
     return {
         **head(curves),
         "live": live,
@@ -380,6 +420,7 @@ def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
         "smooth": curves.smooth,
         "hidden": curves.hidden,
         "empty": "" if curves.lines else nothing(curves),
+        **system,
     }
 
 

@@ -84,8 +84,12 @@ class Shipment:
         Names that writer ids get here.
     notes : list of (int, bytes)
         Kind and JSON of each `START`, `UPDATE` and `END`, in order.
+    attempts : list of (int or None)
+        For each note, the epoch of the last `EPOCH` frame before it in these frames, or None.
     """
 
     parts: list[Points | Epoch] = field(default_factory=list)
     keys: dict[int, str] = field(default_factory=dict)
     notes: list[tuple[int, bytes]] = field(default_factory=list)
+    attempts: list[int | None] = field(default_factory=list)
+    attempt: int | None = None

@@ -45,7 +45,13 @@ def how_it_ended(error: BaseException | None) -> tuple[str, str]:
     with suppress(Exception):  # an exception of a foreign type may not have a text
         lines = str(error).strip().splitlines() or [""]
     text = f"{kind}: {lines[0]}" if lines[0] else kind
-    return "killed" if isinstance(error, (KeyboardInterrupt, GeneratorExit)) else "failed", text
+    return "killed" if isinstance(error, (KeyboardInterrupt, GeneratorExit)) or _is_cancelled(error) else "failed", text
+
+
+def _is_cancelled(error: BaseException) -> bool:
+    """Return whether a task of asyncio was cancelled: ipykernel and `asyncio.run` do so when they are interrupted."""
+    asyncio = sys.modules.get("asyncio.exceptions")
+    return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
 
 def how_it_exited(code: object) -> tuple[str, str]:

@@ -127,12 +127,15 @@ def _add(shipment: Shipment, kind: int, body: memoryview) -> None:
     if kind == BATCH:
         shipment.parts.append(_Batch.read(body).columns())
     elif kind == EPOCH:
-        shipment.parts.append(_epoch(body))
+        epoch = _epoch(body)
+        shipment.parts.append(epoch)
+        shipment.attempt = epoch.epoch
     elif kind == KEY:
         key, name = _key(body)
         shipment.keys[key] = name
     elif kind in NAMES and kind != POINTS:
         shipment.notes.append((kind, bytes(body)))
+        shipment.attempts.append(shipment.attempt)
     else:
         raise InvalidRequest(f"a frame of the unknown kind {kind}", hint="update lmvp on the server")
 

@@ -335,11 +335,13 @@ def _may_cut(line: str, lines: list[str], following: int) -> bool:
 
 
 def executed_cells() -> list[str] | None:
-    """Return the cells that IPython has executed in this process; None outside of it."""
+    """Return the cells that IPython has executed in this process, with magics unexpanded; None outside of it."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is None:
         return None
-    return [str(cell) for cell in shell.user_ns.get("In", []) if str(cell).strip()]
+    # `In` has what IPython makes of magics: a cell of `%%lmvp` or `%%time` is a string literal there
+    typed = getattr(getattr(shell, "history_manager", None), "input_hist_raw", None)
+    return [str(cell) for cell in typed or shell.user_ns.get("In", []) if str(cell).strip()]
 
 
 def this_cell() -> str | None:

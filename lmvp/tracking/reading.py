@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 from urllib.parse import quote
 
 from lmvp.arguments import Params
-from lmvp.base_client import BaseClient
+from lmvp.base_client import BaseClient, model_path
 from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
 from lmvp.live import MarimoDisplay
+from lmvp.records import Version
 from lmvp.redaction import redact
-from lmvp.references import check_name
+from lmvp.references import Reference, check_name
+from lmvp.text import escaped, quoted
 from lmvp.tracking.records import Curves, KeyRecord, RunEnd, RunRecord, RunUpdate, Status
 
 if TYPE_CHECKING:
@@ -27,6 +29,8 @@ _NUMBERS = {"<i8": "<i8", "<f8": "<f8"}
 _PART_LIMIT = 64 << 20
 """Bytes of the head or a column of a block of points, at most; the server sends pages of 65,536 points or fewer."""
 _COLUMNS = "application/x-lmvp-columns"
+_VERSIONS, _RUNS_OF_MODEL = 1000, 40
+"""Versions of a model whose runs are listed, and those runs, at most: a filter has room for so many ids."""
 
 
 class RunFields(dict[str, Any]):
@@ -353,7 +357,7 @@ class Tracking(BaseClient):
         Parameters
         ----------
         project : str, optional
-            The current project if not given.
+            The current project if not given; `project/model` returns the runs that made the newest versions of a model.
         where : str, optional
             Only those that match: `metrics.val_acc > 0.9 and params.lr < 0.01`; docs/api.md, "Filters".
         order : str, optional
@@ -366,10 +370,22 @@ class Tracking(BaseClient):
         --------
         >>> client.runs("digits", where="status == 'finished'", order="-metrics.val_acc")[0]  # doctest: +SKIP
         """
-        name = check_name(project or self.project, "project name")
+        given, _, model = (project or self.project).partition("/")
+        name = check_name(given, "project name")
+        if model:
+            made = self._runs_of_model(Reference.parse(f"{name}/{model}"))
+            if not made:
+                return Runs(name, [], 0)
+            where = f"({where}) and id in {made}" if where else f"id in {made}"
         query = {key: value for key, value in (("where", where), ("order", order)) if value}
         records, total = self._some(f"/projects/{quote(name)}/runs", RunRecord, limit, **query)
         return Runs(name, [Run(self, record) for record in records], total)
+
+    def _runs_of_model(self, place: Reference) -> tuple[str, ...]:
+        """Return the ids of the runs that made the newest versions of a model."""
+        versions, _ = self._some(f"{model_path(place)}/versions", Version, _VERSIONS)
+        made = list(dict.fromkeys(version.run for version in versions if version.run))[:_RUNS_OF_MODEL]
+        return (*made, "") if len(made) == 1 else tuple(made)  # the language of filters has tuples of two and more
 
     def run(self, project: str | None, run: str) -> Run:
         """Return a run, by its id, six or more digits of it, or its name."""
@@ -506,7 +522,7 @@ class Tracking(BaseClient):
     def _export(self, project: str, query: dict[str, Any]) -> Any:
         from urllib.parse import urlencode
 
-        path = f"/projects/{quote(project)}/metrics/export?{urlencode(query, doseq=True)}"
+        path = f"/projects/{quote(project)}/metrics/export?{urlencode(escaped(query), doseq=True)}"
         return self._connection.stream("GET", path, None)
 
     def _blocks(self, project: str, runs: list[str], keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[Any]]]:
@@ -591,7 +607,7 @@ def pandas_module() -> Any:
 
 
 def _path(project: str, run: str) -> str:
-    return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quote(run, safe='')}"
+    return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quoted(run)}"
 
 
 def _no_such_metric(key: str, known: list[str]) -> Exception:

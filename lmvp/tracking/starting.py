@@ -76,6 +76,8 @@ def start_run(
     _prepare()
     run.begin(system=every, capture=(url is None) if capture is None else capture)
     _tell_address(run, url)
+    if plot and not _watchers:
+        _tell_of_curves()
     for watch in _watchers if plot else ():
         watch(run)
     if plot and hints.in_marimo():
@@ -95,6 +97,21 @@ def _tell_address(run: ActiveRun, url: str | None) -> None:
         # in a notebook, stderr looks like a warning
         told = hints.translated(f"run {name}: {where}", hints.reader(hints.SHELL))
         print(printable(told), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+
+
+def _tell_of_curves() -> None:
+    """Print once, in a notebook that has not loaded the extension, how curves are shown; nothing elsewhere."""
+    from lmvp.console import in_notebook
+
+    if _told or not in_notebook():
+        return
+    _told.append(True)
+    with suppress(OSError, ValueError, AttributeError):  # a stream that is closed, or is not there
+        print("curves of runs appear below their cells after `%load_ext lmvp_jupyter`", flush=True)
+
+
+_told: list[bool] = []
+"""Not empty once this process has printed how curves are shown."""
 
 
 def on_start(watch: Watcher) -> Callable[[], None]:

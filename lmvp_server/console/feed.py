@@ -34,6 +34,7 @@ SENTENCES: Mapping[str, str] = {
     "contribution.decline": "declined {}",
     "contribution.withdraw": "withdrew {}",
     "contribution.comment": "commented on {}",
+    "contribution.purge": "deleted the files of {} permanently",
     "run.start": "began run {}",
     "run.resume": "resumed run {}",
     "run.rewind": "rewound run {}",
@@ -143,7 +144,7 @@ def _what(event: dict[str, Any], root: str, names: Mapping[str, str]) -> str:
     if action in {"alias.move", "alias.remove"}:
         return _moved(event, root)
     sentence = SENTENCES.get(action, f"did {escape(clean(action))} with {{}}")
-    gone = action.endswith((".remove", ".prune", ".purge"))
+    gone = action.endswith((".remove", ".prune", ".purge")) and action != "contribution.purge"  # its page stays
     project, _, run = what.partition("/runs/")
     if run:
         known = event.get("before") or event.get("after")

@@ -39,6 +39,7 @@ from lmvp_server.cancellation import Cancellation, Cancelled
 from lmvp_server.compression import encode, may_compress
 from lmvp_server.costly import CostlyWork, Lane
 from lmvp_server.handlers.hosts import foreign_host
+from lmvp_server.handlers.query import CURSOR, LIMIT, Parameter
 from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
@@ -85,6 +86,8 @@ class Handler(RequestHandler):
     is read, so that a caller without it causes no work. Each method with a body has one, or is `open_to_all`."""
     makes_project: ClassVar[frozenset[str]] = frozenset()
     """Methods that may make the project of the path: who may make projects may call them if there is none."""
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {}
+    """The query parameters of each method."""
     of_model: ClassVar[bool] = False
     """Whether the path names a model; then it must exist before a method of `needs` reads the body."""
 
@@ -163,9 +166,12 @@ class Handler(RequestHandler):
             catalog.find_model(caller, project, self.path_args[1])
 
     def address_of_server(self) -> str:
-        """Return what a client is told to log in to: as it came here, below a proxy's prefix."""
+        """Return the address that clients log in to: the one of this request, with the prefix of a reverse proxy.
+
+        Jupyter's proxy has a prefix, too, but only browsers use it: clients reach a server of this machine directly.
+        """
         prefix = self.request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
-        known = prefix if _PREFIX.fullmatch(prefix) else ""
+        known = prefix if _PREFIX.fullmatch(prefix) and not self.settings["server"].local else ""
         return f"{self.request.protocol}://{self.request.host}{known}"
 
     def _caller(self, token: str) -> Caller:
@@ -636,22 +642,21 @@ class Handler(RequestHandler):
         if self._turn is not None:
             self._turn.cancel()
 
-    def flag(self, name: str) -> bool:
-        """Return whether something is asked for: `name=1`.
+    def query(self, parameter: Parameter[T]) -> T:
+        """Return the value of a query parameter, which the handler must list in `queries`.
 
         Raises
         ------
-        InvalidRequest
-            If it is neither 0 nor 1.
+        InvalidArgument, InvalidRequest
+            If the request has another value than the parameter allows.
         """
-        given = self.get_query_argument(name, "0")
-        if given not in {"0", "1"}:
-            raise InvalidRequest(f"{name}={given[:40]!r}", hint=f"{name}=1, or leave it out")
-        return given == "1"
+        if not any(parameter is one for one in self.queries.get(self.request.method or "", ())):
+            raise LookupError(f"{type(self).__name__} does not list the query parameter {parameter.name!r}")
+        return parameter.read(self.get_query_arguments(parameter.name, strip=parameter.strip))
 
     def page(self) -> Page:
         """Return which part of a list is asked for."""
-        return Page.parse(self.get_query_argument("limit", None), self.get_query_argument("cursor", None))
+        return Page(self.query(LIMIT), self.query(CURSOR))
 
     def set_default_headers(self) -> None:
         """Nothing that this API sends is for a browser to run or to guess at."""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lmvp.records import ModelChange, NewModel, NewProject, ProjectChange
 from lmvp_server.handlers.base import READING, Handler
+from lmvp_server.handlers.query import NOW, PAGE, Parameter
 from lmvp_server.services import access
 
 
 class Projects(Handler):
     """`/projects`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": PAGE}
     needs: ClassVar[Mapping[str, str]] = {"POST": access.CREATE}
     in_public = READING
 
@@ -31,6 +33,7 @@ class Projects(Handler):
 class Project(Handler):
     """`/projects/{project}`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"DELETE": (NOW,)}
     needs: ClassVar[Mapping[str, str]] = {"PATCH": access.OWN}
     in_public = READING
 
@@ -45,13 +48,14 @@ class Project(Handler):
 
     async def delete(self, project: str) -> None:
         """Take away a project with all that is in it; `now=1`: for good."""
-        remove = partial(self.services.removal.project, for_good=self.flag("now"))
+        remove = partial(self.services.removal.project, for_good=self.query(NOW))
         self.answer(await self.run(remove, self.caller, project))
 
 
 class Models(Handler):
     """`/projects/{project}/models`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": PAGE}
     needs: ClassVar[Mapping[str, str]] = {"POST": access.WRITE}
     in_public = READING
 
@@ -69,6 +73,7 @@ class Models(Handler):
 class Model(Handler):
     """`/projects/{project}/models/{model}`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"DELETE": (NOW,)}
     needs: ClassVar[Mapping[str, str]] = {"PATCH": access.WRITE}
     of_model: ClassVar[bool] = True
     in_public = READING
@@ -84,5 +89,5 @@ class Model(Handler):
 
     async def delete(self, project: str, model: str) -> None:
         """Take away a model with all its versions; `now=1`: for good."""
-        remove = partial(self.services.removal.model, for_good=self.flag("now"))
+        remove = partial(self.services.removal.model, for_good=self.query(NOW))
         self.answer(await self.run(remove, self.caller, project, model))

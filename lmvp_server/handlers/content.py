@@ -128,13 +128,15 @@ class File(Handler):
         end = min(size, int(last) + 1) if first and last else size
         if start >= end:
             self.set_header("Content-Range", f"bytes */{size}")
-            raise _Unsatisfiable(f"the range {header!r} is outside the {size:,} bytes of this file")
+            raise RangeNotSatisfiable(f"the range {header!r} is outside the {size:,} bytes of this file")
         self.set_status(206)
         self.set_header("Content-Range", f"bytes {start}-{end - 1}/{size}")
         return start, end
 
 
-class _Unsatisfiable(InvalidRequest):
+class RangeNotSatisfiable(InvalidRequest):
+    """No byte of the file is in the range that is asked for."""
+
     code = "range_not_satisfiable"
     http_status = 416
 

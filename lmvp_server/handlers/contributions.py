@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lmvp.records import Words
 from lmvp_server.handlers.base import READING, Handler
+from lmvp_server.handlers.query import PAGE, Parameter, Text
 from lmvp_server.services import access
+from lmvp_server.services.contributions import STATUSES
+
+STATUS: Text[str] = Text(
+    name="status", description="Only contributions of this status. Without it: all.", choices=STATUSES
+)
 
 
 class ProjectContributions(Handler):
     """`/projects/{project}/contributions`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, STATUS)}
     in_public = READING
 
     async def get(self, project: str) -> None:
         """List the contributions to a project."""
-        status = self.get_query_argument("status", "")
+        status = self.query(STATUS)
         of_project = self.services.contributions.of_project
         self.answer(await self.run_long(of_project, self.caller, project, self.page(), status))
 

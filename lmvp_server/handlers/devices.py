@@ -10,6 +10,7 @@ from lmvp.errors import LmvpError, NotAuthenticated
 from lmvp.records import AskCode, AskToken, Decide, Disconnect, MakeToken
 from lmvp_server.handlers.base import Handler
 from lmvp_server.handlers.pages import Page
+from lmvp_server.handlers.query import PAGE, Parameter, Text
 from lmvp_server.services import access
 
 SCOPES = tuple(access.SCOPES)
@@ -104,6 +105,7 @@ class DevicePage(Page):
 class TokenList(Handler):
     """`/tokens`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": PAGE}
     needs: ClassVar[Mapping[str, str]] = {"POST": access.GRANT}
 
     async def get(self) -> None:
@@ -127,12 +129,17 @@ class Token(Handler):
         self.finish()
 
 
+USER: Text[str] = Text(name="user", description="For admins: only the identities of this account.")
+
+
 class IdentityList(Handler):
     """`/identities`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, USER)}
+
     async def get(self) -> None:
         """List the identities that sign in to the caller's account; for admins, those of all accounts."""
-        user = self.get_query_argument("user", "")
+        user = self.query(USER)
         self.answer(await self.run(self.services.identities.every, self.caller, self.page(), user))
 
 

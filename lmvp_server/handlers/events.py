@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from lmvp_server.handlers.base import Handler, as_json
+from lmvp_server.handlers.query import PAGE, Parameter, Text
 from lmvp_server.services.audit import EVERYTHING, Filter
+
+_CUT = 300
+"""Characters of a filter that count."""
+FILTERS: tuple[Text[str], ...] = (
+    Text(name="who", description="Only events of this user."),
+    Text(name="action", description="Only events whose action begins with this text, as `alias.`."),
+    Text(name="what", description="Only events whose object begins with this text, as `digits/mlp@`."),
+    Text(name="since", description="Only events since this time, as `2026-11-26` or `2026-11-26T12:00`, in UTC."),
+    Text(name="until", description="Only events up to this time."),
+)
 
 
 class ServerEvents(Handler):
     """`/events`."""
+
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, *FILTERS)}
 
     async def get(self) -> None:
         """List the events of the server, newest first; `who`, `action`, `what`, `since` and `until` filter them."""
@@ -18,6 +34,8 @@ class ServerEvents(Handler):
 
 class ProjectEvents(Handler):
     """`/projects/{project}/events`."""
+
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, *FILTERS)}
 
     async def get(self, project: str) -> None:
         """List the events of a project, newest first; filtered as those of the server."""
@@ -35,5 +53,4 @@ class Heads(Handler):
 
 
 def _wanted(handler: Handler) -> Filter:
-    names = ("who", "action", "what", "since", "until")
-    return Filter(**{name: handler.get_query_argument(name, "")[:300] for name in names})
+    return Filter(**{parameter.name: handler.query(parameter)[:_CUT] for parameter in FILTERS})

@@ -7,34 +7,41 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, ClassVar
 
 from tornado.iostream import StreamClosedError
 
-from lmvp.errors import InvalidArgument, MissingDependency
+from lmvp.errors import MissingDependency
 from lmvp.tracking.numbers import TIME_LIMIT
 from lmvp_server.handlers.base import READING, Handler
 from lmvp_server.handlers.columns import COLUMNS, block
+from lmvp_server.handlers.query import KEYS, Parameter, Text
 from lmvp_server.services import access
 
 Pages = Iterable[tuple[dict[str, Any], str, Iterator[Any]]]
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
+FORMAT: Text[str] = Text(
+    name="format", description="The form of the answer.", default="csv", choices=("csv", "parquet", "columns")
+)
+SOME_RUNS: Text[tuple[str, ...]] = Text(
+    name="run", description="The id or the name of a run; once for each run. Without it: all runs.", many=True
+)
+
 
 class Export(Handler):
     """`/projects/{project}/metrics/export`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (SOME_RUNS, KEYS, FORMAT)}
     in_public = READING
 
     async def get(self, project: str) -> None:
         """Stream every point as CSV, Parquet or columns."""
-        kind = self.get_query_argument("format", "csv")
-        if kind not in _FORMATS:
-            raise InvalidArgument(f"format={kind[:40]!r}", hint=f"one of {', '.join(_FORMATS)}")
+        kind = self.query(FORMAT)
         content_type, write = _FORMATS[kind]
-        runs, keys = self.get_query_arguments("run"), self.get_query_arguments("key", strip=False)
+        runs, keys = self.query(SOME_RUNS), self.query(KEYS)
         space = await self.project_id(project)
         pages = await self.run_public(self.services.metrics.every_point, self.caller, project, runs, keys)
         pieces = await self.run_public(write, pages)

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import msgspec
 
 import lmvp
-from lmvp.errors import InvalidRequest
 from lmvp.records import Health
 from lmvp.serverfile import proof
 from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.query import Parameter, Text
 
 API = 1
 """Version of the HTTP API, the `1` of `/api/v1`."""
 
-_NONCE = re.compile("[0-9a-f]{16,128}")
+NONCE: Text[str] = Text(
+    name="nonce",
+    description="A random text, new for each request; the answer then has `proof` and `bound`.",
+    pattern="[0-9a-f]{16,128}",
+    rule="a nonce of 16 to 128 hex digits in lower case",
+)
 
 
 class HealthHandler(Handler):
     """`GET health?nonce=…`: open to all. The proof is worth nothing for any other nonce."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (NONCE,)}
     open_to_all = True
 
     def get(self) -> None:
         """Answer with a `Health`."""
         server = self.settings["server"]
-        nonce = self.get_query_argument("nonce", "")
-        if nonce and not _NONCE.fullmatch(nonce):
-            raise InvalidRequest(
-                "a nonce is 16 to 128 hex digits in lower case", hint="draw a new one for each request"
-            )
+        nonce = self.query(NONCE)
         token, instance = server.token, server.instance
         health = Health(status="ok", version=lmvp.__version__, api=API, instance=instance)
         if nonce:

@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 from tornado.iostream import StreamClosedError
 
 from lmvp.errors import InvalidArgument, LmvpError, TooManyRequests
 from lmvp_server.handlers.base import READING, RECHECK, Handler, error_body, is_number
+from lmvp_server.handlers.query import KEYS, RUNS, Parameter, Text
 from lmvp_server.services import Services, access
 from lmvp_server.services.metrics import LIVE_LIMIT, floats
 
@@ -33,6 +34,13 @@ _FEW = 2000
 
 NOBODYS = 100
 """Streams at most that those without an account have open: each keeps a connection."""
+
+BEHIND: Text[str] = Text(
+    name="cursor",
+    description="The id of the last event that the client has: a number for each run. Without it: from now.",
+    pattern="[0-9]{1,18}(,[0-9]{1,18})*",
+    rule="a list of numbers, joined by commas, as an event gave them",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +137,7 @@ def _set_all(events: set[asyncio.Event]) -> None:
 class Live(Handler):
     """`/projects/{project}/metrics/live`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (RUNS, KEYS, BEHIND)}
     in_public = READING
     anonymous = False
     """Whether the reader has no account."""
@@ -137,13 +146,13 @@ class Live(Handler):
 
     async def get(self, project: str) -> None:
         """Send the new points of some runs, as server-sent events."""
-        runs, keys = self.get_query_arguments("run"), self.get_query_arguments("key", strip=False)
+        runs, keys = self.query(RUNS), self.query(KEYS)
         if not 1 <= len(runs) <= _RUNS_LIMIT:
             raise InvalidArgument(
                 f"{len(runs)} runs: name 1 to {_RUNS_LIMIT}", hint="run=ID, as often as there are runs"
             )
         self.anonymous = not self.caller.known
-        place = await self.run_public(self._begin, project, runs, tuple(keys) or None)
+        place = await self.run_public(self._begin, project, list(runs), keys or None)
         self._news = asyncio.Event()
         streams: Streams = self.settings["streams"]
         streams.add(self)
@@ -162,7 +171,7 @@ class Live(Handler):
     def _begin(self, project: str, runs: list[str], keys: tuple[str, ...] | None) -> Place:
         metrics = self.services.metrics
         space, ids = metrics.watched(self.caller, project, runs)
-        given = self.get_query_argument("cursor", None) or self.request.headers.get("Last-Event-ID")
+        given = self.query(BEHIND) or self.request.headers.get("Last-Event-ID")
         cursors = _cursors(given, len(ids)) if given else tuple(metrics.now(space, run) for run in ids)
         return Place(space, tuple(ids), keys, cursors)
 

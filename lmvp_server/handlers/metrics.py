@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 from tornado.iostream import StreamClosedError
@@ -15,9 +14,29 @@ from lmvp.errors import InvalidArgument
 from lmvp.tracking.records import NewPoints
 from lmvp_server.handlers.base import READING, Handler, as_json
 from lmvp_server.handlers.columns import COLUMNS, as_bytes
+from lmvp_server.handlers.query import KEYS, PAGE, RUNS, Number, Parameter, Text, Whole
 from lmvp_server.services import access
-from lmvp_server.services.metrics import Asked, Drawn, as_curves
+from lmvp_server.services.metrics import POINTS_DEFAULT, POINTS_LIMIT, Asked, Drawn, as_curves
 
+PREFIX: Text[str] = Text(name="prefix", description="Only metrics whose key begins with this text.")
+POINTS: Whole[int] = Whole(
+    name="points",
+    description="The greatest number of points of a curve; longer curves are outlines.",
+    default=POINTS_DEFAULT,
+    least=1,
+    most=POINTS_LIMIT,
+)
+FROM = Number(name="from", description="The first value of the axis.")
+TO = Number(name="to", description="The last value of the axis.")
+AXIS: Text[str] = Text(
+    name="axis", description="`step`, `time` (seconds since 1970), or the key of another metric.", default="step"
+)
+FORMAT: Text[str] = Text(
+    name="format",
+    description="The form of the answer; `columns` as docs/api.md, Columns.",
+    default="json",
+    choices=("json", "columns"),
+)
 _HEAD, _TAIL = b'{"curves":[', b"]}"
 
 
@@ -29,7 +48,7 @@ def _as_items(curves: Iterable[Drawn]) -> bytes:
 class _MetricsHandler(Handler):
     """Says in a header of the answer which runs lack points because a file is damaged."""
 
-    async def state_incomplete(self, project: str, runs: list[str]) -> None:
+    async def state_incomplete(self, project: str, runs: tuple[str, ...]) -> None:
         missing = await self.run_public(self.services.metrics.incomplete, self.caller, project, runs)
         if missing:
             self.set_header(INCOMPLETE_HEADER, missing.encode("ascii", "replace").decode())
@@ -38,13 +57,14 @@ class _MetricsHandler(Handler):
 class RunMetrics(_MetricsHandler):
     """`…/runs/{run}/metrics`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, PREFIX)}
     needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
     in_public = READING
 
     async def get(self, project: str, run: str) -> None:
         """List the metrics of a run."""
-        prefix = self.get_query_argument("prefix", "")
-        await self.state_incomplete(project, [run])
+        prefix = self.query(PREFIX)
+        await self.state_incomplete(project, (run,))
         keys = as_json(self.services.metrics.keys)
         self.answer(await self.run_public(keys, self.caller, project, run, prefix, self.page()))
 
@@ -57,12 +77,13 @@ class RunMetrics(_MetricsHandler):
 class Curves(_MetricsHandler):
     """`/projects/{project}/metrics`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (RUNS, KEYS, POINTS, FROM, TO, AXIS, FORMAT)}
     in_public = READING
 
     async def get(self, project: str) -> None:
         """Return curves of several runs and keys, as many points as a picture has room for."""
-        await self.state_incomplete(project, self.get_query_arguments("run"))
-        binary = COLUMNS in self.request.headers.get("Accept", "") or self.get_query_argument("format", "") == "columns"
+        await self.state_incomplete(project, self.query(RUNS))
+        binary = self.query(FORMAT) == "columns" or COLUMNS in self.request.headers.get("Accept", "")
         batches = await self.run_long(self.services.metrics.batches, self.caller, project, self._asked())
         encode = as_bytes if binary else _as_items
         content_type = COLUMNS if binary else "application/json"
@@ -102,25 +123,8 @@ class Curves(_MetricsHandler):
 
     def _asked(self) -> Asked:
         asked = Asked(
-            tuple(self.get_query_arguments("run")),
-            tuple(self.get_query_arguments("key", strip=False)),
-            int(self._number("points") or 1000),
-            self._number("from"),
-            self._number("to"),
-            self.get_query_argument("axis", "step"),
+            self.query(RUNS), self.query(KEYS), self.query(POINTS), self.query(FROM), self.query(TO), self.query(AXIS)
         )
         if not asked.runs:
             raise InvalidArgument("no run is named", hint="run=ID, as often as there are runs")
         return asked
-
-    def _number(self, name: str) -> float | None:
-        text = self.get_query_argument(name, None)
-        if text is None:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value):
-            raise InvalidArgument(f"{name}={text[:40]!r} is not a number")
-        return value

@@ -8,16 +8,21 @@ from typing import Any, ClassVar
 import msgspec
 
 from lmvp.connection import INCOMPLETE_HEADER
-from lmvp.errors import InvalidArgument
 from lmvp.tracking.frames import SHIPMENT_LIMIT
 from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
-from lmvp_server.handlers.base import READING, Handler, is_number
+from lmvp_server.handlers.base import READING, Handler
+from lmvp_server.handlers.query import NOW, ORDER, PAGE, WHERE, Parameter, Whole
 from lmvp_server.services import access
+
+OFFSET: Whole[int] = Whole(
+    name="from", description="The offset in bytes of the body in the journal of the writer.", default=0
+)
 
 
 class Runs(Handler):
     """`/projects/{project}/runs`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, WHERE, ORDER)}
     needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
     makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
     in_public = READING
@@ -25,7 +30,7 @@ class Runs(Handler):
 
     async def get(self, project: str) -> None:
         """List the runs of a project, newest first; `where` filters them, `order` sorts them."""
-        where, order = self.get_query_argument("where", ""), self.get_query_argument("order", "")
+        where, order = self.query(WHERE), self.query(ORDER)
         run = self.run_long if where or order else self.run_public
         data, missing = await run(self._listed, self.caller, project, self.page(), where, order)
         if missing:
@@ -45,6 +50,7 @@ class Runs(Handler):
 class Run(Handler):
     """`…/runs/{run}`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"DELETE": (NOW,)}
     needs: ClassVar[Mapping[str, str]] = {"PATCH": access.LOG}
     in_public = READING
 
@@ -59,7 +65,7 @@ class Run(Handler):
 
     async def delete(self, project: str, run: str) -> None:
         """Remove a run and its points; with `now=1`, permanently."""
-        for_good = self.get_query_argument("now", "") == "1"
+        for_good = self.query(NOW)
         await self.run(lambda: self.services.runs.remove(self.caller, project, run, for_good=for_good))
         self.set_status(204)
         self.finish()
@@ -86,6 +92,7 @@ class End(Handler):
 class Writer(Handler):
     """`…/runs/{run}/writers/{writer}`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"PUT": (OFFSET,)}
     needs: ClassVar[Mapping[str, str]] = {"PUT": access.LOG}
     makes_project: ClassVar[frozenset[str]] = frozenset({"PUT"})
     body_limit = SHIPMENT_LIMIT + (1 << 20)
@@ -96,8 +103,6 @@ class Writer(Handler):
 
     async def put(self, project: str, run: str, writer: str) -> None:
         """Take in frames of a writer's journal."""
-        start = self.get_query_argument("from", "0")
-        if not is_number(start):
-            raise InvalidArgument(f"from={start[:40]!r} is not an offset in bytes")
+        start = self.query(OFFSET)
         data = b"".join(self._body)
-        self.answer(await self.run(self.services.intake.ingest, self.caller, project, run, writer, int(start), data))
+        self.answer(await self.run(self.services.intake.ingest, self.caller, project, run, writer, start, data))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from lmvp.records import NewUser, SetGroup, SetRole, UserChange
 from lmvp_server.handlers.base import Handler
+from lmvp_server.handlers.query import PAGE, Parameter
 from lmvp_server.services import access
 
 
@@ -21,6 +22,7 @@ class Me(Handler):
 class UserList(Handler):
     """`/users`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": PAGE}
     needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
 
     async def get(self) -> None:

@@ -5,27 +5,52 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 
-from lmvp.errors import InvalidArgument, InvalidRequest
+from lmvp.errors import InvalidRequest
 from lmvp.records import Against, Amendment, NewPush
 from lmvp.storage.frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.storage.manifest import MANIFEST_LIMIT
-from lmvp_server.handlers.base import JSON_LIMIT, READING, Handler, as_json, is_number
+from lmvp_server.handlers.base import JSON_LIMIT, READING, Handler, as_json
+from lmvp_server.handlers.query import NOW, ORDER, PAGE, WHERE, Parameter, Text, Whole
 from lmvp_server.services import access
 from lmvp_server.services.asked import EVERY, Asked
-from lmvp_server.services.histograms import BINS
+from lmvp_server.services.histograms import BINS, BINS_LIMIT, LIMITS
 from lmvp_server.services.pushes import OpenPush
 
 FRAMES = "application/x-lmvp-frames"
+AGAINST: Text[str] = Text(
+    name="against", description="The version to compare with, as `v3` or `model@v3` of the same project.", required=True
+)
+OTHER: Text[str] = Text(
+    name="against", description="A version whose histograms are in the answer too, with the same bins."
+)
+TENSORS: Text[tuple[str, ...]] = Text(
+    name="tensor", description="The name of a tensor; once for each tensor.", many=True, required=True, strip=False
+)
+BIN_COUNT: Whole[int] = Whole(
+    name="bins",
+    description="The number of bins of a histogram.",
+    default=BINS,
+    least=1,
+    most=BINS_LIMIT,
+    hint=LIMITS,
+)
+NUMBERS: Text[str] = Text(
+    name="versions",
+    description="The numbers of the versions, joined by commas.",
+    pattern="[0-9]{0,11}(,[0-9]{0,11})*",
+    rule="a list of version numbers: versions=3,2,1",
+)
 _LENGTH = struct.Struct("<I")
 
 
 class ProjectVersions(Handler):
     """`/projects/{project}/versions`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, WHERE, ORDER)}
     in_public = READING
 
     async def get(self, project: str) -> None:
@@ -39,6 +64,7 @@ class ProjectVersions(Handler):
 class Versions(Handler):
     """`…/{model}/versions`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, WHERE, ORDER)}
     needs: ClassVar[Mapping[str, str]] = {"POST": access.PROPOSE}
     makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
     in_public = READING
@@ -71,6 +97,7 @@ class Versions(Handler):
 class Version(Handler):
     """`…/{model}/versions/{revision}`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"DELETE": (NOW,)}
     needs: ClassVar[Mapping[str, str]] = {"PATCH": access.WRITE}
     of_model: ClassVar[bool] = True
     in_public = READING
@@ -87,20 +114,21 @@ class Version(Handler):
 
     async def delete(self, project: str, model: str, revision: str) -> None:
         """Take away a version; `now=1`: for good."""
-        remove = partial(self.services.removal.version, for_good=self.flag("now"))
+        remove = partial(self.services.removal.version, for_good=self.query(NOW))
         self.answer(await self.run(remove, self.caller, project, model, revision))
 
 
 class Changes(Handler):
     """`…/versions/{revision}/changes`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (AGAINST,)}
     needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
     of_model: ClassVar[bool] = True
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
         """Tell how much each tensor changed since another version."""
-        against = self.get_query_argument("against", "")
+        against = self.query(AGAINST)
         changes = self.services.measuring.changes
         self.answer(await self.run_long(as_json(changes), self.caller, project, model, revision, against))
 
@@ -114,6 +142,7 @@ class Changes(Handler):
 class Children(Handler):
     """`…/versions/{revision}/children`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": PAGE}
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
@@ -125,19 +154,17 @@ class Children(Handler):
 class Histograms(Handler):
     """`…/versions/{revision}/histograms`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (TENSORS, BIN_COUNT, OTHER)}
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
         """Tell how the numbers of some tensors are spread."""
-        bins = self.get_query_argument("bins", str(BINS))
-        if not is_number(bins):
-            raise InvalidArgument(f"bins={bins[:40]!r} is not a number of bins")
         work = partial(
             self.services.histograms.of_version,
-            bins=int(bins),
-            against=self.get_query_argument("against", ""),
+            bins=self.query(BIN_COUNT),
+            against=self.query(OTHER),
         )
-        tensors = self.get_query_arguments("tensor", strip=False)
+        tensors = self.query(TENSORS)
         self.answer(await self.run_long(as_json(work), self.caller, project, model, revision, tensors))
 
 
@@ -160,20 +187,18 @@ class Manifest(Handler):
 class Layers(Handler):
     """`…/{model}/layers`."""
 
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (NUMBERS,)}
     in_public = READING
 
     async def get(self, project: str, model: str) -> None:
         """Return what changed in some versions, layer by layer."""
-        asked = [number for number in self.get_query_argument("versions", "").split(",") if number]
-        if not all(number.isascii() and number.isdigit() and len(number) < 12 for number in asked):
-            raise InvalidArgument("`versions` is a list of version numbers: versions=3,2,1")
-        numbers = [int(number) for number in asked]
+        numbers = [int(number) for number in self.query(NUMBERS).split(",") if number]
         strips = as_json(self.services.layers.strips)
         self.answer(await self.run_long(strips, self.caller, project, model, numbers))
 
 
 def _asked(handler: Handler) -> Asked:
-    where, order = handler.get_query_argument("where", ""), handler.get_query_argument("order", "")
+    where, order = handler.query(WHERE), handler.query(ORDER)
     return Asked(where, order) if where or order else EVERY
 
 

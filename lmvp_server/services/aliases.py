@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lmvp.errors import Conflict, NotFound
 from lmvp.references import check_alias
-from lmvp_server.services import access
+from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.clock import now
@@ -68,7 +68,8 @@ class Aliases:
                 self._records.commit(place.space, [])  # whoever moved it there may still be writing
                 return
             try:
-                self._records.commit(place.space, [put, *hold(version)], events)
+                check = grants.still(self._records, caller, right(place, name), place.project)
+                self._records.commit(place.space, [put, *hold(version)], events, check=check)
             except ConcurrentChange:
                 continue
             return

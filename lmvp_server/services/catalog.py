@@ -49,6 +49,31 @@ def every_project(records: RecordStore) -> list[Record]:
     return records.find(SERVER, "projects") + records.find(SERVER, REMOVED)
 
 
+def still(
+    records: RecordStore, caller: Caller, right: str, home: Record, *, expected: bool = False
+) -> Callable[[], None]:
+    """Return a check for `RecordStore.commit`: the caller has a right in a project at the moment of the commit.
+
+    The check finds the project by its id, because another project may have taken its name.
+
+    Parameters
+    ----------
+    expected : bool
+        Whether the commit expects the revision of the project: it then fails if the project was removed, and the
+        caller tries again.
+    """
+
+    def check() -> None:
+        found = records.get(SERVER, "projects", home.id)
+        if found is None and expected:
+            return
+        if found is None:
+            raise NotFound(f"no project {home.data['name']!r}", hint="it was removed before this change was made")
+        access.require(access.current(caller), right, found.data["name"])
+
+    return check
+
+
 class Catalog:
     """The use cases around projects and models."""
 
@@ -218,7 +243,7 @@ class Catalog:
         access.require(caller, access.WRITE, project)
         if self._records.count(home.id, "models", {"key": name.lower()}):
             raise AlreadyExists(f"there is a model {name!r} in project {project!r}")
-        self._new_model(home, name, caller.name, description)
+        self._new_model(caller, home, name, description)
         return self.model(caller, project, name)
 
     def find_or_create(self, caller: Caller, project: str, name: str) -> Place:
@@ -227,7 +252,7 @@ class Catalog:
         home = self.find_or_create_project(caller, project)
         access.require(caller, access.WRITE, project)
         if not self._records.count(home.id, "models", {"key": name.lower()}):
-            self._new_model(home, name, caller.name)
+            self._new_model(caller, home, name)
         return self.find_model(caller, project, name)
 
     def find_or_create_project(self, caller: Caller, project: str) -> Record:
@@ -243,10 +268,12 @@ class Catalog:
                 error.message, hint="the name is taken by a project that you cannot see: take another name"
             ) from None
 
-    def _new_model(self, home: Record, name: str, who: str, description: str = "") -> None:
+    def _new_model(self, caller: Caller, home: Record, name: str, description: str = "") -> None:
         data: Document = {"name": name, "description": description, "latest": 0}
         self._records.commit(SERVER, [])  # the project, which somebody else may just be making
-        self._insert(home.id, "models", name, data, who, f"{home.data['name']}/{name}")
+        project = home.data["name"]
+        check = still(self._records, caller, access.WRITE, home)
+        self._insert(home.id, "models", name, data, caller.name, f"{project}/{name}", check=check)
 
     def _insert(
         self,

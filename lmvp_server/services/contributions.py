@@ -1,29 +1,33 @@
 """Contributions: versions that somebody proposes, and a maintainer accepts or declines.
 
-A proposed version lies among the versions as one of a model of its own (`shelf`), so that whatever looks after versions
-looks after it too, and no list of the model's versions shows it.
+The record of a proposed version is in the table of versions, under a model id of its own (`shelf`), so that gc, fsck
+and backups treat it like a version, and no list of the model's versions shows it. A decision is final. The files of a
+declined or withdrawn contribution are kept as long as removed objects; then `purging` deletes them, and the record
+moves to the table `DELETED_CONTRIBUTIONS`.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from datetime import datetime, timedelta
 from typing import Any
 
 from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotFound
 from lmvp.storage import manifest as manifests
-from lmvp_server.services import access, filters
+from lmvp_server.services import access, filters, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
-from lmvp_server.services.clock import now
+from lmvp_server.services.clock import now, stamp
 from lmvp_server.services.paging import Page
 from lmvp_server.services.tensor_digests import TensorDigests
-from lmvp_server.services.versions import Versions, next_number, shelf, version_id
+from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, next_number, shelf, version_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Record, RecordStore
 
 PROPOSED, ACCEPTED, DECLINED, WITHDRAWN = STATUSES = ("proposed", "accepted", "declined", "withdrawn")
 WORDS_LIMIT, COMMENTS_LIMIT = 10_000, 500
 _EARLY_RULE = re.compile(r"\s*(?P<metric>\S+)\s*(?P<op>>=|<=|>|<)\s*(?P<bar>\S+)\s*")
+_NAME = re.compile(r"[cC][0-9]{1,11}")
 _RULE_LIMIT = 600
 """Characters: the time of `_EARLY_RULE` grows with the square of the length."""
 _HINT = "as `val/acc >= @production and params.lr < 0.01`; docs/api.md, Filters"
@@ -63,10 +67,19 @@ def _read_rule(rule: str) -> filters.Rule:
 
 
 class Contributions:
-    """The use cases around contributions."""
+    """The use cases around contributions.
 
-    def __init__(self, records: RecordStore, catalog: Catalog, versions: Versions, digests: TensorDigests) -> None:
+    Parameters
+    ----------
+    keep : timedelta
+        How long the files of a declined or withdrawn contribution are kept.
+    """
+
+    def __init__(
+        self, records: RecordStore, catalog: Catalog, versions: Versions, digests: TensorDigests, keep: timedelta
+    ) -> None:
         self._records, self._catalog, self._versions, self._digests = records, catalog, versions, digests
+        self._keep = keep
 
     def of_project(self, caller: Caller, project: str, page: Page, status: str = "") -> Document:
         """List the contributions to a project, newest first; those of one status, if it is named."""
@@ -76,9 +89,11 @@ class Contributions:
         models = {shelf(one.id): one for one in self._records.find(home.id, "models")}
         found = [
             (Place(home, models[one.data["model"]]), one)
-            for one in self._records.find(home.id, "versions", newest_first=True)
+            for table in ("versions", DELETED_CONTRIBUTIONS)
+            for one in self._records.find(home.id, table, newest_first=True)
             if one.data["model"] in models and status in {"", one.data["contribution"]["status"]}
         ]
+        found.sort(key=lambda each: (each[1].data["created_at"], each[1].data["number"]), reverse=True)
         first = page.cursor or 0
         items = [self._shown(place, one) for place, one in found[first:][: page.limit]]
         more = str(first + page.limit) if len(found) > first + page.limit else None
@@ -88,6 +103,15 @@ class Contributions:
         """Return one contribution."""
         place = self._catalog.find_model(caller, project, model)
         return self._shown(place, self._find(place, number))
+
+    def deleted(self, caller: Caller, project: str, model: str, revision: str) -> Document | None:
+        """Return the contribution that a revision names if its files are deleted, else None."""
+        if not _NAME.fullmatch(revision):
+            return None
+        place = self._catalog.find_model(caller, project, model)
+        id_ = version_id(shelf(place.model.id), int(revision[1:]))
+        found = self._records.get(place.space, DELETED_CONTRIBUTIONS, id_)
+        return None if found is None else self._shown(place, found)
 
     def accept(self, caller: Caller, project: str, model: str, number: str) -> Document:
         """Make a contribution the next version of its model, by its author.
@@ -115,7 +139,7 @@ class Contributions:
             ]  # fmt: skip
             after = {"number": following, "digest": version["digest"], "author": version["author"]}
             events = [_event(caller, "contribution.accept", place, found, after)]
-            if self._commit(place, changes, events):
+            if self._commit(caller, access.WRITE, place, changes, events):
                 return self.one(caller, project, model, number)
 
     def decline(self, caller: Caller, project: str, model: str, number: str, reason: str) -> Document:
@@ -131,13 +155,14 @@ class Contributions:
     def _decide(self, caller: Caller, project: str, model: str, number: str, status: str, reason: str) -> Document:
         while True:
             place = self._catalog.find_model(caller, project, model)
-            access.require(caller, access.PROPOSE if status == WITHDRAWN else access.WRITE, project)
+            right = access.PROPOSE if status == WITHDRAWN else access.WRITE
+            access.require(caller, right, project)
             found = self._open(place, number)
             own = caller.owner or (bool(caller.user) and found.data["contribution"]["by"] == caller.user)
             if status == WITHDRAWN and not own:
                 raise AccessDenied(f"c{number} is of {found.data['author']}", hint="a maintainer can decline it")
             events = [_event(caller, f"contribution.{_VERBS[status]}", place, found, reason or None)]
-            if self._commit(place, [_decided(found, caller, status, reason=reason)], events):
+            if self._commit(caller, right, place, [_decided(found, caller, status, reason=reason)], events):
                 return self.one(caller, project, model, number)
 
     def comment(self, caller: Caller, project: str, model: str, number: str, words: str) -> Document:
@@ -154,14 +179,17 @@ class Contributions:
             comment = {"by": caller.name, "at": now(), "words": _words(words)}
             data = {**found.data, "contribution": {**found.data["contribution"], "comments": [*said, comment]}}
             events = [_event(caller, "contribution.comment", place, found, None)]
-            if self._commit(place, [Put("versions", found.id, data, expect=found.rev)], events):
+            table = DELETED_CONTRIBUTIONS if "deleted_at" in data["contribution"] else "versions"
+            change: Change = Put(table, found.id, data, expect=found.rev)
+            if self._commit(caller, access.PROPOSE, place, [change], events):
                 return self.one(caller, project, model, number)
 
     # -- steps
 
-    def _commit(self, place: Place, changes: list[Change], events: list[Document]) -> bool:
+    def _commit(self, caller: Caller, right: str, place: Place, changes: list[Change], events: list[Document]) -> bool:
+        check = grants.still(self._records, caller, right, place.project)
         try:
-            self._records.commit(place.space, changes, events)
+            self._records.commit(place.space, changes, events, check=check)
         except ConcurrentChange:
             return False
         return True
@@ -170,7 +198,9 @@ class Contributions:
         digits = number.lower().removeprefix("c")
         found = None
         if digits.isascii() and digits.isdigit() and len(digits) < 12:
-            found = self._records.get(place.space, "versions", version_id(shelf(place.model.id), int(digits)))
+            id_ = version_id(shelf(place.model.id), int(digits))
+            found = self._records.get(place.space, "versions", id_)
+            found = found or self._records.get(place.space, DELETED_CONTRIBUTIONS, id_)
         if found is None:
             raise NotFound(f"no contribution {number[:20]!r} to {place.reference}")
         return found
@@ -206,7 +236,17 @@ class Contributions:
         about: dict[str, Any] = dict(record.data["contribution"])
         about.pop("by")
         version = self._versions.present(place, record)
-        return {**about, "number": record.data["number"], "version": version}
+        return {**about, "number": record.data["number"], "version": version, "until": self._until(place, record)}
+
+    def _until(self, place: Place, record: Record) -> str | None:
+        """Return until when the files of a decided contribution are kept; None if that is not limited or over."""
+        about = record.data["contribution"]
+        if about["status"] == PROPOSED or "deleted_at" in about:
+            return None
+        number = about["accepted"]
+        if number and self._records.get(place.space, "versions", version_id(place.model.id, number)):
+            return None
+        return stamp(datetime.fromisoformat(about["decided_at"].replace("Z", "+00:00")) + self._keep)
 
 
 _VERBS = {DECLINED: "decline", WITHDRAWN: "withdraw"}

@@ -19,7 +19,7 @@ from lmvp.storage import frames
 from lmvp.storage import manifest as manifests
 from lmvp.storage.frames import Frame
 from lmvp.storage.manifest import Manifest
-from lmvp_server.services import access
+from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
@@ -185,7 +185,8 @@ class Forks:
         told = {"origin": origin.reference, "versions": len(versions)}
         what = f"{home.data['name']}/{name}"
         try:
-            self._records.commit(home.id, changes, [event(caller.name, "model.fork", what, None, told)])
+            check = grants.still(self._records, caller, access.WRITE, home)
+            self._records.commit(home.id, changes, [event(caller.name, "model.fork", what, None, told)], check=check)
         except ConcurrentChange:
             raise AlreadyExists(f"there is a model {what!r}", hint="fork it under another name") from None
 

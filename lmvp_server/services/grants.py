@@ -6,13 +6,12 @@ owner again. `end_lost` after a commit covers a grant that was written at the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from lmvp.errors import NotFound
-from lmvp_server.services import access
-from lmvp_server.services.access import OPERATOR, OWNER, Caller
+from lmvp_server.services.access import OPERATOR, OWNER
 from lmvp_server.services.catalog import REMOVED, SERVER
+from lmvp_server.services.catalog import still as still
 from lmvp_server.services.events import event
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
@@ -22,31 +21,6 @@ TABLES = ("invitations", "webhooks")
 def member_id(project: str, subject: str) -> str:
     """Return the id of the record that says what role an account, or a group, has in a project."""
     return f"{project}-{subject}"
-
-
-def still(
-    records: RecordStore, caller: Caller, right: str, home: Record, *, expected: bool = False
-) -> Callable[[], None]:
-    """Return a check for `RecordStore.commit`: the caller has a right in a project at the moment of the commit.
-
-    The check finds the project by its id, because another project may have taken its name.
-
-    Parameters
-    ----------
-    expected : bool
-        Whether the commit expects the revision of the project: it fails by itself if the project is gone, and is tried
-        again.
-    """
-
-    def check() -> None:
-        found = records.get(SERVER, "projects", home.id)
-        if found is None and expected:
-            return
-        if found is None:
-            raise NotFound(f"no project {home.data['name']!r}", hint="it was removed before this change was made")
-        access.require(access.current(caller), right, found.data["name"])
-
-    return check
 
 
 def lost(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BINS, BINS_LIMIT = 28, 512
 TENSORS_LIMIT = 64
+LIMITS = f"1 to {TENSORS_LIMIT} tensors, 1 to {BINS_LIMIT} bins"
 BLOCKS = 16
 """Blocks of a tensor that are read at most; of a longer one, as many, evenly spaced."""
 
@@ -69,7 +70,7 @@ class TensorHistograms:
         if not 0 < len(tensors) <= TENSORS_LIMIT or not 0 < bins <= BINS_LIMIT:
             raise InvalidArgument(
                 f"histograms of {len(tensors)} tensors with {bins} bins at once",
-                hint=f"1 to {TENSORS_LIMIT} tensors, 1 to {BINS_LIMIT} bins",
+                hint=LIMITS,
             )
         place = self._catalog.find_model(caller, project, model)
         digests = [self._versions.find(place, revision).data["digest"]]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypeVar
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -15,6 +17,9 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.runs import Runs
 from lmvp_server.stores.base import Gap, Record, RecordStore, SeriesStore
+
+if TYPE_CHECKING:
+    from lmvp.tracking.columns import Shipment
 
 T = TypeVar("T")
 _CUTS = 16
@@ -52,14 +57,20 @@ class Intake:
 
         shipment = parse(data)
         _check_epochs(shipment.parts)
-        home = self._take_start(caller, project, run, start, shipment.notes)
+        home, late = self._take_start(caller, project, run, start, shipment.notes)
         if start > (applied := self._series.applied(home.id, run, writer)):
             raise _gap(start, applied)
         if start + len(data) <= applied:
             return Applied(applied=applied)
-        ended = self._take_notes(caller, home, run, shipment.notes)
+        new = parse(data[applied - start :]) if start < applied else shipment  # repeated notes are applied already
+        attempt = self._series.attempt(home.id, run, writer)
+        if applied == 0:
+            attempt = self._take_late_start(caller, home, run, late)
+        ended = self._take_notes(caller, home, run, new, attempt)
+        attempt = attempt if new.attempt is None else new.attempt
+        alive = self._runs.is_current(home.id, run, attempt)
         try:
-            applied = self._series.append(home.id, run, writer, start, data, shipment)
+            applied = self._series.append(home.id, run, writer, start, data, shipment, alive=alive)
         except Gap as gap:
             raise _gap(start, gap.applied) from None
         self._raise_epoch(home, run, shipment.parts)
@@ -77,14 +88,18 @@ class Intake:
         if found is None:
             raise self._runs.missing(home, run)
         self._runs.require_author(caller, home, found)
-        self._series.touch(home.id, run)
+        if self._runs.is_current(home.id, run, self._series.attempt(home.id, run, writer)):
+            self._series.touch(home.id, run)
         return Applied(applied=self._series.applied(home.id, run, writer))
 
-    def _take_start(self, caller: Caller, project: str, run: str, start: int, notes: list[tuple[int, bytes]]) -> Record:
-        """Begin the run where its first frame has come; return its project."""
+    def _take_start(
+        self, caller: Caller, project: str, run: str, start: int, notes: list[tuple[int, bytes]]
+    ) -> tuple[Record, NewRun | None]:
+        """Begin the run where its first frame has come; return its project and this frame."""
         first = notes[0] if notes and notes[0][0] == START else None
         if start == 0 and first is None:
             raise InvalidRequest("a journal begins with a `start` frame", hint="docs/runs.md, The journal")
+        new = None
         if first is None:
             home = self._catalog.find_project(caller, project)
             access.require(caller, access.LOG, project)
@@ -98,23 +113,48 @@ class Intake:
         if found is None:
             raise self._runs.missing(home, run)
         self._runs.require_author(caller, home, found)
-        return home
+        return home, new
 
-    def _take_notes(self, caller: Caller, home: Record, run: str, notes: list[tuple[int, bytes]]) -> bool:
-        """Apply what is said of the run; return whether it has ended.
+    def _take_late_start(self, caller: Caller, home: Record, run: str, new: NewRun | None) -> int:
+        """Return the attempt of a journal that arrives for the first time; take the values of an old start.
 
-        All updates are one change, and the last end is another one: each writes the whole record, and a request may
-        hold hundreds of thousands of updates.
+        A run may be resumed before the journal of its first attempt has arrived.
         """
-        updates = [_read(body, RunUpdate) for kind, body in notes if kind == UPDATE]
-        ends = [_read(body, RunEnd) for kind, body in notes if kind == END]
-        if updates:
-            merged = partial(runrecords.merged, given=runrecords.together(updates))
+        if new is None:
+            return 0
+        if not new.joins and not self._runs.is_current(home.id, run, new.epoch):
+            given = RunUpdate(params=new.params, tags=dict(new.tags), environment=new.environment)
+            merged = partial(runrecords.merged, given=given, attempt=new.epoch)
+            self._runs.change(caller, home, run, merged, "run.amend")
+        return new.epoch
+
+    def _take_notes(self, caller: Caller, home: Record, run: str, shipment: Shipment, attempt: int) -> bool:
+        """Apply the updates and the end of a run; return whether it has ended.
+
+        The updates of an attempt are one change, and the last end is another one: each writes the whole record, and a
+        request may hold hundreds of thousands of updates. It has 1,001 attempts at most.
+
+        Parameters
+        ----------
+        attempt : int
+            The attempt of the frames before the first `epoch` frame.
+        """
+        notes = [
+            (attempt if of is None else of, kind, body)
+            for (kind, body), of in zip(shipment.notes, shipment.attempts, strict=True)
+        ]
+        current = self._runs.attempt(home.id, run)
+        updates = [(min(of, current), _read(body, RunUpdate)) for of, kind, body in notes if kind == UPDATE]
+        ends = [(of, _read(body, RunEnd)) for of, kind, body in notes if kind == END]
+        for of, group in groupby(updates, key=itemgetter(0)):
+            given = runrecords.together(update for _, update in group)
+            merged = partial(runrecords.merged, given=given, attempt=of)
             self._runs.change(caller, home, run, merged, "run.amend")
         if ends:
-            ended = partial(runrecords.ended_by_journal, given=ends[-1])
+            of, end = ends[-1]
+            ended = partial(runrecords.ended_by_journal, given=end, attempt=of)
             self._runs.change(caller, home, run, ended, "run.end")
-        return bool(notes) and notes[-1][0] == END
+        return bool(notes) and notes[-1][1] == END and notes[-1][0] >= current
 
     def _raise_epoch(self, home: Record, run: str, parts: list[Any]) -> None:
         """Keep the highest epoch of any frame in the record of the run: a resume goes on from there."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lmvp.tracking.columns import Columns
 
 CURVES_LIMIT = 200
-POINTS_LIMIT = 100_000
+POINTS_DEFAULT, POINTS_LIMIT = 1000, 100_000
 ANSWER_LIMIT = 1_000_000
 """Points of all curves of an answer: as JSON they take some 170 MB while it is made."""
 BATCH = 50_000
@@ -40,7 +40,7 @@ class Asked:
 
     runs: tuple[str, ...]
     keys: tuple[str, ...]
-    points: int = 1000
+    points: int = POINTS_DEFAULT
     first: float | None = None
     last: float | None = None
     axis: str = "step"

@@ -1,20 +1,23 @@
-"""Deleting for good what was removed long enough ago, and giving its bytes back."""
+"""Permanent deletion: objects that were removed, and files of contributions that were decided, long enough ago.
+
+A decided contribution keeps its record (message, metrics, reason, comments); its files are deleted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta, timezone
 
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.audit import head_of
 from lmvp_server.services.catalog import REMOVED, SERVER
-from lmvp_server.services.clock import stamp
+from lmvp_server.services.clock import now, stamp
 from lmvp_server.services.damage import passed_over
 from lmvp_server.services.events import event, recorded
 from lmvp_server.services.runs import REMOVED_RUNS
 from lmvp_server.services.upkeep import Upkeep
-from lmvp_server.services.versions import gone, shelf
+from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, gone, shelf, version_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore, SeriesStore
 
 WHO = "retention window"
@@ -34,22 +37,36 @@ class Purging:
         self._records, self._series, self._upkeep, self._keep = records, series, upkeep, keep
 
     def collect(self, caller: Caller, *, removed: bool = False) -> Document:
-        """Delete what nothing needs on the whole server; with `removed`, also all that could be brought back."""
+        """Delete unreferenced data on the whole server, and everything that was kept long enough.
+
+        Parameters
+        ----------
+        removed : bool
+            Also delete what can still be restored, and the files of all declined and withdrawn contributions.
+        """
         access.require(caller, access.ADMIN)
         what = "all projects, and what was removed" if removed else "all projects"
         with recorded(self._records, caller.name, "server.gc", what) as result:
-            freed = 0
-            if removed:
-                before = stamp(datetime.now(timezone.utc))
-                freed = self._end_projects(before, caller.name, lambda: True)
-                for project in self._records.find(SERVER, "projects"):
-                    self._end_inside(project, before, caller.name)
+            before, who = (now(), caller.name) if removed else (self._cutoff(), WHO)
+            freed = self._end_projects(before, who, lambda: True)
+            for project in self._records.find(SERVER, "projects"):
+                self._end_inside(project, before, who)
             done = self._upkeep.collect(caller)
             done = {**done, "bytes": done["bytes"] + freed}
             result |= done
-        removals = sorted(self._removals())
-        until = datetime.fromisoformat(removals[-1].replace("Z", "+00:00")) + self._keep if removals else None
-        return {**done, "waiting": len(removals), "until": stamp(until) if until else None}
+        removals, decided = list(self._removals()), list(self._decisions())
+        kept = {"waiting": len(removals), "until": self._until(removals)}
+        return {**done, **kept, "decided": len(decided), "decided_until": self._until(decided)}
+
+    def _cutoff(self) -> str:
+        """Return the time before which removed and decided objects were kept long enough."""
+        return stamp(datetime.now(timezone.utc) - self._keep)
+
+    def _until(self, times: Collection[str]) -> str | None:
+        """Return when the last of some objects, by the times of their removal or decision, is deleted."""
+        if not times:
+            return None
+        return stamp(datetime.fromisoformat(max(times).replace("Z", "+00:00")) + self._keep)
 
     def _removals(self) -> Iterator[str]:
         """Yield the times at which all was removed that can be restored."""
@@ -61,9 +78,47 @@ class Purging:
                 kept += self._records.find(project.id, "versions", {"model": gone(model.id)})
         yield from (one.data["removed"]["at"] for one in kept if "removed" in one.data)
 
+    def _decisions(self) -> Iterator[str]:
+        """Yield the times of the decisions on contributions that still keep bytes."""
+        for project in self._records.find(SERVER, "projects"):
+            for _, one in self._decided(project.id):
+                yield one.data["contribution"]["decided_at"]
+
+    def _decided(self, space: str, without: Collection[str] = ()) -> Iterator[tuple[str, Record]]:
+        """Yield the contributions that nobody can accept any more and that keep bytes, with the names of their models.
+
+        An accepted contribution has the files of its version, so it keeps bytes only after that version is deleted.
+
+        Parameters
+        ----------
+        without : collection of str
+            Ids of the records of versions that count as deleted.
+        """
+        for table in ("models", REMOVED):
+            for model in self._records.find(space, table):
+                for one in self._records.find(space, "versions", {"model": shelf(model.id)}):
+                    about = one.data["contribution"]
+                    accepted = version_id(model.id, about["accepted"]) if about["accepted"] else ""
+                    is_there = accepted not in without and bool(self._records.get(space, "versions", accepted))
+                    if about["status"] != "proposed" and not (accepted and is_there):
+                        yield model.data["name"], one
+
+    def release(self, project: Record) -> int:
+        """Delete the files of decided contributions that were kept long enough, and return the number of these.
+
+        The bytes go with the next sweep: a server that is killed in between loses nothing but time.
+        """
+        return self._end_contributions(project, self._cutoff(), WHO)
+
+    def released_with(self, space: str, versions: Collection[str]) -> set[str]:
+        """Return the ids of the contributions that `release` deletes as well once some versions are deleted."""
+        before = self._cutoff()
+        decided = (one for _, one in self._decided(space, versions))
+        return {one.id for one in decided if one.data["contribution"]["decided_at"] <= before}
+
     def purge(self, go_on: Callable[[], bool]) -> None:
         """Delete what was removed longer ago than it is kept, as long as `go_on` says so."""
-        before = stamp(datetime.now(timezone.utc) - self._keep)
+        before = self._cutoff()
         self._end_projects(before, WHO, go_on)
         for project in self._records.find(SERVER, "projects"):
             with passed_over(project.id):
@@ -76,7 +131,8 @@ class Purging:
 
     def _end_inside(self, project: Record, before: str, who: str) -> bool:
         self._end_runs(project, before, who)
-        return self._end_models(project, before, who) + self._end_versions(project, before, who) > 0
+        count = self._end_models(project, before, who) + self._end_versions(project, before, who)
+        return count + self._end_contributions(project, before, who) > 0  # last: they depend on versions
 
     def _end_runs(self, project: Record, before: str, who: str) -> None:
         """Delete runs that were removed long enough ago; a mark keeps a late journal from beginning one again."""
@@ -121,6 +177,23 @@ class Purging:
                 count += self._commit(project, changes, event(who, "version.purge", what))
         return count
 
+    def _end_contributions(self, project: Record, before: str, who: str) -> int:
+        """Move decided contributions from the versions to the table of those without files."""
+        count = 0
+        for model, one in self._decided(project.id):
+            about = one.data["contribution"]
+            if about["decided_at"] > before:
+                continue
+            data = {**one.data, "stored": 0, "contribution": {**about, "deleted_at": now()}}
+            changes: list[Change] = [
+                Delete("versions", one.id, expect=one.rev),
+                Put(DELETED_CONTRIBUTIONS, one.id, data, expect=0),
+            ]
+            what = f"{project.data['name']}/{model}@c{one.data['number']}"
+            told = event(who, "contribution.purge", what, {"status": about["status"], "digest": one.data["digest"]})
+            count += self._commit(project, changes, told)
+        return count
+
     def _commit(self, project: Record, changes: list[Change], told: Document) -> bool:
         try:
             self._records.commit(project.id, changes, [told])
@@ -145,10 +218,12 @@ class Purging:
 
 def of_model(records: RecordStore, space: str, model: str) -> list[Change]:
     """Return what deletes all that belongs to a model: versions, proposed and removed ones too, and aliases."""
+    deleted = records.find(space, DELETED_CONTRIBUTIONS, {"model": shelf(model)})
     versions = [
         one for of in (model, shelf(model), gone(model)) for one in records.find(space, "versions", {"model": of})
     ]
     return [
         *(Delete("versions", one.id, expect=one.rev) for one in versions),
+        *(Delete(DELETED_CONTRIBUTIONS, one.id, expect=one.rev) for one in deleted),
         *(Delete("aliases", one.id, expect=one.rev) for one in records.find(space, "aliases", {"model": model})),
     ]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -30,7 +30,7 @@ from lmvp.storage.check import check_manifest, check_repetition
 from lmvp.storage.codecs import Buffer
 from lmvp.storage.frames import DELTA, RAW, Frame
 from lmvp.storage.manifest import Manifest
-from lmvp_server.services import access, metadata, recorded, runrecords
+from lmvp_server.services import access, grants, metadata, recorded, runrecords
 from lmvp_server.services.access import Caller
 from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import SERVER, Catalog, Place
@@ -40,7 +40,7 @@ from lmvp_server.services.headers import check_headers
 from lmvp_server.services.push_quota import LIFETIME, PushLimits, PushQuota
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.tensor_digests import TensorDigests
-from lmvp_server.services.versions import Versions, shelf, version_id
+from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, Versions, shelf, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
 _PUSH = re.compile(r"[0-9a-f]{32}")
@@ -405,6 +405,9 @@ class Pushes:
         found = found or self._records.find(
             place.space, "versions", {"push": push_id, "model": shelf(place.model.id)}, limit=1
         )
+        found = found or self._records.find(
+            place.space, DELETED_CONTRIBUTIONS, {"push": push_id, "model": shelf(place.model.id)}, limit=1
+        )
         if not found:
             return None
         self._records.commit(place.space, [])  # it may be on its way, and is promised now
@@ -463,7 +466,7 @@ class Pushes:
                 if latest is not None and said is None and _says_nothing_new(push, latest):
                     return self._only_aliases(caller, push, latest)
                 changes, events = self._changes(caller, push, model, latest)
-                self._records.commit(push.place.space, changes, events)
+                self._records.commit(push.place.space, changes, events, check=self._still(caller, push))
             except ConcurrentChange:
                 continue
             return self._versions.find(push.place, str(recorded.number(said, model)))
@@ -481,7 +484,7 @@ class Pushes:
                  "after": {"digest": version["digest"], "message": version["message"]}}  # fmt: skip
         changes = [Put("versions", id_, version, expect=0),
                    Put("models", model.id, {**model.data, "proposed": number}, model.rev)]  # fmt: skip
-        self._records.commit(space, changes, [event])
+        self._records.commit(space, changes, [event], check=self._still(caller, push))
         found = self._records.get(space, "versions", id_)
         assert found is not None
         return found
@@ -540,12 +543,15 @@ class Pushes:
         parent = self._versions.by_digest(push.place, push.body.parent) if push.body.parent else latest
         return [{"number": parent.data["number"], "digest": parent.data["digest"]}] if parent else []
 
+    def _still(self, caller: Caller, push: OpenPush) -> Callable[[], None]:
+        return grants.still(self._records, caller, right_of(push.body), push.place.project)
+
     def _only_aliases(self, caller: Caller, push: OpenPush, latest: Record) -> Record:
         who = caller.on_behalf(push.body.author)
         for alias in _aliases(push):
             put, events = alias_change(self._records, push.place, alias, latest.data["number"], who)
             if put:
-                self._records.commit(push.place.space, [put, *hold(latest)], events)
+                self._records.commit(push.place.space, [put, *hold(latest)], events, check=self._still(caller, push))
                 latest = self._versions.by_number(push.place, latest.data["number"]) or latest
         self._records.commit(push.place.space, [])  # another push may just be writing this version
         return latest

@@ -61,7 +61,7 @@ class Removal:
         access.require(caller, access.MAINTAIN, project)
         keep = self._keeps(for_good)
         self.drop(caller, place, lambda: [self._free(place, revision)], "version.remove", keep=keep)
-        return self._answer(place.space, versions=1, keep=keep)
+        return self._answer(place.project, versions=1, keep=keep)
 
     def _keeps(self, for_good: bool) -> bool:
         return bool(self._keep) and not for_good
@@ -100,7 +100,9 @@ class Removal:
                 event(caller.name, action, f"{place.reference}@v{one.data['number']}", one.data, None) for one in going
             ]
             try:
-                self._records.commit(place.space, self._changes(caller, place, model, going, keep=keep), told)
+                check = grants.still(self._records, caller, access.MAINTAIN, place.project)
+                changes = self._changes(caller, place, model, going, keep=keep)
+                self._records.commit(place.space, changes, told, check=check)
             except ConcurrentChange:
                 continue
             return going
@@ -142,12 +144,12 @@ class Removal:
                 ),
             ]
             try:
-                self._records.commit(
-                    place.space, changes, [event(caller.name, "model.remove", place.reference, told, None)]
-                )
+                entry = event(caller.name, "model.remove", place.reference, told, None)
+                check = grants.still(self._records, caller, access.MAINTAIN, place.project)
+                self._records.commit(place.space, changes, [entry], check=check)
             except ConcurrentChange:
                 continue
-            return self._answer(place.space, versions=versions, keep=keep)
+            return self._answer(place.project, versions=versions, keep=keep)
 
     def project(self, caller: Caller, project: str, *, for_good: bool = False) -> Document:
         """Take away a project with all that is in it, its events too."""
@@ -174,10 +176,15 @@ class Removal:
             freed = 0 if keep else self._purging.forget(home.id)
             return {"versions": versions, "bytes": freed} | (self._until() if keep else {})
 
-    def _answer(self, space: str, *, versions: int, keep: bool) -> Document:
+    def _answer(self, project: Record, *, versions: int, keep: bool) -> Document:
         if keep:
             return {"versions": versions, "bytes": 0} | self._until()
-        return {"versions": versions, "bytes": self._upkeep.reclaim(space)}
+        return {"versions": versions, "bytes": self.reclaim(project)}
+
+    def reclaim(self, project: Record) -> int:
+        """Delete what a removal in a project made needless, and return its bytes."""
+        self._purging.release(project)
+        return self._upkeep.reclaim(project.id)
 
     def _until(self) -> Document:
         return {"until": stamp(datetime.now(timezone.utc) + self._keep)}

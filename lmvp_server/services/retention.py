@@ -10,12 +10,13 @@ from lmvp import retention
 from lmvp.errors import InvalidArgument
 from lmvp.records import ModelChange, Prune, Version
 from lmvp.references import check_alias
-from lmvp_server.services import access
+from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.contributions import check_rule
 from lmvp_server.services.damage import passed_over
+from lmvp_server.services.purging import Purging
 from lmvp_server.services.removal import Removal
 from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import Versions
@@ -26,10 +27,16 @@ class Retention:
     """The use cases around rules of what is kept."""
 
     def __init__(
-        self, records: RecordStore, catalog: Catalog, versions: Versions, removal: Removal, upkeep: Upkeep
+        self,
+        records: RecordStore,
+        catalog: Catalog,
+        versions: Versions,
+        removal: Removal,
+        upkeep: Upkeep,
+        purging: Purging,
     ) -> None:
         self._records, self._catalog, self._versions = records, catalog, versions
-        self._removal, self._upkeep = removal, upkeep
+        self._removal, self._upkeep, self._purging = removal, upkeep, purging
 
     def prune(self, caller: Caller, project: str, model: str, asked: Prune) -> Document:
         """Take away the versions of a model that a rule does not keep; on a dry run, only tell which.
@@ -48,7 +55,9 @@ class Retention:
             raise InvalidArgument(f"{place.reference} has no rule of its own", hint=f"say what stays; {retention.HINT}")
         if asked.dry_run:
             going = self._going(place, rule)
-            freed = self._upkeep.would_free(place.space, {record.id for record in going}).bytes if going else 0
+            ids = {record.id for record in going}
+            ids |= self._purging.released_with(place.space, ids)
+            freed = self._upkeep.would_free(place.space, ids).bytes if going else 0
         else:
             going, freed = self._take_away(caller, place, rule)
         numbers = sorted((record.data["number"] for record in going), reverse=True)
@@ -66,18 +75,16 @@ class Retention:
         fields = {key: value for key, value in given.items() if value is not None}
         while True:
             place = self._catalog.find_model(caller, project, model)
-            access.require(
-                caller,
-                access.WRITE if fields.keys() <= {"description"} else access.MAINTAIN,
-                project,
-            )
+            right = access.WRITE if fields.keys() <= {"description"} else access.MAINTAIN
+            access.require(caller, right, project)
             before = {key: place.model.data.get(key, "") for key in fields}
             event = {"at": now(), "who": caller.name, "action": "model.amend", "what": place.reference,
                      "before": before, "after": fields}  # fmt: skip
             put = Put("models", place.model.id, {**place.model.data, **fields}, place.model.rev)
             try:
                 if before != fields:
-                    self._records.commit(place.space, [put], [event])
+                    check = grants.still(self._records, caller, right, place.project)
+                    self._records.commit(place.space, [put], [event], check=check)
             except ConcurrentChange:
                 continue
             return self._catalog.model(caller, project, model)
@@ -101,4 +108,4 @@ class Retention:
 
     def _take_away(self, caller: Caller, place: Place, rule: str) -> tuple[list[Record], int]:
         going = self._removal.drop(caller, place, lambda: self._going(place, rule), "version.prune", keep=False)
-        return going, self._upkeep.reclaim(place.space) if going else 0
+        return going, self._removal.reclaim(place.project) if going else 0

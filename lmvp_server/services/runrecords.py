@@ -21,8 +21,10 @@ PREFIX = re.compile(r"[0-9a-f]{6,32}")
 NAME_LIMIT, NOTES_LIMIT = 250, 20_000
 OPEN, ENDED, SETTLED = "open", "ended", "settled"
 """What is left to do for a run: it goes on; it has ended, and its points may lie in disorder; nothing."""
-PRIVATE = {"key", "phase", "began_at", "heard_at", "spent", "by"}
+PRIVATE = {"key", "phase", "began_at", "heard_at", "spent", "by", "resumed", "attempts"}
 """Fields that callers do not see."""
+_MAPPINGS = ("params", "tags", "summary", "environment")
+_TEXTS = ("name", "notes")
 
 
 def check_new(new: NewRun) -> None:
@@ -39,7 +41,7 @@ def check_new(new: NewRun) -> None:
 def fresh(new: NewRun, author: str, account: str) -> Document:
     """Return the record of a run that begins, of the account with that id; empty for the server's operator."""
     at = checked_stamp(new.started_at, "started_at") if new.started_at else now()
-    return {
+    data: Document = {
         "name": new.name or new.run[:8],
         "key": (new.name or new.run[:8]).lower(),
         "status": "running",
@@ -60,7 +62,49 @@ def fresh(new: NewRun, author: str, account: str) -> Document:
         "metrics": {},
         "points": 0,
         "keys": 0,
+        "resumed": new.epoch,
     }
+    given = {"params": new.params, "tags": new.tags, "environment": new.environment}
+    return data | _attempts(data, given, new.epoch)
+
+
+def resumed_at(data: Document) -> int:
+    """Return the attempt of the start or of the last resume: frames of lower attempts are old.
+
+    Rewinds raise the epoch of points as well, but not this one: other processes of the same attempt still write.
+    """
+    return int(data.get("resumed", 0))
+
+
+def is_newer_resume(data: Document, new: NewRun) -> bool:
+    """Whether a start resumes a run after its last resume; records of earlier releases have the highest epoch alone."""
+    return new.resume and new.epoch > int(data["resumed"] if "resumed" in data else data["epoch"])
+
+
+def applicable(data: Document, given: RunUpdate, attempt: int) -> RunUpdate:
+    """Return the part of an update of an attempt that no later attempt has set already."""
+    attempts = data.get("attempts", {})
+    if not attempts:
+        return given
+    kept: dict[str, Any] = {}
+    for field in _MAPPINGS:
+        later = attempts.get(field, {})
+        kept[field] = {key: value for key, value in getattr(given, field).items() if later.get(key, 0) <= attempt}
+    for field in _TEXTS:
+        kept[field] = getattr(given, field) if attempts.get(field, 0) <= attempt else None
+    return RunUpdate(**kept)
+
+
+def _attempts(data: Document, given: Document, attempt: int) -> Document:
+    """Return the field `attempts` of a run: for each value that an attempt above 0 has set or removed, the attempt."""
+    if attempt <= 0:
+        return {}
+    attempts = dict(data.get("attempts", {}))
+    for field in _MAPPINGS:
+        if given.get(field):
+            attempts[field] = attempts.get(field, {}) | dict.fromkeys(given[field], attempt)
+    attempts |= {field: attempt for field in _TEXTS if given.get(field) is not None}
+    return {"attempts": attempts} if attempts else {}
 
 
 def resumed(run: Record, new: NewRun) -> Document:
@@ -72,7 +116,9 @@ def resumed(run: Record, new: NewRun) -> Document:
     at = checked_stamp(new.started_at, "started_at") if new.started_at else now()
     said = {"params": before["params"] | _plain(new.params), "tags": before["tags"] | dict(new.tags)}
     fresh = {"status": "running", "phase": OPEN, "ended_at": None, "error": "", "began_at": at, "spent": spent}
-    return {**before, **said, **fresh, "heard_at": now(), "epoch": max(before["epoch"], new.epoch)}
+    epochs = {"epoch": max(before["epoch"], new.epoch), "resumed": new.epoch}
+    attempts = _attempts(before, {"params": new.params, "tags": new.tags}, new.epoch)
+    return {**before, **said, **fresh, **attempts, "heard_at": now(), **epochs}
 
 
 def lasted(data: Document, seen: float) -> float:
@@ -106,12 +152,22 @@ def together(updates: Iterable[RunUpdate]) -> RunUpdate:
     return RunUpdate(**said, name=name, notes=notes)
 
 
-def merged(run: Record, given: RunUpdate) -> Document:
-    """Return a run of which more is said."""
+def merged(run: Record, given: RunUpdate, attempt: int | None = None) -> Document:
+    """Return a run after an update.
+
+    Parameters
+    ----------
+    attempt : int, optional
+        The attempt that the update is of; without it, or if it is not old, the current one. An update of an old
+        attempt that arrives late does not replace values of later attempts.
+    """
+    current = resumed_at(run.data)
+    attempt = current if attempt is None else min(attempt, current)
     said = {key: value for key, value in given.tags.items() if value is not None}
     metadata.checked(Amendment(params=given.params, tags=said))
     metadata.check_environment({"summary": given.summary, "environment": given.environment})
-    data = dict(run.data)
+    given = applicable(run.data, given, attempt)
+    data = run.data | _attempts(run.data, {field: getattr(given, field) for field in (*_MAPPINGS, *_TEXTS)}, attempt)
     data["params"] = data["params"] | _plain(given.params)
     data["environment"] = data["environment"] | given.environment
     for field in ("tags", "summary"):
@@ -152,12 +208,16 @@ def with_server_start(new: NewRun) -> NewRun:
     return msgspec.structs.replace(new, started_at=None)
 
 
-def ended_by_journal(run: Record, given: RunEnd) -> Document:
+def ended_by_journal(run: Record, given: RunEnd, attempt: int) -> Document:
     """Return a run that its journal ended; the server's time replaces an end that is out of range.
+
+    The end of an attempt before the last resume changes nothing.
 
     A writer cannot change a frame of its journal, so refusing it would block all later frames. A frame that is sent
     again keeps the first end.
     """
+    if attempt < resumed_at(run.data):
+        return run.data
     if not is_in_range(given.ended_at):
         kept = datetime.fromisoformat((run.data["ended_at"] or now()).replace("Z", "+00:00"))
         given = msgspec.structs.replace(given, ended_at=kept)

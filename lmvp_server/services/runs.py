@@ -17,7 +17,7 @@ from lmvp.records import encode_float
 from lmvp.references import suggest
 from lmvp.tracking.records import STALE_AFTER, NewRun, RunEnd, RunUpdate
 from lmvp_server import cancellation
-from lmvp_server.services import access, filters, metadata, paging, runrecords
+from lmvp_server.services import access, filters, grants, metadata, paging, runrecords
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.clock import now, stamp
@@ -278,13 +278,14 @@ class Runs:
         if found is None and self._records.get(home.id, REMOVED_RUNS, new.run):
             raise self.missing(home, new.run)
         if found is not None or new.joins:
-            if new.resume and found is not None and new.epoch > found.data["epoch"]:
+            if found is not None and runrecords.is_newer_resume(found.data, new):
                 self.change(caller, home, new.run, lambda run: runrecords.resumed(run, new), "run.resume")
             return False
         data = runrecords.fresh(new, caller.on_behalf(new.author), caller.user)
         event = self.event(caller, home, "run.start", new.run, None, {"name": data["name"], "params": data["params"]})
         try:
-            self._records.commit(home.id, [Put("runs", new.run, data, expect=0)], [event])
+            check = grants.still(self._records, caller, access.LOG, home)
+            self._records.commit(home.id, [Put("runs", new.run, data, expect=0)], [event], check=check)
         except ConcurrentChange:  # the same request, sent twice at once
             self._records.commit(home.id, [])
             self.require_author(caller, home, self.find(home, new.run))
@@ -335,7 +336,8 @@ class Runs:
             Delete("runs", found.id, expect=found.rev),
             Put(REMOVED_RUNS, found.id, {**kept, "at": now()}),  # a late journal does not begin it again
         ]
-        self._records.commit(home.id, changes, [event])
+        check = grants.still(self._records, caller, access.MAINTAIN, home)
+        self._records.commit(home.id, changes, [event], check=check)
         if not keep:
             self._series.drop(home.id, found.id)
 
@@ -364,7 +366,8 @@ class Runs:
                 Put("runs", found.id, data, expect=0),
             ]
             try:
-                self._records.commit(home.id, changes, [event])
+                check = grants.still(self._records, caller, access.MAINTAIN, home)
+                self._records.commit(home.id, changes, [event], check=check)
             except ConcurrentChange:
                 continue
             return self.run(caller, project, found.id)
@@ -416,9 +419,10 @@ class Runs:
                 return
             metadata.check_size(data)
             before, after = _differing(found.data, data), _differing(data, found.data)
-            event = self.event(caller, home, action, run, before, after)
+            events = [self.event(caller, home, action, run, before, after)] if before or after else []
             try:
-                self._records.commit(home.id, [Put("runs", run, data, expect=found.rev)], [event])
+                check = grants.still(self._records, caller, access.LOG, home)
+                self._records.commit(home.id, [Put("runs", run, data, expect=found.rev)], events, check=check)
             except ConcurrentChange:
                 continue
             return
@@ -437,6 +441,15 @@ class Runs:
             except ConcurrentChange:
                 continue
             return
+
+    def attempt(self, space: str, run: str) -> int:
+        """Return the attempt of the start or of the last resume of a run."""
+        found = self._records.get(space, "runs", run)
+        return runrecords.resumed_at(found.data) if found is not None else 0
+
+    def is_current(self, space: str, run: str, attempt: int) -> bool:
+        """Whether no resume of a run is above an attempt."""
+        return attempt >= self.attempt(space, run)
 
     def is_open(self, space: str, run: str) -> bool:
         """Whether a run goes on."""
@@ -478,7 +491,7 @@ class Runs:
 
 def _differing(data: Document, other: Document) -> Document:
     """Return the fields that differ, as an event tells them: of what made a run, only that it is told."""
-    found = {key: value for key, value in data.items() if other.get(key) != value}
+    found = {key: value for key, value in data.items() if key != "attempts" and other.get(key) != value}
     return found | {"environment": sorted(found["environment"])} if "environment" in found else found
 
 

@@ -27,7 +27,7 @@ from lmvp_server.services.leases import Leases
 from lmvp_server.services.links import Links
 from lmvp_server.services.push_quota import LIFETIME
 from lmvp_server.services.pushes import StagedPush
-from lmvp_server.stores.base import ChunkStore, Record, RecordStore
+from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Put, Record, RecordStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,15 @@ class Swept:
 
 @dataclass(slots=True)
 class Marked:
-    """What is needed: the ids of versions' records, manifests, chunks, and the dtypes of the chunks' numbers."""
+    """What is needed: the ids of versions' records, manifests, chunks, and the dtypes of the chunks' numbers.
 
-    versions: set[str]
+    Attributes
+    ----------
+    versions : dict[str, set[str]]
+        By the id of its record, the chunks of each version that no older one has: they count for it.
+    """
+
+    versions: dict[str, set[str]]
     manifests: set[str]
     chunks: set[str]
     dtypes: dict[str, str]
@@ -83,7 +89,9 @@ class Sweeping:
                 return Swept()
             with suppress(StorageFull):  # what it leans on stays then, and all else gives room back
                 grown += self._move(space, links, dead, chunk, marked.dtypes.get(chunk))
-        return self._delete(space, links, marked, dead, grown)
+        swept = self._delete(space, links, marked, dead, grown)
+        self._count(space, marked)
+        return swept
 
     def would_free(self, space: str, links: Links, without: Collection[str]) -> Swept:
         """Tell what a sweep would do if these versions, by the ids of their records, were not there."""
@@ -101,7 +109,7 @@ class Sweeping:
     # -- marking
 
     def _mark(self, space: str, without: Collection[str] = ()) -> Marked:
-        marked = Marked(set(), set(), set(), {})
+        marked = Marked({}, set(), set(), {})
         self._mark_more(space, marked, without)
         return marked
 
@@ -113,7 +121,7 @@ class Sweeping:
 
     def _mark_version(self, space: str, marked: Marked, version: Record) -> None:
         digest = version.data["digest"]
-        marked.versions.add(version.id)
+        marked.versions[version.id] = set()
         if digest in marked.manifests:
             return
         try:
@@ -124,6 +132,7 @@ class Sweeping:
                 said, hint="`lmvp fsck` tells which versions are hit, `lmvp rm NAME --now` removes one"
             ) from None
         marked.manifests.add(digest)
+        marked.versions[version.id] = slots.chunks.keys() - marked.chunks
         marked.chunks.update(slots.chunks)
         marked.dtypes.update({chunk: dtype for chunk in slots.chunks if (dtype := slots.dtype(chunk)) is not None})
 
@@ -185,6 +194,19 @@ class Sweeping:
         for chunk in going:
             links.note(chunk, None)
         return Swept(len(going), freed - grown)
+
+    def _count(self, space: str, marked: Marked) -> None:
+        """Correct the stored size of each version: the oldest one that had a chunk may be gone, and chunks may grow."""
+        for id_, chunks in marked.versions.items():
+            stored = sum(self._size(space, chunk) for chunk in chunks)
+            while (version := self._records.get(space, "versions", id_)) and version.data["stored"] != stored:
+                news = version.data | {"stored": stored}
+                try:
+                    self._records.commit(space, [Put("versions", id_, news, version.rev)])
+                except ConcurrentChange:
+                    continue
+                except StorageFull:  # the next sweep corrects it
+                    return
 
     def has_old_pushes(self, space: str) -> bool:
         """Tell whether a project holds pushes whose time is over."""

@@ -109,7 +109,8 @@ class Undelete:
                 raise NotFound(f"no version v{number} of {place.reference} can be brought back", hint=_HINT)
             told = event(caller.name, "version.undelete", f"{place.reference}@v{number}", None, {"number": number})
             try:
-                self._records.commit(place.space, _put_back(place, found), [told])
+                check = grants.still(self._records, caller, access.MAINTAIN, place.project)
+                self._records.commit(place.space, _put_back(place, found), [told], check=check)
             except ConcurrentChange:
                 continue
             return self._versions.version(caller, project, model, f"v{number}")
@@ -137,7 +138,8 @@ class Undelete:
             self._see_that_it_is_free(home.id, "models", found, reference)
             told = event(caller.name, "model.undelete", reference, None, {"versions": found.data["versions"]})
             try:
-                self._records.commit(home.id, _back("models", found), [told])
+                check = grants.still(self._records, caller, access.MAINTAIN, home)
+                self._records.commit(home.id, _back("models", found), [told], check=check)
             except ConcurrentChange:
                 continue
             return self._catalog.model(caller, project, found.data["name"])

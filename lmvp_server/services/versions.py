@@ -15,7 +15,7 @@ from lmvp.render.numbers import plural
 from lmvp.storage.manifest import Manifest
 from lmvp.storage.slots import Slots
 from lmvp_server import cancellation
-from lmvp_server.services import access, metadata, paging
+from lmvp_server.services import access, grants, metadata, paging
 from lmvp_server.services.access import Caller
 from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.catalog import Catalog, Place
@@ -24,6 +24,8 @@ from lmvp_server.services.decoding import manifest_bytes, read_manifest
 from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
+DELETED_CONTRIBUTIONS = "deleted_contributions"
+"""The table of contributions whose files are deleted: no longer among the versions, each of which has files."""
 _KEPT = 4
 """Versions whose chunks are kept in memory by their places: transfers ask for the same few again and again."""
 
@@ -44,9 +46,11 @@ def gone(model: str) -> str:
 
 
 def name_of(version: Record) -> str:
-    """Return what to call a version inside its model, wherever it stands: `v3`, `c3`, `v3 (removed)`."""
+    """Return the name of a version inside its model: `v3`, `v3 (removed)`, `c3`, `c3 (declined)`."""
     number, which = version.data["number"], version.data["model"].partition(":")[2]
-    return {"c": f"c{number}", "gone": f"v{number} (removed)"}.get(which, f"v{number}")
+    status = version.data["contribution"]["status"] if which == "c" else ""
+    proposed = f"c{number} ({status})" if status in ("declined", "withdrawn") else f"c{number}"
+    return {"c": proposed, "gone": f"v{number} (removed)"}.get(which, f"v{number}")
 
 
 def next_number(model: Record) -> int:
@@ -241,9 +245,17 @@ class Versions:
     def _find_contribution(self, place: Place, revision: Revision) -> Record:
         id_ = version_id(shelf(place.model.id), int(revision.value[1:]))
         found = self._records.get(place.space, "versions", id_)
-        if found is None:
+        if found is not None:
+            return found
+        deleted = self._records.get(place.space, DELETED_CONTRIBUTIONS, id_)
+        if deleted is None:
             raise NotFound(f"no contribution {revision.value} to {place.reference}")
-        return found
+        about = deleted.data["contribution"]
+        raise NotFound(
+            f"the files of {revision.value} of {place.reference} were deleted on {about['deleted_at'][:10]}: "
+            f"it was {about['status']} on {about['decided_at'][:10]}",
+            hint="`lmvp contributions --all` still lists it",
+        )
 
     def _find_digest(self, place: Place, revision: Revision) -> Record:
         versions = self._records.find(place.space, "versions", {"model": place.model.id}, newest_first=True)
@@ -301,7 +313,10 @@ class Versions:
                 data["environment"] = forgotten
                 event["forgot"] = "code"
             try:
-                self._records.commit(place.space, [Put("versions", version.id, data, version.rev)], [event])
+                check = grants.still(self._records, caller, access.WRITE, place.project)
+                self._records.commit(
+                    place.space, [Put("versions", version.id, data, version.rev)], [event], check=check
+                )
             except ConcurrentChange:
                 continue
             return self.present(place, self.find(place, str(version.data["number"])))

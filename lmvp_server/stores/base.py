@@ -470,7 +470,9 @@ class SeriesStore(ABC):
     """
 
     @abstractmethod
-    def append(self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment) -> int:
+    def append(
+        self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment, *, alive: bool = True
+    ) -> int:
         """Take in frames that begin at byte `start` of a writer's journal; return how far the journal is applied.
 
         Parameters
@@ -479,6 +481,8 @@ class SeriesStore(ABC):
             Whole frames; no bytes are a sign of life.
         shipment : Shipment
             The same, parsed; not looked at where some of `data` was applied before.
+        alive : bool
+            Whether the frames are a sign of life of the run.
 
         Raises
         ------
@@ -495,6 +499,10 @@ class SeriesStore(ABC):
     @abstractmethod
     def applied(self, project: str, run: str, writer: str) -> int:
         """Return how far a writer's journal is applied, in bytes; 0 for a writer who is not known."""
+
+    @abstractmethod
+    def attempt(self, project: str, run: str, writer: str) -> int:
+        """Return the epoch of the points that a writer sends next; 0 for a writer who is not known."""
 
     @abstractmethod
     def touch(self, project: str, run: str) -> None:

@@ -151,6 +151,49 @@ def test_legend_of_one_run_names_prefixes(host):
     page.close()
 
 
+@pytest.mark.parametrize("dark", [False, True])
+def test_system_metrics_of_a_notebook_are_a_part_below_the_curves(host, dark):
+    curves = runs(1, ["loss"])
+    machine = runs(1, ["system/cpu_percent", "system/process/cpu_percent", "system/gpu/0/power_watts"])
+    machine.axis = "time"
+    page, watch = host.show(CurvesPlot(Curves(curves.runs, curves.lines, machine=lambda: machine)), dark=dark)
+    assert page.locator(".lmvp-system").count() == 1
+    assert page.locator(".lmvp-curves canvas:visible").count() == 1
+    page.locator(".lmvp-system > summary").click()
+    page.locator(".lmvp-system canvas").nth(1).wait_for()
+    part = page.locator(".lmvp-system")
+    assert part.locator(".chart h3").all_inner_texts() == ["cpu_percent", "gpu/0/power_watts"]
+    assert part.locator(".lmvp-lines button").all_inner_texts() == ["machine", "process"]
+    assert part.get_by_role("button", name="x: time").count() == 1
+    box, whole = part.locator("canvas").first.bounding_box(), page.locator("#cell").bounding_box()
+    assert box["x"] + box["width"] <= whole["x"] + whole["width"] + 1
+    assert box["width"] > 300
+    assert part.locator(".lmvp").evaluate("(el) => getComputedStyle(el).backgroundColor") == "rgba(0, 0, 0, 0)"
+    assert not watch.errors
+    page.close()
+
+
+def test_system_metrics_that_come_later_get_their_part_and_stay_open(host):
+    page, watch = host.show(CurvesPlot(runs(1, ["loss"]), live=True))
+    line = {"id": "r/system/cpu_percent", "label": "system/cpu_percent", "run": 0, "key": "system/cpu_percent",
+            "steps": [], "times": [], "values": [], "axis": [], "count": 2, "group": "system/cpu_percent"}  # fmt: skip
+    news = """([line, values]) => model.listeners["msg:custom"].forEach((hear) => hear(
+        { kind: "news", section: "system", head: { title: "run-0", status: "running", fact: "" }, lines: [line] },
+        [new DataView(new Float64Array([...values.map((_, i) => i), ...values.map((_, i) => i), ...values,
+          ...values.map(() => NaN)]).buffer)]))"""
+    page.evaluate(news, [line, [10]])
+    page.locator(".lmvp-system > summary").click()
+    page.evaluate(news, [line, [10, 90, 20]])
+    assert page.locator(".lmvp-system .chart h3").all_inner_texts() == ["cpu_percent"]
+    assert page.locator(".lmvp-system .plot").get_attribute("aria-label") == (
+        "system/cpu_percent by time. system/cpu_percent: 10 to 20"
+    )
+    page.evaluate("() => model.set('data', { ...model.get('data'), live: false, system: model.get('data') })")
+    assert page.locator(".lmvp-system[open]").count() == 1
+    assert not watch.errors
+    page.close()
+
+
 def test_system_metrics_are_drawn_when_they_are_opened(server, looker):
     with server.client.start_run("birdsong", name="with-system", system_metrics=False) as run:
         for step in range(30):

@@ -8,8 +8,9 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 import lmvp
+from lmvp.commands.parser import NOTEBOOK, verbs_of
 from lmvp.commands.tables import Status
-from lmvp.errors import InvalidArgument
+from lmvp.errors import InvalidArgument, NotFound
 
 
 @pytest.fixture
@@ -102,6 +103,15 @@ def test_help_is_printed(ip, capsys):
     assert "push" in ip.find_line_magic("lmvp").__doc__
 
 
+@pytest.mark.parametrize("line", ["help", "--help", "-h"])
+def test_help_lists_every_verb(ip, capsys, line):
+    assert run(ip, line) is None
+    text = capsys.readouterr().out
+    assert text.startswith("usage: %lmvp VERB [OPTION ...]\n")
+    listed = [words[0] for words in map(str.split, re.findall(r"^  (\w.*)", text, re.MULTILINE))]
+    assert sorted({verb.name for verb in verbs_of(NOTEBOOK)} - {*listed}) == []
+
+
 def test_a_cell_form_says_what_to_write(ip):
     with pytest.raises(UsageError, match="other verbs take one %"):
         ip.run_cell_magic("lmvp", "push x y", "1")
@@ -183,3 +193,43 @@ def test_value_that_is_no_number_is_named(ip, word, told):
     with pytest.raises(InvalidArgument) as error:
         run(ip, f"push digits/mlp model --metric val_acc={word}")
     assert told in str(error.value)
+
+
+@pytest.fixture
+def digits(ip):
+    """A project `digits` with two versions and two runs, while the current project is `default`."""
+    for name, rate in (("A", 0.1), ("B", 0.2)):
+        with lmvp.start_run("digits", name=name, params={"lr": rate}, system_metrics=False, plot=False) as begun:
+            begun.log({"loss": rate})
+        lmvp.update("digits/mlp", {"w": np.full(3, rate)})
+    lmvp.alias("digits/mlp@v1", "production")
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("metrics A", "did you mean 'digits/A'?"),
+        ("runs", "did you mean `runs digits`?"),
+        ("compare A B", "did you mean 'digits/A'?"),
+        ("accept mlp@c1", "did you mean 'digits/mlp'?"),
+        ("rm digits", "did you mean 'digits/'?"),
+        ("rm mlp@v1", "did you mean 'digits/mlp'?"),
+        ("alias mlp production", "did you mean 'digits/mlp'?"),
+    ],
+)
+def test_name_without_its_project_is_found_in_another(ip, digits, line, meant):
+    with pytest.raises(NotFound) as error:
+        run(ip, line)
+    assert meant in str(error.value)
+
+
+def test_second_run_has_the_project_of_the_first(ip, digits):
+    assert re.search(r"lr +0\.1 +0\.2", repr(run(ip, "compare digits/A B")))
+
+
+def test_alias_without_a_revision_is_shown(ip, digits):
+    assert re.search(r"production +v1 ", repr(run(ip, "alias digits/mlp production")))
+    with pytest.raises(InvalidArgument, match="protected alias digits/mlp@production points at v1"):
+        run(ip, "alias digits/mlp@v2 production")
+    assert [one.number for one in lmvp.aliases("digits/mlp")] == [1]
+    assert "v1 → v2" in repr(run(ip, "alias digits/mlp@v2 production --yes"))

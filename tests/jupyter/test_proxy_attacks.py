@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
+from ports import reserved_port
 
 from lmvp_jupyter.server_extension import BODY_LIMIT
 
@@ -143,8 +144,7 @@ def started(fake, tmp_path_factory):
     environment |= {name: str(folder / name) for name in names}
     environment |= {"JUPYTER_CONFIG_DIR": str(folder), "LMVP_URL": fake.url, "LMVP_TOKEN": LMVP_TOKEN,
                     "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}  # fmt: skip
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = reserved_port()
     command = [sys.executable, "-m", "jupyter_server", "--no-browser", f"--port={port}", "--ServerApp.port_retries=0",
                "--allow-root", f"--IdentityProvider.token={TOKEN}", "--ServerApp.base_url=/user/ada/",
                f"--ServerApp.root_dir={folder}"]  # fmt: skip

@@ -140,6 +140,43 @@ def test_a_live_plot_tells_lines_that_changed_and_ends_with_all(home):
     assert "■ finished" in drawn[0]
 
 
+def test_live_plot_tells_system_metrics_apart(home):
+    run = lmvp.start_run("digits", system_metrics=False, plot=False)
+    live = LiveRun(run, lambda plot: None)
+    sent = []
+    live.plot.send = lambda message, buffers: sent.append(message)
+    run.log({"loss": 1.0, "system/cpu_percent": 50.0, "system/gpu/0/power_watts": 250.0})
+    deadline = 200
+    while len(sent) < 2 and (deadline := deadline - 1):
+        live._end.wait(0.05)
+    told = {message.get("section", ""): [line["key"] for line in message["lines"]] for message in sent}
+    assert told == {"": ["loss"], "system": ["system/cpu_percent", "system/gpu/0/power_watts"]}
+    live.plot._heard(live.plot, {"kind": "hello"}, [])
+    assert [message.get("section", "") for message in sent[-2:]] == ["", "system"]
+    run.finish()
+    assert [group["name"] for group in live.plot.data["groups"]] == ["loss"]
+    assert len(live.plot.data["system"]["groups"]) == 2
+    assert "System metrics" in live.plot.static()["text/html"]
+
+
+def test_system_metrics_of_a_run_are_shown_from_the_server(home):
+    with lmvp.start_run("digits", name="measured", system_metrics=False) as run:
+        run.log_batch(range(500), {"loss": np.linspace(1, 0, 500), "system/cpu_percent": np.linspace(0, 100, 500)})
+    found = lmvp.run("measured", "digits")
+    for plot in (MetricsPlot(found), MetricsPlot(lmvp.metrics("digits/measured"))):
+        ((line,),) = [group["lines"] for group in plot.data["system"]["groups"]]
+        assert (line["key"], line["count"], line["values"][-1]) == ("system/cpu_percent", 500, 100)
+        assert len(line["values"]) <= 240
+        assert [group["name"] for group in plot.data["groups"]] == ["loss"]
+    sent = []
+    plot.send = lambda message, buffers: sent.append((message, len(np.frombuffer(buffers[0])) // 4))
+    plot._heard(plot, {"kind": "zoom", "from": 100, "to": 150, "section": "system"}, [])
+    ((message, points),) = sent
+    assert (message["section"], message["lines"][0]["key"], points) == ("system", "system/cpu_percent", 51)
+    assert [line.key for line in plot.curves.lines] == ["loss"]
+    assert lmvp.metrics("digits/measured", keys="loss").system is None
+
+
 def test_a_plot_keeps_up_with_a_run_of_another_process(home, monkeypatch):
     from lmvp_jupyter import curves
 
@@ -237,6 +274,58 @@ def test_runs_of_one_execution_of_a_cell_are_all_logged_to(home):
     printed = "".join(output.get("text", "") for output in book.cells[2].outputs).splitlines()
     assert [line for line in printed if not line.startswith("run again/run-")] == ["[True, False]"]
     assert {run.name: dict(run.metrics) for run in lmvp.runs("again")} == {"run-0": {"x": 1}, "run-1": {"x": 1}}
+
+
+@pytest.fixture
+def modelled(home):
+    for number in range(2):
+        with lmvp.start_run("digits", name=f"made-{number}", system_metrics=False) as run:
+            run.log({"loss": 1 / (number + 1)})
+            run.update("mlp", {"w": np.full(3, float(number))}, metrics={"acc": 0.5 + number / 4}, progress=False)
+    with lmvp.start_run("digits", name="made-nothing", system_metrics=False) as run:
+        run.log({"loss": 3.0})
+    lmvp.update("digits/bare", {"w": np.zeros(3)}, progress=False)
+    lmvp.update("birds/song", {"w": np.zeros(3)}, metrics={"f1": 0.25}, progress=False)
+
+
+def test_metrics_of_a_model_are_those_of_its_versions_and_of_its_runs(ip, modelled):
+    for found in (ip.run_line_magic("lmvp", "metrics digits/mlp"), lmvp.metrics("digits/mlp")):
+        assert [(history.title, metric) for history, metric in found.charts] == [("digits/mlp", "acc")]
+        assert ([run.name for run in found.runs], [line.key for line in found.lines]) == (
+            ["made-1", "made-0"],
+            ["loss", "loss"],
+        )
+        text = repr(found).splitlines()
+        assert text[:2] == ["digits/mlp  by version", "acc  ▁█  0.500 at v1 to 0.750 at v2"]
+        assert "made-1 loss" in text[3]
+        assert found._repr_html_().count("<img") >= 2
+    assert ip.run_line_magic("lmvp", "metrics digits/mlp --key acc").lines == []
+    assert ip.run_line_magic("lmvp", "metrics digits/mlp --key loss").charts == ()
+    with pytest.raises(errors.NotFound, match="has the metric 'nope'"):
+        ip.run_line_magic("lmvp", "metrics digits/mlp --key nope")
+
+
+def test_metrics_of_a_project_are_the_curves_of_its_runs(ip, modelled):
+    found = ip.run_line_magic("lmvp", "metrics digits")
+    assert [run.name for run in found.runs] == ["made-nothing", "made-1", "made-0"]
+    assert [line.values for line in found.lines] == [[3.0], [0.5], [1.0]]
+    found = ip.run_line_magic("lmvp", "metrics birds")  # it has no runs
+    assert [(history.title, metric) for history, metric in found.charts] == [("birds/song", "f1")]
+
+
+def test_metrics_of_a_model_without_any_tell_how_to_add_one(ip, modelled):
+    found = ip.run_line_magic("lmvp", "metrics digits/bare")
+    assert "No version of digits/bare has a metric yet" in repr(found)
+    assert "metrics={" in repr(found)
+    assert "metrics={" in found._repr_html_()
+
+
+def test_runs_of_a_model_are_those_that_made_its_versions(ip, modelled):
+    assert [run.name for run in lmvp.runs("digits/mlp")] == ["made-1", "made-0"]
+    assert [run.name for run in ip.run_line_magic("lmvp", "runs digits/mlp --where 'metrics.loss > 0.7'")] == ["made-0"]
+    assert repr(ip.run_line_magic("lmvp", "runs digits/bare")) == "no run made a version of digits/bare"
+    with pytest.raises(errors.NotFound, match="no model 'none'"):
+        lmvp.runs("digits/none")
 
 
 def test_the_status_tells_the_active_run(ip):

@@ -105,6 +105,15 @@ def test_a_model(server):
     assert "# Python\nmodel = lmvp.pull(" in re.sub(r"</?span[^>]*>", "", page.text)
 
 
+def test_pages_behind_jupyter_name_the_address_for_clients(server):
+    headers = {"X-Forwarded-Prefix": "/user/ada/lmvp"}
+    page = Browser(server, "ada").look("p/digits/mlp", headers=headers).text
+    assert f"lmvp login {server.url}" in page
+    assert "/user/ada" not in page
+    asked = requests.post(f"{server.url}/api/v1/device/code", headers=headers, json={}, timeout=20).json()
+    assert asked["verification_uri"] == f"{server.url}/device"
+
+
 @pytest.mark.parametrize("revision", ["v5", "5", "production", "latest", "c1"])
 def test_a_version(server, revision):
     page = Browser(server, "ada").look(f"p/digits/mlp@{revision}")

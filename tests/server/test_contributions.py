@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
+from server.in_process import TOKEN, Served
 
 from lmvp import errors
 from lmvp.client import Client
@@ -162,6 +164,17 @@ def test_a_team_at_work(server, monkeypatch):
         ("ada", "alias.move"),
         ("ada", "alias.move"),
     ]
+
+
+def test_push_of_a_contributor_is_refused_with_the_way_to_propose_it(team):
+    with pytest.raises(errors.AccessDenied) as refused:
+        team.grace.update("digits/mlp", weights(1), progress=False)
+    assert "`--propose`" in refused.value.hint
+    assert "propose=True" in refused.value.hint
+    viewer = person(team, "viewer", "viewer")
+    with pytest.raises(errors.AccessDenied) as refused:
+        viewer.update("digits/mlp", weights(1), progress=False)
+    assert "propose" not in refused.value.hint, "a viewer may not propose either"
 
 
 def test_what_is_decided_stays_so(team, tmp_path):
@@ -365,3 +378,50 @@ def test_protected_aliases_are_moved_by_maintainers_alone(team):
     assert team.grace.alias("digits/mlp@v1", "production").protected is False
     with pytest.raises(errors.InvalidName):
         team.ada.protect("digits/mlp@v3")
+
+
+def test_files_of_a_declined_contribution_are_stated_and_deleted(tmp_path, capsys, monkeypatch):
+    """`gc`, `du`, the shell, the console and a download state how long the files are kept, and their deletion."""
+    from lmvp.commands import main
+
+    with Served(tmp_path / "data", keep_removed=timedelta(days=7)) as served:
+        client = Client(served.url, TOKEN)
+        client.update("digits/mlp", weights(), create=True, progress=False)
+        propose(client, 0.1, 0.85)
+        served.user("grace", "contributor", "digits")
+        services = served.services
+        secret = services.sessions.open(services.users.find("grace"), "192.0.2.1", "password")
+
+        def page():
+            answer = served("GET", "~/p/digits/mlp@c1", token="", cookies={"lmvp_session": secret})
+            assert answer.status_code == 200, answer.text
+            return answer.text
+
+        def shell(*words):
+            assert main([*words]) == 0
+            return capsys.readouterr().out
+
+        monkeypatch.setenv("LMVP_URL", served.url)
+        monkeypatch.setenv("LMVP_TOKEN", TOKEN)
+        assert "the files of this contribution" not in page()
+        assert "decided" not in shell("gc")
+        told = shell("decline", "digits/mlp@c1", "-m", "the test set has leaked")
+        until = client.contribution("digits/mlp@c1").until
+        assert told.strip().endswith(f"its files are kept until {until.astimezone():%Y-%m-%d %H:%M}")
+        assert f"LMVP deletes the files of this contribution after {until:%Y-%m-%d}" in page()
+        assert "1 decided contribution can be downloaded until" in shell("gc")
+        assert "digits/mlp@c1 (declined)" in shell("du", "digits/mlp")
+        assert client.download("digits/mlp@c1", progress=False)
+        assert "decided" not in shell("gc", "--removed")
+        assert "c1" not in shell("du", "digits/mlp")
+        found, deleted = page(), client.contribution("digits/mlp@c1").deleted_at
+        assert f"LMVP deleted the files of this contribution on {deleted:%Y-%m-%d}" in found
+        assert "the test set has leaked" in found
+        assert "Try it first" not in found
+        with pytest.raises(errors.NotFound, match="it was declined on"):
+            client.download("digits/mlp@c1", progress=False)
+        assert "mlp@c1" in shell("contributions", "digits", "--all")
+        events = client.events("digits", action="contribution.purge")
+        assert [(one.what, one.before) for one in events] == [
+            ("digits/mlp@c1", {"status": "declined", "digest": client.contribution("digits/mlp@c1").version.digest})
+        ]

@@ -51,6 +51,49 @@ def svgs(curves):
     return [drawing.chart_svg(curves, lines) for lines in curves.groups().values()]
 
 
+# -- system metrics
+
+
+def with_machine(*keys):
+    curves = Curves([run()], [line("loss")])
+    machine = Curves([run()], [line(f"system/{key}", [50.0, 60.0]) for key in keys], axis="time")
+    return Curves(curves.runs, curves.lines, machine=lambda: machine)
+
+
+def test_system_metrics_of_curves_are_a_part_of_their_own():
+    curves = with_machine("cpu_percent", "process/cpu_percent", "gpu/0/power_watts")
+    data = drawing.curves_data(curves)
+    assert [group["name"] for group in data["groups"]] == ["loss"]
+    assert [group["name"] for group in data["system"]["groups"]] == ["cpu_percent", "system/gpu/0/power_watts"]
+    assert (data["system"]["axis"], "system" in data["system"]) == ("time", False)
+    still = curves._repr_html_()
+    part = still[still.index("<details><summary>System metrics</summary>") :]
+    assert part.count("<figure") == 2
+    assert still.count("<figure") == 3
+
+
+def test_curves_without_system_metrics_have_no_part_for_them():
+    curves = Curves([run()], [line("loss")], machine=lambda: None)
+    assert "system" not in drawing.curves_data(curves)
+    assert "System metrics" not in curves._repr_html_()
+
+
+def test_system_metrics_are_fetched_once_and_only_when_they_are_shown():
+    calls = []
+    curves = Curves([run()], [line("loss")], machine=lambda: calls.append(1))
+    repr(curves), curves.groups()
+    assert calls == []
+    assert [curves.system, curves.system, len(calls)] == [None, None, 1]
+
+
+def test_curves_are_drawn_where_the_server_refuses_system_metrics():
+    def refuse():
+        raise errors.ServerUnavailable("no server answers")
+
+    curves = Curves([run()], [line("loss")], machine=refuse)
+    assert curves._repr_html_().count("<figure") == 1
+
+
 # -- forms
 
 

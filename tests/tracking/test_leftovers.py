@@ -251,7 +251,7 @@ def test_run_is_delivered_in_the_background_when_its_server_answers_again(server
         while run._sender.trouble is None:
             time.sleep(0.01)
         began = time.monotonic()
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 4, "the end of a run does not wait until the server answers"
     assert "is delivered when the server answers again" in capsys.readouterr().err
     server.start()
     while run.folder.exists():

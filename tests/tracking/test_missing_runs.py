@@ -144,7 +144,7 @@ def test_run_that_was_deleted_permanently_is_kept_until_the_user_discards_it(pla
     run.flush()
     place.take("run", run.id)
     assert place.served("POST", f"/projects/{place.project}/runs/{run.id}/undelete").ok
-    assert place.served("DELETE", f"/projects/{place.project}/runs/{run.id}?now=true").ok
+    assert place.served("DELETE", f"/projects/{place.project}/runs/{run.id}?now=1").ok
     with pytest.warns(UserWarning, match="wait on this machine"):
         log_and_finish(run, range(10, 20))
     (waiting,) = leftovers.deliver()

@@ -1,5 +1,7 @@
 """The status of a run is that of the process, the function or the cell that began it, whatever ends it."""
 
+import asyncio
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -56,6 +58,7 @@ def execute(home, tmp_path):
         ("raise SystemExit", 0, "finished", ""),
         ("exit(4)", 4, "failed", "SystemExit: 4"),
         ("os._exit(0)", 0, "killed", "the process ended without a word"),
+        ("os._exit(3)", 3, "killed", "the process ended without a word"),
         ("sys.excepthook = lambda *_: None; raise ValueError('x')", 1, "failed", "ValueError: x"),
         ("\ntry: sys.exit(2)\nexcept SystemExit: pass", 0, "finished", ""),
     ],
@@ -99,6 +102,10 @@ def work(ends):
     begin(f"{KIND}-{ends}")
     if ends == "raises": raise ValueError("boom")
 
+def execute(ends):
+    begin(f"executor-{ends}")
+    if ends == "raises": raise ValueError("boom")
+
 KIND = sys.argv[1] if len(sys.argv) > 1 else "pool"
 
 def threads():
@@ -118,6 +125,8 @@ if __name__ == "__main__":
         except ValueError: pass
         pool.close()
         pool.join()
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as executor:
+            executor.submit(execute, ends).exception()
     threads()
 """
 
@@ -128,6 +137,8 @@ def test_status_is_that_of_the_function_in_a_pool(execute):
     assert found == {
         "pool-raises": ("failed", "work was left by an exception"),
         "pool-returns": ("finished", ""),
+        "executor-raises": ("failed", "execute was left by an exception"),
+        "executor-returns": ("finished", ""),
         "thread-raises": ("failed", "thread was left by an exception"),
         "thread-returns": ("finished", ""),
     }
@@ -154,6 +165,8 @@ def test_run_goes_on_that_is_logged_to_after_its_function_raised(execute):
         (SystemExit(""), ("failed", "SystemExit")),
         (SystemExit("no data\nat all"), ("failed", "SystemExit: no data")),
         (KeyboardInterrupt(), ("killed", "KeyboardInterrupt")),
+        (asyncio.CancelledError(), ("killed", "CancelledError")),
+        (concurrent.futures.CancelledError(), ("failed", "CancelledError")),
         (ValueError(" two\nlines "), ("failed", "ValueError: two")),
     ],
 )

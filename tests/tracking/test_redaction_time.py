@@ -1,5 +1,10 @@
 """Redaction takes linear time. Quadratic time would exceed the time-out of these tests a hundredfold."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from lmvp.redaction import BLOT, is_secret, redact_command, redact_text
@@ -41,6 +46,33 @@ def test_redaction_is_linear(word):
     redact_text(f"://a:{text}")
     is_secret(text)
     redact_command([text, f"--{text}", f"--{text}=1"])
+
+
+TRAINING = """
+import time
+import lmvp
+word = "WORD"
+with lmvp.start_run("digits", params={"word": word}, system_metrics=False) as run:
+    run.log({"loss": 1.0})
+    began, used = time.perf_counter(), time.process_time()
+    for step in range(100):
+        time.sleep(0.001)
+        run.log({"loss": 1.0})
+    print(time.perf_counter() - began, time.process_time() - used)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_steps_of_a_script_with_a_long_word_are_not_delayed(home, tmp_path):
+    """The script and a param hold a word of 24,000 letters. The bounds are thousands of times the work of a step."""
+    script = tmp_path / "train.py"
+    script.write_text(TRAINING.replace("WORD", "GATTACA" * 3429))
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=tmp_path)
+    took, used = map(float, done.stdout.split())
+    assert used < 2
+    assert took < 6
 
 
 @pytest.mark.timeout(60)

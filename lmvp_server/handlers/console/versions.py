@@ -77,11 +77,17 @@ class Version(ConsolePage):
     def look(self, project: str, model: str, revision: str) -> Shown:  # type: ignore[override]
         """Return what a version is, what made it, what it changed, and its files."""
         services, caller = self.services, self.caller
+        fields: dict[str, Any]
+        deleted = services.contributions.deleted(caller, project, model, revision)
+        if deleted is not None:
+            version = versions.record(deleted["version"])
+            fields = {"version": version, "may": self.rights(version.project), "layers": None}
+            return "contribution.html", {**fields, **self._contribution(version)}
         found = services.versions.version(caller, project, model, revision)
         version = versions.record(found)
         _, manifest = services.versions.content(caller, project, model, revision)
         strip = versions.layers(services, caller, version)
-        fields: dict[str, Any] = {
+        fields = {
             "version": version,
             "may": self.rights(version.project),
             "layers": strip,

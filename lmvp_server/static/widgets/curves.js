@@ -2,7 +2,8 @@
 //
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.curves.curves_data`. While a
 // run goes on, messages bring what is new (`{ kind: "news", head, lines }`, the lines whole, thinned by the kernel); a
-// zoom asks for its range (`{ kind: "zoom", from, to }`) and gets finer lines when the kernel is free. It needs a global
+// zoom asks for its range (`{ kind: "zoom", from, to }`) and gets finer lines when the kernel is free. System metrics are
+// a view of their own in a part below the charts: `data.system`, and messages with `section: "system"`. It needs a global
 // `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
 /* global uPlot */
 import { bounds, labels, logBounds, logTicks, metricLabels, stepLabels, TIMES, timeLabels } from "./axes.js";
@@ -22,13 +23,16 @@ const READ = 6;
 const TOLD = 10;
 const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
+/** Models whose system metrics are on show: a run that ends draws its view again. */
+const OPENED = new WeakSet();
+
 /** Write the ticks that uPlot did not leave out. */
 const where = (ticks, write) => {
   const words = write(ticks.filter((at) => at !== null));
   return ticks.map((at) => (at === null ? "" : words.shift()));
 };
 
-/** What is before the last part of a metric's name: `val` of `val/loss`. */
+/** The part before the last `/` of a metric's name: `val` of `val/loss`. */
 const prefixOf = (key) => key.slice(0, Math.max(0, key.lastIndexOf("/")));
 
 /** An exponential mean over so many points, without bias at the start. */
@@ -51,7 +55,7 @@ class Chart {
     this.view = view;
     this.name = group.name;
     this.lines = group.lines;
-    this.heading = make("h3", { class: "mono" }, group.name);
+    this.heading = make("h3", { class: "mono" }, view.short(group.name));
     this.note = make("span", { class: "small quiet" });
     this.box = make("div", { class: "plot", role: "img", tabindex: "0", onkeydown: (event) => this.key(event), ondblclick: () => view.zoom(null),
       onmouseenter: () => view.enter(this), onmouseleave: () => view.enter(null), onblur: () => this.tip.hide() });
@@ -91,7 +95,7 @@ class Chart {
   draw() {
     const { view } = this;
     const columns = this.columns();
-    const key = JSON.stringify([this.shown().map((line) => [line.id, this.order(line)]), view.axis, view.smooth, view.log, this.width()]);
+    const key = JSON.stringify([this.shown().map((line) => [line.id, this.order(line), this.alone(line)]), view.axis, view.smooth, view.log, this.width()]);
     if (this.plot && key === this.drawn) {
       this.plot.setData(columns, false);
       this.plot.setScale("x", this.across(columns[0]));
@@ -182,7 +186,8 @@ class Chart {
     ctx.textAlign = "left";
     for (const { y, line } of ends) {
       ctx.fillStyle = this.view.paint.colour(this.token(line));
-      const words = line.label.length > 17 ? `${line.label.slice(0, 16)}…` : line.label;
+      const label = this.view.inner ? this.view.prefix(line) : line.label;
+      const words = label.length > 17 ? `${label.slice(0, 16)}…` : label;
       ctx.fillText(words, left + width + 8 * scale, y - over);
     }
     ctx.restore();
@@ -261,8 +266,9 @@ class Chart {
 }
 
 class CurvesView {
-  constructor(model, el) {
+  constructor(model, el, { inner = false } = {}) {
     this.model = model;
+    this.inner = inner;
     this.root = make("div", { class: "lmvp in-notebook lmvp-plot lmvp-curves" });
     el.replaceChildren(this.root);
     const data = model.get("data");
@@ -296,16 +302,17 @@ class CurvesView {
     this.endTheme();
     this.resized.disconnect();
     this.charts.forEach((chart) => chart.close());
+    this.section?.close();
   }
 
   width() { return this.root.clientWidth; }
 
-  /** Put everything up anew. */
+  /** Draw all parts again. */
   build() {
     const data = this.data = structuredClone(this.model.get("data"));
     this.charts.forEach((chart) => chart.close());
     this.titleLine = make("div", { class: "title" });
-    this.readout = make("output", { class: "readout hidden", "aria-live": "polite" }); // the tip tells those who see it
+    this.readout = make("output", { class: "readout hidden", "aria-live": "polite" }); // for screen readers; the tip shows the same
     this.hinted = make("span", { class: "small quiet" });
     this.legend = make("div", { class: "legend lmvp-lines" });
     this.grid = make("div", { class: "grid2" });
@@ -314,6 +321,9 @@ class CurvesView {
     this.empty = make("p", { class: "quiet lmvp-none" });
     this.saver = savers(() => data.title, () => this.charts.filter((chart) => chart.plot && !chart.root.hidden).map((chart) => ({ title: chart.name, plot: chart.plot })), () => this.numbers());
     this.root.replaceChildren(this.titleLine, this.empty, this.legend, this.grid, make("div", { class: "below" }, this.rest), this.readout, make("div", { class: "lmvp-under" }, this.table, this.saver, this.hinted));
+    this.section?.close();
+    this.section = null;
+    if (data.system) this.open(data.system);
     this.paint = new Paint(this.root);
     this.charts = data.groups.map((group) => new Chart(this, group));
     this.lines = new Map(data.groups.flatMap((group) => group.lines).map((line) => [line.id, line]));
@@ -322,18 +332,34 @@ class CurvesView {
     this.draw();
   }
 
+  /** Put a part below the charts that has those of the system metrics; it stays open while the data changes. */
+  open(data) {
+    const part = make("details", { class: "lmvp-system", open: OPENED.has(this.model),
+      ontoggle: () => { if (part.open) OPENED.add(this.model); else OPENED.delete(this.model); } }, make("summary", {}, "System metrics"));
+    const el = part.appendChild(make("div"));
+    this.root.append(part);
+    const send = (message) => this.model.send?.({ ...message, section: "system" });
+    this.section = new CurvesView({ get: () => data, on() {}, off() {}, send: (message) => { if (message.kind === "zoom") send(message); } }, el, { inner: true });
+  }
+
   // ---- one legend for all charts: of several runs their names, of one run the prefixes of metrics that share a chart
 
   /** Find what the legend names. A run with more prefixes than there are colours has legends at its charts instead. */
   sort() {
     const { several } = this.data;
     const named = several ? [...this.lines.values()] : this.charts.filter((chart) => chart.lines.length > 1).flatMap((chart) => chart.lines);
-    this.entries = new Map([...named].sort((a, b) => (several ? a.run - b.run : 0)).map((line) => [this.entryOf(line), several ? line.label : prefixOf(line.key) || "no prefix"]));
+    this.entries = new Map([...named].sort((a, b) => (several ? a.run - b.run : 0)).map((line) => [this.entryOf(line), several ? line.label : this.prefix(line) || "no prefix"]));
     this.places = new Map(several ? named.map((line) => [this.entryOf(line), line.run]) : [...this.entries.keys()].map((id, at) => [id, at]));
     this.legends = !several && this.entries.size > COLOURED;
     this.legend.hidden = this.legends || this.entries.size < 2;
     this.legend.replaceChildren(...(this.legend.hidden ? [] : [...this.entries].map(([id, label]) => this.entry(id, label, this.places.get(id)))));
   }
+
+  /** A name without `system/`, where the heading of the part says it. */
+  short(name) { return this.inner ? name.replace(/^system\//, "") : name; }
+
+  /** The name of a line of one run in the legend: its prefix; of system metrics `machine`, `process` or a GPU. */
+  prefix(line) { return this.inner ? prefixOf(this.short(line.key)) || "machine" : prefixOf(line.key); }
 
   entryOf(line) { return this.data.several ? `run ${line.run}` : this.legends ? line.id : `prefix ${prefixOf(line.key)}`; }
 
@@ -372,7 +398,7 @@ class CurvesView {
     this.hinted.textContent = this.hint();
   }
 
-  /** What is drawn, as rows. */
+  /** The drawn values, as rows. */
   numbers() {
     const rows = [...this.lines.values()].flatMap((line) => line.steps.map((step, i) => [line.label, line.key, step, line.times[i], number(line.values[i])]));
     return [["line", "metric", "step", "seconds", "value"], rows];
@@ -400,9 +426,10 @@ class CurvesView {
 
   tellTitle() {
     const { data } = this;
-    const parts = [make("h3", { class: "mono" }, data.title)];
-    if (data.status) parts.push(make("span", { class: `status ${data.status}` }, data.status));
-    parts.push(make("span", { class: "quiet small lmvp-fact" }, data.fact));
+    const parts = [];
+    if (!this.inner) parts.push(make("h3", { class: "mono" }, data.title));
+    if (!this.inner && data.status) parts.push(make("span", { class: `status ${data.status}` }, data.status));
+    if (!this.inner) parts.push(make("span", { class: "quiet small lmvp-fact" }, data.fact));
     const acts = make("span", { class: "end acts" },
       this.range ? this.button("reset zoom", "show all again: double click or Esc", () => this.zoom(null)) : null,
       this.button(`x: ${this.axis}`, "change the axis", () => this.turn()),
@@ -445,7 +472,7 @@ class CurvesView {
 
   fit() {
     const width = this.width();
-    if (!width || width === this.fitted) return; // out of sight, as while JupyterLab changes its theme
+    if (!width || width === this.fitted) return; // hidden, as while JupyterLab changes its theme
     this.fitted = width;
     this.charts.forEach((chart) => { if (!chart.root.hidden) chart.draw(); });
   }
@@ -466,7 +493,7 @@ class CurvesView {
     return parts.join(", ");
   }
 
-  /** Tell the values under the cursor: at the pointer for the chart below it, in words for all charts. */
+  /** Show the values under the cursor: at the pointer for the chart below it, in words for all charts. */
   tell(chart, plot) {
     const at = plot.cursor.idx;
     const under = this.under ?? (chart.box === document.activeElement ? chart : null);
@@ -491,11 +518,18 @@ class CurvesView {
   /** Take what the kernel sends while a run goes on: whole lines, their columns as bytes. */
   take(message, buffers) {
     if (message.kind !== "news" && message.kind !== "finer") return;
+    if (message.section === "system") { this.takeSystem(message, buffers); return; }
     if (message.kind === "finer" && JSON.stringify(message.range) !== JSON.stringify(this.range)) return;
     if (message.head) Object.assign(this.data, message.head);
     message.lines.forEach((line, i) => this.put(line, buffers[i], message.kind));
     this.tellTitle();
     this.draw();
+  }
+
+  takeSystem(message, buffers) {
+    if (!this.section && message.kind === "finer") return;
+    if (!this.section) this.open({ ...this.data, ...message.head, axis: "time", joined: "", log: false, smooth: 0, hidden: 0, system: null, groups: [] });
+    this.section.take({ ...message, section: "" }, buffers);
   }
 
   put(line, buffer, kind) {
@@ -526,7 +560,7 @@ class CurvesView {
       this.data.groups.push({ name: group, lines: chart.lines });
     }
     chart.name = group;
-    chart.heading.textContent = group;
+    chart.heading.textContent = this.short(group);
     chart.lines.push(line);
   }
 }

@@ -103,7 +103,9 @@ class FolderSeries(SeriesStore):
         series = self._get(project, run)
         return series.view(key) if series else None
 
-    def append(self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment) -> int:
+    def append(
+        self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment, *, alive: bool = True
+    ) -> int:
         """Take in frames; seal where there are enough of them."""
         from lmvp_server.stores.series.series import RECOUNT_LIMIT, SEAL_AT
 
@@ -111,7 +113,8 @@ class FolderSeries(SeriesStore):
             raise InvalidArgument(f"{writer[:80]!r} cannot be a writer: 32 hex digits")
         series = self._series(project, run)
         applied = series.append(writer, start, data, shipment) if len(data) else series.applied(writer)
-        self.touch(project, run)
+        if alive:
+            self.touch(project, run)
         if series.waiting >= SEAL_AT or series.recounted > RECOUNT_LIMIT:
             self._seal_soon(series)
         elif series.in_memory > MEMORY // 16:
@@ -142,6 +145,11 @@ class FolderSeries(SeriesStore):
         """Return how far a writer's journal is applied."""
         series = self._get(project, run)
         return series.applied(writer) if series else 0
+
+    def attempt(self, project: str, run: str, writer: str) -> int:
+        """Return the epoch of the points that a writer sends next."""
+        series = self._get(project, run)
+        return series.attempt(writer) if series else 0
 
     def touch(self, project: str, run: str) -> None:
         """Set the time of a file."""

@@ -398,6 +398,11 @@ class Series:
         with self._lock:
             return self._writers[writer].applied if writer in self._writers else 0
 
+    def attempt(self, writer: str) -> int:
+        """See `SeriesStore.attempt`."""
+        with self._lock:
+            return self._writers[writer].epoch if writer in self._writers else 0
+
     def state(self, touched: float) -> SeriesState:
         """See `SeriesStore.state`."""
         with self._lock:
