@@ -162,7 +162,7 @@ def log(values: Mapping[str, Any], step: int | None = None, time: float | dateti
     run.log(values, step, time)
 
 
-def sync(*, dry_run: bool = False, force: bool = False) -> list[Delivery]:
+def sync(*, dry_run: bool = False, force: bool = False, discard: str | None = None) -> list[Delivery]:
     """Deliver the unsent run data of this machine: of killed processes, and of runs whose server did not answer.
 
     Parameters
@@ -172,15 +172,27 @@ def sync(*, dry_run: bool = False, force: bool = False) -> list[Delivery]:
     force : bool
         Deliver also the runs of processes on other machines, which may still be running: on a file system without
         locks, this machine cannot tell.
+    discard : str, optional
+        Delete the unsent data of this run, given by its name or id, and deliver nothing.
 
     Returns
     -------
     list of Delivery
         The result for each run.
-    """
-    from lmvp.tracking.leftovers import deliver
 
-    return deliver(dry_run=dry_run, force=force)
+    Raises
+    ------
+    NotFound
+        If `discard` names no run with unsent data.
+    Conflict
+        If the process of the run to discard still logs to it.
+    """
+    from lmvp.tracking import leftovers
+
+    if discard is not None:
+        leftovers.discard(discard)
+        return []
+    return leftovers.deliver(dry_run=dry_run, force=force)
 
 
 def login(url: str, token: str | None = None, *, scope: str = "") -> str:

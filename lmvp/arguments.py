@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
+import shlex
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -131,20 +132,21 @@ def check_order(name: Any, obj: Any) -> None:
     """Refuse a call that has the object first: those who come from elsewhere write it so."""
     if isinstance(obj, str) and not isinstance(name, str):
         raise InvalidArgument(
-            f"the name comes first, and then the {type(name).__name__}", hint=f"write lmvp.update({obj[:80]!r}, model)"
+            f"the name comes first, and then the {type(name).__name__}",
+            hint=f"`lmvp push {shlex.quote(obj[:80])} FILE`",
         )
 
 
 def check_folder(to: Any) -> None:
     """Demand a path, or None."""
     if to is not None and (not isinstance(to, (str, os.PathLike)) or to == ""):
-        raise InvalidArgument(f"to= is {shown(to)}, not a folder", hint='to="." is the current one')
+        raise InvalidArgument(f"`--to` is {shown(to)}, not a folder", hint="`--to .` is the current folder")
 
 
 def check_limit(limit: Any) -> None:
     """Demand a number of at least 1, or None."""
     if limit is not None and (not isinstance(limit, int) or limit < 1):
-        raise InvalidArgument(f"limit= is {shown(limit)}", hint="give a whole number above 0, or None for all")
+        raise InvalidArgument(f"`--limit` is {shown(limit)}", hint="give a whole number above 0, or None for all")
 
 
 def check_metric(history: History, metric: str | None) -> None:
@@ -169,7 +171,7 @@ def _metric(key: str, value: Any) -> WireFloat:
             pass
     raise InvalidArgument(
         f"the metric {key!r} is {shown(value)}, not a number",
-        hint="metrics are numbers; texts go into params= or tags=",
+        hint="metrics are numbers; texts go into `--param` or `--tag`",
     )
 
 

@@ -103,7 +103,8 @@ class BaseClient:
         place = Reference.parse(name, project=self.project)
         if place.server and place.server.casefold() != urlsplit(self.url).netloc.casefold():
             raise InvalidReference(
-                f"{name!r} is on another server than {self.url}", hint="lmvp.Client(url) speaks to it"
+                f"{name!r} is on another server than {self.url}",
+                hint="`lmvp login URL` makes that server the one in use",
             )
         return place
 
@@ -195,7 +196,7 @@ def accepted(version: Version) -> Version:
         If it is a contribution.
     """
     if version.status:
-        hint = "`lmvp accept` makes it one, for whoever maintains the project"
+        hint = f"`lmvp accept {version.reference}` makes it a version; this needs the role maintainer"
         raise InvalidReference(f"{version.reference} is a contribution, and no version yet", hint=hint)
     return version
 

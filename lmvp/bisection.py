@@ -178,7 +178,7 @@ def line_between(client: Client, name: str, good: str, bad: str) -> list[Version
         parents = line[-1].parents
         before = known.get(parents[0].number) if parents else None
         if before is None:
-            hint = "--good is older than --bad, and an ancestor of it by first parents"
+            hint = "`--good` names an ancestor of `--bad` by first parents"
             raise InvalidArgument(f"{last.name} of {model} did not grow from {first.name}", hint=hint)
         line.append(before)
     if len(line) < 2:

@@ -166,7 +166,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             parent=self._digest(place, parent) if parent else origins.recall(obj, self.url, _key(place)),
             expect_parent=self._digest(place, expect_parent) if expect_parent else None,
             aliases=aliases,
-            environment=made_by(),
+            environment={**made_by(), "pull": package.pull},
             author=user(),
             run=run or active_in(place.project or self.project, self.url),
             create=create,
@@ -339,7 +339,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         progress_.check(progress)
         Trust.of(trust)
         if into is not None and to is not None:
-            raise InvalidArgument("into= and to= at once", hint="choose one: an object, or a folder")
+            raise InvalidArgument("`--into` and `--to` exclude each other", hint="choose one: an object, or a folder")
         arguments.check_folder(to)
         place = self._reference(name)
         version = self.version(name)
@@ -651,7 +651,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         now = None if yes else self._protected(place, alias)
         if now is not None:
             target = self.version(name)
-            hint = f"yes=True moves it: lmvp.alias({target.reference!r}, {alias!r}, yes=True)"
+            hint = f"`lmvp alias {target.reference} {alias} --yes` moves it"
             now.check_move(target.number, f"moved to {target.name}", hint)
         path = f"{model_path(place)}/aliases/{quote(alias, safe='')}"
         return self._connection.send_json("PUT", path, MoveAlias(revision=place.revision), Alias)
@@ -677,7 +677,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         path = f"{model_path(place)}/aliases/{quote(check_name(alias, 'alias'), safe='')}"
         now = None if yes else self._protected(place, alias)
         if now is not None:
-            now.check_move(0, "removed", f"yes=True removes it: lmvp.remove_alias({name!r}, {alias!r}, yes=True)")
+            now.check_move(0, "removed", f"`lmvp alias {name} {alias} --remove --yes` removes it")
         self._connection.send("DELETE", path)
 
     def check_push(self, name: str, aliases: Sequence[str]) -> None:
@@ -700,7 +700,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             now = self._protected(place, alias)
             if now is not None:
                 following = self._connection.get(model_path(place), Model).following
-                hint = f"yes=True moves it: lmvp.push({name!r}, model, alias={alias!r}, yes=True)"
+                hint = f"`lmvp push {name} FILE --alias {alias} --yes` moves it"
                 now.check_move(0, f"moved to the new version v{following}", hint)
 
     def amend(

@@ -215,7 +215,7 @@ def _split(url: object) -> SplitResult:
     except ValueError:
         raise _bad_url(url) from None
     if "@" in parts.netloc:  # never shown: a password may stand there
-        hint = "leave out user:password@; lmvp.login(url) keeps a token for it"
+        hint = "leave out user:password@; `lmvp login URL` stores a token for it"
         raise InvalidArgument("the URL of a server holds no user or password", hint=hint)
     plain = re.fullmatch(r"[\x21-\x7e]+", url.strip()) and not (parts.query or parts.fragment)
     if parts.scheme not in _PORTS or not host or not _HOST.fullmatch(host) or port == 0 or not plain:

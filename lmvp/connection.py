@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from lmvp import hints
 from lmvp.errors import BY_CODE, LmvpError, MissingChunks, ServerError, ServerMismatch, ServerUnavailable
 from lmvp.meter import Meter
 from lmvp.records import ErrorBody
@@ -334,7 +335,7 @@ class Connection:
         if answer.status_code >= 400:
             raise error_of(_whole_body(answer, _ERROR_LIMIT), answer.status_code)
         if missing := answer.headers.get(INCOMPLETE_HEADER):
-            warnings.warn(f"{self.url}: {clean(missing)}", stacklevel=4)
+            warnings.warn(hints.translated(f"{self.url}: {clean(missing)}"), stacklevel=4)
         return answer
 
     def _foreign(self, answer: requests.Response) -> ServerUnavailable:
@@ -355,7 +356,9 @@ class Connection:
 
     def _unavailable(self, error: _Interrupted) -> ServerUnavailable:
         url = self._address.url if self._address else "there"
-        return ServerUnavailable(f"no answer from {url}: {error}", hint="is it running? `lmvp status` tells")
+        return ServerUnavailable(
+            f"no answer from {url}: {error}", hint="is it running? `lmvp status` shows the server in use"
+        )
 
 
 def _whole_body(answer: requests.Response, limit: int) -> bytes:

@@ -7,6 +7,7 @@ secret, so it is never printed in a notebook, logged, or kept in an object.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,8 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from lmvp import config, private
+from lmvp import config, hints, private
 from lmvp.errors import InvalidArgument, InvalidName, NotAuthenticated, NotFound
+from lmvp.live import MarimoDisplay
 from lmvp.records import Health, NewSignInLink, Project, SignInLink, Version
 from lmvp.references import check_name
 
@@ -29,7 +31,7 @@ REDIRECT = "open.html"
 _PATIENCE = 2.0
 
 
-class ConsolePage:
+class ConsolePage(MarimoDisplay):
     """A page of the console.
 
     Attributes
@@ -55,7 +57,10 @@ class ConsolePage:
 
         if self.is_opened:
             return printable(f"{self.url} is open in the browser")
-        return printable(f"{self.url}\nto open it signed in: `lmvp open {self._name}".rstrip() + "` in a terminal")
+        return printable(
+            f"{self.url}\nto open it signed in: `lmvp open {shlex.quote(self._name) if self._name else ''}".rstrip()
+            + "` in a terminal"
+        )
 
     def _repr_html_(self) -> str:
         link = f'<a href="{escape(self.url)}" target="_blank" rel="noopener noreferrer">{escape(self.url)}</a>'
@@ -191,7 +196,7 @@ def in_notebook() -> bool:
     """Tell whether this process is the kernel of a notebook, whose browser may be on another machine."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None) is not None
+    return getattr(shell, "kernel", None) is not None or hints.in_marimo()
 
 
 def _open(url: str) -> bool:

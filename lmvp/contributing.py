@@ -168,7 +168,7 @@ class Contributing(BaseClient):
             now = self._connection.get(path, Alias)
             number = now.moves[-2].number if len(now.moves) > 1 else 0
             if number:  # otherwise, the server says that there is no move to undo
-                hint = f"yes=True moves it: lmvp.rollback({name!r}, yes=True)"
+                hint = f"`lmvp rollback {name} --yes` moves it"
                 now.check_move(number, f"moved back to v{number}", hint)
         return self._connection.send_json("PUT", path, MoveAlias(revision=f"{revision.value}@{{1}}"), Alias)
 
@@ -180,6 +180,6 @@ class Contributing(BaseClient):
         revision = Revision.parse(place.revision)
         if revision.kind != "contribution" or revision.back:
             raise InvalidReference(
-                f"{name!r} names no contribution", hint="digits/mlp@c12; lmvp contributions lists them"
+                f"{name!r} names no contribution", hint="write `digits/mlp@c12`; `lmvp contributions` lists them"
             )
         return f"{model_path(place)}/contributions/{revision.value[1:]}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerError
+from lmvp.live import MarimoDisplay
 from lmvp.tracking.records import Curve, KeyRecord
 from lmvp.tracking.records import Curves as CurvesRecord
 
@@ -72,7 +73,7 @@ class Line:
 
 
 @dataclass
-class Curves:
+class Curves(MarimoDisplay):
     """Metrics of one run or of several.
 
     Attributes
@@ -229,7 +230,7 @@ def curves_of(
         If they are of several projects.
     """
     if smooth < 0 or smooth > 10_000:
-        raise InvalidArgument(f"smooth={smooth}: from 0 to 10,000")
+        raise InvalidArgument(f"`--smooth {smooth}`: from 0 to 10,000")
     runs = named_runs(client, names)
     return with_system(client, runs, tuple(keys), smooth=smooth, log=log, axis=axis)
 
@@ -412,5 +413,5 @@ def compare_runs(client: Client, names: Sequence[str], *, every: bool = False) -
     from lmvp.render.compare_runs import Comparison
 
     if len(names) < 2:
-        raise InvalidArgument("one run alone differs from nothing", hint="name two or more: lmvp compare RUN RUN")
+        raise InvalidArgument("one run alone differs from nothing", hint="name two or more: `lmvp compare RUN RUN`")
     return Comparison.of([run.record for run in named_runs(client, names)], every=every)

@@ -47,6 +47,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+from lmvp import hints
+
 # Control characters except tab and newline, marks that reorder text, and halves of surrogate pairs. Messages contain
 # names and texts of other people and servers, which must not drive the terminal that shows them.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
@@ -60,7 +62,12 @@ class LmvpError(Exception):
     message : str
         What happened, naming the thing and the rule.
     hint : str, optional
-        The way out.
+        The solution. It names commands as the shell takes them, in backticks; `str` translates them for the caller.
+
+    Attributes
+    ----------
+    caller : str, optional
+        The form of commands in `str`: `"shell"`, `"magic"` or `"python"`. None: the form for this process.
 
     Examples
     --------
@@ -79,9 +86,11 @@ class LmvpError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.caller: str | None = None
 
     def __str__(self) -> str:
         text = f"{self.message}\n  hint: {self.hint}" if self.hint else self.message
+        text = hints.translated(text, self.caller or hints.caller())
         return _UNSAFE.sub("�", text)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -94,7 +94,7 @@ class Housekeeping(BaseClient):
             rows = self.usage(name).rows
             count = sum(row.versions for row in rows if not row.name.endswith("(removed)"))
             versions = "1 version" if count == 1 else f"{count:,} versions"
-            hint = "`yes=True`, in a shell `--yes`, removes all of them"
+            hint = "`--yes` removes all of them"
             raise InvalidArgument(f"{name!r} has {versions}", hint=hint)
         path = whole + ("?now=1" if now else "")
         return self._connection.decoded(self._connection.send("DELETE", path).content, Removed)

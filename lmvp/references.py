@@ -260,7 +260,9 @@ def _parse_path(text: str, project: str | None) -> Reference:
 def _split_server(text: str) -> tuple[str, str]:
     server, _, path = text[len(SCHEME) :].partition("/")
     if "@" in server:  # never shown: what stands there may be a password
-        raise InvalidReference(f"an {SCHEME} URL holds no user or password", hint="use lmvp.login(url)")
+        raise InvalidReference(
+            f"an {SCHEME} URL holds no user or password", hint="`lmvp login URL` stores a token for it"
+        )
     match = _HOST.fullmatch(server)
     if match is None or int(match["port"] or 1) not in range(1, 65536):
         raise InvalidReference(f"{_shown(server)} is no host[:port]", hint=f"write {SCHEME}host/project/model@revision")

@@ -8,6 +8,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from lmvp.live import MarimoDisplay
 from lmvp.records import Amount, Child, Histograms, Layers, Model, Version
 from lmvp.storage.manifest import File, Tensor
 from lmvp.views.diff import SpreadOf, group_of, layer_of
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Showing:
+class Showing(MarimoDisplay):
     """A version, opened up.
 
     Attributes

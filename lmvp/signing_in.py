@@ -62,7 +62,9 @@ def by_code(url: str, say: Say, scope: str) -> str:
     try:
         code = connection.send_json("POST", "/device/code", asked, DeviceCode)
     except NotFound:
-        hint = "whoever runs it finds a token in the file `token` of its data folder: lmvp.login(url, token)"
+        hint = (
+            "its operator finds a token in the file `token` of its data folder; `lmvp login URL --with-token` takes it"
+        )
         raise NotAuthenticated(f"the server at {url} has no login by a code", hint=hint) from None
     minutes = code.expires_in // 60
     say(

@@ -13,7 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lmvp import origins
+from lmvp import hints, origins
 from lmvp.errors import LmvpError
 from lmvp.records import Version
 from lmvp.render.numbers import size
@@ -110,6 +110,7 @@ def push(
         try:
             version = update(name, taken, progress=line.far, **fields)
         except LmvpError as error:
+            error.caller = hints.MAGIC
             line.say(f"failed: {error}")
             raise
         except BaseException as error:

@@ -6,6 +6,7 @@ journal, thins what it finds, and sends the lines that changed, at most ten time
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -145,7 +146,7 @@ class Follower:
         self._thread.start()
 
     def _follow(self) -> None:
-        while self._plot.comm is not None and any(run.status in ("running", "stale") for run in self._plot.curves.runs):
+        while self._plot.is_open and any(run.status in ("running", "stale") for run in self._plot.curves.runs):
             time.sleep(_AGAIN)
             try:
                 self._look()
@@ -157,7 +158,7 @@ class Follower:
         for run in shown.runs:
             run.refresh()
         fresh = with_system(shown.runs[0].client, shown.runs, shown.asked, axis=shown.axis)
-        if self._plot.comm is None:
+        if not self._plot.is_open:
             return
         self._plot.tell(fresh, fresh.lines)
         if self._looks % _SYSTEM_EVERY == 0 and (system := fresh.system) is not None:
@@ -171,13 +172,17 @@ class LiveRun:
     ----------
     redraw : callable
         Puts the plot's forms in the place of its output.
+    repeat : float
+        Send all lines again after so many seconds. A view that appears after the first lines cannot ask for them while
+        the cell runs. Infinite: never, for a front end that makes the view before the first line is sent.
     """
 
-    def __init__(self, run: ActiveRun, redraw: Callable[[CurvesPlot], None]) -> None:
+    def __init__(self, run: ActiveRun, redraw: Callable[[CurvesPlot], None], repeat: float = math.inf) -> None:
         from lmvp.tracking.feed import Feed
 
         self.plot = CurvesPlot(Curves([run], []), live=True)
         self._run, self._redraw = run, redraw
+        self._repeat, self._whole_at = repeat, time.monotonic()
         self._feed = Feed(run.folder)
         self._end = threading.Event()
         self._lock = threading.Lock()
@@ -199,15 +204,19 @@ class LiveRun:
     def _look(self) -> None:
         with self._lock:
             changed = self._feed.look()
-            if not changed or self._end.is_set():
+            is_whole = time.monotonic() - self._whole_at >= self._repeat
+            if not (changed or is_whole) or self._end.is_set():
                 return
             curves = curves_of_feed(self._run, self._feed)
-            if lines := [line for line in curves.lines if line.key in changed]:
+            if is_whole:
+                self._whole_at = time.monotonic()
+            if lines := [line for line in curves.lines if is_whole or line.key in changed]:
                 self.plot.tell(curves, lines)
             else:
                 self.plot.curves = curves
-            if (system := curves.system) is not None and any(line.key in changed for line in system.lines):
-                self.plot.tell_system(system, [line for line in system.lines if line.key in changed])
+            system = curves.system
+            if system is not None and (is_whole or any(line.key in changed for line in system.lines)):
+                self.plot.tell_system(system, [line for line in system.lines if is_whole or line.key in changed])
 
     def finish(self) -> None:
         """Draw all of it, once, and let the picture stay."""

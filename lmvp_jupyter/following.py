@@ -23,8 +23,12 @@ class Table(Protocol):
     """What is kept up to date."""
 
     history: Any
-    comm: Any
     at_rest: Any
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the view can be sent something."""
+        ...
 
     def refresh(self) -> None:
         """Ask the server anew."""
@@ -51,11 +55,11 @@ class Followed:
     @property
     def alive(self) -> bool:
         """Whether it is open, and was touched lately."""
-        return self.table.comm is not None and time.monotonic() - self._touched < PATIENCE
+        return self.table.is_open and time.monotonic() - self._touched < PATIENCE
 
     def rest(self) -> None:
         """Leave what it has now as its static form, if it is still open: running its cell wakes it."""
-        if self.table.comm is not None and self.table.at_rest is not None:
+        if self.table.is_open and self.table.at_rest is not None:
             self.table.at_rest()
 
     def look(self) -> None:

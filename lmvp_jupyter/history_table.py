@@ -11,10 +11,12 @@ from typing import Any
 
 import traitlets
 
+from lmvp import hints
 from lmvp.errors import InvalidArgument, LmvpError, ProtectedAlias
 from lmvp.records import Version
 from lmvp.render import data as render_data
 from lmvp.render.diff_data import diff_data
+from lmvp.snippets import pull_code
 from lmvp.views.history import SHOWN, History
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.following import Followed, follow
@@ -71,6 +73,11 @@ class HistoryTable(LiveWidget):
         self.history = self.history.page(asked["first"], SHOWN, where=asked["where"], order=asked["order"])
         self.data = self._data()
 
+    def keep_up(self) -> None:
+        """Follow the pushes of others from now on. A view asks for this, as soon as the kernel is idle."""
+        if self._followed is None and self.history.can_page:
+            self._followed = follow(self)
+
     def _data(self) -> dict[str, Any]:
         plain = not self._asked.get("where") and not self._asked.get("order")
         return {**render_data.history_data(self.history, self._columns, plain=plain), "asked": self._asked}
@@ -99,13 +106,13 @@ class HistoryTable(LiveWidget):
             asked = {name: message.get(name) for name in ("key", "name")}
             self.send({"kind": "confirm", "of": kind, "words": error.message, "asked": asked})
         except LmvpError as error:
-            self.send({"kind": "failed", "of": kind, "words": error.message, "hint": error.hint})
+            said = [hints.translated(text) if text else text for text in (error.message, error.hint)]
+            self.send({"kind": "failed", "of": kind, "words": said[0], "hint": said[1]})
         else:
             self.send({"kind": "done", "of": kind, "words": words})
 
     def _hello(self, _: dict[str, Any]) -> str:
-        if self._followed is None and self.history.can_page:
-            self._followed = follow(self)
+        self.keep_up()
         return ""
 
     def _query(self, message: dict[str, Any]) -> str:
@@ -132,7 +139,9 @@ class HistoryTable(LiveWidget):
             raise InvalidArgument(f"{name[:40]!r} is no name of a variable", hint="letters, digits and _, as `model`")
         shell = _shell()
         if shell is None:
-            raise InvalidArgument("there is no notebook to keep a variable in")
+            raise InvalidArgument(
+                "there is no notebook to keep a variable in", hint=pull_code(self._version(reference))
+            )
         shell.user_ns[name] = self.history.client.download(reference)
         return f"{name} is {reference}"
 
@@ -153,6 +162,9 @@ class HistoryTable(LiveWidget):
         if self._diff is not None:
             tell_spread(self, self._diff.spread, message)
         return ""
+
+    def _version(self, reference: str) -> Version:
+        return next(version for version in self.history if version.reference == reference)
 
     def _reference(self, key: Any) -> str:
         """Return the reference of a row on show."""

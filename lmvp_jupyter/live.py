@@ -44,6 +44,11 @@ class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
     def _new_place(self) -> str:
         return f"lmvp-live-{uuid4().hex}"
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the kernel can still send to the view; marimo closes the comm of a cell that runs again itself."""
+        return self.comm is not None and not getattr(self.comm, "_closed", False)
+
     def static(self) -> dict[str, str]:
         """Return the forms that need no kernel, by MIME type; each widget has its own."""
         raise NotImplementedError  # abstract: the metaclass of traitlets leaves no room for that of abc
@@ -53,7 +58,7 @@ class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
         static, chosen = self.static(), mode()
         if chosen == "text":
             return {"text/plain": static["text/plain"]}
-        if chosen == "static" or self.comm is None:
+        if chosen == "static" or not self.is_open:
             return dict(static)
         if chosen == "view":
             return {**static, VIEW: {"version_major": 2, "version_minor": 0, "model_id": self.model_id}}

@@ -15,12 +15,12 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_loca
 from IPython.utils._process_common import arg_split
 from IPython.utils.text import DollarFormatter, EvalFormatter
 
-from lmvp import bisection
+from lmvp import bisection, hints
 from lmvp.client import Client
 from lmvp.commands import tracking
 from lmvp.commands.parser import NOTEBOOK, make_parser, read
 from lmvp.commands.tables import Status
-from lmvp.errors import InvalidArgument, NotFound
+from lmvp.errors import InvalidArgument, LmvpError, NotFound
 from lmvp.records import Version
 from lmvp.references import suggest
 from lmvp.render.words import printable
@@ -140,7 +140,7 @@ class NotebookHost:
     def keep(self, name: str, value: Any) -> None:
         """Assign a variable of the notebook."""
         if not name.isidentifier():
-            raise InvalidArgument(f"{name!r} is no name of a variable", hint="to pull files: --to FOLDER")
+            raise InvalidArgument(f"{name!r} is no name of a variable", hint="`--to FOLDER` pulls files")
         self._shell.user_ns[name] = value
 
     def push_later(
@@ -203,12 +203,15 @@ class LmvpMagics(Magics):
         if cell is not None:
             return _run_cell(shell, words, cell, host)
         if not words:
-            return Status.now("%lmvp")
+            return Status.now()
         if words[0] == "help":
             words = [*words[1:], "--help"]
         options = _parse(words)
         try:
             return options.act(options, host) if options else None
+        except LmvpError as error:
+            error.caller = hints.MAGIC
+            raise
         except KeyboardInterrupt as error:  # its frames are those of LMVP; `%debug` still has them
             if not hasattr(error, "_render_traceback_"):
                 error._render_traceback_ = lambda: [f"KeyboardInterrupt: `%lmvp {words[0]}`"]  # type: ignore[attr-defined]
@@ -223,7 +226,11 @@ class LmvpMagics(Magics):
         if options is None:
             return
         runs = cells.runs_of(shell)
-        run = tracking.begin(options, runs.source(), host)
+        try:
+            run = tracking.begin(options, runs.source(), host)
+        except LmvpError as error:
+            error.caller = hints.MAGIC
+            raise
         shell.user_ns["run"] = run
         runs.add(run)
 
@@ -332,6 +339,7 @@ def _parse(words: list[str]) -> argparse.Namespace | None:
         print(printable(printed.getvalue()), end="")
         return None
     except InvalidArgument as error:
+        error.caller = hints.MAGIC
         raise UsageError(str(error)) from None
     return options
 

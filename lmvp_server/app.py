@@ -19,7 +19,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import lmvp
-from lmvp import serverfile
+from lmvp import hints, serverfile
 from lmvp.errors import LmvpError
 from lmvp.serverfile import ServerFile
 from lmvp_server import log, memory, serving
@@ -187,6 +187,7 @@ def run(settings: Settings, ready: Callable[[App], None] | None = None) -> int:
     try:
         asyncio.run(_serve(settings, ready or (lambda _: None)))
     except LmvpError as error:
+        error.caller = hints.SHELL
         print(f"lmvp server: {error}", file=sys.stderr, flush=True)
         return error.exit_code
     return 0

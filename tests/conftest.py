@@ -1,6 +1,7 @@
 """Fixtures that all tests share: a home of their own, whose server ends with them."""
 
 import os
+import sys
 from contextlib import suppress
 
 import pytest
@@ -22,6 +23,14 @@ def home(tmp_path, monkeypatch):
     config.set_project(None)
     monkeypatch.setenv("LMVP_HOME", str(folder))
     local.stop(folder)
+
+
+@pytest.fixture(autouse=True)
+def in_a_script(request, monkeypatch):
+    """Let messages be those of a script, whatever shell of IPython a test of the notebook has left in this process."""
+    if not {"jupyter", "browser"}.intersection(request.path.parts) and "IPython" in sys.modules:
+        monkeypatch.setattr(sys.modules["IPython"], "get_ipython", lambda: None)
+        monkeypatch.delattr(sys, "ps1", raising=False)  # a shell of IPython sets it
 
 
 @pytest.hookimpl(trylast=True)

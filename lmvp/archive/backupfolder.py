@@ -166,7 +166,7 @@ class BackupFolder:
         """
         if not root.is_dir():
             raise NotFound(f"there is no folder {root}")
-        hint = "name an empty folder, or one that `lmvp backup` made"
+        hint = "name an empty folder, or one that `lmvp backup FOLDER` made"
         try:
             head = msgspec.json.decode(disk.read_some(root / MARK, 1 << 16), type=_Head)
         except (NotFound, DamagedFile, msgspec.MsgspecError, UnicodeDecodeError):

@@ -207,7 +207,7 @@ class Archives(BaseClient):
         for now in self._list(f"{base}/aliases", Alias):
             if (number := named.get(now.name.lower())) is not None:
                 name = f"{place.project}/{place.model}"
-                hint = f"yes=True moves it: lmvp.import_model(source, {name!r}, yes=True)"
+                hint = f"`lmvp import FOLDER {name} --yes` moves it"
                 now.check_move(number, f"moved to v{number} by this import", hint)
 
     def _dress(self, place: Reference, base: str, said: ModelFile) -> None:

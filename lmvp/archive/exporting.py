@@ -32,7 +32,7 @@ _OTHER_KINDS = (
     ".zip",
     ".7z",
 )
-_REPLACE = "choose another path, or replace it: `lmvp export --force`, or `force=True`"
+_REPLACE = "choose another path, or replace it: `--force`"
 _GROUP, _GROUP_FILES = 16 << 20, 10_000
 """Bytes, and number, of small files that are fetched together."""
 

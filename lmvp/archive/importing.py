@@ -50,7 +50,9 @@ def read_model(inlet: Inlet) -> ModelFile:
         data = inlet.read(layout.MODEL, layout.JSON_LIMIT)
     except NotFound:
         where = inlet.shown(layout.MODEL)
-        raise NotFound(f"there is no exported model: {where} is missing", hint="`lmvp export` makes one") from None
+        raise NotFound(
+            f"there is no exported model: {where} is missing", hint="`lmvp export MODEL FOLDER` makes one"
+        ) from None
     return layout.read_model(data, inlet.shown(layout.MODEL))
 
 

@@ -140,7 +140,7 @@ def read_model(data: bytes, where: str) -> ModelFile:
     """
     head = _decode(data, _Head, where)
     if head.kind != KIND:
-        raise DamagedFile(f"{where} is not that of an exported model", hint="`lmvp export` makes one")
+        raise DamagedFile(f"{where} is not that of an exported model", hint="`lmvp export MODEL FOLDER` makes one")
     if head.format != FORMAT:
         raise ServerMismatch(f"{where} has format {head.format}; this side reads {FORMAT}", hint="update lmvp")
     _verify(data, where)

@@ -39,11 +39,13 @@ def chosen(given: str | Iterable[str | int] | None, there: Sequence[int], find: 
     if given is None:
         return sorted(there)
     if not isinstance(given, Iterable):
-        raise InvalidArgument(f"versions= is {given!r}"[:80], hint='write "3,5-9,production", or a list of revisions')
+        raise InvalidArgument(
+            f"`--versions` is {given!r}"[:80], hint='write "3,5-9,production", or a list of revisions'
+        )
     words = given.split(",") if isinstance(given, str) else [str(one) for one in given]
     words = [word.strip() for word in words if word.strip()]
     if not words:
-        raise InvalidArgument("versions= names no version", hint="write 3,5-9,production, or leave it out for all")
+        raise InvalidArgument("`--versions` names no version", hint="write 3,5-9,production, or leave it out for all")
     return sorted({number for word in words for number in _meant(word, there, find)})
 
 

@@ -66,7 +66,7 @@ def scan(path: Path) -> dict[str, Member]:
     except FileNotFoundError:
         raise NotFound(f"there is no file or folder {path}") from None
     except tarfile.TarError as error:
-        hint = "`lmvp export … model.tar` makes one; unpack a compressed one first"
+        hint = "`lmvp export MODEL model.tar` makes one; unpack a compressed one first"
         raise DamagedFile(f"{path} is not a whole .tar: {error}", hint=hint) from None
     except (ValueError, OverflowError, IndexError, UnicodeError) as error:  # headers that tarfile did not expect
         if isinstance(error, DamagedFile):

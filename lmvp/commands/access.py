@@ -28,7 +28,7 @@ def login(options: Namespace, host: Host) -> Any:
         try:
             sign_in(url, host.ask_token(url))
         except NotAuthenticated as error:
-            hint = "whoever runs the server finds it in the file `token` of its data folder"
+            hint = "the operator of the server finds it in the file `token` of its data folder"
             raise NotAuthenticated(error.message, hint=hint) from None
     else:
         sign_in(url, scope=options.scope)
@@ -46,16 +46,16 @@ def tokens(options: Namespace, _host: Host) -> Any:
     client = Client()
     if options.what == "create":
         if not options.name:
-            raise InvalidArgument("a token needs a name", hint="lmvp tokens create ada-laptop")
+            raise InvalidArgument("a token needs a name", hint="`lmvp tokens create ada-laptop`")
         fields = {"scope": options.scope, "project": options.project, "user": options.user}
         made = with_proof(
             lambda password: client.create_token(options.name, options.days, **fields, current_password=password)
         )
-        told = f"(scope {made.scope}, shown this once; revoke it with: lmvp tokens revoke {made.id})"
+        told = f"(scope {made.scope}, shown this once; `lmvp tokens revoke {made.id}` revokes it)"
         return Line(f"{made.token}\n{told}", made, essential=True)
     if options.what == "revoke":
         if not options.name:
-            raise InvalidArgument("which token?", hint="lmvp tokens, then lmvp tokens revoke ID")
+            raise InvalidArgument("which token?", hint="`lmvp tokens` lists them, `lmvp tokens revoke ID` revokes one")
         client.revoke_token(options.name)
         return Line(f"the token {options.name} is revoked")
     found = client.tokens()
@@ -71,7 +71,10 @@ def identities(options: Namespace, _host: Host) -> Any:
     client = Client()
     if options.what == "disconnect":
         if not options.id:
-            raise InvalidArgument("identity id missing", hint="lmvp identities, then lmvp identities disconnect ID")
+            raise InvalidArgument(
+                "identity id missing",
+                hint="`lmvp identities` lists them, `lmvp identities disconnect ID` disconnects one",
+            )
         with_proof(lambda password: client.disconnect_identity(options.id, current_password=password))
         return Line(f"the identity {options.id} is disconnected, and the sessions that it began have ended")
     found = client.identities(options.user)

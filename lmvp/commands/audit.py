@@ -64,7 +64,7 @@ def kept(path: str) -> list[Head]:
         raise InvalidArgument(f"the heads in {path!r} cannot be read: {error}") from None
     found = [_read(line) for line in lines if line.strip()]
     if not found:
-        raise InvalidArgument(f"{path!r} is empty", hint="`lmvp audit head > FILE` makes one")
+        raise InvalidArgument(f"{path!r} is empty", hint="the output of `lmvp audit head` is such a file")
     return found
 
 

@@ -24,7 +24,7 @@ def contributions(options: Namespace, _host: Host) -> Any:
          one.version.message, one.version.author, f"{one.version.created_at:%Y-%m-%d %H:%M}")
         for one in found
     ]  # fmt: skip
-    empty = "nothing is proposed: lmvp push MODEL OBJECT --propose"
+    empty = "nothing is proposed; `lmvp push MODEL FILE --propose` proposes a version"
     return Table(("Contribution", "Status", "Message", "By", "When (UTC)"), rows, empty=empty, data=found)
 
 

@@ -70,8 +70,8 @@ def prune(options: Namespace, _host: object) -> Any:
         client.set_retention(options.model, "")
         return Line(f"{options.model} has no rule any more; all its versions stay")
     if options.save and not options.keep:
-        hint = f"lmvp prune {options.model} --keep last:5 --save"
-        raise InvalidArgument("--save needs the rule to save", hint=hint)
+        hint = f"`lmvp prune {options.model} --keep last:5 --save`"
+        raise InvalidArgument("`--save` needs the rule to save", hint=hint)
     done = client.prune(options.model, keep=options.keep, dry_run=options.dry_run)
     if options.save and not options.dry_run:
         client.set_retention(options.model, done.keep)

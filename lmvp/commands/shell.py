@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from lmvp import hints
 from lmvp.errors import LmvpError
 
 
@@ -76,6 +77,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lmvp.commands.completion import answer_shell
 
         answer_shell()
+    with hints.using(hints.SHELL):
+        return _guarded(words)
+
+
+def _guarded(words: list[str]) -> int:
+    """Run a command; print its error as one message."""
     try:
         return _run(words)
     except LmvpError as error:
@@ -127,7 +134,8 @@ def _hand_on(verb: str, words: list[str]) -> int:
     if verb == "server":
         from lmvp_server.__main__ import main as serve
 
-        return serve(words)
+        with hints.using(hints.PYTHON):  # the console shows code that readers paste into a notebook
+            return serve(words)
     from lmvp_server.restoring import main as restore
 
     return restore(words)

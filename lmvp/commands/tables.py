@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import Any
 
-from lmvp import config
+from lmvp import config, hints
 from lmvp.errors import LmvpError, ServerUnavailable
 from lmvp.render.words import clean, printable
 
@@ -44,11 +44,11 @@ class Table:
 
     def __repr__(self) -> str:
         if not self.rows:
-            return printable(self.empty)
+            return printable(hints.translated(self.empty))
         lines = [self.head, *([clean(cell) for cell in row] for row in self.rows)]  # as others wrote them
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
         table = [self._text_row(line, widths) for line in lines]
-        return printable("\n".join([*table, *([self.note] if self.note else [])]))
+        return printable(hints.translated("\n".join([*table, *([self.note] if self.note else [])])))
 
     def _text_row(self, row: Sequence[str], widths: Sequence[int]) -> str:
         sides = (str.rjust if column in self.right else str.ljust for column in range(len(row)))
@@ -56,11 +56,11 @@ class Table:
 
     def _repr_html_(self) -> str:
         if not self.rows:
-            return f"<p>{escape(self.empty)}</p>"
+            return f"<p>{escape(hints.translated(self.empty))}</p>"
         from lmvp.render import html
 
-        rows = [[escape(clean(word)) for word in row] for row in self.rows]
-        note = f"<p>{escape(self.note)}</p>" if self.note else ""
+        rows = [[escape(hints.translated(clean(word))) for word in row] for row in self.rows]
+        note = f"<p>{escape(hints.translated(self.note))}</p>" if self.note else ""
         return html.table([escape(word) for word in self.head], rows, sorted(self.right), names=[0]) + note
 
 
@@ -90,22 +90,16 @@ class Line(str):
         return made
 
     def __repr__(self) -> str:
-        return printable(str(self))
+        return printable(hints.translated(str(self)))
 
 
 class Status(Table):
     """Where am I: server, user, project, active run, and what waits to be delivered."""
 
     @classmethod
-    def now(cls, command: str = "lmvp") -> Status:
-        """Return the status of this process, without starting anything.
-
-        Parameters
-        ----------
-        command : str
-            The command that hints name: `lmvp` in a shell, `%lmvp` in a notebook.
-        """
-        server, console = _server(command)
+    def now(cls) -> Status:
+        """Return the status of this process, without starting anything."""
+        server, console = _server()
         rows = [("server", server), ("console", console), ("user", _user()), ("project", config.current_project())]
         rows += _runs()
         return cls(("LMVP", ""), rows, empty="", data=dict(rows))
@@ -138,13 +132,13 @@ def _user() -> str:
         return str(error).partition("\n")[0]
 
 
-def _server(command: str) -> tuple[str, str]:
+def _server() -> tuple[str, str]:
     """Return the server in use, and the address of its console."""
     url = config.server_url()
     if url is not None:
         if config.token_for(url):
-            return url, f"{url}/ (`{command} open` opens it signed in)"
-        return f"{url} (no token: {command} login {url})", f"{url}/"
+            return url, f"{url}/ (`lmvp open` opens it signed in)"
+        return f"{url} (no token; `lmvp login {url}` gets one)", f"{url}/"
     from lmvp import local
 
     home = config.data_home()
@@ -153,5 +147,5 @@ def _server(command: str) -> tuple[str, str]:
     except ServerUnavailable as error:
         return str(error).partition("\n")[0], ""
     if found is None:
-        return f"this machine's, in {home}; the next call starts it", f"`{command} open` starts the server and opens it"
-    return f"{found.url}, this machine's, in {home}", f"{found.url}/ (`{command} open` opens it signed in)"
+        return f"this machine's, in {home}; the next call starts it", "`lmvp open` starts the server and opens it"
+    return f"{found.url}, this machine's, in {home}", f"{found.url}/ (`lmvp open` opens it signed in)"

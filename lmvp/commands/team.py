@@ -22,9 +22,11 @@ def users(options: Namespace, _host: Host) -> Any:
     if options.what == "list":
         accounts = client.users()
         rows = [(one.name, _kind(one), day(one.created_at)) for one in accounts]
-        return Table(("User", "Kind", "Made (UTC)"), rows, empty="no accounts: lmvp users add NAME", data=accounts)
+        return Table(
+            ("User", "Kind", "Made (UTC)"), rows, empty="no accounts; `lmvp users add NAME` adds one", data=accounts
+        )
     if not options.name:
-        raise InvalidArgument("user name missing", hint=f"lmvp users {options.what} NAME")
+        raise InvalidArgument("user name missing", hint=f"`lmvp users {options.what} NAME`")
     if options.what == "add":
         password = "" if options.service else _new_password(options.name)
         made = with_proof(
@@ -44,7 +46,7 @@ def _ended(user: User) -> str:
     """Return a line about what a change ended; empty where it ended nothing."""
     if user.ended is None:
         return ""
-    again = "\nget a new token with: lmvp login URL" if user.ended.tokens else ""
+    again = "\n`lmvp login URL` gets a new token" if user.ended.tokens else ""
     return f"\nended: {user.ended}{again}"
 
 
@@ -54,9 +56,9 @@ def groups(options: Namespace, _host: Host) -> Any:
     if options.what == "list":
         found = client.groups()
         rows = [(f"@{one.name}", ", ".join(one.users)) for one in found]
-        return Table(("Group", "People"), rows, empty="no groups: lmvp groups add NAME USER …", data=found)
+        return Table(("Group", "People"), rows, empty="no groups; `lmvp groups add NAME USER …` adds one", data=found)
     if not options.name:
-        raise InvalidArgument("which group?", hint=f"lmvp groups {options.what} NAME")
+        raise InvalidArgument("which group?", hint=f"`lmvp groups {options.what} NAME`")
     if options.what == "remove":
         client.remove_group(options.name)
         return Line(f"@{options.name} is gone, with the roles that it gave")
@@ -84,7 +86,7 @@ def members(options: Namespace, _host: Host) -> Any:
     if options.what == "invitations":
         return _invitations(client, project, options.revoke)
     if not options.name:
-        raise InvalidArgument("whom?", hint=f"lmvp members {project} {options.what} NAME")
+        raise InvalidArgument("whom?", hint=f"`lmvp members {project} {options.what} NAME`")
     if options.what == "remove":
         client.remove_member(project, options.name)
         return Line(f"{options.name} is no member of {project} any more")
@@ -105,7 +107,7 @@ def _members(client: Client, project: str) -> Table:
         "everyone": about.everyone if about else "",
         "public": bool(about and about.public),
     }
-    empty = f"no members: lmvp members {project} add NAME --role contributor"
+    empty = f"no members; `lmvp members {project} add NAME --role contributor` adds one"
     return Table(("Member", "Role"), rows, empty=empty, data=data)
 
 
@@ -117,7 +119,7 @@ def _invitations(client: Client, project: str, revoke: str | None) -> Any:
     rows = [(one.id, one.role, one.by, day(one.created_at), day(one.expires_at), one.ended or "can be used")
             for one in found]  # fmt: skip
     head = ("Id", "Role", "By", "Made", "Until (UTC)", "Status")
-    empty = f"no invitations: lmvp members {project} invite --role contributor"
+    empty = f"no invitations; `lmvp members {project} invite --role contributor` makes one"
     return Table(head, rows, empty=empty, data=found)
 
 

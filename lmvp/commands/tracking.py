@@ -42,7 +42,7 @@ def _other_projects(client: Client) -> str | None:
     """Return the hint that names projects with runs, where the current one has none."""
     names = [one.name for one in client.projects()[:_PROJECTS] if one.name != client.project]
     full = [name for name in names if client.runs(name, limit=1)]
-    return f"did you mean {' or '.join(f'`runs {name}`' for name in full[:3])}?" if full else None
+    return f"did you mean {' or '.join(f'`lmvp runs {name}`' for name in full[:3])}?" if full else None
 
 
 def metrics(options: Namespace, _host: object) -> Any:
@@ -58,11 +58,11 @@ def annotate(options: Namespace, _host: object) -> Any:
     tags: dict[str, str | None] = {**(pairs("tag", options.tag, str) or {}), **dict.fromkeys(options.untag)}
     params = pairs("param", options.param, param_value)
     if options.name is None and options.notes is None and not tags and not params:
-        raise InvalidArgument("nothing to change", hint=f"lmvp annotate {options.run} --tag by=ada")
+        raise InvalidArgument("nothing to change", hint=f"`lmvp annotate {options.run} --tag by=ada`")
     client = Client()
     both = [key for key in options.untag if key in (pairs("tag", options.tag, str) or {})]
     if both:
-        raise InvalidArgument(f"--tag and --untag both name {both[0]!r}", hint="choose one of them")
+        raise InvalidArgument(f"`--tag` and `--untag` both name {both[0]!r}", hint="choose one of them")
     if options.untag:
         there = client.run(project or None, run).tags
         missing = [key for key in options.untag if key not in there]

@@ -108,7 +108,7 @@ def confirmed(act: Callable[[bool], T], host: Host, *, yes: bool) -> T:
         return act(yes)
     except ProtectedAlias as error:
         if not host.confirm(f"{error.message}. Continue?"):
-            raise ProtectedAlias(error.message, hint="--yes does it without a question") from None
+            raise ProtectedAlias(error.message, hint="`--yes` does it without a question") from None
     return act(True)
 
 
@@ -126,7 +126,7 @@ def pull(options: Namespace, host: Host) -> Any:
     into, variable = getattr(options, "into", None), getattr(options, "variable", None)
     if host.pulls_files and options.trust:
         hint = "in Python: lmvp.pull(name, trust=[…])"
-        raise InvalidArgument("--trust has no effect in a shell, which pulls files and builds no object", hint=hint)
+        raise InvalidArgument("`--trust` has no effect in a shell, which pulls files and builds no object", hint=hint)
     folder = options.to if options.to is not None or not host.pulls_files else _new_folder(options.version)
     value = Client().download(
         options.version,
@@ -165,7 +165,7 @@ def alias(options: Namespace, host: Host) -> Any:
     now = next((one for one in found if one.name.lower() == name.lower()), None)
     if "@" not in options.version:  # typed to look at it: nothing moves
         if now is None:
-            hint = f"to make it, name a version: lmvp alias {options.version}@latest {name}"
+            hint = f"`lmvp alias {options.version}@latest {name}` makes it"
             raise NotFound(f"{options.version} has no alias {name!r}", hint=hint)
         return _aliases([now])
     target = client.version(options.version)
@@ -176,16 +176,17 @@ def alias(options: Namespace, host: Host) -> Any:
 def _check_alias_options(options: Namespace) -> None:
     """Refuse options of `alias` that would have no effect beside each other."""
     modes = [mode for mode in ("remove", "history", "protect", "unprotect") if getattr(options, mode)]
-    if modes and not options.alias:
-        hint = f"lmvp alias {options.version} production --{modes[0]}"
-        raise InvalidArgument(f"--{modes[0]} needs the name of an alias", hint=hint)
+    flag = f"--{modes[0]}" if modes else ""
     model, at, _ = options.version.partition("@")
+    example = " ".join(["lmvp", "alias", model, options.alias or "production", flag])
+    if modes and not options.alias:
+        raise InvalidArgument(f"`{flag}` needs the name of an alias", hint=f"`{example}`")
     if modes and at:
-        hint = f"lmvp alias {model} {options.alias} --{modes[0]}"
-        raise InvalidArgument(f"--{modes[0]} takes a model, and {options.version!r} names a version", hint=hint)
+        hint = f"`{example}`"
+        raise InvalidArgument(f"`{flag}` takes a model, and {options.version!r} names a version", hint=hint)
     if options.yes and (modes not in ([], ["remove"]) or (not modes and not (at and options.alias))):
-        hint = f"lmvp alias {model}@latest {options.alias or 'production'} --yes"
-        raise InvalidArgument("--yes confirms the move of an alias, and nothing would move", hint=hint)
+        hint = f"`lmvp alias {model}@latest {options.alias or 'production'} --yes`"
+        raise InvalidArgument("`--yes` confirms the move of an alias, and nothing would move", hint=hint)
 
 
 def _aliases(found: Sequence[Alias]) -> Table:
@@ -227,7 +228,7 @@ def show(options: Namespace, _host: Host) -> Any:
 def amend(options: Namespace, host: Host) -> Any:
     """Change the message, metrics, params or tags of a version."""
     if options.message is None and not options.forget_code and not (options.metric or options.param or options.tag):
-        raise InvalidArgument("nothing to change", hint=f"lmvp amend {options.version} -m 'trained for longer'")
+        raise InvalidArgument("nothing to change", hint=f"`lmvp amend {options.version} -m 'trained for longer'`")
     version = Client().version(options.version)
     merged = {key: {**getattr(version, key), **more} for key, more in _given(options, host).items() if more}
     return Client().amend(version.reference, message=options.message, forget_code=options.forget_code, **merged)
@@ -241,7 +242,7 @@ def ls(options: Namespace, _host: Host) -> Any:
         return Table(("Project", "Models"), rows, empty="no projects yet", data=projects)
     name = options.project.rstrip("/")
     if "/" in name:
-        raise InvalidArgument(f"{name!r} is a model, not a project", hint=f"its versions: history {name}")
+        raise InvalidArgument(f"{name!r} is a model, not a project", hint=f"`lmvp history {name}` lists its versions")
     models = Client().models(name)
     rows = [(one.name, f"v{one.latest}" if one.latest else "none") for one in models]
     return Table(("Model", "Latest"), rows, empty=f"no models in {options.project} yet", data=models)
@@ -254,9 +255,9 @@ def project(options: Namespace, _host: Host) -> Any:
     return Table(("Current project",), [(config.current_project(),)], empty="")
 
 
-def status(_options: Namespace, host: Host) -> Any:
+def status(_options: Namespace, _host: Host) -> Any:
     """Show the server, the user and the project in use."""
-    return Status.now("lmvp" if host.pulls_files else "%lmvp")
+    return Status.now()
 
 
 def open_(options: Namespace, _host: Host) -> Any:
@@ -292,7 +293,9 @@ def _new_folder(version: str) -> str:
     name = Reference.parse(version).model
     folder = Path(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InvalidArgument(f"{name!r} is there already, and a pull replaces files", hint="say where: --to FOLDER")
+        raise InvalidArgument(
+            f"{name!r} is there already, and a pull replaces files", hint="name another folder: `--to FOLDER`"
+        )
     return name
 
 

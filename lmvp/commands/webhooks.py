@@ -23,7 +23,7 @@ def webhooks(options: Namespace, _host: Host) -> Any:
     if options.what == "list":
         found = client.webhooks(project)
         rows = [(one.id, one.url, ", ".join(one.events), _state(one)) for one in found]
-        empty = f"no webhooks: lmvp webhooks {project} add URL"
+        empty = f"no webhooks; `lmvp webhooks {project} add URL` adds one"
         return Table(("Id", "URL", "Events", "State"), rows, empty=empty, data=found)
     if not options.target:
         raise InvalidArgument(f"{options.what} what?", hint=_HINTS[options.what].format(project))
@@ -42,8 +42,8 @@ def webhooks(options: Namespace, _host: Host) -> Any:
 
 
 _BY_ID = ("remove", "enable", "test")
-_HINTS = {"add": "lmvp webhooks {0} add https://hooks.example.org/lmvp"}
-_HINTS |= {what: f"lmvp webhooks {{0}} {what} ID; `lmvp webhooks {{0}}` lists them" for what in _BY_ID}
+_HINTS = {"add": "`lmvp webhooks {0} add https://hooks.example.org/lmvp`"}
+_HINTS |= {what: f"`lmvp webhooks {{0}} {what} ID`; `lmvp webhooks {{0}}` lists them" for what in _BY_ID}
 
 
 def _state(one: Webhook) -> str:

@@ -6,6 +6,7 @@ A format is found by the object's type, without importing any framework; its mod
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, cast
@@ -99,7 +100,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
         raise TooLarge(
             f"the tensors of this version have {sum(tensor.size for tensor in reader.manifest.tensors):,} bytes, "
             "more than the memory of this process",
-            hint='give to="folder/" for the files',
+            hint="`--to folder/` gives the files",
         ) from None
 
 
@@ -110,10 +111,10 @@ def _filler(into: Any) -> Format:
             return _load(name)
     kind = f"{type(into).__module__}.{type(into).__qualname__}"
     raise InvalidArgument(
-        f"into= is a {kind}, which has no tensors to fill",
-        hint='give a module, or arrays; or to="folder/" for files'
+        f"`--into` is a {kind}, which has no tensors to fill",
+        hint="give a module, or arrays; `--to folder/` gives the files"
         if not _is_path(into)
-        else f'did you mean to="{into}"?',
+        else f"did you mean `--to {shlex.quote(os.fspath(into))}`?",
     )
 
 

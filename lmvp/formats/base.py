@@ -81,12 +81,16 @@ class Package:
     finish : callable
         Called after the last byte was read, before the push is committed; raises `FileChanged` where a file on disk
         is no longer what it was.
+    pull : dict
+        The arguments without which a pull does not return the object: `{"trust": names}`, `{"into": True}` or
+        `{"to": True}`. Recorded beside the content, for snippets.
     """
 
     format: str
     files: Sequence[PackedFile]
     meta: dict[str, Any] = field(default_factory=dict)
     finish: Callable[[], None] = lambda: None
+    pull: dict[str, Any] = field(default_factory=dict)
 
 
 STRUCTURE_LIMIT = 64 << 20

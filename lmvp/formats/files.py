@@ -57,7 +57,9 @@ def pack(obj: Any) -> Package:
     layouts = {path: _layout(path, source) for path, source in sources.items()}
     layouts |= external_data.layouts(root if folder else root.parent, sources, layouts)
     files = [PackedFile(path, [sources[path]], one.tensors, one.breaks) for path, one in layouts.items()]
-    return Package("files", files, {"kind": "folder" if folder else "file"}, finish=lambda: _check(sources.values()))
+    pull = {} if len(files) == 1 and files[0].path.lower().endswith(_SUFFIX) else {"to": True}
+    meta = {"kind": "folder" if folder else "file"}
+    return Package("files", files, meta, finish=lambda: _check(sources.values()), pull=pull)
 
 
 def _check(sources: Iterable[DiskFile]) -> None:
@@ -211,10 +213,8 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     files = reader.manifest.files
     if len(files) != 1 or not files[0].path.lower().endswith(_SUFFIX):
         kind = "a folder" if reader.manifest.meta.get("kind") == "folder" else f"the file {files[0].path!r}"
-        filled = ", or into= to fill a model with its tensors" if reader.manifest.tensors else ""
-        raise InvalidArgument(
-            f"this version is {kind}, not an object", hint=f'give to="folder/" to get the files{filled}'
-        )
+        filled = "; `--into MODEL` fills a model with its tensors" if reader.manifest.tensors else ""
+        raise InvalidArgument(f"this version is {kind}, not an object", hint=f"`--to folder/` gives the files{filled}")
     stored = tensors.stored(reader.manifest)
     # Torch, not ml_dtypes, for dtypes that numpy lacks: the type of the result must not depend on what JAX installed.
     plain = all(tensor.dtype in numpy.PLAIN for tensor in stored.values())
@@ -230,5 +230,5 @@ def _as_torch(reader: Reader, stored: dict[str, tensors.Stored]) -> dict[str, An
         strange = next(tensor for tensor in stored.values() if tensor.dtype not in numpy.PLAIN)
         raise MissingDependency(
             f"{strange.name!r} is {strange.dtype}, which numpy does not have",
-            hint='pip install torch, or give to="folder/"',
+            hint="pip install torch; or `--to folder/` gives the files",
         ) from error

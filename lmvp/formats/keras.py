@@ -67,11 +67,16 @@ def pack(obj: Any) -> Package:
     shelf = Shelf()
     files, meta = tensors.weights({name: _packed(name, one, shelf) for name, one in named(obj).items()}, "np")
     meta["class"] = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    pull: dict[str, Any] = {}
     try:
-        files.append(PackedFile(MODEL, [Bytes.of(_serialise(obj))]))
+        structure = _serialise(obj)
+        files.append(PackedFile(MODEL, [Bytes.of(structure)]))
+        if unknown := keras_trust.unknown_in(json.loads(structure)):
+            pull["trust"] = unknown
     except keras_trust.NotData as error:
         meta["not_data"] = str(error)
-    return Package("keras", files, meta)
+        pull["into"] = True
+    return Package("keras", files, meta, pull=pull)
 
 
 def _check(model: Any) -> None:
@@ -122,7 +127,8 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     model = _rebuilt(reader, trust)
     if not model.built:
         raise InvalidArgument(
-            f"Keras cannot tell the shapes of this {type(model).__qualname__}", hint="build the model, give it as into="
+            f"Keras cannot tell the shapes of this {type(model).__qualname__}",
+            hint="build the model, and fill it: `--into MODEL`",
         )
     _fill(reader, model, stored)
     return model
@@ -133,7 +139,7 @@ def _rebuilt(reader: Reader, trust: Sequence[str | type]) -> Any:
     if "not_data" in meta:
         raise InvalidArgument(
             f"the structure of this {meta.get('class')} could not be kept: {meta['not_data']}",
-            hint="build the model yourself and give it as into=; to have it kept, write such a layer as a class",
+            hint="build the model, and fill it: `--into MODEL`; to have it kept, write such a layer as a class",
         )
     try:
         config = parse_json(reader, MODEL)
@@ -147,7 +153,9 @@ def _rebuilt(reader: Reader, trust: Sequence[str | type]) -> Any:
             model = keras.saving.deserialize_keras_object(config, custom_objects=custom, safe_mode=True)
     except (TypeError, ValueError, LookupError, AttributeError, ImportError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise DamagedFile(f"this model cannot be built again: {reason[:300]}", hint="give one as into=") from error
+        raise DamagedFile(
+            f"this model cannot be built again: {reason[:300]}", hint="build the model, and fill it: `--into MODEL`"
+        ) from error
     if not recognises(model):
         raise DamagedFile(f"{MODEL} is a {type(model).__qualname__}, not a model")
     return model

@@ -8,13 +8,13 @@ is read before Keras sees it, since older Keras lets more through.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
 from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, Untrusted
-from lmvp.formats.trust import Trust, find
+from lmvp.formats.trust import Trust, find, option
 
 _PLAIN = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 _LAMBDA = "__lambda__"
@@ -96,24 +96,38 @@ def allow(config: Any, trust: Sequence[str | type]) -> dict[str, Any]:
         if node["class_name"] == _LAMBDA:
             raise Untrusted(
                 f"{where} has a lambda in it, which is code that nobody can vouch for",
-                hint="build the model yourself and give it as into=; to have it kept, write such a layer as a class",
+                hint="build the model, and fill it: `--into MODEL`; to have it kept, write such a layer as a class",
             )
-        if node["class_name"] not in _PLAIN and not _is_safe(node):
+        if _is_foreign(node):
             found = _described(node)
             wanted[found.name] = found
-    unknown = sorted(name for name in wanted if _given(trusted, name) is None and name not in trusted)
-    if unknown:
+    if unknown := _unknown(wanted, trusted):
         raise Untrusted(
             f"this model needs code that nobody vouched for: {', '.join(unknown)}",
-            hint=f"if you trust who pushed it, give trust=[{', '.join(map(_shown, unknown))}]; "
-            "or build the model and give it as into=",
+            hint=f"if you trust who pushed it, give {_given_as(unknown)}; "
+            "or build the model, and fill it: `--into MODEL`",
         )
     return {key: _found(node, trusted) for node in wanted.values() for key in node.keys}
 
 
-def _shown(name: str) -> str:
-    """Write a name as `trust=` takes it: of some functions only the last part is known, so they are to be given."""
-    return repr(name) if "." in name else name
+def unknown_in(config: Any) -> list[str]:
+    """Return the names of the code that is not Keras' own, sorted."""
+    return _unknown({_described(node).name for node, _ in _nodes(config) if _is_foreign(node)}, Trust.of(()))
+
+
+def _is_foreign(node: Mapping[str, Any]) -> bool:
+    return node["class_name"] not in _PLAIN and not _is_safe(node)
+
+
+def _unknown(names: Iterable[str], trusted: Trust) -> list[str]:
+    return sorted(name for name in names if _given(trusted, name) is None and name not in trusted)
+
+
+def _given_as(names: Sequence[str]) -> str:
+    """Return the option that trusts some names; a function of which only the last part is known is given itself."""
+    if all("." in name for name in names):
+        return option(names)
+    return f"`trust=[{', '.join(repr(name) if '.' in name else name for name in names)}]`, in Python"
 
 
 def _nodes(config: Any, where: str = "the model", depth: int = 0) -> Iterator[tuple[dict[str, Any], str]]:
@@ -214,6 +228,6 @@ def _found(node: _Node, trusted: Trust) -> Any:
     if "." not in node.name:
         raise MissingDependency(
             f"this model needs a function {node.name}, of which only the name is known",
-            hint=f"give the function itself: trust=[{node.name}]",
+            hint=f"in Python, give the function itself: `trust=[{node.name}]`",
         )
     return find(node.name, exact=node.name in trusted.names, what="this model")

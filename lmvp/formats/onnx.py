@@ -139,7 +139,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
         If the graph and its numbers do not fit, or it would read other files.
     """
     if into is not None:
-        raise InvalidArgument("into= fills modules and arrays, not ONNX models", hint="leave into= out")
+        raise InvalidArgument("`--into` fills modules and arrays, not ONNX models", hint="leave `--into` out")
     check_small(reader.manifest, STRUCTURE)
     model = _structure(reader.read(STRUCTURE))
     stored = tensors.stored(reader.manifest)

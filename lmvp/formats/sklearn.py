@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, Unknown
 from lmvp.formats import numpy, tensors
 from lmvp.formats.base import Bytes, Package, PackedFile, Reader, parse_json
 from lmvp.formats.skops_schema import SPARSE, Canonical, assemble
-from lmvp.formats.trust import Trust
+from lmvp.formats.trust import Trust, option
 
 NAMES = ("sklearn",)
 ESTIMATOR = "estimator.json"
@@ -62,19 +63,29 @@ def pack(obj: Any) -> Package:
         If skops cannot keep it: it has a lambda in it, say.
     """
     try:
-        parts = Canonical(_skops().dumps(obj))
+        dumped = _skops().dumps(obj)
+        parts = Canonical(dumped)
     except (TypeError, ValueError, AttributeError, NotImplementedError) as error:
         raise UnknownFormat(f"skops cannot keep this {type(obj).__qualname__}: {error}") from error
     text = json.dumps(parts.schema, ensure_ascii=False, separators=(",", ":"))
     if _LAMBDA in text:
         raise UnknownFormat(
             f"this {type(obj).__qualname__} has a lambda in it, which is code and is not kept",
-            hint="write it as a function of a module; who pulls it names that in trust=",
+            hint="write it as a function of a module; a pull names it with `--trust`",
         )
     files, meta = tensors.weights({name: numpy.packed(name, array) for name, array in parts.arrays.items()}, "np")
     rest = {ESTIMATOR: text.encode(), **parts.blobs}
     files += [PackedFile(path, [Bytes.of(data)]) for path, data in rest.items()]
-    return Package("sklearn", files, {**meta, "class": f"{type(obj).__module__}.{type(obj).__qualname__}"})
+    meta["class"] = f"{type(obj).__module__}.{type(obj).__qualname__}"
+    return Package("sklearn", files, meta, pull=_pull(dumped))
+
+
+def _pull(dumped: bytes) -> dict[str, Any]:
+    """Return the classes that a pull has to trust. An object that skops cannot read back is told of by the pull."""
+    with suppress(Exception):
+        unknown = _unknown(_skops().get_untrusted_types(data=dumped), ())
+        return {"trust": unknown} if unknown else {}
+    return {}
 
 
 def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
@@ -88,7 +99,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
         If `into` is given: an estimator is more than its arrays.
     """
     if into is not None:
-        raise InvalidArgument("into= fills modules and arrays, not estimators", hint="leave into= out")
+        raise InvalidArgument("`--into` fills modules and arrays, not estimators", hint="leave `--into` out")
     skops = _skops()
     data = _assemble(reader)
     try:
@@ -113,11 +124,15 @@ def _assemble(reader: Reader) -> bytes:
     return assemble(schema, numpy.load(reader, tensors.stored(reader.manifest)), reader.read)
 
 
-def _check_trust(names: Sequence[str], trust: Sequence[str | type]) -> None:
+def _unknown(names: Sequence[str], trust: Sequence[str | type]) -> list[str]:
     trusted = Trust.of(trust)
-    unknown = [name for name in names if name not in trusted and name not in _HARMLESS]
+    return [name for name in names if name not in trusted and name not in _HARMLESS]
+
+
+def _check_trust(names: Sequence[str], trust: Sequence[str | type]) -> None:
+    unknown = _unknown(names, trust)
     if unknown:
         raise Untrusted(
             f"this estimator needs code that nobody vouched for: {', '.join(unknown)}",
-            hint=f"if you trust who pushed it, give trust={unknown!r}",
+            hint=f"if you trust who pushed it, give {option(unknown)}",
         )

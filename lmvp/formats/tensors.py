@@ -129,7 +129,7 @@ def stored(manifest: Manifest) -> dict[str, Stored]:
     for t in manifest.tensors:
         if t.name in found:
             raise InvalidArgument(
-                f"{t.name!r} stands in {found[t.name].path!r} and in {t.path!r}", hint='give to="folder/" for the files'
+                f"{t.name!r} stands in {found[t.name].path!r} and in {t.path!r}", hint="`--to folder/` gives the files"
             )
         found[t.name] = Stored(t.name, t.path, t.dtype, t.shape, t.size, t.digest, dtypes.get(t.name))
     for name, owner in _texts(manifest.meta.get("ties", {}), "ties").items():
@@ -213,7 +213,7 @@ def check(have: Mapping[str, Stored], into: Mapping[str, str], aliases: Iterable
         more = f"; and {len(wrong) - _SHOWN} more" if len(wrong) > _SHOWN else ""
         raise Mismatch(
             f"`into` does not fit the version: {'; '.join(wrong[:_SHOWN])}{more}",
-            hint="nothing was changed; without into= the object comes back as it was pushed",
+            hint="nothing was changed; without `--into` the object comes back as it was pushed",
         )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from lmvp.errors import InvalidArgument, UnknownFormat
-from lmvp.formats import numpy, tensors, torch_calls, torch_parametrized, torch_structure, tree
+from lmvp.formats import numpy, tensors, torch_calls, torch_parametrized, torch_structure, torch_trust, tree
 from lmvp.formats.base import Bytes, Package, PackedFile, Reader, check_small
 from lmvp.formats.tensors import Packed, Stored
 from lmvp.formats.torch_tensors import (
@@ -120,17 +120,22 @@ def _pack_module(module: Any) -> Package:
     )
     meta: dict[str, Any] = {"class": _class(module), "modules": parts}
     files = []
+    pull: dict[str, Any] = {}
     try:
-        files.append(PackedFile(STRUCTURE, [Bytes.of(torch_structure.dump(module, names))]))
+        structure = torch_structure.dump(module, names)
+        files.append(PackedFile(STRUCTURE, [Bytes.of(structure)]))
+        if unknown := torch_trust.unknown_in(torch_trust.names_in(structure)):
+            pull["trust"] = unknown
     except torch_structure.CannotPickle as error:
         meta["unpicklable"] = str(error)
+        pull["into"] = True
         names = _Names(module)
         for _, tensor in loose_tensors(module):
             names(tensor)
     weights, about = tensors.weights({name: packed(name, tensor) for name, tensor in names.found.items()}, "pt")
     if names.extra:
         meta["extra"] = names.extra
-    return Package(MODULE, [*weights, *files], {**meta, **about, **_extra_state(names.other)})
+    return Package(MODULE, [*weights, *files], {**meta, **about, **_extra_state(names.other)}, pull=pull)
 
 
 def _class(module: Any) -> str:
@@ -221,7 +226,7 @@ def _unpack_module(reader: Reader, trust: Sequence[str | type]) -> Any:
     if "unpicklable" in meta:
         raise InvalidArgument(
             f"the structure of this {meta.get('class')} could not be kept: {meta['unpicklable']}",
-            hint="build the module yourself and give it as into=",
+            hint="build the module, and fill it: `--into MODEL`",
         )
     check_small(reader.manifest, STRUCTURE, torch_calls.LIMIT)
     module, empty = torch_structure.load(reader.read(STRUCTURE), trust)

@@ -168,7 +168,8 @@ def _check_version(version: str) -> None:
     found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if found < _OLDEST:
         raise MissingDependency(
-            f"torch {version} cannot load a module safely", hint="pip install 'torch>=2.6', or give a module as into="
+            f"torch {version} cannot load a module safely",
+            hint="pip install 'torch>=2.6'; or build the module, and fill it: `--into MODEL`",
         )
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from lmvp.errors import DamagedFile, Untrusted
 from lmvp.formats import torch_calls
-from lmvp.formats.trust import Trust, find
+from lmvp.formats.trust import Trust, find, option
 
 _PRUNING = (
     "CustomFromMask", "Identity", "L1Unstructured", "LnStructured", "PruningContainer", "RandomStructured",
@@ -142,16 +142,23 @@ def allow(names: Collection[str], trust: Sequence[str | type]) -> list[tuple[Any
     MissingDependency
         If a trusted name leads nowhere here.
     """
-    trusted = Trust.of(trust)
-    unknown = sorted(name for name in names if name not in trusted and not _is_safe(name))
+    unknown = unknown_in(names, trust)
     if unknown:
         raise Untrusted(
             f"this module needs code that nobody vouched for: {', '.join(unknown)}",
-            hint=f"if you trust who pushed it, give trust={unknown!r}; or build the module and give it as into=",
+            hint=f"if you trust who pushed it, give {option(unknown)}; "
+            "or build the module, and fill it: `--into MODEL`",
         )
+    trusted = Trust.of(trust)
     wanted = sorted(name for name in names if not _DTYPE.fullmatch(name))
     exact = {*trusted.names, *filter(_is_safe, wanted)}
     return [(trusted.given[n] if n in trusted.given else find(n, n in exact), n) for n in wanted]
+
+
+def unknown_in(names: Collection[str], trust: Sequence[str | type] = ()) -> list[str]:
+    """Return the names that are neither safe by themselves nor trusted, sorted."""
+    trusted = Trust.of(trust)
+    return sorted(name for name in names if name not in trusted and not _is_safe(name))
 
 
 def _is_safe(name: str) -> bool:
@@ -164,7 +171,7 @@ def _is_activation(name: str) -> bool:
 
 
 def _is_layer(name: str) -> bool:
-    """Tell whether this is one of torch's own layers: a class of a module that torch has loaded by itself."""
+    """Return whether this is one of torch's own layers: a class of a module that torch loads automatically."""
     module, _, last = name.rpartition(".")
     if not _LAYERS.fullmatch(module):
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ class Trust:
         """
         for item in (items := _items(trust)):
             if not (_NAME.fullmatch(item) if isinstance(item, str) else hasattr(item, "__qualname__")):
-                raise InvalidArgument(f"trust= has {item!r} in it"[:200], hint=_HINT)
+                raise InvalidArgument(f"`--trust` has {item!r} in it"[:200], hint=_HINT)
         names = [item for item in items if isinstance(item, str)]
         return cls(
             {f"{item.__module__}.{item.__qualname__}": item for item in items if not isinstance(item, str)},
@@ -65,8 +66,13 @@ def _items(trust: Any) -> list[Any]:
     if isinstance(trust, (str, type)):
         return [trust]
     if not isinstance(trust, Iterable):
-        raise InvalidArgument(f"trust= is {type(trust).__name__} {trust!r}"[:80], hint=_HINT)
+        raise InvalidArgument(f"`--trust` is {type(trust).__name__} {trust!r}"[:80], hint=_HINT)
     return list(trust)
+
+
+def option(names: Iterable[str]) -> str:
+    """Return the option of a pull that trusts some names, as hints write it."""
+    return f"`{' '.join(f'--trust {shlex.quote(name)}' for name in names)}`"
 
 
 def find(name: str, exact: bool, what: str = "this module") -> Any:
@@ -79,11 +85,12 @@ def find(name: str, exact: bool, what: str = "this module") -> Any:
     except (ImportError, AttributeError) as error:
         raise MissingDependency(
             f"{what} needs {name}, which is not to be found here: {error}",
-            hint="define or install it and give the class itself in trust=[…], or give one to fill as into=",
+            hint="define or install it, or build the object, and fill it: `--into MODEL`; "
+            "in Python, `trust=[…]` takes the class itself",
         ) from error
     origin = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
     if not exact and origin != name:
-        raise Untrusted(f"{name} is really {origin}", hint=f"if you trust that, give trust=[{name!r}]")
+        raise Untrusted(f"{name} is really {origin}", hint=f"if you trust that, give {option([name])}")
     return found
 
 

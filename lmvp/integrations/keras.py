@@ -180,7 +180,7 @@ class LMVPModelCheckpoint(Callback):  # type: ignore[misc, unused-ignore]
                 alias=["best"] if better else (),
                 progress=False,
             ),
-            f"{self._name}, {message}; lmvp.update({self._name!r}, model) does it later",
+            f"{self._name}, {message}; `lmvp push {self._name} FILE` does it later",
             strict=self._strict,
         )
         if version is not None and better:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -171,7 +172,7 @@ class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
                 alias=[alias] if alias else (),
                 progress=False,
             ),
-            f"{path}; lmvp push {self.name}/{self._model} {path} does it later",
+            f"{path}; `lmvp push {self.name}/{self._model} {shlex.quote(str(path))}` does it later",
             strict=self._strict,
         )
         if version is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from lmvp.errors import LmvpError, ServerUnavailable
+from lmvp.hints import translated
 from lmvp.records import Version
 
 
@@ -30,11 +31,11 @@ def publish(update: Callable[[], Version], what: str, *, strict: bool) -> Versio
     except ServerUnavailable as error:
         if strict:
             raise
-        warnings.warn(f"not published: {what} ({error.message})", stacklevel=3)
+        warnings.warn(translated(f"not published: {what} ({error.message})"), stacklevel=3)
     except LmvpError as error:
         if strict:
             raise
-        warnings.warn(f"not published: {what}: {error}", stacklevel=3)
+        warnings.warn(translated(f"not published: {what}: {error}"), stacklevel=3)
     return None
 
 

@@ -124,7 +124,7 @@ class LMVPCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         what = f"step {state.global_step}"
         publish(
             lambda: run.update(self._model or "", model.state_dict(), message=what, metrics=metrics, progress=False),
-            f"{self._model}, {what}; lmvp.update({self._model!r}, model.state_dict()) does it later",
+            f"{self._model}, {what}; `lmvp push {self._model} FILE` does it later",
             strict=self._strict,
         )
 

@@ -35,7 +35,7 @@ class Model(Struct, frozen=True, kw_only=True):
     created_at: datetime
     description: str = ""
     latest: int = 0
-    """Number of the newest version; 0 while there is none."""
+    """Number of the newest version; 0 before the first push."""
     keep: str = ""
     """Its retention rule, as `lmvp.retention` reads it; empty: all versions stay."""
     protected: tuple[str, ...] = ("production",)
@@ -47,7 +47,7 @@ class Model(Struct, frozen=True, kw_only=True):
     last: int = 0
     """The highest number that was ever used; above `latest` where the newest versions were removed."""
     origin: str = ""
-    """The model that this one was forked from; empty where it is none, or none that one may see."""
+    """The model that this one was forked from; empty without a fork, or if the caller cannot read it."""
 
     @property
     def following(self) -> int:
@@ -129,7 +129,7 @@ class Version(Struct, frozen=True, kw_only=True):
 
     @property
     def reference(self) -> str:
-        """What names this version from anywhere: `project/model@v3`."""
+        """The full reference of this version: `project/model@v3`."""
         return f"{self.project}/{self.model}@{self.name}"
 
     def __repr__(self) -> str:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lmvp import hints
 from lmvp.records import Layers, Version, encode_float
 from lmvp.render import numbers, strip
 from lmvp.render.graph import lanes
 from lmvp.render.text import filled_by, nothing, value_of
 from lmvp.render.words import clean
+from lmvp.snippets import pull_code
 
 if TYPE_CHECKING:
     from lmvp.views.history import History
@@ -55,6 +57,7 @@ def history_data(history: History, columns: Sequence[str] | None = None, *, plai
         "rows": _rows(history, shown, alone, keys),
         "graph": lanes(shown) if alone and plain else [],
         "layers": layers_data(history.layers) if alone else None,
+        "diff": hints.code("`lmvp diff BEFORE AFTER`"),
         "empty": None if shown else {"words": nothing(history), "code": filled_by(history)},
     }
 
@@ -111,6 +114,7 @@ def _rows(history: History, shown: Sequence[Version], alone: bool, keys: Sequenc
                 "written": written,
                 "sent": numbers.size(version.sent),
                 "bytes": version.sent,
+                "pull": pull_code(version, hints.reader()),
             }
         )
     return rows
@@ -230,10 +234,10 @@ def _no_points(history: History, metric: str | None) -> dict[str, str]:
         first = f"{clean(history[0].project)}/{clean(history[0].model)}"
         return {
             "words": f"{clean(history.title)} has several models. A plot is of one of them:",
-            "code": f'lmvp.showHistory("{first}")',
+            "code": hints.code(f"`lmvp history {first}`"),
         }
     what = f"the metric {clean(metric)}" if metric else "a metric"
     return {
         "words": f"No version of {clean(history.title)} has {what} yet. A version gets one when it is published:",
-        "code": f'lmvp.update("{clean(history.title)}", model, metrics={{"val/acc": 0.97}})',
+        "code": hints.code(f"`lmvp push {clean(history.title)} FILE --metric val/acc=0.97`"),
     }

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
+from lmvp import hints
 from lmvp.render import html, numbers
 from lmvp.render.text import Column, table
 from lmvp.render.words import clean
@@ -68,17 +69,24 @@ def value(given: Any) -> str:
 def runs_text(runs: Runs) -> str:
     """Draw runs as a table as wide as the terminal: name, status, start, duration, some params and metrics."""
     if not runs:
-        return f"no runs in {runs.project}; `with lmvp.start_run({runs.project!r}) as run:` begins one"
+        return f"no runs in {runs.project}; {_start(runs.project)}"
     shown = runs[:_SHOWN]
     lines = table(_columns(shown), shutil.get_terminal_size((120, 24)).columns)
     return "\n".join([*lines, *_note(runs, shown)])
 
 
+def _start(project: str) -> str:
+    """Return the words about how a run is started: scripts and cells start runs, the shell has no verb for it."""
+    if hints.reader() == hints.MAGIC:
+        return f"`%%lmvp run {project}` runs a cell as one"
+    where = ", in Python, " if hints.reader() == hints.SHELL else " "
+    return f"`with lmvp.start_run({project!r}) as run:`{where}starts one"
+
+
 def runs_html(runs: Runs) -> str:
     """Draw runs as a static table."""
     if not runs:
-        code = f"with lmvp.start_run({runs.project!r}) as run:"
-        return f"<p>no runs in {escape(runs.project)}</p><pre>{escape(code)}</pre>"
+        return f"<p>no runs in {escape(runs.project)}; {escape(_start(runs.project))}</p>"
     shown = runs[:_SHOWN]
     columns = _columns(shown)
     rows = list(zip(*([html.safe(cell) for cell in column.cells] for column in columns), strict=True))

@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
+from lmvp import hints
 from lmvp.render import numbers, strip
 from lmvp.render.model_card import card_html, card_text
 from lmvp.render.words import clean, clean_code, listed, one_line
+from lmvp.snippets import pull_code
 from lmvp.views.diff import code_of, facts_of
 
 if TYPE_CHECKING:
@@ -116,7 +118,8 @@ def showing_text(showing: Showing) -> str:
         more = [f"… {len(rows) - ROWS:,} more rows; .tensors holds them all"] if len(rows) > ROWS else []
         return ["\n".join([*table(columns, wide), *more])] if rows else []
 
-    facts = "\n".join(f"  {key:<10} {value}" for key, value in origin(showing))
+    rows = [*origin(showing), ("pull", pull_code(version, hints.reader()))]
+    facts = "\n".join(f"  {key:<10} {value}" for key, value in rows)
     card = [card_text(showing.model.description, wide)] if showing.model.description.strip() else []
     parts = [f"{head}\n  {sentence(showing)}\n{facts}", *card]
     parts += block(("Metric", "Value", "Against parent"), metric_rows(showing), (1, 2))
@@ -145,6 +148,7 @@ def showing_html(showing: Showing) -> str:
         block(("Tensor", "Shape", "Parameters", "Size"), tensor_rows(showing), (2, 3)),
         block(("Metric", "Value", "Against parent"), metric_rows(showing), (1, 2)),
         block(("Param", "Value"), param_rows(showing), (1,)),
+        f"<pre>{safe(pull_code(version, hints.reader()))}</pre>",
         block(("Where from", ""), origin(showing)),
         block(("Made with", ""), provenance(showing)),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from lmvp import hints
 from lmvp.records import IDENTICAL, NEW, Amount, decode_float
 from lmvp.render import numbers, strip
 from lmvp.render.data import GUARDED, layers_data
@@ -13,6 +14,7 @@ from lmvp.render.diffs import COUNTERS_ONLY, only_counters
 from lmvp.render.model_card import nodes
 from lmvp.render.showing import code_of_showing, metric_rows, origin, param_rows, provenance, sentence, shape
 from lmvp.render.words import clean
+from lmvp.snippets import pull_code
 from lmvp.views.diff import is_counter, layer_of, shade, sum_amounts
 
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ def showing_data(showing: Showing, *, card: bool = True) -> dict[str, Any]:
         "card": nodes(showing.model.description) if card else [],
         "at": numbers.iso(version.created_at),
         "author": clean(version.author),
-        "pull": f"model = %lmvp pull {version.reference}",
+        "pull": pull_code(version, hints.reader()),
         "metrics": [[*row, better_of(row[0], row[2])] for row in metric_rows(showing)],
         "params": param_rows(showing),
         "origin": [pair for pair in origin(showing) if pair[0] != "published"],

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from lmvp import hints
 from lmvp.records import Version
 from lmvp.render import diffs, numbers
 from lmvp.render.words import clean, clip, clip_middle, listed, one_line, pad, width
@@ -126,7 +127,7 @@ def filled_by(history: History) -> str:
         return ""
     title = clean(history.title)
     name = title if "/" in title else f"{title}/my-model"
-    return f'lmvp.update("{name}", model, message="first try")'
+    return hints.code(f"`lmvp push {name} FILE -m 'first try'`")
 
 
 def version_text(version: Version) -> str:

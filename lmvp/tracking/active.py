@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from lmvp import hints
 from lmvp.errors import InvalidArgument, LmvpError, ServerUnavailable, UserError
 from lmvp.redaction import redact
 from lmvp.tracking import active_runs, provenance
@@ -558,7 +559,7 @@ def _warn_of_end(name: str) -> None:
     with suppress(Exception):  # where warnings are errors: `log` never fails
         warnings.warn(
             f"the run {name} has ended: what is logged to it now is kept and delivered, but its status stays; "
-            "`start_run(resume=run)` goes on with it",
+            "`lmvp.start_run(resume=run)` goes on with it",
             stacklevel=6,
         )
 
@@ -567,7 +568,7 @@ def _print(text: str) -> None:
     """Print to standard error, also in a signal handler that has interrupted another `print`."""
     from lmvp.render.words import printable
 
-    text = printable(text)
+    text = printable(hints.translated(text, hints.reader(hints.SHELL)))
     try:
         print(text, file=sys.stderr)
     except (RuntimeError, OSError, ValueError, AttributeError):

@@ -180,7 +180,7 @@ class Exit:
         if written:
             with suppress(ValueError, SyntaxError):
                 return how_it_exited(ast.literal_eval(written[1]) if written[1] else None)
-        return "failed", "the script was left by SystemExit, of an unknown code: `with start_run()` would know it"
+        return "failed", "the script was left by SystemExit, of an unknown code: `with lmvp.start_run()` would know it"
 
 
 def _noting(call: Any) -> Any:

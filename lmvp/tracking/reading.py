@@ -11,6 +11,7 @@ from urllib.parse import quote
 from lmvp.arguments import Params
 from lmvp.base_client import BaseClient, model_path
 from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
+from lmvp.live import MarimoDisplay
 from lmvp.records import Version
 from lmvp.redaction import redact
 from lmvp.references import Reference, check_name, suggest
@@ -100,7 +101,7 @@ class RunFields(dict[str, Any]):
         return dict, (dict(self),)
 
 
-class Run:
+class Run(MarimoDisplay):
     """A run, as the server knew it when it was asked; `refresh` asks again.
 
     Its name, notes, params, tags and summary can be set, also after its end: each change goes to the server at once.

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from lmvp import private
+from lmvp import hints, private
 from lmvp.connection import Connection, pause
 from lmvp.errors import LmvpError, NotFound, RunRemoved, ServerError, ServerUnavailable, UserError
 from lmvp.tracking.frames import read_journal
@@ -276,7 +276,7 @@ class Sender(threading.Thread):
         if not self._warned:
             self._warned = True
             with suppress(Warning):  # where warnings are errors, this thread goes on all the same
-                warnings.warn(text, stacklevel=2)
+                warnings.warn(hints.translated(text, hints.reader(hints.SHELL)), stacklevel=2)
 
 
 def ways_out(error: LmvpError, run: str) -> str:

@@ -14,10 +14,11 @@ from datetime import datetime, timezone
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from lmvp import config
+from lmvp import config, hints
 from lmvp.arguments import Params
 from lmvp.environment import user
 from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerUnavailable
+from lmvp.live import watch_in_marimo
 from lmvp.references import check_name
 from lmvp.render.words import printable
 from lmvp.tracking import active_runs, distributed, leftovers, provenance
@@ -81,6 +82,8 @@ def start_run(
         _tell_of_curves()
     for watch in _watchers if plot else ():
         watch(run)
+    if plot and hints.in_marimo():
+        watch_in_marimo(run)
     return run
 
 
@@ -91,10 +94,11 @@ def _tell_address(run: ActiveRun, url: str | None) -> None:
     with suppress(OSError, ValueError, AttributeError):  # a stream that is closed, or is not there
         name = f"{run.project}/{run.name}"
         address = run_address(run.project, run.id, url)
-        hint = f"lmvp.open({name!r})" if in_notebook() else f"lmvp open {shlex.quote(name)}"
-        where = f"{address} (`{hint}` opens it signed in)" if address else f"`{hint}` opens its page"
+        command = f"`lmvp open {shlex.quote(name)}`"
+        where = f"{address} ({command} opens it signed in)" if address else f"{command} opens its page"
         # in a notebook, stderr looks like a warning
-        print(printable(f"run {name}: {where}"), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+        told = hints.translated(f"run {name}: {where}", hints.reader(hints.SHELL))
+        print(printable(told), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
 
 def _tell_of_curves() -> None:

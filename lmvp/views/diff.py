@@ -11,6 +11,7 @@ from functools import reduce
 from operator import add
 from typing import Any, Literal
 
+from lmvp.live import MarimoDisplay
 from lmvp.records import Amount, Changes, Histograms, Layer, Version
 from lmvp.storage.manifest import File, Manifest, Tensor
 
@@ -87,7 +88,7 @@ class ValueChange:
 
 
 @dataclass(frozen=True)
-class Diff:
+class Diff(MarimoDisplay):
     """What differs between two versions.
 
     Attributes

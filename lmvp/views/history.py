@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from lmvp.errors import InvalidArgument, LmvpError, NotFound
+from lmvp.live import MarimoDisplay
 from lmvp.records import Layers, Version
 from lmvp.views.diff import Diff, FileChange, TensorChange, ValueChange
 
@@ -28,7 +29,7 @@ SHOWN = 200
 """A widget shows so many rows, and strips are fetched for so many: the rest is a slice away."""
 
 
-class History(Sequence[Version]):
+class History(MarimoDisplay, Sequence[Version]):
     """Versions of a model, or of all the models of a project, newest first.
 
     Parameters
@@ -142,7 +143,7 @@ class History(Sequence[Version]):
             If filter or order cannot be read, or these versions are of no server.
         """
         if self._pages is None:
-            raise InvalidArgument("these versions are of no server", hint="lmvp.show_history(name) has pages")
+            raise InvalidArgument("these versions are of no server", hint="`lmvp history NAME` has pages")
         versions, total = self._pages(first, count, where, order)
         return self._part(versions, total, first)
 
@@ -156,7 +157,7 @@ class History(Sequence[Version]):
             If they are of no server.
         """
         if self._client is None:
-            raise InvalidArgument("these versions are of no server", hint="lmvp.show_history(name) asks one")
+            raise InvalidArgument("these versions are of no server", hint="`lmvp history NAME` asks one")
         return self._client
 
     @property

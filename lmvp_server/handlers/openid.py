@@ -25,7 +25,7 @@ class _OpenIdPage(Page):
         """The client of the provider."""
         found: OpenId | None = self.settings["openid"]
         if found is None:
-            raise NotFound("this server has no OpenID provider", hint="lmvp server --openid ISSUER configures one")
+            raise NotFound("this server has no OpenID provider", hint="`lmvp server --openid ISSUER` configures one")
         return found
 
     @property

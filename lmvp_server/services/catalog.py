@@ -205,7 +205,7 @@ class Catalog:
         return (
             _did_you_mean(near)
             or self.elsewhere(caller, name)
-            or f"`lmvp.update('{home.data['name']}/{name}', model)` makes it"
+            or f"`lmvp push {home.data['name']}/{name} FILE` makes it"
         )
 
     def elsewhere(self, caller: Caller, name: str, tables: Sequence[str] = ("models",)) -> str | None:

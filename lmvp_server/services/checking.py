@@ -195,7 +195,7 @@ class Checking:
                 number = int(alias.data["number"])
                 if number and not self._is_there(project.id, version_id(model.id, number)):
                     what = f"the alias {reference}@{alias.data['name']} points at v{number}, which is not there"
-                    found.add("alias", what, "`lmvp alias` moves it to another version")
+                    found.add("alias", what, "`lmvp alias NAME ALIAS` moves it to another version")
 
     def _check_leftovers(self, project: Record, found: _Findings) -> None:
         """Verify what no version depends on: manifests that wait for a collection, notes, and open pushes."""

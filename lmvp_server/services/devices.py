@@ -141,7 +141,7 @@ class Devices:
         if approver is None or not approver.may(access.GRANT) or not _covers(approver, grant.scope):
             raise AccessDenied(
                 f"{grant.by.name} approved this login, and may not do so any more",
-                hint="begin again: lmvp login URL",
+                hint="`lmvp login URL` begins again",
             )
         made = self._tokens.create_for_device(approver, grant.client, grant.scope)
         return DeviceToken(access_token=made.token, name=made.name, scope=made.scope)
@@ -196,7 +196,7 @@ class Devices:
             self._tokens.prove(caller, password)
         with self._lock:
             if grant.approved is not None:
-                raise NotFound("somebody else has decided about this login", hint="begin again: lmvp login URL")
+                raise NotFound("somebody else has decided about this login", hint="`lmvp login URL` begins again")
             after = {"address": grant.address, "scope": scope} if approve else {"address": grant.address}
             action = "device.approve" if approve else "device.deny"
             # Under the lock, and before the decision counts: a decision that cannot be recorded gives no token.
@@ -210,7 +210,7 @@ class Devices:
         for key, grant in self._grants.items():
             if secrets.compare_digest(grant.device_code.encode(), device_code.encode()):
                 return key, grant
-        raise ExpiredCode("this login has expired, or was used", hint="begin again: lmvp login URL")
+        raise ExpiredCode("this login has expired, or was used", hint="`lmvp login URL` begins again")
 
     def _not_yet(self, grant: Grant) -> AuthorizationPending:
         asked, grant.asked = grant.asked, time.monotonic()

@@ -126,7 +126,10 @@ class Forks:
         said = fork.model.data.get("origin") or {}
         home = self._records.get(SERVER, "projects", said.get("project", ""))
         if home is None or not caller.may(access.READ, home.data["name"]):
-            raise Conflict(f"{fork.reference} is no fork of anything that you can see", hint="lmvp push … --propose")
+            raise Conflict(
+                f"{fork.reference} is no fork of anything that you can see",
+                hint="`lmvp push MODEL FILE --propose` proposes a version to another model",
+            )
         model = self._records.get(home.id, "models", said["model"])
         if model is None:
             raise Conflict(f"what {fork.reference} was forked from is there no more")

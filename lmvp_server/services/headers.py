@@ -24,7 +24,7 @@ _TIMES, _FREE = 2, 1 << 30
 distinct chunks of a version so many times at most, and some more."""
 
 SUFFIX = ".safetensors"
-_HINT = "push the file again with `lmvp push`, which reads its header"
+_HINT = "`lmvp push MODEL FILE` reads the header of the file"
 
 
 def check_headers(decoder: Decoder, project: str, manifest: Manifest) -> None:

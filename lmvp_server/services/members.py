@@ -140,7 +140,7 @@ class Members:
         if not any(one and not one.disabled for one in owners):
             raise Conflict(
                 f"{home.data['name']!r} would have no owner",
-                hint=f"make somebody else one first: lmvp members {home.data['name']} add NAME --role owner",
+                hint=f"`lmvp members {home.data['name']} add NAME --role owner` makes another member the owner",
             )
 
     def _subject(self, caller: Caller, home: Record, name: str) -> tuple[str, Record]:
@@ -244,5 +244,5 @@ class Members:
     def _group(self, name: str) -> Record:
         found = self._records.get(SERVER, "groups", f"g-{name.lower()}")
         if found is None:
-            raise NotFound(f"no group {name[:60]!r}", hint=f"lmvp groups add {name[:60]} ada makes it")
+            raise NotFound(f"no group {name[:60]!r}", hint=f"`lmvp groups add {name[:60]} USER` makes it")
         return found

@@ -298,7 +298,7 @@ class Pushes:
             self._require_right(caller, project, model, body)
         except AccessDenied as error:
             if not body.propose and caller.may(access.PROPOSE, project):
-                error.hint = f"{error.hint}; `--propose`, or propose=True, proposes the version to a maintainer"
+                error.hint = f"{error.hint}; `--propose` proposes the version to a maintainer"
             raise
         manifest = manifests.decode_new(bytes(body.manifest))
         if manifest.parents:
@@ -347,7 +347,7 @@ class Pushes:
             return self._catalog.find_model(caller, project, model)
         except NotFound as error:
             near = f"{error.hint} " if str(error.hint).startswith("did you mean") else ""
-            way = "a new one is made with create=True, or --create"
+            way = "`--create` makes a new one"
             if body.propose:
                 way = "a version is proposed to a model that is there: a maintainer makes it first"
             raise NotFound(error.message, hint=f"{near}{way}") from None

@@ -75,7 +75,7 @@ class Removal:
         if aliases:
             raise Conflict(
                 f"the alias {aliases[0]!r} stands at v{version.data['number']} of {place.reference}",
-                hint=f"move it, or take it away: lmvp alias {place.reference} {aliases[0]} --remove",
+                hint=f"move it, or remove it: `lmvp alias {place.reference} {aliases[0]} --remove`",
             )
         return version
 

@@ -265,7 +265,7 @@ class Runs:
             try:
                 home = self._catalog.find_project(caller, project)
             except NotFound as error:
-                raise NotFound(error.message, hint=f"start_run({project!r}, create=True) makes it") from None
+                raise NotFound(error.message, hint="`--create` makes it") from None
         access.require(caller, access.LOG, project)
         return home
 

@@ -127,7 +127,7 @@ class SignInLinks:
             return self._used_again(found, session)
         by = self._maker(found, operator)
         if by is None:
-            raise NotAuthenticated("the token that made this link has ended", hint=f"{_AGAIN}, after `lmvp login`")
+            raise NotAuthenticated("the token that made this link has ended", hint=f"{_AGAIN}, after `lmvp login URL`")
         if current.known and current.holder != by.holder and not change:
             raise OtherAccount(current.name, by.name)
         # A session that has all rights that the new one would have stays: the token may be limited, or end earlier.

@@ -129,7 +129,7 @@ class Sweeping:
         except ValueError:
             said = f"the manifest {digest[:12]} is gone or damaged, so nothing can be told to be of no use"
             raise IntegrityError(
-                said, hint="`lmvp fsck` tells which versions are hit, `lmvp rm --now` removes one"
+                said, hint="`lmvp fsck` tells which versions are hit, `lmvp rm NAME --now` removes one"
             ) from None
         marked.manifests.add(digest)
         marked.versions[version.id] = slots.chunks.keys() - marked.chunks

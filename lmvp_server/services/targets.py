@@ -147,7 +147,9 @@ class Targets:
         never = any(one.is_link_local or one.is_multicast or one.is_unspecified for one in every)
         if not never and all(_is_public(one) or self._is_listed(one) for one in every):
             return
-        raise AccessDenied(f"{address} is not a public address", hint="lmvp server --webhook-to NETWORK lists others")
+        raise AccessDenied(
+            f"{address} is not a public address", hint="`lmvp server --webhook-to NETWORK` allows others"
+        )
 
     def _is_listed(self, address: Address) -> bool:
         return any(address in network for network in self.networks)
@@ -158,7 +160,7 @@ def _checked_name(rule: str) -> str:
     labels = name.removeprefix("*.").split(".")
     if not all(label and label.replace("-", "").isalnum() and label.isascii() for label in labels):
         raise InvalidArgument(
-            f"--webhook-to {rule[:80]!r} is no host", hint="hooks.example.org, *.example.org, 10.1.0.0/16"
+            f"`--webhook-to {rule[:80]}` is no host", hint="hooks.example.org, *.example.org, 10.1.0.0/16"
         )
     return name
 
@@ -184,7 +186,7 @@ def _literal(host: str) -> Address | None:
 def _not_listed(host: str) -> AccessDenied:
     return AccessDenied(
         f"this server sends no webhooks to {host[:80]!r}",
-        hint="the server's operator allows hosts and networks: lmvp server --webhook-to HOST",
+        hint="the server's operator allows hosts and networks: `lmvp server --webhook-to HOST`",
     )
 
 

@@ -152,7 +152,9 @@ class Tokens:
         at = time.time()
         expired = [one for one in self._records.find(SERVER, "tokens", {"user": holder}) if _end(one) < at]
         if not expired:
-            raise Conflict(f"{name!r} has {LIMIT:,} tokens, the most of an account", hint="lmvp tokens revoke ID")
+            raise Conflict(
+                f"{name!r} has {LIMIT:,} tokens, the most of an account", hint="`lmvp tokens revoke ID` revokes one"
+            )
         return expired
 
     def _check(self, caller: Caller, owner: Record | None) -> None:
@@ -175,7 +177,9 @@ class Tokens:
             found = self._users.find(name)
             active = self._users.active(found.id)
             if active is None:
-                raise Conflict(f"{found.data['name']!r} is disabled", hint=f"lmvp users enable {found.data['name']}")
+                raise Conflict(
+                    f"{found.data['name']!r} is disabled", hint=f"`lmvp users enable {found.data['name']}` enables it"
+                )
             return active
         own = self._users.active(caller.user)
         if own is None:

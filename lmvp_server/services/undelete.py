@@ -177,7 +177,7 @@ class Undelete:
         if self._records.get(space, "names", f"{table}:{found.data['key']}"):
             raise Conflict(
                 f"there is a new {name!r} by now",
-                hint=f"`lmvp export` it or not, then `lmvp rm {name} --yes` makes room for the old one",
+                hint=f"`lmvp export {name} FOLDER` saves it, `lmvp rm {name} --yes` makes room for the old one",
             )
 
 

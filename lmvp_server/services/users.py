@@ -376,7 +376,7 @@ class Users:
             if visible is None:
                 visible = [one.data["name"] for one in self._records.find(SERVER, "users", limit=1000)]
             near = suggest(name, visible)
-            hint = f"did you mean {near!r}?" if near else f"an admin makes one: lmvp users add {name[:60]}"
+            hint = f"did you mean {near!r}?" if near else f"an admin makes one: `lmvp users add {name[:60]}`"
             raise NotFound(f"no user {name[:60]!r}", hint=hint)
         return found[0]
 

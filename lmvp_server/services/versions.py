@@ -225,7 +225,9 @@ class Versions:
     def _find_latest(self, place: Place, _revision: Revision) -> Record:
         found = self.latest(place)
         if found is None:
-            raise NotFound(f"{place.reference} has no version yet", hint=f"lmvp.update({place.reference!r}, model)")
+            raise NotFound(
+                f"{place.reference} has no version yet", hint=f"`lmvp push {place.reference} FILE` pushes the first one"
+            )
         return found
 
     def _find_number(self, place: Place, revision: Revision) -> Record:

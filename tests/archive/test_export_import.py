@@ -471,7 +471,7 @@ def test_what_is_no_path_is_told_by_name(home, bad):
 
 def test_versions_that_are_none(home, tmp_path):
     lmvp.update("d/m", {"w": np.zeros(2)}, progress=False)
-    with pytest.raises(errors.InvalidArgument, match="versions= is 5"):
+    with pytest.raises(errors.InvalidArgument, match="`versions=` is 5"):
         lmvp.Client().export_model("d/m", tmp_path / "out", versions=5)
 
 

@@ -125,7 +125,7 @@ def test_code_is_copied(server, looker):
     page.context.grant_permissions(["clipboard-read", "clipboard-write"])
     page.goto(f"{server.url}/p/birdsong/tagger@v12")
     page.get_by_role("button", name="Copy").last.click()
-    assert page.evaluate("navigator.clipboard.readText()") == 'model = lmvp.download("birdsong/tagger@v12")'
+    assert page.evaluate("navigator.clipboard.readText()") == 'model = lmvp.pull("birdsong/tagger@v12")'
 
 
 def test_a_second_click_does_nothing(server, looker):

@@ -311,7 +311,7 @@ def test_copying_where_the_clipboard_is_closed_keeps_the_focus(host):
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Copied").wait_for()
     assert page.evaluate("document.activeElement.textContent") == "Copied"
-    assert page.get_by_role("status").inner_text() == "Copied: %lmvp pull birdsong/tagger@v13"
+    assert page.get_by_role("status").inner_text() == 'Copied: model = lmvp.pull("birdsong/tagger@v13")'
     calm(page, watch)
     page.close()
 

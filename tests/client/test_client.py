@@ -188,7 +188,7 @@ def test_arguments_of_a_wrong_type_are_refused_by_name(home, given):
 
 @pytest.mark.parametrize("limit", [-1, "x", 1.5])
 def test_a_limit_is_a_whole_number(home, limit):
-    with pytest.raises(errors.InvalidArgument, match="limit= is"):
+    with pytest.raises(errors.InvalidArgument, match="`limit=` is"):
         lmvp.show_history("digits", limit=limit)
 
 
@@ -357,12 +357,15 @@ def test_where_the_project_was_left_out_the_hint_names_those_that_are_there(home
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda client: client.update(weights(), "d/m"), r"the name comes first(.|\n)*lmvp.update\('d/m', model\)"),
+        (lambda client: client.update(weights(), "d/m"), r"the name comes first(.|\n)*lmvp.push\('d/m', model\)"),
         (lambda client: client.update("d/m", dict), r"builtins.dict is a class\n  hint: give an object of it: dict"),
         (lambda client: client.update("d/m", weights(), parent=1), "a revision is a text, not int"),
         (lambda client: client.update("d/m", weights(), expect_parent=1), "a revision is a text, not int"),
-        (lambda client: client.download("d/m", to=3), r"to= is int 3, not a folder"),
-        (lambda client: client.download("d/m", to=""), r"to= is str '', not a folder\n  hint: to=\".\" is the current"),
+        (lambda client: client.download("d/m", to=3), r"`to=` is int 3, not a folder"),
+        (
+            lambda client: client.download("d/m", to=""),
+            r"`to=` is str '', not a folder\n  hint: `to='\.'` is the current",
+        ),
         (lambda client: client.diff("d/m", None), "a reference is a text, not NoneType"),
         (lambda client: client.remove_alias("d/m", 3), "the alias is a text, not int"),
         (lambda client: client.remove(3), "a reference is a text, not int"),

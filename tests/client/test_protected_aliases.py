@@ -105,7 +105,7 @@ def test_protected_alias_moves_in_python_only_with_yes(model, served, call):
     with pytest.raises(lmvp.ProtectedAlias) as refused:
         act(model)
     assert refused.value.message == f"the protected alias {model}@production points at v1; it would be {target}"
-    assert "yes=True" in refused.value.hint
+    assert "yes=True" in str(refused.value), "the call that confirms it"
     assert (points_at(model), points_at(model, "best"), len(lmvp.history(model))) == (1, 1, 3)
     assert chunks(served) == before, "nothing was sent"
     act(model, yes=True)
@@ -131,7 +131,7 @@ def test_protected_alias_moves_in_a_shell_only_if_confirmed(model, served, verb,
     assert main(words) == 2, "nobody can be asked"
     err = capsys.readouterr().err
     assert err.startswith(f"lmvp: the protected alias {model}@production points at v1; it would be ")
-    assert err.endswith("\n  hint: --yes does it without a question\n")
+    assert err.endswith("\n  hint: `--yes` does it without a question\n")
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     assert main(words) == 2
     assert capsys.readouterr().err.startswith(f"the protected alias {model}@production points at v1; it would be ")
@@ -192,7 +192,7 @@ def test_magics_refuse_to_move_a_protected_alias(model, capsys):
         for line in lines:
             with pytest.raises(lmvp.ProtectedAlias, match="points at v1") as refused:
                 shell.run_line_magic("lmvp", line)
-            assert refused.value.hint == "--yes does it without a question"
+            assert refused.value.hint == "`--yes` does it without a question"
         assert (points_at(model), len(lmvp.history(model))) == (1, 3)
         assert repr(shell.run_line_magic("lmvp", f"alias {model}@v2 production --yes")).endswith("v1 → v2")
         capsys.readouterr()

@@ -133,20 +133,20 @@ def model(served, home, tmp_path, monkeypatch, request):
 
 
 REFUSED = {
-    "alias {0} --remove": "--remove needs the name of an alias",
-    "alias {0} --history": "--history needs the name of an alias",
-    "alias {0} --protect": "--protect needs the name of an alias",
-    "alias {0}@v2 best --remove": "--remove takes a model, and '{0}@v2' names a version",
-    "alias {0}@v2 best --history": "--history takes a model, and '{0}@v2' names a version",
-    "alias {0} best --yes": "--yes confirms the move of an alias, and nothing would move",
-    "alias {0} --yes": "--yes confirms the move of an alias, and nothing would move",
-    "alias {0} best --history --yes": "--yes confirms the move of an alias, and nothing would move",
+    "alias {0} --remove": "`--remove` needs the name of an alias",
+    "alias {0} --history": "`--history` needs the name of an alias",
+    "alias {0} --protect": "`--protect` needs the name of an alias",
+    "alias {0}@v2 best --remove": "`--remove` takes a model, and '{0}@v2' names a version",
+    "alias {0}@v2 best --history": "`--history` takes a model, and '{0}@v2' names a version",
+    "alias {0} best --yes": "`--yes` confirms the move of an alias, and nothing would move",
+    "alias {0} --yes": "`--yes` confirms the move of an alias, and nothing would move",
+    "alias {0} best --history --yes": "`--yes` confirms the move of an alias, and nothing would move",
     "amend {0}": "nothing to change",
-    "pull {0} --trust my.Net": "--trust has no effect in a shell",
-    "history {0} --limit 0": "limit= is int 0",
-    "runs --limit -3": "limit= is int -3",
-    "audit --limit 0": "limit= is int 0",
-    "prune {0} --save": "--save needs the rule to save",
+    "pull {0} --trust my.Net": "`--trust` has no effect in a shell",
+    "history {0} --limit 0": "`limit=` is int 0",
+    "runs --limit -3": "`limit=` is int -3",
+    "audit --limit 0": "`limit=` is int 0",
+    "prune {0} --save": "`--save` needs the rule to save",
 }
 
 
@@ -166,7 +166,7 @@ def test_limit_of_a_list_is_above_zero(model):
         lambda: lmvp.audit(limit=0),
         lambda: lmvp.history(model, limit=0),
     ):
-        with pytest.raises(InvalidArgument, match="limit= is int 0"):
+        with pytest.raises(InvalidArgument, match="`limit=` is int 0"):
             call()
 
 

@@ -58,7 +58,7 @@ def test_rm(lines):
     code, said = lines("rm", "digits/mlp")
     assert (code, said) == (
         2,
-        "lmvp: 'digits/mlp' has 3 versions\n  hint: `yes=True`, in a shell `--yes`, removes all of them",
+        "lmvp: 'digits/mlp' has 3 versions\n  hint: `--yes` removes all of them",
     )
     assert lines("rm", "digits/", "--yes", "--now")[1].startswith("3 versions removed, ")
     assert lines("ls")[1] == "no projects yet"

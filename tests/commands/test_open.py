@@ -16,7 +16,7 @@ import pytest
 import requests
 
 import lmvp
-from lmvp import config, console, local
+from lmvp import config, console, hints, local
 from lmvp.client import Client
 from lmvp.commands import main
 from lmvp.commands.tables import Status
@@ -145,7 +145,7 @@ def test_open_hides_the_link_from_the_list_of_processes(things, no_browser, monk
     environment = {**os.environ, "DISPLAY": ":99", "PATH": str(bin_)}
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
     ends = time.monotonic() + 30
-    while not seen.exists():
+    while not seen.exists() or not seen.read_text():
         assert time.monotonic() < ends, "the browser was not started"
         time.sleep(0.02)
     given = seen.read_text()
@@ -173,10 +173,13 @@ def test_open_without_a_token_opens_the_page_to_sign_in(things, browser, monkeyp
 
 
 def test_status_tells_where_the_console_is(home):
-    assert "`lmvp open` starts the server and opens it" in repr(Status.now())
+    assert "`lmvp.open()` starts the server and opens it" in repr(Status.now())
     url = Client().url
-    assert f"console  {url}/ (`lmvp open` opens it signed in)" in repr(Status.now())
-    assert f"{url}/ (`%lmvp open` opens it signed in)" in repr(Status.now("%lmvp"))
+    assert f"console  {url}/ (`lmvp.open()` opens it signed in)" in repr(Status.now())
+    with hints.using(hints.SHELL):
+        assert f"console  {url}/ (`lmvp open` opens it signed in)" in repr(Status.now())
+    with hints.using(hints.MAGIC):
+        assert f"{url}/ (`%lmvp open` opens it signed in)" in repr(Status.now())
     assert "Sign in" in requests.get(f"{url}/", timeout=20).text
 
 

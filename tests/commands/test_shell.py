@@ -192,11 +192,19 @@ def test_a_verb_or_option_that_is_not_there_is_answered_with_the_one_meant(words
 def test_slips_are_told_with_the_way_out(home, weights, capsys):
     main(["push", "digits/mlp", "weights.bin"])
     for words, message, hint in (
-        (["ls", "digits/mlp"], "'digits/mlp' is a model, not a project", "its versions: history digits/mlp"),
+        (
+            ["ls", "digits/mlp"],
+            "'digits/mlp' is a model, not a project",
+            "`lmvp history digits/mlp` lists its versions",
+        ),
         (["push", "a/b", "x", "--metric", "acc"], "--metric 'acc' is not KEY=VALUE", "write --metric val_acc=0.97"),
         (["prune", "digits/mlp"], "digits/mlp has no rule of its own", "say what stays; a rule is made of `last:N`"),
         (["export", "digits/mlp", "m.tar.gz"], "m.tar.gz is a name of another kind", "a .tar, or a folder: m.tar, m"),
-        (["history", "digits/mlp", "--limit", "0"], "limit= is int 0", "give a whole number above 0, or None for all"),
+        (
+            ["history", "digits/mlp", "--limit", "0"],
+            "`--limit` is int 0",
+            "give a whole number above 0, or None for all",
+        ),
     ):
         capsys.readouterr()
         assert main(words) == 2, words
@@ -248,10 +256,10 @@ def test_name_without_its_project_is_found_in_another(digits, weights, capsys, d
 
 def test_runs_without_a_project_name_those_that_have_runs(digits, weights, capsys):
     assert main(["runs"]) == 3
-    assert "did you mean `runs digits`?" in capsys.readouterr().err
+    assert "did you mean `lmvp runs digits`?" in capsys.readouterr().err
     lmvp.update("default/other", weights)
     assert main(["runs"]) == 0
-    assert capsys.readouterr().out == "no runs in project 'default'; did you mean `runs digits`?\n"
+    assert capsys.readouterr().out == "no runs in project 'default'; did you mean `lmvp runs digits`?\n"
 
 
 def test_second_name_has_the_project_of_the_first(digits, capsys):

@@ -53,10 +53,10 @@ def test_a_folder_is_all_its_files_in_the_order_of_their_bytes(folder):
 def test_an_object_is_asked_for_but_files_were_pushed(folder):
     with pytest.raises(InvalidArgument, match="this version is a folder") as error:
         formats.unpack(push(folder))
-    assert 'to="folder/"' in str(error.value)
+    assert "`to='folder/'`" in str(error.value)
     with pytest.raises(InvalidArgument, match=r"the file 'b\.bin'"):
         formats.unpack(push(folder / "b.bin"))
-    with pytest.raises(InvalidArgument, match="did you mean to="):
+    with pytest.raises(InvalidArgument, match="did you mean `to="):
         formats.unpack(push(folder), into=folder)
 
 

@@ -256,7 +256,7 @@ def test_a_class_of_ones_own_must_be_trusted():
     ]
     with pytest.raises(Untrusted, match=r"nobody vouched for: test_keras\.Net") as error:
         formats.unpack(reader)
-    assert "trust=['test_keras.Net']" in error.value.hint
+    assert "trust=['test_keras.Net']" in str(error.value)
     for trust in (["test_keras.Net"], ["test_keras.*"], [Net], Net, "test_keras.Net"):
         back = formats.unpack(reader, trust=trust)
         assert type(back) is Net
@@ -301,7 +301,7 @@ def test_a_lambda_keeps_its_weights_and_is_refused_by_name():
     assert list(reader.files) == ["weights.safetensors"]
     with pytest.raises(InvalidArgument, match="the layer 'double' has a lambda in it, which is code") as error:
         formats.unpack(reader)
-    assert "into=" in error.value.hint
+    assert "into=" in str(error.value)
     assert "as a class" in error.value.hint
     other = formats.unpack(reader, into=make())
     assert np.array_equal(outcome(other, (3,)), outcome(model, (3,)))
@@ -395,7 +395,7 @@ def test_a_layer_of_a_wrong_shape_is_told():
         formats.unpack(tampered(lambda text: dense(text)["config"].update(units=7)))
     with pytest.raises(DamagedFile, match="cannot be built again") as error:
         formats.unpack(tampered(lambda text: dense(text)["config"].update(units="many")))
-    assert "into=" in error.value.hint
+    assert "into=" in str(error.value)
 
 
 # What cannot be kept

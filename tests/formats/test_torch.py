@@ -238,7 +238,7 @@ def test_a_trusted_class_that_is_not_here_is_told():
     with pytest.raises(MissingDependency, match=r"__main__\.Gone, which is not to be found here") as error:
         formats.unpack(reader, trust=["__main__.Gone"])
     assert "into=" in str(error.value)
-    with pytest.raises(InvalidArgument, match="trust= has 3"):
+    with pytest.raises(InvalidArgument, match="`trust=` has 3"):
         formats.unpack(reader, trust=[3])
 
 
@@ -544,7 +544,7 @@ def test_torch_jit_module_keeps_its_weights(kind):
     assert [t.name for t in reader.manifest.tensors] == list(made.state_dict())
     with pytest.raises(InvalidArgument, match="a program in TorchScript") as error:
         formats.unpack(reader)
-    assert error.value.hint == "build the module yourself and give it as into="
+    assert error.value.hint == "build the module, and fill it: `--into MODEL`"
     assert_equal_states(formats.unpack(reader, into=net()), made)
     assert_equal_states(formats.unpack(push(made), into=scripted(kind, net())), made)
 

@@ -115,7 +115,7 @@ def test_a_parametrization_of_ones_own_is_named_and_comes_back_when_trusted():
     with pytest.raises(Untrusted) as caught:
         round_trip(module)
     name = f"{Double.__module__}.Double"
-    assert str(caught.value).endswith(f"trust=['{name}']; or build the module and give it as into=")
+    assert str(caught.value).endswith(f"`trust=['{name}']`; or build the module, and fill it: `into=model`")
     again = formats.unpack(push(module), trust=[Double])
     assert torch.equal(again[0].weight, module[0].weight)
 

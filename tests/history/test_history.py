@@ -121,8 +121,8 @@ def test_long_histories_are_cut():
 
 
 def test_an_empty_history_says_how_to_fill_it():
-    assert 'lmvp.update("birdsong/tagger"' in repr(History([], title="birdsong/tagger"))
-    assert "lmvp.update" in History([], title="birdsong")._repr_html_()
+    assert "lmvp.push('birdsong/tagger', model" in repr(History([], title="birdsong/tagger"))
+    assert "lmvp.push" in History([], title="birdsong")._repr_html_()
     assert "None of the 13 versions" in repr(sample.history()[13:])
 
 

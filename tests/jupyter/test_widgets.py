@@ -103,7 +103,7 @@ def test_a_plot_is_of_one_model():
     rows = [sample.version(2, metrics={"m": 1.0}), sample.version(2, model="denoiser", metrics={"m": 2.0})]
     data = MetricsPlot(History(rows, title="birdsong")).data
     assert not data["points"]
-    assert data["empty"]["code"] == 'lmvp.showHistory("birdsong/tagger")'
+    assert data["empty"]["code"] == "lmvp.history('birdsong/tagger')"
 
 
 def test_a_plot_of_a_long_history_says_what_it_shows():

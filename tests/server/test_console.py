@@ -102,7 +102,7 @@ def test_a_model(server):
     assert page.text.count('<td role="cell" class="track graph"><svg') == 6
     assert "lmvp pull digits/mlp --to mlp/" in page.text
     assert f"lmvp login {server.url}" in page.text
-    assert "# Python\nmodel = lmvp.download(" in re.sub(r"</?span[^>]*>", "", page.text)
+    assert "# Python\nmodel = lmvp.pull(" in re.sub(r"</?span[^>]*>", "", page.text)
 
 
 def test_pages_behind_jupyter_name_the_address_for_clients(server):
@@ -262,8 +262,8 @@ def test_what_pages_teach_is_there():
     told = "".join(page.read_text("utf-8") for page in templates.glob("*.html"))
     calls = set(re.findall(r"\blmvp\.(\w+)\(", told))
     commands = set(re.findall(r"(?:<code>|^|%)lmvp (\w+)", told, re.MULTILINE))
-    assert {"update", "download", "start_run"} <= calls
-    assert {"login", "pull", "users"} <= commands
+    assert {"update", "start_run"} <= calls
+    assert {"login", "push", "users"} <= commands  # the code that pulls is made: see tests/client/test_snippets.py
     assert {name for name in calls if not hasattr(lmvp, name)} == set()
     assert commands - {verb.name for verb in verbs_of("shell")} == set()
 

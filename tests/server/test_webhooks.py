@@ -255,7 +255,7 @@ def test_the_shell(server, listener, capsys, monkeypatch):
     assert "nothing sent yet" in said("digits")
     assert "deliveries continue after the last one" in said("digits", "enable", id_)
     assert "add what?" in said("digits", "add", code=2)
-    assert "hint: lmvp webhooks digits test ID" in said("digits", "test", code=2)
+    assert "hint: `lmvp webhooks digits test ID`" in said("digits", "test", code=2)
     said("digits", "remove", id_)
     assert "no webhooks" in said("digits")
 

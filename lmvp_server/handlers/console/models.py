@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from lmvp import hints
+from lmvp.errors import NotFound
 from lmvp.records import ModelChange
 from lmvp.render.plot import plot_html
-from lmvp_server.console import histories
+from lmvp.snippets import pull_code
+from lmvp_server.console import histories, versions
 from lmvp_server.console.islands import island
 from lmvp_server.handlers.console.base import ConsolePage, Fields, Shown, mark, see_that_it_is_unchanged
 from lmvp_server.rendering import Job
@@ -25,16 +28,29 @@ class Model(ConsolePage):
         project, model = about["project"], about["name"]
         cursor = Page.parse(None, self.get_query_argument("before", None)).cursor
         aliases = services.aliases.of_model(caller, project, model)["items"]
+        history = histories.history(services, caller, project, model, cursor)
         return "model.html", {
             "model": about,
             "aliases": [services.aliases.alias(caller, project, model, one["name"]) for one in aliases],
-            "history": histories.history(services, caller, project, model, cursor),
+            "history": history,
+            "pull": self._pull(project, model),
             "card": Job("card", about["description"]),
             "plot": self._plot(project, model) if cursor is None else "",
             "first": cursor is None,
             "server": self.address_of_server(),
             "may": self.rights(project),
             "was": mark(about["description"]),
+        }
+
+    def _pull(self, project: str, model: str) -> dict[str, str]:
+        """Return the code that pulls the newest version, in each form; empty without a version."""
+        try:
+            newest = versions.record(self.services.versions.version(self.caller, project, model, "latest"))
+        except NotFound:
+            return {}
+        return {
+            form: pull_code(newest, form, name=f"{project}/{model}")
+            for form in (hints.MAGIC, hints.PYTHON, hints.SHELL)
         }
 
     def _plot(self, project: str, model: str) -> str:

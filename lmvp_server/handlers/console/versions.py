@@ -14,6 +14,7 @@ from lmvp.render import numbers, text
 from lmvp.render.diff_data import diff_data
 from lmvp.render.showing_data import showing_data
 from lmvp.render.words import clean_code
+from lmvp.snippets import comment, pull_code
 from lmvp.views.diff import cells_of
 from lmvp_server.console import code, versions
 from lmvp_server.console.islands import island
@@ -92,6 +93,8 @@ class Version(ConsolePage):
             "layers": strip,
             "facts": [fact for fact in text.version_facts(version) if fact[0] not in _SAID],
             "files": manifest.files,
+            "pull": pull_code(version),
+            "into": comment(version),
         }
         if version.status:
             return "contribution.html", {**fields, **self._contribution(version)}

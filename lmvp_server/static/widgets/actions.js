@@ -68,10 +68,10 @@ export class Actions {
   copying(chosen) {
     const newest = chosen[0] ?? this.table.data.rows[0];
     if (!newest) return [];
-    const pull = copyButton(`Copy pull ${this.label(newest)}`, `%lmvp pull ${newest.reference}`, "bare", this.table.said);
+    const pull = copyButton(`Copy pull ${this.label(newest)}`, newest.pull, "bare", this.table.said);
     if (chosen.length !== 2) return [pull];
     const [after, before] = chosen;
-    return [pull, copyButton(`Copy diff ${this.label(before)} → ${this.label(after)}`, `%lmvp diff ${before.reference} ${after.reference}`, "", this.table.said)];
+    return [pull, copyButton(`Copy diff ${this.label(before)} → ${this.label(after)}`, this.table.data.diff.replace("BEFORE", before.reference).replace("AFTER", after.reference), "", this.table.said)];
   }
 
   doing(chosen) {
