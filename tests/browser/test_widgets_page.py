@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 import pytest
 import sample_history as sample
 
+from lmvp import hints
 from lmvp.records import Layer, Layers, Model
 from lmvp.showing import Showing
 from lmvp.views.history import History
@@ -135,16 +136,24 @@ def test_values_that_are_no_numbers_sort_last(host):
     page.close()
 
 
-def test_the_chosen_rows_can_be_copied_as_code(host):
+@pytest.mark.parametrize(
+    ("form", "code"),
+    [
+        (hints.MAGIC, "%lmvp diff birdsong/tagger@v6 birdsong/tagger@v11"),
+        (hints.PYTHON, "lmvp.diff('birdsong/tagger@v6', 'birdsong/tagger@v11')"),
+    ],
+)
+def test_the_chosen_rows_can_be_copied_as_code(host, form, code):
     host.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    page, watch = host.show(HistoryTable(sample.history()))
+    with hints.using(form):
+        page, watch = host.show(HistoryTable(sample.history()))
     page.get_by_label("Choose v11").check()
     page.get_by_label("Choose v6").check()
     assert page.evaluate("[model.get('selected'), model.saved]") == [[11, 6], 2]
     button = page.get_by_role("button", name="Copy diff v6 → v11")
     button.click()
     page.get_by_role("button", name="Copied").wait_for()
-    assert page.evaluate("navigator.clipboard.readText()") == "%lmvp diff birdsong/tagger@v6 birdsong/tagger@v11"
+    assert page.evaluate("navigator.clipboard.readText()") == code
     page.evaluate("model.set('selected', [])")
     assert not page.get_by_label("Choose v11").is_checked()
     calm(page, watch)

@@ -143,9 +143,9 @@ REFUSED = {
     "alias {0} best --history --yes": "`--yes` confirms the move of an alias, and nothing would move",
     "amend {0}": "nothing to change",
     "pull {0} --trust my.Net": "`--trust` has no effect in a shell",
-    "history {0} --limit 0": "`limit=` is int 0",
-    "runs --limit -3": "`limit=` is int -3",
-    "audit --limit 0": "`limit=` is int 0",
+    "history {0} --limit 0": "`--limit` is int 0",
+    "runs --limit -3": "`--limit` is int -3",
+    "audit --limit 0": "`--limit` is int 0",
     "prune {0} --save": "`--save` needs the rule to save",
 }
 
