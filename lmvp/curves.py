@@ -298,7 +298,7 @@ def of_runs(
     by_key = axis if axis not in ("step", "time") else "step"
     each = [key for key in wanted if key != by_key] or list(wanted)
     found: list[Curve] = _epochs(client, runs) if by_key == "step" and EPOCH not in each else []
-    # At most 200 curves in a request, so that each response stays far below `connection.ANSWER_LIMIT`.
+    # The server accepts at most 200 curves in one request (`lmvp_server.services.metrics.CURVES_LIMIT`).
     for at in range(0, len(each), max(1, 200 // len(runs))):
         part = each[at : at + max(1, 200 // len(runs))]
         found += client.curves(runs[0].project, [run.id for run in runs], part, points=points, axis=by_key).curves
