@@ -162,7 +162,7 @@ class Curves(MarimoDisplay):
         names = self.legend()
         if len(self.runs) > 1:
             return line.run
-        if len(names) > TOGETHER:
+        if len(names) > TOGETHER:  # more prefixes than colours, so each chart numbers its lines separately
             return next(lines.index(line) for lines in self.groups().values() if line in lines)
         return names.index(_prefix(line)) if _prefix(line) in names else 0
 

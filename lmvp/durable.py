@@ -44,7 +44,7 @@ def storage_error(error: OSError, place: object) -> LmvpError | None:
 
 def write_all(descriptor: int, data: Any) -> None:
     """Write all bytes to a descriptor. `os.write` can write fewer bytes than given, so it is called repeatedly."""
-    view = memoryview(data).cast("B")
+    view = memoryview(data).cast("B")  # slices count bytes then, whatever the item size of the buffer is
     while view:
         view = view[os.write(descriptor, view) :]
 

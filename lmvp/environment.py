@@ -46,7 +46,7 @@ def packages_of(environment: Mapping[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1)
 def _machine() -> dict[str, str]:
-    import platform
+    import platform  # imported here, because `import lmvp` must stay fast
 
     return {"python": platform.python_version(), "platform": platform.platform(terse=True), "host": platform.node()}
 

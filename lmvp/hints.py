@@ -16,6 +16,7 @@ from typing import Any
 
 SHELL, MAGIC, PYTHON = "shell", "magic", "python"
 
+# A command begins with `lmvp` and a verb, an option with `--`. Other text in backticks is not translated.
 _COMMAND = re.compile(r"`(lmvp [a-z][^`\n]*|--[a-z][^`\n]*)`")
 PLACEHOLDERS = frozenset(
     [
@@ -43,17 +44,23 @@ _SHELL_ONLY = ("server", "restore", "completion")
 _NO_MAGIC = ("tokens", "identities", "audit", "users", "groups", "members", "webhooks", "devices")
 """Verbs that the magic does not have. In a notebook, their commands become Python calls."""
 _PAIRS = {"metric": "metrics", "param": "params", "tag": "tags"}
+"""Options of the form `--metric KEY=VALUE`, and the keyword arguments (dicts) for them."""
 _LISTS = {"trust": "trust", "key": "keys", "event": "events"}
+"""Options that can be repeated, and the keyword arguments (lists) for them."""
 _OTHER_NAMES = {"-m": "message", "--x": "axis", "--all": "every"}
+"""Options whose keyword argument has another name."""
 _OBJECTS = ("into",)
 """Options whose value is a Python variable."""
 _NUMBERS = ("limit", "days", "smooth")
+"""Options whose value is a number."""
 _FLAGS = (
     *("create", "propose", "yes", "now", "force", "repair", "removed", "dry_run", "clear", "quick", "every", "admin"),
     *("log", "forget_code"),
 )
 
-_fixed: str | None = None
+"""Options without a value."""
+
+_fixed: str | None = None  # set by `using`; None: `caller` and `reader` detect the form
 
 
 @contextmanager
@@ -155,6 +162,7 @@ def _magic(words: list[str]) -> str | None:
         return None
     if words[1] in _NO_MAGIC:
         return _python(words)
+    # `shlex.quote` puts the ellipsis of an abbreviated command in quotes.
     return "%" + " ".join("model" if word == "FILE" else shlex.quote(word) for word in words).replace("'…'", "…")
 
 

@@ -289,8 +289,10 @@ def _run_detached(home: Path, log: int) -> int | None:
 
     The launcher starts the server as a daemon and exits, so the server is not a child of this process.
     """
+    # The folder of this package: it is not on the path of the new process if `sys.path` was changed in this one.
     root = str(Path(__file__).resolve().parent.parent)
     command = [sys.executable, "-c", _LAUNCH, root, "--embedded", "--detach", "--data", str(home)]
+    # A new session, so that Ctrl-C in the terminal or an interrupt of the kernel does not reach the server.
     launcher = subprocess.Popen(
         command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=home, close_fds=True
     )
@@ -298,7 +300,7 @@ def _run_detached(home: Path, log: int) -> int | None:
         return launcher.wait(START_LIMIT)
     except subprocess.TimeoutExpired:
         return None
-    finally:
+    finally:  # after a timeout or Ctrl-C; has no effect on a launcher that has exited
         launcher.kill()
         launcher.wait()
 

@@ -36,6 +36,7 @@ _TEXT_LIMIT = 1000
 _SUGGEST_LENGTH, _SUGGEST_READ, _SUGGEST_SORTED, _SUGGEST_COMPARED = 128, 10_000, 1000, 5
 """Limits of `suggest`: characters of a name; candidates that are read, that are sorted, that are compared in full."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+# At most 15 digits: `int` rejects texts of more than 4,300 digits, and no model has that many versions.
 _NUMBER = re.compile(r"v?([0-9]{1,15})", re.IGNORECASE)
 _DIGEST = re.compile(r"[0-9a-f]{6,}", re.IGNORECASE)
 _CONTRIBUTION = re.compile(r"c[0-9]+", re.IGNORECASE)
@@ -129,6 +130,7 @@ def suggest(name: str, candidates: Iterable[str]) -> str | None:
         matcher.set_seq1(word)
         return matcher.ratio() if exact else matcher.quick_ratio()
 
+    # `quick_ratio` is an upper bound of `ratio` and much faster, so it selects the candidates for the exact comparison.
     first = sorted(folded, key=lambda word: likeness(word, exact=False), reverse=True)[:_SUGGEST_COMPARED]
     close = [(score, word) for word in first if (score := likeness(word, exact=True)) >= 0.6]
     return folded[max(close)[1]] if close else None
@@ -256,7 +258,7 @@ def _parse_path(text: str, project: str | None) -> Reference:
     if len(names) > 2 or (len(names) == 2 and not all(names)):
         raise InvalidReference(f"{_shown(text)} is no reference", hint=REFERENCE_RULE)
     if separator:
-        Revision.parse(revision)
+        Revision.parse(revision)  # only to check it; the reference stores the text
     elif "~" in place:
         model, _, back = place.partition("~")
         hint = f"behind a revision it can: {_shown(f'{model}@latest~{back}')}"

@@ -114,7 +114,7 @@ def _best(versions: Sequence[Version], metric: str, sign: int) -> Sequence[Versi
 
 def _clause(text: str) -> Clause:
     kind, _, rest = text.partition(":")
-    metric, _, count = rest.rpartition(":")
+    metric, _, count = rest.rpartition(":")  # from the right, because the name of a metric can contain colons
     if not (count.isascii() and count.isdigit() and len(count) < 19 and int(count) <= _MOST):
         raise InvalidArgument(f"cannot read {text[:80]!r}", hint=HINT)
     if kind == "last" and not metric:

@@ -73,6 +73,7 @@ class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
 
 def read(folder: Path) -> ServerFile | None:
     """Return the content of `server.json` in a data folder; None if the file is missing or damaged."""
+    # A file of another release can lack fields; a client must not fail because of it.
     with suppress(OSError, IntegrityError, msgspec.DecodeError, UnicodeDecodeError):
         data = private.read(folder / NAME)
         return msgspec.json.decode(data, type=ServerFile) if data else None
@@ -101,7 +102,7 @@ def proof(token: str, nonce: str, instance: str = "") -> str:
 def boot_id() -> str:
     """Return the id of the current boot of this machine; empty if the system has no boot id."""
     with suppress(OSError):
-        if sys.platform == "darwin":
+        if sys.platform == "darwin":  # macOS has no /proc
             command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
             return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
