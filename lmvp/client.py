@@ -521,8 +521,8 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             def layers(versions: Sequence[Version]) -> Layers:
                 return self._layers(base, versions)
 
-        # `first` is a position in the list. The server accepts positions as cursors only with an explicit order; without
-        # an order, a cursor is the key of a record.
+        # `first` is a position in the list. The server accepts positions as cursors only with an explicit order.
+        # Without an order, a cursor is the key of a record.
         def pages(first: int, count: int, where: str, order: str) -> tuple[list[Version], int]:
             newest = ("-number" if model else "-created_at") if first else ""
             return self._versions(path, count, where=where, order=order or newest, cursor=first)

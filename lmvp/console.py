@@ -230,7 +230,7 @@ def _lists_arguments() -> bool:
 
 
 def _redirect(url: str) -> str:
-    """Write a redirect to a link to a file that only this user can read; return the URL of the file.
+    """Write an HTML page that redirects to a link; return the URL of its file, which only this user can read.
 
     The file is not deleted, because the browser does not report when it has read it. The code in it works once and
     expires after a few minutes.

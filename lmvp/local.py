@@ -314,7 +314,7 @@ def _tail(path: Path, beginning: int) -> str:
 
 @contextmanager
 def _starting(home: Path) -> Iterator[None]:
-    """Hold the lock for starts of the server. Twice the limit: the process before can need all of its time."""
+    """Hold the start lock. The timeout is two starts: the start of another process, and that of one that waits too."""
     from filelock import Timeout
 
     try:
