@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PAGE = 1000
+"""Items of a full page of a list; the maximum of the server."""
 PAGES_LIMIT = 10_000
 """Maximum number of pages of a list; with 1,000 items per page, ten million items."""
 LIST_LIMIT = 1 << 30
@@ -120,7 +121,7 @@ class BaseClient:
             )
         return version
 
-    # -- steps
+    # -- helpers
 
     def _reference(self, name: str) -> Reference:
         """Parse a reference; refuse an `lmvp://` URL of another server, because the token is for this one."""

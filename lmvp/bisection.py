@@ -61,6 +61,10 @@ class Bisection:
     def to_pandas(self) -> Any:
         """Return a DataFrame with a row for each trial, in the order of the trials: version, verdict and reason.
 
+        Returns
+        -------
+        pandas.DataFrame
+
         Raises
         ------
         MissingDependency

@@ -891,7 +891,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             Version,
         )
 
-    # -- steps
+    # -- helpers
 
     def _protected(self, place: Reference, name: str) -> Alias | None:
         """Return an alias if it exists and is protected, otherwise None."""

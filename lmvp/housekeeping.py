@@ -361,7 +361,7 @@ class Housekeeping(BaseClient):
         """
         return self._list("/events/heads", Head)
 
-    # -- steps
+    # -- helpers
 
     def _do(self, path: str, body: Any, type_: type[T], told: Told = lambda *_: None) -> T:
         """Send a request whose response streams its progress; return the result.

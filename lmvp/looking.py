@@ -165,7 +165,7 @@ class Looking(Housekeeping):
         query = {"tensor": list(tensors), "bins": bins, **({"against": against} if against else {})}
         return self._connection.get(path, Histograms, **query)
 
-    # -- steps
+    # -- helpers
 
     def _changes(self, before: Version, after: Version, progress: Progress = None) -> Changes | None:
         """Return the amount of change of each tensor; None for equal versions, and for versions of two projects."""
