@@ -1,16 +1,16 @@
-"""LMVP: versions of neural networks, published and fetched with one line.
+"""Python API of LMVP, a version control system for neural networks.
 
 >>> import lmvp
 >>> version = lmvp.push("digits/mlp", model, message="first try")  # doctest: +SKIP
 >>> model = lmvp.pull("digits/mlp@v1")  # doctest: +SKIP
 >>> lmvp.history("digits/mlp")  # doctest: +SKIP
 
-Every verb of the shell and of `%lmvp` is a function of the same name, except those that run a program (`server`,
-`restore`, `completion`). `update`, `download` and `showHistory` are other names of `push`, `pull` and `history`. Each
-call uses the server that is set at that time (`lmvp login`, `LMVP_URL`); `Client(url)` has the same functions for one
-server.
+Each verb of the `lmvp` command and of the `%lmvp` magic is also a function of the same name, except the verbs that run
+a program (`server`, `restore`, `completion`). `update`, `download` and `showHistory` are aliases of `push`, `pull` and
+`history`. A call uses the server that is configured at the time of the call (`lmvp login`, `LMVP_URL`). `Client(url)`
+has the same functions as methods and always uses one server.
 
-Importing this package loads no framework, no server and no notebook.
+The import of this package loads no framework, no server and no notebook extension. `import lmvp` therefore stays fast.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# The methods of a client are the functions. Type checkers see those of one client; at run time, each call makes its own
-# client, since the server or the current project can change between two calls.
+# The public functions are the methods of a client. For type checkers, `_client` is one client. At run time, each call
+# creates a new client, because the server or the current project can change between two calls (login, LMVP_URL).
 _client = cast("Client", ClientPerCall())
 
 # models
 push = update = _client.push
 pull = download = _client.pull
-history = show_history = showHistory = _client.history  # noqa: N816 - `showHistory` is the promised name
+history = show_history = showHistory = _client.history  # noqa: N816 - `showHistory` is part of the public API
 best = _client.best
 show = _client.show
 diff = _client.diff
@@ -89,7 +89,7 @@ alias, aliases, remove_alias = _client.alias, _client.aliases, _client.remove_al
 rollback = _client.rollback
 amend = _client.amend
 ls, projects, models = _client.ls, _client.projects, _client.models
-open = ui = _client.open  # noqa: A001 - named like the verb
+open = ui = _client.open  # noqa: A001 - the verb of the shell has this name
 # runs
 start_run = _client.start_run
 runs, metrics, compare = _client.runs, _client.metrics, _client.compare
@@ -101,7 +101,7 @@ comment, require = _client.comment, _client.require
 du, rm, undelete, prune = _client.du, _client.rm, _client.undelete, _client.prune
 gc, compact, fsck = _client.gc, _client.compact, _client.fsck
 export = export_model = _client.export
-import_ = import_model = _client.import_  # `import` is a word of Python
+import_ = import_model = _client.import_  # `import` is a keyword of Python
 backup = _client.backup
 # team
 users, groups, members = _client.users, _client.groups, _client.members
@@ -110,7 +110,24 @@ devices, audit = _client.devices, _client.audit
 
 
 def run(name: str, project: str | None = None) -> Run:
-    """Return a run, by its name, its id, or at least six digits of its id.
+    """Return a run by its name or id.
+
+    Parameters
+    ----------
+    name : str
+        The name of the run, its id, or at least the first six digits of its id.
+    project : str, optional
+        The project of the run. Default: the current project.
+
+    Returns
+    -------
+    Run
+        The run, for reading.
+
+    Raises
+    ------
+    NotFound
+        If the project has no run with this name or id.
 
     Examples
     --------
@@ -128,7 +145,36 @@ def annotate(
     params: Params | None = None,
     tags: Mapping[str, str | None] | None = None,
 ) -> Run:
-    """Change the name, notes, params or tags of a run, also after its end; see `Client.amend_run`.
+    """Change the name, notes, params or tags of a run. The run can be running or finished.
+
+    An argument that is None, or not given, leaves the field unchanged. See `Client.amend_run`.
+
+    Parameters
+    ----------
+    run : str
+        The name or the id of the run.
+    project : str, optional
+        The project of the run. Default: the current project.
+    name : str, optional
+        The new name.
+    notes : str, optional
+        The new notes, as plain text.
+    params : mapping, dataclass or Namespace, optional
+        Params to add or to overwrite.
+    tags : mapping of str to str or None, optional
+        Tags to add or to overwrite. The value None removes a tag.
+
+    Returns
+    -------
+    Run
+        The run with the new values.
+
+    Raises
+    ------
+    NotFound
+        If the run does not exist.
+    AccessDenied
+        If the run belongs to another user and the caller is not a maintainer.
 
     Examples
     --------
@@ -138,7 +184,17 @@ def annotate(
 
 
 def active_run() -> ActiveRun | None:
-    """Return the run that this process logs to; None if no run is active."""
+    """Return the active run of this process.
+
+    Returns
+    -------
+    ActiveRun or None
+        The run that `lmvp.log` writes to; None if no run is active.
+
+    Examples
+    --------
+    >>> lmvp.active_run()  # doctest: +SKIP
+    """
     from lmvp.tracking.active_runs import active
 
     return active()
@@ -146,6 +202,15 @@ def active_run() -> ActiveRun | None:
 
 def log(values: Mapping[str, Any], step: int | None = None, time: float | datetime | None = None) -> None:
     """Log metrics to the active run; see `ActiveRun.log`.
+
+    Parameters
+    ----------
+    values : mapping of str to float
+        The value of each metric. NaN and infinity are allowed.
+    step : int, optional
+        The step of the values. Default: the server numbers the points in the order in which they were logged.
+    time : float or datetime, optional
+        The time of the values, in seconds since 1970 or as a datetime. Default: now.
 
     Raises
     ------
@@ -163,29 +228,35 @@ def log(values: Mapping[str, Any], step: int | None = None, time: float | dateti
 
 
 def sync(*, dry_run: bool = False, force: bool = False, discard: str | None = None) -> list[Delivery]:
-    """Deliver the unsent run data of this machine: of killed processes, and of runs whose server did not answer.
+    """Send the unsent run data of this machine to its servers.
+
+    Data is unsent if the process of a run was killed, or if the server of a run did not answer.
 
     Parameters
     ----------
-    dry_run : bool
-        Only list the runs.
-    force : bool
-        Deliver also the runs of processes on other machines, which may still be running: on a file system without
-        locks, this machine cannot tell.
+    dry_run : bool, default False
+        Only list the runs with unsent data; send nothing.
+    force : bool, default False
+        Also send the data of processes on other machines that share this folder. Such a process can still be running:
+        on a file system without locks, this machine cannot detect it.
     discard : str, optional
-        Delete the unsent data of this run, given by its name or id, and deliver nothing.
+        Delete the unsent data of the run with this name or id, and send nothing.
 
     Returns
     -------
     list of Delivery
-        The result for each run.
+        The result for each run; empty with `discard`.
 
     Raises
     ------
     NotFound
-        If `discard` names no run with unsent data.
+        If the run in `discard` has no unsent data on this machine.
     Conflict
-        If the process of the run to discard still logs to it.
+        If a process still logs to the run in `discard`.
+
+    Examples
+    --------
+    >>> lmvp.sync(dry_run=True)  # doctest: +SKIP
     """
     from lmvp.tracking import leftovers
 
@@ -196,24 +267,35 @@ def sync(*, dry_run: bool = False, force: bool = False, discard: str | None = No
 
 
 def login(url: str, token: str | None = None, *, scope: str = "") -> str:
-    """Sign in to a server, and make it the server in use for every process of this user.
+    """Log in to a server, and make it the default server of all processes of this user.
 
-    Without a token, given or stored, this shows a link and a code, and waits until a user of the server approves.
+    If neither `token` nor a stored token exists, this function prints a link and a code, and blocks until a user of the
+    server approves the code.
 
     Parameters
     ----------
     url : str
-        `https://models.example.org`.
+        The URL of the server, for example `https://models.example.org`.
     token : str, optional
-        A token that exists already.
-    scope : str
-        The scope of a new token: `read`, `write` or `admin`. Empty: the stored token if there is one, otherwise a new
-        one of scope `write`.
+        An existing token. Default: the stored token of this server, or a new one.
+    scope : {"", "read", "write", "admin"}, default ""
+        The scope of a new token. Empty: use the stored token if there is one, otherwise request scope `write`.
 
     Returns
     -------
     str
-        The URL of the server.
+        The URL of the server, in its normal form.
+
+    Raises
+    ------
+    InvalidArgument
+        If `url` is not the URL of a server.
+    NotAuthenticated
+        If the server does not accept the token.
+    AccessDenied
+        If the approval was denied.
+    ExpiredCode
+        If no user approved the code in time.
 
     Examples
     --------
@@ -225,21 +307,71 @@ def login(url: str, token: str | None = None, *, scope: str = "") -> str:
 
 
 def status() -> Status:
-    """Return the server, the user, the project and the active run in use; no server is started."""
+    """Return the current server, user, project and active run.
+
+    This function does not start the server of this machine.
+
+    Returns
+    -------
+    Status
+        The state of this process and its server.
+
+    Examples
+    --------
+    >>> lmvp.status()  # doctest: +SKIP
+    """
     from lmvp.commands.tables import Status
 
     return Status.now()
 
 
 def stop() -> bool:
-    """Stop the server of this machine; return whether it was running. The next call starts it again."""
+    """Stop the server of this machine. The next call that needs the server starts it again.
+
+    Returns
+    -------
+    bool
+        True if the server was running.
+
+    Raises
+    ------
+    Conflict
+        If the server does not exit within 45 seconds.
+
+    Examples
+    --------
+    >>> lmvp.stop()  # doctest: +SKIP
+    """
     from lmvp.local import stop
 
     return stop()
 
 
 def project(name: str | None = None) -> str:
-    """Return the current project, which is that of names without a project; with a name, set it for this process."""
+    """Return the current project, or set it for this process.
+
+    The current project is the project of references that contain no project, for example `mlp@v3`.
+
+    Parameters
+    ----------
+    name : str, optional
+        The new current project. Default: do not change it.
+
+    Returns
+    -------
+    str
+        The current project.
+
+    Raises
+    ------
+    InvalidName
+        If the name breaks the rule for names.
+
+    Examples
+    --------
+    >>> lmvp.project("digits")  # doctest: +SKIP
+    'digits'
+    """
     from lmvp.config import current_project
 
     if name is not None:
@@ -248,7 +380,22 @@ def project(name: str | None = None) -> str:
 
 
 def cache(*, clear: bool = False) -> CacheUsage:
-    """Return the size of the download cache of this machine; with `clear`, delete it and return the size it had."""
+    """Return the size of the download cache of this machine, or delete the cache.
+
+    Parameters
+    ----------
+    clear : bool, default False
+        Delete all files of the cache.
+
+    Returns
+    -------
+    Usage
+        The number of files and their size in bytes. With `clear`: of the deleted files.
+
+    Examples
+    --------
+    >>> lmvp.cache(clear=True)  # doctest: +SKIP
+    """
     from lmvp.config import cache_home
     from lmvp.transfer.cache import Cache, opened
 
@@ -369,7 +516,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ActiveRun":  # loads numpy, which most uses of the package do not need
+    if name == "ActiveRun":  # imported on first use, because its module imports numpy
         from lmvp.tracking.active import ActiveRun
 
         return ActiveRun

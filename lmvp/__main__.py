@@ -1,4 +1,4 @@
-"""`python -m lmvp`: the `lmvp` command, where its script is not on the PATH."""
+"""Entry point of `python -m lmvp`, for environments in which the `lmvp` script is not on the PATH."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Functions that make a client for each call."""
+"""Functions that create a client for each call; the public functions of `lmvp` are built from them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmvp.client import Client
 
 
 class ClientPerCall:
-    """Has each method of `Client` as a function that makes its own client.
+    """Each method of `Client` as a function that creates a new client for every call.
 
     Examples
     --------
@@ -26,6 +26,7 @@ class ClientPerCall:
         def call(*args: Any, **options: Any) -> Any:
             return method(Client(), *args, **options)
 
+        # `help`, completion and type stubs must show the signature without `self`.
         signature = inspect.signature(method)
         call.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
         call.__module__, call.__name__, call.__qualname__ = "lmvp", name, name

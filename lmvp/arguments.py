@@ -1,4 +1,7 @@
-"""What callers hand over, checked and read: every error names the argument and says what to write instead."""
+"""Validation and conversion of the arguments of public functions.
+
+Each error names the argument, shows its value and suggests a valid one.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Params: TypeAlias = object
 """Params of a version or a run: a mapping, a dataclass, a Namespace, an attrs class, a pydantic model, or a config of
-OmegaConf or ml_collections. Nested ones are flattened: `optimizer/lr`."""
+OmegaConf or ml_collections. Nested params are flattened: `optimizer/lr`."""
 _DEPTH = 50
+"""Maximum nesting of params. Real configurations have fewer levels; a mapping that contains itself has more."""
 
 
 def fields(
@@ -32,7 +36,7 @@ def fields(
     params: Params | None,
     tags: Mapping[str, str] | None,
 ) -> dict[str, Any]:
-    """Return what is said of a version, as it goes over the wire; what is not given is left out."""
+    """Return the fields of a version record in their JSON form, without those that are None."""
     if not isinstance(message, str | None):
         raise InvalidArgument(f"message= is {shown(message)}, not a text")
     given = {
@@ -45,7 +49,7 @@ def fields(
 
 
 def _read(what: str, given: Any, read: Callable[[str, Any], T]) -> dict[str, T] | None:
-    """Read each value of a mapping; None where none was given."""
+    """Convert each value of a mapping with `read`; return None for None."""
     if given is None:
         return None
     values = mapping(what, given)
@@ -54,12 +58,14 @@ def _read(what: str, given: Any, read: Callable[[str, Any], T]) -> dict[str, T] 
 
 
 def mapping(field: str, given: Any) -> Mapping[Any, Any]:
-    """Return params, tags or metrics as a mapping: also a dataclass, a Namespace, or the config of a library.
+    """Return params, tags or metrics as a mapping.
+
+    The value can be a mapping, a dataclass, a Namespace, or the configuration object of a library.
 
     Raises
     ------
     InvalidArgument
-        If the value is none of these.
+        If the value cannot be read as a mapping.
 
     Examples
     --------
@@ -79,15 +85,16 @@ def mapping(field: str, given: Any) -> Mapping[Any, Any]:
 def as_mapping(value: Any) -> Mapping[Any, Any] | None:
     """Return the fields of a mapping, dataclass, Namespace, attrs class, pydantic model or msgspec Struct, else None.
 
-    The values are the objects themselves: a copy, as `dataclasses.asdict` makes one, may be large or fail.
+    The values are not copied: `dataclasses.asdict` copies them deeply, which can be slow or fail.
     """
     if isinstance(value, Mapping):
         return value
-    if isinstance(value, type):
+    if isinstance(value, type):  # a dataclass itself has fields too, but no values
         return None
     if isinstance(value, (argparse.Namespace, types.SimpleNamespace)):
         return vars(value)
     kind = type(value)
+    # Detect the libraries by their attributes, because an import of them would take time.
     names = [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else None
     if names is None and isinstance(attributes := getattr(kind, "__attrs_attrs__", None), tuple):
         names = [attribute.name for attribute in attributes]
@@ -103,7 +110,7 @@ def leaves(values: Mapping[Any, Any], before: str = "", depth: int = 0) -> Itera
     Raises
     ------
     InvalidArgument
-        If the mapping is nested too deeply, as one that contains itself is.
+        If the mapping is nested too deeply, for example because it contains itself.
 
     Examples
     --------
@@ -122,14 +129,14 @@ def leaves(values: Mapping[Any, Any], before: str = "", depth: int = 0) -> Itera
 
 
 def aliases(given: Any) -> tuple[str, ...]:
-    """Return the aliases that were given as one text or several."""
+    """Return the aliases as a tuple; the argument is one name or a sequence of names."""
     if not isinstance(given, (str, Sequence)):
         raise InvalidArgument(f"alias= is {shown(given)}, not a text or a list of texts")
     return tuple(check_alias(one) for one in ([given] if isinstance(given, str) else given))
 
 
 def check_order(name: Any, obj: Any) -> None:
-    """Refuse a call that has the object first: those who come from elsewhere write it so."""
+    """Raise an error if the object comes before the name, as in other libraries (`save(model, "name")`)."""
     if isinstance(obj, str) and not isinstance(name, str):
         raise InvalidArgument(
             f"the name comes first, and then the {type(name).__name__}",
@@ -138,19 +145,22 @@ def check_order(name: Any, obj: Any) -> None:
 
 
 def check_folder(to: Any) -> None:
-    """Demand a path, or None."""
+    """Raise an error if the value is neither a path nor None."""
     if to is not None and (not isinstance(to, (str, os.PathLike)) or to == ""):
         raise InvalidArgument(f"`--to` is {shown(to)}, not a folder", hint="`--to .` is the current folder")
 
 
 def check_limit(limit: Any) -> None:
-    """Demand a number of at least 1, or None."""
+    """Raise an error if the value is neither an integer of at least 1 nor None."""
     if limit is not None and (not isinstance(limit, int) or limit < 1):
         raise InvalidArgument(f"`--limit` is {shown(limit)}", hint="give a whole number above 0, or None for all")
 
 
 def check_metric(history: History, metric: str | None) -> None:
-    """Refuse a metric that none of these versions has: another one in its place would be taken for it."""
+    """Raise an error if the metric is missing in all of these versions.
+
+    Without this check, the history would show its default metric, and the reader would take it for the requested one.
+    """
     if metric is None or not history or metric in history.metrics:
         return
     part = f"the newest {len(history):,} versions" if history.older else "the versions"
@@ -163,8 +173,8 @@ def check_metric(history: History, metric: str | None) -> None:
 
 
 def _metric(key: str, value: Any) -> WireFloat:
-    """Return a metric as a float; numbers of numpy and torch count as numbers, texts do not."""
-    if not isinstance(value, (str, bytes)):
+    """Return a metric as a float. Scalars of numpy and torch are numbers; strings are not."""
+    if not isinstance(value, (str, bytes)):  # float("0.9") would accept a string
         try:
             return encode_float(float(value))
         except (TypeError, ValueError, RuntimeError, OverflowError):
@@ -176,7 +186,7 @@ def _metric(key: str, value: Any) -> WireFloat:
 
 
 def _param(key: str, value: Any) -> Any:
-    """Return a param as plain JSON; a number of numpy or torch becomes Python's, anything else its text."""
+    """Return a param as a JSON value; scalars of numpy and torch become Python numbers, other objects become text."""
     if isinstance(value, float):
         return encode_float(value)
     if isinstance(value, str):
@@ -184,7 +194,7 @@ def _param(key: str, value: Any) -> Any:
     if value is None or isinstance(value, (bool, int)):
         return value
     item = getattr(value, "item", None)
-    if callable(item):
+    if callable(item):  # fails for arrays with more than one element
         try:
             return _param(key, item())
         except (TypeError, ValueError, RuntimeError):
@@ -193,12 +203,12 @@ def _param(key: str, value: Any) -> Any:
 
 
 def path(given: Any, what: str) -> Path:
-    """Return the path that was given as a text or a path, `~` followed."""
+    """Return a string or path as a Path, with `~` expanded."""
     if not isinstance(given, (str, os.PathLike)) or given == "":
         raise InvalidArgument(f"{what}= is {shown(given)}, not a path", hint="give the path of a folder or of a file")
     return Path(given).expanduser()
 
 
 def shown(value: Any) -> str:
-    """Return the type and the value of what is wrong, for an error; not more than 80 characters."""
+    """Return the type and the value of an invalid argument for a message, at most 80 characters."""
     return f"{type(value).__name__} {value!r}"[:80]

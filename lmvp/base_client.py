@@ -1,7 +1,7 @@
-"""What every verb of a client stands on: the connection to one server, references, lists and manifests.
+"""`BaseClient`, the base class of all parts of `Client`: connection, references, paged lists and manifests.
 
-A client is put together of parts, each with some of the verbs: `lmvp.client`, `lmvp.housekeeping` and
-`lmvp.archive.client`.
+`lmvp.Client` inherits its methods from several classes, for example from those in `lmvp.housekeeping`, `lmvp.team` and
+`lmvp.archive.client`. They share the helpers of this class.
 """
 
 from __future__ import annotations
@@ -30,22 +30,29 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PAGE = 1000
+"""Items of a full page of a list; the maximum of the server."""
 PAGES_LIMIT = 10_000
-"""Pages of a list, at most; that is ten million items."""
+"""Maximum number of pages of a list; with 1,000 items per page, ten million items."""
 LIST_LIMIT = 1 << 30
-"""Bytes of all items of a list, at most."""
+"""Maximum size of all items of a list in bytes. A faulty server must not fill the memory of its clients."""
 
 
 class Page(Struct, frozen=True, kw_only=True):
-    """A part of a list, as the API sends it."""
+    """A page of a list in the API."""
 
-    items: list[msgspec.Raw]
+    items: list[msgspec.Raw]  # decoded later, by the type that the caller asks for
     next: str | None = None
     total: int = 0
 
 
 class BaseClient:
-    """The part of a client that has no verbs but `version`."""
+    """Base class of `Client` with its connection, its properties and `version`.
+
+    Parameters
+    ----------
+    url, token, project : str, optional
+        See `lmvp.Client`.
+    """
 
     def __init__(self, url: str | None = None, token: str | None = None, project: str | None = None) -> None:
         self._project = check_name(project, "project name") if project else None
@@ -63,33 +70,50 @@ class BaseClient:
 
     @property
     def fixed_url(self) -> str | None:
-        """The URL that it was made with; None if it goes by what is set up."""
+        """The URL that was given to the constructor; None if the client uses the configured server."""
         return self._fixed
 
     @property
     def fixed_token(self) -> str | None:
-        """The token that it was made with; None if it goes by what is set up."""
+        """The token that was given to the constructor; None if the client uses the configured token."""
         return self._token
 
     @property
     def project(self) -> str:
-        """The project of references that name none."""
+        """The project of references that contain no project."""
         return config.current_project(self._project)
 
     def version(self, name: str) -> Version:
-        """Return one version of a model, by reference.
+        """Return the record of a version.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model[@revision]`. Without a revision, the latest version.
+
+        Returns
+        -------
+        Version
+            The record. `pull` returns the content.
 
         Raises
         ------
         NotFound
-            If there is no such version.
+            If the version does not exist.
+        InvalidReference
+            If the name is not a reference, or belongs to another server.
         IntegrityError
-            If the reference has a digest, and the server answers with another version.
+            If the reference contains a digest, and the server returns a version with another digest.
+
+        Examples
+        --------
+        >>> client.version("digits/mlp@production").metrics  # doctest: +SKIP
+        {'val_acc': 0.97}
         """
         place = self._reference(name)
         version = self._connection.get(f"{model_path(place)}/versions/{quote(place.revision, safe='')}", Version)
         revision = Revision.parse(place.revision)
-        # A digest in a reference pins the content: a server must not choose another one.
+        # A digest in a reference pins the content, so the client does not trust the server to choose the version.
         if revision.kind == "digest" and not revision.back and not version.digest.startswith(revision.value):
             raise IntegrityError(
                 f"the answer of {self.url} for {name!r} is not a version with the digest {revision.value}",
@@ -97,9 +121,10 @@ class BaseClient:
             )
         return version
 
-    # -- steps
+    # -- helpers
 
     def _reference(self, name: str) -> Reference:
+        """Parse a reference; refuse an `lmvp://` URL of another server, because the token is for this one."""
         place = Reference.parse(name, project=self.project)
         if place.server and place.server.casefold() != urlsplit(self.url).netloc.casefold():
             raise InvalidReference(
@@ -109,6 +134,7 @@ class BaseClient:
         return place
 
     def _manifest(self, version: Version, held: Held | None = None) -> Manifest:
+        """Return the manifest of a version from the cache or the server, verified by its digest."""
         known = held.manifest(version.digest) if held else None
         if known is not None:
             return known
@@ -120,18 +146,19 @@ class BaseClient:
                 hint="`lmvp fsck` tells what is damaged on the server",
             )
         manifest = manifests.decode(data)
+        # The digest only shows that these bytes were pushed. Another client can have pushed an invalid manifest.
         check_manifest(manifest)
         if held:
             held.keep_manifest(version.digest, data)
         return manifest
 
     def _list(self, path: str, type_: type[T]) -> list[T]:
-        """Return all of a list."""
+        """Return all items of a list."""
         decode = self._item_decoder(type_)
         return [decode(item) for page in self._pages(path, None) for item in page.items]
 
     def _some(self, path: str, type_: type[T], limit: int | None, **query: Any) -> tuple[list[T], int]:
-        """Return the first of a list, and how many there are in all."""
+        """Return the first items of a list, and the total number of items."""
         decode = self._item_decoder(type_)
         found, total = [], 0
         for page in self._pages(path, limit, **query):
@@ -140,7 +167,7 @@ class BaseClient:
         return found, total
 
     def _item_decoder(self, type_: type[T]) -> Callable[[msgspec.Raw], T]:
-        """Return the decoder of the items of a page; it raises `ServerError` for an item of another form."""
+        """Return a function that decodes an item of a page; it raises `ServerError` for an invalid item."""
         decoder, connection = msgspec.json.Decoder(type_), self._connection
 
         def decode(item: msgspec.Raw) -> T:
@@ -152,16 +179,16 @@ class BaseClient:
         return decode
 
     def _pages(self, path: str, limit: int | None, *, cursor: Any = None, **query: Any) -> Iterator[Page]:
-        """Walk over a list, a page at a time.
+        """Yield the pages of a list; each page is requested when it is needed.
 
         Raises
         ------
         InvalidArgument
             If the limit is not a number above 0.
         ServerError
-            If the list has no end: the server repeats a cursor, or sends more pages or bytes than any list has.
+            If the list does not end: the server repeats a cursor, or exceeds `PAGES_LIMIT` or `LIST_LIMIT`.
         """
-        arguments.check_limit(limit)  # a list of at most 0 items would look as if nothing were there
+        arguments.check_limit(limit)  # with a limit of 0, an existing list would look empty
         left = math.inf if limit is None else limit
         seen, size = {cursor}, 0
         while left > 0:
@@ -188,12 +215,12 @@ class BaseClient:
 
 
 def accepted(version: Version) -> Version:
-    """Return a version that is one; refuse what is only proposed, where a place in the history is meant.
+    """Return the version if it is not a contribution. Contributions have no place in the history of a model.
 
     Raises
     ------
     InvalidReference
-        If it is a contribution.
+        If the version is a contribution.
     """
     if version.status:
         hint = f"`lmvp accept {version.reference}` makes it a version; this needs the role maintainer"
@@ -205,7 +232,11 @@ _connections: dict[tuple[int, Address | Path], Connection] = {}
 
 
 def _connect(address: Address | None) -> Connection:
-    """Return this process's connection to a server (None: that of this machine); clients share it and its sockets."""
+    """Return the connection of this process to a server (None: the server of this machine).
+
+    All clients of the process share the connection and its sockets.
+    """
+    # The process id is part of the key: after a fork, the child must not use the sockets of its parent.
     key = os.getpid(), address or config.data_home()
     if key not in _connections:
         _connections[key] = own_connection(address)
@@ -213,7 +244,7 @@ def _connect(address: Address | None) -> Connection:
 
 
 def own_connection(address: Address | None) -> Connection:
-    """Return a connection to a server (None: that of this machine) that nobody else uses, for a thread of its own."""
+    """Return a new, unshared connection to a server (None: the server of this machine), for use in a thread."""
     if address:
         return Connection(lambda: address)
     embedded = _Embedded()
@@ -221,7 +252,7 @@ def own_connection(address: Address | None) -> Connection:
 
 
 class _Embedded:
-    """The server of this machine: found anew when it was lost."""
+    """Finds the server of this machine, and finds or starts it again after a lost connection."""
 
     def __init__(self) -> None:
         self._local: local.Local | None = None
@@ -236,5 +267,5 @@ class _Embedded:
 
 
 def model_path(place: Reference) -> str:
-    """Return the path of a model in the API."""
+    """Return the API path of a model."""
     return f"/projects/{quote(place.project or '', safe='')}/models/{quote(place.model, safe='')}"

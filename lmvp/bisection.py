@@ -1,4 +1,8 @@
-"""Which version was the first bad one: halving the line of first parents, as `git bisect` does over commits."""
+"""Binary search for the first bad version of a model along first parents, as `git bisect` does for commits.
+
+The search is a generator that yields the versions to test. Callers that test in the same thread, in a notebook event
+loop or in the command line therefore share one implementation.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True)
 class Trial:
-    """A version that was tried, what came of it, and why, where the test said so."""
+    """A tested version, its verdict, and the reason if the test gave one."""
 
     version: Version
     verdict: Verdict
@@ -31,18 +35,20 @@ class Trial:
 
 @dataclass(frozen=True)
 class Bisection:
-    """What a search for the first bad version found.
+    """The result of a search for the first bad version.
 
     Attributes
     ----------
     name : str
-        The model.
+        The model, `project/model`.
+    good, bad : Version
+        The versions between which the search took place.
     trials : tuple of Trial
-        In the order in which they were made.
+        The tested versions, in the order of the tests.
     suspects : tuple of Version
-        The first bad version, alone; several where those between could not be judged.
+        The first bad version. If versions were skipped, all versions that can be the first bad one.
     between : int
-        How many versions lay between the good one and the bad one.
+        The number of versions between `good` and `bad`, both excluded.
     """
 
     name: str
@@ -54,6 +60,10 @@ class Bisection:
 
     def to_pandas(self) -> Any:
         """Return a DataFrame with a row for each trial, in the order of the trials: version, verdict and reason.
+
+        Returns
+        -------
+        pandas.DataFrame
 
         Raises
         ------
@@ -67,7 +77,7 @@ class Bisection:
 
     @property
     def first_bad(self) -> Version | None:
-        """The first bad version; None where it is one of several suspects."""
+        """The first bad version; None if there are several suspects."""
         return self.suspects[0] if len(self.suspects) == 1 else None
 
     def __repr__(self) -> str:
@@ -83,12 +93,19 @@ class Bisection:
 
 
 def search(count: int, judge: Callable[[int], Verdict]) -> list[int]:
-    """Return the first bad of so many things in a row, of which the first is good and the last is bad.
+    """Return the index of the first bad item of a sequence whose first item is good and whose last item is bad.
+
+    Parameters
+    ----------
+    count : int
+        The length of the sequence.
+    judge : callable
+        Returns the verdict for an index.
 
     Returns
     -------
     list of int
-        Its index alone, or those of all that it can be, where some could not be judged.
+        The index of the first bad item. If items were skipped, the indices of all items that can be the first bad one.
 
     Examples
     --------
@@ -101,10 +118,11 @@ def search(count: int, judge: Callable[[int], Verdict]) -> list[int]:
 
 
 def _halving(count: int) -> Generator[int, Verdict, list[int]]:
-    """Yield the indices to judge, and take the verdict of each."""
+    """Yield the indices to test, receive the verdict of each, and return the indices of the suspects."""
     good, bad = 0, count - 1
     skipped: set[int] = set()
     while left := [i for i in range(good + 1, bad) if i not in skipped]:
+        # The nearest to the middle that was not skipped; twice the distance, to stay with integers.
         middle = min(left, key=lambda i: abs(2 * i - good - bad))
         verdict = yield middle
         if verdict == "skip":
@@ -119,17 +137,17 @@ def _halving(count: int) -> Generator[int, Verdict, list[int]]:
 def bisect(
     client: Client, name: str, good: str, bad: str, judge: Callable[[Version], tuple[Verdict, str]]
 ) -> Bisection:
-    """Search the versions between a good one and a bad one; see `Client.bisect`."""
+    """Search the versions between a good and a bad version; see `Client.bisect`."""
     return answered(trying(client, name, good, bad), judge)
 
 
 def trying(client: Client, name: str, good: str, bad: str) -> Generator[Version, tuple[Verdict, str], Bisection]:
-    """Yield the versions to try, and take the verdict of each with its reason."""
+    """Yield the versions to test, receive the verdict and the reason of each, and return the result."""
     line = line_between(client, name, good, bad)
     trials: list[Trial] = []
     halving = _halving(len(line))
     place = following(halving)
-    while isinstance(place, int):
+    while isinstance(place, int):  # the last value is the list of suspects
         verdict, why = yield line[place]
         trials.append(Trial(line[place], verdict, why))
         place = following(halving, verdict)
@@ -138,7 +156,7 @@ def trying(client: Client, name: str, good: str, bad: str) -> Generator[Version,
 
 
 def answered(search: Generator[_Question, _Answer, _Result], answer: Callable[[_Question], _Answer]) -> _Result:
-    """Answer each question of a search; return its result."""
+    """Run a search to its end with a function that answers its questions; return the result."""
     asked: Any = None
     given: _Answer | None = None
     while True:
@@ -150,7 +168,7 @@ def answered(search: Generator[_Question, _Answer, _Result], answer: Callable[[_
 
 
 def following(search: Generator[_Question, Any, _Result], answer: object = None) -> _Question | _Result:
-    """Answer the last question of a search; return the next question, or the result."""
+    """Send the answer to the last question to a search; return the next question, or the result."""
     try:
         return search.send(answer)
     except StopIteration as end:
@@ -158,12 +176,12 @@ def following(search: Generator[_Question, Any, _Result], answer: object = None)
 
 
 def line_between(client: Client, name: str, good: str, bad: str) -> list[Version]:
-    """Return the versions along first parents from the good one to the bad one, both included.
+    """Return the versions from the good to the bad version along first parents, both included.
 
     Raises
     ------
     InvalidArgument
-        If the bad one did not grow from the good one.
+        If the good version is not an ancestor of the bad version by first parents, or if both are the same.
     """
     place = Reference.parse(name, project=client.project)
     model = f"{place.project}/{place.model}"
@@ -172,6 +190,7 @@ def line_between(client: Client, name: str, good: str, bad: str) -> list[Version
         client.version(f"{model}@{bad.removeprefix('@')}"),
     )
     accepted(first), accepted(last)
+    # One list instead of a request for each parent: the line can have thousands of versions.
     known = {version.number: version for version in client.show_history(model, limit=None)}
     line = [last]
     while line[-1].number != first.number:
@@ -187,10 +206,11 @@ def line_between(client: Client, name: str, good: str, bad: str) -> list[Version
 
 
 def verdict_of(test: Callable[[], Any]) -> tuple[Verdict, str]:
-    """Run a test and say what it found.
+    """Run a test and return its verdict and the reason.
 
-    Bad is what fails an `assert`, or gives something false: `False`, `0`. `"skip"` says that this one cannot be judged.
-    All else is good, also None: a test of assertions gives nothing. Other exceptions are the caller's.
+    The verdict is "bad" if the test fails an `assert` or returns a false value such as `False` or `0`, and "skip" if it
+    returns `"skip"`. Otherwise it is "good". None is "good" too, because a test with assertions returns nothing. Other
+    exceptions are raised to the caller.
     """
     try:
         return _verdict(test())

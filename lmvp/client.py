@@ -1,7 +1,7 @@
-"""The client: every verb, over HTTP, to one server.
+"""`Client`, the Python API for one server over HTTP.
 
-The functions of `lmvp` itself are the methods of a client of the server in use; a `Client` made by hand speaks to the
-server that it is given.
+The functions of `lmvp` create a client of the current server for each call. A `Client` that the user creates keeps its
+server, token and project.
 """
 
 from __future__ import annotations
@@ -57,20 +57,25 @@ NAME_HINT = "`project/model` names one"
 
 
 class Client(Archives, Contributing, Looking, Team, Tracking):
-    """Everything that LMVP does, on one server.
+    """All operations of LMVP on one server.
 
     Parameters
     ----------
     url : str, optional
-        The server; without it `LMVP_URL`, the server of the last `lmvp.login`, or that of this machine, which is
-        started if it does not run.
+        The URL of the server. Default: `LMVP_URL`, then the server of the last `lmvp.login`, then the server of this
+        machine, which starts automatically.
     token : str, optional
-        The token for it; without it `LMVP_TOKEN`, or what `lmvp.login` kept.
+        The token for the server. Default: `LMVP_TOKEN`, then the token that `lmvp.login` stored.
     project : str, optional
-        The project of references that name none.
+        The project of references that contain no project. Default: the current project.
+
+    Examples
+    --------
+    >>> client = lmvp.Client("https://models.example.org", project="digits")  # doctest: +SKIP
+    >>> model = client.pull("mlp@production")  # doctest: +SKIP
     """
 
-    # -- publish and fetch
+    # -- push and pull
 
     def update(
         self,
@@ -91,59 +96,66 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         progress: Progress = None,
         yes: bool = False,
     ) -> Version:
-        """Publish a model, or a new version of it.
+        """Push a model as a new version.
 
         Parameters
         ----------
         name : str
-            `[project/]model`; both are made if they are not there.
+            `[project/]model`. A missing model or project is created.
         obj : object
-            A torch Module or state dict, a dict of arrays, a scikit-learn estimator, a Keras 3 or ONNX
-            model, or a path to a file or a folder.
+            A torch Module or state dict, a dict of arrays, a scikit-learn estimator, a Keras 3 or ONNX model, or the
+            path of a file or a folder.
         message : str, optional
-            What is new.
+            A description of the change.
         metrics : mapping of str to float, optional
-            NaN and infinities are values.
+            Metrics of the version, for example `{"val_acc": 0.97}`. NaN and infinity are allowed.
         params : mapping, dataclass or Namespace, optional
-            The configuration that made the version. Nested params are flattened (`optimizer/lr`).
+            The configuration that the version was trained with. Nested params are flattened (`optimizer/lr`).
         tags : mapping of str to str, optional
             Labels of the version.
         alias : str or sequence of str, optional
-            Aliases that move to this version.
+            Aliases to move to the new version. Missing aliases are created.
         parent : str, optional
-            Revision that it grew from; without it, the version that the object was downloaded from or pushed to last,
-            else the latest.
+            The revision that the new version was derived from. Default: the version that this process pulled the object
+            from or last pushed it to. If the origin is unknown, the latest version.
         expect_parent : str, optional
-            Revision that must still be the latest one.
+            A revision that must be the latest version of the model; otherwise the push fails.
         run : str, optional
-            Id of the run that made it; without it, the active run of this process, if that is of this project.
+            The id of the run that produced the version. Default: the active run of this process, if it belongs to the
+            same project.
         capture : bool, optional
-            Keep the code too, secrets blotted out: the cells that the notebook has executed, or the script. By default
-            on the server of this machine only.
-        create : bool
-            Make project and model on a shared server too.
-        propose : bool
-            Propose it, as a contribution that a maintainer accepts or declines: `digits/mlp@c12`, and no version yet.
+            Also store the code, with secrets redacted: the executed cells of the notebook, or the script. Default: True
+            on the server of this machine, False on other servers.
+        create : bool, default False
+            Also create a missing project or model on a shared server.
+        propose : bool, default False
+            Create a contribution, for example `digits/mlp@c12`, instead of a version. A maintainer accepts or declines
+            it.
         progress : bool or callable, optional
-            `False` for no bar; a callable gets bytes done and bytes in all.
-        yes : bool
-            Confirm that a protected alias of `alias` moves from another version to this one.
+            False shows no progress bar. A callable is called with the bytes done and the total bytes.
+        yes : bool, default False
+            Confirm that a protected alias in `alias` moves from another version to the new one.
 
         Returns
         -------
         Version
-            The new version; the latest one, if it has this content and says the same.
+            The new version. If the latest version has the same content and the same record, no version is created, and
+            the latest version is returned.
 
         Raises
         ------
         UnknownFormat
-            If no format keeps such an object.
+            If no format can store the object.
         InvalidArgument
-            If a metric is not a number, or `progress` none of these.
+            If a metric is not a number, or `progress` is neither a bool nor a callable.
         Conflict
-            If `expect_parent` is not the latest version any more.
+            If `expect_parent` is not the latest version.
         ProtectedAlias
-            If a protected alias would move, without `yes`. Nothing is sent then.
+            If a protected alias would move and `yes` is False. Nothing is sent in this case.
+
+        Examples
+        --------
+        >>> client.push("digits/mlp", model, message="first try", metrics={"val_acc": 0.97})  # doctest: +SKIP
         """
         from lmvp import formats
         from lmvp.tracking.provenance import gathering
@@ -158,10 +170,11 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         aliases = arguments.aliases(alias)
         if not yes:
             self.check_push(name, aliases)
+        # Start to collect the environment before the object is packed: the git and package queries run meanwhile.
         made_by = gathering(capture=config.server_url(self.fixed_url) is None if capture is None else capture)
         package = formats.pack(obj)
         body = NewPush(
-            push=secrets.token_hex(16),
+            push=secrets.token_hex(16),  # lets the server recognise a repeated request, so a retry is safe
             manifest=msgspec.Raw(b"{}"),
             parent=self._digest(place, parent) if parent else origins.recall(obj, self.url, _key(place)),
             expect_parent=self._digest(place, expect_parent) if expect_parent else None,
@@ -175,7 +188,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         )
         held = Held.of(self._connection, _key(place))
         version = push(self._connection, model_path(place), package, body, progress, held)
-        if not propose:
+        if not propose:  # a contribution is not a version that a later push can have as its parent
             origins.remember(obj, Origin(self.url, _key(place), version.digest))
         return version
 
@@ -195,7 +208,10 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         create: bool = False,
         plot: bool = True,
     ) -> ActiveRun:
-        """Start a run. The call returns at once, and neither the start nor the run needs a server that answers.
+        """Start a run.
+
+        The call returns immediately and does not wait for the server. Data that cannot be sent is stored in a journal
+        on this machine.
 
         Parameters
         ----------
@@ -210,23 +226,23 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             Labels of the run.
         resume : str or Run, optional
             A run to continue: the run, its id, or its name. See `ActiveRun.rewind`.
-        system_metrics : bool or float
-            Measure the machine every 15 seconds, or every so many seconds; False: never.
+        system_metrics : bool or float, default True
+            Record the load of the machine every 15 seconds. A number is the interval in seconds. False disables it.
         capture : bool, optional
-            Store the code that started the run: the cells of the notebook, or the script. Default: only on the server
-            of this machine.
-        all_ranks : bool
-            Log in every process of a distributed training. Default: only the first process logs, and the others get a
-            run that stores nothing.
-        create : bool
-            Create the project on a shared server too.
-        plot : bool
+            Store the code that started the run: the cells of the notebook, or the script. Default: True on the server
+            of this machine, False on other servers.
+        all_ranks : bool, default False
+            Log in every process of a distributed training. By default, only the first process logs, and the others get
+            a run that stores nothing.
+        create : bool, default False
+            Also create a missing project on a shared server.
+        plot : bool, default True
             Draw curves below the cell, in a notebook with the extension.
 
         Returns
         -------
         ActiveRun
-            The run. It ends with its `with` block, with `finish`, or with the process.
+            The run. It is finished by the end of its `with` block, by `finish`, or by the exit of the process.
 
         Raises
         ------
@@ -295,39 +311,44 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         trust: Sequence[str | type] = (),
         progress: Progress = None,
     ) -> Any:
-        """Fetch a version: as the object it was, into an object, or as files.
+        """Pull a version as a new object, into an existing object, or as files.
 
         Parameters
         ----------
         name : str
-            `[project/]model[@revision]`.
+            `[project/]model[@revision]`. Without a revision, the latest version.
         into : object, optional
-            A Module, or a dict of arrays or tensors, whose weights are replaced in place.
+            A Module, or a dict of arrays or tensors. Its weights are replaced in place.
         to : path, optional
-            A folder for the files, byte-identical.
+            The folder to write the files to. They are byte-identical to the pushed files.
         trust : sequence of str or type, optional
-            Classes that may be built, by path (`"my_pkg.Net"`) or themselves.
+            Classes that can be instantiated, as types or as import paths (`"my_pkg.Net"`).
         progress : bool or callable, optional
-            `False` for no bar; a callable gets bytes done and bytes in all.
+            False shows no progress bar. A callable is called with the bytes done and the total bytes.
 
         Returns
         -------
         object or list of Path
-            The object; `into` itself; with `to`, where the files are.
+            The new object; with `into`, the same object; with `to`, the paths of the files.
 
         Raises
         ------
         NotFound
-            If there is no such version; the hint names the nearest.
+            If the version does not exist. The hint suggests a similar name.
         Untrusted
-            If a class is needed that is neither safe by itself nor trusted.
+            If the object needs a class that is neither on the list of safe classes nor in `trust`.
         InvalidArgument
-            If `trust` holds something that is no name and no class, or `progress` is none of these.
+            If an element of `trust` is neither an import path nor a class, or if both `into` and `to` are given.
         Mismatch
-            If `into` has other names, shapes or dtypes; it is untouched then.
+            If `into` has other names, shapes or dtypes. It is unchanged in this case.
         IntegrityError
-            If bytes do not match their digest. No such byte reaches `into`. Other chunks of the version, 4 MiB or
-            less each, may be in it already, so load a sound version into it before using it.
+            If bytes do not match their digest. These bytes are not written to `into`, but other chunks of the version
+            (up to 4 MiB each) can already be in it. Pull a valid version into it before you use it.
+
+        Examples
+        --------
+        >>> model = client.pull("digits/mlp@v3", trust=["net.CNN"])  # doctest: +SKIP
+        >>> client.pull("digits/mlp@production", to="weights/")  # doctest: +SKIP
         """
         from lmvp import formats
         from lmvp.formats.trust import Trust
@@ -336,6 +357,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         from lmvp.transfer.held import Held
         from lmvp.transfer.pull import VersionReader
 
+        # Check all arguments before the first request, so that a mistake does not cost a download.
         progress_.check(progress)
         Trust.of(trust)
         if into is not None and to is not None:
@@ -358,10 +380,12 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
 
     pull = download
 
-    # -- look
+    # -- read
 
     def best(self, name: str, metric: str, *, mode: Literal["min", "max"] | None = None, where: str = "") -> Version:
-        """Return the version of a model with the best value of a metric; of equal ones, the newest.
+        """Return the version of a model with the best value of a metric.
+
+        If several versions have the best value, the newest of them is returned.
 
         Parameters
         ----------
@@ -370,22 +394,22 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         metric : str
             The metric to compare.
         mode : {"min", "max"}, optional
-            Whether the least or the greatest value is best. Default: by the name of the metric (`loss` is best at its
-            minimum, `acc` at its maximum).
-        where : str
-            Consider only the versions that match this filter; see docs/api.md, Filters.
+            Whether the lowest or the highest value is best. Default: derived from the name of the metric (`loss`: the
+            lowest, `acc`: the highest).
+        where : str, default ""
+            A filter for the versions to compare; see docs/api.md, Filters.
 
         Returns
         -------
         Version
-            The best version. `lmvp.alias(version.reference, "best")` keeps it under a name.
+            The best version. `lmvp.alias(version.reference, "best")` points an alias at it.
 
         Raises
         ------
         InvalidArgument
-            If the name of the metric does not tell which value is best, and `mode` is not given.
+            If `mode` is not given and cannot be derived from the name of the metric.
         NotFound
-            If no version has the metric.
+            If the metric is missing in all versions that match.
 
         Examples
         --------
@@ -400,7 +424,8 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         if not way:
             hint = 'use mode="min" or mode="max"'
             raise InvalidArgument(f"the name {metric!r} does not tell whether less or more is better", hint=hint)
-        field = f"metrics[{json.dumps(metric)}]"  # as a filter and an order write a metric with any name
+        # Quoted form: the name of a metric can contain spaces, slashes and operators of the filter language.
+        field = f"metrics[{json.dumps(metric)}]"
         known = f"{field} is not None" + (f" and ({where})" if where else "")
         found = self.show_history(name, limit=1, where=known, order=f"-{field}" if way > 0 else field)
         if not found:
@@ -409,30 +434,34 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         return found[0]
 
     def open(self, name: Any = None) -> ConsolePage:
-        """Open the console in the browser, signed in by a one-time link.
+        """Open a page of the console in the browser. A one-time link signs the browser in.
 
-        The link is made by this client's token: the browser gets the rights of the token, until the token ends. In a
-        notebook the page shows as a button, which asks for the link when it is clicked.
+        The browser gets the permissions of this client's token until the token expires or is revoked. In a notebook,
+        the page is shown as a button instead. A click on it requests the link.
 
         Parameters
         ----------
         name : str, Version or Run, optional
-            A project, `[project/]model[@revision]` or `[project/]run`, whose page to open; the first page by default.
+            The page: a project, `[project/]model[@revision]` or `[project/]run`. Default: the start page.
 
         Returns
         -------
         ConsolePage
-            The page; `url` is its address, without a secret.
+            The page. Its `url` is the address without a secret.
 
         Raises
         ------
         NotFound
-            If there is nothing of that name.
+            If no project, model, version or run has this name.
+
+        Examples
+        --------
+        >>> client.open("digits/mlp@v3")  # doctest: +SKIP
         """
         from lmvp.console import in_notebook, page_of
 
         page = page_of(self, name)
-        if not in_notebook():
+        if not in_notebook():  # the browser of a notebook can be on another machine than this process
             page.open()
         return page
 
@@ -450,23 +479,34 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         Parameters
         ----------
         name : str, optional
-            A project, or `[project/]model`; the current project by default. A bare name is the project if there is
-            one, else a model of the current project.
-        limit : int, optional
-            At most so many; None: all.
+            A project (`digits/`), or `[project/]model`. A name without a slash is a project, or a model of the current
+            project. Default: the current project.
+        limit : int or None, default 200
+            The maximum number of versions. None returns all versions.
         metric : str, optional
-            The metric to show; without it, the one that most of them have.
-        where : str
-            A filter: `"metrics.val_acc > 0.9 and params.lr < 0.01"`, `'"frozen" in message'`; docs/api.md, Filters.
-        order : str
-            What to sort by, instead of newest first: `"metrics.val_loss"`; `"-metrics.val_acc"` has the greatest first.
+            The metric to show. Default: the metric that most of the versions have.
+        where : str, default ""
+            A filter, for example `"metrics.val_acc > 0.9 and params.lr < 0.01"` or `'"frozen" in message'`; see
+            docs/api.md, Filters.
+        order : str, default ""
+            The field to sort by, for example `"metrics.val_loss"`. A leading minus sorts in descending order:
+            `"-metrics.val_acc"`. Empty: newest first.
+
+        Returns
+        -------
+        History
+            The versions. Notebooks show it as a table with the layers that changed.
 
         Raises
         ------
         NotFound
-            If there is neither a project nor a model of that name, or if none of these versions has that metric.
+            If neither a project nor a model has this name, or if the metric is missing in all of these versions.
         InvalidReference
-            If there are both.
+            If both a project and a model have this name.
+
+        Examples
+        --------
+        >>> client.history("digits/mlp", where="metrics.val_acc > 0.9")  # doctest: +SKIP
         """
         arguments.check_limit(limit)
         if not isinstance(metric, str | None):
@@ -481,6 +521,8 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             def layers(versions: Sequence[Version]) -> Layers:
                 return self._layers(base, versions)
 
+        # `first` is a position in the list. The server accepts positions as cursors only with an explicit order.
+        # Without an order, a cursor is the key of a record.
         def pages(first: int, count: int, where: str, order: str) -> tuple[list[Version], int]:
             newest = ("-number" if model else "-created_at") if first else ""
             return self._versions(path, count, where=where, order=order or newest, cursor=first)
@@ -500,22 +542,34 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         log: bool = False,
         axis: str = "step",
     ) -> Curves:
-        """Return the curves of runs, or the metrics of a model or a project. In a notebook they are drawn.
+        """Return the curves of runs, or the metrics of a model or a project. Notebooks draw them.
 
         Parameters
         ----------
         *names : str
-            `[project/]run`; a run without a project is in the project of the run before it. One name may also be
-            `[project/]model`, for its metrics over versions and the curves of the newest runs that made them, or a
-            project, for the curves of its newest runs.
-        keys : str or iterable of str
-            Metrics. Default: all of them, up to a limit.
-        smooth : int
-            Points to smooth over.
-        log : bool
-            Use a logarithmic axis for the values.
-        axis : str
-            `step`, `time`, or a metric such as `epoch`.
+            Runs, as `[project/]run`. A run without a project belongs to the project of the run before it. A single name
+            can also be `[project/]model`, for its metrics over versions and the curves of the newest runs that produced
+            them, or a project, for the curves of its newest runs.
+        keys : str or iterable of str, default ()
+            The metrics to draw. Empty: the first 24 metrics.
+        smooth : int, default 0
+            The number of points to smooth over, from 0 to 10,000. 0 disables smoothing.
+        log : bool, default False
+            Use a logarithmic Y axis.
+        axis : str, default "step"
+            The X axis: `step`, `time`, or a metric such as `epoch`.
+
+        Returns
+        -------
+        Curves
+            The curves. `to_pandas` returns them as a DataFrame.
+
+        Raises
+        ------
+        NotFound
+            If a run does not exist, or if none of the runs has the metrics in `keys`.
+        InvalidArgument
+            If the runs belong to several projects, or `smooth` is out of range.
 
         Examples
         --------
@@ -532,9 +586,21 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         Parameters
         ----------
         *names : str
-            `[project/]run`, two or more.
-        every : bool
-            Include the values that all runs share.
+            Two or more runs, as `[project/]run`. A run without a project belongs to the project of the run before it.
+        every : bool, default False
+            Include the values that are equal in all runs.
+
+        Returns
+        -------
+        Comparison
+            A table with a column for each run.
+
+        Raises
+        ------
+        InvalidArgument
+            If fewer than two runs are given.
+        NotFound
+            If a run does not exist.
 
         Examples
         --------
@@ -554,24 +620,36 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         trust: Sequence[str | type] = (),
         progress: Progress = False,
     ) -> Bisection:
-        """Find the first bad version of a model: its test is run on few of the versions between a good and a bad one.
+        """Find the first bad version of a model by binary search, as `git bisect` does.
+
+        The search follows the first parents from `bad` back to `good`, and pulls about log2(n) of the n versions.
 
         Parameters
         ----------
         name : str
             `[project/]model`.
-        good, bad : str
-            Revisions; the bad one grew from the good one.
+        good : str
+            The revision of a good version, an ancestor of `bad`.
+        bad : str, default "latest"
+            The revision of a bad version.
         test : callable
-            Gets the object of a version. Bad is what fails an `assert`, or gives something false; `"skip"` says that a
-            version cannot be judged; all else, also None, is good. Other exceptions end the search.
+            A function of the pulled object. A version is bad if the test fails an `assert` or returns a false value
+            other than None. It is skipped if the test returns `"skip"`. Otherwise it is good. All other exceptions stop
+            the search.
         trust : sequence of str or type, optional
-            Classes that may be built; see `download`.
+            Classes that can be instantiated; see `pull`.
+        progress : bool or callable, default False
+            The progress of each pull; see `pull`.
+
+        Returns
+        -------
+        Bisection
+            The first bad version, or several suspects if versions were skipped.
 
         Raises
         ------
         InvalidArgument
-            If the bad version did not grow from the good one.
+            If `good` is not an ancestor of `bad` by first parents.
 
         Examples
         --------
@@ -586,16 +664,50 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         return bisect(self, name, good, bad, judge)
 
     def projects(self) -> list[Project]:
-        """Return all projects."""
+        """Return the projects that the caller can read.
+
+        Returns
+        -------
+        list of Project
+        """
         return self._list("/projects", Project)
 
     def models(self, project: str | None = None) -> list[Model]:
-        """Return the models of a project."""
+        """Return the models of a project.
+
+        Parameters
+        ----------
+        project : str, optional
+            The project. Default: the current project.
+
+        Returns
+        -------
+        list of Model
+
+        Raises
+        ------
+        NotFound
+            If the project does not exist.
+        """
         name = check_name(project, "project name") if project else self.project
         return self._list(f"/projects/{quote(name)}/models", Model)
 
     def ls(self, project: str | None = None) -> list[Project] | list[Model]:
-        """Return all projects, or the models of one.
+        """Return all projects, or the models of one project.
+
+        Parameters
+        ----------
+        project : str, optional
+            The project whose models to list. Default: list the projects.
+
+        Returns
+        -------
+        list of Project or list of Model
+
+        Raises
+        ------
+        NotFound
+            If the project does not exist.
 
         Examples
         --------
@@ -605,16 +717,29 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         return self.projects() if project is None else self.models(project.rstrip("/"))
 
     def aliases(self, name: str) -> list[Alias]:
-        """Return the aliases of a model, by name."""
+        """Return the aliases of a model, ordered by name.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+
+        Returns
+        -------
+        list of Alias
+        """
         return self._list(f"{model_path(self._reference(name))}/aliases", Alias)
 
     def last_event(self, project: str) -> str:
-        """Return what stands for the last event of a project: it is another after each."""
+        """Return the digest of the newest event of a project; empty for a project without events.
+
+        It changes with every event, so a view can poll it to detect changes.
+        """
         events, _ = self._some(f"/projects/{quote(project)}/events", Event, 1)
         return events[0].chain if events else ""
 
     def health(self) -> Health:
-        """Return what the server says of itself."""
+        """Return the state of the server: its version, its API and its instance id."""
         return self._connection.get("/health", Health)
 
     # -- change
@@ -628,18 +753,18 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             The version: `[project/]model[@revision]`.
         alias : str
             The name of the alias.
-        yes : bool
+        yes : bool, default False
             Confirm the move of a protected alias, such as `production`, from another version.
 
         Returns
         -------
         Alias
-            The alias, with its `moves`.
+            The alias, with the history of its moves in `moves`.
 
         Raises
         ------
         ProtectedAlias
-            If the alias is protected and points at another version, without `yes`.
+            If the alias is protected, points at another version, and `yes` is False.
 
         Examples
         --------
@@ -657,7 +782,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         return self._connection.send_json("PUT", path, MoveAlias(revision=place.revision), Alias)
 
     def remove_alias(self, name: str, alias: str, *, yes: bool = False) -> None:
-        """Remove an alias of a model; its history stays.
+        """Remove an alias of a model. The history of its moves is preserved.
 
         Parameters
         ----------
@@ -665,15 +790,22 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             `[project/]model`.
         alias : str
             The name of the alias.
-        yes : bool
+        yes : bool, default False
             Confirm the removal of a protected alias.
 
         Raises
         ------
+        NotFound
+            If the alias does not exist.
         ProtectedAlias
-            If the alias is protected, without `yes`.
+            If the alias is protected and `yes` is False.
+
+        Examples
+        --------
+        >>> client.remove_alias("digits/mlp", "candidate")  # doctest: +SKIP
         """
         place = self._reference(name)
+        # `check_name`, not `check_alias`: an alias from before a name was reserved must be removable.
         path = f"{model_path(place)}/aliases/{quote(check_name(alias, 'alias'), safe='')}"
         now = None if yes else self._protected(place, alias)
         if now is not None:
@@ -681,19 +813,19 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         self._connection.send("DELETE", path)
 
     def check_push(self, name: str, aliases: Sequence[str]) -> None:
-        """Check that a push with these aliases would move no protected one from another version.
+        """Raise `ProtectedAlias` if a push with these aliases would move a protected alias.
 
         Parameters
         ----------
         name : str
-            `[project/]model`, which need not exist.
+            `[project/]model`. The model does not have to exist.
         aliases : sequence of str
-            The aliases that the push would point at the new version.
+            The aliases that the push would move to the new version.
 
         Raises
         ------
         ProtectedAlias
-            If it would.
+            If one of the aliases is protected and points at another version.
         """
         place = self._place(name)
         for alias in aliases:
@@ -713,14 +845,42 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         tags: Mapping[str, str] | None = None,
         forget_code: bool = False,
     ) -> Version:
-        """Change what is said of a version; what is not given stays. The content of a version never changes.
+        """Change the message, metrics, params or tags of a version.
+
+        An argument that is None leaves the field unchanged. The content of a version never changes.
 
         Parameters
         ----------
         name : str
             The version: `[project/]model[@revision]`.
-        forget_code : bool
-            Erase the code that was kept with it, for good.
+        message : str, optional
+            The new message.
+        metrics : mapping of str to float, optional
+            The new metrics. They replace all metrics of the version. NaN and infinity are allowed.
+        params : mapping, dataclass or Namespace, optional
+            The new params. They replace all params of the version.
+        tags : mapping of str to str, optional
+            The new tags. They replace all tags of the version.
+        forget_code : bool, default False
+            Delete the captured code of the version permanently.
+
+        Returns
+        -------
+        Version
+            The version with the new values.
+
+        Raises
+        ------
+        NotFound
+            If the version does not exist.
+        AccessDenied
+            If the caller is not a maintainer.
+        Conflict
+            If the version is a contribution that is not accepted.
+
+        Examples
+        --------
+        >>> client.amend("digits/mlp@v3", message="warm-up of 500 steps")  # doctest: +SKIP
         """
         place = self._reference(name)
         path = f"{model_path(place)}/versions/{quote(place.revision, safe='')}"
@@ -731,10 +891,10 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
             Version,
         )
 
-    # -- steps
+    # -- helpers
 
     def _protected(self, place: Reference, name: str) -> Alias | None:
-        """Return an alias that is protected; None if it is not, or does not exist."""
+        """Return an alias if it exists and is protected, otherwise None."""
         path = f"{model_path(place)}/aliases/{quote(name, safe='')}"
         try:
             found = self._connection.get(path, Alias)
@@ -756,13 +916,14 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         return self._connection.get(path, Version).digest
 
     def _versions(self, path: str, limit: int | None, **query: Any) -> tuple[list[Version], int]:
-        """Return the first versions of a list, and how many there are in all."""
+        """Return the first versions of a list, and their total number."""
+        # The total is that of the first page. A push can change the total while later pages are read.
         pages = list(self._pages(path, limit, **{key: value for key, value in query.items() if value}))
         decode = self._item_decoder(Version)
         return [decode(item) for page in pages for item in page.items], pages[0].total if pages else 0
 
     def _project_or_model(self, name: str) -> tuple[str, str | None]:
-        """Tell what a name means: a project (None), or a model of one."""
+        """Resolve a name to a project and a model; the model is None if the name is a project."""
         if isinstance(name, str) and name.endswith("/"):
             return check_name(name[:-1], "project name"), None
         place = self._reference(name)
@@ -787,14 +948,14 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         return (name, None) if is_project else (place.project or "", name)
 
     def _nearest(self, name: str, project: str) -> str | None:
-        """Return the project, or the model of a project, that was probably meant."""
+        """Return the most similar name of a project, or of a model of this project."""
         known = [each.name for each in self.projects()]
         if project.casefold() in map(str.casefold, known):
             known += [each.name for each in self.models(project)]
         return suggest(name, known)
 
     def _elsewhere(self, place: Reference) -> str | None:
-        """Return the server's hint where another project has a model of this name."""
+        """Return the hint of the server if a model in another project has this name."""
         try:
             self._connection.get(model_path(place), Model)
         except NotFound as error:

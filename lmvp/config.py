@@ -1,16 +1,18 @@
-"""Which server, with which token, in which project: an argument beats the environment, which beats what is stored.
+"""Configuration of the client: server, token, project and folders.
 
-========================  ===========================================================================
-`LMVP_HOME`               folder of all that LMVP keeps on this machine, instead of the platform's own
-`LMVP_URL`                the server; without it the one of `lmvp.login`, else the one of this machine
-`LMVP_TOKEN`              the token for the server at `LMVP_URL`, and for no other
-`LMVP_PROJECT`            the project of references that name none
-`LMVP_CACHE`              folder of the chunks that are kept for the next time, see `lmvp.transfer.cache`
-`LMVP_CACHE_LIMIT`        what it may take: `10GiB`; `0` for no cache at all
-========================  ===========================================================================
+An argument has precedence over an environment variable, and a variable over the stored credentials.
 
-A token belongs to an origin (scheme, host and port) and is never given for another one, so that neither a reference
-nor a redirect can draw it elsewhere.
+========================  ==========================================================================================
+`LMVP_HOME`               folder of all data of LMVP on this machine; default: the folders of the platform
+`LMVP_URL`                URL of the server; default: the server of `lmvp.login`, then the server of this machine
+`LMVP_TOKEN`              token for the server at `LMVP_URL`; not sent to other servers
+`LMVP_PROJECT`            project of references that contain no project; default: `default`
+`LMVP_CACHE`              folder of the download cache, see `lmvp.transfer.cache`
+`LMVP_CACHE_LIMIT`        maximum size of the download cache, for example `10GiB`; `0` disables the cache
+========================  ==========================================================================================
+
+A token belongs to an origin (scheme, host and port). The client never sends it to another origin, so neither a
+reference nor a redirect can leak it to another server.
 """
 
 from __future__ import annotations
@@ -37,11 +39,19 @@ _PORTS = {"http": 80, "https": 443}
 _URL_RULE = "write https://host, or http://host:port"
 _HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*")
 _FILE_HINT = "set LMVP_HOME to a folder of yours"
-_session: dict[str, str] = {}
+_session: dict[str, str] = {}  # settings of this process, by `set_project`
 
 
 class Credentials(msgspec.Struct, forbid_unknown_fields=True):
-    """The credentials file: the server in use, and a token per origin."""
+    """The content of the credentials file.
+
+    Attributes
+    ----------
+    url : str, optional
+        The server in use.
+    tokens : dict of str to str
+        Tokens by origin.
+    """
 
     url: str | None = None
     tokens: dict[str, str] = {}
@@ -51,12 +61,12 @@ class Credentials(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def data_home() -> Path:
-    """Return the folder of the embedded server: `LMVP_HOME`, or the platform's folder for user data.
+    """Return the data folder of the server of this machine: `LMVP_HOME`, or the user data folder of the platform.
 
     Raises
     ------
     InvalidArgument
-        If `LMVP_HOME` begins with the `~` of a user that there is not.
+        If `LMVP_HOME` begins with `~name`, and no user has this name.
     """
     home = os.environ.get("LMVP_HOME")
     if home:
@@ -70,7 +80,7 @@ def data_home() -> Path:
 
 
 def config_home() -> Path:
-    """Return the folder of the credentials file: `config` in `LMVP_HOME`, or the platform's folder."""
+    """Return the folder of the credentials file: `config` in `LMVP_HOME`, or the user config folder of the platform."""
     if os.environ.get("LMVP_HOME"):
         return data_home() / "config"
     import platformdirs
@@ -79,7 +89,7 @@ def config_home() -> Path:
 
 
 def cache_home() -> Path:
-    """Return the folder of the cache: `LMVP_CACHE`, `cache` in `LMVP_HOME`, or the platform's folder."""
+    """Return the cache folder: `LMVP_CACHE`, `cache` in `LMVP_HOME`, or the user cache folder of the platform."""
     folder = os.environ.get("LMVP_CACHE")
     if folder:
         return Path(folder).expanduser().absolute()
@@ -91,12 +101,13 @@ def cache_home() -> Path:
 
 
 def check_url(url: object) -> str:
-    """Return the URL of a server in its plain form: lower-case host, no default port, no slash at the end.
+    """Return the URL of a server in its normal form: lower-case host, no default port, no trailing slash.
 
     Raises
     ------
     InvalidArgument
-        If it is not http or https, has no host, or holds a password, a query or a fragment.
+        If the scheme is not http or https, if the host is missing, or if the URL contains a user, a password, a query
+        or a fragment.
 
     Examples
     --------
@@ -112,7 +123,7 @@ def check_url(url: object) -> str:
 
 
 def origin(url: str) -> str:
-    """Return scheme, host and port of a URL, which is what a token belongs to.
+    """Return scheme, host and port of a URL. Tokens are stored by this origin.
 
     Examples
     --------
@@ -123,16 +134,16 @@ def origin(url: str) -> str:
 
 
 def server_url(argument: str | None = None) -> str | None:
-    """Return the URL of the server in use; None: the one of this machine."""
+    """Return the URL of the server in use; None stands for the server of this machine."""
     url = argument or os.environ.get("LMVP_URL") or _load().url
     return check_url(url) if url else None
 
 
 def url_of(host: str) -> str:
-    """Return the URL of the server that an `lmvp://` reference names by `host` or `host:port`.
+    """Return the URL of the server in an `lmvp://` reference, given as `host` or `host:port`.
 
-    A server that is known, from `LMVP_URL` or a login, is meant if its host and port agree; else https is, or http on
-    this machine itself.
+    If `LMVP_URL` or a login has the same host and port, the result is that URL. Otherwise the scheme is https, or http
+    for addresses of this machine.
 
     Examples
     --------
@@ -148,9 +159,10 @@ def url_of(host: str) -> str:
 
 
 def token_for(url: str, argument: str | None = None) -> str | None:
-    """Return the token to send to this URL, if there is one for its origin."""
+    """Return the token for the origin of this URL; None if there is no token."""
     if argument:
         return check_token(argument)
+    # `LMVP_TOKEN` counts only together with `LMVP_URL`; without it, the token could go to any server.
     stated, home = os.environ.get("LMVP_TOKEN"), os.environ.get("LMVP_URL")
     if stated and home and origin(home) == origin(url):
         return check_token(stated)
@@ -158,19 +170,29 @@ def token_for(url: str, argument: str | None = None) -> str | None:
 
 
 def check_token(token: object) -> str:
-    """Return the token without white space around it, if it can stand in a header; never shows it."""
+    """Return the token without surrounding white space; raise an error if it is not valid in an HTTP header.
+
+    The error does not contain the token.
+    """
     if isinstance(token, str) and re.fullmatch(r"[\x21-\x7e]{1,4096}", token.strip()):
         return token.strip()
     raise InvalidArgument("this is no token", hint="a token is one word of ASCII characters, as the server gave it")
 
 
 def login(url: str, token: str | None = None) -> str:
-    """Make this server the one in use from now on, in every process of this user; keep the token for it.
+    """Store a server as the server in use of all processes of this user, and store its token.
+
+    Parameters
+    ----------
+    url : str
+        The URL of the server.
+    token : str, optional
+        The token. Default: do not change the stored token.
 
     Returns
     -------
     str
-        The URL as it was stored.
+        The URL in its normal form.
     """
     plain, secret = check_url(url), token and check_token(token)
     with _changing() as credentials:
@@ -181,7 +203,23 @@ def login(url: str, token: str | None = None) -> str:
 
 
 def logout(url: str | None = None) -> bool:
-    """Forget the token for this server (the one in use, if none is named); tells whether anything was known."""
+    """Delete the stored token of a server. If it is the server in use, use the server of this machine again.
+
+    Parameters
+    ----------
+    url : str, optional
+        The URL of the server. Default: the server in use.
+
+    Returns
+    -------
+    bool
+        True if a token or the server in use was stored.
+
+    Examples
+    --------
+    >>> lmvp.logout()  # doctest: +SKIP
+    True
+    """
     with _changing() as credentials:
         target = check_url(url) if url else credentials.url
         if target is None:
@@ -193,7 +231,22 @@ def logout(url: str | None = None) -> bool:
 
 
 def set_project(project: str | None) -> None:
-    """Make this the current project of this process; None: whatever the environment says."""
+    """Set the current project of this process.
+
+    Parameters
+    ----------
+    project : str or None
+        The name of the project. None: use `LMVP_PROJECT`, or `default` if the variable is not set.
+
+    Raises
+    ------
+    InvalidName
+        If the name breaks the rule for names.
+
+    Examples
+    --------
+    >>> lmvp.set_project("digits")  # doctest: +SKIP
+    """
     if project is None:
         _session.pop("project", None)
     else:
@@ -201,7 +254,7 @@ def set_project(project: str | None) -> None:
 
 
 def current_project(argument: str | None = None) -> str:
-    """Return the project that is meant where none is named."""
+    """Return the project of references that contain no project: argument, `set_project`, `LMVP_PROJECT` or default."""
     project = argument or _session.get("project") or os.environ.get("LMVP_PROJECT") or DEFAULT_PROJECT
     return check_name(project, "project name")
 
@@ -214,7 +267,7 @@ def _split(url: object) -> SplitResult:
         port, host = parts.port, parts.hostname
     except ValueError:
         raise _bad_url(url) from None
-    if "@" in parts.netloc:  # never shown: a password may stand there
+    if "@" in parts.netloc:  # the message must not show the URL, because it can contain a password
         hint = "leave out user:password@; `lmvp login URL` stores a token for it"
         raise InvalidArgument("the URL of a server holds no user or password", hint=hint)
     plain = re.fullmatch(r"[\x21-\x7e]+", url.strip()) and not (parts.query or parts.fragment)
@@ -228,7 +281,7 @@ def _bad_url(url: str) -> InvalidArgument:
     if "@" in text:
         return InvalidArgument("this is no URL of a server", hint=_URL_RULE)
     bare = re.fullmatch(r"[A-Za-z0-9.-]+(:[0-9]+)?", text)
-    scheme = "http" if re.match(r"(localhost|127\.[0-9.]+)(:|$)", text) else "https"  # no certificate is for these
+    scheme = "http" if re.match(r"(localhost|127\.[0-9.]+)(:|$)", text) else "https"  # no TLS on local addresses
     return InvalidArgument(
         f"{text[:80]!r} is no URL of a server", hint=f"write {scheme}://{text}" if bare else _URL_RULE
     )
@@ -248,7 +301,7 @@ def _file() -> Path:
 def _load() -> Credentials:
     path = _file()
     try:
-        data = private.read(path, follow=True)
+        data = private.read(path, follow=True)  # users can link their configuration, for example to a dotfiles folder
     except OSError as error:
         raise private.explain(error, path, _FILE_HINT, "read") from error
     if data is None:
@@ -261,10 +314,11 @@ def _load() -> Credentials:
 
 @contextmanager
 def _changing() -> Iterator[Credentials]:
-    """Hand out the credentials for a change, and store them; one process at a time."""
+    """Yield the credentials for a change, and store them afterwards; a lock excludes other processes."""
     path = _file()
     try:
         private.make_folder(path.parent)
+        # Older releases, or a copied folder, can have left these files readable for other users.
         private.secure(path.parent, [path.name, path.with_suffix(".lock").name])
         with _lock(path):
             credentials = _load()

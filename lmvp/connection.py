@@ -1,8 +1,8 @@
-"""One server, spoken to over HTTP: requests, retries, and what its answers mean.
+"""HTTP connection to one server: requests, retries and errors.
 
-A request may be sent again without harm, so a connection that breaks, a server that is just starting, or a proxy that
-is busy costs time, not work: up to five attempts, waiting longer each time, or as long as `Retry-After` says. An
-attempt that got further than the one before is not counted as failed.
+All requests of the API are safe to repeat. If a connection breaks, or a server or proxy is busy (429, 502, 503, 504),
+the request is sent up to five times, with exponential backoff or the pause of `Retry-After`. The count of failed
+attempts restarts when an attempt makes more progress than the one before, so long transfers survive many interruptions.
 """
 
 from __future__ import annotations
@@ -37,37 +37,44 @@ T = TypeVar("T")
 API = 1
 API_HEADER = "LMVP-API"
 INCOMPLETE_HEADER = "LMVP-Incomplete"
-"""Why data is missing from the answer: a file of the server is damaged."""
+"""Header with the reason for missing data in a response, for example a damaged file of the server."""
 
 ATTEMPTS = 5
 CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 120.0
 _BUSY = {429, 502, 503, 504}
+"""Statuses after which a request is repeated: rate limit, bad gateway, unavailable, gateway timeout."""
 LONGEST_WAIT = 30.0
-"""Seconds between two attempts at most, whatever a server asks for."""
+"""Maximum pause between two attempts in seconds, whatever `Retry-After` states."""
 LONGEST_RETRY_AFTER = 60.0
-"""Seconds of `Retry-After` beyond which a request fails at once: nobody waits for a silent program that long."""
+"""A `Retry-After` of more seconds fails the request immediately. Users would take a longer silent wait for a hang."""
 ANSWER_LIMIT = 256 << 20
-"""Bytes of an answer that is read as a whole, at most; chunks and exports come as streams."""
+"""Maximum size of a response that is read as a whole, in bytes. Chunks and exports are streamed instead."""
 LINE_LIMIT = 64 << 20
-"""Bytes of a line of a long answer, at most. The last line holds the result: the longest one lists what fsck found."""
+"""Maximum length of a line of a streamed response, in bytes. The longest result is the list of problems of fsck."""
 _LINE_PIECE = 512
-"""Bytes that are read at once: a line must not wait until the next ones come."""
+"""Bytes to read at once from a streamed response. A larger buffer would delay a line until more lines arrive."""
 _ERROR_LIMIT = 1 << 20
+"""Maximum size of an error response in bytes."""
 _FIRST_WAIT = 0.1
+"""Base of the exponential backoff in seconds."""
 _SMALL = 4 << 10
+"""Requests of fewer bytes measure the latency; larger ones would measure the upload."""
 _LONGEST_DELAY = 1.0
+"""Latencies of more seconds are ignored as unknown."""
 _GUESS = 25e6
-"""Bytes a second over a connection that nothing is known of."""
+"""Assumed throughput of a new connection in bytes per second (200 Mbit/s)."""
 
 
 class Address(msgspec.Struct, frozen=True):
-    """Where a server is, and the token for it.
+    """The URL of a server and the token for it.
 
     Attributes
     ----------
+    url : str
+    token : str, optional
     local : Local, optional
-        The server of this machine. Each connection to it begins with a proof; see `lmvp.local.prove`.
+        Set for the server of this machine. The client verifies its identity on each connection; see `lmvp.local.prove`.
     """
 
     url: str
@@ -81,17 +88,20 @@ class Connection:
     Parameters
     ----------
     find : callable
-        Returns the address; asked at the first request, and again after a failed one, since the server of this machine
-        may end when it is idle and start anew elsewhere.
-    local : bool
-        Whether it is surely a server of this machine, with nothing slow in between (a tunnel may begin here too).
+        Returns the address. It is called before the first request and after each failed one, because the server of this
+        machine exits when it is idle and can use another port after its next start.
+    lost : callable
+        Called after a failed request, before `find`.
+    local : bool, default False
+        Whether the server runs on this machine for certain. A loopback address is not enough: it can be the end of a
+        tunnel.
 
     Attributes
     ----------
     up, down : Meter
-        Bytes a second of raw chunks, to and from the server.
+        Throughput of raw chunks to and from the server, in bytes per second.
     sent : int
-        Bytes of frames that large pushes sent; threads add to it without a lock, it is for people to see.
+        Bytes of frames that large pushes sent. Threads add to it without a lock, because it is only displayed.
     """
 
     def __init__(
@@ -107,7 +117,7 @@ class Connection:
 
     @property
     def delay(self) -> float:
-        """Seconds that a small request takes, at the least: there, a look at its disk, and back; 0 if unknown."""
+        """The shortest duration of a small request so far, in seconds; 0 if unknown."""
         return self._delay if self._delay < _LONGEST_DELAY else 0.0
 
     @property
@@ -117,49 +127,51 @@ class Connection:
 
     @property
     def url(self) -> str:
-        """The URL of the server, found now if it was not known."""
+        """The URL of the server. The first access can start the server of this machine."""
         return self._reach().url
 
     def get(self, path: str, type_: type[T], **query: Any) -> T:
-        """Ask for something."""
+        """Send a GET request, and decode the response."""
         return self.attempt(lambda: self.decoded(self._once("GET", path, query=query).content, type_))
 
     def send_json(self, method: str, path: str, body: Any, type_: type[T]) -> T:
-        """Send a struct as JSON."""
+        """Send a struct as JSON, and decode the response."""
         headers = {"Content-Type": "application/json"}
         return self.decoded(self.send(method, path, data=as_json(body), headers=headers).content, type_)
 
     def send_frames(self, method: str, path: str, frames: Iterable[Any], type_: type[T]) -> T:
-        """Send frames; `frames` can be iterated again for another attempt, and has a length in bytes."""
+        """Send frames. `frames` has a length in bytes and can be iterated several times, once for each attempt."""
         headers = {"Content-Type": "application/x-lmvp-frames"}
         return self.decoded(self.send(method, path, data=frames, headers=headers).content, type_)
 
     def put_frames(self, path: str, frames: Iterable[Any], type_: type[T]) -> T:
-        """Send frames; one attempt, for use within `attempt`."""
+        """Send frames in one attempt, for use within `attempt`."""
         headers = {"Content-Type": "application/x-lmvp-frames"}
         return self.decoded(self._once("PUT", path, data=frames, headers=headers).content, type_)
 
     def get_once(self, path: str, type_: type[T]) -> T:
-        """Ask for something; one attempt, for use within `attempt`."""
+        """Send a GET request in one attempt, for use within `attempt`."""
         return self.decoded(self._once("GET", path).content, type_)
 
     def send(self, method: str, path: str, **options: Any) -> requests.Response:
-        """Send a request, again if need be, and return the whole answer.
+        """Send a request, with retries, and return the response with its whole body.
 
         Raises
         ------
         LmvpError
-            What the server said, as the class that it named; `ServerUnavailable` if nobody sensible answered.
+            The error that the server returned, as the class of its code.
+        ServerUnavailable
+            If the server does not answer, or is not an LMVP server.
         """
         return self.attempt(lambda: self._once(method, path, **options))
 
     def decoded(self, body: bytes | msgspec.Raw, type_: type[T]) -> T:
-        """Decode JSON that the server sent.
+        """Decode a JSON response.
 
         Raises
         ------
         ServerError
-            If it is not JSON, or not the JSON of that type.
+            If the body is not JSON, or does not match the type.
         """
         try:
             return msgspec.json.decode(body, type=type_)
@@ -167,7 +179,7 @@ class Connection:
             raise self.unreadable(error) from None
 
     def unreadable(self, error: Exception) -> ServerError:
-        """Return the error for an answer that cannot be decoded."""
+        """Return the error for a response that cannot be decoded."""
         return ServerError(
             f"the answer of {self.url} cannot be read: {error}",
             hint="check LMVP_URL; if it is right, update lmvp here and on the server",
@@ -175,7 +187,7 @@ class Connection:
 
     @contextmanager
     def stream(self, method: str, path: str, body: Any) -> Iterator[requests.Response]:
-        """Send a struct, or nothing (None), and give the answer while it comes; one attempt."""
+        """Send a struct, or an empty body (None), and yield the response as a stream; one attempt."""
         headers = {"Content-Type": "application/json"}
         data = None if body is None else as_json(body)
         answer = self._once(method, path, data=data, headers=headers, stream=True)
@@ -186,16 +198,18 @@ class Connection:
 
     @staticmethod
     def lines(answer: requests.Response) -> Iterator[bytes]:
-        """Give the lines of an answer while they come; within `attempt`, what is cut off is asked for again.
+        """Yield the lines of a streamed response as they arrive.
+
+        An interrupted response raises the error that `attempt` retries.
 
         Raises
         ------
         ServerError
-            If a line is longer than `LINE_LIMIT`: a server must not fill the memory of its clients.
+            If a line is longer than `LINE_LIMIT`. A faulty server must not fill the memory of its clients.
         """
         import requests
 
-        begun: list[bytes] = []  # a line in pieces: to join it at each piece would take quadratic time
+        begun: list[bytes] = []  # pieces of the current line; joining them at each piece would take quadratic time
         size = 0
         try:
             for piece in answer.iter_content(_LINE_PIECE):
@@ -216,13 +230,15 @@ class Connection:
             yield last
 
     def attempt(self, work: Callable[[], T], done: Callable[[], int] = lambda: 0) -> T:
-        """Do some work that talks to the server, again while it fails for want of a connection.
+        """Call a function that sends requests; repeat the call while the connection fails, up to `ATTEMPTS` times.
 
         Parameters
         ----------
+        work : callable
+            The function. It must be safe to repeat.
         done : callable
-            Tells how far this and what goes on beside it have come: as long as anything comes through, the count of
-            attempts begins anew.
+            Returns the progress of this and all concurrent transfers. If it grew since the last failure, the count of
+            failed attempts restarts.
         """
         failed, before = 0, done()
         while True:
@@ -234,16 +250,16 @@ class Connection:
                     raise self._unavailable(error) from error.__cause__
                 if (asked := _asked_pause(error.retry_after)) is not None and asked > LONGEST_RETRY_AFTER:
                     raise self._later(error, asked) from error.__cause__
-                self._forget()
+                self._forget()  # the server of this machine can have restarted on another port
                 time.sleep(pause(failed, error.retry_after))
 
     def once(self, method: str, path: str, type_: type[T], *, timeout: float, **options: Any) -> T:
-        """Send a request, once, and wait no longer than `timeout` seconds for each part of the answer.
+        """Send a request without retries; wait at most `timeout` seconds for each part of the response.
 
         Raises
         ------
         ServerUnavailable
-            If nobody answers, or the answer breaks off.
+            If the server does not answer, or the response is interrupted.
         """
         try:
             return self.decoded(self._once(method, path, timeout=timeout, **options).content, type_)
@@ -277,10 +293,10 @@ class Connection:
                 headers=headers,
                 auth=_Bearer(address.token),
                 stream=True,
-                allow_redirects=False,
+                allow_redirects=False,  # a redirect could send the token and the data to another server
                 timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
             )
-        except requests.exceptions.SSLError as error:
+        except requests.exceptions.SSLError as error:  # before its base class; a retry cannot fix a certificate
             raise ServerUnavailable(f"no trusted connection to {address.url}: {_reason(error)}") from error
         except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
             raise _Interrupted(_reason(error)) from error
@@ -288,7 +304,7 @@ class Connection:
             self._delay = min(self._delay, answer.elapsed.total_seconds())
         understood = self._understood(answer)
         if not stream:
-            understood._content = _whole_body(understood, ANSWER_LIMIT)  # noqa: SLF001 - where requests keeps it
+            understood._content = _whole_body(understood, ANSWER_LIMIT)  # noqa: SLF001 - the attribute behind `content`
         return understood
 
     def _reach(self) -> Address:
@@ -297,15 +313,15 @@ class Connection:
         return self._address
 
     def _open(self, address: Address) -> requests.Session:
-        """Return the session for an address; the sockets of a former server are not used for the next one."""
+        """Return the session for an address. A new address gets a new session, so no socket is reused for it."""
         known = self._session
         if known is None or known[0] != address:
             import requests
             from requests.adapters import HTTPAdapter
 
             session = requests.Session()
-            session.trust_env = not (address.local or _loopback(address.url))  # no proxy reaches this machine itself
-            session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True  # which comes with the rest of trust_env
+            session.trust_env = not (address.local or _loopback(address.url))  # a proxy cannot reach this machine
+            session.verify = os.environ.get("REQUESTS_CA_BUNDLE") or True  # trust_env=False would ignore the variable
             session.headers["User-Agent"] = "lmvp"
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(pool_maxsize=8))
@@ -321,7 +337,9 @@ class Connection:
         self._lost()
 
     def _understood(self, answer: requests.Response) -> requests.Response:
-        """Return an answer that an LMVP server of our API gave, or raise what it says."""
+        """Return a successful response of an LMVP server with the same API version; otherwise raise the error."""
+        # A 503 of a server without `Retry-After` is a final error, for example a failed disk. Without the API header,
+        # the response is from a proxy whose server is restarting.
         spoken = answer.headers.get(API_HEADER)
         if answer.status_code in _BUSY and (spoken is None or "Retry-After" in answer.headers):
             raise _Interrupted(f"{answer.status_code} {answer.reason}", answer.headers.get("Retry-After"))
@@ -367,15 +385,16 @@ def _whole_body(answer: requests.Response, limit: int) -> bytes:
     Raises
     ------
     ServerError
-        If it is longer than the limit: a server must not fill the memory of its clients.
+        If the body is longer than the limit. A faulty server must not fill the memory of its clients.
     """
     import urllib3
 
     raw = answer.raw
     try:
         coded = answer.headers.get("Content-Encoding") or answer.headers.get("Transfer-Encoding")
-        if not coded and _is_short(answer.headers.get("Content-Length"), limit):  # chunks would come without an end
-            whole: bytes = raw.read(decode_content=True)  # at once; requests would take it in small pieces
+        # Only a body with a length, neither compressed nor chunked, has a known size; others can be of any size.
+        if not coded and _is_short(answer.headers.get("Content-Length"), limit):
+            whole: bytes = raw.read(decode_content=True)  # one read; `content` would read pieces of 10 KiB
             return whole
         body = bytearray()
         while piece := raw.read(1 << 20, decode_content=True):
@@ -396,7 +415,7 @@ def _is_short(length: str | None, limit: int) -> bool:
 
 
 class _Interrupted(Exception):
-    """A request got no answer, or was told to come again."""
+    """A request that can be repeated: the connection failed, or the server asks for a retry."""
 
     def __init__(self, reason: str, retry_after: str | None = None) -> None:
         super().__init__(reason)
@@ -407,7 +426,7 @@ Interrupted = _Interrupted
 
 
 class _Bearer:
-    """Adds the token; as an auth object, since a header would lose against ~/.netrc."""
+    """Adds the token to a request. As an auth object, it has precedence over ~/.netrc; a header would not."""
 
     def __init__(self, token: str | None) -> None:
         self._token = token
@@ -419,7 +438,7 @@ class _Bearer:
 
 
 def error_of(data: bytes, status: int = 500) -> LmvpError:
-    """Return the error that a server sent as JSON, as the class that it named."""
+    """Return the error in a JSON response of the server, as the class of its code."""
     try:
         body = msgspec.convert(msgspec.json.decode(data)["error"], ErrorBody)
     except (msgspec.MsgspecError, UnicodeDecodeError, KeyError, TypeError, RecursionError):
@@ -432,19 +451,22 @@ def error_of(data: bytes, status: int = 500) -> LmvpError:
 
 
 def pause(failed: int, retry_after: str | None = None) -> float:
-    """Return the seconds to wait after so many failures: what the server asked for, or a random time.
+    """Return the seconds to wait before the next attempt.
 
-    Up to a limit that doubles each time, so that clients that failed together do not come back together.
+    Without `Retry-After`, the pause is random with an upper limit that doubles after each failure (exponential backoff
+    with full jitter). Clients that failed at the same time therefore do not retry at the same time.
 
     Parameters
     ----------
+    failed : int
+        The number of failed attempts.
     retry_after : str, optional
-        The header of that name: seconds, or a date.
+        The value of the header `Retry-After`: seconds or a date.
     """
     asked = _asked_pause(retry_after)
     if asked is not None:
         return min(max(asked, 0.0), LONGEST_WAIT)
-    return random.uniform(0, min(_FIRST_WAIT * 2**failed, LONGEST_WAIT))  # noqa: S311 - spreads clients, hides nothing
+    return random.uniform(0, min(_FIRST_WAIT * 2**failed, LONGEST_WAIT))  # noqa: S311 - jitter, not cryptography
 
 
 def _asked_pause(retry_after: str | None) -> float | None:
@@ -452,9 +474,9 @@ def _asked_pause(retry_after: str | None) -> float | None:
 
 
 def _seconds_until(retry_after: str) -> float | None:
-    """Read a header `Retry-After`; None if it says neither seconds nor a date."""
+    """Parse the header `Retry-After`; return None if it contains neither seconds nor a date."""
     if retry_after.isascii() and retry_after.isdigit():
-        return float(retry_after[:9])
+        return float(retry_after[:9])  # a bounded length: the header of a faulty server can have thousands of digits
     try:
         return parsedate_to_datetime(retry_after).timestamp() - time.time()
     except (TypeError, ValueError, OverflowError):
@@ -462,7 +484,7 @@ def _seconds_until(retry_after: str) -> float | None:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost cause, which says more than the layers around it."""
+    """Return the cause of a failed connection in short; urllib3 nests it in several exceptions."""
     text = str(error)
     for name in ("Connection refused", "timed out", "Connection reset", "Name or service not known", "closed"):
         if name.lower() in text.lower():

@@ -1,7 +1,7 @@
-"""Pages of the web console: find the page of a thing, and open it in the browser, signed in.
+"""Pages of the web console: URLs of projects, models, versions and runs, and opening them in a signed-in browser.
 
-A browser signs in by a one-time link, which the server makes for the token of this client. The code in the link is a
-secret, so it is never printed in a notebook, logged, or kept in an object.
+The browser signs in with a one-time link, which the server creates for the token of this client. The code in the link
+is a secret. It is never printed in a notebook, logged, or stored in an object.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from lmvp.client import Client
 
 REDIRECT = "open.html"
-"""A file of the user alone that leads the browser to a link."""
+"""Name of the file that redirects the browser to a link. Only the user can read it."""
 _PATIENCE = 2.0
+"""Seconds to wait for the answer of `xdg-settings`."""
 
 
 class ConsolePage(MarimoDisplay):
@@ -37,9 +38,9 @@ class ConsolePage(MarimoDisplay):
     Attributes
     ----------
     path : str
-        The part of the address behind that of the server.
+        The path of the page, relative to the URL of the server.
     is_opened : bool
-        Whether the browser was told to open it.
+        Whether a browser was started with the page.
     """
 
     def __init__(self, client: Client, path: str, name: str = "") -> None:
@@ -49,8 +50,8 @@ class ConsolePage(MarimoDisplay):
 
     @property
     def url(self) -> str:
-        """The address of the page, without a secret; a browser that is not signed in gets the page to sign in."""
-        return f"{self._client.url}/{self.path}"  # asked again: the server of this machine may have moved
+        """The URL of the page, without a secret. A browser that is not signed in gets the sign-in page first."""
+        return f"{self._client.url}/{self.path}"  # not cached: the server of this machine can restart on another port
 
     def __repr__(self) -> str:
         from lmvp.render.words import printable
@@ -69,20 +70,21 @@ class ConsolePage(MarimoDisplay):
         return f"<p>{link}</p><p>To open it signed in: <code>{command}</code> {where}.</p>"
 
     def signed_in_url(self) -> str:
-        """Return a link that opens the page signed in, once, within some minutes; it is a secret.
+        """Return a link that signs the browser in and opens the page. The link is a secret, and works once.
 
-        Without a token for the server, and on a server that makes no links, it is the address of the page.
+        It expires after a few minutes. Without a token for the server, and for servers without one-time links, the
+        result is the URL of the page.
 
         Raises
         ------
         NotAuthenticated
-            If the token has ended.
+            If the token is expired or revoked.
         """
         try:
-            link = self._client._connection.send_json(  # noqa: SLF001 - the page is a part of the client
+            link = self._client._connection.send_json(  # noqa: SLF001 - this class belongs to the client
                 "POST", "/signin-links", NewSignInLink(page=self.path), SignInLink
             )
-        except NotFound:  # an older server
+        except NotFound:  # a server of an older release, without this route
             return self.url
         except NotAuthenticated:
             fixed = config.server_url(self._client.fixed_url)
@@ -92,11 +94,11 @@ class ConsolePage(MarimoDisplay):
         return f"{self._client.url}/open#{link.code}"
 
     def instance(self) -> str:
-        """Return the id of this start of the server, by which a page recognises a proxy to the same server."""
+        """Return the id of the server process. A notebook page compares it to recognise a proxy of the same server."""
         return self._client._connection.get("/health", Health).instance  # noqa: SLF001 - as above
 
     def open(self) -> bool:
-        """Open the page in the browser of this machine; return whether there is one."""
+        """Open the page in the browser of this machine; return whether a browser was started."""
         if not has_browser():
             return False
         self.is_opened = _open(self.signed_in_url())
@@ -104,25 +106,25 @@ class ConsolePage(MarimoDisplay):
 
 
 def page_of(client: Client, name: Any = None) -> ConsolePage:
-    """Return the page of a project, a model, a version or a run; without a name, the first page.
+    """Return the page of a project, a model, a version or a run.
 
     Parameters
     ----------
     name : str, Version or Run, optional
-        `project/`, `[project/]model[@revision]`, `[project/]run` or `project/runs/run`. A bare name is a project, or a
-        model or a run of the current project.
+        `project/`, `[project/]model[@revision]`, `[project/]run` or `project/runs/run`. A name without a slash is a
+        project, or a model or a run of the current project. Default: the start page.
 
     Raises
     ------
     NotFound
-        If there is nothing of that name.
+        If no project, model, version or run has this name.
     """
     text = _name(name)
     return ConsolePage(client, _path(client, text) if text else "", text)
 
 
 def _name(thing: Any) -> str:
-    """Return the name of an object of LMVP."""
+    """Return the name of a version or a run; a string is returned unchanged."""
     if thing is None:
         return ""
     if isinstance(thing, str):
@@ -143,7 +145,7 @@ def _path(client: Client, name: str) -> str:
         return _run_page(client, project, run)
     if name.endswith("/"):
         project = quote(check_name(name[:-1], "project name"), safe="")
-        known = client._connection.get(f"/projects/{project}", Project)  # noqa: SLF001 - the page is a part of the client
+        known = client._connection.get(f"/projects/{project}", Project)  # noqa: SLF001 - this class belongs to the client
         return f"p/{quote(known.name, safe='')}"
     if "@" in name.rpartition("/")[2]:
         version = client.version(name)
@@ -151,11 +153,11 @@ def _path(client: Client, name: str) -> str:
     project, _, last = name.rpartition("/")
     try:
         if not project:
-            home, model = client._project_or_model(name)  # noqa: SLF001 - one rule for names
+            home, model = client._project_or_model(name)  # noqa: SLF001 - the same rule for names
         else:
             found = client.model(name)
             home, model = found.project, found.name
-    except (NotFound, InvalidName):  # a run may have a name that no model has
+    except (NotFound, InvalidName):  # names of runs can contain characters that are invalid in names of models
         with suppress(NotFound):
             return _run_page(client, project or client.project, last)
         raise
@@ -168,9 +170,9 @@ def _run_page(client: Client, project: str, run: str) -> str:
 
 
 def run_address(project: str, run: str, url: str | None) -> str:
-    """Return the address of a run's page on a server (None: that of this machine); empty if it is not known yet.
+    """Return the URL of the page of a run (`url` None: on the server of this machine); empty if it is not known yet.
 
-    It sends nothing: a run begins without its server.
+    This function sends no request, because the start of a run must not wait for the server.
     """
     if url is None:
         from lmvp import serverfile
@@ -181,10 +183,10 @@ def run_address(project: str, run: str, url: str | None) -> str:
 
 
 def has_browser() -> bool:
-    """Tell whether a browser with windows can be started here; a text browser in the terminal does not count."""
+    """Return whether a graphical browser can be started on this machine; text browsers do not count."""
     if os.environ.get("BROWSER"):
         return True
-    system: str = sys.platform  # mypy takes the value of its own machine for that of every machine
+    system: str = sys.platform  # without the annotation, mypy checks only the branch of its own platform
     if system == "darwin":
         return "SSH_CONNECTION" not in os.environ
     if system.startswith("linux"):
@@ -193,7 +195,7 @@ def has_browser() -> bool:
 
 
 def in_notebook() -> bool:
-    """Tell whether this process is the kernel of a notebook, whose browser may be on another machine."""
+    """Return whether this process is a notebook kernel. Its browser can be on another machine."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None) is not None or hints.in_marimo()
@@ -209,10 +211,11 @@ def _open(url: str) -> bool:
 
 
 def _lists_arguments() -> bool:
-    """Tell whether the browser must get the link by a file, as Jupyter does it.
+    """Return whether the browser must get the link through a file, as in Jupyter.
 
-    On Linux a URL is an argument of the browser's process, and every user of the machine can list those. A program that
-    `BROWSER` names may open nothing but URLs (that of VS Code does), and browsers from a snap read no hidden folders.
+    On Linux, the URL is an argument of the browser process, and every user of the machine can list arguments. There are
+    two exceptions: the program in `BROWSER` can be limited to URLs (that of VS Code is), and browsers from a snap
+    cannot read hidden folders.
     """
     if not sys.platform.startswith("linux") or os.environ.get("BROWSER") or "WSL_DISTRO_NAME" in os.environ:
         return False
@@ -222,14 +225,15 @@ def _lists_arguments() -> bool:
     with suppress(OSError, subprocess.SubprocessError):
         asked = [settings, "get", "default-web-browser"]
         default = subprocess.run(asked, capture_output=True, text=True, timeout=_PATIENCE, check=False).stdout.strip()
-        return "_" not in default  # firefox_firefox.desktop is that of a snap
+        return "_" not in default  # snaps have names such as firefox_firefox.desktop
     return True
 
 
 def _redirect(url: str) -> str:
-    """Write a link to a file that only this user reads; return the address of the file.
+    """Write an HTML page that redirects to a link; return the URL of its file, which only this user can read.
 
-    The file stays, since nothing tells when the browser has read it; its code works once, for some minutes.
+    The file is not deleted, because the browser does not report when it has read it. The code in it works once and
+    expires after a few minutes.
     """
     folder: Path = config.config_home()
     private.make_folder(folder)

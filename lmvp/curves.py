@@ -1,4 +1,4 @@
-"""Curves of runs, ready to be drawn: as text, as a picture, or live in a notebook."""
+"""Curves of runs and of model metrics: `Curves`, its text and HTML views, and the functions that fetch the points."""
 
 from __future__ import annotations
 
@@ -19,26 +19,27 @@ if TYPE_CHECKING:
     from lmvp.views.history import History
 
 POINTS = 1000
-"""Points of a curve that are drawn at most."""
+"""Maximum number of drawn points of a curve."""
 SYSTEM_POINTS = 240
-"""Points of a system metric that are drawn at most: a saved notebook keeps a picture of each."""
+"""Maximum number of drawn points of a system metric. Fewer, because a saved notebook contains a picture of each one."""
 KEYS = 24
-"""Metrics that are drawn where none are named."""
+"""Number of drawn metrics if the caller does not name metrics."""
 RUNS = 50
+"""Maximum number of runs in one view."""
 NEWEST_RUNS = 12
-"""Runs of a project or of a model that are drawn where none are named."""
+"""Number of drawn runs of a project or a model if the caller does not name runs."""
 MODEL_CHARTS = 8
-"""Metrics over versions that are drawn where none are named."""
+"""Number of drawn metrics over versions if the caller does not name metrics."""
 TOGETHER = 6
-"""Metrics that share a chart at most."""
+"""Maximum number of metrics in one chart."""
 SYSTEM = "system/"
-"""How the metrics of the machine begin: processor, memory, network, cards."""
+"""Prefix of the system metrics: CPU, memory, network, GPU."""
 EPOCH = "epoch"
-"""The metric by which trainers count epochs: an axis beside step and time, wherever a run has it."""
+"""Name of the metric in which training libraries log the epoch. It is offered as an X axis beside step and time."""
 
 
 class Source(Protocol):
-    """What has curves: a client, or the server itself."""
+    """Source of curves: a client, or the services of the server."""
 
     def curves(
         self, project: str, runs: Iterable[str], keys: Iterable[str] = (), *, points: int = 1000, axis: str = "step"
@@ -46,21 +47,26 @@ class Source(Protocol):
         """Return curves of several runs and metrics."""
 
     def metric_keys(self, project: str, run: str) -> list[KeyRecord]:
-        """Return what is known of each metric of a run."""
+        """Return the records of the metrics of a run: number of points, newest point and range."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """A metric of a run.
+    """The points of one metric of one run.
 
     Attributes
     ----------
+    run : int
+        The index of the run in `Curves.runs`.
+    key : str
+        The name of the metric.
     steps, values, times : sequence
-        As long as one another; times are seconds since 1970.
+        The points, in sequences of equal length. Times are in seconds since 1970.
     axis : sequence of float
-        Of the metric that is the axis; by steps, of the epoch, if the run has it.
+        The X values if the X axis is a metric. If the X axis is the step, the epoch of each point, or empty if the run
+        has no epochs.
     count : int
-        How many points it stands for.
+        The number of points before downsampling.
     """
 
     run: int
@@ -74,21 +80,24 @@ class Line:
 
 @dataclass
 class Curves(MarimoDisplay):
-    """Metrics of one run or of several.
+    """Curves of one or several runs. Notebooks draw them; `str` draws them as text.
 
     Attributes
     ----------
     runs : list of Run
-        In the order of their colours.
+        The runs, in the order of their colours.
     lines : list of Line
+        The curves: one for each run and metric.
     hidden : int
-        How many metrics are not drawn, since none were named and there are many.
+        The number of metrics that are left out because the caller did not name metrics and there are more than 24.
     smooth : int
-        Points to smooth over; 0: none.
+        The number of points to smooth over; 0 disables smoothing.
     log : bool
-        Whether the axis of the values is logarithmic.
+        Whether the Y axis is logarithmic.
     axis : str
-        `step`, `time`, or a metric.
+        The X axis: `step`, `time`, or the name of a metric.
+    asked : tuple of str
+        The metrics that the caller named.
     """
 
     runs: list[Run]
@@ -99,14 +108,14 @@ class Curves(MarimoDisplay):
     axis: str = "step"
     asked: tuple[str, ...] = field(default=(), repr=False)
     machine: Callable[[], Curves | None] | None = field(default=None, repr=False, compare=False)
-    """Fetches `system`, where somebody looks at it."""
+    """Fetches `system` on first access. Most callers never need it."""
 
     @property
     def system(self) -> Curves | None:
         """The system metrics of the same runs (processor, memory, GPU), over time; None if none were recorded."""
         if self.machine is not None:
             fetch, self.machine = self.machine, None
-            with suppress(LmvpError):  # charts of the training are worth more than those of the machine
+            with suppress(LmvpError):  # a failure here must not hide the charts of the training
                 self.__dict__["system"] = fetch()
         found: Curves | None = self.__dict__.get("system")
         return found
@@ -123,7 +132,10 @@ class Curves(MarimoDisplay):
         return curves_html(self)
 
     def groups(self) -> dict[str, list[Line]]:
-        """Return the lines by chart: of one run, metrics that end alike, as `train/loss` and `val/loss`, share one."""
+        """Return the lines of each chart.
+
+        If there is one run, metrics with the same last part, for example `train/loss` and `val/loss`, share a chart.
+        """
         ends: dict[str, set[str]] = {}
         for line in self.lines:
             ends.setdefault(line.key.rpartition("/")[2], set()).add(line.key)
@@ -135,9 +147,10 @@ class Curves(MarimoDisplay):
         return charts
 
     def legend(self) -> list[str]:
-        """Return the names that one legend for all charts has.
+        """Return the entries of the legend, which all charts share.
 
-        They are those of the runs; of one run, the prefixes of the metrics that share a chart, as `train` and `val`.
+        The entries are the names of the runs. If there is one run, they are the prefixes of the metrics that share a
+        chart, for example `train` and `val`.
         """
         if len(self.runs) > 1:
             return [run.name for run in self.runs]
@@ -145,22 +158,28 @@ class Curves(MarimoDisplay):
         return list(dict.fromkeys(_prefix(line) for line in shared))
 
     def order(self, line: Line) -> int:
-        """Return the number of a line's colour, the same in every chart; `curves.js` has the twin."""
+        """Return the index of the colour of a line, equal in all charts. `curves.js` has the same rule."""
         names = self.legend()
         if len(self.runs) > 1:
             return line.run
-        if len(names) > TOGETHER:
+        if len(names) > TOGETHER:  # more prefixes than colours, so each chart numbers its lines separately
             return next(lines.index(line) for lines in self.groups().values() if line in lines)
         return names.index(_prefix(line)) if _prefix(line) in names else 0
 
     def label(self, line: Line) -> str:
-        """Return what a line is called in its chart: its metric, or, of several runs, its run."""
+        """Return the label of a line in its chart: the metric; with several runs, the name of the run."""
         if len(self.runs) == 1:
             return line.key
         return self.runs[line.run].name
 
     def to_pandas(self) -> Any:
-        """Return what is drawn as a DataFrame with the columns run, key, step, value, time; `Run.to_pandas` has all.
+        """Return the drawn points as a DataFrame with the columns run, key, step, value and time.
+
+        The points are downsampled. `Run.to_pandas` returns all points of a run.
+
+        Returns
+        -------
+        pandas.DataFrame
 
         Raises
         ------
@@ -179,14 +198,14 @@ class Curves(MarimoDisplay):
 
 @dataclass(repr=False)
 class ModelCurves(Curves):
-    """Metrics over the versions of a model, and the curves of the runs that made them.
+    """Metrics over the versions of a model, and the curves of the runs that produced them.
 
     Attributes
     ----------
     charts : tuple of (History, str or None)
-        A model and one of its metrics; None where no version has a metric.
+        A chart for each metric: the versions of the model and the name of the metric; None if they have no metrics.
     runs, lines
-        Of the runs; empty where the versions were made by no run.
+        The runs and their curves; empty if the versions were pushed outside of runs.
     """
 
     charts: tuple[tuple[History, str | None], ...] = ()
@@ -203,7 +222,7 @@ class ModelCurves(Curves):
         return model_html(self)
 
     def of_runs(self) -> Curves:
-        """Return the curves of the runs alone."""
+        """Return only the curves of the runs."""
         return Curves(self.runs, self.lines, self.hidden, self.smooth, self.log, self.axis, self.asked, self.machine)
 
 
@@ -220,14 +239,14 @@ def curves_of(
     log: bool = False,
     axis: str = "step",
 ) -> Curves:
-    """Return the curves of runs that are named `[project/]run`.
+    """Return the curves of runs with the names `[project/]run`; see `Client.metrics`.
 
     Raises
     ------
     NotFound
-        If there is no such run, or none of them has such a metric.
+        If a run does not exist, or none of the runs has the metrics.
     InvalidArgument
-        If they are of several projects.
+        If the runs belong to several projects, or `smooth` is out of range.
     """
     if smooth < 0 or smooth > 10_000:
         raise InvalidArgument(f"`--smooth {smooth}`: from 0 to 10,000")
@@ -236,7 +255,7 @@ def curves_of(
 
 
 def with_system(client: Source, runs: Sequence[Run], keys: Sequence[str] = (), **how: Any) -> Curves:
-    """Return the curves of runs; where no metrics are named, `Curves.system` has those of the machine."""
+    """Return the curves of runs; without `keys`, `Curves.system` has the system metrics too."""
     found = of_runs(client, runs, keys, **how)
     if runs and not keys:
         found.machine = lambda: _of_machine(client, runs)
@@ -257,7 +276,17 @@ def of_runs(
     points: int = POINTS,
     **how: Any,
 ) -> Curves:
-    """Return the curves of runs of one project; with `system`, those of the machine where no metrics are named."""
+    """Return the curves of runs of one project.
+
+    Parameters
+    ----------
+    keys : sequence of str
+        The metrics. Empty: the first `KEYS` training metrics; with `system`, the system metrics instead.
+    points : int
+        The maximum number of points of a curve.
+    **how
+        `smooth`, `log` and `axis` of `Curves`.
+    """
     if len({run.project for run in runs}) > 1:
         raise InvalidArgument("these runs are of several projects", hint="compare those of one")
     if len(runs) > RUNS:
@@ -269,6 +298,7 @@ def of_runs(
     by_key = axis if axis not in ("step", "time") else "step"
     each = [key for key in wanted if key != by_key] or list(wanted)
     found: list[Curve] = _epochs(client, runs) if by_key == "step" and EPOCH not in each else []
+    # The server accepts at most 200 curves in one request (`lmvp_server.services.metrics.CURVES_LIMIT`).
     for at in range(0, len(each), max(1, 200 // len(runs))):
         part = each[at : at + max(1, 200 // len(runs))]
         found += client.curves(runs[0].project, [run.id for run in runs], part, points=points, axis=by_key).curves
@@ -278,12 +308,12 @@ def of_runs(
 def _epochs(client: Source, runs: Sequence[Run]) -> list[Curve]:
     try:
         return [*client.curves(runs[0].project, [run.id for run in runs], [EPOCH], points=POINTS).curves]
-    except NotFound:  # these do not count them
+    except NotFound:  # no run has a metric `epoch`
         return []
 
 
 def lines_of(curves: Sequence[Curve], runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
-    """Return curves of the wire as the lines of those keys; joined with the epoch where it is by steps."""
+    """Convert the curves of a response to lines, in the order of the keys; add the epoch to curves by steps."""
     numbers = {run.id: number for number, run in enumerate(runs)}
     epochs = {
         curve.run: _line(curve, numbers[curve.run])
@@ -294,7 +324,7 @@ def lines_of(curves: Sequence[Curve], runs: Sequence[Run], keys: Sequence[str]) 
     lines = [
         line if line.axis or curve.run not in epochs else with_epochs(line, epochs[curve.run])
         for curve in curves
-        if curve.key in places and curve.run in numbers  # a server may send a curve that nobody asked for
+        if curve.key in places and curve.run in numbers  # ignore curves that were not requested
         for line in [_line(curve, numbers[curve.run])]
     ]
     return sorted(lines, key=lambda line: (places[line.key], line.run))
@@ -313,7 +343,7 @@ def _line(curve: Curve, run: int) -> Line:
 
 
 def with_epochs(line: Line, epochs: Line) -> Line:
-    """Return a line with the epoch at each of its steps, between those that were logged in proportion."""
+    """Return a line with the epoch at each of its steps, by linear interpolation of the logged epochs."""
     import numpy as np
 
     finite = np.isfinite(epochs.values)
@@ -324,8 +354,8 @@ def with_epochs(line: Line, epochs: Line) -> Line:
 
 
 def _some_keys(client: Source, runs: Sequence[Run], *, system: bool) -> tuple[tuple[str, ...], int]:
-    """Return the metrics to draw where none are named, of the training or of the machine, and how many more exist."""
-    keys: dict[str, None] = {}
+    """Return the metrics to draw by default (training or system metrics), and the number of those left out."""
+    keys: dict[str, None] = {}  # an ordered set
     for run in runs:
         keys |= dict.fromkeys(each.key for each in client.metric_keys(run.project, run.id))
     plain = [key for key in keys if key.startswith(SYSTEM) == system and key != EPOCH]
@@ -333,7 +363,7 @@ def _some_keys(client: Source, runs: Sequence[Run], *, system: bool) -> tuple[tu
 
 
 def named_runs(client: Client, names: Sequence[str]) -> list[Run]:
-    """Return runs that are named `[project/]run`; a name without a project has that of the name before it."""
+    """Return the runs with the names `[project/]run`; a name without a project uses the project of the name before."""
     found, project = [], None
     for name in names:
         stated, _, run = name.rpartition("/")
@@ -343,15 +373,15 @@ def named_runs(client: Client, names: Sequence[str]) -> list[Run]:
 
 
 def metrics_of(client: Client, names: Sequence[str], keys: Sequence[str] = (), **how: Any) -> Curves:
-    """Return the curves of what is named: runs, or a model, or a project; see `Client.metrics`.
+    """Return the curves of runs, a model or a project; see `Client.metrics`.
 
-    A name that a run and a model have is that of the run.
+    If a run and a model have the same name, the run is used.
     """
     if len(names) == 1 and not _is_run(client, names[0]):
         try:
             history = client.show_history(names[0])
         except NotFound:
-            pass  # what follows says that there is no such run, and which names are near
+            pass  # `curves_of` raises the error, with a hint that suggests similar names
         else:
             of_versions = _of_model if "/" in history.title else _of_project
             return of_versions(client, history, keys, how)
@@ -367,7 +397,7 @@ def _is_run(client: Client, name: str) -> bool:
 
 
 def _of_project(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
-    """Return the curves of the newest runs of a project; of one without runs, the metrics of its models."""
+    """Return the curves of the newest runs of a project; without runs, the metrics of its models."""
     runs = client.runs(history.title, limit=NEWEST_RUNS)
     if runs:
         return with_system(client, list(runs), keys, **how)
@@ -377,12 +407,12 @@ def _of_project(client: Client, history: History, keys: Sequence[str], how: dict
 
 
 def _of_model(client: Client, history: History, keys: Sequence[str], how: dict[str, Any]) -> Curves:
-    """Return metrics over the versions of a model, and the curves of the newest runs that made them."""
+    """Return the metrics over the versions of a model, and the curves of the newest runs that produced them."""
     from lmvp.arguments import check_metric
 
     runs = list(client.runs(history.title, limit=NEWEST_RUNS))
     logged = {each.key for run in runs for each in client.metric_keys(run.project, run.id)} if runs and keys else set()
-    for key in keys:
+    for key in keys:  # each one must be a metric of the runs or of the versions
         if key not in logged:
             check_metric(history, key)
     wanted = [key for key in keys if key in logged]
@@ -403,12 +433,12 @@ def _of_model(client: Client, history: History, keys: Sequence[str], how: dict[s
 
 
 def compare_runs(client: Client, names: Sequence[str], *, every: bool = False) -> Comparison:
-    """Return runs side by side: params, tags, summary and last metrics; only what differs, if not `every`.
+    """Compare the params, tags, summary and last metrics of runs; see `Client.compare`.
 
     Raises
     ------
     InvalidArgument
-        If it is one run alone.
+        If fewer than two runs are given.
     """
     from lmvp.render.compare_runs import Comparison
 

@@ -1,4 +1,4 @@
-"""What it takes for bytes and names to survive a power cut; the same on both sides."""
+"""Durable writes and the errors of disks, for client and server."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 from lmvp.errors import LmvpError, StorageFailed, StorageFull, StorageReadOnly
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""Errors of a full disk, a used-up quota, and the file size limit of the process or the file system."""
 READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+"""Errors of a read-only file system and of missing permissions."""
 FAILED = frozenset({errno.EIO, errno.ENXIO, errno.ENODEV, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""Errors of a broken or removed disk, and of a process that may open no more files. A later attempt can succeed."""
+"""Errors of a broken or removed disk, of too many open files and of missing memory. A later attempt can succeed."""
 
 
 def storage_error(error: OSError, place: object) -> LmvpError | None:
-    """Return an error of the disk as one with a status and a message; None if it is no error of a disk.
+    """Convert an `OSError` of a disk to an LMVP error with status, message and hint; return None for other errors.
 
     Examples
     --------
@@ -41,14 +43,14 @@ def storage_error(error: OSError, place: object) -> LmvpError | None:
 
 
 def write_all(descriptor: int, data: Any) -> None:
-    """Write all of some bytes, however many calls the system makes of it."""
-    view = memoryview(data).cast("B")
+    """Write all bytes to a descriptor. `os.write` can write fewer bytes than given, so it is called repeatedly."""
+    view = memoryview(data).cast("B")  # slices count bytes then, whatever the item size of the buffer is
     while view:
         view = view[os.write(descriptor, view) :]
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut."""
+    """Flush the entries of a folder to disk. Without this, a new or renamed file can be lost after a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What a version was made with: Python, platform, host, and the versions of the frameworks that are loaded."""
+"""The environment in which a version was created: Python, platform, host, and the versions of loaded frameworks."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from functools import lru_cache
 from typing import Any
 
 FRAMEWORKS = ("torch", "numpy", "sklearn", "skops", "tensorflow", "keras", "jax", "onnx", "transformers", "lightning")
+"""Modules whose versions are recorded. Only loaded ones are recorded: an import of a framework takes seconds."""
 
 
 def environment() -> dict[str, Any]:
-    """Return the environment of this process, as plain JSON.
+    """Return the environment of this process as JSON values.
 
     Examples
     --------
@@ -22,7 +23,9 @@ def environment() -> dict[str, Any]:
 
 
 def commit_of(environment: Mapping[str, Any]) -> str:
-    """Return the commit in an environment as people read it. Clients may store any JSON there.
+    """Return the git commit in an environment for display: 10 digits, and whether the work tree has changes.
+
+    The result is empty if the environment has no valid commit, because clients can store any JSON in it.
 
     Examples
     --------
@@ -36,14 +39,14 @@ def commit_of(environment: Mapping[str, Any]) -> str:
 
 
 def packages_of(environment: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the packages in an environment by name; empty if it holds something else there."""
+    """Return the versions of the packages in an environment by name; empty if the field is not a mapping."""
     packages = environment.get("packages")
     return packages if isinstance(packages, dict) else {}
 
 
 @lru_cache(maxsize=1)
 def _machine() -> dict[str, str]:
-    import platform
+    import platform  # imported here, because `import lmvp` must stay fast
 
     return {"python": platform.python_version(), "platform": platform.platform(terse=True), "host": platform.node()}
 
@@ -55,10 +58,10 @@ def _packages() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def user() -> str:
-    """Return the name of the user of this process."""
+    """Return the name of the user of this process; empty if the user has no name."""
     import getpass
 
     try:
         return getpass.getuser()
-    except (OSError, KeyError):  # a user id without a name, as in some containers
+    except (OSError, KeyError):  # a user id without an entry in passwd, as in some containers
         return ""

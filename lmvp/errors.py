@@ -1,44 +1,45 @@
-"""Everything that can go wrong, as one tree.
+"""Exceptions of LMVP.
 
-::
+All of them derive from `LmvpError`::
 
     LmvpError
-    ├── UserError                    the caller can mend it: shown without a traceback
+    ├── UserError                    the caller can fix it; notebooks show it without a traceback
     │   ├── InvalidName              ValueError       a name, alias or path breaks its rule
     │   ├── InvalidReference         ValueError       not `[project/]model[@revision]`
-    │   ├── InvalidArgument          ValueError       a metric, param, tag or option is not what it must be
-    │   │   └── ProtectedAlias                        and `yes` is missing, which confirms a move
-    │   ├── InvalidRequest           ValueError       the server cannot read what it was sent
-    │   ├── InvalidManifest          ValueError       a manifest contradicts itself or the rules
-    │   ├── NotFound                 LookupError      no such project, model, version, alias, file
-    │   │   └── RunRemoved                            and the run was removed, for a while or for good
+    │   ├── InvalidArgument          ValueError       a metric, param, tag or option is invalid
+    │   │   └── ProtectedAlias                        the move of a protected alias is not confirmed
+    │   ├── InvalidRequest           ValueError       the server cannot parse the request
+    │   ├── InvalidManifest          ValueError       a manifest breaks the rules of the format
+    │   ├── NotFound                 LookupError      the project, model, version, alias, run or file does not exist
+    │   │   └── RunRemoved                            the run is in the trash, or was deleted
     │   ├── AlreadyExists            ValueError       the name is taken
-    │   ├── Conflict                 RuntimeError     somebody else was first
-    │   ├── MissingChunks            RuntimeError     a push was committed before all its bytes had come
-    │   ├── NotAuthenticated         PermissionError  no token, or a wrong one
-    │   ├── AccessDenied             PermissionError  a token without the right
-    │   │   └── ProofRequired                         and the current password or a recent sign-in is missing
-    │   ├── AuthorizationPending     RuntimeError     nobody has decided yet about a login by a code
-    │   │   └── SlowDown                              and it was asked for too often
-    │   ├── ExpiredCode              RuntimeError     a login by a code came too late
-    │   ├── TooManyRequests          RuntimeError     an address asks too often
-    │   ├── TooLarge                 ValueError       a body, a manifest or a path is over its limit
-    │   ├── UnknownFormat            TypeError        no format knows how to keep this object
-    │   ├── Untrusted                PermissionError  loading would run code of a class nobody vouched for
+    │   ├── Conflict                 RuntimeError     the state on the server does not allow the change
+    │   ├── MissingChunks            RuntimeError     chunks of a push are missing at its commit
+    │   ├── NotAuthenticated         PermissionError  the token is missing or invalid
+    │   ├── AccessDenied             PermissionError  the account or the token lacks the permission
+    │   │   └── ProofRequired                         the current password or a recent sign-in is missing
+    │   ├── AuthorizationPending     RuntimeError     a login with a device code is not decided yet
+    │   │   └── SlowDown                              the client polls too often
+    │   ├── ExpiredCode              RuntimeError     a device code expired or was already used
+    │   ├── TooManyRequests          RuntimeError     a client exceeds the rate limit
+    │   ├── TooLarge                 ValueError       a body, a manifest or a path exceeds its limit
+    │   ├── UnknownFormat            TypeError        no format can store this object
+    │   ├── Untrusted                PermissionError  loading would run code of a class that is not trusted
     │   ├── Mismatch                 ValueError       `into=` and the version differ in names, shapes or dtypes
-    │   ├── DamagedFile              ValueError       a file is not what its name says
-    │   ├── FileChanged              OSError          a file vanished or changed while it was pushed
-    │   ├── StorageFull              OSError          no room on the disk
-    │   ├── StorageReadOnly          OSError          no right to write there
-    │   ├── StorageFailed            OSError          the disk reports an error, or no file can be opened
+    │   ├── DamagedFile              ValueError       the content of a file does not fit its type
+    │   ├── FileChanged              OSError          a file was deleted or changed while it was pushed
+    │   ├── StorageFull              OSError          the disk is full
+    │   ├── StorageReadOnly          OSError          the folder is not writable
+    │   ├── StorageFailed            OSError          the disk reports an error, or too many files are open
     │   ├── MissingDependency        ImportError      an optional package is not installed
-    │   └── ServerUnavailable        ConnectionError  no server answers, or it is not an LMVP server
-    │       └── ServerMismatch                        the server speaks another version of the API
+    │   └── ServerUnavailable        ConnectionError  the server does not answer, or is not an LMVP server
+    │       └── ServerMismatch                        the server has another version of the API
     ├── IntegrityError               ValueError       bytes do not match their digest
-    └── ServerError                  RuntimeError     a fault inside the server: our bug
+    └── ServerError                  RuntimeError     a bug in the server
 
-Each class doubles as the builtin that a newcomer would catch. `code` is its name on the wire, `http_status` what
-the server answers, `exit_code` what the shell command ends with.
+Each class also derives from the builtin exception in the second column, so `except ValueError` catches it too. `code`
+is the name of the error in the HTTP API, `http_status` the status of the response, and `exit_code` the exit status of
+the `lmvp` command.
 """
 
 from __future__ import annotations
@@ -49,25 +50,35 @@ from typing import Any, ClassVar
 
 from lmvp import hints
 
-# Control characters except tab and newline, marks that reorder text, and halves of surrogate pairs. Messages contain
-# names and texts of other people and servers, which must not drive the terminal that shows them.
+# Control characters except tab and newline, characters that change the direction of text, line separators, lone
+# surrogates and the byte order mark. Messages contain names and texts of other users and servers. Escape sequences in
+# them must not reach the terminal.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
 
 
 class LmvpError(Exception):
-    r"""The root: `except lmvp.LmvpError` catches all that LMVP raises.
+    r"""Base class of all exceptions of LMVP.
+
+    `except lmvp.LmvpError` catches every error that LMVP raises.
 
     Parameters
     ----------
     message : str
-        What happened, naming the thing and the rule.
+        The problem, with the object and the rule that it breaks.
     hint : str, optional
-        The solution. It names commands as the shell takes them, in backticks; `str` translates them for the caller.
+        The solution. Commands in it are written as shell commands in backticks. `str` translates them to Python calls
+        or magics for the caller.
 
     Attributes
     ----------
     caller : str, optional
-        The form of commands in `str`: `"shell"`, `"magic"` or `"python"`. None: the form for this process.
+        The form of commands in `str`: `"shell"`, `"magic"` or `"python"`. None: the form of this process.
+    code : str
+        The name of the error in the HTTP API.
+    http_status : int
+        The status of an HTTP response with this error.
+    exit_code : int
+        The exit status of the `lmvp` command after this error.
 
     Examples
     --------
@@ -94,6 +105,7 @@ class LmvpError(Exception):
         return _UNSAFE.sub("�", text)
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # The default passes `args` only, so an error of a worker process would lose its hint.
         return _rebuild, (type(self), self.message, self.hint)
 
 
@@ -102,57 +114,57 @@ def _rebuild(cls: type[LmvpError], message: str, hint: str | None) -> LmvpError:
 
 
 class UserError(LmvpError):
-    """A mistake that the caller can mend; notebooks show the message alone, without a traceback."""
+    """An error that the caller can fix. Notebooks show only its message, without a traceback."""
 
     code = "bad_request"
     http_status = 400
     exit_code = 2
 
     def _render_traceback_(self) -> list[str]:
-        """IPython prints these lines instead of a traceback; `%debug` still has the real one."""
+        """Return the lines that IPython prints instead of a traceback; `%debug` still has the traceback."""
         return f"{type(self).__name__}: {self}".split("\n")
 
 
 class InvalidName(UserError, ValueError):
-    """A name breaks its rule."""
+    """A name, an alias or a path breaks its rule."""
 
     code = "invalid_name"
 
 
 class InvalidReference(UserError, ValueError):
-    """A text is not a reference to a model or a version."""
+    """A text is not a valid reference to a model or a version."""
 
     code = "invalid_reference"
 
 
 class InvalidArgument(UserError, ValueError):
-    """A metric, a param, a tag or an option is not what it must be."""
+    """A metric, a param, a tag or an option is invalid."""
 
     code = "invalid_argument"
 
 
 class ProtectedAlias(InvalidArgument):
-    """The move of a protected alias is not confirmed; nothing has changed."""
+    """The move or removal of a protected alias is not confirmed by `yes`; nothing has changed."""
 
     code = "protected_alias"
     http_status = 409
 
 
 class InvalidRequest(UserError, ValueError):
-    """The server cannot read what it was sent."""
+    """The server cannot parse the request."""
 
     code = "invalid_request"
 
 
 class InvalidManifest(UserError, ValueError):
-    """A manifest contradicts itself or the rules of the format."""
+    """A manifest contradicts itself or breaks the rules of the format."""
 
     code = "invalid_manifest"
     http_status = 422
 
 
 class NotFound(UserError, LookupError):
-    """No such project, model, version, alias or file."""
+    """The project, model, version, alias, run or file does not exist."""
 
     code = "not_found"
     http_status = 404
@@ -160,7 +172,7 @@ class NotFound(UserError, LookupError):
 
 
 class RunRemoved(NotFound):
-    """The run was removed by a maintainer; `lmvp undelete` may restore it."""
+    """The run was removed by a maintainer. `lmvp undelete` can restore it until it is deleted permanently."""
 
     code = "run_removed"
 
@@ -174,7 +186,7 @@ class AlreadyExists(UserError, ValueError):
 
 
 class Conflict(UserError, RuntimeError):
-    """Somebody else was first."""
+    """The state on the server does not allow the change, often because another client changed it first."""
 
     code = "conflict"
     http_status = 409
@@ -182,7 +194,13 @@ class Conflict(UserError, RuntimeError):
 
 
 class MissingChunks(UserError, RuntimeError):
-    """A push was committed before all its bytes had come; `missing` names the chunks."""
+    """A push was committed before the server had all its chunks.
+
+    Attributes
+    ----------
+    missing : sequence of str
+        The digests of the missing chunks.
+    """
 
     code = "missing_chunks"
     http_status = 422
@@ -191,7 +209,7 @@ class MissingChunks(UserError, RuntimeError):
 
 
 class NotAuthenticated(UserError, PermissionError):
-    """No token, or one that the server does not know."""
+    """The token is missing, unknown to the server, or expired."""
 
     code = "not_authenticated"
     http_status = 401
@@ -199,7 +217,7 @@ class NotAuthenticated(UserError, PermissionError):
 
 
 class AccessDenied(UserError, PermissionError):
-    """The token is good, the right is missing."""
+    """The token is valid, but its account or its scope lacks the permission."""
 
     code = "access_denied"
     http_status = 403
@@ -207,31 +225,37 @@ class AccessDenied(UserError, PermissionError):
 
 
 class ProofRequired(AccessDenied):
-    """A change of an account needs the caller's current password, or a recent sign-in to the console."""
+    """A change of an account requires the caller's current password, or a recent sign-in to the console."""
 
     code = "proof_required"
 
 
 class AuthorizationPending(UserError, RuntimeError):
-    """Nobody has decided yet about a login by a code."""
+    """No user has approved or denied the login with a device code yet (RFC 8628, section 3.5)."""
 
     code = "authorization_pending"
 
 
 class SlowDown(AuthorizationPending):
-    """Nobody has decided yet, and it was asked for too often: five more seconds between two questions."""
+    """The client polls too often for a token; it must add five seconds to its interval (RFC 8628, section 3.5)."""
 
     code = "slow_down"
 
 
 class ExpiredCode(UserError, RuntimeError):
-    """A login by a code came too late, or was used before."""
+    """The device code of a login expired, or was already used."""
 
-    code = "expired_token"
+    code = "expired_token"  # the name in RFC 8628, section 3.5
 
 
 class TooManyRequests(UserError, RuntimeError):
-    """A client asks too often; `retry_after` is the number of seconds to wait, if the server states it."""
+    """The client exceeds the rate limit.
+
+    Attributes
+    ----------
+    retry_after : int, optional
+        Seconds to wait before the next request; None if the server does not state them.
+    """
 
     code = "too_many_requests"
     http_status = 429
@@ -239,46 +263,46 @@ class TooManyRequests(UserError, RuntimeError):
 
 
 class TooLarge(UserError, ValueError):
-    """Something is over its limit."""
+    """A body, a manifest or a path exceeds its limit."""
 
     code = "too_large"
     http_status = 413
 
 
 class UnknownFormat(UserError, TypeError):
-    """No format knows how to keep this object."""
+    """No format can store this object."""
 
     code = "unknown_format"
 
 
 class Untrusted(UserError, PermissionError):
-    """Loading would run code of a class that nobody vouched for."""
+    """Loading would run code of a class that is not trusted; `trust=` allows it."""
 
     code = "untrusted"
     exit_code = 5
 
 
 class Mismatch(UserError, ValueError):
-    """`into=` and the version differ in names, shapes or dtypes."""
+    """The object in `into=` and the version differ in names, shapes or dtypes; the object is unchanged."""
 
     code = "mismatch"
 
 
 class DamagedFile(UserError, ValueError):
-    """A file is not what its name says."""
+    """The content of a file is damaged, or does not fit its type."""
 
     code = "damaged_file"
 
 
 class FileChanged(UserError, OSError):
-    """A file vanished or changed while it was pushed."""
+    """A file was deleted or changed while it was pushed."""
 
     code = "file_changed"
     exit_code = 6
 
 
 class StorageFull(UserError, OSError):
-    """No room on the disk."""
+    """The disk is full, or the quota is used up."""
 
     code = "storage_full"
     http_status = 507
@@ -286,7 +310,7 @@ class StorageFull(UserError, OSError):
 
 
 class StorageReadOnly(UserError, OSError):
-    """No right to write there."""
+    """The folder or the file system is not writable."""
 
     code = "storage_read_only"
     http_status = 507
@@ -294,7 +318,7 @@ class StorageReadOnly(UserError, OSError):
 
 
 class StorageFailed(UserError, OSError):
-    """The disk reports an error, or the system has no resources to open a file."""
+    """The disk reports an error, or the process cannot open more files. A later attempt can succeed."""
 
     code = "storage_failed"
     http_status = 503
@@ -309,7 +333,7 @@ class MissingDependency(UserError, ImportError):
 
 
 class ServerUnavailable(UserError, ConnectionError):
-    """No server answers there, or what answers is not an LMVP server."""
+    """The server does not answer, or the response is not from an LMVP server."""
 
     code = "server_unavailable"
     http_status = 503
@@ -317,13 +341,13 @@ class ServerUnavailable(UserError, ConnectionError):
 
 
 class ServerMismatch(ServerUnavailable):
-    """The server speaks another version of the API."""
+    """The server has another version of the API than this client."""
 
     code = "server_mismatch"
 
 
 class IntegrityError(LmvpError, ValueError):
-    """Bytes do not match their digest; they were not used."""
+    """Bytes do not match their digest; LMVP did not use them."""
 
     code = "integrity"
     http_status = 422
@@ -331,7 +355,7 @@ class IntegrityError(LmvpError, ValueError):
 
 
 class ServerError(LmvpError, RuntimeError):
-    """A fault inside the server: a bug of ours, never of the caller."""
+    """A bug in the server; the caller cannot fix it."""
 
     code = "server_error"
 
@@ -341,4 +365,4 @@ def _subclasses(cls: type[LmvpError]) -> list[type[LmvpError]]:
 
 
 BY_CODE: dict[str, type[LmvpError]] = {cls.code: cls for cls in _subclasses(LmvpError)}
-"""Error class by its `code` on the wire."""
+"""Error class by its `code` in the HTTP API."""

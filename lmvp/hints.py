@@ -1,8 +1,8 @@
-"""Commands in messages, in the terms of the caller: shell commands, magics or Python calls.
+"""Translation of the commands in messages to shell commands, magics or Python calls.
 
-A message of LMVP writes a command as the shell takes it, in backticks: `` `lmvp login URL` ``, `` `--yes` ``. That form
-also travels from a server to its clients. `translated` turns it into the form of the place where the message is read.
-A word in capitals stands for a value that the reader fills in; `FILE` stands for the object of a push.
+Messages contain commands as shell commands in backticks: `` `lmvp login URL` ``, `` `--yes` ``. Servers send this form
+too. `translated` converts it to the form of the environment in which the message is read. A word in capitals is a
+placeholder for a value that the reader fills in. `FILE` is the placeholder for the object of a push.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 SHELL, MAGIC, PYTHON = "shell", "magic", "python"
 
+# A command begins with `lmvp` and a verb, an option with `--`. Other text in backticks is not translated.
 _COMMAND = re.compile(r"`(lmvp [a-z][^`\n]*|--[a-z][^`\n]*)`")
 PLACEHOLDERS = frozenset(
     [
@@ -37,27 +38,37 @@ PLACEHOLDERS = frozenset(
         "USER",
     ]
 )
-"""Words that stand for a value which the reader fills in."""
+"""Placeholders for values that the reader fills in."""
 _SHELL_ONLY = ("server", "restore", "completion")
-"""Verbs that run a program: nothing else has them."""
+"""Verbs that run a program. They exist only in the shell, so their commands are not translated."""
 _NO_MAGIC = ("tokens", "identities", "audit", "users", "groups", "members", "webhooks", "devices")
+"""Verbs that the magic does not have. In a notebook, their commands become Python calls."""
 _PAIRS = {"metric": "metrics", "param": "params", "tag": "tags"}
+"""Options of the form `--metric KEY=VALUE`, and the keyword arguments (dicts) for them."""
 _LISTS = {"trust": "trust", "key": "keys", "event": "events"}
+"""Options that can be repeated, and the keyword arguments (lists) for them."""
 _OTHER_NAMES = {"-m": "message", "--x": "axis", "--all": "every"}
+"""Options whose keyword argument has another name."""
 _OBJECTS = ("into",)
-"""Options that take a variable."""
+"""Options whose value is a Python variable."""
 _NUMBERS = ("limit", "days", "smooth")
+"""Options whose value is a number."""
 _FLAGS = (
     *("create", "propose", "yes", "now", "force", "repair", "removed", "dry_run", "clear", "quick", "every", "admin"),
     *("log", "forget_code"),
 )
 
-_fixed: str | None = None
+"""Options without a value."""
+
+_fixed: str | None = None  # set by `using`; None: `caller` and `reader` detect the form
 
 
 @contextmanager
 def using(form: str) -> Iterator[None]:
-    """Fix the form of commands for this process: `SHELL` in the `lmvp` command, `PYTHON` on the pages of a server."""
+    """Set the form of commands for this process while the block runs.
+
+    The `lmvp` command uses `SHELL`. The pages of a server use `PYTHON`.
+    """
     global _fixed
     before, _fixed = _fixed, form
     try:
@@ -67,17 +78,20 @@ def using(form: str) -> Iterator[None]:
 
 
 def caller() -> str:
-    """Return the form for an error: `SHELL` in the `lmvp` command, else `PYTHON`; magics mark their own errors."""
+    """Return the form of commands in an error: `SHELL` in the `lmvp` command, otherwise `PYTHON`.
+
+    The magics set `LmvpError.caller` instead, because Python code in the same notebook can raise errors too.
+    """
     return _fixed or PYTHON
 
 
 def reader(script: str = PYTHON) -> str:
-    """Return the form for a text that is displayed.
+    """Return the form of commands in a displayed text.
 
     Parameters
     ----------
-    script : str
-        The form in a script that is not interactive. A message about work that is left after the script has ended is
+    script : str, default PYTHON
+        The form in a script that is not interactive. A message about work that remains after the exit of the script is
         read in a shell.
     """
     if _fixed:
@@ -89,13 +103,20 @@ def reader(script: str = PYTHON) -> str:
 
 
 def in_marimo() -> bool:
-    """Return whether the caller is a cell of marimo that runs in an editor or an app."""
+    """Return whether the caller is a marimo cell in an editor or an app."""
     marimo = sys.modules.get("marimo")
     return marimo is not None and bool(marimo.running_in_notebook())
 
 
 def translated(text: str, form: str | None = None) -> str:
-    """Return a text with its commands in the form of the caller.
+    """Return a text with its commands converted to a form.
+
+    Parameters
+    ----------
+    text : str
+        The text. A command is recognised by its backticks and the word `lmvp` or a leading `--`.
+    form : str, optional
+        `SHELL`, `MAGIC` or `PYTHON`. Default: the form of `reader`.
 
     Examples
     --------
@@ -114,7 +135,7 @@ def translated(text: str, form: str | None = None) -> str:
 
 
 def code(command: str) -> str:
-    """Return a command that is written in backticks as a line of code in the form of the reader.
+    """Convert a command in backticks to a line of code in the form of the reader, without backticks.
 
     Examples
     --------
@@ -127,24 +148,26 @@ def code(command: str) -> str:
 def _turned(command: str, turn: Callable[[list[str]], str | None]) -> str:
     try:
         words = shlex.split(command)
-    except ValueError:  # a name that somebody chose has a quote in it
+    except ValueError:  # a user-defined name in the command contains a quote
         return f"`{command}`"
     other = turn(words)
     return f"`{command if other is None else other}`"
 
 
 def _magic(words: list[str]) -> str | None:
+    """Return the magic for a command; an option has the same form in a magic. None for verbs of the shell only."""
     if words[0] != "lmvp":
         return " ".join(words)
     if words[1] in _SHELL_ONLY:
         return None
     if words[1] in _NO_MAGIC:
         return _python(words)
+    # `shlex.quote` puts the ellipsis of an abbreviated command in quotes.
     return "%" + " ".join("model" if word == "FILE" else shlex.quote(word) for word in words).replace("'…'", "…")
 
 
 def _python(words: list[str]) -> str | None:
-    """Return the Python call or argument for a command or an option; None if Python has no equivalent."""
+    """Return the Python call for a command, or the keyword argument for an option; None without an equivalent."""
     if words[0] != "lmvp":
         return ", ".join(f"{key}={value}" for key, value in _options(words))
     verb, rest = words[1], words[2:]
@@ -157,7 +180,10 @@ def _python(words: list[str]) -> str | None:
 
 
 def _call(verb: str, given: list[str], options: dict[str, str]) -> tuple[str, list[str], dict[str, str]]:
-    """Return the function for a verb; the forms of a verb that have functions of other names are listed here."""
+    """Return the function for a verb with its arguments.
+
+    The branches handle the verbs whose subcommands or options correspond to functions with other names or arguments.
+    """
     sub = given[0].strip("'") if verb in ("tokens", "identities", "users", "groups", "audit") and given else ""
     if verb in ("members", "webhooks") and len(given) > 1:
         sub = given.pop(1).strip("'")
@@ -176,9 +202,9 @@ def _call(verb: str, given: list[str], options: dict[str, str]) -> tuple[str, li
     elif verb == "users" and sub == "passwd":
         options = {"password": "new_password"}
     elif verb == "users" and options.pop("service", ""):
-        options = {}  # an account without a password
+        options = {}  # a service account is an account without a password
     elif verb == "contributions":
-        options.pop("every", "")  # the function lists all; the verb only those that wait
+        options.pop("every", "")  # the function always lists all; the verb lists only open ones without `--all`
     elif verb == "undelete" and not given:
         sub = "list"
     elif verb == "annotate" and given:
@@ -222,11 +248,11 @@ _METHODS = {
     ("audit", "head"): "audit_heads",
     ("undelete", "list"): "removed",
 }
-"""Methods of a client that do what a verb does with its first word, for want of a function."""
+"""Methods of `Client` for verbs with subcommands, for which `lmvp` has no function."""
 
 
 def _options(words: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the keyword arguments for options."""
+    """Yield the keyword arguments for options, as name and source code of the value."""
     pairs: dict[str, dict[str, str]] = {}
     lists: dict[str, list[str]] = {}
     left = iter(words)
@@ -244,7 +270,7 @@ def _options(words: list[str]) -> Iterator[tuple[str, str]]:
 
 
 def _option(name: str, text: str, pairs: dict[str, dict[str, str]], lists: dict[str, list[str]]) -> Iterator[Any]:
-    """Yield the argument for an option with a value; those that may be given again are collected."""
+    """Yield the argument for an option with a value; collect options that can be repeated in `pairs` and `lists`."""
     if not text:
         yield _PAIRS.get(name, name), ""
     elif name in _PAIRS:

@@ -1,4 +1,4 @@
-"""Keeping a server small and sound: what takes room, taking things away, and proving what is left."""
+"""Methods of `Client` for maintenance: disk usage, trash, pruning, gc, compaction, verification and the audit log."""
 
 from __future__ import annotations
 
@@ -37,24 +37,35 @@ from lmvp.tracking.records import RunRecord
 T = TypeVar("T")
 
 Told = Callable[[int, int], Any]
-"""Told how much is done, and how much there is in all."""
+"""A callback for progress: it is called with the amount done and the total."""
 
 
 class Housekeeping(BaseClient):
-    """The part of a client that keeps house; `lmvp.Client` has it all."""
+    """Base class of `Client` with the methods for maintenance."""
 
     def usage(self, name: str | None = None) -> Usage:
-        """Return what takes how much room on the server.
+        """Return the disk usage of the server, a project or a model.
 
         Parameters
         ----------
         name : str, optional
-            `project/` for its models, `[project/]model` for its versions; without it, all projects.
+            `project/` for the usage of its models, `[project/]model` for the usage of its versions. Default: all
+            projects of the server; this requires admin.
 
         Returns
         -------
         Usage
-            In bytes: as the versions are, and as they are kept.
+            The logical size and the stored size of each part, in bytes. The stored size is after deduplication and
+            compression.
+
+        Raises
+        ------
+        NotFound
+            If the project or the model does not exist.
+
+        Examples
+        --------
+        >>> client.du("digits/")  # doctest: +SKIP
         """
         path = "" if name is None else self._path_of(name)
         return self._connection.get(f"{path}/usage", Usage)
@@ -62,29 +73,39 @@ class Housekeeping(BaseClient):
     du = usage
 
     def remove(self, name: str, *, now: bool = False, yes: bool = False) -> Removed:
-        """Remove a version, a model with all its versions, a project with all its models, or a run with its points.
+        """Remove a version, a model with its versions, a project with its models, or a run with its points.
+
+        A removed object is moved to the trash. `undelete` can restore it for 7 days, or for the time that the operator
+        has configured.
 
         Parameters
         ----------
         name : str
             `[project/]model@revision`, `[project/]model`, `project/`, or `project/runs/run`.
-        now : bool
-            Delete it for good and give its bytes back; else it can be brought back for a week, or as long as the server
-            keeps what is removed.
-        yes : bool
+        now : bool, default False
+            Delete the object permanently and free its disk space, instead of moving it to the trash.
+        yes : bool, default False
             Confirm the removal of a whole model or project.
 
         Returns
         -------
         Removed
-            How many versions went, the bytes that came back, and until when it can be brought back.
+            The number of removed versions, the freed bytes, and the time until which they can be restored.
 
         Raises
         ------
+        NotFound
+            If the object does not exist.
         InvalidArgument
-            If the name is a whole model or project, and the removal is not confirmed.
+            If the name is that of a model or a project and `yes` is False.
         Conflict
             If an alias points at the version.
+        AccessDenied
+            If the caller is not a maintainer; for a project, not an owner.
+
+        Examples
+        --------
+        >>> client.rm("digits/mlp@v3")  # doctest: +SKIP
         """
         if run := run_path(name):
             self._connection.send("DELETE", run + ("?now=1" if now else ""))
@@ -102,109 +123,189 @@ class Housekeeping(BaseClient):
     rm = remove
 
     def removed(self, project: str | None = None) -> list[RemovedItem]:
-        """Return what you can bring back, what was removed last first; of one project, if it is named."""
+        """Return the objects in the trash that the caller can restore, the last removed first.
+
+        Parameters
+        ----------
+        project : str, optional
+            Return only objects of this project. Default: all projects.
+
+        Returns
+        -------
+        list of RemovedItem
+            The objects. `undelete` takes their `name`.
+        """
         path = "" if project is None else f"/projects/{quote(check_name(project, 'project name'))}"
         return self._list(f"{path}/removed", RemovedItem)
 
     def undelete(self, name: str) -> Version | Model | Project | RunRecord:
-        """Bring back what was removed, with all that was in it.
+        """Restore an object from the trash, with everything that it contained.
 
         Parameters
         ----------
         name : str
-            `[project/]model@v3`, `[project/]model`, `project/`, or `project/runs/run`, with the name or the id of a
-            run. A project comes back for the one who removed it, or for an admin.
+            `[project/]model@v3`, `[project/]model`, `project/`, or `project/runs/run` with the name or the id of the
+            run. A project can be restored by the user who removed it, and by an admin.
 
         Returns
         -------
         Version, Model, Project or RunRecord
-            What is there again.
+            The restored object.
 
         Raises
         ------
         NotFound
-            If it is gone for good, or was never removed.
+            If the object is not in the trash: it was never removed, or is deleted permanently.
         Conflict
-            If there is a new one of that name.
+            If a new object has the same name.
+
+        Examples
+        --------
+        >>> client.undelete("digits/mlp@v3")  # doctest: +SKIP
         """
         if run := run_path(name):
             return self._connection.send_json("POST", f"{run}/undelete", {}, RunRecord)
         path = self._path_of(name)
+        # /projects/P, /projects/P/models/M, /projects/P/models/M/versions/V: the number of slashes selects the type.
         kind: Any = {2: Project, 4: Model, 6: Version}[path.count("/")]
         back: Version | Model | Project = self._connection.send_json("POST", f"{path}/undelete", {}, kind)
         return back
 
     def prune(self, name: str, *, keep: str | None = None, dry_run: bool = False) -> Pruned:
-        """Take away the versions of a model that a rule does not keep.
+        """Delete the versions of a model that a retention rule does not keep. They are deleted permanently.
 
-        The newest version, those that an alias stands at, and the first parents of these stay in any case.
+        The newest version, versions with an alias, and the first parents of versions with an alias always stay.
 
         Parameters
         ----------
         name : str
             `[project/]model`.
         keep : str, optional
-            The rule, see `lmvp.retention`: `"best:val_acc:3,last:5"`; without it, the one that the model has.
-        dry_run : bool
-            Only tell what would go, and how many bytes would come back.
+            The rule, for example `"best:val_acc:3,last:5"`; see `lmvp.retention`. Default: the rule of the model.
+        dry_run : bool, default False
+            Only list the versions; delete nothing.
+
+        Returns
+        -------
+        Pruned
+            The numbers of the deleted versions and the freed bytes; with `dry_run`, of the versions to delete.
 
         Raises
         ------
         InvalidArgument
-            If the rule cannot be read.
+            If the rule cannot be parsed, or if neither `keep` is given nor the model has a rule.
+        AccessDenied
+            If the caller is not a maintainer.
+
+        Examples
+        --------
+        >>> client.prune("digits/mlp", keep="best:val_acc:3,last:5", dry_run=True)  # doctest: +SKIP
         """
         body = Prune(keep=keep or "", dry_run=dry_run)
         return self._do(f"{self._model_path(name)}/prune", body, Pruned)
 
     def set_retention(self, name: str, keep: str) -> Model:
-        """Give a model a rule that the server applies by itself when it is idle; an empty one keeps all versions."""
+        """Set the retention rule of a model. The server applies it automatically when it is idle.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        keep : str
+            The rule, for example `"best:val_acc:3,last:5"`; see `lmvp.retention`. Empty: keep all versions.
+
+        Returns
+        -------
+        Model
+            The model with the rule.
+
+        Raises
+        ------
+        InvalidArgument
+            If the rule cannot be parsed.
+        """
         return self._connection.send_json("PATCH", self._model_path(name), ModelChange(keep=keep), Model)
 
     def set_card(self, name: str, text: str) -> Model:
-        """Give a model a card: what it is for, what it was trained on, where it fails. `lmvp.show` has it on top.
+        """Set the model card of a model: its purpose, its training data and its limits. `lmvp.show` displays the card.
 
         Parameters
         ----------
         name : str
             `[project/]model`.
         text : str
-            Paragraphs, with an empty line between them; an empty text takes the card away.
+            The card, as Markdown. HTML in it is shown as text. Empty: remove the card.
+
+        Returns
+        -------
+        Model
+            The model with the card.
         """
         return self._connection.send_json("PATCH", self._model_path(name), ModelChange(description=text), Model)
 
     def collect_garbage(self, *, removed: bool = False) -> Collected:
-        """Delete what no version and no open push needs, on the whole server.
+        """Delete the data on the server that no version and no open push references. Requires admin.
 
         Parameters
         ----------
-        removed : bool
-            Also all that was removed and could still be brought back.
+        removed : bool, default False
+            Also delete the objects in the trash permanently.
+
+        Returns
+        -------
+        Collected
+            The number of deleted chunks and the freed bytes.
+
+        Examples
+        --------
+        >>> client.gc()  # doctest: +SKIP
         """
         return self._do("/gc", Collect(removed=removed), Collected)
 
     gc = collect_garbage
 
     def compact(self) -> Compacted:
-        """Encode now what the server would encode when it is idle."""
+        """Encode stored chunks with smaller codecs now, instead of when the server is idle. Requires admin.
+
+        Returns
+        -------
+        Compacted
+            The number of encoded chunks, and their size in bytes before and after.
+
+        Examples
+        --------
+        >>> client.compact()  # doctest: +SKIP
+        """
         return self._do("/compact", {}, Compacted)
 
     def check(self, *, repair: bool = False, told: Told = lambda *_: None, heads: Sequence[Head] = ()) -> Checked:
-        """Prove every digest on the server, down to the last byte.
+        """Verify every digest, record and series on the server. Requires admin.
 
         Parameters
         ----------
-        repair : bool
-            Set damaged frames aside, so that a push of the same content heals what it hit; nothing is deleted.
-        told : callable
-            Told how many chunks of a project are proved, and how many it has.
-        heads : sequence of Head
-            What `audit_heads` gave once, and was kept elsewhere: the logs of events must go on from there.
+        repair : bool, default False
+            Set damaged frames aside, so that a push of the same content can replace them. Nothing is deleted.
+        told : callable, optional
+            A callback for progress. It is called with the verified chunks of a project and its total chunks.
+        heads : sequence of Head, default ()
+            Earlier results of `audit_heads` that were stored outside the server. The check fails if an audit log is not
+            a continuation of its head, for example because entries were changed or deleted.
+
+        Returns
+        -------
+        Checked
+            The numbers of verified versions, chunks and bytes, and the problems.
+
+        Examples
+        --------
+        >>> client.fsck().problems  # doctest: +SKIP
+        ()
         """
         return self._do("/fsck", Check(repair=repair, heads=tuple(heads)), Checked, told)
 
-    # -- who did what
-
     fsck = check
+
+    # -- audit log
 
     def events(
         self,
@@ -217,16 +318,30 @@ class Housekeeping(BaseClient):
         until: str = "",
         limit: int | None = 100,
     ) -> list[Event]:
-        """Return who did what, newest first: in a project, or, for admins, on the server itself.
+        """Return the events of a project or of the server from the audit log, newest first.
 
         Parameters
         ----------
-        who : str
-            Only what this person did.
-        action, target : str
-            Only what begins so: `alias.`, `digits/mlp@`.
-        since, until : str
-            `2026-11-26`, or `2026-11-26T12:00`, in UTC.
+        project : str, optional
+            The project. Default: the events of the server itself; this requires admin.
+        who : str, default ""
+            Return only events of this account.
+        action : str, default ""
+            Return only events whose action begins with this text, for example `alias.`.
+        target : str, default ""
+            Return only events whose object begins with this text, for example `digits/mlp@`.
+        since, until : str, default ""
+            Return only events of this period: `2026-11-26` or `2026-11-26T12:00`, in UTC.
+        limit : int or None, default 100
+            The maximum number of events. None returns all events.
+
+        Returns
+        -------
+        list of Event
+
+        Examples
+        --------
+        >>> client.audit("digits", action="alias.", since="2026-11-26")  # doctest: +SKIP
         """
         path = f"/projects/{quoted(project)}/events" if project else "/events"
         given = {"who": who, "action": action, "what": target, "since": since, "until": until}
@@ -235,13 +350,24 @@ class Housekeeping(BaseClient):
     audit = events
 
     def audit_heads(self) -> list[Head]:
-        """Return the head of each log of events, to be kept where the server cannot write; for admins."""
+        """Return the newest entry of each audit log. Requires admin.
+
+        Store the heads where the server cannot write. `check` can later verify with them that no earlier entry was
+        changed or deleted.
+
+        Returns
+        -------
+        list of Head
+        """
         return self._list("/events/heads", Head)
 
-    # -- steps
+    # -- helpers
 
     def _do(self, path: str, body: Any, type_: type[T], told: Told = lambda *_: None) -> T:
-        """Ask for something long; the server says how far it is until it is done. Asking again costs what was left."""
+        """Send a request whose response streams its progress; return the result.
+
+        Such requests can be repeated: after a lost connection, the next attempt does only the remaining work.
+        """
 
         def work() -> T:
             with self._connection.stream("POST", path, body) as answer:
@@ -250,7 +376,7 @@ class Housekeeping(BaseClient):
         return self._connection.attempt(work)
 
     def _path_of(self, name: str) -> str:
-        """Return the path in the API of a project (`name/`), a model or a version."""
+        """Return the API path of a project (`name/`), a model or a version."""
         if isinstance(name, str) and name.endswith("/"):
             return f"/projects/{quote(check_name(name[:-1], 'project name'))}"
         place = self._reference(name)
@@ -259,13 +385,13 @@ class Housekeeping(BaseClient):
 
     def _model_path(self, name: str) -> str:
         path = self._path_of(name)
-        if path.count("/") != 4:
+        if path.count("/") != 4:  # /projects/P/models/M
             raise InvalidReference(f"{name!r} does not name a model", hint="`project/model` does")
         return path
 
 
 def run_path(name: object) -> str:
-    """Return the path of a run that is named `project/runs/run`; empty for any other name.
+    """Return the API path of a run with the name `project/runs/run`; empty for any other name.
 
     Examples
     --------
@@ -279,7 +405,7 @@ def run_path(name: object) -> str:
 
 
 class _Step(msgspec.Struct):
-    """A line of the answer to a long request: progress, the result, or an error."""
+    """A line of a streamed response: progress, the result, or an error."""
 
     done: int = 0
     total: int = 0
@@ -288,16 +414,18 @@ class _Step(msgspec.Struct):
 
 
 def _follow(connection: Connection, lines: Iterator[bytes], type_: type[T], told: Told) -> T:
-    """Read lines that tell how far something is, up to the one with its result.
+    """Read the lines of a streamed response, report the progress, and return the result.
 
     Raises
     ------
     LmvpError
-        What the last line says.
+        The error in the last line.
+    ServerError
+        If the response is complete but contains neither a result nor an error.
     """
     for line in lines:
         said = connection.decoded(line, _Step)
-        if said.result is not msgspec.UNSET:
+        if said.result is not msgspec.UNSET:  # not `None`: null is a valid result
             return connection.decoded(said.result, type_)
         if said.error is not None:
             raise BY_CODE.get(said.error.code, ServerError)(said.error.message, hint=said.error.hint)

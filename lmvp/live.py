@@ -1,4 +1,4 @@
-"""Live views in marimo, which asks an object itself for its view; see `_display_` in the docs of marimo."""
+"""Base class of results that marimo shows as live views. marimo calls the method `_display_` of an object."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class MarimoDisplay:
     __slots__ = ()
 
     def _display_(self) -> Any:
-        """Return the view for marimo; nothing else calls this."""
-        # By name, because this package does not depend on the notebook layer.
+        """Return the view for marimo, which is the only caller."""
+        # Imported by name, because `lmvp` must not depend on `lmvp_jupyter`.
         return import_module("lmvp_jupyter.marimo_display").view(self)
 
 
 def watch_in_marimo(run: Any) -> None:
-    """Draw the curves of a run that starts in a cell of marimo, below that cell, while it is running."""
+    """Draw the curves of a run below the marimo cell that started it, while the run is active."""
     import_module("lmvp_jupyter.marimo_display").watch(run)

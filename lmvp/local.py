@@ -1,11 +1,13 @@
-"""The server of this machine: a client finds it, or starts it, automatically in the background.
+"""The server of this machine. Clients find it, or start it in the background.
 
-A data folder has at most one server, which writes to `server.json` how to reach it. A client sends the token and data
-only over a connection whose peer has proved that it knows the token: with an HMAC of a nonce, on that same connection,
-before any other request (`prove`). The port of a server that has ended is free for every account of the machine, so a
-proof never counts for another connection. Where nobody proves it, a new server is started under a lock, so that of
-many processes that start at once one does it and the others find it. It runs detached, in a session of its own:
-neither an interrupt in the notebook nor the end of the kernel ends it. It ends itself when it was idle for an hour.
+A data folder has at most one server, which writes its URL and token to `server.json`. Before a client sends the token
+or data over a connection, it verifies that the peer knows the token: the peer must return an HMAC of a nonce on the
+same connection (`prove`). The verification is repeated for each connection, because after the exit of the server every
+account of the machine can open its port.
+
+If no server passes the verification, the client starts one. A lock ensures that only one of several processes starts
+it; the others then find it. The server runs detached in its own session, so neither an interrupt in a notebook nor the
+exit of the kernel stops it. It exits after one hour without requests.
 """
 
 from __future__ import annotations
@@ -36,21 +38,24 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 LOCK, START_LOCK, LOG = "lock", "start.lock", "server.log"
-"""In the data folder: held by its server; held while one is started; what the server has to say."""
+"""Files in the data folder: the lock of its server, the lock of a client that starts a server, and the log."""
 
 START_LIMIT = 30.0
-"""Seconds that a start may take; most of it only where another server is just ending."""
+"""Maximum duration of a start in seconds. A start takes that long only if another server is just shutting down."""
 
 _HOME_HINT = "set LMVP_HOME to a folder where you can write, or LMVP_URL to a server"
 _PATIENCE = 0.5, 2.0, 8.0
-"""Seconds to wait for an answer, the first time, then as long as somebody holds the lock of the folder."""
+"""Timeouts of the attempts to reach a server, in seconds. Only a server that holds its lock gets a second attempt."""
 _TRIES = 3
+"""Maximum number of starts, for servers that were killed directly after their start."""
 _PROOF_LIMIT = 1 << 16
-"""Bytes of the answer to a nonce, at most."""
+"""Maximum size of the response to a nonce in bytes."""
 _ROOM = 1 << 16
-"""Bytes below which a server cannot even write why it does not start."""
+"""Free bytes on the disk below which a server cannot write the reason for a failed start to its log."""
 
-_LAUNCH = (  # -m would need lmvp_server in the new process's path, and -P or a chdir to keep the data folder out of it
+# `python -m lmvp_server` would need the package on the path of the new process, and would add its working directory,
+# the data folder, to the path: files in that folder could then be imported as modules.
+_LAUNCH = (
     "import sys; sys.path[:] = [*filter(None, sys.path), sys.argv.pop(1)]; "
     "from lmvp_server.__main__ import main; sys.exit(main())"
 )
@@ -59,13 +64,20 @@ _known: dict[Path, Local] = {}
 
 @dataclass(frozen=True)
 class Local:
-    """A server of this machine that has proved to be the right one.
+    """A verified server of this machine.
 
     Attributes
     ----------
+    url : str
+    token : str
+        The token of the operator.
+    instance : str
+        A random id of the server process.
+    pid : int
+        The id of the server process.
     binds : bool
-        Whether its proofs name its instance. A process of another account that relays the nonce to the successor of
-        this server gets the proof of another instance then.
+        Whether the HMAC includes the instance. It protects against a process of another account that takes the port of
+        this server and relays the nonce to its successor: the successor has another instance.
     """
 
     url: str
@@ -76,7 +88,7 @@ class Local:
 
 
 def connection() -> Local:
-    """Return the server of this machine; found or started by the first call, remembered until `forget`."""
+    """Return the server of this machine. The first call finds or starts it; `forget` clears the result."""
     home = config.data_home()
     if home not in _known:
         _known[home] = find_or_start(home)
@@ -84,18 +96,18 @@ def connection() -> Local:
 
 
 def forget(local: Local) -> None:
-    """Stop remembering a server that did not answer; the next `connection` finds or starts one anew."""
+    """Forget a server that did not answer, so that the next call of `connection` finds or starts one."""
     for home in [home for home, known in _known.items() if known == local]:
         _known.pop(home, None)
 
 
 def find_or_start(home: Path | None = None) -> Local:
-    """Return the server of a data folder; start one where there is none.
+    """Return the server of a data folder; start it if it does not run.
 
     Raises
     ------
     ServerUnavailable
-        If it runs on another machine, or does not start; the message ends with what it said.
+        If the server runs on another machine, or does not start. The message contains the end of its log.
     StorageReadOnly, StorageFull, InvalidArgument
         If the folder cannot be used.
     """
@@ -109,13 +121,13 @@ def find(home: Path) -> Local | None:
     Raises
     ------
     ServerUnavailable
-        If it runs on another machine, or runs and does not answer.
+        If the server runs on another machine, or holds its lock but does not answer.
     """
     for patience in _PATIENCE:
         try:
             return _probe(home, patience)
         except TimeoutError:
-            if not _held(home / LOCK):  # then a stranger has the port, and the pid too, if it lives
+            if not _held(home / LOCK):  # the server has exited, and another program uses its port
                 return None
     said = serverfile.read(home)
     where, process = (f" at {said.url}", said.pid) if said else ("", "unknown")
@@ -126,7 +138,10 @@ def find(home: Path) -> Local | None:
 
 
 def _probe(home: Path, patience: float) -> Local | None:
-    """Ask the server that `server.json` names; read anew each time, since the right one may only just be starting."""
+    """Verify the server in `server.json`; return it, or None if there is no such server.
+
+    The file is read in each attempt, because a server that is just starting replaces it.
+    """
     said = serverfile.read(home)
     if said is None:
         return None
@@ -139,12 +154,12 @@ def _probe(home: Path, patience: float) -> Local | None:
 
 
 def stop(home: Path | None = None) -> bool:
-    """End the running server of a data folder, and wait until it has; tells whether there was one.
+    """Stop the server of a data folder, and wait until it has exited; return whether it was running.
 
     Raises
     ------
     Conflict
-        If it does not end in time.
+        If the server does not exit within 45 seconds.
     """
     from filelock import Timeout
 
@@ -155,14 +170,14 @@ def stop(home: Path | None = None) -> bool:
     forget(local)
     os.kill(local.pid, signal.SIGTERM)
     try:
-        with _lock(folder / LOCK, timeout=45):  # freed by the kernel when the process is gone
+        with _lock(folder / LOCK, timeout=45):  # the kernel releases the lock when the process has exited
             return True
     except Timeout:
         raise Conflict(f"the server of {folder} (pid {local.pid}) does not end", hint=f"see {folder / LOG}") from None
 
 
 def _refuse_to_guess(home: Path, said: ServerFile) -> None:
-    """Raise if the server is on another machine, unless it is long gone."""
+    """Raise an error if the server runs on another machine, unless it is silent for a long time."""
     if serverfile.silent(home):
         return
     raise ServerUnavailable(
@@ -173,7 +188,13 @@ def _refuse_to_guess(home: Path, said: ServerFile) -> None:
 
 
 def _is_the_one(said: ServerFile, patience: float) -> bool:
-    """Tell whether the server at that URL knows the token; TimeoutError where nobody answers in time."""
+    """Return whether the server at the URL of `server.json` passes the verification.
+
+    Raises
+    ------
+    TimeoutError
+        If the peer does not answer in time: the server can be busy, so this is not a failed verification.
+    """
     local = Local(said.url, said.token, said.instance, said.pid, said.binds)
     try:
         target = urlsplit(said.url)
@@ -187,16 +208,17 @@ def _is_the_one(said: ServerFile, patience: float) -> bool:
 
 
 def prove(connection: socket.socket, local: Local) -> None:
-    """Check that the peer of a new connection is the server that was found; costs one round trip.
+    """Verify that the peer of a new connection is the server of `server.json`. This takes one round trip.
 
-    The nonce is the first data on the connection. It goes past any proxy, and tells a stranger nothing.
+    The request with the nonce is the first data on the connection. It uses the socket directly, without a proxy, and
+    contains no secret.
 
     Raises
     ------
     TimeoutError
         If the peer does not answer within the timeout of the socket.
     ConnectionRefusedError
-        If the peer does not know the token, is another instance, or would close the connection after the proof.
+        If the peer does not know the token, is another instance, or closes the connection after its response.
     """
     import http.client
 
@@ -207,6 +229,7 @@ def prove(connection: socket.socket, local: Local) -> None:
     try:
         answer.begin()
         health = msgspec.json.decode(answer.read(_PROOF_LIMIT), type=Health)
+        # The verification is valid for this connection only, so the next request must be able to use it.
         is_whole = answer.isclosed() and not answer.will_close
     except TimeoutError:
         raise
@@ -226,7 +249,7 @@ def _stranger(local: Local) -> ConnectionRefusedError:
 
 
 def _held(lock: Path) -> bool:
-    """Tell whether a server holds the lock of its folder; the kernel frees it with the process."""
+    """Return whether a server holds the lock of its folder. The kernel releases the lock when the process exits."""
     from filelock import Timeout
 
     try:
@@ -239,21 +262,21 @@ def _held(lock: Path) -> bool:
 def _start(home: Path) -> Local:
     with _explained(home):
         private.make_folder(home)
-        with _starting(home):
+        with _starting(home):  # another process can have started the server while this one waited for the lock
             return find(home) or _launch(home)
 
 
 def _launch(home: Path) -> Local:
     with private.append(home / LOG) as log:
-        beginning = log.tell()
+        beginning = log.tell()  # errors in the log before this position are from earlier starts
         for _ in range(_TRIES):
             code = _run_detached(home, log.fileno())
-            # also after a failure: a process that was killed while it started a server leaves that server starting, and
-            # this one then finds the folder in use
+            # Also after a failure: if another client was killed during its start, the server that it launched is still
+            # starting, and the launch of this client fails because the folder is in use.
             local = find(home)
             if local is not None:
                 return local
-            if code != 0:  # else it did start, and was killed since: that is no reason to give up
+            if code != 0:  # with code 0, the server did start and was killed since, so another start can succeed
                 break
     said = _tail(home / LOG, beginning)
     if not said and shutil.disk_usage(home).free < _ROOM:
@@ -262,9 +285,14 @@ def _launch(home: Path) -> Local:
 
 
 def _run_detached(home: Path, log: int) -> int | None:
-    """Start a server and return when it answers: its launcher ends then, so that no child is left to us."""
+    """Start a server and return when it answers; return the exit status of the launcher, None after a timeout.
+
+    The launcher starts the server as a daemon and exits, so the server is not a child of this process.
+    """
+    # The folder of this package: it is not on the path of the new process if `sys.path` was changed in this one.
     root = str(Path(__file__).resolve().parent.parent)
     command = [sys.executable, "-c", _LAUNCH, root, "--embedded", "--detach", "--data", str(home)]
+    # A new session, so that Ctrl-C in the terminal or an interrupt of the kernel does not reach the server.
     launcher = subprocess.Popen(
         command, start_new_session=True, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=home, close_fds=True
     )
@@ -272,7 +300,7 @@ def _run_detached(home: Path, log: int) -> int | None:
         return launcher.wait(START_LIMIT)
     except subprocess.TimeoutExpired:
         return None
-    finally:
+    finally:  # after a timeout or Ctrl-C; has no effect on a launcher that has exited
         launcher.kill()
         launcher.wait()
 
@@ -286,6 +314,7 @@ def _tail(path: Path, beginning: int) -> str:
 
 @contextmanager
 def _starting(home: Path) -> Iterator[None]:
+    """Hold the start lock. The timeout is two starts: the start of another process, and that of one that waits too."""
     from filelock import Timeout
 
     try:
@@ -299,7 +328,7 @@ def _starting(home: Path) -> Iterator[None]:
 def _explained(home: Path) -> Iterator[None]:
     try:
         yield
-    except LmvpError:  # some of them are an OSError by name only
+    except LmvpError:  # some LMVP errors derive from OSError; they have a message already
         raise
     except OSError as error:
         raise private.explain(error, home, _HOME_HINT) from error

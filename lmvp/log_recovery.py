@@ -1,26 +1,29 @@
-r"""Reading a log after a crash: which of its bytes are sound, which are damaged, and which are a torn end.
+r"""Crash recovery of append-only logs: distinguish valid records, damage and a torn end.
 
-A log is a sequence of records that is only appended to: the journals of records, the logs of series, and the journals
-of runs. Each record is a head (uint32 length of the payload, uint32 CRC-32, little-endian) and the payload. One rule
-decides for all of these logs which bytes may be cut off:
+This module reads the journals of records, the logs of series, and the journals of runs. Each record has a head (uint32
+length of the payload, uint32 CRC-32, little-endian) and a payload. The same rules apply to all of these logs:
 
-- Only a *torn end* may be cut. An end is torn if no sound record stands behind it, and if it can be what an interrupted
-  write leaves: nothing but zeros (the file system extended the file and lost the data), or a record whose length
-  reaches beyond the end of the file. A torn record was never acknowledged, because a write is acknowledged after the
-  sync of the complete record.
-- Everything else that is not sound is *damage*: bytes with a sound record behind them, and a last record that is there
-  in full but does not match its CRC. An interrupted write leaves a prefix of the record, so it never leaves a file that
-  covers the record; therefore that record was complete once, and may have been acknowledged.
-- A length field can be damaged too. A last record whose bytes match the CRC once the length is taken from the file, and
-  not from the length field, was complete; it is damage, not a torn end.
+- Only a *torn end* can be truncated. It is the rest of the file after the last valid record, if an interrupted write
+  can have left it: only zeros (the file system extended the file and lost the data), or a record whose length exceeds
+  the end of the file. A torn record was never acknowledged, because the acknowledgement follows the sync of the
+  complete record.
+- All other invalid bytes are *damage*: bytes that a valid record follows, and a last record that is complete but does
+  not match its CRC. An interrupted write leaves a prefix of a record. A complete record was therefore written
+  completely, and can have been acknowledged.
+- The length field can be damaged too. If the last record matches its CRC with the length that follows from the end of
+  the file, it was complete. It is damage, not a torn end.
 
-Nobody writes to a log with damage, nor truncates it: new records go to a new file beside it.
+A log with damage is neither extended nor truncated. New records go to a new file.
 
-Three cases deserve a note. (1) A file system may lose the blocks in the middle of the last write and keep its length.
-The record then ends in zeros. JSON holds no zero byte, so such a record of a journal of JSON is torn (`Framing.text`).
-In binary logs zeros are ordinary values, so the record counts as damage: the file is kept for nothing, but no point is
-ever lost. (2) Zeros behind the last sound record are a torn end even if they once were records: a damaged sector that
-reads as zeros cannot be told from lost blocks. (3) A damaged byte may join two records; the bytes of both are one gap.
+Three special cases:
+
+1. A file system can lose blocks in the middle of the last write and keep the length of the file. The record then ends
+   in zeros. JSON contains no zero bytes, so such a record in a JSON journal is torn (`Framing.text`). In binary logs,
+   zeros are ordinary values, so the record counts as damage. The file is then preserved unnecessarily, but no data is
+   lost.
+2. Zeros after the last valid record are a torn end, even if they were records once. A damaged sector that reads as
+   zeros looks the same as lost blocks.
+3. A damaged length can join two records. The bytes of both are then one gap.
 """
 
 from __future__ import annotations
@@ -36,24 +39,24 @@ Buffer: TypeAlias = bytes | bytearray | memoryview
 _HEAD: Final = struct.Struct("<II")
 _ZEROS: Final = bytes(1 << 16)
 _TRAILING: Final = 64
-"""Zeros behind the last other byte that may belong to the payload of the last record."""
+"""Maximum number of zeros at the end of a payload that the search for a complete last record tries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Framing:
-    """The records of a kind of log.
+    """The format of the records of a log.
 
     Parameters
     ----------
     check : callable
-        Gets the head's bytes of the length, and the payload; returns the CRC-32 that the head must hold.
+        Computes the CRC-32 of a record from the four bytes of the length and the payload.
     start : re.Pattern
-        Matches, as a lookahead, where a record may begin. The search for the next sound record behind damage tests only
-        these places, so the pattern decides how fast the search is.
-    limit : int
-        Bytes of a payload at most.
-    text : bool
-        Whether payloads hold no zero byte.
+        A lookahead pattern that matches where a record can begin. The search for the next valid record after damage
+        tests only these positions, so the pattern determines its speed.
+    limit : int, default 2**32 - 1
+        The maximum size of a payload in bytes.
+    text : bool, default False
+        Whether payloads contain no zero bytes.
     """
 
     check: Callable[[bytes, Buffer], int]
@@ -64,7 +67,7 @@ class Framing:
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Damaged bytes of a log, from `start` up to `end`."""
+    """Damaged bytes of a log, from `start` up to `end` (excluded)."""
 
     start: int
     end: int
@@ -75,19 +78,21 @@ class Gap:
 
 @dataclass(slots=True)
 class LogReader:
-    r"""Iterates over the sound records of a log; `gaps` and `end` are known when the iteration is over.
+    r"""Iterates over the valid records of a log. `gaps` and `end` are complete after the iteration.
 
     Parameters
     ----------
     data : bytes-like
         The whole log.
+    framing : Framing
+        The format of its records.
 
     Attributes
     ----------
     gaps : list of Gap
-        Damage, in order.
+        The damage, in order.
     end : int
-        Everything before it is sound or damaged and must stay; everything behind it is a torn end.
+        The offset of the torn end. The bytes before it are valid or damaged, and must not be truncated.
 
     Examples
     --------
@@ -106,7 +111,7 @@ class LogReader:
     end: int = 0
 
     def __iter__(self) -> Iterator[tuple[memoryview, int]]:
-        """Yield each sound payload, and the offset behind its record."""
+        """Yield each valid payload, and the offset after its record."""
         view = memoryview(self.data)
         self.gaps, self.end = [], 0
         while self.end < len(view):
@@ -125,14 +130,14 @@ class LogReader:
             self.end = behind
 
     def read(self) -> LogReader:
-        """Read to the end without looking at the records; return self."""
+        """Iterate over all records to compute `gaps` and `end`; return self."""
         for _ in self:
             pass
         return self
 
 
 def _record_at(view: memoryview, at: int, framing: Framing) -> memoryview | None:
-    """Return the payload of the record at a place if the record is sound."""
+    """Return the payload of the record at an offset; None if the record is not valid."""
     if at + _HEAD.size > len(view):
         return None
     length, check = _HEAD.unpack_from(view, at)
@@ -144,8 +149,8 @@ def _record_at(view: memoryview, at: int, framing: Framing) -> memoryview | None
 
 
 def _next_record(view: memoryview, at: int, framing: Framing) -> int | None:
-    """Return where the next sound record behind a broken one begins."""
-    if at + _HEAD.size <= len(view):  # usually the length is right: the search is needed where it is not
+    """Return the offset of the next valid record after an invalid one; None if no valid record follows."""
+    if at + _HEAD.size <= len(view):  # usually the length is undamaged, and the search is not needed
         length: int = _HEAD.unpack_from(view, at)[0]
         behind = at + _HEAD.size + length
         if length and behind < len(view) and _record_at(view, behind, framing) is not None:
@@ -155,13 +160,15 @@ def _next_record(view: memoryview, at: int, framing: Framing) -> int | None:
 
 
 def _is_torn(view: memoryview, at: int, framing: Framing) -> bool:
-    """Tell whether what stands at the end of a log, with no sound record behind it, is a torn end."""
+    """Return whether the bytes after the last valid record of a log are a torn end."""
     last, begin = _last_byte(view, at), at + _HEAD.size
-    if last < at or len(view) < begin:  # zeros, or a part of a head
+    if last < at or len(view) < begin:  # only zeros, or an incomplete head
         return True
     length, check = _HEAD.unpack_from(view, at)
-    if 0 < length <= min(framing.limit, len(view) - begin):  # the record is there in full
-        return framing.text and last < begin + length - 2  # more than the one byte that a flip can turn to zero
+    if 0 < length <= min(framing.limit, len(view) - begin):  # the record is complete
+        # At least two zeros at the end: a bit flip can turn one byte of a complete record into zero.
+        return framing.text and last < begin + length - 2
+    # The length exceeds the file. If the CRC matches for a length that ends in the file, the length field is damaged.
     for end in range(max(last, begin) + 1, min(len(view), max(last, begin) + 1 + _TRAILING) + 1):
         payload = view[begin:end]
         if framing.check(struct.pack("<I", len(payload)), payload) == check:
@@ -170,7 +177,7 @@ def _is_torn(view: memoryview, at: int, framing: Framing) -> bool:
 
 
 def _last_byte(view: memoryview, start: int) -> int:
-    """Return the place of the last byte that is not zero; `start - 1` if there is none."""
+    """Return the offset of the last byte that is not zero; `start - 1` if all bytes are zero."""
     end = len(view)
     while end > start:
         begin = max(start, end - len(_ZEROS))

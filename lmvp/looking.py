@@ -1,4 +1,4 @@
-"""Looking into versions without fetching them: what one holds, what made it, what differs between two."""
+"""Methods of `Client` that inspect versions without pulling them: `show`, `diff`, layers, lineage and histograms."""
 
 from __future__ import annotations
 
@@ -20,19 +20,37 @@ if TYPE_CHECKING:
 
 
 class Looking(Housekeeping):
-    """The part of a client that looks into versions; `lmvp.Client` has it all."""
+    """Base class of `Client` with the methods that inspect versions."""
 
     def diff(self, before: str, after: str, *, progress: Progress = None) -> Diff:
-        """Return what changed between two versions: files, tensors, metrics, params, packages, code.
+        """Compare two versions: files, tensors, metrics, params, packages and code.
 
-        The server starts from the digests, reads only the layers that changed, block by block, and keeps what it found.
+        The server compares the tensors. It reads only the tensors whose digests differ, and stores the result, so a
+        second comparison of the same versions is fast.
 
         Parameters
         ----------
-        before, after : str
-            References; `after` may be a bare `@revision` of the same model, or a model of the same project.
+        before : str
+            The first version: `[project/]model[@revision]`.
+        after : str
+            The second version. `@revision` means a version of the same model, `model[@revision]` a model of the same
+            project.
         progress : bool or callable, optional
-            `False` for no bar; a callable gets bytes compared and bytes in all.
+            False shows no progress bar. A callable is called with the compared bytes and the total bytes.
+
+        Returns
+        -------
+        Diff
+            The differences. Notebooks draw them.
+
+        Raises
+        ------
+        NotFound
+            If a version does not exist.
+
+        Examples
+        --------
+        >>> client.diff("digits/mlp@v1", "@v2")  # doctest: +SKIP
         """
         from lmvp.transfer import progress as progress_
 
@@ -48,41 +66,61 @@ class Looking(Housekeeping):
         return Diff.between(first, second, old, new, changes, spread if changes else None)
 
     def show(self, name: str) -> Showing:
-        """Return all there is to say about a version: tensors, metrics, params, what made it, what grew from it.
+        """Return the details of a version: tensors, metrics, params, environment, parents and children.
 
         Parameters
         ----------
         name : str
-            `[project/]model[@revision]`.
+            `[project/]model[@revision]`. Without a revision, the latest version.
+
+        Returns
+        -------
+        Showing
+            The details. Notebooks draw them.
 
         Raises
         ------
         NotFound
-            If there is no such version.
+            If the version does not exist.
+
+        Examples
+        --------
+        >>> client.show("digits/mlp@v3").parameters  # doctest: +SKIP
         """
         from lmvp.showing import show
 
         return show(self, name)
 
     def model(self, name: str) -> Model:
-        """Return the record of a model."""
+        """Return the record of a model.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+
+        Raises
+        ------
+        NotFound
+            If the model does not exist.
+        """
         return self._connection.get(model_path(self._reference(name)), Model)
 
     def manifest(self, version: Version) -> Manifest:
-        """Return the content of a version: its files and tensors, without their bytes."""
+        """Return the manifest of a version: the list of its files and tensors, without their bytes."""
         return self._manifest(version)
 
     def children(self, version: Version, limit: int = 20) -> tuple[list[Child], int]:
-        """Return the newest versions of the project that grew from one, and how many there are in all."""
+        """Return the newest children of a version in its project, and the total number of children."""
         return self._some(f"{_version_path(version)}/children", Child, limit)
 
     def parent(self, version: Version) -> Version | None:
-        """Return the version that one grew from; None where there is none any more."""
+        """Return the first parent of a version; None if it has no parents, or the parent was removed."""
         if not version.parents:
             return None
         try:
             return self.version(f"{version.project}/{version.model}@{version.parents[0].digest}")
-        except NotFound:  # it was removed, or is one of another model
+        except NotFound:  # the parent was removed, or belongs to another model
             return None
 
     def layers(self, version: Version) -> Layers:
@@ -90,39 +128,48 @@ class Looking(Housekeeping):
         return self._layers(model_path(Reference(version.project, version.model)), [version])
 
     def amounts(self, version: Version) -> Mapping[str, Amount]:
-        """Return how much each tensor changed since the first parent, as far as that is known or quickly measured."""
+        """Return the amount of change of each tensor since the first parent; empty if it is unknown.
+
+        Large versions return an empty mapping, because their comparison takes too long for a view.
+        """
         parent = self.parent(version)
         changes = self._changes(parent, version, False) if parent and version.size < LONG else None
         return changes.tensors if changes else {}
 
     def histograms(self, name: str, tensors: Sequence[str], *, bins: int = 28, against: str = "") -> Histograms:
-        """Return how the numbers of some tensors of a version are spread; the server reads them, not this process.
+        """Return histograms of the values of tensors. The server computes them, so no tensors are transferred.
 
         Parameters
         ----------
         name : str
             The version: `[project/]model[@revision]`.
         tensors : sequence of str
-            Their names, at most 64.
-        bins : int
-            How many bins, at most 512.
-        against : str, optional
-            `[model]@revision` of the same project: its tensors are told too, on the same bins.
+            The names of the tensors, at most 64.
+        bins : int, default 28
+            The number of bins, at most 512.
+        against : str, default ""
+            A second version of the same project, as `[model]@revision`. The histograms of its tensors use the same
+            bins. Empty: no second version.
+
+        Returns
+        -------
+        Histograms
 
         Raises
         ------
         NotFound
-            If neither version has such a tensor.
+            If neither version has one of the tensors.
         """
         place = self._reference(name)
         path = f"{model_path(place)}/versions/{quote(place.revision, safe='')}/histograms"
         query = {"tensor": list(tensors), "bins": bins, **({"against": against} if against else {})}
         return self._connection.get(path, Histograms, **query)
 
-    # -- steps
+    # -- helpers
 
     def _changes(self, before: Version, after: Version, progress: Progress = None) -> Changes | None:
-        """Return how much the tensors changed; two projects have nothing to compare by."""
+        """Return the amount of change of each tensor; None for equal versions, and for versions of two projects."""
+        # The server compares tensors within one project only, because each project has its own chunks.
         if before.project != after.project or before.content == after.content:
             return None
         path = f"{model_path(Reference(after.project, after.model))}/versions/{after.name}/changes"
@@ -132,7 +179,8 @@ class Looking(Housekeeping):
         try:
             with following(progress, max(before.size, after.size), "diff") as told:
                 return self._do(path, Against(against=against), Changes, told)
-        except NotAuthenticated:  # of a public project; the server compares large versions only for accounts
+        # POST needs an account. GET, for anonymous readers of public projects, computes only short comparisons.
+        except NotAuthenticated:
             return self._connection.get(path, Changes, against=against)
 
     def _layers(self, base: str, versions: Sequence[Version]) -> Layers:
@@ -145,7 +193,7 @@ def _version_path(version: Version) -> str:
 
 
 def _beside(first: Version, name: str) -> str:
-    """Return a second reference in full: it takes its project, and its model where it has none, from the first."""
+    """Complete a second reference with the project, and if it has no model the model, of the first version."""
     if not isinstance(name, str) or "/" in name.partition("@")[0]:
         return name
     return f"{first.project}/{first.model}{name}" if name.startswith("@") else f"{first.project}/{name}"

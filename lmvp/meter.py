@@ -1,4 +1,4 @@
-"""How fast bytes went of late, over all that moved at once."""
+"""Measurement of the recent throughput of a connection, over all concurrent transfers."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from contextlib import contextmanager
 from threading import Lock
 
 _MEMORY = 32 << 20
-"""Bytes after which what was measured before counts half."""
+"""Bytes after which the weight of earlier measurements is halved, so that the rate follows the network."""
 
 
 _GOOD_FOR = 300.0
-"""Seconds after which a link may well be another one."""
+"""Seconds after which a measurement is too old: the machine can be in another network by then."""
 
 
 class Meter:
-    """Bytes a second while anything is under way; several transfers at once count as one.
+    """Throughput in bytes per second while at least one transfer is active. Concurrent transfers are added up.
 
     Parameters
     ----------
     guess : float
-        Bytes a second, until enough was measured.
-    enough : int
-        Bytes below which what was measured tells of delays rather than of speed.
+        The rate in bytes per second until enough data was measured.
+    enough : int, default 128 KiB
+        The bytes to measure before the rate is known. Smaller amounts measure the latency rather than the throughput.
 
     Examples
     --------
@@ -42,28 +42,28 @@ class Meter:
 
     @property
     def known(self) -> bool:
-        """Whether enough was measured."""
+        """Whether enough data was measured."""
         return self._bytes >= self._enough
 
     @property
     def fresh(self) -> bool:
-        """Whether enough was measured, and not long ago."""
+        """Whether enough data was measured, and the last measurement is less than 300 seconds old."""
         return self.known and time.monotonic() - self._last < _GOOD_FOR
 
     @property
     def rate(self) -> float:
-        """Bytes a second, measured or guessed."""
+        """Bytes per second: the measured rate if it is known, otherwise the guess."""
         with self._lock:
             return self._bytes / max(self._seconds, 1e-9) if self.known else self._guess
 
     @contextmanager
     def busy(self, delay: float = 0.0) -> Iterator[None]:
-        """Say that something is under way while the block runs.
+        """Count the time of the block as active.
 
         Parameters
         ----------
-        delay : float
-            Seconds in which nothing can have come yet, if nothing else is under way: they do not count.
+        delay : float, default 0
+            The latency in seconds. It is not counted if no other transfer is active, because no data can arrive before.
         """
         with self._lock:
             if not self._active:
@@ -77,9 +77,11 @@ class Meter:
                 self._active -= 1
 
     def count(self, size: int) -> None:
-        """Add bytes that have arrived by now."""
+        """Add bytes that have arrived."""
         with self._lock:
             now = time.monotonic()
+            # If data arrives before the assumed delay is over, the delay was too long. Count at least a tenth of the
+            # elapsed time then, so that the rate does not become infinite.
             passed = max(now - self._mark, (now - self._began) / 10 if self._mark > self._began else 0.0)
             self._bytes += size
             self._seconds += passed

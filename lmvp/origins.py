@@ -1,7 +1,7 @@
-"""Which version an object came from, so that the next push of it knows its parent.
+"""The origin of objects: the version that an object was pulled from or last pushed to, for the parent of the next push.
 
-Objects are not marked: a table remembers them as long as they live, by identity. A plain dict cannot be remembered
-weakly, so its first array or tensor stands for it.
+Objects are not modified. A table maps the identity of an object to its origin as long as the object exists. A dict does
+not support weak references, so its first array or tensor is used instead.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Origin(NamedTuple):
-    """Where an object came from or was pushed to last."""
+    """The version that an object was pulled from or last pushed to: URL of the server, `project/model`, digest."""
 
     server: str
     model: str
@@ -23,7 +23,7 @@ _known: dict[int, tuple[weakref.ref[Any], Origin]] = {}
 
 
 def remember(obj: Any, origin: Origin) -> None:
-    """Note that an object is this version now."""
+    """Record the origin of an object."""
     anchor = _anchor(obj)
     if anchor is None:
         return
@@ -31,20 +31,21 @@ def remember(obj: Any, origin: Origin) -> None:
     try:
         _known[key] = weakref.ref(anchor, lambda _: _known.pop(key, None)), origin
     except TypeError:
-        return  # an object that cannot be referred to weakly has no origin
+        return  # the type does not support weak references; the next push uses the latest version as its parent
 
 
 def recall(obj: Any, server: str, model: str) -> str | None:
-    """Return the digest of the version of this model that the object came from, if it is known."""
+    """Return the digest of the version of this model that is the origin of an object; None if it is unknown."""
     anchor = _anchor(obj)
     reference, origin = _known.get(id(anchor), (None, None))
+    # The id of a deleted object can be reused by another one, so the reference must be to this object.
     if reference is None or origin is None or reference() is not anchor:
         return None
     return origin.digest if (origin.server, origin.model) == (server, model) else None
 
 
 def hand_on(obj: Any, other: Any) -> None:
-    """Let another object, a copy, have the origin of one."""
+    """Copy the origin of an object to another object, for example to its copy."""
     anchor = _anchor(obj)
     reference, origin = _known.get(id(anchor), (None, None))
     if reference is not None and origin is not None and reference() is anchor and other is not obj:
@@ -52,6 +53,7 @@ def hand_on(obj: Any, other: Any) -> None:
 
 
 def _anchor(obj: Any) -> Any:
+    """Return the object to identify `obj` by: for a mapping, its first value that is not a mapping."""
     while isinstance(obj, Mapping):
         obj = next(iter(obj.values()), None)
     return None if obj is None or isinstance(obj, (str, int, float, bool)) else obj

@@ -1,9 +1,9 @@
-"""Files and folders that only their owner may use: mode 0600 and 0700, whatever the umask.
+"""Private files and folders, with mode 0600 and 0700 regardless of the umask.
 
-Every file that LMVP reads or writes in a data folder, a backup, or a folder of a client is opened here. `open_file`
-follows no link in the place of a file, since a link could lead LMVP to read, append to or shorten a file of somebody
-else. A folder may be a link, for example to another disk. Files that users ask for by name (exports, pulled files)
-follow the umask instead, as users expect of files that they share.
+LMVP opens every file in a data folder, a backup or a client folder with this module. `open_file` does not follow
+symbolic links, because a link could make LMVP read, extend or truncate a file of another user. A folder can be a link,
+for example to another disk. Files that users request by name (exports, pulled files) follow the umask instead, because
+users share them.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 FILE, FOLDER = 0o600, 0o700
-"""The modes of all that is private."""
+"""Modes of private files and folders."""
 
 _OTHERS = 0o077
 _SAFE = getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""Flags of every file: no link is followed, and opening a named pipe does not wait for its other end."""
+"""Flags of every open: do not follow links, and do not wait for the other end of a named pipe."""
 _PATIENCE = 1.0
-"""Seconds that a start waits for old modes to be corrected; a large folder is finished in the background."""
+"""Seconds that a start waits for the correction of old modes. For a large folder, it continues in the background."""
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder, and those above it, that only their owner may enter; existing ones keep their modes.
+    """Create a folder and its missing parents with mode 0700. Existing folders keep their modes.
 
-    `Path.mkdir(parents=True)` would give the folders above the mode of the umask.
+    `Path.mkdir(parents=True)` would create the parents with the mode of the umask.
     """
     if not folder.parent.is_dir() and folder.parent != folder:
         make_folder(folder.parent)
@@ -46,20 +46,20 @@ def make_folder(folder: Path) -> None:
         if not folder.is_dir():
             raise
     else:
-        if os.name == "posix":  # a umask such as 0777 takes from the owner as well
+        if os.name == "posix":  # a umask such as 0777 also removes the rights of the owner
             with suppress(FileNotFoundError):
                 folder.chmod(FOLDER)
 
 
 def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
-    """Open a regular file, and no link; return the descriptor.
+    """Open a regular file without following links; return the descriptor.
 
     Raises
     ------
     IntegrityError
-        If the name is that of a link, a named pipe, a socket or a device.
+        If the path is a link, a named pipe, a socket or a device.
     OSError
-        As `os.open`; IsADirectoryError for a folder.
+        As for `os.open`; `IsADirectoryError` for a folder.
     """
     try:
         descriptor = os.open(path, flags | _SAFE, FILE)
@@ -67,6 +67,7 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
         if error.errno != errno.EEXIST and _is_special(path):
             raise irregular(path) from None
         raise
+    # Check the open descriptor, not the path: the path can be replaced between a check and the open.
     mode = os.fstat(descriptor).st_mode
     if stat.S_ISREG(mode):
         return descriptor
@@ -77,7 +78,7 @@ def open_file(path: Path, flags: int = os.O_RDONLY) -> int:
 
 
 def _is_special(path: Path) -> bool:
-    """Tell whether a name is that of something that is neither a file nor a folder."""
+    """Return whether a path exists and is neither a regular file nor a folder."""
     try:
         mode = path.lstat().st_mode
     except OSError:
@@ -86,7 +87,7 @@ def _is_special(path: Path) -> bool:
 
 
 def irregular(path: Path) -> IntegrityError:
-    """Return the error for a link, a named pipe, a socket or a device in the place of a file."""
+    """Return the error for a link, a named pipe, a socket or a device where a file is expected."""
     what = "a link" if path.is_symlink() else "not a regular file"
     return IntegrityError(
         f"{path} is {what}: LMVP follows no links and reads regular files only",
@@ -109,18 +110,27 @@ def create(path: Path, flags: int = os.O_WRONLY | os.O_EXCL) -> int:
     """Open a file for writing, created with mode 0600 if it does not exist; return the descriptor."""
     descriptor = open_file(path, flags | os.O_CREAT)
     if hasattr(os, "fchmod"):
-        with suppress(OSError):  # a file system without modes, or somebody else's file
+        with suppress(OSError):  # the file system has no modes, or the file belongs to another user
             os.fchmod(descriptor, FILE)
     return descriptor
 
 
 def append(path: Path) -> IO[bytes]:
-    """Open a log for appending, with mode 0600 also where it existed with another one."""
+    """Open a log for appending. An existing log with another mode gets mode 0600."""
     return os.fdopen(create(path, os.O_WRONLY | os.O_APPEND), "ab")
 
 
 def write(path: Path, data: bytes, *, sync: bool = True) -> None:
-    """Replace a file atomically by one of mode 0600; no other mode exists at any moment."""
+    """Write a file atomically with mode 0600. Readers see the old or the new content, never a part.
+
+    The new file is created with this mode, so other users cannot open it at any time.
+
+    Parameters
+    ----------
+    sync : bool, default True
+        Flush the content to disk before the file is replaced, so that a power failure cannot leave an empty file.
+    """
+    # A random name: two processes that write the same file must not share the temporary file.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     descriptor = create(temporary)
     try:
@@ -137,12 +147,12 @@ def write(path: Path, data: bytes, *, sync: bool = True) -> None:
 
 
 def read(path: Path, *, follow: bool = False) -> bytes | None:
-    """Return the bytes of a file, or None if there is none; others lose their rights on the file.
+    """Return the bytes of a file, or None if it does not exist. The rights of other users on the file are removed.
 
     Parameters
     ----------
-    follow : bool
-        Follow links: for the settings of a user, who may keep them elsewhere.
+    follow : bool, default False
+        Follow links. This is for the settings of a user, which can be links to another folder.
     """
     try:
         with path.open("rb") if follow else open_read(path) as file:
@@ -156,9 +166,9 @@ def read(path: Path, *, follow: bool = False) -> bytes | None:
 
 
 def restrict(path: Path) -> bool:
-    """Take the rights of all others on a file or folder away; False where that is not ours to do.
+    """Remove the rights of other users on a file or folder; return False if this is not permitted.
 
-    A link is not followed, neither here nor in `secure`: it may lead to what is meant to be shared.
+    Neither this function nor `secure` follows links, because the target of a link can be shared on purpose.
     """
     if os.name != "posix":
         return True
@@ -175,26 +185,29 @@ def restrict(path: Path) -> bool:
 
 
 def secure(root: Path, names: Iterable[str]) -> bool:
-    """Restrict an existing folder, and what older versions of LMVP left open below it.
+    """Remove the rights of other users on a folder, and on files below it that older releases of LMVP left readable.
 
-    The folder itself comes first, so that nobody else can enter. The rest is walked only if one of the first two levels
-    is open to others, and from the bottom up: so a walk that was interrupted is repeated, and one that was finished is
-    not. Whatever takes longer than a second goes on in the background.
+    The folder itself comes first, so that other users cannot enter it. The files below are walked only if other users
+    have rights on one of the first two levels. The walk is bottom-up: the first levels come last, so an interrupted
+    walk is repeated at the next start, and a complete one is not. A walk of more than a second continues in the
+    background.
 
     Parameters
     ----------
+    root : Path
+        The folder.
     names : iterable of str
-        The files and folders directly below `root` that are LMVP's. Others are not touched: somebody may have chosen
-        their home folder.
+        The names of the files and folders of LMVP directly below `root`. Others are not changed, because `root` can be
+        the home folder of the user.
 
     Returns
     -------
     bool
-        False if the folder could not be restricted, which is so if it belongs to somebody else.
+        False if the rights could not be removed, for example because the folder belongs to another user.
     """
     if os.name != "posix":
         return True
-    resolved = root.resolve()  # the folder itself may well be a link
+    resolved = root.resolve()  # the folder itself can be a link
     alone = restrict(resolved)
     ours = [resolved / name for name in names]
     if any(map(_is_open, ours)):
@@ -205,7 +218,7 @@ def secure(root: Path, names: Iterable[str]) -> bool:
 
 
 def _is_open(path: Path) -> bool:
-    """Tell whether others have rights on a file or folder, or on something directly in it."""
+    """Return whether other users have rights on a file or folder, or on an entry directly in it."""
     try:
         found = path.lstat()
         if stat.S_ISLNK(found.st_mode):
@@ -224,6 +237,7 @@ def _restrict_all(paths: Iterable[Path]) -> None:
             if path.is_symlink():
                 continue
             if path.is_dir():
+                # `fwalk` works with descriptors, so a folder that is replaced by a link during the walk is not entered.
                 for _, folders, files, descriptor in os.fwalk(path, topdown=False, follow_symlinks=False):
                     for name in (*files, *folders):
                         with suppress(OSError):
@@ -232,7 +246,10 @@ def _restrict_all(paths: Iterable[Path]) -> None:
 
 
 def _restrict(path: str | Path, folder: int | None) -> None:
-    """Restrict a file or folder, which is neither a link nor somebody else's, through its descriptor."""
+    """Remove the rights of other users on a regular file or folder of this user. Links are not followed.
+
+    The mode is changed by the descriptor, because the path can be replaced by a link after the check.
+    """
     found = os.stat(path, dir_fd=folder, follow_symlinks=False)
     if not found.st_mode & _OTHERS or not (stat.S_ISREG(found.st_mode) or stat.S_ISDIR(found.st_mode)):
         return
@@ -246,7 +263,7 @@ def _restrict(path: str | Path, folder: int | None) -> None:
 
 
 def explain(error: OSError, folder: Path, hint: str, verb: str = "write in") -> LmvpError:
-    """Turn what the system says about a folder of ours into an error that a user can act on.
+    """Convert an `OSError` of a folder of LMVP to an LMVP error with a hint.
 
     Examples
     --------
@@ -263,6 +280,6 @@ def explain(error: OSError, folder: Path, hint: str, verb: str = "write in") -> 
 
 
 def _in_the_way(folder: Path) -> Path:
-    """Return the file that stands where a folder should, be it the folder itself or one above it."""
+    """Return the file that blocks the creation of a folder: the folder itself, or one of its parents."""
     above = (path for path in (folder, *folder.parents) if path.is_file())
     return next(above, folder)

@@ -1,4 +1,4 @@
-"""Connections of `requests` to the server of this machine, each of which begins with a proof."""
+"""Transport adapter of `requests` that verifies the server of this machine on each new connection."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 
 def proven_adapter(local: Local, **options: Any) -> HTTPAdapter:
-    """Return an adapter that sends requests only to the server that was found.
+    """Return an adapter that sends requests only over connections to the verified server.
 
-    `connect` opens every socket of `urllib3`, for the first request as well as after a lost connection.
+    The verification is in `connect`, because urllib3 calls this method for every new socket: for the first request and
+    for each reconnection.
     """
     from requests.adapters import HTTPAdapter
     from urllib3.connection import HTTPConnection
@@ -27,7 +28,8 @@ def proven_adapter(local: Local, **options: Any) -> HTTPAdapter:
                 prove(self.sock, local)
             except OSError as error:
                 self.close()
-                # urllib3 passes over a reset or a broken pipe here, to read an early response
+                # urllib3 ignores a reset or a broken pipe at this point, to read an early response of the peer. A
+                # failed verification must not be ignored, so it is raised as an error of the connection.
                 raise NewConnectionError(self, str(error) or type(error).__name__) from error
             except BaseException:
                 self.close()

@@ -1,8 +1,8 @@
-"""Redaction: replace secrets by a mark before data leaves this process, by their names and by their forms.
+"""Redaction of secrets in code, params and command lines before data leaves this process.
 
-Every function takes time linear in the length of its input, also for hostile input. A regular expression stays linear
-here if no two of its starting positions scan the same text, so the patterns begin with fixed text, and none of them
-begins with a repetition.
+A secret is recognised by the name that it is assigned to (`password`), or by its form (`hf_…`). All functions take
+linear time, also for hostile input. A regular expression is linear here only if no two of its starting positions scan
+the same text. The patterns therefore begin with fixed text and not with a repetition.
 """
 
 from __future__ import annotations
@@ -12,15 +12,19 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 BLOT: Final = "[redacted]"
+"""The text that replaces a secret."""
 
 _WORDS = (
     r"password|passwd|passphrase|secret|credential|authorization|bearer|cookie|(?:api|access|private)[_-]?key|token"
 )
 _NAME = re.compile(rf"(?:.*[_.\-])?(?:{_WORDS})s?", re.IGNORECASE)
+# Names of hyperparameters such as `max_tokens` and `pad_token` contain a word of `_WORDS`, but are not secret.
 _HARMLESS = re.compile(
     r"(?:max|min|num|n|pad|eos|bos|unk|mask|sep|cls|eot|image|special|new|tokens?_per).*", re.IGNORECASE
 )
 
+# In order: PEM private keys, AWS, GitHub (two), GitLab, Hugging Face, LMVP, OpenAI and Anthropic, Slack, Google, PyPI,
+# passwords in URLs, and the HTTP schemes Bearer and Basic.
 _FORMS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
     r"|\b(?:AKIA|ASIA)[0-9A-Z]{16}\b"
@@ -41,9 +45,10 @@ _FORMS = re.compile(
 _DOTTED = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]*)*")
 _JWT_HEADER = re.compile(r"\beyJ[A-Za-z0-9_-]{8,}\Z")
 _JWT_PART = 8
-"""Characters of the payload of a JSON Web Token at least."""
+"""Minimum number of characters of the payload of a JSON Web Token."""
 
-# What precedes the word in the same name does not matter, so the pattern begins at the word itself.
+# The pattern begins at the word of the secret. A prefix of the same name (`my_api_key`) does not matter for the match,
+# and would make the pattern quadratic.
 _ASSIGNED = re.compile(
     rf"""((?:{_WORDS})s?["']?\]?\s*(?::(?!:)|=(?!=))\s*[rbuf]?)("[^"\n]*"|'[^'\n]*')""", re.IGNORECASE
 )
@@ -51,7 +56,7 @@ _OPTION = re.compile(rf"-{{1,2}}(?:[\w\-]*[_\-])?(?:{_WORDS})s?", re.IGNORECASE)
 
 
 def redact_text(text: str) -> str:
-    """Return a text without secrets: values assigned to the name of a secret, and tokens of a known form.
+    """Replace secrets in a text: values that are assigned to the name of a secret, and tokens of a known form.
 
     Examples
     --------
@@ -64,14 +69,15 @@ def redact_text(text: str) -> str:
     text = _FORMS.sub(BLOT, text)
     if "eyJ" not in text:
         return text
-    # a token has two dots, but a word without a dot must match too, or it is scanned again from each of its letters
+    # A token has two dots. The pattern also matches words without dots; otherwise such a word would be scanned again
+    # from each of its letters, in quadratic time.
     return _DOTTED.sub(lambda match: _without_jwt(match[0]), text)
 
 
 def _without_jwt(word: str) -> str:
-    """Return a dotted word with each JSON Web Token (`eyJ….….…`) replaced.
+    """Replace each JSON Web Token (`eyJ….….…`) in a dotted word.
 
-    A single pattern for the three parts would scan the rest of the word again at each `-eyJ`.
+    A single pattern for the three parts would scan the rest of the word again at each `-eyJ`, in quadratic time.
     """
     parts, kept, at = word.split("."), list[str](), 0
     while at < len(parts):
@@ -87,7 +93,7 @@ def _without_jwt(word: str) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Return whether a name is that of a secret.
+    """Return whether a param, tag or variable with this name contains a secret.
 
     Examples
     --------
@@ -98,7 +104,7 @@ def is_secret(name: str) -> bool:
 
 
 def redact(value: Any) -> Any:
-    """Return plain data without secrets: texts by their form, texts in mappings by their name too.
+    """Replace secrets in JSON values: strings with a known form, and strings in mappings under the name of a secret.
 
     Examples
     --------
@@ -118,7 +124,7 @@ def redact(value: Any) -> Any:
 
 
 def redact_command(words: list[str]) -> list[str]:
-    """Return the words of a command without the values of secret options.
+    """Replace the values of secret options in the words of a command.
 
     Examples
     --------

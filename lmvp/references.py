@@ -1,12 +1,12 @@
-"""Names, references and revisions: how a user says which version of which model is meant.
+"""Names, references and revisions: validation and parsing.
 
-::
+A reference names a version of a model::
 
     reference   [project/]model[@revision]      lmvp://host[:port]/project/model[@revision]
-    revision    latest | 3 | v3 | alias | digest of 6 or more hex digits; then ~n, any number of times
-    alias       may be followed by @{n} (n moves ago) or @2026-01-31 (where it was then)
+    revision    latest | 3 | v3 | c12 | alias | 6 or more hex digits of a digest; then any number of ~n (n parents back)
+    alias       can be followed by @{n} (n moves ago) or @2026-01-31 (the version that it pointed at on that day)
 
-An alias may not look like any of the other kinds, so the text alone tells what a revision is.
+An alias must not look like one of the other kinds, so the kind of a revision follows from its text alone.
 """
 
 from __future__ import annotations
@@ -32,9 +32,11 @@ SCHEME = "lmvp://"
 Kind: TypeAlias = Literal["latest", "number", "alias", "digest", "contribution"]
 
 _TEXT_LIMIT = 1000
+"""Maximum number of characters of a reference or a revision."""
 _SUGGEST_LENGTH, _SUGGEST_READ, _SUGGEST_SORTED, _SUGGEST_COMPARED = 128, 10_000, 1000, 5
-"""Characters of a name; candidates that `suggest` reads, that it sorts, and that it compares in full."""
+"""Limits of `suggest`: characters of a name; candidates that are read, that are sorted, that are compared in full."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
+# At most 15 digits: `int` rejects texts of more than 4,300 digits, and no model has that many versions.
 _NUMBER = re.compile(r"v?([0-9]{1,15})", re.IGNORECASE)
 _DIGEST = re.compile(r"[0-9a-f]{6,}", re.IGNORECASE)
 _CONTRIBUTION = re.compile(r"c[0-9]+", re.IGNORECASE)
@@ -45,24 +47,24 @@ _TIME = re.compile(
     _DATE.pattern + r"[T ][0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{3}|\.[0-9]{6})?)?([Zz]|[+-][0-9]{2}:[0-9]{2})?"
 )
 _ALIKE = ("CYRILLIC", "GREEK", "ARMENIAN", "FULLWIDTH", "MATHEMATICAL")
-"""How the names of letters begin that are easily taken for those of ASCII."""
+"""Prefixes of the Unicode names of letters that look like ASCII letters."""
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?")
 
 
 def check_name(name: object, what: str = "name") -> str:
-    """Return the name if it keeps the rule.
+    """Return the name if it is valid.
 
     Parameters
     ----------
     name : str
         The name of a project, a model or an alias.
-    what : str
-        What to call it in the error.
+    what : str, default "name"
+        The description of the name in the error, for example "project name".
 
     Raises
     ------
     InvalidName
-        If it breaks the rule; the message says where.
+        If the name breaks the rule. The message contains the position of the invalid character.
 
     Examples
     --------
@@ -79,7 +81,12 @@ def check_name(name: object, what: str = "name") -> str:
 
 
 def check_alias(name: object) -> str:
-    """Return the alias if it keeps the rule of names and cannot be taken for another kind of revision.
+    """Return the alias if it is a valid name and does not look like another kind of revision.
+
+    Raises
+    ------
+    InvalidName
+        If the alias is not a valid name, or is reserved.
 
     Examples
     --------
@@ -99,9 +106,9 @@ def check_alias(name: object) -> str:
 
 
 def suggest(name: str, candidates: Iterable[str]) -> str | None:
-    """Return the candidate that was probably meant, for a "did you mean".
+    """Return the candidate that is most similar to a name, for a hint "did you mean"; None if none is similar.
 
-    Only some candidates are compared in full: `SequenceMatcher.ratio` takes cubic time for hostile names.
+    Only a few candidates are compared in full, because `SequenceMatcher.ratio` takes cubic time for hostile names.
 
     Examples
     --------
@@ -114,7 +121,7 @@ def suggest(name: str, candidates: Iterable[str]) -> str | None:
 
     if len(name) > _SUGGEST_LENGTH:
         return None
-    shortest, longest = len(name) * 3 / 7, min(len(name) * 7 / 3, _SUGGEST_LENGTH)  # others are less than 60 % alike
+    shortest, longest = len(name) * 3 / 7, min(len(name) * 7 / 3, _SUGGEST_LENGTH)  # others have a ratio < 0.6
     near = (each for each in islice(candidates, _SUGGEST_READ) if shortest <= len(each) <= longest)
     folded = {each.casefold(): each for each in islice(near, _SUGGEST_SORTED)}
     matcher = SequenceMatcher(b=name.casefold())
@@ -123,6 +130,7 @@ def suggest(name: str, candidates: Iterable[str]) -> str | None:
         matcher.set_seq1(word)
         return matcher.ratio() if exact else matcher.quick_ratio()
 
+    # `quick_ratio` is an upper bound of `ratio` and much faster, so it selects the candidates for the exact comparison.
     first = sorted(folded, key=lambda word: likeness(word, exact=False), reverse=True)[:_SUGGEST_COMPARED]
     close = [(score, word) for word in first if (score := likeness(word, exact=True)) >= 0.6]
     return folded[max(close)[1]] if close else None
@@ -130,18 +138,18 @@ def suggest(name: str, candidates: Iterable[str]) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Revision:
-    """Which version of a model is meant.
+    """A parsed revision, the part of a reference that selects a version of a model.
 
     Attributes
     ----------
     kind : str
-        `latest`, `number`, `alias` or `digest`.
+        `latest`, `number`, `alias`, `digest` or `contribution`.
     value : str
-        The alias as written, the number without `v`, the digest in lower case; `latest` itself.
+        The alias as written, the number without `v`, the digest in lower case, the contribution as `c12`, or `latest`.
     back : int
-        How many first parents to go back from there.
+        The number of first parents to go back from this version.
     at : int or datetime, optional
-        For an alias: how many moves ago, or when (in UTC; a mere date is the end of that day).
+        For an alias: the number of moves to go back, or a time in UTC. A date without a time is the end of that day.
     """
 
     kind: Kind
@@ -151,17 +159,17 @@ class Revision:
 
     @property
     def number(self) -> int:
-        """The number of the version, where `kind` is `number`."""
+        """The number of the version; only for the kind `number`."""
         return int(self.value)
 
     @classmethod
     def parse(cls, text: object) -> Revision:
-        """Read a revision.
+        """Parse a revision.
 
         Raises
         ------
         InvalidReference
-            If it is none of the kinds.
+            If the text is not a valid revision.
 
         Examples
         --------
@@ -185,16 +193,18 @@ class Revision:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A model and a revision of it, as text: `str()` gives back what `parse` reads.
+    """A parsed reference to a version of a model. `str` returns the text that `parse` accepts.
 
     Attributes
     ----------
     project : str or None
-        None where the text names none: the current project is meant.
+        The project; None stands for the current project.
+    model : str
+        The model.
     revision : str
-        As it was written; `Revision.parse` tells what it is.
+        The revision as written; `Revision.parse` parses it.
     server : str or None
-        `host` or `host:port` where the text was an `lmvp://` URL.
+        `host` or `host:port` if the text is an `lmvp://` URL.
     """
 
     project: str | None
@@ -204,21 +214,21 @@ class Reference:
 
     @classmethod
     def parse(cls, text: object, *, project: str | None = None) -> Reference:
-        """Read a reference.
+        """Parse a reference.
 
         Parameters
         ----------
         text : str
             `[project/]model[@revision]`, or an `lmvp://` URL.
         project : str, optional
-            The project to assume where the text names none.
+            The project of a text without a project.
 
         Raises
         ------
         InvalidReference
-            If it does not have that form, or its revision is none.
+            If the text does not have this form, or its revision is invalid.
         InvalidName
-            If the project or the model breaks the rule of names.
+            If the project or the model breaks the rule for names.
 
         Examples
         --------
@@ -248,7 +258,7 @@ def _parse_path(text: str, project: str | None) -> Reference:
     if len(names) > 2 or (len(names) == 2 and not all(names)):
         raise InvalidReference(f"{_shown(text)} is no reference", hint=REFERENCE_RULE)
     if separator:
-        Revision.parse(revision)
+        Revision.parse(revision)  # only to check it; the reference stores the text
     elif "~" in place:
         model, _, back = place.partition("~")
         hint = f"behind a revision it can: {_shown(f'{model}@latest~{back}')}"
@@ -259,7 +269,7 @@ def _parse_path(text: str, project: str | None) -> Reference:
 
 def _split_server(text: str) -> tuple[str, str]:
     server, _, path = text[len(SCHEME) :].partition("/")
-    if "@" in server:  # never shown: what stands there may be a password
+    if "@" in server:  # the message must not show the text, because it can contain a password
         raise InvalidReference(
             f"an {SCHEME} URL holds no user or password", hint="`lmvp login URL` stores a token for it"
         )
@@ -279,7 +289,7 @@ def _parse_base(text: str) -> Revision:
         return Revision("latest", "latest")
     if number:
         return Revision("number", str(int(number[1])))
-    if _CONTRIBUTION.fullmatch(text) and len(text) < 100 and int(text[1:]) < 10**9:  # int() has a limit of digits
+    if _CONTRIBUTION.fullmatch(text) and len(text) < 100 and int(text[1:]) < 10**9:  # int() rejects > 4300 digits
         return Revision("contribution", f"c{int(text[1:])}")
     if _DIGEST.fullmatch(text):
         if len(text) > 64:
@@ -310,7 +320,7 @@ def _parse_at(revision: Revision, text: str) -> int | datetime:
 
 def _parse_moment(text: str) -> datetime | None:
     try:
-        if _DATE.fullmatch(text):  # the end of the day, so that today's date gives what holds now
+        if _DATE.fullmatch(text):  # the end of the day, so that today's date selects the current version
             return datetime.combine(datetime.fromisoformat(text), time.max, timezone.utc)
         if not _TIME.fullmatch(text):
             return None

@@ -1,10 +1,11 @@
-"""Which versions of a model are kept: rules such as `best:val_acc:3,last:5`.
+"""Retention rules, which state the versions of a model to keep, for example `best:val_acc:3,last:5`.
 
-A rule is a list of clauses, and a version stays if one of them keeps it:
+A rule is a list of clauses. A version is kept if at least one clause keeps it:
 
-- `last:N` keeps the N newest,
-- `best:METRIC:N` the N best by a metric, whose name tells which way is better (`val_acc` up, `loss` down),
-- `max:METRIC:N` and `min:METRIC:N` say it themselves.
+- `last:N` keeps the N newest versions.
+- `best:METRIC:N` keeps the N best versions by a metric. The direction follows from the name of the metric: higher is
+  better for `val_acc`, lower is better for `loss`.
+- `max:METRIC:N` and `min:METRIC:N` keep the N versions with the highest or the lowest value.
 """
 
 from __future__ import annotations
@@ -19,18 +20,23 @@ from lmvp.render.numbers import better
 
 HINT = 'a rule is made of `last:N`, `best:METRIC:N`, `max:METRIC:N`, `min:METRIC:N`: "best:val_acc:3,last:5"'
 LENGTH_LIMIT, CLAUSES_LIMIT = 2000, 100
-"""Characters and clauses of a rule, at most."""
+"""Maximum number of characters and of clauses of a rule."""
 _MOST = 1_000_000
+"""Maximum number of versions of a clause."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """A part of a rule: `count` versions, the newest ones, or the best by `metric`.
+    """A clause of a rule. It keeps the `count` newest versions, or the `count` best versions by a metric.
 
     Attributes
     ----------
+    count : int
+        The number of versions to keep.
+    metric : str
+        The metric; empty: keep the newest versions.
     sign : int
-        1 where more is better, −1 where less is.
+        1 if higher values are better, −1 if lower values are better.
     """
 
     count: int
@@ -39,13 +45,12 @@ class Clause:
 
 
 def parse(rule: str) -> list[Clause]:
-    """Read a rule.
+    """Parse a rule.
 
     Raises
     ------
     InvalidArgument
-        Naming the clause that cannot be read, or the metric of which it is not known which way is better; or if the
-        rule is too long.
+        If a clause is invalid, if the direction of a metric in `best` is unknown, or if the rule is too long.
 
     Examples
     --------
@@ -60,7 +65,7 @@ def parse(rule: str) -> list[Clause]:
 
 
 def stored(rule: str) -> list[Clause]:
-    """Read a rule that a model has; older versions of LMVP accepted rules of any length."""
+    """Parse the stored rule of a model, without the limits of `parse`. Older releases accepted rules of any length."""
     clauses = [_clause(part.strip()) for part in rule.split(",") if part.strip()]
     if not clauses:
         raise InvalidArgument(f"{rule[:80]!r} says nothing about what to keep", hint=HINT)
@@ -68,21 +73,33 @@ def stored(rule: str) -> list[Clause]:
 
 
 def kept(rule: Sequence[Clause], versions: Sequence[Version]) -> set[int]:
-    """Return the numbers of the versions of a model (newest first) that a rule keeps; the newest one stays in any case.
+    """Return the numbers of the versions that a rule keeps.
 
-    Versions that an alias points at stay too, and so do their first parents. The work grows with the length of the
-    rule plus the number of metrics of all versions, not with their product.
+    The newest version, versions with an alias, and the first parents of versions with an alias are always kept. The
+    time is linear in the length of the rule plus the number of metrics of all versions, not in their product.
+
+    Parameters
+    ----------
+    rule : sequence of Clause
+        The rule.
+    versions : sequence of Version
+        All versions of the model, newest first.
+
+    Returns
+    -------
+    set of int
     """
     named = [one for one in versions if one.aliases]
     stay = {one.number for one in [*versions[:1], *named]}
     stay |= {one.parents[0].number for one in named if one.parents}
-    counts: dict[tuple[str, int], int] = {}  # of clauses that differ only in their count, the highest keeps all
+    counts: dict[tuple[str, int], int] = {}  # of clauses for the same metric, only the highest count matters
     for clause in rule:
         of = clause.metric, clause.sign
         counts[of] = max(clause.count, counts.get(of, 0))
     measured: dict[str, list[Version]] = {metric: [] for metric, _ in counts}
     for one in versions:
         for metric in one.metrics:
+            # NaN is not comparable, so a version with NaN is never among the best.
             if metric in measured and not math.isnan(_metric(one, metric)):
                 measured[metric].append(one)
     for (metric, sign), count in counts.items():
@@ -91,13 +108,13 @@ def kept(rule: Sequence[Clause], versions: Sequence[Version]) -> set[int]:
 
 
 def _best(versions: Sequence[Version], metric: str, sign: int) -> Sequence[Version]:
-    """Return versions by a metric, the best first; of equal ones, the newest first."""
+    """Sort versions by a metric, the best first. The sort is stable: of equal values, the newest comes first."""
     return sorted(versions, key=lambda one: -sign * _metric(one, metric))
 
 
 def _clause(text: str) -> Clause:
     kind, _, rest = text.partition(":")
-    metric, _, count = rest.rpartition(":")
+    metric, _, count = rest.rpartition(":")  # from the right, because the name of a metric can contain colons
     if not (count.isascii() and count.isdigit() and len(count) < 19 and int(count) <= _MOST):
         raise InvalidArgument(f"cannot read {text[:80]!r}", hint=HINT)
     if kind == "last" and not metric:

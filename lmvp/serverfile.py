@@ -1,8 +1,9 @@
-"""`server.json`: where in a data folder its server says how to reach it, and how it is known again.
+"""The file `server.json`, in which the server of a data folder publishes its URL and token for local clients.
 
-The server writes the file when it is ready and removes it when it ends. One that was killed leaves it behind, so what
-it says is believed only after the server has proved that it knows the token (`lmvp.local`). It touches the file now
-and then, so that machines which share a folder, but not a kernel, can tell a living server from one long gone.
+The server writes the file when it is ready and removes it at its exit. A killed server leaves the file, so clients
+verify that the server knows the token before they use it (`lmvp.local`). The server updates the modification time of
+the file every 30 seconds. Machines that share a data folder cannot see each other's processes and locks; they use this
+time to detect whether the server still runs.
 """
 
 from __future__ import annotations
@@ -22,23 +23,29 @@ from lmvp.errors import IntegrityError
 
 NAME = "server.json"
 HEARTBEAT = 30.0
-"""Seconds between two touches."""
+"""Seconds between two updates of the modification time."""
 
 _SILENT = 600.0
-"""Seconds without a touch after which a server on another machine is taken for dead."""
+"""Seconds without an update after which a server on another machine counts as stopped."""
 
 
 class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
-    """What `server.json` says.
+    """The content of `server.json`.
 
     Attributes
     ----------
+    url, token : str
+        The URL of the server, and the token of the operator.
+    pid : int
+        The id of the server process.
     host, boot : str
-        The name of the machine, and an id of its present boot where the system has one.
+        The name of the machine, and the id of its current boot; empty if the system has no boot id.
     instance : str
-        Drawn at each start of a server.
+        A random id of the server process.
+    version : str
+        The release of LMVP.
     binds : bool
-        Whether its proofs name its instance; those of older servers do not.
+        Whether the HMAC of the server includes its instance; False for older releases.
     """
 
     url: str
@@ -55,17 +62,18 @@ class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def here(self) -> bool:
-        """Whether that server runs, or ran, on this machine: a name alone may change with the network."""
+        """Whether the server runs, or ran, on this machine. The host name can change; the boot id cannot."""
         return self.host == socket.gethostname() or bool(self.boot and self.boot == boot_id())
 
     @property
     def rebooted(self) -> bool:
-        """Whether the machine was started anew since."""
+        """Whether the machine was rebooted since the start of the server."""
         return self.boot != boot_id()
 
 
 def read(folder: Path) -> ServerFile | None:
-    """Return what the folder's server says; None where there is no such file, or one that makes no sense."""
+    """Return the content of `server.json` in a data folder; None if the file is missing or damaged."""
+    # A file of another release can lack fields; a client must not fail because of it.
     with suppress(OSError, IntegrityError, msgspec.DecodeError, UnicodeDecodeError):
         data = private.read(folder / NAME)
         return msgspec.json.decode(data, type=ServerFile) if data else None
@@ -73,12 +81,12 @@ def read(folder: Path) -> ServerFile | None:
 
 
 def write(folder: Path, content: ServerFile) -> None:
-    """Say how to reach the folder's server, to its owner alone."""
+    """Write `server.json` with mode 0600, because it contains the token."""
     private.write(folder / NAME, msgspec.json.encode(content))
 
 
 def silent(folder: Path) -> bool:
-    """Tell whether the server of the folder has not touched its file for long."""
+    """Return whether the server of the folder has not updated its file for 10 minutes, or the file is missing."""
     try:
         return time.time() - (folder / NAME).stat().st_mtime > _SILENT
     except OSError:
@@ -86,15 +94,15 @@ def silent(folder: Path) -> bool:
 
 
 def proof(token: str, nonce: str, instance: str = "") -> str:
-    """Return the HMAC-SHA256 that only a holder of the token can compute; for one instance, if it is given."""
+    """Return the HMAC-SHA256 of a nonce under the token. With an instance, the HMAC is valid for this instance only."""
     message = f"{nonce} {instance}" if instance else nonce
     return hmac.new(token.encode(), message.encode(), "sha256").hexdigest()
 
 
 def boot_id() -> str:
-    """Return what names the present boot of this machine, or nothing where the system does not tell."""
+    """Return the id of the current boot of this machine; empty if the system has no boot id."""
     with suppress(OSError):
-        if sys.platform == "darwin":
+        if sys.platform == "darwin":  # macOS has no /proc
             command = ["/usr/sbin/sysctl", "-n", "kern.bootsessionuuid"]
             return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

@@ -1,4 +1,4 @@
-"""`Showing`: all there is to say about one version of a model: its tensors, what made it, what grew from it."""
+"""`Showing`, the details of a version: tensors, metrics, params, environment, parent, children and model card."""
 
 from __future__ import annotations
 
@@ -19,23 +19,30 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Showing(MarimoDisplay):
-    """A version, opened up.
+    """The details of a version. Notebooks draw them; `str` returns them as text.
 
     Attributes
     ----------
     version : Version
+        The record of the version.
     model : Model
+        The record of its model, with the model card.
     tensors : tuple of Tensor
-        In model order: name, dtype, shape, and size in bytes.
+        The tensors in the order of the model: name, dtype, shape, and size in bytes.
     files : tuple of File
+        The files.
     parent : Version, optional
-        The version that it grew from, to tell what became of its metrics.
+        The first parent, to compare the metrics with.
     layers : Layers
-        Its layer strip.
-    amounts : dict
-        By tensor: how much it changed since the parent, where that is known.
+        The layer strip.
+    amounts : mapping of str to Amount
+        The amount of change of each tensor since the first parent; empty if it is unknown.
     children : tuple of Child
-        The versions of the project that grew from it; at most 20.
+        The newest children in the project, at most 20.
+    grown : int
+        The total number of children.
+    spread : callable, optional
+        Computes histograms of tensors; None if they are not available.
     """
 
     version: Version
@@ -47,26 +54,27 @@ class Showing(MarimoDisplay):
     amounts: Mapping[str, Amount] = field(default_factory=dict)
     children: tuple[Child, ...] = ()
     grown: int = 0
-    """How many versions grew from it."""
+    """The total number of children."""
     spread: SpreadOf | None = field(default=None, repr=False, compare=False)
-    """What tells how the numbers of some tensors are spread; None where nobody can."""
+    """Computes histograms of tensors; None if they are not available."""
 
     @property
     def parameters(self) -> int:
-        """How many numbers its tensors hold."""
+        """The number of parameters: the number of elements of all tensors."""
         return sum(count(tensor.shape) for tensor in self.tensors)
 
     def code(self, layer: str) -> str:
-        """Return the code of a layer in the strip, as `lmvp.records.Layers` writes it; empty where there is none."""
+        """Return the code of a layer in the layer strip (see `lmvp.records.Layers`); empty for an unknown layer."""
         return self._codes.get(layer, "")
 
     @cached_property
     def _codes(self) -> dict[str, str]:
         codes = self.layers.strips.get(str(self.version.number), "")
+        # Not strict: a strip from a server can be shorter than the axis.
         return {each.path: code for each, code in zip(self.layers.axis, codes, strict=False)}
 
     def groups(self) -> list[tuple[str, list[Tensor]]]:
-        """Return the tensors by the module that holds them, up to its index: `blocks.0`."""
+        """Return the tensors grouped by module, up to the index of the module, for example `blocks.0`."""
         found = groupby(self.tensors, key=lambda tensor: group_of(layer_of(tensor.name)))
         return [(name, list(members)) for name, members in found]
 
@@ -79,6 +87,10 @@ class Showing(MarimoDisplay):
     def to_pandas(self) -> Any:
         """Return a DataFrame with a row for each tensor: name, dtype, shape and size in bytes.
 
+        Returns
+        -------
+        pandas.DataFrame
+
         Raises
         ------
         MissingDependency
@@ -90,7 +102,7 @@ class Showing(MarimoDisplay):
         return pandas_module().DataFrame(rows, columns=["name", "dtype", "shape", "size"])
 
     def to_svg(self) -> str:
-        """Return the version as one SVG picture, for a README or a slide."""
+        """Return the version as an SVG image, for example for a README or a slide."""
         from lmvp.render.pictures import showing_svg
 
         return showing_svg(self)
@@ -102,7 +114,7 @@ class Showing(MarimoDisplay):
 
 
 def count(shape: Sequence[int]) -> int:
-    """Return how many numbers a tensor of some shape holds."""
+    """Return the number of elements of a tensor with this shape."""
     total = 1
     for length in shape:
         total *= length
@@ -110,7 +122,7 @@ def count(shape: Sequence[int]) -> int:
 
 
 def show(client: Looking, name: str) -> Showing:
-    """Return all there is to say about a version; see `Client.show`."""
+    """Return the details of a version; see `Client.show`."""
     version = client.version(name)
     manifest = client.manifest(version)
     children, grown = client.children(version)

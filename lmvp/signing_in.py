@@ -1,4 +1,4 @@
-"""Getting a token for a server: given, kept, or by a code that somebody with a token approves (RFC 8628)."""
+"""Login to a server with a given token, a stored token, or a device code that a user approves (RFC 8628)."""
 
 from __future__ import annotations
 
@@ -13,41 +13,44 @@ from lmvp.errors import AuthorizationPending, ExpiredCode, NotAuthenticated, Not
 from lmvp.records import AskCode, AskToken, DeviceCode, DeviceToken
 
 _SLOWER = 5
+"""Seconds to add to the polling interval after the error `slow_down` (RFC 8628, section 3.5)."""
 
 Say = Callable[[str], object]
 
 
 def sign_in(url: str, token: str | None = None, *, scope: str = "", say: Say = print) -> str:
-    """Make a server the one in use, and get a token for it.
+    """Log in to a server, and store it as the server in use; see `lmvp.login`.
 
-    Without a token, given or stored, this shows a link and a code, and waits until a user of the server approves;
-    Ctrl-C ends that. The token is stored in a file that only this user reads, and shown nowhere.
+    The token is stored in a file that only this user can read. It is never printed. Ctrl-C interrupts the wait for an
+    approval.
 
     Parameters
     ----------
     url : str
-        `https://models.example.org`.
+        The URL of the server, for example `https://models.example.org`.
     token : str, optional
-        A token that exists already.
-    scope : str
-        The scope of a new token: `read`, `write` or `admin`. Empty: the stored token if there is one, otherwise a new
-        one of scope `write`.
+        An existing token.
+    scope : {"", "read", "write", "admin"}, default ""
+        The scope of a new token. Empty: use the stored token if there is one, otherwise request scope `write`.
     say : callable
-        Shows the link and the code to the user.
+        Shows the link and the code to the user. Default: `print`.
 
     Returns
     -------
     str
-        The URL as it was stored.
+        The URL in its normal form.
 
     Raises
     ------
     NotAuthenticated
-        If the server does not know the token.
-    AccessDenied, ExpiredCode
-        If the login was denied, or nobody decided about it in time.
+        If the server does not accept the token.
+    AccessDenied
+        If a user denied the login.
+    ExpiredCode
+        If no user approved the code in time.
     """
     plain = config.check_url(url)
+    # An invalid given token is an error. An invalid stored token is replaced by a new one.
     kept = token or (None if scope else config.token_for(plain))
     if kept and (token or _is_known(plain, kept)):
         _check(plain, kept)
@@ -56,7 +59,7 @@ def sign_in(url: str, token: str | None = None, *, scope: str = "", say: Say = p
 
 
 def by_code(url: str, say: Say, scope: str) -> str:
-    """Return a token that a user of the server approves while this waits."""
+    """Request a device code, show it, and wait for the approval; return the new token."""
     connection = own_connection(Address(url, ""))
     asked = AskCode(client_name=f"{user() or 'somebody'}@{environment()['host']}", scope=scope)
     try:
@@ -97,7 +100,7 @@ def _is_known(url: str, token: str) -> bool:
 
 
 def _check(url: str, token: str) -> None:
-    """Ask for something small: a wrong token is said now, not at the first push."""
+    """Send a small request, so that an invalid token is reported at the login and not at the first push."""
     from lmvp.client import Client
 
     Client(url, token).projects()

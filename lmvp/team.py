@@ -1,4 +1,4 @@
-"""The part of a client that is about people: accounts, groups, members of projects, tokens."""
+"""Methods of `Client` for accounts, groups, members, invitations, webhooks, tokens, identities and device logins."""
 
 from __future__ import annotations
 
@@ -33,32 +33,67 @@ from lmvp.text import as_json, quoted
 
 
 class Team(BaseClient):
-    """The verbs around people; `lmvp.Client` has them all."""
+    """Base class of `Client` with the methods for accounts and access."""
 
     # -- accounts
 
     def me(self) -> User:
-        """Return the account that this client's token is of."""
+        """Return the account of this client's token.
+
+        Returns
+        -------
+        User
+
+        Raises
+        ------
+        NotAuthenticated
+            If the client has no valid token.
+        """
         return self._connection.get("/me", User)
 
     def users(self) -> list[User]:
-        """Return all accounts of the server; for admins."""
+        """Return all accounts of the server. Requires admin.
+
+        Returns
+        -------
+        list of User
+
+        Raises
+        ------
+        AccessDenied
+            If the caller is not an admin.
+        """
         return self._list("/users", User)
 
     def add_user(self, name: str, password: str = "", *, admin: bool = False, current_password: str = "") -> User:
-        """Make an account; for admins.
+        """Create an account. Requires admin.
 
         Parameters
         ----------
-        password : str
-            10 to 200 characters; without one it is a service account, which acts by tokens alone.
-        current_password : str
-            The caller's own password, which an admin needs to make another admin; the server's operator does not.
+        name : str
+            The name of the account.
+        password : str, default ""
+            A password of 10 to 200 characters. Empty: create a service account, which can only use tokens.
+        admin : bool, default False
+            Whether the account is an admin of the server.
+        current_password : str, default ""
+            The caller's password. An admin must give it to create another admin. The operator does not need it.
+
+        Returns
+        -------
+        User
+            The new account.
 
         Raises
         ------
         AlreadyExists
-            If there is one of that name, whatever the case of its letters.
+            If an account with this name exists. The comparison ignores case.
+        AccessDenied
+            If the caller is not an admin, or `current_password` is missing or wrong.
+
+        Examples
+        --------
+        >>> client.add_user("ci-bot")  # doctest: +SKIP
         """
         new = NewUser(name=name, password=password, admin=admin, current_password=current_password)
         return self._connection.send_json("POST", "/users", new, User)
@@ -74,37 +109,46 @@ class Team(BaseClient):
         keep_tokens: bool = False,
         keep_identities: bool = False,
     ) -> User:
-        """Disable or enable an account, make it an admin, or set its password; fields that are None stay as they are.
+        """Disable or enable an account, change its admin right, or set its password.
+
+        An argument that is None leaves the field unchanged.
 
         Parameters
         ----------
+        name : str
+            The name of the account.
         disabled : bool, optional
-            A disabled account loses its tokens, sessions, invitations and identities; they do not come back when it is
-            enabled.
+            True disables the account and revokes its tokens, sessions, invitations and identities. False enables the
+            account but does not restore them.
         admin : bool, optional
-            Whether it is an admin of the server.
+            Whether the account is an admin of the server.
         password : str, optional
-            A new password, 10 to 200 characters. It ends the tokens, sessions and invitations of the account, the
-            token of this client too, and disconnects its identities at an OpenID provider.
-        current_password : str
-            The caller's own password. It is needed to set a password and to make an admin; the server's operator does
-            not need it.
-        keep_tokens : bool
-            Keep tokens and invitations at a new password.
-        keep_identities : bool
-            Keep connected identities at a new password.
+            A new password of 10 to 200 characters. It revokes the tokens, sessions and invitations of the account,
+            including the token of this client, and disconnects its identities at an OpenID provider.
+        current_password : str, default ""
+            The caller's password. It is required to set a password and to appoint an admin, except for the operator.
+        keep_tokens : bool, default False
+            Do not revoke tokens and invitations when the password changes.
+        keep_identities : bool, default False
+            Do not disconnect identities when the password changes.
 
         Returns
         -------
         User
-            With the numbers of tokens, sessions, invitations and identities that ended, as `ended`.
+            The account. Its `ended` has the numbers of revoked tokens, sessions, invitations and identities.
 
         Raises
         ------
         AccessDenied
-            If the caller lacks the right, or `current_password` is missing or wrong.
+            If the caller lacks the permission, or `current_password` is missing or wrong.
+        NotFound
+            If the account does not exist.
         TooManyRequests
-            After too many wrong passwords.
+            If too many wrong passwords were sent.
+
+        Examples
+        --------
+        >>> client.change_user("grace", disabled=True)  # doctest: +SKIP
         """
         change = UserChange(
             disabled=disabled,
@@ -119,80 +163,217 @@ class Team(BaseClient):
     # -- groups
 
     def groups(self) -> list[Group]:
-        """Return all groups, with those in them."""
+        """Return all groups with their users.
+
+        Returns
+        -------
+        list of Group
+        """
         return self._list("/groups", Group)
 
     def set_group(self, name: str, users: Sequence[str]) -> Group:
-        """Say who is in a group from now on; make it if it is new. For admins."""
+        """Create a group, or replace its users. Requires admin.
+
+        Parameters
+        ----------
+        name : str
+            The name of the group, without `@`.
+        users : sequence of str
+            The names of all users of the group. Other users are removed from it.
+
+        Returns
+        -------
+        Group
+
+        Raises
+        ------
+        NotFound
+            If an account does not exist.
+        AccessDenied
+            If the caller is not an admin.
+
+        Examples
+        --------
+        >>> client.set_group("vision", ["ada", "grace"])  # doctest: +SKIP
+        """
         return self._connection.send_json("PUT", f"/groups/{quoted(name)}", SetGroup(users=tuple(users)), Group)
 
     def remove_group(self, name: str) -> None:
-        """Take a group away, and the roles that it gave; for admins."""
+        """Remove a group and its roles in all projects. Requires admin.
+
+        Parameters
+        ----------
+        name : str
+            The name of the group, without `@`.
+
+        Raises
+        ------
+        NotFound
+            If the group does not exist.
+        AccessDenied
+            If the caller is not an admin.
+        """
         self._connection.send("DELETE", f"/groups/{quoted(name)}")
 
     # -- members
 
     def members(self, project: str | None = None) -> list[Member]:
-        """Return who has which role in a project: people, then groups (`@vision`)."""
-        return self._list(f"{self._of(project)}/members", Member)
-
-    def set_member(self, project: str, name: str, role: str) -> Member:
-        """Give a person, or a group (`@vision`), a role in a project; for its owners.
+        """Return the members of a project and their roles: accounts first, then groups (`@vision`).
 
         Parameters
         ----------
-        role : str
-            `viewer`, `contributor`, `maintainer` or `owner`; see docs/team.md.
+        project : str, optional
+            The project. Default: the current project.
+
+        Returns
+        -------
+        list of Member
+        """
+        return self._list(f"{self._of(project)}/members", Member)
+
+    def set_member(self, project: str, name: str, role: str) -> Member:
+        """Set the role of an account or a group in a project. Requires owner.
+
+        Parameters
+        ----------
+        project : str
+            The project.
+        name : str
+            The name of the account, or of a group with `@` before it: `@vision`.
+        role : {"viewer", "contributor", "maintainer", "owner"}
+            The role; see docs/team.md.
+
+        Returns
+        -------
+        Member
 
         Raises
         ------
+        NotFound
+            If the project, the account or the group does not exist.
         Conflict
-            If the project would be left without an owner.
+            If the change would leave the project without an owner.
+        AccessDenied
+            If the caller is not an owner.
+
+        Examples
+        --------
+        >>> client.set_member("digits", "@vision", "contributor")  # doctest: +SKIP
         """
         return self._connection.send_json(
             "PUT", f"{self._of(project)}/members/{quoted(name)}", SetRole(role=role), Member
         )
 
     def invite(self, project: str, role: str = "viewer", *, days: int = 7) -> Invitation:
-        """Return an invitation: its `url` makes one account with a role in the project. For owners.
+        """Create an invitation to a project. Requires owner.
 
-        It ends when its creator is disabled or does not own the project any more.
+        The link in `url` works once. It gives one account the role in the project, and creates the account if
+        necessary. The invitation is revoked when its creator is disabled or no longer owns the project.
 
         Parameters
         ----------
-        days : int
-            How long it can be used, 1 to 30.
+        project : str
+            The project.
+        role : {"viewer", "contributor", "maintainer", "owner"}, default "viewer"
+            The role in the project.
+        days : int, default 7
+            The number of days for which the link works, 1 to 30.
+
+        Returns
+        -------
+        Invitation
+            The invitation with its `url`, which is a secret.
+
+        Raises
+        ------
+        AccessDenied
+            If the caller is not an owner.
+
+        Examples
+        --------
+        >>> client.invite("digits", "contributor", days=3).url  # doctest: +SKIP
         """
         asked = Invite(project=project, role=role, days=days)
         return self._connection.send_json("POST", "/invitations", asked, Invitation)
 
     def invitations(self, project: str | None = None) -> list[Invitation]:
-        """Return the invitations to the projects that the caller owns, or to one of them, without their secrets.
+        """Return the invitations to the projects that the caller owns, without their secrets.
 
-        An invitation that cannot be used any more says the reason in `ended`.
+        Parameters
+        ----------
+        project : str, optional
+            Return only the invitations to this project. Default: all.
+
+        Returns
+        -------
+        list of Invitation
+            The invitations. For an invitation that is no longer valid, `ended` contains the reason.
         """
         found = self._list("/invitations", Invitation)
         return [one for one in found if project is None or one.project.lower() == project.lower()]
 
     def revoke_invitation(self, invitation: str) -> None:
-        """Revoke an invitation, named by its id."""
+        """Revoke an invitation.
+
+        Parameters
+        ----------
+        invitation : str
+            The id of the invitation.
+        """
         self._connection.send("DELETE", f"/invitations/{quoted(invitation)}")
 
     def remove_member(self, project: str, name: str) -> None:
-        """Take somebody's role in a project away; for its owners, and for oneself."""
+        """Remove the role of an account or a group in a project.
+
+        Requires owner. Every user can remove their own role.
+
+        Parameters
+        ----------
+        project : str
+            The project.
+        name : str
+            The name of the account, or of a group with `@` before it.
+
+        Raises
+        ------
+        Conflict
+            If the change would leave the project without an owner.
+        AccessDenied
+            If the caller is not an owner, and `name` is another account.
+        """
         self._connection.send("DELETE", f"{self._of(project)}/members/{quoted(name)}")
 
     def change_project(
         self, project: str, *, description: str | None = None, public: bool | None = None, everyone: str | None = None
     ) -> Project:
-        """Change what a project says of itself and who may see it; what is None stays as it is. For its owners.
+        """Change the description and the visibility of a project. Requires owner.
+
+        An argument that is None leaves the field unchanged.
 
         Parameters
         ----------
-        public : bool
-            Whether it is read without an account.
-        everyone : str
-            The role that each account has in it; empty: none.
+        project : str
+            The project.
+        description : str, optional
+            The description of the project.
+        public : bool, optional
+            Whether the project can be read without an account.
+        everyone : {"", "viewer", "contributor", "maintainer"}, optional
+            The role that every account of the server has in the project. Empty: remove this role.
+
+        Returns
+        -------
+        Project
+            The project with the new values.
+
+        Raises
+        ------
+        AccessDenied
+            If the caller is not an owner.
+
+        Examples
+        --------
+        >>> client.change_project("digits", everyone="viewer")  # doctest: +SKIP
         """
         change = ProjectChange(description=description, public=public, everyone=everyone)
         return self._connection.send_json("PATCH", self._of(project), change, Project)
@@ -200,46 +381,109 @@ class Team(BaseClient):
     # -- webhooks
 
     def webhooks(self, project: str | None = None) -> list[Webhook]:
-        """Return whom a project tells what happens in it; for its owners."""
-        return self._list(f"{self._of(project)}/webhooks", Webhook)
-
-    def add_webhook(self, project: str, url: str, events: Sequence[str] = ()) -> MadeWebhook:
-        """Let a URL be told what happens in a project from now on; for its owners. docs/webhooks.md says how.
+        """Return the webhooks of a project. Requires owner.
 
         Parameters
         ----------
-        events : sequence of str
-            What it is told, by the beginnings of actions: `"version."`, `"alias.move"`; none: all.
+        project : str, optional
+            The project. Default: the current project.
+
+        Returns
+        -------
+        list of Webhook
+            The webhooks with the state of their deliveries, without their secrets.
+        """
+        return self._list(f"{self._of(project)}/webhooks", Webhook)
+
+    def add_webhook(self, project: str, url: str, events: Sequence[str] = ()) -> MadeWebhook:
+        """Add a webhook to a project. Requires owner.
+
+        The server calls the URL after each new event that matches. docs/webhooks.md describes the requests.
+
+        Parameters
+        ----------
+        project : str
+            The project.
+        url : str
+            The URL to call.
+        events : sequence of str, default ()
+            Prefixes of the actions to send, for example `"version."` or `"alias.move"`. Empty: the actions that begin
+            with `version.`, `model.`, `alias.`, `contribution.` or `run.`.
 
         Returns
         -------
         MadeWebhook
-            With the secret that signs what is sent, shown this once.
+            The webhook with its secret, which signs the deliveries. The server does not show the secret again.
 
         Raises
         ------
         AccessDenied
-            If the server sends nothing to that host: whoever runs it says where webhooks may go.
+            If the caller is not an owner, or the operator of the server does not allow the host (`--webhook-to`).
+
+        Examples
+        --------
+        >>> client.add_webhook("digits", "https://hooks.example.org/lmvp", ["version."]).secret  # doctest: +SKIP
         """
         new = NewWebhook(url=url, events=tuple(events))
         return self._connection.send_json("POST", f"{self._of(project)}/webhooks", new, MadeWebhook)
 
     def remove_webhook(self, project: str, webhook: str) -> None:
-        """Take a webhook away, by its id."""
+        """Remove a webhook. Requires owner.
+
+        Parameters
+        ----------
+        project : str
+            The project.
+        webhook : str
+            The id of the webhook.
+        """
         self._connection.send("DELETE", f"{self._of(project)}/webhooks/{quoted(webhook)}")
 
     def enable_webhook(self, project: str, webhook: str) -> Webhook:
-        """Wake a webhook that was given up; it is told what happened since."""
+        """Enable a disabled webhook. Requires owner.
+
+        The delivery continues after the last event that arrived, so the events since then are sent too. After that, the
+        webhook sends on behalf of the caller.
+
+        Parameters
+        ----------
+        project : str
+            The project.
+        webhook : str
+            The id of the webhook.
+
+        Returns
+        -------
+        Webhook
+        """
         return self._connection.send_json("POST", f"{self._of(project)}/webhooks/{quoted(webhook)}/enable", {}, Webhook)
 
     def test_webhook(self, project: str, webhook: str) -> Ping:
-        """Send something to a webhook now, and return what came of it."""
+        """Send an event of type `ping` to a webhook now. Requires owner.
+
+        Parameters
+        ----------
+        project : str
+            The project.
+        webhook : str
+            The id of the webhook.
+
+        Returns
+        -------
+        Ping
+            The HTTP status of the response, or the error.
+        """
         return self._connection.send_json("POST", f"{self._of(project)}/webhooks/{quoted(webhook)}/test", {}, Ping)
 
     # -- tokens
 
     def tokens(self) -> list[TokenRecord]:
-        """Return what is known of one's tokens, without their secrets; an admin sees all."""
+        """Return the tokens of the caller, without their secrets. An admin gets the tokens of all accounts.
+
+        Returns
+        -------
+        list of TokenRecord
+        """
         return self._list("/tokens", TokenRecord)
 
     def create_token(
@@ -252,20 +496,38 @@ class Team(BaseClient):
         user: str = "",
         current_password: str = "",
     ) -> NewToken:
-        """Make a token; only this answer has its secret.
+        """Create a token. Its secret is only in this response; the server stores a digest of it.
 
         Parameters
         ----------
+        name : str
+            A name that describes the purpose of the token.
         days : int, optional
-            It expires after so many; never, without it.
-        scope : str
-            `read` (default); `write`, all but members, accounts and the server; `admin`, all rights of its account.
-        project : str
-            The one project that it is for; all, without it.
-        user : str
-            Whose it is: an admin makes tokens for service accounts.
-        current_password : str
-            The caller's own password, which an admin needs to make a token for another person.
+            The number of days after which the token expires, 1 to 3,650. Default: it does not expire.
+        scope : {"read", "write", "admin"}, default "read"
+            The limit of the token. `write` has no access to members, accounts and the server. `admin` has all rights of
+            the account.
+        project : str, default ""
+            The only project that the token can access. Empty: all projects.
+        user : str, default ""
+            The account of the token. Empty: the caller. Only an admin can create tokens for other accounts, for example
+            for service accounts.
+        current_password : str, default ""
+            The caller's password. An admin must give it to create a token for another person.
+
+        Returns
+        -------
+        NewToken
+            The token with its secret.
+
+        Raises
+        ------
+        AccessDenied
+            If the token of this client cannot create tokens, or `current_password` is missing or wrong.
+
+        Examples
+        --------
+        >>> client.create_token("ci", 90, scope="write", project="digits")  # doctest: +SKIP
         """
         asked = MakeToken(
             name=name,
@@ -278,44 +540,62 @@ class Team(BaseClient):
         return self._connection.send_json("POST", "/tokens", asked, NewToken)
 
     def revoke_token(self, token: str) -> None:
-        """Revoke a token, named by its id."""
+        """Revoke a token.
+
+        Parameters
+        ----------
+        token : str
+            The id of the token; `tokens` lists it.
+
+        Raises
+        ------
+        NotFound
+            If the caller has no token with this id.
+        """
         self._connection.send("DELETE", f"/tokens/{quoted(token)}")
 
     # -- identities
 
     def identities(self, user: str = "") -> list[IdentityRecord]:
-        """Return the identities at an OpenID provider that sign in to the caller's account; an admin sees all.
+        """Return the identities at an OpenID provider that are connected to the caller's account.
+
+        An admin gets the identities of all accounts.
 
         Parameters
         ----------
-        user : str
-            Only those of this account.
+        user : str, default ""
+            Return only the identities of this account. Empty: all that the caller can read.
+
+        Returns
+        -------
+        list of IdentityRecord
 
         Raises
         ------
         AccessDenied
-            If the token is limited, or the account is another one's and the caller is no admin.
+            If the scope of the token is not `admin`, or `user` is another account and the caller is not an admin.
         """
         path = f"/identities?user={quoted(user)}" if user else "/identities"
         return self._list(path, IdentityRecord)
 
     def disconnect_identity(self, identity: str, *, current_password: str = "") -> None:
-        """Disconnect an identity from its account, and end the sessions that it began.
+        """Disconnect an identity from its account, and revoke the sessions that it started.
 
         Parameters
         ----------
         identity : str
             The id of the identity; `identities` lists it.
-        current_password : str
-            The caller's own password; the server's operator does not need it.
+        current_password : str, default ""
+            The caller's password. The operator does not need it.
 
         Raises
         ------
         ProofRequired
             If `current_password` is missing or wrong.
         Conflict
-            If it is the only way to sign in to the caller's own account.
+            If the identity is the only way to sign in to the caller's account.
         """
+        # The password is in the body, not in the query: proxies and servers log URLs.
         path, headers = f"/identities/{quoted(identity)}", {"Content-Type": "application/json"}
         body = as_json(Disconnect(current_password=current_password))
         self._connection.send("DELETE", path, data=body, headers=headers)
@@ -325,20 +605,35 @@ class Team(BaseClient):
     def decide_device(
         self, user_code: str, *, approve: bool, scope: str = "", current_password: str = ""
     ) -> DeviceDecision:
-        """Approve or deny a client that waits for a token under a code.
+        """Approve or deny a client that requests a token by a device code.
 
         Parameters
         ----------
-        scope : str
-            The scope of its token, at most the one that it asks for. Empty: that one, unless it is `admin`, which must
-            be named.
-        current_password : str
-            One's own password, as a proof; the server says whether it needs one.
+        user_code : str
+            The code that the client shows.
+        approve : bool
+            True approves the request; False denies it.
+        scope : {"", "read", "write", "admin"}, default ""
+            The scope of the token, at most the requested scope. Empty: the requested scope, unless it is `admin`, which
+            must be given explicitly.
+        current_password : str, default ""
+            The caller's password, if the server requires it for this approval.
+
+        Returns
+        -------
+        DeviceDecision
+            The decision with the name of the client.
 
         Raises
         ------
+        NotFound
+            If the code is unknown or expired.
         ProofRequired
-            If an approval lacks its proof.
+            If the approval requires the password and it is missing.
+
+        Examples
+        --------
+        >>> client.devices("BCDF-GHJK", approve=True)  # doctest: +SKIP
         """
         asked = Decide(user_code=user_code, approve=approve, scope=scope, current_password=current_password)
         return self._connection.send_json("POST", "/device/decision", asked, DeviceDecision)

@@ -1,4 +1,8 @@
-"""Text that is not UTF-8, made fit for JSON: bytes of file names and arguments that Python keeps as lone surrogates."""
+"""Escaping of text that is not valid Unicode, for JSON and URLs.
+
+Python represents file names and arguments that are not UTF-8 with lone surrogates (`surrogateescape`). JSON encoders
+reject these.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import msgspec
 
 
 def escaped_text(text: str) -> str:
-    r"""Return a text with each byte or surrogate that is not UTF-8 as an escape.
+    r"""Return a text in which each lone surrogate is replaced by an escape: `\xNN` for a byte, otherwise `\uNNNN`.
 
     Examples
     --------
@@ -26,17 +30,17 @@ def escaped_text(text: str) -> str:
 
 
 def _escape(surrogate: str) -> str:
-    number = ord(surrogate)
+    number = ord(surrogate)  # U+DC80 to U+DCFF stand for the bytes 0x80 to 0xFF (PEP 383)
     return f"\\x{number - 0xDC00:02x}" if 0xDC80 <= number <= 0xDCFF else f"\\u{number:04x}"
 
 
 def quoted(text: str) -> str:
-    """Return a text as one part of the path of a URL; what is not UTF-8 is escaped as in stored text."""
+    """Return a text as one segment of a URL path. Lone surrogates are escaped as in stored text."""
     return quote(escaped_text(text), safe="")
 
 
 def escaped(value: Any) -> Any:
-    """Return plain data with every text escaped; what is not plain data becomes its text."""
+    """Return JSON values with all strings escaped; an object of another type is replaced by its `str`."""
     if isinstance(value, str):
         return escaped_text(value)
     if isinstance(value, Mapping):
@@ -49,8 +53,8 @@ def escaped(value: Any) -> Any:
 
 
 def as_json(value: Any) -> bytes:
-    """Return a struct or plain data as JSON, with text that is not UTF-8 escaped."""
-    try:
+    """Encode a struct or JSON values as JSON, with lone surrogates escaped."""
+    try:  # nearly all data is valid, so the copy with escaped strings is created only after an error
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
         return msgspec.json.encode(escaped(msgspec.to_builtins(value, str_keys=True)))
