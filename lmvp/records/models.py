@@ -1,4 +1,4 @@
-"""Projects, models and their versions, as the server answers with them."""
+"""Response schemas of projects, models and versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,13 @@ from lmvp.records.values import Scalar, Struct, WireFloat, decode_float
 
 
 class Project(Struct, frozen=True, kw_only=True):
-    """A team's space for models and runs."""
+    """A workspace of a team for models and runs.
+
+    Attributes
+    ----------
+    models : int
+        Number of models in the project.
+    """
 
     id: str
     name: str
@@ -21,13 +27,13 @@ class Project(Struct, frozen=True, kw_only=True):
     description: str = ""
     models: int = 0
     public: bool = False
-    """Whether it is read without an account."""
+    """Whether users can read it without an account."""
     everyone: str = ""
-    """The role that every account has in it; empty: none."""
+    """The role that every account has in the project; empty for no role."""
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """A named line of versions in a project."""
+    """A named series of versions in a project."""
 
     id: str
     project: str
@@ -37,26 +43,27 @@ class Model(Struct, frozen=True, kw_only=True):
     latest: int = 0
     """Number of the newest version; 0 before the first push."""
     keep: str = ""
-    """Its retention rule, as `lmvp.retention` reads it; empty: all versions stay."""
+    """The retention rule, in the syntax of `lmvp.retention`; empty if all versions stay."""
     protected: tuple[str, ...] = ("production",)
-    """Aliases that only maintainers move."""
+    """Aliases that only maintainers can move."""
     require: str = ""
-    """What a contribution must meet to be accepted, as `val_acc >= @production`; empty: nothing."""
+    """The requirement for contributions, for example `val_acc >= @production`; empty for no requirement."""
     proposed: int = 0
-    """How many contributions there were."""
+    """Number of contributions so far; the next one gets the next number."""
     last: int = 0
-    """The highest number that was ever used; above `latest` where the newest versions were removed."""
+    """The highest version number ever used; higher than `latest` if the newest versions were removed."""
     origin: str = ""
-    """The model that this one was forked from; empty without a fork, or if the caller cannot read it."""
+    """The model that this one was forked from; empty if it is no fork or the caller cannot read that model."""
 
     @property
     def following(self) -> int:
         """The number of the next version."""
+        # `last` counts removed versions: a number is never used again.
         return max(self.latest, self.last) + 1
 
 
 class Parent(Struct, frozen=True, kw_only=True):
-    """A version that another one grew from."""
+    """A version that another version was made from."""
 
     number: int
     digest: str
@@ -66,6 +73,7 @@ class Parent(Struct, frozen=True, kw_only=True):
 
 
 def _amended(field: str, reference: str) -> tuple[str, str | None]:
+    # `amend` changes message, metrics, params and tags; the environment is only written by the push.
     if field == "environment":
         return copied(field, reference)
     hint = f"lmvp.amend({reference!r}, {field}={{**version.{field}, …}}) changes them on the server"
@@ -73,21 +81,21 @@ def _amended(field: str, reference: str) -> tuple[str, str | None]:
 
 
 class Version(Struct, frozen=True, kw_only=True):
-    """One state of a model: immutable content (`digest`) and a record about it.
+    """One state of a model: immutable content and a record that can be amended.
 
     Attributes
     ----------
     digest : str
-        BLAKE3 of the manifest, 64 hex digits; it covers files, tensors and parents.
+        BLAKE3 of the manifest, 64 hex digits. It covers files, tensors and parents.
     content : str
-        BLAKE3 of the manifest without its parents: equal for equal models.
+        BLAKE3 of the manifest without its parents; equal for versions with equal files and tensors.
     size : int
         Bytes of all files.
     stored : int
-        Bytes that this version added to the store.
+        Bytes that this version added to the data folder.
     sent : int
-        Bytes of chunks that had to travel, as they travelled: when it was made, or in the answer to a push that made
-        nothing new, in that push.
+        Bytes of encoded chunks that the push sent. If a push created no version, its answer states the bytes of that
+        push.
     """
 
     project: str
@@ -109,13 +117,14 @@ class Version(Struct, frozen=True, kw_only=True):
     stored: int = 0
     sent: int = 0
     run: str = ""
-    """Id of the run that made it."""
+    """Id of the run that produced this version; empty if there is no run."""
     revised: int = 0
-    """How often the record was amended."""
+    """Number of amendments of the record."""
     status: str = ""
-    """Of a contribution: `proposed`, `accepted`, `declined` or `withdrawn`; empty for a version."""
+    """Status of a contribution: `proposed`, `accepted`, `declined` or `withdrawn`; empty for a version."""
 
     def __post_init__(self) -> None:
+        # The server sends NaN and infinity as strings; most versions have only floats and need no copy.
         metrics = self.metrics
         if any(not isinstance(value, float) for value in metrics.values()):
             metrics = {key: decode_float(value) for key, value in metrics.items()}
@@ -124,16 +133,16 @@ class Version(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The version as users write it: `v3`; a contribution: `c3`."""
+        """The revision of this version, `v3`, or of a contribution, `c3`."""
         return f"{'c' if self.status else 'v'}{self.number}"
 
     @property
     def reference(self) -> str:
-        """The full reference of this version: `project/model@v3`."""
+        """The full reference of this version, `project/model@v3`."""
         return f"{self.project}/{self.model}@{self.name}"
 
     def __repr__(self) -> str:
-        from lmvp.render.words import one_line
+        from lmvp.render.words import one_line  # late: `import lmvp` must stay fast
 
         return one_line(f"<Version {self.reference} {self.digest[:10]}>")
 
@@ -141,6 +150,7 @@ class Version(Struct, frozen=True, kw_only=True):
         from lmvp.render.text import version_text
         from lmvp.render.words import printable
 
+        # A version inside a list or another object is printed in one line.
         alone = len(printer.stack) == 1 and not cycle
         printer.text(printable(version_text(self)) if alone else repr(self))
 
@@ -151,7 +161,7 @@ class Version(Struct, frozen=True, kw_only=True):
 
 
 class Comment(Struct, frozen=True, kw_only=True):
-    """What somebody said about a contribution."""
+    """A comment on a contribution."""
 
     by: str
     at: datetime
@@ -159,22 +169,22 @@ class Comment(Struct, frozen=True, kw_only=True):
 
 
 class Contribution(Struct, frozen=True, kw_only=True):
-    """A version that somebody proposes, and a maintainer accepts or declines.
+    """A version that a contributor proposes, and that a maintainer accepts or declines.
 
     Attributes
     ----------
     number : int
-        As in `digits/mlp@c12`, which names it wherever a version is named.
+        The number in its revision: 12 in `digits/mlp@c12`.
     version : Version
-        What is proposed.
+        The proposed version.
     status : str
         `proposed`, `accepted`, `declined` or `withdrawn`.
     accepted : int
-        The number of the version that it became.
+        Number of the version that it became; 0 if it was not accepted.
     until : datetime or None
-        When it is declined or withdrawn: its files are kept until then.
+        For a declined or withdrawn contribution: the time until which its files are stored.
     deleted_at : datetime or None
-        When its files were deleted; its record stays.
+        The time at which its files were deleted. Its record stays.
     """
 
     number: int
@@ -190,7 +200,7 @@ class Contribution(Struct, frozen=True, kw_only=True):
 
     @property
     def reference(self) -> str:
-        """What names it from anywhere: `project/model@c12`."""
+        """The full reference of the contribution, `project/model@c12`."""
         return self.version.reference
 
     def __repr__(self) -> str:
@@ -201,7 +211,7 @@ class Contribution(Struct, frozen=True, kw_only=True):
 
 
 class Move(Struct, frozen=True, kw_only=True):
-    """A move of an alias: where to (0: nowhere, it was taken away), when, and by whom."""
+    """A move of an alias: the number of the new version (0 if the alias was removed), the time and the account."""
 
     number: int
     at: datetime
@@ -209,7 +219,13 @@ class Move(Struct, frozen=True, kw_only=True):
 
 
 class Alias(Struct, frozen=True, kw_only=True):
-    """A movable name for a version."""
+    """A movable name that points at a version.
+
+    Attributes
+    ----------
+    number : int
+        Number of the version that the alias points at; 0 if the alias was removed.
+    """
 
     project: str
     model: str
@@ -218,21 +234,21 @@ class Alias(Struct, frozen=True, kw_only=True):
     moved_at: datetime
     moved_by: str = ""
     protected: bool = False
-    """Whether only maintainers move it."""
+    """Whether only maintainers can move it."""
     moves: tuple[Move, ...] = ()
-    """All its moves, oldest first; only where it was asked for by itself."""
+    """All moves, oldest first. Only the response for a single alias contains them."""
 
     def check_move(self, number: int, target: str, hint: str) -> None:
-        """Refuse a move that nobody has confirmed, if the alias is protected.
+        """Raise an error if the alias is protected and the move was not confirmed.
 
         Parameters
         ----------
         number : int
-            The version to point the alias at; 0 for one that does not exist yet.
+            The version to point the alias at; 0 if it does not exist yet.
         target : str
-            What would happen: `moved to v5`, `removed`.
+            The action, for the message: `moved to v5` or `removed`.
         hint : str
-            How to confirm it.
+            The way to confirm it, for the error.
 
         Raises
         ------
@@ -255,12 +271,12 @@ class Alias(Struct, frozen=True, kw_only=True):
 
 
 class Push(Struct, frozen=True, kw_only=True):
-    """An open push: which chunks the server still lacks, and until when it waits for them.
+    """An open push: the chunks that the server lacks, and the time at which the push expires.
 
     Attributes
     ----------
     base : str, optional
-        Digest of the version whose chunks the deltas of this push may lean on.
+        Digest of the version whose chunks can be delta bases in this push.
     """
 
     push: str
@@ -270,7 +286,7 @@ class Push(Struct, frozen=True, kw_only=True):
 
 
 class Child(Struct, frozen=True, kw_only=True):
-    """A version that grew from another one: of the same model or of another one of the project."""
+    """A child of a version: a version of any model of the project that has it as a parent."""
 
     model: str
     number: int
