@@ -1,6 +1,6 @@
-"""Kinds of numbers, as the codecs see them: how wide, whether with a sign to rotate, where the exponent stands.
+"""Kinds of numbers for the codecs: width, sign and position of the exponent. See docs/format.md, "Codecs".
 
-A payload names its kind by a byte of its own, so that a frame is decoded without the manifest.
+A payload contains the number of its kind, so a frame can be decoded without the manifest.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of number.
+    """A kind of numbers.
 
     Attributes
     ----------
     number : int
-        The byte that names it in a payload.
+        The byte for this kind in a payload.
     size : int
-        Bytes of one number.
+        Bytes of a number.
     floating : bool
-        Whether it is a sign, an exponent and a mantissa, from the top down.
+        Whether a number consists of sign, exponent and mantissa, from the highest bit down.
     shift, mask : int
-        The group of a number is `bits >> shift & mask`: its exponent, or the top 8 bits of that. All integers are of
-        one group.
+        The group of a number is `bits >> shift & mask`: its exponent, or the top 8 bits of the exponent. All integers
+        are in the same group.
     """
 
     number: int
@@ -72,4 +72,4 @@ BY_DTYPE: Mapping[str, Kind] = {
     "I64": INT64,
     "U64": INT64,
 }
-"""The kind of each dtype of safetensors. A complex number is two floats; what is packed below a byte is bytes."""
+"""The kind of each dtype. A complex number is a pair of floats. Dtypes of less than 8 bits are coded as bytes."""
