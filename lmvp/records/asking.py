@@ -45,7 +45,7 @@ class MoveAlias(Request, frozen=True, kw_only=True):
 
 
 class ModelChange(Request, frozen=True, kw_only=True):
-    """Body of `PATCH …/models/{model}`. Fields that are None stay unchanged."""
+    """Body of `PATCH …/models/{model}`. Fields that are None stay unchanged; see `Model` for their meaning."""
 
     description: str | None = None
     keep: str | None = None
@@ -100,7 +100,7 @@ class Words(Request, frozen=True, kw_only=True):
 
 
 class ProjectChange(Request, frozen=True, kw_only=True):
-    """Body of `PATCH projects/{project}`. Fields that are None stay unchanged."""
+    """Body of `PATCH projects/{project}`. Fields that are None stay unchanged; see `Project` for their meaning."""
 
     description: str | None = None
     public: bool | None = None
@@ -121,7 +121,7 @@ class Recorded(Request, frozen=True, kw_only=True):
     number : int
         Must be higher than every number that the model has used.
     digest : str
-        The expected digest of the manifest with these parents.
+        The expected digest of the manifest with these parents. The server refuses the push if it differs.
     parents : tuple of Parent
         They can be missing on the server: a removed version stays the parent of its children.
     last : int

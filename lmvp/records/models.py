@@ -17,8 +17,20 @@ class Project(Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    id : str
+        Permanent id. It stays the same when the project is renamed, and the server stores data under it.
+    name : str
+        Name in references.
+    created_at : datetime
+        Time of creation.
+    description : str
+        Free text.
     models : int
         Number of models in the project.
+    public : bool
+        Whether users can read it without an account.
+    everyone : str
+        The role that every account has in the project; empty for no role.
     """
 
     id: str
@@ -27,13 +39,37 @@ class Project(Struct, frozen=True, kw_only=True):
     description: str = ""
     models: int = 0
     public: bool = False
-    """Whether users can read it without an account."""
     everyone: str = ""
-    """The role that every account has in the project; empty for no role."""
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """A named series of versions in a project."""
+    """A named series of versions in a project.
+
+    Attributes
+    ----------
+    id : str
+        Permanent id of the model.
+    project, name : str
+        Names of the project and of the model, as in `project/name`.
+    created_at : datetime
+        Time of creation.
+    description : str
+        The model card, in Markdown.
+    latest : int
+        Number of the newest version; 0 before the first push.
+    keep : str
+        The retention rule, in the syntax of `lmvp.retention`; empty if all versions stay.
+    protected : tuple of str
+        Aliases that only maintainers can move.
+    require : str
+        The requirement for contributions, for example `val_acc >= @production`; empty for no requirement.
+    proposed : int
+        Number of contributions so far. The next one gets the next number.
+    last : int
+        The highest version number ever used. It is higher than `latest` if the newest versions were removed.
+    origin : str
+        The model that this one was forked from; empty if it is not a fork or the caller cannot read that model.
+    """
 
     id: str
     project: str
@@ -41,19 +77,12 @@ class Model(Struct, frozen=True, kw_only=True):
     created_at: datetime
     description: str = ""
     latest: int = 0
-    """Number of the newest version; 0 before the first push."""
     keep: str = ""
-    """The retention rule, in the syntax of `lmvp.retention`; empty if all versions stay."""
     protected: tuple[str, ...] = ("production",)
-    """Aliases that only maintainers can move."""
     require: str = ""
-    """The requirement for contributions, for example `val_acc >= @production`; empty for no requirement."""
     proposed: int = 0
-    """Number of contributions so far; the next one gets the next number."""
     last: int = 0
-    """The highest version number ever used; higher than `latest` if the newest versions were removed."""
     origin: str = ""
-    """The model that this one was forked from; empty if it is no fork or the caller cannot read that model."""
 
     @property
     def following(self) -> int:
@@ -83,12 +112,39 @@ def _amended(field: str, reference: str) -> tuple[str, str | None]:
 class Version(Struct, frozen=True, kw_only=True):
     """One state of a model: immutable content and a record that can be amended.
 
+    A contribution is described by the same fields; its `status` is not empty. The mappings refuse changes, because a
+    change would not reach the server: `lmvp.amend` changes the record.
+
     Attributes
     ----------
+    project, model : str
+        Names of the project and the model.
+    number : int
+        The number in the revision: 3 in `v3`, 12 in `c12`.
     digest : str
         BLAKE3 of the manifest, 64 hex digits. It covers files, tensors and parents.
     content : str
         BLAKE3 of the manifest without its parents; equal for versions with equal files and tensors.
+    format : str
+        Format of the object: `torch.module`, `numpy`, `files`, …
+    created_at : datetime
+        Time of the commit.
+    author : str
+        Name of the author.
+    message : str
+        Message of the version.
+    parents : tuple of Parent
+        The versions that this one was made from, the first parent first.
+    aliases : tuple of str
+        Names of the aliases that point at this version.
+    metrics : dict of str to float
+        Metrics by key; NaN and infinity are possible.
+    params : dict of str to str, int, float, bool or None
+        Params by key.
+    tags : dict of str to str
+        Tags by key.
+    environment : dict
+        Where the version was made: user, host, git commit, Python, packages and, if captured, code.
     size : int
         Bytes of all files.
     stored : int
@@ -96,6 +152,12 @@ class Version(Struct, frozen=True, kw_only=True):
     sent : int
         Bytes of encoded chunks that the push sent. If a push created no version, its answer states the bytes of that
         push.
+    run : str
+        Id of the run that produced this version; empty if there is no run.
+    revised : int
+        Number of amendments of the record.
+    status : str
+        Status of a contribution: `proposed`, `accepted`, `declined` or `withdrawn`; empty for a version.
     """
 
     project: str
@@ -117,11 +179,8 @@ class Version(Struct, frozen=True, kw_only=True):
     stored: int = 0
     sent: int = 0
     run: str = ""
-    """Id of the run that produced this version; empty if there is no run."""
     revised: int = 0
-    """Number of amendments of the record."""
     status: str = ""
-    """Status of a contribution: `proposed`, `accepted`, `declined` or `withdrawn`; empty for a version."""
 
     def __post_init__(self) -> None:
         # The server sends NaN and infinity as strings; most versions have only floats and need no copy.
@@ -179,8 +238,16 @@ class Contribution(Struct, frozen=True, kw_only=True):
         The proposed version.
     status : str
         `proposed`, `accepted`, `declined` or `withdrawn`.
+    reason : str
+        The reason that was given for the decision.
     accepted : int
         Number of the version that it became; 0 if it was not accepted.
+    decided_by : str
+        Name of the account that decided.
+    decided_at : datetime or None
+        Time of the decision; None before it.
+    comments : tuple of Comment
+        The comments, oldest first.
     until : datetime or None
         For a declined or withdrawn contribution: the time until which its files are stored.
     deleted_at : datetime or None
@@ -223,8 +290,18 @@ class Alias(Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    project, model, name : str
+        Names of the project, the model and the alias, as in `project/model@name`.
     number : int
         Number of the version that the alias points at; 0 if the alias was removed.
+    moved_at : datetime
+        Time of the last move.
+    moved_by : str
+        Name of the account that moved it last.
+    protected : bool
+        Whether only maintainers can move it.
+    moves : tuple of Move
+        All moves, oldest first. Only the response for a single alias contains them.
     """
 
     project: str
@@ -234,9 +311,7 @@ class Alias(Struct, frozen=True, kw_only=True):
     moved_at: datetime
     moved_by: str = ""
     protected: bool = False
-    """Whether only maintainers can move it."""
     moves: tuple[Move, ...] = ()
-    """All moves, oldest first. Only the response for a single alias contains them."""
 
     def check_move(self, number: int, target: str, hint: str) -> None:
         """Raise an error if the alias is protected and the move was not confirmed.
@@ -275,6 +350,12 @@ class Push(Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    push : str
+        Id of the push, chosen by the client.
+    missing : tuple of str
+        Ids of the chunks that the server lacks.
+    expires : datetime
+        Time until which the server keeps the push open.
     base : str, optional
         Digest of the version whose chunks can be delta bases in this push.
     """

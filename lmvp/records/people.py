@@ -30,6 +30,12 @@ class User(Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    name : str
+        Name for the login.
+    admin : bool
+        Whether the account has every right in every project and on the server.
+    disabled : bool
+        Whether the account cannot log in.
     service : bool
         Whether it is a service account: it has no password, only tokens.
     ended : Ended or None
@@ -57,6 +63,10 @@ class Invitation(Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    project, role : str
+        Name of the project, and the role in it.
+    expires_at : datetime
+        Time at which the invitation expires.
     secret : str
         The secret of the link. Only the response that creates the invitation has it.
     by : str
@@ -86,10 +96,22 @@ class Group(Struct, frozen=True, kw_only=True):
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """An entry of an append-only audit log: account, action, object, and the state before and after.
+    """An entry of an append-only audit log.
 
     Attributes
     ----------
+    seq : int
+        Position in the log.
+    at : datetime
+        Time of the action.
+    who : str
+        Name of the account.
+    action : str
+        The action, for example `version.create`.
+    what : str
+        The object of the action.
+    before, after : Any
+        State of the object before and after the action.
     chain : str
         BLAKE3 over the previous entry and this one. If an entry is removed or changed, all later chains differ.
     """
@@ -158,7 +180,7 @@ class TokenRecord(Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     used_at : datetime, optional
-        Time of the last use. The server updates it only occasionally, so it can be about an hour old.
+        Time of the last use. The server updates it at most once an hour.
     ended : str
         The reason why it is not valid any more; empty while it can be used.
     """
@@ -230,6 +252,8 @@ class Webhook(Struct, frozen=True, kw_only=True):
     ----------
     events : tuple of str
         Prefixes of the actions that are sent.
+    created_by : str
+        Name of the account that created it.
     arrived_at : datetime or None
         Time of the last successful delivery; None before the first one.
     tries : int

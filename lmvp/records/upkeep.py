@@ -9,10 +9,14 @@ from lmvp.records.values import Struct
 
 
 class Removed(Struct, frozen=True, kw_only=True):
-    """The result of a removal: the number of versions, and the bytes that were freed.
+    """The result of a removal.
 
     Attributes
     ----------
+    versions : int
+        Number of removed versions.
+    bytes : int
+        Bytes that were freed; 0 as long as the object can be restored.
     until : datetime or None
         Time until which the object can be restored; its bytes stay until then. None if it was deleted permanently.
     """
@@ -31,10 +35,14 @@ class RemovedItem(Struct, frozen=True, kw_only=True):
         `project`, `model`, `version` or `run`.
     name : str
         The name for `undelete`: `digits/`, `digits/mlp`, `digits/mlp@v3`, or `digits/runs/` and the id of a run.
+    versions : int
+        Number of versions that a restore recovers.
+    removed_at : datetime
+        Time of the removal.
+    removed_by : str
+        Name of the account that removed it.
     title : str
         Name of a run.
-    versions : int
-        Number of versions that a restore brings back.
     until : datetime
         Time at which it is deleted permanently.
     """
@@ -57,6 +65,8 @@ class Pruned(Struct, frozen=True, kw_only=True):
         Their numbers, newest first.
     bytes : int
         Bytes that were freed, or would be.
+    dry_run : bool
+        Whether nothing was deleted.
     keep : str
         The retention rule that was applied.
     """
@@ -68,10 +78,14 @@ class Pruned(Struct, frozen=True, kw_only=True):
 
 
 class Collected(Struct, frozen=True, kw_only=True):
-    """The result of `gc`: counts of deleted chunks and of all deleted bytes.
+    """The result of `gc`.
 
     Attributes
     ----------
+    chunks : int
+        Number of deleted chunks.
+    bytes : int
+        Bytes of all deleted files.
     waiting : int
         Objects in the trash. Their bytes stay as long as they can be restored.
     until : datetime or None
@@ -104,6 +118,12 @@ class UsageRow(Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    name : str
+        Name of the project, model or version.
+    versions : int
+        Number of its versions.
+    logical : int
+        Bytes of its files.
     stored : int
         Bytes of its chunks on disk. A chunk that several versions share counts for the oldest of them.
     """
@@ -126,8 +146,8 @@ class Usage(Struct, frozen=True, kw_only=True):
     logical, stored : int
         Sums over the rows.
     disk : dict of str to int
-        Bytes of all files by kind: `chunks`, `manifests`, `notes`, `records`, `staging`,
-        `damaged`.
+        Bytes of all files of the server or project by kind: `chunks`, `manifests`, `notes`, `series`, `records`,
+        `staging`, `damaged`.
     total : int
         The sum of `disk`.
     """
@@ -144,12 +164,16 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """A problem that `fsck` found: the damaged object, and the hint.
+    """A problem that `fsck` found.
 
     Attributes
     ----------
     kind : str
         `records`, `events`, `alias`, `version` (states a wrong size), `manifest`, `chunk`, `series`, `note` or `push`.
+    what : str
+        Description of the damaged object.
+    hint : str
+        A way to repair it; empty if there is no such way.
     """
 
     kind: str
@@ -166,6 +190,8 @@ class Checked(Struct, frozen=True, kw_only=True):
         Counts of the versions and chunks, and bytes of the decoded chunks.
     repaired : bool
         Whether damaged frames were set aside.
+    problems : tuple of Problem
+        The problems, empty if everything was verified.
     """
 
     versions: int
