@@ -33,7 +33,7 @@ from lmvp.storage.manifest import Manifest
 from lmvp.transfer.progress import Advance, Progress, showing
 
 ATTEMPTS = 5
-"""Number of attempts in total. An attempt starts over if the server was restarted, because the lease is lost."""
+"""Maximum attempts. A new attempt begins if the server was restarted, because the server then forgot the backup."""
 
 # All frames of a batch are in memory at once.
 _BATCH_BYTES, _BATCH = 8 << 20, 256
@@ -141,11 +141,13 @@ class _Run:
             index = self._copy(progress)
         finally:
             self._end()
+        # The new backup is complete now: old files can be deleted, and damage on the server does not make it invalid.
         self._tidy(index)
         self._complain(index)
         return self._outcome(index)
 
     def _copy(self, progress: Progress) -> Index:
+        # Records come first: they are the snapshot, and state the data that it needs.
         spaces = [self._records(space) for space in self._backup.spaces]
         needed = {space.space: self._need(space) for space in spaces}
         total = sum(size for chunks in needed.values() for size in chunks.values())
@@ -196,6 +198,7 @@ class _Run:
         return needed
 
     def _kept_or_fetched(self, space: Space, digests: Sequence[str]) -> Iterator[Manifest]:
+        """Yield the manifests of a space; download those that are missing or damaged in the folder."""
         for batch in _batches(digests, _BATCH):
             self._live()
             lacking = [one for one in batch if not self._has_manifest(space.space, one)]
@@ -274,6 +277,8 @@ class _Run:
                     series[run] = best.key
                 if sound is not None and sound is not best:
                     earlier[run] = sound.key
+                # The points are incomplete unless the best copy is undamaged and has all points at the end of the run. For
+                # a run that had not ended, that number is unknown, and only the new copy is known to be complete.
                 if best is None or best is not sound or best.copy.points < points or (not points and best is not new):
                     lacking.append(run)
             self._live()
@@ -379,6 +384,7 @@ class _Run:
             yield batch
 
     def _is_right(self, proofs: Proofs, chunk: str) -> bool:
+        """Return whether the folder has an undamaged frame of a chunk."""
         if chunk in proofs.proved:
             return True
         try:
@@ -391,7 +397,8 @@ class _Run:
         """Store a frame as received if it can be verified, otherwise the chunk as a raw frame; return success."""
         known = self._fitting(space, proofs, chunk, data, above)
         if known is None:
-            # The server may have encoded the chunk or its base again since, so ask for the decoded bytes.
+            # The frame does not fit to the base in the folder, for example because the server encoded the base again as a
+            # deeper delta. The decoded bytes need no base.
             [(_, data)] = self._fetch(space, CHUNKS, [chunk], plain=True)
             known = self._fitting(space, proofs, chunk, data, above)
         if known is None:
@@ -457,6 +464,7 @@ class _Run:
                         path.unlink()
 
     def _complain(self, index: Index) -> None:
+        """Raise an error that names damaged data, if there is any."""
         runs = [f"{run[:8]} of {name}" for name, run in self._damaged_runs]
         pieces = [
             f"{piece[:12]} of {space.name}"
@@ -492,7 +500,7 @@ class _Run:
             written=self._tally.written,
         )
 
-    # -- asking
+    # -- requests
 
     def _fetch(
         self, space: str, kind: str, want: Sequence[str], *, plain: bool = False
@@ -509,9 +517,10 @@ class _Run:
 
     @contextmanager
     def _asking(self, method: str, path: str, body: WantedPieces | None) -> Iterator[Any]:
+        """Send a request for data of this backup; yield the response."""
         self._seen = time.monotonic()
         with ExitStack() as stack:
-            with _as_lost():
+            with _as_lost():  # not around the `yield`: a `NotFound` of the caller is about a local file
                 whole = f"/backups/{self._backup.id}/{path}"
                 answer = stack.enter_context(self._connection.stream(method, whole, body))
             yield answer
@@ -529,6 +538,7 @@ class _Run:
 
 @contextmanager
 def _as_lost() -> Iterator[None]:
+    """Convert the error 404 of the server to `_Lost`, which starts a new attempt."""
     try:
         yield
     except NotFound as error:

@@ -50,8 +50,8 @@ class Archives(BaseClient):
         force : bool, default False
             Replace a file or an export of another model. A folder with any other content is never deleted.
         progress : bool or callable, optional
-            `False` for no bar; a callable receives the bytes done and the total bytes. Default: a bar where output is
-            interactive.
+            `False` for no bar; a callable receives the bytes done and the total bytes. Default: a bar for long
+            transfers on a terminal or in a notebook.
 
         Returns
         -------
@@ -63,7 +63,9 @@ class Archives(BaseClient):
         NotFound
             If the model or a version does not exist.
         Conflict
-            If the folder has other content.
+            If the folder or file has other content, or an export of another model.
+        InvalidArgument
+            If the name has the suffix of another archive format, such as `.zip`.
         StorageFull, StorageReadOnly
             If the disk is full or does not allow writing.
 
@@ -127,6 +129,8 @@ class Archives(BaseClient):
             If a file does not match its digest, or a path leads out of the export. Versions imported before it stay.
         Conflict
             If the model has other versions under these numbers.
+        ServerMismatch
+            If a newer LMVP wrote the export in another format.
         ProtectedAlias
             If a protected alias would move and `yes` is False. Nothing is imported then.
 
@@ -178,6 +182,8 @@ class Archives(BaseClient):
             If the folder has other content, or another backup to it is running.
         IntegrityError
             If data is damaged on the server. The backup contains everything else.
+        ServerMismatch
+            If a newer LMVP wrote the folder in another format.
         StorageFull, StorageReadOnly
             If the disk is full or does not allow writing. The backup can be continued later.
 
