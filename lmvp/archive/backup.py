@@ -277,8 +277,8 @@ class _Run:
                     series[run] = best.key
                 if sound is not None and sound is not best:
                     earlier[run] = sound.key
-                # The points are incomplete unless the best copy is undamaged and has all points at the end of the run. For
-                # a run that had not ended, that number is unknown, and only the new copy is known to be complete.
+                # The points are complete if the best copy is undamaged and has all points that the record states. The
+                # record of a running run states no number, so only the new copy can be complete.
                 if best is None or best is not sound or best.copy.points < points or (not points and best is not new):
                     lacking.append(run)
             self._live()
@@ -397,8 +397,8 @@ class _Run:
         """Store a frame as received if it can be verified, otherwise the chunk as a raw frame; return success."""
         known = self._fitting(space, proofs, chunk, data, above)
         if known is None:
-            # The frame does not fit to the base in the folder, for example because the server encoded the base again as a
-            # deeper delta. The decoded bytes need no base.
+            # The frame does not fit to its base in the folder, for example because the server encoded the base again
+            # as a deeper delta. The decoded bytes need no base.
             [(_, data)] = self._fetch(space, CHUNKS, [chunk], plain=True)
             known = self._fitting(space, proofs, chunk, data, above)
         if known is None:

@@ -27,6 +27,7 @@ def read_pieces(answer: Any, count: int | None = None) -> Iterator[bytearray]:
         If a piece exceeds the limit.
     """
     read = body_reader(answer)
+    # Without a count, an empty piece marks the end, so that a response that breaks off is not taken for a complete one.
     for number in counting():
         if number == count:
             return

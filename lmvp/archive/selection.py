@@ -54,6 +54,7 @@ def _meant(word: str, there: Sequence[int], find: Callable[[str], int]) -> list[
     if found is None:
         return [find(word)]
     first, last = int(found[1]), int(found[2])
+    # Removed versions leave gaps, so a range selects only the numbers that exist.
     inside = [number for number in there if first <= number <= last]
     if not inside:
         raise NotFound(f"there is no version from v{first} to v{last}")

@@ -38,6 +38,7 @@ class Decide(Request, frozen=True, kw_only=True, omit_defaults=True):
         The caller's password. A session that is older than ten minutes needs it to approve.
     """
 
+    # An `admin` token has every right of an admin, so a user must name that scope to approve it.
     user_code: str
     approve: bool = True
     scope: str = ""

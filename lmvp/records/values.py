@@ -44,6 +44,7 @@ def decode_float(value: WireFloat) -> float:
     return _NAMES[value] if isinstance(value, str) else float(value)
 
 
+# Responses ignore unknown fields, so that an older client works with a newer server. Requests do not, see `Request`.
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
     """Base class of all responses. They are immutable. A client ignores fields that a newer server adds."""
 

@@ -39,6 +39,7 @@ def of_chunks(ids: Sequence[str]) -> str:
     >>> len(of_chunks([]))
     64
     """
+    # The id of a single chunk is the digest of its bytes, so that a small file has the digest that `b3sum` prints.
     return ids[0] if len(ids) == 1 else _of_list(ids)
 
 

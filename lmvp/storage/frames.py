@@ -145,6 +145,7 @@ class FrameReader:
             elif self._frame is None:
                 view = self._read_head(view)
             else:
+                # Pieces are views of the received buffers: joining them would copy each chunk once more.
                 self._pieces.append(view[: self._wanted])
                 view, self._wanted = view[self._wanted :], max(0, self._wanted - len(view))
 
@@ -156,7 +157,7 @@ class FrameReader:
         self._head += view[:lacking]
         if len(self._head) == HEADER_SIZE:
             self._frame = read_header(self._head)
-            self._wanted = self._frame.payload
+            self._wanted = self._frame.payload  # `read_header` has checked the limit
             self._head.clear()
         return view[lacking:]
 

@@ -27,6 +27,7 @@ INTEGERS = range(-(1 << 63), 1 << 63)
 class Chunk(msgspec.Struct, frozen=True, array_like=True):
     """A chunk of a file: `["<id>", size]`."""
 
+    # An array takes less space than an object: a manifest can list 200,000 chunks.
     id: str
     size: int
 

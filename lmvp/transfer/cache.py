@@ -207,7 +207,7 @@ class Cache:
 
     def _evict(self, size: int) -> int:
         """Delete files until `size` more bytes fit; return the bytes that remain."""
-        files = sorted(self._files())
+        files = sorted(self._files())  # by time of last use
         left = sum(length for _, length, _ in files)
         for used, length, path in files:
             stale = path.name.startswith(".") and time.time() - used > _OLD
@@ -218,6 +218,7 @@ class Cache:
 
 
 _opened: dict[tuple[Path, str], Cache] = {}
+"""The caches of this process by folder and limit, because both can change in the environment of a notebook."""
 
 
 def opened() -> Cache | None:
@@ -258,6 +259,7 @@ def size_of(text: str) -> int:
 
 
 def _default_limit(folder: Path) -> int:
+    # The folder may not exist yet; its nearest parent is on the same disk.
     above = folder
     while not above.exists() and above != above.parent:
         above = above.parent
@@ -279,7 +281,7 @@ def _decoded(chunk: str, size: int, data: bytes) -> Buffer | None:
 
     try:
         head = frames.read_header(data[:HEADER_SIZE])
-        if (head.chunk, head.size) != (chunk, size) or head.codec == DELTA:
+        if (head.chunk, head.size) != (chunk, size) or head.codec == DELTA:  # the cache never stores a delta
             return None
         found = codecs.decode(head, memoryview(data)[HEADER_SIZE:], _no_base)
     except LmvpError:
@@ -306,6 +308,7 @@ def _unlink(path: Path) -> None:
 def _write_whole(path: Path, pieces: Sequence[Buffer], root: Path) -> None:
     if not path.parent.is_dir():
         _make_folders(path.parent, root)
+    # Not synced: after a crash, a file with wrong content does not match its digest and is deleted.
     temporary = path.with_name(f".{secrets.token_hex(8)}")
     descriptor = private.create(temporary)
     try:

@@ -45,6 +45,7 @@ class Base:
     def counterpart(self, chunk: str) -> str | None:
         """Return the cached chunk of the base with the same slot, or None. This does not read or verify it."""
         found = self.of.counterpart(chunk, self.slots)
+        # An equal chunk (`found == chunk`) is no delta base: it is not transferred at all.
         return found if found is not None and found != chunk and self.cache.has(found) else None
 
     def read(self, chunk: str) -> Buffer | None:
@@ -99,6 +100,7 @@ class Held:
 
     def manifest(self, version: str) -> Manifest | None:
         """Return the manifest with that digest, or None if it is not cached or invalid."""
+        # A server can send a manifest that breaks the rules and has the right digest, so validate it too.
         data = self._cache.manifest(version) if self._cache else None
         try:
             manifest = manifests.decode(data) if data else None

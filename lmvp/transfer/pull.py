@@ -108,9 +108,11 @@ class VersionReader:
     ) -> None:
         self._connection, self._version, self._progress = connection, version, progress
         self._manifest, self._held, self._find_base = manifest, held or Held(None, ""), base
-        self._coded = Meter(0.0, enough=CODED_BATCH)
-        self._arrived = 0  # all threads count without a lock, because only a change of the value matters
-        self._received = 0  # likewise; it is only displayed
+        self._coded = Meter(0.0, enough=CODED_BATCH)  # of decoded bytes; one batch is enough for a comparison
+        # `Connection.attempt` starts its count of retries again whenever this changes. Threads count without a lock,
+        # because the exact value does not matter.
+        self._arrived = 0
+        self._received = 0  # also without a lock: it is only displayed
 
     @cached_property
     def _base(self) -> Base | None:
@@ -184,13 +186,13 @@ class VersionReader:
         merged = _merge(wanted)
         with showing(self._progress, sum(one.size for one in merged), "pull", self._moved) as advance:
             queue = _Queue(self._take_held(merged, advance))
-            if not self._connection.local and not self._connection.down.fresh:
+            if not self._connection.local and not self._connection.down.fresh:  # measure the link first
                 self._fetch_batch(queue.probe(), advance, coded=False)
             workers = Workers()
 
             def advance_on(count: int) -> None:
                 advance(count)
-                workers.go_on()
+                workers.go_on()  # after each chunk, so that a thread stops soon after another one failed
 
             workers.run(lambda: self._work(queue, advance_on), CONNECTIONS)
 
@@ -266,6 +268,7 @@ class VersionReader:
         # The caller's memory must keep its values if a chunk is damaged, so verify the bytes in a buffer first. The
         # extra copy takes less time than the hash.
         scratch = memoryview(bytearray(max(one.size for one in left)))
+        # The server encodes before it answers, so for encoded chunks this time is part of the measurement.
         with (
             meter.busy(0.0 if coded else self._connection.delay),
             self._connection.stream("POST", f"{self._version}/chunks", body) as answer,
@@ -276,7 +279,7 @@ class VersionReader:
                 data = self._receive_frame(read, one, scratch[: one.size])
                 meter.count(one.size)
                 one.take(data)
-                left.pop(0)
+                left.pop(0)  # after an interruption, a retry requests only the rest
                 self._arrived += 1
                 advance(one.size)
 
@@ -286,6 +289,7 @@ class VersionReader:
         base = self._base
         if base is None:
             return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO]))
+        # The server checks that these chunks are in the manifest of the base, and ignores others.
         counterparts = [base.counterpart(chunk) for chunk in want]
         have = tuple({one for one in counterparts if one is not None and one not in useless})
         return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO], CODECS[DELTA]), base=base.digest, have=have)
@@ -309,6 +313,7 @@ class VersionReader:
         read(payload)
         self._received += HEADER_SIZE + frame.payload
         data = payload if frame.codec == RAW else self._decoded(one, frame, payload)
+        # The server is not trusted: every chunk is hashed, whatever its codec is.
         if len(data) != one.size or blake3(data).hexdigest() != one.chunk:
             raise _damaged(one, "its bytes do not match its id")
         self._keep(frame, payload, data)
@@ -390,7 +395,7 @@ class _Queue:
 
 
 def _failed(one: Wanted, read: Callable[[memoryview], None], length: int) -> LmvpError:
-    """Return the error in a failure frame of the server."""
+    """Return the error in a failure frame of the server. See docs/format.md, "The wire"."""
     data = bytearray(length)
     read(memoryview(data))
     error = error_of(bytes(data))

@@ -21,6 +21,7 @@ class Rope:
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
+        # Without empty sources, so that `bisect_right` finds the source of every offset.
         self._sources = [source for source in sources if source.size]
         self._ends = list(accumulate(source.size for source in self._sources))
 

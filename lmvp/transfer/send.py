@@ -157,7 +157,9 @@ class Sender:
         self._held, self._base, self._advance = held, base, advance
         self._slots = None if connection.local else _slots(described.manifest, base)
         self._coded = _Coded()
-        self._arrived = 0  # all threads count without a lock, because only a change of the value matters
+        # `Connection.attempt` starts its count of retries again whenever this changes. Threads count without a lock,
+        # because the exact value does not matter.
+        self._arrived = 0
         self._queue: deque[str] = deque()
         self._total = 0
         self._workers = Workers()
@@ -213,7 +215,7 @@ class Sender:
         rate = self._connection.up.rate
         if self._connection.local or rate > _SO_FAST or (rate > _QUICK and self._total < _SHORT * rate):
             return False
-        with self._lock:
+        with self._lock:  # one thread measures; the others wait, because they need the result
             if not self._coded.size and self._queue:
                 # The largest chunk, because short ones say little about the speed.
                 self._sample(max(self._queue, key=self._size))
@@ -231,7 +233,7 @@ class Sender:
 
     def _timed(self, chunk: str, *, deltas: bool) -> Piece:
         """Encode a chunk and add the measurement."""
-        with self._turns:
+        with self._turns:  # without the time that this thread waits for its turn
             start = time.perf_counter()
             piece = self._encoded(chunk, deltas=deltas)
             self._coded.note(piece, time.perf_counter() - start)
@@ -246,7 +248,7 @@ class Sender:
         pieces = [self._timed(chunk, deltas=True) for chunk in chunks]
         try:
             self._put(pieces)
-        except (Conflict, InvalidRequest):  # the delta base was deleted on the server in the meantime
+        except (Conflict, InvalidRequest):  # a delta base is missing or damaged on the server, or was refused
             if all(piece.frame.codec != DELTA for piece in pieces):
                 raise
             self._base = None
@@ -258,6 +260,7 @@ class Sender:
         pieces = place.read()
         data: Buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         dtype = self._slots.dtype(chunk) if self._slots else None
+        # A delta is only returned if its sample is smaller than that of the standalone encoding.
         found = (self._delta(chunk, data, dtype) if deltas and dtype else None) or codecs.encode(data, dtype)
         if found.codec == RAW:
             return raw(chunk, place)

@@ -45,6 +45,6 @@ class Workers:
             try:
                 for done in as_completed([threads.submit(work) for _ in range(count)]):
                     done.result()
-            except BaseException:
+            except BaseException:  # including KeyboardInterrupt; the pool then waits until all threads have stopped
                 self._stopped.set()
                 raise

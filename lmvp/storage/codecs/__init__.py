@@ -101,6 +101,7 @@ def decode(frame: Frame, payload: Buffer, base: Callable[[str], Buffer]) -> Buff
     view = _bytes(payload)
     if len(view) != frame.payload:
         raise _damaged(frame, f"{frame.payload:,} bytes of payload were told, {len(view):,} came")
+    # The same limits as in `frames.read_header`, because a caller can build a frame without it.
     if frame.size > CHUNK_LIMIT or frame.codec not in CODECS:
         raise _damaged(frame, f"{frame.size:,} bytes in codec {frame.codec} are beyond the rules of frames")
     if frame.codec == RAW and frame.size != frame.payload:
@@ -111,6 +112,7 @@ def decode(frame: Frame, payload: Buffer, base: Callable[[str], Buffer]) -> Buff
 def _decode(frame: Frame, payload: memoryview, base: Callable[[str], Buffer]) -> Buffer:
     from lmvp.storage.codecs import transforms, zstd
 
+    # Compare sizes before anything is decoded: memory depends on `size` only.
     found = link(frame, payload)
     old = None if found is None else _bytes(base(found.base))
     if old is not None and len(old) != frame.size:

@@ -42,6 +42,7 @@ E5M2 = Kind(5, 1, floating=True, shift=2, mask=0x1F)
 F16 = Kind(6, 2, floating=True, shift=10, mask=0x1F)
 BF16 = Kind(7, 2, floating=True, shift=7, mask=0xFF)
 F32 = Kind(8, 4, floating=True, shift=23, mask=0xFF)
+# The exponent of F64 has 11 bits. Its top 8 bits keep the number of groups at 256, as for F32.
 F64 = Kind(9, 8, floating=True, shift=55, mask=0xFF)
 
 KINDS: Mapping[int, Kind] = {

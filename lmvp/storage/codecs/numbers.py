@@ -48,7 +48,7 @@ def steps(numbers: Bits, base: Bits, kind: Kind) -> Bits:
 
 def apply_steps(numbers: Bits, base: Bits, kind: Kind) -> Bits:
     """Reverse `steps`."""
-    step = (numbers >> 1) ^ (0 - (numbers & 1))
+    step = (numbers >> 1) ^ (0 - (numbers & 1))  # unsigned: 0 - 1 is all ones
     return _ordered(step + _ordered(base, kind), kind)
 
 
@@ -83,6 +83,7 @@ class Grouping:
 
     def _gather(self, steps: Bits) -> Bits:
         grouped = np.empty_like(steps)
+        # Within a block, elements of one group are adjacent after sorting, so whole runs are copied at once.
         for block, order, runs in self._blocks(steps):
             ordered, done = block.take(order), 0
             for start, count in runs:
@@ -120,6 +121,7 @@ def segments(group_ends: list[int]) -> list[int]:
 
 def split(numbers: Bits, kind: Kind) -> list[Plane]:
     """Return the byte planes, the most significant one first."""
+    # Little-endian: the last column has the most significant bytes.
     columns = numbers.view(np.uint8).reshape(-1, kind.size)
     return [np.ascontiguousarray(columns[:, at]) for at in reversed(range(kind.size))]
 
