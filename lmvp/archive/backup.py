@@ -141,13 +141,13 @@ class _Run:
             index = self._copy(progress)
         finally:
             self._end()
-        # The new backup is complete now: old files can be deleted, and damage on the server does not make it invalid.
+        # The new backup is complete now. Old files can be deleted, and the error for damaged data can be raised.
         self._tidy(index)
         self._complain(index)
         return self._outcome(index)
 
     def _copy(self, progress: Progress) -> Index:
-        # Records come first: they are the snapshot, and state the data that it needs.
+        # Records first: they are the snapshot, and they state which data it needs.
         spaces = [self._records(space) for space in self._backup.spaces]
         needed = {space.space: self._need(space) for space in spaces}
         total = sum(size for chunks in needed.values() for size in chunks.values())
@@ -228,7 +228,7 @@ class _Run:
         return True
 
     def _notes(self, space: Space) -> dict[str, str]:
-        """Copy the current notes: a note never becomes wrong. A note missing on the server is kept if it exists."""
+        """Copy the current notes. If the server lacks a note, use the one of the earlier backup: notes stay valid."""
         found, before = {}, self._before.get(space.space)
         for batch in _batches(list(self._manifests[space.space]), _BATCH):
             for key, data in self._fetch(space.space, NOTES, batch):
@@ -266,7 +266,7 @@ class _Run:
             elif new is not None or copies or points or (space.name, run) in self._damaged_runs:
                 if (space.name, run) not in self._damaged_runs:
                     self._damaged_runs.append((space.name, run))
-                # Verify only here: it reads whole files, and the normal case does not need it.
+                # This reads the files completely, so it is not done in the normal case.
                 copies = [one for one in copies if self._is_sound(space.space, one)]
                 copies = [new, *copies] if new else copies
                 best = max(copies, key=_worth, default=None)
@@ -287,7 +287,7 @@ class _Run:
         )
 
     def _copies_before(self, space: str, run: str, *, unless: str) -> list[_Series]:
-        """Return the earlier copies of the points of a run; none if the only one equals the new copy.
+        """Return the earlier copies of the points of a run; an empty list if the only copy equals the new one.
 
         This checks only the framing of the copies, not their content.
         """
@@ -421,7 +421,7 @@ class _Run:
         except (IntegrityError, DamagedFile, NotFound):
             return None
 
-    # -- the end
+    # -- completion
 
     def _seal(self, spaces: Sequence[Space]) -> Index:
         """Sync all data, then write the index, which makes the new backup valid."""
@@ -456,7 +456,7 @@ class _Run:
         damaged |= {space.space for space in index.spaces for name, _ in self._damaged_runs if name == space.name}
         for kind, by_space in keep.items():
             for folder in _folders(self._folder.root / kind):
-                if folder.name in damaged:  # a later repair may need any of these files
+                if folder.name in damaged:  # any of these files can be needed for a later repair
                     continue
                 needed = by_space.get(folder.name, ())
                 for key, path in list(self._folder.pieces(kind, folder.name)):

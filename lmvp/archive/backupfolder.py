@@ -32,7 +32,7 @@ KIND, FORMAT = "lmvp backup", 1
 
 MARK, INDEX, LOCK = "format.json", "backup.json", "lock"
 CHUNKS, MANIFESTS, NOTES, SERIES, RECORDS = "chunks", "manifests", "notes", "series", "records"
-# Only these names are made private (see `private.secure`); other files in the folder belong to the user.
+# `private.secure` restricts the access to these files only; other files in the folder belong to the user.
 _OURS = ("records", "manifests", "notes", "series", "chunks", MARK, INDEX, LOCK, disk.PART)
 SERVER = "server"
 """The space of the server, which belongs to no project."""
@@ -83,7 +83,7 @@ class Space(Struct, frozen=True, kw_only=True):
     earlier_series: dict[str, str] | msgspec.UnsetType = msgspec.UNSET  # unset in backups of earlier releases
 
     def copies_of(self, run: str) -> list[str]:
-        """Return the BLAKE3 of the copies of the points of a run; the copy to restore comes first."""
+        """Return the BLAKE3 of the copies of the points of a run, with the copy to restore first."""
         earlier = self.earlier_series or {}
         return list(dict.fromkeys(each[run] for each in (self.series, earlier) if run in each))
 
@@ -221,7 +221,7 @@ class BackupFolder:
             raise DamagedFile(f"{path} is damaged: {error}") from None
         if index.kind == KIND and index.format != FORMAT:
             raise ServerMismatch(f"{path} has format {index.format}; this side reads {FORMAT}", hint="update lmvp")
-        # The file must equal its own encoding, so a change of any byte is found, even white space.
+        # Encode the index again and compare all bytes: the digest does not cover white space.
         if data != index.encoded() or index != index.sealed() or not all(map(_is_sound, index.spaces)):
             raise DamagedFile(f"{path} is damaged: it does not match its digest")
         return index
@@ -282,7 +282,7 @@ class BackupFolder:
 
 
 def _slices(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of a file that may not fit into memory."""
+    """Yield the bytes of a file in slices, because a series can be larger than the memory."""
     try:
         with disk.open_read(path) as file:
             while data := file.read(_SLICE):
@@ -297,7 +297,7 @@ def file_of(space: str, digest: str) -> str:
     Raises
     ------
     DamagedFile
-        If the id is invalid. It comes from a file and could otherwise lead to another folder.
+        If the id is invalid. It is read from a file and could otherwise lead to another folder.
     """
     if not _SPACE.fullmatch(space):
         raise DamagedFile(f"{space[:80]!r} is no id of a space")
@@ -339,7 +339,7 @@ def versions_of(records: RecordFile) -> Iterator[str]:
 def runs_of(records: RecordFile) -> Iterator[tuple[str, int]]:
     """Yield the ids of the runs of a space, including runs in the trash, with their numbers of points.
 
-    The number is that at the end of the run, and 0 for a run that has not ended.
+    This is the number when the run finished, and 0 for an unfinished run.
     """
     for record in records.records():
         if record.table == "runs" or (record.table == "removed_runs" and "removed" in record.data):

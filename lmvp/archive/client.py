@@ -37,14 +37,14 @@ class Archives(BaseClient):
     ) -> Exported:
         """Write a model with its history as plain files that can be read without LMVP.
 
-        Run it again on the same folder to add the versions that are missing; undamaged versions in it are kept.
+        If the folder has an earlier export of the model, only missing and damaged files are written.
 
         Parameters
         ----------
         name : str
             `[project/]model`.
         to : path
-            A new folder, or the folder of an earlier export of this model. A name that ends in `.tar` writes one file.
+            A new folder, or the folder of an earlier export of this model. With the suffix `.tar`, one file is written.
         versions : str or iterable of str or int, optional
             `"3,5-9,production"`, or a list of revisions. Default: all versions.
         force : bool, default False
@@ -154,7 +154,7 @@ class Archives(BaseClient):
     import_ = import_model
 
     def back_up(self, to: str | Path, *, quick: bool = False, progress: Progress = None) -> BackedUp:
-        """Copy the whole server to a folder on this machine, as a consistent snapshot, while it keeps running.
+        """Copy a consistent snapshot of the running server to a folder on this machine.
 
         The caller must be an admin or the operator of the server. A repeated backup to the same folder transfers only
         new data, and continues an interrupted one. `lmvp restore` creates a data folder from it.
@@ -225,11 +225,11 @@ class Archives(BaseClient):
     def _dress(self, place: Reference, base: str, said: ModelFile) -> None:
         """Set aliases, description and retention rule of an imported model.
 
-        The rule comes last, because it deletes versions; those with an alias stay.
+        The rule is set last, because it deletes versions, except those with an alias.
         """
         from lmvp.records import NewModel, NewProject
 
-        # The first push creates project and model; an export without versions makes no push.
+        # The first push creates project and model; an export without versions causes no push.
         if not said.versions:
             self._make(f"/projects/{quote(place.project or '')}", "/projects", NewProject(name=place.project or ""))
             self._make(base, base.rpartition("/")[0], NewModel(name=place.model))

@@ -17,7 +17,7 @@ PART = "part"
 """Name of the file that is being written, at the root of the folder. The next attempt overwrites a leftover."""
 
 PRIVATE, SHARED = 0o600, 0o666
-"""Modes of new files. Files of a backup are private whatever the umask is; files of an export follow the umask."""
+"""Modes of new files. Files of a backup are always private; files of an export follow the umask."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
@@ -71,7 +71,7 @@ def writing(path: Path, mode: int = PRIVATE) -> Iterator[int]:
 
 def write_at(descriptor: int, offset: int, view: memoryview) -> None:
     """Write all bytes at an offset. Several threads can write to the same descriptor."""
-    while view:  # `pwrite` can write less than it is given
+    while view:  # `pwrite` can write fewer bytes than requested
         count = os.pwrite(descriptor, view, offset)
         offset, view = offset + count, view[count:]
 

@@ -88,7 +88,7 @@ def export(
     *,
     force: bool = False,
 ) -> Exported:
-    """Write versions, oldest first, to a folder, or to a `.tar` if the name ends in `.tar`.
+    """Write versions, oldest first, to a folder, or to a `.tar` file if the path has this suffix.
 
     Parameters
     ----------
@@ -100,7 +100,7 @@ def export(
     Conflict
         If the folder or the file has other content or contains another model.
     InvalidArgument
-        If the name ends in the suffix of another archive format.
+        If the path has the suffix of another archive format.
     StorageFull, StorageReadOnly
         If the disk is full or does not allow writing. An export to a folder can be continued.
     """
@@ -137,7 +137,7 @@ def _delete_other(path: Path, model: ModelFile) -> None:
         try:
             _check_model(data, path, model)
         except Conflict:
-            layout.read_model(data, str(path / layout.MODEL))  # raises for a damaged file: it may not be an export
+            layout.read_model(data, str(path / layout.MODEL))  # raises if the file is damaged: perhaps no export
             shutil.rmtree(path)
 
 
@@ -158,7 +158,7 @@ def _check_replaced(path: Path, model: ModelFile) -> None:
 
 
 def _check_model(data: bytes, path: Path, model: ModelFile) -> None:
-    # The date distinguishes a model from a later one with the same name.
+    # A model that was created again under the same name has another date.
     try:
         found = layout.read_model(data, str(path / layout.MODEL))
     except DamagedFile:
@@ -201,7 +201,7 @@ class _Export:
             f"{folder}/{layout.MANIFEST}": manifests.encode(reader.manifest),
             f"{folder}/{layout.VERSION}": layout.encode(VersionFile.of(version)),
         }
-        # If `version.json` exists and no file was written, the version counts as kept.
+        # If `version.json` exists and no file was written, the version was already complete.
         before = self._bytes, self._outlet.read(f"{folder}/{layout.VERSION}", layout.JSON_LIMIT)
         # A folder gets the records last, because `version.json` marks a complete version. A tar gets them first, so
         # that a reader sees them before the files.
@@ -250,6 +250,6 @@ class _Export:
             self._put(path, data)
 
     def _put(self, path: str, data: bytes) -> None:
-        # An unchanged file is not written again: its time stays, and so does the work of a sync.
+        # An unchanged file is not written again, which keeps its modification time and saves a sync.
         if self._outlet.read(path, layout.JSON_LIMIT) != data:
             self._outlet.put(path, data)

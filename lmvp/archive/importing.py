@@ -118,7 +118,7 @@ def _describe(inlet: Inlet, named: Named, manifest: Manifest) -> Description:
     folder = layout.folder_of(named.number)
     found = {
         chunk: place for file in manifest.files for chunk, place in places(inlet, folder, file).items()
-    }  # chunks are cut as the manifest states, also if another LMVP release wrote it
+    }  # cut as the manifest states: another release of LMVP can cut files differently
     return Description(msgspec.structs.replace(manifest, parents=()), dict(found))
 
 

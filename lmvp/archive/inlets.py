@@ -160,7 +160,7 @@ class ProvedPlace(Place):
         """
         try:
             pieces = self.rope.read(self.offset, self.size)
-        except FileChanged as error:  # it is an OSError, which the caller would take for a connection error
+        except FileChanged as error:  # an OSError would count as a connection error
             raise DamagedFile(error.message, hint="import it again when nothing writes to it") from None
         if digest.of_bytes(*pieces) != self.chunk:
             end = self.offset + self.size

@@ -119,7 +119,7 @@ def _check_of(fields: dict[str, Any]) -> str:
 
 
 def _verify(data: bytes, where: str) -> None:
-    """Raise `DamagedFile` if the content does not match its `check`; older exports have none."""
+    """Raise `DamagedFile` if the content does not match its `check`. Exports of older releases lack this field."""
     fields = _decode(data, dict[str, Any], where)
     if fields.get("check") and fields["check"] != _check_of(fields):
         raise DamagedFile(

@@ -175,7 +175,7 @@ class TarOutlet:
         """Append a file of a known size; its bytes can be written in any order."""
         info = tarfile.TarInfo(path)
         info.size, info.mode = size, 0o644
-        # Owner and time of the member are zero, so the same versions give the same bytes.
+        # Owner and time of the member are zero, so equal versions result in equal bytes.
         head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
         disk.write_at(self._descriptor, self._end, memoryview(head))
         start = self._end + len(head)

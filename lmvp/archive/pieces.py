@@ -11,7 +11,7 @@ from lmvp.errors import ServerError
 from lmvp.transfer.pull import body_reader
 
 LIMIT = 64 << 20
-"""Maximum bytes of a piece. It bounds the memory that a broken server can make the client allocate."""
+"""Maximum bytes of a piece. It bounds the memory that the client allocates if the server is broken."""
 
 _LENGTH = struct.Struct("<I")
 
@@ -27,7 +27,7 @@ def read_pieces(answer: Any, count: int | None = None) -> Iterator[bytearray]:
         If a piece exceeds the limit.
     """
     read = body_reader(answer)
-    # Without a count, an empty piece marks the end, so that a response that breaks off is not taken for a complete one.
+    # Without a count, an empty piece marks the end, so that an interrupted response does not count as complete.
     for number in counting():
         if number == count:
             return

@@ -103,7 +103,7 @@ class Proofs:
         Raises
         ------
         IntegrityError, DamagedFile, NotFound
-            If the frame cannot be stored as it is.
+            If the frame cannot be verified, so that it must not be stored.
         """
         return self._decode(chunk, data, DEPTH_LIMIT + 1)
 
@@ -115,12 +115,12 @@ class Proofs:
             self._known.popitem(last=False)
 
     def _header(self, chunk: str) -> Link | None:
-        # Unbuffered: a buffered read would read 8 KiB for a header of under 100 bytes.
         path = self._folder.piece(CHUNKS, self._space, chunk)
         try:
+            # Unbuffered: a buffered file would read 8 KiB for a header of less than 100 bytes.
             with disk.open_read(path, buffering=0) as file:
                 start, size = file.read(HEADER_SIZE + codecs.LINK_SIZE), os.fstat(file.fileno()).st_size
-        except DamagedFile:  # it is an OSError too
+        except DamagedFile:
             raise
         except OSError:
             raise NotFound(f"there is no file {path}") from None

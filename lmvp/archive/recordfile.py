@@ -90,7 +90,7 @@ def lines(
 ) -> Iterator[bytes]:
     """Yield the lines of the file of a space.
 
-    Rows can come from any record store: they need the attributes `id`, `seq`, `rev` and `data`.
+    Rows can be those of any record store: they need the attributes `id`, `seq`, `rev` and `data`.
     """
     records = sum(len(rows) for rows in tables.values())
     content = chain(
@@ -128,7 +128,7 @@ def open_file(path: Path, space: str) -> RecordFile:
 
 
 def _lines_of(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a file. A line above the limit comes in parts, so the digest does not match."""
+    """Yield the lines of a file. A line above the limit is split, so the check of the file fails."""
     return iter(lambda: file.readline(LINE_LIMIT), b"")
 
 

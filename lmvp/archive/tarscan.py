@@ -71,7 +71,7 @@ def scan(path: Path) -> dict[str, Member]:
         hint = "`lmvp export MODEL model.tar` makes one; unpack a compressed one first"
         raise DamagedFile(f"{path} is not a whole .tar: {error}", hint=hint) from None
     except (ValueError, OverflowError, IndexError, UnicodeError) as error:  # `tarfile` lets these escape
-        if isinstance(error, DamagedFile):  # it is a ValueError too
+        if isinstance(error, DamagedFile):  # it is a subclass of ValueError
             raise
         raise DamagedFile(f"{path} is damaged: {str(error)[:100]}") from None
     except OSError as error:
@@ -122,7 +122,7 @@ class _Headers(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         """Read bytes of a header."""
-        # Each header of a member counts: a chain of pax headers could be endless too.
+        # All headers of a member count together: a chain of pax headers has no limit of its own.
         self.taken += max(size, 0)
         if size < 0 or self.taken > HEADERS_LIMIT:
             raise tarfile.ReadError(f"a header of more than {HEADERS_LIMIT:,} bytes")

@@ -125,7 +125,7 @@ class Recorded(Request, frozen=True, kw_only=True):
     parents : tuple of Parent
         They can be missing on the server: a removed version stays the parent of its children.
     last : int
-        The highest number ever used in the exported model, if it is higher than this one. The server does not use the
+        The highest number used in the exported model, if it is higher than this one. The server does not use the
         numbers up to it again.
     """
 
@@ -147,7 +147,7 @@ class NewPush(Amendment, frozen=True, kw_only=True):
     manifest : Raw
         The manifest without parents: the server adds them.
     parent : str, optional
-        Digest of the version that the object was made from. None means the latest version at the time of the commit.
+        Digest of the version that the object was derived from. None means the latest version at the time of the commit.
     expect_parent : str, optional
         Refuse the commit unless this is the digest of the latest version. The empty string means that the model must
         have no version yet.
@@ -181,7 +181,7 @@ class WantedChunks(Request, frozen=True, kw_only=True):
     want : tuple of str
         Ids of chunks of this version.
     accept : tuple of str
-        Names of the codecs that the answer may use besides raw. The server ignores names that it does not know.
+        Names of the codecs that the answer can use besides raw. The server ignores names that it does not know.
     base : str, optional
         Digest of a version of the same project.
     have : tuple of str
@@ -202,7 +202,7 @@ class WantedPieces(Request, frozen=True, kw_only=True):
     want : tuple of str
         Ids of chunks or digests of manifests.
     plain : bool
-        Send chunks decoded, as raw frames, instead of as they are stored.
+        Send chunks decoded, as raw frames, instead of in their stored encoding.
     """
 
     want: tuple[str, ...]

@@ -102,7 +102,7 @@ class UserChange(Request, frozen=True, kw_only=True, omit_defaults=True):
     Attributes
     ----------
     current_password : str
-        The caller's password. It is needed to set a password and to make an account an admin, unless the caller is
+        The caller's password. It is needed to set a password and to grant admin rights, unless the caller is
         the operator of the server or signed in to the console within the last ten minutes.
     keep_tokens : bool
         Keep tokens and invitations. Otherwise a new password revokes them. It ends sessions in any case.

@@ -66,9 +66,9 @@ class Model(Struct, frozen=True, kw_only=True):
     proposed : int
         Number of contributions so far. The next one gets the next number.
     last : int
-        The highest version number ever used. It is higher than `latest` if the newest versions were removed.
+        The highest version number that was used. It is higher than `latest` if the newest versions were removed.
     origin : str
-        The model that this one was forked from; empty if it is not a fork or the caller cannot read that model.
+        The model that this model was forked from; empty if it is not a fork or the caller cannot read that model.
     """
 
     id: str
@@ -92,7 +92,7 @@ class Model(Struct, frozen=True, kw_only=True):
 
 
 class Parent(Struct, frozen=True, kw_only=True):
-    """A version that another version was made from."""
+    """A version that another version was derived from."""
 
     number: int
     digest: str
@@ -134,7 +134,7 @@ class Version(Struct, frozen=True, kw_only=True):
     message : str
         Message of the version.
     parents : tuple of Parent
-        The versions that this one was made from, the first parent first.
+        The versions that this version was derived from, with the first parent first.
     aliases : tuple of str
         Names of the aliases that point at this version.
     metrics : dict of str to float
@@ -144,7 +144,7 @@ class Version(Struct, frozen=True, kw_only=True):
     tags : dict of str to str
         Tags by key.
     environment : dict
-        Where the version was made: user, host, git commit, Python, packages and, if captured, code.
+        Origin of the version: user, host, git commit, Python, packages and, if captured, code.
     size : int
         Bytes of all files.
     stored : int
@@ -239,7 +239,7 @@ class Contribution(Struct, frozen=True, kw_only=True):
     status : str
         `proposed`, `accepted`, `declined` or `withdrawn`.
     reason : str
-        The reason that was given for the decision.
+        The reason of the decision.
     accepted : int
         Number of the version that it became; 0 if it was not accepted.
     decided_by : str
@@ -355,7 +355,7 @@ class Push(Struct, frozen=True, kw_only=True):
     missing : tuple of str
         Ids of the chunks that the server lacks.
     expires : datetime
-        Time until which the server keeps the push open.
+        Time until which the push stays open.
     base : str, optional
         Digest of the version whose chunks can be delta bases in this push.
     """

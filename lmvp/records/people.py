@@ -113,7 +113,7 @@ class Event(Struct, frozen=True, kw_only=True):
     before, after : Any
         State of the object before and after the action.
     chain : str
-        BLAKE3 over the previous entry and this one. If an entry is removed or changed, all later chains differ.
+        BLAKE3 over the previous entry and this entry. If an entry is removed or changed, all later chains differ.
     """
 
     seq: int
@@ -216,7 +216,7 @@ class IdentityRecord(Struct, frozen=True, kw_only=True):
     user : str
         Name of the account; empty if the account was deleted.
     connected_at : datetime or None
-        Time of the connection; None if an earlier release made it.
+        Time of the connection; None if an earlier release connected it.
     ended : str
         The reason why it cannot sign in any more; empty while it can.
     """

@@ -120,5 +120,5 @@ def _sums(step: Any, before: Any) -> tuple[float, float, float, float]:
         step, before = step[kept], before[kept]
         squares, base_squares = float(step @ step), float(before @ before)
     largest = max(float(step.max()), -float(step.min())) if len(step) else 0.0
-    # ‖before + step‖² from the products, without the array of the numbers after; rounding can make it negative.
+    # ‖before + step‖² from the products, without an array of the numbers after. The result can be negative by rounding.
     return squares, base_squares, largest, max(0.0, base_squares + 2 * float(step @ before) + squares)

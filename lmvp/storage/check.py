@@ -57,7 +57,7 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def check_repetition(manifest: Manifest) -> None:
-    """Check that a new version is not too large for the bytes of its distinct chunks.
+    """Check the size of a new version against the bytes of its distinct chunks.
 
     A manifest of 16 MB can name one chunk 200,000 times, and every reader of the version would read 800 GB. Versions
     from older servers are not checked and remain readable.
@@ -80,8 +80,8 @@ def check_repetition(manifest: Manifest) -> None:
 def too_deep(value: dict[str, Any]) -> bool:
     """Return whether JSON data is nested deeper than `NESTING_LIMIT`.
 
-    Parsers have their own limits, which depend on the depth of the caller's stack: one parser can read data that
-    another one cannot.
+    The limits of JSON parsers depend on the depth of the caller's stack. Without a limit in the format, one side could
+    accept data that the other side cannot parse.
 
     Examples
     --------

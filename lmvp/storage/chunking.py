@@ -19,7 +19,7 @@ GAP_LIMIT = 1 << 12
 
 APART_LIMIT = 1 << 16
 """Tensors with a gap between them are joined if they are shorter than this. The gap disturbs the coding of numbers, so
-longer tensors get chunks of their own."""
+longer tensors get separate chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class _Gaps:
 
 
 def _every_limit(start: int, end: int) -> Iterator[Cut]:
-    # Aligned to `start`, not to the file, so that equal tensors give equal chunks in every file.
+    # Aligned to `start`, not to the file, so that equal tensors have equal chunks in every file.
     for offset in range(start, end, CHUNK_LIMIT):
         yield Cut(offset, min(CHUNK_LIMIT, end - offset))
 
@@ -108,7 +108,7 @@ def _groups(tensors: Sequence[Span]) -> Iterator[list[Span]]:
 def _joins(group: Sequence[Span], span: Span) -> bool:
     first, last = group[0], group[-1]
     gap = span.offset - last.offset - last.size
-    # If there is a gap, dtypes may differ, because the gap already breaks up the numbers.
+    # If there is a gap, dtypes can differ, because the gap already disturbs the coding of numbers.
     limit = APART_LIMIT if gap else JOIN_LIMIT
     return (
         gap <= GAP_LIMIT

@@ -98,7 +98,7 @@ def _check_lengths(codec: int, size: int, payload: int) -> None:
         raise InvalidRequest(f"a frame of {max(size, payload)} bytes; the limit is {CHUNK_LIMIT}")
     if codec == RAW and size != payload:
         raise InvalidRequest(f"a raw frame says {size} bytes decoded and {payload} bytes of payload")
-    # An encoder stores a chunk raw if no codec makes it shorter, so a longer payload is invalid.
+    # A chunk that no codec shortens is stored raw, so a payload of the same length or more is invalid.
     if codec != RAW and payload >= size:
         raise InvalidRequest(f"a {CODECS[codec]} frame of {payload} bytes of payload for {size} bytes")
 

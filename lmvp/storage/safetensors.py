@@ -63,7 +63,7 @@ class Span:
 
 
 def tensor_size(dtype: str, shape: Sequence[int]) -> int | None:
-    """Return the bytes of a tensor; None for an unknown dtype, an impossible shape, or a fraction of a byte.
+    """Return the bytes of a tensor; None if the dtype is unknown, the shape invalid, or the last byte incomplete.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def tensor_size(dtype: str, shape: Sequence[int]) -> int | None:
     for length in shape:
         if not 0 <= length < _SIZE_LIMIT:
             return None
-        # Python's integers have no limit, so a hostile shape could make the product very long.
+        # Python's integers have no limit, so the product of a hostile shape could be very long.
         bits = min(bits * length, _SIZE_LIMIT * 8)
     return None if bits % 8 or bits >= _SIZE_LIMIT * 8 else bits // 8
 

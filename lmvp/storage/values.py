@@ -76,7 +76,7 @@ class Spread:
         """Standard deviation of the finite numbers; NaN if there are no such numbers or the squares overflow."""
         if not self.finite or not math.isfinite(self.squares):
             return math.nan
-        # Rounding can make a variance near zero negative.
+        # A variance near zero can be negative after rounding.
         return math.sqrt(max(0.0, self.squares / self.finite - self.mean**2))
 
 

@@ -259,7 +259,7 @@ def size_of(text: str) -> int:
 
 
 def _default_limit(folder: Path) -> int:
-    # The folder may not exist yet; its nearest parent is on the same disk.
+    # The folder does not always exist yet; its nearest parent is on the same disk.
     above = folder
     while not above.exists() and above != above.parent:
         above = above.parent

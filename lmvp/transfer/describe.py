@@ -82,7 +82,7 @@ def _hash_all(rope: Rope, cuts: Sequence[Cut], advance: Callable[[int], None]) -
     if rope.size <= SINGLE:
         yield from map(one, cuts)
         return
-    # Four threads reach the bandwidth of memory on usual machines; BLAKE3 releases the GIL.
+    # blake3 releases the GIL, so threads hash on several cores.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
         yield from threads.map(one, cuts)
 

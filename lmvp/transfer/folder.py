@@ -142,7 +142,7 @@ def _write(path: Path, offset: int, piece: memoryview) -> None:
 
 
 def _write_at(descriptor: int, offset: int, piece: memoryview) -> None:
-    while piece:  # `pwrite` can write less than it is given
+    while piece:  # `pwrite` can write fewer bytes than requested
         count = os.pwrite(descriptor, piece, offset)
         offset, piece = offset + count, piece[count:]
 

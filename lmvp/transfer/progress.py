@@ -95,7 +95,7 @@ def following(progress: Progress, size: int, label: str) -> Iterator[Callable[[i
 
         def told(done: int, total: int) -> None:
             nonlocal far
-            # The server has its own total; scale its fraction to `size`.
+            # The total of the server has another unit; scale its fraction to `size`.
             now = size * done // max(total, 1)
             advance(now - far)
             far = now

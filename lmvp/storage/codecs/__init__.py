@@ -35,14 +35,14 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """The dependency of a delta: the id of its base, and the number of deltas in the chain, this one included."""
+    """The dependency of a delta: the id of its base, and the number of deltas in the chain, including this delta."""
 
     base: str
     depth: int
 
 
 def encode(data: Buffer, dtype: str | None) -> Encoded:
-    """Encode a chunk standalone, with the codec that gives the smallest payload for a sample.
+    """Encode a chunk standalone, with the codec that has the smallest payload for a sample.
 
     Parameters
     ----------

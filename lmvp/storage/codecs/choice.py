@@ -36,7 +36,7 @@ def encode(data: memoryview, dtype: str | None) -> tuple[int, bytes] | None:
     if sizes[best] > WORTH * len(some):
         return None
     payload = ways[best](data)
-    # The sample can mislead, so check the whole chunk too.
+    # The sample can be misleading, so check the complete chunk as well.
     return None if len(payload) > WORTH * len(data) else (best, payload)
 
 
@@ -46,7 +46,7 @@ def encode_delta(data: memoryview, base: memoryview, dtype: str) -> bytes | None
     if kind is None:
         return None
     some, old = sample(data), sample(base)
-    # A delta must beat the standalone encoding, because it makes reading depend on another chunk.
+    # A delta must beat the standalone encoding, because reading it needs another chunk.
     alone = min(len(some), *(len(way(some)) for way in _ways(dtype).values()))
     if len(transforms.encode_delta(some, old, kind)) > WORTH * alone:
         return None

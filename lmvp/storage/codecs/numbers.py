@@ -111,7 +111,7 @@ def _runs(counts: npt.NDArray[np.intp], starts: npt.NDArray[np.intp]) -> list[tu
 
 
 def segments(group_ends: list[int]) -> list[int]:
-    """Return the ends of the segments: the ends of groups after at least `SEGMENT` numbers, and the end of all."""
+    """Return the ends of the segments: the ends of groups after `SEGMENT` or more numbers, and the end of the chunk."""
     ends = [0]
     for end in group_ends[:-1]:
         if end - ends[-1] >= SEGMENT:

@@ -38,7 +38,7 @@ def encode(plane: Plane, depth: int = DEPTH) -> list[Any]:
     """Return the stream of a plane in pieces.
 
     A Huffman code takes at least one bit per byte. If most bytes are small, four of them are therefore packed as 2-bit
-    symbols into one byte, and the larger bytes follow in a stream of their own.
+    symbols into one byte, and the larger bytes follow in a separate stream.
     """
     if not np.count_nonzero(plane):
         return [bytes([ZERO])]
@@ -52,7 +52,7 @@ def encode(plane: Plane, depth: int = DEPTH) -> list[Any]:
 
 
 def _narrow(plane: Plane) -> Plane:
-    """Pack four bytes into one, the first in the lowest bits. The symbol 3 stands for every byte of 3 or more."""
+    """Pack four bytes into one, the first in the lowest bits. The symbol 3 represents every byte of 3 or more."""
     small = np.zeros(-(-len(plane) // 4), "<u4")
     np.minimum(plane, _ESCAPE, out=small.view(np.uint8)[: len(plane)])
     packed: Plane = ((small * _GATHER) >> 24).astype(np.uint8)

@@ -130,7 +130,7 @@ class Cursor:
 
     def skip(self, count: int) -> None:
         """Move forward without reading."""
-        self._budget.spend(0)  # a step is counted, so that a loop of empty skips ends too
+        self._budget.spend(0)  # a step is counted, so that a loop of empty skips also reaches the limit
         self._pass(count)
 
     def _pass(self, count: int) -> None:

@@ -1,7 +1,7 @@
 """HDF5: positions of contiguous datasets, found by a walk through the groups, for files written by Keras and h5py.
 
-Chunked, compressed and external datasets are not listed, nor members of large groups of the newest format. This is a
-reader of its own so that a damaged file is harmless, and so that files are cut equally on every machine.
+Chunked, compressed and external datasets are not listed, nor members of large groups of the newest format. LMVP
+does not use h5py here: a damaged file must be harmless, and files must be cut equally on every machine.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ class _Tensor:
     location: int = 0
 
     def span(self, offset: int, size: int) -> Span | None:
-        """Return the position of the tensor; None if dtype and shape give another size."""
+        """Return the position of the tensor; None if its size does not match dtype and shape."""
         dtype = DTYPES.get(self.data_type, "")
         if not self.name or tensor_size(dtype, self.dims) != size:
             return None
