@@ -204,7 +204,7 @@ class _Export:
         # If `version.json` exists and no file was written, the version was already complete.
         before = self._bytes, self._outlet.read(f"{folder}/{layout.VERSION}", layout.JSON_LIMIT)
         # A folder gets the records last, because `version.json` marks a complete version. A tar gets them first, so
-        # that a reader sees them before the files.
+        # that a reader of the stream knows the files before they arrive.
         if not self._outlet.records_last:
             self._put_all(said)
         for group in _groups(reader.manifest.files):

@@ -27,7 +27,7 @@ _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 _NO_PARTS = frozenset({"", ".", ".."})
 _FORMAT = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 _DIMENSIONS = 64
-# Far above any real tensor, and small enough that products of lengths stay cheap to compute.
+# Larger than any real tensor. It bounds the size of the integers in the products of lengths.
 _SIZE_LIMIT = 1 << 60
 _SHARED, _HASHED = 64, 1 << 22
 """Limit of the chunks that the digests of all tensors cover: `_HASHED` plus `_SHARED` times the chunks of the version.
@@ -35,7 +35,7 @@ It bounds the work of a reader."""
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Validate a manifest.
+    """Validate a manifest against the rules of docs/format.md, "Manifest".
 
     Raises
     ------

@@ -45,7 +45,7 @@ _AT_ONCE = 2
 """Maximum number of chunks that are encoded at once. Encoding takes several times the memory of a chunk."""
 
 _COLD = 100e6
-"""Bytes per second below which the first encoding is measured again, because it can include the time to load modules."""
+"""Bytes per second below which the first encoding is measured again, because it can include the import of modules."""
 
 _TELLING = 0.04
 """Minimum seconds of a request from which the speed of the link is measured. In shorter ones, latency and the server's

@@ -22,7 +22,7 @@ ZERO, PLAIN, HUFFMAN, NARROW = range(4)
 DEPTH = 3
 """Maximum nesting of narrow streams."""
 
-# 2 bits have three values and the escape. The threshold is not part of the format: a reader accepts every form.
+# Three values and the escape fit into 2 bits. The threshold is not part of the format: a reader accepts every form.
 _ESCAPE = 3
 _NARROW_BELOW = 0.45
 _LENGTH = struct.Struct("<I")
