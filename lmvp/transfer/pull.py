@@ -351,8 +351,8 @@ class _NoBase(Exception):
 def take_probe(queue: deque[T], size_of: Callable[[T], int], size: int) -> list[T]:
     """Remove chunks of about `size` bytes from a queue, for a measurement of the link in one request.
 
-    This is one chunk of at least that size if there is one, otherwise several short chunks together, because a few bytes
-    are not enough for a measurement. The result is empty if it would be more than a quarter of the queue.
+    This is one chunk of at least that size, or several short chunks together if there is no such chunk: a few bytes are
+    not enough for a measurement. The result is empty if it would be more than a quarter of the queue.
     """
     # Sort key: chunks of at least `size` first, then by the distance from `size`.
     best = min(queue, key=lambda one: (size_of(one) < size, abs(size_of(one) - size)), default=None)
