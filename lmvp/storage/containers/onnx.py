@@ -34,8 +34,8 @@ DTYPES: Mapping[int, str] = {
 }
 """Names of the types of `TensorProto.DataType` in safetensors. Other types are not plain numbers of whole bytes."""
 
-# Field numbers of `onnx.proto` and wire types of protobuf.
 _DIMENSIONS = 64
+# Field numbers of `onnx.proto` and wire types of protobuf.
 _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER = 5
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
