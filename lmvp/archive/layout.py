@@ -158,7 +158,7 @@ def read_version(data: bytes, named: Named, where: str) -> VersionFile:
     version: VersionFile = _decode(data, VersionFile, where)
     _demand(version.number == named.number, where, "its number")
     _demand(version.digest == named.digest, where, "its digest")
-    # Only these strings are numbers; see docs/format.md, "Exported models".
+    # Metrics that JSON cannot express are these strings; see docs/format.md, "Exported models".
     odd = [key for key, value in version.metrics.items() if isinstance(value, str) and value not in NOT_FINITE]
     _demand(not odd, where, f"the metric {odd[:1]}")
     return version

@@ -1,4 +1,7 @@
-"""Computation of a package's manifest: cut the files and hash each byte once, in several threads."""
+"""Computation of a package's manifest: cut the files into chunks and hash them in several threads.
+
+Each byte is hashed once, except in short tensors that share a chunk: they have a digest besides that of the chunk.
+"""
 
 from __future__ import annotations
 

@@ -257,7 +257,8 @@ class VersionReader:
             try:
                 self._receive(left, advance, coded, useless)
             except _NoBase as error:
-                # The cache lost a base in the meantime. Ask again without it, but only once for each base.
+                # The cache lost a base in the meantime. Request the rest without it. A server that uses the base again
+                # would cause an endless loop.
                 if self._base is None or error.base not in self._base.slots.chunks or error.base in useless:
                     raise _damaged(left[0], f"it leans on {error.base[:12]}, which is not here") from None
                 useless.add(error.base)

@@ -1,4 +1,4 @@
-"""Static reader of pickles: it builds no object, calls no function and imports nothing.
+"""Static reader of pickles: it creates no instance of a class, calls no function and imports nothing.
 
 The opcodes are parsed with `pickletools`. Globals become names, and calls become `Node` objects that are not executed.
 So the names of the tensors in torch's files are found without unpickling.

@@ -108,7 +108,7 @@ def _views(read: Read, member: Member) -> dict[str, _View]:
         root = pickled.read(bytes(read(member.start, member.size)))
         found: dict[str, _View] = {}
         for path, view in _Search().below(root, ()):
-            # Tied weights have several names; each name counts once.
+            # Two paths can result in the same name (`a.b` is also a possible key); the first tensor counts.
             found.setdefault(".".join(path) or "tensor", view)
     except Broken:
         return {}
