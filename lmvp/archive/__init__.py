@@ -1,1 +1,1 @@
-"""Leaving and coming back: models as plain files, and backups of a whole server."""
+"""Export, import and backup: data that leaves a server and can be loaded into one again."""

@@ -1,7 +1,7 @@
-"""Copying a running server: the records as they were at one moment, then all that they need, each piece proved.
+"""Backup of a running server: a snapshot of the records, then all data that they reference, each piece verified.
 
-What an earlier backup left in the folder is kept as far as it is right. `backup.json` is written last and tells what
-the backup is of; before that moment the one before still counts, with all that it needs.
+Undamaged data of an earlier backup in the folder is reused. `backup.json` is written last. Until then, the folder
+contains the earlier backup with all its data. See docs/format.md, "Backups".
 """
 
 from __future__ import annotations
@@ -33,27 +33,28 @@ from lmvp.storage.manifest import Manifest
 from lmvp.transfer.progress import Advance, Progress, showing
 
 ATTEMPTS = 5
-"""How often a backup begins anew when the server was restarted under it."""
+"""Maximum attempts. A new attempt begins if the server was restarted, because the server then forgot the backup."""
 
+# All frames of a batch are in memory at once.
 _BATCH_BYTES, _BATCH = 8 << 20, 256
 _SIGN_OF_LIFE = 30.0
-"""Seconds after which the server is told that we are still at it."""
+"""Seconds between two requests that keep the backup alive; the server drops it after 300 seconds without a request."""
 
 
 @dataclass(frozen=True, slots=True)
 class BackedUp:
-    """What a backup did.
+    """The result of a backup.
 
     Attributes
     ----------
     path : Path
         The folder.
     projects, versions, chunks : int
-        What is in it.
+        Counts of the contents of the backup.
     bytes : int
-        Bytes of all chunks as they are when decoded.
+        Bytes of all chunks, decoded.
     copied, kept : int
-        Chunks that had to travel, and chunks that were there already.
+        Counts of the chunks that were transferred, and of those that the folder already had.
     written : int
         Bytes of frames that were written.
     """
@@ -76,24 +77,24 @@ class _Tally:
 
 
 def back_up(connection: Connection, path: Path, *, quick: bool, progress: Progress) -> BackedUp:
-    """Copy a server to a folder.
+    """Copy a server to a folder; see `lmvp.Client.back_up`.
 
     Parameters
     ----------
     quick : bool
-        Look only whether kept frames are there and whole, do not decode them.
+        Check only that stored frames exist with the right lengths; do not decode them.
 
     Raises
     ------
     IntegrityError
-        If chunks are damaged on the server, and were never in this folder; all else is in the backup.
+        If data is damaged on the server and missing in this folder. The backup contains everything else.
     """
     with BackupFolder.open(path) as folder:
         tally = _Tally()
         for _ in range(ATTEMPTS - 1):
             try:
                 return _Run(connection, folder, tally, quick).run(progress)
-            except _Lost:  # the server was restarted; what was copied counts
+            except _Lost:  # the server was restarted; the copied data is reused
                 continue
         return _Run(connection, folder, tally, quick).run(progress)
 
@@ -107,6 +108,7 @@ class _Series:
 
 
 def _worth(one: _Series) -> tuple[int, bool]:
+    """Return the sort key of a copy: more points first, undamaged before damaged."""
     return one.copy.points, not one.copy.set_aside
 
 
@@ -115,11 +117,11 @@ def _most(copies: Sequence[_Series]) -> int:
 
 
 class _Lost(ServerUnavailable):
-    """The server does not know this backup any more."""
+    """The server does not know this backup: it was restarted, or the backup expired."""
 
 
 class _Run:
-    """One attempt, on one moment of the server."""
+    """One attempt of a backup, on one snapshot of the server."""
 
     def __init__(self, connection: Connection, folder: BackupFolder, tally: _Tally, quick: bool) -> None:
         self._connection, self._folder, self._tally, self._quick = connection, folder, tally, quick
@@ -139,11 +141,13 @@ class _Run:
             index = self._copy(progress)
         finally:
             self._end()
+        # The new backup is complete now. Old files can be deleted, and the error for damaged data can be raised.
         self._tidy(index)
         self._complain(index)
         return self._outcome(index)
 
     def _copy(self, progress: Progress) -> Index:
+        # Records first: they are the snapshot, and they state which data it needs.
         spaces = [self._records(space) for space in self._backup.spaces]
         needed = {space.space: self._need(space) for space in spaces}
         total = sum(size for chunks in needed.values() for size in chunks.values())
@@ -152,7 +156,7 @@ class _Run:
         return self._seal(spaces)
 
     def _end(self) -> None:
-        """Let the server delete again what we counted on; it finds out by itself if this does not reach it."""
+        """End the lease on the server. If this request fails, the lease expires after 300 seconds."""
         try:
             self._connection.send("DELETE", f"/backups/{self._backup.id}")
         except LmvpError:
@@ -161,6 +165,7 @@ class _Run:
     # -- records
 
     def _records(self, about: BackupSpace) -> Space:
+        # The file is moved into place under a name with its digest, so the file of the earlier backup stays.
         part = self._folder.part
         self._connection.attempt(lambda: self._receive_records(about.space, part))
         found = recordfile.open_file(part, about.space)
@@ -184,7 +189,7 @@ class _Run:
     # -- manifests
 
     def _need(self, space: Space) -> dict[str, int]:
-        """Copy the manifests and notes of a space; return the sizes of the chunks that it needs, oldest first."""
+        """Copy the manifests of a space; return the sizes of the chunks that it needs by id, oldest first."""
         digests = dict.fromkeys(backupfolder.versions_of(self._folder.records(space)))
         self._manifests[space.space] = digests
         needed: dict[str, int] = {}
@@ -193,6 +198,7 @@ class _Run:
         return needed
 
     def _kept_or_fetched(self, space: Space, digests: Sequence[str]) -> Iterator[Manifest]:
+        """Yield the manifests of a space; download those that are missing or damaged in the folder."""
         for batch in _batches(digests, _BATCH):
             self._live()
             lacking = [one for one in batch if not self._has_manifest(space.space, one)]
@@ -205,7 +211,7 @@ class _Run:
                     yield self._folder.manifest(space.space, one)[1]
 
     def _keep(self, space: Space, key: str, data: Buffer) -> bool:
-        """Keep a manifest if it is right."""
+        """Store a manifest if it matches its digest."""
         path = self._folder.piece(MANIFESTS, space.space, key)
         try:
             backupfolder.proved_manifest(data, key, str(path))
@@ -222,11 +228,12 @@ class _Run:
         return True
 
     def _notes(self, space: Space) -> dict[str, str]:
-        """Copy the notes as they are now: what was worked out once stays right. One that is gone stays as it was."""
+        """Copy the current notes. If the server lacks a note, use the one of the earlier backup: notes stay valid."""
         found, before = {}, self._before.get(space.space)
         for batch in _batches(list(self._manifests[space.space]), _BATCH):
             for key, data in self._fetch(space.space, NOTES, batch):
                 if data:
+                    # A note is stored under its digest, so a new note never overwrites that of the earlier backup.
                     found[key] = digest.of_bytes(data)
                     path = self._folder.piece(NOTES, space.space, found[key])
                     if not _holds(path, data):
@@ -243,20 +250,23 @@ class _Run:
         return True
 
     def _series(self, space: Space) -> Space:
-        """Copy the points of runs as they are now: there may be more of them than the records tell of.
+        """Copy the current points of runs, which can be more than at the time of the snapshot.
 
-        If points of a run are damaged or gone on the server, the copy with the most points counts. The sound copy with
-        the most points stays beside it.
+        If points of a run are damaged or missing on the server, `series` gets the copy with the most points, and
+        `earlier_series` the undamaged copy with the most points, if that is another one. See docs/format.md, "Points
+        of runs".
         """
         series, earlier, lacking = dict[str, str](), dict[str, str](), list(space.lacking)
         for run, points in backupfolder.runs_of(self._folder.records(space)):
             new = self._received_series(space, run)
             copies = self._copies_before(space.space, run, unless=new.key if new else "")
+            # The normal case: undamaged, and at least as many points as any earlier copy.
             if new is not None and not new.copy.set_aside and new.copy.points >= max(points, _most(copies)):
                 series[run] = self._keep_series(space.space, new)
             elif new is not None or copies or points or (space.name, run) in self._damaged_runs:
                 if (space.name, run) not in self._damaged_runs:
                     self._damaged_runs.append((space.name, run))
+                # This reads the files completely, so it is not done in the normal case.
                 copies = [one for one in copies if self._is_sound(space.space, one)]
                 copies = [new, *copies] if new else copies
                 best = max(copies, key=_worth, default=None)
@@ -267,6 +277,8 @@ class _Run:
                     series[run] = best.key
                 if sound is not None and sound is not best:
                     earlier[run] = sound.key
+                # The points are complete if the best copy is undamaged and has all points that the record states. The
+                # record of a running run states no number, so only the new copy can be complete.
                 if best is None or best is not sound or best.copy.points < points or (not points and best is not new):
                     lacking.append(run)
             self._live()
@@ -275,9 +287,9 @@ class _Run:
         )
 
     def _copies_before(self, space: str, run: str, *, unless: str) -> list[_Series]:
-        """Return the copies of the points of a run in the backup before, if any differs from this one.
+        """Return the earlier copies of the points of a run; an empty list if the only copy equals the new one.
 
-        Their framing is checked, and nothing below.
+        This checks only the framing of the copies, not their content.
         """
         before = self._before.get(space)
         keys = before.copies_of(run) if before is not None else []
@@ -303,9 +315,9 @@ class _Run:
         return new.key
 
     def _received_series(self, space: Space, run: str) -> _Series | None:
-        """Copy the points of a run to a draft and check them; return None for a run without points.
+        """Copy the points of a run to the part file and verify them; return None for a run without points.
 
-        Damaged points are noted in `_damaged_runs`.
+        Runs with damaged points are added to `_damaged_runs`.
         """
         try:
             key, size = self._connection.attempt(partial(self._receive_series, space.space, run))
@@ -315,7 +327,7 @@ class _Run:
             return None
 
     def _receive_series(self, space: str, run: str) -> tuple[str, int]:
-        """Copy the points of a run to the file of what is being written; return their digest and number of bytes."""
+        """Write the points of a run to the part file; return their BLAKE3 and number of bytes."""
         hasher, size = blake3(), 0
         with disk.writing(self._folder.part) as descriptor:
             for piece in self._series_pieces(space, run):
@@ -328,7 +340,7 @@ class _Run:
         try:
             with self._asking("GET", f"series/{space}/{run}", None) as answer:
                 yield from read_pieces(answer)
-        except _Lost:  # a server of an earlier release has no such route: it sends a series as one piece
+        except _Lost:  # a server of an earlier release lacks this route and sends a series as one piece
             body = WantedPieces(want=(run,))
             yield from (data for _, data in self._receive(f"{SERIES}/{space}", body))
 
@@ -354,7 +366,7 @@ class _Run:
         return self._series(done)
 
     def _wanted(self, proofs: Proofs, needed: dict[str, int], advance: Advance) -> Iterator[list[str]]:
-        """Yield the chunks that are not in the folder as they should be, in batches."""
+        """Yield the chunks that are missing or damaged in the folder, in batches."""
         batch: list[str] = []
         size = 0
         for chunk in needed:
@@ -372,6 +384,7 @@ class _Run:
             yield batch
 
     def _is_right(self, proofs: Proofs, chunk: str) -> bool:
+        """Return whether the folder has an undamaged frame of a chunk."""
         if chunk in proofs.proved:
             return True
         try:
@@ -381,9 +394,11 @@ class _Run:
         return True
 
     def _take(self, space: str, proofs: Proofs, chunk: str, data: Buffer, above: int = 0) -> bool:
-        """Keep a frame as it came if that can be proved here, else the chunk decoded; tell whether either could."""
+        """Store a frame as received if it can be verified, otherwise the chunk as a raw frame; return success."""
         known = self._fitting(space, proofs, chunk, data, above)
         if known is None:
+            # The frame does not fit to its base in the folder, for example because the server encoded the base again
+            # as a deeper delta. The decoded bytes need no base.
             [(_, data)] = self._fetch(space, CHUNKS, [chunk], plain=True)
             known = self._fitting(space, proofs, chunk, data, above)
         if known is None:
@@ -395,9 +410,10 @@ class _Run:
         return True
 
     def _fitting(self, space: str, proofs: Proofs, chunk: str, data: Buffer, above: int) -> Known | None:
-        """Prove a frame, after what it leans on was copied; None if it cannot be kept as it is."""
+        """Copy the delta base of a frame if necessary, then verify the frame; return None if that fails."""
         try:
             link = parse(chunk, data)[2]
+            # `above` bounds the recursion for a server that sends an endless chain of bases.
             if link is not None and above < DEPTH_LIMIT and not self._is_right(proofs, link.base):
                 [(_, base)] = self._fetch(space, CHUNKS, [link.base])
                 self._take(space, proofs, link.base, base, above + 1)
@@ -405,11 +421,11 @@ class _Run:
         except (IntegrityError, DamagedFile, NotFound):
             return None
 
-    # -- the end
+    # -- completion
 
     def _seal(self, spaces: Sequence[Space]) -> Index:
-        """Make sure of all that was written, then say what the backup is."""
-        for path in _all_folders(self._folder.root):  # those too that an attempt filled which was killed
+        """Sync all data, then write the index, which makes the new backup valid."""
+        for path in _all_folders(self._folder.root):  # including folders that a killed attempt filled
             durable.sync_folder(path)
         index = Index(
             kind=backupfolder.KIND,
@@ -423,7 +439,7 @@ class _Run:
         return index
 
     def _tidy(self, index: Index) -> None:
-        """Delete what the backup does not need any more; what a crash leaves here, the next one deletes."""
+        """Delete files that the new backup does not need. After a crash here, the next backup deletes them."""
         files = {space.file for space in index.spaces}
         for path in (self._folder.root / RECORDS).iterdir():
             if path.name not in files:
@@ -440,7 +456,7 @@ class _Run:
         damaged |= {space.space for space in index.spaces for name, _ in self._damaged_runs if name == space.name}
         for kind, by_space in keep.items():
             for folder in _folders(self._folder.root / kind):
-                if folder.name in damaged:  # nobody knows yet which pieces its repair needs
+                if folder.name in damaged:  # any of these files can be needed for a later repair
                     continue
                 needed = by_space.get(folder.name, ())
                 for key, path in list(self._folder.pieces(kind, folder.name)):
@@ -448,6 +464,7 @@ class _Run:
                         path.unlink()
 
     def _complain(self, index: Index) -> None:
+        """Raise an error that names damaged data, if there is any."""
         runs = [f"{run[:8]} of {name}" for name, run in self._damaged_runs]
         pieces = [
             f"{piece[:12]} of {space.name}"
@@ -483,12 +500,12 @@ class _Run:
             written=self._tally.written,
         )
 
-    # -- asking
+    # -- requests
 
     def _fetch(
         self, space: str, kind: str, want: Sequence[str], *, plain: bool = False
     ) -> Sequence[tuple[str, Buffer]]:
-        """Return pieces from the server, no bytes for one that it does not have."""
+        """Return pieces in the order of `want`; a piece is empty if the server lacks it."""
         if not want:
             return []
         body = WantedPieces(want=tuple(want), plain=plain)
@@ -500,15 +517,16 @@ class _Run:
 
     @contextmanager
     def _asking(self, method: str, path: str, body: WantedPieces | None) -> Iterator[Any]:
+        """Send a request for data of this backup; yield the response."""
         self._seen = time.monotonic()
         with ExitStack() as stack:
-            with _as_lost():
+            with _as_lost():  # not around the `yield`: a `NotFound` of the caller is about a local file
                 whole = f"/backups/{self._backup.id}/{path}"
                 answer = stack.enter_context(self._connection.stream(method, whole, body))
             yield answer
 
     def _live(self) -> None:
-        """Tell the server now and then that we are at it, while all is found to be there."""
+        """Keep the backup alive on the server while this side only checks local files."""
         if time.monotonic() - self._seen > _SIGN_OF_LIFE:
             with _as_lost():
                 self._connection.get(f"/backups/{self._backup.id}", Backup)
@@ -520,6 +538,7 @@ class _Run:
 
 @contextmanager
 def _as_lost() -> Iterator[None]:
+    """Convert the error 404 of the server to `_Lost`, which starts a new attempt."""
     try:
         yield
     except NotFound as error:
@@ -538,7 +557,7 @@ def _all_folders(root: Path) -> Iterator[Path]:
 
 
 def _holds(path: Path, data: Buffer) -> bool:
-    """Tell whether a file has these bytes; a link has none."""
+    """Return whether a file has these bytes; False for a link."""
     try:
         return disk.read_some(path, len(data)) == data
     except (NotFound, DamagedFile):

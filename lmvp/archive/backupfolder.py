@@ -1,4 +1,4 @@
-"""The folder of a backup: see docs/format.md, "Backups"."""
+"""The folder of a backup on disk. See docs/format.md, "Backups"."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ from lmvp.storage.manifest import MANIFEST_LIMIT, Manifest
 T = TypeVar("T")
 
 KIND, FORMAT = "lmvp backup", 1
-"""What a folder of a backup says that it is; a reader refuses another format."""
+"""Type and version in `format.json` and `backup.json`; a reader refuses another version."""
 
 MARK, INDEX, LOCK = "format.json", "backup.json", "lock"
 CHUNKS, MANIFESTS, NOTES, SERIES, RECORDS = "chunks", "manifests", "notes", "series", "records"
+# `private.secure` restricts the access to these files only; other files in the folder belong to the user.
 _OURS = ("records", "manifests", "notes", "series", "chunks", MARK, INDEX, LOCK, disk.PART)
 SERVER = "server"
-"""The space that belongs to no project."""
+"""The space of the server, which belongs to no project."""
 
+# Limit of a JSON file in memory: the index has two digests of 64 digits for each version with a note.
 _JSON_LIMIT = 256 << 20
 _SLICE = 1 << 20
 _SPACE = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -43,25 +45,25 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Space(Struct, frozen=True, kw_only=True):
-    """A space in a backup.
+    """The entry of a space in the index of a backup.
 
     Attributes
     ----------
     name : str
-        Of the project; empty for the server.
+        Name of the project; empty for the server.
     file, size, digest : str, int, str
-        The file of its records: name below `records`, bytes, BLAKE3.
+        The file of records: name in `records/`, bytes, BLAKE3.
     notes : dict of str to str
-        BLAKE3 of the notes, under which they lie, by the digests of their manifests.
+        BLAKE3 of the notes, which is also the name of their file, by the digests of their manifests.
     series : dict of str to str
-        BLAKE3 of the points of runs, under which they lie, by the ids of the runs.
+        BLAKE3 of the points of runs, which is also the name of their file, by the ids of the runs.
     versions, chunks, bytes : int
-        What is in it; bytes of the chunks as they are when decoded.
+        Counts of versions and chunks, and bytes of the decoded chunks.
     lacking : tuple of str
-        Chunks, and manifests of versions, that were damaged or gone on the server and never in this backup; ids of runs
-        of which points were.
+        Chunks and manifests that were damaged or missing on the server and are in no earlier backup in this folder,
+        and ids of runs with missing points.
     earlier_series : dict of str to str
-        BLAKE3 of sound, earlier copies of points, by the ids of the runs. They are kept beside a copy in `series` that
+        BLAKE3 of undamaged earlier copies of points, by the ids of the runs. They exist where the copy in `series`
         has a damaged log.
     """
 
@@ -81,13 +83,13 @@ class Space(Struct, frozen=True, kw_only=True):
     earlier_series: dict[str, str] | msgspec.UnsetType = msgspec.UNSET  # unset in backups of earlier releases
 
     def copies_of(self, run: str) -> list[str]:
-        """Return the BLAKE3 of the copies of the points of a run, the one to restore first."""
+        """Return the BLAKE3 of the copies of the points of a run, with the copy to restore first."""
         earlier = self.earlier_series or {}
         return list(dict.fromkeys(each[run] for each in (self.series, earlier) if run in each))
 
 
 class Index(Struct, frozen=True, kw_only=True):
-    """`backup.json`: what the backup is of. `digest` is the BLAKE3 of its canonical JSON with an empty `digest`."""
+    """The content of `backup.json`. `digest` is the BLAKE3 of its canonical JSON with an empty `digest`."""
 
     kind: str
     format: int
@@ -97,12 +99,12 @@ class Index(Struct, frozen=True, kw_only=True):
     digest: str = ""
 
     def sealed(self) -> Index:
-        """Return it with its digest."""
+        """Return the index with its digest."""
         empty = msgspec.structs.replace(self, digest="")
         return msgspec.structs.replace(self, digest=digest.of_bytes(msgspec.json.encode(empty, order="sorted")))
 
     def encoded(self) -> bytes:
-        """Return what stands in the file."""
+        """Return the content of the file."""
         return msgspec.json.format(msgspec.json.encode(self), indent=2) + b"\n"
 
 
@@ -112,7 +114,7 @@ class _Head(msgspec.Struct):
 
 
 class BackupFolder:
-    """Where the pieces of a backup lie."""
+    """Paths and files of a backup."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -121,12 +123,12 @@ class BackupFolder:
     @classmethod
     @contextmanager
     def open(cls, root: Path) -> Iterator[BackupFolder]:
-        """Make the folder, or go on with it; nobody else does so meanwhile.
+        """Create or open the folder, and lock it while the context is active.
 
         Raises
         ------
         Conflict
-            If it holds something else, or somebody is at it.
+            If the folder has other content, or another process has the lock.
         """
         from filelock import FileLock, Timeout
 
@@ -140,6 +142,7 @@ class BackupFolder:
 
     @classmethod
     def _prepare(cls, root: Path) -> None:
+        # `format.json.*` is left if a first backup was killed before the rename; such a folder counts as empty.
         others = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
         if [name for name in others if not name.startswith(f"{MARK}.")]:
             cls.existing(root)
@@ -153,16 +156,16 @@ class BackupFolder:
 
     @classmethod
     def existing(cls, root: Path) -> BackupFolder:
-        """Return a folder that is a backup already.
+        """Open the folder of an existing backup.
 
         Raises
         ------
         NotFound
-            If there is no folder.
+            If the folder does not exist.
         Conflict
-            If it is something else.
+            If it is not a backup.
         ServerMismatch
-            If a newer LMVP made it.
+            If it has a newer format.
         """
         if not root.is_dir():
             raise NotFound(f"there is no folder {root}")
@@ -177,33 +180,35 @@ class BackupFolder:
             raise ServerMismatch(f"{root} has format {head.format}; this side reads {FORMAT}", hint="update lmvp")
         return cls(root)
 
-    # -- what lies where
+    # -- paths
 
     def piece(self, kind: str, space: str, key: str) -> Path:
-        """Return where a chunk, a manifest or a note lies."""
+        """Return the path of a chunk, manifest, note or series."""
         return self.root / kind / space / key[:2] / key[2:]
 
     def pieces(self, kind: str, space: str) -> Iterator[tuple[str, Path]]:
-        """Walk over the pieces that are there, by their keys."""
+        """Yield the keys and paths of the stored pieces of a kind."""
         for path in (self.root / kind / space).glob("??/*"):
             yield path.parent.name + path.name, path
 
     def put(self, path: Path, *pieces: Any) -> None:
-        """Write a file, whole or not at all, and for good."""
+        """Write a file atomically and durably."""
         with disk.explained(self.root):
             disk.write_whole(path, pieces, self.part)
 
     # -- reading
 
     def index(self) -> Index:
-        """Return what the backup is of.
+        """Read and verify `backup.json`.
 
         Raises
         ------
         NotFound
-            If no backup to this folder was ever finished.
+            If no backup to this folder was completed.
         DamagedFile
-            If the file is damaged.
+            If it does not match its digest.
+        ServerMismatch
+            If it has a newer format.
         """
         path = self.root / INDEX
         try:
@@ -216,31 +221,32 @@ class BackupFolder:
             raise DamagedFile(f"{path} is damaged: {error}") from None
         if index.kind == KIND and index.format != FORMAT:
             raise ServerMismatch(f"{path} has format {index.format}; this side reads {FORMAT}", hint="update lmvp")
+        # Encode the index again and compare all bytes: the digest does not cover white space.
         if data != index.encoded() or index != index.sealed() or not all(map(_is_sound, index.spaces)):
             raise DamagedFile(f"{path} is damaged: it does not match its digest")
         return index
 
     def records(self, space: Space) -> RecordFile:
-        """Return the records of a space, proved."""
+        """Return the verified records of a space."""
         found = recordfile.open_file(self.root / RECORDS / space.file, space.space)
         if found.digest != space.digest:
             raise DamagedFile(f"{found.path} is damaged: it is another one than {INDEX} tells of")
         return found
 
     def manifest(self, space: str, key: str) -> tuple[bytes, Manifest]:
-        """Return a manifest, proved, and as the bytes that it is.
+        """Return a manifest as bytes and decoded, after verification.
 
         Raises
         ------
         NotFound, DamagedFile
-            Naming the file.
+            If the file is missing or damaged; the message names it.
         """
         path = self.piece(MANIFESTS, space, key)
         data = disk.read_some(path, MANIFEST_LIMIT)
         return data, proved_manifest(data, key, str(path))
 
     def note(self, space: Space, key: str) -> bytes:
-        """Return the note about a manifest, proved."""
+        """Return the verified note of a manifest."""
         found = space.notes[key]
         path = self.piece(NOTES, space.space, found)
         data = disk.read_some(path, _JSON_LIMIT)
@@ -249,16 +255,16 @@ class BackupFolder:
         return data
 
     def series(self, space: str, key: str) -> Iterator[bytes]:
-        """Return the points of a run in pieces."""
+        """Yield the points of a run in slices."""
         return _slices(self.piece(SERIES, space, key))
 
     def check_series(self, space: str, key: str) -> Copy:
-        """Check a copy of the points of a run, down to the files in it.
+        """Verify a copy of the points of a run, including the files in it.
 
         Raises
         ------
         NotFound, DamagedFile
-            Naming the file.
+            If the file is missing or damaged; the message names it.
         """
         path, hasher = self.piece(SERIES, space, key), blake3()
         for data in _slices(path):
@@ -267,16 +273,16 @@ class BackupFolder:
             raise DamagedFile(f"{path} is damaged: it does not match its digest")
         try:
             return seriesfile.check_file(path)
-        except IntegrityError as error:  # the copy of an earlier release, of a server with a damaged file
+        except IntegrityError as error:  # an earlier release stored series of a damaged server unchecked
             raise DamagedFile(f"{path} is damaged: {error.message}") from None
 
     def frame(self, space: str, chunk: str) -> bytes:
-        """Return a frame as it lies there; raises `NotFound` or `DamagedFile`."""
+        """Return the encoded frame of a chunk; raises `NotFound` or `DamagedFile`."""
         return disk.read_some(self.piece(CHUNKS, space, chunk), HEADER_SIZE + CHUNK_LIMIT)
 
 
 def _slices(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of a file that may be longer than the memory."""
+    """Yield the bytes of a file in slices, because a series can be larger than the memory."""
     try:
         with disk.open_read(path) as file:
             while data := file.read(_SLICE):
@@ -286,12 +292,12 @@ def _slices(path: Path) -> Iterator[bytes]:
 
 
 def file_of(space: str, digest: str) -> str:
-    """Return the name of the file of records of a space.
+    """Return the name of the file with the records of a space.
 
     Raises
     ------
     DamagedFile
-        If the id of the space is none, and would lead elsewhere.
+        If the id is invalid. It is read from a file and could otherwise lead to another folder.
     """
     if not _SPACE.fullmatch(space):
         raise DamagedFile(f"{space[:80]!r} is no id of a space")
@@ -306,12 +312,12 @@ def _is_sound(space: Space) -> bool:
 
 
 def proved_manifest(data: bytes | bytearray | memoryview, key: str, where: str) -> Manifest:
-    """Hold a manifest against its digest and its rules.
+    """Verify a manifest against its digest and the rules of the format.
 
     Raises
     ------
     DamagedFile
-        If it does not match.
+        If it does not match its digest.
     """
     if digest.of_bytes(data) != key:
         raise DamagedFile(f"{where} is damaged: it does not match its digest")
@@ -331,9 +337,9 @@ def versions_of(records: RecordFile) -> Iterator[str]:
 
 
 def runs_of(records: RecordFile) -> Iterator[tuple[str, int]]:
-    """Yield the ids of the runs of a space, and of those that were removed and can be restored.
+    """Yield the ids of the runs of a space, including runs in the trash, with their numbers of points.
 
-    With each comes the number of points at the end of the run; 0 of a run that has not ended.
+    This is the number when the run finished, and 0 for an unfinished run.
     """
     for record in records.records():
         if record.table == "runs" or (record.table == "removed_runs" and "removed" in record.data):
@@ -342,10 +348,10 @@ def runs_of(records: RecordFile) -> Iterator[tuple[str, int]]:
 
 
 def is_digest(text: str) -> bool:
-    """Tell whether a text is a digest, and not the id of a run."""
+    """Return whether a string is a digest rather than the id of a run."""
     return _DIGEST.fullmatch(text) is not None
 
 
 def chunks_of(manifest: Manifest) -> dict[str, int]:
-    """Return the sizes of the chunks of a version, by id."""
+    """Return the sizes of the chunks of a version by id."""
     return {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}

@@ -1,4 +1,4 @@
-"""Models that leave a server and come back: the part of a client that exports, imports and backs up."""
+"""Client methods that export a model, import it, and back up a server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Archives(BaseClient):
-    """The part of a client that exports, imports and backs up; `lmvp.Client` has it all."""
+    """The methods of `lmvp.Client` for exports, imports and backups."""
 
     def export_model(
         self,
@@ -35,36 +35,39 @@ class Archives(BaseClient):
         force: bool = False,
         progress: Progress = None,
     ) -> Exported:
-        """Write a model with its history as plain files, which can be read without LMVP.
+        """Write a model with its history as plain files that can be read without LMVP.
 
-        Done again on the same folder it goes on: versions that are there and right are kept.
+        If the folder has an earlier export of the model, only missing and damaged files are written.
 
         Parameters
         ----------
         name : str
             `[project/]model`.
         to : path
-            A new folder, or one of an export of this model; a name that ends in `.tar` makes one file.
-        versions : str or iterable, optional
-            `"3,5-9,production"`, or a list of revisions; all of them without it.
-        force : bool
-            Replace a file, or an export of another model. A folder that holds anything else is never deleted.
+            A new folder, or the folder of an earlier export of this model. With the suffix `.tar`, one file is written.
+        versions : str or iterable of str or int, optional
+            `"3,5-9,production"`, or a list of revisions. Default: all versions.
+        force : bool, default False
+            Replace a file or an export of another model. A folder with any other content is never deleted.
         progress : bool or callable, optional
-            `False` for no bar; a callable gets bytes done and bytes in all.
+            `False` for no bar; a callable receives the bytes done and the total bytes. Default: a bar for long
+            transfers on a terminal or in a notebook.
 
         Returns
         -------
         Exported
-            Where it is, how many versions it has, and how many bytes were written.
+            Path, number of versions, and bytes written.
 
         Raises
         ------
         NotFound
-            If there is no such model or version.
+            If the model or a version does not exist.
         Conflict
-            If the folder holds something else.
+            If the folder or file has other content, or an export of another model.
+        InvalidArgument
+            If the name has the suffix of another archive format, such as `.zip`.
         StorageFull, StorageReadOnly
-            If it cannot be written.
+            If the disk is full or does not allow writing.
 
         Examples
         --------
@@ -73,6 +76,7 @@ class Archives(BaseClient):
         from lmvp.archive import exporting, selection
         from lmvp.transfer.pull import VersionReader
 
+        # `lmvp.transfer` and `lmvp.archive` are imported late, so that `import lmvp` stays fast.
         target = arguments.path(to, "to")
         place, base = self._whole_model(name)
         model = self._connection.get(base, Model)
@@ -81,6 +85,7 @@ class Archives(BaseClient):
         wanted = selection.chosen(
             versions, list(found), lambda one: accepted(self.version(f"{reference}@{one}")).number
         )
+        # A version that was published after the list was read is not in `found`.
         chosen = [found.get(number) or self.version(f"{reference}@{number}") for number in wanted]
         said = exporting.model_file(model, self._list(f"{base}/aliases", Alias), chosen)
 
@@ -95,36 +100,39 @@ class Archives(BaseClient):
     def import_model(
         self, source: str | Path, name: str | None = None, *, progress: Progress = None, yes: bool = False
     ) -> Imported:
-        """Make a model of what `export_model` wrote: with its numbers, dates, authors, parents, digests and aliases.
+        """Create a model from an export, with its version numbers, dates, authors, parents, digests and aliases.
 
-        It takes an owner of the project. Done again it goes on: versions that are there are passed over.
+        The caller must be an owner of the project. An interrupted import can be repeated: versions that exist are
+        skipped.
 
         Parameters
         ----------
         source : path
-            The folder or the `.tar`.
+            The folder or the `.tar` file.
         name : str, optional
-            `[project/]model` to make of it; the names that it had, by default.
+            `[project/]model` to create. Default: the names in the export.
         progress : bool or callable, optional
-            `False` for no bar; a callable gets bytes done and bytes in all.
-        yes : bool
-            Confirm that protected aliases of a model that exists already move to the versions that the export names.
+            `False` for no bar; a callable receives the bytes done and the total bytes.
+        yes : bool, default False
+            Confirm that protected aliases of an existing model move to the versions that the export states.
 
         Returns
         -------
         Imported
-            What it is called, and how many versions it has.
+            Name of the model, number of versions, and bytes sent.
 
         Raises
         ------
         NotFound
-            If there is no export.
+            If there is no export at `source`.
         DamagedFile
-            If something in it is not what its digest says, or tries to lead out of it. What came before is in.
+            If a file does not match its digest, or a path leads out of the export. Versions imported before it stay.
         Conflict
             If the model has other versions under these numbers.
+        ServerMismatch
+            If a newer LMVP wrote the export in another format.
         ProtectedAlias
-            If a protected alias would move, without `yes`. Nothing is imported then.
+            If a protected alias would move and `yes` is False. Nothing is imported then.
 
         Examples
         --------
@@ -146,35 +154,38 @@ class Archives(BaseClient):
     import_ = import_model
 
     def back_up(self, to: str | Path, *, quick: bool = False, progress: Progress = None) -> BackedUp:
-        """Copy the whole server, as it is at this moment, to a folder of this machine; it goes on serving meanwhile.
+        """Copy a consistent snapshot of the running server to a folder on this machine.
 
-        It takes an owner of the server. Done again on the same folder, only what is new travels; a backup that broke
-        off goes on. `lmvp restore` makes a data folder of it.
+        The caller must be an admin or the operator of the server. A repeated backup to the same folder transfers only
+        new data, and continues an interrupted one. `lmvp restore` creates a data folder from it.
 
         Parameters
         ----------
         to : path
-            A new folder, or one of an earlier backup.
-        quick : bool
-            Look only whether kept chunks are there and whole; without it each is decoded and held against its id.
+            A new folder, or the folder of an earlier backup.
+        quick : bool, default False
+            Check only that stored chunks exist and have the right length. Otherwise every chunk is decoded and
+            compared with its id.
         progress : bool or callable, optional
-            `False` for no bar; a callable gets bytes done and bytes in all.
+            `False` for no bar; a callable receives the bytes done and the total bytes.
 
         Returns
         -------
         BackedUp
-            What is in the backup, and what had to be copied.
+            Contents of the backup, and the counts of copied chunks.
 
         Raises
         ------
         AccessDenied
-            If the server is not the caller's.
+            If the caller is neither an admin nor the operator.
         Conflict
-            If the folder holds something else, or another backup to it is under way.
+            If the folder has other content, or another backup to it is running.
         IntegrityError
-            If chunks are damaged on the server; all else is in the backup.
+            If data is damaged on the server. The backup contains everything else.
+        ServerMismatch
+            If a newer LMVP wrote the folder in another format.
         StorageFull, StorageReadOnly
-            If it cannot be written; it can be gone on with.
+            If the disk is full or does not allow writing. The backup can be continued later.
 
         Examples
         --------
@@ -189,20 +200,21 @@ class Archives(BaseClient):
     backup = back_up
 
     def _whole_model(self, name: str) -> tuple[Reference, str]:
-        """Return what a name without a revision means, and its path in the API."""
+        """Return the reference of a model and its path in the API; refuse a reference with a revision."""
         place = self._reference(name)
         if "@" in name.rpartition("/")[2]:
             raise InvalidReference(f"{name!r} names a version, not a model", hint=f"say {name.partition('@')[0]!r}")
         return place, model_path(place)
 
     def _there(self, base: str) -> dict[int, str]:
+        """Return the digests of the existing versions by number; nothing for a model that does not exist."""
         try:
             return {version.number: version.digest for version in self._list(f"{base}/versions", Version)}
         except NotFound:
             return {}
 
     def _check_aliases(self, place: Reference, base: str, said: ModelFile) -> None:
-        """Refuse an import that would move a protected alias."""
+        """Raise `ProtectedAlias` if the import would move a protected alias."""
         named = {alias.name.lower(): alias.number for alias in said.aliases}
         for now in self._list(f"{base}/aliases", Alias):
             if (number := named.get(now.name.lower())) is not None:
@@ -211,23 +223,30 @@ class Archives(BaseClient):
                 now.check_move(number, f"moved to v{number} by this import", hint)
 
     def _dress(self, place: Reference, base: str, said: ModelFile) -> None:
-        """Give a model its aliases, its description and its rule: last, since the rule takes versions away."""
+        """Set aliases, description and retention rule of an imported model.
+
+        The rule is set last, because it deletes versions, except those with an alias.
+        """
         from lmvp.records import NewModel, NewProject
 
+        # The first push creates project and model; an export without versions causes no push.
         if not said.versions:
             self._make(f"/projects/{quote(place.project or '')}", "/projects", NewProject(name=place.project or ""))
             self._make(base, base.rpartition("/")[0], NewModel(name=place.model))
+        # Names of aliases are compared without case, as the server does.
         there = {alias.name.lower(): alias.number for alias in self._list(f"{base}/aliases", Alias)}
         for alias in said.aliases:
             if there.get(alias.name.lower()) != alias.number:
                 path = f"{base}/aliases/{quote(alias.name, safe='')}"
                 self._connection.send_json("PUT", path, MoveAlias(revision=str(alias.number)), Alias)
         model = self._connection.get(base, Model)
+        # An existing description or rule of the model takes precedence over that of the export.
         change = ModelChange(description=model.description or said.description, keep=model.keep or said.keep)
         if (change.description, change.keep) != (model.description, model.keep):
             self._connection.send_json("PATCH", base, change, Model)
 
     def _make(self, path: str, parent: str, body: object) -> None:
+        """Create a project or a model unless it exists."""
         try:
             self._connection.send("GET", path)
         except NotFound:

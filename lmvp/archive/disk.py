@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, for good, and what is said when the disk refuses."""
+"""Atomic and durable file writes for exports and backups, and errors for full or read-only disks."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from lmvp.durable import write_all
 from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, LmvpError, NotFound, StorageFull, StorageReadOnly
 
 PART = "part"
-"""The name of what is being written, at the root of a folder of ours; the next attempt writes over it."""
+"""Name of the file that is being written, at the root of the folder. The next attempt overwrites a leftover."""
 
 PRIVATE, SHARED = 0o600, 0o666
-"""Modes of new files: those of a backup are private, whatever the umask; from those of an export, the umask takes."""
+"""Modes of new files. Files of a backup are always private; files of an export follow the umask."""
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _REFUSED = {
@@ -28,7 +28,7 @@ _REFUSED = {
 
 @contextmanager
 def explained(place: Path) -> Iterator[None]:
-    """Turn what the system says into an error that a user can act on."""
+    """Convert an OSError to `StorageFull` or `StorageReadOnly`, with a hint."""
     try:
         yield
     except LmvpError:  # some of them are an OSError by name
@@ -44,7 +44,7 @@ def explained(place: Path) -> Iterator[None]:
 
 
 def write_whole(target: Path, pieces: Sequence[Any], scratch: Path, mode: int = PRIVATE) -> None:
-    """Write a file under the name of `scratch` (on the same disk), sync it, and rename it into place."""
+    """Write a file as `scratch` (on the same disk), sync it, and rename it to `target`."""
     with writing(scratch, mode) as descriptor:
         for piece in pieces:
             write_all(descriptor, piece)
@@ -53,9 +53,10 @@ def write_whole(target: Path, pieces: Sequence[Any], scratch: Path, mode: int = 
 
 @contextmanager
 def writing(path: Path, mode: int = PRIVATE) -> Iterator[int]:
-    """Give a descriptor of a new file, and sync it in the end; a leftover of the same name is thrown away."""
+    """Yield the descriptor of a new file and sync it at the end; delete a leftover of the same name first."""
     with suppress(FileNotFoundError):
         path.unlink()
+    # O_EXCL: do not write through a link that another process created under this name.
     flags = os.O_RDWR | os.O_EXCL
     if mode == PRIVATE:
         descriptor = private.create(path, flags)
@@ -69,14 +70,14 @@ def writing(path: Path, mode: int = PRIVATE) -> Iterator[int]:
 
 
 def write_at(descriptor: int, offset: int, view: memoryview) -> None:
-    """Write all at an offset; may be called from several threads."""
-    while view:
+    """Write all bytes at an offset. Several threads can write to the same descriptor."""
+    while view:  # `pwrite` can write fewer bytes than requested
         count = os.pwrite(descriptor, view, offset)
         offset, view = offset + count, view[count:]
 
 
 def move(scratch: Path, target: Path, mode: int = PRIVATE) -> None:
-    """Rename a file into place, in a folder that is created if need be: a private one for a private file."""
+    """Rename a file into place. Create the folder if necessary, a private one for a private file."""
     if mode == PRIVATE:
         private.make_folder(target.parent)
     else:
@@ -90,7 +91,7 @@ def open_read(path: Path, buffering: int = -1) -> IO[bytes]:
     Raises
     ------
     DamagedFile
-        If it is a link, a folder, or something else.
+        If it is not a regular file, for example a link or a folder.
     """
     try:
         return private.open_read(path, buffering)
@@ -99,14 +100,14 @@ def open_read(path: Path, buffering: int = -1) -> IO[bytes]:
 
 
 def read_some(path: Path, limit: int) -> bytes:
-    """Return what a regular file holds; links and all else are refused.
+    """Read a whole regular file; refuse links and other types of file.
 
     Raises
     ------
     NotFound
-        If there is none.
+        If it does not exist.
     DamagedFile
-        If it is longer than the limit, or no regular file.
+        If it is longer than the limit or not a regular file.
     """
     try:
         with open_read(path) as file:

@@ -1,4 +1,4 @@
-"""Writing a model with its history as plain files."""
+"""Export of a model with its history as plain files."""
 
 from __future__ import annotations
 
@@ -34,23 +34,22 @@ _OTHER_KINDS = (
 )
 _REPLACE = "choose another path, or replace it: `--force`"
 _GROUP, _GROUP_FILES = 16 << 20, 10_000
-"""Bytes, and number, of small files that are fetched together."""
+"""Maximum bytes and number of small files that are downloaded together, in memory."""
 
 Opener = Callable[[Version], VersionReader]
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote.
+    """The result of an export.
 
     Attributes
     ----------
-    path : Path
-        The folder or file.
+        The folder or the `.tar` file.
     versions, kept : int
-        How many versions are in it, and how many of them were there already.
+        Counts of the versions in the export, and of those that were already complete.
     bytes : int
-        Bytes of the files of versions that were written.
+        Bytes written to files of versions.
     """
 
     path: Path
@@ -60,7 +59,7 @@ class Exported:
 
 
 def model_file(model: Model, aliases: Sequence[Alias], versions: Sequence[Version]) -> ModelFile:
-    """Return what `model.json` says; of aliases, those that stand at a version of the export."""
+    """Return the content of `model.json`, with the aliases that point at a version of the export."""
     numbers = {version.number for version in versions}
     return ModelFile(
         kind=layout.KIND,
@@ -70,7 +69,7 @@ def model_file(model: Model, aliases: Sequence[Alias], versions: Sequence[Versio
         created_at=model.created_at,
         description=model.description,
         keep=model.keep,
-        last=max(model.last, model.latest),
+        last=max(model.last, model.latest),  # an early server sends no `last`
         aliases=tuple(
             Stand(name=one.name, number=one.number, moved_at=one.moved_at, moved_by=one.moved_by)
             for one in aliases
@@ -89,21 +88,21 @@ def export(
     *,
     force: bool = False,
 ) -> Exported:
-    """Write versions, oldest first, to a folder, or to a file if its name ends in `.tar`.
+    """Write versions, oldest first, to a folder, or to a `.tar` file if the path has this suffix.
 
     Parameters
     ----------
     force : bool
-        Replace a file, or an export of another model. A folder that holds anything else is never deleted.
+        Replace a file or an export of another model. A folder with other content is never deleted.
 
     Raises
     ------
     Conflict
-        If the folder or the file holds something else, or another model.
+        If the folder or the file has other content or contains another model.
     InvalidArgument
-        If the name is that of an archive of another kind.
+        If the path has the suffix of another archive format.
     StorageFull, StorageReadOnly
-        If it cannot be written; a folder can be gone on with.
+        If the disk is full or does not allow writing. An export to a folder can be continued.
     """
     _check_suffix(path)
     with showing(progress, sum(version.size for version in versions), "export") as advance:
@@ -120,7 +119,7 @@ def export(
 
 
 def _check_suffix(path: Path) -> None:
-    """Refuse a name that promises one file of another kind: it would become a folder."""
+    """Refuse the suffix of another archive format, which would otherwise become the name of a folder."""
     kinds = [kind for kind in _OTHER_KINDS if path.name.lower().endswith(kind)]
     if kinds and not path.is_dir():
         stem = path.with_name(path.name[: -len(kinds[0])])
@@ -130,7 +129,7 @@ def _check_suffix(path: Path) -> None:
 
 
 def _delete_other(path: Path, model: ModelFile) -> None:
-    """Delete a file, or the export of another model; keep a folder that holds anything else, or this model."""
+    """Delete a file or the export of another model. Keep an export of this model and a folder with other content."""
     if path.is_file() or path.is_symlink():
         path.unlink()
     elif (path / layout.MODEL).is_file():
@@ -138,7 +137,7 @@ def _delete_other(path: Path, model: ModelFile) -> None:
         try:
             _check_model(data, path, model)
         except Conflict:
-            layout.read_model(data, str(path / layout.MODEL))  # a damaged file may not be an export: it stays
+            layout.read_model(data, str(path / layout.MODEL))  # raises if the file is damaged: perhaps no export
             shutil.rmtree(path)
 
 
@@ -149,7 +148,7 @@ def _check_same(folder: FolderOutlet, path: Path, model: ModelFile) -> None:
 
 
 def _check_replaced(path: Path, model: ModelFile) -> None:
-    """Refuse to replace a file that is not an export of this model; an empty one may have been made for it."""
+    """Refuse to replace a file that is not an export of this model. An empty file can be replaced."""
     if path.is_file() and path.stat().st_size:
         try:
             data = open_inlet(path).read(layout.MODEL, layout.JSON_LIMIT)
@@ -159,6 +158,7 @@ def _check_replaced(path: Path, model: ModelFile) -> None:
 
 
 def _check_model(data: bytes, path: Path, model: ModelFile) -> None:
+    # A model that was created again under the same name has another date.
     try:
         found = layout.read_model(data, str(path / layout.MODEL))
     except DamagedFile:
@@ -168,7 +168,7 @@ def _check_model(data: bytes, path: Path, model: ModelFile) -> None:
 
 
 def _groups(files: Sequence[File]) -> Iterator[list[File]]:
-    """Group small files in their order, so that each group is one transfer."""
+    """Group adjacent small files, so that each group is one download."""
     group: list[File] = []
     room = _GROUP
     for file in files:
@@ -182,7 +182,7 @@ def _groups(files: Sequence[File]) -> Iterator[list[File]]:
 
 
 class _Export:
-    """One export under way."""
+    """The state of a running export."""
 
     def __init__(self, outlet: Outlet, opener: Opener, advance: Advance) -> None:
         self._outlet, self._opener, self._advance = outlet, opener, advance
@@ -201,7 +201,10 @@ class _Export:
             f"{folder}/{layout.MANIFEST}": manifests.encode(reader.manifest),
             f"{folder}/{layout.VERSION}": layout.encode(VersionFile.of(version)),
         }
+        # If `version.json` exists and no file was written, the version was already complete.
         before = self._bytes, self._outlet.read(f"{folder}/{layout.VERSION}", layout.JSON_LIMIT)
+        # A folder gets the records last, because `version.json` marks a complete version. A tar gets them first, so
+        # that a reader of the stream knows the files before they arrive.
         if not self._outlet.records_last:
             self._put_all(said)
         for group in _groups(reader.manifest.files):
@@ -211,7 +214,7 @@ class _Export:
         self._kept += before[0] == self._bytes and before[1] is not None
 
     def _files(self, reader: VersionReader, files: Sequence[File], folder: str) -> None:
-        """Export some files: fetched together into memory if they are small, else the one straight to its place."""
+        """Export a group of files: in memory if there are several, otherwise directly to the target."""
         if len(files) == 1:
             self._file(reader, files[0], f"{folder}/{files[0].path}")
             return
@@ -247,5 +250,6 @@ class _Export:
             self._put(path, data)
 
     def _put(self, path: str, data: bytes) -> None:
+        # An unchanged file is not written again, which keeps its modification time and saves a sync.
         if self._outlet.read(path, layout.JSON_LIMIT) != data:
             self._outlet.put(path, data)

@@ -1,7 +1,7 @@
-"""Reading an exported model into a server: version after version, each whole or not at all.
+"""Import of an exported model into a server, version by version, each completely or not at all.
 
-Nothing is believed: the manifest must come to the digest, every chunk to its id, and the server reckons all of it
-again. What is there already is passed over, so an import that broke off is taken up by doing it again.
+The client verifies the digests of manifests and chunks, and the server verifies them again. Versions that the model
+already has are skipped, so an interrupted import can be repeated.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from lmvp.transfer.push import push_described
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an import did.
+    """The result of an import.
 
     Attributes
     ----------
     name : str
-        `project/model`, where it is now.
+        `project/model` on the server.
     versions, kept : int
-        How many versions the export has, and how many of them were there already.
+        Counts of the versions in the export, and of those that the model already had.
     bytes : int
-        Bytes of chunks that had to travel.
+        Bytes of encoded chunks that were sent.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Imported:
 
 
 def read_model(inlet: Inlet) -> ModelFile:
-    """Return what `model.json` says."""
+    """Read and parse `model.json`."""
     try:
         data = inlet.read(layout.MODEL, layout.JSON_LIMIT)
     except NotFound:
@@ -59,31 +59,32 @@ def read_model(inlet: Inlet) -> ModelFile:
 def import_versions(
     connection: Connection, path: str, inlet: Inlet, model: ModelFile, there: Mapping[int, str], progress: Progress
 ) -> tuple[int, int]:
-    """Put in the versions that are not there; return how many were, and the bytes that had to travel.
+    """Push the missing versions; return the number of versions that existed and the bytes that were sent.
 
     Parameters
     ----------
     path : str
-        The path of the model in the API.
+        Path of the model in the API.
     there : mapping of int to str
-        Digests by number.
+        Digests of the existing versions, by number.
 
     Raises
     ------
     Conflict
-        If a number stands for something else there.
+        If a number belongs to another version on the server.
     DamagedFile
-        If the export is not whole; the versions before are in.
+        If the export is incomplete or damaged. Versions imported before it stay.
     """
     _check_numbers(model, there)
     lacking = [one for one in model.versions if one.number not in there]
     read = [
         _read(inlet, one)[0] for one in lacking
-    ]  # all of them first: what is damaged here is told before any goes in
+    ]  # read all of them first, so that damage in their JSON is reported before the first push
     sent = 0
     with showing(progress, sum(version.size for version in read), "import") as advance:
         for one in lacking:
             said, manifest = _read(inlet, one)
+            # The last version carries the highest number of the exported model, so that it is not used again.
             body = _push(said, last=model.last if one is lacking[-1] else 0)
             described = _describe(inlet, one, manifest)
             sent += push_described(connection, path, described, body, advance=advance).sent
@@ -100,7 +101,7 @@ def _check_numbers(model: ModelFile, there: Mapping[int, str]) -> None:
 
 
 def _read(inlet: Inlet, named: Named) -> tuple[VersionFile, Manifest]:
-    """Return what is said of a version, and its manifest; its files are read when they are sent."""
+    """Read the record and the manifest of a version. Its files are read when they are sent."""
     folder = layout.folder_of(named.number)
     files = []
     for name in (layout.VERSION, layout.MANIFEST):
@@ -117,12 +118,13 @@ def _describe(inlet: Inlet, named: Named, manifest: Manifest) -> Description:
     folder = layout.folder_of(named.number)
     found = {
         chunk: place for file in manifest.files for chunk, place in places(inlet, folder, file).items()
-    }  # the cuts are those of the manifest, whoever made them
+    }  # cut as the manifest states: another release of LMVP can cut files differently
     return Description(msgspec.structs.replace(manifest, parents=()), dict(found))
 
 
 def _push(said: VersionFile, last: int) -> NewPush:
     return NewPush(
+        # A random id is enough here: a repeated import skips complete versions instead of continuing a push.
         push=secrets.token_hex(16),
         manifest=msgspec.Raw(b"{}"),
         message=said.message,

@@ -1,4 +1,4 @@
-"""Where an import comes from: a folder or a `.tar`, read where it lies."""
+"""Readers of an export: from a folder, or from a `.tar` without unpacking it."""
 
 from __future__ import annotations
 
@@ -20,30 +20,32 @@ from lmvp.transfer.rope import Rope
 
 
 class Inlet(Protocol):
-    """Where the files of an import come from."""
+    """The interface of a reader of an export."""
 
     def shown(self, path: str) -> str:
-        """Return what to call a file in an error."""
+        """Return the name of a file for an error message."""
         ...
 
     def read(self, path: str, limit: int) -> bytes:
-        """Return a small file; raises `NotFound` where there is none."""
+        """Return a small file; raises `NotFound` if it does not exist."""
         ...
 
     def source(self, path: str, size: int) -> Rope:
-        """Return a file to be read by ranges; raises `DamagedFile` where it has another size."""
+        """Return a file that can be read by ranges; raises `DamagedFile` if it has another size."""
         ...
 
 
 def open_inlet(path: Path) -> Inlet:
-    """Return what reads a folder or an archive.
+    """Open a folder or an archive.
 
     Raises
     ------
     NotFound
-        If nothing is there.
+        If the path does not exist.
     DamagedFile
-        If it is no archive, or a hostile one.
+        If it is not a valid archive.
+    InvalidArgument
+        If it is neither a folder nor a file.
     """
     if path.is_dir():
         return FolderInlet(path)
@@ -53,21 +55,21 @@ def open_inlet(path: Path) -> Inlet:
 
 
 class FolderInlet:
-    """A folder; no link in it is followed."""
+    """Reads a folder and follows no links in it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def shown(self, path: str) -> str:
-        """Return the path."""
+        """Return the path of the file."""
         return str(self._folder / path)
 
     def read(self, path: str, limit: int) -> bytes:
-        """Return a small file."""
+        """Return the content of a small file."""
         return disk.read_some(self._inside(path), limit)
 
     def source(self, path: str, size: int) -> Rope:
-        """Return a file."""
+        """Open a file that can be read by ranges."""
         place = self._inside(path)
         try:
             regular = stat.S_ISREG(place.lstat().st_mode)
@@ -89,7 +91,7 @@ class FolderInlet:
 
 @dataclass(frozen=True, slots=True)
 class _Slice:
-    """A member of an archive as a source."""
+    """A member of an archive as a byte source."""
 
     archive: DiskFile
     member: Member
@@ -100,12 +102,12 @@ class _Slice:
         return self.member.size
 
     def read(self, offset: int, size: int) -> memoryview:
-        """Read from the archive."""
+        """Read a range of the member."""
         return self.archive.read(self.member.offset + offset, size)
 
 
 class TarInlet:
-    """A `.tar`, as an export wrote it or as somebody made it of a folder."""
+    """Reads a `.tar` that an export wrote, or that a user packed from an exported folder."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._members = path, tarscan.scan(path)
@@ -113,11 +115,11 @@ class TarInlet:
         self._top = _top(self._members)
 
     def shown(self, path: str) -> str:
-        """Return archive and name."""
+        """Return the archive and the name of the member."""
         return f"{self._path}: {self._top}{path}"
 
     def read(self, path: str, limit: int) -> bytes:
-        """Return a small file."""
+        """Return the content of a small member."""
         member = self._members.get(self._top + path)
         if member is None:
             raise NotFound(f"there is no file {self.shown(path)}")
@@ -126,7 +128,7 @@ class TarInlet:
         return bytes(self._archive.read(member.offset, member.size))
 
     def source(self, path: str, size: int) -> Rope:
-        """Return a file."""
+        """Open a member that can be read by ranges."""
         member = self._members.get(self._top + path)
         if member is None:
             raise DamagedFile(f"{self.shown(path)} is missing", hint="export the model again")
@@ -136,29 +138,29 @@ class TarInlet:
 
 
 def _top(members: Iterable[str]) -> str:
-    """Return the folder in the archive that holds the model: the archive itself, or its only folder with one."""
+    """Return the folder of the model in the archive: the root, or the only top folder that has a `model.json`."""
     found = [name.removesuffix(MODEL) for name in members if name in (MODEL, f"{name.partition('/')[0]}/{MODEL}")]
     return found[0] if len(found) == 1 else ""
 
 
 @dataclass(frozen=True, slots=True)
 class ProvedPlace(Place):
-    """A chunk in a file that may be damaged: it is held against its id whenever it is read."""
+    """A chunk in a file of an export. Each read verifies the bytes against the id of the chunk."""
 
     chunk: str
     shown: str
 
     def read(self) -> list[memoryview]:
-        """Return the bytes.
+        """Return the bytes of the chunk.
 
         Raises
         ------
         DamagedFile
-            If they are not those of the chunk.
+            If the bytes do not match the id.
         """
         try:
             pieces = self.rope.read(self.offset, self.size)
-        except FileChanged as error:  # an OSError, which would pass for one of the connection
+        except FileChanged as error:  # an OSError would count as a connection error
             raise DamagedFile(error.message, hint="import it again when nothing writes to it") from None
         if digest.of_bytes(*pieces) != self.chunk:
             end = self.offset + self.size
@@ -169,7 +171,7 @@ class ProvedPlace(Place):
 
 
 def places(inlet: Inlet, folder: str, file: File) -> dict[str, ProvedPlace]:
-    """Return where the chunks of a file lie."""
+    """Return the positions of the chunks of a file by id."""
     path = f"{folder}/files/{file.path}"
     rope, offset, found = inlet.source(path, file.size), 0, {}
     for chunk in file.chunks:

@@ -1,4 +1,4 @@
-"""What an exported model looks like: see docs/format.md, "Exported models"."""
+"""Files of an exported model: paths, encoding and validation. See docs/format.md, "Exported models"."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ T = TypeVar("T", bound=Struct)
 
 KIND = "lmvp model"
 FORMAT = 1
-"""The version of the layout; a reader refuses another one."""
+"""Version of the export format. A reader refuses other versions."""
 
 MODEL, VERSION, MANIFEST = "model.json", "version.json", "manifest.json"
 JSON_LIMIT = 16 << 20
-"""Bytes of `model.json` and of a `version.json` at most."""
+"""Maximum bytes of `model.json` and of `version.json`."""
 
 NOT_FINITE = ("NaN", "Infinity", "-Infinity")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Stand(Struct, frozen=True, kw_only=True):
-    """Where an alias stands."""
+    """An alias and the version that it points at."""
 
     name: str
     number: int
@@ -39,19 +39,19 @@ class Stand(Struct, frozen=True, kw_only=True):
 
 
 class Named(Struct, frozen=True, kw_only=True):
-    """A version that is in the export."""
+    """The number and digest of a version in the export."""
 
     number: int
     digest: str
 
 
 class ModelFile(Struct, frozen=True, kw_only=True):
-    """`model.json`: what is said of the model, and which versions are in the export, oldest first.
+    """Content of `model.json`: the model, its aliases, and the versions in the export, oldest first.
 
     Attributes
     ----------
     last : int
-        The highest number that was ever used.
+        The highest version number that the model ever used.
     """
 
     kind: str
@@ -67,7 +67,7 @@ class ModelFile(Struct, frozen=True, kw_only=True):
 
 
 class VersionFile(Struct, frozen=True, kw_only=True):
-    """`version.json`: what is said of a version; what it is made of stands in `manifest.json`."""
+    """Content of `version.json`: the record of a version. Its content is described by `manifest.json`."""
 
     number: int
     digest: str
@@ -85,7 +85,7 @@ class VersionFile(Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, version: Version) -> VersionFile:
-        """Return what stands in the file of a version."""
+        """Create the file content from a version."""
         kept = {name: getattr(version, name) for name in cls.__struct_fields__}
         return cls(**{**kept, "metrics": {key: encode_float(float(v)) for key, v in version.metrics.items()}})
 
@@ -96,7 +96,7 @@ class _Head(msgspec.Struct):
 
 
 def folder_of(number: int) -> str:
-    """Return where a version lies.
+    """Return the folder of a version.
 
     Examples
     --------
@@ -107,7 +107,7 @@ def folder_of(number: int) -> str:
 
 
 def encode(content: Struct) -> bytes:
-    """Return JSON that people can read, with the digest of its content in `check`."""
+    """Return readable JSON with the digest of its content in the field `check`."""
     fields = msgspec.to_builtins(content)
     return msgspec.json.format(msgspec.json.encode({**fields, "check": _check_of(fields)}), indent=2) + b"\n"
 
@@ -119,7 +119,7 @@ def _check_of(fields: dict[str, Any]) -> str:
 
 
 def _verify(data: bytes, where: str) -> None:
-    """Raise `DamagedFile` if the content does not match its `check`; older exports have none."""
+    """Raise `DamagedFile` if the content does not match its `check`. Exports of older releases lack this field."""
     fields = _decode(data, dict[str, Any], where)
     if fields.get("check") and fields["check"] != _check_of(fields):
         raise DamagedFile(
@@ -129,14 +129,14 @@ def _verify(data: bytes, where: str) -> None:
 
 
 def read_model(data: bytes, where: str) -> ModelFile:
-    """Read `model.json` as if an enemy had written it.
+    """Parse and validate `model.json` as untrusted input.
 
     Raises
     ------
     DamagedFile
-        If it is not what it must be; the message says what is wrong.
+        If it is malformed or damaged; the message states the reason.
     ServerMismatch
-        If a newer LMVP wrote it.
+        If it has another format version.
     """
     head = _decode(data, _Head, where)
     if head.kind != KIND:
@@ -153,23 +153,24 @@ def read_model(data: bytes, where: str) -> ModelFile:
 
 
 def read_version(data: bytes, named: Named, where: str) -> VersionFile:
-    """Read a `version.json`; raises `DamagedFile` where it is not the one that `model.json` names."""
+    """Parse a `version.json`; raise `DamagedFile` if its number or digest differs from `model.json`."""
     _verify(data, where)
     version: VersionFile = _decode(data, VersionFile, where)
     _demand(version.number == named.number, where, "its number")
     _demand(version.digest == named.digest, where, "its digest")
+    # Metrics that JSON cannot express are these strings; see docs/format.md, "Exported models".
     odd = [key for key, value in version.metrics.items() if isinstance(value, str) and value not in NOT_FINITE]
     _demand(not odd, where, f"the metric {odd[:1]}")
     return version
 
 
 def read_manifest(data: bytes, version: VersionFile, where: str) -> Manifest:
-    """Read a `manifest.json`, and hold it against what is said of the version.
+    """Parse a `manifest.json` and verify it against the record of its version.
 
     Raises
     ------
     DamagedFile
-        If its bytes do not match the digest, or it breaks a rule.
+        If its bytes do not match the digest, or it breaks a rule of the format.
     """
     _demand(digest.of_bytes(data) == version.digest, where, "its digest")
     try:

@@ -1,7 +1,7 @@
-"""Where an export goes: a folder that can be gone on with, or one `.tar` that is there whole or not at all.
+"""Writers of an export: to a folder, which can be continued, or to a `.tar` file, which is written atomically.
 
-Both take the same files in the same order. In a folder a version counts once its `version.json` is there, which is
-written last; a `.tar` of the same versions has the same bytes, whoever writes it and when.
+Both receive the same files in the same order. In a folder, a version is complete once its `version.json` exists, which
+is written last. A `.tar` of the same versions always has the same bytes, because it contains no times and no owners.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from lmvp.storage import digest
 from lmvp.storage.manifest import File
 
 Write = Callable[[int, memoryview], None]
+# tar is a sequence of blocks; a file is padded to a full block.
 _BLOCK = 512
 _RECORD = 20 * _BLOCK
-"""A tar ends at a multiple of this."""
+"""The size of a tar file is a multiple of this."""
 
 
 class Outlet(Protocol):
-    """Where the files of an export go."""
+    """The interface of a writer of an export."""
 
     def read(self, path: str, limit: int) -> bytes | None:
-        """Return what is there from an earlier attempt; None where nothing is."""
+        """Return the content of a file from an earlier attempt; None if it does not exist."""
         ...
 
     def keeps(self, path: str, file: File) -> bool:
-        """Tell whether a file of a version is there already, byte for byte."""
+        """Return whether a file of a version exists with the same bytes."""
         ...
 
     def put(self, path: str, data: bytes) -> None:
@@ -40,17 +41,17 @@ class Outlet(Protocol):
         ...
 
     def place(self, path: str, size: int) -> AbstractContextManager[Write]:
-        """Give a function that writes a file at offsets, in any order, from several threads."""
+        """Yield a function that writes a file at any offsets, in any order, from several threads."""
         ...
 
     @property
     def records_last(self) -> bool:
-        """Whether what is said of a version comes after its files."""
+        """Whether the record and manifest of a version are written after its files."""
         ...
 
 
 class FolderOutlet:
-    """A folder: what an earlier attempt has left in it is kept as far as it is right."""
+    """Writes to a folder and reuses undamaged files of an earlier attempt."""
 
     records_last = True
 
@@ -59,12 +60,12 @@ class FolderOutlet:
 
     @classmethod
     def open(cls, folder: Path, mark: str) -> FolderOutlet:
-        """Make the folder, or go on with one that has the file `mark`.
+        """Create the folder, or open an existing one that has the file `mark`.
 
         Raises
         ------
         Conflict
-            If there is something else in it.
+            If the folder has other content.
         """
         with disk.explained(folder):
             if folder.is_dir() and not (folder / mark).exists() and _others(folder):
@@ -73,30 +74,30 @@ class FolderOutlet:
         return cls(folder)
 
     def read(self, path: str, limit: int) -> bytes | None:
-        """Return a small file."""
+        """Return a small file; None if it does not exist."""
         try:
             return disk.read_some(self._target(path), limit)
         except NotFound:
             return None
 
     def keeps(self, path: str, file: File) -> bool:
-        """Hash what is there."""
+        """Hash the existing file and compare its chunks."""
         target = self._target(path)
         try:
             return target.is_file() and target.stat().st_size == file.size and _matches(target, file)
-        except OSError:  # it will be written anew
+        except OSError:  # it is written again, which reports the error
             return False
 
     def put(self, path: str, data: bytes) -> None:
-        """Write a file and let it take the place of an earlier one."""
+        """Write a file atomically; it replaces an earlier one."""
         with disk.explained(self._folder):
             target = self._target(path)
             disk.write_whole(target, [data], self._part, disk.SHARED)
             durable.sync_folder(target.parent)
 
     @contextmanager
-    def place(self, path: str, size: int) -> Iterator[Write]:  # noqa: ARG002 - a tar must know it
-        """Write a file beside its place, and rename it when it is whole."""
+    def place(self, path: str, size: int) -> Iterator[Write]:  # noqa: ARG002 - only a tar needs the size in advance
+        """Write to the part file, and rename it when it is complete."""
         with disk.explained(self._folder):
             target = self._target(path)
             with disk.writing(self._part, disk.SHARED) as descriptor:
@@ -106,6 +107,7 @@ class FolderOutlet:
 
     def _target(self, path: str) -> Path:
         target = self._folder / path
+        # A link in an existing folder could lead to files of other programs.
         if not target.parent.resolve().is_relative_to(self._folder.resolve()):
             raise Conflict(f"{target} leads out of {self._folder}, by a link", hint="export to an empty folder")
         return target
@@ -121,7 +123,7 @@ def _matches(path: Path, file: File) -> bool:
 
 
 class TarOutlet:
-    """A plain `.tar` (POSIX pax, no compression: weights hardly give way to it)."""
+    """Writes a plain `.tar` (POSIX pax) without compression, because compression hardly reduces weights."""
 
     records_last = False
 
@@ -131,12 +133,12 @@ class TarOutlet:
     @classmethod
     @contextmanager
     def open(cls, path: Path) -> Iterator[TarOutlet]:
-        """Write a tar beside its place, and rename it when it is whole; what fails leaves nothing.
+        """Write the tar under a temporary name and rename it when it is complete; delete it after a failure.
 
         Raises
         ------
         InvalidArgument
-            If there is a folder of that name.
+            If `path` is a folder.
         """
         if path.is_dir():
             raise InvalidArgument(f"{path} is a folder", hint="name a file that ends in .tar, or another folder")
@@ -155,12 +157,12 @@ class TarOutlet:
                     part.unlink()
                 raise
 
-    def read(self, path: str, limit: int) -> bytes | None:  # noqa: ARG002 - it is new
+    def read(self, path: str, limit: int) -> bytes | None:  # noqa: ARG002 - the file is always new
         """Return None."""
         return None
 
-    def keeps(self, path: str, file: File) -> bool:  # noqa: ARG002 - it is new
-        """Tell that it does not."""
+    def keeps(self, path: str, file: File) -> bool:  # noqa: ARG002 - the file is always new
+        """Return False."""
         return False
 
     def put(self, path: str, data: bytes) -> None:
@@ -170,9 +172,10 @@ class TarOutlet:
 
     @contextmanager
     def place(self, path: str, size: int) -> Iterator[Write]:
-        """Append a file whose bytes come in any order."""
+        """Append a file of a known size; its bytes can be written in any order."""
         info = tarfile.TarInfo(path)
         info.size, info.mode = size, 0o644
+        # Owner and time of the member are zero, so equal versions result in equal bytes.
         head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
         disk.write_at(self._descriptor, self._end, memoryview(head))
         start = self._end + len(head)
@@ -181,5 +184,6 @@ class TarOutlet:
         disk.write_at(self._descriptor, start + size, memoryview(bytes(self._end - start - size)))
 
     def _finish(self) -> None:
+        # The end of a tar is two empty blocks, padded to a full record.
         size = -(-(self._end + 2 * _BLOCK) // _RECORD) * _RECORD
         disk.write_at(self._descriptor, self._end, memoryview(bytes(size - self._end)))

@@ -1,4 +1,4 @@
-"""Pieces of bytes in the answer to a request: a uint32 length, little-endian, and that many bytes."""
+"""Reader of length-prefixed pieces in an HTTP response: a little-endian uint32 length, then the bytes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from lmvp.errors import ServerError
 from lmvp.transfer.pull import body_reader
 
 LIMIT = 64 << 20
-"""Bytes of a piece at most: more is no server of ours."""
+"""Maximum bytes of a piece. It bounds the memory that the client allocates if the server is broken."""
 
 _LENGTH = struct.Struct("<I")
 
 
 def read_pieces(answer: Any, count: int | None = None) -> Iterator[bytearray]:
-    """Yield so many pieces; without a number, up to one of no bytes.
+    """Yield `count` pieces, or all pieces up to an empty one if `count` is None.
 
     Raises
     ------
     Interrupted
-        If the answer breaks off.
+        If the response ends early.
+    ServerError
+        If a piece exceeds the limit.
     """
     read = body_reader(answer)
+    # Without a count, an empty piece marks the end, so that an interrupted response does not count as complete.
     for number in counting():
         if number == count:
             return

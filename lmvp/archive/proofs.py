@@ -1,7 +1,8 @@
-"""Proving the frames of a backup: each decodes, with what lies beside it, to the bytes that its id stands for.
+"""Verification of the frames of a backup.
 
-A frame that leans on another one must be deeper than that: so what leans on what has an end, also where the frames
-were copied at different times.
+Each frame must decode, together with its delta bases in the folder, to bytes with the digest in its id. Depths must
+decrease along a chain of deltas. So every chain is finite, even if its frames were copied at different times. See
+docs/format.md, "Files of records".
 """
 
 from __future__ import annotations
@@ -20,24 +21,24 @@ from lmvp.storage.codecs import DEPTH_LIMIT, Buffer, Link
 from lmvp.storage.frames import HEADER_SIZE, Frame
 
 _REMEMBERED = 2
-"""Decoded chunks that are kept at hand, since the next ones lean on them."""
+"""Number of decoded chunks in memory: the frames verified next often depend on them. A chunk has up to 4 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A chunk that was proved: how deep its frame stands, and its bytes."""
+    """A verified chunk: the depth of its frame, and its decoded bytes."""
 
     depth: int
     data: Buffer
 
 
 def parse(chunk: str, data: Buffer) -> tuple[Frame, memoryview, Link | None]:
-    """Take a frame apart.
+    """Parse a frame into header, payload and link to its delta base.
 
     Raises
     ------
     IntegrityError
-        If it is not one whole frame of that chunk.
+        If the data is not exactly one frame of that chunk.
     """
     try:
         head = frames.read_header(data[:HEADER_SIZE])
@@ -50,12 +51,12 @@ def parse(chunk: str, data: Buffer) -> tuple[Frame, memoryview, Link | None]:
 
 
 class Proofs:
-    """The frames of one space of a backup.
+    """Verifies the frames of one space of a backup.
 
     Attributes
     ----------
     proved : set of str
-        The chunks whose frames were found right, those that others lean on included.
+        Ids of the verified chunks, including delta bases.
     """
 
     def __init__(self, folder: BackupFolder, space: str) -> None:
@@ -64,23 +65,31 @@ class Proofs:
         self.proved: set[str] = set()
 
     def prove(self, chunk: str) -> bytes:
-        """Prove the frame of a chunk down to what it leans on; return it as it lies there.
+        """Verify the frame of a chunk with its delta bases; return the encoded frame.
 
         Raises
         ------
         NotFound, DamagedFile
-            Naming the file that is not there or not right.
+            If a frame is missing or damaged; the message names the file.
         """
         data = self._folder.frame(self._space, chunk)
         if chunk not in self.proved:
+            # No frame is deeper than DEPTH_LIMIT, so this bound allows any first frame.
             self._learn(chunk, data, DEPTH_LIMIT + 1)
         return data
 
     def look(self, chunk: str) -> None:
-        """Look whether a frame and all that it leans on are there and whole, without decoding them; raises as above."""
+        """Check that a frame and its delta bases exist with the right lengths, without decoding them.
+
+        Raises
+        ------
+        NotFound, DamagedFile
+            If a frame is missing or damaged; the message names the file.
+        """
         link, below = self._header(chunk), DEPTH_LIMIT + 1
         chain = [chunk]
         while link is not None:
+            # Without this check, two frames that depend on each other would be an endless loop.
             if link.depth >= below:
                 raise self._damaged(chain[-1], "it leans on one that is deeper")
             below = link.depth
@@ -89,17 +98,17 @@ class Proofs:
         self.proved.update(chain)
 
     def check(self, chunk: str, data: Buffer) -> Known:
-        """Prove a frame that is not in the folder, with what is.
+        """Verify a received frame against the delta bases in the folder.
 
         Raises
         ------
         IntegrityError, DamagedFile, NotFound
-            If it cannot be kept as it is.
+            If the frame cannot be verified, so that it must not be stored.
         """
         return self._decode(chunk, data, DEPTH_LIMIT + 1)
 
     def remember(self, chunk: str, known: Known) -> None:
-        """Note that a chunk was proved, and lies in the folder."""
+        """Mark a chunk in the folder as verified, and cache its bytes."""
         self.proved.add(chunk)
         self._known[chunk] = known
         while len(self._known) > _REMEMBERED:
@@ -108,6 +117,7 @@ class Proofs:
     def _header(self, chunk: str) -> Link | None:
         path = self._folder.piece(CHUNKS, self._space, chunk)
         try:
+            # Unbuffered: a buffered file would read 8 KiB for a header of less than 100 bytes.
             with disk.open_read(path, buffering=0) as file:
                 start, size = file.read(HEADER_SIZE + codecs.LINK_SIZE), os.fstat(file.fileno()).st_size
         except DamagedFile:
@@ -125,6 +135,7 @@ class Proofs:
 
     def _get(self, chunk: str, below: int) -> Known:
         known = self._known.get(chunk)
+        # A cached base whose depth does not fit is decoded again, so that the error names it.
         if known is not None and known.depth < below:
             self._known.move_to_end(chunk)
             return known
@@ -141,7 +152,7 @@ class Proofs:
         return known
 
     def _decode(self, chunk: str, data: Buffer, below: int) -> Known:
-        """Decode a frame that must stand less deep than `below`, so that this comes to an end."""
+        """Decode a frame whose depth must be less than `below`; this bounds the recursion."""
         head, payload, link = parse(chunk, data)
         depth = link.depth if link else 0
         if depth >= below:

@@ -1,6 +1,6 @@
-"""The file of a space in a backup: lines of JSON, a head, the records, the events, and a digest of all of it.
+"""Files of records in a backup: lines of JSON with a head, records, events and a digest.
 
-See docs/format.md, "Backups". Both sides have this in common: the server writes it, restoring reads it.
+The server writes these files; backup and restore read them. See docs/format.md, "Files of records".
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from lmvp.errors import DamagedFile, ServerMismatch
 
 KIND, FORMAT = "lmvp records", 1
 LINE_LIMIT = 64 << 20
-"""Bytes of a line that are held in memory at most; a record of a few MiB is the longest that a server takes."""
+"""Maximum bytes of a line in memory. The server accepts records of a few MiB at most."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Head(msgspec.Struct, frozen=True):
-    """The first line."""
+    """The first line of the file."""
 
     kind: str
     format: int
@@ -36,7 +36,7 @@ class Head(msgspec.Struct, frozen=True):
 
 
 class RecordLine(msgspec.Struct, frozen=True):
-    """A record: its table, its position and revision there, and what it says."""
+    """A record with its table, its position and revision in it, and its data."""
 
     table: str
     id: str
@@ -47,7 +47,7 @@ class RecordLine(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class RecordFile:
-    """A file whose digest was proved.
+    """A file of records whose digest was verified.
 
     Attributes
     ----------
@@ -88,7 +88,10 @@ def lines(
     count: int,
     events: Iterator[dict[str, Any]],
 ) -> Iterator[bytes]:
-    """Yield the lines of the file of a space; a row has `id`, `seq`, `rev` and `data`, whichever store it is of."""
+    """Yield the lines of the file of a space.
+
+    Rows can be those of any record store: they need the attributes `id`, `seq`, `rev` and `data`.
+    """
     records = sum(len(rows) for rows in tables.values())
     content = chain(
         [Head(KIND, FORMAT, space, dict(next_seq), records, count)],
@@ -104,14 +107,14 @@ def lines(
 
 
 def open_file(path: Path, space: str) -> RecordFile:
-    """Prove a file from its first byte to its last.
+    """Verify a whole file and return it.
 
     Raises
     ------
     DamagedFile
-        Naming the file.
+        If it cannot be read or does not match its digest; the message names the file.
     ServerMismatch
-        If its format is another one.
+        If its format has another version.
     """
     try:
         head, digest, size = _prove(path)
@@ -125,21 +128,24 @@ def open_file(path: Path, space: str) -> RecordFile:
 
 
 def _lines_of(file: IO[bytes]) -> Iterator[bytes]:
-    """Give the lines of a file; one that is too long comes in pieces, which no digest fits."""
+    """Yield the lines of a file. A line above the limit is split, so the check of the file fails."""
     return iter(lambda: file.readline(LINE_LIMIT), b"")
 
 
 def _prove(path: Path) -> tuple[Head, str, int]:
+    """Verify the digest of a file; return its head, the BLAKE3 of the whole file, and its size."""
     content, whole = blake3(), blake3()
     head, count, size, said = None, 0, 0, b""
     with disk.open_read(path) as file:
         for count, line in enumerate(_lines_of(file)):  # noqa: B007 - the last one is the result
             if head is None:
                 head = _read(msgspec.json.Decoder(Head).decode, line, path)
+            # The last line is the digest of all lines before it, so hash each line one step late.
             content.update(said)
             said = line
             whole.update(line)
             size += len(line)
+    # The count of lines includes the head; `count` is the index of the last line.
     if head is None or count != 1 + head.records + head.events:
         raise DamagedFile(f"{path} is damaged: it is not whole")
     if _encode({"digest": content.hexdigest()}) + b"\n" != said:

@@ -1,4 +1,4 @@
-"""Which versions of a model are meant: `3,5-9,production`."""
+"""Parsing of `--versions`: revisions and ranges, for example `3,5-9,production`."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ _RANGE = re.compile(r"v?([0-9]{1,9})-v?([0-9]{1,9})", re.IGNORECASE)
 
 
 def chosen(given: str | Iterable[str | int] | None, there: Sequence[int], find: Callable[[str], int]) -> list[int]:
-    """Return the numbers that a choice names, in order, once each; all of them without a choice.
+    """Return the version numbers of a selection, sorted and unique; all numbers if there is no selection.
 
     Parameters
     ----------
     given : str or iterable of str or int, optional
-        Revisions and ranges of numbers; a text has commas between them.
+        Revisions and ranges of numbers; separated by commas in a string.
     there : sequence of int
-        The numbers that there are.
+        The existing version numbers.
     find : callable
-        Returns the number of a revision.
+        Returns the version number of a revision.
 
     Raises
     ------
     NotFound
-        If a range has no version.
+        If a range contains no version.
     InvalidArgument
-        If nothing is named.
+        If the selection is empty.
 
     Examples
     --------
@@ -54,6 +54,7 @@ def _meant(word: str, there: Sequence[int], find: Callable[[str], int]) -> list[
     if found is None:
         return [find(word)]
     first, last = int(found[1]), int(found[2])
+    # Removed versions leave gaps, so a range selects only the numbers that exist.
     inside = [number for number in there if first <= number <= last]
     if not inside:
         raise NotFound(f"there is no version from v{first} to v{last}")

@@ -1,8 +1,8 @@
-"""The stream of a series in a backup, and the segments in it: what a copy holds, and whether every byte is sound.
+"""Verification of the points of runs in a backup, and the structure of segments.
 
-See docs/format.md, "Series" and "Backups". The server writes and reads segments with these structures, and checks a
-series before it sends it. A client checks each copy that it receives, and `lmvp restore` each copy that it reads. All
-bytes of a state and of a segment are covered by CRC-32, so the check decodes no points.
+The server writes and reads segments with these structures, and verifies a series before it sends it. The client
+verifies each copy that it receives, and `lmvp restore` each copy that it reads. CRC-32 covers all bytes of a state and
+of a segment, so the check decodes no points. See docs/format.md, "Series" and "Points of runs".
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from lmvp.errors import IntegrityError, NotFound
 
 MAGIC: Final = b"LMVPSEG1"
 FOOTER: Final = struct.Struct("<QII8s")
-"""Offset of the directory of a segment, its length, its CRC-32, and the magic bytes."""
+"""Footer of a segment: offset of the directory, its length, its CRC-32, and the magic bytes."""
 STATE: Final = "series"
-"""The name of the file that holds the state."""
+"""Name of the file with the state."""
 
 _HEAD = struct.Struct("<II")
 _LIMIT = 64 << 20
-"""Bytes of a payload at most: the state of very many keys is the longest one."""
+"""Maximum bytes of a payload. The longest payload is the state of a series with very many keys."""
 
 Read = Callable[[int, int], bytes]
-"""Gets an offset and a number of bytes; returns fewer bytes only at the end."""
+"""Takes an offset and a number of bytes. It returns fewer bytes only at the end of the file."""
 
 
 class Piece(msgspec.Struct, array_like=True):
-    """Some columns in a row: where, how long each is, how many rows, and the CRC-32 of all of them."""
+    """Adjacent columns of a segment: offset, length of each column, number of rows, and the CRC-32 of all of them."""
 
     at: int
     sizes: list[int]
@@ -42,7 +42,7 @@ class Piece(msgspec.Struct, array_like=True):
 
 
 class Directory(msgspec.Struct):
-    """The parts of the file and their places.
+    """The directory of a segment: its parts and their offsets.
 
     `keys`, `counts`, `first` and `last` are columns in the format of pcodec, with a row for each key.
     """
@@ -58,28 +58,28 @@ class Directory(msgspec.Struct):
 
 
 class _State(msgspec.Struct):
-    """The fields of a state that a check needs; others are not read."""
+    """The fields of a state that the check needs. The decoder ignores other fields."""
 
     segments: list[int] = []
     points: int = 0
 
 
 class File(NamedTuple):
-    """A file of a series: its size in bytes, and a function that reads it."""
+    """A file of a series: its size in bytes and a function that reads it."""
 
     size: int
     read: Read
 
 
 class Copy(NamedTuple):
-    """A sound copy of a series.
+    """The result of a check of a series.
 
     Attributes
     ----------
     points : int
-        Points that were taken in.
+        Number of accepted points, according to the state.
     set_aside : tuple of str
-        Names of the damaged logs in it: points of these logs are missing.
+        Names of damaged logs. The points in them are missing.
     """
 
     points: int = 0
@@ -87,29 +87,29 @@ class Copy(NamedTuple):
 
 
 def check_file(path: Path) -> Copy:
-    """Check a stream that a file holds.
+    """Verify a series that is stored as one file.
 
     Raises
     ------
     NotFound
-        If there is no file.
+        If the file does not exist.
     DamagedFile
-        If it is a link, or no regular file.
+        If it is not a regular file.
     IntegrityError
-        If the stream, or a file in it, is damaged or incomplete.
+        If the stream or a file in it is damaged or incomplete.
     """
     with _opened(path) as file:
         return check_files(_files_of(file))
 
 
 def peek_file(path: Path) -> Copy:
-    """Return what a stream says of itself; only its framing and its state are checked. Raises as `check_file`."""
+    """Return the numbers of a series after a check of its framing and state only. Raises as `check_file`."""
     with _opened(path) as file:
         return _copy_of(_files_of(file))[1]
 
 
 def check_files(files: Mapping[str, File]) -> Copy:
-    """Check the files of a series; see `check_file`."""
+    """Verify the files of a series; see `check_file`."""
     segments, copy = _copy_of(files)
     for name in segments:
         _check_segment(name, files[name])
@@ -124,7 +124,8 @@ def _opened(path: Path) -> IO[bytes]:
 
 
 def _copy_of(files: Mapping[str, File]) -> tuple[list[str], Copy]:
-    """Return the names of the segments, and what the state tells."""
+    """Return the names of the segments, and the numbers in the state."""
+    # A series without a sealed state has no points yet.
     state = _State()
     if STATE in files:
         try:
@@ -135,6 +136,7 @@ def _copy_of(files: Mapping[str, File]) -> tuple[list[str], Copy]:
     for name in names:
         if name not in files:
             raise IntegrityError(f"{name} of the series is missing")
+    # Sealing leaves only the state, segments and damaged logs.
     others = sorted(set(files) - {STATE, *names})
     if extra := [name for name in others if name.endswith(".segment")]:
         raise IntegrityError(f"the state of the series does not name {extra[0]}")
@@ -177,7 +179,7 @@ def _check_segment(name: str, file: File) -> None:
 
 
 def _files_of(stream: IO[bytes]) -> dict[str, File]:
-    """Return the files in a stream, after the check of its framing; they are read from the stream."""
+    """Verify the framing of a stream; return its files, which are read from the stream on demand."""
     found: dict[str, list[tuple[int, int]]] = {}
     parts: list[tuple[int, int]] | None = None
     while True:
@@ -201,7 +203,7 @@ def _files_of(stream: IO[bytes]) -> dict[str, File]:
 
 
 def _reader(stream: IO[bytes], parts: Sequence[tuple[int, int]]) -> Read:
-    """Return a function that reads a file whose bytes stand in parts of a stream."""
+    """Return a function that reads a file from its parts in a stream."""
 
     def read(at: int, size: int) -> bytes:
         pieces, start = list[bytes](), 0

@@ -1,7 +1,7 @@
-"""What crosses the wire, as frozen structs: the server answers with them, the client hands them to the user.
+"""Request and response schemas of the HTTP API, as frozen structs.
 
-JSON has no NaN or infinity, so metrics travel as numbers or as one of the strings `"NaN"`, `"Infinity"`, `"-Infinity"`;
-`Version.metrics` always holds floats.
+The server answers with them and the client returns them to the user. JSON has no NaN or infinity, so metrics are sent
+as numbers or as one of the strings `"NaN"`, `"Infinity"` and `"-Infinity"`; `Version.metrics` always contains floats.
 """
 
 from __future__ import annotations

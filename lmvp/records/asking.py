@@ -1,4 +1,4 @@
-"""The bodies of what clients ask about projects, models and versions; unknown fields are mistakes."""
+"""Request schemas for projects, models and versions. Unknown fields are an error."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from lmvp.records.values import Request, Scalar, WireFloat
 
 
 class NewProject(Request, frozen=True, kw_only=True):
-    """The body of `POST projects`."""
+    """Body of `POST projects`."""
 
     name: str
     description: str = ""
 
 
 class NewModel(Request, frozen=True, kw_only=True):
-    """The body of `POST …/models`."""
+    """Body of `POST …/models`."""
 
     name: str
     description: str = ""
 
 
 class Fork(Request, frozen=True, kw_only=True):
-    """The body of `POST …/{model}/fork`: where to, as `project/model`."""
+    """Body of `POST …/{model}/fork`: the destination as `project/model`."""
 
     to: str
 
 
 class Contribute(Request, frozen=True, kw_only=True):
-    """The body of `POST …/versions/{revision}/contribute`; without a message, the version's own."""
+    """Body of `POST …/versions/{revision}/contribute`. An empty message means the message of the version."""
 
     message: str = ""
 
 
 class MoveAlias(Request, frozen=True, kw_only=True):
-    """The body of `PUT …/aliases/{alias}`."""
+    """Body of `PUT …/aliases/{alias}`."""
 
     revision: str
 
 
 class ModelChange(Request, frozen=True, kw_only=True):
-    """The body of `PATCH …/models/{model}`: what is None stays as it is."""
+    """Body of `PATCH …/models/{model}`. Fields that are None stay unchanged; see `Model` for their meaning."""
 
     description: str | None = None
     keep: str | None = None
@@ -54,14 +54,14 @@ class ModelChange(Request, frozen=True, kw_only=True):
 
 
 class Prune(Request, frozen=True, kw_only=True):
-    """The body of `POST …/models/{model}/prune`.
+    """Body of `POST …/models/{model}/prune`.
 
     Attributes
     ----------
     keep : str
-        The rule; empty: the one that the model has.
+        The retention rule to apply; the rule of the model if empty.
     dry_run : bool
-        Only tell what would go.
+        Only list the versions that would be deleted.
     """
 
     keep: str = ""
@@ -69,38 +69,38 @@ class Prune(Request, frozen=True, kw_only=True):
 
 
 class Collect(Request, frozen=True, kw_only=True):
-    """The body of `POST gc`; with `removed`, what could still be brought back goes too."""
+    """Body of `POST gc`. With `removed`, gc also deletes permanently everything in the trash."""
 
     removed: bool = False
 
 
 class Check(Request, frozen=True, kw_only=True):
-    """The body of `POST fsck`: whether damaged frames are set aside."""
+    """Body of `POST fsck`. With `repair`, damaged frames are set aside."""
 
     repair: bool = False
     heads: tuple[Head, ...] = ()
-    """Kept elsewhere: the logs of events must go on from there."""
+    """Heads of audit logs that were stored outside the server; fsck verifies that the logs still contain them."""
 
 
 class Amendment(Request, frozen=True, kw_only=True):
-    """The body of `PATCH …/versions/{revision}`: what is None stays as it is; a dict replaces the whole dict."""
+    """Body of `PATCH …/versions/{revision}`. Fields that are None stay unchanged; a dict replaces the whole dict."""
 
     message: str | None = None
     metrics: dict[str, WireFloat] | None = None
     params: dict[str, Scalar] | None = None
     tags: dict[str, str] | None = None
     forget_code: bool = False
-    """Erase the code that was kept with the version, for good."""
+    """Delete the captured code of the version permanently."""
 
 
 class Words(Request, frozen=True, kw_only=True):
-    """What is said with a decision about a contribution, or about it."""
+    """Body of a comment on a contribution, or of the decision about it."""
 
     words: str = ""
 
 
 class ProjectChange(Request, frozen=True, kw_only=True):
-    """The body of `PATCH projects/{project}`: what is None stays as it is."""
+    """Body of `PATCH projects/{project}`. Fields that are None stay unchanged; see `Project` for their meaning."""
 
     description: str | None = None
     public: bool | None = None
@@ -108,24 +108,25 @@ class ProjectChange(Request, frozen=True, kw_only=True):
 
 
 class Against(Request, frozen=True, kw_only=True):
-    """The body of `POST …/versions/{revision}/changes`: `[model]@revision` of the project, or a bare revision."""
+    """Body of `POST …/versions/{revision}/changes`: `[model]@revision` in the project, or a revision alone."""
 
     against: str
 
 
 class Recorded(Request, frozen=True, kw_only=True):
-    """What was written down about a version elsewhere: an import keeps it. Only an owner may send it.
+    """The metadata of an imported version: number, date, author and parents. Only an owner can send it.
 
     Attributes
     ----------
     number : int
-        Above all numbers that the model has used.
+        Must be higher than every number that the model has used.
     digest : str
-        What the manifest with these parents must come to.
+        The expected digest of the manifest with these parents. The server refuses the push if it differs.
     parents : tuple of Parent
-        They need not be there: a removed version stays the parent of what grew from it.
+        They can be missing on the server: a removed version stays the parent of its children.
     last : int
-        The highest number that was ever used there, if that is above this one: it is not used again here either.
+        The highest number used in the exported model, if it is higher than this one. The server does not use the
+        numbers up to it again.
     """
 
     number: int
@@ -137,24 +138,25 @@ class Recorded(Request, frozen=True, kw_only=True):
 
 
 class NewPush(Amendment, frozen=True, kw_only=True):
-    """The body of `POST …/pushes`, and the head of a small push.
+    """Body of `POST …/pushes`, and the head of a small push.
 
     Attributes
     ----------
     push : str
-        32 hex digits made up by the client, so that a lost answer can be asked for again.
+        32 hex digits, chosen by the client. A client that got no answer repeats the request with the same id.
     manifest : Raw
-        Without parents: the server adds them.
+        The manifest without parents: the server adds them.
     parent : str, optional
-        Digest of the version that the object grew from; the latest one at the time of the commit if None.
+        Digest of the version that the object was derived from. None means the latest version at the time of the commit.
     expect_parent : str, optional
-        Refuse the commit unless this digest is still the latest one; the empty string: unless there is no version.
+        Refuse the commit unless this is the digest of the latest version. The empty string means that the model must
+        have no version yet.
     run : str
-        Id of the run that made it, in the same project.
+        Id of the run that produced the object, in the same project.
     create : bool
-        Make the model and the project where they are not there, on a shared server too.
+        Create the model and the project if they do not exist, also on a shared server.
     recorded : Recorded, optional
-        Number, date, author and parents of a version that was made elsewhere.
+        Metadata of an imported version.
     """
 
     push: str
@@ -168,22 +170,22 @@ class NewPush(Amendment, frozen=True, kw_only=True):
     create: bool = False
     recorded: Recorded | None = None
     propose: bool = False
-    """Propose it, for a maintainer to accept: a contribution, and no version yet."""
+    """Propose a contribution, which a maintainer can accept, instead of publishing a version."""
 
 
 class WantedChunks(Request, frozen=True, kw_only=True):
-    """The body of `POST …/versions/{revision}/chunks`.
+    """Body of `POST …/versions/{revision}/chunks`. See docs/format.md, "The wire".
 
     Attributes
     ----------
     want : tuple of str
-        Chunks of this version.
+        Ids of chunks of this version.
     accept : tuple of str
-        Codecs that the answer may use besides raw, by name; those that the server does not know are passed over.
+        Names of the codecs that the answer can use besides raw. The server ignores names that it does not know.
     base : str, optional
         Digest of a version of the same project.
     have : tuple of str
-        Chunks of the base that the client holds, and that deltas may lean on; others are passed over.
+        Ids of chunks of the base that the client has, so that deltas can depend on them. The server ignores others.
     """
 
     want: tuple[str, ...]
@@ -193,14 +195,14 @@ class WantedChunks(Request, frozen=True, kw_only=True):
 
 
 class WantedPieces(Request, frozen=True, kw_only=True):
-    """The body of `POST backups/{backup}/{kind}/{space}`.
+    """Body of `POST backups/{backup}/{kind}/{space}`.
 
     Attributes
     ----------
     want : tuple of str
-        Ids of chunks, or digests of manifests.
+        Ids of chunks or digests of manifests.
     plain : bool
-        Chunks decoded, as raw frames, not as they are kept.
+        Send chunks decoded, as raw frames, instead of in their stored encoding.
     """
 
     want: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""The bodies of what clients ask about accounts, roles and tokens."""
+"""Request schemas for accounts, roles, tokens and webhooks. Unknown fields are an error."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from lmvp.records.values import Request
 
 
 class AskCode(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of `POST device/code`.
+    """Body of `POST device/code`.
 
     Attributes
     ----------
     client_name : str
-        The name that the client gives itself: `ada@laptop`.
+        The name that the client chooses for itself, for example `ada@laptop`.
     scope : str
-        The scope of the token that it asks for: `read`, `write` or `admin`.
+        The scope of the token that the client requests: `read`, `write` or `admin`.
     """
 
     client_name: str = ""
@@ -21,23 +21,24 @@ class AskCode(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class AskToken(Request, frozen=True, kw_only=True):
-    """The body of `POST device/token`."""
+    """Body of `POST device/token`."""
 
     device_code: str
 
 
 class Decide(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of `POST device/decision`.
+    """Body of `POST device/decision`.
 
     Attributes
     ----------
     scope : str
-        The scope to approve, at most the one that the client asks for. Empty: that one, but never `admin`, which must
-        be named.
+        The scope to approve, at most the requested one. Empty means the requested one, except that `admin` must be
+        named.
     current_password : str
-        The caller's own password, as a proof: a session that began more than ten minutes ago needs it to approve.
+        The caller's password. A session that is older than ten minutes needs it to approve.
     """
 
+    # An `admin` token has every right of an admin, so a user must name that scope to approve it.
     user_code: str
     approve: bool = True
     scope: str = ""
@@ -45,31 +46,31 @@ class Decide(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NewSignInLink(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of `POST signin-links`.
+    """Body of `POST signin-links`.
 
     Attributes
     ----------
     page : str
-        The page that the link leads to, relative to the first page of the console: `p/digits/cnn`. Empty: that page.
+        The page to open, relative to the home page of the console: `p/digits/cnn`. Empty means the home page.
     """
 
     page: str = ""
 
 
 class MakeToken(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of `POST tokens`; without days it never expires.
+    """Body of `POST tokens`. Without `expires_days` the token does not expire.
 
     Attributes
     ----------
     scope : str
-        `read`, `write` or `admin`; empty: `read`.
+        `read`, `write` or `admin`; `read` if empty.
     project : str
-        The one project that it is for; empty: all.
+        The only project that the token is valid for; empty for all projects.
     user : str
-        Whose it is; an admin makes them for others. Empty: the caller's own.
+        The account of the token; the caller's if empty. Only an admin can create tokens for other accounts.
     current_password : str
-        The caller's password: needed in a session that is older than ten minutes, and by an admin who makes a token
-        for another person.
+        The caller's password. It is needed in a session that is older than ten minutes, and by an admin who creates a
+        token for another account.
     """
 
     name: str
@@ -81,12 +82,12 @@ class MakeToken(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class NewUser(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of `POST users`; without a password the account acts by tokens alone.
+    """Body of `POST users`. An account without a password is a service account, which has only tokens.
 
     Attributes
     ----------
     current_password : str
-        The caller's own password, which an admin needs to make another admin; see `UserChange`.
+        The caller's password, which an admin needs to create another admin; see `UserChange`.
     """
 
     name: str
@@ -96,17 +97,17 @@ class NewUser(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class UserChange(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of `PATCH users/{user}`: fields that are None stay as they are.
+    """Body of `PATCH users/{user}`. Fields that are None stay unchanged.
 
     Attributes
     ----------
     current_password : str
-        The caller's own password. It is needed to set a password and to make an admin, unless the caller is the
-        server's operator or signed in to the console within the last ten minutes.
+        The caller's password. It is needed to set a password and to grant admin rights, unless the caller is
+        the operator of the server or signed in to the console within the last ten minutes.
     keep_tokens : bool
-        Keep tokens and invitations. Without it, a new password ends them; it ends sessions in any case.
+        Keep tokens and invitations. Otherwise a new password revokes them. It ends sessions in any case.
     keep_identities : bool
-        Keep the connected identities of an OpenID provider. Without it, a new password disconnects them.
+        Keep the connected identities of an OpenID provider. Otherwise a new password disconnects them.
     """
 
     disabled: bool | None = None
@@ -118,32 +119,46 @@ class UserChange(Request, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Disconnect(Request, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of `DELETE identities/{identity}`; it may be missing.
+    """Body of `DELETE identities/{identity}`; optional.
 
     Attributes
     ----------
     current_password : str
-        The caller's own password; see `UserChange`.
+        The caller's password; see `UserChange`.
     """
 
     current_password: str = ""
 
 
 class SetRole(Request, frozen=True, kw_only=True):
-    """The body of `PUT …/members/{member}`: `viewer`, `contributor`, `maintainer` or `owner`."""
+    """Body of `PUT …/members/{member}`: `viewer`, `contributor`, `maintainer` or `owner`."""
 
     role: str
 
 
 class NewWebhook(Request, frozen=True, kw_only=True):
-    """The body of `POST …/webhooks`: where to, and what, by the beginnings of actions; none: all there is."""
+    """Body of `POST …/webhooks`.
+
+    Attributes
+    ----------
+    url : str
+        The URL that the server calls.
+    events : tuple of str
+        Prefixes of the actions to send; empty for all actions.
+    """
 
     url: str
     events: tuple[str, ...] = ()
 
 
 class Invite(Request, frozen=True, kw_only=True):
-    """The body of `POST invitations`."""
+    """Body of `POST invitations`.
+
+    Attributes
+    ----------
+    days : int
+        The number of days after which the invitation expires.
+    """
 
     project: str
     role: str = "viewer"
@@ -151,6 +166,6 @@ class Invite(Request, frozen=True, kw_only=True):
 
 
 class SetGroup(Request, frozen=True, kw_only=True):
-    """The body of `PUT groups/{group}`: who is in it from now on."""
+    """Body of `PUT groups/{group}`: the complete list of members, which replaces the current one."""
 
     users: tuple[str, ...] = ()

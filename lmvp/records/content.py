@@ -1,4 +1,4 @@
-"""What is told of the content of versions: layers, how far they moved, how their numbers are spread."""
+"""Response schemas for the content of versions: layers, changes of tensors, histograms."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from lmvp.records.values import Struct, WireFloat, decode_float, encode_float
 
 
 class Layer(Struct, frozen=True, kw_only=True):
-    """One layer on the shared axis of strips: a module, or a lone tensor.
+    """A layer on the shared axis of layer strips: a module or a single tensor.
 
     Attributes
     ----------
     path : str
-        The tensors' names up to the last dot: `blocks.0.attn.qkv`.
+        The common part of the names of its tensors, up to the last dot: `blocks.0.attn.qkv`.
     group : str
-        The path up to its block index: `blocks.0`; strips leave a wider gap between groups.
+        The path up to the block index: `blocks.0`. Strips draw a wider gap between groups.
     size : int
-        How many numbers it holds, the largest over the versions.
+        The count of its numbers; the largest one if the versions differ.
     """
 
     path: str
@@ -29,19 +29,21 @@ class Layer(Struct, frozen=True, kw_only=True):
 
 
 IDENTICAL, CHANGED, NEW, ABSENT = "0", "x", "+", "."
-"""One character a layer in `Layers.strips`: byte-identical to the parent; changed by an unknown amount; new or
-reshaped; not in this version. `1` to `5` are changed by less than 0.1 %, 1 %, 5 %, 20 %, and more."""
+"""States of a layer in `Layers.strips`, one character each: byte-identical to the parent, changed by an unknown
+amount, new or reshaped, not in this version. A changed layer of known amount is `1` to `5`: less than 0.1 %, 1 %, 5 %,
+20 %, or more."""
 
 
 class Layers(Struct, frozen=True, kw_only=True):
-    """What changed, layer by layer, in some versions of a model; all on one axis.
+    """The layer strips of several versions of a model, on one axis.
 
     Attributes
     ----------
     axis : tuple of Layer
         The union of the layers of the versions, in model order.
     strips : dict
-        By version number (a str, as JSON wants it): one character per layer of the axis, see `IDENTICAL`.
+        One character per layer of the axis, by version number; see `IDENTICAL`. The keys are strings because JSON has
+        no other keys.
     """
 
     axis: tuple[Layer, ...] = ()
@@ -52,18 +54,18 @@ class Layers(Struct, frozen=True, kw_only=True):
 
 
 class Amount(Struct, frozen=True, kw_only=True):
-    """How much the numbers of a tensor changed. Amounts of tensors add up to that of their layer.
+    """The amount by which the numbers of a tensor changed. The sum over the tensors of a layer is that of the layer.
 
     Attributes
     ----------
     count, changed : int
-        How many numbers there are, and how many of them are other ones.
+        The count of the numbers, and of those that differ.
     squares, base_squares : float
-        Sums of the squares of the differences, and of the numbers before; without those that are not finite.
+        Sums of the squares of the differences and of the numbers before. Numbers that are not finite are left out.
     largest : float
-        The largest difference, without sign.
+        The largest absolute difference.
     after_squares : float, optional
-        Sum of the squares of the numbers after; what was measured by an early server lacks it.
+        Sum of the squares of the numbers after; None for amounts that an early server computed.
 
     Examples
     --------
@@ -82,12 +84,12 @@ class Amount(Struct, frozen=True, kw_only=True):
 
     @property
     def share(self) -> float:
-        """The share of the numbers that changed, 0 to 1."""
+        """The fraction of the numbers that changed, 0 to 1."""
         return self.changed / self.count if self.count else 0.0
 
     @property
     def relative(self) -> float:
-        """‖w − w₀‖ / ‖w₀‖, in the Euclidean norm; infinite where all was zero before, or beyond float64."""
+        """‖w − w₀‖ / ‖w₀‖ in the Euclidean norm; infinite if all numbers were zero before or a sum exceeds float64."""
         squares, base = decode_float(self.squares), decode_float(self.base_squares)
         if not squares:
             return 0.0
@@ -99,16 +101,18 @@ class Amount(Struct, frozen=True, kw_only=True):
     def cosine(self) -> float | None:
         """The cosine of the angle between the numbers before and after, -1 to 1.
 
-        None if either is all zero, or a sum of squares is beyond float64.
+        None if one side is all zero, if a sum of squares exceeds float64, or if `after_squares` is missing.
         """
         if self.after_squares is None:
             return None
         squares, base, after = (decode_float(x) for x in (self.squares, self.base_squares, self.after_squares))
         if not base or not after or not math.isfinite(base + after + squares):
             return None
+        # The law of cosines: 2·w·w₀ = ‖w‖² + ‖w₀‖² − ‖w − w₀‖². Rounding can exceed ±1 slightly, so clamp.
         return max(-1.0, min(1.0, (base + after - squares) / (2 * math.sqrt(base) * math.sqrt(after))))
 
     def __add__(self, other: Amount) -> Amount:
+        # Without one of the two, the sum would describe only a part of the layer.
         known = self.after_squares is not None and other.after_squares is not None
         return Amount(
             count=self.count + other.count,
@@ -123,14 +127,15 @@ class Amount(Struct, frozen=True, kw_only=True):
 
 
 class Changes(Struct, frozen=True, kw_only=True):
-    """How much a version changed since another one.
+    """The changes of a version since another version.
 
     Attributes
     ----------
     against : str
-        Digest of the other one.
+        Digest of the other version.
     tensors : dict of str to Amount
-        By name: all tensors of the layers that changed, as far as they kept their shape and dtype.
+        Amounts by tensor name, for all tensors of the changed layers that have the same shape and dtype in both
+        versions.
     """
 
     against: str
@@ -141,20 +146,20 @@ class Changes(Struct, frozen=True, kw_only=True):
 
 
 class Histogram(Struct, frozen=True, kw_only=True):
-    """How the numbers of a tensor are spread.
+    """The distribution of the numbers of a tensor.
 
     Attributes
     ----------
     low, high : float
-        The ends of the first and the last bin.
+        Lower edge of the first bin and upper edge of the last one.
     counts : tuple of int
-        How many numbers lie in each of the bins, which are equally wide.
+        The count of the numbers in each bin. All bins have the same width.
     count, zeros, odd : int
-        Numbers that were looked at, those that are zero, and those that are not finite.
+        The counts of the numbers that were examined, of those that are zero, and of those that are not finite.
     mean, deviation : float
-        Of those that are finite; the standard deviation.
+        Mean and standard deviation of the finite numbers.
     sampled : bool
-        Whether only a part was looked at, since there are so many.
+        Whether only a sample of a large tensor was examined.
     """
 
     low: WireFloat
@@ -169,7 +174,15 @@ class Histogram(Struct, frozen=True, kw_only=True):
 
 
 class Histograms(Struct, frozen=True, kw_only=True):
-    """Histograms by the names of tensors; `before` where another version was asked for too, on the same bins."""
+    """Histograms by tensor name.
+
+    Attributes
+    ----------
+    tensors : dict of str to Histogram
+        Histograms of the version.
+    before : dict of str to Histogram
+        Histograms of the version that it is compared with, over the same bins; empty without one.
+    """
 
     tensors: dict[str, Histogram]
     before: dict[str, Histogram] = msgspec.field(default_factory=dict)
@@ -179,6 +192,6 @@ class Histograms(Struct, frozen=True, kw_only=True):
 
 
 class Received(Struct, frozen=True, kw_only=True):
-    """The answer to frames: how many chunks the push still lacks."""
+    """The response to uploaded frames: the number of chunks that the push still lacks."""
 
     missing_count: int

@@ -1,4 +1,4 @@
-"""Mappings and lists of records, which refuse changes: a change of a copy would not reach the server."""
+"""Immutable mappings and lists of records. They refuse changes because a change would not reach the server."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import msgspec
 from lmvp.errors import InvalidArgument
 
 Refusal: TypeAlias = Callable[[str, str], tuple[str, str | None]]
-"""Returns the message and the hint of the error, from the name of a field and that of the object."""
+"""Takes the names of a field and of its object, and returns the message and the hint of the error."""
 
 
 class FrozenDict(dict[str, Any]):
-    """A mapping of a record: reads like a dict, and raises `InvalidArgument` where a change would have no effect.
+    """A dict that raises `InvalidArgument` on every change.
 
     Parameters
     ----------
     values : mapping
-        The content. Mappings and lists in it are frozen too.
+        The content. Nested dicts and lists are frozen too.
     refusal : callable
-        Returns the message and the hint of the error. A list of 10,000 versions has 40,000 mappings, so the texts are
-        made only where they are needed.
+        Returns the message and the hint of the error. It is called only for an error: a list of 10,000 versions has
+        40,000 mappings, so building the texts in advance is too expensive.
     field, owner : str
         The names of the field and of the object, for the error.
 
@@ -51,11 +51,12 @@ class FrozenDict(dict[str, Any]):
     __setitem__ = __delitem__ = __ior__ = update = setdefault = pop = popitem = clear = _refuse
 
     def __reduce__(self) -> tuple[Any, ...]:
+        # Copies and pickles are plain dicts, so that the user can change them.
         return dict, (dict(self),)
 
 
 class FrozenList(list[Any]):
-    """A list within a mapping of a record; see `FrozenDict`."""
+    """A list inside a mapping of a record; see `FrozenDict`."""
 
     __slots__ = ("_told",)
 
@@ -79,7 +80,7 @@ def _error(refusal: Refusal, field: str, owner: str) -> InvalidArgument:
 
 
 def freeze(value: Any, refusal: Refusal, field: str, owner: str) -> Any:
-    """Return a mapping or a list as one that refuses changes; any other value unchanged."""
+    """Return a frozen copy of a dict or list; return any other value unchanged."""
     if isinstance(value, dict):
         return FrozenDict(value, refusal, field, owner)
     return FrozenList(value, refusal, field, owner) if isinstance(value, list) else value
@@ -87,10 +88,11 @@ def freeze(value: Any, refusal: Refusal, field: str, owner: str) -> Any:
 
 def freeze_fields(record: msgspec.Struct, fields: tuple[str, ...], refusal: Refusal, owner: str) -> None:
     """Freeze the mappings and lists of a new record in place."""
+    # Structs are frozen, so a normal assignment raises an error.
     for field in fields:
         msgspec.structs.force_setattr(record, field, freeze(getattr(record, field), refusal, field, owner))
 
 
 def copied(field: str, owner: str) -> tuple[str, str | None]:
-    """Return the refusal of a record that no call changes."""
+    """Return message and hint for a record that cannot be changed through the API."""
     return f"the {field} of {owner} cannot be changed: this is a copy of the server's record", None

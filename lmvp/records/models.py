@@ -1,4 +1,4 @@
-"""Projects, models and their versions, as the server answers with them."""
+"""Response schemas of projects, models and versions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,25 @@ from lmvp.records.values import Scalar, Struct, WireFloat, decode_float
 
 
 class Project(Struct, frozen=True, kw_only=True):
-    """A team's space for models and runs."""
+    """A workspace of a team for models and runs.
+
+    Attributes
+    ----------
+    id : str
+        Permanent id. It stays the same when the project is renamed, and the server stores data under it.
+    name : str
+        Name in references.
+    created_at : datetime
+        Time of creation.
+    description : str
+        Free text.
+    models : int
+        Number of models in the project.
+    public : bool
+        Whether users can read it without an account.
+    everyone : str
+        The role that every account has in the project; empty for no role.
+    """
 
     id: str
     name: str
@@ -21,13 +39,37 @@ class Project(Struct, frozen=True, kw_only=True):
     description: str = ""
     models: int = 0
     public: bool = False
-    """Whether it is read without an account."""
     everyone: str = ""
-    """The role that every account has in it; empty: none."""
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """A named line of versions in a project."""
+    """A named series of versions in a project.
+
+    Attributes
+    ----------
+    id : str
+        Permanent id of the model.
+    project, name : str
+        Names of the project and of the model, as in `project/name`.
+    created_at : datetime
+        Time of creation.
+    description : str
+        The model card, in Markdown.
+    latest : int
+        Number of the newest version; 0 before the first push.
+    keep : str
+        The retention rule, in the syntax of `lmvp.retention`; empty if all versions stay.
+    protected : tuple of str
+        Aliases that only maintainers can move.
+    require : str
+        The requirement for contributions, for example `val_acc >= @production`; empty for no requirement.
+    proposed : int
+        Number of contributions so far. The next one gets the next number.
+    last : int
+        The highest version number that was used. It is higher than `latest` if the newest versions were removed.
+    origin : str
+        The model that this model was forked from; empty if it is not a fork or the caller cannot read that model.
+    """
 
     id: str
     project: str
@@ -35,28 +77,22 @@ class Model(Struct, frozen=True, kw_only=True):
     created_at: datetime
     description: str = ""
     latest: int = 0
-    """Number of the newest version; 0 before the first push."""
     keep: str = ""
-    """Its retention rule, as `lmvp.retention` reads it; empty: all versions stay."""
     protected: tuple[str, ...] = ("production",)
-    """Aliases that only maintainers move."""
     require: str = ""
-    """What a contribution must meet to be accepted, as `val_acc >= @production`; empty: nothing."""
     proposed: int = 0
-    """How many contributions there were."""
     last: int = 0
-    """The highest number that was ever used; above `latest` where the newest versions were removed."""
     origin: str = ""
-    """The model that this one was forked from; empty without a fork, or if the caller cannot read it."""
 
     @property
     def following(self) -> int:
         """The number of the next version."""
+        # `last` counts removed versions: a number is never used again.
         return max(self.latest, self.last) + 1
 
 
 class Parent(Struct, frozen=True, kw_only=True):
-    """A version that another one grew from."""
+    """A version that another version was derived from."""
 
     number: int
     digest: str
@@ -66,6 +102,7 @@ class Parent(Struct, frozen=True, kw_only=True):
 
 
 def _amended(field: str, reference: str) -> tuple[str, str | None]:
+    # `amend` changes message, metrics, params and tags; the environment is only written by the push.
     if field == "environment":
         return copied(field, reference)
     hint = f"lmvp.amend({reference!r}, {field}={{**version.{field}, …}}) changes them on the server"
@@ -73,21 +110,54 @@ def _amended(field: str, reference: str) -> tuple[str, str | None]:
 
 
 class Version(Struct, frozen=True, kw_only=True):
-    """One state of a model: immutable content (`digest`) and a record about it.
+    """One state of a model: immutable content and a record that can be amended.
+
+    A contribution is described by the same fields; its `status` is not empty. The mappings refuse changes, because a
+    change would not reach the server: `lmvp.amend` changes the record.
 
     Attributes
     ----------
+    project, model : str
+        Names of the project and the model.
+    number : int
+        The number in the revision: 3 in `v3`, 12 in `c12`.
     digest : str
-        BLAKE3 of the manifest, 64 hex digits; it covers files, tensors and parents.
+        BLAKE3 of the manifest, 64 hex digits. It covers files, tensors and parents.
     content : str
-        BLAKE3 of the manifest without its parents: equal for equal models.
+        BLAKE3 of the manifest without its parents; equal for versions with equal files and tensors.
+    format : str
+        Format of the object: `torch.module`, `numpy`, `files`, …
+    created_at : datetime
+        Time of the commit.
+    author : str
+        Name of the author.
+    message : str
+        Message of the version.
+    parents : tuple of Parent
+        The versions that this version was derived from, with the first parent first.
+    aliases : tuple of str
+        Names of the aliases that point at this version.
+    metrics : dict of str to float
+        Metrics by key; NaN and infinity are possible.
+    params : dict of str to str, int, float, bool or None
+        Params by key.
+    tags : dict of str to str
+        Tags by key.
+    environment : dict
+        Origin of the version: user, host, git commit, Python, packages and, if captured, code.
     size : int
         Bytes of all files.
     stored : int
-        Bytes that this version added to the store.
+        Bytes that this version added to the data folder.
     sent : int
-        Bytes of chunks that had to travel, as they travelled: when it was made, or in the answer to a push that made
-        nothing new, in that push.
+        Bytes of encoded chunks that the push sent. If a push created no version, its answer states the bytes of that
+        push.
+    run : str
+        Id of the run that produced this version; empty if there is no run.
+    revised : int
+        Number of amendments of the record.
+    status : str
+        Status of a contribution: `proposed`, `accepted`, `declined` or `withdrawn`; empty for a version.
     """
 
     project: str
@@ -109,13 +179,11 @@ class Version(Struct, frozen=True, kw_only=True):
     stored: int = 0
     sent: int = 0
     run: str = ""
-    """Id of the run that made it."""
     revised: int = 0
-    """How often the record was amended."""
     status: str = ""
-    """Of a contribution: `proposed`, `accepted`, `declined` or `withdrawn`; empty for a version."""
 
     def __post_init__(self) -> None:
+        # The server sends NaN and infinity as strings; most versions have only floats and need no copy.
         metrics = self.metrics
         if any(not isinstance(value, float) for value in metrics.values()):
             metrics = {key: decode_float(value) for key, value in metrics.items()}
@@ -124,16 +192,16 @@ class Version(Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        """The version as users write it: `v3`; a contribution: `c3`."""
+        """The revision of this version, `v3`, or of a contribution, `c3`."""
         return f"{'c' if self.status else 'v'}{self.number}"
 
     @property
     def reference(self) -> str:
-        """The full reference of this version: `project/model@v3`."""
+        """The full reference of this version, `project/model@v3`."""
         return f"{self.project}/{self.model}@{self.name}"
 
     def __repr__(self) -> str:
-        from lmvp.render.words import one_line
+        from lmvp.render.words import one_line  # late: `import lmvp` must stay fast
 
         return one_line(f"<Version {self.reference} {self.digest[:10]}>")
 
@@ -141,6 +209,7 @@ class Version(Struct, frozen=True, kw_only=True):
         from lmvp.render.text import version_text
         from lmvp.render.words import printable
 
+        # A version inside a list or another object is printed in one line.
         alone = len(printer.stack) == 1 and not cycle
         printer.text(printable(version_text(self)) if alone else repr(self))
 
@@ -151,7 +220,7 @@ class Version(Struct, frozen=True, kw_only=True):
 
 
 class Comment(Struct, frozen=True, kw_only=True):
-    """What somebody said about a contribution."""
+    """A comment on a contribution."""
 
     by: str
     at: datetime
@@ -159,22 +228,30 @@ class Comment(Struct, frozen=True, kw_only=True):
 
 
 class Contribution(Struct, frozen=True, kw_only=True):
-    """A version that somebody proposes, and a maintainer accepts or declines.
+    """A version that a contributor proposes, and that a maintainer accepts or declines.
 
     Attributes
     ----------
     number : int
-        As in `digits/mlp@c12`, which names it wherever a version is named.
+        The number in its revision: 12 in `digits/mlp@c12`.
     version : Version
-        What is proposed.
+        The proposed version.
     status : str
         `proposed`, `accepted`, `declined` or `withdrawn`.
+    reason : str
+        The reason of the decision.
     accepted : int
-        The number of the version that it became.
+        Number of the version that it became; 0 if it was not accepted.
+    decided_by : str
+        Name of the account that decided.
+    decided_at : datetime or None
+        Time of the decision; None before it.
+    comments : tuple of Comment
+        The comments, oldest first.
     until : datetime or None
-        When it is declined or withdrawn: its files are kept until then.
+        For a declined or withdrawn contribution: the time until which its files are stored.
     deleted_at : datetime or None
-        When its files were deleted; its record stays.
+        The time at which its files were deleted. Its record stays.
     """
 
     number: int
@@ -190,7 +267,7 @@ class Contribution(Struct, frozen=True, kw_only=True):
 
     @property
     def reference(self) -> str:
-        """What names it from anywhere: `project/model@c12`."""
+        """The full reference of the contribution, `project/model@c12`."""
         return self.version.reference
 
     def __repr__(self) -> str:
@@ -201,7 +278,7 @@ class Contribution(Struct, frozen=True, kw_only=True):
 
 
 class Move(Struct, frozen=True, kw_only=True):
-    """A move of an alias: where to (0: nowhere, it was taken away), when, and by whom."""
+    """A move of an alias: the number of the new version (0 if the alias was removed), the time and the account."""
 
     number: int
     at: datetime
@@ -209,7 +286,23 @@ class Move(Struct, frozen=True, kw_only=True):
 
 
 class Alias(Struct, frozen=True, kw_only=True):
-    """A movable name for a version."""
+    """A movable name that points at a version.
+
+    Attributes
+    ----------
+    project, model, name : str
+        Names of the project, the model and the alias, as in `project/model@name`.
+    number : int
+        Number of the version that the alias points at; 0 if the alias was removed.
+    moved_at : datetime
+        Time of the last move.
+    moved_by : str
+        Name of the account that moved it last.
+    protected : bool
+        Whether only maintainers can move it.
+    moves : tuple of Move
+        All moves, oldest first. Only the response for a single alias contains them.
+    """
 
     project: str
     model: str
@@ -218,21 +311,19 @@ class Alias(Struct, frozen=True, kw_only=True):
     moved_at: datetime
     moved_by: str = ""
     protected: bool = False
-    """Whether only maintainers move it."""
     moves: tuple[Move, ...] = ()
-    """All its moves, oldest first; only where it was asked for by itself."""
 
     def check_move(self, number: int, target: str, hint: str) -> None:
-        """Refuse a move that nobody has confirmed, if the alias is protected.
+        """Raise an error if the alias is protected and the move was not confirmed.
 
         Parameters
         ----------
         number : int
-            The version to point the alias at; 0 for one that does not exist yet.
+            The version to point the alias at; 0 if it does not exist yet.
         target : str
-            What would happen: `moved to v5`, `removed`.
+            The action, for the message: `moved to v5` or `removed`.
         hint : str
-            How to confirm it.
+            The way to confirm it, for the error.
 
         Raises
         ------
@@ -255,12 +346,18 @@ class Alias(Struct, frozen=True, kw_only=True):
 
 
 class Push(Struct, frozen=True, kw_only=True):
-    """An open push: which chunks the server still lacks, and until when it waits for them.
+    """An open push: the chunks that the server lacks, and the time at which the push expires.
 
     Attributes
     ----------
+    push : str
+        Id of the push, chosen by the client.
+    missing : tuple of str
+        Ids of the chunks that the server lacks.
+    expires : datetime
+        Time until which the push stays open.
     base : str, optional
-        Digest of the version whose chunks the deltas of this push may lean on.
+        Digest of the version whose chunks can be delta bases in this push.
     """
 
     push: str
@@ -270,7 +367,7 @@ class Push(Struct, frozen=True, kw_only=True):
 
 
 class Child(Struct, frozen=True, kw_only=True):
-    """A version that grew from another one: of the same model or of another one of the project."""
+    """A child of a version: a version of any model of the project that has it as a parent."""
 
     model: str
     number: int

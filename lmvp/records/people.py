@@ -1,4 +1,4 @@
-"""Accounts, roles, tokens, and the record of who did what."""
+"""Response schemas for accounts, roles, tokens, audit logs and webhooks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmvp.records.values import Struct
 
 
 class Ended(Struct, frozen=True, kw_only=True):
-    """The numbers of tokens, sessions, invitations and identities that a change of an account ended."""
+    """Counts of the tokens, sessions, invitations and identities that a change of an account revoked."""
 
     tokens: int = 0
     sessions: int = 0
@@ -30,10 +30,16 @@ class User(Struct, frozen=True, kw_only=True):
 
     Attributes
     ----------
+    name : str
+        Name for the login.
+    admin : bool
+        Whether the account has every right in every project and on the server.
+    disabled : bool
+        Whether the account cannot log in.
     service : bool
-        Has no password: acts by tokens alone.
+        Whether it is a service account: it has no password, only tokens.
     ended : Ended or None
-        Only in the answer to a change that ended tokens, sessions, invitations or identities of the account.
+        Counts of revoked tokens, sessions, invitations and identities. Only the response to a change has it.
     """
 
     name: str
@@ -45,7 +51,7 @@ class User(Struct, frozen=True, kw_only=True):
 
 
 class Member(Struct, frozen=True, kw_only=True):
-    """A person, or a group (`@vision`), and its role in a project."""
+    """A member of a project, an account or a group (`@vision`), and its role."""
 
     name: str
     role: str
@@ -53,18 +59,22 @@ class Member(Struct, frozen=True, kw_only=True):
 
 
 class Invitation(Struct, frozen=True, kw_only=True):
-    """A link by which somebody makes an account of their own, once, and has a role in a project then.
+    """An invitation: a link with which a person creates an account with a role in a project. It works once.
 
     Attributes
     ----------
+    project, role : str
+        Name of the project, and the role in it.
+    expires_at : datetime
+        Time at which the invitation expires.
     secret : str
-        Only in the answer that creates it.
+        The secret of the link. Only the response that creates the invitation has it.
     by : str
-        The name of its creator.
+        Name of the account that created it.
     id : str
-        Names it in the list of invitations, and to revoke it.
+        Id in the list of invitations, needed to revoke it.
     ended : str
-        The reason why it grants nothing any more; empty while it can be used.
+        The reason why it is not valid any more; empty while it can be used.
     """
 
     project: str
@@ -79,19 +89,31 @@ class Invitation(Struct, frozen=True, kw_only=True):
 
 
 class Group(Struct, frozen=True, kw_only=True):
-    """People who have roles together."""
+    """A named set of accounts that can have a role in projects."""
 
     name: str
     users: tuple[str, ...] = ()
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """An entry of the append-only log: who did what to what.
+    """An entry of an append-only audit log.
 
     Attributes
     ----------
+    seq : int
+        Position in the log.
+    at : datetime
+        Time of the action.
+    who : str
+        Name of the account.
+    action : str
+        The action, for example `version.create`.
+    what : str
+        The object of the action.
+    before, after : Any
+        State of the object before and after the action.
     chain : str
-        BLAKE3 over the entry before and this one: a removed or altered entry breaks all that follow.
+        BLAKE3 over the previous entry and this entry. If an entry is removed or changed, all later chains differ.
     """
 
     seq: int
@@ -108,14 +130,14 @@ class Event(Struct, frozen=True, kw_only=True):
 
 
 class Head(Struct, frozen=True, kw_only=True):
-    """The newest entry of a log of events: it stands for all that is before it.
+    """The newest entry of an audit log. Its chain covers all entries before it.
 
     Attributes
     ----------
     space : str
-        The id of a project, or `server`.
+        Id of a project, or `server`.
     name : str
-        What the project was called; empty for the server.
+        Name of the project at that time; empty for the server.
     """
 
     space: str
@@ -125,7 +147,7 @@ class Head(Struct, frozen=True, kw_only=True):
 
 
 class DeviceCode(Struct, frozen=True, kw_only=True):
-    """What a client that has no token shows and waits for; names and meaning as in RFC 8628, section 3.2."""
+    """The codes of a device login, with the names and meanings of RFC 8628, section 3.2."""
 
     device_code: str
     user_code: str
@@ -136,7 +158,7 @@ class DeviceCode(Struct, frozen=True, kw_only=True):
 
 
 class DeviceToken(Struct, frozen=True, kw_only=True):
-    """The token that a client got, its name and its scope."""
+    """The token that a device login issued, with its name and scope."""
 
     access_token: str
     name: str
@@ -144,7 +166,7 @@ class DeviceToken(Struct, frozen=True, kw_only=True):
 
 
 class DeviceDecision(Struct, frozen=True, kw_only=True):
-    """The decision about a client; `scope` is that of its token, if it was approved."""
+    """The decision about a device login. `scope` is the scope of the token if the login was approved."""
 
     client_name: str
     address: str
@@ -153,14 +175,14 @@ class DeviceDecision(Struct, frozen=True, kw_only=True):
 
 
 class TokenRecord(Struct, frozen=True, kw_only=True):
-    """A token without its secret, which is stored nowhere.
+    """A token without its secret. The server stores only a digest of the secret.
 
     Attributes
     ----------
     used_at : datetime, optional
-        Its last use, to the hour or so.
+        Time of the last use. The server updates it at most once an hour.
     ended : str
-        The reason why it grants nothing any more; empty while it can be used.
+        The reason why it is not valid any more; empty while it can be used.
     """
 
     id: str
@@ -169,34 +191,34 @@ class TokenRecord(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     used_at: datetime | None = None
     user: str = ""
-    """The name of its account; empty for a token of the server's operator, and for one that `ended`."""
+    """Name of its account; empty for a token of the operator and for a token that `ended`."""
     scope: str = "read"
     project: str = ""
-    """The one project that it is for; empty: all."""
+    """The only project that it is valid for; empty for all projects."""
     ended: str = ""
 
 
 class NewToken(TokenRecord, frozen=True, kw_only=True):
-    """A token that was just made, with its secret."""
+    """A new token with its secret. The secret is shown only once."""
 
     token: str = ""
 
 
 class IdentityRecord(Struct, frozen=True, kw_only=True):
-    """An identity at an OpenID provider that signs in to an account.
+    """A user of an OpenID provider who can sign in to an account.
 
     Attributes
     ----------
     id : str
-        The id of the identity, for `DELETE identities/{identity}`.
+        Id of the identity, for `DELETE identities/{identity}`.
     subject : str
-        The permanent id of the person at the provider (the claim `sub`).
+        The permanent id of the user at the provider (the claim `sub`).
     user : str
-        The name of the account; empty if the account was deleted.
+        Name of the account; empty if the account was deleted.
     connected_at : datetime or None
-        None for an identity that an earlier release connected.
+        Time of the connection; None if an earlier release connected it.
     ended : str
-        The reason why it signs in no longer; empty while it does.
+        The reason why it cannot sign in any more; empty while it can.
     """
 
     id: str
@@ -208,36 +230,38 @@ class IdentityRecord(Struct, frozen=True, kw_only=True):
 
 
 class SignInLink(Struct, frozen=True, kw_only=True):
-    """A one-time link to the console: `{server}/open#{code}`. The code is a secret until a browser redeems it.
+    """A one-time link to the console: `{server}/open#{code}`. The code stays secret until a browser redeems it.
 
     Attributes
     ----------
     expires_in : int
-        Seconds.
+        Lifetime in seconds.
     """
 
     code: str
     expires_in: int
 
-    def __repr__(self) -> str:
+    def __repr__(self) -> str:  # without the code, which is a secret
         return f"<SignInLink for {self.expires_in} s>"
 
 
 class Webhook(Struct, frozen=True, kw_only=True):
-    """Whom a project tells what happens in it; docs/webhooks.md says how.
+    """A URL that the server calls after events of a project. See docs/webhooks.md.
 
     Attributes
     ----------
     events : tuple of str
-        What it is told: actions that begin with one of these.
+        Prefixes of the actions that are sent.
+    created_by : str
+        Name of the account that created it.
     arrived_at : datetime or None
-        When the last event arrived; None before the first.
+        Time of the last successful delivery; None before the first one.
     tries : int
-        How often the next event was sent in vain.
+        Number of failed deliveries of the next event.
     error : str
-        Why; empty where all is well.
+        Reason of the last failure; empty after a successful delivery.
     disabled : bool
-        Whether it was given up.
+        Whether the server stopped the deliveries.
     """
 
     id: str
@@ -252,7 +276,7 @@ class Webhook(Struct, frozen=True, kw_only=True):
 
 
 class MadeWebhook(Struct, frozen=True, kw_only=True):
-    """A webhook that was made, with its `secret`, which is shown this once: it signs all that is sent."""
+    """A new webhook with its `secret`, which is shown only once. The secret signs every delivery."""
 
     id: str
     url: str
@@ -261,14 +285,14 @@ class MadeWebhook(Struct, frozen=True, kw_only=True):
 
 
 class Ping(Struct, frozen=True, kw_only=True):
-    """What came of a test of a webhook.
+    """The result of a test of a webhook.
 
     Attributes
     ----------
     status : int
-        Of the answer; 0 where there was none.
+        HTTP status of the response; 0 if there was no response.
     error : str
-        What went wrong; empty if it arrived.
+        The reason of a failure; empty if the delivery succeeded.
     """
 
     status: int

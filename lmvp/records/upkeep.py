@@ -1,4 +1,4 @@
-"""What housekeeping answers: room, removals, proofs, backups."""
+"""Response schemas for maintenance: disk usage, trash, pruning, gc, fsck and backups."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from lmvp.records.values import Struct
 
 
 class Removed(Struct, frozen=True, kw_only=True):
-    """What was taken away: how many versions, and the bytes that came back.
+    """The result of a removal.
 
     Attributes
     ----------
+    versions : int
+        Number of removed versions.
+    bytes : int
+        Bytes that were freed; 0 as long as the object can be restored.
     until : datetime or None
-        It can be brought back until then, and its bytes stay as long; None: it is gone for good.
+        Time until which the object can be restored; its bytes stay until then. None if it was deleted permanently.
     """
 
     versions: int
@@ -23,20 +27,24 @@ class Removed(Struct, frozen=True, kw_only=True):
 
 
 class RemovedItem(Struct, frozen=True, kw_only=True):
-    """Something that was removed and can be brought back.
+    """An object in the trash.
 
     Attributes
     ----------
     kind : str
         `project`, `model`, `version` or `run`.
     name : str
-        As `undelete` takes it: `digits/`, `digits/mlp`, `digits/mlp@v3`, `digits/runs/` and the id of a run.
-    title : str
-        The name of a run.
+        The name for `undelete`: `digits/`, `digits/mlp`, `digits/mlp@v3`, or `digits/runs/` and the id of a run.
     versions : int
-        How many come back with it.
+        Number of versions that a restore recovers.
+    removed_at : datetime
+        Time of the removal.
+    removed_by : str
+        Name of the account that removed it.
+    title : str
+        Name of a run.
     until : datetime
-        When it is deleted for good.
+        Time at which it is deleted permanently.
     """
 
     kind: str
@@ -49,16 +57,18 @@ class RemovedItem(Struct, frozen=True, kw_only=True):
 
 
 class Pruned(Struct, frozen=True, kw_only=True):
-    """What pruning took away, or would take away.
+    """The result of `prune`: the deleted versions, or with `dry_run` the versions to delete.
 
     Attributes
     ----------
     versions : tuple of int
         Their numbers, newest first.
     bytes : int
-        Bytes that came back, or would.
+        Bytes that were freed, or would be.
+    dry_run : bool
+        Whether nothing was deleted.
     keep : str
-        The rule that was applied.
+        The retention rule that was applied.
     """
 
     versions: tuple[int, ...]
@@ -68,18 +78,22 @@ class Pruned(Struct, frozen=True, kw_only=True):
 
 
 class Collected(Struct, frozen=True, kw_only=True):
-    """What a collection of garbage deleted: chunks that nothing needed, and bytes in all.
+    """The result of `gc`.
 
     Attributes
     ----------
+    chunks : int
+        Number of deleted chunks.
+    bytes : int
+        Bytes of all deleted files.
     waiting : int
-        Removed projects, models, versions and runs that can be restored, so that their bytes stay.
+        Objects in the trash. Their bytes stay as long as they can be restored.
     until : datetime or None
-        When the last of them is deleted permanently.
+        Time at which the last of them is deleted permanently.
     decided : int
-        Declined and withdrawn contributions whose files are still kept.
+        Declined and withdrawn contributions whose files are still stored.
     decided_until : datetime or None
-        When the files of the last of them are deleted.
+        Time at which the files of the last of them are deleted.
     """
 
     chunks: int
@@ -91,7 +105,7 @@ class Collected(Struct, frozen=True, kw_only=True):
 
 
 class Compacted(Struct, frozen=True, kw_only=True):
-    """What was encoded anew: versions, chunks, and the bytes of these chunks before and after."""
+    """The result of a compaction: counts of versions and encoded chunks, and bytes of these chunks before and after."""
 
     versions: int
     chunks: int
@@ -100,12 +114,18 @@ class Compacted(Struct, frozen=True, kw_only=True):
 
 
 class UsageRow(Struct, frozen=True, kw_only=True):
-    """What a project, a model or a version takes, in bytes: as it is, and as it is kept.
+    """The size in bytes of a project, model or version: of its files, and stored on disk.
 
     Attributes
     ----------
+    name : str
+        Name of the project, model or version.
+    versions : int
+        Number of its versions.
+    logical : int
+        Bytes of its files.
     stored : int
-        Bytes of its chunks on the disk; one that several versions share counts for the oldest of them.
+        Bytes of its chunks on disk. A chunk that several versions share counts for the oldest of them.
     """
 
     name: str
@@ -115,19 +135,19 @@ class UsageRow(Struct, frozen=True, kw_only=True):
 
 
 class Usage(Struct, frozen=True, kw_only=True):
-    """What takes how much room on the disk of the server, in bytes.
+    """Disk usage of the server, in bytes.
 
     Attributes
     ----------
     name : str
-        The project or model that was asked for; empty for the whole server.
+        The requested project or model; empty for the whole server.
     rows : tuple of UsageRow
-        Its parts.
+        The projects of the server, models of the project, or versions of the model.
     logical, stored : int
-        The sums over the rows.
+        Sums over the rows.
     disk : dict of str to int
-        All files of the server or the project, by kind: `chunks`, `manifests`, `notes`, `records`, `staging`,
-        `damaged`.
+        Bytes of all files of the server or project by kind: `chunks`, `manifests`, `notes`, `series`, `records`,
+        `staging`, `damaged`.
     total : int
         The sum of `disk`.
     """
@@ -144,12 +164,16 @@ class Usage(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True, kw_only=True):
-    """Something that `fsck` found: what it is, and the way out.
+    """A problem that `fsck` found.
 
     Attributes
     ----------
     kind : str
         `records`, `events`, `alias`, `version` (states a wrong size), `manifest`, `chunk`, `series`, `note` or `push`.
+    what : str
+        Description of the damaged object.
+    hint : str
+        A way to repair it; empty if there is no such way.
     """
 
     kind: str
@@ -158,14 +182,16 @@ class Problem(Struct, frozen=True, kw_only=True):
 
 
 class Checked(Struct, frozen=True, kw_only=True):
-    """What `fsck` proved, and what it could not.
+    """The result of `fsck`: counts of the verified objects, and the problems.
 
     Attributes
     ----------
     versions, chunks, bytes : int
-        What was looked at; bytes as they are when decoded.
+        Counts of the versions and chunks, and bytes of the decoded chunks.
     repaired : bool
         Whether damaged frames were set aside.
+    problems : tuple of Problem
+        The problems, empty if everything was verified.
     """
 
     versions: int
@@ -176,7 +202,7 @@ class Checked(Struct, frozen=True, kw_only=True):
 
 
 class BackupSpace(Struct, frozen=True, kw_only=True):
-    """A space in a backup: `server`, or a project by its id and name; how many records and events it had."""
+    """A space in a backup: `server` or the id of a project, its name, and its numbers of records and events."""
 
     space: str
     name: str
@@ -185,12 +211,12 @@ class BackupSpace(Struct, frozen=True, kw_only=True):
 
 
 class Backup(Struct, frozen=True, kw_only=True):
-    """A backup under way: all spaces as they were at `created_at`. It ends five minutes after its last sign of life.
+    """An open backup: a snapshot of all spaces at `created_at`. It expires five minutes after the last request for it.
 
     Attributes
     ----------
     server : str
-        The version of LMVP that the server runs.
+        Version of LMVP on the server.
     """
 
     id: str

@@ -1,4 +1,4 @@
-"""What all records share: their base, the floats that JSON lacks, and the form of an error."""
+"""Base classes of requests and responses, floats in JSON, and the schemas of errors and of the server's state."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Any, TypeAlias
 import msgspec
 
 Scalar: TypeAlias = str | int | float | bool | None
-"""What a param may be."""
+"""A value of a param."""
 
 WireFloat: TypeAlias = float | str
-"""A float on the wire: a number, or the name of a value that JSON lacks."""
+"""A float in JSON: a number, or the name of a value that JSON lacks."""
 
 _NAMES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
 def encode_float(value: float) -> WireFloat:
-    """Give the JSON form of a float.
+    """Return the JSON form of a float.
 
     Examples
     --------
@@ -37,15 +37,16 @@ def decode_float(value: WireFloat) -> float:
     Raises
     ------
     ValueError
-        If it is a text that names no float; within a record, `msgspec` reports it as a `ValidationError`.
+        If the string names no float. Inside a record, `msgspec` raises a `ValidationError` instead.
     """
     if isinstance(value, str) and value not in _NAMES:
         raise ValueError(f"{value[:40]!r} is not a number")
     return _NAMES[value] if isinstance(value, str) else float(value)
 
 
+# Responses ignore unknown fields, so that an older client works with a newer server. Requests do not, see `Request`.
 class Struct(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=False):
-    """The base of all records: immutable; a client ignores fields that a newer server adds."""
+    """Base class of all responses. They are immutable. A client ignores fields that a newer server adds."""
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -54,9 +55,10 @@ class Health(Struct, frozen=True, kw_only=True):
     Attributes
     ----------
     proof : str
-        HMAC-SHA256 of the caller's nonce under the server's token: shows that this is the server of `server.json`.
+        HMAC-SHA256 of the client's nonce with the server's token as key. It verifies that the server knows the token
+        in `server.json`.
     bound : str
-        The same, of the nonce and the instance: no proof for another instance with the same token.
+        The same HMAC over nonce and instance. It is not valid for another instance with the same token.
     """
 
     status: str
@@ -68,7 +70,7 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 class ErrorBody(Struct, frozen=True, kw_only=True):
-    """The inside of `{"error": …}`, in every answer from 400 upwards."""
+    """The content of `{"error": …}` in every response with a status of 400 or more."""
 
     code: str
     message: str
@@ -77,4 +79,4 @@ class ErrorBody(Struct, frozen=True, kw_only=True):
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The base of what clients send: unknown fields are mistakes."""
+    """Base class of all requests. Unknown fields are an error, so that a misspelled field is not ignored."""

@@ -1,1 +1,1 @@
-"""Chunks, frames, manifests: pure functions over bytes, no I/O."""
+"""Chunks, frames, codecs and manifests: pure functions over bytes, without I/O. See docs/format.md."""

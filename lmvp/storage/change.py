@@ -1,4 +1,4 @@
-"""How much the numbers of a tensor changed between versions: what shades the layer strip and feeds `diff`."""
+"""Amount by which the numbers of a tensor changed between versions, for the layer strip and `diff`."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from lmvp.storage.safetensors import BITS
 from lmvp.storage.values import floats
 
 _BLOCK = 1 << 18
-"""Bytes that are taken at once: small enough for a processor's cache."""
+"""Bytes that are processed at once; a block fits into the cache of a processor."""
 
 _HUGE = 1e150
-"""From here on a square may be beyond a float64: such values are treated like infinite ones."""
+"""Squares of values above this can exceed float64. Such values are treated as infinite."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """How much some numbers changed; `+` adds the changes of other numbers, say of a tensor's next chunk.
+    """The change of some numbers; `+` adds changes of other numbers, for example of the next chunk of a tensor.
 
     Attributes
     ----------
     count, changed : int
-        Numbers there are, and those of which a bit differs. A complex number counts once.
+        Count of the numbers, and of those in which at least one bit differs. A complex number counts once.
     squares : float
-        Sum of the squared differences. What is not finite on either side is left out, here and below.
+        Sum of the squared differences. This and the other sums omit numbers that are not finite on either side.
     base_squares, after_squares : float
-        Sums of the squares of the base, and of the data.
+        Sums of the squares of the base and of the data.
     largest : float
         The largest absolute difference.
 
@@ -58,30 +58,31 @@ class Change:
 
     @property
     def relative(self) -> float:
-        """The L2 norm of the difference over that of the base; infinite where all of the base is zero."""
+        """L2 norm of the difference divided by that of the base; infinite if the base is all zeros."""
         if not self.squares:
             return 0.0
         return math.sqrt(self.squares / self.base_squares) if self.base_squares else math.inf
 
     @property
     def share(self) -> float:
-        """The share of the numbers that changed, 0 to 1."""
+        """The fraction of the numbers that changed, 0 to 1."""
         return self.changed / self.count if self.count else 0.0
 
 
 def measure(data: Any, base: Any, dtype: str) -> Change:
-    """Return how much numbers changed since a base of the same dtype and length.
+    """Measure the change of numbers from a base of the same dtype and length.
 
-    Numbers below 8 bits are counted, but their differences are not summed.
+    Numbers of less than 8 bits are counted, but their differences are not summed.
 
     Parameters
     ----------
     data, base : bytes-like
-        Of the same length. Bytes beyond the last whole number are left out.
+        Buffers of the same length. Bytes after the last whole number are ignored.
     dtype : str
-        As safetensors writes it: `"BF16"`.
+        A dtype of safetensors, for example `"BF16"`.
     """
     assert len(data) == len(base), "a base of another length"
+    # Numbers of 6 bits need a block that is a multiple of 3 bytes.
     step = _BLOCK * 3 // 4 if BITS[dtype] == 6 else _BLOCK
     new, old = memoryview(data), memoryview(base)
     total = Change()
@@ -100,22 +101,24 @@ def _measure(data: memoryview, base: memoryview, dtype: str) -> Change:
         return Change(size, int(np.count_nonzero(each.any(axis=1))))
     new, old = (np.frombuffer(side, f"<u{bits // 8}", size) for side in (data, base))
     changed = int(np.count_nonzero(new != old))
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # NaN and infinity are normal here; `_sums` omits them
         before = floats(old, dtype)
-        if not changed:
+        if not changed:  # skip the subtraction; `before * 0` still marks numbers that are not finite
             same = _sums(before * 0, before)[1]
             return Change(size, 0, 0.0, same, 0.0, same)
         return Change(size, changed, *_sums(floats(new, dtype) - before, before))
 
 
 def _sums(step: Any, before: Any) -> tuple[float, float, float, float]:
-    """Return the sums of squares of the steps and of what was before, the largest step, and the squares after."""
+    """Return the sum of squared steps, the sum of squares before, the largest step, and the sum of squares after."""
     import numpy as np
 
     squares, base_squares = float(step @ step), float(before @ before)
+    # Filter only if a sum shows that it is necessary: the mask costs more than the sums.
     if not math.isfinite(squares + base_squares):
         kept = (np.abs(step) < _HUGE) & (np.abs(before) < _HUGE)
         step, before = step[kept], before[kept]
         squares, base_squares = float(step @ step), float(before @ before)
     largest = max(float(step.max()), -float(step.min())) if len(step) else 0.0
+    # ‖before + step‖² from the products, without an array of the numbers after. The result can be negative by rounding.
     return squares, base_squares, largest, max(0.0, base_squares + 2 * float(step @ before) + squares)

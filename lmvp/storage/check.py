@@ -1,4 +1,4 @@
-"""Whether a manifest makes sense. It may come from anybody, so nothing in it is believed before this."""
+"""Validation of manifests, which are untrusted input. See docs/format.md, "Manifest"."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from lmvp.storage.safetensors import tensor_size
 
 PATH_LIMIT = 1024
 NESTING_LIMIT = 200
-"""How deep objects and arrays may lie in each other where any JSON may stand."""
+"""Maximum nesting of `meta` and of other free JSON."""
 
 REPEATED, REPEATS = 16 << 30, 64
-"""A new version has at most so many bytes, plus so many times the bytes of its distinct chunks: a layer of zeros is one
-chunk, however large it is."""
+"""A new version has at most `REPEATED` bytes plus `REPEATS` times the bytes of its distinct chunks. A layer of zeros
+is one chunk, however large it is, so some repetition is normal."""
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, and halves of surrogate pairs: the categories Cc and Cs."""
+"""Control characters and unpaired surrogates: the categories Cc and Cs."""
 _NO_PARTS = frozenset({"", ".", ".."})
 _FORMAT = re.compile(r"[a-z][a-z0-9._-]{0,63}")
 _DIMENSIONS = 64
+# Larger than any real tensor. It bounds the size of the integers in the products of lengths.
 _SIZE_LIMIT = 1 << 60
 _SHARED, _HASHED = 64, 1 << 22
-"""How often the chunks of a version may be hashed for tensors, on average, and how many of them in any case."""
+"""Limit of the chunks that the digests of all tensors cover: `_HASHED` plus `_SHARED` times the chunks of the version.
+It bounds the work of a reader."""
 
 
 def check_manifest(manifest: Manifest) -> None:
-    """Check a manifest against docs/format.md, "Manifest".
+    """Validate a manifest against the rules of docs/format.md, "Manifest".
 
     Raises
     ------
     InvalidManifest
-        Naming the file or tensor and the rule that it breaks.
+        If the manifest breaks a rule; the message names the file or tensor.
     """
     if manifest.lmvp != FORMAT_VERSION:
         raise InvalidManifest(
@@ -55,10 +57,10 @@ def check_manifest(manifest: Manifest) -> None:
 
 
 def check_repetition(manifest: Manifest) -> None:
-    """Check that the size of a new version is in proportion to the bytes of its distinct chunks.
+    """Check the size of a new version against the bytes of its distinct chunks.
 
-    A manifest of 16 MB can name one chunk 200,000 times, and everything that reads the version then reads 800 GB.
-    Versions of older servers are not checked: they remain readable.
+    A manifest of 16 MB can name one chunk 200,000 times, and every reader of the version would read 800 GB. Versions
+    from older servers are not checked and remain readable.
 
     Raises
     ------
@@ -76,15 +78,17 @@ def check_repetition(manifest: Manifest) -> None:
 
 
 def too_deep(value: dict[str, Any]) -> bool:
-    """Tell whether JSON data is nested deeper than `NESTING_LIMIT`.
+    """Return whether JSON data is nested deeper than `NESTING_LIMIT`.
 
-    Parsers give up at a depth that depends on where they are called from: what one reads, another may not.
+    The limits of JSON parsers depend on the depth of the caller's stack. Without a limit in the format, one side could
+    accept data that the other side cannot parse.
 
     Examples
     --------
     >>> too_deep({"a": [1, {"b": 2}]})
     False
     """
+    # Level by level, because recursion would hit the limit that this function guards against.
     level: list[Any] = [value]
     for _ in range(NESTING_LIMIT):
         level = [one for each in level for one in _inside(each) if isinstance(one, (dict, list))]
@@ -98,7 +102,7 @@ def _inside(value: Any) -> Iterable[Any]:
 
 
 def path_problem(path: str, limit: int = PATH_LIMIT) -> str | None:
-    """Say what is wrong with a path of a version, or None; `limit` is its bytes at most.
+    """Return the problem of a path in a version, or None. `limit` is the maximum length in bytes.
 
     Examples
     --------
@@ -133,8 +137,8 @@ def _check_paths(paths: Iterable[str]) -> None:
         if path in seen:
             raise InvalidManifest(f"the path {path!r} stands twice")
         seen.add(path)
-    # "\0" sorts before all characters of paths, so that the first path in a folder follows a file of the same name.
-    # Walking up from each path would take a time that grows with the square of its length.
+    # "\0" sorts before all characters of paths, so the first path in a folder follows a file with the folder's name.
+    # A walk from each path to its parents would take quadratic time in its length.
     for before, after in pairwise(sorted(path.replace("/", "\0") for path in seen)):
         if after.startswith(f"{before}\0"):
             above, path = before.replace("\0", "/"), after.replace("\0", "/")
@@ -142,7 +146,7 @@ def _check_paths(paths: Iterable[str]) -> None:
 
 
 def _check_file(file: File, sizes: dict[str, int]) -> None:
-    # The messages hold the path, so each is built only where it is needed: a file may have 200,000 chunks.
+    # Messages contain the path, so each is built only for an error: a file can have 200,000 chunks.
     for chunk in file.chunks:
         if not _DIGEST.fullmatch(chunk.id):
             raise InvalidManifest(f"{file.path!r} has a chunk whose id is no digest: {chunk.id[:80]!r}")
@@ -157,6 +161,7 @@ def _check_file(file: File, sizes: dict[str, int]) -> None:
 
 
 def _check_tensors(manifest: Manifest) -> None:
+    # A list, because all files count down the same number.
     left = [_HASHED + _SHARED * sum(len(file.chunks) for file in manifest.files)]
     files = {file.path: _Digests(file, left) for file in manifest.files}
     seen: set[tuple[str, str]] = set()
@@ -179,10 +184,10 @@ def _check_extent(tensor: Tensor, label: str) -> None:
 
 
 class _Digests:
-    """The digests of stretches of a file, as far as they can be told from its chunks.
+    """Digests of byte ranges of a file that consist of whole chunks.
 
-    Tensors may share bytes, and all of them may: so what is hashed for them is bounded (`left` is the number of chunks
-    that may still be, in all files), and hashed once.
+    Tensors can share bytes, so each range is hashed only once, and the work is bounded: `left` is the number of chunks
+    that can still be hashed, in all files of the version.
     """
 
     def __init__(self, file: File, left: list[int]) -> None:
@@ -195,7 +200,7 @@ class _Digests:
         self._left = left
 
     def of(self, start: int, end: int) -> str | None:
-        """Return the digest of the chunks from one offset to another; None if they are not cut there."""
+        """Return the digest of the bytes from `start` to `end`; None unless both are boundaries of chunks."""
         if start not in self._starts or end not in self._starts:
             return None
         stretch = self._starts[start], self._starts[end]
@@ -210,5 +215,5 @@ def _check_place(tensor: Tensor, file: _Digests, label: str) -> None:
     end = tensor.offset + tensor.size
     _demand(0 <= tensor.offset <= end <= file.size, f"{label} reaches beyond the end of {tensor.path!r}")
     expected = file.of(tensor.offset, end) if tensor.size else None
-    if expected is not None:  # it fills its chunks, so its digest can be told
+    if expected is not None:  # otherwise the server computes the digest from the bytes when the push is committed
         _demand(tensor.digest == expected, f"{label} has a wrong digest")

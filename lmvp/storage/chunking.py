@@ -1,4 +1,7 @@
-"""Where a file is cut into chunks. Fixed cuts: tensors do not shift. See docs/format.md, "Chunking"."""
+"""Division of a file into chunks.
+
+Cuts are fixed rather than content-defined, because tensors do not shift within a file. See docs/format.md, "Chunking".
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,19 @@ from lmvp.storage.frames import CHUNK_LIMIT
 from lmvp.storage.safetensors import Span
 
 JOIN_LIMIT = 1 << 20
-"""Tensors shorter than this are joined with neighbours of their dtype, to chunks no longer than this."""
+"""Adjacent tensors of the same dtype that are shorter than this are joined to chunks of at most this many bytes."""
 
 GAP_LIMIT = 1 << 12
-"""Tensors that do not touch are neighbours if they lie no farther apart than this."""
+"""Maximum gap in bytes between tensors that are joined."""
 
 APART_LIMIT = 1 << 16
-"""Neighbours that do not touch are joined if they are shorter than this: what lies between breaks up the numbers."""
+"""Tensors with a gap between them are joined if they are shorter than this. The gap disturbs the coding of numbers, so
+longer tensors get separate chunks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A chunk to be: `size` bytes of a file from `offset` on, and the tensors that share it, if there are several."""
+    """A future chunk: `size` bytes of a file at `offset`, and its tensors if there are several."""
 
     offset: int
     size: int
@@ -28,19 +32,19 @@ class Cut:
 
 
 def cut(size: int, tensors: Sequence[Span] = (), breaks: Sequence[int] = ()) -> list[Cut]:
-    """Cut a file of `size` bytes, given the tensors in it, and where else something begins.
+    """Divide a file of `size` bytes, given its tensors and other offsets to cut at.
 
     Parameters
     ----------
     tensors : sequence of Span
-        Without overlaps.
+        The tensors of the file, without overlaps.
     breaks : sequence of int
-        Ascending offsets; those inside of tensors are passed over.
+        Ascending offsets. Offsets inside of tensors are ignored.
 
     Returns
     -------
     list of Cut
-        Without gaps or overlaps, in the order of the file.
+        The chunks in the order of the file, without gaps and overlaps.
 
     Examples
     --------
@@ -65,13 +69,13 @@ def cut(size: int, tensors: Sequence[Span] = (), breaks: Sequence[int] = ()) -> 
 
 
 class _Gaps:
-    """Cuts what lies between tensors; to be asked from front to back."""
+    """Divides the bytes between tensors. Calls must proceed from the start of the file to its end."""
 
     def __init__(self, breaks: Sequence[int]) -> None:
         self._breaks, self._next = breaks, 0
 
     def cut(self, start: int, end: int) -> Iterator[Cut]:
-        """Give the cuts from `start` to `end`."""
+        """Yield the cuts from `start` to `end`."""
         for stop in (*self._between(start, end), end):
             yield from _every_limit(start, stop)
             start = stop
@@ -84,12 +88,13 @@ class _Gaps:
 
 
 def _every_limit(start: int, end: int) -> Iterator[Cut]:
+    # Aligned to `start`, not to the file, so that equal tensors have equal chunks in every file.
     for offset in range(start, end, CHUNK_LIMIT):
         yield Cut(offset, min(CHUNK_LIMIT, end - offset))
 
 
 def _groups(tensors: Sequence[Span]) -> Iterator[list[Span]]:
-    """Join neighbours that are short, and of one dtype if they touch; the others stand alone."""
+    """Group short adjacent tensors that are joined to one chunk; every other tensor is a group alone."""
     group: list[Span] = []
     for span in tensors:
         if group and not _joins(group, span):
@@ -103,6 +108,7 @@ def _groups(tensors: Sequence[Span]) -> Iterator[list[Span]]:
 def _joins(group: Sequence[Span], span: Span) -> bool:
     first, last = group[0], group[-1]
     gap = span.offset - last.offset - last.size
+    # If there is a gap, dtypes can differ, because the gap already disturbs the coding of numbers.
     limit = APART_LIMIT if gap else JOIN_LIMIT
     return (
         gap <= GAP_LIMIT

@@ -1,8 +1,7 @@
 """The two digests of the format: of bytes, and of a list of chunks.
 
-One pass over the bytes is all that a push can afford, so what is longer than one chunk is not hashed again: its
-digest is that of its chunks' ids, under a key of its own so that no bytes can pass for a list. See docs/format.md,
-"Digests".
+The list digest of a file or tensor is computed from the ids of its chunks, so a push hashes each byte only once. Its
+key derivation context ensures that it never equals a digest of bytes. See docs/format.md, "Digests".
 """
 
 from __future__ import annotations
@@ -13,11 +12,11 @@ from typing import Any
 from blake3 import blake3
 
 LIST_CONTEXT = "lmvp 2026-11 digest of a list of chunks"
-"""The BLAKE3 key derivation context of list digests."""
+"""BLAKE3 key derivation context of list digests."""
 
 
 def of_bytes(*pieces: Any) -> str:
-    """Return the BLAKE3-256 of the pieces, one after the other, as 64 hex digits.
+    """Return the BLAKE3-256 of the concatenated pieces as 64 hex digits.
 
     Examples
     --------
@@ -31,7 +30,7 @@ def of_bytes(*pieces: Any) -> str:
 
 
 def of_chunks(ids: Sequence[str]) -> str:
-    """Return the digest of what lies in these chunks: the id itself for one, the list digest otherwise.
+    """Return the digest of the bytes in these chunks: the id of a single chunk, otherwise the list digest.
 
     Examples
     --------
@@ -40,6 +39,7 @@ def of_chunks(ids: Sequence[str]) -> str:
     >>> len(of_chunks([]))
     64
     """
+    # The id of a single chunk is the digest of its bytes, so that a small file has the digest that `b3sum` prints.
     return ids[0] if len(ids) == 1 else _of_list(ids)
 
 

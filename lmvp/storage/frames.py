@@ -1,15 +1,15 @@
-"""Frames: a chunk with a header of 48 bytes, the same on disk and on the wire.
+"""Frames: encoded chunks with a header of 48 bytes, the same on disk and on the wire.
 
 ========  =======  ====================================================
-offset    type     what
+offset    type     content
 ========  =======  ====================================================
 0         2 bytes  `LF`
 2         uint8    version of the frame, 1
-3         uint8    codec: 0 raw, 1 zstd, 2 solo, 3 delta
-4         uint32   bytes after decoding, at most 4 MiB
-8         uint32   bytes of payload that follow the header
-12        uint32   zero, reserved
-16        32 bytes BLAKE3 of the decoded bytes: the chunk's id
+3         uint8    codec: 0 raw, 1 zstd, 2 solo, 3 delta; 255 failed
+4         uint32   number of bytes after decoding, at most 4 MiB
+8         uint32   number of bytes of the payload
+12        uint32   0, reserved
+16        32 bytes id of the chunk: BLAKE3 of the decoded bytes
 ========  =======  ====================================================
 
 All numbers are little-endian. See docs/format.md, "Frames".
@@ -25,20 +25,20 @@ from typing import Any
 from lmvp.errors import InvalidRequest
 
 CHUNK_LIMIT = 4 << 20
-"""Bytes that a chunk holds at most, decoded."""
+"""Maximum bytes of a chunk, decoded."""
 
 FAILURE_LIMIT = 1 << 16
-"""Bytes of the JSON that tells of a failure at most."""
+"""Maximum bytes of the JSON in a failure frame."""
 
 BATCH_LIMIT = 16 << 20
-"""Bytes of frames that one request carries at most, headers not counted."""
+"""Maximum bytes of payloads in one request, without headers."""
 
 RAW, ZSTD, SOLO, DELTA = range(4)
 CODECS = {RAW: "raw", ZSTD: "zstd", SOLO: "solo", DELTA: "delta"}
-"""Codecs that this version reads, by their byte."""
+"""The codecs that this version reads, by the byte in the header."""
 
 FAILED = 255
-"""In place of a codec, only in an answer: the payload is no chunk, but tells as JSON why there is none."""
+"""Only in answers, in place of a codec: the payload is the JSON of an error. See docs/format.md, "The wire"."""
 
 HEADER = struct.Struct("<2sBBIII32s")
 HEADER_SIZE = HEADER.size
@@ -56,7 +56,7 @@ class Frame:
 
 
 def header(frame: Frame) -> bytes:
-    """Return the 48 bytes that stand before the payload.
+    """Return the 48 bytes of the header.
 
     Examples
     --------
@@ -68,17 +68,17 @@ def header(frame: Frame) -> bytes:
 
 
 def read_header(data: Any, *, answer: bool = False) -> Frame:
-    """Read a header.
+    """Parse a header.
 
     Parameters
     ----------
     answer : bool
-        Whether it stands in a server's answer, where a frame may tell of a failure (`FAILED`) instead.
+        Whether the frame is part of a server's answer, which can contain failure frames (`FAILED`).
 
     Raises
     ------
     InvalidRequest
-        If the bytes are no header of a frame that this version reads, or lengths are beyond the limits.
+        If it is not a header that this version reads, or a length exceeds its limit.
     """
     if len(data) != HEADER_SIZE:
         raise InvalidRequest(f"a frame header has {HEADER_SIZE} bytes, not {len(data)}")
@@ -98,12 +98,13 @@ def _check_lengths(codec: int, size: int, payload: int) -> None:
         raise InvalidRequest(f"a frame of {max(size, payload)} bytes; the limit is {CHUNK_LIMIT}")
     if codec == RAW and size != payload:
         raise InvalidRequest(f"a raw frame says {size} bytes decoded and {payload} bytes of payload")
+    # A chunk that no codec shortens is stored raw, so a payload of the same length or more is invalid.
     if codec != RAW and payload >= size:
         raise InvalidRequest(f"a {CODECS[codec]} frame of {payload} bytes of payload for {size} bytes")
 
 
 class FrameReader:
-    """Takes a stream of frames apart as its bytes come, without joining them.
+    """Splits a stream of frames incrementally. Payloads are returned as pieces, without copying them.
 
     Examples
     --------
@@ -121,29 +122,30 @@ class FrameReader:
 
     @property
     def between(self) -> bool:
-        """Whether the stream stands between two frames, where it may end."""
+        """Whether the stream is at a boundary between frames, where it can end."""
         return not self._head and self._frame is None
 
     @property
     def buffered(self) -> int:
-        """Bytes of the frame that is not complete yet."""
+        """Number of bytes of the incomplete frame."""
         return len(self._head) + sum(map(len, self._pieces))
 
     def feed(self, data: bytes) -> Iterator[tuple[Frame, list[memoryview]]]:
-        """Take the next bytes; give each frame that they complete, with its payload in pieces.
+        """Yield the frames that the next bytes complete, each with its payload in pieces.
 
         Raises
         ------
         InvalidRequest
-            If there is no frame where one should begin.
+            If the bytes at the start of a frame are not a header.
         """
         view = memoryview(data)
-        while view or self._complete():
+        while view or self._complete():  # a frame can be complete without further bytes: its payload can be empty
             if self._complete():
                 yield self._take()
             elif self._frame is None:
                 view = self._read_head(view)
             else:
+                # Pieces are views of the received buffers: joining them would copy each chunk once more.
                 self._pieces.append(view[: self._wanted])
                 view, self._wanted = view[self._wanted :], max(0, self._wanted - len(view))
 
@@ -155,7 +157,7 @@ class FrameReader:
         self._head += view[:lacking]
         if len(self._head) == HEADER_SIZE:
             self._frame = read_header(self._head)
-            self._wanted = self._frame.payload
+            self._wanted = self._frame.payload  # `read_header` has checked the limit
             self._head.clear()
         return view[lacking:]
 

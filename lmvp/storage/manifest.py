@@ -1,6 +1,7 @@
-"""The manifest: all that a version's content is, as canonical JSON. Its BLAKE3 is the version's digest.
+"""The manifest: the complete content of a version as canonical JSON. Its BLAKE3 is the digest of the version.
 
-Message, metrics, params and tags are not in it; parents are, so history is a chain that can be proved.
+It contains the parents, so digests cover the history, but not message, metrics, params and tags. See docs/format.md,
+"Manifest".
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from lmvp.errors import InvalidManifest
 from lmvp.storage import digest
 
 MANIFEST_LIMIT = 16 << 20
-"""Bytes of a manifest at most."""
+"""Maximum bytes of a manifest."""
 
 FORMAT_VERSION = 1
 
 INTEGERS = range(-(1 << 63), 1 << 63)
-"""Integers that may occur in `meta`."""
+"""Range of the integers in `meta`."""
 
 
 class Chunk(msgspec.Struct, frozen=True, array_like=True):
-    """A piece of a file: `["<id>", size]`."""
+    """A chunk of a file: `["<id>", size]`."""
 
+    # An array takes less space than an object: a manifest can list 200,000 chunks.
     id: str
     size: int
 
 
 class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A file of a version, as the chunks that make it up."""
+    """A file of a version with the list of its chunks."""
 
     path: str
     size: int
@@ -40,7 +42,7 @@ class File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tensor(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A tensor: bytes `offset` to `offset + size` of the file at `path`. `dtype` as safetensors writes it: `F32`."""
+    """A tensor: bytes `offset` to `offset + size` of the file at `path`. `dtype` is a name of safetensors: `F32`."""
 
     name: str
     dtype: str
@@ -57,13 +59,13 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     Attributes
     ----------
     format : str
-        Which of `lmvp.formats` made it: `torch.module`, `numpy`, `files`, …
+        The format of the object, a module of `lmvp.formats`: `torch.module`, `numpy`, `files`, …
     meta : dict
-        What that format needs besides to build the object again. JSON without floats; never holds code that runs.
+        Further data that the format needs to build the object again: JSON without floats and without executable code.
     tensors : tuple of Tensor
-        In model order.
+        The tensors in model order.
     parents : tuple of str
-        Digests of the versions it grew from.
+        Digests of the parent versions.
     """
 
     format: str
@@ -79,7 +81,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return sum(file.size for file in self.files)
 
     def file(self, path: str) -> File | None:
-        """Return the file at `path`, or None."""
+        """Return the file at `path`, or None if it does not exist."""
         return next((file for file in self.files if file.path == path), None)
 
 
@@ -95,12 +97,12 @@ def encode(manifest: Manifest) -> bytes:
 
 
 def decode(data: bytes | memoryview) -> Manifest:
-    """Read a manifest; its types are checked here, its sense in `lmvp.storage.check`.
+    """Parse a manifest and check its types. `lmvp.storage.check` checks the values.
 
     Raises
     ------
     InvalidManifest
-        If it is too long, not JSON, or lacks or adds a field.
+        If it is too long, is not JSON, or has a missing or unknown field.
     """
     if len(data) > MANIFEST_LIMIT:
         raise InvalidManifest(f"a manifest of {len(data):,} bytes; the limit is {MANIFEST_LIMIT:,}")
@@ -111,17 +113,18 @@ def decode(data: bytes | memoryview) -> Manifest:
 
 
 def decode_new(data: bytes | memoryview) -> Manifest:
-    """Read a manifest that comes from outside, as strictly as docs/format.md describes it.
+    """Parse a manifest of a new version strictly, as docs/format.md specifies it.
 
-    `decode` stays lenient about `meta`, since versions that older servers took must remain readable.
+    `decode` is more lenient about `meta`, because versions from older servers must remain readable.
 
     Raises
     ------
     InvalidManifest
-        If `decode` refuses it, an object has a key twice, or there is a float or an integer beyond 64 bits.
+        If `decode` refuses it, an object has a duplicate key, or `meta` has a float or an integer beyond 64 bits.
     """
     manifest = decode(data)
-    if encode(manifest) != bytes(data):  # canonical JSON, which our client sends, cannot have a key twice
+    # Canonical JSON cannot have a duplicate key. LMVP's client sends it, so the slower parser below runs rarely.
+    if encode(manifest) != bytes(data):
         _refuse_duplicates(data)
     problem = _unstorable(manifest.meta)
     if problem:
@@ -145,7 +148,7 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _unstorable(meta: dict[str, Any]) -> str | None:
-    """Return a phrase for a float or an integer beyond 64 bits; None where there is neither."""
+    """Return a phrase for a float or an integer beyond 64 bits in `meta`; None if there is neither."""
     waiting: list[Any] = [meta]
     while waiting:
         value = waiting.pop()
@@ -161,10 +164,10 @@ def _unstorable(meta: dict[str, Any]) -> str | None:
 
 
 def digest_of(manifest: Manifest) -> str:
-    """Return the digest of a version: BLAKE3 of the canonical JSON."""
+    """Return the digest of a version: the BLAKE3 of the canonical JSON."""
     return digest.of_bytes(encode(manifest))
 
 
 def content_of(manifest: Manifest) -> str:
-    """Return the digest without parents, which is equal for equal models wherever they stand in history."""
+    """Return the digest without parents, which is equal for versions with equal content and different histories."""
     return digest_of(msgspec.structs.replace(manifest, parents=()))

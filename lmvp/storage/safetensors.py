@@ -1,7 +1,7 @@
-"""Headers of safetensors files: written in model order, read as if an enemy had written them.
+"""Writer and parser of safetensors headers. The parser treats a file as untrusted input.
 
-A file is 8 bytes of length (little-endian), that many bytes of JSON, and the tensors' bytes without a gap. Nothing
-here allocates by a number that the file claims before that number was held against the size of the file.
+A file consists of the length of the header (8 bytes, little-endian), the header as JSON, and the bytes of the tensors
+without gaps. Each number in the header is compared with the size of the file before memory is allocated for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from lmvp.errors import DamagedFile
 
 HEADER_LIMIT = 100 << 20
-"""Bytes of JSON in a header at most."""
+"""Maximum bytes of JSON in a header."""
 
 BITS: Mapping[str, int] = {
     "BOOL": 8,
@@ -41,10 +41,10 @@ BITS: Mapping[str, int] = {
     "I64": 64,
     "U64": 64,
 }
-"""Bits of one number, by dtype."""
+"""Bits of a number, by dtype."""
 
 RESERVED = "__metadata__"
-"""The one name that a tensor cannot have."""
+"""The only name that a tensor cannot have."""
 
 _PREFIX = struct.Struct("<Q")
 _DIMENSIONS = 64
@@ -53,7 +53,7 @@ _SIZE_LIMIT = 1 << 60
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Where a tensor lies in a file. `dtype` is as safetensors writes it: `BF16`, `F32`, `I64`, `BOOL`."""
+    """The position of a tensor in a file. `dtype` is a name of safetensors: `BF16`, `F32`, `I64`, `BOOL`."""
 
     name: str
     dtype: str
@@ -63,7 +63,7 @@ class Span:
 
 
 def tensor_size(dtype: str, shape: Sequence[int]) -> int | None:
-    """Return the bytes of a tensor, or None where the dtype is unknown, a length absurd, or the last byte not full.
+    """Return the bytes of a tensor; None if the dtype is unknown, the shape invalid, or the last byte incomplete.
 
     Examples
     --------
@@ -76,19 +76,20 @@ def tensor_size(dtype: str, shape: Sequence[int]) -> int | None:
     for length in shape:
         if not 0 <= length < _SIZE_LIMIT:
             return None
+        # Python's integers have no limit, so the product of a hostile shape could be very long.
         bits = min(bits * length, _SIZE_LIMIT * 8)
     return None if bits % 8 or bits >= _SIZE_LIMIT * 8 else bits // 8
 
 
 def header(tensors: Sequence[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return what stands before the tensors: length and JSON, padded so that the data start at a multiple of 8.
+    """Return the header of a file: length and JSON, padded so that the data begin at a multiple of 8.
 
     Parameters
     ----------
     tensors : sequence of (name, dtype, shape)
-        In the order in which their bytes follow.
+        In the order of their bytes.
     metadata : mapping of str to str, optional
-        Kept as `__metadata__`.
+        Stored as `__metadata__`.
 
     Examples
     --------
@@ -111,21 +112,21 @@ def header(tensors: Sequence[tuple[str, str, Sequence[int]]], metadata: Mapping[
 
 
 def parse(read: Callable[[int, int], bytes | memoryview], size: int, name: str = "the file") -> list[Span]:
-    """Return where the tensors of a safetensors file lie, in the order of their bytes; offsets count from its start.
+    """Return the tensors of a safetensors file in the order of their bytes. Offsets count from the start of the file.
 
     Parameters
     ----------
     read : callable
-        Gives `n` bytes from an offset: `read(offset, n)`.
+        Returns `n` bytes at an offset: `read(offset, n)`.
     size : int
-        Length of the file.
+        Length of the file in bytes.
     name : str
-        What errors call the file.
+        Name of the file in error messages.
 
     Raises
     ------
     DamagedFile
-        Naming the tensor and the rule that it breaks.
+        If the header is invalid; the message names the tensor and the rule.
     """
     if size < _PREFIX.size:
         raise _damaged(name, f"it has {size} bytes, too few for a header")
@@ -136,13 +137,14 @@ def parse(read: Callable[[int, int], bytes | memoryview], size: int, name: str =
     if length > HEADER_LIMIT:
         raise _damaged(name, f"its header has {length:,} bytes; the limit is {HEADER_LIMIT:,}")
     spans = [_span(name, tensor, entry, start) for tensor, entry in _entries(name, read(_PREFIX.size, length)).items()]
+    # Empty tensors have the same offset as their successor; the end sorts them first.
     spans.sort(key=lambda span: (span.offset, span.offset + span.size))
     _check_cover(name, spans, start, size)
     return spans
 
 
 def _entries(name: str, text: bytes | memoryview) -> dict[str, Any]:
-    """Decode the JSON and return its tensors' entries."""
+    """Decode the JSON of a header; return the entries of the tensors."""
     try:
         entries = json.loads(str(text, "utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
     except RecursionError:
@@ -171,7 +173,7 @@ def _no_constant(text: str) -> Any:
 
 
 def _span(name: str, tensor: str, entry: Any, start: int) -> Span:
-    """Check one entry by itself; `start` is where the data begin."""
+    """Check a single entry and return its position. `start` is the offset of the data in the file."""
     if not _is_text(tensor):
         raise _damaged(name, f"the name {_short(tensor)} of a tensor is not Unicode")
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
@@ -194,7 +196,7 @@ def _span(name: str, tensor: str, entry: Any, start: int) -> Span:
 
 
 def _check_cover(name: str, spans: Sequence[Span], start: int, size: int) -> None:
-    """Demand that the tensors fill the file without a gap or an overlap."""
+    """Raise an error unless the tensors fill the file without gaps and overlaps."""
     position = start
     for span in spans:
         if span.offset != position:

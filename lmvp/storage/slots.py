@@ -1,7 +1,7 @@
-"""Where a chunk stands in its model, so that its counterpart in another version can be found.
+"""Slots: positions of chunks in a model, by which the corresponding chunk of another version is found.
 
-A slot is a place in a tensor: the tensor's name, the offset in it, the length and the dtype. Chunks of two versions
-that stand in the same slot hold the same numbers at two moments of their training.
+A slot consists of the name of a tensor, the offset in it, the length and the dtype. Chunks of two versions with the
+same slot contain the same numbers at different times of the training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lmvp.storage.manifest import File, Manifest, Tensor
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A place in a model: bytes `offset` to `offset + size` from the start of the tensor named `tensor`."""
+    """A position in a model: bytes `offset` to `offset + size` of the tensor named `tensor`."""
 
     tensor: str
     offset: int
@@ -24,7 +24,7 @@ class Slot:
 
 
 class Slots:
-    """The chunks of a version by their slots, and the slots by their chunks.
+    """The slots of a version's chunks, and the chunks by slot.
 
     Examples
     --------
@@ -42,18 +42,19 @@ class Slots:
         self._chunks: dict[Slot, dict[str, str]] = {}
         tensors = _by_path(manifest.tensors)
         for file in manifest.files:
+            # Two files of a version can have tensors of the same name, so a slot can have a chunk for each file.
             for chunk, slot in _slots_of(file, tensors.get(file.path, ())):
                 self._places.setdefault(chunk, (file.path, slot))
                 self._chunks.setdefault(slot, {})[file.path] = chunk
         self.chunks = {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}
 
     def dtype(self, chunk: str) -> str | None:
-        """Return the dtype of the numbers that a chunk mostly holds, or None."""
+        """Return the dtype of most of the bytes of a chunk, or None."""
         place = self._places.get(chunk)
         return place[1].dtype if place else None
 
     def counterpart(self, chunk: str, other: Slots) -> str | None:
-        """Return the chunk that stands in the same slot of another version, in a file of the same path if it can be."""
+        """Return the chunk with the same slot in another version, preferably in a file with the same path."""
         place = self._places.get(chunk)
         found = other._chunks.get(place[1], {}) if place else {}
         return found.get(place[0], next(iter(found.values()), None)) if place else None
@@ -67,7 +68,7 @@ def _by_path(tensors: Sequence[Tensor]) -> dict[str, list[Tensor]]:
 
 
 def _slots_of(file: File, tensors: Sequence[Tensor]) -> Iterator[tuple[str, Slot]]:
-    """Give the chunks that begin in a tensor and hold mostly numbers of one dtype, with their slots."""
+    """Yield the chunks with a slot: they begin in a tensor, and most of their bytes have one dtype."""
     start = first = 0
     for chunk in file.chunks:
         end = start + chunk.size
@@ -80,9 +81,10 @@ def _slots_of(file: File, tensors: Sequence[Tensor]) -> Iterator[tuple[str, Slot
 
 
 def _dtype(tensors: Sequence[Tensor], index: int, start: int, end: int) -> str | None:
-    """Return the dtype of more than half of the bytes `start` to `end`, if a tensor covers the first of them."""
+    """Return the dtype of more than half of the bytes `start` to `end`; None if no tensor covers `start`."""
     if index == len(tensors) or tensors[index].offset > start:
         return None
+    # A chunk can contain several short tensors that were joined; see `chunking`.
     sizes: Counter[str] = Counter()
     position = start
     while position < end and index < len(tensors) and tensors[index].offset < end:

@@ -1,4 +1,4 @@
-"""The numbers that lie in the bytes of a tensor, whatever its dtype."""
+"""Numeric values of the bytes of a tensor, for every dtype, and statistics over them."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lmvp.storage.safetensors import BITS
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """What some numbers are, all in all; `+` adds other numbers.
+    """Statistics of some numbers; `+` combines those of two sets.
 
     Attributes
     ----------
     count, zeros, odd : int
-        How many there are, how many are zero, and how many are not finite.
+        Counts of all numbers, of zeros, and of numbers that are not finite.
     low, high, total, squares : float
-        The least and the greatest, the sum, and the sum of the squares, of those that are finite.
+        Minimum, maximum, sum, and sum of squares of the finite numbers.
 
     Examples
     --------
@@ -38,7 +38,7 @@ class Spread:
 
     @classmethod
     def of(cls, data: Any, dtype: str) -> Spread:
-        """Return that of the numbers in some bytes; see `numbers_of`."""
+        """Compute the statistics of the numbers in some bytes; see `numbers_of`."""
         import numpy as np
 
         values = numbers_of(data, dtype)
@@ -46,7 +46,7 @@ class Spread:
         zeros, odd = int((values == 0).sum()), len(values) - len(known)
         if not len(known):
             return cls(len(values), zeros, odd)
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"):  # sums of very large numbers can overflow to infinity
             total, squares = float(known.sum()), float(known @ known)
         return cls(len(values), zeros, odd, float(known.min()), float(known.max()), total, squares)
 
@@ -63,24 +63,25 @@ class Spread:
 
     @property
     def finite(self) -> int:
-        """How many are finite."""
+        """Count of the finite numbers."""
         return self.count - self.odd
 
     @property
     def mean(self) -> float:
-        """Of those that are finite; NaN if none is."""
+        """Mean of the finite numbers; NaN if there are no such numbers."""
         return self.total / self.finite if self.finite else math.nan
 
     @property
     def deviation(self) -> float:
-        """The standard deviation of those that are finite; NaN if none is."""
+        """Standard deviation of the finite numbers; NaN if there are no such numbers or the squares overflow."""
         if not self.finite or not math.isfinite(self.squares):
             return math.nan
+        # A variance near zero can be negative after rounding.
         return math.sqrt(max(0.0, self.squares / self.finite - self.mean**2))
 
 
 def counts(data: Any, dtype: str, low: float, high: float, bins: int) -> list[int]:
-    """Return how many of the numbers in some bytes lie in each of so many equal bins from `low` to `high`.
+    """Return the counts of the numbers in bins of equal width from `low` to `high`.
 
     Examples
     --------
@@ -94,28 +95,28 @@ def counts(data: Any, dtype: str, low: float, high: float, bins: int) -> list[in
     with np.errstate(all="ignore"):
         try:
             found = np.histogram(known, bins, (low, high))[0]
-        except ValueError:  # float64 has no edges for so many bins between the ends, or no number for their distance
+        except ValueError:  # numpy: the range has too few float64 values for the bins, or its width overflows
             found = np.bincount(_bins_of(known, low, high, bins), minlength=bins)
     return [int(count) for count in found]
 
 
 def _bins_of(values: Any, low: float, high: float, bins: int) -> Any:
-    """Return the bin of each number by its share of the range; the middle one where both ends are equal."""
+    """Return the bin of each number, from its relative position in the range; the middle bin if `low` is `high`."""
     import numpy as np
 
-    if math.isinf(high - low):
+    if math.isinf(high - low):  # halves have the same relative position, and their difference is finite
         values, low, high = values / 2, low / 2, high / 2
     shares = (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
     return np.clip(shares * bins, 0, bins - 1).astype(np.int64)
 
 
 def numbers_of(data: Any, dtype: str) -> Any:
-    """Return the numbers in some bytes as float64; bytes beyond the last whole number are left out.
+    """Return the numbers in some bytes as float64. Bytes after the last whole number are ignored.
 
     Parameters
     ----------
     dtype : str
-        As safetensors writes it, of at least 8 bits a number. The two parts of a complex number count each.
+        A name of safetensors with at least 8 bits per number. A complex number counts as two numbers.
 
     Examples
     --------
@@ -129,12 +130,13 @@ def numbers_of(data: Any, dtype: str) -> Any:
 
 
 def floats(bits: Any, dtype: str) -> Any:
-    """Return numbers, given by their bits, as float64."""
+    """Convert numbers, given as unsigned integers of their bits, to float64."""
     import numpy as np
 
-    if dtype == "BF16":
+    if dtype == "BF16":  # BF16 is the upper half of an F32
         bits, dtype = bits.astype(np.uint32) << 16, "F32"
     if dtype in _EIGHT_BITS:
+        # numpy has no floats of 8 bits, but there are only 256 values to look up.
         return np.array([_EIGHT_BITS[dtype](value) for value in range(256)])[bits]
     kind = {"B": "u", "U": "u", "I": "i", "F": "f", "C": "f"}[dtype[0]]
     width = 4 if dtype == "C64" else bits.itemsize
@@ -142,13 +144,14 @@ def floats(bits: Any, dtype: str) -> Any:
 
 
 def _small(exponent_bits: int, mantissa_bits: int, bias: int, is_nan: Callable[[int], bool]) -> Callable[[int], float]:
-    """Return what turns the 8 bits of a small float into its value; what is no finite number becomes NaN."""
+    """Return a function that converts the 8 bits of a small float to its value; NaN if it is not a finite number."""
 
     def value(bits: int) -> float:
         if is_nan(bits):
             return math.nan
         exponent = bits >> mantissa_bits & ((1 << exponent_bits) - 1)
         mantissa = bits & ((1 << mantissa_bits) - 1)
+        # Exponent 0 marks subnormal numbers, which have no implicit leading one.
         whole = mantissa | (1 << mantissa_bits) if exponent else mantissa
         magnitude = math.ldexp(whole, max(exponent, 1) - bias - mantissa_bits)
         return -magnitude if bits & 0x80 else magnitude
@@ -163,4 +166,4 @@ _EIGHT_BITS: dict[str, Callable[[int], float]] = {
     "F8_E5M2FNUZ": _small(5, 2, 16, lambda bits: bits == 0x80),
     "F8_E8M0": lambda bits: math.nan if bits == 0xFF else math.ldexp(1, bits - 127),
 }
-"""Floats of 8 bits, after the OCP's "8-bit Floating Point Specification" and, for FNUZ, Graphcore and AMD."""
+"""Converters of 8-bit floats, by the "8-bit Floating Point Specification" of OCP, and for FNUZ of Graphcore and AMD."""

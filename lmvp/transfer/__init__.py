@@ -1,1 +1,1 @@
-"""Push and pull: describe, negotiate, stream, verify, resume."""
+"""Push and pull of versions: describe, negotiate, stream, verify, resume."""

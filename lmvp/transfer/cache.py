@@ -1,12 +1,12 @@
-"""Chunks that came or went over a slow link, kept on this machine so that they need not travel again.
+"""Cache of chunks that were transferred over a slow link, so that they are not transferred again.
 
-The cache is a folder: frames by the ids of their chunks, manifests by their digests, and for each model the digests
-of the versions that passed through here last, so that a later one can travel as what changed. It is bounded, and what
-was not used for longest goes first. Nothing in it is believed: a chunk is hashed whenever it is read, and a damaged one
-is dropped. Nothing in it is needed: where the folder cannot be read or written, all goes on without it.
+The cache is a folder with frames by chunk id, manifests by digest, and for each model the digests of the versions that
+were transferred last, as possible bases of deltas. Its size is limited; the least recently used files are deleted
+first. A chunk is hashed each time it is read, and a damaged one is deleted. If the folder cannot be read or written,
+transfers work without it.
 
-Several processes may use it at once: files are written under a temporary name and renamed, and one that another process
-deleted is one that is not there.
+Several processes can use it at once: files are written under a temporary name and renamed, and a file that another
+process deleted counts as missing.
 """
 
 from __future__ import annotations
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
     from lmvp.storage.codecs import Buffer
 
 MOST = 10 << 30
-"""Bytes that it takes at most where no limit is set; a tenth of the free disk, if that is less."""
+"""Default limit in bytes; a tenth of the free disk space if that is less."""
 
 _ROOM_AFTER = 0.9
-"""Share of the limit that is left when it was reached."""
+"""Fraction of the limit that remains after files were deleted, so that not every write deletes some."""
 
 _RECOUNT = 1 / 16
-"""Share of the limit that is written between two looks at what is there."""
+"""Fraction of the limit that is written before the size is measured again: other processes write too."""
 
 _REMEMBERED = 8
-"""Versions of a model whose manifests are looked at for a base."""
+"""Number of versions of a model that are recorded as possible bases."""
 
 _OLD = 3600.0
-"""Seconds after which a temporary file is one that a killed process left."""
+"""Age in seconds of a temporary file that was left by a killed process."""
 
 _UNITS = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "t": 1000**4}
 _BINARY = {"ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30, "ti": 1 << 40}
@@ -56,21 +56,21 @@ _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# This is a cache of LMVP: 
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a cache takes: how many files, and their bytes."""
+    """The number of files in a cache and their bytes."""
 
     files: int
     bytes: int
 
 
 class Cache:
-    """A bounded folder of chunks and manifests.
+    """A folder of chunks and manifests with a limited size.
 
     Parameters
     ----------
     folder : Path
-        Made when the first thing is kept; only its owner may look into it.
+        Created by the first write; only its owner can read it.
     limit : int
-        Bytes that it may take.
+        Maximum bytes.
 
     Examples
     --------
@@ -88,16 +88,16 @@ class Cache:
         self._lock = Lock()
         self._size: int | None = None
         self._unseen = 0
-        self._usable = True
+        self._usable = True  # False after a failed write: one error is enough to stop trying
 
     # -- chunks
 
     def has(self, chunk: str) -> bool:
-        """Tell whether a chunk seems to be there; only `read` knows."""
+        """Return whether the file of a chunk exists. Only `read` verifies it."""
         return _place(self._chunks, chunk).is_file()
 
     def read(self, chunk: str, size: int) -> Buffer | None:
-        """Return a chunk, held against its id; None where it is not there, or was damaged and is dropped now."""
+        """Return a verified chunk; None if it is missing or damaged. A damaged one is deleted."""
         path = _place(self._chunks, chunk)
         data = _read(path)
         if data is None:
@@ -107,18 +107,18 @@ class Cache:
             _unlink(path)
             return None
         with suppress(OSError):
-            os.utime(path)
+            os.utime(path)  # the modification time is the time of last use, for `_evict`
         return found
 
     def keep(self, frame: Frame, payload: Sequence[Buffer]) -> None:
-        """Keep a frame that stands by itself, and whose chunk was held against its id."""
+        """Store a standalone frame of a verified chunk."""
         if frame.codec != DELTA and not self.has(frame.chunk):
             self._write(_place(self._chunks, frame.chunk), [frames.header(frame), *payload])
 
     # -- manifests
 
     def manifest(self, name: str) -> bytes | None:
-        """Return the manifest of that digest; None where it is not there, or was damaged and is dropped now."""
+        """Return the verified manifest with that digest; None if it is missing or damaged. A damaged one is deleted."""
         path = _place(self._manifests, name)
         data = _read(path)
         if data is not None and digest.of_bytes(data) != name:
@@ -127,18 +127,18 @@ class Cache:
         return data
 
     def keep_manifest(self, name: str, data: bytes) -> None:
-        """Keep a manifest that was held against its digest."""
+        """Store a verified manifest."""
         path = _place(self._manifests, name)
         if not path.is_file():
             self._write(path, [data])
 
     def versions(self, model: str) -> list[str]:
-        """Return the digests of the versions of a model that passed through here, the last one first.
+        """Return the digests of the recorded versions of a model, the latest first.
 
         Parameters
         ----------
         model : str
-            What names it among all servers.
+            Identifies the model among all servers.
         """
         data = _read(self._list_of(model))
         try:
@@ -150,7 +150,7 @@ class Cache:
         ]
 
     def note(self, model: str, version: str) -> None:
-        """Remember that this version of a model passed through here."""
+        """Record that a version of a model was transferred."""
         known = self.versions(model)
         if known[:1] != [version]:
             recent = [version, *(one for one in known if one != version)][:_REMEMBERED]
@@ -159,15 +159,15 @@ class Cache:
     def _list_of(self, model: str) -> Path:
         return _place(self._models, digest.of_bytes(model.encode()))
 
-    # -- all of it
+    # -- maintenance
 
     def usage(self) -> Usage:
-        """Count what is there."""
+        """Return the number of files and their bytes."""
         sizes = [size for _, size, _ in self._files()]
         return Usage(len(sizes), sum(sizes))
 
     def clear(self) -> Usage:
-        """Delete all of it; return what it took."""
+        """Delete everything; return the number of deleted files and their bytes."""
         before = self.usage()
         for folder in (self._chunks, self._manifests, self._models):
             shutil.rmtree(folder, ignore_errors=True)
@@ -177,26 +177,26 @@ class Cache:
         return Usage(before.files - after.files, before.bytes - after.bytes)
 
     def _files(self) -> Iterator[tuple[float, int, Path]]:
-        """Give the time of last use, the size and the path of each file."""
+        """Yield time of last use, size and path of each file."""
         for folder in (self._chunks, self._manifests, self._models):
             for path in folder.glob("??/*"):
-                with suppress(OSError):
+                with suppress(OSError):  # another process deleted it
                     found = path.stat()
                     yield found.st_mtime, found.st_size, path
 
     def _write(self, path: Path, pieces: Sequence[Buffer]) -> None:
-        """Write a file whole; where that fails, the cache is left alone from now on."""
+        """Write a file atomically. After a failure, this process writes nothing more to the cache."""
         size = sum(len(piece) for piece in pieces)
         if not self._usable or size > self.limit:
             return
         try:
             self._make_room(size)
             _write_whole(path, pieces, self.folder)
-        except OSError:  # a full or read-only disk, a folder of somebody else's
+        except OSError:  # a full or read-only disk, or the folder of another user
             self._usable = False
 
     def _make_room(self, size: int) -> None:
-        """Count bytes that are to come; let the files go that were not used for longest, if there is no room."""
+        """Count `size` bytes; delete the least recently used files if they exceed the limit."""
         with self._lock:
             if self._size is None or self._unseen > self.limit * _RECOUNT:  # other processes write here too
                 self._size, self._unseen = self.usage().bytes, 0
@@ -206,8 +206,8 @@ class Cache:
                 self._size = self._evict(size) + size
 
     def _evict(self, size: int) -> int:
-        """Delete files until there is room for `size` bytes and some more; return what is left."""
-        files = sorted(self._files())
+        """Delete files until `size` more bytes fit; return the bytes that remain."""
+        files = sorted(self._files())  # by time of last use
         left = sum(length for _, length, _ in files)
         for used, length, path in files:
             stale = path.name.startswith(".") and time.time() - used > _OLD
@@ -218,10 +218,11 @@ class Cache:
 
 
 _opened: dict[tuple[Path, str], Cache] = {}
+"""The caches of this process by folder and limit, because both can change in the environment of a notebook."""
 
 
 def opened() -> Cache | None:
-    """Return the cache of this user, the same one each time; None where it is switched off.
+    """Return the cache of the user, always the same object; None if it is switched off.
 
     Raises
     ------
@@ -236,12 +237,12 @@ def opened() -> Cache | None:
 
 
 def size_of(text: str) -> int:
-    """Read a number of bytes.
+    """Parse a number of bytes.
 
     Raises
     ------
     InvalidArgument
-        If it is none.
+        If it is not a size.
 
     Examples
     --------
@@ -258,6 +259,7 @@ def size_of(text: str) -> int:
 
 
 def _default_limit(folder: Path) -> int:
+    # The folder does not always exist yet; its nearest parent is on the same disk.
     above = folder
     while not above.exists() and above != above.parent:
         above = above.parent
@@ -268,18 +270,18 @@ def _default_limit(folder: Path) -> int:
 
 
 def _place(root: Path, name: str) -> Path:
-    if not _DIGEST.fullmatch(name):  # it may come from a server, and must not lead elsewhere
+    if not _DIGEST.fullmatch(name):  # it can come from a server and must not lead to another folder
         raise IntegrityError(f"{name[:64]!r} is no digest")
     return root / name[:2] / name[2:]
 
 
 def _decoded(chunk: str, size: int, data: bytes) -> Buffer | None:
-    """Return what a kept frame stands for; None if it is not what its name says."""
+    """Decode a stored frame; return None unless it is a standalone frame of that chunk and has its digest."""
     from lmvp.storage import codecs
 
     try:
         head = frames.read_header(data[:HEADER_SIZE])
-        if (head.chunk, head.size) != (chunk, size) or head.codec == DELTA:
+        if (head.chunk, head.size) != (chunk, size) or head.codec == DELTA:  # the cache never stores a delta
             return None
         found = codecs.decode(head, memoryview(data)[HEADER_SIZE:], _no_base)
     except LmvpError:
@@ -306,6 +308,7 @@ def _unlink(path: Path) -> None:
 def _write_whole(path: Path, pieces: Sequence[Buffer], root: Path) -> None:
     if not path.parent.is_dir():
         _make_folders(path.parent, root)
+    # Not synced: after a crash, a file with wrong content does not match its digest and is deleted.
     temporary = path.with_name(f".{secrets.token_hex(8)}")
     descriptor = private.create(temporary)
     try:
@@ -321,9 +324,9 @@ def _write_whole(path: Path, pieces: Sequence[Buffer], root: Path) -> None:
 
 
 def _make_folders(folder: Path, root: Path) -> None:
-    """Make a folder below the root; none of them lets anybody else look in."""
+    """Create a folder below the root, with access only for its owner."""
     private.make_folder(folder)
-    tag = root / "CACHEDIR.TAG"  # so that backups leave it out
+    tag = root / "CACHEDIR.TAG"  # backup programs skip folders with this file
     private.secure(root, [folder.parent.name, tag.name])
     if not tag.exists():
         private.write(tag, _TAG.encode(), sync=False)

@@ -1,4 +1,7 @@
-"""From a package to its manifest: cut, and hash each byte once, on all cores."""
+"""Computation of a package's manifest: cut the files into chunks and hash them in several threads.
+
+Each byte is hashed once, except in short tensors that share a chunk: they have a digest besides that of the chunk.
+"""
 
 from __future__ import annotations
 
@@ -14,38 +17,38 @@ from lmvp.storage.manifest import Chunk, File, Manifest, Tensor
 from lmvp.transfer.rope import Rope
 
 SINGLE = 4 << 20
-"""Bytes up to which one thread does it all: starting others would take longer."""
+"""Maximum bytes of a file that is hashed in one thread. For these, starting threads takes longer than hashing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where the bytes of a chunk are read from."""
+    """The position of a chunk's bytes in a file."""
 
     rope: Rope
     offset: int
     size: int
 
     def read(self) -> list[memoryview]:
-        """Return the bytes, in pieces."""
+        """Return the bytes in pieces."""
         return self.rope.read(self.offset, self.size)
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """A manifest, and the place of each of its chunks."""
+    """A manifest, and the position of each of its chunks."""
 
     manifest: Manifest
     places: dict[str, Place]
 
     @property
     def bytes(self) -> int:
-        """Bytes of all chunks, each counted once."""
+        """Bytes of all distinct chunks."""
         return sum(place.size for place in self.places.values())
 
 
 @dataclass(frozen=True, slots=True)
 class _Hashed:
-    """A cut with the id of its chunk, and the digests of tensors that share it."""
+    """A cut with the id of its chunk, and the digests of the tensors that share the chunk."""
 
     cut: Cut
     id: str
@@ -53,12 +56,12 @@ class _Hashed:
 
 
 def describe(package: Package, advance: Callable[[int], None] = lambda _: None) -> Description:
-    """Return the manifest of a package.
+    """Compute the manifest of a package.
 
     Parameters
     ----------
     advance : callable
-        Called with the number of bytes after each chunk that was hashed.
+        Called after each hashed chunk with its number of bytes.
     """
     files: list[File] = []
     tensors: list[Tensor] = []
@@ -82,6 +85,7 @@ def _hash_all(rope: Rope, cuts: Sequence[Cut], advance: Callable[[int], None]) -
     if rope.size <= SINGLE:
         yield from map(one, cuts)
         return
+    # blake3 releases the GIL, so threads hash on several cores.
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
         yield from threads.map(one, cuts)
 
@@ -106,7 +110,7 @@ def _tensors(packed: PackedFile, hashed: Sequence[_Hashed]) -> Iterator[Tensor]:
 
 
 def _own_digest(span: Span, hashed: Sequence[_Hashed], starts: dict[int, int]) -> str:
-    """Return the digest of a tensor that shares no chunk: that of its chunks."""
+    """Return the digest of a tensor that consists of whole chunks, from their ids."""
     if not span.size:
         return digest.of_chunks([])
     ids, end = [], span.offset + span.size

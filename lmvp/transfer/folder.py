@@ -1,4 +1,4 @@
-"""Pull the files of a version to a folder: each one is complete, or is not there."""
+"""Pull of the files of a version to a folder. Each file is complete or does not exist."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²
 
 
 def pull_files(reader: VersionReader, folder: Path) -> list[Path]:
-    """Write all files of a version below a folder, byte-identical, replacing what is there under the same names.
+    """Write all files of a version to a folder, byte-identical. Existing files with the same names are replaced.
 
-    Every file is written beside its place and renamed when all of them are complete, so a pull that fails leaves the
-    folder as it was.
+    All files are written under temporary names and renamed when they are complete, so a failed pull leaves the folder
+    unchanged.
 
     Returns
     -------
     list of Path
-        Where they are, in the order of the version.
+        Paths of the files, in the order of the version.
 
     Raises
     ------
     StorageFull, StorageReadOnly
-        If they cannot be written.
+        If the disk is full or does not allow writing.
     InvalidManifest
-        If a path would lead out of the folder, or this disk cannot hold two of the files beside each other.
+        If a path leads out of the folder, or if the disk treats two names of the version as the same.
     InvalidArgument
-        If a folder is where a file belongs.
+        If a folder exists under the name of a file.
     """
     files = reader.manifest.files
     with _explained(folder), _temporaries() as temporaries:
@@ -50,6 +50,7 @@ def pull_files(reader: VersionReader, folder: Path) -> list[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             parts[file.path] = temporary = target.with_name(f".lmvp-{secrets.token_hex(6)}.part")
             temporaries[temporary] = target
+            # The mode before the umask, as for every file that a user creates.
             os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         reader.fetch_all(files, lambda path, offset, piece: _write(parts[path], offset, piece))
         for temporary, target in temporaries.items():
@@ -61,7 +62,7 @@ def _target(folder: Path, file: File) -> Path:
     problem = path_problem(file.path)
     if not problem and os.name == "nt" and is_reserved(file.path):
         problem = "is reserved on Windows"
-    if problem:  # the server has checked it, but the disk is ours
+    if problem:  # the server checked this too, but a client must not rely on it
         raise InvalidManifest(f"the path {file.path[:80]!r} {problem}")
     target = folder / file.path
     if not target.parent.resolve().is_relative_to(folder.resolve()):
@@ -72,7 +73,7 @@ def _target(folder: Path, file: File) -> Path:
 
 
 def is_reserved(path: str) -> bool:
-    """Tell whether Windows would take a part of a path for a device, a stream, or another name.
+    """Return whether Windows would treat a part of a path as a device, a stream, or another name.
 
     Examples
     --------
@@ -85,19 +86,19 @@ def is_reserved(path: str) -> bool:
 
 
 def _check_room(folder: Path, size: int) -> None:
-    """Refuse before the disk is filled: a manifest may name one small chunk any number of times."""
+    """Check the free space first: a manifest can name one small chunk any number of times."""
     above = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
     disk = shutil.disk_usage(above)
-    if disk.total and size > disk.free:  # some file systems tell no size at all
+    if disk.total and size > disk.free:  # some file systems report a size of 0
         raise StorageFull(f"no room for {size:,} bytes on the disk of {folder}", hint="free some space and pull again")
 
 
 def _check_case(folder: Path, files: Sequence[File]) -> None:
-    """Refuse files whose names this disk does not tell apart: one would replace the other."""
+    """Refuse names that the disk treats as the same, because one file would replace the other."""
     seen: dict[str, str] = {}
     for file in files:
         path = file.path
-        while path:  # folders too: `A/x` and `a/y`
+        while path:  # folders too, for example `A/x` and `a/y`
             other = seen.setdefault(_folded(path), path)
             if other != path and not _tells_apart(folder, other, path):
                 raise InvalidManifest(
@@ -107,13 +108,14 @@ def _check_case(folder: Path, files: Sequence[File]) -> None:
 
 
 def _folded(path: str) -> str:
-    """Return a text that is equal for names that some disk takes for one: other case, other Unicode form."""
+    """Return a form that is equal for names that some disk treats as the same, in case or Unicode normalization."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", path).casefold())
 
 
 def _tells_apart(folder: Path, one: str, other: str) -> bool:
-    """Tell whether this disk has two files for two names that `_folded` makes equal."""
+    """Return whether the disk treats two names with the same `_folded` form as different."""
     composed = [unicodedata.normalize("NFC", path) for path in (one, other)]
+    # Probe with names of this process, so that no file of the user is touched.
     mark = f".lmvp-{secrets.token_hex(6)}"
     pairs = [(f"{mark}.part", f"{mark.upper()}.PART")] if composed[0] != composed[1] else []
     if len({one, other}) > 1 and (composed[0] == composed[1] or [one, other] != composed):
@@ -131,7 +133,7 @@ def _are_two(folder: Path, one: str, other: str) -> bool:
 
 
 def _write(path: Path, offset: int, piece: memoryview) -> None:
-    """Write a piece of a file that exists; opened for each piece, as thousands of files may be under way."""
+    """Write a piece of an existing file. It is opened for each piece, because thousands of files can be in progress."""
     descriptor = os.open(path, os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0))
     try:
         _write_at(descriptor, offset, piece)
@@ -140,14 +142,14 @@ def _write(path: Path, offset: int, piece: memoryview) -> None:
 
 
 def _write_at(descriptor: int, offset: int, piece: memoryview) -> None:
-    while piece:
+    while piece:  # `pwrite` can write fewer bytes than requested
         count = os.pwrite(descriptor, piece, offset)
         offset, piece = offset + count, piece[count:]
 
 
 @contextmanager
 def _temporaries() -> Iterator[dict[Path, Path]]:
-    """Hand out a table of temporary files; remove those that are left over."""
+    """Yield a table of temporary files; delete those that still exist at the end."""
     table: dict[Path, Path] = {}
     try:
         yield table
@@ -163,9 +165,9 @@ def _explained(folder: Path) -> Iterator[None]:
 
     try:
         yield
-    except LmvpError:  # some of them are an OSError by name only
+    except LmvpError:  # some of them are subclasses of OSError
         raise
-    except OSError as error:  # among them ENOENT, for a folder in a place that takes none, such as /proc
+    except OSError as error:  # includes ENOENT, for a folder in a file system that has no new files, such as /proc
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             raise StorageFull(f"no room left on the disk of {folder}", hint="free some space and pull again") from error
         said = error.strerror or str(error)

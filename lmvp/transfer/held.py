@@ -1,6 +1,6 @@
-"""What this machine holds of a model: versions that passed through it lately, as far as the cache still has them.
+"""The chunks and versions of a model in the cache.
 
-A later version can travel as what changed since one of them.
+A new version can be transferred as deltas against one of them.
 """
 
 from __future__ import annotations
@@ -22,12 +22,20 @@ from lmvp.transfer import cache as caches
 from lmvp.transfer.cache import Cache
 
 FAST = 200e6
-"""Bytes a second from which on a link is as good as a cache."""
+"""Bytes per second from which a link is as fast as the cache, so that nothing is cached."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A version whose chunks this machine holds, or some of them, and the places of the chunks in another one."""
+    """A version whose chunks are at least partly cached, used as the base of deltas.
+
+    Attributes
+    ----------
+    digest : str
+        Digest of the base.
+    slots, of : Slots
+        Slots of the base, and of the version that is transferred.
+    """
 
     digest: str
     slots: Slots
@@ -35,23 +43,24 @@ class Base:
     cache: Cache
 
     def counterpart(self, chunk: str) -> str | None:
-        """Return the chunk at the same place of the base, if it is held; it is not read yet."""
+        """Return the cached chunk of the base with the same slot, or None. This does not read or verify it."""
         found = self.of.counterpart(chunk, self.slots)
+        # An equal chunk (`found == chunk`) is no delta base: it is not transferred at all.
         return found if found is not None and found != chunk and self.cache.has(found) else None
 
     def read(self, chunk: str) -> Buffer | None:
-        """Return a chunk of the base; None if it turns out not to be held."""
+        """Return a chunk of the base; None if it is not cached or damaged."""
         size = self.slots.chunks.get(chunk)
         return None if size is None else self.cache.read(chunk, size)
 
 
 class Held:
-    """The view of the cache from one model on one server; without a cache, nothing is held and nothing kept.
+    """The cache from the viewpoint of one model on one server. Without a cache, every lookup returns nothing.
 
     Parameters
     ----------
     model : str
-        Names it among all servers.
+        Identifies the model among all servers.
     """
 
     def __init__(self, cache: Cache | None, model: str) -> None:
@@ -59,38 +68,39 @@ class Held:
 
     @classmethod
     def of(cls, connection: Connection, model: str) -> Held:
-        """Return what is held of a model; nothing of one on this machine's own server, which is as near as a cache."""
+        """Return the cached data of a model; without a cache for a server on this machine, which is as fast."""
         if connection.local:
             return cls(None, model)
         return cls(caches.opened(), f"{connection.url} {model}")
 
     @property
     def cache(self) -> Cache | None:
-        """The cache, if there is one."""
+        """The cache; None if it is switched off or not used for this server."""
         return self._cache
 
     def read(self, chunk: str, size: int) -> Buffer | None:
-        """Return a chunk, if it is held."""
+        """Return a chunk, or None if it is not cached."""
         return self._cache.read(chunk, size) if self._cache else None
 
     def has(self, chunk: str) -> bool:
-        """Tell whether a chunk seems to be held."""
+        """Return whether a chunk seems to be cached. Only `read` verifies it."""
         return self._cache is not None and self._cache.has(chunk)
 
     def keep(self, chunk: str, pieces: Iterable[Buffer]) -> None:
-        """Keep a chunk as it is."""
+        """Store a chunk raw."""
         if self._cache and not self._cache.has(chunk):
             taken = list(pieces)
             size = sum(len(piece) for piece in taken)
             self._cache.keep(Frame(chunk, size, size, RAW), taken)
 
     def keep_frame(self, frame: Frame, payload: Buffer) -> None:
-        """Keep a chunk as it was encoded by itself."""
+        """Store a chunk as a standalone frame."""
         if self._cache:
             self._cache.keep(frame, [payload])
 
     def manifest(self, version: str) -> Manifest | None:
-        """Return the manifest of that digest, if it is held."""
+        """Return the manifest with that digest, or None if it is not cached or invalid."""
+        # A server can send a manifest that breaks the rules and has the right digest, so validate it too.
         data = self._cache.manifest(version) if self._cache else None
         try:
             manifest = manifests.decode(data) if data else None
@@ -101,17 +111,17 @@ class Held:
         return manifest
 
     def keep_manifest(self, version: str, data: bytes) -> None:
-        """Keep a manifest, if it is the one of that digest."""
+        """Store a manifest if it has that digest."""
         if self._cache and digest.of_bytes(data) == version:
             self._cache.keep_manifest(version, data)
 
     def note(self, version: str) -> None:
-        """Remember that this version passed through here."""
+        """Record that this version was transferred."""
         if self._cache:
             self._cache.note(self._model, version)
 
     def base(self, version: Version, manifest: Manifest) -> Base | None:
-        """Return the version that another one had best be told as changes of: a parent, or what was here last."""
+        """Return the best base for deltas: a parent of the version, otherwise the version transferred last."""
         candidates = [parent.digest for parent in version.parents] + (
             self._cache.versions(self._model) if self._cache else []
         )
@@ -119,6 +129,6 @@ class Held:
         return next((base for base in bases if base), None)
 
     def base_at(self, version: str, manifest: Manifest) -> Base | None:
-        """Return the version of that digest as a base for a manifest, if it is held."""
+        """Return the version with that digest as a base for a manifest; None if its manifest is not cached."""
         known = self.manifest(version)
         return Base(version, Slots(known), Slots(manifest), self._cache) if known and self._cache else None

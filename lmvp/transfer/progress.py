@@ -1,4 +1,4 @@
-"""Progress of a transfer: a bar, a callable of the user's, or nothing."""
+"""Progress of a transfer: a bar, a function of the user, or nothing."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from typing import Any, TypeAlias
 from lmvp.errors import InvalidArgument
 
 Progress: TypeAlias = bool | Callable[[int, int], Any] | None
-"""`None`: a bar where the transfer is long, on a terminal or in a notebook; `True`, `False`: always, never; a callable
-gets bytes done and bytes in all."""
+"""`None` shows a bar for long transfers on a terminal or in a notebook, `True` always, `False` never. A callable
+receives the bytes done and the total bytes."""
 
 Advance: TypeAlias = Callable[[int], None]
 
 LONG = 32 << 20
-"""Bytes from which on a transfer counts as long."""
+"""Minimum bytes of a transfer that shows a bar by default."""
 
 
 def check(progress: Any) -> None:
-    """Refuse what is no way to show progress.
+    """Validate the argument `progress` of a public function.
 
     Raises
     ------
     InvalidArgument
-        If it is neither None, a bool nor a callable.
+        If it is not None, a bool or a callable.
     """
     if progress is not None and not isinstance(progress, bool) and not callable(progress):
         raise InvalidArgument(
@@ -37,12 +37,12 @@ def check(progress: Any) -> None:
 
 @contextmanager
 def showing(progress: Progress, total: int, label: str, moved: Callable[[], str] | None = None) -> Iterator[Advance]:
-    """Show how far a transfer of `total` bytes is, while the block runs; give the function that adds bytes done.
+    """Show the progress of a transfer of `total` bytes while the context is active; yield a function that adds bytes.
 
     Parameters
     ----------
     moved : callable, optional
-        Tells what has travelled so far, which is less where much was there already; stands behind the bar.
+        Returns the text after the bar: the bytes sent or received, which are fewer if the other side has chunks.
     """
     if callable(progress):
         yield _Counter(progress, total).advance
@@ -54,7 +54,7 @@ def showing(progress: Progress, total: int, label: str, moved: Callable[[], str]
 
 
 def halves(advance: Advance) -> Advance:
-    """Return a function that counts each byte as half of one, for bytes that are handled twice.
+    """Return a function that counts every byte half, for bytes that are processed twice.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def halves(advance: Advance) -> Advance:
 
     def add(count: int) -> None:
         nonlocal handled
-        with lock:
+        with lock:  # whole bytes only, without a rounding error in the sum
             before, handled = handled // 2, handled + count
             whole = handled // 2 - before
         advance(whole)
@@ -76,16 +76,17 @@ def halves(advance: Advance) -> Advance:
 
 
 def _is_seen() -> bool:
-    """Tell whether somebody can watch a bar: on a terminal, or in a notebook. In a log file it would be noise."""
+    """Return whether a user can see a bar: on a terminal or in a notebook. In a log file it would be clutter."""
     if sys.stderr is not None and sys.stderr.isatty():
         return True
+    # Only if it is imported: a notebook has loaded it already.
     kernel = getattr(sys.modules.get("ipykernel.kernelapp"), "IPKernelApp", None)
     return kernel is not None and bool(kernel.initialized())
 
 
 @contextmanager
 def following(progress: Progress, size: int, label: str) -> Iterator[Callable[[int, int], None]]:
-    """Show how far something on the server is, while the block runs; give what is told bytes done and bytes in all."""
+    """Show the progress of a task on the server; yield a function that takes the bytes done and the total bytes."""
     if callable(progress):
         yield progress
         return
@@ -94,6 +95,7 @@ def following(progress: Progress, size: int, label: str) -> Iterator[Callable[[i
 
         def told(done: int, total: int) -> None:
             nonlocal far
+            # The total of the server has another unit; scale its fraction to `size`.
             now = size * done // max(total, 1)
             advance(now - far)
             far = now
@@ -102,14 +104,14 @@ def following(progress: Progress, size: int, label: str) -> Iterator[Callable[[i
 
 
 class _Counter:
-    """Adds up bytes from several threads and tells the user's callable."""
+    """Adds up bytes from several threads and calls the user's function with the sums."""
 
     def __init__(self, tell: Callable[[int, int], Any], total: int) -> None:
         self._tell, self._total, self._done = tell, total, 0
         self._lock = threading.Lock()
 
     def advance(self, count: int) -> None:
-        """Add bytes."""
+        """Add bytes and call the user's function, from one thread at a time."""
         with self._lock:
             self._done += count
             self._tell(self._done, self._total)
@@ -120,10 +122,11 @@ def _bar(total: int, label: str, moved: Callable[[], str] | None) -> Iterator[Ad
     import warnings
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tqdm warns where ipywidgets is missing, and then draws a bar of text
+        warnings.simplefilter("ignore")  # without ipywidgets, tqdm warns and then draws a bar of text
         from tqdm.auto import tqdm
 
     lock = threading.Lock()
+    # delay: a transfer that takes less than 0.2 s shows no bar.
     with tqdm(total=total, desc=label, unit="B", unit_scale=True, leave=False, delay=0.2) as bar:
 
         def advance(count: int) -> None:

@@ -1,8 +1,9 @@
-"""Fetching a version: every chunk is checked, and only then written to where it belongs.
+"""Pull of a version: every chunk is verified before it is written to its target.
 
-What the cache has is taken from there. The rest is asked for in batches over two connections: raw over a fast link;
-over a slow one encoded, against chunks that the cache has of an earlier version. Which is better is measured: bytes a
-second, as they are when decoded, either way. A batch that breaks off is taken up at the chunk that it broke off in.
+Cached chunks are read from the cache. The others are requested in batches over two connections: raw over a fast link,
+encoded over a slow one, where deltas depend on cached chunks of an earlier version. The choice depends on measured
+speeds, in decoded bytes per second. An interrupted batch continues with the chunk at which it stopped. See
+docs/format.md, "The wire".
 """
 
 from __future__ import annotations
@@ -34,37 +35,38 @@ from lmvp.transfer.workers import Workers
 T = TypeVar("T")
 
 CONNECTIONS = 2
+"""Number of requests at once: while one connection verifies a chunk, the other one uses the link."""
 BATCH = 32 << 20
-"""Bytes of chunks that one request asks for."""
+"""Maximum bytes of chunks in one request."""
 
 BATCH_CHUNKS = 4096
-"""Chunks that one request asks for at most: their ids are the body of the request, which the server limits."""
+"""Maximum chunks in one request. Their ids are its body, whose length the server limits."""
 
 CODED_BATCH = 8 << 20
-"""The same where they come encoded: what is measured on the way is heeded with the next request."""
+"""Bytes of chunks in a request for encoded chunks. It is smaller, so that the next request can use the measurement."""
 
 CODED_BELOW = 80e6
-"""Bytes a second over the link below which chunks are first asked for encoded."""
+"""Bytes per second of a link below which chunks are first requested encoded."""
 
 _NEARLY = 0.9
-"""Share of the speed of raw chunks down to which encoded ones are stuck to: no two measurements are the same."""
+"""Encoded chunks are used down to this fraction of the speed of raw ones. It avoids switching because of noise."""
 
 PROBE = 256 << 10
-"""Bytes that a link is first measured by."""
+"""Bytes of the first measurement of a link."""
 
 
 @dataclass(slots=True)
 class Wanted:
-    """A chunk that is wanted.
+    """A requested chunk and its targets.
 
     Attributes
     ----------
     file : str
-        The path it belongs to, for errors.
+        Path of its file, for errors.
     direct : memoryview, optional
-        Memory of just its size that its checked bytes are copied into.
+        Memory of the size of the chunk, to which the verified bytes are copied.
     deliver : list of callable
-        Called with the checked bytes.
+        Functions that receive the verified bytes.
     """
 
     chunk: str
@@ -74,7 +76,7 @@ class Wanted:
     deliver: list[Callable[[memoryview], Any]] = field(default_factory=list)
 
     def take(self, data: Buffer) -> None:
-        """Bring checked bytes to where they belong."""
+        """Copy verified bytes to all targets."""
         view = memoryview(data)
         if self.direct is not None:
             self.direct[:] = view
@@ -83,16 +85,16 @@ class Wanted:
 
 
 class VersionReader:
-    """What formats read a version through; see `lmvp.formats.base.Reader`.
+    """The reader with which formats read a version; see `lmvp.formats.base.Reader`.
 
     Parameters
     ----------
     version : str
-        The path of the version in the API.
+        Path of the version in the API.
     held : Held, optional
-        What the cache has of the model; what comes over a slow link is added.
+        The cached data of the model. Chunks received over a slow link are added to it.
     base : callable, optional
-        Finds a version that the chunks may come as changes of; asked when the first are.
+        Returns the base for deltas. It is called when the first encoded chunks are requested.
     """
 
     def __init__(
@@ -106,9 +108,11 @@ class VersionReader:
     ) -> None:
         self._connection, self._version, self._progress = connection, version, progress
         self._manifest, self._held, self._find_base = manifest, held or Held(None, ""), base
-        self._coded = Meter(0.0, enough=CODED_BATCH)
-        self._arrived = 0  # counted by all threads without a lock: it only tells that something came
-        self._received = 0  # likewise, for people to see
+        self._coded = Meter(0.0, enough=CODED_BATCH)  # of decoded bytes; one batch is enough for a comparison
+        # `Connection.attempt` starts its count of retries again whenever this changes. Threads count without a lock,
+        # because the exact value does not matter.
+        self._arrived = 0
+        self._received = 0  # also without a lock: it is only displayed
 
     @cached_property
     def _base(self) -> Base | None:
@@ -116,16 +120,16 @@ class VersionReader:
 
     @property
     def manifest(self) -> Manifest:
-        """The content of the version."""
+        """The manifest of the version."""
         return self._manifest
 
     def read(self, path: str) -> bytes:
-        """Return a whole file; it must fit into memory.
+        """Return a whole file, which must fit into memory.
 
         Raises
         ------
         DamagedFile
-            If most of a long file is a repetition.
+            If the file is long and consists mostly of repeated chunks.
         """
         check_small(self._manifest, path)
         file = self._file(path)
@@ -134,13 +138,13 @@ class VersionReader:
         return bytes(data)
 
     def fetch(self, file: File, write: Callable[[int, memoryview], Any]) -> None:
-        """Call `write(offset, bytes)` for every chunk of a file, in any order, from several threads."""
+        """Call `write(offset, bytes)` for every chunk of a file, in any order and from several threads."""
         self.fetch_all([file], lambda _, offset, piece: write(offset, piece))
 
     def fetch_all(self, files: Iterable[File], write: Callable[[str, int, memoryview], Any]) -> None:
-        """Call `write(path, offset, bytes)` for every chunk of some files, in any order, from several threads.
+        """Call `write(path, offset, bytes)` for every chunk of some files, in any order and from several threads.
 
-        The chunks of all files are asked for together: their number of requests depends on the bytes, not on the files.
+        Chunks of all files are requested together, so the number of requests depends on the bytes, not on the files.
         """
         wanted = []
         for file in files:
@@ -152,11 +156,11 @@ class VersionReader:
             self._fetch(wanted)
 
     def fill(self, path: str, targets: Mapping[str, memoryview]) -> None:
-        """Write tensors of a file into memory, by name."""
+        """Write tensors of a file to memory, given by name."""
         self.fill_all({path: targets})
 
     def fill_all(self, targets: Mapping[str, Mapping[str, memoryview]]) -> None:
-        """Write tensors into memory, by path and name."""
+        """Write tensors to memory, given by path and name."""
         places: dict[str, list[tuple[int, int, memoryview]]] = {path: [] for path in targets}
         for tensor in self._manifest.tensors:
             buffer = targets.get(tensor.path, {}).get(tensor.name)
@@ -182,20 +186,21 @@ class VersionReader:
         merged = _merge(wanted)
         with showing(self._progress, sum(one.size for one in merged), "pull", self._moved) as advance:
             queue = _Queue(self._take_held(merged, advance))
-            if not self._connection.local and not self._connection.down.fresh:
+            if not self._connection.local and not self._connection.down.fresh:  # measure the link first
                 self._fetch_batch(queue.probe(), advance, coded=False)
             workers = Workers()
 
             def advance_on(count: int) -> None:
                 advance(count)
-                workers.go_on()
+                workers.go_on()  # after each chunk, so that a thread stops soon after another one failed
 
             workers.run(lambda: self._work(queue, advance_on), CONNECTIONS)
 
     def _take_held(self, wanted: Sequence[Wanted], advance: Advance) -> list[Wanted]:
-        """Take out of the cache what it has; return the others."""
+        """Read cached chunks; return those that must be requested."""
         held = [one for one in wanted if self._held.has(one.chunk)]
         with ThreadPoolExecutor(CONNECTIONS) as threads:
+            # A chunk can be damaged or deleted although `has` found its file.
             found = {one.chunk for one, was in zip(held, threads.map(self._take, held), strict=True) if was}
         advance(sum(one.size for one in held if one.chunk in found))
         return [one for one in wanted if one.chunk not in found]
@@ -204,7 +209,7 @@ class VersionReader:
         return f"{size(self._received)} received"
 
     def _take(self, one: Wanted) -> bool:
-        """Take a chunk out of the cache, if it is there."""
+        """Read a chunk from the cache; return whether it was there."""
         data = self._held.read(one.chunk, one.size)
         if data is None:
             return False
@@ -212,7 +217,7 @@ class VersionReader:
         return True
 
     def _work(self, queue: _Queue, advance: Advance) -> None:
-        """Fetch batch after batch until nothing is left."""
+        """Fetch batches until the queue is empty."""
         while True:
             coded = self._better_coded()
             batch = queue.take(CODED_BATCH if coded else self._raw_batch())
@@ -221,10 +226,10 @@ class VersionReader:
             self._fetch_batch(batch, advance, coded)
 
     def _raw_batch(self) -> int:
-        """Return how many bytes to ask for at once: so many that the delay of a request is little beside them.
+        """Return the bytes of a batch: enough that the latency of the request is at most a tenth of its duration.
 
-        Not more, so that all connections are busy to the end: while one of them checks and keeps a chunk, another has
-        the link.
+        Larger batches would leave connections idle at the end of a pull: while one connection verifies and caches a
+        chunk, the other one must have work.
         """
         if self._connection.local:
             return BATCH
@@ -232,7 +237,7 @@ class VersionReader:
         return int(min(BATCH, max(CODED_BATCH, moved)))
 
     def _better_coded(self) -> bool:
-        """Tell whether chunks are here sooner if they are encoded, going by what was measured."""
+        """Return whether encoded chunks arrive faster, according to the measurements."""
         down = self._connection.down
         if self._connection.local:
             return False
@@ -241,7 +246,7 @@ class VersionReader:
         return not down.known or down.rate < CODED_BELOW
 
     def _fetch_batch(self, batch: list[Wanted], advance: Advance, coded: bool) -> None:
-        """Fetch chunks; take up after an interruption with what is still wanted."""
+        """Fetch chunks; after an interruption, continue with those that are still missing."""
         left = list(batch)
         if left:
             self._connection.attempt(lambda: self._receive_all(left, advance, coded), lambda: self._arrived)
@@ -252,6 +257,8 @@ class VersionReader:
             try:
                 self._receive(left, advance, coded, useless)
             except _NoBase as error:
+                # The cache lost a base in the meantime. Request the rest without it. A server that uses the base again
+                # would cause an endless loop.
                 if self._base is None or error.base not in self._base.slots.chunks or error.base in useless:
                     raise _damaged(left[0], f"it leans on {error.base[:12]}, which is not here") from None
                 useless.add(error.base)
@@ -259,9 +266,10 @@ class VersionReader:
     def _receive(self, left: list[Wanted], advance: Advance, coded: bool, useless: set[str]) -> None:
         meter = self._coded if coded else self._connection.down
         body = self._order(left, useless) if coded else WantedChunks(want=tuple(one.chunk for one in left))
-        # Not into the caller's memory, which must keep its values when a chunk is damaged: one more copy of the chunk,
-        # which costs less than its digest does.
+        # The caller's memory must keep its values if a chunk is damaged, so verify the bytes in a buffer first. The
+        # extra copy takes less time than the hash.
         scratch = memoryview(bytearray(max(one.size for one in left)))
+        # The server encodes before it answers, so for encoded chunks this time is part of the measurement.
         with (
             meter.busy(0.0 if coded else self._connection.delay),
             self._connection.stream("POST", f"{self._version}/chunks", body) as answer,
@@ -272,27 +280,28 @@ class VersionReader:
                 data = self._receive_frame(read, one, scratch[: one.size])
                 meter.count(one.size)
                 one.take(data)
-                left.pop(0)
+                left.pop(0)  # after an interruption, a retry requests only the rest
                 self._arrived += 1
                 advance(one.size)
 
     def _order(self, left: Sequence[Wanted], useless: set[str]) -> WantedChunks:
-        """Ask for chunks in whatever form is shortest, and say what deltas may lean on."""
+        """Return the request for chunks in their shortest form, with the possible delta bases."""
         want = tuple(one.chunk for one in left)
         base = self._base
         if base is None:
             return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO]))
+        # The server checks that these chunks are in the manifest of the base, and ignores others.
         counterparts = [base.counterpart(chunk) for chunk in want]
         have = tuple({one for one in counterparts if one is not None and one not in useless})
         return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO], CODECS[DELTA]), base=base.digest, have=have)
 
     def _receive_frame(self, read: Callable[[memoryview], None], one: Wanted, scratch: memoryview) -> Buffer:
-        """Receive a chunk and return its checked bytes; keep it if it came over a slow link.
+        """Receive and verify a chunk; cache it if it came over a slow link.
 
         Parameters
         ----------
         scratch : memoryview
-            Memory of the size of the chunk, for a raw one.
+            Buffer of the size of the chunk, for a raw frame.
         """
         head = bytearray(HEADER_SIZE)
         read(memoryview(head))
@@ -305,6 +314,7 @@ class VersionReader:
         read(payload)
         self._received += HEADER_SIZE + frame.payload
         data = payload if frame.codec == RAW else self._decoded(one, frame, payload)
+        # The server is not trusted: every chunk is hashed.
         if len(data) != one.size or blake3(data).hexdigest() != one.chunk:
             raise _damaged(one, "its bytes do not match its id")
         self._keep(frame, payload, data)
@@ -325,14 +335,14 @@ class VersionReader:
     def _keep(self, frame: Frame, payload: memoryview, data: Buffer) -> None:
         if self._connection.local or self._connection.down.rate >= FAST:
             return
-        if frame.codec == DELTA:
+        if frame.codec == DELTA:  # a delta needs its base to decode, so the cache gets the chunk raw
             self._held.keep(frame.chunk, [data])
         else:
             self._held.keep_frame(frame, payload)
 
 
 class _NoBase(Exception):
-    """A delta leans on a chunk that the cache has lost by now."""
+    """A delta depends on a chunk that is not cached any more."""
 
     def __init__(self, base: str) -> None:
         super().__init__(base)
@@ -340,11 +350,12 @@ class _NoBase(Exception):
 
 
 def take_probe(queue: deque[T], size_of: Callable[[T], int], size: int) -> list[T]:
-    """Take chunks out of a queue that a link is measured by: about `size` bytes, in one request.
+    """Remove chunks of about `size` bytes from a queue, for a measurement of the link in one request.
 
-    One chunk of that size where there is one; else the first small ones together, as a chunk of a few bytes tells
-    nothing about a link. Nothing where that is more than a quarter of all.
+    This is one chunk of at least that size, or several short chunks together if there is no such chunk: a few bytes are
+    not enough for a measurement. The result is empty if it would be more than a quarter of the queue.
     """
+    # Sort key: chunks of at least `size` first, then by the distance from `size`.
     best = min(queue, key=lambda one: (size_of(one) < size, abs(size_of(one) - size)), default=None)
     if best is None:
         return []
@@ -365,17 +376,17 @@ def take_probe(queue: deque[T], size_of: Callable[[T], int], size: int) -> list[
 
 
 class _Queue:
-    """Chunks that are still to be asked for; several threads take from it."""
+    """The chunks that are still to be requested; several threads take from it."""
 
     def __init__(self, wanted: Sequence[Wanted]) -> None:
         self._wanted, self._lock = deque(wanted), Lock()
 
     def probe(self) -> list[Wanted]:
-        """Take some to measure by, small ones if possible; nothing if they are much of all."""
+        """Take chunks for a measurement of the link; see `take_probe`."""
         return take_probe(self._wanted, lambda one: one.size, PROBE)
 
     def take(self, size: int) -> list[Wanted]:
-        """Take the next ones: up to and beyond so many bytes, at most `BATCH_CHUNKS`."""
+        """Take the next chunks until they have `size` bytes or more, at most `BATCH_CHUNKS`."""
         batch: list[Wanted] = []
         with self._lock:
             while self._wanted and size > 0 and len(batch) < BATCH_CHUNKS:
@@ -385,7 +396,7 @@ class _Queue:
 
 
 def _failed(one: Wanted, read: Callable[[memoryview], None], length: int) -> LmvpError:
-    """Return the error that a server tells of in the place of a frame."""
+    """Return the error in a failure frame of the server. See docs/format.md, "The wire"."""
     data = bytearray(length)
     read(memoryview(data))
     error = error_of(bytes(data))
@@ -402,7 +413,7 @@ def _damaged(one: Wanted, why: str) -> IntegrityError:
 
 
 def body_reader(answer: Any) -> Callable[[memoryview], None]:
-    """Return a function that fills memory from the body of an answer, without a copy in between."""
+    """Return a function that reads the body of a response into memory, without a copy in between."""
     import http.client
 
     import urllib3
@@ -425,12 +436,12 @@ def body_reader(answer: Any) -> Callable[[memoryview], None]:
 
 
 def _plan(file: File, places: Sequence[tuple[int, int, memoryview]]) -> Iterator[Wanted]:
-    """Give the chunks that overlap the places, and how to bring their bytes there.
+    """Yield the chunks that overlap ranges of a file, with the targets of their bytes.
 
     Parameters
     ----------
     places : sequence of (start, end, memory)
-        Stretches of the file, sorted, without overlaps.
+        Ranges of the file, sorted and without overlaps.
     """
     start, first = 0, 0
     for chunk in file.chunks:
@@ -448,6 +459,7 @@ def _plan(file: File, places: Sequence[tuple[int, int, memoryview]]) -> Iterator
 
 
 def _add(wanted: Wanted, start: int, end: int, low: int, high: int, memory: memoryview) -> None:
+    # A chunk completely inside the range is copied at once; otherwise copy the part that overlaps.
     if low <= start and end <= high:
         wanted.direct = memory[start - low : end - low]
         return
@@ -465,7 +477,7 @@ def _put(data: bytearray, offset: int, piece: memoryview) -> None:
 
 
 def _merge(wanted: Sequence[Wanted]) -> list[Wanted]:
-    """Ask for a chunk once, however often it stands in the version (a tensor of zeros, say)."""
+    """Request a chunk once if it occurs several times in the version, for example in a tensor of zeros."""
     merged: dict[str, Wanted] = {}
     for one in wanted:
         known = merged.setdefault(one.chunk, one)

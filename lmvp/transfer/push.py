@@ -1,8 +1,8 @@
-"""Sending a version: tell what it is, send what the server lacks, commit.
+"""Push of a version: send the manifest, send the chunks that the server lacks, commit.
 
-A small push is one request. A large one sends batches of frames over several connections, straight from the memory of
-the tensors where they go raw; whatever is interrupted goes on with what is still missing, and a push that was given up
-costs the next one nothing for the chunks that came.
+A small push is one request. A large push sends batches of frames over several connections; raw chunks are sent from the
+memory of the tensors without a copy. An interrupted push continues with the chunks that are still missing. Chunks of an
+abandoned push are reused by the next one. See docs/format.md, "The wire".
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from lmvp.transfer.progress import Advance, Progress, halves, showing
 from lmvp.transfer.send import Batch, Sender, raw
 
 SMALL = 1 << 20
-"""Bytes up to which a push goes in one request."""
+"""Maximum bytes of a push in one request."""
 
 _SOON = 0.1
-"""Seconds that a push in one request may take to travel; a longer one first asks what is missing."""
+"""Maximum seconds that the body of such a request can take. A larger push first asks which chunks are missing."""
 
 _LENGTH = struct.Struct("<I")
 
@@ -46,11 +46,11 @@ def push(
     Parameters
     ----------
     model : str
-        The path of the model in the API.
+        Path of the model in the API.
     body : NewPush
-        Without the manifest, which is put in here.
+        The request without the manifest, which this function adds.
     held : Held, optional
-        What the cache has of the model; what goes over a slow link is added.
+        The cached data of the model. Chunks sent over a slow link are added to it.
 
     Raises
     ------
@@ -69,6 +69,7 @@ def push(
         try:
             return push_described(connection, model, described, body, package.finish, advance, held)
         except IntegrityError as error:
+            # The server hashed other bytes than `describe` did.
             raise FileChanged(
                 f"the bytes changed while they were pushed ({error.message})",
                 hint="push a model while nothing trains it or writes to its files",
@@ -84,12 +85,12 @@ def push_described(
     advance: Advance = lambda _: None,
     held: Held | None = None,
 ) -> Version:
-    """Publish what is described already; see `push`.
+    """Publish a package whose manifest was computed already; see `push`.
 
     Parameters
     ----------
     finish : callable
-        Called after the last byte was read, before the commit.
+        Called after the last byte was read and before the commit.
     """
     manifest = msgspec.Raw(msgspec.json.encode(described.manifest, order="sorted"))
     full = msgspec.structs.replace(body, manifest=manifest)
@@ -101,7 +102,7 @@ def push_described(
 
 @dataclass(frozen=True, slots=True)
 class _Push:
-    """A push under way."""
+    """The state of a running push."""
 
     connection: Connection
     model: str
@@ -113,21 +114,21 @@ class _Push:
 
     @property
     def path(self) -> str:
-        """The path of the push in the API."""
+        """Path of the push in the API."""
         return f"{self.model}/pushes/{self.body.push}"
 
     def small(self) -> Version | None:
-        """Push in one request; None where that is too much, or the server lacks more than it was sent."""
+        """Push in one request; return None if it is too large or the server lacks chunks afterwards."""
         limit = SMALL if self.connection.local else min(SMALL, int(_SOON * self.connection.up.rate))
         if self.described.bytes > limit:
             return None
         encoded = msgspec.json.encode(self.body)
         pieces = [raw(chunk, place) for chunk, place in self.described.places.items()]
-        whole = b"".join(Batch(pieces, _LENGTH.pack(len(encoded)) + encoded))  # one write to the socket is one wait
+        whole = b"".join(Batch(pieces, _LENGTH.pack(len(encoded)) + encoded))  # one write avoids waiting for ACKs
         self.finish()
         try:
             version = self.connection.send_frames("POST", f"{self.model}/versions", whole, Version)
-        except MissingChunks:  # the server lost some between its look and the commit: the long way mends that
+        except MissingChunks:  # the server lost chunks during the push; a large push sends them again
             return None
         self.advance(self.described.manifest.size)
         return version
@@ -136,26 +137,28 @@ class _Push:
         """Push in several requests."""
         begun = self.connection.send_json("POST", f"{self.model}/pushes", self.body, Push)
         missing = begun.missing
+        # Chunks that the server has count as sent.
         self.advance(self.described.manifest.size - sum(self.described.places[chunk].size for chunk in missing))
         base = self.held.base_at(begun.base, self.described.manifest) if begun.base else None
         sender = Sender(self.connection, self.path, self.described, self.held, base, self.advance)
-        for _ in range(2):
+        for _ in range(2):  # the commit after the loop reports the error
             sender.send(missing)
             self.finish()
             try:
                 return self.commit()
-            except MissingChunks as error:  # the server lost some, say to a disk that was full for a moment
+            except MissingChunks as error:  # the server lost chunks, for example because its disk was full
                 missing = tuple(error.missing)
         return self.commit()
 
     def commit(self) -> Version:
-        """Turn what was sent into a version."""
+        """Commit the push; return the new version."""
         return self.connection.send_json("POST", f"{self.path}/commit", {}, Version)
 
     def remember(self, version: Version) -> None:
-        """Keep what the next push can lean on, unless the link is so fast that it would not pay."""
+        """Cache the version as a base of the next push, unless the link is so fast that this does not pay off."""
         if self.connection.local or (self.connection.up.known and self.connection.up.rate >= FAST):
             return
+        # The server adds the parents, so the digest of the version needs them.
         parents = tuple(parent.digest for parent in version.parents)
         self.held.keep_manifest(
             version.digest, manifests.encode(msgspec.structs.replace(self.described.manifest, parents=parents))

@@ -1,4 +1,4 @@
-"""A file that is to be pushed, as one run of bytes over its sources."""
+"""The bytes of a file to push, read by ranges across several sources."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmvp.formats.base import Source
 
 
 class Rope:
-    """Sources one after the other, read by ranges without copying.
+    """Concatenated sources that are read by ranges without copying.
 
     Examples
     --------
@@ -21,6 +21,7 @@ class Rope:
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
+        # Without empty sources, so that `bisect_right` finds the source of every offset.
         self._sources = [source for source in sources if source.size]
         self._ends = list(accumulate(source.size for source in self._sources))
 
@@ -30,7 +31,7 @@ class Rope:
         return self._ends[-1] if self._ends else 0
 
     def read(self, offset: int, size: int) -> list[memoryview]:
-        """Return the bytes from `offset` on, in as many pieces as sources are touched."""
+        """Return a range of bytes, in one piece for each source that it covers."""
         pieces = []
         index = bisect_right(self._ends, offset)
         while size:

@@ -1,8 +1,8 @@
-"""Sending the chunks that a server lacks: raw over a fast link, encoded over a slow one.
+"""Upload of the chunks that a server lacks: raw over a fast link, encoded over a slow one.
 
-Which is better is reckoned from what was measured: how fast the link is, how fast this machine encodes, and how much
-shorter chunks become by it. Encoding, sending and the server's decoding overlap, since several batches are under way. A
-batch that breaks off goes on with what the server still lacks of it.
+The choice depends on measurements: the speed of the link, the speed of encoding on this machine, and the compression
+ratio. Several batches are sent at once, so encoding, sending and decoding on the server overlap. An interrupted batch
+continues with the chunks that the server still lacks.
 """
 
 from __future__ import annotations
@@ -29,59 +29,63 @@ from lmvp.transfer.pull import take_probe
 from lmvp.transfer.workers import Workers
 
 CONNECTIONS = 3
+"""Number of batches that are sent at once."""
 
 CODED_BATCH = 4 << 20
-"""Bytes of chunks in a request that carries them encoded."""
+"""Maximum bytes of chunks in a request with encoded chunks. It is smaller than a raw batch, so that the choice between
+raw and encoded follows new measurements soon."""
 
 PROBE = 256 << 10
-"""Bytes that a link is first measured by."""
+"""Bytes of the first measurement of a link."""
 
 _SYNC = 0.004
-"""Seconds that a server's disk takes to sync a chunk, at the least."""
+"""Minimum seconds that a server takes to sync a chunk to disk. They do not count as time of the link."""
 
 _AT_ONCE = 2
-"""Chunks that are encoded at once: each takes several times its size while that lasts."""
+"""Maximum number of chunks that are encoded at once. Encoding takes several times the memory of a chunk."""
 
 _COLD = 100e6
-"""Bytes a second below which a first encoding may have been slow for want of what it loads."""
+"""Bytes per second below which the first encoding is measured again, because it can include the import of modules."""
 
 _TELLING = 0.04
-"""Seconds of a transfer that tell of the link more than of delays on the way and on the server's disk."""
+"""Minimum seconds of a request from which the speed of the link is measured. In shorter ones, latency and the server's
+disk dominate."""
 
 _MARGIN = 0.8
-"""Share of the speed of encoding that is counted on: the other side must keep up, with decoding."""
+"""Fraction of the encoding speed that is counted on, because the server must decode at the same speed."""
 
 _QUICK, _SHORT = 60e6, 1.5
-"""Bytes a second from which on a push of fewer seconds is sent raw: to load what encodes might take longer."""
+"""A push of less than `_SHORT` seconds over a link of more than `_QUICK` bytes per second is sent raw: loading the
+encoders could take longer."""
 
 _SO_FAST = 500e6
-"""Bytes a second over a link from which on nobody encodes faster: not even tried."""
+"""Bytes per second of a link above which encoding is not tried, because it is slower than the link."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A frame that is ready to be sent: its payload, or where it is read from if it goes raw."""
+    """A frame to send: the header, and the payload or the place from which a raw chunk is read."""
 
     frame: Frame
     payload: Buffer | Place
 
     @property
     def length(self) -> int:
-        """Bytes with the header."""
+        """Bytes of header and payload."""
         return HEADER_SIZE + self.frame.payload
 
     def read(self) -> list[Any]:
-        """Return the payload, in pieces."""
+        """Return the payload in pieces."""
         return self.payload.read() if isinstance(self.payload, Place) else [self.payload]
 
 
 class Batch:
-    """Frames of one request: as long as it says, and read from their places at each iteration.
+    """The frames of one request. Its length is known, and each iteration reads the raw chunks again, for a retry.
 
     Parameters
     ----------
     go_on : callable
-        Called before each frame; what it raises ends the request.
+        Called before each frame; an error that it raises stops the request.
     """
 
     def __init__(self, pieces: Sequence[Piece], head: bytes = b"", go_on: Callable[[], None] = lambda: None) -> None:
@@ -101,12 +105,12 @@ class Batch:
 
 
 def raw(chunk: str, place: Place) -> Piece:
-    """Return a chunk as it is."""
+    """Return a raw frame of a chunk."""
     return Piece(Frame(chunk, place.size, place.size), place)
 
 
 class _Coded:
-    """What encoding cost and gained so far in one push."""
+    """Measurements of encoding during one push: time and compression ratio."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -114,17 +118,18 @@ class _Coded:
         self._lock = Lock()
 
     def note(self, piece: Piece, seconds: float) -> None:
-        """Take in a chunk that was encoded."""
+        """Add the measurement of one encoded chunk."""
         with self._lock:
             self.size += piece.frame.size
             self._length += piece.length
             self._seconds += seconds
 
     def rate(self, link: float) -> float:
-        """Return how many bytes a second, as they are when decoded, go encoded over a link of that many."""
+        """Return the decoded bytes per second if chunks are sent encoded over a link of `link` bytes per second."""
         with self._lock:
             if not self.size:
                 return 0.0
+            # The slower one of link and encoder limits the transfer, because they overlap.
             return min(link * self.size / self._length, _MARGIN * self.size / self._seconds)
 
 
@@ -134,9 +139,9 @@ class Sender:
     Parameters
     ----------
     push : str
-        The path of the push in the API.
+        Path of the push in the API.
     base : Base, optional
-        What deltas may lean on.
+        The cached version whose chunks are delta bases.
     """
 
     def __init__(
@@ -152,14 +157,16 @@ class Sender:
         self._held, self._base, self._advance = held, base, advance
         self._slots = None if connection.local else _slots(described.manifest, base)
         self._coded = _Coded()
-        self._arrived = 0  # counted by all threads without a lock: it only tells that something came
+        # `Connection.attempt` starts its count of retries again whenever this changes. Threads count without a lock,
+        # because the exact value does not matter.
+        self._arrived = 0
         self._queue: deque[str] = deque()
         self._total = 0
         self._workers = Workers()
         self._lock, self._turns = Lock(), BoundedSemaphore(_AT_ONCE)
 
     def send(self, missing: Sequence[str]) -> None:
-        """Send chunks, several batches at once."""
+        """Send chunks in several batches at once."""
         self._queue, self._total = deque(missing), sum(map(self._size, missing))
         if not self._connection.local and not self._connection.up.fresh:
             self._probe()
@@ -178,7 +185,7 @@ class Sender:
                 self._send_raw(chunks)
 
     def _take(self, limit: int) -> list[str]:
-        """Take the next chunks, at most so many bytes, and one at least."""
+        """Take the next chunks from the queue, up to `limit` bytes but at least one."""
         taken: list[str] = []
         with self._lock:
             while self._queue and (not taken or self._size(self._queue[0]) <= limit):
@@ -187,7 +194,7 @@ class Sender:
         return taken
 
     def _probe(self) -> None:
-        """Measure the link by a few raw chunks, small ones if it can be, until one took long enough to tell."""
+        """Measure the link with a few raw chunks, and with more until a request takes long enough."""
         size, seconds = PROBE, 0.0
         while seconds < _TELLING and self._queue:
             chunks = take_probe(self._queue, self._size, size)
@@ -204,17 +211,18 @@ class Sender:
     # -- raw or encoded
 
     def _better_coded(self) -> bool:
-        """Tell whether chunks are there sooner if they are encoded."""
+        """Return whether sending encoded chunks is faster than sending them raw."""
         rate = self._connection.up.rate
         if self._connection.local or rate > _SO_FAST or (rate > _QUICK and self._total < _SHORT * rate):
             return False
-        with self._lock:
+        with self._lock:  # one thread measures; the others wait, because they need the result
             if not self._coded.size and self._queue:
+                # The largest chunk, because short ones say little about the speed.
                 self._sample(max(self._queue, key=self._size))
         return self._coded.rate(rate) > rate
 
     def _sample(self, chunk: str) -> None:
-        """Encode a chunk to see what that is worth; once more if it was slow, since the first loads what it needs."""
+        """Encode a chunk for a measurement; repeat it if it was slow, because the first one loads modules."""
         start = time.perf_counter()
         piece = self._encoded(chunk, deltas=True)
         seconds = time.perf_counter() - start
@@ -224,8 +232,8 @@ class Sender:
             self._coded.note(piece, seconds)
 
     def _timed(self, chunk: str, *, deltas: bool) -> Piece:
-        """Encode a chunk, and take in how long that took and what it gained."""
-        with self._turns:
+        """Encode a chunk and add the measurement."""
+        with self._turns:  # without the time that this thread waits for its turn
             start = time.perf_counter()
             piece = self._encoded(chunk, deltas=deltas)
             self._coded.note(piece, time.perf_counter() - start)
@@ -240,18 +248,19 @@ class Sender:
         pieces = [self._timed(chunk, deltas=True) for chunk in chunks]
         try:
             self._put(pieces)
-        except (Conflict, InvalidRequest):  # what a delta leans on is gone there by now
+        except (Conflict, InvalidRequest):  # a delta base is missing or damaged on the server, or was refused
             if all(piece.frame.codec != DELTA for piece in pieces):
                 raise
             self._base = None
             self._put([self._timed(chunk, deltas=False) for chunk in chunks])
 
     def _encoded(self, chunk: str, *, deltas: bool) -> Piece:
-        """Return a chunk in its shortest form."""
+        """Encode a chunk to the shortest form: delta, standalone or raw."""
         place = self._described.places[chunk]
         pieces = place.read()
         data: Buffer = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         dtype = self._slots.dtype(chunk) if self._slots else None
+        # A delta is only returned if its sample is smaller than that of the standalone encoding.
         found = (self._delta(chunk, data, dtype) if deltas and dtype else None) or codecs.encode(data, dtype)
         if found.codec == RAW:
             return raw(chunk, place)
@@ -263,10 +272,11 @@ class Sender:
         old = base.read(counterpart) if base and counterpart else None
         if old is None or counterpart is None or len(old) != len(data):
             return None
+        # Depth 1: the server decodes an uploaded delta and stores it raw, so chains do not grow.
         return codecs.encode_delta(data, dtype, old, Link(counterpart, 1))
 
     def _put(self, pieces: Sequence[Piece]) -> None:
-        """Send frames; after an interruption, those that the server still lacks."""
+        """Send frames. After an interruption, send those that the server still lacks."""
         left = list(pieces)
         if not left:
             return
@@ -282,7 +292,7 @@ class Sender:
                 with self._connection.up.busy(self._connection.delay + _SYNC):
                     self._connection.put_frames(f"{self._push}/chunks", batch, Received)
                     self._connection.sent += len(batch)
-                    if all(piece.frame.codec == RAW for piece in left):  # else the server's decoding would count too
+                    if all(piece.frame.codec == RAW for piece in left):  # otherwise the server's decoding would count
                         self._connection.up.count(sum(piece.length for piece in left))
 
         self._connection.attempt(attempt, lambda: self._arrived)
@@ -292,16 +302,18 @@ class Sender:
             self._keep(piece)
 
     def _drop_arrived(self, left: list[Piece]) -> None:
+        # Frames before the interruption can have arrived; ask, instead of sending them again.
         missing = set(self._connection.get_once(self._push, Push).missing)
         lacking = [piece for piece in left if piece.frame.chunk in missing]
         self._arrived += len(left) - len(lacking)
         left[:] = lacking
 
     def _keep(self, piece: Piece) -> None:
-        """Keep a chunk for the next push, to lean on, unless the link is so fast that it would not pay."""
+        """Cache a chunk as a delta base of the next push, unless the link is so fast that this does not pay off."""
         chunk = piece.frame.chunk
         if self._connection.local or self._connection.up.rate >= FAST or self._held.has(chunk):
             return
+        # A delta needs its base to decode, so the cache gets the chunk raw.
         if piece.frame.codec in (RAW, DELTA):
             self._held.keep(chunk, self._described.places[chunk].read())
         else:

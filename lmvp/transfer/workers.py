@@ -1,4 +1,4 @@
-"""Threads that work side by side, and leave off together."""
+"""Threads that share work and stop together."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """Another thread failed, or somebody pressed Ctrl-C: never leaves `Workers`."""
+    """Raised in a thread after another one failed or Ctrl-C was pressed. It never leaves `Workers`."""
 
 
 class Workers:
-    """Threads that do the same until nothing is left of it.
+    """Threads that run the same function until the shared work is done.
 
-    Where one of them fails, or Ctrl-C interrupts the wait for them, the others would go on to the end of all that there
-    is to do, and only then the error would be seen: so they ask on the way whether to go on.
+    If one thread fails or Ctrl-C is pressed, the others must stop too. Otherwise the error would only be seen after
+    they had finished all remaining work. They therefore call `go_on` regularly.
     """
 
     def __init__(self) -> None:
         self._stopped = Event()
 
     def go_on(self) -> None:
-        """Return if there is reason to go on.
+        """Check that no thread failed.
 
         Raises
         ------
         Stopped
-            If there is none.
+            If a thread failed or Ctrl-C was pressed.
         """
         if self._stopped.is_set():
             raise Stopped
 
     def run(self, work: Callable[[], Any], count: int) -> None:
-        """Do some work in so many threads, and wait for them.
+        """Run `work` in `count` threads and wait for them.
 
         Raises
         ------
         Exception
-            What the first one that failed has raised.
+            The error of the first thread that failed.
         """
         with ThreadPoolExecutor(count) as threads:
             try:
                 for done in as_completed([threads.submit(work) for _ in range(count)]):
                     done.result()
-            except BaseException:
+            except BaseException:  # including KeyboardInterrupt; the pool then waits until all threads have stopped
                 self._stopped.set()
                 raise

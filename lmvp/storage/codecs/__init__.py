@@ -1,10 +1,8 @@
-"""Codecs: how the payload of a frame stands for the bytes of its chunk. Lossless to the bit.
+"""Codecs: lossless encodings of chunks as payloads of frames. See docs/format.md, "Codecs".
 
-See docs/format.md, "Codecs".
-
-A chunk is encoded by itself (`encode`) or against an older one (`encode_delta`); `decode` undoes either. What a frame
-leans on can be told from its first bytes (`link`), without decoding it. The modules behind these functions need numpy
-and are loaded by the first call that does.
+`encode` encodes a chunk standalone and `encode_delta` as the difference from a delta base; `decode` decodes both.
+`link` returns the delta base of a frame from the first bytes of its payload, without decoding it. The modules behind
+these functions need numpy, so they are imported by the first call.
 """
 
 from __future__ import annotations
@@ -20,16 +18,16 @@ from lmvp.storage.frames import CHUNK_LIMIT, CODECS, DELTA, RAW, ZSTD, Frame
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 DEPTH_LIMIT = 16
-"""Deltas that may stand on one another."""
+"""Maximum number of deltas in a chain. It bounds the work of decoding one chunk."""
 
 _LINK = struct.Struct("<32sB")
 LINK_SIZE = _LINK.size
-"""Bytes at the start of a delta's payload that tell its base and its depth."""
+"""Bytes at the start of a delta's payload that state base and depth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A chunk, encoded: the codec's byte and the payload of the frame."""
+    """An encoded chunk: the byte of the codec and the payload of the frame."""
 
     codec: int
     payload: Buffer
@@ -37,26 +35,26 @@ class Encoded:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a delta leans on: the id of its base, and how many deltas stand on one another, itself included."""
+    """The dependency of a delta: the id of its base, and the number of deltas in the chain, including this delta."""
 
     base: str
     depth: int
 
 
 def encode(data: Buffer, dtype: str | None) -> Encoded:
-    """Encode a chunk by itself, in whatever way a sample promises the smallest payload.
+    """Encode a chunk standalone, with the codec that has the smallest payload for a sample.
 
     Parameters
     ----------
     data : bytes-like
         The chunk, 1 byte to 4 MiB.
     dtype : str, optional
-        The dtype of the numbers in it, as safetensors writes it (`"BF16"`); None for anything else.
+        The dtype of its numbers, a name of safetensors (`"BF16"`); None for other data.
 
     Returns
     -------
     Encoded
-        `raw`, with `data` itself as the payload, where the gain would be less than 3 %.
+        Codec `raw` with `data` as the payload if encoding would save less than 3 %.
     """
     from lmvp.storage.codecs import choice
 
@@ -65,17 +63,17 @@ def encode(data: Buffer, dtype: str | None) -> Encoded:
 
 
 def encode_delta(data: Buffer, dtype: str, base: Buffer, link: Link) -> Encoded | None:
-    """Encode a chunk as what changed since another one of its length and dtype.
+    """Encode a chunk as the difference from a base of the same length and dtype.
 
     Parameters
     ----------
     link : Link
-        Names the base, and tells the depth that the new delta will have.
+        Id of the base, and depth of the new delta.
 
     Returns
     -------
     Encoded or None
-        None where a sample promises that `encode` does as well.
+        None if the sample shows no saving over `encode`.
     """
     from lmvp.storage.codecs import choice
 
@@ -87,22 +85,23 @@ def encode_delta(data: Buffer, dtype: str, base: Buffer, link: Link) -> Encoded 
 
 
 def decode(frame: Frame, payload: Buffer, base: Callable[[str], Buffer]) -> Buffer:
-    """Return the bytes of a chunk, not yet held against its id.
+    """Decode a chunk. The caller must compare the result with the id.
 
     Parameters
     ----------
     base : callable
-        Gives the decoded bytes of the chunk that a delta leans on, by its id. That the base's own frame has a lesser
-        depth is for the caller to see to, with `link`: it has that frame.
+        Returns the decoded bytes of the delta base for its id. The caller must check, with `link`, that the frame of
+        the base has a smaller depth.
 
     Raises
     ------
     IntegrityError
-        If the payload is not what an encoder writes. No more memory is taken than the frame's `size` asks for.
+        If the payload is invalid. Memory is allocated only in proportion to the `size` of the frame.
     """
     view = _bytes(payload)
     if len(view) != frame.payload:
         raise _damaged(frame, f"{frame.payload:,} bytes of payload were told, {len(view):,} came")
+    # The same limits as in `frames.read_header`, because a caller can build a frame without it.
     if frame.size > CHUNK_LIMIT or frame.codec not in CODECS:
         raise _damaged(frame, f"{frame.size:,} bytes in codec {frame.codec} are beyond the rules of frames")
     if frame.codec == RAW and frame.size != frame.payload:
@@ -113,6 +112,7 @@ def decode(frame: Frame, payload: Buffer, base: Callable[[str], Buffer]) -> Buff
 def _decode(frame: Frame, payload: memoryview, base: Callable[[str], Buffer]) -> Buffer:
     from lmvp.storage.codecs import transforms, zstd
 
+    # Compare sizes before anything is decoded: memory depends on `size` only.
     found = link(frame, payload)
     old = None if found is None else _bytes(base(found.base))
     if old is not None and len(old) != frame.size:
@@ -128,12 +128,12 @@ def _decode(frame: Frame, payload: memoryview, base: Callable[[str], Buffer]) ->
 
 
 def link(frame: Frame, start: Buffer) -> Link | None:
-    """Return what a frame leans on, told from the first `LINK_SIZE` bytes of its payload; None for all but deltas.
+    """Return the dependency of a delta from the first `LINK_SIZE` bytes of its payload; None for other codecs.
 
     Raises
     ------
     IntegrityError
-        If the depth is beyond the limit, or the payload too short.
+        If the depth is invalid or the payload too short.
     """
     if frame.codec != DELTA:
         return None

@@ -1,4 +1,4 @@
-"""Which codec a chunk gets: what a sample of it promises. No chance in it: the same chunk, the same codec."""
+"""Choice of the codec of a chunk from a sample. It is deterministic: equal chunks get equal codecs."""
 
 from __future__ import annotations
 
@@ -10,23 +10,25 @@ from lmvp.storage.codecs.kinds import BY_DTYPE
 from lmvp.storage.frames import SOLO, ZSTD
 
 WORTH = 0.97
-"""Share of the bytes below which coding them is worth the time of reading them back."""
+"""Maximum ratio of encoded to plain size. A smaller saving does not justify the time of decoding."""
 
+# 16 pieces of 4 KiB; see docs/format.md, "How LMVP chooses a codec".
 _PIECES, _PIECE = 16, 4096
 _SAMPLE = _PIECES * _PIECE
 
 
 def sample(data: memoryview) -> memoryview:
-    """Return pieces from all over a chunk, or all of it if it is short; pieces begin at multiples of 8 bytes."""
+    """Return a sample of pieces from the whole chunk, or a short chunk itself. Pieces are aligned to 8 bytes."""
     if len(data) <= 2 * _SAMPLE:
         return data
     last = len(data) - _PIECE
+    # Aligned so that a piece never begins inside a number of up to 8 bytes.
     starts = [(last * at // (_PIECES - 1)) & ~7 for at in range(_PIECES)]
     return memoryview(b"".join([data[start : start + _PIECE] for start in starts]))
 
 
 def encode(data: memoryview, dtype: str | None) -> tuple[int, bytes] | None:
-    """Return the codec that does better, `zstd` or `solo`, with its payload; None if neither is worth it."""
+    """Return the better codec, zstd or solo, with its payload; None if neither saves enough."""
     ways = _ways(dtype)
     some = sample(data)
     sizes = {codec: len(way(some)) for codec, way in ways.items()}
@@ -34,15 +36,17 @@ def encode(data: memoryview, dtype: str | None) -> tuple[int, bytes] | None:
     if sizes[best] > WORTH * len(some):
         return None
     payload = ways[best](data)
+    # The sample can be misleading, so check the complete chunk as well.
     return None if len(payload) > WORTH * len(data) else (best, payload)
 
 
 def encode_delta(data: memoryview, base: memoryview, dtype: str) -> bytes | None:
-    """Return the payload of a delta, after its link; None where the sample promises that `encode` does as well."""
+    """Return the payload of a delta without its link; None if the sample shows no saving over `encode`."""
     kind = BY_DTYPE.get(dtype)
     if kind is None:
         return None
     some, old = sample(data), sample(base)
+    # A delta must beat the standalone encoding, because reading it needs another chunk.
     alone = min(len(some), *(len(way(some)) for way in _ways(dtype).values()))
     if len(transforms.encode_delta(some, old, kind)) > WORTH * alone:
         return None

@@ -1,7 +1,7 @@
-"""The loops of `delta` in machine code, by numba: the same bytes as `numbers.Grouping`, in one pass over the numbers.
+"""Loops of the delta codec in machine code, compiled by numba: the same result as `numbers.Grouping`, in one pass.
 
-Loaded only where numba is installed (the extra `fast`), by the first delta. Everything is reckoned in 64 bits
-without sign and cut to the width of the numbers, as numba widens what is narrower by rules of its own.
+The first delta loads this module if numba is installed (the extra `fast`). All arithmetic uses unsigned 64-bit integers
+that are masked to the width of the numbers, because numba's promotion rules for narrower integers differ from numpy's.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from lmvp.storage.codecs.streams import Plane
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
+# nogil: several threads decode at once. cache: compiling takes seconds.
 _compiled: Callable[[Loop], Loop] = numba.njit(nogil=True, cache=True)
 _ONE, _BYTE = np.uint64(1), np.uint64(8)
 
 
 class Grouping:
-    """Does what `numbers.Grouping` does."""
+    """The numba implementation of `numbers.Grouping`."""
 
     def __init__(self, base: Bits, kind: Kind) -> None:
         self._base, self._kind = base, kind
@@ -36,13 +37,13 @@ class Grouping:
         self.ends = numbers.segments(ends.tolist())
 
     def planes(self, numbers: Bits) -> list[Plane]:
-        """Return the planes of the steps to some numbers, in the order of their groups."""
+        """Return the planes of the steps from the base, ordered by group."""
         planes = np.empty((self._kind.size, len(numbers)), np.uint8)
         _spread(numbers, self._base, *self._group, self._starts.copy(), planes)
         return list(planes)
 
     def numbers(self, planes: Sequence[Plane]) -> Bits:
-        """Undo `planes`."""
+        """Reverse `planes`."""
         numbers = np.empty_like(self._base)
         _collect(np.stack(planes), self._base, *self._group, self._starts.copy(), numbers)
         return numbers
@@ -68,9 +69,11 @@ def _spread(  # pragma: no cover - machine code
     sign, low, every = _bits_of(size)
     for at in range(len(new)):
         old = np.uint64(base[at])
+        # Difference and zig-zag coding; see docs/format.md, "delta".
         step = (_ordered(np.uint64(new[at]), sign, low) - _ordered(old, sign, low)) & every
         coded = ((step << _ONE) ^ (every if step >> sign else np.uint64(0))) & every
         group = (old >> shift) & mask
+        # Counting sort: `places` has the next free position of each group.
         place = places[group]
         places[group] = place + 1
         for plane in range(size - 1, -1, -1):
@@ -103,7 +106,7 @@ def _collect(  # pragma: no cover - machine code
 
 @_compiled
 def _bits_of(size: int) -> tuple[np.uint64, np.uint64, np.uint64]:  # pragma: no cover - machine code
-    """Return the place of the sign of numbers of so many bytes, all ones below it, and all ones."""
+    """Return the index of the sign bit of numbers of `size` bytes, the mask of the bits below it, and the full mask."""
     sign = np.uint64(8 * size - 1)
     low = (_ONE << sign) - _ONE
     return sign, low, low | (_ONE << sign)

@@ -1,6 +1,6 @@
-"""Kinds of numbers, as the codecs see them: how wide, whether with a sign to rotate, where the exponent stands.
+"""Kinds of numbers for the codecs: width, sign and position of the exponent. See docs/format.md, "Codecs".
 
-A payload names its kind by a byte of its own, so that a frame is decoded without the manifest.
+A payload contains the number of its kind, so a frame can be decoded without the manifest.
 """
 
 from __future__ import annotations
@@ -11,19 +11,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of number.
+    """A kind of numbers.
 
     Attributes
     ----------
     number : int
-        The byte that names it in a payload.
+        The byte for this kind in a payload.
     size : int
-        Bytes of one number.
+        Bytes of a number.
     floating : bool
-        Whether it is a sign, an exponent and a mantissa, from the top down.
+        Whether a number consists of sign, exponent and mantissa, from the highest bit down.
     shift, mask : int
-        The group of a number is `bits >> shift & mask`: its exponent, or the top 8 bits of that. All integers are of
-        one group.
+        The group of a number is `bits >> shift & mask`: its exponent, or the top 8 bits of the exponent. All integers
+        are in the same group.
     """
 
     number: int
@@ -42,6 +42,7 @@ E5M2 = Kind(5, 1, floating=True, shift=2, mask=0x1F)
 F16 = Kind(6, 2, floating=True, shift=10, mask=0x1F)
 BF16 = Kind(7, 2, floating=True, shift=7, mask=0xFF)
 F32 = Kind(8, 4, floating=True, shift=23, mask=0xFF)
+# The exponent of F64 has 11 bits. Its top 8 bits keep the number of groups at 256, as for F32.
 F64 = Kind(9, 8, floating=True, shift=55, mask=0xFF)
 
 KINDS: Mapping[int, Kind] = {
@@ -72,4 +73,4 @@ BY_DTYPE: Mapping[str, Kind] = {
     "I64": INT64,
     "U64": INT64,
 }
-"""The kind of each dtype of safetensors. A complex number is two floats; what is packed below a byte is bytes."""
+"""The kind of each dtype. A complex number is a pair of floats. Dtypes of less than 8 bits are coded as bytes."""

@@ -1,7 +1,7 @@
-"""Streams: planes of bytes, coded one by one, each in the way that its share of small bytes asks for.
+"""Streams: byte planes, each encoded in the form that suits its distribution of values.
 
-A stream is a byte that tells the way, and what that way needs; docs/format.md, "Streams", has the table. How many bytes
-it stands for is known from outside.
+The first byte of a stream selects the form. The reader knows the number of decoded bytes from the context. See
+docs/format.md, "Streams".
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ Plane = npt.NDArray[np.uint8]
 ZERO, PLAIN, HUFFMAN, NARROW = range(4)
 
 DEPTH = 3
-"""Narrow streams that may be nested."""
+"""Maximum nesting of narrow streams."""
 
+# Three values and the escape fit into 2 bits. The threshold is not part of the format: a reader accepts every form.
 _ESCAPE = 3
 _NARROW_BELOW = 0.45
 _LENGTH = struct.Struct("<I")
 _GATHER = np.uint32(0x01041040)
-"""Times this, the low two bits of four bytes stand together in the top byte."""
+"""A factor that moves the low two bits of four bytes into the top byte of a product."""
 _SPREAD: npt.NDArray[Any] = np.array(
     [sum((byte >> 2 * at & 3) << 8 * at for at in range(4)) for byte in range(256)], "<u4"
 )
-"""The four bytes whose low two bits a byte holds."""
+"""The four 2-bit symbols of each byte, as four bytes."""
 
 
 def encode(plane: Plane, depth: int = DEPTH) -> list[Any]:
-    """Return the pieces of the stream of a plane.
+    """Return the stream of a plane in pieces.
 
-    Huffman codes spend a whole bit on a byte at least. So where small bytes prevail, four of them are narrowed to two
-    bits each and coded as one; the larger ones follow apart.
+    A Huffman code takes at least one bit per byte. If most bytes are small, four of them are therefore packed as 2-bit
+    symbols into one byte, and the larger bytes follow in a separate stream.
     """
     if not np.count_nonzero(plane):
         return [bytes([ZERO])]
@@ -51,7 +52,7 @@ def encode(plane: Plane, depth: int = DEPTH) -> list[Any]:
 
 
 def _narrow(plane: Plane) -> Plane:
-    """Return four bytes in one, the first lowest; 3 stands for all that is larger too."""
+    """Pack four bytes into one, the first in the lowest bits. The symbol 3 represents every byte of 3 or more."""
     small = np.zeros(-(-len(plane) // 4), "<u4")
     np.minimum(plane, _ESCAPE, out=small.view(np.uint8)[: len(plane)])
     packed: Plane = ((small * _GATHER) >> 24).astype(np.uint8)
@@ -59,24 +60,25 @@ def _narrow(plane: Plane) -> Plane:
 
 
 def _beyond(plane: Plane, large: npt.NDArray[np.bool_]) -> Plane:
-    """Return the large bytes, less what is known of them. By index: many times faster than by mask."""
+    """Return the bytes of 3 or more, minus 3."""
+    # An index array is many times faster than the mask itself.
     beyond: Plane = plane[np.flatnonzero(large)] - np.uint8(_ESCAPE)
     return beyond
 
 
 class Reader:
-    """Takes the streams of a payload one after the other; every length is held against what is there."""
+    """Reads the streams of a payload in order, and checks every length before it allocates memory."""
 
     def __init__(self, payload: memoryview) -> None:
         self._rest = payload
 
     def take(self, size: int) -> memoryview:
-        """Return the next bytes.
+        """Return the next `size` bytes.
 
         Raises
         ------
         IntegrityError
-            If there are not as many.
+            If fewer bytes are left.
         """
         if size > len(self._rest):
             raise IntegrityError(f"a payload ends where {size:,} bytes more should follow, not {len(self._rest):,}")
@@ -84,17 +86,17 @@ class Reader:
         return taken
 
     def end(self) -> None:
-        """Demand that nothing is left."""
+        """Raise an error if bytes are left."""
         if self._rest:
             raise IntegrityError(f"{len(self._rest):,} bytes too many at the end of a payload")
 
     def stream(self, size: int, depth: int = DEPTH) -> Plane:
-        """Return the plane of `size` bytes whose stream is next.
+        """Decode the next stream to a plane of `size` bytes.
 
         Raises
         ------
         IntegrityError
-            If no encoder writes such a stream.
+            If the stream is invalid.
         """
         way = self.take(1)[0]
         if way == ZERO:
@@ -111,7 +113,7 @@ class Reader:
         return int(_LENGTH.unpack(self.take(_LENGTH.size))[0])
 
     def _widen(self, narrow: Plane, size: int, depth: int) -> Plane:
-        """Undo `_narrow`, and put the larger bytes in their places."""
+        """Reverse `_narrow`, and insert the larger bytes from the next stream."""
         plane = _SPREAD.take(narrow).view(np.uint8)
         if plane[size:].any():
             raise IntegrityError("a narrow stream does not end where its plane does")

@@ -1,4 +1,4 @@
-"""The payloads of `solo` and `delta`: the kind of number, streams of planes, then the bytes of no whole number."""
+"""Payloads of the solo and delta codecs: the kind, the streams of the planes, and the tail."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 def encode_solo(data: Any, kind: Kind) -> bytes:
-    """Return the payload of a chunk by itself."""
+    """Return the solo payload of a chunk."""
     rotated = numbers.rotate(numbers.bits(data, kind), kind)
     return _join(numbers.split(rotated, kind), [len(rotated)], data, kind)
 
 
 def decode_solo(payload: memoryview, size: int) -> memoryview:
-    """Undo `encode_solo` for a chunk of `size` bytes."""
+    """Decode a solo payload to `size` bytes."""
     reader = streams.Reader(payload)
     kind = _kind(reader)
     rotated = numbers.join(_planes(reader, [size // kind.size], kind), kind)
@@ -33,7 +33,7 @@ def decode_solo(payload: memoryview, size: int) -> memoryview:
 
 
 def encode_delta(data: Any, base: Any, kind: Kind) -> bytes:
-    """Return the payload, after its link, of a chunk as steps from a base of its length."""
+    """Return the delta payload of a chunk without its link. The base has the same length."""
     old, new = numbers.bits(base, kind), numbers.bits(data, kind)
     if not kind.floating:
         return _join(numbers.split(numbers.steps(new, old, kind), kind), [len(new)], data, kind)
@@ -42,7 +42,7 @@ def encode_delta(data: Any, base: Any, kind: Kind) -> bytes:
 
 
 def decode_delta(payload: memoryview, base: Any) -> memoryview:
-    """Undo `encode_delta`."""
+    """Decode a delta payload without its link."""
     reader = streams.Reader(payload)
     kind = _kind(reader)
     old = numbers.bits(base, kind)
@@ -56,10 +56,11 @@ def decode_delta(payload: memoryview, base: Any) -> memoryview:
 
 @cache
 def _grouping() -> type[numbers.Grouping | fast.Grouping]:
-    """Return the functions that group the steps: machine code where numba is installed and works, else numpy."""
+    """Return the implementation of grouping: numba if it is installed and works, otherwise numpy."""
     try:
         from lmvp.storage.codecs import fast
-    except (ImportError, RuntimeError):  # not there; made for another numpy; no folder to keep the machine code in
+    # Errors: numba missing; built for another numpy; no writable folder for its cache.
+    except (ImportError, RuntimeError):
         return numbers.Grouping
     return fast.Grouping
 
@@ -72,9 +73,10 @@ def _kind(reader: streams.Reader) -> Kind:
 
 
 def _join(planes: Sequence[Plane], ends: Sequence[int], data: Any, kind: Kind) -> bytes:
-    """Return a payload: the streams of each plane, segment by segment."""
+    """Return a payload: kind, streams of each plane segment by segment, and tail."""
     pieces: list[Any] = [bytes([kind.number])]
     for plane in planes:
+        # Not strict: there is one start more, the end of the last segment.
         for start, end in zip([0, *ends], ends, strict=False):
             pieces += streams.encode(plane[start:end])
     return b"".join([*pieces, memoryview(data)[len(data) - len(data) % kind.size :]])

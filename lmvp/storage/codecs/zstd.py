@@ -1,6 +1,6 @@
-"""Zstandard, whoever brings it: the standard library from Python 3.14 on, the package `zstandard` before.
+"""Zstandard: the standard library from Python 3.14 on, otherwise the package `zstandard`.
 
-Contexts belong to a thread: they are not safe to share, and costly to make for each chunk.
+Contexts are cached per thread: they are not thread-safe, and creating one for each chunk is slow.
 """
 
 from __future__ import annotations
@@ -47,16 +47,17 @@ else:
 
 
 def compress(data: Any) -> bytes:
-    """Return one frame of zstd's level 3."""
+    """Compress data to one frame at level 3."""
     if not hasattr(_contexts, "matches"):
         _contexts.matches = _compressor(_MATCHES)
     return bytes(_contexts.matches(data))
 
 
 def entropy(data: Any) -> bytes:
-    """Return one frame in which zstd does little but Huffman coding: planes of numbers have no matches worth seeking.
+    """Compress data to one frame with settings that do little but Huffman coding.
 
-    The same ratio as level 1 on such planes, 20 to 70 % faster; higher levels are worse, misled by chance matches.
+    Planes of numbers have hardly any repetitions. On them these settings compress as well as level 1 and are 20 to
+    70 % faster; higher levels compress worse, because chance matches mislead them.
     """
     if not hasattr(_contexts, "entropy"):
         _contexts.entropy = _compressor(_ENTROPY)
@@ -64,12 +65,12 @@ def entropy(data: Any) -> bytes:
 
 
 def decompress(data: Any, size: int) -> bytes:
-    """Return the `size` bytes that a frame stands for; no more memory is taken than that.
+    """Decompress a frame to exactly `size` bytes, without allocating more.
 
     Raises
     ------
     IntegrityError
-        If the bytes are not exactly one frame that says it holds as many, and does.
+        If the data are not exactly one valid frame with this content size.
     """
     try:
         claimed = _claimed(data)

@@ -1,7 +1,8 @@
-"""Files in whose inside tensors lie: where they are, so that a file is cut at them.
+"""Positions of tensors inside container files, so that files can be cut at tensors.
 
-Each module reads one kind of file, as if an enemy had written it: nothing is inflated, nothing unpickled, no number of
-the file believed before it was held against its size. What cannot be read is just bytes, never an error.
+Each module reads one file format as untrusted input: it decompresses nothing, runs no pickle, and compares every number
+in the file with the file's size. A file that cannot be read is treated as plain bytes; it is not an error. See
+docs/format.md, "Chunking".
 """
 
 from __future__ import annotations
@@ -15,14 +16,14 @@ _PARSE_ERRORS = (Broken, UnicodeDecodeError, RecursionError)
 
 
 def layout(path: str, read: Read, size: int) -> Layout:
-    """Return the tensors of a file and where else it is to be cut; nothing for a file that is just bytes.
+    """Return the tensors of a file and other offsets to cut at; an empty layout for plain bytes.
 
     Parameters
     ----------
     path : str
-        ONNX files are known by their suffix, all others by their first bytes.
+        Path of the file. Only ONNX is recognised by its suffix, other formats by their first bytes.
     read : callable
-        Gives `n` bytes from an offset: `read(offset, n)`.
+        Returns `n` bytes at an offset: `read(offset, n)`.
 
     Examples
     --------
@@ -52,12 +53,12 @@ def _parse(path: str, read: Read, size: int) -> Layout:
 
 
 def is_onnx(path: str) -> bool:
-    """Tell whether a file should be an ONNX model."""
+    """Return whether a file has the suffix of an ONNX model."""
     return path.lower().endswith(".onnx")
 
 
 def elsewhere(path: str, read: Read, size: int) -> list[Elsewhere]:
-    """Return the tensors of an ONNX file that lie in other files."""
+    """Return the tensors of an ONNX file that are stored in other files."""
     from lmvp.storage.containers import onnx
 
     try:

@@ -1,4 +1,4 @@
-"""What a container tells about a file, and how it is read: through a window, within a budget, never past the end."""
+"""Data types of the container readers, and a bounded cursor that reads a file through a window."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from typing import TypeAlias
 from lmvp.storage.safetensors import Span, tensor_size
 
 Read: TypeAlias = Callable[[int, int], "bytes | memoryview"]
-"""Gives `n` bytes from an offset: `read(offset, n)`."""
+"""Returns `n` bytes at an offset: `read(offset, n)`."""
 
 TENSORS = 20_000
-"""Tensors of one file at most: more would not fit into a manifest. Such a file is just bytes."""
+"""Maximum tensors of a file. More would not fit into a manifest, so such a file is treated as plain bytes."""
 
 NAME_LIMIT = 1024
-"""Bytes of a tensor's name at most."""
+"""Maximum bytes of a tensor's name."""
 
 _LEAST, _MOST = 1 << 10, 1 << 16
-"""Bytes that are read at once: more and more, as long as they follow one another."""
+"""Minimum and maximum bytes of a window. The size doubles as long as reads are sequential, and starts small because
+most reads of a header are short."""
 
 
 class Broken(ValueError):
-    """The file is not what it looks like. Never leaves this folder: such a file is just bytes."""
+    """The file is damaged or of another format. `layout` catches this error and treats the file as plain bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a file is to be cut.
+    """The offsets at which a file is cut.
 
     Attributes
     ----------
     tensors : tuple of Span
-        Raw little-endian numbers in C order, in model order; without overlaps, each name once.
+        Raw little-endian numbers in C order, in model order, without overlaps and with unique names.
     breaks : tuple of int
-        Offsets at which something else begins that may be the same in another version.
+        Offsets of other parts that can be equal in another version.
     """
 
     tensors: tuple[Span, ...] = ()
@@ -44,20 +45,21 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """A tensor that lies in another file: at `offset` of the file at `path`, relative to the one that tells it."""
+    """A tensor in another file, at `span.offset` in the file at `path`, which is relative to the file that names it."""
 
     path: str
     span: Span
 
 
 def placed(spans: Sequence[Span], size: int) -> tuple[Span, ...]:
-    """Return those of the tensors that a manifest may list, in their order.
+    """Return the tensors that a manifest can list, in the given order.
 
-    What contradicts itself is left out: a size that is not that of dtype and shape, a place beyond the end of the file,
-    a name that is no Unicode or stands twice. Of two that overlap, the first in the file stays.
+    Tensors are omitted if their size does not match dtype and shape, if they reach beyond the end of the file, or if
+    their name is not valid Unicode or not unique. Of two overlapping tensors, the first one in the file is listed.
     """
     if len(spans) > TENSORS:
         return ()
+    # By identity, because two spans can be equal.
     kept, names, position = set(), set(), 0
     for span in sorted(spans, key=lambda span: (span.offset, span.size)):
         end = span.offset + span.size
@@ -78,13 +80,13 @@ def _makes_sense(span: Span) -> bool:
 
 @dataclass(slots=True)
 class Budget:
-    """What a file may say about itself: so many bytes, in so many steps."""
+    """Limits of the bytes and steps spent on the headers of one file, against files that are small but costly."""
 
     bytes: int = 64 << 20
     steps: int = 4_000_000
 
     def spend(self, count: int) -> None:
-        """Take one step over some bytes."""
+        """Count one step and its bytes; raise `Broken` above a limit."""
         self.bytes -= count
         self.steps -= 1
         if self.bytes < 0 or self.steps < 0:
@@ -92,7 +94,7 @@ class Budget:
 
 
 class Cursor:
-    r"""Reads numbers and bytes from `at` on, front to back.
+    r"""Reads numbers and bytes sequentially, starting at `at`.
 
     Examples
     --------
@@ -111,7 +113,7 @@ class Cursor:
         self.end, self.at = end, at
 
     def take(self, count: int) -> bytes:
-        """Return the next bytes."""
+        """Return the next `count` bytes."""
         start = self.at
         self._budget.spend(count)
         self._pass(count)
@@ -120,15 +122,15 @@ class Cursor:
         return self._window[start - self._start : self.at - self._start]
 
     def _look(self, start: int, count: int) -> None:
-        """Read ahead."""
+        """Read a window at `start`, larger than requested if reads are sequential."""
         follows = self._start <= start <= self._start + len(self._window)
         ahead = min(2 * len(self._window), _MOST) if follows else _LEAST
         self._window = bytes(self._read(start, min(max(count, ahead), self.end - start)))
         self._start = start
 
     def skip(self, count: int) -> None:
-        """Pass over bytes without reading them."""
-        self._budget.spend(0)
+        """Move forward without reading."""
+        self._budget.spend(0)  # a step is counted, so that a loop of empty skips also reaches the limit
         self._pass(count)
 
     def _pass(self, count: int) -> None:
@@ -137,20 +139,20 @@ class Cursor:
         self.at += count
 
     def number(self, count: int) -> int:
-        """Return the next bytes as an unsigned integer."""
+        """Return the next bytes as an unsigned little-endian integer."""
         return int.from_bytes(self.take(count), "little")
 
     def unpack(self, form: str) -> tuple[int, ...]:
-        """Return the next bytes as `struct` reads them, little-endian and without gaps."""
+        """Unpack the next bytes with a `struct` format, little-endian and without padding."""
         return struct.unpack(f"<{form}", self.take(struct.calcsize(f"<{form}")))
 
 
 def within(read: Read, start: int) -> Read:
-    """Read a file that lies inside another from `start` on."""
+    """Return a function that reads a file embedded in another one at offset `start`."""
     return lambda offset, count: read(start + offset, count)
 
 
 def moved(spans: Sequence[Span], by: int) -> Iterator[Span]:
-    """Give the tensors of a file that lies inside another, as they lie in that."""
+    """Yield spans of an embedded file, with offsets in the outer file."""
     for span in spans:
         yield Span(span.name, span.dtype, span.shape, span.offset + by, span.size)

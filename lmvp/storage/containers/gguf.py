@@ -1,4 +1,4 @@
-"""GGUF: the files of llama.cpp. Quantised tensors are listed as rows of bytes, as the `gguf` package does."""
+"""GGUF, the format of llama.cpp. Quantised tensors are listed as rows of bytes, as in the `gguf` package."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _VERSIONS = (2, 3)
 _ALIGNMENT = "general.alignment"
 _STRING, _ARRAY = 8, 9
 _WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-"""Bytes of a value in the key-value part, by type."""
+"""Bytes of a metadata value, by type."""
 
 _DTYPES = {0: "F32", 1: "F16", 24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 30: "BF16"}
 _BLOCKS = {
@@ -20,16 +20,16 @@ _BLOCKS = {
     16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 21: (256, 110), 22: (256, 82), 23: (256, 136),
     29: (256, 56), 34: (256, 54), 35: (256, 66), 40: (64, 36), 41: (128, 18),
 }  # fmt: skip
-"""Numbers in a block and bytes of a block, by type of tensor."""
+"""Numbers per block and bytes per block, by tensor type."""
 
 
 def layout(read: Read, size: int) -> Layout:
-    """Return the tensors, and where those of an unknown type begin.
+    """Return the tensors, and the offsets of tensors of unknown types.
 
     Raises
     ------
     Broken
-        If this is no whole GGUF file, or one of a version or byte order that is not known here.
+        If the file is not a complete GGUF file of a known version in little-endian byte order.
     """
     cursor = Cursor(read, size)
     magic, version = cursor.take(4), cursor.number(4)
@@ -38,14 +38,15 @@ def layout(read: Read, size: int) -> Layout:
         raise Broken("not a GGUF file of a known version")
     alignment = _alignment(cursor, pairs)
     infos = [_info(cursor) for _ in range(count)]
+    # Tensor data begins after the header, padded to the alignment.
     start = cursor.at + -cursor.at % alignment
     spans = [_span(name, shape, kind, start + offset) for name, shape, kind, offset in infos]
     return Layout(tuple(span for span in spans if span), (start, *sorted(start + offset for *_, offset in infos)))
 
 
 def _alignment(cursor: Cursor, pairs: int) -> int:
-    """Pass over the key-value part; it tells the alignment of tensors."""
-    alignment = 32
+    """Move past the metadata; return the alignment of tensors that it states."""
+    alignment = 32  # the default of the specification
     for _ in range(pairs):
         key, kind = _text(cursor), cursor.number(4)
         if key == _ALIGNMENT and kind == 4:
@@ -72,7 +73,7 @@ def _pass_value(cursor: Cursor, kind: int) -> None:
 
 def _pass_array(cursor: Cursor) -> None:
     kind, count = cursor.number(4), cursor.number(8)
-    if kind != _STRING:  # nobody writes arrays of arrays
+    if kind != _STRING:  # arrays of arrays are not supported: no writer creates them
         cursor.skip(_width(kind) * count)
         return
     for _ in range(count):
@@ -86,7 +87,7 @@ def _width(kind: int) -> int:
 
 
 def _info(cursor: Cursor) -> tuple[str, tuple[int, ...], int, int]:
-    """Return name, shape (outermost first), type and offset of a tensor."""
+    """Return name, shape, type and offset of a tensor. GGUF stores the innermost dimension first."""
     name, dimensions = _text(cursor), cursor.number(4)
     if dimensions > 8:
         raise Broken("a tensor of many dimensions")
@@ -98,6 +99,7 @@ def _span(name: str, shape: tuple[int, ...], kind: int, offset: int) -> Span | N
     dtype = _DTYPES.get(kind)
     if dtype is None:
         numbers, width = _BLOCKS.get(kind, (0, 0))
+        # A row must consist of whole blocks; otherwise the tensor is only a cut.
         if not numbers or not shape or shape[-1] % numbers:
             return None
         dtype, shape = "U8", (*shape[:-1], shape[-1] // numbers * width)

@@ -1,7 +1,7 @@
-"""HDF5: contiguous datasets, found by walking through the groups; what Keras and h5py write by themselves.
+"""HDF5: positions of contiguous datasets, found by a walk through the groups, for files written by Keras and h5py.
 
-Chunked, compressed and external datasets are not listed, nor what lies in groups of the newest kind that have more than
-a few members. Written here so that a damaged file can do no harm, and is cut alike on every machine.
+Chunked, compressed and external datasets are not listed, nor members of large groups of the newest format. LMVP
+does not use h5py here: a damaged file must be harmless, and files must be cut equally on every machine.
 """
 
 from __future__ import annotations
@@ -14,29 +14,31 @@ from lmvp.storage.safetensors import Span, tensor_size
 
 MAGIC = b"\x89HDF\r\n\x1a\n"
 
+# Limits against cycles and endless trees.
 _DEPTH = 32
 _NODES = 4 * TENSORS
 _UNDEFINED = (1 << 64) - 1
+# Message types of the HDF5 specification.
 _DATASPACE, _DATATYPE, _EXTERNAL, _LAYOUT, _FILTERS = 1, 3, 7, 8, 11
 _LINK, _CONTINUATION, _SYMBOLS = 6, 16, 17
 _FLOATS = {(2, 5, 10): "F16", (2, 8, 7): "BF16", (4, 8, 23): "F32", (8, 11, 52): "F64"}
-"""By bytes, bits of the exponent, bits of the mantissa."""
+"""Dtypes of floats by bytes, bits of the exponent, and bits of the mantissa."""
 
 
 def tensors(read: Read, size: int) -> list[Span]:
-    """Return the datasets by their paths, in the order of the file.
+    """Return the datasets by path, in the order of the file.
 
     Raises
     ------
     Broken
-        If this is no HDF5 file, or a damaged one.
+        If the file is damaged or not HDF5.
     """
     spans = list(_Walk(read, size).group(_root(Cursor(read, size)), ""))
     return sorted(spans, key=lambda span: span.offset)
 
 
 def _root(cursor: Cursor) -> int:
-    """Return the address of the root group's header."""
+    """Return the address of the root group's object header, from the superblock."""
     if cursor.take(8) != MAGIC:
         raise Broken("no HDF5 file")
     version = cursor.number(1)
@@ -47,6 +49,7 @@ def _root(cursor: Cursor) -> int:
     cursor.skip(24 if version < 2 else 16)
     if version < 2:
         cursor.skip(8)
+    # Only 8-byte offsets and lengths, as h5py writes them, without a user block before the superblock.
     if widths != (8, 8) or base or version > 3:
         raise Broken("an HDF5 file of another kind")
     return cursor.number(8)
@@ -54,7 +57,7 @@ def _root(cursor: Cursor) -> int:
 
 @dataclass(slots=True)
 class _Walk:
-    """A walk through the groups; each object is visited once, so circles end."""
+    """A walk through the groups that visits each object once, so cycles end."""
 
     read: Read
     size: int
@@ -62,21 +65,21 @@ class _Walk:
     seen: set[int] = field(default_factory=set)
 
     def at(self, address: int) -> Cursor:
-        """Stand at an address."""
+        """Return a cursor at an address."""
         if len(self.seen) > _NODES or not 0 <= address < self.size:
             raise Broken("an address beyond the end")
         return Cursor(self.read, self.size, address, self.budget)
 
     def new(self, address: int) -> Cursor:
-        """Stand at an address where the walk has not been."""
+        """Return a cursor at an address that was not visited yet."""
         if address in self.seen:
             raise Broken("a circle")
         self.seen.add(address)
         return self.at(address)
 
     def group(self, address: int, path: str, depth: int = 0) -> Iterator[Span]:
-        """Give the datasets below an object."""
-        if address in self.seen or depth > _DEPTH:  # a hard link: its first name counts
+        """Yield the datasets of an object and its members."""
+        if address in self.seen or depth > _DEPTH:  # a hard link: the object keeps its first name
             return
         messages = list(self.messages(address))
         if any(kind == _LAYOUT for kind, _ in messages):
@@ -88,8 +91,9 @@ class _Walk:
     # Headers
 
     def messages(self, address: int) -> Iterator[tuple[int, bytes]]:
-        """Give type and content of an object's messages; those shared with other objects without content."""
+        """Yield type and content of the messages of an object; the content of shared messages is empty."""
         cursor = self.new(address)
+        # Version 2 headers begin with a signature, version 1 headers with the version.
         new = cursor.take(4) == b"OHDR"
         flags = 0
         if new:
@@ -102,7 +106,7 @@ class _Walk:
             blocks = [(cursor.number(4), cursor.at + 4)]
         if version != 1 + new:
             raise Broken("a header of an unknown version")
-        for length, start in blocks:
+        for length, start in blocks:  # continuations append to this list
             for kind, data in self._block(start, length, flags if new else None):
                 if kind == _CONTINUATION:
                     blocks.append(self._continuation(data, new))
@@ -114,7 +118,7 @@ class _Walk:
         there = self.new(address)
         if not new:
             return length, address
-        if there.take(4) != b"OCHK" or length < 8:
+        if there.take(4) != b"OCHK" or length < 8:  # the length includes signature and checksum, 4 bytes each
             raise Broken("a header that does not go on")
         return length - 8, there.at
 
@@ -129,12 +133,12 @@ class _Walk:
             if size > end - cursor.at:
                 raise Broken("a message beyond its block")
             data = cursor.take(size)
-            yield kind, b"" if marks & 2 else data
+            yield kind, b"" if marks & 2 else data  # bit 1: the message is shared
 
     # Groups
 
     def links(self, kind: int, data: bytes) -> Iterator[tuple[str, int]]:
-        """Give names and addresses of a group's members."""
+        """Yield names and addresses of the members of a group."""
         if kind == _LINK:
             yield from _link(_over(data))
         elif kind == _SYMBOLS:
@@ -177,7 +181,7 @@ def _over(data: bytes) -> Cursor:
 
 
 def _link(cursor: Cursor) -> Iterator[tuple[str, int]]:
-    """Give name and address of a hard link."""
+    """Yield name and address of a hard link."""
     version, flags = cursor.unpack("BB")
     kind = cursor.number(1) if flags & 8 else 0
     cursor.skip((8 if flags & 4 else 0) + (1 if flags & 16 else 0))
@@ -190,14 +194,15 @@ def _link(cursor: Cursor) -> Iterator[tuple[str, int]]:
 
 
 def _dataset(path: str, messages: Sequence[tuple[int, bytes]]) -> Iterator[Span]:
-    """Give a dataset that lies in one piece."""
+    """Yield the position of a dataset if it is contiguous."""
+    # The first message of a type counts.
     found = dict(reversed(messages))
     if {_EXTERNAL, _FILTERS} & found.keys():
         return
     try:
         dtype, shape = _dtype(_over(found.get(_DATATYPE, b""))), _shape(_over(found.get(_DATASPACE, b"")))
         offset, size = _place(_over(found[_LAYOUT]))
-    except Broken:
+    except Broken:  # only this dataset is not listed
         return
     if dtype and size and tensor_size(dtype, shape) == size:
         yield Span(path, dtype, shape, offset, size)
@@ -209,8 +214,9 @@ def _dtype(cursor: Cursor) -> str | None:
         return None
     if head & 15 == 0:
         return f"{'I' if flags & 8 else 'U'}{8 * size}" if size in {1, 2, 4, 8} else None
-    if head & 15 == 8 and size == 1:  # an enumeration: how h5py keeps truth values
+    if head & 15 == 8 and size == 1:  # an enumeration, in which h5py stores booleans
         return "U8"
+    # Bit 6: VAX byte order.
     if head & 15 == 1 and not flags & 0x40:
         _, _, _, exponent, _, mantissa = cursor.unpack("HHBBBB")
         return _FLOATS.get((size, exponent, mantissa))
@@ -224,7 +230,7 @@ def _shape(cursor: Cursor) -> tuple[int, ...]:
 
 
 def _place(cursor: Cursor) -> tuple[int, int]:
-    """Return offset and size of a contiguous dataset."""
+    """Return offset and size of the data of a contiguous dataset."""
     version, kind = cursor.unpack("BB")
     if version not in {3, 4} or kind != 1:
         raise Broken("not contiguous")

@@ -1,4 +1,4 @@
-"""Arrays as numpy saves them: one in a `.npy` file, several in the members of an `.npz`."""
+"""Arrays in the format of numpy: a `.npy` file, or a member of an `.npz`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lmvp.storage.safetensors import Span, tensor_size
 
 MAGIC = b"\x93NUMPY"
 
+# numpy refuses longer headers too, because parsing them is slow.
 _HEADER_LIMIT = 10_000
 _HEADER = re.compile(
     rb"\{'descr': '([<|][biufcmM]\d{1,2})(?:\[\w+\])?', 'fortran_order': False, 'shape': \(([\d, ]*)\), \} *\n?"
@@ -26,12 +27,12 @@ _DTYPES = {
 
 
 def tensors(read: Read, size: int, name: str = "tensor") -> list[Span]:
-    r"""Return the array of a `.npy` file; none where it is in Fortran order, big-endian, or has no plain numbers.
+    r"""Return the array of a `.npy` file; an empty list if it is in Fortran order, big-endian, or not plain numbers.
 
     Raises
     ------
     Broken
-        If the header is not one of numpy's.
+        If the header is not a numpy header.
 
     Examples
     --------
@@ -52,6 +53,7 @@ def tensors(read: Read, size: int, name: str = "tensor") -> list[Span]:
     if found is None or dtype is None:
         return []
     shape = tuple(int(length) for length in found[2].replace(b" ", b"").split(b",") if length)
+    # complex128 has no dtype in safetensors, so it is listed as pairs of F64.
     shape = (*shape, 2) if found[1] == b"<c16" else shape
     count = tensor_size(dtype, shape)
     return [] if count is None or count != size - cursor.at else [Span(name, dtype, shape, cursor.at, count)]

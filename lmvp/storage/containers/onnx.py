@@ -1,6 +1,6 @@
-"""ONNX: the initialisers of a model, found by walking through its protobuf; nothing else is decoded.
+"""ONNX: positions of the initialisers of a model. The reader walks through the protobuf and decodes nothing else.
 
-Large models keep their initialisers in other files beside them; those are told as `Elsewhere`.
+Large models store their initialisers in other files; these are returned as `Elsewhere`.
 """
 
 from __future__ import annotations
@@ -32,19 +32,20 @@ DTYPES: Mapping[int, str] = {
     20: "F8_E5M2FNUZ",
     24: "F8_E8M0",
 }
-"""What `TensorProto.DataType` is called in safetensors. Others have no plain numbers, or less than a byte for each."""
+"""Names of the types of `TensorProto.DataType` in safetensors. Other types are not plain numbers of whole bytes."""
 
 _DIMENSIONS = 64
+# Field numbers of `onnx.proto` and wire types of protobuf.
 _MODEL_GRAPH = 7
 _GRAPH_INITIALIZER = 5
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _TYPED = {4: 1, 10: 11}
-"""Fields of packed numbers that lie there as they would in a tensor, and the data type that each belongs to."""
+"""Fields of packed numbers with the same bytes as raw data (`float_data`, `double_data`), and the data type of each."""
 
 
 @dataclass(slots=True)
 class _Tensor:
-    """What a `TensorProto` says; `data` are the offset and size of its bytes in the file."""
+    """The relevant fields of a `TensorProto`. `data` is offset and size of its bytes in the file."""
 
     name: str = ""
     dims: list[int] = field(default_factory=list)
@@ -54,7 +55,7 @@ class _Tensor:
     location: int = 0
 
     def span(self, offset: int, size: int) -> Span | None:
-        """Return where it lies, or None where dtype and shape say another size."""
+        """Return the position of the tensor; None if its size does not match dtype and shape."""
         dtype = DTYPES.get(self.data_type, "")
         if not self.name or tensor_size(dtype, self.dims) != size:
             return None
@@ -62,24 +63,24 @@ class _Tensor:
 
 
 def layout(read: Read, size: int) -> Layout:
-    """Return the initialisers that lie in the file itself.
+    """Return the initialisers that are stored in the file itself.
 
     Raises
     ------
     Broken
-        If this is no protobuf.
+        If the file is not valid protobuf.
     """
     spans = [tensor.span(*tensor.data) for tensor in _initializers(read, size) if not tensor.external]
     return Layout(tuple(span for span in spans if span is not None and span.size))
 
 
 def elsewhere(read: Read, size: int) -> list[Elsewhere]:
-    """Return the initialisers that lie in other files; their sizes are those of dtype and shape.
+    """Return the initialisers in other files. A missing length is computed from dtype and shape.
 
     Raises
     ------
     Broken
-        If this is no protobuf, or a place is no number.
+        If the file is not valid protobuf, or an offset or length is not a number.
     """
     return [_elsewhere(tensor) for tensor in _initializers(read, size) if tensor.location == 1 and tensor.external]
 
@@ -110,7 +111,7 @@ def _initializers(read: Read, size: int) -> Iterator[_Tensor]:
 
 
 def _inside(cursor: Cursor, end: int, wanted: int) -> Iterator[int]:
-    """Give the ends of all messages in a field; the cursor stands at their start, and is moved to their end."""
+    """Yield the end of each message in a field, with the cursor at its start; the cursor then moves to that end."""
     for number, wire, size in _fields(cursor, end):
         if number == wanted and wire == _LENGTH:
             inner = cursor.at + size
@@ -121,7 +122,7 @@ def _inside(cursor: Cursor, end: int, wanted: int) -> Iterator[int]:
 
 
 def _fields(cursor: Cursor, end: int) -> Iterator[tuple[int, int, int]]:
-    """Give number, wire type and size of each field; the caller moves the cursor over it."""
+    """Yield number, wire type and size of each field. The caller moves the cursor past the value."""
     while cursor.at < end:
         tag = _varint(cursor)
         number, wire = tag >> 3, tag & 7
@@ -132,7 +133,7 @@ def _fields(cursor: Cursor, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _size(cursor: Cursor, wire: int) -> int:
-    """Return the bytes of a field's value; a varint is measured and not passed."""
+    """Return the size of a field's value. A varint is measured without moving the cursor."""
     if wire == _LENGTH:
         return _varint(cursor)
     if wire == _VARINT:
@@ -147,7 +148,7 @@ def _size(cursor: Cursor, wire: int) -> int:
 
 def _varint(cursor: Cursor) -> int:
     value = 0
-    for shift in range(0, 70, 7):
+    for shift in range(0, 70, 7):  # a varint has at most 10 bytes of 7 bits
         byte = cursor.take(1)[0]
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
@@ -165,12 +166,12 @@ def _tensor(cursor: Cursor, end: int) -> _Tensor:
 
 
 def _note(cursor: Cursor, tensor: _Tensor, number: int, wire: int, size: int) -> None:
-    """Note what one field of a tensor says; the numbers are those of `onnx.proto`."""
+    """Store the value of a field of a tensor. The field numbers are those of `onnx.proto`."""
     match number, wire:
         case (1, 0):
             tensor.dims.append(_varint(cursor))
             _check_dimensions(tensor)
-        case (1, 2):
+        case (1, 2):  # packed
             end = cursor.at + size
             while cursor.at < end:
                 tensor.dims.append(_varint(cursor))
@@ -181,6 +182,7 @@ def _note(cursor: Cursor, tensor: _Tensor, number: int, wire: int, size: int) ->
             tensor.name = cursor.take(size).decode()
         case (9, 2):
             tensor.data = cursor.at, size
+        # The data type precedes these fields in files of the usual writers; otherwise the tensor is not listed.
         case (4 | 10, 2) if tensor.data_type == _TYPED[number]:
             tensor.data = cursor.at, size
         case (13, 2):

@@ -1,7 +1,7 @@
-"""What a pickle would build, told without building it: no class is found, no function called, nothing imported.
+"""Static reader of pickles: it creates no instance of a class, calls no function and imports nothing.
 
-The opcodes are read with `pickletools`; globals are names, calls are `Node`s that were never made. So the names of
-tensors in torch's files are known without unpickling anything.
+The opcodes are parsed with `pickletools`. Globals become names, and calls become `Node` objects that are not executed.
+So the names of the tensors in torch's files are found without unpickling.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from lmvp.storage.containers.base import Broken
 
 LIMIT = 16 << 20
-"""Bytes of a pickle that is looked at."""
+"""Maximum bytes of a pickle that is parsed."""
 
 _STEPS = 3_000_000
 _NAME_LIMIT = 1024
@@ -23,14 +23,14 @@ _NAME_LIMIT = 1024
 
 @dataclass(frozen=True, slots=True)
 class Global:
-    """A class or a function: `torch._utils._rebuild_tensor_v2`."""
+    """The name of a class or function: `torch._utils._rebuild_tensor_v2`."""
 
     name: str
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """A call: `function` is what would be called. `state`, `items` and `elements` would be added to the result."""
+    """A call that is not executed. `state`, `items` and `elements` are data that would be added to its result."""
 
     function: Any
     args: Any
@@ -41,18 +41,18 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Persistent:
-    """What lies outside of the pickle, by what it calls it."""
+    """A reference to an object outside of the pickle, by its persistent id."""
 
     id: Any
 
 
 def read(data: bytes) -> Any:
-    r"""Return what the pickle stands for.
+    r"""Parse a pickle to plain objects and nodes.
 
     Raises
     ------
     Broken
-        If it is none, or does what torch's do not.
+        If it is not a pickle, exceeds a limit, or has an opcode that torch does not write.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def read(data: bytes) -> Any:
     machine = Machine()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # about odd texts of Python 2
+            warnings.simplefilter("ignore", DeprecationWarning)  # about invalid escapes in strings of Python 2
             for steps, (opcode, argument, _) in enumerate(pickletools.genops(data)):
                 if steps > _STEPS:
                     raise Broken("a pickle of that many steps")
@@ -78,18 +78,18 @@ def read(data: bytes) -> Any:
 
 
 class _Mark:
-    """Where a run of arguments begins."""
+    """The start of a sequence of arguments on the stack."""
 
 
 class Machine:
-    """A stack and a memo."""
+    """A pickle machine: a stack and a memo."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def step(self, name: str, argument: Any) -> None:
-        """Do what an opcode says."""
+        """Execute an opcode."""
         if name in _CONSTANTS:
             self.stack.append(argument)
         elif name in _VALUES:
@@ -98,14 +98,14 @@ class Machine:
             _STEPS_BY_NAME[name](self, argument)
 
     def pop(self) -> Any:
-        """Take one value."""
+        """Pop a value; raise `Broken` at a mark."""
         value = self.stack.pop()
         if isinstance(value, _Mark):
             raise Broken("a mark where a value should be")
         return value
 
     def run(self) -> list[Any]:
-        """Take all values down to the last mark."""
+        """Pop all values above the last mark, and the mark."""
         for index in range(len(self.stack) - 1, -1, -1):
             if isinstance(self.stack[index], _Mark):
                 values = self.stack[index + 1 :]
@@ -114,44 +114,44 @@ class Machine:
         raise Broken("no mark")
 
     def last(self, count: int) -> list[Any]:
-        """Take some values."""
+        """Pop `count` values; return them in the order in which they were pushed."""
         return [self.pop() for _ in range(count)][::-1]
 
     def put(self, key: Any) -> None:
-        """Remember the top of the stack."""
+        """Store the top of the stack in the memo."""
         self.memo[int(key)] = self.stack[-1]
 
     def call(self, _: Any = None) -> None:
-        """Stand for a call."""
+        """Replace function and arguments by a node."""
         function, args = self.last(2)
         self.stack.append(Node(function, args))
 
     def stack_global(self, _: Any) -> None:
-        """Stand for a class by module and name."""
+        """Replace module and name by a global."""
         module, name = self.last(2)
         if type(module) is not str or type(name) is not str or len(module) + len(name) > _NAME_LIMIT:
             raise Broken("a class without a name")
         self.stack.append(Global(f"{module}.{name}"))
 
     def build(self, _: Any) -> None:
-        """Add a state."""
+        """Set the state of a node."""
         state = self.pop()
         if isinstance(self.stack[-1], Node):
             self.stack[-1].state = state
 
     def extend(self, values: list[Any]) -> None:
-        """Add elements."""
+        """Add elements to a list or node."""
         target = self.stack[-1]
         (target.elements if isinstance(target, Node) else target).extend(values)
 
     def update(self, values: list[Any]) -> None:
-        """Add keys and values; keys that are neither short texts nor numbers are passed over, they name no tensor."""
+        """Add items to a dict or node. Keys other than short strings and integers are skipped: they name no tensor."""
         target = self.stack[-1]
         items = target.items if isinstance(target, Node) else target
         items.update({k: v for k, v in zip(values[::2], values[1::2], strict=True) if _is_key(k)})
 
     def make_dict(self, values: list[Any]) -> None:
-        """Start a dict."""
+        """Push a new dict with these items."""
         self.stack.append({})
         self.update(values)
 
@@ -175,7 +175,7 @@ _VALUES: Mapping[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
     "EMPTY_TUPLE": tuple,
-    "EMPTY_SET": list,
+    "EMPTY_SET": list,  # elements can be unhashable nodes here
     "MARK": _Mark,
 }
 _STEPS_BY_NAME: Mapping[str, Callable[[Machine, Any], object]] = {

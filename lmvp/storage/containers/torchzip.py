@@ -1,7 +1,7 @@
-"""Torch's own files (`torch.save`): a pickle that tells the names, and a record for the memory of each tensor.
+"""Files of `torch.save`: a pickle with the names of the tensors, and a record with the memory of each tensor.
 
-Names are those that `lmvp.formats.torch` would give: the keys on the way to a tensor, joined by dots. A record whose
-tensor does not lie in it in C order is listed by its own name, as a row of numbers: `data/0`.
+Names are those of `lmvp.formats.torch`: the keys that lead to a tensor, joined by dots. A record whose tensor is not
+contiguous in C order is listed under its own name (`data/0`), as one row of numbers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from lmvp.storage.containers.zips import Member
 from lmvp.storage.safetensors import BITS, Span, tensor_size
 
 _PICKLE = "/data.pkl"
+# Maximum nesting of objects, and of dimensions.
 _DEPTH = 64
 _KEY_LIMIT = 64
 _HIDDEN = {"_parameters", "_buffers", "_modules"}
-"""Where a pickled module keeps its parts; a state dict does not name them."""
+"""Attributes in which a pickled module stores its parts. Names in a state dict do not contain them."""
 
 _STORAGES = {
     "Float": "F32",
@@ -49,7 +50,7 @@ _DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """A tensor in the record `key`, from its number `offset` on."""
+    """A tensor in the record `key`, beginning at the number with index `offset`."""
 
     key: str
     dtype: str
@@ -59,7 +60,7 @@ class _View:
 
     @property
     def in_order(self) -> bool:
-        """Whether its numbers lie in C order, without gaps."""
+        """Whether the numbers are contiguous and in C order."""
         expected = 1
         for length, step in zip(reversed(self.shape), reversed(self.stride), strict=True):
             if length != 1 and step != expected:
@@ -69,7 +70,7 @@ class _View:
 
 
 def recognises(members: Sequence[Member]) -> bool:
-    """Tell whether an archive is one of torch's."""
+    """Return whether an archive was written by `torch.save`."""
     return _pickle(members) is not None
 
 
@@ -79,7 +80,7 @@ def _pickle(members: Sequence[Member]) -> Member | None:
 
 
 def tensors(read: Read, members: Sequence[Member]) -> Iterator[Span]:
-    """Give the tensors in the order of the pickle, then the records in which none was found."""
+    """Yield the tensors in the order of the pickle, then the records in which no tensor was found."""
     plain = {member.name: member for member in members if member.plain}
     pickle = _pickle(members)
     assert pickle is not None, "an archive that is not torch's"
@@ -100,13 +101,14 @@ def tensors(read: Read, members: Sequence[Member]) -> Iterator[Span]:
 
 
 def _views(read: Read, member: Member) -> dict[str, _View]:
-    """Return the tensors that the pickle tells of, by name; none if it cannot be read."""
+    """Return the tensors in the pickle by name; an empty dict if it cannot be read."""
     try:
         if member.size > pickled.LIMIT:
             return {}
         root = pickled.read(bytes(read(member.start, member.size)))
         found: dict[str, _View] = {}
         for path, view in _Search().below(root, ()):
+            # Two paths can result in the same name (`a.b` is also a possible key); the first tensor counts.
             found.setdefault(".".join(path) or "tensor", view)
     except Broken:
         return {}
@@ -114,13 +116,13 @@ def _views(read: Read, member: Member) -> dict[str, _View]:
 
 
 class _Search:
-    """Looks for tensors, in so many steps at most: a small pickle can stand for an endless tree."""
+    """Searches a tree of objects for tensors, in a bounded number of steps: a small pickle can describe a huge tree."""
 
     def __init__(self) -> None:
         self._left = 20 * TENSORS
 
     def below(self, obj: Any, path: tuple[str, ...], depth: int = 0) -> Iterator[tuple[tuple[str, ...], _View]]:
-        """Give the tensors below an object by the keys on the way."""
+        """Yield the tensors below an object, with the keys that lead to them."""
         self._left -= 1
         if self._left < 0 or depth > _DEPTH:
             raise Broken("a tree as large as that")
@@ -145,7 +147,7 @@ def _children(obj: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _view(obj: Any) -> _View | None:
-    """Return the tensor that a call would make."""
+    """Return the tensor that a call in the pickle would create."""
     if not isinstance(obj, Node) or not isinstance(obj.function, Global) or not isinstance(obj.args, tuple):
         return None
     match obj.function.name.rpartition(".")[2], obj.args:
@@ -184,7 +186,8 @@ def _span(name: str, view: _View, record: Member | None) -> Span | None:
 
 
 def _row(name: str, record: Member, dtype: str) -> Span:
-    """List a whole record by its own name."""
+    """List a whole record under its own name."""
+    # If the size is not a multiple of the dtype, list bytes.
     numbers, rest = divmod(record.size * 8, BITS[dtype])
     dtype, numbers = ("U8", record.size) if rest else (dtype, numbers)
     return Span(name, dtype, (numbers,), record.start, record.size)

@@ -1,6 +1,6 @@
-"""Zip archives: where their members lie. Nothing is ever inflated, so a bomb is a file like any other.
+"""Zip archives: positions of their members. Nothing is decompressed, so zip bombs are harmless.
 
-Members that are stored as they are may hold tensors: `.npz`, torch's files and `.keras` are such archives.
+Uncompressed members can contain tensors: `.npz`, torch's files and `.keras` are zip archives.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from lmvp.storage.safetensors import Span
 
 MAGIC = b"PK\x03\x04"
 BREAK_SIZE = 1 << 16
-"""Members shorter than this are not cut off from their neighbours."""
+"""Minimum bytes of a member that gets cuts at its start and end."""
 
+# Limit of a single read by `zipfile`: it reads the whole central directory at once.
 _DIRECTORY = 4 << 20
 _LOCAL = struct.Struct("<4s22xHH")
 _ENCRYPTED = 1
@@ -24,7 +25,7 @@ _ENCRYPTED = 1
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A member: a header at `offset`, `size` bytes at `start`; `plain` where those are its data as they are."""
+    """A member: its header at `offset`, and `size` bytes of data at `start`; `plain` if the data is uncompressed."""
 
     name: str
     offset: int
@@ -34,7 +35,7 @@ class Member:
 
 
 def layout(read: Read, size: int) -> Layout:
-    """Return the tensors of members that are stored as they are, and where longer members begin and end."""
+    """Return the tensors in uncompressed members, and the offsets at which longer members begin and end."""
     from lmvp.storage.containers import torchzip
 
     found = list(members(read, size))
@@ -53,7 +54,7 @@ def _tensors(read: Read, found: Sequence[Member]) -> Iterator[Span]:
                 yield from moved(npy.tensors(inner, member.size, name), member.start)
             elif member.plain and member.name.endswith(".h5"):
                 yield from moved(hdf5.tensors(inner, member.size), member.start)
-        except Broken:
+        except Broken:  # the other members can still contain tensors
             continue
 
 
@@ -64,12 +65,12 @@ def _breaks(found: Sequence[Member]) -> Iterator[int]:
 
 
 def members(read: Read, size: int) -> Iterator[Member]:
-    """Give the members in the order of the archive's directory.
+    """Yield the members in the order of the central directory.
 
     Raises
     ------
     Broken
-        If this is no whole archive.
+        If the archive is damaged or incomplete.
     """
     try:
         entries = zipfile.ZipFile(_File(read, size)).infolist()
@@ -85,7 +86,7 @@ def members(read: Read, size: int) -> Iterator[Member]:
 
 
 def _start(read: Read, size: int, offset: int) -> int:
-    """Return where the data of a member begin: its own header may be longer than the directory tells."""
+    """Return the offset of a member's data. The local header can be longer than the directory states."""
     if not 0 <= offset <= size - _LOCAL.size:
         raise Broken("a member begins beyond the end")
     magic, name, extra = _LOCAL.unpack(read(offset, _LOCAL.size))
@@ -95,7 +96,7 @@ def _start(read: Read, size: int, offset: int) -> int:
 
 
 class _File:
-    """As much of a file as `zipfile` wants."""
+    """The part of the file interface that `zipfile` needs."""
 
     def __init__(self, read: Read, size: int) -> None:
         self._read, self._size, self._at = read, size, 0
