@@ -1,4 +1,4 @@
-"""Columns that callers log, checked. Needs numpy: import this where it is used."""
+"""Validation of the arrays of `log_batch`. Needs numpy: import this module lazily."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def batches(steps: Any, values: Mapping[str, Any], times: Any) -> dict[str, Colu
     Raises
     ------
     InvalidArgument
-        If they are no numbers, or not of one length.
+        If the arrays are not numeric or differ in length.
     """
     if not isinstance(values, Mapping):
         raise InvalidArgument("log_batch() takes a mapping of names to arrays", hint='{"loss": losses}')

@@ -18,8 +18,7 @@ Keys: TypeAlias = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Points of one key, as columns of equal length: steps int64, values float64, times float64 (seconds since 1970).
-    """
+    """Points of one key as columns of equal length: int64 steps, float64 values, float64 times (s since 1970)."""
 
     steps: Ints
     values: Floats

@@ -72,10 +72,10 @@ def how_it_exited(code: object) -> tuple[str, str]:
 
 
 class Task:
-    """The outermost user function on the stack when a run starts: the script, the cell, or the function of a thread or
-    pool.
+    """The outermost user function on the stack when a run starts.
 
-    Its frame is held until the first check after its end, because a frame also holds the local variables.
+    It is the script, the cell, or the function of a thread or pool. Its frame is held until the first check after its
+    end, because a frame also holds the local variables.
     """
 
     def __init__(self, frame: FrameType | None) -> None:
@@ -155,7 +155,8 @@ class Exit:
             sys.exit = _noting(sys.exit)
         quitter = type(getattr(builtins, "exit", None))
         if quitter.__module__ == "_sitebuiltins" and not getattr(quitter.__call__, "_lmvp", False):
-            setattr(quitter, "__call__", _noting(quitter.__call__))  # noqa: B010 - mypy lets no method be assigned
+            # mypy refuses an assignment to a method
+            setattr(quitter, "__call__", _noting(quitter.__call__))  # noqa: B010
 
     def how_it_ended(self, task: Task, abandoned: bool) -> tuple[str, str]:
         """Return the status and the reason of a run that is still open when the process ends.
