@@ -159,7 +159,7 @@ def read_journal(data: Buffer) -> LogReader:
 
 
 def whole_size(data: Buffer, start: int = 0) -> int:
-    """Return the end offset of the last complete frame; `start` if there is none."""
+    """Return the end offset of the last complete frame, or `start` if the data begins with an incomplete one."""
     return max((end for _, _, end in whole_frames(data, start)), default=start)
 
 

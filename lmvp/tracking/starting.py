@@ -91,7 +91,7 @@ def _tell_address(run: ActiveRun, url: str | None) -> None:
     """Print the address of the run's page; an error of the output stream is ignored."""
     from lmvp.console import in_notebook, run_address
 
-    with suppress(OSError, ValueError, AttributeError):  # a stream that is closed, or is not there
+    with suppress(OSError, ValueError, AttributeError):  # the stream is closed or missing
         name = f"{run.project}/{run.name}"
         address = run_address(run.project, run.id, url)
         command = f"`lmvp open {shlex.quote(name)}`"
@@ -108,7 +108,7 @@ def _tell_of_curves() -> None:
     if _told or not in_notebook():
         return
     _told.append(True)
-    with suppress(OSError, ValueError, AttributeError):  # a stream that is closed, or is not there
+    with suppress(OSError, ValueError, AttributeError):  # the stream is closed or missing
         print("curves of runs appear below their cells after `%load_ext lmvp_jupyter`", flush=True)
 
 

@@ -119,7 +119,7 @@ class Writer:
             rows = slice(at, at + BATCH_POINTS)
             steps, values = points.steps[rows], points.values[rows]
             times = points.times[rows][:1] if one_time else points.times[rows]
-            # Evenly spaced steps, the usual case, take 16 bytes instead of 8 for each point.
+            # Evenly spaced steps, the usual case, take 16 bytes in total, other steps 8 bytes each.
             stride = int(steps[1]) - int(steps[0]) if len(steps) > 1 else 0
             even = bool((np.diff(steps) == stride).all()) and int(steps[0]) != AUTO
             head = BATCH_HEAD.pack(BATCH, EVEN_STEPS * even | ONE_TIME * one_time, number, len(steps))
