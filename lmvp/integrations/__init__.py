@@ -1,5 +1,4 @@
-"""Loggers and callbacks for frameworks with their own training loop, based on `lmvp.start_run`. See
-docs/integrations.md.
+"""Loggers and callbacks for frameworks with their own training loop.
 
 ================  ==========================================================================
 `lightning`       `LMVPLogger`, for Lightning's `Trainer(logger=…)`
@@ -7,5 +6,5 @@ docs/integrations.md.
 `transformers`    `LMVPCallback`, for Hugging Face's `Trainer(callbacks=[…])`
 ================  ==========================================================================
 
-This package imports none of these frameworks; each module imports its framework.
+This package imports none of these frameworks; each module imports its framework. See docs/integrations.md.
 """
