@@ -109,6 +109,7 @@ def packed(name: str, leaf: Any) -> Packed:
     shape = (*array.shape, 2) if little.str == "<c16" else array.shape
     plain = np.dtype(PLAIN[dtype]) == array.dtype
     interface = array.__array_interface__
+    # The key of ties; an empty array has no memory to share.
     view = (interface["data"][0], array.strides, array.shape, array.dtype.str) if array.size else None
     return Packed(dtype, shape, _source(array, little), view, None if plain else array.dtype.str)
 
@@ -159,6 +160,7 @@ def _source(array: Any, little: Any) -> Bytes | Elements:
         return Bytes.of(array.reshape(-1).view(np.uint8)) if array.size else Bytes.of(b"")
 
     def take(first: int, last: int) -> memoryview:
+        # `flat` copies only the items of the range.
         return memoryview(array.flat[first:last].astype(little, copy=False).view(np.uint8))
 
     return Elements(array.nbytes, array.itemsize, take)
@@ -172,6 +174,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     skeleton = reader.manifest.meta.get("tree")
     kinds = tree.names(skeleton)
     made = load(reader, {name: stored[name] for name in kinds if name in stored})
+    # `[()]` converts an array without dimensions to a scalar.
     return tree.rebuild(skeleton, lambda name, kind: made[name][()] if kind == "scalar" else made[name])
 
 
@@ -187,6 +190,7 @@ def load(reader: Reader, stored: Mapping[str, Stored]) -> dict[str, Any]:
     for tensor in {(t.path, t.name): t for t in stored.values()}.values():
         key = tensor.path, tensor.name
         if tensor.true_dtype and tensor.true_dtype.startswith(">"):
+            # Stored little-endian; the dtype of the pushed array was big-endian.
             made[key] = made[key].byteswap(inplace=True).view(tensor.true_dtype)
     return {name: made[t.path, t.name] for name, t in stored.items()}
 

@@ -60,12 +60,14 @@ def pack(obj: Any) -> Package:
     found: dict[str, Packed] = {}
     fields: dict[str, str] = {}
     for tensor in obj.graph.initializer:
+        # Initialisers without a name, or with a repeated one, stay in the graph.
         field = _field(tensor) if tensor.name not in {"", RESERVED, *found} else None
         _copy(tensor, structure.graph.initializer.add(), {field} if field else ())
         if field is not None:
             found[tensor.name] = _packed(tensor, field, shelf)
             fields |= {tensor.name: field} if field != _RAW else {}
     files, meta = tensors.weights(found, "np")
+    # Deterministic, so that equal models have equal digests.
     text = structure.SerializeToString(deterministic=True)
     return Package(
         "onnx", [*files, PackedFile(STRUCTURE, [Bytes.of(text)])], meta | ({"fields": fields} if fields else {})

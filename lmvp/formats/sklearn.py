@@ -90,6 +90,7 @@ def _pull(dumped: bytes) -> dict[str, Any]:
     """
     with suppress(Exception):
         unknown = _unknown(_skops().get_untrusted_types(data=dumped), ())
+        # The names appear in the code snippets of the console.
         return {"trust": unknown} if unknown else {}
     return {}
 

@@ -1,13 +1,13 @@
-"""Canonical form of skops files: equal estimators give equal bytes, and their arrays become tensors.
+"""Canonical form of skops files: equal estimators produce equal bytes, and their arrays become tensors.
 
 A skops file is a zip of `schema.json` and one file for each array. The schema contains memory addresses (`__id__`),
 also in the names of the files, and sets in the order of their hashes, so two dumps of one estimator differ. In the
 canonical form, an id exists only for an object that occurs twice, and ids are numbered; sets are sorted; an array is
-named after the attribute that holds it. The node of an array has `"tensor"` instead of `"file"`:
+named after the attribute that contains it. The node of an array has `"tensor"` instead of `"file"`:
 
 ==================  =========================================================
 `"tensor": name`    an array of numbers, by the name of its tensor
-`"text": dtype`     in addition, for an array of texts: its tensor holds the codes
+`"text": dtype`     in addition, for an array of texts, stored as character codes
 `"fields": descr`   in addition, for a structured array: a tensor for each field
 `"order": "F"`      in addition, for an array in Fortran order
 `"parts": {…}`      a sparse matrix: its arrays, as nodes

@@ -103,6 +103,7 @@ def _untie(tensors: Mapping[str, Packed]) -> tuple[dict[str, Packed], dict[str, 
 
 
 def _file(tensors: Mapping[str, Packed], framework: str, path: str) -> PackedFile:
+    # `sorted` is stable, so tensors of equal rank keep the order of the model.
     order = sorted(tensors, key=lambda name: _rank(tensors[name]))
     head = safetensors.header([(n, tensors[n].dtype, tensors[n].shape) for n in order], {"format": framework})
     spans, offset = {}, len(head)
@@ -208,6 +209,7 @@ def check(have: Mapping[str, Stored], into: Mapping[str, str], aliases: Iterable
     for name, kind in into.items():
         if name in have and have[name].kind != kind:
             wrong.append(f"{name!r} is {have[name].kind} in the version, {kind} in `into`")
+    # One tensor of `into` cannot hold two different values of the version.
     for first, *others in aliases:
         wrong += [
             f"{first!r} and {other!r} are one tensor in `into`, two in the version"

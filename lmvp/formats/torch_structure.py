@@ -101,7 +101,7 @@ class _Canonical(pickle._Pickler):  # noqa: SLF001 - the C implementation calls 
     """Pickles equal objects to equal bytes.
 
     Sets are sorted. Equal texts, and equal tuples of plain values, become one object in the memo, because equal objects
-    with different identities give other bytes.
+    with different identities produce other bytes.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:

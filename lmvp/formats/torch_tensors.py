@@ -214,7 +214,7 @@ def _take_strided(tensor: Any) -> Any:
 def _take_anywhere(tensor: Any) -> Any:
     """Return a function that copies a range of items of any tensor.
 
-    A tensor that is not contiguous is made contiguous on its device for a moment.
+    A tensor that is not contiguous is copied on its device for each range.
     """
 
     def take(first: int, last: int) -> memoryview:

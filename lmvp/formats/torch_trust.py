@@ -53,6 +53,7 @@ _HELPERS = {
     "torch.nn.utils.weight_norm.WeightNorm",
     "torch.optim.swa_utils.AveragedModel",
 }
+# Functions that layers store as attributes, for example `TransformerEncoderLayer.activation`.
 _ACTIVATIONS = re.compile(
     r"(celu|elu|gelu|glu|hardshrink|hardsigmoid|hardswish|hardtanh|leaky_relu|log_softmax|logsigmoid|mish|prelu|relu|relu6"
     r"|rrelu|selu|sigmoid|silu|softmax|softmin|softplus|softshrink|softsign|tanh|tanhshrink|threshold)"
@@ -72,6 +73,7 @@ def names_in(structure: bytes) -> set[str]:
     found: set[str] = set()
     try:
         for place, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            # Later protocols have the opcode STACK_GLOBAL, which takes a name from the stack. This scan would miss it.
             if not place and (opcode.name, argument) != ("PROTO", 2):
                 raise DamagedFile("the structure of this version is no pickle of protocol 2")
             if opcode.name == "GLOBAL":
@@ -151,6 +153,7 @@ def allow(names: Collection[str], trust: Sequence[str | type]) -> list[tuple[Any
         )
     trusted = Trust.of(trust)
     wanted = sorted(name for name in names if not _DTYPE.fullmatch(name))
+    # Some safe names are aliases, so the check of `find` that a name is defined there does not apply.
     exact = {*trusted.names, *filter(_is_safe, wanted)}
     return [(trusted.given[n] if n in trusted.given else find(n, n in exact), n) for n in wanted]
 

@@ -163,6 +163,7 @@ def _plain(obj: Any, path: tuple[Any, ...], other: Callable[[Any], Node | None])
     if obj is None or type(obj) is bool:
         return obj
     if type(obj) is int:
+        # Hexadecimal, because Python limits the digits of a decimal integer in text.
         return obj if abs(obj) < _SAFE_INT else {"int": hex(obj)}
     if type(obj) is float:
         return {"float": obj.hex()}
@@ -268,6 +269,7 @@ def no_leaf(name: str, kind: str) -> Any:
 _SCALARS: dict[str, Callable[[Any], Any]] = {
     "float": float.fromhex,
     "int": lambda text: int(text, 16),
+    # Raises TypeError if the value is not a text.
     "str": lambda text: text + "",
     "bytes": lambda text: base64.b64decode(text, validate=True),
 }

@@ -161,6 +161,7 @@ class LMVPModelCheckpoint(Callback):  # type: ignore[misc, unused-ignore]
             raise InvalidArgument(f"mode={mode!r}", hint="'auto', 'min' or 'max'")
         self._name, self._monitor, self._best_only = model_name, monitor, save_best_only
         self._weights_only, self._strict = save_weights_only, strict
+        # A metric with an unknown name counts as a loss.
         self._sign = {"min": -1, "max": 1}.get(mode) or numbers.better(monitor) or -1
         self._every = 0 if save_freq == "epoch" else int(save_freq)
         self._best: float | None = None

@@ -98,6 +98,7 @@ class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
     def experiment(self) -> ActiveRun:
         """The run, started on first use; in a distributed training only on rank 0."""
         if self._run is None:
+            # On first use: a logger that is only created must not start a run.
             self._run = lmvp.start_run(**self._begin)
         return self._run
 
@@ -166,6 +167,7 @@ class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
             return
         import torch
 
+        # A checkpoint is a pickle, which can run code without `weights_only`.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         score = found.best_k_models.get(str(path), found.best_model_score if alias == "best" else None)
         metrics = {found.monitor: float(score)} if found.monitor and score is not None else None

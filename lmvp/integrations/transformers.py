@@ -92,6 +92,7 @@ class LMVPCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             begin = {**self._begin, "name": self._begin["name"] or _run_name(args)}
             self._run = lmvp.start_run(**begin)
             if self._begin["resume"] and state.global_step:
+                # The earlier attempt may have logged beyond the checkpoint that is loaded now.
                 self._run.rewind(state.global_step)
         if self._run is not None:
             params = {"args": plain_params(args.to_sanitized_dict()), **_config(model)}
@@ -101,6 +102,7 @@ class LMVPCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         """Log numbers at the global step."""
         if self._run is None or not state.is_world_process_zero:
             return
+        # `Trainer` also logs texts.
         values = {_name(key): value for key, value in (logs or {}).items() if isinstance(value, (int, float))}
         if state.epoch is not None:
             values["epoch"] = state.epoch

@@ -57,11 +57,13 @@ SYSTEM_EVERY = 15.0
 
 
 class ActiveRun(Run):
-    """A run to which this process logs. `lmvp.start_run` returns it.
+    """A run to which this process logs. `lmvp.start_run` returns it; do not create it directly.
 
     As a context manager, it ends the run with the block: `finished` normally, `failed` if an exception leaves the
     block, `killed` if the block is interrupted. Without a `with` block, `finish` or the end of the process ends the
     run.
+
+    Threads, signal handlers and forked processes can log to the same object.
 
     Examples
     --------
@@ -90,6 +92,7 @@ class ActiveRun(Run):
         self._params = Said(self, "params", new.params)
         self._tags = Said(self, "tags", new.tags)
         self._summary = Said(self, "summary", {})
+        # `_main` has the `start` and `end` frames; in a fork, `_writer` becomes another one.
         self._writer = self._main = Writer(self._folder, _start_frame(new), target=target)
         self._main.journal.successor = self._after_end
         _living.add(self)
@@ -119,6 +122,7 @@ class ActiveRun(Run):
     def is_abandoned(self) -> bool:
         """Return whether an exception left the function that started the run, and nothing was logged afterwards."""
         if self._task.look() and not self._abandoned:
+            # Reset once: a later `log` shows that other code still uses the run.
             self._abandoned, self._logged = True, False
         return self._abandoned and not self._logged
 
@@ -137,8 +141,8 @@ class ActiveRun(Run):
             Numbers of Python, numpy or torch, including NaN and infinities. A nested mapping `{"a": {"b": 1}}` logs
             `a/b`.
         step : int, optional
-            An int64. Steps can come in any order; if a key is logged twice at one step, the last value counts. Default:
-            the greatest step of each key + 1.
+            An int64. Steps can be logged in any order; if a key is logged twice at one step, the last value counts.
+            Default: the greatest step of each key + 1.
         time : float or datetime, optional
             Seconds since 1970. Default: now.
 
@@ -146,7 +150,11 @@ class ActiveRun(Run):
         ------
         InvalidArgument
             If a value is not a number or the step is not an integer. Nothing of this call is logged then. `log` raises
-            no other error, whatever happens to the server or the disk.
+            no other error, even if the server or the disk fails.
+
+        Examples
+        --------
+        >>> run.log({"train/loss": 0.5, "train": {"acc": 0.9}}, step=10)  # doctest: +SKIP
         """
         try:
             writer = self._writer
@@ -217,8 +225,8 @@ class ActiveRun(Run):
         """Drop the points that were logged above a step.
 
         Use it before you continue a run from a checkpoint. Points of earlier attempts above the step no longer count,
-        even if they reach the server later. Metrics under `system/` are not affected. The rewind is recorded in the
-        event log of the project.
+        even if they reach the server later. Metrics under `system/` are not affected. The audit log of the project
+        records the rewind.
 
         Parameters
         ----------
@@ -257,6 +265,10 @@ class ActiveRun(Run):
         -------
         Version
             The new version.
+
+        Examples
+        --------
+        >>> run.update("mlp", model, message="epoch 3", metrics={"val_acc": 0.93})  # doctest: +SKIP
         """
         name = model if "/" in model else f"{self.project}/{model}"
         return self._client.update(name, obj, run=self.id, **options)  # type: ignore[attr-defined,no-any-return]
@@ -314,6 +326,7 @@ class ActiveRun(Run):
 
         if not hasattr(self, "_system"):
             self._system, self._measured = System(), seconds
+        # With `late=False` below, a sample after the end is dropped. It must not open a journal for late points.
         values = self._system.sample(seconds - self._measured)
         self._measured = seconds
         if values and self._writer is not None:
@@ -366,9 +379,8 @@ class ActiveRun(Run):
         """End the run, and wait a few seconds for delivery.
 
         Frames that the server does not acknowledge in this time stay in the journal on this machine. This process
-        delivers them in the background; after its end, `lmvp sync` or the next process that starts a run does.
-
-        A second call does nothing.
+        delivers them in the background; after its end, `lmvp sync` or the next process that starts a run does. If the
+        run has already ended, this does nothing.
 
         Parameters
         ----------
@@ -381,6 +393,10 @@ class ActiveRun(Run):
         ------
         InvalidArgument
             If `status` is another text.
+
+        Examples
+        --------
+        >>> run.finish("failed", "the loss is NaN")  # doctest: +SKIP
         """
         if status not in ("finished", "failed", "killed"):
             raise InvalidArgument(f"status={status!r}: finished, failed or killed")
@@ -438,11 +454,12 @@ class ActiveRun(Run):
         if late is None:
             if before is None:
                 return None
+            # The journal with the `end` frame is sealed, so late points need another one.
             late = Writer(self._folder, _start_frame(NewRun(run=self.id, joins=True)), before.names, self._target)
             if self._epoch:
                 late.begin(self._epoch)
             with _joining:
-                if self._late is not None:  # another thread, or a signal handler, has created it meanwhile
+                if self._late is not None:  # another thread or a signal handler created it in the meantime
                     late.close()
                     return self._late.journal
                 self._late = late

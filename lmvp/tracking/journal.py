@@ -62,7 +62,7 @@ class _File:
 
 
 class Journal:
-    """Frames in a file, or in memory if the disk refuses.
+    """Frames in a file, or in memory if the disk refuses to grow the file.
 
     Attributes
     ----------

@@ -310,7 +310,7 @@ def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
             delivery.hint = f"`lmvp sync --discard {folder.name[:8]}` deletes it"
             return
         delivery.state = "delivered"
-    except LmvpError as error:  # journals that the server did not acknowledge stay, whatever it answers
+    except LmvpError as error:  # an error deletes nothing: the journals stay until the server acknowledges them
         delivery.why, delivery.hint = error.message, error.hint
         delivery.again = isinstance(error, _AGAIN)
         if isinstance(error, RunRemoved):

@@ -14,7 +14,7 @@ from typing import Any
 from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp.tracking.frames import AUTO, check_key
 
-# Levels of nesting. The limit also ends a mapping that contains itself.
+# Levels of nesting. The limit also stops a mapping that contains itself.
 _DEPTH = 50
 TIME_LIMIT = 9.2e12
 """Largest distance of a point's time from 1970, in seconds. Parquet files store times as int64 microseconds, which end

@@ -1,7 +1,7 @@
 """Downsampling of curves to the minimum and maximum of each block. Needs numpy: import this module lazily.
 
 Points are split into blocks of equal width. Of each block, the smallest and greatest finite values and one value that
-is not finite remain. So a plot shows every spike and every NaN, whatever its zoom is.
+is not finite remain. So a plot shows every spike and every NaN at any zoom level.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def _first_where(
     best = reduce.reduceat(values, starts)
     sizes = np.diff(np.r_[starts, len(values)])
     hits = np.flatnonzero(values == np.repeat(best, sizes))
+    # `hits` is sorted, so this is the first hit at or after the start of each block.
     first = hits[np.searchsorted(hits, starts)]
     return first.astype(np.intp)
 
@@ -108,6 +109,7 @@ def stretches(steps: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.intp]:
     """Return the start indices of blocks of equal width in sorted steps; blocks without points are left out."""
     # Floats, because the difference of two int64 can overflow.
     low, high = float(steps[0]), float(steps[-1])
+    # The width is 0 if all steps are equal.
     width = (high - low) / count or 1.0
     number = np.minimum(((steps.astype(np.float64) - low) / width).astype(np.int64), count - 1)
     return np.flatnonzero(np.concatenate([[True], number[1:] != number[:-1]]))
@@ -121,6 +123,7 @@ def reduced(points: Columns, most: int) -> Columns:
     """
     if len(points) <= most:
         return points
+    # Three points for each block, plus the first and last point, are at most `most`.
     return _chosen([blocks_of(points, stretches(points.steps, max(1, (most - 2) // 3)))], ends_of(points))
 
 

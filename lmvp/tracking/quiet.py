@@ -16,6 +16,7 @@ class QuietRun(ActiveRun):
     def __init__(self, client: Any, project: str, name: str) -> None:
         from lmvp.tracking.active import _record
 
+        # `super().__init__` would create a journal, so only the fields that properties read are set.
         self._client, self._record = client, _record(NewRun(run="0" * 32, name=name), Target(project))
         for name in ("params", "tags", "summary"):
             setattr(self, f"_{name}", {})

@@ -52,12 +52,14 @@ class RunFields(dict[str, Any]):
         if self._field not in ("params", "tags", "summary"):
             hint = "run.log and run.summary add to them" if self._field == "metrics" else None
             raise InvalidArgument(f"the {self._field} of a run cannot be set", hint=hint)
+        # `said` accepts no None, but in a request None removes a value.
         removed = {key: None for key, value in given.items() if value is None}
         changed = {key: value for key, value in given.items() if value is not None}
         if self._field == "params":
             self._run.amend(params=given)
         else:
             self._run.amend(**{self._field: {**said(self._field, changed), **removed}})
+        # The values of the record, not those of the caller: they are redacted and converted to plain data.
         super().clear()
         super().update(getattr(self._run.record, self._field))
 
@@ -67,6 +69,7 @@ class RunFields(dict[str, Any]):
     def __delitem__(self, key: str) -> None:
         if self._field == "params":
             raise InvalidArgument("a param of a run can be changed, not removed")
+        # A request would succeed for a missing key.
         self[key]  # raise KeyError as a dict does
         self._send({key: None})
 
@@ -533,6 +536,7 @@ class Tracking(BaseClient):
         Curves
             One curve for each run and metric.
         """
+        # A dict, because `from` is a keyword of Python.
         query = {"run": list(runs), "key": list(keys), "points": points, "axis": axis, "from": first, "to": last}
         given = {name: value for name, value in query.items() if value is not None}
         return self._connection.get(f"/projects/{quote(project)}/metrics", Curves, **given)
@@ -550,6 +554,7 @@ class Tracking(BaseClient):
             parts.setdefault(head["key"], []).append(rows)
         for key, found in parts.items():
             if not found:
+                # The server sends no block for an unknown key; a metric has at least one point.
                 raise _no_such_metric(key, [each.key for each in self.metric_keys(run.project, run.id)])
         return {key: np.concatenate(found) for key, found in parts.items()}
 
@@ -667,10 +672,12 @@ class Tracking(BaseClient):
         """Yield the head and the columns of each block of an export."""
         import numpy as np
 
+        # Each block is a length (uint32), a head in JSON, and its columns; docs/api.md, "Columns".
         with self._export(project, {"run": runs, "key": list(keys), "format": "columns"}) as answer:
             take = _Taker(answer.iter_content(1 << 20))
             while prefix := take(4, may_end=True):
                 try:
+                    # An invalid head is reported as an unreadable response, like other errors of the protocol.
                     head = self._connection.decoded(take(_bounded(_LENGTH.unpack(prefix)[0])), dict[str, Any])
                     size = _bounded(8 * int(head["rows"]))
                     columns = [(size, np.dtype(_NUMBERS[dtype])) for _, dtype in head["columns"]]

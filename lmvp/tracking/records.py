@@ -37,14 +37,18 @@ class RunRecord(Struct, frozen=True, kw_only=True):
         A readable name such as `quiet-wren-44`; several runs can have the same name.
     status : str
         `running`, `stale` (running, but no heartbeat for `STALE_AFTER` seconds), `finished`, `failed` or `killed`.
-    error : str
-        The last line of the exception that ended the run.
-    seen_at : datetime
-        The time of the last heartbeat or frame.
+    author : str
+        The account that started the run.
+    created_at, ended_at, seen_at : datetime
+        The times of the start, of the end, and of the last heartbeat or frame.
     duration : float
         Seconds from the start to the end or the last heartbeat, without the pauses before a resume.
+    error : str
+        The last line of the exception that ended the run.
     params : dict
         The params of the run.
+    tags : dict of str to str
+        The tags of the run.
     summary : dict
         The values that were set with `run.summary`. They take precedence over the last value of a metric with the same
         name.
@@ -58,11 +62,13 @@ class RunRecord(Struct, frozen=True, kw_only=True):
         The newest attempt.
     points, keys : int
         The numbers of points that were ingested, and of keys.
-    notes : str
-        Free text about the run.
+    revised : int
+        The number of changes of the record.
     incomplete : str
         The reason why points are missing, if a file of the server is damaged. Only set when a single run is read, not
         in lists.
+    notes : str
+        Free text about the run.
     """
 
     id: str
@@ -90,12 +96,14 @@ class RunRecord(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for field in ("metrics", "summary", "params"):
+            # JSON has no NaN and infinities; the wire format has their names as texts.
             values = {
                 key: decode_float(value) if isinstance(value, str) and value in _NOT_FINITE else value
                 for key, value in getattr(self, field).items()
             }
             msgspec.structs.force_setattr(self, field, values)
         fields = ("params", "tags", "summary", "metrics", "environment")
+        # Without this, a change of a dict in the record would look as if it were stored.
         freeze_fields(self, fields, _annotated, f"the run {self.id[:8]} of {self.project}")
 
     def __repr__(self) -> str:
@@ -179,6 +187,7 @@ class NewPoints(Request, frozen=True, kw_only=True):
     """
 
     values: dict[str, WireFloat]
+    # -2**63 is `AUTO`, so it is not a valid step.
     step: Annotated[int, msgspec.Meta(gt=-(1 << 63), le=(1 << 63) - 1)] | None = None
     time: float | None = None
 

@@ -134,6 +134,7 @@ def _project_of(resume: str | Run | None) -> str | None:
 def _resumed(client: Client, project: str, resume: str | Run) -> dict[str, Any]:
     """Return the id, name and attempt of a run that is resumed."""
     known = resume.record if isinstance(resume, Run) else None
+    # The earlier object ends first, so that its journal is sealed before the next attempt starts.
     if isinstance(resume, ActiveRun):
         resume.finish()
     run = resume.id if isinstance(resume, Run) else str(resume)
@@ -167,12 +168,13 @@ def _left_here(run: str) -> tuple[str, str]:
 def _end_earlier(cell: str | None, execution: int) -> None:
     """End the runs that an earlier execution of this cell started; those of the same execution stay open."""
     for run in active_runs.every():
+        # docs/runs.md, "Notebooks": runs of one execution stay open side by side.
         if cell is not None and run.cell == cell and run.execution < execution:
             run.finish()
 
 
 def _prepare() -> None:
-    """Once in a process: register its end, and deliver the unsent journals of other processes."""
+    """Once in a process: register the handlers that end its runs, and deliver unsent journals of other processes."""
     global _exit
     if _exit is not None:
         return
@@ -218,7 +220,7 @@ def _how_it_ends(run: ActiveRun) -> tuple[str, str]:
 
 
 def _in_child() -> None:
-    """Reset the registration, so that a forked process that starts a run registers its own end."""
+    """Reset the registration, so that a forked process that starts a run registers its handlers."""
     global _exit
     if _exit is not None:
         atexit.unregister(_end_all)

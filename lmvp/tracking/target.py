@@ -45,6 +45,7 @@ class Target(msgspec.Struct, frozen=True):
                 private.make_folder(folder)
                 private.secure(journals().parent, [journals().name])
                 content = {**msgspec.structs.asdict(self), "check": _check(self)}
+                # Without a sync, because `start_run` must not wait for the disk; a torn file fails its check.
                 private.write(folder / NAME, msgspec.json.encode(content), sync=False)
 
     @classmethod
