@@ -51,7 +51,7 @@ def _target(folder: Path, model: str, location: str, sources: Mapping[str, Sourc
     if inner.startswith(("/", "../")) or inner == ".." or "\\" in location or ":" in location:
         raise InvalidArgument(f"{model!r} keeps weights in {location!r}, outside of its folder", hint=_HINT)
     target = posixpath.join(posixpath.dirname(model), inner)
-    # `os.path.isfile` accepts any name; `Path.is_file` raises for a NUL character
+    # `Path.is_file` raises for a name that is too long; `os.path.isfile` returns False.
     if target not in sources and os.path.isfile(folder / target):  # noqa: PTH113
         raise InvalidArgument(
             f"{model!r} keeps weights in {location!r}, which would stay behind",

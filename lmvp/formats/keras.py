@@ -219,7 +219,7 @@ def named(model: Any) -> dict[str, Any]:
 def _walk(layer: Any, above: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, Any]]:
     """Yield the variables of a layer and of its nested layers; `variable.path` depends on the order of building."""
     seen.add(id(layer))
-    # .weights includes nested layers
+    # The attribute `weights` includes nested layers.
     own = [*layer._trainable_variables, *layer._non_trainable_variables]  # noqa: SLF001
     for name, variable in zip(_counted(own), own, strict=True):
         yield "/".join((*above, name)), variable
@@ -294,7 +294,7 @@ def _fill(reader: Reader, model: Any, stored: Mapping[str, Stored]) -> None:
         for group in tensors.groups({name: stored[name].size for name in variables}):
             _assign(reader, {name: variables[name] for name in group}, stored)
     for layer in _layers(model):
-        # a layer can derive state from its weights, for example normalization
+        # A layer can derive state from its weights, for example normalization.
         if callable(finish := getattr(layer, "finalize_state", None)):
             finish()
 

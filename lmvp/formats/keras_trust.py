@@ -209,7 +209,7 @@ def _symbol(module: str, name: str) -> Any:
     """Return the function or class with this name in a module of Keras, or None."""
     try:
         found = getattr(import_module(module), name, None)
-    # parts of Keras need packages that may be missing
+    # Parts of Keras need packages that may be missing.
     except (ImportError, AttributeError, RuntimeError, TypeError, ValueError):
         return None
     return found if callable(found) else None

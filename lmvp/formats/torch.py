@@ -168,7 +168,7 @@ def loose_tensors(module: Any) -> Iterator[tuple[str, Any]]:
                 part.named_parameters(recurse=False),
             ]
         else:
-            # named_buffers() skips ties
+            # `named_buffers` skips ties.
             groups = [g.items() for g in (part._buffers, part._parameters, vars(part))]  # noqa: SLF001
         for group in groups:
             for name, value in group:

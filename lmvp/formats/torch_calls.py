@@ -64,7 +64,7 @@ class _Calls(Machine):
     def __init__(self, name_of: Callable[[str], str], trusted: Trust, budget: int) -> None:
         super().__init__()
         self._name_of, self._trusted, self._budget, self._steps = name_of, trusted, budget, _STEPS
-        # by id; a reference to each, so that Python does not reuse an id
+        # By id. The reference to each tuple prevents Python from using an id again.
         self._tuples: dict[int, tuple[int, tuple[Any, ...]]] = {}
 
     def step(self, name: str, argument: Any) -> None:

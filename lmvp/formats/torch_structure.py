@@ -196,7 +196,7 @@ def place(module: Any, tensors: Mapping[str, Any], real: Mapping[str, Any]) -> N
             raise DamagedFile(f"the structure says {name!r} is {empty.dtype} {tuple(empty.shape)}; it is not")
     with _without_weak_references(module):
         for name, empty in tensors.items():
-            # of the strides, only the memory format is used: others could overlap in a hostile file
+            # Only the memory format of the strides is used: the strides of a hostile file could overlap.
             form = memory_format(empty)
             filled = real[name].detach()
             _swap(empty, in_format(filled, form) if form else filled)

@@ -66,7 +66,7 @@ def in_format(tensor: Any, name: str) -> Any:
     """Return a copy of a tensor in a memory format; see `memory_format`."""
     import torch
 
-    # not .contiguous(): it does not change the strides of a kernel of one pixel
+    # Not `contiguous`: it does not change the strides of a kernel of one pixel.
     like = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=getattr(torch, name))
     return like.copy_(tensor)
 

@@ -52,7 +52,7 @@ class Names:
 
     def __init__(self) -> None:
         self._taken = {RESERVED}
-        # the last number of each name: a hostile skeleton can repeat one path 100,000 times
+        # The last number of each name: a hostile skeleton can repeat one path 100,000 times.
         self._numbers: dict[str, int] = {}
 
     def __call__(self, path: tuple[Any, ...]) -> str:

@@ -227,6 +227,6 @@ def _settings(params: Mapping[str, Any] | None, model: Any) -> dict[str, Any]:
         config = optimizer.get_config()
         plain = {key: value for key, value in config.items() if isinstance(value, (bool, int, float, str))}
         found |= {f"optimizer/{key}": value for key, value in plain.items()}
-        # not its `name`: Keras numbers the instances in a process (adam_1)
+        # Not the `name` of the optimizer: Keras numbers the instances in a process (adam_1).
         found["optimizer/name"] = type(optimizer).__name__
     return {**found, "parameters": int(model.count_params())}

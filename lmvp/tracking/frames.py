@@ -126,7 +126,7 @@ def within_epochs(data: bytes, most: int = EPOCHS_LIMIT) -> bytes:
     ... )
     True
     """
-    # a quick test: each `EPOCH` frame begins with this length; other bytes can match too
+    # A quick test: each `EPOCH` frame begins with this length. Other bytes can match too.
     if data.count(struct.pack("<I", EPOCH_FRAME.size)) <= most:
         return data
     seen, end = 0, 0

@@ -7,9 +7,9 @@ Storing needs no lock, so it works from any thread and from a signal handler tha
 instruction:
 
 1. A frame *claims* the next free offset with `dict.setdefault`, which is atomic. The claims form a chain: the length of
-one frame determines the offset of the next.
+   one frame determines the offset of the next.
 2. All frames in the chain are written in order, including those that other threads or an interrupted caller claimed.
-Writing a frame twice is harmless, because it writes the same bytes to the same place.
+   Writing a frame twice is harmless, because it writes the same bytes to the same place.
 3. The size grows with an atomic maximum, so a caller that continues after an interruption cannot decrease it.
 
 See docs/runs.md, "The journal".

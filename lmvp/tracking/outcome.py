@@ -155,7 +155,7 @@ class Exit:
             sys.exit = _noting(sys.exit)
         quitter = type(getattr(builtins, "exit", None))
         if quitter.__module__ == "_sitebuiltins" and not getattr(quitter.__call__, "_lmvp", False):
-            # mypy refuses an assignment to a method
+            # A plain assignment to a method is an error for mypy.
             setattr(quitter, "__call__", _noting(quitter.__call__))  # noqa: B010
 
     def how_it_ended(self, task: Task, abandoned: bool) -> tuple[str, str]:

@@ -475,7 +475,7 @@ class Tracking(BaseClient):
         """Return the ids of the runs that produced the newest versions of a model."""
         versions, _ = self._some(f"{model_path(place)}/versions", Version, _VERSIONS)
         made = list(dict.fromkeys(version.run for version in versions if version.run))[:_RUNS_OF_MODEL]
-        # a filter has no tuple of one element, so add an empty id
+        # A filter cannot contain a tuple of one element, so add an empty id.
         return (*made, "") if len(made) == 1 else tuple(made)
 
     def run(self, project: str | None, run: str) -> Run:

@@ -228,7 +228,7 @@ class Sender(threading.Thread):
         if self._connection is None:
             self._connection = self._connect()
         self._find_children()
-        # otherwise its journal is delivered and deleted, so the run exists
+        # A journal that is not in the folder was delivered and deleted, so the run exists.
         self.known = self.known or self._begun_by not in self._shipments
         # An answer with a lower offset means that the server was restored from a backup.
         places = {shipment: shipment.sent for shipment in self._shipments.values()}
@@ -250,7 +250,7 @@ class Sender(threading.Thread):
         A restored server can lack bytes of journals that it had acknowledged completely. They count as not delivered
         then.
         """
-        # a list, because `any` of a generator would stop at the first
+        # A list, because `any` of a generator would stop at the first match.
         moved = [shipment.ask(connection) for shipment in self._shipments.values()]
         return any(moved)
 
