@@ -32,8 +32,8 @@ NAMES = ("keras",)
 MODEL = "model.json"
 
 _SLACK, _COPIES = 1 << 20, 4
-"""Limit of the numbers in the variables of a built model: a constant, plus a multiple of the numbers of the version,
-because an optimizer has some variables for each weight.
+"""Limit for the number of elements in all variables of a built model: a constant, plus a multiple of the elements of
+the version, because an optimizer has some variables for each weight.
 """
 
 # Held while a method of Keras is replaced; see `_at_most`.
@@ -170,11 +170,11 @@ def _rebuilt(reader: Reader, trust: Sequence[str | type]) -> Any:
 
 @contextmanager
 def _at_most(keras: Any, numbers: int) -> Iterator[None]:
-    """Limit the numbers in all variables that are created in the context, before memory is allocated for them.
+    """Limit the number of elements in all variables that are created in the context.
 
-    A config of a few bytes can describe a layer of any size, and Keras cannot build a layer without its variables. All
-    variables validate their shape in one method before they are filled, so this method is replaced for the time of the
-    context. Variables of other threads are not counted.
+    The check runs before memory is allocated. A config of a few bytes can describe a layer of any size, and Keras
+    cannot build a layer without its variables. All variables validate their shape in one method before they are filled,
+    so this method is replaced within the context. Variables of other threads are not counted.
     """
     owner = next((cls for cls in keras.Variable.__mro__ if "_validate_shape" in vars(cls)), None)
     if owner is None:  # another version of Keras without this method: the limit does not apply

@@ -19,10 +19,10 @@ from lmvp.formats.trust import Trust, find, option
 _PLAIN = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 _LAMBDA = "__lambda__"
 _FUNCTIONS = ("activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers")
-"""Modules of Keras whose functions only compute."""
+"""Modules of Keras whose functions compute values without side effects."""
 
 _NO_MATHS = {"deserialize", "get", "serialize"}
-"""Other functions of those modules."""
+"""Functions of those modules that build objects, and so are not trusted."""
 
 _BASES = (
     "keras.Operation",  # the base of layers and models

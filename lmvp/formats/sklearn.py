@@ -21,8 +21,8 @@ from lmvp.formats.trust import Trust, option
 NAMES = ("sklearn",)
 ESTIMATOR = "estimator.json"
 _LAMBDA = '"__class__":"<lambda>"'
-"""The name of a lambda in a skops schema. skops writes lambdas but cannot read them. In a text of the user, the quotes
-would be escaped.
+"""The name of a lambda in a skops schema. skops writes lambdas but cannot read them. In a string of the user, JSON
+escapes the quotes, so it does not match.
 """
 
 _HARMLESS = Trust.of(

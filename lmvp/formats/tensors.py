@@ -1,8 +1,8 @@
 """Common code of all formats with tensors: packing tensors into `weights.safetensors`, and filling tensors from it.
 
 A tensor that views the same memory as another one, in the same way, is stored once. The second one is a *tie*: the
-metadata has its name only. Numbers for which safetensors has no dtype (complex128, dates, big-endian numbers) are
-stored with the nearest dtype, and their true dtype is in the metadata.
+metadata maps its name to that of the first. Numbers for which safetensors has no dtype (complex128, dates, big-endian
+numbers) are stored with the nearest dtype, and their true dtype is in the metadata.
 """
 
 from __future__ import annotations

@@ -260,7 +260,7 @@ def fill_into(reader: Reader, into: Any) -> Any:
 
 
 def _without_wrappers(stored: Iterable[str], targets: Iterable[str]) -> dict[str, str]:
-    """Return names of targets by those names of the version that differ only by the names of wrappers.
+    """Map names of the version to names of targets that differ only by the names of wrappers.
 
     The state dict of a wrapper has its name in the name of each tensor: `module.`, `_orig_mod.`, or both.
     """

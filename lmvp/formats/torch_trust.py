@@ -110,8 +110,8 @@ def program(structure: bytes) -> bytes:
 def alone(pickled: bytes) -> io.BytesIO:
     """Return a torch file with only this pickle.
 
-    torch has another reader of zip files. In the original file it could find another pickle than the checked one, or
-    decompress data that was not checked.
+    torch and Python have different parsers of zip files. In the original file, torch could find another pickle than the
+    checked one, or decompress data that was not checked.
     """
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:

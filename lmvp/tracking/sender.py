@@ -24,7 +24,7 @@ _GATHER, _BEAT, _LOOK, _LONGEST = 0.1, 10.0, 1.0, 30.0
 _SLOW, _PROBE = 0.5, 1.5
 """Seconds without an acknowledgement before the server is probed, and for the probe."""
 _TRIES, _SOON = 2, 1.0
-"""Number of failures in a row that end a short wait for delivery, and the longest wait that counts as short, in
+"""Number of failures in a row that stop a short wait for delivery, and the longest wait that counts as short, in
 seconds.
 """
 # A request of at least this many bytes is followed at once by the next one.
