@@ -69,7 +69,7 @@ class Feed:
         shipment = parse(memoryview(data)[:size])
         names = self._names.setdefault(path, {})
         names.update(shipment.keys)
-        # Not empty: `look` continues to read while a part has frames.
+        # The empty name makes the result true, so that `look` continues while a part has frames.
         found = {""}
         for part in shipment.parts:
             if isinstance(part, Epoch):

@@ -123,7 +123,7 @@ class Task:
 
     @property
     def reason(self) -> str:
-        """The error of a run that this function started and then left with an exception."""
+        """The error of a run whose starting function raised."""
         return f"{self.code.co_name if self.code else 'a function'} was left by an exception"
 
 

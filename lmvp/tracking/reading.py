@@ -258,6 +258,8 @@ class Run(MarimoDisplay):
         ------
         NotFound
             If the run does not have one of the metrics.
+        IntegrityError
+            If points of the run are missing because a file of the server is damaged.
 
         Examples
         --------
@@ -283,8 +285,14 @@ class Run(MarimoDisplay):
         ------
         NotFound
             If the run does not have one of the metrics.
+        IntegrityError
+            If points of the run are missing because a file of the server is damaged.
         MissingDependency
             If pandas is not installed.
+
+        Examples
+        --------
+        >>> run.to_pandas("train/loss").plot("step", "value")  # doctest: +SKIP
         """
         return frame_of(self.history(keys))
 
@@ -340,7 +348,7 @@ class Run(MarimoDisplay):
 
 
 class Runs(Sequence[Run]):
-    """Runs of a project, a sequence of `Run`, newest first.
+    """Runs of a project, a sequence of `Run`, newest first or in the order that was requested.
 
     Parameters
     ----------
@@ -486,12 +494,25 @@ class Tracking(BaseClient):
         project : str or None
             The project; None for the current project.
         run : str
-            The id of the run, at least its first six digits, or its name.
+            The id of the run, at least its first six digits, or its name. If several runs have the name, the newest one
+            is returned.
+
+        Returns
+        -------
+        Run
+            The run.
 
         Raises
         ------
         NotFound
             If no run matches.
+        InvalidArgument
+            If several ids begin with these digits.
+
+        Examples
+        --------
+        >>> client.run("digits", "quiet-wren-44").metrics  # doctest: +SKIP
+        {'train/loss': 0.021}
         """
         return Run(self, self.run_record(project or self.project, run))
 
@@ -535,6 +556,13 @@ class Tracking(BaseClient):
         -------
         Curves
             One curve for each run and metric.
+
+        Raises
+        ------
+        NotFound
+            If none of the runs has one of the metrics.
+        TooLarge
+            If the response would have too many curves or points.
         """
         # A dict, because `from` is a keyword of Python.
         query = {"run": list(runs), "key": list(keys), "points": points, "axis": axis, "from": first, "to": last}
@@ -583,6 +611,12 @@ class Tracking(BaseClient):
         ------
         InvalidArgument
             If the suffix is neither `.csv` nor `.parquet`.
+        IntegrityError
+            If points of one of the runs are missing because a file of the server is damaged.
+
+        Examples
+        --------
+        >>> client.export_metrics("metrics.parquet", "digits", keys=["val/loss"])  # doctest: +SKIP
         """
         path = Path(to)
         kind = path.suffix[1:].lower()
