@@ -1,6 +1,7 @@
-"""Objects to files and back, one module per framework.
+"""Conversion of objects to files and back, with one module for each framework.
 
-A format is found by the object's type, without importing any framework; its module is loaded when it is needed.
+`pack` finds the format by the type of the object without importing a framework. The module of a format is loaded on
+first use.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ _MODULES = {
     "onnx": "onnx",
     "files": "files",
 }
-"""The module of each format; the first that recognises an object takes it: a Keras model may be a torch module too."""
+"""The module of each format. `pack` uses the first module that recognises the object, so the order matters: a Keras
+model on the torch backend is also a torch module.
+"""
 
 
 def _load(name: str) -> Format:
@@ -36,10 +39,20 @@ def _load(name: str) -> Format:
 def pack(obj: Any) -> Package:
     """Turn an object into files.
 
+    Parameters
+    ----------
+    obj : object
+        A model or tensors of a supported framework, or a path.
+
+    Returns
+    -------
+    Package
+        The files. Tensor bytes are read later, during the push.
+
     Raises
     ------
     UnknownFormat
-        If no format keeps such an object.
+        If the object does not belong to a supported framework.
 
     Examples
     --------
@@ -52,7 +65,7 @@ def pack(obj: Any) -> Package:
         if _load(name).recognises(obj):
             return _load(name).pack(obj)
     if any(map(way_out, walk(obj))):
-        return _load("numpy").pack(obj)  # which says where in it the array stands
+        return _load("numpy").pack(obj)  # its error names the position of the array in the object
     if isinstance(obj, type):
         raise UnknownFormat(
             f"{obj.__module__}.{obj.__qualname__} is a class", hint=f"give an object of it: {obj.__name__}(…)"
@@ -73,20 +86,29 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
 
     Parameters
     ----------
+    reader : Reader
+        The version.
     into : object, optional
-        A torch module, a Keras model, or a tensor, array or tree of them. Any version whose tensors have the same
-        names, shapes and dtypes fills it, whatever it was pushed from.
+        A torch module, a Keras model, or a tensor, array or tree of them. It is filled from any version whose tensors
+        have the same names, shapes and dtypes, also from one that another framework pushed.
     trust : sequence of str or type
-        Classes whose code may run: `"my_pkg.Net"`, `"my_pkg.*"`, or the class itself.
+        Classes that may run code: `"my_pkg.Net"`, `"my_pkg.*"`, or the class itself.
+
+    Returns
+    -------
+    object
+        A new object, or `into`.
 
     Raises
     ------
     Untrusted
-        If a class is needed that is neither safe by itself nor named in `trust`.
+        If the object needs a class that is neither known to be safe nor listed in `trust`.
     Mismatch
-        If `into` has other names, shapes or dtypes; it is untouched then.
+        If `into` has other names, shapes or dtypes. It is unchanged then.
     UnknownFormat
-        If this version of lmvp does not know the format.
+        If this release of lmvp does not know the format.
+    TooLarge
+        If the tensors do not fit into memory.
     """
     trust = [trust] if isinstance(trust, (str, type)) else trust
     if into is not None:
@@ -105,7 +127,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
 
 
 def _filler(into: Any) -> Format:
-    """Choose by what is to be filled, not by what was pushed."""
+    """Return the format that fills `into`; it can differ from the format that was pushed."""
     for name in ("keras", "torch", "numpy", "sklearn", "onnx"):
         if _load(name).recognises(into):
             return _load(name)

@@ -1,8 +1,9 @@
-"""What a format gives to a push and gets from a pull.
+"""Interface between formats, pushes and pulls.
 
-A format turns an object into a `Package`: files, each a row of sources whose bytes are read only when they are
-needed, and where the tensors lie in them. The other way, it asks a `Reader` for small files and has tensors filled
-straight into the memory where they belong. So neither way writes a temporary file or holds the tensors twice.
+A format turns an object into a `Package`: files that consist of sources, and the positions of the tensors in them. A
+source reads its bytes only when the push needs them. For a pull, the format reads small files through a `Reader`, which
+writes tensors directly into their final memory. So neither direction writes a temporary file or holds the tensors
+twice.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ from lmvp.storage.safetensors import Span as Span
 
 @runtime_checkable
 class Source(Protocol):
-    """A run of bytes that can be read, in pieces, more than once, from any thread."""
+    """A range of bytes that can be read in pieces, repeatedly, and from any thread.
+
+    A push reads each source at least once. It reads again if a transfer is repeated, so `read` must return the same
+    bytes each time or raise an error.
+    """
 
     @property
     def size(self) -> int:
@@ -27,20 +32,61 @@ class Source(Protocol):
         ...
 
     def read(self, offset: int, size: int) -> memoryview:
-        """Return `size` bytes from `offset` on; without a copy where there is one in memory."""
+        """Return some of the bytes, without a copy if they are in memory.
+
+        Parameters
+        ----------
+        offset : int
+            Offset of the first byte, 0 or greater.
+        size : int
+            Number of bytes. `offset + size` is at most `self.size`.
+
+        Returns
+        -------
+        memoryview
+            Exactly `size` bytes; the caller does not change them.
+
+        Raises
+        ------
+        FileChanged
+            If the source is a file that changed since the object was packed.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Bytes:
-    """A source over bytes in memory: anything that has a contiguous buffer."""
+    """A source over bytes in memory.
+
+    Attributes
+    ----------
+    data : memoryview
+        A contiguous view of single bytes.
+
+    Examples
+    --------
+    >>> bytes(Bytes.of(b"weights").read(1, 3))
+    b'eig'
+    """
 
     data: memoryview
 
     @classmethod
     def of(cls, buffer: Any) -> Bytes:
-        """Wrap a bytes-like object of any item size."""
+        """Wrap any object with a contiguous buffer.
+
+        Parameters
+        ----------
+        buffer : bytes-like
+            Items of any size.
+
+        Returns
+        -------
+        Bytes
+            A source over the same memory.
+        """
         view = memoryview(buffer)
+        # `cast` raises TypeError for a view with a zero in its shape.
         return cls(view.cast("B") if view.nbytes else memoryview(b""))
 
     @property
@@ -49,13 +95,26 @@ class Bytes:
         return self.data.nbytes
 
     def read(self, offset: int, size: int) -> memoryview:
-        """Return a view, no copy."""
+        """Return a view without a copy."""
         return self.data[offset : offset + size]
 
 
 @dataclass(frozen=True, slots=True)
 class PackedFile:
-    """A file to be pushed: sources in a row, the tensors in it (in model order), and where else to cut it."""
+    """A file of a package.
+
+    Attributes
+    ----------
+    path : str
+        The path of the file in the version.
+    sources : sequence of Source
+        The content of the file is the concatenation of these sources.
+    tensors : sequence of Span
+        The tensors in the file, in the order of the model.
+    breaks : sequence of int
+        Further offsets at which the file is cut into chunks, for example the start of a member of an archive. Cuts at
+        boundaries of the content let equal parts of two files become equal chunks.
+    """
 
     path: str
     sources: Sequence[Source]
@@ -75,15 +134,18 @@ class Package:
     Attributes
     ----------
     format : str
-        The name under which `lmvp.formats` finds the way back.
+        The name of the format, one of its `NAMES`. A pull uses it to find the format.
+    files : sequence of PackedFile
+        The files of the version.
     meta : dict
-        What the way back needs besides the files; plain JSON without floats, equal for equal objects.
+        Further data that `unpack` needs: plain JSON without floats. Equal objects have equal `meta`, because it is part
+        of the digest.
     finish : callable
-        Called after the last byte was read, before the push is committed; raises `FileChanged` where a file on disk
-        is no longer what it was.
+        Called after the last byte was read and before the push is committed. It raises `FileChanged` if a file on disk
+        changed in the meantime.
     pull : dict
-        The arguments without which a pull does not return the object: `{"trust": names}`, `{"into": True}` or
-        `{"to": True}`. Recorded beside the content, for snippets.
+        The arguments that a pull needs to return the object: `{"trust": names}`, `{"into": True}` or `{"to": True}`.
+        They are stored in the record, not in the content, for the code snippets of the console.
     """
 
     format: str
@@ -94,25 +156,33 @@ class Package:
 
 
 STRUCTURE_LIMIT = 64 << 20
-"""Bytes of a text that tells the structure of an object, at most."""
+"""Largest file that describes the structure of an object, in bytes."""
 
+# Ratio of the length of a file to its distinct bytes. A weights file repeats some chunks (zeros, tied tensors), so the
+# ratio of real files is above 1.
 _EXPANSION = 4
 
 
 def check_small(manifest: Manifest, path: str, limit: int | None = None) -> None:
-    """Refuse a file that would take far more memory than the version has bytes; called before it is read.
+    """Refuse to read a file that needs far more memory than the version has bytes.
 
-    A manifest may name one chunk any number of times, so a version of a few kilobytes may hold a file of terabytes.
+    A manifest can name one chunk any number of times, so a version of a few kilobytes can hold a file of terabytes.
+    Call this before the file is read into memory.
 
     Parameters
     ----------
+    manifest : Manifest
+        The content of the version.
+    path : str
+        A file of the version. A missing file is accepted here; reading it raises the error.
     limit : int, optional
-        Bytes of the file at most; none without it, where only repetition is refused.
+        The largest length in bytes. Without it, only files above `STRUCTURE_LIMIT` that are mostly repetitions are
+        refused.
 
     Raises
     ------
     DamagedFile
-        If the file is too long, or most of it is a repetition.
+        If the file is longer than the limit, or mostly a repetition of its chunks.
     """
     file = manifest.file(path)
     if file is None:
@@ -125,14 +195,27 @@ def check_small(manifest: Manifest, path: str, limit: int | None = None) -> None
 
 
 def parse_json(reader: Reader, path: str) -> Any:
-    """Read a structure that is JSON.
+    """Read and parse a JSON file that describes the structure of an object.
+
+    Parameters
+    ----------
+    reader : Reader
+        The version.
+    path : str
+        A file of the version.
+
+    Returns
+    -------
+    object
+        Plain Python data.
 
     Raises
     ------
     ValueError
-        If it is no JSON as RFC 8259 has it, or an object has a key twice: readers do not agree on what that means.
+        If the text is not valid JSON (RFC 8259), or an object has a key twice: parsers disagree about duplicate keys,
+        so a check and a later reader could see different values.
     DamagedFile
-        If it is too long; see `check_small`.
+        If the file is too long; see `check_small`.
     """
     check_small(reader.manifest, path, STRUCTURE_LIMIT)
     return json.loads(reader.read(path), object_pairs_hook=_without_duplicates)
@@ -146,7 +229,10 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class Reader(Protocol):
-    """A version, seen by the format that rebuilds the object. Every byte it gives was checked against its digest."""
+    """Read access to a version, for a format that rebuilds the object.
+
+    All bytes that a reader returns or writes are verified against their digests.
+    """
 
     @property
     def manifest(self) -> Manifest:
@@ -154,40 +240,112 @@ class Reader(Protocol):
         ...
 
     def read(self, path: str) -> bytes:
-        """Return a whole (small) file."""
+        """Return a whole file. Use it for small files only; see `check_small`.
+
+        Parameters
+        ----------
+        path : str
+            A file of the version.
+
+        Returns
+        -------
+        bytes
+            The content of the file.
+        """
         ...
 
     def fill_all(self, targets: Mapping[str, Mapping[str, memoryview]]) -> None:
-        """Write tensors of several files into memory, by path and name, each as `fill` does."""
+        """Write tensors of several files into memory.
+
+        Parameters
+        ----------
+        targets : mapping of str to mapping of str to memoryview
+            For each path, the buffers by tensor name, as for `fill`.
+        """
         ...
 
     def fill(self, path: str, targets: Mapping[str, memoryview]) -> None:
-        """Write tensors of the file at `path` into writable, contiguous byte buffers of their sizes, by tensor name."""
+        """Write tensors of one file into memory.
+
+        Parameters
+        ----------
+        path : str
+            A file of the version.
+        targets : mapping of str to memoryview
+            For each tensor name, a writable and contiguous buffer of exactly the tensor's size in bytes.
+        """
         ...
 
 
 class Format(Protocol):
-    """What each module of this folder offers, as plain functions."""
+    """Interface of a format: each module of this folder implements it with plain functions.
+
+    A format must not import its framework before an object of that framework is passed to it.
+    """
 
     NAMES: tuple[str, ...]
-    """The values of `Manifest.format` that it reads."""
+    """The values of `Manifest.format` that `unpack` accepts."""
 
     def recognises(self, obj: Any) -> bool:
-        """Tell whether this format keeps such an object, without importing its framework."""
+        """Return whether this format can store an object, without importing the framework.
+
+        Parameters
+        ----------
+        obj : object
+            Any object.
+
+        Returns
+        -------
+        bool
+            True if `pack` accepts objects of this kind; `pack` can still refuse this one.
+        """
         ...
 
     def pack(self, obj: Any) -> Package:
-        """Turn the object into files; reads no tensor bytes yet."""
+        """Turn an object into files, without reading the bytes of tensors.
+
+        Parameters
+        ----------
+        obj : object
+            An object that `recognises` accepts.
+
+        Returns
+        -------
+        Package
+            The files. Their sources refer to the memory of the object, so a change of the object before the push ends
+            changes the pushed bytes.
+
+        Raises
+        ------
+        UnknownFormat
+            If a part of the object cannot be stored.
+        """
         ...
 
     def unpack(self, reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
-        """Build the object again, or fill `into` and return it.
+        """Build the object of a version, or fill `into` and return it.
+
+        Parameters
+        ----------
+        reader : Reader
+            The version.
+        into : object, optional
+            An object whose tensors are overwritten in place.
+        trust : sequence of str or type
+            Classes that may run code: `"my_pkg.Net"`, `"my_pkg.*"`, or the class itself.
+
+        Returns
+        -------
+        object
+            A new object, or `into`.
 
         Raises
         ------
         Untrusted
-            If a class is needed that is neither safe by itself nor named in `trust`.
+            If the object needs a class that is neither known to be safe nor listed in `trust`.
         Mismatch
-            If `into` has other names, shapes or dtypes; it is untouched then.
+            If `into` has other names, shapes or dtypes. It is unchanged then.
+        DamagedFile
+            If the version's files contradict each other.
         """
         ...

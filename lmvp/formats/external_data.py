@@ -1,4 +1,7 @@
-"""ONNX models whose weights lie in files beside them: those are tensors too, and none may be left behind."""
+"""External data of ONNX models: weights that are stored in files beside the model.
+
+Their tensors are part of the version, and a push without these files is refused.
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,21 @@ from lmvp.storage.containers import Elsewhere, Layout, placed
 
 
 def layouts(folder: Path, sources: Mapping[str, Source], known: Mapping[str, Layout]) -> dict[str, Layout]:
-    """Return the layouts of the files that hold the weights of ONNX models.
+    """Return the layouts of the files with external data of ONNX models.
 
     Parameters
     ----------
     folder : Path
-        Where the files lie, for the messages.
+        The folder of the files, for messages.
+    sources : mapping
+        The files by path.
     known : mapping
-        Layouts by path; a file that has tensors of its own keeps its own.
+        The layouts of the files by path. A file that contains tensors keeps its layout.
 
     Raises
     ------
     InvalidArgument
-        If a model's weights lie outside of the files that are pushed: it could not be loaded where it is pulled.
+        If a model's weights are outside of the pushed files. It could not be loaded after a pull.
     """
     found: dict[str, list[Elsewhere]] = {}
     for path, source in sources.items():
@@ -40,12 +45,14 @@ def layouts(folder: Path, sources: Mapping[str, Source], known: Mapping[str, Lay
 
 
 def _target(folder: Path, model: str, location: str, sources: Mapping[str, Source]) -> str:
-    """Return the path of a file that a model names, as the files are named that are pushed."""
+    """Return the path, in the version, of a file that a model names relative to its folder."""
     inner = posixpath.normpath(location)
+    # Checked on all systems, also for Windows paths: the version must be loadable on another machine.
     if inner.startswith(("/", "../")) or inner == ".." or "\\" in location or ":" in location:
         raise InvalidArgument(f"{model!r} keeps weights in {location!r}, outside of its folder", hint=_HINT)
     target = posixpath.join(posixpath.dirname(model), inner)
-    if target not in sources and os.path.isfile(folder / target):  # noqa: PTH113 - at peace with any name
+    # `Path.is_file` raises for a name that is too long; `os.path.isfile` returns False.
+    if target not in sources and os.path.isfile(folder / target):  # noqa: PTH113
         raise InvalidArgument(
             f"{model!r} keeps weights in {location!r}, which would stay behind",
             hint=f"push the folder {str(folder)!r}",

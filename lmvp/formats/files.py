@@ -1,9 +1,8 @@
-"""Any file or folder, as it lies on the disk: pushed byte by byte, with the tensors that lie in its files.
+"""Format of files and folders: bytes on disk, with the tensors that the files contain.
 
-Which those are is told by `lmvp.storage.safetensors` and `lmvp.storage.containers`.
-
-Files are read piece by piece when they are wanted, each piece after a look whether the file is still the one that was
-packed, and all are looked at once more at the end. So what is pushed is a state that the folder was in.
+`lmvp.storage.safetensors` and `lmvp.storage.containers` find the tensors. Files are read in pieces during the push.
+Each read, and a last check before the commit, verifies that size, time and inode of the file did not change. So a
+version never mixes two states of a file.
 """
 
 from __future__ import annotations
@@ -26,23 +25,24 @@ from lmvp.storage.check import path_problem
 NAMES = ("files",)
 _SUFFIX = ".safetensors"
 _HUB_FOLDER = re.compile(r"(models|datasets|spaces)--.")
+"""The name of a repository's folder in the cache of the Hugging Face Hub."""
 
 
 def recognises(obj: Any) -> bool:
-    """Tell whether this is a path; whether something lies there is another question."""
+    """Return whether the object is a path; the path need not exist."""
     return isinstance(obj, (str, os.PathLike))
 
 
 def pack(obj: Any) -> Package:
-    """Turn a file or a folder into a package; reads no more than the headers of files with tensors.
+    """Turn a file or a folder into a package. Only headers of files with tensors are read.
 
     Raises
     ------
     NotFound
-        If nothing lies at the path.
+        If the path does not exist.
     InvalidArgument, InvalidName
-        If something in the folder cannot be kept: a link that leads out of it, a socket, a name that is not Unicode;
-        an ONNX model whose weights lie outside of what is pushed.
+        If an entry of the folder cannot be stored: a link to a target outside of the folder, a socket, a name that is
+        not Unicode, or an ONNX model whose external data is not in the folder.
     DamagedFile
         If a safetensors file is damaged.
     """
@@ -74,7 +74,7 @@ def _layout(path: str, source: DiskFile) -> containers.Layout:
 
 
 def _files_in(folder: Path, root: Path, above: str = "", parents: tuple[Path, ...] = ()) -> Iterator[tuple[str, Path]]:
-    """Give the files of a folder by their path in it, hidden ones too; links are followed inside of `root`."""
+    """Yield the files of a folder, hidden ones too, by their path in it; follow links inside of `root`."""
     here = _real(folder)
     if here in parents:
         raise InvalidArgument(f"the link {str(folder)!r} leads back to a folder that it lies in")
@@ -93,12 +93,12 @@ def _files_in(folder: Path, root: Path, above: str = "", parents: tuple[Path, ..
 
 
 def _real(path: Path) -> Path:
-    """Follow all links; unlike `Path.resolve`, at peace with one that leads to itself."""
+    """Resolve all links; `Path.resolve` raises for a link that refers to itself."""
     return Path(os.path.realpath(path))
 
 
 def _named(path: str, place: Path) -> tuple[str, Path]:
-    """Check the path that a file will have in the version."""
+    """Check the path that a file gets in the version, and return it with its place on disk."""
     if (problem := path_problem(path)) is not None:
         raise InvalidName(f"the path {path!r} {problem}, so it cannot be kept", hint="rename it")
     return path, place
@@ -114,9 +114,9 @@ def _check_link(link: Path, root: Path) -> None:
 
 
 def _is_blob(target: Path, root: Path) -> bool:
-    """Tell whether a link of a Hugging Face Hub snapshot leads to a blob of the same repository.
+    """Return whether a link of a Hugging Face Hub snapshot points to a blob of the same repository.
 
-    The Hub's cache has the files of all revisions once, under `blobs/`, and a folder of links for each revision:
+    The Hub's cache stores the files of all revisions once, under `blobs/`, and has a folder of links for each revision:
     `models--org--name/snapshots/<revision>/config.json -> ../../blobs/<digest>`.
     """
     for folder in (root, *root.parents):
@@ -127,7 +127,7 @@ def _is_blob(target: Path, root: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DiskFile:
-    """A source over a file. `mark` is what the file looked like when it was packed."""
+    """A source over a file on disk; `mark` identifies the state in which it was packed."""
 
     path: Path
     size: int
@@ -135,7 +135,7 @@ class DiskFile:
 
     @classmethod
     def open(cls, path: Path) -> DiskFile:
-        """Look at a file, and make sure that it can be read."""
+        """Return the source of a file, after a check that it is a regular file and can be read."""
         try:
             status = path.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -151,10 +151,12 @@ class DiskFile:
         Raises
         ------
         FileChanged
-            If the file is no longer the one that was packed.
+            If the file changed since it was packed.
         """
         buffer = memoryview(bytearray(size))
         try:
+            # Opened for each read: a folder can have more files than a process can have descriptors. The status is that
+            # of the open descriptor, because another file can replace the path at any time.
             with self.path.open("rb", buffering=0) as file:
                 status = os.fstat(file.fileno())
                 count = _read_into(file, offset, buffer)
@@ -166,7 +168,7 @@ class DiskFile:
         return buffer
 
     def check(self) -> None:
-        """Make sure that the file is still the one that was packed; raises like `read`."""
+        """Raise `FileChanged` if the file changed since it was packed."""
         try:
             status = self.path.stat()
         except OSError as error:
@@ -182,8 +184,9 @@ class DiskFile:
 
 
 def _read_into(file: io.RawIOBase, offset: int, buffer: memoryview) -> int:
-    """Fill the buffer from the file and return how far that went."""
+    """Fill the buffer from the file and return the number of bytes read."""
     file.seek(offset)
+    # One `readinto` reads at most about 2 GiB on Linux, and can return less.
     filled = 0
     while filled < len(buffer) and (count := file.readinto(buffer[filled:])):
         filled += count
@@ -194,6 +197,7 @@ _HINT = "nothing was published; push again when nothing writes to it"
 
 
 def _mark(status: os.stat_result) -> tuple[int, ...]:
+    """Return size, modification time, inode and device, which change when a file is written or replaced."""
     return status.st_size, status.st_mtime_ns, status.st_ino, status.st_dev
 
 
@@ -203,12 +207,14 @@ def _kind(mode: int) -> str:
 
 
 def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:  # noqa: ARG001 - no code here
-    """Give the tensors of a lone safetensors file as a dict; `into=` is handled by the formats of tensors.
+    """Return the tensors of a single safetensors file as a dict.
+
+    `into=` is handled by the formats of tensors.
 
     Raises
     ------
     InvalidArgument
-        If the version is anything else: what object should it be?
+        If the version is a folder or another file: it does not define an object.
     """
     files = reader.manifest.files
     if len(files) != 1 or not files[0].path.lower().endswith(_SUFFIX):
@@ -216,7 +222,8 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
         filled = "; `--into MODEL` fills a model with its tensors" if reader.manifest.tensors else ""
         raise InvalidArgument(f"this version is {kind}, not an object", hint=f"`--to folder/` gives the files{filled}")
     stored = tensors.stored(reader.manifest)
-    # Torch, not ml_dtypes, for dtypes that numpy lacks: the type of the result must not depend on what JAX installed.
+    # Use torch, not ml_dtypes, for dtypes that numpy lacks: the type of the result must not depend on whether JAX has
+    # installed ml_dtypes.
     plain = all(tensor.dtype in numpy.PLAIN for tensor in stored.values())
     return numpy.load(reader, stored) if plain else _as_torch(reader, stored)
 

@@ -1,11 +1,12 @@
-"""Keras 3 models: weights as tensors, everything else as the JSON that Keras itself writes.
+"""Format of Keras 3 models: weights as tensors, all other data as the JSON that Keras writes.
 
-A model comes back through Keras' own loader in safe mode, after its text was looked through: Keras' own classes pass,
-others must be named in `trust=`. Any version with the right names fills a model given as `into=`, and runs no code.
+A pull builds the model with Keras' loader in safe mode, after a check of its JSON: Keras' classes are trusted, others
+must be listed in `trust=`. A model that is passed as `into=` is filled from any version with the same names, and no
+code runs.
 
-Tensors are named by the layers on the way to them: `lstm/lstm_cell/kernel`. Keras numbers layers by how many the
-process has made before (`dense_7`), so those names are counted anew within each layer: a model that is built again, in
-another notebook or by the same cell, has the same names.
+The name of a tensor consists of the layers on its path: `lstm/lstm_cell/kernel`. Keras numbers layers across the whole
+process (`dense_7`), so their names depend on models that were built before. LMVP numbers them again within each parent.
+So a model that is built again, in another process or by the same cell, has the same names.
 """
 
 from __future__ import annotations
@@ -31,18 +32,22 @@ NAMES = ("keras",)
 MODEL = "model.json"
 
 _SLACK, _COPIES = 1 << 20, 4
-"""Numbers that the variables of a model may have besides those of the version: an optimizer has some for each."""
+"""Limit for the number of elements in all variables of a built model: a constant, plus a multiple of the elements of
+the version, because an optimizer has some variables for each weight.
+"""
 
+# Held while a method of Keras is replaced; see `_at_most`.
 _patching = threading.Lock()
 
 _NUMBERED = re.compile(r"(.*?)(?:_(\d+))?")
+# Prefixes that `Bidirectional` adds to the names of its layers.
 _INNER = ("forward_", "backward_")
 _CUSTOM_FLOATS = {"bfloat16": "BF16", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2"}
-"""Dtypes that numpy has from `ml_dtypes` only, as safetensors calls them."""
+"""Dtypes that numpy only has with `ml_dtypes`, with their names in safetensors."""
 
 
 def recognises(obj: Any) -> bool:
-    """Tell whether this is a Keras 3 model, without importing Keras."""
+    """Return whether the object is a Keras 3 model, without importing Keras."""
     return any(cls.__module__ == "keras.src.models.model" and cls.__name__ == "Model" for cls in type(obj).__mro__)
 
 
@@ -56,12 +61,12 @@ def _keras() -> Any:
 
 
 def pack(obj: Any) -> Package:
-    """Turn a model into its weights and a text about the rest; the state of its optimizer stays behind.
+    """Turn a model into its weights and a JSON text about the rest. The state of its optimizer is not stored.
 
     Raises
     ------
     UnknownFormat
-        If it has no weights yet, or a layer that keeps more than weights: a vocabulary.
+        If it is not built yet, or a layer has data besides weights, for example a vocabulary.
     """
     _check(obj)
     shelf = Shelf()
@@ -94,14 +99,14 @@ def _check(model: Any) -> None:
 
 
 def _layers(model: Any) -> list[Any]:
-    return list(model._flatten_layers(include_self=False))  # noqa: SLF001 - .layers has not those inside of layers
+    return list(model._flatten_layers(include_self=False))  # noqa: SLF001 - .layers lacks nested layers
 
 
 def _serialise(model: Any) -> bytes:
-    """Return what Keras writes about a model, if that is data alone."""
+    """Return the JSON that Keras writes about a model, if it contains no code."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about lambdas, which are told below
+            warnings.simplefilter("ignore")  # warnings about lambdas, which are refused below
             config = _keras().saving.serialize_keras_object(model)
         keras_trust.check_data(config)
         return json.dumps(keras_trust.portable(config), ensure_ascii=False, separators=(",", ":")).encode()
@@ -111,14 +116,16 @@ def _serialise(model: Any) -> bytes:
 
 
 def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
-    """Build the model again, or fill the weights of `into`.
+    """Build the model, or fill the weights of `into`.
 
     Raises
     ------
     Untrusted
-        If it needs a class or function that is not Keras' own and that `trust` does not name.
+        If the model needs a class or function that neither belongs to Keras nor is listed in `trust`.
     InvalidArgument
-        If its structure is not data and could not be kept: it has a lambda in it.
+        If its structure could not be stored, because it contains a lambda.
+    DamagedFile
+        If Keras cannot build the model from its JSON.
     """
     stored = tensors.stored(reader.manifest)
     if into is not None:
@@ -163,18 +170,19 @@ def _rebuilt(reader: Reader, trust: Sequence[str | type]) -> Any:
 
 @contextmanager
 def _at_most(keras: Any, numbers: int) -> Iterator[None]:
-    """Refuse to create variables of more numbers than this in all, before memory is taken for them.
+    """Limit the number of elements in all variables that are created in the context.
 
-    A config of some bytes may tell of a layer of any size, and Keras has no way to build one without its variables. All
-    of them know their shapes before they are filled, at a single place. Other threads may go on using Keras.
+    The check runs before memory is allocated. A config of a few bytes can describe a layer of any size, and Keras
+    cannot build a layer without its variables. All variables validate their shape in one method before they are filled,
+    so this method is replaced within the context. Variables of other threads are not counted.
     """
     owner = next((cls for cls in keras.Variable.__mro__ if "_validate_shape" in vars(cls)), None)
-    if owner is None:  # another version of Keras: its config is believed
+    if owner is None:  # another version of Keras without this method: the limit does not apply
         yield
         return
     thread, left = threading.get_ident(), [numbers]
     with _patching:
-        original = owner._validate_shape  # noqa: SLF001 - see above
+        original = owner._validate_shape  # noqa: SLF001 - see the docstring
 
         def validated(self: Any, shape: Any) -> Any:
             found = original(self, shape)
@@ -195,7 +203,7 @@ def _at_most(keras: Any, numbers: int) -> Iterator[None]:
 
 
 def named(model: Any) -> dict[str, Any]:
-    """Return the variables of a model by their names, in its order."""
+    """Return the variables of a model by name, in the model's order."""
     names = {id(variable): name for name, variable in reversed(list(_walk(model, (), set())))}
     found: dict[str, Any] = {}
     for variable in model.weights:
@@ -209,19 +217,20 @@ def named(model: Any) -> dict[str, Any]:
 
 
 def _walk(layer: Any, above: tuple[str, ...], seen: set[int]) -> Iterator[tuple[str, Any]]:
-    """Give the variables of a layer and of those inside it; `variable.path` tells in which another was built first."""
+    """Yield the variables of a layer and of its nested layers; `variable.path` depends on the order of building."""
     seen.add(id(layer))
-    own = [*layer._trainable_variables, *layer._non_trainable_variables]  # noqa: SLF001 - .weights has all below
+    # The attribute `weights` includes nested layers.
+    own = [*layer._trainable_variables, *layer._non_trainable_variables]  # noqa: SLF001
     for name, variable in zip(_counted(own), own, strict=True):
         yield "/".join((*above, name)), variable
-    inner = list(layer._layers)  # noqa: SLF001 - see _layers
+    inner = list(layer._layers)  # noqa: SLF001 - see `_layers`
     for name, child in zip(_counted(inner), inner, strict=True):
         if id(child) not in seen:
             yield from _walk(child, (*above, name), seen)
 
 
 def _counted(things: Sequence[Any]) -> Iterator[str]:
-    """Give the names of layers or variables; those that Keras named by their class and a number are counted anew."""
+    """Yield the names of layers or variables; automatic names are numbered again within their parent."""
     taken = {thing.name for thing in things if _automatic(thing) is None}
     counts: Counter[str] = Counter()
     for thing in things:
@@ -235,7 +244,7 @@ def _counted(things: Sequence[Any]) -> Iterator[str]:
 
 
 def _automatic(thing: Any) -> str | None:
-    """Return the name without its number, if Keras gave it by the class; else None."""
+    """Return the name without its number if Keras derived it from the class, otherwise None."""
     match = _NUMBERED.fullmatch(thing.name)
     base = match[1] if match else ""
     kind = next((base.removeprefix(prefix) for prefix in _INNER if base.startswith(prefix)), base)
@@ -250,7 +259,7 @@ def _backend_is_torch() -> bool:
 
 
 def _packed(name: str, variable: Any, shelf: Shelf) -> Packed:
-    """Make a variable ready to be read, from its own memory where that is torch's."""
+    """Prepare a variable for reading; with the torch backend, from its memory."""
     if _backend_is_torch():
         from lmvp.formats import torch_tensors
 
@@ -264,7 +273,7 @@ def _packed(name: str, variable: Any, shelf: Shelf) -> Packed:
 
 
 def _bytes(variable: Any) -> memoryview:
-    """Fetch the numbers of a variable from where its backend keeps them."""
+    """Copy the numbers of a variable from its backend."""
     import numpy as np
 
     array = np.ascontiguousarray(_keras().ops.convert_to_numpy(variable.value))
@@ -272,7 +281,7 @@ def _bytes(variable: Any) -> memoryview:
 
 
 def _fill(reader: Reader, model: Any, stored: Mapping[str, Stored]) -> None:
-    """Fill the variables of a model, after a look whether they are the same."""
+    """Check that a model has the same variables as the version, then fill them."""
     variables = named(model)
     if _backend_is_torch():
         from lmvp.formats import torch_tensors
@@ -285,7 +294,8 @@ def _fill(reader: Reader, model: Any, stored: Mapping[str, Stored]) -> None:
         for group in tensors.groups({name: stored[name].size for name in variables}):
             _assign(reader, {name: variables[name] for name in group}, stored)
     for layer in _layers(model):
-        if callable(finish := getattr(layer, "finalize_state", None)):  # what a layer works out from its weights
+        # A layer can derive state from its weights, for example normalization.
+        if callable(finish := getattr(layer, "finalize_state", None)):
             finish()
 
 

@@ -1,8 +1,8 @@
-"""Which classes and functions the text about a Keras model may name. What is not listed is never imported.
+"""The classes and functions that the JSON of a Keras model may use. A name that is not listed is never imported.
 
-Such a text is a tree of nodes with `module`, `class_name`, `registered_name` and `config`; Keras makes an object of
-each. Here is told which it may: its own layers, models, optimizers and the like, and what the caller vouches for. It
-is read before Keras sees it, since older Keras lets more through.
+The JSON is a tree of nodes with `module`, `class_name`, `registered_name` and `config`; Keras creates an object for
+each node. This module permits Keras' layers, models, optimizers and similar classes, and those that the caller trusts.
+The JSON is checked before Keras reads it, because older releases of Keras permit more.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from lmvp.formats.trust import Trust, find, option
 _PLAIN = {"__keras_tensor__", "__tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__"}
 _LAMBDA = "__lambda__"
 _FUNCTIONS = ("activations", "constraints", "initializers", "losses", "metrics", "ops", "regularizers")
-"""Those of Keras' modules whose functions only compute."""
+"""Modules of Keras whose functions compute values without side effects."""
 
 _NO_MATHS = {"deserialize", "get", "serialize"}
-"""What those modules have besides."""
+"""Functions of those modules that build objects, and so are not trusted."""
 
 _BASES = (
-    "keras.Operation",  # layers and models are operations
+    "keras.Operation",  # the base of layers and models
     "keras.optimizers.Optimizer",
     "keras.optimizers.schedules.LearningRateSchedule",
     "keras.losses.Loss",
@@ -39,32 +39,34 @@ _BASES = (
     "keras.random.SeedGenerator",
 )
 _OWN = re.compile(r"keras(\.\w+)*")
+# Optimizers of the torch and TensorFlow backends have private modules.
 _BACKEND = re.compile(r"keras\.src\.backend\.\w+\.optimizers\.\w+")
 _FOREIGN = {"TorchModuleWrapper", "TFSMLayer", "JaxLayer", "FlaxLayer"}
-"""Layers of Keras that carry another framework's code."""
+"""Layers of Keras that contain code of another framework."""
 
+# Greatest depth of the JSON, below Python's limit of recursion.
 _DEPTH = 200
 
 
 class NotData(Exception):
-    """The structure of a model is not data alone. Never leaves the room of formats."""
+    """The structure of a model contains code. Not raised outside of `lmvp.formats`."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """What a node refers to: `name` in full, and `keys` by which Keras will look for it."""
+    """The object that a node refers to: its full `name`, and the `keys` by which Keras looks it up."""
 
     name: str
     keys: tuple[str, ...]
 
 
 def check_data(config: Any) -> None:
-    """Make sure that a text holds no code.
+    """Check that the JSON of a model contains no code.
 
     Raises
     ------
     NotData
-        Naming the layer that has a lambda in it.
+        If a layer contains a lambda. The message names the layer.
     """
     for node, where in _nodes(config):
         if node["class_name"] == _LAMBDA:
@@ -72,7 +74,10 @@ def check_data(config: Any) -> None:
 
 
 def portable(config: Any) -> Any:
-    """Return a text that names optimizers as all backends do; torch's and TensorFlow's have their own modules."""
+    """Return the JSON with backend-independent names of optimizers.
+
+    The torch and TensorFlow backends have private modules for them.
+    """
     if isinstance(config, dict):
         if _BACKEND.fullmatch(str(config.get("module"))) and _symbol("keras.optimizers", str(config.get("class_name"))):
             config = {**config, "module": "keras.optimizers", "registered_name": None}
@@ -81,14 +86,15 @@ def portable(config: Any) -> Any:
 
 
 def allow(config: Any, trust: Sequence[str | type]) -> dict[str, Any]:
-    """Return the objects that are not Keras' own, for its loader.
+    """Return the objects that do not belong to Keras, for its loader.
 
     Raises
     ------
     Untrusted
-        Naming all that nobody vouched for, or the layer with a lambda; nothing was imported then.
+        If a name is not trusted (the message lists all of them), or a layer contains a lambda. Nothing has been
+        imported then.
     MissingDependency
-        If a trusted name leads nowhere here.
+        If a trusted name is not found.
     """
     trusted = Trust.of(trust)
     wanted: dict[str, _Node] = {}
@@ -111,7 +117,7 @@ def allow(config: Any, trust: Sequence[str | type]) -> dict[str, Any]:
 
 
 def unknown_in(config: Any) -> list[str]:
-    """Return the names of the code that is not Keras' own, sorted."""
+    """Return the names of classes and functions that do not belong to Keras, sorted."""
     return _unknown({_described(node).name for node, _ in _nodes(config) if _is_foreign(node)}, Trust.of(()))
 
 
@@ -124,14 +130,14 @@ def _unknown(names: Iterable[str], trusted: Trust) -> list[str]:
 
 
 def _given_as(names: Sequence[str]) -> str:
-    """Return the option that trusts some names; a function of which only the last part is known is given itself."""
+    """Return the option that trusts these names; a function without a known module must be passed as an object."""
     if all("." in name for name in names):
         return option(names)
     return f"`trust=[{', '.join(repr(name) if '.' in name else name for name in names)}]`, in Python"
 
 
 def _nodes(config: Any, where: str = "the model", depth: int = 0) -> Iterator[tuple[dict[str, Any], str]]:
-    """Give all nodes, and the layer that each is in."""
+    """Yield all nodes, with the layer of each."""
     if depth > _DEPTH:
         raise InvalidArgument("the text about this model is nested too deeply")
     if isinstance(config, dict):
@@ -149,7 +155,7 @@ def _nodes(config: Any, where: str = "the model", depth: int = 0) -> Iterator[tu
 
 
 def _place(node: Mapping[str, Any], where: str, depth: int) -> str:
-    """Return the layer that a node is, or lies in."""
+    """Return the layer that a node represents or belongs to."""
     inner = node.get("config")
     name = inner.get("name") if isinstance(inner, dict) else None
     is_layer = depth and isinstance(name, str) and ("build_config" in node or node.get("class_name") == "Lambda")
@@ -157,7 +163,7 @@ def _place(node: Mapping[str, Any], where: str, depth: int) -> str:
 
 
 def _is_code(node: Mapping[str, Any]) -> bool:
-    """Tell whether this is a lambda as activations are written: without a class, just its code."""
+    """Return whether a node is a lambda in the form of activations: without a class, only its code."""
     value = node.get("value")
     return len(node) == 1 and isinstance(value, (list, tuple)) and len(value) == 3 and isinstance(value[0], str)
 
@@ -173,13 +179,14 @@ def _described(node: Mapping[str, Any]) -> _Node:
 
 
 def _is_safe(node: Mapping[str, Any]) -> bool:
-    """Tell whether a node is one of Keras' own classes or functions, and no carrier of foreign code."""
+    """Return whether a node is a class or function of Keras that contains no foreign code."""
     module, kind, registered = node.get("module"), node["class_name"], node.get("registered_name")
     if kind == "function":
         return _is_function(module, node.get("config"))
     if not isinstance(module, str) or not _OWN.fullmatch(module) or registered not in (None, kind):
         return False
     inner = node.get("config")
+    # A vocabulary that is a text is the path of a file, which Keras would open.
     reads_a_file = isinstance(inner, dict) and isinstance(inner.get("vocabulary"), str)
     return kind not in _FOREIGN and not reads_a_file and _is_class(module, kind)
 
@@ -187,7 +194,7 @@ def _is_safe(node: Mapping[str, Any]) -> bool:
 def _is_function(module: Any, name: Any) -> bool:
     if not isinstance(name, str) or not isinstance(module, str) or name in _NO_MATHS:
         return False
-    if module == "builtins":  # how Keras writes its own functions by their names alone
+    if module == "builtins":  # Keras writes its functions as `builtins` with their names
         return any(_symbol(f"keras.{part}", name) is not None for part in _FUNCTIONS)
     return module in {f"keras.{part}" for part in _FUNCTIONS} and _symbol(module, name) is not None
 
@@ -199,16 +206,17 @@ def _is_class(module: str, name: str) -> bool:
 
 
 def _symbol(module: str, name: str) -> Any:
-    """Return what a module of Keras has by a name, or None."""
+    """Return the function or class with this name in a module of Keras, or None."""
     try:
         found = getattr(import_module(module), name, None)
-    except (ImportError, AttributeError, RuntimeError, TypeError, ValueError):  # parts of Keras need other packages
+    # Parts of Keras need packages that may be missing.
+    except (ImportError, AttributeError, RuntimeError, TypeError, ValueError):
         return None
     return found if callable(found) else None
 
 
 def _given(trusted: Trust, name: str) -> Any:
-    """Return the class or function that was handed over for a name; Keras writes only the last part of some."""
+    """Return the class or function that the caller passed for a name; Keras writes only the last part of some names."""
     for full, given in trusted.given.items():
         short = f"{given.__module__}.{given.__name__}"
         if name in {full, short} or ("." not in name and given.__name__ == name):

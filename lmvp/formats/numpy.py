@@ -1,7 +1,8 @@
-"""Dicts of numpy arrays, nested or not, and lone arrays. They come back as they were: dtype, names and their order.
+"""Format of numpy arrays, alone or in nested dicts, lists and tuples.
 
-Numbers are stored little-endian in C order; an array in Fortran order comes back equal, in C order. Structured, object
-and text arrays are refused: they are no tensors, or need pickle.
+A pull restores dtypes, names and the order of names. Numbers are stored little-endian and in C order; an array in
+Fortran order is restored with equal values in C order. Structured, object and text arrays are refused: they are not
+tensors, or need pickle.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ ML_DTYPES = {
     "float8_e5m2fnuz": "F8_E5M2FNUZ",
     "float8_e8m0fnu": "F8_E8M0",
 }
-"""Dtypes of the library ml_dtypes, which JAX and TensorFlow use, and their names in safetensors."""
+"""Dtypes of the package ml_dtypes, which JAX and TensorFlow use, with their names in safetensors."""
 
 _ML_BYTES = frozenset(
     {
@@ -53,19 +54,22 @@ _ML_BYTES = frozenset(
         *("int1", "int2", "int4", "uint1", "uint2", "uint4"),
     }
 )
-"""Dtypes of ml_dtypes that safetensors lacks, or packs more densely than ml_dtypes: stored as one byte a number."""
+"""Dtypes of ml_dtypes that safetensors lacks, or packs more densely than ml_dtypes. They are stored as one byte for
+each number.
+"""
 
 PLAIN = {name: code for code, name in _DTYPES.items() if code not in {"c16", "M8", "m8"}}
+# A true dtype comes from a manifest. It is validated before `numpy.dtype` parses it.
 _TRUE_DTYPE = re.compile(r"[<>|][biufcmM]\d{1,2}(\[\d*[a-zA-Z]+\])?")
 
 
 def recognises(obj: Any) -> bool:
-    """Tell whether this is an array, or a dict, list or tuple with an array somewhere in it."""
+    """Return whether the object is an array, or a dict, list or tuple that contains an array."""
     return any(kind(leaf) for leaf in tree.walk(obj))
 
 
 def kind(obj: Any) -> str | None:
-    """Return `array` or `scalar`, or None for what is neither.
+    """Return `array` or `scalar`, or None for any other object.
 
     Examples
     --------
@@ -82,14 +86,14 @@ def kind(obj: Any) -> str | None:
 
 
 def pack(obj: Any) -> Package:
-    """Turn arrays into `weights.safetensors`, read from their own memory."""
+    """Turn arrays into `weights.safetensors`, which is read from their memory."""
     skeleton, leaves = tree.flatten(obj, kind)
     files, meta = tensors.weights({name: packed(name, leaf) for name, leaf in leaves.items()}, "np")
     return Package("numpy", files, {**meta, "tree": skeleton})
 
 
 def packed(name: str, leaf: Any) -> Packed:
-    """Make an array ready to be read; `name` is what errors call it."""
+    """Prepare an array for reading, without a copy; `name` is its name in errors."""
     import numpy as np
 
     array = np.asarray(leaf)
@@ -105,12 +109,13 @@ def packed(name: str, leaf: Any) -> Packed:
     shape = (*array.shape, 2) if little.str == "<c16" else array.shape
     plain = np.dtype(PLAIN[dtype]) == array.dtype
     interface = array.__array_interface__
+    # The key of ties; an empty array has no memory to share.
     view = (interface["data"][0], array.strides, array.shape, array.dtype.str) if array.size else None
     return Packed(dtype, shape, _source(array, little), view, None if plain else array.dtype.str)
 
 
 def _packed_ml(name: str, array: Any) -> Packed:
-    """Make an array of ml_dtypes ready to be read: its bits as integers, whose buffers Python can share."""
+    """Prepare an array of ml_dtypes: its bits as integers, because Python cannot share buffers of ml_dtypes."""
     import numpy as np
 
     code = array.dtype.name
@@ -142,7 +147,7 @@ def _ml_dtype(name: str, tensor: Stored) -> Any:
 
 
 def _little(dtype: Any) -> Any:
-    """Return the dtype with the lowest byte first, spelt as numpy spells it by itself."""
+    """Return the little-endian dtype in numpy's canonical form."""
     import numpy as np
 
     return np.dtype(dtype.newbyteorder("<").str)
@@ -155,24 +160,26 @@ def _source(array: Any, little: Any) -> Bytes | Elements:
         return Bytes.of(array.reshape(-1).view(np.uint8)) if array.size else Bytes.of(b"")
 
     def take(first: int, last: int) -> memoryview:
+        # `flat` copies only the items of the range.
         return memoryview(array.flat[first:last].astype(little, copy=False).view(np.uint8))
 
     return Elements(array.nbytes, array.itemsize, take)
 
 
 def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:  # noqa: ARG001 - no code here
-    """Build the arrays again, or fill those of `into`."""
+    """Build the arrays, or fill those of `into`."""
     stored = tensors.stored(reader.manifest)
     if into is not None:
         return fill(reader, into, stored)
     skeleton = reader.manifest.meta.get("tree")
     kinds = tree.names(skeleton)
     made = load(reader, {name: stored[name] for name in kinds if name in stored})
+    # `[()]` converts an array without dimensions to a scalar.
     return tree.rebuild(skeleton, lambda name, kind: made[name][()] if kind == "scalar" else made[name])
 
 
 def load(reader: Reader, stored: Mapping[str, Stored]) -> dict[str, Any]:
-    """Read tensors into new arrays; a tie is the same array."""
+    """Read tensors into new arrays; a tie becomes the same array."""
     import numpy as np
 
     made: dict[tuple[str, str], Any] = {}
@@ -183,12 +190,13 @@ def load(reader: Reader, stored: Mapping[str, Stored]) -> dict[str, Any]:
     for tensor in {(t.path, t.name): t for t in stored.values()}.values():
         key = tensor.path, tensor.name
         if tensor.true_dtype and tensor.true_dtype.startswith(">"):
+            # Stored little-endian; the dtype of the pushed array was big-endian.
             made[key] = made[key].byteswap(inplace=True).view(tensor.true_dtype)
     return {name: made[t.path, t.name] for name, t in stored.items()}
 
 
 def _shape_and_dtype(tensor: Stored) -> tuple[tuple[int, ...], Any]:
-    """Return the shape that the array has, and its dtype as it is stored: little-endian."""
+    """Return the shape of the array and its dtype as stored, little-endian."""
     import numpy as np
 
     if tensor.true_dtype is None and tensor.dtype in ML_DTYPES.values():
@@ -219,7 +227,7 @@ def _bytes(array: Any) -> memoryview:
 
 
 def fill(reader: Reader, into: Any, stored: Mapping[str, Stored]) -> Any:
-    """Fill the arrays of a tree in place; what is no array in it is left alone."""
+    """Fill the arrays of a tree in place; ignore all other objects in the tree."""
     leaves = tree.leaves(into, kind)
     targets = {name: packed(name, leaf) for name, leaf in leaves.items()}
     for name, leaf in leaves.items():
@@ -236,7 +244,7 @@ def fill(reader: Reader, into: Any, stored: Mapping[str, Stored]) -> Any:
 
 
 def _native(true_dtype: str | None) -> str | None:
-    """Forget the byte order: `into` keeps its own."""
+    """Return the dtype without its byte order: `into` keeps its byte order."""
     if true_dtype is None or not true_dtype.startswith(">"):
         return true_dtype
     return None if true_dtype[1:] in PLAIN.values() else f"<{true_dtype[1:]}"

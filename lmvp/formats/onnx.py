@@ -1,7 +1,7 @@
-"""ONNX models: the graph as ONNX writes it, without the numbers of its initialisers; those are tensors.
+"""Format of ONNX models: the graph as a protobuf message without its initialisers, which are tensors.
 
-A model comes back equal to the one that was pushed. No file is ever opened for it: initialisers that lie in other files
-are refused, both ways.
+A pull restores a model that is equal to the pushed one. It never opens a file: initialisers with external data are
+refused by both push and pull.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ _TYPED: Mapping[int, tuple[str, str]] = {
     7: ("int64_data", "<i8"),
     11: ("double_data", "<f8"),
 }
-"""Where a tensor keeps its numbers if not as raw bytes, by data type, and what they are in numpy."""
+"""The field with the numbers of a tensor if they are not raw bytes, by data type, and their dtype in numpy."""
 
+# `TensorProto.EXTERNAL`
 _EXTERNAL = 1
 
 
 def recognises(obj: Any) -> bool:
-    """Tell whether this is an `onnx.ModelProto`, without importing onnx."""
+    """Return whether the object is an `onnx.ModelProto`, without importing onnx."""
     return getattr(getattr(type(obj), "DESCRIPTOR", None), "full_name", None) == "onnx.ModelProto"
 
 
@@ -44,7 +45,7 @@ def pack(obj: Any) -> Package:
     Raises
     ------
     InvalidArgument
-        If it was loaded without the files that its initialisers lie in.
+        If it was loaded without its external data.
     """
     outside = next(_external(obj), None)
     if outside is not None:
@@ -59,12 +60,14 @@ def pack(obj: Any) -> Package:
     found: dict[str, Packed] = {}
     fields: dict[str, str] = {}
     for tensor in obj.graph.initializer:
+        # Initialisers without a name, or with a repeated one, stay in the graph.
         field = _field(tensor) if tensor.name not in {"", RESERVED, *found} else None
         _copy(tensor, structure.graph.initializer.add(), {field} if field else ())
         if field is not None:
             found[tensor.name] = _packed(tensor, field, shelf)
             fields |= {tensor.name: field} if field != _RAW else {}
     files, meta = tensors.weights(found, "np")
+    # Deterministic, so that equal models have equal digests.
     text = structure.SerializeToString(deterministic=True)
     return Package(
         "onnx", [*files, PackedFile(STRUCTURE, [Bytes.of(text)])], meta | ({"fields": fields} if fields else {})
@@ -72,7 +75,7 @@ def pack(obj: Any) -> Package:
 
 
 def _external(message: Any) -> Iterator[str]:
-    """Give the names of all tensors in a message that lie in other files."""
+    """Yield the names of all tensors in a message that have external data."""
     if message.DESCRIPTOR.full_name == "onnx.TensorProto":
         if message.data_location == _EXTERNAL or message.external_data:
             yield message.name
@@ -84,11 +87,11 @@ def _external(message: Any) -> Iterator[str]:
 
 
 def _copy(source: Any, target: Any, but: Collection[str]) -> None:
+    """Copy a message without some of its fields."""
     from google.protobuf.unknown_fields import UnknownFieldSet
 
-    """Copy a message without some of its fields."""
     target.SetInParent()
-    if len(UnknownFieldSet(source)):  # of a newer ONNX than the one here: only a copy of the whole has them
+    if len(UnknownFieldSet(source)):  # fields of a newer ONNX: only a copy of the whole message preserves them
         target.CopyFrom(source)
         for name in but:
             target.ClearField(name)
@@ -105,7 +108,7 @@ def _copy(source: Any, target: Any, but: Collection[str]) -> None:
 
 
 def _field(tensor: Any) -> str | None:
-    """Return the field that holds the numbers of a tensor, if they are plain ones and as many as it says."""
+    """Return the field with the numbers of a tensor, if their number matches its shape; None otherwise."""
     size = tensor_size(DTYPES.get(tensor.data_type, ""), tensor.dims)
     if not size:
         return None
@@ -129,14 +132,14 @@ def _bytes(tensor: Any, field: str) -> memoryview:
 
 
 def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:  # noqa: ARG001 - no code here
-    """Build the model again.
+    """Build the model.
 
     Raises
     ------
     InvalidArgument
-        If `into` is given: a graph is not filled.
+        If `into` is passed: a graph cannot be filled.
     DamagedFile
-        If the graph and its numbers do not fit, or it would read other files.
+        If graph and tensors do not match, or the graph refers to other files.
     """
     if into is not None:
         raise InvalidArgument("`--into` fills modules and arrays, not ONNX models", hint="leave `--into` out")
@@ -173,7 +176,7 @@ def _structure(data: bytes) -> Any:
 
 
 def _place(reader: Reader, tensor: Any, stored: Stored, field: str) -> None:
-    """Put the numbers of a tensor where they were."""
+    """Write the numbers of a tensor into its field."""
     if (DTYPES.get(tensor.data_type), tuple(tensor.dims)) != (stored.dtype, stored.shape):
         raise DamagedFile(f"the initialiser {tensor.name!r} is {stored.kind} in the version, another in its graph")
     data = memoryview(bytearray(stored.size))

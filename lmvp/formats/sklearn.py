@@ -1,6 +1,6 @@
-"""Estimators and pipelines of scikit-learn, through skops, which runs no code of classes that it does not know.
+"""Format of scikit-learn estimators and pipelines, through skops, which runs no code of unknown classes.
 
-Their arrays are tensors like any others, so estimators share bytes between versions and show what changed.
+Their arrays are stored as tensors, so versions of an estimator share chunks and have a diff.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from lmvp.formats.trust import Trust, option
 NAMES = ("sklearn",)
 ESTIMATOR = "estimator.json"
 _LAMBDA = '"__class__":"<lambda>"'
-"""How skops names a lambda, which it writes and can never read; within a text of the user's the quotes are escaped."""
+"""The name of a lambda in a skops schema. skops writes lambdas but cannot read them. In a string of the user, JSON
+escapes the quotes, so it does not match.
+"""
 
 _HARMLESS = Trust.of(
     [
@@ -37,13 +39,14 @@ _HARMLESS = Trust.of(
         *(f"sklearn.neural_network._stochastic_optimizers.{name}" for name in ("AdamOptimizer", "SGDOptimizer")),
     ]
 )
-"""What common estimators need and skops does not list: plain Python that only computes with its own attributes, and
-sparse matrices, whose indices are checked here. Trees are not among them: scikit-learn follows their indices unchecked.
+"""Classes and functions that common estimators need and that skops does not trust: pure Python that only computes with
+its attributes, and sparse matrices, whose indices are checked here. Trees are missing, because scikit-learn does not
+check their indices.
 """
 
 
 def recognises(obj: Any) -> bool:
-    """Tell whether this is an estimator."""
+    """Return whether the object is an estimator, without importing scikit-learn."""
     return any(cls.__module__ == "sklearn.base" and cls.__name__ == "BaseEstimator" for cls in type(obj).__mro__)
 
 
@@ -55,12 +58,12 @@ def _skops() -> ModuleType:
 
 
 def pack(obj: Any) -> Package:
-    """Turn an estimator into its arrays and a text about the rest.
+    """Turn an estimator into its arrays and a JSON text about the rest.
 
     Raises
     ------
     UnknownFormat
-        If skops cannot keep it: it has a lambda in it, say.
+        If skops cannot store it, for example because it contains a lambda.
     """
     try:
         dumped = _skops().dumps(obj)
@@ -81,22 +84,30 @@ def pack(obj: Any) -> Package:
 
 
 def _pull(dumped: bytes) -> dict[str, Any]:
-    """Return the classes that a pull has to trust. An object that skops cannot read back is told of by the pull."""
+    """Return the classes that a pull must trust.
+
+    The result is empty if skops cannot read the object back; the pull then reports the error.
+    """
     with suppress(Exception):
         unknown = _unknown(_skops().get_untrusted_types(data=dumped), ())
+        # The names appear in the code snippets of the console.
         return {"trust": unknown} if unknown else {}
     return {}
 
 
 def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
-    """Build the estimator again.
+    """Build the estimator.
 
     Raises
     ------
     Untrusted
-        If it needs a class that skops does not know as safe and that `trust` does not name.
+        If it needs a class that neither skops nor `trust` trusts.
     InvalidArgument
-        If `into` is given: an estimator is more than its arrays.
+        If `into` is passed: an estimator is more than its arrays.
+    MissingDependency
+        If skops, or a class that the estimator needs, is not installed.
+    DamagedFile
+        If its files are invalid.
     """
     if into is not None:
         raise InvalidArgument("`--into` fills modules and arrays, not estimators", hint="leave `--into` out")
@@ -105,6 +116,7 @@ def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()
     try:
         unknown = skops.get_untrusted_types(data=data)
         _check_trust(unknown, trust)
+        # All unknown types passed `_check_trust` above.
         return skops.loads(data, trusted=unknown)
     except (ImportError, AttributeError) as error:
         raise MissingDependency(

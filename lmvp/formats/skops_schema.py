@@ -1,17 +1,17 @@
-"""What skops writes, made canonical: equal estimators give equal bytes, and their arrays become tensors.
+"""Canonical form of skops files: equal estimators produce equal bytes, and their arrays become tensors.
 
-A skops file is a zip of `schema.json` and one file per array. The schema carries addresses of objects (`__id__`), the
-names of the files hold them too, and sets stand in the order of their hashes: two dumps of one estimator differ. Here
-ids are kept only where an object stands twice, and renumbered; sets are sorted; arrays get the name of the attribute
-they sit in. A node of an array has `"tensor"` in the place of `"file"`:
+A skops file is a zip of `schema.json` and one file for each array. The schema contains memory addresses (`__id__`),
+also in the names of the files, and sets in the order of their hashes, so two dumps of one estimator differ. In the
+canonical form, an id exists only for an object that occurs twice, and ids are numbered; sets are sorted; an array is
+named after the attribute that contains it. The node of an array has `"tensor"` instead of `"file"`:
 
 ==================  =========================================================
 `"tensor": name`    an array of numbers, by the name of its tensor
-`"text": dtype`     besides, for an array of texts: its tensor holds the codes
-`"fields": descr`   besides, for a structured array: a tensor for each field
-`"order": "F"`      besides, for an array in Fortran order
-`"parts": {…}`      a sparse matrix: the arrays it is made of, as nodes
-`"blob": path`      anything else: a file of the version
+`"text": dtype`     in addition, for an array of texts, stored as character codes
+`"fields": descr`   in addition, for a structured array: a tensor for each field
+`"order": "F"`      in addition, for an array in Fortran order
+`"parts": {…}`      a sparse matrix: its arrays, as nodes
+`"blob": path`      any other data: a file of the version
 ==================  =========================================================
 """
 
@@ -30,22 +30,24 @@ from lmvp.formats.tree import Names
 
 Node: TypeAlias = dict[str, Any]
 
+# Nodes of objects whose identity does not matter, so their ids are dropped.
 _IMMUTABLE = {"JsonNode", "TypeNode", "TupleNode", "FunctionNode", "OperatorFuncNode", "SliceNode"}
+# Keys of the schema that are not attributes, and so not part of names.
 _TRANSPARENT = {"content", "__reduce__"}
 SCHEMA = "schema.json"
 SPARSE = ("bsr", "coo", "csc", "csr", "dia")
-"""The kinds of sparse matrices that scipy reads from a file."""
+"""The formats of sparse matrices that scipy reads from a file."""
 
 
 _SLACK, _COPIES = 64 << 20, 4
-"""Bytes that the files of an estimator may have: so many, and so many times its tensors."""
+"""Greatest size of the files of an estimator: a fixed number of bytes, plus a multiple of its tensors."""
 
 _WIDTH = 1 << 16
-"""Bytes of a row of a structured array at most."""
+"""Greatest size of a row of a structured array, in bytes."""
 
 
 class Canonical:
-    """A skops file taken apart.
+    """A parsed skops file.
 
     Attributes
     ----------
@@ -64,13 +66,14 @@ class Canonical:
         self._known: dict[str, Node] = {}
         with zipfile.ZipFile(io.BytesIO(data)) as self._archive:
             self.schema = json.loads(self._archive.read(SCHEMA))
+            # The version of skops must not change the digest of an equal estimator.
             self.schema.pop("_skops_version", None)
             _sort_sets(self.schema)
             _renumber(self.schema)
             self._replace(self.schema, ())
 
     def _replace(self, value: Any, path: tuple[str, ...]) -> None:
-        """Replace the file names below, in order; `path` is the attribute that this belongs to."""
+        """Replace the names of files in a node and below, in order; `path` is the attribute of the node."""
         if isinstance(value, list):
             for index, child in enumerate(value):
                 self._replace(child, (*path, _step_name(child) or str(index)))
@@ -110,7 +113,7 @@ class Canonical:
         return {"blob": path}
 
     def _array(self, array: Any, path: tuple[str, ...]) -> Node | None:
-        """Keep an array as one tensor, or as several; None if that cannot be."""
+        """Store an array as one or more tensors; return None if that is not possible."""
         if array.dtype.names:
             return self._structured(array, path)
         if array.dtype.kind in "US" and array.dtype.itemsize:
@@ -123,7 +126,7 @@ class Canonical:
         return {"tensor": self._keep(array, path), **order}
 
     def _structured(self, array: Any, path: tuple[str, ...]) -> Node | None:
-        """Keep each field by itself: what lies between them in memory is chance."""
+        """Store each field as a tensor, because the bytes between fields in memory are undefined."""
         from numpy.lib.format import dtype_to_descr
 
         fields = [array.dtype[name] for name in array.dtype.names]
@@ -139,7 +142,7 @@ class Canonical:
 
 
 def _step_name(node: Any) -> str | None:
-    """Return the name in a pair of name and estimator, as pipelines have them."""
+    """Return the name of a step of a pipeline, a tuple of name and estimator; None for any other node."""
     match node:
         case {
             "__loader__": "TupleNode",
@@ -171,7 +174,7 @@ def _text_without_ids(node: Node) -> str:
 
 
 def _renumber(schema: Node) -> None:
-    """Drop the ids that say nothing, count the others from 1."""
+    """Drop ids of objects that occur once, and number the others from 1."""
     for node in _nodes(schema):
         if node["__loader__"] in _IMMUTABLE:
             node.pop("__id__", None)
@@ -185,12 +188,12 @@ def _renumber(schema: Node) -> None:
 
 
 def assemble(schema: Node, arrays: Mapping[str, Any], blob: Callable[[str], bytes]) -> bytes:
-    """Return the skops file that a canonical schema came from; `blob` gives the other files.
+    """Return the skops file of a canonical schema; `blob` returns the other files.
 
     Raises
     ------
     DamagedFile
-        If the schema names what is not there.
+        If the schema refers to a tensor or file that does not exist.
     """
     buffer = io.BytesIO()
     written: dict[str, str] = {}
@@ -203,7 +206,7 @@ def assemble(schema: Node, arrays: Mapping[str, Any], blob: Callable[[str], byte
                 if key not in written:
                     suffix, data = _file(node, arrays, blob)
                     budget -= len(data) if "blob" not in node else 0
-                    if budget < 0:  # one tensor under many dtypes and orders
+                    if budget < 0:  # a hostile schema can repeat one tensor with many dtypes and orders
                         raise ValueError("they are written out many times over")  # noqa: TRY301
                     written[key] = f"{len(written)}{suffix}"
                     archive.writestr(written[key], data)
@@ -215,7 +218,7 @@ def assemble(schema: Node, arrays: Mapping[str, Any], blob: Callable[[str], byte
 
 
 def _key(node: Node) -> str | None:
-    """Return what is equal for nodes that share a file, and None for one without."""
+    """Return a key that is equal for nodes that share a file; None for a node without a file."""
     if "file" in node or ("blob" in node and node["__loader__"] == "SparseMatrixNode"):
         raise ValueError("a node has a file that nobody checked")
     about = {key: node[key] for key in ("tensor", "parts", "blob", "text", "fields", "order") if key in node}
@@ -236,7 +239,7 @@ def _file(node: Node, arrays: Mapping[str, Any], blob: Callable[[str], bytes]) -
 
 
 def _check_sparse(data: bytes) -> None:
-    """Demand that the indices of a sparse matrix lie in it: scipy's kernels follow them unchecked."""
+    """Check that the indices of a sparse matrix are within its shape; scipy's kernels do not check them."""
     matrix = import_module("scipy.sparse").load_npz(io.BytesIO(data))
     if matrix.format not in SPARSE:
         raise ValueError(f"no sparse matrix of format {matrix.format}")
@@ -271,7 +274,7 @@ def _join_fields(node: Node, arrays: Mapping[str, Any]) -> Any:
     dtype = descr_to_dtype([(str(name), str(code)) for name, code in node["fields"]])
     kinds = [dtype[name] for name in dtype.names or ()]
     wide = [one for one in kinds if one.kind not in "biufV" or one.itemsize > 8 * (len(kinds) + 1)]
-    if wide or dtype.itemsize > _WIDTH:  # before an array of it is made
+    if wide or dtype.itemsize > _WIDTH:  # checked before memory is allocated
         raise ValueError(f"no structured array of {dtype.itemsize:,} bytes per row")
     first, *_ = parts = {name: arrays[tensor] for name, tensor in node["tensor"].items()}
     joined = np.zeros(parts[first].shape, dtype)

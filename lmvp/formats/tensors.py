@@ -1,8 +1,8 @@
-"""What all formats with tensors share: one `weights.safetensors` from many tensors, and filling tensors from it.
+"""Common code of all formats with tensors: packing tensors into `weights.safetensors`, and filling tensors from it.
 
-Tensors are named once and stored once: one that sees the same memory as another, in the same way, is a *tie* and only
-its name is kept. What safetensors has no dtype for (complex128, dates, big-endian numbers) is stored as the nearest
-plain dtype, with its true dtype in the meta data.
+A tensor that views the same memory as another one, in the same way, is stored once. The second one is a *tie*: the
+metadata maps its name to that of the first. Numbers for which safetensors has no dtype (complex128, dates, big-endian
+numbers) are stored with the nearest dtype, and their true dtype is in the metadata.
 """
 
 from __future__ import annotations
@@ -19,26 +19,27 @@ from lmvp.storage import safetensors
 from lmvp.storage.manifest import Manifest
 
 WEIGHTS = "weights.safetensors"
-"""The file that holds all tensors of an object."""
+"""The file with all tensors of an object."""
 
 GROUP = 64 << 20
 """Bytes of tensors that are read into buffers at once."""
 
+# Number of differences that an error lists.
 _SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """A tensor on its way out.
+    """A tensor to be pushed.
 
     Attributes
     ----------
     dtype, shape
-        As they stand in the safetensors header.
+        Dtype and shape in the header of the safetensors file.
     view : hashable or None
-        Equal for tensors that see the same memory in the same way; None: never tied.
+        Equal for tensors that view the same memory in the same way; None: never tied.
     true_dtype : str or None
-        Where safetensors has no dtype for it.
+        The dtype, if safetensors has no name for it.
     """
 
     dtype: str
@@ -50,7 +51,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A tensor on its way back: `name` is what the file at `path` calls it (another's name, for a tie)."""
+    """A tensor of a version. `name` is its name in the file at `path`; for a tie, the name of the other tensor."""
 
     name: str
     path: str
@@ -62,21 +63,25 @@ class Stored:
 
     @property
     def kind(self) -> str:
-        """Its dtype and shape, for people."""
+        """Dtype and shape, for messages."""
         return f"{self.true_dtype or self.dtype} {self.shape}"
 
 
 def weights(
     tensors: Mapping[str, Packed], framework: str, path: str = WEIGHTS
 ) -> tuple[list[PackedFile], dict[str, Any]]:
-    """Return the file that holds these tensors (none for none), and the meta data about ties and dtypes.
+    """Return the file with these tensors, and the metadata about ties and dtypes.
+
+    The list of files is empty if there are no tensors.
 
     Parameters
     ----------
     tensors : mapping
-        In model order.
+        Tensors by name, in the order of the model.
     framework : str
-        `pt` or `np`: what other readers of safetensors look for in its meta data.
+        `pt` or `np`, for other readers of safetensors, which look for it in the header.
+    path : str
+        The path of the file in the version.
     """
     once, ties = _untie(tensors)
     meta: dict[str, Any] = {"ties": ties} if ties else {}
@@ -98,6 +103,7 @@ def _untie(tensors: Mapping[str, Packed]) -> tuple[dict[str, Packed], dict[str, 
 
 
 def _file(tensors: Mapping[str, Packed], framework: str, path: str) -> PackedFile:
+    # `sorted` is stable, so tensors of equal rank keep the order of the model.
     order = sorted(tensors, key=lambda name: _rank(tensors[name]))
     head = safetensors.header([(n, tensors[n].dtype, tensors[n].shape) for n in order], {"format": framework})
     spans, offset = {}, len(head)
@@ -110,19 +116,19 @@ def _file(tensors: Mapping[str, Packed], framework: str, path: str) -> PackedFil
 
 
 def _rank(tensor: Packed) -> int:
-    """Keep every tensor aligned to its items: those of a length divisible by 8 first, in model order."""
+    """Sort key that keeps each tensor aligned to its items: tensors with a length divisible by 8 are first."""
     return 0 if tensor.source.size % 8 == 0 else 64 - safetensors.BITS[tensor.dtype]
 
 
 def stored(manifest: Manifest) -> dict[str, Stored]:
-    """Return all tensors of a version by name, ties included.
+    """Return all tensors of a version by name, including ties.
 
     Raises
     ------
     DamagedFile
-        If the meta data name a tensor that is not there.
+        If a tie refers to a tensor that does not exist.
     InvalidArgument
-        If two files have a tensor of the same name, so that a name alone does not say which.
+        If two files have a tensor of the same name, so that the name is ambiguous.
     """
     dtypes = _texts(manifest.meta.get("dtypes", {}), "dtypes")
     found: dict[str, Stored] = {}
@@ -146,7 +152,7 @@ def _texts(value: Any, what: str) -> dict[str, str]:
 
 
 def fill(reader: Reader, targets: Iterable[tuple[Stored, memoryview]]) -> None:
-    """Write tensors into their buffers, all of them in one go; a tensor with two buffers is copied to the second."""
+    """Write tensors into their buffers, all with one read; a tensor with two buffers is copied to the second one."""
     first: dict[tuple[str, str], memoryview] = {}
     copies: list[tuple[memoryview, memoryview]] = []
     for tensor, buffer in targets:
@@ -163,10 +169,10 @@ def fill(reader: Reader, targets: Iterable[tuple[Stored, memoryview]]) -> None:
 
 
 def groups(sizes: Mapping[str, int], limit: int = GROUP) -> Iterator[list[str]]:
-    """Split names into groups of at most `limit` bytes, and of one name at least.
+    """Split names into groups of at most `limit` bytes, and of at least one name.
 
-    A tensor that cannot be read in place is read into a buffer: one at a time would take one request each, all at once
-    twice the memory.
+    A tensor that cannot be read into its place is read into a buffer. One tensor at a time would take one request each,
+    all at once twice the memory.
 
     Examples
     --------
@@ -186,23 +192,24 @@ def groups(sizes: Mapping[str, int], limit: int = GROUP) -> Iterator[list[str]]:
 
 
 def check(have: Mapping[str, Stored], into: Mapping[str, str], aliases: Iterable[Sequence[str]] = ()) -> None:
-    """Compare a version with the tensors of `into`, given as their `Stored.kind` by name.
+    """Compare the tensors of a version with those of `into`, which are given as their `Stored.kind` by name.
 
     Parameters
     ----------
     aliases : iterable of sequences of names
-        Those that are one tensor in `into`.
+        Groups of names that are one tensor in `into`.
 
     Raises
     ------
     Mismatch
-        Naming the first few differences.
+        If they differ. The message lists the first differences.
     """
     wrong = [f"{name!r} is only in the version" for name in have if name not in into]
     wrong += [f"{name!r} is only in `into`" for name in into if name not in have]
     for name, kind in into.items():
         if name in have and have[name].kind != kind:
             wrong.append(f"{name!r} is {have[name].kind} in the version, {kind} in `into`")
+    # One tensor of `into` cannot hold two different values of the version.
     for first, *others in aliases:
         wrong += [
             f"{first!r} and {other!r} are one tensor in `into`, two in the version"
@@ -227,9 +234,9 @@ def shared(tensors: Mapping[str, Packed]) -> list[list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class Elements:
-    """A source over items that do not lie in a row: `take(first, last)` gives those between as contiguous bytes.
+    """A source over items that are not contiguous; `take(first, last)` returns a range of items as contiguous bytes.
 
-    Only what is read is copied, so a transposed tensor of any size costs no memory.
+    Only the range that is read is copied, so a transposed tensor of any size costs no memory.
     """
 
     size: int
@@ -237,21 +244,22 @@ class Elements:
     take: Callable[[int, int], memoryview]
 
     def read(self, offset: int, size: int) -> memoryview:
-        """Return a copy of these bytes."""
+        """Return a copy of the bytes."""
         first, last = offset // self.item, -(-(offset + size) // self.item)
         start = offset - first * self.item
         return self.take(first, last)[start : start + size]
 
 
 class Shelf:
-    """Keeps the last few things that were fetched: a tensor that is read in pieces is fetched once."""
+    """A cache of the last few results of `fetch`, so that a tensor that is read in pieces is fetched once."""
 
     def __init__(self, places: int = 2) -> None:
         self._places, self._lock = places, Lock()
         self._kept: dict[int, memoryview] = {}
 
     def get(self, key: int, fetch: Callable[[], memoryview]) -> memoryview:
-        """Return what `fetch` gave for this key, lately or now."""
+        """Return the cached result for a key, or call `fetch` and cache its result."""
+        # Held during the fetch: two threads that read pieces of one tensor must not both fetch it.
         with self._lock:
             if key not in self._kept:
                 while len(self._kept) >= self._places:
@@ -262,12 +270,12 @@ class Shelf:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fetched:
-    """A source over bytes that have to be fetched as a whole, from a device or out of a message."""
+    """A source over bytes that can only be fetched as a whole, from a device or out of a message."""
 
     size: int
     fetch: Callable[[], memoryview]
     shelf: Shelf
 
     def read(self, offset: int, size: int) -> memoryview:
-        """Return a view of what was fetched."""
+        """Return a view of the fetched bytes."""
         return self.shelf.get(id(self), self.fetch)[offset : offset + size]

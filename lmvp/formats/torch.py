@@ -1,8 +1,9 @@
-"""Torch: modules, state dicts, checkpoints, lone tensors.
+"""Format of torch modules, state dicts, checkpoints and single tensors.
 
-A module comes back as a module if its class is trusted, with its weights, buffers, ties, flags and mode. Its weights
-are never in a pickle; its structure is (see `lmvp.formats.torch_structure`), read by torch's safe loader. Any version
-with the right names fills a module or a dict of tensors given as `into=`, and runs no code at all.
+A module with a trusted class is restored as a module, with weights, buffers, ties, flags and training mode. Its weights
+are never in a pickle. Its structure is a pickle (see `lmvp.formats.torch_structure`), which torch's safe loader reads.
+A module or a dict of tensors that is passed as `into=` is filled from any version with the same names, and no code
+runs.
 """
 
 from __future__ import annotations
@@ -32,21 +33,21 @@ _WRAPPED = {"module", "_orig_mod"}
 
 
 def recognises(obj: Any) -> bool:
-    """Tell whether this is a module, a tensor, or a tree with a tensor somewhere in it."""
+    """Return whether the object is a module, a tensor, or a tree that contains a tensor."""
     return is_module(obj) or any(is_tensor(leaf) for leaf in tree.walk(obj))
 
 
 def pack(obj: Any) -> Package:
-    """Turn a module or a tree of tensors into files; tensors are read from their own memory.
+    """Turn a module or a tree of tensors into files; tensors are read from their memory.
 
-    A compiled module, and a DataParallel or DistributedDataParallel one, is kept as the module that it wraps.
+    If the module is compiled, or wrapped by DataParallel or DistributedDataParallel, the wrapped module is stored.
     """
     obj = unwrapped(obj)
     return _pack_module(obj) if is_module(obj) else _pack_state(obj)
 
 
 def unpack(reader: Reader, *, into: Any = None, trust: Sequence[str | type] = ()) -> Any:
-    """Build the object again, or fill the tensors of `into`."""
+    """Build the object, or fill the tensors of `into`."""
     if into is not None:
         fill_into(reader, into)
         return into
@@ -68,13 +69,13 @@ def _pack_state(obj: Any) -> Package:
     skeleton, leaves = tree.flatten(obj, _kind, _plain)
     files, meta = tensors.weights({name: _pack(name, leaf) for name, leaf in leaves.items()}, "pt")
     formats = {name: form for name, leaf in leaves.items() if is_tensor(leaf) and (form := memory_format(leaf))}
-    if formats:  # the numbers are stored in C order whatever their format, so that every reader finds them
+    if formats:  # numbers are always stored in C order, so that every reader of safetensors can use them
         meta["memory_formats"] = formats
     return Package(STATE, files, {**meta, "tree": skeleton})
 
 
 def _plain(obj: Any) -> dict[str, Any] | None:
-    """Give the node of torch's own plain values."""
+    """Return the skeleton node of one of torch's plain values (Size, dtype, device); None for any other object."""
     import torch
 
     if type(obj) is torch.Size:
@@ -147,7 +148,10 @@ def _class(module: Any) -> str:
 
 
 def _extra_state(other: dict[str, Any]) -> dict[str, Any]:
-    """Keep what a state dict holds besides tensors, where it is plain, for `into=`; the structure has it anyway."""
+    """Return the values of a state dict that are not tensors, if they are plain data, for `into=`.
+
+    The structure contains them too, but a pull with `into=` does not read the structure.
+    """
     try:
         return {"extra_state": tree.flatten(other, tree.no, _plain)[0]} if other else {}
     except UnknownFormat:
@@ -155,16 +159,17 @@ def _extra_state(other: dict[str, Any]) -> dict[str, Any]:
 
 
 def loose_tensors(module: Any) -> Iterator[tuple[str, Any]]:
-    """Give the tensors of a module by the attribute that they sit in: buffers, parameters, plain attributes."""
+    """Yield the tensors of a module by the attribute that holds them: buffers, parameters, plain attributes."""
     inner = _inner_names(module)
     for prefix, part in module.named_modules():
-        if is_scripted(part):  # its buffers and parameters live in C++, behind mappings that are not dicts
+        if is_scripted(part):  # its buffers and parameters are in C++, behind mappings that are not dicts
             groups: list[Iterable[tuple[str, Any]]] = [
                 part.named_buffers(recurse=False),
                 part.named_parameters(recurse=False),
             ]
         else:
-            groups = [g.items() for g in (part._buffers, part._parameters, vars(part))]  # noqa: SLF001 - named_buffers() skips ties
+            # `named_buffers` skips ties.
+            groups = [g.items() for g in (part._buffers, part._parameters, vars(part))]  # noqa: SLF001
         for group in groups:
             for name, value in group:
                 if is_tensor(value):
@@ -172,7 +177,7 @@ def loose_tensors(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _inner_names(module: Any) -> Callable[[str], str]:
-    """Return a function that leaves the names of wrappers inside a module out of the name of a tensor."""
+    """Return a function that removes the names of nested wrappers from the name of a tensor."""
     wrappers = {f"{name}.{own}." for name, part in module.named_modules() if name and (own := wrapped_name(part))}
 
     def inner(name: str) -> str:
@@ -184,16 +189,16 @@ def _inner_names(module: Any) -> Callable[[str], str]:
 
 
 class _Names:
-    """Names every tensor of a module: as its state dict does, else by the attribute it sits in.
+    """Names for all tensors of a module: the name in its state dict, otherwise the attribute that holds the tensor.
 
     Attributes
     ----------
     found : dict
-        All tensors by name; those that were asked for, and all of the state dict.
+        All tensors of the state dict, and those that were requested, by name.
     extra : list of str
-        The names that a state dict lacks.
+        Names that the state dict does not contain.
     other : dict
-        What a state dict has besides tensors.
+        Values of the state dict that are not tensors.
     """
 
     def __init__(self, module: Any) -> None:
@@ -239,7 +244,7 @@ def _unpack_module(reader: Reader, trust: Sequence[str | type]) -> Any:
 
 
 def fill_into(reader: Reader, into: Any) -> Any:
-    """Fill a module or a tree of tensors from any version that has the right names."""
+    """Fill a module or a tree of tensors from any version with the same names."""
     into = unwrapped(into)
     extra = set(reader.manifest.meta.get("extra", ()))
     targets = _state_of(into) if is_module(into) else tree.leaves(into, _kind)
@@ -255,14 +260,15 @@ def fill_into(reader: Reader, into: Any) -> Any:
 
 
 def _without_wrappers(stored: Iterable[str], targets: Iterable[str]) -> dict[str, str]:
-    """Return the names of targets by those of a version that differ from them only by the names of wrappers.
+    """Map names of the version to names of targets that differ only by the names of wrappers.
 
-    The state dict of a wrapper has its name in that of every tensor: `module.`, `_orig_mod.`, or both.
+    The state dict of a wrapper has its name in the name of each tensor: `module.`, `_orig_mod.`, or both.
     """
     stored, targets = set(stored), set(targets)
     found = {_unwrapped_name(name): name for name in targets - stored}
     lacking = [name for name in stored - targets if _unwrapped_name(name) in found]
     renamed = {name: found[_unwrapped_name(name)] for name in lacking}
+    # Two names of the version that map to one target are ambiguous, so none is renamed.
     return renamed if len(set(renamed.values())) == len(renamed) else {}
 
 

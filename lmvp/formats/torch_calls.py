@@ -1,8 +1,8 @@
-"""What the structure of a module may call, and with what: checked on the opcodes, before torch runs any of them.
+"""Check of the calls in the structure of a module, on the opcodes, before torch runs them.
 
-`torch.load(weights_only=True)` calls the names that it was told are safe with any arguments at all. `bytearray(10**11)`
-and `torch.nn.Linear(10**5, 10**5)` are safe names, and take all the memory there is. So each call is checked here:
-it must be one that `dump` writes, and what all calls together build must be in proportion to the structure itself.
+`torch.load(weights_only=True)` calls safe names with any arguments. `bytearray(10**11)` and `torch.nn.Linear(10**5,
+10**5)` use safe names, and exhaust the memory. So each call must be one that `dump` writes, and the total size of the
+objects that calls build must be in proportion to the size of the structure.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from lmvp.storage.containers.base import Broken
 from lmvp.storage.containers.pickled import Global, Machine, Node
 
 LIMIT = 64 << 20
-"""Bytes of a structure at most."""
+"""Largest structure, in bytes."""
 
+# Greatest number of opcodes.
 _STEPS = 20_000_000
 _SPENT = 1 << 20
-"""Items and bytes that calls may build besides a multiple of the structure's own size."""
+"""Items and bytes that calls may build in addition to `_SHARE` times the size of the structure."""
 
 _SHARE = 16
 _TUPLE = 1 << 20
-"""Items of a tuple at most, with those of the tuples in it, as often as they occur: hashing it visits all of them."""
+"""Greatest number of items of a tuple, counting nested tuples as often as they occur: hashing visits all of them."""
 
 _LAYERS = 4096
-"""Layers of an RNN at most: torch makes a list of names for each when it takes up the state of one."""
+"""Greatest number of layers of an RNN: torch builds a list of names for each when it restores the state."""
 
 _ATOMS = (str, int, float, bool, type(None))
 _LATIN = ("latin1", "latin-1")
@@ -40,14 +41,14 @@ def check(program: bytes, name_of: Callable[[str], str], trusted: Trust) -> None
     Parameters
     ----------
     name_of : callable
-        Gives the full name of what a `GLOBAL` opcode names.
+        Returns the full name for the argument of a `GLOBAL` opcode.
     trusted : Trust
-        The classes that the caller of `download` trusts: these may be called with anything.
+        The classes that the caller of `download` trusts. Any arguments are accepted for them.
 
     Raises
     ------
     DamagedFile
-        Naming the call that `dump` would not write.
+        If a call differs from those that `dump` writes. The message names it.
     """
     machine = _Calls(name_of, trusted, _SPENT + _SHARE * len(program))
     try:
@@ -58,15 +59,16 @@ def check(program: bytes, name_of: Callable[[str], str], trusted: Trust) -> None
 
 
 class _Calls(Machine):
-    """A stack and a memo that calls nothing, and checks what would be called."""
+    """A pickle machine with stack and memo that calls nothing, and checks each call."""
 
     def __init__(self, name_of: Callable[[str], str], trusted: Trust, budget: int) -> None:
         super().__init__()
         self._name_of, self._trusted, self._budget, self._steps = name_of, trusted, budget, _STEPS
-        self._tuples: dict[int, tuple[int, tuple[Any, ...]]] = {}  # by id; held, so that no id is used twice
+        # By id. The reference to each tuple prevents Python from using an id again.
+        self._tuples: dict[int, tuple[int, tuple[Any, ...]]] = {}
 
     def step(self, name: str, argument: Any) -> None:
-        """Check an opcode, then do what it says."""
+        """Check an opcode, then execute it symbolically."""
         self._steps -= 1
         if self._steps < 0:
             raise Broken(f"it has more than {_STEPS:,} steps")
@@ -124,7 +126,7 @@ class _Calls(Machine):
 
 
 def _length(value: Any) -> int:
-    """Return how many items or bytes are copied where a value is an argument."""
+    """Return the number of items or bytes that are copied if a value is an argument."""
     if isinstance(value, Node) and _is_bytes(value):
         return len(value.args[0]) if value.args else 1
     if isinstance(value, Node):
@@ -139,7 +141,7 @@ def _atoms(args: tuple[Any, ...]) -> bool:
 
 
 def _text(args: tuple[Any, ...]) -> bool:
-    """Whether these are a text and its codec, which is how protocol 2 writes bytes; never a length."""
+    """Return whether the arguments are a text and its codec, as protocol 2 writes bytes, and not a length."""
     return not args or (len(args) == 2 and isinstance(args[0], str) and args[1] in _LATIN)
 
 
@@ -148,7 +150,7 @@ def _is_bytes(value: Any) -> bool:
 
 
 def _bytes(args: tuple[Any, ...]) -> bool:
-    """Whether these are a text and its codec, or bytes made of such; never a length."""
+    """Return whether the arguments are a text and its codec, or bytes from such a call, and not a length."""
     return _text(args) or (len(args) == 1 and _is_bytes(args[0]))
 
 
@@ -176,8 +178,9 @@ _CALLS: dict[str, Callable[[tuple[Any, ...]], bool]] = {
     "torch.device": _atoms,
     "torch.nn.utils.parametrizations._OrthMaps": _atoms,
 }
-"""What may be called, and whether it may be with these arguments. Classes of layers are never called: `NEWOBJ`
-makes an object of one without running its constructor."""
+"""The functions that may be called, with a check of their arguments. Classes of layers are never called: `NEWOBJ`
+creates an instance without running the constructor.
+"""
 
 _OPCODES = frozenset(
     {
@@ -198,4 +201,6 @@ _OPCODES = frozenset(
         *("APPEND", "APPENDS", "ADDITEMS", "SETITEM", "SETITEMS"),
     }
 )
-"""The rest of what Python writes in protocol 2 and torch reads; not `BINPERSID`: a structure has no numbers."""
+"""The other opcodes of protocol 2 that Python writes and torch reads. `BINPERSID` is missing, because a structure
+contains no storages.
+"""

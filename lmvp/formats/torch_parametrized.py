@@ -1,8 +1,8 @@
-"""Modules with parametrizations: `torch.nn.utils.parametrizations.spectral_norm`, `weight_norm`, `orthogonal`, others.
+"""Modules with parametrizations, for example of `torch.nn.utils.parametrizations.spectral_norm` and `weight_norm`.
 
-Torch gives such a module a class made up for it alone, with a property for each parametrized tensor, and refuses to
-pickle it. What the module *is* lies in its attributes; so it is kept as one of the class that it had before, and gets
-a class of its own again when it is loaded.
+torch generates a class for such a module, with a property for each parametrized tensor, and refuses to pickle it. The
+state of the module is in its attributes. So it is stored as an instance of its original class, and a class is generated
+again when it is loaded.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from lmvp.errors import DamagedFile
 
 
 def plain_type(module: Any) -> type:
-    """Return the class of a module, that of before where it was parametrized."""
+    """Return the class of a module, for a parametrized one the original class."""
     if not _lists(module):
         return type(module)
     from torch.nn.utils import parametrize
@@ -23,12 +23,12 @@ def plain_type(module: Any) -> type:
 
 
 def state(module: Any) -> dict[str, Any]:
-    """Return the attributes of a module, as its class of before would have them pickled.
+    """Return the attributes of a module, as its original class pickles them.
 
-    `weight_norm` hangs a function on a module that reads the state dicts of the years before 2023; it cannot be
-    pickled, and a module that is loaded does without it.
+    `weight_norm` adds a hook that reads state dicts from before 2023. The hook cannot be pickled, and a loaded module
+    works without it, so it is left out.
     """
-    kept = getattr(plain_type(module), "__getstate__", None)  # Python 3.10: torch's alone
+    kept = getattr(plain_type(module), "__getstate__", None)  # `object` has no `__getstate__` before Python 3.11
     attributes = dict(kept(module) if kept else vars(module))
     hooks = attributes.get("_load_state_dict_pre_hooks") or {}
     attributes["_load_state_dict_pre_hooks"] = type(hooks)((k, hook) for k, hook in hooks.items() if not _compat(hook))
@@ -42,7 +42,10 @@ def _compat(hook: Any) -> bool:
 
 
 def _lists(module: Any) -> dict[str, Any]:
-    """Return the parametrizations of a module by the name of their tensor; it may have a part of that name itself."""
+    """Return the parametrizations of a module by the name of their tensor.
+
+    A user's submodule can also be named `parametrizations`, so the types are checked.
+    """
     import torch
     from torch.nn.utils.parametrize import ParametrizationList
 
@@ -54,18 +57,19 @@ def _lists(module: Any) -> dict[str, Any]:
 
 
 def restore(module: Any) -> None:
-    """Give all parts of a loaded module that have parametrizations their class and their properties.
+    """Restore the class and the properties of all parametrized parts of a loaded module.
 
     Raises
     ------
     DamagedFile
-        If a parametrization is of what cannot be a tensor.
+        If the name of a parametrized tensor is invalid.
     """
     from torch.nn.utils import parametrize
 
     for part, lists in [(part, lists) for part in module.modules() if (lists := _lists(part))]:
-        parametrize._inject_new_class(part)  # noqa: SLF001 - torch has no other way to say it
+        parametrize._inject_new_class(part)  # noqa: SLF001 - torch has no public function for it
         for name in lists:
+            # The name becomes a property of a class. It must not replace a method.
             if not name.isidentifier() or name.startswith("__") or hasattr(part, name):
                 raise DamagedFile(f"{name!r} cannot be a parametrized tensor")
             parametrize._inject_property(part, name)  # noqa: SLF001

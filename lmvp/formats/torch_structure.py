@@ -1,8 +1,9 @@
-"""The structure of a module: the module with its tensors left out, as a torch file that is equal for equal modules.
+"""The structure of a module: the module without its tensor values, as a torch file that is equal for equal modules.
 
-The pickle holds `{"module": module, "tensors": {name: tensor}}`, each tensor as an empty one on the device 'meta'. As
-a pickle keeps identities, the tensors of the dict *are* those in the module after loading, wherever they sit: each is
-then swapped for the real one. So parameters, buffers, loose tensors in attributes and ties need no rule of their own.
+The pickle contains `{"module": module, "tensors": {name: tensor}}`, each tensor as an empty one on the device 'meta'. A
+pickle preserves identity, so after loading, the tensors of the dict *are* the tensors of the module, wherever they are.
+Each is then swapped for the real one. So parameters, buffers, tensors in other attributes and ties need no special
+rules.
 """
 
 from __future__ import annotations
@@ -23,13 +24,16 @@ from lmvp.formats import torch_calls, torch_parametrized, torch_trust
 from lmvp.formats.torch_tensors import in_format, is_module, is_scripted, is_tensor, memory_format, unwrapped
 
 _ATOMS = {str, int, float, bool, type(None)}
+# The protocol that `torch.load(weights_only=True)` supports.
 _PROTOCOL = 2
+# See `_check_version`.
 _OLDEST = (2, 6)
+# `safe_globals` changes global state of torch.
 _lock = threading.Lock()
 
 
 class CannotPickle(Exception):
-    """The module has no structure that can be kept; the message says why."""
+    """The structure of the module cannot be stored; the message states the reason."""
 
 
 def dump(module: Any, name_of: Callable[[Any], str]) -> bytes:
@@ -38,12 +42,12 @@ def dump(module: Any, name_of: Callable[[Any], str]) -> bytes:
     Parameters
     ----------
     name_of : callable
-        Gives the name of a tensor; called once for each that is met.
+        Returns the name of a tensor; called once for each tensor.
 
     Raises
     ------
     CannotPickle
-        If Python cannot pickle it: a lambda in an attribute, a class defined inside a function.
+        If Python cannot pickle the module: an attribute is a lambda, or a class is defined inside a function.
     """
     import torch
 
@@ -55,7 +59,7 @@ def dump(module: Any, name_of: Callable[[Any], str]) -> bytes:
         tensors[name_of(tensor)] = tensor
         return _emptied(tensor).__reduce_ex__(_PROTOCOL)
 
-    class Pickler(_Canonical):  # torch wants a class
+    class Pickler(_Canonical):  # torch requires a class
         reduce_tensor = staticmethod(take_out)
 
     buffer = io.BytesIO()
@@ -68,7 +72,7 @@ def dump(module: Any, name_of: Callable[[Any], str]) -> bytes:
         )
     except UnknownFormat:
         raise
-    except Exception as error:  # pickling runs the code of the user's classes, which may raise anything
+    except Exception as error:  # pickling runs code of the user's classes, which can raise anything
         raise CannotPickle(_reason(error)) from error
     if buffer.tell() > torch_calls.LIMIT:
         raise CannotPickle(f"it has {buffer.tell():,} bytes without its tensors; the limit is {torch_calls.LIMIT:,}")
@@ -76,12 +80,12 @@ def dump(module: Any, name_of: Callable[[Any], str]) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """Say why, in words that are the same in every process."""
+    """Return the reason without memory addresses, so that it is the same in every process."""
     return re.sub(r" at 0x[0-9a-fA-F]+", "", f"{type(error).__name__}: {error}")[:500]
 
 
 def _emptied(tensor: Any) -> Any:
-    """Return the tensor without its values; what hangs on a parameter stays on it."""
+    """Return the tensor without its values; attributes of a parameter are preserved."""
     import torch
 
     empty = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
@@ -93,8 +97,12 @@ def _emptied(tensor: Any) -> Any:
     return empty
 
 
-class _Canonical(pickle._Pickler):  # noqa: SLF001 - the one in C does not ask about texts
-    """Pickles equal objects to equal bytes: sets in order, equal texts and tuples of plain values as one object."""
+class _Canonical(pickle._Pickler):  # noqa: SLF001 - the C implementation calls no method for str
+    """Pickles equal objects to equal bytes.
+
+    Sets are sorted. Equal texts, and equal tuples of plain values, become one object in the memo, because equal objects
+    with different identities produce other bytes.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -111,8 +119,8 @@ class _Canonical(pickle._Pickler):  # noqa: SLF001 - the one in C does not ask a
             super().save(obj, save_persistent_id)  # type: ignore[misc]
 
     def _save_as(self, plain: type, module: Any) -> None:
-        """Pickle a parametrized module as one of its class of before, once, wherever it is met again."""
-        pickler: Any = self  # the stubs know the one in C, which has none of these
+        """Pickle a parametrized module as an instance of its original class, once, and refer to it afterwards."""
+        pickler: Any = self  # the type stubs describe the C implementation, which lacks these methods
         known = pickler.memo.get(id(module))
         if known is not None:
             pickler.write(pickler.get(known[0]))
@@ -130,7 +138,7 @@ class _Canonical(pickle._Pickler):  # noqa: SLF001 - the one in C does not ask a
     @staticmethod
     @abstractmethod
     def reduce_tensor(tensor: Any) -> Any:
-        """Return what pickle reduces a tensor to."""
+        """Return the reduced value of a tensor, as `__reduce_ex__` does."""
 
 
 def load(structure: bytes, trust: Sequence[str | type]) -> tuple[Any, dict[str, Any]]:
@@ -139,11 +147,11 @@ def load(structure: bytes, trust: Sequence[str | type]) -> tuple[Any, dict[str, 
     Raises
     ------
     Untrusted
-        If it names a class that nobody vouched for; nothing was run then.
+        If the structure names a class that is not trusted. Nothing has been run then.
     MissingDependency
-        If a trusted class is not to be found, or torch is too old to be trusted with this.
+        If a trusted class is not found, or torch is too old to load the structure safely.
     DamagedFile
-        If it is not what `dump` writes.
+        If the structure was not written by `dump`.
     """
     import torch
 
@@ -164,7 +172,7 @@ def load(structure: bytes, trust: Sequence[str | type]) -> tuple[Any, dict[str, 
 
 
 def _check_version(version: str) -> None:
-    """Before 2.6, `weights_only=True` could be made to run code."""
+    """Refuse torch before 2.6, in which `weights_only=True` could be made to run code (CVE-2025-32434)."""
     found = tuple(int(part) for part in re.findall(r"\d+", version)[:2])
     if found < _OLDEST:
         raise MissingDependency(
@@ -174,12 +182,12 @@ def _check_version(version: str) -> None:
 
 
 def place(module: Any, tensors: Mapping[str, Any], real: Mapping[str, Any]) -> None:
-    """Swap the empty tensors of a loaded module for real ones, which are equal in shape and dtype.
+    """Swap the empty tensors of a loaded module for real ones of the same shape and dtype.
 
     Raises
     ------
     DamagedFile
-        If structure and tensors do not fit.
+        If structure and tensors do not match.
     """
     if missing := sorted(set(tensors) - set(real)):
         raise DamagedFile(f"the structure needs tensors that are missing: {missing[:5]}")
@@ -188,13 +196,14 @@ def place(module: Any, tensors: Mapping[str, Any], real: Mapping[str, Any]) -> N
             raise DamagedFile(f"the structure says {name!r} is {empty.dtype} {tuple(empty.shape)}; it is not")
     with _without_weak_references(module):
         for name, empty in tensors.items():
-            form = memory_format(empty)  # of the strides only these are kept, as hostile ones could overlap
+            # Only the memory format of the strides is used: the strides of a hostile file could overlap.
+            form = memory_format(empty)
             filled = real[name].detach()
             _swap(empty, in_format(filled, form) if form else filled)
 
 
 def _swap(empty: Any, filled: Any) -> None:
-    """Put the one in the place of the other, for all who hold it; what hangs on a parameter stays on it."""
+    """Replace a tensor by another one for all references to it; attributes of a parameter are preserved."""
     import torch
 
     if isinstance(empty, torch.nn.Parameter):
@@ -207,9 +216,9 @@ def _swap(empty: Any, filled: Any) -> None:
 
 @contextmanager
 def _without_weak_references(module: Any) -> Iterator[None]:
-    """Take away the weak references of RNN, LSTM and GRU to their weights, which forbid a swap; then have them anew.
+    """Remove the weak references of RNN, LSTM and GRU to their weights, which prevent a swap; restore them afterwards.
 
-    It is what their own `_apply` does when they move to another device.
+    torch's `_apply` does the same when such a module moves to another device.
     """
     import torch
 

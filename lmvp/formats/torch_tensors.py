@@ -1,4 +1,4 @@
-"""Torch tensors as bytes, and bytes as torch tensors."""
+"""Conversion of torch tensors to bytes, and of bytes to torch tensors."""
 
 from __future__ import annotations
 
@@ -37,26 +37,28 @@ _DTYPES = {
 _PLAIN = {name: dtype for dtype, name in _DTYPES.items() if dtype != "complex128"}
 _COMPLEX = "complex128"
 _PAIRS = "float4_e2m1fn_x2"
-"""Two numbers of 4 bits in a byte: safetensors counts the numbers in the last dimension, torch the bytes."""
+"""A dtype with two numbers of 4 bits in a byte. safetensors counts the numbers in the last dimension, torch counts
+bytes.
+"""
 
 _WRAPPERS = {
     ("torch._dynamo.eval_frame", "OptimizedModule"): "_orig_mod",
     ("torch.nn.parallel.data_parallel", "DataParallel"): "module",
     ("torch.nn.parallel.distributed", "DistributedDataParallel"): "module",
 }
-"""Classes of torch that wrap a module, and the attribute with the wrapped one: torch has no common name for it."""
+"""Classes of torch that wrap a module, and the attribute with the wrapped module; torch has no common name for it."""
 
 _FORMATS = {4: "channels_last", 5: "channels_last_3d"}
 
 
 def is_tensor(obj: Any) -> bool:
-    """Tell whether this is a torch tensor of any kind, without importing torch."""
+    """Return whether the object is a torch tensor, without importing torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(obj, torch.Tensor)
 
 
 def is_module(obj: Any) -> bool:
-    """Tell whether this is a torch module, without importing torch."""
+    """Return whether the object is a torch module, without importing torch."""
     return any(cls.__module__ == "torch.nn.modules.module" and cls.__name__ == "Module" for cls in type(obj).__mro__)
 
 
@@ -64,7 +66,7 @@ def in_format(tensor: Any, name: str) -> Any:
     """Return a copy of a tensor in a memory format; see `memory_format`."""
     import torch
 
-    # not .contiguous(), which leaves a kernel of one pixel with the strides that it has
+    # Not `contiguous`: it does not change the strides of a kernel of one pixel.
     like = torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device, memory_format=getattr(torch, name))
     return like.copy_(tensor)
 
@@ -77,9 +79,9 @@ def wrapped_name(obj: Any) -> str | None:
 
 
 def unwrapped(obj: Any) -> Any:
-    """Return the module that `torch.compile`, DataParallel or DistributedDataParallel wraps; else the object itself.
+    """Return the module that `torch.compile`, DataParallel or DistributedDataParallel wraps, otherwise the object.
 
-    A wrapper belongs to one machine and its devices, and puts its own name before that of every tensor.
+    A wrapper belongs to one machine and its devices, and adds its name to the name of every tensor.
     """
     while (name := wrapped_name(obj)) is not None:
         obj = getattr(obj, name)
@@ -87,12 +89,12 @@ def unwrapped(obj: Any) -> Any:
 
 
 def is_scripted(obj: Any) -> bool:
-    """Tell whether this is a module of `torch.jit.script` or `torch.jit.trace`."""
+    """Return whether the object is a module of `torch.jit.script` or `torch.jit.trace`."""
     return any((cls.__module__, cls.__name__) == ("torch.jit._script", "ScriptModule") for cls in type(obj).__mro__)
 
 
 def memory_format(tensor: Any) -> str | None:
-    """Return `channels_last` or `channels_last_3d` for a tensor with these strides; None for any other."""
+    """Return `channels_last` or `channels_last_3d` if a tensor has these strides, otherwise None."""
     import torch
 
     name = _FORMATS.get(tensor.dim())
@@ -101,14 +103,14 @@ def memory_format(tensor: Any) -> str | None:
     form = getattr(torch, name)
     if not tensor.is_contiguous(memory_format=form):
         return None
-    # A kernel of one pixel is contiguous in both formats; its strides tell which one convolutions use.
+    # A kernel of one pixel is contiguous in both formats; its strides determine which format convolutions use.
     like = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta", memory_format=form)
     plain = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
     return name if tensor.stride() == like.stride() != plain.stride() else None
 
 
 def view_of(tensor: Any) -> tuple[Any, ...] | None:
-    """Return what is equal for tensors that see the same memory in the same way; None for an empty one."""
+    """Return a key that is equal for tensors that view the same memory in the same way; None for an empty tensor."""
     if not tensor.numel() or tensor.device.type == "meta":
         return None
     storage = tensor.untyped_storage().data_ptr()
@@ -116,7 +118,7 @@ def view_of(tensor: Any) -> tuple[Any, ...] | None:
 
 
 def packed(name: str, tensor: Any) -> Packed:
-    """Make a tensor ready to be read; nothing is copied yet. `name` is what errors call it."""
+    """Prepare a tensor for reading, without a copy; `name` is its name in errors."""
     check_kind(name, tensor)
     tensor = tensor.detach()
     code = str(tensor.dtype).removeprefix("torch.")
@@ -133,12 +135,13 @@ def packed(name: str, tensor: Any) -> Packed:
 
 
 def check_kind(name: str, tensor: Any) -> None:
-    """Refuse what has no plain numbers in it.
+    """Refuse a tensor without plain numbers.
 
     Raises
     ------
     UnknownFormat
-        Naming the tensor and why.
+        If the tensor is lazy, on 'meta', sparse, quantized, nested, of a subclass, or of an unknown dtype. The message
+        names the tensor.
     """
     import torch
 
@@ -175,7 +178,7 @@ def _way_to_plain(tensor: Any) -> str:
 
 
 def _is_direct(tensor: Any) -> bool:
-    """Tell whether the bytes lie in main memory as they are to be stored."""
+    """Return whether the bytes in main memory are those that are stored."""
     return bool(tensor.device.type == "cpu" and tensor.is_contiguous() and not tensor.is_conj() and not tensor.is_neg())
 
 
@@ -189,17 +192,18 @@ def _source(tensor: Any) -> Source:
 
 
 def memory(tensor: Any) -> memoryview:
-    """Return the bytes of a contiguous tensor in main memory: writable, not copied."""
+    """Return the bytes of a contiguous tensor in main memory: writable, without a copy."""
     import torch
 
-    row = tensor.detach().as_strided((tensor.numel(),), (1,))  # a lone item may have any stride, which view() minds
+    row = tensor.detach().as_strided((tensor.numel(),), (1,))  # a single item can have any stride, which view() refuses
     return memoryview(row.view(torch.uint8).numpy())
 
 
 def _take_strided(tensor: Any) -> Any:
-    """Read a strided tensor in main memory item by item: only what is read is copied."""
+    """Return a function that copies a range of items of a strided tensor in main memory; None for other tensors."""
     import torch
 
+    # numpy lacks bfloat16 and float8, so read the bits as integers.
     integer = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}.get(tensor.element_size())
     if integer is None or tensor.device.type != "cpu" or tensor.is_conj() or tensor.is_neg():
         return None
@@ -208,7 +212,10 @@ def _take_strided(tensor: Any) -> Any:
 
 
 def _take_anywhere(tensor: Any) -> Any:
-    """Read from another device; a tensor that does not lie in a row there is put in one for the moment, on it."""
+    """Return a function that copies a range of items of any tensor.
+
+    A tensor that is not contiguous is copied on its device for each range.
+    """
 
     def take(first: int, last: int) -> memoryview:
         return memory(tensor.reshape(-1)[first:last].resolve_conj().resolve_neg().contiguous().cpu())
@@ -217,7 +224,7 @@ def _take_anywhere(tensor: Any) -> Any:
 
 
 def _shape_and_dtype(stored: Stored) -> tuple[tuple[int, ...], Any]:
-    """Return the shape and dtype that the tensor has in torch."""
+    """Return the shape and dtype of the tensor in torch."""
     import torch
 
     if stored.true_dtype == _COMPLEX and stored.dtype == "F64" and stored.shape[-1:] == (2,):
@@ -235,7 +242,7 @@ def _shape_and_dtype(stored: Stored) -> tuple[tuple[int, ...], Any]:
 
 
 def load(reader: Reader, stored: Mapping[str, Stored]) -> dict[str, Any]:
-    """Read tensors into new ones in main memory; a tie is the same tensor."""
+    """Read tensors into new ones in main memory; a tie becomes the same tensor."""
     import torch
 
     once = {(tensor.path, tensor.name): tensor for tensor in stored.values()}
@@ -251,7 +258,7 @@ def load(reader: Reader, stored: Mapping[str, Stored]) -> dict[str, Any]:
 
 
 def _formats(reader: Reader, stored: Mapping[str, Stored]) -> dict[tuple[str, str], str]:
-    """Return the memory formats that the version notes, by path and name of the stored tensor."""
+    """Return the memory formats that the version states, by path and name of the stored tensor."""
     noted = reader.manifest.meta.get("memory_formats", {})
     if not isinstance(noted, dict) or not all(value in _FORMATS.values() for value in noted.values()):
         raise DamagedFile("'memory_formats' in the version's meta data names an unknown memory format")
@@ -259,12 +266,14 @@ def _formats(reader: Reader, stored: Mapping[str, Stored]) -> dict[tuple[str, st
 
 
 def fill(reader: Reader, into: Mapping[str, Any], stored: Mapping[str, Stored]) -> None:
-    """Check that `into` has these tensors and no others, then fill it in place.
+    """Check that `into` has exactly these tensors, then fill it in place.
 
     Raises
     ------
     Mismatch
-        Where they differ; nothing is changed then.
+        If they differ. Nothing is changed then.
+    InvalidArgument
+        If a tensor of `into` is expanded, so that several items share memory.
     """
     targets = {name: packed(name, tensor) for name, tensor in into.items()}
     shown = {name: Stored(name, "", t.dtype, t.shape, 0, "", t.true_dtype).kind for name, t in targets.items()}
@@ -278,7 +287,7 @@ def fill(reader: Reader, into: Mapping[str, Any], stored: Mapping[str, Stored]) 
 
 
 def _fill_by_copy(reader: Reader, into: Mapping[str, Any], stored: Mapping[str, Stored]) -> None:
-    """Fill tensors that lie elsewhere or not in a row, through buffers."""
+    """Fill tensors that are on a device or not contiguous, through buffers."""
     import torch
 
     for group in tensors.groups({name: stored[name].size for name in into}):

@@ -1,9 +1,9 @@
-"""Which classes the structure of a module may name. What is not listed is never imported, let alone called.
+"""The classes that the structure of a module may use. A class that is not listed is never imported or called.
 
-A structure is a pickle, and a pickle is a program. It is read only by `torch.load(weights_only=True)`, which runs
-nothing but what it was told is safe. Here is told what: torch's own layers, a handful of harmless helpers, what prunes
-and normalises weights (hooks that compute one tensor of their module from others, and do nothing else), and what the
-caller vouches for. The names are found by looking at the pickle, without running it.
+A structure is a pickle, and a pickle can run any code. It is read only by `torch.load(weights_only=True)`, which uses
+only objects that are declared safe. This module declares them: torch's layers, a few harmless helpers, the hooks that
+prune and normalise weights (they compute one tensor of their module from others), and the classes that the caller
+trusts. The names are read from the opcodes of the pickle, without running it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PRUNING = (
 )  # fmt: skip
 _SPECTRAL = "SpectralNorm", "SpectralNormLoadStateDictPreHook", "SpectralNormStateDictHook"
 _LAYERS = re.compile(r"torch\.nn\.(modules\..+|utils\.parametri(ze|zations))")
-"""Where torch defines modules of its own."""
+"""The modules in which torch defines its layers."""
 
 _HELPERS = {
     "_codecs.encode",
@@ -53,6 +53,7 @@ _HELPERS = {
     "torch.nn.utils.weight_norm.WeightNorm",
     "torch.optim.swa_utils.AveragedModel",
 }
+# Functions that layers store as attributes, for example `TransformerEncoderLayer.activation`.
 _ACTIVATIONS = re.compile(
     r"(celu|elu|gelu|glu|hardshrink|hardsigmoid|hardswish|hardtanh|leaky_relu|log_softmax|logsigmoid|mish|prelu|relu|relu6"
     r"|rrelu|selu|sigmoid|silu|softmax|softmin|softplus|softshrink|softsign|tanh|tanhshrink|threshold)"
@@ -61,17 +62,18 @@ _DTYPE = re.compile(r"torch\.(bool|(u?int|b?float|complex)\d+(_e\dm\d\w*)?)")
 
 
 def names_in(structure: bytes) -> set[str]:
-    """Return the full names of all that the pickle in a torch file refers to, without running it.
+    """Return the full names of all objects that the pickle in a torch file refers to, without running it.
 
     Raises
     ------
     DamagedFile
-        If it is no such file.
+        If it is not a torch file with a pickle of protocol 2.
     """
     data = program(structure)
     found: set[str] = set()
     try:
         for place, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+            # Later protocols have the opcode STACK_GLOBAL, which takes a name from the stack. This scan would miss it.
             if not place and (opcode.name, argument) != ("PROTO", 2):
                 raise DamagedFile("the structure of this version is no pickle of protocol 2")
             if opcode.name == "GLOBAL":
@@ -89,7 +91,7 @@ def program(structure: bytes) -> bytes:
     Raises
     ------
     DamagedFile
-        If it is no such file, too long, or its pickle is compressed.
+        If it is not a torch file, is too long, or its pickle is compressed.
     """
     if len(structure) > torch_calls.LIMIT:
         raise DamagedFile(
@@ -106,10 +108,10 @@ def program(structure: bytes) -> bytes:
 
 
 def alone(pickled: bytes) -> io.BytesIO:
-    """Return a torch file of nothing but this pickle.
+    """Return a torch file with only this pickle.
 
-    torch has a reader of zip files of its own. Given the whole structure, it could find another pickle in it than the
-    one that was checked, or inflate what was not looked at.
+    torch and Python have different parsers of zip files. In the original file, torch could find another pickle than the
+    checked one, or decompress data that was not checked.
     """
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
@@ -120,12 +122,12 @@ def alone(pickled: bytes) -> io.BytesIO:
 
 
 def check_calls(pickled: bytes, trust: Sequence[str | type]) -> None:
-    """Check what a pickle would call; see `lmvp.formats.torch_calls`."""
+    """Check the calls of a pickle; see `lmvp.formats.torch_calls`."""
     torch_calls.check(pickled, _full_name, Trust.of(trust))
 
 
 def _full_name(argument: Any) -> str:
-    """Undo the names of Python 2, in which old pickles are written."""
+    """Map names of Python 2, which pickles of protocol 2 use, to those of Python 3."""
     module, _, name = str(argument).partition(" ")
     if (module, name) in NAME_MAPPING:
         module, name = NAME_MAPPING[module, name]
@@ -138,9 +140,9 @@ def allow(names: Collection[str], trust: Sequence[str | type]) -> list[tuple[Any
     Raises
     ------
     Untrusted
-        Naming all that nobody vouched for; nothing was imported then.
+        If a name is not trusted. The message lists all of them; nothing has been imported then.
     MissingDependency
-        If a trusted name leads nowhere here.
+        If a trusted name is not found.
     """
     unknown = unknown_in(names, trust)
     if unknown:
@@ -151,12 +153,13 @@ def allow(names: Collection[str], trust: Sequence[str | type]) -> list[tuple[Any
         )
     trusted = Trust.of(trust)
     wanted = sorted(name for name in names if not _DTYPE.fullmatch(name))
+    # Some safe names are aliases, so the check of `find` that a name is defined there does not apply.
     exact = {*trusted.names, *filter(_is_safe, wanted)}
     return [(trusted.given[n] if n in trusted.given else find(n, n in exact), n) for n in wanted]
 
 
 def unknown_in(names: Collection[str], trust: Sequence[str | type] = ()) -> list[str]:
-    """Return the names that are neither safe by themselves nor trusted, sorted."""
+    """Return the names that are neither known to be safe nor trusted, sorted."""
     trusted = Trust.of(trust)
     return sorted(name for name in names if name not in trusted and not _is_safe(name))
 
@@ -171,7 +174,7 @@ def _is_activation(name: str) -> bool:
 
 
 def _is_layer(name: str) -> bool:
-    """Return whether this is one of torch's own layers: a class of a module that torch loads automatically."""
+    """Return whether the name is a layer of torch, in a module that `import torch` has loaded."""
     module, _, last = name.rpartition(".")
     if not _LAYERS.fullmatch(module):
         return False

@@ -1,14 +1,14 @@
-"""Nested dicts, lists and tuples: apart into named leaves and a skeleton in JSON, and together again, exactly.
+"""Conversion of nested dicts, lists and tuples to named leaves and a JSON skeleton, and back without loss.
 
-The skeleton keeps what plain JSON would lose: tuples, the order of an OrderedDict, keys that are no strings, floats to
-the last bit. Leaves (tensors) stand in it as a short text, their kind; their names are the keys on the way to them,
-joined by dots, and are found again by the same walk.
+The skeleton preserves information that plain JSON loses: tuples, the order of an OrderedDict, keys that are not
+strings, and exact floats. A leaf (a tensor) is represented by its kind, a short text. The name of a leaf consists of
+the keys on its path, joined by dots. It is not stored: the same walk produces it again.
 
 ==================  =============================================================
-in the skeleton     stands for
+node                meaning
 ==================  =============================================================
 `"tensor"`          a leaf of that kind
-`null true 3`       itself
+`null true 3`       the value
 `{"float": hex}`    a float; likewise `str`, `int` (a long one), `bytes` (base64)
 `{"list": [node]}`  a list; likewise `tuple`
 `{"dict": [[k,n]]}`  a dict; likewise `ordered`; a key is a text or another node
@@ -27,20 +27,21 @@ from lmvp.errors import DamagedFile, UnknownFormat
 from lmvp.storage.safetensors import RESERVED
 
 Node: TypeAlias = Any
-"""JSON."""
+"""A JSON value."""
 
 DEPTH = 64
-"""Containers in containers at most."""
+"""Greatest depth of nested containers."""
 
+# JSON parsers of other languages read numbers as float64, which is exact up to this value.
 _SAFE_INT = 1 << 53
 
 
 def no(_: Any) -> None:
-    """Know no such thing."""
+    """Accept no object: the default of `flatten` for the values of a framework."""
 
 
 class Names:
-    """Gives each path a name of its own.
+    """Generates a unique name for each path.
 
     Examples
     --------
@@ -51,10 +52,11 @@ class Names:
 
     def __init__(self) -> None:
         self._taken = {RESERVED}
-        self._numbers: dict[str, int] = {}  # where to go on: a hostile skeleton may repeat one path 100,000 times
+        # The last number of each name: a hostile skeleton can repeat one path 100,000 times.
+        self._numbers: dict[str, int] = {}
 
     def __call__(self, path: tuple[Any, ...]) -> str:
-        """Return the path joined by dots, and a number where that is taken."""
+        """Return the path joined by dots, with a number if that name is taken."""
         stem = name = ".".join(map(str, path)) or "tensor"
         number = self._numbers.get(stem, 1)
         while name in self._taken:
@@ -66,7 +68,7 @@ class Names:
 
 
 def walk(obj: Any, depth: int = 0) -> Iterator[Any]:
-    """Give all that is not a container, in order; silent about what is nested too deeply."""
+    """Yield all objects that are not containers, in order; objects that are nested too deeply are left out."""
     if depth > DEPTH:
         return
     if isinstance(obj, dict):
@@ -81,14 +83,14 @@ def walk(obj: Any, depth: int = 0) -> Iterator[Any]:
 def flatten(
     obj: Any, kind: Callable[[Any], str | None], other: Callable[[Any], Node | None] = no
 ) -> tuple[Node, dict[str, Any]]:
-    """Take a tree apart.
+    """Split a tree into a skeleton and its leaves.
 
     Parameters
     ----------
     kind : callable
-        Gives the kind of a leaf, or None for what is none.
+        Returns the kind of a leaf, or None for any other object.
     other : callable
-        Gives the node of a framework's own plain value (a dtype), or None.
+        Returns the node of a framework's plain value (a dtype), or None.
 
     Returns
     -------
@@ -98,7 +100,7 @@ def flatten(
     Raises
     ------
     UnknownFormat
-        Naming the path and type of what cannot be kept.
+        If a part cannot be stored. The message states its path and type.
 
     Examples
     --------
@@ -125,7 +127,7 @@ def flatten(
 
 
 def leaves(obj: Any, kind: Callable[[Any], str | None]) -> dict[str, Any]:
-    """Return the leaves by name, whatever else is in the tree."""
+    """Return the leaves by name; all other objects are ignored."""
     return flatten(obj, kind, lambda _: False)[1]
 
 
@@ -137,7 +139,7 @@ def _where(path: tuple[Any, ...]) -> str:
 
 
 def _key(key: Any, path: tuple[Any, ...]) -> Node:
-    """Keys are texts as they are; other plain values, and tuples of them, as nodes."""
+    """Return the node of a key: a text unchanged, other plain values and tuples of them as nodes."""
     if type(key) is str:
         _plain(key, path, no)
         return key
@@ -147,7 +149,7 @@ def _key(key: Any, path: tuple[Any, ...]) -> Node:
 
 
 def _attributes(obj: Any) -> dict[str, Node]:
-    """Keep what torch hangs on a state dict: the versions of its modules."""
+    """Return the attribute that torch adds to a state dict: the versions of its modules."""
     metadata = getattr(obj, "_metadata", None)
     if not metadata:
         return {}
@@ -161,6 +163,7 @@ def _plain(obj: Any, path: tuple[Any, ...], other: Callable[[Any], Node | None])
     if obj is None or type(obj) is bool:
         return obj
     if type(obj) is int:
+        # Hexadecimal, because Python limits the digits of a decimal integer in text.
         return obj if abs(obj) < _SAFE_INT else {"int": hex(obj)}
     if type(obj) is float:
         return {"float": obj.hex()}
@@ -183,7 +186,7 @@ def _check_text(text: str, path: tuple[Any, ...]) -> None:
 
 
 def unknown(obj: Any, path: tuple[Any, ...]) -> UnknownFormat:
-    """Say which part of a tree cannot be kept."""
+    """Return the error about a part of a tree that cannot be stored."""
     return UnknownFormat(
         f"{_where(path)} is a {type(obj).__module__}.{type(obj).__qualname__}, which cannot be kept",
         hint=way_out(obj)
@@ -192,7 +195,7 @@ def unknown(obj: Any, path: tuple[Any, ...]) -> UnknownFormat:
 
 
 def way_out(obj: Any) -> str | None:
-    """Say what to keep in the place of an array that is more than its numbers; None for anything else."""
+    """Return the hint for an array of a subclass of ndarray; None for any other object."""
     numpy = sys.modules.get("numpy")
     if numpy is None or not isinstance(obj, numpy.ndarray):
         return None
@@ -206,12 +209,12 @@ def way_out(obj: Any) -> str | None:
 def rebuild(
     skeleton: Node, leaf: Callable[[str, str], Any], other: Callable[[dict[str, Node]], Any] | None = None
 ) -> Any:
-    """Put a tree together; `leaf(name, kind)` gives its leaves, `other(node)` what `flatten` left to the framework.
+    """Build a tree from its skeleton; `leaf(name, kind)` returns its leaves, `other(node)` the values of a framework.
 
     Raises
     ------
     DamagedFile
-        If the skeleton is none.
+        If the skeleton is invalid.
 
     Examples
     --------
@@ -259,13 +262,14 @@ def _mapping(node: dict[str, Any], child: Callable[[Any, Node], Any]) -> dict[An
 
 
 def no_leaf(name: str, kind: str) -> Any:
-    """Refuse a tensor where none can be."""
+    """Refuse a leaf where the skeleton must not have one."""
     raise ValueError(f"a tensor {name!r} of kind {kind!r} where none can be")
 
 
 _SCALARS: dict[str, Callable[[Any], Any]] = {
     "float": float.fromhex,
     "int": lambda text: int(text, 16),
+    # Raises TypeError if the value is not a text.
     "str": lambda text: text + "",
     "bytes": lambda text: base64.b64decode(text, validate=True),
 }

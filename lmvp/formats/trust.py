@@ -1,4 +1,4 @@
-"""What a caller vouches for with `trust=`."""
+"""The classes and packages that a caller trusts with `trust=`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _NAME = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(\.\*)?")
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Classes by their full names.
+    """Trusted classes by their full names.
 
     Attributes
     ----------
     given : dict
-        Those that were handed over as classes.
+        Classes that were passed as objects, by full name.
     names : frozenset of str
-        Those that were named in full.
+        Full names.
     packages : tuple of str
-        `"my_pkg."`, for all that is defined in there.
+        Prefixes such as `"my_pkg."`, from `"my_pkg.*"`. They trust all names below the package.
     """
 
     given: dict[str, Any]
@@ -35,12 +35,12 @@ class Trust:
 
     @classmethod
     def of(cls, trust: Sequence[str | type]) -> Trust:
-        """Read the argument of a call.
+        """Parse the `trust` argument.
 
         Raises
         ------
         InvalidArgument
-            If it holds something that is no name and no class.
+            If an item is neither a name nor a class.
 
         Examples
         --------
@@ -71,12 +71,16 @@ def _items(trust: Any) -> list[Any]:
 
 
 def option(names: Iterable[str]) -> str:
-    """Return the option of a pull that trusts some names, as hints write it."""
+    """Return the command-line options that trust these names, for hints."""
     return f"`{' '.join(f'--trust {shlex.quote(name)}' for name in names)}`"
 
 
 def find(name: str, exact: bool, what: str = "this module") -> Any:
-    """Import what a trusted name stands for; where only `my_pkg.*` covers it, it must be defined in there."""
+    """Import the object with a trusted name.
+
+    If only `my_pkg.*` covers the name (`exact` is false), the object must also be defined under this name. Otherwise
+    `my_pkg.x` could be a re-exported function such as `os.system`.
+    """
     parts = name.split(".")
     try:
         found, depth = _import_longest(parts)
@@ -95,11 +99,12 @@ def find(name: str, exact: bool, what: str = "this module") -> Any:
 
 
 def _import_longest(parts: Sequence[str]) -> tuple[Any, int]:
-    """Import the longest module that the name begins with."""
+    """Import the longest prefix of a name that is a module; return it and the number of its parts."""
     for depth in range(len(parts) - 1, 0, -1):
         try:
             return importlib.import_module(".".join(parts[:depth])), depth
         except ModuleNotFoundError as error:
+            # An error about another module means that the module exists, but one of its imports is missing.
             if error.name is None or not ".".join(parts[:depth]).startswith(error.name):
                 raise
     raise ModuleNotFoundError(f"no module named {parts[0]!r}")

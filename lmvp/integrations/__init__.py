@@ -1,4 +1,4 @@
-"""Loggers for frameworks that have their own training loops: thin, over `lmvp.start_run`. See docs/integrations.md.
+"""Loggers and callbacks for frameworks with their own training loop.
 
 ================  ==========================================================================
 `lightning`       `LMVPLogger`, for Lightning's `Trainer(logger=…)`
@@ -6,5 +6,5 @@
 `transformers`    `LMVPCallback`, for Hugging Face's `Trainer(callbacks=[…])`
 ================  ==========================================================================
 
-This imports none of them.
+This package imports none of these frameworks; each module imports its framework. See docs/integrations.md.
 """

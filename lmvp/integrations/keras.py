@@ -1,4 +1,4 @@
-"""`LMVPMetricsLogger` and `LMVPModelCheckpoint`: a run for a `fit` of Keras 3, and versions of its model."""
+"""Keras 3 callbacks: `LMVPMetricsLogger` logs a `fit` to a run, `LMVPModelCheckpoint` publishes versions."""
 
 from __future__ import annotations
 
@@ -20,26 +20,34 @@ if TYPE_CHECKING:
 
 
 class LMVPMetricsLogger(Callback):  # type: ignore[misc, unused-ignore]
-    """Logs the metrics of a `fit`: `train/loss` beside `val/loss`, so that they share a chart, and `learning_rate`.
+    """A callback that logs the metrics of a `fit` to a run.
 
-    Epochs are the steps of what is logged at their end; `log_freq="batch"`, or every so many batches, logs `batch/loss`
-    too. A `fit` that fails, or is interrupted, leaves the run open: it ends when the process ends, when the cell is run
-    again, or with the next `fit` of this callback, as killed.
+    Training and validation metrics are logged as `train/loss` and `val/loss`, so that they share a chart, together with
+    `learning_rate`. The step of metrics at the end of an epoch is the number of the epoch. With `log_freq="batch"` or
+    an int, `batch/loss` and others are logged during the epoch too.
+
+    If `fit` fails or is interrupted, Keras calls no callback, so the run stays open. It ends with the process, when the
+    cell is run again, or as `killed` with the next `fit` of this callback.
 
     Parameters
     ----------
     project : str, optional
-        The current project if not given.
+        Default: the current project.
     name : str, optional
-        What to call the run; made up if not given.
+        The name of the run. Default: a random name.
     params : mapping, optional
-        Of the run; epochs, batch size and the optimizer's settings are added.
+        Params of the run. Epochs, batch size and the settings of the optimizer are added.
     log_freq : "epoch", "batch" or int
-        When to log.
+        When to log: after each epoch, after each batch, or after this number of batches.
     run : ActiveRun, optional
-        Log to this run, which is left as it is at the end.
+        Log to this run instead of a new one, and do not end it.
     **options
-        For `lmvp.start_run`.
+        Further arguments of `lmvp.start_run`.
+
+    Raises
+    ------
+    InvalidArgument
+        If `log_freq` is another value.
 
     Examples
     --------
@@ -69,8 +77,8 @@ class LMVPMetricsLogger(Callback):  # type: ignore[misc, unused-ignore]
         """The run; None before the first `fit`."""
         return self._run
 
-    def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - as Keras calls it
-        """Begin the run."""
+    def on_train_begin(self, logs: Any = None) -> None:  # noqa: ARG002 - the signature is that of Keras
+        """Start the run, and log the settings of the training as params."""
         if not self._theirs:
             if self._run is not None:
                 self._run.finish("killed", "the training before ended without a word")
@@ -79,23 +87,23 @@ class LMVPMetricsLogger(Callback):  # type: ignore[misc, unused-ignore]
         self._told().params.update(_settings(self.params, self.model))
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Log the batch, if batches are logged."""
+        """Log the metrics of the batch, if `log_freq` includes it."""
         if self._every and self._batch % self._every == 0 and logs:
             self._told().log({f"batch/{key}": value for key, value in logs.items()}, self._batch)
         self._batch += 1
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Log the epoch."""
+        """Log the metrics of the epoch."""
         values = {_name(key): value for key, value in (logs or {}).items() if key != "learning_rate"}
         self._told().log({**values, **_rate(self.model)}, epoch)
 
     def on_test_end(self, logs: Any = None) -> None:
-        """Log an `evaluate` outside of a `fit`."""
+        """Log the metrics of an `evaluate`, if the run was passed as `run=`."""
         if self._run is not None and logs and self._theirs:
             self._run.log({f"test/{key}": value for key, value in logs.items()})
 
     def on_train_end(self, logs: Any = None) -> None:  # noqa: ARG002
-        """End the run."""
+        """End the run, unless it was passed as `run=`."""
         if not self._theirs:
             self._told().finish()
 
@@ -106,26 +114,31 @@ class LMVPMetricsLogger(Callback):  # type: ignore[misc, unused-ignore]
 
 
 class LMVPModelCheckpoint(Callback):  # type: ignore[misc, unused-ignore]
-    """Publishes versions of the model while it trains, as `keras.callbacks.ModelCheckpoint` writes files.
+    """A callback that publishes versions of the model during the training, like `keras.callbacks.ModelCheckpoint`.
 
-    The best one so far gets the alias `best`. Versions know the run that is active.
+    The alias `best` points at the best version so far. Versions are linked to the active run.
 
     Parameters
     ----------
     model_name : str
         `[project/]model`.
     monitor : str
-        The metric that tells which is best, as Keras calls it: `val_loss`.
+        The metric that determines the best version, with its name in Keras: `val_loss`.
     mode : "auto", "min" or "max"
-        Which way is better; "auto" goes by the name.
+        Whether a smaller or a greater value is better; "auto" derives it from the name of the metric.
     save_best_only : bool
-        Publish only what is better than all before.
+        Publish only versions that are better than all before.
     save_weights_only : bool
         Publish the weights by their names, without the architecture.
     save_freq : "epoch" or int
-        At the end of each epoch, or every so many batches.
+        Publish at the end of each epoch, or after this number of batches.
     strict : bool
-        Raise if a version cannot be published; by default a warning names it, and training goes on.
+        Raise the error if a version cannot be published. By default a warning names it, and the training continues.
+
+    Raises
+    ------
+    InvalidArgument
+        If `mode` is another value.
 
     Examples
     --------
@@ -148,18 +161,19 @@ class LMVPModelCheckpoint(Callback):  # type: ignore[misc, unused-ignore]
             raise InvalidArgument(f"mode={mode!r}", hint="'auto', 'min' or 'max'")
         self._name, self._monitor, self._best_only = model_name, monitor, save_best_only
         self._weights_only, self._strict = save_weights_only, strict
+        # A metric with an unknown name counts as a loss.
         self._sign = {"min": -1, "max": 1}.get(mode) or numbers.better(monitor) or -1
         self._every = 0 if save_freq == "epoch" else int(save_freq)
         self._best: float | None = None
         self._batches = 0
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Publish the model, if it is time."""
+        """Publish the model, if `save_freq` is "epoch"."""
         if not self._every:
             self._publish(f"epoch {epoch + 1}", logs or {})
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
-        """Publish the model every so many batches."""
+        """Publish the model, if `save_freq` is an int and divides the number of batches so far."""
         self._batches += 1
         if self._every and self._batches % self._every == 0:
             self._publish(f"batch {self._batches}", logs or {})
@@ -193,7 +207,7 @@ class LMVPModelCheckpoint(Callback):  # type: ignore[misc, unused-ignore]
 
 
 def _name(key: str) -> str:
-    """Return a metric as LMVP groups it: `val_loss` is `val/loss`, `loss` is `train/loss`."""
+    """Return the name of a metric in LMVP: `val_loss` becomes `val/loss`, `loss` becomes `train/loss`."""
     return f"val/{key[4:]}" if key.startswith("val_") else f"train/{key}"
 
 
@@ -206,12 +220,13 @@ def _rate(model: Any) -> dict[str, float]:
 
 
 def _settings(params: Mapping[str, Any] | None, model: Any) -> dict[str, Any]:
-    """Return what a `fit` was called with, and how the optimizer is set."""
+    """Return the arguments of `fit` and the settings of the optimizer."""
     found = {key: value for key, value in (params or {}).items() if key in ("epochs", "steps", "batch_size") and value}
     optimizer = getattr(model, "optimizer", None)
     if optimizer is not None:
         config = optimizer.get_config()
         plain = {key: value for key, value in config.items() if isinstance(value, (bool, int, float, str))}
         found |= {f"optimizer/{key}": value for key, value in plain.items()}
-        found["optimizer/name"] = type(optimizer).__name__  # Keras numbers the second one of a process: adam_1
+        # Not the `name` of the optimizer: Keras numbers the instances in a process (adam_1).
+        found["optimizer/name"] = type(optimizer).__name__
     return {**found, "parameters": int(model.count_params())}

@@ -1,4 +1,4 @@
-"""`LMVPLogger`: a run for each training of Lightning, and versions of its checkpoints."""
+"""Lightning logger: `LMVPLogger` logs a training to a run and publishes checkpoints as versions."""
 
 from __future__ import annotations
 
@@ -29,31 +29,36 @@ LogModel = bool | Literal["all", "best_and_last"]
 
 
 class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
-    """Logs what a Lightning module logs to a run, and publishes checkpoints as versions.
+    """A Lightning logger that logs to a run and publishes checkpoints as versions.
 
     Parameters
     ----------
     project : str, optional
-        The current project if not given.
+        Default: the current project.
     name : str, optional
-        What to call the run; made up if not given.
+        The name of the run. Default: a random name.
     model : str, optional
-        The model that checkpoints become versions of, in the same project.
+        The model of the published versions, in the same project.
     log_model : bool, "all" or "best_and_last"
-        Which checkpoints: at the end of the training the best one and the last one (`True`, `"best_and_last"`), or each
-        as it is saved (`"all"`). The best one gets the alias `best`, the last one `last`.
+        The checkpoints to publish: the best and the last one at the end of the training (`True`, `"best_and_last"`), or
+        each one when it is saved (`"all"`). The alias `best` points at the best one, `last` at the last one.
     params, tags : mapping, optional
-        Of the run; the module's hyperparameters are added.
+        Params and tags of the run. The hyperparameters of the module are added to the params.
     resume : str, optional
-        A run that goes on.
+        The id or name of a run to resume.
     prefix : str
-        Put before the name of each metric.
+        Prefix of the name of each metric.
     run : ActiveRun, optional
-        Log to this run, which is left as it is at the end.
+        Log to this run instead of a new one, and do not end it.
     strict : bool
-        Raise if a version cannot be published; by default a warning names it, and training goes on.
+        Raise the error if a version cannot be published. By default a warning names it, and the training continues.
     **options
-        For `lmvp.start_run`.
+        Further arguments of `lmvp.start_run`.
+
+    Raises
+    ------
+    InvalidArgument
+        If `log_model` is another value, or is set without `model`.
 
     Examples
     --------
@@ -91,30 +96,31 @@ class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
     @property
     @rank_zero_experiment  # type: ignore[untyped-decorator, unused-ignore]
     def experiment(self) -> ActiveRun:
-        """The run, begun by the first use; where several processes train, only in the first."""
+        """The run, started on first use; in a distributed training only on rank 0."""
         if self._run is None:
+            # On first use: a logger that is only created must not start a run.
             self._run = lmvp.start_run(**self._begin)
         return self._run
 
     def _going(self) -> ActiveRun:
-        """Return the run, which goes on if it had ended: fit, then test, is one run."""
+        """Return the run; resume it if it has ended, so that `fit` followed by `test` is one run."""
         if self._run is not None and self._run.ended and not self._theirs:
             self._run = lmvp.start_run(**{**self._begin, "resume": self._run})
         return self.experiment  # type: ignore[no-any-return, unused-ignore]
 
     @property
     def name(self) -> str | None:
-        """The project."""
+        """The project of the run."""
         return self._run.project if self._run else self._begin["project"]
 
     @property
     def version(self) -> str | None:
-        """The name of the run; None before it has begun."""
+        """The name of the run, or the `name` of the logger before the run starts."""
         return self._run.name if self._run else self._begin["name"]
 
     @property
     def save_dir(self) -> str | None:
-        """None: checkpoints go where the Trainer puts them."""
+        """None: the Trainer chooses the folder of checkpoints."""
         return None
 
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
@@ -124,19 +130,19 @@ class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
 
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log numbers."""
+        """Log numbers at a step."""
         self._going().log({f"{self._prefix}{key}": value for key, value in metrics.items()}, step)
 
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def after_save_checkpoint(self, checkpoint_callback: Any) -> None:
-        """Publish what was saved, or remember where it is, for the end."""
+        """Publish the saved checkpoint if `log_model` is "all"; otherwise remember the callback for the end."""
         self._checkpoints = checkpoint_callback
         if self._log_model == "all":
             self._publish_saved()
 
     @rank_zero_only  # type: ignore[untyped-decorator, unused-ignore]
     def finalize(self, status: str = "success") -> None:
-        """Publish what is left to publish, and end the run."""
+        """Publish the remaining checkpoints, and end the run unless it was passed as `run=`."""
         if self._run is None:
             return
         if self._log_model and self._checkpoints is not None:
@@ -145,7 +151,7 @@ class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
             self._run.finish(_STATUS.get(status, "finished"))
 
     def _publish_saved(self) -> None:
-        """Publish checkpoints that have not been published as they are."""
+        """Publish each checkpoint that is new or has changed since it was published."""
         found = self._checkpoints
         paths = {found.best_model_path: "best", found.last_model_path: "last"}
         if self._log_model == "all":
@@ -155,11 +161,13 @@ class LMVPLogger(Logger):  # type: ignore[misc, unused-ignore]
                 self._publish(Path(path), alias, found)
 
     def _publish(self, path: Path, alias: str, found: Any) -> None:
+        # Lightning overwrites `last.ckpt`, so the path alone does not identify a checkpoint.
         changed = path.stat().st_mtime
         if self._published.get(str(path)) == changed:
             return
         import torch
 
+        # A checkpoint is a pickle, which can run code without `weights_only`.
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         score = found.best_k_models.get(str(path), found.best_model_score if alias == "best" else None)
         metrics = {found.monitor: float(score)} if found.monitor and score is not None else None

@@ -1,4 +1,4 @@
-"""Publishing a version from within a training that must not fail for want of a server."""
+"""Publication of versions during a training, which must continue if the server is unreachable."""
 
 from __future__ import annotations
 
@@ -12,19 +12,26 @@ from lmvp.records import Version
 
 
 def publish(update: Callable[[], Version], what: str, *, strict: bool) -> Version | None:
-    """Publish a version; a server that is not there is told of, and training goes on.
+    """Publish a version; on an error, warn and continue.
 
     Parameters
     ----------
+    update : callable
+        Publishes the version.
     what : str
-        What to call it in the warning, with how to publish it later.
+        The name of the version in the warning, and the command that publishes it later.
     strict : bool
-        Raise all the same.
+        Raise the error instead of the warning.
 
     Returns
     -------
     Version or None
-        None where it was not published.
+        None if the version was not published.
+
+    Raises
+    ------
+    LmvpError
+        If `strict` is true and the version cannot be published.
     """
     try:
         return update()
@@ -40,7 +47,7 @@ def publish(update: Callable[[], Version], what: str, *, strict: bool) -> Versio
 
 
 def plain_params(values: Any) -> dict[str, Any]:
-    """Return hyperparameters as a nested dict: of a Namespace, a config object, or a mapping.
+    """Return hyperparameters as a nested dict. They can be a Namespace, a config object or a mapping.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""`LMVPCallback`: a run for a training of Hugging Face's `Trainer`, and versions of its model."""
+"""Hugging Face callback: `LMVPCallback` logs a training of `Trainer` to a run and publishes its weights as versions."""
 
 from __future__ import annotations
 
@@ -21,28 +21,35 @@ _PREFIXES = {"eval_": "eval/", "test_": "test/", "predict_": "predict/"}
 
 
 class LMVPCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
-    """Logs what a `Trainer` logs: `train/loss`, `eval/loss`; its arguments and the model's config are params.
+    """A callback that logs a training of `Trainer` to a run.
 
-    Versions hold the weights as a state dict: `lmvp.download(name, into=model)` fills a model of the same class.
+    Metrics are logged as `train/loss`, `eval/loss` and so on. The training arguments and the config of the model become
+    params. Versions contain the weights as a state dict; `lmvp.download(name, into=model)` fills a model of the same
+    class.
 
     Parameters
     ----------
     project : str, optional
-        The current project if not given.
+        Default: the current project.
     name : str, optional
-        What to call the run; the `run_name` of the arguments if that is set, or made up.
+        The name of the run. Default: the `run_name` of the arguments, otherwise a random name.
     model : str, optional
-        The model that versions are of, in the same project.
+        The model of the published versions, in the same project.
     log_model : False, "end" or "checkpoint"
         Publish the weights at the end of the training, or with each checkpoint.
     resume : str, optional
-        A run that goes on: what it logged after the step that training begins at no longer counts.
+        The id or name of a run to resume. Points above the step at which the training begins no longer count.
     run : ActiveRun, optional
-        Log to this run, which is left as it is at the end.
+        Log to this run instead of a new one, and do not end it.
     strict : bool
-        Raise if a version cannot be published; by default a warning names it, and training goes on.
+        Raise the error if a version cannot be published. By default a warning names it, and the training continues.
     **options
-        For `lmvp.start_run`.
+        Further arguments of `lmvp.start_run`.
+
+    Raises
+    ------
+    InvalidArgument
+        If `log_model` is another value, or is set without `model`.
 
     Examples
     --------
@@ -76,7 +83,7 @@ class LMVPCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
         return self._run
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-        """Begin a run, or go on with one from the step that the training begins at."""
+        """Start the run, or resume it at the step at which the training begins."""
         if not state.is_world_process_zero:
             return
         if not self._theirs:
@@ -85,27 +92,29 @@ class LMVPCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
             begin = {**self._begin, "name": self._begin["name"] or _run_name(args)}
             self._run = lmvp.start_run(**begin)
             if self._begin["resume"] and state.global_step:
+                # The earlier attempt may have logged beyond the checkpoint that is loaded now.
                 self._run.rewind(state.global_step)
         if self._run is not None:
             params = {"args": plain_params(args.to_sanitized_dict()), **_config(model)}
             self._run.params.update(said("params", params))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-        """Log numbers at the step of the training."""
+        """Log numbers at the global step."""
         if self._run is None or not state.is_world_process_zero:
             return
+        # `Trainer` also logs texts.
         values = {_name(key): value for key, value in (logs or {}).items() if isinstance(value, (int, float))}
         if state.epoch is not None:
             values["epoch"] = state.epoch
         self._run.log(values, state.global_step)
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-        """Publish the weights with a checkpoint."""
+        """Publish the weights, if `log_model` is "checkpoint"."""
         if self._log_model == "checkpoint":
             self._publish(state, model)
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:  # noqa: ARG002
-        """Publish the weights at the end, and end the run."""
+        """Publish the weights if `log_model` is "end", and end the run unless it was passed as `run=`."""
         if self._run is None or not state.is_world_process_zero:
             return
         if self._log_model == "end":
@@ -130,7 +139,7 @@ class LMVPCallback(TrainerCallback):  # type: ignore[misc, unused-ignore]
 
 
 def _name(key: str) -> str:
-    """Return a number of the Trainer as LMVP groups it: `eval_loss` is `eval/loss`, `loss` is `train/loss`."""
+    """Return the name of a metric in LMVP: `eval_loss` becomes `eval/loss`, `loss` becomes `train/loss`."""
     for before, after in _PREFIXES.items():
         if key.startswith(before):
             return after + key[len(before) :]
@@ -139,6 +148,7 @@ def _name(key: str) -> str:
 
 def _run_name(args: Any) -> str | None:
     name = getattr(args, "run_name", None)
+    # Trainer sets `run_name` to the output folder if the user does not set it.
     return name if name and name != args.output_dir else None
 
 

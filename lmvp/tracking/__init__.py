@@ -1,1 +1,1 @@
-"""Runs: logging that never gets in the way, and reading what was logged. See docs/runs.md."""
+"""Runs: logging of metrics to a local journal, delivery to the server, and reading. See docs/runs.md."""

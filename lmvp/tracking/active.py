@@ -1,4 +1,8 @@
-"""`ActiveRun`: what a training loop logs to. Costs microseconds, needs no server, and loses nothing to a kill."""
+"""`ActiveRun`, the run object to which a training loop logs.
+
+`log` appends one frame to a journal on disk and returns. A sender thread delivers the journal to the server, so logging
+needs no connection, and stored frames survive a kill of the process.
+"""
 
 from __future__ import annotations
 
@@ -41,19 +45,25 @@ if TYPE_CHECKING:
     from lmvp.tracking.journal import Journal
 
 _now = time.time
+# Larger mappings take the general path, which splits them into frames below the size limit.
 _QUICK = 10_000
+# Seconds that `finish` waits: without progress of the delivery, without any answer of the server, and for the thread
+# that collects facts. docs/runs.md, "Delivery", states them.
 _PATIENCE, _WITHOUT_ANSWER, _FACTS = 5.0, 1.0, 3.0
 _ERROR_LIMIT = 2000
-"""Characters of the reason for which a run ended."""
+"""Characters of the error of a run that are stored."""
 SYSTEM_EVERY = 15.0
-"""Seconds between two samples of the machine."""
+"""Seconds between two samples of the system metrics."""
 
 
 class ActiveRun(Run):
-    """A run that this process logs to; made by `lmvp.start_run`.
+    """A run to which this process logs. `lmvp.start_run` returns it; do not create it directly.
 
-    As a context manager it ends with its block: `finished`, `failed` where an exception leaves it, `killed` where it is
-    interrupted. Without one, `finish` ends it, or the end of the process.
+    As a context manager, it ends the run with the block: `finished` normally, `failed` if an exception leaves the
+    block, `killed` if the block is interrupted. Without a `with` block, `finish` or the end of the process ends the
+    run.
+
+    Threads, signal handlers and forked processes can log to the same object.
 
     Examples
     --------
@@ -82,12 +92,13 @@ class ActiveRun(Run):
         self._params = Said(self, "params", new.params)
         self._tags = Said(self, "tags", new.tags)
         self._summary = Said(self, "summary", {})
+        # `_main` has the `start` and `end` frames; in a fork, `_writer` becomes another one.
         self._writer = self._main = Writer(self._folder, _start_frame(new), target=target)
         self._main.journal.successor = self._after_end
         _living.add(self)
 
     def begin(self, *, system: float, capture: bool) -> None:
-        """Start the threads that ship and measure."""
+        """Start the threads that send frames, collect facts and sample the system."""
         if self._epoch:
             self._main.begin(self._epoch)
         sender = self._new_sender(self._main)
@@ -101,16 +112,17 @@ class ActiveRun(Run):
 
     def _sync(self) -> None:
         self._main.journal.sync()
-        self.is_abandoned()  # it is asked early, so that the variables of the function are released
+        self.is_abandoned()  # check now: it clears the frame of a function that has ended, and so frees its variables
 
     @property
     def task(self) -> Task:
-        """The function that began it."""
+        """The user's function that started the run."""
         return self._task
 
     def is_abandoned(self) -> bool:
-        """Return whether the function that began it was left by an exception, and nothing was logged afterwards."""
+        """Return whether an exception left the function that started the run, and nothing was logged afterwards."""
         if self._task.look() and not self._abandoned:
+            # Reset once: a later `log` shows that other code still uses the run.
             self._abandoned, self._logged = True, False
         return self._abandoned and not self._logged
 
@@ -121,27 +133,36 @@ class ActiveRun(Run):
     # -- logging
 
     def log(self, values: Mapping[str, Any], step: int | None = None, time: float | datetime | None = None) -> None:
-        """Log some numbers at a step.
+        """Log numbers at a step.
 
         Parameters
         ----------
         values : mapping of str to number
-            Numbers of Python, numpy or torch; NaN and infinities too. A nested mapping `{"a": {"b": 1}}` logs `a/b`.
+            Numbers of Python, numpy or torch, including NaN and infinities. A nested mapping `{"a": {"b": 1}}` logs
+            `a/b`.
         step : int, optional
-            Any, in any order; at one key and step the last one counts. Without it, each key's greatest step + 1.
+            An int64. Steps can be logged in any order; if a key is logged twice at one step, the last value counts.
+            Default: the greatest step of each key + 1.
         time : float or datetime, optional
-            Seconds since 1970; now if not given.
+            Seconds since 1970. Default: now.
 
         Raises
         ------
         InvalidArgument
-            If a value is no number, or the step no integer: nothing of this call is logged then. Nothing else is ever
-            raised, whatever it is given, and whatever the server and the disk do.
+            If a value is not a number or the step is not an integer. Nothing of this call is logged then. `log` raises
+            no other error, even if the server or the disk fails.
+
+        Examples
+        --------
+        >>> run.log({"train/loss": 0.5, "train": {"acc": 0.9}}, step=10)  # doctest: +SKIP
         """
         try:
             writer = self._writer
             if writer is None:
                 writer = self._join()
+            # This is the hot path of a training loop: checks are inline, and a dict of floats under known keys becomes
+            # one frame without another call. All else goes through `Writer.points`. The lower bound leaves out -2**63,
+            # which is `AUTO`.
             number = step if type(step) is int and -0x7FFFFFFFFFFFFFFF <= step <= 0x7FFFFFFFFFFFFFFE else step_of(step)
             at = _now() if time is None else time_of(time)
             keys, numbers = writer.keys, list[Any]()
@@ -155,7 +176,7 @@ class ActiveRun(Run):
                 writer.journal.append(packer(len(numbers) // 3)(POINTS, at, *numbers))
             else:
                 writer.points(floats(values), number, at)
-            if not self._logged:  # to set it each time would cost a call of `__setattr__`
+            if not self._logged:  # `__setattr__` of `Run` is slow, so set it only once
                 self._logged = True
             sender = self._sender
             if sender is not None and sender.idle:
@@ -168,21 +189,21 @@ class ActiveRun(Run):
     def log_batch(
         self, steps: Any, values: Mapping[str, Any], time: float | datetime | npt.ArrayLike | None = None
     ) -> None:
-        """Log many points of some keys at once.
+        """Log many points of one or more keys at once.
 
         Parameters
         ----------
         steps : array of int, shape (n,), optional
-            One for each value; None: each key's greatest step + 1, and on.
+            The step of each value. If None, the points get the steps that follow the key's greatest step.
         values : mapping of str to array, shape (n,)
-            One column for each key.
+            The values of each key, converted to float64.
         time : float, datetime or array of float, optional
-            Seconds since 1970, one for all or one for each; now if not given.
+            Seconds since 1970: one time for all points, or an array of shape (n,). Default: now.
 
         Raises
         ------
         InvalidArgument
-            If the arrays are not of one length, or no numbers. Nothing is logged then.
+            If the arrays differ in length or are not numeric. Nothing is logged then.
 
         Examples
         --------
@@ -201,10 +222,25 @@ class ActiveRun(Run):
         self._wake()
 
     def rewind(self, step: int) -> None:
-        """Take back what was logged above a step: it is as if it had never been.
+        """Drop the points that were logged above a step.
 
-        For a run that goes on from a checkpoint: what the earlier attempt logged after it no longer counts, also where
-        it arrives later. Metrics that begin with `system/` stay. The rewind stands in the project's events.
+        Use it before you continue a run from a checkpoint. Points of earlier attempts above the step no longer count,
+        even if they reach the server later. Metrics under `system/` are not affected. The audit log of the project
+        records the rewind.
+
+        Parameters
+        ----------
+        step : int
+            The step of the checkpoint, an int64. Points at this step and below stay.
+
+        Raises
+        ------
+        InvalidArgument
+            If the step is missing or not an integer.
+
+        Examples
+        --------
+        >>> run.rewind(1000)  # doctest: +SKIP
         """
         number = step_of(step)
         if number == AUTO:
@@ -214,7 +250,26 @@ class ActiveRun(Run):
         self._wake()
 
     def update(self, model: str, obj: Any, **options: Any) -> Version:
-        """Publish a version that knows this run; `model` is in the run's project. See `lmvp.update`."""
+        """Publish a version that is linked to this run.
+
+        Parameters
+        ----------
+        model : str
+            A model of the run's project, or `project/model`.
+        obj : object
+            The model to publish, of a supported framework, or a path.
+        **options
+            Further arguments of `lmvp.update`.
+
+        Returns
+        -------
+        Version
+            The new version.
+
+        Examples
+        --------
+        >>> run.update("mlp", model, message="epoch 3", metrics={"val_acc": 0.93})  # doctest: +SKIP
+        """
         name = model if "/" in model else f"{self.project}/{model}"
         return self._client.update(name, obj, run=self.id, **options)  # type: ignore[attr-defined,no-any-return]
 
@@ -222,27 +277,27 @@ class ActiveRun(Run):
 
     @property
     def status(self) -> Any:
-        """`running` until it ends."""
+        """The status: `running` until the run ends."""
         return self._record.status
 
     @property
     def params(self) -> MutableMapping[str, Any]:
-        """What it is made with; `run.params["lr"] = 0.1` says more."""
+        """The params of the run; `run.params["lr"] = 0.1` sets one. A param cannot be removed."""
         return self._params
 
     @property
     def tags(self) -> MutableMapping[str, Any]:
-        """Words for it; `del run.tags["gpu"]` takes one away."""
+        """The tags of the run; `run.tags["gpu"] = "a100"` sets one, `del run.tags["gpu"]` removes it."""
         return self._tags
 
     @property
     def summary(self) -> MutableMapping[str, Any]:
-        """What it comes to, beside the last values of its metrics: `run.summary["best"] = 0.97`."""
+        """The values that describe the run as a whole; `run.summary["best"] = 0.97` sets one."""
         return self._summary
 
     def say(self, **said: Any) -> None:
-        """Send new `params`, `tags`, `summary` or `environment` to the server."""
-        if self._closed:  # its journal is delivered and closed; the server takes the change, or refuses it
+        """Send changes of `params`, `tags`, `summary`, `environment`, name or notes to the server."""
+        if self._closed:  # the journal is delivered and closed, so send a request instead of a frame
             super().amend(**said)
             return
         writer = self._writer or self._join()
@@ -259,16 +314,19 @@ class ActiveRun(Run):
         return self
 
     def _tell_facts(self, facts: dict[str, Any]) -> None:
-        """Send the facts about the run, which are redacted already."""
+        """Send the facts about the run, which are already redacted."""
+        # After the `end` frame the journal is sealed, and its content cannot change any more.
         if not self._told_end:
             self._main.note(UPDATE, RunUpdate(environment=facts))
             self._wake()
 
     def _measure(self, seconds: float) -> None:
+        """Log the system metrics, with the seconds since the start of the run as their step."""
         from lmvp.tracking.system import System
 
         if not hasattr(self, "_system"):
             self._system, self._measured = System(), seconds
+        # With `late=False` below, a sample after the end is dropped. It must not open a journal for late points.
         values = self._system.sample(seconds - self._measured)
         self._measured = seconds
         if values and self._writer is not None:
@@ -278,28 +336,34 @@ class ActiveRun(Run):
     # -- reading
 
     def refresh(self) -> ActiveRun:
-        """Deliver what was logged, and ask the server what it knows."""
+        """Deliver the logged points, then read the record of the run from the server."""
         self.flush()
         super().refresh()
         return self
 
     def history(self, keys: Any = None) -> dict[str, npt.NDArray[np.void]]:
-        """Deliver what was logged, and return every point; see `Run.history`."""
+        """Deliver the logged points, then return every point; see `Run.history`."""
         self.flush()
         return super().history(keys)
 
     def keys(self) -> Any:
-        """Deliver what was logged, and return what is known of each metric."""
+        """Deliver the logged points, then return a record of each metric; see `Run.keys`."""
         self.flush()
         return super().keys()
 
     def flush(self, timeout: float = 30.0) -> None:
-        """Wait until the server has all that was logged so far.
+        """Wait until the server has acknowledged everything that was logged so far.
+
+        Parameters
+        ----------
+        timeout : float
+            Seconds to wait without progress; a third of it if the server does not answer at all.
 
         Raises
         ------
         ServerUnavailable
-            If it does not take it: nothing is lost, it is sent later.
+            If the server does not acknowledge everything in this time. The points stay stored locally and are sent
+            later.
         """
         sender = self._sender
         if sender is None or sender.deliver(timeout, timeout / 3):
@@ -312,17 +376,27 @@ class ActiveRun(Run):
     # -- the end
 
     def finish(self, status: str = "finished", error: str = "") -> None:
-        """End the run, and wait a moment for the server to have all of it.
+        """End the run, and wait a few seconds for delivery.
 
-        What the server does not take in that moment stays on this machine: `lmvp sync`, and the next start of a run,
-        deliver it.
+        Frames that the server does not acknowledge in this time stay in the journal on this machine. This process
+        delivers them in the background; after its end, `lmvp sync` or the next process that starts a run does. If the
+        run has already ended, this does nothing.
 
         Parameters
         ----------
-        status : str
-            `finished`, `failed` or `killed`.
+        status : {"finished", "failed", "killed"}
+            The final status of the run.
         error : str
-            Why.
+            The reason of a failure; the first 2,000 characters are stored.
+
+        Raises
+        ------
+        InvalidArgument
+            If `status` is another text.
+
+        Examples
+        --------
+        >>> run.finish("failed", "the loss is NaN")  # doctest: +SKIP
         """
         if status not in ("finished", "failed", "killed"):
             raise InvalidArgument(f"status={status!r}: finished, failed or killed")
@@ -332,14 +406,14 @@ class ActiveRun(Run):
         error = str(error)[:_ERROR_LIMIT]
         took = time.monotonic() - self._began
         self._record = msgspec.structs.replace(self._record, status=status, error=error, duration=took)
-        if self._threads is None:  # a writer of a run that another process began
+        if self._threads is None:  # this is a writer of a run that another process started and ends
             if self._writer is not None:
                 self._writer.close()
             return
         sender, pulse, facts = self._threads
         try:
             facts.finish(_FACTS)
-        finally:  # also where Ctrl-C, or a signal handler that raises, ends the wait
+        finally:  # `end` must be in the journal even if Ctrl-C or a signal handler interrupts the wait
             self._told_end = True
             end = RunEnd(status=status, ended_at=datetime.now(timezone.utc), error=redact(error))  # type: ignore[arg-type]
             self._main.note(END, end)
@@ -347,12 +421,12 @@ class ActiveRun(Run):
             active_runs.end(self)
             pulse.close()
         for call in self._at_end:
-            with suppress(Exception):  # a picture is never worth a training
+            with suppress(Exception):  # a failing live view must not fail the training
                 call()
         self._deliver(sender, self._main)
 
     def _deliver(self, sender: Sender, writer: Writer) -> None:
-        """Ship the rest, and close; what the server does not take is delivered later."""
+        """Send the rest of a journal and close it; leave frames that are not acknowledged to a later delivery."""
         from lmvp.tracking import leftovers
 
         delivered = False
@@ -366,7 +440,7 @@ class ActiveRun(Run):
             if delivered and sender.has_all():
                 leftovers.forget(self._folder, sender.delivered)
                 self._closed = True
-                with suppress(LmvpError):  # metrics and environment as the server has them
+                with suppress(LmvpError):  # only the server has the last metrics; the local record remains if it fails
                     self._record = self._client.run_record(self.project, self.id)
             elif not delivered:
                 _print(_kept(self.name, self.id, sender.trouble))
@@ -375,29 +449,30 @@ class ActiveRun(Run):
     # -- after the end
 
     def _after_end(self) -> Journal | None:
-        """Return the journal of what is logged after the end; say once that the run has ended."""
+        """Return the journal for points that are logged after the end; warn once that the run has ended."""
         late, before = self._late, self._writer
         if late is None:
             if before is None:
                 return None
+            # The journal with the `end` frame is sealed, so late points need another one.
             late = Writer(self._folder, _start_frame(NewRun(run=self.id, joins=True)), before.names, self._target)
             if self._epoch:
                 late.begin(self._epoch)
             with _joining:
-                if self._late is not None:  # a signal handler, or another thread, was quicker
+                if self._late is not None:  # another thread or a signal handler created it in the meantime
                     late.close()
                     return self._late.journal
                 self._late = late
             _warn_of_end(self.name)
-            if self._threads is not None:  # else the process that began the run delivers it
+            if self._threads is not None:  # otherwise the process that started the run delivers it
                 active_runs.keep(self)
                 self._sender = sender = self._new_sender(late)
-                with suppress(RuntimeError):  # the interpreter is shutting down: the next process delivers it
+                with suppress(RuntimeError):  # at interpreter shutdown, no thread starts; the next process delivers it
                     sender.start()
         return late.journal
 
     def deliver_late(self) -> None:
-        """Deliver what was logged after the end, when the process ends."""
+        """Deliver, at the end of the process, the points that were logged after the end of the run."""
         if self._late is not None and self._sender is not None and not self._late.journal.sealed:
             self._late.journal.seal()
             self._deliver(self._sender, self._late)
@@ -417,7 +492,7 @@ class ActiveRun(Run):
     # -- several processes
 
     def _join(self) -> Writer:
-        """Begin a journal of this process's own: it is a child of the one that began the run."""
+        """Create the journal of this process, which did not start the run: a fork or another process."""
         import atexit
 
         with _joining:
@@ -429,12 +504,14 @@ class ActiveRun(Run):
                 writer.begin(self._epoch)
             writer.journal.successor = self._after_end
             atexit.register(writer.journal.sync)
-            if self._writer is None:  # else a signal handler did the same meanwhile
+            if self._writer is None:  # the lock is re-entrant: a signal handler may have created one
                 self._writer = writer
         return self._writer
 
     def forked(self) -> None:
-        """Be one writer more, in a process that was forked off."""
+        """Detach a forked process from its parent's journals, locks and threads."""
+        # The descriptors are shared with the parent. Without this, the child would hold the parent's lock after its
+        # end.
         if self._writer is not None:
             self._writer.abandon()
         if self._late is not None:
@@ -471,30 +548,30 @@ class ActiveRun(Run):
 
     @property
     def folder(self) -> Path:
-        """Where the journals of this run are."""
+        """The folder with the journals of this run."""
         return self._folder
 
     @property
     def cell(self) -> str | None:
-        """The cell that began it."""
+        """The id of the notebook cell that started the run; None outside notebooks."""
         return self._cell
 
     @property
     def execution(self) -> int:
-        """The execution of the cell that began it: a later one has a greater number."""
+        """The number of the cell execution that started the run; later executions have greater numbers."""
         return self._execution
 
     def on_end(self, call: Callable[[], None]) -> None:
-        """Call a function when the run ends, in the thread that ends it, before what is left is delivered."""
+        """Register a function that runs when the run ends, in the ending thread, before the last delivery."""
         self._at_end.append(call)
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
+        """Whether the run has ended."""
         return self._ended
 
     def is_of(self, project: str, url: str) -> bool:
-        """Whether it is in this project on this server."""
+        """Return whether the run is open and belongs to this project on this server."""
         if project != self.project or self._ended:
             return False
         with suppress(LmvpError):
@@ -503,7 +580,7 @@ class ActiveRun(Run):
 
     @property
     def record(self) -> RunRecord:
-        """What is known of it here, or what the server said at the last `refresh`."""
+        """The local record, with the fields of the server as of the last `refresh` or the delivery at the end."""
         if not self._ended:
             took = time.monotonic() - self._began
             self._record = msgspec.structs.replace(self._record, duration=max(took, self._record.duration))
@@ -516,7 +593,7 @@ class ActiveRun(Run):
 
 
 def next_epoch(epoch: int) -> int:
-    """Return the next epoch: see docs/runs.md."""
+    """Return the number of the next attempt: docs/runs.md, "Values and attempts"."""
     return max(int(_now() * 1000), epoch + 1)
 
 
@@ -544,7 +621,7 @@ def _unreadable(name: str, error: Exception) -> InvalidArgument:
 
 
 def _kept(name: str, run: str, trouble: LmvpError | None) -> str:
-    """Return the message about a run that ends before the server has all of it."""
+    """Return the message about a run that ends before the server has acknowledged everything."""
     why = f" ({trouble.message})" if trouble else ""
     kept = f"lmvp: the run {name} is kept on this machine, for the server does not take it{why}; "
     if isinstance(trouble, UserError) and not isinstance(trouble, ServerUnavailable):
@@ -556,7 +633,7 @@ def _kept(name: str, run: str, trouble: LmvpError | None) -> str:
 
 
 def _warn_of_end(name: str) -> None:
-    with suppress(Exception):  # where warnings are errors: `log` never fails
+    with suppress(Exception):  # `log` must not fail where warnings are errors
         warnings.warn(
             f"the run {name} has ended: what is logged to it now is kept and delivered, but its status stays; "
             "`lmvp.start_run(resume=run)` goes on with it",
@@ -565,11 +642,12 @@ def _warn_of_end(name: str) -> None:
 
 
 def _print(text: str) -> None:
-    """Print to standard error, also in a signal handler that has interrupted another `print`."""
+    """Print to standard error, even in a signal handler that has interrupted another `print`."""
     from lmvp.render.words import printable
 
     text = printable(hints.translated(text, hints.reader(hints.SHELL)))
     try:
+        # `print` raises RuntimeError on re-entrance, and `sys.stderr` can be closed or None.
         print(text, file=sys.stderr)
     except (RuntimeError, OSError, ValueError, AttributeError):
         with suppress(OSError):
@@ -582,7 +660,7 @@ def _connector(target: Target, client: Any) -> Callable[[], Any]:
 
 
 def _progress(name: str, began: float) -> Callable[[int, int], None]:
-    """Return a function that prints once a second how far a long delivery is."""
+    """Return a callback that prints the progress of a long delivery once a second."""
     told = [began + 1.0]
 
     def tell(done: int, total: int) -> None:
@@ -595,11 +673,12 @@ def _progress(name: str, began: float) -> Callable[[int, int], None]:
 
 
 _living: weakref.WeakSet[ActiveRun] = weakref.WeakSet()
-_joining = threading.RLock()  # re-entrant, for signal handlers
+_joining = threading.RLock()  # re-entrant: a signal handler may interrupt its holder
 
 
 def _in_child() -> None:
     global _joining
+    # Another thread of the parent may have held the lock during the fork; nobody would release it here.
     _joining = threading.RLock()
     active_runs.forget_all()
     for run in list(_living):

@@ -1,4 +1,4 @@
-"""The runs that this process logs to, the newest last: what `lmvp.log()` and `lmvp.update()` go by."""
+"""The runs to which this process logs, newest last; `lmvp.log()` and `lmvp.update()` use the newest."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun
 
-# Each step on the lists is atomic: a lock would block a signal handler that interrupts its holder.
+# Each operation on the lists is atomic. A lock would block a signal handler that interrupts its holder.
 _runs: list[ActiveRun] = []
 _undelivered: list[ActiveRun] = []
 
 
 def begin(run: ActiveRun) -> None:
-    """Make a run the active one."""
+    """Add a run, which becomes the active one."""
     _runs.append(run)
 
 
 def end(run: ActiveRun) -> None:
-    """Forget a run; the one before it is the active one again."""
+    """Remove a run; the one before it becomes active again."""
     with suppress(ValueError):
         _runs.remove(run)
 
 
 def active() -> ActiveRun | None:
-    """Return the active run of this process; None if there is none."""
+    """Return the active run of this process, or None."""
     return next(reversed(_runs.copy()), None)
 
 
 def keep(run: ActiveRun) -> None:
-    """Remember an ended run that was logged to: the end of the process delivers it."""
+    """Add an ended run that was logged to; it is delivered at the end of the process."""
     _undelivered.append(run)
 
 
@@ -40,16 +40,16 @@ def undelivered() -> list[ActiveRun]:
 
 
 def forget_all() -> None:
-    """Forget the runs of the parent in a forked process."""
+    """Drop the parent's undelivered runs in a forked process."""
     _undelivered.clear()
 
 
 def every() -> list[ActiveRun]:
-    """Return all runs that this process logs to."""
+    """Return all runs to which this process logs."""
     return list(_runs)
 
 
 def active_in(project: str, url: str) -> str:
-    """Return the id of the active run, if it is of this project on this server; empty if not."""
+    """Return the id of the active run if it belongs to this project on this server, otherwise an empty text."""
     run = active()
     return run.id if run is not None and run.is_of(project, url) else ""

@@ -1,4 +1,4 @@
-"""Columns that callers log, checked. Needs numpy: import this where it is used."""
+"""Validation of the arrays of `log_batch`. Needs numpy: import this module lazily."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def batches(steps: Any, values: Mapping[str, Any], times: Any) -> dict[str, Colu
     Raises
     ------
     InvalidArgument
-        If they are no numbers, or not of one length.
+        If the arrays are not numeric or differ in length.
     """
     if not isinstance(values, Mapping):
         raise InvalidArgument("log_batch() takes a mapping of names to arrays", hint='{"loss": losses}')
@@ -45,6 +45,7 @@ def batches(steps: Any, values: Mapping[str, Any], times: Any) -> dict[str, Colu
 def _floats(key: str, value: Any) -> Any:
     detach = getattr(value, "detach", None)
     try:
+        # `double`, because numpy lacks bfloat16.
         column = np.asarray(detach().double().cpu().numpy() if callable(detach) else value, np.float64)
     except (TypeError, ValueError):
         raise InvalidArgument(f"{key!r} is no array of numbers") from None
@@ -56,6 +57,7 @@ def _floats(key: str, value: Any) -> Any:
 def _steps(steps: Any) -> Any:
     detach = getattr(steps, "detach", None)
     axis = np.asarray(detach().cpu().numpy() if callable(detach) else steps)
+    # An empty list has the dtype float64.
     if axis.ndim != 1 or (axis.dtype.kind not in "iu" and len(axis)):
         raise InvalidArgument("steps= is no row of integers", hint="range(n), or None")
     return axis.astype(np.int64)

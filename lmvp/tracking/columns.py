@@ -1,4 +1,4 @@
-"""Points in columns. Needs numpy: import this where it is used."""
+"""Points in columns, as numpy arrays. Needs numpy: import this module lazily."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Keys: TypeAlias = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Points as columns of one length: steps int64, values float64, times float64 (seconds since 1970)."""
+    """Points of one key as columns of equal length: int64 steps, float64 values, float64 times (s since 1970)."""
 
     steps: Ints
     values: Floats
@@ -29,12 +29,12 @@ class Columns:
 
     @classmethod
     def empty(cls) -> Columns:
-        """Return no points."""
+        """Return columns without points."""
         return cls(np.empty(0, np.int64), np.empty(0), np.empty(0))
 
     @classmethod
     def join(cls, parts: Iterable[Columns]) -> Columns:
-        """Return the points of several, one after the other."""
+        """Concatenate columns in this order."""
         parts = list(parts)
         if not parts:
             return cls.empty()
@@ -60,12 +60,14 @@ class Points:
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """From here on points are of this epoch.
+    """Start of an attempt: points after it belong to this attempt.
 
     Attributes
     ----------
+    epoch : int
+        The number of the attempt.
     cut : int
-        Points of older epochs above this step do not count; `AUTO`: all of them do.
+        Points of earlier attempts above this step no longer count; `AUTO` means that all of them count.
     """
 
     epoch: int
@@ -74,18 +76,20 @@ class Epoch:
 
 @dataclass(slots=True)
 class Shipment:
-    """What the frames of one request say.
+    """The parsed frames of one request.
 
     Attributes
     ----------
     parts : list of Points or Epoch
-        In the order of the frames.
+        Points and starts of attempts, in the order of the frames.
     keys : dict of int to str
-        Names that writer ids get here.
+        Names of the keys that these frames declare, by writer id.
     notes : list of (int, bytes)
         Kind and JSON of each `START`, `UPDATE` and `END`, in order.
     attempts : list of (int or None)
-        For each note, the epoch of the last `EPOCH` frame before it in these frames, or None.
+        For each note, the attempt of the last `EPOCH` frame before it in these frames, or None.
+    attempt : int or None
+        The attempt of the last `EPOCH` frame, or None.
     """
 
     parts: list[Points | Epoch] = field(default_factory=list)

@@ -1,17 +1,21 @@
-"""Which of several processes that train one model this is: only the first logs, unless told otherwise."""
+"""The rank of this process in a distributed training.
+
+By default only rank 0 logs; see `all_ranks` of `lmvp.start_run`.
+"""
 
 from __future__ import annotations
 
 import os
 import sys
 
+# Set by torchrun, Slurm, Open MPI and MPICH. LOCAL_RANK is last, because it is unique only within one machine.
 _VARIABLES = ("RANK", "SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "LOCAL_RANK")
 
 
 def rank() -> int:
-    """Return the number of this process among those that train together; 0 where it is alone.
+    """Return the rank of this process; 0 if it trains alone.
 
-    What `torch.distributed` says counts most, where it is set up; then what a launcher put into the environment.
+    `torch.distributed` takes precedence, if it is initialized. Otherwise the environment variables of launchers count.
 
     Examples
     --------

@@ -1,7 +1,6 @@
-"""What a run logs, as it grows, read from its journals on this machine: a live view needs no server.
+"""The curves of a run, read from its local journals for a live view, without a server.
 
-Needs numpy: import this where it is used. Points without a step get the key's greatest step + 1, as the server will
-give them.
+Needs numpy: import this module lazily. Points without a step get the key's greatest step + 1, as on the server.
 """
 
 from __future__ import annotations
@@ -19,13 +18,14 @@ from lmvp.tracking.parsing import parse
 from lmvp.tracking.target import files_in
 
 ROOM = 4000
-"""Points that are held of a key, at most; beyond them the curve is thinned to half of that."""
+"""Number of points of a key in memory; a longer curve is downsampled to half of it."""
+# Bytes of a journal that are read at once.
 _PART = 4 << 20
 SYSTEM = "system/"
 
 
 class Feed:
-    """Curves of a run, thinned so that they stay small however long it goes on.
+    """The curves of a run, downsampled so that memory stays bounded however long the run is.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ class Feed:
     Attributes
     ----------
     points : int
-        How many points were read.
+        The number of points that were read.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -47,7 +47,7 @@ class Feed:
         self.points = 0
 
     def look(self) -> set[str]:
-        """Read what is new; return the keys that have new points."""
+        """Read new frames; return the keys that have new points."""
         changed: set[str] = set()
         with self._lock:
             for path in files_in(self._folder):
@@ -56,11 +56,11 @@ class Feed:
         return changed
 
     def _part(self, path: Path) -> set[str]:
-        """Read some of a journal; return the keys of its points, a key of no name if there were none."""
+        """Read the next part of a journal; return the keys of its points, or an empty name if it has no points."""
         start = self._read.get(path, 0)
         try:
             data = read_file(path, start, _PART)
-        except OSError:  # it was delivered, and is gone
+        except OSError:  # the journal was delivered and deleted
             return set()
         size = whole_size(data)
         if not size:
@@ -69,6 +69,7 @@ class Feed:
         shipment = parse(memoryview(data)[:size])
         names = self._names.setdefault(path, {})
         names.update(shipment.keys)
+        # The empty name makes the result true, so that `look` continues while a part has frames.
         found = {""}
         for part in shipment.parts:
             if isinstance(part, Epoch):
@@ -92,19 +93,19 @@ class Feed:
                 curve.cut(epoch.cut)
 
     def known(self) -> list[str]:
-        """Return the keys, in the order in which they came."""
+        """Return the keys in the order of their first points."""
         with self._lock:
             return list(self._curves)
 
     def curve(self, key: str) -> tuple[Columns, int]:
-        """Return the curve of a key, in the order of its steps, and how many points it stands for."""
+        """Return the curve of a key, sorted by step, and the number of points that it represents."""
         with self._lock:
             curve = self._curves[key]
             return curve.columns(), curve.count
 
 
 class _Thinned:
-    """A curve that is thinned when it grows beyond its room."""
+    """A curve that is downsampled when it exceeds `ROOM`."""
 
     def __init__(self) -> None:
         self._parts: list[Columns] = []
@@ -134,7 +135,7 @@ class _Thinned:
         self._next = int(whole.steps[below][-1]) + 1 if below.any() else 0
 
     def columns(self) -> Columns:
-        """Return the points in the order of their steps, of each step the last that came."""
+        """Return the points sorted by step; of several points at one step, the last."""
         if len(self._parts) == 1:
             return self._parts[0]
         whole = Columns.join(self._parts)

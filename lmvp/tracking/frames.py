@@ -1,7 +1,7 @@
-"""The frames of a journal, written by a run, read by the sender, the server and the live view. See docs/runs.md.
+"""The frames of a journal. A run writes them; the sender, the server and the live view read them. See docs/runs.md.
 
-A frame is the length of its payload (uint32), the CRC-32 of it (uint32), and the payload: a byte that tells the kind,
-and what follows. Numbers are little-endian and stand unaligned.
+A frame consists of the length of its payload (uint32), the CRC-32 of the payload (uint32), and the payload: a byte for
+the kind, then its content. Numbers are little-endian and not aligned.
 """
 
 from __future__ import annotations
@@ -22,45 +22,45 @@ HEAD: Final = struct.Struct("<II")
 
 START, KEY, POINTS, BATCH, UPDATE, EPOCH, END = range(1, 8)
 NAMES: Final = {1: "start", 2: "key", 3: "points", 4: "batch", 5: "update", 6: "epoch", 7: "end"}
-"""What the kinds of frames are called."""
+"""The names of the kinds of frames."""
 
 PAYLOAD_LIMIT: Final = 4 << 20
-"""Bytes of a payload at most."""
+"""Largest payload, in bytes."""
 
 SHIPMENT_LIMIT: Final = 8 << 20
-"""Bytes of frames that one request carries at most."""
+"""Largest size of the frames in one request, in bytes."""
 
 EPOCHS_LIMIT: Final = 1000
-"""`EPOCH` frames that one request carries at most."""
+"""Greatest number of `EPOCH` frames in one request."""
 
 KEY_LIMIT: Final = 1024
-"""Bytes of a key's name at most."""
+"""Longest name of a key, in bytes of UTF-8."""
 
 AUTO: Final = -(1 << 63)
-"""As a step: the key's greatest step + 1, which the server knows. As a cut: none."""
+"""As a step: the key's greatest step + 1, which the server computes. As a cut: no cut."""
 
 POINTS_HEAD: Final = struct.Struct("<Bd")
 """Kind and time, before the points."""
 POINT: Final = struct.Struct("<Iqd")
 """Key id, step, value."""
 BATCH_HEAD: Final = struct.Struct("<BBII")
-"""Kind, flags, key id, how many points."""
+"""Kind, flags, key id, number of points."""
 STRIDE: Final = struct.Struct("<qq")
-"""First step and the distance from one to the next, where `EVEN_STEPS` is set."""
+"""First step, and the difference between adjacent steps; used with `EVEN_STEPS`."""
 EPOCH_FRAME: Final = struct.Struct("<Bqq")
-"""Kind, epoch, cut."""
+"""Kind, attempt, step of the cut."""
 KEY_HEAD: Final = struct.Struct("<BI")
 """Kind and key id, before the name."""
 
 EVEN_STEPS, ONE_TIME = 1, 2
-"""Flags of a batch."""
+"""Flags of a batch: steps as first and stride, and one time for all points."""
 
 BATCH_POINTS: Final = 1 << 17
-"""Points that a batch holds at most: with all its columns it stays below `PAYLOAD_LIMIT`."""
+"""Greatest number of points in a batch. With three columns of 8 bytes, the payload stays below `PAYLOAD_LIMIT`."""
 
 
 def framed(payload: bytes) -> bytes:
-    r"""Return a payload with its head before it.
+    r"""Return a frame: a payload with its head.
 
     Examples
     --------
@@ -71,17 +71,17 @@ def framed(payload: bytes) -> bytes:
 
 
 def note(kind: int, body: bytes) -> bytes:
-    """Return the frame of a `START`, `UPDATE` or `END` with its JSON."""
+    """Return a `START`, `UPDATE` or `END` frame with its JSON."""
     return framed(bytes([kind]) + body)
 
 
 def key_frame(key: int, name: str) -> bytes:
-    """Return the frame that gives a key its number."""
+    """Return the frame that declares the id of a key."""
     return framed(KEY_HEAD.pack(KEY, key) + name.encode())
 
 
 def epoch_frame(epoch: int, cut: int = AUTO) -> bytes:
-    """Return the frame after which points are of another epoch."""
+    """Return the frame that starts an attempt, with an optional cut."""
     return framed(EPOCH_FRAME.pack(EPOCH, epoch, cut))
 
 
@@ -97,7 +97,7 @@ def points_frame(time: float, points: list[tuple[int, int, float]]) -> bytes:
 
 
 def whole_frames(data: Buffer, start: int = 0) -> Iterator[tuple[int, memoryview, int]]:
-    r"""Yield (kind, payload behind the kind, offset behind the frame), up to what is no whole and sound frame.
+    r"""Yield the kind, the content and the end offset of each frame, up to the first incomplete or damaged frame.
 
     Examples
     --------
@@ -109,6 +109,7 @@ def whole_frames(data: Buffer, start: int = 0) -> Iterator[tuple[int, memoryview
     while at + 9 <= size:
         length, check = head(view, at)
         end = at + 8 + length
+        # A length of 0 marks the end: the file is extended with zeros ahead of its frames.
         if not 0 < length <= PAYLOAD_LIMIT or end > size or crc32(view[at + 8 : end]) != check:
             return
         yield view[at + 8], view[at + 9 : end], end
@@ -116,7 +117,7 @@ def whole_frames(data: Buffer, start: int = 0) -> Iterator[tuple[int, memoryview
 
 
 def within_epochs(data: bytes, most: int = EPOCHS_LIMIT) -> bytes:
-    """Return whole frames up to the last one before there are more `EPOCH` frames than this.
+    """Return the beginning of `data` that has at most `most` `EPOCH` frames.
 
     Examples
     --------
@@ -125,7 +126,8 @@ def within_epochs(data: bytes, most: int = EPOCHS_LIMIT) -> bytes:
     ... )
     True
     """
-    if data.count(struct.pack("<I", EPOCH_FRAME.size)) <= most:  # the length of each of them, and other bytes
+    # A quick test: each `EPOCH` frame begins with this length. Other bytes can match too.
+    if data.count(struct.pack("<I", EPOCH_FRAME.size)) <= most:
         return data
     seen, end = 0, 0
     for kind, _, behind in whole_frames(data):
@@ -141,11 +143,11 @@ JOURNAL: Final = Framing(
     re.compile(rb"(?=.{2}[\0-\x40]\0.{4}[\1-\7])", re.DOTALL),  # a length up to `PAYLOAD_LIMIT`, and a kind
     limit=PAYLOAD_LIMIT,
 )
-"""The framing of a journal whose process has ended."""
+"""The framing of a journal whose process has ended, for the search of frames behind damage."""
 
 
 def read_journal(data: Buffer) -> LogReader:
-    """Return the journal of a process that has ended, read to its end: damage is told from a torn end.
+    """Read the whole journal of a process that has ended, and distinguish damage from a torn end.
 
     Examples
     --------
@@ -157,17 +159,17 @@ def read_journal(data: Buffer) -> LogReader:
 
 
 def whole_size(data: Buffer, start: int = 0) -> int:
-    """Return the offset behind the last whole frame; `start` if there is none."""
+    """Return the end offset of the last complete frame, or `start` if the data begins with an incomplete one."""
     return max((end for _, _, end in whole_frames(data, start)), default=start)
 
 
 def check_key(name: Any) -> str:
-    """Return a key if it may be one.
+    """Return a key if it is valid.
 
     Raises
     ------
     InvalidRequest
-        If it is empty, too long, or holds control characters.
+        If it is empty, too long, or contains control characters.
     """
     if not isinstance(name, str) or not name or not name.isprintable() or len(name.encode()) > KEY_LIMIT:
         shown = repr(name)[:80]

@@ -1,18 +1,18 @@
-"""The journal of a writer: a file mapped into memory, to which frames are stored without a lock and a system call.
+"""The journal of a writer: a file mapped into memory. Storing a frame takes neither a lock nor a system call.
 
-A stored frame is in the file when the process is killed the moment after. `sync`, which a thread calls once a second,
-makes it survive a power cut. Where the disk refuses, frames are kept in memory, as far as there is room.
+A stored frame survives a kill of the process at any later moment. `sync`, which a thread calls once a second, makes it
+survive a power failure. If the disk refuses to grow the file, frames stay in memory, up to `MEMORY`.
 
-Storing needs no lock, so that it works from any thread and from a signal handler that interrupts another store at any
+Storing needs no lock, so it works from any thread and from a signal handler that interrupts another store at any
 instruction:
 
 1. A frame *claims* the next free offset with `dict.setdefault`, which is atomic. The claims form a chain: the length of
-   one frame gives the offset of the next.
-2. All frames in the chain are written in order, also those that other threads or an interrupted caller claimed. To
-   write a frame twice is harmless, for it writes the same bytes to the same place.
-3. The size grows with an atomic maximum, so a caller that goes on after an interruption cannot take it back.
+   one frame determines the offset of the next.
+2. All frames in the chain are written in order, including those that other threads or an interrupted caller claimed.
+   Writing a frame twice is harmless, because it writes the same bytes to the same place.
+3. The size grows with an atomic maximum, so a caller that continues after an interruption cannot decrease it.
 
-See docs/runs.md.
+See docs/runs.md, "The journal".
 """
 
 from __future__ import annotations
@@ -32,22 +32,25 @@ from lmvp import private
 from lmvp.tracking.frames import HEAD
 from lmvp.tracking.owner import is_deleted
 
+# First length of the file, and the most by which it grows at once, in bytes.
 _FIRST, _MOST = 1 << 20, 16 << 20
+# Distance of the marks, in bytes.
 _MARK = 1 << 19
 MEMORY: Final = 64 << 20
-"""Bytes that are kept where the disk refuses, at most."""
+"""Greatest number of bytes in memory if the disk refuses to grow the file."""
 
 _pack_head = HEAD.pack
 _Claim: TypeAlias = list[Any]
 """The payload of a frame, and whether it is stored."""
 _SEAL: Final[_Claim] = [b"", False]
-"""Ends the chain of claims. It is told from a frame by its identity."""
+"""Ends the chain of claims. It is compared by identity, because a frame could be equal."""
 
 
 class _File:
     """A descriptor that is closed with its last reference.
 
-    A thread that still stores a frame keeps it open: otherwise the number could be that of another file by then.
+    A thread that still stores a frame holds a reference. If the descriptor were closed before, its number could already
+    belong to another file.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -59,16 +62,16 @@ class _File:
 
 
 class Journal:
-    """Frames in a file, or in memory where there is no room for a file.
+    """Frames in a file, or in memory if the disk refuses to grow the file.
 
     Attributes
     ----------
     lost : int
-        Frames that were dropped, for want of a disk and of memory.
+        Number of frames that neither the disk nor the memory accepted.
     marks : list of int
-        Offsets at which a frame ends, some distance apart, so that a part is read without parsing frames.
+        Offsets of frame ends, at least `_MARK` bytes apart. They split the journal into parts without parsing it.
     successor : callable, optional
-        Returns the journal that takes the frames which come after `seal`; without it they are dropped.
+        Returns the journal for frames that arrive after `seal`; without it they are dropped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -95,23 +98,23 @@ class Journal:
 
     @property
     def size(self) -> int:
-        """Bytes of the frames so far."""
+        """Bytes of the stored frames."""
         return self._size[0]
 
     @property
     def sealed(self) -> bool:
-        """Whether it takes no more frames."""
+        """Whether the journal accepts no more frames."""
         return self._claims.get(self._size[0]) is _SEAL
 
     # -- storing
 
     def append(self, payload: bytes, *, late: bool = True) -> None:
-        """Store a frame. Never raises for want of a disk.
+        """Store a frame. An error of the disk is not raised.
 
         Parameters
         ----------
         late : bool
-            Give the frame to the successor if the journal is sealed.
+            Pass the frame to the successor if the journal is sealed.
         """
         if self._full:
             self._drop()
@@ -120,9 +123,9 @@ class Journal:
         claim: _Claim = [payload, False]
         at = size[0]
         while (holder := claims.setdefault(at, claim)) is not claim or at < size[0]:
-            if at < size[0]:  # the frame at this offset was stored meanwhile
+            if at < size[0]:  # the frame at this offset has been stored in the meantime
                 if holder is claim:
-                    if claim[1]:  # it was this one: another caller stored it
+                    if claim[1]:  # another caller has stored this frame
                         return
                     claims.pop(at, None)
                 at = size[0]
@@ -135,15 +138,15 @@ class Journal:
         self._store_until(at + 1)
 
     def store_waiting(self) -> None:
-        """Store the frames whose callers are interrupted, by a signal handler or an exception."""
+        """Store the frames of callers that a signal handler or an exception interrupted."""
         self._store_until(sys.maxsize)
 
     def _store_until(self, end: int) -> None:
-        """Store the frames of the chain, in order, until the size reaches an offset or the chain ends."""
+        """Store claimed frames in order until the size reaches an offset or the chain ends."""
         claims, size = self._claims, self._size
         while (at := size[0]) < end:
             claim = claims.get(at)
-            if at < size[0]:  # somebody else has stored it
+            if at < size[0]:  # another caller has stored it
                 continue
             if claim is None or claim is _SEAL:
                 return
@@ -151,9 +154,10 @@ class Journal:
             length = len(payload)
             frame_end = at + 8 + length
             room = self._map
-            if frame_end + 8 > len(room):  # eight zeros behind it end the journal
+            if frame_end + 8 > len(room):  # the eight zeros after the last frame mark the end
                 self._put_in_new_room(at, frame_end, payload)
             else:
+                # The payload first: without its head, a torn frame reads as the end of the journal.
                 room[at + 8 : frame_end] = payload  # type: ignore[index]
                 room[at : at + 8] = _pack_head(length, crc32(payload))  # type: ignore[index]
             if frame_end > self._next_mark:
@@ -164,9 +168,9 @@ class Journal:
             claims.pop(at, None)
 
     def _put_in_new_room(self, at: int, end: int, payload: bytes) -> None:
-        """Write a frame behind the room that is mapped: to a longer file, else to memory."""
+        """Store a frame that exceeds the mapped length: extend the file, or else store it in memory."""
         file = self._file
-        if at < self._size[0]:  # another caller stored it, and perhaps closed the journal
+        if at < self._size[0]:  # another caller has stored it and may have closed the journal
             return
         if file is not None and not self._refused:
             try:
@@ -187,26 +191,29 @@ class Journal:
 
     @staticmethod
     def _longer(file: _File, size: int) -> mmap.mmap:
-        """Give the file this length at least, in zeros, and map it.
+        """Extend the file with zeros to at least this length, and map it.
 
-        The map before is not closed: another thread may be writing to it. It goes with its last reference.
+        The previous map is not closed, because another thread may be writing to it. It is freed with its last
+        reference.
         """
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
         if hasattr(os, "posix_fallocate"):
+            # Reserves the blocks, so that a full disk raises here. A write to a sparse map would raise SIGBUS and kill
+            # the process.
             os.posix_fallocate(file.descriptor, 0, size)
         elif os.fstat(file.descriptor).st_size < size:
             os.ftruncate(file.descriptor, size)
         return mmap.mmap(file.descriptor, size)
 
     def _go_without(self, error: Exception) -> None:
-        """Keep frames in memory from now on; those on the disk stay there."""
+        """Store frames in memory from now on; frames on the disk stay there."""
         if not self._refused:
             self._refused = True
             why = f"{self.path.parent} takes no metrics ({getattr(error, 'strerror', None) or error})"
             _warn(f"{why}: they stay in memory until the server has them, and end with this process")
 
     def _drop(self) -> None:
-        """Count a frame that neither the disk nor the memory takes."""
+        """Count a frame that neither the disk nor the memory accepts."""
         self.lost += 1
         if self.lost == 1:
             room = f"neither {self.path.parent} nor memory ({MEMORY >> 20} MiB) takes more metrics"
@@ -215,9 +222,9 @@ class Journal:
     # -- reading
 
     def read(self, start: int, limit: int) -> bytes:
-        """Return whole frames from `start` on, where one begins: at most `limit` bytes, at least one frame.
+        """Return whole frames from `start` on: at least one frame, and at most `limit` bytes if the marks permit.
 
-        Once it is closed and its file is deleted, it reads as empty.
+        `start` is the beginning of a frame. A closed journal whose file was deleted reads as empty.
         """
         end = self._size[0]
         if end > start + limit:
@@ -240,17 +247,18 @@ class Journal:
     # -- the end
 
     def sync(self) -> None:
-        """Bring what was stored to the disk, if there is news."""
+        """Sync new frames to the disk."""
         self.store_waiting()
         size, file = self.size, self._file
         if size == self._synced or file is None:
             return
         with suppress(OSError):
+            # macOS and Windows lack `fdatasync`.
             (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(file.descriptor)
             self._synced = size
 
     def seal(self) -> None:
-        """Take no more frames: from now on they go to the successor."""
+        """Accept no more frames; pass later ones to the successor."""
         claims, size = self._claims, self._size
         while True:
             self.store_waiting()
@@ -263,12 +271,12 @@ class Journal:
                 return
 
     def is_deleted(self) -> bool:
-        """Return whether its file is no longer at its path."""
+        """Return whether the file is no longer at its path."""
         file = self._file
         return file is not None and is_deleted(self.path, file.descriptor)
 
     def close(self) -> None:
-        """Seal and sync the file, and cut it to its frames."""
+        """Seal and sync the file, and truncate it to its frames."""
         self.seal()
         file, self._file = self._file, None
         if file is None:
@@ -279,7 +287,7 @@ class Journal:
             self._map = b""
 
     def abandon(self) -> None:
-        """Let go of the file in a forked child, without touching it: the parent goes on with it."""
+        """Release the file in a forked child without a change; the parent continues to use it."""
         self._claims = {self._size[0]: _SEAL}
         self._file, self._map = None, b""
 
@@ -288,13 +296,13 @@ class Journal:
 
 
 def _warn(text: str) -> None:
-    """Show a warning, but never fail a training for it, also where warnings are errors."""
+    """Show a warning; ignore the exception where warnings are errors, because it would fail the training."""
     with suppress(Exception):
         warnings.warn(text, stacklevel=6)
 
 
 def read_file(path: Path, start: int, limit: int) -> bytes:
-    """Return bytes of a journal that another process writes, or wrote; zeros may stand at the end."""
+    """Return bytes of a journal that another process writes or wrote; they can end with zeros."""
     with private.open_read(path) as file:
         file.seek(start)
         return file.read(limit)

@@ -1,4 +1,4 @@
-"""Journals that were left behind: of runs that were killed, or whose server was gone. `lmvp sync` ships them."""
+"""Unsent journals: of runs that were killed, or whose server was unreachable. `lmvp sync` delivers them."""
 
 from __future__ import annotations
 
@@ -32,33 +32,35 @@ from lmvp.tracking.records import NewRun, RunEnd
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
 from lmvp.tracking.target import NAME, Target, files_in, journals
 
+# Seconds until a request fails.
 _SECONDS = 30.0
 _SOONEST, _LATEST = 5.0, 60.0
-"""Seconds between two attempts to deliver in the background."""
+"""Shortest and longest pause between two attempts in the background, in seconds."""
 _FILLED = 60.0
 """Seconds after which a folder without journals counts as abandoned."""
 _GONE, _TRASH = ".gone-", ".trash-"
-"""Begin the names of a folder that is moved away to be deleted, and of one whose deletion is decided."""
+"""Prefixes of a folder that was moved for a possible deletion, and of one whose deletion is decided."""
 _TRIES, _MOMENT = 4, 0.03
-"""How often, and after how many seconds, a folder is tried again that another process holds."""
+"""Number of attempts on a folder that another process holds, and the pause between them in seconds."""
+# Number of digits from which the beginning of a run's id is accepted.
 _DIGITS = 6
 _AGAIN = (ServerError, ServerUnavailable, NotFound, AccessDenied, NotAuthenticated)
-"""Errors that may end without a change of the journal: a server answers again, a project, a role or a token is back."""
+"""Errors that can disappear without a change of the journal: of a server, a project, a role or a token."""
 
 
 @dataclass(slots=True)
 class Delivery:
-    """What became of the journals of a run.
+    """The result of the delivery of a run.
 
     Attributes
     ----------
     state : str
-        `delivered`, `running` (its process ships it by itself), `removed` (the run was removed on the server), or
-        `waiting`. Only delivered journals are deleted.
+        `delivered`, `running` (its process delivers it), `removed` (the run was removed on the server), or `waiting`.
+        Only delivered journals are deleted.
     bytes : int
-        That were sent, or, if nothing was, wait.
+        Bytes that were sent, or that are unsent.
     why : str
-        Why it waits.
+        The reason why the run is not delivered.
     """
 
     run: str
@@ -70,23 +72,28 @@ class Delivery:
     why: str = ""
     hint: str | None = field(default=None, repr=False)
     again: bool = field(default=False, repr=False)
-    """Whether another attempt may succeed."""
+    """Whether another attempt can succeed."""
 
 
 def deliver(
     *, dry_run: bool = False, force: bool = False, tell: Callable[[Delivery], None] = lambda _: None
 ) -> list[Delivery]:
-    """Ship what processes left behind that are no longer there.
+    """Deliver the unsent journals of processes that have ended.
 
     Parameters
     ----------
     dry_run : bool
-        Only tell what is there.
+        Only list the unsent runs.
     force : bool
-        Deliver also the runs of which this machine cannot tell whether their process has ended: those of other
-        machines, on a file system without locks.
+        Also deliver runs of which this machine cannot find out whether their process has ended: runs of other machines,
+        on a file system without locks.
     tell : callable
-        Gets each delivery as it is done.
+        Called with each delivery when it is done.
+
+    Returns
+    -------
+    list of Delivery
+        One for each run with journals.
     """
     found = []
     for folder in _folders():
@@ -110,17 +117,17 @@ def deliver_later(folder: Path) -> None:
                 if delivery is None or (delivery.state != "running" and not delivery.again):
                     return
 
-    with suppress(RuntimeError):  # the interpreter is shutting down
+    with suppress(RuntimeError):  # a thread cannot start at interpreter shutdown
         threading.Thread(target=work, name="lmvp-later", daemon=True).start()
 
 
 def discard(run: str) -> int:
-    """Delete the journals of a run that is not delivered; return the bytes that they had.
+    """Delete the journals of an unsent run; return their size in bytes.
 
     Raises
     ------
     NotFound
-        If nothing is left of such a run here.
+        If no unsent run, or more than one, matches.
     Conflict
         If its process still logs to it.
     """
@@ -140,7 +147,7 @@ def discard(run: str) -> int:
 
 
 def waiting() -> int:
-    """Return of how many runs journals were left behind, by processes that are no longer there."""
+    """Return the number of runs with unsent journals whose process has ended."""
     found = 0
     for folder in _folders():
         held, _ = _taken(folder)
@@ -150,13 +157,13 @@ def waiting() -> int:
 
 
 def forget(folder: Path, delivered: set[str] | Callable[[], set[str]]) -> None:
-    """Delete the folder of a run if all of its journals are delivered; not while another process logs to it.
+    """Delete the folder of a run if all its journals are delivered and no other process logs to it.
 
     Parameters
     ----------
     delivered : set of str or callable
-        Names of the journals of which the server acknowledged every byte. A callable is asked while the locks of all
-        journals are held: a child may log and end after its journal was found to be delivered.
+        Names of the journals of which the server acknowledged every byte. A callable is called while the locks of all
+        journals are held, because a child could log and end after its journal was found to be delivered.
     """
     for _ in range(_TRIES):
         held, _ = _taken(folder)
@@ -166,15 +173,15 @@ def forget(folder: Path, delivered: set[str] | Callable[[], set[str]]) -> None:
             finally:
                 _let_go(held)
             return
-        time.sleep(_MOMENT)  # another process may only have looked what waits
+        time.sleep(_MOMENT)  # another process may hold the lock only to list unsent runs
 
 
 def _remove(folder: Path, delivered: set[str]) -> None:
     """Delete a folder, unless it has a journal that is not delivered.
 
-    Another process may add a journal at any moment. So the folder is moved away first, and moved back if it has a new
-    one; the other process looks whether its journal is still at its place, see `writer`. Each step is one rename, so
-    that a process that is killed, or a second one that does the same, leaves a whole folder.
+    Another process can add a journal at any moment. So the folder is renamed first, and renamed back if it contains a
+    new journal. The other process checks that its journal is still in place; see `writer._begin`. Each step is one
+    rename, so a kill, or a second process that does the same, leaves a complete folder.
     """
     mark = f"{folder.name}-{secrets.token_hex(4)}"
     gone, trash = folder.with_name(_GONE + mark), folder.with_name(_TRASH + mark)
@@ -184,9 +191,9 @@ def _remove(folder: Path, delivered: set[str]) -> None:
             _put_back(gone, folder)
             return
         gone.rename(trash)
-    except FileNotFoundError:  # another process was quicker
+    except FileNotFoundError:  # another process has deleted it
         return
-    except OSError:  # Windows does not rename a folder of open files
+    except OSError:  # Windows refuses to rename a folder with open files
         trash = folder
     shutil.rmtree(trash, ignore_errors=True)
 
@@ -205,7 +212,7 @@ def _put_back(gone: Path, folder: Path) -> None:
 def _folders() -> Iterator[Path]:
     folder = journals()
     with suppress(FileNotFoundError, NotADirectoryError):
-        for path in list(folder.iterdir()):  # of processes that were killed while they deleted a folder
+        for path in list(folder.iterdir()):  # finish the work of processes that were killed while they deleted a folder
             if path.name.startswith(_GONE):
                 _put_back(path, folder / path.name[len(_GONE) :].rpartition("-")[0])
             elif path.name.startswith(_TRASH):
@@ -219,7 +226,7 @@ def _name(folder: Path) -> str:
 
 
 def _deliver(folder: Path, *, dry_run: bool, force: bool = False) -> Delivery | None:
-    """Deliver a run; None if there is nothing of it, or no longer."""
+    """Deliver a run; return None if its folder is empty or no longer exists."""
     delivery = Delivery(folder.name)
     held, reason = _taken(folder, force=force)
     target = Target.read(folder)
@@ -245,7 +252,7 @@ def _deliver(folder: Path, *, dry_run: bool, force: bool = False) -> Delivery | 
             _ship(folder, target, delivery)
             if delivery.state == "delivered":
                 _remove(folder, set(there))
-    except FileNotFoundError:  # another process has delivered it meanwhile
+    except FileNotFoundError:  # another process has delivered it in the meantime
         return None
     finally:
         _let_go(held)
@@ -260,7 +267,7 @@ def _content(path: Path) -> bytes:
 
 
 def _is_old(folder: Path) -> bool:
-    """Return whether a folder without journals is not just being filled."""
+    """Return whether a folder without journals is old: a new one may belong to a run that is starting."""
     try:
         return abs(time.time() - folder.stat().st_mtime) > _FILLED
     except OSError:
@@ -268,9 +275,13 @@ def _is_old(folder: Path) -> bool:
 
 
 def _taken(folder: Path, *, force: bool = False) -> tuple[list[Owner] | None, str]:
-    """Take the locks of all journals of a run; None if one is held, and why, where its process may have ended."""
+    """Take the locks of all journals of a run.
+
+    Return None if a lock is held, with the reason if its process may have ended.
+    """
     held: list[Owner] = []
     names = {path.stem for suffix in (".journal", ".lock") for path in files_in(folder, suffix)}
+    # The lock `sync` is taken first. Otherwise two processes that deliver could each hold a part of the locks.
     for name in ["sync", *sorted(names - {"sync"})]:
         owner = Owner(folder / f"{name}.lock")
         if not owner.take(force=force or name == "sync"):
@@ -294,12 +305,12 @@ def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
             while shipment.ship(connection, _SECONDS):
                 pass
         damaged = _damage(folder)
-        if damaged:  # what is behind the damage is not sent; nothing is deleted
+        if damaged:  # frames after the damage are not sent, so the file stays
             delivery.why = f"{'; '.join(damaged)}: the frames before it are delivered, the file is kept"
             delivery.hint = f"`lmvp sync --discard {folder.name[:8]}` deletes it"
             return
         delivery.state = "delivered"
-    except LmvpError as error:  # whatever the server answers: journals that it did not acknowledge stay
+    except LmvpError as error:  # an error deletes nothing: the journals stay until the server acknowledges them
         delivery.why, delivery.hint = error.message, error.hint
         delivery.again = isinstance(error, _AGAIN)
         if isinstance(error, RunRemoved):
@@ -311,7 +322,7 @@ def _ship(folder: Path, target: Target, delivery: Delivery) -> None:
 
 
 def _main_first(folder: Path) -> list[Path]:
-    """Return the journals of a run, in the order in which it was begun and resumed: the first one makes the run."""
+    """Return the journals of a run in the order of its attempts; the first one creates the run."""
     starts = {path: _start(path) for path in files_in(folder)}
     return sorted(starts, key=lambda path: (starts[path].joins, starts[path].epoch, path.name))
 
@@ -326,15 +337,15 @@ def _start(path: Path) -> NewRun:
 
 
 def _damage(folder: Path) -> list[str]:
-    """Name the journals of a run that are damaged."""
+    """Return a description of each damaged journal of a run."""
     found = {path: read_journal(private.read_bytes(path)).gaps for path in files_in(folder)}
     return [f"{path} is {gaps[0]}" for path, gaps in found.items() if gaps]
 
 
 def _finish(path: Path) -> None:
-    """Cut the torn end of a journal; where its process ended without a word, add that it was killed.
+    """Truncate the torn end of a journal; append an `end` frame with `killed` if its process did not write one.
 
-    A damaged journal stays as it is.
+    A damaged journal is not changed.
     """
     data = private.read_bytes(path)
     if read_journal(data).gaps:
@@ -353,9 +364,10 @@ def _finish(path: Path) -> None:
 
 
 def _last_sign(data: bytes, start: NewRun, changed: float) -> datetime:
-    """Return when a process that was killed was last alive: at its last point, else when its journal was changed.
+    """Return the time at which a killed process was last alive: its last point, or the last change of its journal.
 
-    Callers may give points any time, so a time before the start of the run, or after the change, is not one of these.
+    Callers can log points with any time, so a time before the start of the run or after the change of the file is
+    ignored.
     """
     last = _last_time(data)
     began = start.started_at.timestamp() if start.started_at else 0.0
@@ -363,7 +375,7 @@ def _last_sign(data: bytes, start: NewRun, changed: float) -> datetime:
 
 
 def _last_time(data: bytes) -> float:
-    """Return the time of the last points that were logged one by one; 0 if there are none."""
+    """Return the time of the last points that were logged one by one; 0 if no such points exist."""
     last = max(
         ((end, body) for kind, body, end in whole_frames(data) if kind == POINTS),
         default=None,

@@ -1,4 +1,4 @@
-"""Names for runs that were given none: `quiet-wren-44`."""
+"""Random names for runs that the user does not name, for example `quiet-wren-44`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _WHO: Final = """
 
 
 def made_up() -> str:
-    """Return a name for a run.
+    """Return a random name for a run.
 
     Examples
     --------

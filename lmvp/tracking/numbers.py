@@ -1,4 +1,7 @@
-"""What callers log, as floats by key: nested dicts, numpy and torch scalars, without importing either."""
+"""Conversion of logged values to floats by key: nested dicts, numpy and torch scalars.
+
+Neither numpy nor torch is imported here.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +14,21 @@ from typing import Any
 from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp.tracking.frames import AUTO, check_key
 
+# Levels of nesting. The limit also stops a mapping that contains itself.
 _DEPTH = 50
 TIME_LIMIT = 9.2e12
-"""Seconds before and after 1970 within which a point can lie: int64 microseconds, the timestamps of Parquet."""
+"""Largest distance of a point's time from 1970, in seconds. Parquet files store times as int64 microseconds, which end
+there.
+"""
 
 
 def floats(values: Any) -> dict[str, float]:
-    """Return what was logged as floats; `{"a": {"b": 1}}` gives `a/b`.
+    """Return logged values as floats; `{"a": {"b": 1}}` becomes `a/b`.
 
     Raises
     ------
     InvalidArgument
-        Naming the key of what is no number.
+        If a value is not a number. The message names its key.
 
     Examples
     --------
@@ -34,7 +40,7 @@ def floats(values: Any) -> dict[str, float]:
             f"log() takes a mapping of names to numbers, not {_shown(values)}", hint='run.log({"loss": loss}, step=i)'
         )
     found = dict(_flat(values, "", 0))
-    with suppress(Exception):  # a tensor that has no value, on a meta device, is named below
+    with suppress(Exception):  # a tensor on the meta device has no value; the next line raises the error that names it
         _fetch(found)
     return {key: _float(key, value) for key, value in found.items()}
 
@@ -51,12 +57,12 @@ def _flat(values: Mapping[Any, Any], before: str, depth: int) -> Iterator[tuple[
 
 
 def checked(name: Any) -> str:
-    """Return a key if it may be one.
+    """Return a key if it is valid.
 
     Raises
     ------
     InvalidArgument
-        If not.
+        If it is empty, too long, or contains control characters.
     """
     try:
         return check_key(name)
@@ -65,7 +71,7 @@ def checked(name: Any) -> str:
 
 
 def _fetch(found: dict[str, Any]) -> None:
-    """Bring tensors that lie on an accelerator over, all in one go: each by itself would wait for the device."""
+    """Copy the tensors on accelerators to the CPU with one transfer; a copy of each would wait for the device."""
     torch = sys.modules.get("torch")
     if torch is None:
         return
@@ -75,6 +81,7 @@ def _fetch(found: dict[str, Any]) -> None:
         if isinstance(value, torch.Tensor) and value.device.type != "cpu" and value.numel() == 1
     }
     if len(away) > 1:
+        # MPS, the GPU of Apple, has no float64.
         wide = torch.float32 if any(value.device.type == "mps" for value in away.values()) else torch.float64
         rows = torch.stack([value.detach().reshape(()).to(wide) for value in away.values()])
         found.update(zip(away, rows.tolist(), strict=True))
@@ -83,7 +90,7 @@ def _fetch(found: dict[str, Any]) -> None:
 def _float(key: str, value: Any) -> float:
     if type(value) in (int, float, bool):
         return _checked_float(key, value)
-    with suppress(Exception):  # whatever a value of a foreign type raises, it is no number
+    with suppress(Exception):  # a foreign type can raise anything in its conversion; then it is not a number
         if isinstance(value, (str, bytes, complex)) or value is None:
             raise TypeError
         if isinstance(value, (int, float)):
@@ -95,7 +102,7 @@ def _float(key: str, value: Any) -> float:
 
 
 def _count(value: Any) -> int:
-    """Return how many numbers a value holds; 1 for a type without that notion."""
+    """Return the number of elements of a value; 1 for a type without a size."""
     size = getattr(value, "numel", None) or getattr(value, "size", 1)
     size = size() if callable(size) else size
     return size if isinstance(size, int) else 1
@@ -114,13 +121,14 @@ def step_of(step: Any) -> int:
     Raises
     ------
     InvalidArgument
-        If it is no integer, or not between -2**63 + 1 and 2**63 - 2.
+        If the step is not an integer, or not between -2**63 + 1 and 2**63 - 2.
     """
     if step is None:
         return AUTO
     number = None
-    with suppress(Exception):  # a step of a foreign type may raise anything
+    with suppress(Exception):  # a foreign type can raise anything in `__index__`
         number = None if isinstance(step, bool) else int(step.__index__())
+    # A bool is an int in Python, but `step=True` is a mistake of the caller.
     if number is None:
         raise InvalidArgument(f"step= is {_shown(step)}, not an integer", hint="log an epoch or a time as a metric")
     if not AUTO < number < -AUTO - 1:
@@ -133,7 +141,13 @@ def _digits(number: int) -> str:
 
 
 def time_of(time: Any) -> float:
-    """Return a time in seconds since 1970."""
+    """Return a time in seconds since 1970.
+
+    Raises
+    ------
+    InvalidArgument
+        If the time is neither a datetime nor a number, or too far from 1970.
+    """
     with suppress(Exception):
         if isinstance(time, datetime):
             seconds = float(time.timestamp())
@@ -141,15 +155,16 @@ def time_of(time: Any) -> float:
             seconds = float(time)
         else:
             raise TypeError
+        # NaN is refused here too, because it compares as false.
         if abs(seconds) <= TIME_LIMIT:
             return seconds
     raise InvalidArgument(f"time= is {_shown(time)}, not a datetime or seconds since 1970, at most ±{TIME_LIMIT:g}")
 
 
 def _shown(value: Any) -> str:
-    """Return the type of a value, and the value where its text is short and harmless."""
+    """Return the type of a value, with the value if its text is short."""
     text = kind = type(value).__name__
     if type(value) in (str, int, float, bytes):
-        with suppress(Exception):  # an integer of many digits has no text
+        with suppress(Exception):  # Python refuses to convert integers of more than 4,300 digits to text
             text = f"{kind} {value!r}"
     return text if len(text) <= 60 else text[:59] + "…"

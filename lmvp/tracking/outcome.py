@@ -1,8 +1,8 @@
-"""How a run ended: told from the exception that left it, or, at the end of a process, from how its code was left.
+"""Detection of a run's final status, from the exception that ended it or from the way its process ends.
 
-A run that nobody ends is ended with its process. By then the interpreter has forgotten the exception: of `SystemExit`
-it keeps nothing, and a pool or a thread has caught what its function raised. So the frame in which the run began is
-kept, and its last instruction tells whether it returned or was left by an exception.
+If the code does not end a run, the end of the process does. At that time the interpreter has discarded the exception:
+nothing is left of `SystemExit`, and a pool or a thread has caught the exception of its function. So LMVP holds the
+frame of the function that started the run. Its last instruction shows whether the function returned or raised.
 """
 
 from __future__ import annotations
@@ -29,33 +29,34 @@ _LAUNCHERS: Final = {
     "multiprocessing.process",
     "threading",
 }
-"""Modules that call a function of the user, and catch what it raises."""
+"""Modules that call a function of the user and catch its exceptions."""
 
+# The code of `raise SystemExit(code)` is read from the source line, if it is a literal. docs/runs.md, "Status".
 _RAISE = re.compile(r"raise SystemExit(?:\((.*)\))?")
 
 
 def how_it_ended(error: BaseException | None) -> tuple[str, str]:
-    """Return status and reason of a run that ended without an exception, or with this one."""
+    """Return the status and the reason of a run that this exception ended; None means that it ended normally."""
     if error is None:
         return "finished", ""
     if isinstance(error, SystemExit):
         return how_it_exited(error.code)
     kind = type(error).__name__
     lines = [""]
-    with suppress(Exception):  # an exception of a foreign type may not have a text
+    with suppress(Exception):  # `__str__` of a foreign exception can raise
         lines = str(error).strip().splitlines() or [""]
     text = f"{kind}: {lines[0]}" if lines[0] else kind
     return "killed" if isinstance(error, (KeyboardInterrupt, GeneratorExit)) or _is_cancelled(error) else "failed", text
 
 
 def _is_cancelled(error: BaseException) -> bool:
-    """Return whether a task of asyncio was cancelled: ipykernel and `asyncio.run` do so when they are interrupted."""
+    """Return whether the exception cancels an asyncio task: an interrupt of ipykernel or `asyncio.run` does so."""
     asyncio = sys.modules.get("asyncio.exceptions")
     return asyncio is not None and isinstance(error, asyncio.CancelledError)
 
 
 def how_it_exited(code: object) -> tuple[str, str]:
-    """Return status and reason of a run whose process exits with this code.
+    """Return the status and the reason of a run whose process exits with this code.
 
     Examples
     --------
@@ -71,12 +72,14 @@ def how_it_exited(code: object) -> tuple[str, str]:
 
 
 class Task:
-    """The outermost function of the user that runs when a run begins: of the script, the cell, the thread, the pool.
+    """The outermost user function on the stack when a run starts.
 
-    Its frame is kept until it has ended and somebody looks, since it keeps the function's variables.
+    It is the script, the cell, or the function of a thread or pool. Its frame is held until the first check after its
+    end, because a frame also holds the local variables.
     """
 
     def __init__(self, frame: FrameType | None) -> None:
+        # `clear` would close a suspended generator or coroutine.
         self._frame = None if frame is None or frame.f_code.co_flags & _SUSPENDABLE else frame
         self.code = frame.f_code if frame is not None else None
         self.line = ""
@@ -85,7 +88,7 @@ class Task:
     @classmethod
     def current(cls) -> Task:
         """Return the task of this thread."""
-        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - the documented way to a frame
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001 - documented by Python in spite of its name
         found = None
         while frame is not None:
             module = str(frame.f_globals.get("__name__", ""))
@@ -98,19 +101,20 @@ class Task:
 
     @classmethod
     def of_main_thread(cls) -> Task:
-        """Return what the main thread runs: the script."""
+        """Return the task of the main thread, the script."""
         frame = sys._current_frames().get(threading.main_thread().ident or 0)  # noqa: SLF001 - documented
         while frame is not None and frame.f_back is not None:
             frame = frame.f_back
         return cls(frame)
 
     def look(self) -> bool:
-        """Return whether it was left by an exception; release its frame if it has ended."""
+        """Return whether an exception left the function; clear its frame if it has ended."""
         frame = self._frame
         if frame is not None:
             try:
+                # `clear` raises for a running frame, and Python has no other test for it.
                 frame.clear()
-            except RuntimeError:  # it is still running
+            except RuntimeError:  # the function is still running
                 return False
             self._frame = None
             self.raised = not _returned(frame)
@@ -119,26 +123,26 @@ class Task:
 
     @property
     def reason(self) -> str:
-        """Why a run failed that it began."""
+        """The error of a run whose starting function raised."""
         return f"{self.code.co_name if self.code else 'a function'} was left by an exception"
 
 
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
-"""Kinds of functions whose frame waits without running: it must not be cleared."""
+"""Flags of functions whose frame can be suspended. Such a frame must not be cleared."""
 
 
 def _returned(frame: FrameType) -> bool:
-    """Return whether the last instruction of a frame that has ended is a return."""
+    """Return whether the last instruction of an ended frame is a return."""
     code, last = frame.f_code.co_code, frame.f_lasti
     return 0 <= last < len(code) and opcode.opname[code[last]].startswith("RETURN")
 
 
 _codes: list[Any] = []
-"""Codes with which the main thread has called `sys.exit` or `exit`."""
+"""Exit codes with which the main thread called `sys.exit` or `exit`."""
 
 
 class Exit:
-    """Watches how the process exits: with which code, and by which exception.
+    """Observes how the process exits: the exit code and the exception.
 
     `sys.excepthook` is not called for `SystemExit`, and the interpreter does not keep its code, so `sys.exit` and
     `exit` are wrapped.
@@ -151,17 +155,18 @@ class Exit:
             sys.exit = _noting(sys.exit)
         quitter = type(getattr(builtins, "exit", None))
         if quitter.__module__ == "_sitebuiltins" and not getattr(quitter.__call__, "_lmvp", False):
-            setattr(quitter, "__call__", _noting(quitter.__call__))  # noqa: B010 - mypy lets no method be assigned
+            # A plain assignment to a method is an error for mypy.
+            setattr(quitter, "__call__", _noting(quitter.__call__))  # noqa: B010
 
     def how_it_ended(self, task: Task, abandoned: bool) -> tuple[str, str]:
-        """Return status and reason of a run that is still open when the process ends.
+        """Return the status and the reason of a run that is still open when the process ends.
 
         Parameters
         ----------
         task : Task
-            The task that began the run.
+            The function that started the run.
         abandoned : bool
-            It was left by an exception, and nothing was logged afterwards.
+            Whether an exception left this function, and nothing was logged afterwards.
         """
         status, reason = self._how_main_ended()
         if status == "finished" and abandoned and task.code is not self._main.code:
@@ -173,6 +178,7 @@ class Exit:
             return "finished", ""
         if _codes:
             return how_it_exited(_codes[-1])
+        # `last_exc` is new in Python 3.12.
         error = getattr(sys, "last_exc", None) or getattr(sys, "last_value", None)
         if error is not None:
             return how_it_ended(error)
@@ -184,10 +190,10 @@ class Exit:
 
 
 def _noting(call: Any) -> Any:
-    """Return a function that does the same and notes the exit code, its last argument."""
+    """Wrap `sys.exit` or `exit`: record the exit code, the last argument, then call the original."""
 
     @functools.wraps(call)
-    def exit(*given: Any, **named: Any) -> Any:  # noqa: A001 - it takes the place of `exit`
+    def exit(*given: Any, **named: Any) -> Any:  # noqa: A001 - it replaces `exit`
         if threading.current_thread() is threading.main_thread():
             codes = [*given, *named.values()]
             _codes.append(codes[-1] if codes and not callable(codes[-1]) else None)

@@ -1,7 +1,7 @@
-"""As many points as a picture has room for, that look like all of them. Needs numpy: import this where it is used.
+"""Downsampling of curves to the minimum and maximum of each block. Needs numpy: import this module lazily.
 
-Points are cut into stretches, and of each stretch the least, the greatest and one that is not finite are kept; so a
-spike stays, however far one is away.
+Points are split into blocks of equal width. Of each block, the smallest and greatest finite values and one value that
+is not finite remain. So a plot shows every spike and every NaN at any zoom level.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from lmvp.tracking.columns import Columns, Floats, Ints
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """A row for each block: its first step, and its least, its greatest, and one of its values that are not finite.
+    """Columns with one row for each block: first step, minimum, maximum, and one value that is not finite.
 
-    Where there is no such value, its step is that of the first point and its value that one's: some point of the block.
+    If a block has no finite value, or only finite values, its first point takes the place of the missing one.
     """
 
     first: Ints
@@ -37,18 +37,18 @@ class Blocks:
         return len(self.first)
 
     def take(self, rows: npt.NDArray[np.intp] | slice) -> Blocks:
-        """Return some rows."""
+        """Return the rows with these indices."""
         return Blocks(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def points(self) -> Columns:
-        """Return all points of all rows, each as often as it stands there, in no order."""
+        """Return the points of all rows, unsorted and with duplicates."""
         steps = np.concatenate([self.low_step, self.high_step, self.odd_step])
         values = np.concatenate([self.low, self.high, self.odd])
         return Columns(steps, values, np.concatenate([self.low_time, self.high_time, self.odd_time]))
 
 
 def blocks_of(points: Columns, starts: npt.NDArray[np.intp]) -> Blocks:
-    """Return the rows for stretches of points that begin at `starts`, none of them empty."""
+    """Return a row for each block of points; blocks begin at `starts` and are not empty."""
     low, high, odd = ends(points.values, starts)
 
     def at(rows: npt.NDArray[np.intp]) -> tuple[Ints, Floats, Floats]:
@@ -58,7 +58,7 @@ def blocks_of(points: Columns, starts: npt.NDArray[np.intp]) -> Blocks:
 
 
 def fold(blocks: Blocks, starts: npt.NDArray[np.intp]) -> Blocks:
-    """Return the rows for stretches of rows that begin at `starts`."""
+    """Merge rows into coarser blocks; each begins at a row of `starts`."""
     low, _, _ = ends(blocks.low, starts)
     _, high, _ = ends(blocks.high, starts)
     _, _, odd = ends(blocks.odd, starts)
@@ -79,9 +79,10 @@ def fold(blocks: Blocks, starts: npt.NDArray[np.intp]) -> Blocks:
 def ends(
     values: Floats, starts: npt.NDArray[np.intp]
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Return where, in each stretch, the least and the greatest finite value are, and one that is not finite.
+    """Return the index of the minimum, the maximum and one value that is not finite, for each block.
 
-    A stretch without such a value gives its first place.
+    If a block has no finite value, or only finite values, the index of its first point takes the place of the missing
+    one.
     """
     finite = np.isfinite(values)
     low = _first_where(np.where(finite, values, np.inf), np.minimum, starts)
@@ -95,34 +96,39 @@ def ends(
 def _first_where(
     values: npt.NDArray[np.generic], reduce: np.ufunc, starts: npt.NDArray[np.intp]
 ) -> npt.NDArray[np.intp]:
-    """Return the first place of the extreme of each stretch."""
+    """Return the index of the first occurrence of each block's extreme."""
     best = reduce.reduceat(values, starts)
     sizes = np.diff(np.r_[starts, len(values)])
     hits = np.flatnonzero(values == np.repeat(best, sizes))
+    # `hits` is sorted, so this is the first hit at or after the start of each block.
     first = hits[np.searchsorted(hits, starts)]
     return first.astype(np.intp)
 
 
 def stretches(steps: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.intp]:
-    """Return where stretches of one width begin among ordered steps; those without a step are left out."""
+    """Return the start indices of blocks of equal width in sorted steps; blocks without points are left out."""
+    # Floats, because the difference of two int64 can overflow.
     low, high = float(steps[0]), float(steps[-1])
+    # The width is 0 if all steps are equal.
     width = (high - low) / count or 1.0
     number = np.minimum(((steps.astype(np.float64) - low) / width).astype(np.int64), count - 1)
     return np.flatnonzero(np.concatenate([[True], number[1:] != number[:-1]]))
 
 
 def reduced(points: Columns, most: int) -> Columns:
-    """Return at most `most` of points that are in the order of their steps.
+    """Return at most `most` points of points that are sorted by step.
 
-    The least and the greatest finite value of each of `most // 3` stretches, one that is not finite, and the ends.
+    Three points of each of `most // 3` blocks remain (minimum, maximum, one that is not finite), and the first and last
+    point.
     """
     if len(points) <= most:
         return points
+    # Three points for each block, plus the first and last point, are at most `most`.
     return _chosen([blocks_of(points, stretches(points.steps, max(1, (most - 2) // 3)))], ends_of(points))
 
 
 def reduced_blocks(parts: Sequence[Blocks], first_and_last: Columns, most: int) -> Columns:
-    """Return at most `most` points of those that rows of blocks have; the rows are in the order of their steps."""
+    """Return at most `most` points of rows of blocks that are sorted by step."""
     blocks = Blocks(*(np.concatenate([getattr(part, name) for part in parts]) for name in Blocks.__slots__))
     return _chosen([fold(blocks, stretches(blocks.first, max(1, (most - 2) // 3)))], first_and_last)
 
@@ -133,7 +139,7 @@ def ends_of(points: Columns) -> Columns:
 
 
 def _chosen(parts: Sequence[Blocks], more: Columns) -> Columns:
-    """Return the points of the rows and some more, each once, in the order of their steps."""
+    """Return the points of the rows and further points, without duplicates and sorted by step."""
     found = Columns.join([*(part.points() for part in parts), more])
     _, rows = np.unique(found.steps, return_index=True)
     return Columns(found.steps[rows], found.values[rows], found.times[rows])

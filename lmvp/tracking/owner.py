@@ -1,7 +1,7 @@
-"""A lock that lives as long as its process: it tells the journal of a live writer from one that was left behind.
+"""A lock file that a process holds while it lives. It distinguishes the journal of a live writer from an unsent one.
 
-Some file systems have no locks (Lustre without `-o flock`, some NFS servers). There the lock file names the process
-that wrote it, and another process looks whether that process is alive.
+Some file systems have no locks (Lustre without `-o flock`, some NFS servers). There the lock file names its process,
+and other processes check whether that process is alive.
 """
 
 from __future__ import annotations
@@ -19,22 +19,23 @@ from lmvp import private
 from lmvp.serverfile import boot_id
 
 ATTEMPTS: Final = 20
-"""How often a file is made in a folder that another process deletes at the same time."""
+"""Number of attempts to create a file in a folder that another process may delete at the same time."""
 
+# Systems report a held lock with different errors. Any other error means that the file system has no locks.
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, getattr(errno, "EDEADLOCK", errno.EACCES)}
 
 
 class Process(msgspec.Struct, frozen=True):
-    """A process, as its lock file names it.
+    """A process, as a lock file names it.
 
     Attributes
     ----------
     boot : str
         Id of the boot of the machine.
     space : str
-        The namespace of process ids: a container has its own.
+        The namespace of process ids; each container has its own.
     started : float
-        Seconds since 1970, by the machine's own clock: a process id is used again for other processes.
+        Seconds since 1970, by the clock of the machine. It distinguishes processes, because process ids are reused.
     """
 
     host: str
@@ -49,7 +50,7 @@ class Process(msgspec.Struct, frozen=True):
         return cls(socket.gethostname(), boot_id(), _space(), os.getpid(), _started(os.getpid()) or 0.0)
 
     def is_alive(self) -> bool | None:
-        """Return whether it is alive; None if it runs on another machine or in another container."""
+        """Return whether the process is alive; None if it runs on another machine or in another container."""
         if (self.boot or self.host) != (boot_id() or socket.gethostname()):
             return None if self.host != socket.gethostname() else False
         if self.space != _space():
@@ -65,7 +66,7 @@ def _space() -> str:
 
 
 def _started(pid: int) -> float | None:
-    """Return when a process was started; None if there is no such process."""
+    """Return the start time of a process; None if it does not exist or is a zombie."""
     import psutil
 
     try:
@@ -76,14 +77,15 @@ def _started(pid: int) -> float | None:
 
 
 class Owner:
-    """Holds a lock on a file beside a journal.
+    """A lock on a file beside a journal.
 
-    A forked child has the lock's descriptor too, and must `let_go`, or the lock would outlive its owner.
+    A forked child inherits the descriptor of the lock. It must call `let_go`, otherwise the lock stays held after the
+    end of its owner.
 
     Attributes
     ----------
     reason : str
-        Why the lock could not be taken, where its process may have ended but this machine cannot tell.
+        The reason why the lock could not be taken, if this machine cannot find out whether the process has ended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -94,7 +96,7 @@ class Owner:
 
     @classmethod
     def create(cls, path: Path) -> Owner:
-        """Make a lock file that others see only once it is locked, in a folder that others may delete."""
+        """Create a lock file and lock it before it becomes visible, in a folder that others may delete."""
         owner = cls(path.with_name(f".{path.name}"))
         for _ in range(ATTEMPTS):
             with suppress(FileNotFoundError):
@@ -106,20 +108,20 @@ class Owner:
                 except FileNotFoundError:
                     owner.let_go()
                     raise
-                except OSError:  # a disk that is full or read-only: the journal says so
+                except OSError:  # the disk is full or read-only; the journal warns about it
                     break
         owner._path = path
         return owner
 
     def take(self, *, force: bool = False) -> bool:
-        """Take the lock if it is free; return whether it was.
+        """Take the lock if it is free; return whether it was free.
 
-        Where no lock file can be made, the lock counts as taken by this process.
+        If the lock file cannot be created, the lock counts as taken by this process.
 
         Parameters
         ----------
         force : bool
-            Take it also where this machine cannot tell whether its process has ended.
+            Take the lock also if this machine cannot find out whether its process has ended.
         """
         try:
             return self._open(force=force)
@@ -136,7 +138,7 @@ class Owner:
         return locked
 
     def _take_by_name(self, *, force: bool) -> bool:
-        """Write this process into the file, unless it names one that is alive."""
+        """Write this process into the file, unless the file names a process that is alive."""
         with suppress(OSError):
             text = os.read(self._descriptor, 1 << 16)
             alive = _alive(text)
@@ -156,12 +158,13 @@ class Owner:
         os.write(self._descriptor, text)
 
     def is_deleted(self) -> bool:
-        """Return whether its file is no longer at its path."""
+        """Return whether the lock file is no longer at its path."""
         return self._descriptor >= 0 and is_deleted(self._path, self._descriptor)
 
     def let_go(self) -> None:
-        """Close the file; the lock is free when nobody has it open any more."""
+        """Close the file; the lock is free when no process has the file open."""
         with suppress(OSError):
+            # A forked child must not mark the lock of its parent as free.
             if self._wrote == os.getpid() and self._descriptor >= 0:
                 self._write(_FREE)
         with suppress(OSError):
@@ -171,7 +174,8 @@ class Owner:
 
 
 _FREE = b"{}"
-"""Text of a lock file whose process has let it go. An older version of lmvp leaves the file empty, live or not."""
+"""Content of a lock file whose process has released it. Older versions of lmvp leave the file empty, released or not.
+"""
 
 
 def _named(text: bytes) -> Process | None:
@@ -181,7 +185,7 @@ def _named(text: bytes) -> Process | None:
 
 
 def _alive(text: bytes) -> bool | None:
-    """Return whether the process that a lock file names is alive; None if this machine cannot tell."""
+    """Return whether the process that a lock file names is alive; None if this machine cannot find out."""
     if text == _FREE:
         return False
     process = _named(text)
@@ -189,7 +193,7 @@ def _alive(text: bytes) -> bool | None:
 
 
 def _locked(descriptor: int) -> bool | None:
-    """Lock a file; return whether it was free, None if its file system has no locks."""
+    """Lock a file; return whether it was free, or None if its file system has no locks."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -205,7 +209,7 @@ def _locked(descriptor: int) -> bool | None:
 
 
 def is_deleted(path: Path, descriptor: int) -> bool:
-    """Return whether an open file is no longer at its path, because another process deleted or moved the folder."""
+    """Return whether an open file is no longer at its path because another process deleted or moved the folder."""
     try:
         return not os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The frames of a journal taken apart into columns. Needs numpy: import this where it is used."""
+"""Parser of journal frames into columns. Needs numpy: import this module lazily."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from lmvp.tracking.frames import (
 
 Rows: TypeAlias = npt.NDArray[np.uint8]
 
-_TIME = POINTS_HEAD.size - 1  # bytes before the points, behind the kind
+_TIME = POINTS_HEAD.size - 1  # bytes between the kind and the first point
 _POINT = np.dtype([("key", "<u4"), ("step", "<i8"), ("value", "<f8")])
 
 
 def parse(data: Buffer) -> Shipment:
-    """Take whole frames apart.
+    """Parse whole frames.
 
     Raises
     ------
     InvalidRequest
-        If the bytes are not whole frames, one after the other, or a frame is not what its kind says.
+        If the bytes are not a sequence of whole frames, or the content of a frame does not match its kind.
 
     Examples
     --------
@@ -59,6 +59,7 @@ def parse(data: Buffer) -> Shipment:
     """
     shipment, view, at, gathered = Shipment(), memoryview(data), 0, _Gathered()
     while at < len(view):
+        # Try the fast path for frames of equal length, then parse some frames one by one, and try again.
         rows = _alike(view, at)
         if rows is not None:
             gathered.move_to(shipment.parts)
@@ -71,7 +72,7 @@ def parse(data: Buffer) -> Shipment:
 
 
 def _joined(parts: list[Points | Epoch]) -> list[Points | Epoch]:
-    """Join points that follow one another: readers do a fixed amount of work for each part, however few its points."""
+    """Join adjacent points: readers do a fixed amount of work for each part, however few points it has."""
     joined: list[Points | Epoch] = []
     for is_epoch, group in groupby(parts, lambda part: isinstance(part, Epoch)):
         adjacent = list(group)
@@ -84,7 +85,7 @@ def _joined(parts: list[Points | Epoch]) -> list[Points | Epoch]:
 
 
 def _one_by_one(view: memoryview, at: int, shipment: Shipment, gathered: _Gathered) -> int:
-    """Take some frames, whatever their kind; return the offset behind them."""
+    """Parse up to `_FEW` frames of any kind; return the offset after them."""
     end = at
     for kind, body, behind in islice(whole_frames(view, at), _FEW):
         end = behind
@@ -94,7 +95,7 @@ def _one_by_one(view: memoryview, at: int, shipment: Shipment, gathered: _Gather
             for points in batch.bodies():
                 gathered.add(points)
         else:
-            if kind in {BATCH, EPOCH}:  # the order of all other kinds among points does not matter
+            if kind in {BATCH, EPOCH}:  # other kinds need not keep their order among points
                 gathered.move_to(shipment.parts)
             _add(shipment, kind, body)
     if end == at < len(view):
@@ -103,7 +104,7 @@ def _one_by_one(view: memoryview, at: int, shipment: Shipment, gathered: _Gather
 
 
 class _Gathered:
-    """Frames of points of any length, in a row, of which numpy makes columns together."""
+    """Collects adjacent frames of points of any length, which numpy then converts together."""
 
     def __init__(self) -> None:
         self._bodies: list[Buffer] = []
@@ -141,9 +142,10 @@ def _add(shipment: Shipment, kind: int, body: memoryview) -> None:
 
 
 def _alike(view: memoryview, at: int) -> Rows | None:
-    """Return the sound frames of points of one length that stand at a place, a row each; None if there are but a few.
+    """Return the valid frames of points of one length at this offset, one per row; None if there are only a few.
 
-    A loop logs the same keys at each step, so whole shipments are of frames of one length: numpy looks at them at once.
+    A training loop logs the same keys at each step, so most requests consist of frames of one length. numpy checks and
+    parses them all at once.
     """
     length = HEAD.unpack_from(view, at)[0] if len(view) - at > POINTS_HEAD.size + HEAD.size else 0
     if length <= POINTS_HEAD.size or (length - POINTS_HEAD.size) % POINT.size:
@@ -160,8 +162,9 @@ def _alike(view: memoryview, at: int) -> Rows | None:
 
 
 def _rows(view: memoryview, at: int, width: int, most: int) -> Rows:
-    """Return up to `most` frames of points of this width, a row each, unchecked."""
+    """Return up to `most` frames of points of this width, one per row, without a check of their CRC."""
     count = min(most, (len(view) - at) // width)
+    # Compare the length field of the last of `_FEW` frames first: it rules out most other data cheaply.
     if count < _FEW or view[at + (_FEW - 1) * width : at + (_FEW - 1) * width + 4] != view[at : at + 4]:
         return np.empty((0, width), np.uint8)
     rows: Rows = np.frombuffer(view, np.uint8, count * width, at).reshape(count, width)
@@ -174,12 +177,12 @@ def _first_false(mask: npt.NDArray[np.bool_]) -> int:
 
 
 _SHORT_BATCH = 8
-"""Points of a batch up to which it is read without numpy."""
-_FEW, _SHORT = 64, 128  # rows below which numpy is not worth its while; bytes above which zlib is quicker, row by row
+"""Greatest number of points of a batch that is parsed without numpy."""
+_FEW, _SHORT = 64, 128  # number of rows from which numpy is faster, and bytes of a row above which zlib is
 
 
 def _checks(rows: Rows) -> npt.NDArray[np.uint32]:
-    """Return the CRC-32 of each row: byte by byte for all rows at once, or row by row."""
+    """Return the CRC-32 of each row: column by column for all rows at once if rows are short, else row by row."""
     if rows.shape[1] > _SHORT:
         return np.array([crc32(row) for row in np.ascontiguousarray(rows)], np.uint32)
     check = np.full(len(rows), 0xFFFFFFFF, np.uint32)
@@ -191,7 +194,7 @@ def _checks(rows: Rows) -> npt.NDArray[np.uint32]:
 
 @cache
 def _crc_table() -> npt.NDArray[np.uint32]:
-    """Return the CRC-32 of zlib by byte (RFC 1952, section 8)."""
+    """Return the table of the CRC-32 of zlib (RFC 1952, section 8)."""
     table = np.arange(256, dtype=np.uint32)
     for _ in range(8):
         table = np.where(table & 1, 0xEDB88320 ^ (table >> 1), table >> 1).astype(np.uint32)
@@ -212,12 +215,12 @@ def _columns(points: Any, times: Floats) -> Points:
 
 
 def _sound(times: Floats) -> Floats:
-    """Return times with 0 for those that are none, which no client of ours sends: nothing else could show them."""
+    """Replace times that are NaN or infinite by 0. LMVP's client never sends them, and JSON cannot contain them."""
     return times if np.isfinite(times).all() else np.where(np.isfinite(times), times, 0.0)
 
 
 class _Batch(NamedTuple):
-    """The body of a batch, and where its columns are."""
+    """The body of a batch, and the offsets of its columns."""
 
     body: memoryview
     flags: int
@@ -239,7 +242,7 @@ class _Batch(NamedTuple):
         return cls(body, flags, key, n, times, values)
 
     def columns(self) -> Points:
-        """Return the points, as copies: the body is unaligned, and long."""
+        """Return the points, as copies, because the body is not aligned and would stay in memory."""
         n, body = self.points, self.body
         if self.flags & EVEN_STEPS:
             first, stride = self._stride()
@@ -252,7 +255,7 @@ class _Batch(NamedTuple):
         return Points(np.full(n, self.key, np.uint32), steps, values, _sound(times))
 
     def bodies(self) -> Iterator[bytes]:
-        """Yield the points as bodies of `POINTS` frames: for few points, numpy costs 60 µs and this 2."""
+        """Yield the points as bodies of `POINTS` frames: for a few points, this takes 2 µs and numpy 60 µs."""
         key = struct.pack("<I", self.key)
         first, stride = self._stride() if self.flags & EVEN_STEPS else (0, 0)
         for at in range(self.points):

@@ -1,8 +1,8 @@
-"""The facts about a run or a version: git, command, packages, accelerators and, if wanted, the code; secrets redacted.
+"""Collection of the facts about a run or a version: git, command, packages, accelerators and code.
 
-Collecting them must not disturb a training. A thread of its own works in slices of some milliseconds, with pauses that
-keep it within a small share of one core. Its priority stays normal: a thread of low priority that holds the GIL would
-make the training wait when the machine is busy.
+Secrets are redacted. The collection must not slow down the training. A thread works in slices of 2 ms, with pauses that
+keep it within 5 % of one core. Its priority stays normal: a thread of low priority that holds the GIL would block the
+training on a busy machine.
 """
 
 from __future__ import annotations
@@ -23,46 +23,50 @@ from lmvp.environment import environment, user
 from lmvp.redaction import redact, redact_command, redact_text
 from lmvp.text import escaped
 
+# Seconds until a call of git is stopped.
 _PATIENCE = 5.0
+# Seconds that a push waits for the facts.
 _SOON = 1.0
+# Characters of code with a run.
 _CODE_LIMIT = 200_000
 _VERSION_CODE_LIMIT = 20_000
-"""Characters of code with a version, of which there may be ten thousand."""
+"""Characters of code with a version. A model can have ten thousand versions."""
 _PACKAGES_LIMIT = 1000
 _NAME_LIMIT = 200
 _ARGUMENTS_LIMIT, _ARGUMENT_LIMIT = 1000, 2000
-"""Arguments of the command, and characters of each."""
+"""Number of arguments of the command, and characters of each."""
 _FACTS_LIMIT = 400_000
-"""Bytes of all facts as JSON: the server refuses a record of more than 1 MiB."""
+"""Size of all facts as JSON, in bytes. The server refuses a record of more than 1 MiB."""
 _BLOCK, _LINE_LIMIT = 4096, 50_000
-"""Characters of code that are redacted at once, and of a line: a longer line is data."""
+"""Characters of code that are redacted at once, and of the longest line; a longer line is data."""
 
 SHARE: Final = 0.05
-"""Share of one core that the capture takes while a training goes on."""
+"""Share of one core that the collection uses while the training runs."""
 _SLICE = 0.002
 """Seconds of work between two pauses."""
 PROCESSOR_LIMIT, TIME_LIMIT = 5.0, 600.0
-"""Seconds of processor time, and from start to end, after which the rest is left out."""
+"""Limits in seconds of processor time and of elapsed time; facts that are missing by then are left out."""
+# Seconds between two checks whether the first step is done.
 _LOOK = 0.2
 
 Pause = Callable[[], None]
 
 
 class _Exhausted(Exception):
-    """The capture has used up its time."""
+    """The collection has used up its time."""
 
 
 class Capture(threading.Thread):
-    """Collects the facts about a run, after its first step.
+    """Collects the facts about a run after its first step.
 
     Parameters
     ----------
     code : bool
-        Keep the code too.
+        Collect the code too.
     begun : callable
         Returns whether the first step is done.
     tell : callable
-        Gets the facts.
+        Called with the facts.
     """
 
     def __init__(self, *, code: bool, begun: Callable[[], bool], tell: Callable[[dict[str, Any]], None]) -> None:
@@ -72,13 +76,13 @@ class Capture(threading.Thread):
         self._mark = self._used = self._deadline = 0.0
 
     def finish(self, patience: float) -> None:
-        """Work without pauses from now on; return when all is told, or after some seconds."""
+        """Work without pauses from now on; return when the facts are passed on, or after `patience` seconds."""
         self._hurry.set()
         if self.is_alive():
             self._done.wait(patience)
 
     def run(self) -> None:
-        """Collect and tell."""
+        """Wait for the first step, then collect the facts and pass them on."""
         while not self._begun() and not self._hurry.wait(_LOOK):
             pass
         self._mark, self._deadline = time.thread_time(), time.monotonic() + TIME_LIMIT
@@ -111,7 +115,7 @@ def facts(cells: list[str] | None = None, *, capture: bool, pause: Pause = lambd
     cells : list of str, optional
         The cells that the notebook has executed.
     capture : bool
-        Keep the code too: the cells, or the script.
+        Include the code: the cells, or the script.
     pause : callable
         Called between small pieces of work.
     """
@@ -131,30 +135,30 @@ def facts(cells: list[str] | None = None, *, capture: bool, pause: Pause = lambd
 
 
 def _had(collect: Callable[[], Any]) -> Any:
-    """Return a fact; None if it cannot be had."""
+    """Return a fact; None if it cannot be collected."""
     try:
         return collect()
     except _Exhausted:
         raise
-    except Exception:  # noqa: BLE001 - a fact that cannot be had is left out
+    except Exception:  # noqa: BLE001 - leave out a fact that cannot be collected
         return None
 
 
 def first_facts() -> dict[str, Any]:
-    """Return the facts that cost nothing: they are stored with the first frame of a run."""
+    """Return the facts that cost no time: they are stored with the first frame of a run."""
     return escaped({"user": user(), "command": _command()})  # type: ignore[no-any-return]
 
 
 def of_version(*, capture: bool) -> dict[str, Any]:
-    """Return the facts about a version, as plain JSON: fewer than about a run, since versions are many.
+    """Return the facts about a version, as plain JSON: fewer than about a run, because versions are numerous.
 
     Parameters
     ----------
     capture : bool
-        Keep the code too: the newest cells of the notebook, or the script.
+        Include the code: the newest cells of the notebook, or the script.
     """
     found: dict[str, Any] = redact(environment())
-    with suppress(Exception):  # a fact that cannot be had is left out
+    with suppress(Exception):  # leave out a fact that cannot be collected
         if git := _git():
             found["git"] = git
     if capture and (code := _code(executed_cells(), _VERSION_CODE_LIMIT)):
@@ -163,7 +167,7 @@ def of_version(*, capture: bool) -> dict[str, Any]:
 
 
 def gathering(*, capture: bool) -> Callable[[], dict[str, Any]]:
-    """Begin `of_version` in a thread; return a function that waits for it, but not long: git may be slow."""
+    """Start `of_version` in a thread; return a function that waits for it for at most a second, as git can be slow."""
     found: list[dict[str, Any]] = []
     thread = threading.Thread(target=lambda: found.append(of_version(capture=capture)), daemon=True)
     thread.start()
@@ -176,7 +180,7 @@ def gathering(*, capture: bool) -> Callable[[], dict[str, Any]]:
 
 
 def _bounded(found: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the longest facts where all together are too long."""
+    """Drop the longest facts until the rest is within the limit."""
     while len(msgspec.json.encode(found)) > _FACTS_LIMIT:
         del found[max(found, key=lambda name: len(msgspec.json.encode(found[name])))]
     return found
@@ -221,7 +225,7 @@ def _git(pause: Pause = lambda: None) -> dict[str, Any]:
 
 
 def _ask_git(*arguments: str) -> str:
-    """Return what git prints; git runs in one thread, and only while the processor has nothing else to do."""
+    """Return the output of git. It runs in one thread and with the lowest priority."""
     command = ["git", "--no-optional-locks", "-c", "core.preloadIndex=false", "-c", "index.threads=1", *arguments]
     with (
         suppress(OSError, subprocess.SubprocessError, ValueError),
@@ -247,9 +251,10 @@ def _ask_git(*arguments: str) -> str:
 
 
 def _accelerators() -> list[str]:
-    """Return the names of the devices that torch uses.
+    """Return the names of the accelerators that torch uses.
 
-    This neither loads torch nor initializes CUDA: a process that has initialized CUDA cannot fork workers that use it.
+    This neither imports torch nor initializes CUDA: a process that has initialized CUDA cannot fork workers that use
+    it.
     """
     torch = sys.modules.get("torch")
     if torch is None:
@@ -282,12 +287,12 @@ def _code(cells: list[str] | None, limit: int = _CODE_LIMIT, pause: Pause = lamb
 
 
 def _is_command(script: Path) -> bool:
-    """Tell whether a script is the `lmvp` command, which tells nothing about how a model was made."""
+    """Return whether a script is the `lmvp` command, which says nothing about the origin of a model."""
     return script.stem == "lmvp" or script == Path(__file__).parents[1] / "__main__.py"
 
 
 def _redacted(text: str, pause: Pause) -> str:
-    """Redact code block by block."""
+    """Redact code block by block, with pauses."""
     found = []
     for block in blocks(text):
         found.append(redact_text(block))
@@ -296,9 +301,9 @@ def _redacted(text: str, pause: Pause) -> str:
 
 
 def blocks(text: str, size: int = _BLOCK) -> Iterator[str]:
-    r"""Cut code at ends of lines, but within no secret; leave out lines that are longer than `_LINE_LIMIT`.
+    r"""Split code at line ends, but never within a secret; leave out lines that are longer than `_LINE_LIMIT`.
 
-    A secret may span lines in two ways: as a private key, and where white space around `=` or `:` contains a newline.
+    A secret can span lines in two ways: as a private key, or if the white space around `=` or `:` contains a newline.
 
     Examples
     --------
@@ -327,7 +332,9 @@ def _left_out(line: str) -> str:
 
 
 def _may_cut(line: str, lines: list[str], following: int) -> bool:
-    """Return whether no assignment spans the end of this line: the next text is looked at, past blank lines."""
+    """Return whether the end of this line is not inside an assignment."""
+    # An assignment can continue behind `=` or `:` at the end of a line, or at the start of the next line. After a blank
+    # line, its context is unknown, so the code is not split there.
     ends, begins = line.rstrip()[-1:], ""
     for after in lines[following : following + 1]:
         begins = after.lstrip()[:1]
@@ -335,17 +342,17 @@ def _may_cut(line: str, lines: list[str], following: int) -> bool:
 
 
 def executed_cells() -> list[str] | None:
-    """Return the cells that IPython has executed in this process, with magics unexpanded; None outside of it."""
+    """Return the source of the cells that IPython has executed in this process; None outside IPython."""
     shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     if shell is None:
         return None
-    # `In` has what IPython makes of magics: a cell of `%%lmvp` or `%%time` is a string literal there
+    # `In` contains transformed cells, in which a cell of `%%lmvp` or `%%time` is one string literal.
     typed = getattr(getattr(shell, "history_manager", None), "input_hist_raw", None)
     return [str(cell) for cell in typed or shell.user_ns.get("In", []) if str(cell).strip()]
 
 
 def this_cell() -> str | None:
-    """Return an id of the cell that runs now, the same when it is run again; None outside notebooks."""
+    """Return an id of the current cell, which is equal when the cell is run again; None outside notebooks."""
     shell = _kernel_shell()
     if shell is None:
         return None
@@ -357,10 +364,10 @@ def this_cell() -> str | None:
 
 
 def this_execution() -> int:
-    """Return the number of the execution of a cell that runs now; a later one has a greater number.
+    """Return the number of the current execution of a cell; later executions have greater numbers.
 
-    The kernel gives each execution the id of the message that asked for it. A task or a thread keeps the id of the
-    execution that began it.
+    The kernel identifies each execution by the id of the message that requested it. A task or a thread keeps the id of
+    the execution that started it.
     """
     shell = _kernel_shell()
     if shell is None:
@@ -379,7 +386,7 @@ def _kernel_shell() -> Any:
 
 
 def _parent_message(shell: Any) -> dict[str, Any]:
-    """Return the message that asked for the execution of this cell."""
+    """Return the message that requested the execution of the current cell."""
     parent: Any = {}
     with suppress(Exception):
         parent = shell.get_parent() if hasattr(shell, "get_parent") else shell.parent_header

@@ -1,4 +1,4 @@
-"""The thread that works while a run goes on: it syncs the journal and measures the machine."""
+"""The background thread of a run: it syncs the journal to the disk and samples the system."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+# Seconds between two syncs; a power failure loses at most the points of this time.
 _SYNC = 1.0
 
 
 class Pulse(threading.Thread):
-    """Calls `sync` once a second, and `measure` from time to time.
+    """Calls `sync` once a second, and `measure` at a longer interval.
 
     Parameters
     ----------
     every : float
-        Seconds between two calls of `measure`; 0: never.
+        Seconds between two calls of `measure`; 0 disables it.
     """
 
     def __init__(self, sync: Callable[[], None], measure: Callable[[float], None], every: float) -> None:
@@ -25,11 +26,11 @@ class Pulse(threading.Thread):
         self._end = threading.Event()
 
     def close(self) -> None:
-        """End the thread, soon."""
+        """Ask the thread to stop; it stops within a second."""
         self._end.set()
 
     def run(self) -> None:
-        """Work until told to end."""
+        """Work until `close` is called."""
         began = measured = time.monotonic()
         while not self._end.wait(_SYNC):
             self._sync()
@@ -40,7 +41,7 @@ class Pulse(threading.Thread):
 
 
 def _quietly(work: Callable[[], None]) -> None:
-    """Do what training must not fail for."""
+    """Call a function and log its exception, which must not fail the training."""
     try:
         work()
     except Exception:

@@ -1,4 +1,4 @@
-"""A run that logs nothing: what the other processes get where several train one model."""
+"""A run without output, for the processes of a distributed training that do not log."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from lmvp.tracking.target import Target
 
 
 class QuietRun(ActiveRun):
-    """Takes all that an active run takes, and keeps nothing."""
+    """An `ActiveRun` that accepts all calls and stores nothing."""
 
     def __init__(self, client: Any, project: str, name: str) -> None:
         from lmvp.tracking.active import _record
 
+        # `super().__init__` would create a journal, so only the fields that properties read are set.
         self._client, self._record = client, _record(NewRun(run="0" * 32, name=name), Target(project))
         for name in ("params", "tags", "summary"):
             setattr(self, f"_{name}", {})
@@ -23,13 +24,13 @@ class QuietRun(ActiveRun):
         self._began = time.monotonic()
 
     def log(self, values: Any, step: Any = None, time: Any = None) -> None:
-        """Log nothing."""
+        """Do nothing."""
 
     def log_batch(self, steps: Any, values: Any, time: Any = None) -> None:
-        """Log nothing."""
+        """Do nothing."""
 
     def rewind(self, step: int) -> None:
-        """Take back nothing."""
+        """Do nothing."""
 
     def flush(self, timeout: float = 30.0) -> None:
         """Return at once."""
@@ -38,9 +39,9 @@ class QuietRun(ActiveRun):
         """Publish nothing; return None."""
 
     def finish(self, status: str = "finished", error: str = "") -> None:  # noqa: ARG002
-        """End nothing."""
+        """Mark the run as ended."""
         self._ended = True
 
     def history(self, keys: Any = None) -> Any:  # noqa: ARG002
-        """Return no points."""
+        """Return an empty dict."""
         return {}

@@ -1,4 +1,4 @@
-"""Runs as they are read: `Run`, `Runs`, and the verbs of a client that return them."""
+"""Read access to runs: `Run`, `Runs` and the methods of a client that return them."""
 
 from __future__ import annotations
 
@@ -25,16 +25,22 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 _LENGTH = struct.Struct("<I")
 _NUMBERS = {"<i8": "<i8", "<f8": "<f8"}
-"""The types of the columns of a block."""
+"""The allowed types of the columns of a block."""
 _PART_LIMIT = 64 << 20
-"""Bytes of the head or a column of a block of points, at most; the server sends pages of 65,536 points or fewer."""
+"""Largest head or column of a block of points, in bytes. The server sends blocks of at most 65,536 points."""
 _COLUMNS = "application/x-lmvp-columns"
 _VERSIONS, _RUNS_OF_MODEL = 1000, 40
-"""Versions of a model whose runs are listed, and those runs, at most: a filter has room for so many ids."""
+"""Number of versions of a model that are searched for runs, and of runs that are listed; the length of a filter is
+limited.
+"""
 
 
 class RunFields(dict[str, Any]):
-    """Params, tags or summary of a run: a change is sent to the server, which may refuse it. The rest cannot be set."""
+    """A dict of params, tags, summary, metrics or environment of a run.
+
+    In params, tags and summary, each change is sent to the server; the other fields are read-only. If the server
+    refuses a change, the dict stays unchanged and the error is raised.
+    """
 
     def __init__(self, run: Run, field: str, values: Mapping[str, Any]) -> None:
         super().__init__(values)
@@ -46,12 +52,14 @@ class RunFields(dict[str, Any]):
         if self._field not in ("params", "tags", "summary"):
             hint = "run.log and run.summary add to them" if self._field == "metrics" else None
             raise InvalidArgument(f"the {self._field} of a run cannot be set", hint=hint)
+        # `said` accepts no None, but in a request None removes a value.
         removed = {key: None for key, value in given.items() if value is None}
         changed = {key: value for key, value in given.items() if value is not None}
         if self._field == "params":
             self._run.amend(params=given)
         else:
             self._run.amend(**{self._field: {**said(self._field, changed), **removed}})
+        # The values of the record, not those of the caller: they are redacted and converted to plain data.
         super().clear()
         super().update(getattr(self._run.record, self._field))
 
@@ -61,11 +69,12 @@ class RunFields(dict[str, Any]):
     def __delitem__(self, key: str) -> None:
         if self._field == "params":
             raise InvalidArgument("a param of a run can be changed, not removed")
-        self[key]  # as a dict, it raises KeyError
+        # A request would succeed for a missing key.
+        self[key]  # raise KeyError as a dict does
         self._send({key: None})
 
     def update(self, *others: Any, **more: Any) -> None:
-        """Set several at once."""
+        """Set several values in one request."""
         self._send(dict(*others, **more))
 
     def __ior__(self, other: Any) -> RunFields:  # type: ignore[override,misc]
@@ -73,13 +82,13 @@ class RunFields(dict[str, Any]):
         return self
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """Set one if it is not there."""
+        """Set a value if the key is missing."""
         if key not in self:
             self._send({key: default})
         return self[key]
 
     def pop(self, key: str, *default: Any) -> Any:
-        """Remove one."""
+        """Remove a value and return it."""
         if key not in self and default:
             return default[0]
         value = self[key]
@@ -87,31 +96,40 @@ class RunFields(dict[str, Any]):
         return value
 
     def popitem(self) -> tuple[str, Any]:
-        """Remove the last one."""
+        """Remove the last value."""
         key = next(reversed(self))
         return key, self.pop(key)
 
     def clear(self) -> None:
-        """Remove all."""
+        """Remove all values."""
         if self._field == "params":
             raise InvalidArgument("a param of a run can be changed, not removed")
         self._send(dict.fromkeys(self))
 
     def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as a plain dict; a copy in another process is not connected to the server."""
         return dict, (dict(self),)
 
 
 class Run(MarimoDisplay):
-    """A run, as the server knew it when it was asked; `refresh` asks again.
+    """A run, with the record that the server had when it was read; `refresh` reads it again.
 
-    Its name, notes, params, tags and summary can be set, also after its end: each change goes to the server at once.
+    The name, notes, params, tags and summary can be set, also after the end of the run. Each change is sent to the
+    server at once.
 
     Parameters
     ----------
     client : Tracking
-        Speaks to the server that has it.
+        The client whose server stores the run.
     record : RunRecord
-        What is known of it.
+        The record of the run.
+
+    Examples
+    --------
+    >>> run = lmvp.runs("digits", where="status == 'finished'")[0]  # doctest: +SKIP
+    >>> run.metrics["val_acc"], run.notes  # doctest: +SKIP
+    (0.97, '')
+    >>> run.notes = "baseline"  # doctest: +SKIP
     """
 
     def __init__(self, client: Tracking, record: RunRecord) -> None:
@@ -119,7 +137,7 @@ class Run(MarimoDisplay):
         self._record = record
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # A misspelt name, `run.note = "…"`, must not look as if it were stored.
+        # Without this check, a misspelt name, `run.note = "…"`, would look as if it were stored.
         if not name.startswith("_") and not hasattr(type(self), name):
             near = suggest(name, [each for each in dir(type(self)) if not each.startswith("_")])
             raise AttributeError(f"a run has no {name!r}" + (f"; did you mean {near!r}?" if near else ""))
@@ -127,17 +145,17 @@ class Run(MarimoDisplay):
 
     @property
     def record(self) -> RunRecord:
-        """All that the server knows of it, without its points."""
+        """The record of the run: all fields, without points."""
         return self._record
 
     @property
     def id(self) -> str:
-        """32 hex digits."""
+        """The id of the run, 32 hex digits."""
         return self._record.id
 
     @property
     def name(self) -> str:
-        """Its name; `run.name = "baseline"` renames it."""
+        """The name of the run; `run.name = "baseline"` renames it."""
         return self._record.name
 
     @name.setter
@@ -146,7 +164,7 @@ class Run(MarimoDisplay):
 
     @property
     def notes(self) -> str:
-        """Free text about it; `run.notes = "too many epochs"` replaces it."""
+        """Free text about the run; `run.notes = "too many epochs"` replaces it."""
         return self._record.notes
 
     @notes.setter
@@ -155,7 +173,7 @@ class Run(MarimoDisplay):
 
     @property
     def project(self) -> str:
-        """The project that it is in."""
+        """The project of the run."""
         return self._record.project
 
     @property
@@ -165,17 +183,17 @@ class Run(MarimoDisplay):
 
     @property
     def params(self) -> Any:
-        """Its params; `run.params["lr"] = 0.1` sets one."""
+        """The params; `run.params["lr"] = 0.1` sets one."""
         return RunFields(self, "params", self._record.params)
 
     @property
     def tags(self) -> Any:
-        """Its tags; `run.tags.update(by="ada")` sets some, `del run.tags["by"]` removes one."""
+        """The tags; `run.tags.update(by="ada")` sets tags, `del run.tags["by"]` removes one."""
         return RunFields(self, "tags", self._record.tags)
 
     @property
     def summary(self) -> Any:
-        """Its results, beside the last values of metrics; `run.summary["best"] = 0.97` sets one."""
+        """The values that describe the run as a whole; `run.summary["best"] = 0.97` sets one."""
         return RunFields(self, "summary", self._record.summary)
 
     @property
@@ -185,35 +203,41 @@ class Run(MarimoDisplay):
 
     @property
     def environment(self) -> dict[str, Any]:
-        """What made it: user, host, git, Python, packages, command."""
+        """The facts about the origin of the run: user, host, git, Python, packages, command."""
         return RunFields(self, "environment", self.record.environment)
 
     @property
     def versions(self) -> tuple[str, ...]:
-        """References of the versions that it made."""
+        """References of the versions that the run produced."""
         return self._record.versions
 
     @property
     def url(self) -> str:
-        """Its page in the console of the server."""
+        """The URL of the run's page in the console."""
         return f"{self._client.url}/p/{quote(self.project)}/-/runs/{quote(self.id)}"
 
     @property
     def client(self) -> Tracking:
-        """What it asks."""
+        """The client that reads the run."""
         return self._client
 
     def curves(self, runs: Iterable[Run], keys: Iterable[str], **how: Any) -> Curves:
-        """Return curves of runs of its project; see `Client.curves`."""
+        """Return curves of runs of the same project; see `Client.curves`."""
         return self._client.curves(self.project, [run.id for run in runs], keys, **how)
 
     def refresh(self) -> Run:
-        """Ask the server anew; return this run."""
+        """Read the record from the server again, and return this run."""
         self._record = self._client.run_record(self.project, self.id)
         return self
 
     def keys(self) -> list[KeyRecord]:
-        """Return what is known of each metric: last value, count, least and greatest."""
+        """Return a record of each metric: last value, number of points, smallest and greatest value.
+
+        Returns
+        -------
+        list of KeyRecord
+            One record for each metric, without its points.
+        """
         return self._client.metric_keys(self.project, self.id)
 
     def history(self, keys: Iterable[str] | str | None = None) -> dict[str, npt.NDArray[np.void]]:
@@ -222,18 +246,20 @@ class Run(MarimoDisplay):
         Parameters
         ----------
         keys : str or iterable of str, optional
-            Metrics; all of them if not given.
+            Metrics. Default: all.
 
         Returns
         -------
         dict of str to array
-            By metric, in the order of the steps: a structured array of shape (n,) with the fields `step` (int64),
-            `value` (float64) and `time` (float64, seconds since 1970).
+            For each metric, a structured array of shape (n,), sorted by step, with the fields `step` (int64), `value`
+            (float64) and `time` (float64, seconds since 1970).
 
         Raises
         ------
         NotFound
-            If the run has no such metric.
+            If the run does not have one of the metrics.
+        IntegrityError
+            If points of the run are missing because a file of the server is damaged.
 
         Examples
         --------
@@ -243,44 +269,74 @@ class Run(MarimoDisplay):
         return self._client.history_of(self, [keys] if isinstance(keys, str) else keys)
 
     def to_pandas(self, keys: Iterable[str] | str | None = None) -> Any:
-        """Return every point as a DataFrame with the columns key, step, value, and time (UTC).
-
-        Raises
-        ------
-        MissingDependency
-            If pandas is not installed.
-        """
-        return frame_of(self.history(keys))
-
-    def amend(self, **changes: Any) -> Run:
-        """Change name, notes, params, tags or summary; see `Client.amend_run`."""
-        self._record = self._client.amend_run(self.project, self.id, **changes).record
-        return self
-
-    def end(self, status: str = "killed") -> Run:
-        """End a run whose process is gone and did not say how it ended."""
-        self._record = self._client.end_run(self.project, self.id, status)
-        return self
-
-    def delete(self, *, now: bool = False) -> None:
-        """Remove it and its points; versions that it made stay.
-
-        `restore` undoes it for a week, or as long as the server keeps what is removed.
+        """Return every point as a DataFrame.
 
         Parameters
         ----------
-        now : bool
-            Delete it permanently.
-        """
-        self._client.delete_run(self.project, self.id, now=now)
+        keys : str or iterable of str, optional
+            Metrics. Default: all.
 
-    def restore(self) -> Run:
-        """Undo `delete`; return this run.
+        Returns
+        -------
+        pandas.DataFrame
+            The columns `key`, `step`, `value` and `time` (UTC), one row for each point.
 
         Raises
         ------
         NotFound
-            If it is deleted permanently.
+            If the run does not have one of the metrics.
+        IntegrityError
+            If points of the run are missing because a file of the server is damaged.
+        MissingDependency
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> run.to_pandas("train/loss").plot("step", "value")  # doctest: +SKIP
+        """
+        return frame_of(self.history(keys))
+
+    def amend(self, **changes: Any) -> Run:
+        """Change name, notes, params, tags or summary, and return this run.
+
+        Parameters
+        ----------
+        **changes
+            The keyword arguments of `Client.amend_run`.
+        """
+        self._record = self._client.amend_run(self.project, self.id, **changes).record
+        return self
+
+    def end(self, status: str = "killed") -> Run:
+        """End a run whose process no longer exists, and return this run.
+
+        Parameters
+        ----------
+        status : {"finished", "failed", "killed"}
+            The final status of the run.
+        """
+        self._record = self._client.end_run(self.project, self.id, status)
+        return self
+
+    def delete(self, *, now: bool = False) -> None:
+        """Remove the run and its points. Versions that the run produced stay.
+
+        `restore` undoes the removal while the run is in the trash: 7 days by default.
+
+        Parameters
+        ----------
+        now : bool
+            Delete the run permanently instead of moving it to the trash.
+        """
+        self._client.delete_run(self.project, self.id, now=now)
+
+    def restore(self) -> Run:
+        """Restore the run from the trash, and return it.
+
+        Raises
+        ------
+        NotFound
+            If the run was deleted permanently.
         """
         self._record = self._client.restore_run(self.project, self.id).record
         return self
@@ -292,14 +348,29 @@ class Run(MarimoDisplay):
 
 
 class Runs(Sequence[Run]):
-    """Runs of a project, newest first.
+    """Runs of a project, a sequence of `Run`, newest first or in the order that was requested.
+
+    Parameters
+    ----------
+    project : str
+        The project of the runs.
+    runs : sequence of Run
+        The runs.
+    total : int
+        The number of runs that match on the server.
 
     Attributes
     ----------
     project : str
-        Where they are.
+        The project of the runs.
     total : int
-        How many there are, with those that are not in here.
+        The number of runs that match on the server, including those that a `limit` left out.
+
+    Examples
+    --------
+    >>> runs = lmvp.runs("digits", limit=20)  # doctest: +SKIP
+    >>> runs[0].name, len(runs), runs.total  # doctest: +SKIP
+    ('quiet-wren-44', 20, 137)
     """
 
     def __init__(self, project: str, runs: Sequence[Run], total: int) -> None:
@@ -330,7 +401,19 @@ class Runs(Sequence[Run]):
         return runs_html(self)
 
     def to_pandas(self) -> Any:
-        """Return a DataFrame with a row for each run: name, status, times, `params.…`, `metrics.…`, `tags.…`."""
+        """Return a DataFrame with one row for each run.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns `id`, `name`, `status`, `created_at`, `duration`, `author`, and one for each value, for example
+            `params.lr`, `metrics.val_acc`, `tags.gpu` and `summary.best`.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        """
         pandas = pandas_module()
         return pandas.DataFrame([_row(run.record) for run in self])
 
@@ -350,7 +433,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
 
 
 class Tracking(BaseClient):
-    """The verbs of a client around runs."""
+    """Methods of a client that read, change and delete runs."""
 
     def runs(
         self,
@@ -365,14 +448,21 @@ class Tracking(BaseClient):
         Parameters
         ----------
         project : str, optional
-            The current project if not given; `project/model` returns the runs that made the newest versions of a model.
+            A project, or `project/model` for the runs that produced the newest versions of a model. Default: the
+            current project.
         where : str, optional
-            Only those that match: `metrics.val_acc > 0.9 and params.lr < 0.01`; docs/api.md, "Filters".
+            Return only runs that match this filter, for example `metrics.val_acc > 0.9 and params.lr < 0.01`.
+            docs/api.md, "Filters", describes the syntax.
         order : str, optional
-            The field to sort by: `metrics.val_loss`; `-metrics.val_acc` sorts from the greatest to the least. Runs
-            without the field come last.
+            The field to sort by, in ascending order: `metrics.val_loss`. `-metrics.val_acc` sorts in descending order.
+            Runs without the field come last.
         limit : int, optional
-            At most so many; None: all.
+            The greatest number of runs to return; None for all.
+
+        Returns
+        -------
+        Runs
+            The runs; `total` is the number of runs that match.
 
         Examples
         --------
@@ -390,21 +480,48 @@ class Tracking(BaseClient):
         return Runs(name, [Run(self, record) for record in records], total)
 
     def _runs_of_model(self, place: Reference) -> tuple[str, ...]:
-        """Return the ids of the runs that made the newest versions of a model."""
+        """Return the ids of the runs that produced the newest versions of a model."""
         versions, _ = self._some(f"{model_path(place)}/versions", Version, _VERSIONS)
         made = list(dict.fromkeys(version.run for version in versions if version.run))[:_RUNS_OF_MODEL]
-        return (*made, "") if len(made) == 1 else tuple(made)  # the language of filters has tuples of two and more
+        # A filter cannot contain a tuple of one element, so add an empty id.
+        return (*made, "") if len(made) == 1 else tuple(made)
 
     def run(self, project: str | None, run: str) -> Run:
-        """Return a run, by its id, six or more digits of it, or its name."""
+        """Return a run.
+
+        Parameters
+        ----------
+        project : str or None
+            The project; None for the current project.
+        run : str
+            The id of the run, at least its first six digits, or its name. If several runs have the name, the newest one
+            is returned.
+
+        Returns
+        -------
+        Run
+            The run.
+
+        Raises
+        ------
+        NotFound
+            If no run matches.
+        InvalidArgument
+            If several ids begin with these digits.
+
+        Examples
+        --------
+        >>> client.run("digits", "quiet-wren-44").metrics  # doctest: +SKIP
+        {'train/loss': 0.021}
+        """
         return Run(self, self.run_record(project or self.project, run))
 
     def run_record(self, project: str, run: str) -> RunRecord:
-        """Return what the server knows of a run."""
+        """Return the record of a run."""
         return self._connection.get(_path(project, run), RunRecord)
 
     def metric_keys(self, project: str, run: str) -> list[KeyRecord]:
-        """Return what is known of each metric of a run."""
+        """Return a record of each metric of a run: last value, number of points, smallest and greatest value."""
         return self._list(f"{_path(project, run)}/metrics", KeyRecord)
 
     def curves(
@@ -418,17 +535,36 @@ class Tracking(BaseClient):
         first: float | None = None,
         last: float | None = None,
     ) -> Curves:
-        """Return curves of several runs and metrics, as many points as a picture has room for.
+        """Return downsampled curves of several runs and metrics.
 
         Parameters
         ----------
+        project : str
+            The project of the runs.
+        runs : iterable of str
+            Ids of the runs.
+        keys : iterable of str
+            Metrics. Default: all.
         points : int
-            At most so many for each: the least and the greatest of each stretch are there.
+            The greatest number of points of a curve. Downsampling keeps the minimum and maximum of each range.
         axis : str
-            `step`, `time`, or another metric.
+            The x axis: `step`, `time`, or another metric.
         first, last : float, optional
-            A range of the axis.
+            The range of the axis, inclusive. Default: all.
+
+        Returns
+        -------
+        Curves
+            One curve for each run and metric.
+
+        Raises
+        ------
+        NotFound
+            If none of the runs has one of the metrics.
+        TooLarge
+            If the response would have too many curves or points.
         """
+        # A dict, because `from` is a keyword of Python.
         query = {"run": list(runs), "key": list(keys), "points": points, "axis": axis, "from": first, "to": last}
         given = {name: value for name, value in query.items() if value is not None}
         return self._connection.get(f"/projects/{quote(project)}/metrics", Curves, **given)
@@ -446,6 +582,7 @@ class Tracking(BaseClient):
             parts.setdefault(head["key"], []).append(rows)
         for key, found in parts.items():
             if not found:
+                # The server sends no block for an unknown key; a metric has at least one point.
                 raise _no_such_metric(key, [each.key for each in self.metric_keys(run.project, run.id)])
         return {key: np.concatenate(found) for key, found in parts.items()}
 
@@ -454,16 +591,39 @@ class Tracking(BaseClient):
     ) -> Path:
         """Write every point of a project, or of some runs and metrics, to a `.csv` or `.parquet` file.
 
+        Parameters
+        ----------
+        to : str or Path
+            The file to write; its suffix sets the format.
+        project : str, optional
+            Default: the current project.
+        runs : iterable of str
+            Ids of the runs. Default: all runs of the project.
+        keys : iterable of str
+            Metrics. Default: all.
+
         Returns
         -------
         Path
-            The file, which is there whole or not at all.
+            The file. It is written completely or not at all.
+
+        Raises
+        ------
+        InvalidArgument
+            If the suffix is neither `.csv` nor `.parquet`.
+        IntegrityError
+            If points of one of the runs are missing because a file of the server is damaged.
+
+        Examples
+        --------
+        >>> client.export_metrics("metrics.parquet", "digits", keys=["val/loss"])  # doctest: +SKIP
         """
         path = Path(to)
         kind = path.suffix[1:].lower()
         if kind not in ("csv", "parquet"):
             raise InvalidArgument(f"{path.name!r} ends neither in .csv nor in .parquet")
         query = {"run": list(runs), "key": list(keys), "format": kind}
+        # A download that fails leaves a `.part` file, and an existing file unchanged.
         draft = path.with_name(f"{path.name}.part")
         with self._export(project or self.project, query) as answer, draft.open("wb") as file:
             for piece in answer.iter_content(1 << 20):
@@ -472,7 +632,7 @@ class Tracking(BaseClient):
         return path
 
     def end_run(self, project: str, run: str, status: str = "killed") -> RunRecord:
-        """End a run whose process is gone."""
+        """End a run whose process no longer exists."""
         from datetime import datetime, timezone
 
         body = RunEnd(status=status, ended_at=datetime.now(timezone.utc))  # type: ignore[arg-type]
@@ -489,19 +649,28 @@ class Tracking(BaseClient):
         tags: Mapping[str, str | None] | None = None,
         summary: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Rename or annotate a run, also one that has ended; what is not given stays.
+        """Change the name, notes, params, tags or summary of a run, also after its end.
 
         Parameters
         ----------
+        project : str or None
+            The project; None for the current project.
+        run : str
+            The id of the run, at least its first six digits, or its name.
         name, notes : str, optional
-            Replace the ones that it has.
+            Replace the current text. Default: no change.
         params, tags, summary : mapping, optional
-            Are merged into what is there; a value of None removes a tag or a number of the summary.
+            Merged into the current values. A value of None removes a tag or an entry of the summary.
+
+        Returns
+        -------
+        Run
+            The changed run.
 
         Raises
         ------
         AccessDenied
-            If it is the run of somebody else, and the caller is no maintainer.
+            If another account started the run and the caller is not a maintainer.
         """
         from lmvp.tracking.said import encoded, said
 
@@ -523,7 +692,7 @@ class Tracking(BaseClient):
         self._connection.send("DELETE", _path(project, run) + ("?now=1" if now else ""))
 
     def restore_run(self, project: str | None, run: str) -> Run:
-        """Restore a removed run, by its id or its name; see `Run.restore`."""
+        """Restore a removed run, given by its id or its name; see `Run.restore`."""
         path = f"{_path(project or self.project, run)}/undelete"
         return Run(self, self._connection.send_json("POST", path, {}, RunRecord))
 
@@ -534,13 +703,15 @@ class Tracking(BaseClient):
         return self._connection.stream("GET", path, None)
 
     def _blocks(self, project: str, runs: list[str], keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[Any]]]:
-        """Yield head and columns of each block of an export."""
+        """Yield the head and the columns of each block of an export."""
         import numpy as np
 
+        # Each block is a length (uint32), a head in JSON, and its columns; docs/api.md, "Columns".
         with self._export(project, {"run": runs, "key": list(keys), "format": "columns"}) as answer:
             take = _Taker(answer.iter_content(1 << 20))
             while prefix := take(4, may_end=True):
                 try:
+                    # An invalid head is reported as an unreadable response, like other errors of the protocol.
                     head = self._connection.decoded(take(_bounded(_LENGTH.unpack(prefix)[0])), dict[str, Any])
                     size = _bounded(8 * int(head["rows"]))
                     columns = [(size, np.dtype(_NUMBERS[dtype])) for _, dtype in head["columns"]]
@@ -550,12 +721,14 @@ class Tracking(BaseClient):
 
 
 def _bounded(size: int) -> int:
-    """Return a size that a server states; a server must not fill the memory of its clients.
+    """Return a size that the server states, if it is within the limit.
+
+    A faulty or hostile server must not be able to fill the memory of its clients.
 
     Raises
     ------
     ValueError
-        If no part of a block has that size.
+        If the size is negative or above the limit.
     """
     if not 0 <= size <= _PART_LIMIT:
         raise ValueError(f"a part of {size:,} bytes; the limit is {_PART_LIMIT:,}")
@@ -563,7 +736,7 @@ def _bounded(size: int) -> int:
 
 
 class _Taker:
-    """Takes a stream apart by lengths."""
+    """Reads exact numbers of bytes from a stream of pieces."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces, self._held = pieces, bytearray()
@@ -587,7 +760,7 @@ class _Taker:
 
 
 def frame_of(history: dict[str, npt.NDArray[np.void]]) -> Any:
-    """Return points as a DataFrame with the columns key, step, value, and time (UTC)."""
+    """Return points as a DataFrame with the columns key, step, value and time (UTC)."""
     pandas = pandas_module()
     parts = [
         pandas.DataFrame(
@@ -606,7 +779,7 @@ def frame_of(history: dict[str, npt.NDArray[np.void]]) -> Any:
 
 
 def pandas_module() -> Any:
-    """Return pandas."""
+    """Import pandas; raise `MissingDependency` if it is not installed."""
     try:
         import pandas
     except ImportError:

@@ -1,4 +1,4 @@
-"""What is said of runs on the wire, as frozen structs. See docs/runs.md and docs/api.md."""
+"""Request and response schemas of the runs API, as frozen structs. See docs/runs.md and docs/api.md."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Status: TypeAlias = Literal["running", "stale", "finished", "failed", "killed"]
 _NOT_FINITE: Final = frozenset({"NaN", "Infinity", "-Infinity"})
 
 STALE_AFTER: Final = 60.0
-"""Seconds without a sign of life after which a running run is shown as stale."""
+"""Seconds without a heartbeat after which a running run is shown as stale."""
 
 
 def _annotated(field: str, owner: str) -> tuple[str, str | None]:
@@ -27,40 +27,48 @@ def _annotated(field: str, owner: str) -> tuple[str, str | None]:
 
 
 class RunRecord(Struct, frozen=True, kw_only=True):
-    """What the server knows of a run, without its points.
+    """The record of a run: all fields that the server stores, without points.
 
     Attributes
     ----------
     id : str
-        32 hex digits, made up by the client.
+        32 hex digits, chosen at random by the client.
     name : str
-        For people, as `quiet-wren-44`; several runs may bear one name.
+        A readable name such as `quiet-wren-44`; several runs can have the same name.
     status : str
-        `running`, `stale` (running, but no sign of life for `STALE_AFTER` seconds), `finished`, `failed`, `killed`.
-    error : str
-        The last line of the exception that ended it.
-    seen_at : datetime
-        The last sign of life.
+        `running`, `stale` (running, but no heartbeat for `STALE_AFTER` seconds), `finished`, `failed` or `killed`.
+    author : str
+        The account that started the run.
+    created_at, ended_at, seen_at : datetime
+        The times of the start, of the end, and of the last heartbeat or frame.
     duration : float
-        Seconds from the start to the end, or to the last sign of life; without the pauses before a resume.
+        Seconds from the start to the end or the last heartbeat, without the pauses before a resume.
+    error : str
+        The last line of the exception that ended the run.
     params : dict
-        What the run was begun with.
+        The params of the run.
+    tags : dict of str to str
+        The tags of the run.
     summary : dict
-        Numbers and words that `run.summary` was given; they win over the last value of the metric of that name.
+        The values that were set with `run.summary`. They take precedence over the last value of a metric with the same
+        name.
     metrics : dict of str to float
-        The last value of each key, without `system/`; of a run with more than 1,000 keys, those of the first 1,000.
+        The last value of each key, without `system/`. Of a run with more than 1,000 keys, only the first 1,000.
     environment : dict
-        What made it: user, host, git, python, packages, command, and `code` where it was captured.
+        Facts about the origin: user, host, git, python, packages, command, and `code` if it was captured.
     versions : tuple of str
-        References of the versions that it made.
+        References of the versions that the run produced.
     epoch : int
-        The newest epoch.
+        The newest attempt.
     points, keys : int
-        How many points were taken in, and keys there are.
-    notes : str
-        Free text about it.
+        The numbers of points that were ingested, and of keys.
+    revised : int
+        The number of changes of the record.
     incomplete : str
-        Why points are missing, if a file of the server is damaged; told of a single run, not in lists.
+        The reason why points are missing, if a file of the server is damaged. Only set when a single run is read, not
+        in lists.
+    notes : str
+        Free text about the run.
     """
 
     id: str
@@ -88,12 +96,14 @@ class RunRecord(Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         for field in ("metrics", "summary", "params"):
+            # JSON has no NaN and infinities; the wire format has their names as texts.
             values = {
                 key: decode_float(value) if isinstance(value, str) and value in _NOT_FINITE else value
                 for key, value in getattr(self, field).items()
             }
             msgspec.structs.force_setattr(self, field, values)
         fields = ("params", "tags", "summary", "metrics", "environment")
+        # Without this, a change of a dict in the record would look as if it were stored.
         freeze_fields(self, fields, _annotated, f"the run {self.id[:8]} of {self.project}")
 
     def __repr__(self) -> str:
@@ -103,20 +113,23 @@ class RunRecord(Struct, frozen=True, kw_only=True):
 
 
 class NewRun(Request, frozen=True, kw_only=True):
-    """The first frame of a journal, and the body of `POST …/runs`: a run begins, goes on, or gets one writer more.
+    """The first frame of a journal, and the body of `POST …/runs`: starts a run, resumes it, or adds a writer to it.
 
     Attributes
     ----------
     run : str
-        32 hex digits made up by the client, so that sending it again changes nothing.
+        32 hex digits, chosen by the client, so that a repeated request has no effect.
     epoch : int
-        0, or, of a run that is resumed, what docs/runs.md says.
+        The attempt: 0, or the greater number of a resumed run; see docs/runs.md, "Values and attempts".
     resume : bool
-        The run is there already and begins anew: its status is `running` again.
+        The run exists already; its status becomes `running` again.
     joins : bool
-        Only one writer more, of a run that another process began: nothing else here counts, and no run is made of it.
+        This writer joins a run that another process starts. All other fields are ignored, and the frame does not create
+        the run.
+    create : bool
+        Create the project if it does not exist, also on a shared server.
     format : int
-        Version of the frames, 1.
+        Version of the frame format, 1.
     """
 
     run: str
@@ -134,16 +147,16 @@ class NewRun(Request, frozen=True, kw_only=True):
 
 
 class RunUpdate(Request, frozen=True, kw_only=True):
-    """The `update` frame, and the body of `PATCH …/runs/{run}`: what is new.
+    """The `update` frame, and the body of `PATCH …/runs/{run}`: changes of the record.
 
     Attributes
     ----------
     params, tags, summary, environment : dict
-        Merged into what is there; a value of None takes a tag or a number of the summary away.
+        Merged into the current values. A value of None removes a tag or an entry of the summary.
     name : str, optional
         The new name of the run.
     notes : str, optional
-        Replaces the notes.
+        The new notes.
     """
 
     params: dict[str, Scalar] = msgspec.field(default_factory=dict)
@@ -155,7 +168,7 @@ class RunUpdate(Request, frozen=True, kw_only=True):
 
 
 class RunEnd(Request, frozen=True, kw_only=True):
-    """The `end` frame: how a run ended, and when."""
+    """The `end` frame, and the body of `POST …/end`: the final status of a run and the time of its end."""
 
     status: Literal["finished", "failed", "killed"]
     ended_at: datetime
@@ -168,12 +181,13 @@ class NewPoints(Request, frozen=True, kw_only=True):
     Attributes
     ----------
     step : int, optional
-        Each key's greatest step + 1 if not given.
+        Default: the greatest step of each key + 1.
     time : float, optional
-        Seconds since 1970; now if not given.
+        Seconds since 1970. Default: now.
     """
 
     values: dict[str, WireFloat]
+    # -2**63 is `AUTO`, so it is not a valid step.
     step: Annotated[int, msgspec.Meta(gt=-(1 << 63), le=(1 << 63) - 1)] | None = None
     time: float | None = None
 
@@ -183,7 +197,7 @@ class NewPoints(Request, frozen=True, kw_only=True):
         Raises
         ------
         InvalidArgument
-            If one is a text that names no float.
+            If a value is a text other than `NaN`, `Infinity` and `-Infinity`.
         """
         for key, value in self.values.items():
             if isinstance(value, str) and value not in ("NaN", "Infinity", "-Infinity"):
@@ -192,24 +206,24 @@ class NewPoints(Request, frozen=True, kw_only=True):
 
 
 class Applied(Struct, frozen=True, kw_only=True):
-    """How far a writer's journal has been taken in, in bytes."""
+    """The offset in bytes up to which the server has applied a writer's journal."""
 
     applied: int
 
 
 class KeyRecord(Struct, frozen=True, kw_only=True):
-    """What is known of a metric of a run without reading its points.
+    """A summary of a metric of a run, which the server returns without reading its points.
 
     Attributes
     ----------
     count : int
-        Points taken in, those that others took the place of included.
+        The number of ingested points, including those that a later point at the same step replaced.
     step, value, time : int, float, float
-        The newest point: the one at the greatest step.
+        The point at the greatest step.
     first : int
         The smallest step.
     low, high : float, optional
-        The smallest and the greatest finite value; None if there is none.
+        The smallest and the greatest finite value; None if all values are NaN or infinite.
     """
 
     key: str
@@ -223,16 +237,17 @@ class KeyRecord(Struct, frozen=True, kw_only=True):
 
 
 class Curve(Struct, frozen=True, kw_only=True):
-    """Points of a metric of a run, for a picture or for reading.
+    """Points of a metric of a run, possibly downsampled.
 
     Attributes
     ----------
     count : int
-        How many points there are in the range; with fewer here, these are the least and the greatest of each stretch.
+        The number of points in the range. If it is greater than the number of points here, these are the minimum and
+        maximum of each block.
     steps, values, times : tuple
-        As long as one another; in the order of the steps. Times are seconds since 1970.
+        Columns of equal length, sorted by step. Times are seconds since 1970.
     axis : tuple of float
-        Where another key is the axis: its value at the same step, else empty.
+        If another metric is the x axis, its value at each step; otherwise empty.
     """
 
     run: str
@@ -245,6 +260,6 @@ class Curve(Struct, frozen=True, kw_only=True):
 
 
 class Curves(Struct, frozen=True, kw_only=True):
-    """The answer of `GET …/metrics`."""
+    """The response of `GET …/metrics`."""
 
     curves: tuple[Curve, ...]

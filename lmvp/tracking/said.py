@@ -1,4 +1,4 @@
-"""Params, tags and summary of a run, as plain data: nested mappings flat, numbers with their type, without secrets."""
+"""Params, tags and summary of a run as plain data: flat names, numbers with their type, redacted text."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun
 
 KEY_LIMIT: Final = 250
-"""Characters of the name of a param, a tag or an entry of the summary."""
+"""Largest length of the name of a param, a tag or an entry of the summary, in characters."""
 SIZE_LIMIT: Final = 120_000
-"""Bytes that params, tags and summary have at most, each. The server refuses a record of more than 1 MiB."""
+"""Largest size of params, tags and summary as JSON, each in bytes. Together they fit into the server's limit for a
+record, 1 MiB.
+"""
+# Characters that are stored of the text of any other object.
 _OBJECT_LIMIT = 10_000
 
 
 class Said(MutableMapping[str, Any]):
-    """Params, tags or summary of an active run: each change is sent to the server."""
+    """Params, tags or summary of an active run, as a mapping; each change is sent to the server."""
 
     def __init__(self, run: ActiveRun, field: str, values: Mapping[str, Any]) -> None:
         self._run, self._field, self._values = weakref.proxy(run), field, dict(values)
@@ -65,9 +68,9 @@ class Said(MutableMapping[str, Any]):
 
 
 class readable:  # noqa: N801 - a context manager, used like a function
-    """Turns any exception of the objects that a caller gives into `InvalidArgument`.
+    """A context manager that turns exceptions of a caller's objects into `InvalidArgument`.
 
-    A class, since a generator would be interrupted where a signal handler uses it at the same time.
+    It is a class because a generator raises if a signal handler enters it while it runs.
     """
 
     def __init__(self, name: str) -> None:
@@ -82,7 +85,7 @@ class readable:  # noqa: N801 - a context manager, used like a function
 
 
 def reason(error: Exception) -> str:
-    """Return the type and the message of an exception, whatever its `__str__` does."""
+    """Return the type and the message of an exception, or only the type if its `__str__` fails."""
     kind = type(error).__name__
     with suppress(Exception):
         return escaped_text(f"{kind}: {error}"[:200])
@@ -90,9 +93,9 @@ def reason(error: Exception) -> str:
 
 
 def plain(field: str, key: str, value: Any) -> Any:
-    """Return a value as plain data: tags are texts, numbers of numpy and torch become those of Python.
+    """Return a value as plain data: tags become text, numbers of numpy and torch become numbers of Python.
 
-    A number keeps its type: integers stay integers, truth values stay truth values, floats stay floats.
+    A number keeps its type: int stays int, bool stays bool, float stays float.
     """
     if field == "tags":
         return escaped_text(_text(value))
@@ -104,7 +107,7 @@ def plain(field: str, key: str, value: Any) -> Any:
         return int(value)
     item = getattr(value, "item", None)
     if callable(item):
-        with suppress(Exception):  # an array of several numbers has no item
+        with suppress(Exception):  # `item` raises for an array with several numbers
             scalar = item()
             if scalar is None or isinstance(scalar, (bool, int, float, str)):
                 return plain(field, key, scalar)
@@ -116,17 +119,17 @@ def plain(field: str, key: str, value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Return a text; of a subclass of `str`, such as an Enum, its characters."""
+    """Return a value as text; of a subclass of `str`, such as an Enum, its characters."""
     return str.__str__(value) if isinstance(value, str) else str(value)
 
 
 def flat(field: str, values: Mapping[Any, Any]) -> dict[str, Any]:
-    """Return params, tags or a summary as plain data, nested ones as `a/b`.
+    """Return params, tags or a summary as plain data; nested names become `a/b`.
 
     Raises
     ------
     InvalidArgument
-        If a name or a value cannot be stored, naming it.
+        If a name or a value cannot be stored. The message names it.
     """
     found: dict[str, Any] = {}
     with readable(field):
@@ -140,12 +143,15 @@ def flat(field: str, values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain data as it goes over the wire: floats that JSON lacks by their names."""
+    """Return plain data for JSON: NaN and infinities, which JSON lacks, become their names."""
     return {key: encode_float(value) if isinstance(value, float) else value for key, value in values.items()}
 
 
 def check_size(field: str, values: Mapping[str, Any]) -> None:
-    """Refuse more than a record holds: the server would refuse all else of the run with it."""
+    """Refuse values that exceed `SIZE_LIMIT`.
+
+    The server would refuse the whole frame, and a refused frame blocks all later frames of the journal.
+    """
     try:
         size = len(msgspec.json.encode(encoded(values)))
     except (ValueError, OverflowError) as error:
@@ -158,7 +164,7 @@ def check_size(field: str, values: Mapping[str, Any]) -> None:
 
 
 def said(field: str, values: Any) -> dict[str, Any]:
-    """Return the params or tags that `start_run` was given, as plain data without secrets."""
+    """Return the params or tags of a call as redacted plain data."""
     if values is None:
         return {}
     with readable(field):

@@ -1,4 +1,4 @@
-"""The thread that ships the journals of a run while it goes on, whatever the server does."""
+"""The thread that sends the journals of a run to the server while the run is open."""
 
 from __future__ import annotations
 
@@ -18,28 +18,41 @@ from lmvp.tracking.journal import Journal
 from lmvp.tracking.shipping import Shipment, file_reader, writer_path
 from lmvp.tracking.target import files_in
 
+# Seconds: to gather frames for one request, between heartbeats, between checks for new journals, and the longest pause
+# after failures.
 _GATHER, _BEAT, _LOOK, _LONGEST = 0.1, 10.0, 1.0, 30.0
 _SLOW, _PROBE = 0.5, 1.5
 """Seconds without an acknowledgement before the server is probed, and for the probe."""
 _TRIES, _SOON = 2, 1.0
-"""Failures in a row that end a short wait for delivery, and how short it is in seconds."""
+"""Number of failures in a row that stop a short wait for delivery, and the longest wait that counts as short, in
+seconds.
+"""
+# A request of at least this many bytes is followed at once by the next one.
 _MUCH = 1 << 20
 
 
 class Sender(threading.Thread):
-    """Ships the journal of this process and those of its children.
+    """Sends the journal of this process and those of its children.
 
     Parameters
     ----------
+    project, run : str
+        The run.
+    folder : Path
+        The folder of the run's journals.
+    own : Journal
+        The journal of this process.
+    connect : callable
+        Returns a connection; called in the thread.
     begun_by : str, optional
-        The writer whose journal makes the run on the server; that of this process if not given.
+        The writer whose journal creates the run on the server. Default: the writer of `own`.
 
     Attributes
     ----------
     idle : bool
-        Whether it sleeps until `wake`: whoever stores a frame looks here first.
+        Whether the thread sleeps until `wake`. The code that stores a frame checks it first, because `wake` is slower.
     trouble : LmvpError or None
-        Why the last attempt failed.
+        The error of the last attempt.
     """
 
     def __init__(
@@ -59,7 +72,7 @@ class Sender(threading.Thread):
         self._shipments = {mine: Shipment(writer_path(project, run, mine), own.read)}
         self._mine = self._shipments[mine]
         self._begun_by = begun_by or mine
-        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # re-entrant, for signal handlers; an Event is not
+        self._news: queue.SimpleQueue[None] = queue.SimpleQueue()  # re-entrant for signal handlers; `Event` is not
         self._closing = threading.Event()
         self._hurry = 0.0
         self._looked = self._heard = self._passed = 0.0
@@ -71,33 +84,35 @@ class Sender(threading.Thread):
     # -- for the run
 
     def wake(self) -> None:
-        """Make it look for new frames."""
+        """Wake the thread, so that it sends new frames."""
         self.idle = False
         self._news.put(None)
 
     @property
     def acknowledged(self) -> int:
-        """Bytes of this process's journal that the server has."""
+        """Bytes of this process's journal that the server has acknowledged."""
         return self._mine.sent
 
     @property
     def done(self) -> bool:
-        """Whether all of this process's journal is with the server."""
+        """Whether the server has acknowledged the whole journal of this process."""
         return self._mine.sent >= self._own.size
 
     def deliver(
         self, patience: float, without_answer: float, progress: Callable[[int, int], None] | None = None
     ) -> bool:
-        """Wait until all is delivered; return whether it is.
+        """Wait until the server has acknowledged everything; return whether it has.
 
         Parameters
         ----------
         patience : float
-            Seconds to wait while nothing more is acknowledged.
+            Seconds to wait without progress.
         without_answer : float
-            Seconds to wait where the server does not answer at all.
+            Seconds to wait if the server does not answer.
+        progress : callable, optional
+            Called with the acknowledged and the total number of bytes.
         """
-        self._own.store_waiting()  # where this is a signal handler, it may have interrupted a store
+        self._own.store_waiting()  # a signal handler that calls this may have interrupted a store
         asked = time.monotonic()
         far, since, probed = self._mine.sent, asked, False
         failures = self._failures + _TRIES
@@ -121,10 +136,10 @@ class Sender(threading.Thread):
         return self.done
 
     def _answers(self) -> bool:
-        """Return whether the server answers a request that costs it nothing; True where its address is not known."""
+        """Return whether the server answers a cheap request; True if its address is not known yet."""
         connection = self._connection
         address = connection.address if connection is not None else None
-        if address is None:  # a server of this machine that is just starting
+        if address is None:  # the server of this machine is starting
             return True
         try:
             Connection(lambda: address).once("GET", "/health", dict, timeout=_PROBE)
@@ -136,33 +151,33 @@ class Sender(threading.Thread):
         return True
 
     def delivered(self) -> set[str]:
-        """Return the names of the journals, those of children too, of which the server acknowledged every byte.
+        """Return the names of the journals, including those of children, of which the server acknowledged every byte.
 
-        It reads the journals. Call it while no other process can log to the run: see `leftovers.forget`.
+        The journals are read from disk. Call this while no other process can log to the run; see `leftovers.forget`.
         """
         found = {path.name for path in files_in(self._folder) if path.stem != self._own.path.stem and self._has(path)}
         return found | {self._own.path.name} if self.done else found
 
     def has_all(self) -> bool:
-        """Tell whether all journals in the folder, those of children too, are with the server."""
+        """Return whether the server has all journals in the folder, including those of children."""
         return self.done and self.delivered() >= {path.name for path in files_in(self._folder)}
 
     def _has(self, path: Path) -> bool:
         try:
             shipment, log = self._shipments.get(path.stem), read_journal(private.read_bytes(path))
-        except FileNotFoundError:  # another process has delivered it
+        except FileNotFoundError:  # another process has delivered and deleted it
             return True
         return shipment is not None and not log.gaps and shipment.sent >= log.end
 
     def close(self) -> None:
-        """End the thread, soon."""
+        """Ask the thread to stop, without waiting for it."""
         self._closing.set()
         self.wake()
 
     # -- the thread
 
     def run(self) -> None:
-        """Ship until told to end."""
+        """Send until `close` is called."""
         failed = 0
         while not self._closing.is_set():
             try:
@@ -174,7 +189,7 @@ class Sender(threading.Thread):
             except LmvpError as error:
                 failed += 1
                 self._failed(error)
-            except Exception as error:  # noqa: BLE001 - whatever it is, training goes on
+            except Exception as error:  # noqa: BLE001 - no error of the delivery may stop the training
                 failed += 1
                 self._failed(ServerError(f"{type(error).__name__}: {error}"))
 
@@ -195,10 +210,10 @@ class Sender(threading.Thread):
             while True:
                 self._news.get_nowait()
         if time.monotonic() > self._hurry:
-            self._closing.wait(_GATHER)  # what comes now goes in the same request
+            self._closing.wait(_GATHER)  # frames that arrive now go into the same request
 
     def _sleep(self, seconds: float) -> None:
-        """Sleep; less where somebody waits for delivery."""
+        """Sleep for some seconds; only 0.2 seconds while a caller waits for delivery."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and not self._closing.is_set():
             if time.monotonic() < self._hurry and time.monotonic() > end - seconds + 0.2:
@@ -213,7 +228,9 @@ class Sender(threading.Thread):
         if self._connection is None:
             self._connection = self._connect()
         self._find_children()
-        self.known = self.known or self._begun_by not in self._shipments  # then it is delivered, and deleted
+        # A journal that is not in the folder was delivered and deleted, so the run exists.
+        self.known = self.known or self._begun_by not in self._shipments
+        # An answer with a lower offset means that the server was restored from a backup.
         places = {shipment: shipment.sent for shipment in self._shipments.values()}
         try:
             self._ship_each(self._connection)
@@ -228,23 +245,25 @@ class Sender(threading.Thread):
         self._passed = began
 
     def _ask_all(self, connection: Connection) -> bool:
-        """Ask how far each journal is applied, as the server may be a restored one; return whether any must be resent.
+        """Ask for the applied offset of each journal; return whether any journal must be sent again.
 
-        Journals that were acknowledged to the end count again as not delivered if the server lacks bytes of them.
+        A restored server can lack bytes of journals that it had acknowledged completely. They count as not delivered
+        then.
         """
-        moved = [shipment.ask(connection) for shipment in self._shipments.values()]  # each one is asked
+        # A list, because `any` of a generator would stop at the first match.
+        moved = [shipment.ask(connection) for shipment in self._shipments.values()]
         return any(moved)
 
     def _ship_each(self, connection: Connection) -> None:
-        """Ship every journal; first the one that makes the run."""
+        """Send every journal; the one that creates the run is first."""
         shipped = 0
         for shipment in sorted(
             self._shipments.values(), key=lambda one: one is not self._shipments.get(self._begun_by)
         ):
             if not self.known and shipment is not self._shipments[self._begun_by]:
-                continue  # the journal that makes the run comes first
+                continue  # the server does not know the run yet
             sent = _MUCH
-            while sent >= _MUCH and not self._closing.is_set():  # little is not sent at once: more will have come soon
+            while sent >= _MUCH and not self._closing.is_set():  # a small rest waits, to gather more frames
                 sent = shipment.ship(connection)
                 self.known, shipped = self.known or sent > 0, shipped + sent
         if shipped:
@@ -275,7 +294,7 @@ class Sender(threading.Thread):
     def _warn(self, text: str) -> None:
         if not self._warned:
             self._warned = True
-            with suppress(Warning):  # where warnings are errors, this thread goes on all the same
+            with suppress(Warning):  # the thread must continue where warnings are errors
                 warnings.warn(hints.translated(text, hints.reader(hints.SHELL)), stacklevel=2)
 
 

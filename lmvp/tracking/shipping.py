@@ -1,4 +1,4 @@
-"""Bringing journals to the server: what of which was acknowledged, and what comes next."""
+"""Transfer of journals to the server: the acknowledged offset of each journal, and its next request."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from lmvp.tracking.frames import SHIPMENT_LIMIT, whole_size, within_epochs
 from lmvp.tracking.journal import read_file
 from lmvp.tracking.records import Applied
 
+# Seconds until a request fails.
 TIMEOUT: Final = 30.0
 _HEADERS = {"Content-Type": "application/x-lmvp-journal"}
 Read = Callable[[int, int], bytes]
 
 
 class Shipment:
-    """The journal of one writer on its way.
+    """The transfer of one writer's journal.
 
     Parameters
     ----------
     read : callable
-        Gets an offset and a limit; returns whole frames from there on.
+        Takes an offset and a limit in bytes; returns whole frames from the offset on.
     """
 
     def __init__(self, path: str, read: Read) -> None:
@@ -32,35 +33,37 @@ class Shipment:
         self.sent = 0
 
     def ship(self, connection: Connection, timeout: float = TIMEOUT) -> int:
-        """Send what is new, a part of it if it is long; return how many bytes were acknowledged.
+        """Send the next part of the journal; return the number of bytes sent.
 
         Raises
         ------
         LmvpError
-            What the server said; `ServerUnavailable` if it said nothing.
+            If the server refuses the request; `ServerUnavailable` if it does not answer.
         """
         data = within_epochs(self._read(self.sent, SHIPMENT_LIMIT))
         if not data:
             return 0
         try:
             self.sent = self._put(connection, data, timeout)
+        # The server has another offset, or a restored server lacks the run. `ask` sets the offset, and the next call
+        # sends from there.
         except (Conflict, NotFound):
             if not self.ask(connection, timeout):
                 raise
         return len(data)
 
     def ask(self, connection: Connection, timeout: float = TIMEOUT) -> bool:
-        """Ask how far the journal is applied, and go on from there; return whether that is another place.
+        """Read the applied offset from the server and continue there; return whether it differs from the local one.
 
         A server that was restored from a backup has less than it acknowledged: points, or the run itself, are missing.
-        Then the journal is sent again from the place that the server names. Its first frame makes the run.
+        The journal is then sent again from the server's offset. Its first frame creates the run.
         """
         applied = connection.once("GET", self._path, Applied, timeout=timeout).applied
         before, self.sent = self.sent, applied
         return applied != before
 
     def beat(self, connection: Connection) -> None:
-        """Send a sign of life; learn from the answer if the server has less than it acknowledged."""
+        """Send a heartbeat; its answer shows whether the server has less than it acknowledged."""
         self.sent = min(self.sent, self._put(connection, b"", TIMEOUT))
 
     def _put(self, connection: Connection, data: bytes, timeout: float) -> int:
@@ -75,7 +78,7 @@ def writer_path(project: str, run: str, writer: str) -> str:
 
 
 def file_reader(path: Path) -> Read:
-    """Return what reads whole frames of a journal that another process writes or wrote."""
+    """Return a function that reads whole frames of another process's journal."""
 
     def read(start: int, limit: int) -> bytes:
         with suppress(FileNotFoundError):

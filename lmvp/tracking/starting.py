@@ -1,4 +1,4 @@
-"""`start_run`: a run begins at once, whatever the server does."""
+"""`start_run`, which starts a run without waiting for the server."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def start_run(
     create: bool = False,
     plot: bool = True,
 ) -> ActiveRun:
-    """Begin a run; see `lmvp.start_run`."""
+    """Start a run; see `lmvp.start_run`."""
     _check_name(name)
     place = check_name(project or _project_of(resume) or client.project, "project name")
     if distributed.rank() > 0 and not all_ranks:
@@ -75,7 +75,7 @@ def start_run(
     every = SYSTEM_EVERY if system_metrics is True else float(system_metrics)
     _prepare()
     run.begin(system=every, capture=(url is None) if capture is None else capture)
-    if name is not None and name != start.name:  # the run that goes on has another name
+    if name is not None and name != start.name:  # the resumed run has another name, so rename it
         run.name = name
     _tell_address(run, url)
     if plot and not _watchers:
@@ -88,36 +88,36 @@ def start_run(
 
 
 def _tell_address(run: ActiveRun, url: str | None) -> None:
-    """Print where the run can be looked at; nothing that is printed there may end the training."""
+    """Print the address of the run's page; an error of the output stream is ignored."""
     from lmvp.console import in_notebook, run_address
 
-    with suppress(OSError, ValueError, AttributeError):  # a stream that is closed, or is not there
+    with suppress(OSError, ValueError, AttributeError):  # the stream is closed or missing
         name = f"{run.project}/{run.name}"
         address = run_address(run.project, run.id, url)
         command = f"`lmvp open {shlex.quote(name)}`"
         where = f"{address} ({command} opens it signed in)" if address else f"{command} opens its page"
-        # in a notebook, stderr looks like a warning
+        # Notebooks show stderr in red, like a warning.
         told = hints.translated(f"run {name}: {where}", hints.reader(hints.SHELL))
         print(printable(told), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
 
 
 def _tell_of_curves() -> None:
-    """Print once, in a notebook that has not loaded the extension, how curves are shown; nothing elsewhere."""
+    """Print once, in a notebook without the extension, how to show curves."""
     from lmvp.console import in_notebook
 
     if _told or not in_notebook():
         return
     _told.append(True)
-    with suppress(OSError, ValueError, AttributeError):  # a stream that is closed, or is not there
+    with suppress(OSError, ValueError, AttributeError):  # the stream is closed or missing
         print("curves of runs appear below their cells after `%load_ext lmvp_jupyter`", flush=True)
 
 
 _told: list[bool] = []
-"""Not empty once this process has printed how curves are shown."""
+"""Not empty after this process has printed how to show curves."""
 
 
 def on_start(watch: Watcher) -> Callable[[], None]:
-    """Call `watch` with each run that begins; return what ends that."""
+    """Call `watch` with each run that starts; return a function that cancels it."""
     _watchers.append(watch)
     return lambda: _watchers.remove(watch)
 
@@ -132,8 +132,9 @@ def _project_of(resume: str | Run | None) -> str | None:
 
 
 def _resumed(client: Client, project: str, resume: str | Run) -> dict[str, Any]:
-    """Return id, name and epoch of a run that goes on."""
+    """Return the id, name and attempt of a run that is resumed."""
     known = resume.record if isinstance(resume, Run) else None
+    # The earlier object ends first, so that its journal is sealed before the next attempt starts.
     if isinstance(resume, ActiveRun):
         resume.finish()
     run = resume.id if isinstance(resume, Run) else str(resume)
@@ -144,13 +145,14 @@ def _resumed(client: Client, project: str, resume: str | Run) -> dict[str, Any]:
             run, name = _left_here(run)
             return {"run": run, "name": name, "epoch": next_epoch(0), "resume": True}
     except NotFound:
+        # A run that was started without a connection exists only in its journal; its delivery creates it.
         if known is None or not (journals() / run).is_dir():
             raise
     return {"run": known.id, "name": known.name, "epoch": next_epoch(known.epoch), "resume": True}
 
 
 def _left_here(run: str) -> tuple[str, str]:
-    """Return id and name of a run whose journals are on this machine."""
+    """Return the id and name of a run with journals on this machine."""
     for folder in journals().glob("*"):
         target = Target.read(folder)
         if target and (folder.name == run or target.name == run or (len(run) >= 6 and folder.name.startswith(run))):
@@ -164,14 +166,15 @@ def _left_here(run: str) -> tuple[str, str]:
 
 
 def _end_earlier(cell: str | None, execution: int) -> None:
-    """End the runs that an earlier execution of this cell began; those of the same execution go on side by side."""
+    """End the runs that an earlier execution of this cell started; those of the same execution stay open."""
     for run in active_runs.every():
+        # docs/runs.md, "Notebooks": runs of one execution stay open side by side.
         if cell is not None and run.cell == cell and run.execution < execution:
             run.finish()
 
 
 def _prepare() -> None:
-    """Once in a process: end what is still active when it ends, and ship what others left behind."""
+    """Once in a process: register the handlers that end its runs, and deliver unsent journals of other processes."""
     global _exit
     if _exit is not None:
         return
@@ -180,12 +183,13 @@ def _prepare() -> None:
     if (process := sys.modules.get("multiprocessing.process")) is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 
-        Finalize(None, _end_all, exitpriority=_FIRST)  # a forked process ends without atexit
+        Finalize(None, _end_all, exitpriority=_FIRST)  # a process of multiprocessing exits without calling atexit
     if not _hooked:
         _hook()
     threading.Thread(target=_deliver_leftovers, name="lmvp-leftovers", daemon=True).start()
 
 
+# Priority of the finalizer: runs end before the finalizers of other modules.
 _FIRST = 1_000
 _hooked: list[bool] = []
 
@@ -204,7 +208,7 @@ def _hook() -> None:
 
 def _end_all() -> None:
     """End the runs that are still active when the process ends."""
-    error = sys.exc_info()[1]  # where multiprocessing ends a process whose function raised
+    error = sys.exc_info()[1]  # set if multiprocessing ends a process whose function raised
     for run in active_runs.every():
         run.finish(*(how_it_ended(error) if error is not None else _how_it_ends(run)))
     for run in active_runs.undelivered():
@@ -216,7 +220,7 @@ def _how_it_ends(run: ActiveRun) -> tuple[str, str]:
 
 
 def _in_child() -> None:
-    """Prepare once more where a forked process begins a run of its own."""
+    """Reset the registration, so that a forked process that starts a run registers its handlers."""
     global _exit
     if _exit is not None:
         atexit.unregister(_end_all)

@@ -1,4 +1,4 @@
-"""What the machine is doing, as metrics: processor, memory, disk, network, and NVIDIA's cards where there are any."""
+"""System metrics: processor, memory, disk, network and NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class System:
-    """Samples of this machine; rates are between one call of `sample` and the next."""
+    """Samples of this machine; rates cover the time between two calls of `sample`."""
 
     def __init__(self) -> None:
         import psutil
@@ -17,20 +17,21 @@ class System:
         self._process = psutil.Process()
         self._before: dict[str, float] = {}
         self._cards = _cards()
+        # The first call of each starts its measurement and returns 0.
         psutil.cpu_percent()
         self._process.cpu_percent()
 
     def sample(self, seconds: float) -> dict[str, float]:
-        """Return what can be measured, by key; bytes, percent, watts, degrees Celsius.
+        """Return the values that can be measured, by key, in bytes, percent, watts and degrees Celsius.
 
         Parameters
         ----------
         seconds : float
-            Since the call before, for rates.
+            Time since the previous call, for rates.
         """
         found: dict[str, float] = {}
         for measure in (self._processor, self._memory, self._traffic, self._gpus):
-            with suppress(Exception):  # what this machine does not tell is left out
+            with suppress(Exception):  # leave out values that this machine does not provide
                 found |= measure(max(seconds, 1e-3))
         return {f"system/{key}": value for key, value in found.items()}
 
@@ -63,13 +64,13 @@ class System:
 
 
 def _cards() -> list[Callable[[], dict[str, float]]]:
-    """Return what samples each of NVIDIA's cards; none where the driver or its library is not there."""
+    """Return a function for each NVIDIA GPU that samples it; an empty list without driver or library."""
     try:
         import pynvml
 
         pynvml.nvmlInit()
         handles = [pynvml.nvmlDeviceGetHandleByIndex(number) for number in range(pynvml.nvmlDeviceGetCount())]
-    except Exception:  # noqa: BLE001 - no driver, no library, no card
+    except Exception:  # noqa: BLE001 - the driver, the library or a GPU is missing
         return []
 
     def sampler(handle: Any) -> Callable[[], dict[str, float]]:

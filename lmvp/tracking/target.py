@@ -1,4 +1,7 @@
-"""Where the journals of a run go: written down beside them, so that whoever ships them later knows. Never a token."""
+"""The destination of a run's journals: server and project, stored in `target.json` beside them.
+
+A later process needs it to deliver the journals. It never contains a token.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ NAME = "target.json"
 
 
 class Target(msgspec.Struct, frozen=True):
-    """A project on a server; no URL means the server of this machine.
+    """A project on a server; without a URL, the server of this machine.
 
     Attributes
     ----------
     name : str
-        What the run is called, for people who look at what is left.
+        The name of the run, shown in lists of unsent runs.
     """
 
     project: str
@@ -30,23 +33,24 @@ class Target(msgspec.Struct, frozen=True):
     name: str = ""
 
     def connection(self, token: str | None = None) -> Connection:
-        """Return a connection of its own to the server, with the token that is kept for it if none is given."""
+        """Return a new connection to the server, with the stored token of its URL if none is passed."""
         if self.url is None:
             return own_connection(None)
         return own_connection(Address(self.url, token or config.token_for(self.url)))
 
     def write(self, folder: Path) -> None:
-        """Write it down, if the disk lets us and it is not there yet."""
+        """Write the destination into a folder, if it is not there yet; an error of the disk is ignored."""
         with suppress(OSError):
             if Target.read(folder) != self:
                 private.make_folder(folder)
                 private.secure(journals().parent, [journals().name])
                 content = {**msgspec.structs.asdict(self), "check": _check(self)}
+                # Without a sync, because `start_run` must not wait for the disk; a torn file fails its check.
                 private.write(folder / NAME, msgspec.json.encode(content), sync=False)
 
     @classmethod
     def read(cls, folder: Path) -> Target | None:
-        """Return what was written down; None if it cannot be read, or is damaged."""
+        """Return the destination that a folder contains; None if it is missing or damaged."""
         try:
             data = private.read_bytes(folder / NAME)
             target = msgspec.json.decode(data, type=cls)
@@ -61,22 +65,23 @@ class _Check(msgspec.Struct):
 
 
 def _check(target: Target) -> str:
-    """Return the CRC-32 of a target: one flipped bit must not send a run to another project."""
+    """Return the CRC-32 of a destination: a flipped bit must not send a run to another project."""
     return f"{crc32(msgspec.json.encode(target)):08x}"
 
 
 def journals() -> Path:
-    """Return the folder of all journals of this machine's user."""
+    """Return the folder of all journals of the current user."""
     return config.data_home() / "journals"
 
 
 def files_in(folder: Path, suffix: str = ".journal") -> list[Path]:
-    """Return the files of a run with this suffix; none where another process deletes the folder at the same time.
+    """Return the files of a run with this suffix; an empty list if the folder does not exist.
 
-    `Path.glob` raises then. A link in the place of a file is no file of a run.
+    Another process can delete the folder at the same time; `Path.glob` would raise then. Symbolic links are ignored,
+    because no writer creates them.
     """
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - no Path per name
+        names = os.listdir(folder)  # noqa: PTH208 - avoids a Path object for each name
     except (FileNotFoundError, NotADirectoryError):
         return []
     found = [folder / name for name in sorted(names) if name.endswith(suffix) and not name.startswith(".")]

@@ -1,4 +1,4 @@
-"""The writer of one process to a run: its journal, its keys, and the lock that shows that the process is alive."""
+"""The writer of a process: its journal, its keys, and the lock that shows that the process is alive."""
 
 from __future__ import annotations
 
@@ -38,22 +38,23 @@ if TYPE_CHECKING:
     from lmvp.tracking.columns import Columns
     from lmvp.tracking.target import Target
 
+# Greatest number of points in one `POINTS` frame.
 _MOST = (PAYLOAD_LIMIT - POINTS_HEAD.size) // POINT.size
 
 
 @lru_cache(maxsize=256)
 def packer(count: int) -> Callable[..., bytes]:
-    """Return what packs the frame of so many points: kind, time, and key, step and value of each."""
+    """Return the packer of a frame with this number of points: kind, time, and key, step and value of each."""
     return struct.Struct("<Bd" + "Iqd" * count).pack
 
 
 class Writer:
-    """One process of a run.
+    """One process that logs to a run.
 
     Parameters
     ----------
     names : mapping of int to str, optional
-        Numbers of keys that are in use already: those of the writer whose frames this one takes over.
+        Keys by id that are already in use, if this writer continues the frames of another one.
     target : Target, optional
         Written into the folder.
 
@@ -62,9 +63,9 @@ class Writer:
     id : str
         32 hex digits.
     keys : dict of str to int
-        The numbers of the keys whose frames are stored.
+        The ids of the keys that are declared in the journal.
     names : dict of int to str
-        The keys of all numbers that are in use.
+        The keys of all ids that are in use.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class Writer:
         self._numbers = count(max(self.names, default=-1) + 1)
 
     def points(self, values: dict[str, float], step: int, time: float, *, late: bool = True) -> None:
-        """Store one number for each key, at one step; `late` is that of `Journal.append`."""
+        """Store one number for each key, at one step. `late` is passed to `Journal.append`."""
         keys, numbers = self.keys, list[Any]()
         for key, value in values.items():
             number = keys.get(key)
@@ -93,9 +94,9 @@ class Writer:
             self.journal.append(packer(len(values))(POINTS, time, *numbers), late=late)
 
     def name(self, key: str) -> int:
-        """Return the number of a key, and store it if it is new.
+        """Return the id of a key; declare the key in the journal if it is new.
 
-        A key that two threads name at the same time gets two numbers. To readers, both are that key.
+        A key that two threads declare at the same time gets two ids. Readers map both to the same key.
         """
         number = self.keys.get(key)
         if number is None:
@@ -104,9 +105,9 @@ class Writer:
         return number
 
     def _declare(self, number: int, key: str) -> None:
-        self.names[number] = key  # before the frame: the successor of the journal declares all of these
+        self.names[number] = key  # before the frame, because the successor of the journal declares all of these
         self.journal.append(KEY_HEAD.pack(KEY, number) + key.encode())
-        self.keys[key] = number  # after the frame: a point must follow the frame of its key
+        self.keys[key] = number  # after the frame, because a point must follow the declaration of its key
 
     def batch(self, key: str, points: Columns, *, one_time: bool) -> None:
         """Store many points of one key."""
@@ -118,6 +119,7 @@ class Writer:
             rows = slice(at, at + BATCH_POINTS)
             steps, values = points.steps[rows], points.values[rows]
             times = points.times[rows][:1] if one_time else points.times[rows]
+            # Evenly spaced steps, the usual case, take 16 bytes in total, other steps 8 bytes each.
             stride = int(steps[1]) - int(steps[0]) if len(steps) > 1 else 0
             even = bool((np.diff(steps) == stride).all()) and int(steps[0]) != AUTO
             head = BATCH_HEAD.pack(BATCH, EVEN_STEPS * even | ONE_TIME * one_time, number, len(steps))
@@ -132,25 +134,25 @@ class Writer:
         self.journal.append(bytes([kind]) + body)
 
     def begin(self, epoch: int, cut: int = AUTO) -> None:
-        """Store that points are of another epoch from now on."""
+        """Store the start of an attempt."""
         self.journal.append(EPOCH_FRAME.pack(EPOCH, epoch, cut))
 
     def close(self) -> None:
-        """Close the journal; from now on other processes may deliver it."""
+        """Close the journal and release the lock, so that other processes can deliver it."""
         self.journal.close()
         self._owner.let_go()
 
     def abandon(self) -> None:
-        """Close the files in a forked child: the parent goes on with them."""
+        """Close the files in a forked child; the parent continues to use them."""
         self.journal.abandon()
         self._owner.let_go()
 
 
 def _begin(folder: Path, name: str, target: Target | None) -> tuple[Owner, Journal]:
-    """Make the lock and the journal of a writer.
+    """Create the lock and the journal of a writer.
 
-    Another process may delete the folder at any moment, since it has delivered all that was there. So the lock is held
-    before the journal is there, and both are made again if they are not in the folder afterwards.
+    Another process can delete the folder at any moment, after it has delivered its content. So the lock is held before
+    the journal exists, and both are created again if they are not in the folder afterwards.
     """
     for attempt in range(ATTEMPTS):
         owner = Owner.create(folder / f"{name}.lock")
@@ -165,7 +167,7 @@ def _begin(folder: Path, name: str, target: Target | None) -> tuple[Owner, Journ
 
 
 def encode(said: Any) -> bytes:
-    """Return a struct as JSON; text that is not UTF-8 is escaped."""
+    """Return a struct as JSON; text that is not valid UTF-8 is escaped."""
     try:
         return msgspec.json.encode(said)
     except (UnicodeEncodeError, TypeError):
