@@ -66,7 +66,7 @@ class Fields:
     words: tuple[str, ...]
     mappings: tuple[str, ...]
     rule: bool = False
-    """Whether this is a rule: a bare name is a metric, and `@alias` is the value of the same field in another version."""
+    """Whether this is a rule: a bare name is a metric, and `@alias` is the same field of another version."""
 
 
 RUN = Fields(
