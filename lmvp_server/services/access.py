@@ -21,6 +21,7 @@ cannot have this id."""
 VIEWER, CONTRIBUTOR, MAINTAINER, OWNER = ROLES = ("viewer", "contributor", "maintainer", "owner")
 """The roles in a project, from the fewest rights to the most. Each has the rights of those before it."""
 
+# The values of the rights complete sentences of error messages: "… has no right to move aliases".
 READ, LOG, PROPOSE, ALIAS = "read", "log runs", "propose", "move aliases"
 WRITE, MAINTAIN, OWN = "write", "maintain", "own"
 ENTER, CREATE, GRANT, ADMIN = "look around", "make projects", "make tokens", "administer this server"
@@ -48,7 +49,7 @@ SERVER_WIDE = {
     ACCOUNT: "an account",
     ADMIN: "an admin",
 }
-"""The holders of the rights that belong to no project."""
+"""The rights that do not belong to a project, with their holders for error messages."""
 
 LEAST_SCOPE, LOGIN_SCOPE = "read", "write"
 """The default scope of a new token, and the scope that `lmvp login` requests."""
@@ -153,7 +154,7 @@ class Caller:
         return (self.owner or self.admin) and not self.only
 
     def on_behalf(self, author: str) -> str:
-        """Return the author to record. Only the operator can name another one than itself."""
+        """Return the author to record. Only the operator can name another author."""
         return author if self.owner and author else self.name
 
     def role(self, project: str) -> str | None:
@@ -164,7 +165,7 @@ class Caller:
 
     def may(self, right: str, project: str = "") -> bool:
         """Return whether the caller has a right."""
-        if right not in SCOPES[self.scope]:  # the scope limits the operator and admins too
+        if right not in SCOPES[self.scope]:  # also for admins and the operator
             return False
         if right in SERVER_WIDE:
             return self.known if right == ENTER else self._may_here(right)
@@ -213,9 +214,9 @@ def require(caller: Caller, right: str, project: str = "") -> None:
     """
     if caller.may(right, project):
         return
-    # The order matters: an answer about scope or role would reveal that the project exists.
     if not caller.known:
         raise NotAuthenticated("no token was sent", hint="`lmvp login URL` gets a token for a server")
+    # Checked before scope and role, because an error about these would reveal that the project exists.
     if right not in SERVER_WIDE and not caller.may(READ, project):
         raise NotFound(f"no project {project!r}", hint="or it is none of yours; `lmvp ls` lists them")
     where = f" in {project!r}" if project else ""
@@ -242,7 +243,8 @@ def current(caller: Caller) -> Caller:
     if caller.again is None:
         return caller
     found = caller.again()
-    # A new generation ends all grants of the account, for example after a password change.
+    # The holder must be the same, because a token id has only 8 digits and another token can get it later. A new
+    # generation ends all grants of the account, for example after a password change.
     if found is None or (found.holder, found.generation) != (caller.holder, caller.generation):
         raise NotAuthenticated(
             f"the token or session of {caller.name} ended before this change was made",

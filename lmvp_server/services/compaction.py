@@ -38,8 +38,8 @@ from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put,
 _logger = logging.getLogger("lmvp_server")
 
 QUICK, SUPERSEDED = 1, 2
-"""The values of the field `packed` of a version's record: all chunks are standalone, or are deltas where possible.
-The record of a version that is not compacted lacks the field."""
+"""The values of the field `packed` of a version's record. `QUICK`: all its chunks are encoded standalone. `SUPERSEDED`:
+its chunks are deltas where possible. The record of a version that is not compacted lacks the field."""
 
 
 @dataclass(slots=True)
@@ -116,7 +116,7 @@ class _Sharer:
 
 @dataclass(slots=True)
 class _Work:
-    """The state of one compaction of a project. Several threads encode chunks; `lock` guards `links` and `done`."""
+    """The state of one compaction of a project. Several threads encode chunks, and `lock` guards the other fields."""
 
     links: Links
     others: Mapping[str, Callable[[], Links]]
@@ -181,7 +181,7 @@ class Compaction:
                     break
         return work.done
 
-    # -- what is to be done
+    # -- selection of versions
 
     def _tasks(self, space: str) -> Iterator[Task]:
         """Yield a task for each version below its target: first the versions that stay quick, then oldest first."""
@@ -233,7 +233,7 @@ class Compaction:
         check_manifest_digest(digest, data)
         return Slots(manifests.decode(data))
 
-    # -- doing it
+    # -- encoding
 
     def _pack(self, task: Task, work: _Work, pool: ThreadPoolExecutor, go_on: Callable[[], bool]) -> bool:
         """Encode the chunks of a version and measure its changes; return False if `go_on` stopped it."""

@@ -58,7 +58,7 @@ def check_rule(rule: str) -> str:
 
 
 def _read_rule(rule: str) -> filters.Rule:
-    """Compile a rule. Rules of earlier releases stay valid: they accept any text without spaces as a metric."""
+    """Compile a rule. Rules of earlier releases, where any text without spaces can be a metric, stay valid."""
     try:
         return filters.parse_rule(rule)
     except InvalidArgument as error:

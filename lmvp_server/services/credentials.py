@@ -45,5 +45,6 @@ class Credentials:
             found = self._users.caller(grant, operator, scope=caller.scope, only=caller.only)
         else:
             return caller
+        # A higher generation means that all earlier grants of the account have ended.
         same = found is not None and (found.holder, found.generation) == (caller.holder, caller.generation)
         return replace(found, roles=self._roles) if found is not None and same else None

@@ -16,5 +16,5 @@ def passed_over(space: str) -> Iterator[None]:
     """Skip the rest of the block if data of a project is damaged, and log the error. `fsck` reports the damage."""
     try:
         yield
-    except IntegrityError:
+    except IntegrityError:  # any other error, such as a full disk, affects more than this project and is raised
         _logger.exception("project %s is left alone", space)

@@ -157,7 +157,7 @@ class Decoder:
                 return self._decoded(space, stored, above)
             except IntegrityError:
                 found = self.frame(space, chunk)
-                if (found.head, found.link) == (stored.head, stored.link):
+                if (found.head, found.link) == (stored.head, stored.link):  # not re-encoded, so it is damaged
                     raise
         return self._decoded(space, self.frame(space, chunk), above)
 
@@ -166,7 +166,7 @@ class Decoder:
         if above > codecs.DEPTH_LIMIT:
             raise IntegrityError(f"the chunk {stored.head.chunk[:12]} leans on more than {codecs.DEPTH_LIMIT} others")
         data = codecs.decode(stored.head, stored.payload, lambda base: self._data(space, base, above + 1))
-        if len(data) != stored.head.size:
+        if len(data) != stored.head.size:  # the digest covers the bytes, but not the size that the header states
             raise damaged(stored.head.chunk)
         check_id(stored.head.chunk, data)
         return data

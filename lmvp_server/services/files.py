@@ -104,9 +104,10 @@ class Files:
     def frame(self, order: Order, chunk: str) -> bytes:
         """Return one chunk as a frame that the client can read.
 
-        A frame that the client can read as it is stored is sent unchanged. Any other chunk is encoded for the client:
-        as a delta from a chunk that the client has, if that is smaller, else standalone. Every frame is decoded and
-        verified before it is sent, because clients other than LMVP's may not verify it.
+        The stored frame is sent unchanged if it is a delta from a chunk that the client has. Otherwise the chunk is
+        encoded as a delta from such a chunk, if one is in the same slot of the base version and a delta is smaller.
+        Otherwise the stored frame is sent if the client reads its codec; if not, the chunk is encoded standalone.
+        Every frame is decoded and verified before it is sent, because other clients than LMVP's might not verify it.
 
         Raises
         ------

@@ -59,14 +59,13 @@ class Fields:
     mappings : tuple of str
         Fields that map keys to values, such as `metrics`.
     rule : bool
-        See below.
+        Whether this is a rule: a bare name is a metric, and `@alias` is the same field of another version.
     """
 
     what: str
     words: tuple[str, ...]
     mappings: tuple[str, ...]
     rule: bool = False
-    """Whether this is a rule: a bare name is a metric, and `@alias` is the same field of another version."""
 
 
 RUN = Fields(

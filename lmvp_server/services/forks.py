@@ -1,8 +1,8 @@
 """Forks: copies of a model with its history in another project, and contributions from a fork to its origin.
 
 A fork links to the same chunks on disk as its origin, so it costs only file names. After that, each project deletes and
-encodes its chunks independently. Forks and contributions are the only transfers between projects, and the caller must
-be able to read the source and to write to the target.
+encodes its chunks independently. Forks and contributions are the only transfers between projects. The caller needs the
+right to read the source, and to write or propose in the target.
 """
 
 from __future__ import annotations

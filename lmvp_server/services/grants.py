@@ -60,6 +60,7 @@ def lost(
         for one in records.find(SERVER, table):
             project, holder = one.data["project"], _holder(records, one, table)
             home = _home(records, project) if project else None
+            # The grants of the operator do not depend on a role, and a disabled webhook has ended already.
             if home is None or holder in ("", OPERATOR) or one.data.get("disabled"):
                 continue
             if holder == disabled or not owns(records, holder, home, without, demoted):
@@ -124,6 +125,7 @@ def owns(records: RecordStore, user: str, home: Record, without: Collection[str]
     if account.data.get("admin") is True and user != demoted:
         return True
     groups = [one.data["group"] for one in records.find(SERVER, "belongings", {"user": user}) if one.id not in without]
+    # Only the memberships that are left after the commit count.
     ids = [one for one in (member_id(home.id, subject) for subject in (user, *groups)) if one not in without]
     found = [records.get(SERVER, "members", one) for one in ids]
     return any(one is not None and one.data["role"] == OWNER for one in found)

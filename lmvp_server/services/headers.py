@@ -67,7 +67,7 @@ class _HeaderReader:
         """Return the tensors in the header of a file by their names."""
 
         def read(offset: int, size: int) -> memoryview:
-            self._text -= size
+            self._text -= size  # before the read, because the file states this size and can state any number
             if self._text < 0:
                 raise InvalidManifest(
                     f"the headers of the safetensors files have more than {HEADER_LIMIT >> 20} MiB in all",

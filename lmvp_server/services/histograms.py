@@ -34,7 +34,7 @@ BLOCKS = 16
 """Blocks of a tensor that are read. Of a larger tensor, this many blocks are read at equal distances."""
 
 _KEPT = 8192
-"""Tensors in each cache."""
+"""Entries in each cache of results."""
 
 
 class TensorHistograms:
@@ -127,7 +127,7 @@ class TensorHistograms:
         from lmvp.storage.values import Spread
 
         dtype = self._contents(space, digest)[1][name].dtype
-        if BITS[dtype] < 8:
+        if BITS[dtype] < 8:  # several values share a byte
             return None
         return sum((Spread.of(data, dtype) for data in self._blocks(space, digest, name)), Spread())
 

@@ -64,6 +64,7 @@ class Identity:
         >>> Identity("https://x", "1", "Ada Lovelace").account_name, Identity("https://x", "1", "").account_name
         ('Ada-Lovelace', 'user-26bb5e')
         """
+        # A name without any valid character, for example in Chinese, needs a replacement.
         return _UNFIT.sub("-", self.name).strip("-._")[:60] or f"user-{self.id[:6]}"
 
 
@@ -205,7 +206,7 @@ class Identities:
         told = event(name, "user.connect", name, None, _told(identity.id, identity.issuer))
         try:
             self._records.commit(SERVER, [put], [told], check=access.still(current, access.ACCOUNT))
-        except ConcurrentChange:
+        except ConcurrentChange:  # another request has connected the identity at the same time
             raise _anothers() from None
         return account
 

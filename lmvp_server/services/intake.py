@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CUTS = 16
-"""Rewinds of one request that are recorded as events. If there are more, the last event has the number of the others.
-"""
+"""Events for the rewinds of one request. If there are more rewinds, the last event has the number of the others."""
 
 
 class Intake:

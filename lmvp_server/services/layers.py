@@ -49,14 +49,13 @@ class LayerState:
     bytes : int
         A hash of the digests of its tensors.
     counters : tuple of str
-        See below.
+        The names of its tensors that count steps or batches. They do not count for the amount of change of a layer.
     """
 
     size: int
     form: int
     bytes: int
     counters: tuple[str, ...] = ()
-    """The names of its tensors that count steps or batches, which `sum_amounts` treats separately."""
 
 
 State = Mapping[str, LayerState]

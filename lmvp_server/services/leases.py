@@ -32,8 +32,8 @@ class Leases:
     def __init__(self, lifetime: float = LIFETIME) -> None:
         self.lifetime = lifetime
         self._held: dict[str, set[str]] = {}
-        self._seen: dict[str, float] = {}
-        self._owed: set[str] = set()
+        self._seen: dict[str, float] = {}  # monotonic times, which changes of the system clock do not affect
+        self._owed: set[str] = set()  # projects with a deferred deletion
         self._lock = Lock()
 
     def begin(self, lease: str) -> None:

@@ -1,6 +1,7 @@
-"""The dependencies between the chunks of a project: each delta and its delta base, read from the headers of the frames.
+"""The dependencies between the chunks of a project: each delta and its delta base.
 
-They are cached in memory. Only maintenance and forks, which update the cache, change which chunks are deltas.
+They are read from the first bytes of the frames and cached in memory. Only maintenance and forks change which chunks
+are deltas, and both update the cache.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ class Links:
 
     def __init__(self, deltas: dict[str, Link]) -> None:
         self._deltas = deltas
-        self._leaning: dict[str, set[str]] = defaultdict(set)
+        self._leaning: dict[str, set[str]] = defaultdict(set)  # the reverse index: the deltas of each base
         for chunk, link in deltas.items():
             self._leaning[link.base].add(chunk)
 
     @classmethod
     def read(cls, chunks: ChunkStore, space: str) -> Links:
-        """Read the links of a project from the headers of all its frames."""
+        """Read the links of a project from the first bytes of all its frames."""
         found = ((chunk, link_of(chunks, space, chunk)) for chunk in chunks.chunks(space))
         return cls({chunk: link for chunk, link in found if link is not None})
 

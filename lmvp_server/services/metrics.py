@@ -226,7 +226,7 @@ class Metrics:
         other = self._series.sample(home.id, run.id, asked.axis, POINTS_LIMIT)
         return Drawn(run.id, key, count, *_by_key(sample, other, asked))
 
-    # -- every point
+    # -- all points
 
     def every_point(
         self, caller: Caller, project: str, runs: Sequence[str], keys: Sequence[str]
@@ -275,7 +275,7 @@ class Metrics:
                 if not keys or key in keys:
                     yield shown, key, self._series.read(home.id, run.id, key)
 
-    # -- what is new
+    # -- new points
 
     def watched(self, caller: Caller, project: str, runs: Sequence[str]) -> tuple[str, list[str]]:
         """Return the space of a project and the ids of some of its runs, without duplicates."""
@@ -305,7 +305,7 @@ class Metrics:
         """Call `wake` when new points of a run arrive; see `SeriesStore.wait`."""
         return self._series.wait(space, run, wake)
 
-    # -- by hand
+    # -- points as JSON
 
     def add(self, caller: Caller, project: str, run: str, given: NewPoints) -> Applied:
         """Add points that are sent as JSON, without a journal."""
