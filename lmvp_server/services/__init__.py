@@ -1,4 +1,8 @@
-"""The use cases and the permissions; no HTTP in here."""
+"""Use cases and permissions of the server, one module per noun. These modules do not use HTTP.
+
+`Services` builds all of them over one set of stores. Each use case takes the caller and checks a right first; see
+`lmvp_server.services.access`.
+"""
 
 from __future__ import annotations
 
@@ -67,14 +71,14 @@ INDEXES = {
     "identities": ("user",),
     "belongings": ("user", "group"),
 }
-"""Fields by which records are found without a scan."""
+"""The indexed fields of each table. `RecordStore.find` scans the table for any other field."""
 
 _NOWHERE, _PUSH_LIMITS = Targets(), PushLimits()
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """All use cases, over one set of stores."""
+    """All use cases over one set of stores."""
 
     records: RecordStore
     chunks: ChunkStore
@@ -127,7 +131,8 @@ class Services:
         targets: Targets = _NOWHERE,
         push_limits: PushLimits = _PUSH_LIMITS,
     ) -> Services:
-        """Build the services over three stores; see `open`."""
+        """Build the services over three stores; see `open` for the parameters."""
+        # Services take each other as arguments, so the order follows their dependencies.
         catalog = Catalog(records)
         runs = Runs(records, series, catalog, shared=shared, keep=keep_removed)
         versions = Versions(records, chunks, catalog)
@@ -145,7 +150,7 @@ class Services:
         upkeep = Upkeep(records, chunks, compaction, Sweeping(records, chunks, decoder, leases), leases)
         purging = Purging(records, series, upkeep, keep_removed)
         removal = Removal(records, catalog, versions, upkeep, purging, keep_removed)
-        digests = TensorDigests(decoder)
+        digests = TensorDigests(decoder)  # shared: it remembers the digests that it has verified
         pushes = Pushes(records, chunks, catalog, versions, decoder, runs, digests, shared=shared, limits=push_limits)
         return cls(
             records,
@@ -198,19 +203,29 @@ class Services:
         targets: Targets = _NOWHERE,
         push_limits: PushLimits = _PUSH_LIMITS,
     ) -> Services:
-        """Open the stores of a data folder, which this process must own.
+        """Open the stores of a data folder.
+
+        This process must hold the lock of the folder.
 
         Parameters
         ----------
-        shared : bool
-            Whether several people use it: a push makes a new model or project there only when it says so.
-        keep_removed : timedelta
-            How long what is removed can be brought back; zero: it is gone at once.
-        targets : Targets
-            Where webhooks may go.
-        push_limits : PushLimits
+        data : Path
+            The data folder.
+        shared : bool, default False
+            Whether several people use the server. If so, a push creates a model or project only on explicit request.
+        keep_removed : timedelta, default 0
+            How long removed objects stay in the trash. With 0, removing deletes them permanently at once.
+        targets : Targets, optional
+            The addresses that webhooks can call.
+        push_limits : PushLimits, optional
             The limits of the open pushes of one account.
+
+        Returns
+        -------
+        Services
+            The use cases over the stores of the folder.
         """
+        # Not at module level, so that `over` works with other stores without loading these.
         from lmvp_server.stores.chunks import FolderChunks
         from lmvp_server.stores.records import TinyDbRecords
         from lmvp_server.stores.series.folder import FolderSeries
@@ -227,26 +242,27 @@ class Services:
         )
 
     def end_grants_without_holder(self) -> None:
-        """End grants of an earlier release whose holder is missing or has lost the right to give them.
+        """End grants of an earlier release whose holder is missing or has lost the right to create them.
 
-        Grants without a holder are logged, because an attack can have made them.
+        Grants without a holder are logged, because an attacker can have created them.
         """
         grants.end_lost(self.records, "the server")
         self.tokens.warn_of_ended()
         self.sessions.end_without_holder()
 
     def tidy_up(self, go_on: Callable[[], bool]) -> None:
-        """Do what can wait until nobody uses the server, as long as `go_on` says so."""
+        """Run the maintenance that waits until the server is idle; stop as soon as `go_on` returns False."""
         self.passwords.report()
+        # Deletion comes before compaction, which would otherwise encode chunks that are about to be deleted.
         self.retention.apply_rules(go_on)
         self.purging.purge(go_on)
-        self.backups.forget_dead()
+        self.backups.forget_dead()  # before `settle_up`, which runs the deletions that these backups deferred
         self.upkeep.settle_up(go_on)
         self.upkeep.end_old_pushes(go_on)
         self.upkeep.tidy(go_on)
         self.runs.settle(go_on)
 
     def close(self) -> None:
-        """Let go of the stores."""
+        """Close the stores."""
         self.series.close()
         self.records.close()

@@ -1,7 +1,7 @@
-"""The caller of a request and its rights, as one table. Every use case checks a right here first.
+"""The caller of a request, and the table of rights. Every use case checks a right here first.
 
-A right is looked up at the moment of use, so a disabled account or a removed role loses it immediately. Rights are
-never derived from absence: the server's operator has an identity of its own (`OPERATOR`), and a record that names no
+A right is looked up when it is used, so disabling an account or removing a role takes effect immediately. A missing
+value never grants a right: the server's operator has an explicit identity (`OPERATOR`), and a record without an
 account grants nothing.
 """
 
@@ -15,17 +15,18 @@ from typing import Protocol
 from lmvp.errors import AccessDenied, NotAuthenticated, NotFound
 
 OPERATOR = "server"
-"""The holder of a grant that belongs to the server's operator. Ids of accounts begin with `u` and are hexadecimal, so
-no account has this id."""
+"""The holder of a grant of the server's operator. The ids of accounts are `u` and hexadecimal digits, so an account
+cannot have this id."""
 
 VIEWER, CONTRIBUTOR, MAINTAINER, OWNER = ROLES = ("viewer", "contributor", "maintainer", "owner")
-"""From the one that may least to the one that may most."""
+"""The roles in a project, from the fewest rights to the most. Each has the rights of those before it."""
 
+# The values of the rights complete sentences of error messages: "… has no right to move aliases".
 READ, LOG, PROPOSE, ALIAS = "read", "log runs", "propose", "move aliases"
 WRITE, MAINTAIN, OWN = "write", "maintain", "own"
 ENTER, CREATE, GRANT, ADMIN = "look around", "make projects", "make tokens", "administer this server"
 ACCOUNT = "change its account"
-"""Passwords, sessions, sign-in providers and memberships of the caller itself."""
+"""The right to change the caller's own password, sessions, sign-in providers and memberships."""
 
 NEEDS = {
     READ: VIEWER,
@@ -36,10 +37,10 @@ NEEDS = {
     MAINTAIN: MAINTAINER,
     OWN: OWNER,
 }
-"""Which role in a project each right takes, at least."""
+"""The lowest role in a project that has each right."""
 
 _IN_WORDS = {MAINTAIN: "remove things or set rules", OWN: "manage members and settings"}
-"""Rights as messages name them, where the name of the right alone does not tell."""
+"""Rights as messages name them, where the name of the right alone is not clear."""
 
 SERVER_WIDE = {
     ENTER: "an account",
@@ -48,28 +49,29 @@ SERVER_WIDE = {
     ACCOUNT: "an account",
     ADMIN: "an admin",
 }
-"""The holders of the rights that belong to no project."""
+"""The rights that do not belong to a project, with their holders for error messages."""
 
 LEAST_SCOPE, LOGIN_SCOPE = "read", "write"
-"""The scope of a token for which none is named, and of one that `lmvp login` asks for."""
+"""The default scope of a new token, and the scope that `lmvp login` requests."""
 
 SCOPES = {
     "read": frozenset({READ, ENTER}),
     "write": frozenset({READ, LOG, PROPOSE, ALIAS, WRITE, MAINTAIN, ENTER, CREATE}),
     "admin": frozenset({*NEEDS, *SERVER_WIDE}),
 }
-"""The rights that a token passes on, of those that its account has. Only `admin` makes tokens and changes its account:
-otherwise a token that expires or leaks could create one that lasts, or set a password."""
+"""The rights that each scope allows. A token has those of them that its account also has. Only `admin` allows creating
+tokens and changing the account: otherwise a token that expires or leaks could create one that lasts, or set a
+password."""
 
 FRESH = 600.0
-"""Seconds after a sign-in during which a session may change its account without the password."""
+"""Seconds after a sign-in during which a session can change its account without the password."""
 
 
 class Roles(Protocol):
-    """What tells a caller's role; `lmvp_server.services.members` is the real one."""
+    """A lookup of roles. `lmvp_server.services.members.ProjectRoles` implements it."""
 
     def role(self, caller: Caller, project: str) -> str | None:
-        """Return the role of a caller in the project of some name; None without one, or if there is no such project."""
+        """Return the role of a caller in a project, by its name; None without a role or without such a project."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,23 +82,28 @@ class Caller:
     ----------
     name : str
         The author of changes, as events show it.
-    scope : str
-        One of `SCOPES`. It has no default: each place that builds a caller states it.
     owner : bool
-        The server's operator: has every right, and may name another author (`on_behalf`).
+        Whether the caller is the server's operator, who has every right and can name another author (`on_behalf`).
+        Not the role `owner` of a project.
     user : str
         The id of the account; empty for the operator and for anonymous callers.
     admin : bool
+        Whether the account is an admin, who has every right in every project and on the server.
+    scope : str
+        One of `SCOPES`. It has no default, so that each place that builds a caller states it.
     only : str
-        The id of the one project that the token is limited to; empty: all projects.
+        The id of the project that the token is limited to; empty for all projects.
+    roles : Roles or None
+        The lookup of roles in projects. Without it, only the operator has a role.
     credential : str
-        The token or session that sent the request (`token:ID`, `session:DIGEST`); empty if there is none.
+        The token or session that sent the request (`token:ID`, `session:DIGEST`); empty without one.
     generation : int
         The generation of the account's grants at the time of the request; see `Users.generation`.
     signed_in_at : float
-        The time of the sign-in that began the session; 0 for tokens, and for sessions that a token began.
+        The time of the sign-in that began the session, in seconds since 1970; 0 for tokens, and for sessions that a
+        token began.
     again : callable or None
-        Looks the credential up again and returns its caller, or None if it has ended. None for the server's own token
+        Looks up the credential again and returns its caller, or None if it has ended. None for the server's own token
         and for anonymous callers, whose rights do not end.
     """
 
@@ -143,11 +150,11 @@ class Caller:
 
     @property
     def everything(self) -> bool:
-        """Whether the caller has every project."""
+        """Whether the caller has access to every project."""
         return (self.owner or self.admin) and not self.only
 
     def on_behalf(self, author: str) -> str:
-        """Return the author to record, given the one that the caller names."""
+        """Return the author to record. Only the operator can name another author."""
         return author if self.owner and author else self.name
 
     def role(self, project: str) -> str | None:
@@ -157,22 +164,22 @@ class Caller:
         return self.roles.role(self, project) if self.roles else None
 
     def may(self, right: str, project: str = "") -> bool:
-        """Tell whether the caller has a right."""
-        if right not in SCOPES[self.scope]:
+        """Return whether the caller has a right."""
+        if right not in SCOPES[self.scope]:  # also for admins and the operator
             return False
         if right in SERVER_WIDE:
             return self.known if right == ENTER else self._may_here(right)
         return at_least(self.role(project), NEEDS[right])
 
     def _may_here(self, right: str) -> bool:
-        """Tell whether the caller has a right that belongs to no project; a token for one project passes none on."""
+        """Return whether the caller has a server-wide right other than `ENTER`. A token for one project has none."""
         if self.only or not self.known:
             return False
         return self.owner or self.admin or right in {CREATE, GRANT, ACCOUNT}
 
 
 def at_least(role: str | None, needed: str) -> bool:
-    """Tell whether a role may what another one may.
+    """Return whether a role has all rights of another one.
 
     Examples
     --------
@@ -183,7 +190,7 @@ def at_least(role: str | None, needed: str) -> bool:
 
 
 def highest(roles: Iterable[str]) -> str | None:
-    """Return the role that may most.
+    """Return the role with the most rights; None without roles.
 
     Examples
     --------
@@ -201,7 +208,7 @@ def require(caller: Caller, right: str, project: str = "") -> None:
     NotAuthenticated
         If the caller is anonymous.
     NotFound
-        If the caller may not read the project, so that its existence stays hidden.
+        If the caller cannot read the project, so that its existence stays hidden.
     AccessDenied
         If the caller lacks the right.
     """
@@ -209,6 +216,7 @@ def require(caller: Caller, right: str, project: str = "") -> None:
         return
     if not caller.known:
         raise NotAuthenticated("no token was sent", hint="`lmvp login URL` gets a token for a server")
+    # Checked before scope and role, because an error about these would reveal that the project exists.
     if right not in SERVER_WIDE and not caller.may(READ, project):
         raise NotFound(f"no project {project!r}", hint="or it is none of yours; `lmvp ls` lists them")
     where = f" in {project!r}" if project else ""
@@ -225,7 +233,7 @@ def require(caller: Caller, right: str, project: str = "") -> None:
 
 
 def current(caller: Caller) -> Caller:
-    """Return the caller with its rights of this moment.
+    """Return the caller with its current rights.
 
     Raises
     ------
@@ -235,6 +243,8 @@ def current(caller: Caller) -> Caller:
     if caller.again is None:
         return caller
     found = caller.again()
+    # The holder must be the same, because a token id has only 8 digits and another token can get it later. A new
+    # generation ends all grants of the account, for example after a password change.
     if found is None or (found.holder, found.generation) != (caller.holder, caller.generation):
         raise NotAuthenticated(
             f"the token or session of {caller.name} ended before this change was made",
@@ -244,23 +254,32 @@ def current(caller: Caller) -> Caller:
 
 
 def still(caller: Caller, right: str) -> Callable[[], None]:
-    """Return a check for `RecordStore.commit`: the caller has a server-wide right at the moment of the commit.
+    """Return a check for `RecordStore.commit`: the caller has a server-wide right at the time of the commit.
 
-    A request may wait between the look-up of its caller and the commit. Every commit that creates or changes a grant or
+    A request can wait between the lookup of its caller and the commit. Every commit that creates or changes a grant or
     a right passes this check, or `grants.still` for a right in a project.
     """
     return lambda: require(current(caller), right)
 
 
 def made_by(caller: Caller, account: str | None, author: str = "") -> bool:
-    """Tell whether the caller made something: by the id of the account that the record names, never by an absent one.
+    """Return whether the caller created an object. The operator counts as the creator of every object.
+
+    The ids of the accounts are compared. An anonymous caller has no id and created nothing.
 
     Parameters
     ----------
+    caller : Caller
+        The caller to check.
     account : str or None
-        The id in the record; empty for the server's operator, None in a record of an earlier version of LMVP.
-    author : str
-        The name in the record, which counts where it has no id.
+        The account id in the record; empty for the server's operator, None in a record of an earlier release.
+    author : str, default ""
+        The name in the record. It counts only if the record has no id.
+
+    Returns
+    -------
+    bool
+        Whether the caller created the object.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Aliases: movable names for versions, each with the history of its moves."""
+"""Aliases: movable names of versions, each with the history of its moves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, Rec
 
 
 class Aliases:
-    """The use cases around aliases."""
+    """Use cases of aliases."""
 
     def __init__(self, records: RecordStore, catalog: Catalog, versions: Versions) -> None:
         self._records, self._catalog, self._versions = records, catalog, versions
@@ -24,17 +24,18 @@ class Aliases:
     def of_model(self, caller: Caller, project: str, model: str) -> Document:
         """List the aliases of a model, by name."""
         place = self._catalog.find_model(caller, project, model)
+        # A removed alias stays in the table with number 0, because its record holds the history of moves.
         found = self._records.find(place.space, "aliases", {"model": place.model.id})
         shown = sorted((_present(place, alias) for alias in found if alias.data["number"]), key=lambda a: a["name"])
         return {"items": shown, "next": None, "total": len(shown)}
 
     def alias(self, caller: Caller, project: str, model: str, name: str) -> Document:
-        """Return one alias.
+        """Return one alias with its moves.
 
         Raises
         ------
         NotFound
-            If there is none of that name.
+            If the model has no alias of this name.
         """
         place = self._catalog.find_model(caller, project, model)
         found = self._existing(place, name)
@@ -48,7 +49,7 @@ class Aliases:
         return self.alias(caller, project, model, name)
 
     def remove(self, caller: Caller, project: str, model: str, name: str) -> None:
-        """Remove an alias; its history stays."""
+        """Remove an alias. Its history stays."""
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, right(place, name), project)
         self._existing(place, name)
@@ -85,44 +86,53 @@ class Aliases:
             number = 0 if version is None else version.data["number"]
             put, events = alias_change(self._records, place, name, number, caller.name)
             if put is None:
-                self._records.commit(place.space, [])  # whoever moved it there may still be writing
+                # The alias is there already, but the commit that moved it may not be on disk yet. An empty commit
+                # waits for it, so that the answer is durable.
+                self._records.commit(place.space, [])
                 return
             try:
                 check = grants.still(self._records, caller, right(place, name), place.project)
                 self._records.commit(place.space, [put, *hold(version)], events, check=check)
-            except ConcurrentChange:
+            except ConcurrentChange:  # look up the version and the alias again
                 continue
             return
 
 
 PROTECTED = ("production",)
-"""Aliases that only maintainers move, where a model does not say otherwise."""
+"""The protected aliases of a model that does not set its own list."""
 
 
 def right(place: Place, name: str) -> str:
-    """Return the right that moving an alias takes."""
+    """Return the right that a caller needs to move an alias."""
     return access.MAINTAIN if is_protected(place, name) else access.ALIAS
 
 
 def is_protected(place: Place, name: str) -> bool:
-    """Return whether only maintainers move an alias."""
+    """Return whether only maintainers can move an alias. Case is ignored."""
     return name.lower() in {each.lower() for each in place.model.data.get("protected", PROTECTED)}
 
 
 def hold(version: Record | None) -> list[Put]:
-    """Return a change that changes nothing but fails the commit if somebody takes the version away meanwhile."""
+    """Return a change that rewrites a version unchanged, so that the commit fails if the version was removed since."""
     return [] if version is None else [Put("versions", version.id, version.data, expect=version.rev)]
 
 
 def alias_change(
     records: RecordStore, place: Place, name: str, number: int, who: str
 ) -> tuple[Put | None, list[Document]]:
-    """Return the change and the event that let an alias stand at a version (0: nowhere), to be committed by the caller.
+    """Return the change and the event that point an alias at a version. The caller commits them.
+
+    Parameters
+    ----------
+    number : int
+        The number of the version; 0 removes the alias.
+    who : str
+        The author of the event.
 
     Returns
     -------
     tuple
-        (None, []) if it stands there already.
+        (None, []) if the alias points at this version already.
     """
     old = records.get(place.space, "aliases", _alias_id(place, name))
     before = old.data["number"] if old else 0

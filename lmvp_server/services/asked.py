@@ -1,4 +1,4 @@
-"""Which versions of a list are wanted: those that match a filter, in an order of one's own."""
+"""The filter and the sort order of a list of versions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,24 @@ from lmvp_server.stores.base import Document
 
 @dataclass(frozen=True)
 class Asked:
-    """Which versions of a list are wanted, and in what order; see `filters`.
+    """A query for versions of a list; see `filters` for the language.
 
     Parameters
     ----------
-    where, order : str
-        Empty: all of them, newest first.
+    where : str
+        A filter; empty for all versions.
+    order : str
+        A field to sort by, with `-` before it for descending order; empty for newest first.
     """
 
     where: str = ""
     order: str = ""
 
     def page(self, every: Iterable[Document], page: Page) -> Document:
-        """Return a page of those that match; its cursor counts them, since another order has no other marks."""
+        """Return a page of the versions that match.
+
+        The cursor is a count of items, not the number of a version, because the order can be by any field.
+        """
         match = filters.parse(self.where, filters.VERSION) if self.where else None
         found = [one for one in map(_with_text, every) if match is None or match(one)]
         if self.order:
@@ -37,11 +42,15 @@ class Asked:
 
 
 EVERY = Asked()
+"""The query for all versions, newest first."""
+
 _FOR_FILTERS = ("name", "text")
+"""Fields that `_with_text` adds for filters. They are not part of the answer."""
 
 
 def _with_text(version: Document) -> Document:
-    cancellation.check()
+    """Add the fields that only filters read."""
+    cancellation.check()  # a model can have many versions, and the client may have disconnected
     name = f"v{version['number']}"
     words = (name, version["message"], version["author"], *version["aliases"])
     return {**version, "name": name, "text": " ".join(words).casefold()}

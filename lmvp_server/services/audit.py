@@ -1,7 +1,8 @@
-"""The record of who did what: filtered, and proved against a head that was kept elsewhere.
+"""The audit log: filtered lists of events, and verification against heads that are stored elsewhere.
 
-Each log is chained by digests, so the head of one, its newest entry's number and link, stands for all that is before
-it. Who keeps the heads where the server's owner cannot write can prove later that nothing was altered or cut off.
+Each log is chained by digests, so its head, the number and chain digest of its newest entry, covers all entries before
+it. If the heads are stored where the operator of the server cannot write, they show later whether an entry was altered
+or cut off.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Document, RecordStore
 
 _BATCH = 1000
+"""Events that are read from the store at once."""
+
 _HINT = "compare with a backup: `lmvp restore` makes a data folder of it, whose events can be read"
 
 
 def _moment(name: str, text: str) -> str:
-    """Return a time as events have it, which is sorted as text."""
+    """Return a time in the format of events, whose order as text is the order in time."""
     if not text:
         return ""
     try:
@@ -37,7 +40,17 @@ def _moment(name: str, text: str) -> str:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which events are wanted: those whose fields begin with, or are, what is given; empty: all."""
+    """A filter of events. An empty field matches all events.
+
+    Attributes
+    ----------
+    who : str
+        The author, without regard to case.
+    action, what : str
+        The beginning of the action and of the object's name; the latter without regard to case.
+    since, until : str
+        ISO 8601 times, the first inclusive and the second exclusive. A time without a zone is UTC.
+    """
 
     who: str = ""
     action: str = ""
@@ -46,11 +59,11 @@ class Filter:
     until: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("since", "until"):
+        for name in ("since", "until"):  # `object.__setattr__`, because the class is frozen
             object.__setattr__(self, name, _moment(name, getattr(self, name)))
 
     def matches(self, event: Document) -> bool:
-        """Tell whether an event is wanted."""
+        """Return whether an event matches."""
         return (
             (not self.who or event["who"].lower() == self.who.lower())
             and event["action"].startswith(self.action)
@@ -61,10 +74,11 @@ class Filter:
 
 
 EVERYTHING = Filter()
+"""The filter that matches all events."""
 
 
 class Audit:
-    """The use cases around the logs of events."""
+    """Use cases of the audit logs."""
 
     def __init__(self, records: RecordStore, catalog: Catalog) -> None:
         self._records, self._catalog = records, catalog
@@ -76,18 +90,21 @@ class Audit:
         return self._of_space(home.id, page, wanted)
 
     def of_server(self, caller: Caller, page: Page, wanted: Filter = EVERYTHING) -> Document:
-        """List the events of the server itself, newest first."""
+        """List the events of the server, newest first. They are not those of its projects."""
         access.require(caller, access.ADMIN)
         return self._of_space(SERVER, page, wanted)
 
     def _of_space(self, space: str, page: Page, wanted: Filter) -> Document:
-        """Return a page; of a filtered list, `total` is that of the whole log, since nobody has counted more."""
+        """Return a page of the events that match.
+
+        `total` counts the whole log even with a filter: counting the matches would read all events.
+        """
         newest = self._records.events(space, newest_first=True, limit=1)  # numbered from 1, without gaps
         found: list[Document] = []
         for event in self._backwards(space, page.cursor, page.limit + 1):
             if wanted.matches(event):
                 found.append(event)
-            if len(found) > page.limit:
+            if len(found) > page.limit:  # the one beyond the page shows that there is a next page
                 break
         shown = found[: page.limit]
         return {
@@ -97,37 +114,41 @@ class Audit:
         }
 
     def _backwards(self, space: str, after: int | None, at_once: int) -> Iterator[Document]:
+        """Yield events from the newest to the oldest; `at_once` is the size of the first batch only."""
         while some := self._records.events(space, newest_first=True, after=after, limit=min(at_once, _BATCH)):
             cancellation.check()
             yield from some
             after, at_once = some[-1]["seq"], _BATCH
 
     def heads(self, caller: Caller) -> Document:
-        """Return the head of each log, to be kept elsewhere."""
+        """Return the head of each log, to be stored elsewhere."""
         access.require(caller, access.ADMIN)
         spaces = [(SERVER, ""), *((one.id, one.data["name"]) for one in every_project(self._records))]
         items = [head_of(self._records, space, name) for space, name in spaces]
         return {"items": items, "next": None, "total": len(items)}
 
     def prove(self, heads: tuple[Head, ...]) -> Iterator[Problem]:
-        """Tell which logs do not go on from where they were when these heads were taken.
+        """Yield a problem for each log that does not contain its head.
 
-        That each log hangs together in itself is proved elsewhere; both together prove that nothing was altered, taken
-        away or cut off before the head.
+        `RecordStore.verify` checks that the entries of each log are chained. Both checks together show that no entry
+        up to the head was altered, removed or cut off.
         """
-        for head in dict.fromkeys(heads):
+        for head in dict.fromkeys(heads):  # without duplicates
             name = f"the events of {head.name or 'the server'}"
             found = self._records.events(head.space, after=head.seq - 1, limit=1) if head.seq else []
             if found and found[0]["chain"] == head.chain:
                 continue
-            if not head.seq or self._was_removed(head):
+            if not head.seq or self._was_removed(head):  # an empty log has no entry to find
                 continue
             told = "were altered: entry" if found else "were cut off: of"
             rest = f"{head.seq:,} is another one than it was" if found else f"{head.seq:,} entries, not all are there"
             yield Problem(kind="events", what=f"{name} {told} {rest}", hint=_HINT)
 
     def _was_removed(self, head: Head) -> bool:
-        """Tell whether the server's log says that a project went for good, with this head or a later one."""
+        """Return whether the server's log records the permanent deletion of the project with this head or a later one.
+
+        The log of a deleted project is deleted too, which is not damage.
+        """
         if any(one.id == head.space for one in every_project(self._records)):
             return False
         for event in self._backwards(SERVER, None, _BATCH):
@@ -138,7 +159,7 @@ class Audit:
 
 
 def head_of(records: RecordStore, space: str, name: str) -> Head:
-    """Return the head of a log."""
+    """Return the head of a log; number 0 and an empty chain digest for an empty log."""
     newest = records.events(space, newest_first=True, limit=1)
     seq, chain = (newest[0]["seq"], newest[0]["chain"]) if newest else (0, "")
     return Head(space=space, name=name, seq=seq, chain=chain)

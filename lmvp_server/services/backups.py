@@ -1,9 +1,9 @@
-"""Backups of a running server: what its records were at one moment, and all that they need, for a client to copy.
+"""Backups of a running server: a snapshot of its records and the data that they reference, which a client copies.
 
-A backup begins with a moment of every space, and a lease on the projects: until it ends, nothing in them is deleted.
-All else goes on: pushes, amendments, compaction. The client asks for the records, learns from them which manifests and
-chunks there are, and asks for those that it does not have. Frames travel as they are kept; what a delta leans on can be
-asked for too, or the chunk as it is, decoded.
+A backup begins with a snapshot of every space and a lease on every project. Until the lease ends, nothing in the
+projects is deleted; pushes, amendments and compaction continue. The client requests the records, reads from them which
+manifests and chunks exist, and requests those that it lacks. Frames are sent as they are stored. For a delta, the
+client can request the delta base too, or the decoded chunk.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.stores.base import ChunkStore, Moment, Record, RecordStore, SeriesStore
 
 AT_ONCE = 32
-"""Backups that may be under way; a further one ends that which was not heard of for longest: its client begins anew."""
+"""The limit of open backups. One more ends the backup with the oldest last request; its client must start again."""
 
 PIECE_LIMIT = 64 << 20
-"""Bytes of a piece at most; the same as in `lmvp.archive.pieces`, which the server does not import."""
+"""The largest piece, in bytes. It must equal the limit in `lmvp.archive.pieces`, which the server does not import."""
 
 _SLICE = 64 << 10
+"""Bytes of lines that are joined to one piece. A piece for each short line would be slow."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A backup under way."""
+    """An open backup."""
 
     about: Backup
     moments: dict[str, Moment]
     by: str
-    """The id of the account that began it; empty for the server's operator."""
+    """The id of the account that started it; empty for the server's operator."""
 
 
 class Backups:
-    """The use cases of a backup."""
+    """Use cases of backups. Open backups are in memory: a restart of the server ends them."""
 
     def __init__(
         self,
@@ -66,14 +67,14 @@ class Backups:
         self._open: dict[str, _Open] = {}
 
     def begin(self, caller: Caller) -> Backup:
-        """Take a moment of all spaces, and hold what they need.
+        """Take a snapshot of all spaces, and lease the projects.
 
         Raises
         ------
         AccessDenied
-            If the caller does not own the server: a backup holds all that is in it.
+            If the caller is not an admin. A backup contains all data of the server.
         Conflict
-            If so many others were begun meanwhile that this one had to make room.
+            If more than `AT_ONCE` others were started meanwhile, which ended this one.
         """
         access.require(caller, access.ADMIN)
         self._make_room()
@@ -81,7 +82,7 @@ class Backups:
         self._leases.begin(lease)
         try:
             at, moments = datetime.now(timezone.utc), self._moments(lease)
-        except BaseException:
+        except BaseException:  # otherwise the lease would defer deletions until it expires
             self._leases.end(lease)
             raise
         about = Backup(id=lease, created_at=at, server=lmvp.__version__, spaces=tuple(_about(moments)))
@@ -90,11 +91,11 @@ class Backups:
         return about
 
     def about(self, caller: Caller, backup: str) -> Backup:
-        """Return what a backup is of, which is a sign of life."""
+        """Return the description of a backup. The request also extends its lease."""
         return self._find(caller, backup).about
 
     def end(self, caller: Caller, backup: str) -> None:
-        """Let go of a backup, and delete what had to wait for its end."""
+        """End a backup, and run the deletions that it deferred. A backup that has ended already is not an error."""
         access.require(caller, access.ADMIN)
         if (found := self._open.get(backup)) is not None:
             self._require_own(caller, found)
@@ -104,7 +105,7 @@ class Backups:
         self._upkeep.settle_up()
 
     def forget_dead(self) -> None:
-        """Let go of the moments of backups that are not heard of any more."""
+        """Drop the snapshots of backups whose lease has ended or expired."""
         alive = self._leases.alive()
         for gone in [one for one in list(self._open) if one not in alive]:
             self._open.pop(gone, None)
@@ -115,22 +116,28 @@ class Backups:
         Raises
         ------
         IntegrityError
-            If an event is damaged, before anything is sent: no restore would take such a file.
+            If an event is damaged, before the first piece is sent. A restore would refuse the file.
         """
         moment = self._space(caller, backup, space)
-        for _ in moment.events():
+        for _ in moment.events():  # reading verifies each event; after the first piece, the answer cannot fail any more
             pass
         return _pieces(recordfile.lines(space, moment.tables, moment.next_seq, moment.count, moment.events()))
 
     def pieces(
         self, caller: Caller, backup: str, space: str, kind: str, wanted: WantedPieces
     ) -> Sequence[Callable[[], bytes]]:
-        """Return what reads the chunks, manifests, notes or series that are wanted; none of what is not there.
+        """Return a function for each requested chunk, manifest, note or series, which reads it when it is called.
+
+        The function returns no bytes if the piece is missing or cannot be decoded.
 
         Raises
         ------
         InvalidRequest
-            If an id is repeated: a short request could ask for one chunk without end.
+            If an id is repeated. Otherwise a short request could make the server send one chunk many thousand times.
+        NotFound
+            If there is no such kind of pieces.
+        TooLarge
+            If a series is longer than `PIECE_LIMIT`.
         """
         self._space(caller, backup, space)
         if len(set(wanted.want)) < len(wanted.want):
@@ -154,7 +161,7 @@ class Backups:
         Raises
         ------
         IntegrityError
-            If the series is damaged, before anything is sent.
+            If the series is damaged, before the first piece is sent.
         """
         self._space(caller, backup, space)
         return _pieces(self._series.dump(space, run))
@@ -162,7 +169,7 @@ class Backups:
     # -- steps
 
     def _require_short(self, space: str, runs: Sequence[str]) -> None:
-        """Refuse to send a long series as one piece: clients of 9d7a6ec take no longer one."""
+        """Refuse to send a series above `PIECE_LIMIT` as one piece, because clients of 9d7a6ec do not accept it."""
         for run in runs:
             if (size := self._series.size(space, run)) > PIECE_LIMIT:
                 raise TooLarge(
@@ -171,8 +178,8 @@ class Backups:
                 )
 
     def _moments(self, lease: str) -> dict[str, Moment]:
-        """Take moments of all projects that there are, and of the server while there are just these."""
-        while True:
+        """Take snapshots of all projects and of the server, which list the same projects."""
+        while True:  # a project can be created or deleted while the snapshots are taken
             projects = {record.id for record in every_project(self._records)}
             moments = {space: self._moment(lease, space) for space in sorted(projects)}
             server = self._records.moment(SERVER)
@@ -180,7 +187,10 @@ class Backups:
                 return {SERVER: server, **moments}
 
     def _moment(self, lease: str, space: str) -> Moment:
-        """Hold a project, then take its moment: a sweep that is deleting now is waited for, a later one is put off."""
+        """Lease a project, then take its snapshot.
+
+        `pinning` waits for a gc that is deleting at this time. The lease defers a later one.
+        """
         with self._chunks.pinning(space):
             try:
                 self._leases.add(lease, space)
@@ -189,6 +199,7 @@ class Backups:
             return self._records.moment(space)
 
     def _find(self, caller: Caller, backup: str) -> _Open:
+        """Return an open backup of the caller, and extend its lease."""
         access.require(caller, access.ADMIN)
         found = self._open.get(backup)
         if found is None or not self._leases.touch(backup):
@@ -198,10 +209,12 @@ class Backups:
         return found
 
     def _require_own(self, caller: Caller, backup: _Open) -> None:
+        # The same error as for an unknown id: it does not reveal backups of other admins.
         if not access.made_by(caller, backup.by):
             raise _no_backup(backup.about.id)
 
     def _record(self, caller: Caller, action: str, backup: str, after: object) -> None:
+        # The beginning of the id is enough to identify the backup in the log.
         self._records.commit(SERVER, [], [event(caller.name, action, backup[:8], None, after)])
 
     def _space(self, caller: Caller, backup: str, space: str) -> Moment:
@@ -211,6 +224,7 @@ class Backups:
         return moment
 
     def _make_room(self) -> None:
+        """End the backups with the oldest last requests, so that one more is within the limit."""
         alive = self._leases.alive()
         for silent in alive[: max(0, len(alive) - AT_ONCE + 1)]:
             self._leases.end(silent)
@@ -220,6 +234,7 @@ class Backups:
         return b"".join(self._series.dump(space, run))
 
     def _plain(self, space: str, chunk: str) -> bytes:
+        """Return a decoded chunk as a raw frame."""
         data = self._decoder.data(space, chunk)
         return frames.header(Frame(chunk, len(data), len(data))) + data
 
@@ -229,7 +244,7 @@ def _no_backup(backup: str) -> NotFound:
 
 
 def _projects(server: Moment) -> Sequence[Record]:
-    """Return all projects of which something is kept at a moment; see `every_project`."""
+    """Return the projects in a snapshot of the server, those in the trash included; see `every_project`."""
     return [*server.tables.get("projects", ()), *server.tables.get(REMOVED, ())]
 
 
@@ -241,7 +256,7 @@ def _about(moments: dict[str, Moment]) -> Iterator[BackupSpace]:
 
 
 def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
-    """Join lines to pieces of some length."""
+    """Join lines to pieces of at least `_SLICE` bytes."""
     held, size = [], 0
     for line in lines:
         held.append(line)
@@ -254,7 +269,7 @@ def _pieces(lines: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _or_nothing(read: Callable[[str, str], bytes], space: str, key: str) -> bytes:
-    """Read a piece; nothing where it is not there or cannot be decoded: the client tells what it lacks."""
+    """Read a piece; return no bytes if it is missing or cannot be decoded. The client reports what it lacks."""
     try:
         return read(space, key)
     except (KeyError, IntegrityError):

@@ -1,4 +1,4 @@
-"""Projects and models: making them, finding them by name, listing them."""
+"""Projects and models: create them, find them by name, list them."""
 
 from __future__ import annotations
 
@@ -16,26 +16,31 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
 
 SERVER = "server"
+"""The space of the records of the server. The space of a project is its id."""
+
 REMOVED = "removed"
-"""The table of projects, in the space of the server, and of models, in that of a project, that can be brought back."""
+"""The table of the trash: projects in the space of the server, models in the space of their project."""
+
 _PRIVATE = {"key"}
+"""Fields of a record that answers omit."""
+
 _SEARCHED = 200
-"""Projects that are searched for a name without one."""
+"""The number of projects that are searched for a name without its project, so that an error stays cheap."""
 
 _NAMED = 5
-"""How many names a hint lists."""
+"""The number of names that a hint lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A model and the project that it is in, as they were when they were looked up."""
+    """The records of a model and its project at the time of the lookup."""
 
     project: Record
     model: Record
 
     @property
     def space(self) -> str:
-        """The project's id: the name of its space of records and of its chunks."""
+        """The id of the project, which names its records and chunks in the stores."""
         return self.project.id
 
     @property
@@ -45,22 +50,22 @@ class Place:
 
 
 def every_project(records: RecordStore) -> list[Record]:
-    """Return all projects of which something is kept: those that there are, and those that can be brought back."""
+    """Return all projects that have data: the existing ones and those in the trash."""
     return records.find(SERVER, "projects") + records.find(SERVER, REMOVED)
 
 
 def still(
     records: RecordStore, caller: Caller, right: str, home: Record, *, expected: bool = False
 ) -> Callable[[], None]:
-    """Return a check for `RecordStore.commit`: the caller has a right in a project at the moment of the commit.
+    """Return a check for `RecordStore.commit`: the caller has a right in a project at the time of the commit.
 
-    The check finds the project by its id, because another project may have taken its name.
+    The check finds the project by its id, because another project can have its name by then.
 
     Parameters
     ----------
-    expected : bool
-        Whether the commit expects the revision of the project: it then fails if the project was removed, and the
-        caller tries again.
+    expected : bool, default False
+        Whether the commit expects the revision of the project. If so, a removed project makes the commit fail with
+        `ConcurrentChange`, and the caller retries; the check then raises no error for it.
     """
 
     def check() -> None:
@@ -75,7 +80,7 @@ def still(
 
 
 class Catalog:
-    """The use cases around projects and models."""
+    """Use cases of projects and models."""
 
     def __init__(self, records: RecordStore) -> None:
         self._records = records
@@ -83,14 +88,15 @@ class Catalog:
     # -- projects
 
     def projects(self, caller: Caller, page: Page) -> Document:
-        """List the projects that the caller may read, in the order of their making."""
+        """List the projects that the caller can read, in the order of creation."""
         if caller.everything:
             access.require(caller, access.ENTER)
             found = self._records.find(SERVER, "projects", after=page.cursor, limit=page.limit + 1)
             return paging.listing(page, found, self._records.count(SERVER, "projects"), self._present_project)
         theirs = [one for one in self._records.find(SERVER, "projects") if caller.may(access.READ, one.data["name"])]
         if not theirs:
-            access.require(caller, access.ENTER)  # where nothing is public, nobody is told even that
+            # An anonymous caller gets an error, not an empty list, unless a project is public.
+            access.require(caller, access.ENTER)
         behind = [one for one in theirs if page.cursor is None or one.seq > page.cursor]
         return paging.listing(page, behind[: page.limit + 1], len(theirs), self._present_project)
 
@@ -104,19 +110,23 @@ class Catalog:
         Raises
         ------
         NotFound
-            With the nearest name as the hint.
+            If the project does not exist, or the caller cannot read it. The hint is the nearest name.
         """
         cancellation.check()
         check_name(name, "project name")
         found = self._records.find(SERVER, "projects", {"key": name.lower()}, limit=1)
-        if not found or not caller.may(access.READ, name):  # the same answer: who may not read it may not know of it
+        # The same answer in both cases: the existence of a project that the caller cannot read stays hidden.
+        if not found or not caller.may(access.READ, name):
             if not caller.known:
                 access.require(caller, access.READ, name)
             raise NotFound(f"no project {name!r}", hint=self._way_to_a_project(caller, name))
         return found[0]
 
     def _way_to_a_project(self, caller: Caller, name: str) -> str:
-        """Name the project that was probably meant, else some that there are: often the name of one was left out."""
+        """Return a hint: the project with the nearest name, else some existing ones.
+
+        The name in the request is often that of a model, without its project.
+        """
         every = paging.names(self._records.find(SERVER, "projects", limit=1000))
         known = [each for each in every if caller.may(access.READ, each)]
         some = ", ".join(known[:_NAMED]) + (", …" if len(known) > _NAMED else "")
@@ -124,17 +134,17 @@ class Catalog:
         return _did_you_mean(suggest(name, known)) or others or "`lmvp ls` lists the projects that you can read"
 
     def may_make(self, caller: Caller, project: str) -> bool:
-        """Tell whether the caller may make a project, and no project has this name."""
+        """Return whether the name of a project is free, and the caller can create it."""
         free = not self._records.count(SERVER, "projects", {"key": project.lower()})
         return free and caller.may(access.CREATE)
 
     def create_project(self, caller: Caller, name: str, description: str = "") -> Document:
-        """Make a project.
+        """Create a project.
 
         Raises
         ------
         AlreadyExists
-            If there is one of that name, whatever the case of its letters.
+            If a project has this name. Case is ignored.
         """
         check_name(name, "project name")
         access.require(caller, access.CREATE)
@@ -144,8 +154,9 @@ class Catalog:
         return self.project(caller, name)
 
     def _new_project(self, caller: Caller, name: str, description: str = "") -> None:
-        """Make a project, owned by whoever makes it."""
+        """Create a project whose owner is the caller."""
         record_id = secrets.token_hex(8)
+        # The operator has no account, so a project that it creates has no owner; admins have every right there.
         member = {"project": record_id, "subject": caller.user, "kind": "user", "role": access.OWNER}
         owner = [Put("members", f"{record_id}-{caller.user}", member)] if caller.user else []
         data: Document = {"name": name, "description": description}
@@ -158,7 +169,7 @@ class Catalog:
     # -- models
 
     def models(self, caller: Caller, project: str, page: Page) -> Document:
-        """List the models of a project, in the order of their making."""
+        """List the models of a project, in the order of creation."""
         home = self.find_project(caller, project)
         found = self._records.find(home.id, "models", after=page.cursor, limit=page.limit + 1)
         total = self._records.count(home.id, "models")
@@ -174,7 +185,10 @@ class Catalog:
         return shown | {"origin": self._origin(caller, record.data["origin"])} if "origin" in shown else shown
 
     def _origin(self, caller: Caller, origin: Document) -> str:
-        """Return the name of what a model was forked from; nothing for who may not know of it."""
+        """Return the name of the model that a model was forked from.
+
+        Empty if the origin is removed, or the caller cannot read its project.
+        """
         home = self._records.get(SERVER, "projects", origin["project"])
         if home is None or not caller.may(access.READ, home.data["name"]):
             return ""
@@ -187,11 +201,12 @@ class Catalog:
         Raises
         ------
         NotFound
-            With the nearest name as the hint.
+            If either does not exist, or the caller cannot read the project. The hint is the nearest name.
         """
         try:
             home = self.find_project(caller, project)
-        except NotFound as error:  # often the default project, where the name of another one was left out
+        except NotFound as error:
+            # A reference without a project means the default project, which often does not exist: search the others.
             raise NotFound(error.message, hint=self.elsewhere(caller, name) or error.hint) from None
         check_name(name, "model name")
         found = self._records.find(home.id, "models", {"key": name.lower()}, limit=1)
@@ -200,7 +215,7 @@ class Catalog:
         return Place(home, found[0])
 
     def _way_to_a_model(self, caller: Caller, home: Record, name: str) -> str:
-        """Name the model that was probably meant, or the project that has this name."""
+        """Return a hint: the model with the nearest name, else an object of this name elsewhere, else a command."""
         near = suggest(name, paging.names(self._records.find(home.id, "models", limit=1000)))
         return (
             _did_you_mean(near)
@@ -209,12 +224,17 @@ class Catalog:
         )
 
     def elsewhere(self, caller: Caller, name: str, tables: Sequence[str] = ("models",)) -> str | None:
-        """Return the hint for a name without its project: the first project with such an object that may be read.
+        """Return a hint for a name without its project: the first readable project that has such an object.
 
         Parameters
         ----------
-        tables : sequence of str
+        tables : sequence of str, default ("models",)
             The kinds of objects to look for: `models`, `runs`.
+
+        Returns
+        -------
+        str or None
+            The hint; None if no project has such an object.
         """
         key = name.lower()
         for home in self._records.find(SERVER, "projects", limit=_SEARCHED):
@@ -225,18 +245,19 @@ class Catalog:
                 return f"did you mean '{project}/'? '{project}/' is a project, and '{project}/model' a model of it"
             for table in tables:
                 found = self._records.find(home.id, table, {"key": key}, limit=1)
+                # The name can also be an id, for example the id of a run.
                 found = found or [one for one in [self._records.get(home.id, table, name)] if one is not None]
                 if found:
                     return _did_you_mean(f"{project}/{found[0].data['name']}")
         return None
 
     def create_model(self, caller: Caller, project: str, name: str, description: str = "") -> Document:
-        """Make a model without versions.
+        """Create a model without versions.
 
         Raises
         ------
         AlreadyExists
-            If the project has one of that name, whatever the case of its letters.
+            If the project has a model of this name. Case is ignored.
         """
         home = self.find_project(caller, project)
         check_name(name, "model name")
@@ -247,7 +268,7 @@ class Catalog:
         return self.model(caller, project, name)
 
     def find_or_create(self, caller: Caller, project: str, name: str) -> Place:
-        """Return a model, made now if it was not there, and so its project."""
+        """Return a model. If it or its project does not exist, create it."""
         check_name(project, "project name"), check_name(name, "model name")
         home = self.find_or_create_project(caller, project)
         access.require(caller, access.WRITE, project)
@@ -256,21 +277,23 @@ class Catalog:
         return self.find_model(caller, project, name)
 
     def find_or_create_project(self, caller: Caller, project: str) -> Record:
-        """Return the record of a project, made now if it was not there."""
+        """Return the record of a project. If it does not exist, create it."""
         check_name(project, "project name")
         if not self._records.count(SERVER, "projects", {"key": project.lower()}):
             access.require(caller, access.CREATE)
             self._new_project(caller, project)
         try:
             return self.find_project(caller, project)
-        except NotFound as error:  # the name is taken, as a 409 of `create_project` tells too
+        except NotFound as error:
+            # This reveals that the name is taken, as `create_project` does with its 409.
             raise NotFound(
                 error.message, hint="the name is taken by a project that you cannot see: take another name"
             ) from None
 
     def _new_model(self, caller: Caller, home: Record, name: str, description: str = "") -> None:
         data: Document = {"name": name, "description": description, "latest": 0}
-        self._records.commit(SERVER, [])  # the project, which somebody else may just be making
+        # Another request can be creating the project. Wait until its record is durable before a model is in it.
+        self._records.commit(SERVER, [])
         project = home.data["name"]
         check = still(self._records, caller, access.WRITE, home)
         self._insert(home.id, "models", name, data, caller.name, f"{project}/{name}", check=check)
@@ -287,9 +310,10 @@ class Catalog:
         more: Sequence[Put] = (),
         check: Callable[[], object] | None = None,
     ) -> None:
-        """Insert a record under a new id, unless somebody else takes the name at the same moment."""
+        """Insert a record under a new id. Do nothing if another request takes the name at the same time."""
         record_id, at = record_id or secrets.token_hex(8), now()
         key = name.lower()
+        # The row in `names`, whose id is table and name, makes names unique: `expect=0` fails if it exists.
         changes = [
             Put("names", f"{table}:{key}", {"id": record_id}, expect=0),
             Put(table, record_id, {**data, "key": key, "created_at": at}, expect=0),
@@ -298,7 +322,7 @@ class Catalog:
         event = {"at": at, "who": who, "action": f"{table[:-1]}.create", "what": what, "before": None, "after": data}
         try:
             self._records.commit(space, changes, [event], check=check)
-        except ConcurrentChange:  # it is there now, which is what was wanted, or is on its way
+        except ConcurrentChange:  # another request has created the object; wait until that commit is durable
             self._records.commit(space, [])
 
 

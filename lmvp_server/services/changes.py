@@ -1,4 +1,4 @@
-"""How much the tensors of a version changed since another one: measured once, and kept beside its manifest."""
+"""The amount of change of each tensor between two versions, measured once and stored as a note of the manifest."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore, Record
 
 AT_ONCE = 1 << 30
-"""Bytes of a version up to which its changes are measured while somebody waits without a word."""
+"""The largest version, in bytes, that is measured within a request without a report of progress."""
 
 AT_ONCE_TENSORS = 20_000
-"""Tensors up to which the same holds: each costs about 0.1 ms, however small it is."""
+"""The most tensors of such a version. Each costs about 0.1 ms, however small it is."""
+
 _TIMES, _FREE = 4, 64 << 20
-"""Tensors may share bytes, all of them, and 100,000 tensors of one file would take hours. A comparison reads as many
-bytes as both versions have, so many times, and some more; tensors beyond that are not measured."""
+"""A comparison reads at most `_TIMES` times the bytes of both versions plus `_FREE` bytes, and skips the tensors beyond
+that. Tensors can overlap in a file, so 100,000 tensors of one file could otherwise take hours."""
 
 _REPEATED, _REPEATS = 1 << 30, 64
-"""A file may name one chunk 200,000 times, which makes 800 GB of 4 MiB. A version counts with at most this many bytes,
-plus so many times the bytes of its distinct chunks."""
+"""For this limit, a version has at most `_REPEATED` bytes plus `_REPEATS` times the bytes of its distinct chunks. A
+file can name one chunk of 4 MiB 200,000 times, which makes 800 GB."""
 
 Tell = Callable[[int, int], None]
-"""Told how many bytes are compared, and how many there are in all."""
+"""A progress callback: the number of compared bytes, and their total."""
 
 
 class Measuring:
-    """The use cases around how much changed."""
+    """Use cases of measured changes."""
 
     def __init__(self, chunks: ChunkStore, catalog: Catalog, versions: Versions, decoder: Decoder) -> None:
         self._chunks, self._catalog, self._versions, self._decoder = chunks, catalog, versions, decoder
 
     def changes(self, caller: Caller, project: str, model: str, revision: str, against: str) -> Changes:
-        """Return how much each tensor of a version changed since another one; measured now if it was not.
+        """Return how much each tensor of a version changed since another one. Measure it now if it is not stored.
 
-        What is larger than `AT_ONCE` is left to idle time, or to `measured`; until then, its tensors are not told of.
+        Larger versions than `AT_ONCE` are measured when the server is idle, or by `measured`. Until then, the answer
+        has no tensors.
 
         Parameters
         ----------
@@ -63,7 +65,7 @@ class Measuring:
     def measured(
         self, caller: Caller, project: str, model: str, revision: str, against: str, tell: Tell = lambda *_: None
     ) -> Changes:
-        """Return what `changes` does, however large the versions are, and tell how many bytes are compared."""
+        """Return the result of `changes` for versions of any size, and report the progress to `tell`."""
         space, new, old = self._pair(caller, project, model, revision, against)
         return self.kept(space, new.data["digest"], old.data["digest"]) or self._measured(space, new, old, tell)
 
@@ -74,20 +76,20 @@ class Measuring:
         self, caller: Caller, project: str, model: str, revision: str, against: str
     ) -> tuple[str, Record, Record]:
         place = self._catalog.find_model(caller, project, model)
-        other, _, wanted = against.rpartition("@")
+        other, _, wanted = against.rpartition("@")  # `other` is empty for a bare revision
         before = self._catalog.find_model(caller, project, other) if other else place
         return place.space, self._versions.find(place, revision), self._versions.find(before, wanted)
 
     def kept(self, space: str, digest: str, against: str) -> Changes | None:
-        """Return what was measured before, or None."""
+        """Return the stored measurement between two versions; None without one."""
         try:
             note = msgspec.json.decode(self._chunks.note(space, digest), type=Changes)
-        except (KeyError, msgspec.DecodeError):  # a note is worked out again, so a damaged one is no loss
+        except (KeyError, msgspec.DecodeError):  # a damaged note loses nothing: it is computed again
             return None
         return note if note.against == against else None
 
     def keep(self, space: str, digest: str, changes: Changes) -> None:
-        """Keep what was measured between a version and its first parent."""
+        """Store the measurement between a version and its first parent. A version has one note."""
         self._chunks.put_note(space, digest, msgspec.json.encode(changes))
 
     def measure(
@@ -98,12 +100,12 @@ class Measuring:
         go_on: Callable[[], bool] = lambda: True,
         tell: Tell = lambda *_: None,
     ) -> Changes | None:
-        """Compare two versions, tensor by tensor; None if it was told to stop.
+        """Compare two versions tensor by tensor; return None if `go_on` returns False.
 
         Raises
         ------
         IntegrityError
-            If bytes of either are damaged.
+            If bytes of either version are missing or damaged.
         """
         new, old = (read_manifest(self._chunks, space, one) for one in (digest, against))
         amounts: dict[str, Amount] = {}
@@ -121,6 +123,7 @@ class Measuring:
     def _measured(self, space: str, new: Record, old: Record, tell: Tell = lambda *_: None) -> Changes:
         found = self.measure(space, new.data["digest"], old.data["digest"], tell=tell)
         assert found is not None
+        # The only note of a version is about its first parent, which the history and the layer strip show.
         if [parent["digest"] for parent in new.data["parents"][:1]] == [found.against]:
             self.keep(space, new.data["digest"], found)
         return found
@@ -128,7 +131,10 @@ class Measuring:
     def _pairs(
         self, space: str, old: Manifest, new: Manifest
     ) -> Iterator[tuple[Tensor, Tensor, tuple[TensorReader, TensorReader]]]:
-        """Give the tensors of equal name and form in each layer that changed, the identical ones too."""
+        """Yield the pairs of tensors with equal name, dtype and shape in each changed layer.
+
+        The identical tensors of a changed layer are included: the amount of a layer is the sum over all its tensors.
+        """
         readers = TensorReader(self._decoder, space, old), TensorReader(self._decoder, space, new)
         known = {tensor.name: tensor for tensor in old.tensors}
         pairs = [(known[after.name], after) for after in new.tensors if _same_form(known.get(after.name), after)]
@@ -139,14 +145,14 @@ class Measuring:
 
 
 def affordable(pairs: Sequence[tuple[Tensor, Tensor]], old: Manifest, new: Manifest) -> int:
-    """Return how many pairs of tensors are compared, the first ones.
+    """Return how many of the pairs of tensors, from the first one, can be compared within the limit of bytes.
 
-    A tensor costs its bytes. Where the tensor before it lies in another chunk, it also costs the chunk, which is then
-    decoded for it alone.
+    A tensor costs its bytes. If the tensor before it is in another chunk, it also costs the chunk, which must then be
+    decoded for it.
     """
     sizes = [{file.path: file.size for file in manifest.files} for manifest in (old, new)]
     room = _TIMES * sum(_counted(manifest) for manifest in (old, new)) + _FREE
-    last: tuple[tuple[str, int], ...] = (("", 0), ("", 0))
+    last: tuple[tuple[str, int], ...] = (("", 0), ("", 0))  # path and chunk of the tensors before, old and new
     for number, pair in enumerate(pairs):
         places = tuple((one.path, one.offset // CHUNK_LIMIT) for one in pair)
         room -= sum(one.size for one in pair)
@@ -159,7 +165,7 @@ def affordable(pairs: Sequence[tuple[Tensor, Tensor]], old: Manifest, new: Manif
 
 
 def _counted(manifest: Manifest) -> int:
-    """Return the bytes of a version, as far as its distinct chunks account for them."""
+    """Return the size of a version in bytes, limited by the size of its distinct chunks; see `_REPEATED`."""
     distinct = {chunk.id: chunk.size for file in manifest.files for chunk in file.chunks}
     return min(manifest.size, _REPEATED + _REPEATS * sum(distinct.values()))
 
@@ -176,8 +182,8 @@ def _amount(
     go_on: Callable[[], bool],
     tell: Callable[[int], None],
 ) -> Amount | None:
-    """Compare two tensors block by block: one may be long, and whoever waits for upkeep waits for this."""
-    from lmvp.storage.change import Change, measure  # needs numpy, which an idle server does without
+    """Compare two tensors block by block, so that it can stop within a large one; None if `go_on` returns False."""
+    from lmvp.storage.change import Change, measure  # imports numpy, which an idle server does not load
 
     total, done = Change(), 0
     for base, data in zip(old.blocks(before), new.blocks(after), strict=True):

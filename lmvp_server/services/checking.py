@@ -1,9 +1,9 @@
-"""`fsck`: verify every digest, from the log of events to the last byte of the last chunk, and name all damage.
+"""`fsck`: verify every digest, record and series of a server, and report all damage.
 
-One damaged piece never ends the check: whatever error reading it raises is one problem, and the check goes on.
+Damage does not stop the check: any error while reading is reported as one problem, and the check continues.
 
-With repair, a damaged frame is set aside, never deleted: its chunk is missing then, so the next push of the same bytes
-sends it, and all versions that have it are whole again.
+A repair sets a damaged frame aside and never deletes it. Its chunk is then missing, so the next push of the same bytes
+sends it, which repairs all versions that contain it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, S
 _logger = logging.getLogger("lmvp_server")
 
 Advance = Callable[[int, int], None]
-"""Told how many chunks are proved, and how many there are in the project."""
+"""A progress callback: the number of verified chunks, and their total in the project."""
 
 PUSH_AGAIN = "push the same content again from wherever it still is; the chunk is taken anew"
 LOST = "restore the data folder from a backup"
@@ -46,11 +46,12 @@ FALSE_DIGEST = "remove the version, and push its files again: older servers took
 UNUSED = "no version needs it; `lmvp gc` deletes it"
 AGAIN = "nothing is lost: it is computed again when it is needed"
 _NAMED = 5
+"""The number of files or tensors that one problem names."""
 
 
 @dataclass(slots=True)
 class _Findings:
-    """What was looked at in a project, and what is wrong there."""
+    """The counts and problems of a check."""
 
     versions: int = 0
     chunks: int = 0
@@ -63,18 +64,18 @@ class _Findings:
 
     @contextmanager
     def noting(self, kind: str, what: str) -> Iterator[None]:
-        """Report any error as a problem: damaged bytes may surface as an error of any type."""
+        """Report any error as a problem, because damaged bytes can raise an error of any type."""
         try:
             yield
         except LmvpError as error:
             self.add(kind, f"{what}: {error.message}", error.hint or RESTORE)
-        except Exception as error:  # noqa: BLE001 - the check must reach its end
+        except Exception as error:  # noqa: BLE001 - the check must not stop here
             _logger.warning("fsck: %s: %s: %s", what, type(error).__name__, error)
             self.add(kind, f"{what} cannot be read: {type(error).__name__}: {error}", RESTORE)
 
 
 class _User(NamedTuple):
-    """A use of a chunk: the id of the version's record, a name for the file there, and the size that it states."""
+    """A use of a chunk: the id of the version's record, the file's name for messages, and the size in the manifest."""
 
     version: str
     where: str
@@ -82,7 +83,7 @@ class _User(NamedTuple):
 
 
 class Checking:
-    """The use case of proving a store."""
+    """Use cases of fsck."""
 
     def __init__(
         self,
@@ -99,7 +100,7 @@ class Checking:
     def check(
         self, caller: Caller, repair: bool, advance: Advance = lambda *_: None, heads: tuple[Head, ...] = ()
     ) -> Document:
-        """Prove all projects, as `prove` does; a repair is recorded as an event."""
+        """Verify all projects with `prove`, and record a repair as an event."""
         access.require(caller, access.ADMIN)
         if not repair:
             return self.prove(caller, repair, advance, heads)
@@ -111,16 +112,21 @@ class Checking:
     def prove(
         self, caller: Caller, repair: bool, advance: Advance = lambda *_: None, heads: tuple[Head, ...] = ()
     ) -> Document:
-        """Prove all projects.
+        """Verify all projects and the records of the server.
 
         Parameters
         ----------
         repair : bool
-            Set damaged frames aside.
-        advance : callable
-            Told how far it is, after each chunk.
-        heads : tuple of Head
-            Kept elsewhere: the logs of events must go on from there.
+            Set damaged frames aside, and rewrite damaged files of records.
+        advance : callable, optional
+            Called after each chunk with the progress.
+        heads : tuple of Head, optional
+            Heads that were stored elsewhere. Each log of events must contain its head.
+
+        Returns
+        -------
+        dict
+            The number of versions, chunks and bytes, whether it was a repair, and the problems.
         """
         access.require(caller, access.ADMIN)
         found = _Findings()
@@ -128,7 +134,8 @@ class Checking:
             self._check_space(SERVER, "the server", repair, found)
             self._check_names(SERVER, "projects", "the server", found)
         for project in every_project(self._records):
-            with found.noting("records", f"the records of {project.data['name']}"):  # they cannot be opened
+            # Catches errors of records that cannot be opened; `_check_project` reports all others in detail.
+            with found.noting("records", f"the records of {project.data['name']}"):
                 self._check_project(project, repair, found, advance)
         with found.noting("events", "the events before the given heads"):
             for problem in self._audit.prove(heads):
@@ -147,6 +154,7 @@ class Checking:
         with found.noting("records", f"the records of {name}"):
             self._check_names(project.id, "models", name, found)
             self._check_targets(project, found)
+        # Collect the uses of all chunks first: many versions share a chunk, and `_check_chunk` verifies it once.
         users: dict[str, list[_User]] = defaultdict(list)
         for version, reference in self._versions(project):
             found.versions += 1
@@ -169,7 +177,10 @@ class Checking:
         self._check_points(project, found)
 
     def _check_points(self, project: Record, found: _Findings) -> None:
-        """Compare the points of runs that have ended with what their records tell: a lost file leaves no damage."""
+        """Compare the number of points of each ended run with its record.
+
+        `SeriesStore.verify` does not find a missing file of a series.
+        """
         for run in self._records.find(project.id, "runs"):
             told, where = int(run.data.get("points", 0)), f"{project.data['name']}/runs/{run.id}"
             with found.noting("series", where):
@@ -179,14 +190,14 @@ class Checking:
                     found.add("series", f"{where} has {points:,} of the {told:,} points that it ended with", LOST)
 
     def _check_names(self, space: str, table: str, where: str, found: _Findings) -> None:
-        """Report names that lead to no project or model."""
+        """Report entries of the `names` table whose project or model does not exist."""
         for name in self._records.find(space, "names"):
             kind, _, key = name.id.partition(":")
             if kind == table and self._records.get(space, table, str(name.data.get("id"))) is None:
                 found.add("records", f"the name {key!r} in {where} leads to nothing", RESTORE)
 
     def _check_targets(self, project: Record, found: _Findings) -> None:
-        """Report aliases, and models' latest versions, that point at no version."""
+        """Report aliases, and latest versions of models, whose version does not exist."""
         for model in self._records.find(project.id, "models"):
             reference, latest = f"{project.data['name']}/{model.data['name']}", int(model.data["latest"])
             if latest and not self._is_there(project.id, version_id(model.id, latest)):
@@ -198,14 +209,14 @@ class Checking:
                     found.add("alias", what, "`lmvp alias NAME ALIAS` moves it to another version")
 
     def _check_leftovers(self, project: Record, found: _Findings) -> None:
-        """Verify what no version depends on: manifests that wait for a collection, notes, and open pushes."""
+        """Verify the data that is not part of a version: unreferenced manifests, notes, and open pushes."""
         space, name = project.id, project.data["name"]
         used = {version.data["digest"] for version in self._records.find(space, "versions")}
         for digest in sorted(set(self._chunks.manifests(space)) - used):
             try:
                 read_manifest(self._chunks, space, digest)
             except LmvpError as error:
-                if digest in self._chunks.manifests(space):  # else a collection has deleted it meanwhile
+                if digest in self._chunks.manifests(space):  # else a gc has deleted it meanwhile
                     found.add("manifest", f"{error.message}, in {name}", UNUSED)
         for digest in sorted(self._chunks.notes(space)):
             try:
@@ -223,18 +234,21 @@ class Checking:
                     found.add("push", f"the open push {push} to {name} is damaged", "push again from the beginning")
 
     def _versions(self, project: Record) -> Iterator[tuple[Record, str]]:
+        """Yield all versions of a project with their references, those in the trash included."""
         models = {
             record.id: record.data["name"]
             for table in ("models", REMOVED)
             for record in self._records.find(project.id, table)
         }
         for version in self._records.find(project.id, "versions"):
+            # The model id of a removed version, or of a contribution, has a suffix after a colon.
             model = models.get(version.data["model"].partition(":")[0], "?")
             yield version, f"{project.data['name']}/{model}@{name_of(version)}"
 
     def _check_space(self, space: str, where: str, repair: bool, found: _Findings) -> None:
-        """Verify the records and events of a space; a repair writes the records again from memory."""
-        self._records.count(space, "models")  # what cannot be opened is not to be repaired
+        """Verify the records and events of a space. A repair rewrites the records from memory."""
+        # Raises an error if the records cannot be loaded: the repair below writes them from memory.
+        self._records.count(space, "models")
         try:
             self._records.verify_files(space)
         except (IntegrityError, OSError) as error:
@@ -246,18 +260,19 @@ class Checking:
             self._records.verify(space)
 
     def _manifest(self, project: Record, version: Record, reference: str, found: _Findings) -> Manifest | None:
+        """Return the manifest of a version; report it and return None if it is damaged or invalid."""
         digest = str(version.data["digest"])
         try:
             manifest = read_manifest(self._chunks, project.id, digest)
             check_manifest(manifest)
         except LmvpError as error:
-            if self._is_there(project.id, version.id):  # else it was removed meanwhile, and its bytes with it
+            if self._is_there(project.id, version.id):  # else it was deleted during the check, with its bytes
                 found.add("manifest", f"{reference}: {error.message}", RESTORE)
             return None
         return manifest
 
     def _check_headers(self, space: str, version: Record, reference: str, manifest: Manifest, found: _Findings) -> None:
-        """Report a version that lists other tensors than the headers of its files: older servers took such."""
+        """Report a version whose manifest disagrees with the headers of its files. Older servers accepted these."""
         try:
             check_headers(self._decoder, space, manifest)
         except InvalidManifest as error:
@@ -269,13 +284,16 @@ class Checking:
     def _check_tensors(
         self, project: Record, version: Record, reference: str, manifest: Manifest, found: _Findings
     ) -> None:
-        """Report tensors whose bytes do not have the digest that the manifest states: views call them identical."""
+        """Report tensors whose bytes do not have the digest in the manifest.
+
+        Views compare tensors by these digests, so a wrong digest can show a changed tensor as identical.
+        """
         false: list[str] = []
         try:
             false.extend(tensor.name for tensor in self._digests.false(project.id, manifest))
-        except InvalidManifest as error:  # before any byte is read
+        except InvalidManifest as error:  # raised before the bytes are read, because verifying would cost too much
             found.add("version", f"{reference}: {error.message}, so their digests are not verified", FALSE_DIGEST)
-        except Exception:
+        except Exception:  # unreadable bytes are reported once for each chunk, by `_check_chunk`
             _logger.debug("fsck: the tensors of %s cannot be read", reference, exc_info=True)
         if false and self._is_there(project.id, version.id):
             more = f" and {len(false) - _NAMED} more" if len(false) > _NAMED else ""
@@ -283,6 +301,7 @@ class Checking:
             found.add("version", f"{reference}: wrong digest of the tensor {names}{more}", FALSE_DIGEST)
 
     def _check_chunk(self, space: str, chunk: str, users: list[_User], repair: bool, found: _Findings) -> None:
+        """Decode a chunk, and compare its size with the manifests that name it."""
         found.chunks += 1
         try:
             size = len(self._decoder.data(space, chunk))
@@ -300,9 +319,9 @@ class Checking:
         self, space: str, chunk: str, users: list[_User], repair: bool, found: _Findings, said: str
     ) -> None:
         hit = [user.where for user in users if self._is_there(space, user.version)]
-        if users and not hit:  # they were removed meanwhile, and their bytes with them
+        if users and not hit:  # all of them were deleted during the check, with their bytes
             return
-        if not users and self._chunks.missing(space, [chunk]):  # likewise
+        if not users and self._chunks.missing(space, [chunk]):  # a gc has deleted the unreferenced chunk
             return
         if repair:
             self._set_aside(space, chunk)
@@ -311,7 +330,10 @@ class Checking:
         found.add("chunk", f"{said} ({where})", PUSH_AGAIN if hit else UNUSED)
 
     def _check_depth(self, space: str, chunk: str, repair: bool, found: _Findings) -> None:
-        """Report a delta whose depth is not above that of its base, which keeps chains short and free of cycles."""
+        """Report a delta whose depth is not greater than that of its delta base.
+
+        Growing depths keep chains of deltas within the limit and free of cycles.
+        """
         link = self._link(space, chunk)
         below = self._link(space, link.base) if link else None
         if link is None or below is None or link.depth > below.depth:
@@ -328,16 +350,17 @@ class Checking:
         return self._records.get(space, "versions", version) is not None
 
     def _set_aside(self, space: str, chunk: str) -> None:
-        """Set aside the frame that is damaged: this one, or one that it leans on."""
-        for each in self._chain(space, chunk):
+        """Set aside the damaged frame: that of the chunk, or one that it depends on."""
+        for each in self._chain(space, chunk):  # the deepest base first: a damaged base also fails all chunks above it
             if not self._is_whole(space, each):
                 if not self._chunks.missing(space, [each]):
                     self._chunks.set_aside(space, each)
                 return
 
     def _chain(self, space: str, chunk: str) -> list[str]:
-        """Return what a chunk leans on, the last one first, then the chunk itself."""
+        """Return the chunks that a chunk depends on, its last base first, then the chunk."""
         chain = [chunk]
+        # A damaged frame can name a base that is in the chain already.
         while (link := self._link(space, chain[-1])) is not None and link.base not in chain:
             chain.append(link.base)
         return chain[::-1]

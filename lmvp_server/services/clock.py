@@ -1,4 +1,4 @@
-"""The time as records keep it."""
+"""Times in the format of records: ISO 8601 in UTC, to the microsecond."""
 
 from __future__ import annotations
 
@@ -8,17 +8,23 @@ from lmvp.errors import InvalidArgument
 
 
 def now() -> str:
-    """Return the time, ISO 8601 in UTC, to the microsecond: `2026-11-20T13:41:00.000000Z`."""
+    """Return the current time, ISO 8601 in UTC, to the microsecond: `2026-11-20T13:41:00.000000Z`.
+
+    The length is fixed, so the order as text is the order in time.
+    """
     return stamp(datetime.now(timezone.utc))
 
 
 def is_in_range(at: datetime) -> bool:
-    """Return whether records accept a time from a client: the years 1970 to 9998, which fit UTC from every zone."""
+    """Return whether records accept a time from a client: the years 1970 to 9998.
+
+    A conversion from any zone to UTC then stays within the years 1 to 9999 that `datetime` supports.
+    """
     return 1970 <= at.year < 9999
 
 
 def checked_stamp(at: datetime, field: str) -> str:
-    """Return a client's time as records keep it; a time without a zone is UTC.
+    """Return a client's time in the format of records. A time without a zone is UTC.
 
     Raises
     ------
@@ -36,5 +42,5 @@ def checked_stamp(at: datetime, field: str) -> str:
 
 
 def stamp(at: datetime) -> str:
-    """Return a time with a zone in the format of `now`."""
+    """Return a time in the format of `now`. The time must have a zone."""
     return at.astimezone(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")

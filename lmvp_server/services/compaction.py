@@ -1,15 +1,16 @@
-"""Compaction: what was pushed raw is encoded when nobody waits for it.
+"""Compaction: encode chunks that were pushed raw with a smaller codec, when the server is idle.
 
-The newest version of a model, and each that an alias stands at, is quick to read: its chunks are encoded by themselves.
-What is superseded leans on its parent: each chunk becomes a delta against the one in the same slot there. Versions are
-taken oldest first, so a base has its last form before another chunk leans on it; a chunk that carries others stays as
-it is. So no delta can lean on itself, and none stands on more than `DEPTH_LIMIT` others.
+The newest version of a model and the versions with an alias stay quick to read: their chunks are encoded standalone.
+Chunks of superseded versions become deltas, each from the chunk in the same slot of the parent. Versions are encoded
+oldest first, so a delta base has its final encoding before another chunk depends on it. A chunk that is already a
+delta base does not become a delta. Therefore chains of deltas have no cycles, and at most `DEPTH_LIMIT` deltas depend
+on one another.
 
-A frame that a fork shares with its origin is encoded once for both: the new frame replaces the old one in each project
-that shares it, in a form that all of them can read. Otherwise each of them would store it again.
+A frame that a fork shares with its origin is encoded once: the new frame replaces the old one in each project that
+shares it, if all of them can read it. Otherwise each project would store a copy.
 
-Each new frame is decoded and held against the chunk's id before it takes the place of the old one, in one rename. What
-was done is told by the frames themselves, so this may be killed at any moment and taken up again.
+Each new frame is decoded and compared with the id of the chunk before it replaces the old one in a single rename. The
+frames themselves record the progress, so compaction can be killed at any time and continues later.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put,
 _logger = logging.getLogger("lmvp_server")
 
 QUICK, SUPERSEDED = 1, 2
-"""How far the chunks of a version are encoded, in the field `packed` of its record; none if it is as it was pushed."""
+"""The values of the field `packed` of a version's record. `QUICK`: all its chunks are encoded standalone. `SUPERSEDED`:
+its chunks are deltas where possible. The record of a version that is not compacted lacks the field."""
 
 
 @dataclass(slots=True)
 class Compacted:
-    """What compaction did: versions, chunks that were encoded anew, and their bytes before and after."""
+    """The result of a compaction: compacted versions, re-encoded chunks, and the bytes of these before and after."""
 
     versions: int = 0
     chunks: int = 0
@@ -52,14 +54,22 @@ class Compacted:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A version that is to be encoded.
+    """A version to be encoded.
 
     Attributes
     ----------
+    space : str
+        The project.
+    version : Record
+        The record of the version.
     target : int
         `QUICK` or `SUPERSEDED`.
+    slots : Slots
+        The slots of the version's chunks.
+    parent : Slots or None
+        The slots of the first parent; None if the version has no parent, or the parent is deleted.
     keep : frozenset of str
-        Chunks that must stay quick to read, since another version shares them.
+        Chunks that must not become deltas, because a version that stays quick to read shares them.
     """
 
     space: str
@@ -71,20 +81,24 @@ class Task:
 
     @property
     def own_chunks(self) -> list[str]:
-        """The chunks that its parent does not have, which encodes its own."""
+        """The chunks that the parent does not have. Those of the parent are encoded with the parent."""
         return [chunk for chunk in self.slots.chunks if self.parent is None or chunk not in self.parent.chunks]
 
 
 @dataclass(slots=True)
 class _Sharer:
-    """Another project that shares frames with the one that is encoded.
+    """Another project that shares frames with the compacted one.
 
     Attributes
     ----------
+    space : str
+        The other project.
+    links : Links
+        Its deltas.
     keep : frozenset of str
-        Chunks that must stay quick to read there.
+        Chunks that must not become deltas there.
     less : dict of str to int
-        The bytes by which frames got smaller, by chunk; to be noted in the records of versions there.
+        The bytes that each re-encoded chunk saved. `_settle_sharer` subtracts them from the stored sizes there.
     """
 
     space: str
@@ -93,7 +107,8 @@ class _Sharer:
     less: dict[str, int] = field(default_factory=dict)
 
     def can_lean(self, chunks: ChunkStore, chunk: str, link: Link) -> bool:
-        """Whether the chunk may be this delta there too."""
+        """Return whether this delta is valid in the other project too."""
+        # The depth in the frame must exceed that of the base in each project; `fsck` checks this.
         if chunk in self.keep or self.links.carries(chunk) or self.links.depth(link.base) >= link.depth:
             return False
         return not chunks.missing(self.space, [link.base])
@@ -101,7 +116,7 @@ class _Sharer:
 
 @dataclass(slots=True)
 class _Work:
-    """The state of one run over a project; chunks are encoded by several threads."""
+    """The state of one compaction of a project. Several threads encode chunks, and `lock` guards the other fields."""
 
     links: Links
     others: Mapping[str, Callable[[], Links]]
@@ -110,14 +125,14 @@ class _Work:
     sharers: dict[str, _Sharer] = field(default_factory=dict)
 
     def give_back(self, chunk: str, sharers: Iterable[_Sharer]) -> None:
-        """Let a chunk lean on nothing after all."""
+        """Release the delta base that `_reserve` has reserved for a chunk."""
         with self.lock:
             for links in (self.links, *(sharer.links for sharer in sharers)):
                 links.note(chunk, None)
 
 
 class Compaction:
-    """The use case of encoding anew what lies in a store."""
+    """Re-encodes the chunks of a store."""
 
     def __init__(
         self, records: RecordStore, chunks: ChunkStore, versions: Versions, decoder: Decoder, measuring: Measuring
@@ -133,50 +148,58 @@ class Compaction:
         threads: int | None = None,
         others: Mapping[str, Callable[[], Links]] | None = None,
     ) -> Compacted:
-        """Encode what is to be encoded in a project.
+        """Encode the chunks of a project that can be smaller.
 
         Parameters
         ----------
+        space : str
+            The project.
         links : Links
-            Of the project; it is kept up to date.
-        go_on : callable
-            Asked between chunks; when it says no, the rest is left for the next time.
+            The deltas of the project. This method updates them.
+        go_on : callable, optional
+            Called between chunks. If it returns False, the rest waits for the next compaction.
         threads : int, optional
-            How many chunks are encoded at once; one per processor, four at most, without it.
+            The number of chunks that are encoded at once; by default one per processor, at most 4.
         others : dict of str to callable, optional
-            Projects that may share frames with this one; each gives its links, which are kept up to date.
+            Projects that can share frames with this one, each with a function that returns its links. This method
+            updates these links too.
+
+        Returns
+        -------
+        Compacted
+            The counts of versions, chunks and bytes.
         """
         work = _Work(links, others or {})
         with ThreadPoolExecutor(threads or min(4, os.cpu_count() or 1)) as pool:
             for task in self._tasks(space):
                 try:
                     finished = self._pack(task, work, pool, go_on)
-                except IntegrityError:  # the others are not to wait for somebody who mends this one
+                except IntegrityError:  # damage in one version must not stop the compaction of the others
                     _logger.exception("version %s of project %s is not compacted", task.version.id, space)
                     continue
                 if not finished:
                     break
         return work.done
 
-    # -- what is to be done
+    # -- selection of versions
 
     def _tasks(self, space: str) -> Iterator[Task]:
-        """Give the versions that are not encoded as they should be: the quick ones first, then oldest first."""
+        """Yield a task for each version below its target: first the versions that stay quick, then oldest first."""
         versions = self._records.find(space, "versions")
         quick = self._quick(space)
         waiting = [one for one in versions if one.data.get("packed", 0) < (QUICK if one.id in quick else SUPERSEDED)]
-        if not waiting:
+        if not waiting:  # the usual case when the server is idle: do not read manifests
             return
         keep = self._keep(space, quick)
         for version in sorted(waiting, key=lambda one: (one.id not in quick, one.seq)):
             target = QUICK if version.id in quick else SUPERSEDED
             try:
                 yield self._task(space, version, target, keep)
-            except IntegrityError:  # a damaged manifest stops its own version only
+            except IntegrityError:  # skip only the version whose manifest is damaged
                 _logger.exception("version %s of project %s is not compacted", version.id, space)
 
     def _keep(self, space: str, quick: Mapping[str, str]) -> frozenset[str]:
-        """Return the chunks that must stay quick to read."""
+        """Return the chunks of all versions that stay quick to read."""
         return frozenset[str]().union(*(self._quick_chunks(space, quick[one]) for one in sorted(quick)))
 
     def _task(self, space: str, version: Record, target: int, keep: frozenset[str]) -> Task:
@@ -185,10 +208,10 @@ class Compaction:
         return Task(space, version, target, self._slots(space, digest), parent, keep)
 
     def _quick_chunks(self, space: str, digest: str) -> Collection[str]:
-        """Return the chunks of a version that stays quick to read; none where its manifest is damaged."""
+        """Return the chunks of a version that stays quick to read; no chunks if its manifest is damaged."""
         try:
             return self._slots(space, digest).chunks
-        except IntegrityError:  # its chunks may become deltas then, which costs time and loses nothing
+        except IntegrityError:  # its chunks can then become deltas, which are slower to read but lose nothing
             return ()
 
     def _quick(self, space: str) -> dict[str, str]:
@@ -202,7 +225,7 @@ class Compaction:
         return Slots(manifests.decode(self._versions.manifest_bytes(space, digest)))
 
     def _known_slots(self, space: str, digest: str) -> Slots | None:
-        """Return the slots of a version that may be deleted by now."""
+        """Return the slots of a version; None if it is deleted."""
         try:
             data = self._chunks.manifest(space, digest)
         except KeyError:
@@ -210,15 +233,16 @@ class Compaction:
         check_manifest_digest(digest, data)
         return Slots(manifests.decode(data))
 
-    # -- doing it
+    # -- encoding
 
     def _pack(self, task: Task, work: _Work, pool: ThreadPoolExecutor, go_on: Callable[[], bool]) -> bool:
-        """Encode the chunks of a version and measure its changes; False if it was stopped before the end."""
+        """Encode the chunks of a version and measure its changes; return False if `go_on` stopped it."""
         owners = self._owners(task)
         before = {owner: self._taken(task.space, chunks) for owner, chunks in owners.items()}
         for _ in pool.map(lambda chunk: self._pack_chunk(task, work, chunk, go_on), task.own_chunks):
             pass
         finished = go_on() and self._measure(task, go_on) and go_on()
+        # Also after a stop: the chunks that are encoded already have changed the stored sizes.
         for owner, chunks in owners.items():
             less = before[owner] - self._taken(task.space, chunks)
             self._settle(task.space, owner, less, task.target if finished and owner == task.version.id else None)
@@ -228,12 +252,14 @@ class Compaction:
         return finished
 
     def _owners(self, task: Task) -> dict[str, set[str]]:
-        """Return which of its chunks count for what version, by the id of its record: for the oldest that has them.
+        """Return the chunks of a task by the id of the version whose stored size contains them.
 
-        A version goes back to what an older one had, and models of a project share. But where all that its parent lacks
-        takes just what the push added, nobody else has to be asked.
+        The stored size of a chunk counts for the oldest version that has it. This can be another version than the one
+        of the task: a version can return to weights of an older one, and models of a project share chunks.
         """
         own, owners = set(task.own_chunks), {}
+        # A shortcut: if the chunks take exactly the bytes that the push added, they all count for this version. Then
+        # the manifests of the older versions need not be read.
         if self._taken(task.space, own) != task.version.data["stored"]:
             for older in self._records.find(task.space, "versions"):
                 if older.seq >= task.version.seq or not own:
@@ -245,7 +271,7 @@ class Compaction:
         return {**owners, task.version.id: own}
 
     def _taken(self, space: str, chunks: Iterable[str]) -> int:
-        """Return the bytes that some chunks take on the disk; one that is gone takes none."""
+        """Return the bytes that some chunks take on disk; 0 for each missing chunk."""
         taken = 0
         for chunk in chunks:
             with suppress(KeyError):
@@ -253,7 +279,7 @@ class Compaction:
         return taken
 
     def _measure(self, task: Task, go_on: Callable[[], bool]) -> bool:
-        """Tell how much the tensors changed since the first parent, if that is not known yet."""
+        """Measure the changes since the first parent, unless they are stored; return False if `go_on` stopped it."""
         digest, parents = task.version.data["digest"], task.version.data["parents"]
         if task.parent is None or self._measuring.kept(task.space, digest, parents[0]["digest"]):
             return True
@@ -263,7 +289,7 @@ class Compaction:
         return changes is not None
 
     def _settle_sharer(self, sharer: _Sharer) -> None:
-        """Write down what the versions of another project take now: each chunk counts for the oldest that has it."""
+        """Update the stored sizes of the versions of another project. Each chunk counts for the oldest that has it."""
         for version in self._records.find(sharer.space, "versions") if sharer.less else ():
             found = self._known_slots(sharer.space, version.data["digest"])
             theirs = sharer.less.keys() & found.chunks.keys() if found is not None else set[str]()
@@ -272,12 +298,12 @@ class Compaction:
         sharer.less.clear()
 
     def _settle(self, space: str, owner: str, less: int, packed: int | None) -> None:
-        """Write down what a version takes now, and how far it is."""
+        """Update the stored size of a version, and with `packed` its state of compaction."""
         while (version := self._records.get(space, "versions", owner)) is not None:
             news: Document = {"stored": max(0, version.data["stored"] - less)}
             if packed is not None:
                 news["packed"] = packed
-            if news.items() <= version.data.items():
+            if news.items() <= version.data.items():  # avoid a write to disk if nothing changes
                 return
             try:
                 self._records.commit(space, [Put("versions", version.id, version.data | news, version.rev)])
@@ -289,7 +315,7 @@ class Compaction:
         """Encode a chunk if that makes it smaller."""
         if not go_on() or (head := self._decoder.head(task.space, chunk)).codec == DELTA:
             return
-        if head.size != task.slots.chunks[chunk]:  # the manifest, or the header, is wrong: what is there stays as it is
+        if head.size != task.slots.chunks[chunk]:  # manifest or header is damaged: do not replace the frame
             raise false_size(task.version.id, chunk, task.slots.chunks[chunk], head.size)
         sharers = self._sharers(task, work, chunk)
         link = self._reserve(task, work, chunk, sharers)
@@ -297,6 +323,7 @@ class Compaction:
         try:
             encoded = self._encoded(task, head, link)
         finally:
+            # The base was reserved before the result was known: a delta can turn out larger than another encoding.
             if link is not None and (encoded is None or encoded.codec != DELTA):
                 work.give_back(chunk, sharers)
         if encoded is None:
@@ -313,7 +340,7 @@ class Compaction:
             work.done.after += after
 
     def _sharers(self, task: Task, work: _Work, chunk: str) -> list[_Sharer]:
-        """Return the other projects that have this very frame."""
+        """Return the other projects that share this frame on disk."""
         found = self._chunks.sharers(task.space, chunk, work.others)
         with work.lock:
             for space in found:
@@ -323,8 +350,8 @@ class Compaction:
             return [work.sharers[space] for space in found]
 
     def _encoded(self, task: Task, head: Frame, link: Link | None) -> Encoded | None:
-        """Return a smaller form of a chunk, or None if there is none."""
-        if link is None and head.codec != RAW:
+        """Return a smaller encoding of a chunk, or None."""
+        if link is None and head.codec != RAW:  # already encoded standalone
             return None
         data, dtype = self._decoder.data(task.space, head.chunk), task.slots.dtype(head.chunk)
         found: Encoded | None = None
@@ -335,12 +362,13 @@ class Compaction:
         return found if found is not None and len(found.payload) < head.payload else None
 
     def _reserve(self, task: Task, work: _Work, chunk: str, sharers: Sequence[_Sharer]) -> Link | None:
-        """Pick and reserve a delta base; None if a project that has the chunk needs it without one."""
+        """Pick and reserve a delta base; None if the chunk must stay standalone in a project that has it."""
         if task.target != SUPERSEDED or task.parent is None or chunk in task.keep:
             return None
         base = task.slots.counterpart(chunk, task.parent)
         if base is None or base == chunk or self._chunks.missing(task.space, [base]):
             return None
+        # Check and reserve under one lock: another thread could make this chunk a base in between, or its base a delta.
         with work.lock:
             if work.links.carries(chunk) or work.links.depth(base) >= codecs.DEPTH_LIMIT:
                 return None
@@ -353,12 +381,12 @@ class Compaction:
 
 
 def replace_frame(chunks: ChunkStore, decoder: Decoder, space: str, old: Frame, encoded: Encoded) -> int:
-    """Put another form of a chunk in the place of the one that is there, once it is proved; return its length in bytes.
+    """Verify a new encoding of a chunk, and replace the stored frame with it; return its length in bytes.
 
     Raises
     ------
     IntegrityError
-        If it does not decode to the bytes of the chunk: what was there stays.
+        If it does not decode to the bytes of the chunk. The stored frame then stays.
     """
     head = Frame(old.chunk, old.size, len(encoded.payload), encoded.codec)
     check_id(old.chunk, codecs.decode(head, encoded.payload, lambda base: decoder.data(space, base)))
@@ -366,7 +394,7 @@ def replace_frame(chunks: ChunkStore, decoder: Decoder, space: str, old: Frame, 
 
 
 def total(parts: Iterable[Compacted]) -> Compacted:
-    """Add up what several runs did.
+    """Return the sum of several results.
 
     Examples
     --------

@@ -1,9 +1,9 @@
-"""Contributions: versions that somebody proposes, and a maintainer accepts or declines.
+"""Contributions: versions that a contributor proposes and a maintainer accepts or declines.
 
-The record of a proposed version is in the table of versions, under a model id of its own (`shelf`), so that gc, fsck
-and backups treat it like a version, and no list of the model's versions shows it. A decision is final. The files of a
-declined or withdrawn contribution are kept as long as removed objects; then `purging` deletes them, and the record
-moves to the table `DELETED_CONTRIBUTIONS`.
+The record of a proposed version is in the table of versions, under a separate model id (`shelf`). Therefore gc, fsck
+and backups treat it like a version, but the lists of the model's versions do not show it. A decision is final. The
+files of a declined or withdrawn contribution stay as long as removed objects stay in the trash. Then `purging` deletes
+them, and the record moves to the table `DELETED_CONTRIBUTIONS`.
 """
 
 from __future__ import annotations
@@ -26,20 +26,24 @@ from lmvp_server.stores.base import Change, ConcurrentChange, Document, Put, Rec
 
 PROPOSED, ACCEPTED, DECLINED, WITHDRAWN = STATUSES = ("proposed", "accepted", "declined", "withdrawn")
 WORDS_LIMIT, COMMENTS_LIMIT = 10_000, 500
+"""Characters of a comment or reason, and comments of a contribution. All of them are in one record."""
+
 _EARLY_RULE = re.compile(r"\s*(?P<metric>\S+)\s*(?P<op>>=|<=|>|<)\s*(?P<bar>\S+)\s*")
+"""A rule in the syntax of earlier releases; see `_read_rule`."""
+
 _NAME = re.compile(r"[cC][0-9]{1,11}")
 _RULE_LIMIT = 600
-"""Characters: the time of `_EARLY_RULE` grows with the square of the length."""
+"""Characters of a rule. The time that `_EARLY_RULE` takes grows with the square of the length."""
 _HINT = "as `val/acc >= @production and params.lr < 0.01`; docs/api.md, Filters"
 
 
 def check_rule(rule: str) -> str:
-    """Return an acceptance rule as it was given, if it can be read: in the language of filters.
+    """Check the syntax of an acceptance rule, and return the rule unchanged. An empty rule is valid.
 
     Raises
     ------
     InvalidArgument
-        If it cannot be read.
+        If the rule is not valid, or too long.
 
     Examples
     --------
@@ -54,7 +58,7 @@ def check_rule(rule: str) -> str:
 
 
 def _read_rule(rule: str) -> filters.Rule:
-    """Compile a rule. Earlier releases took any text without spaces for the name of a metric; such rules still hold."""
+    """Compile a rule. Rules of earlier releases, where any text without spaces can be a metric, stay valid."""
     try:
         return filters.parse_rule(rule)
     except InvalidArgument as error:
@@ -67,12 +71,12 @@ def _read_rule(rule: str) -> filters.Rule:
 
 
 class Contributions:
-    """The use cases around contributions.
+    """Use cases of contributions.
 
     Parameters
     ----------
     keep : timedelta
-        How long the files of a declined or withdrawn contribution are kept.
+        How long the files of a declined or withdrawn contribution stay.
     """
 
     def __init__(
@@ -82,7 +86,7 @@ class Contributions:
         self._keep = keep
 
     def of_project(self, caller: Caller, project: str, page: Page, status: str = "") -> Document:
-        """List the contributions to a project, newest first; those of one status, if it is named."""
+        """List the contributions to a project, newest first; with `status`, only those of this status."""
         if status and status not in STATUSES:
             raise InvalidArgument(f"status={status[:40]!r}", hint=f"one of {', '.join(STATUSES)}")
         home = self._catalog.find_project(caller, project)
@@ -105,7 +109,7 @@ class Contributions:
         return self._shown(place, self._find(place, number))
 
     def deleted(self, caller: Caller, project: str, model: str, revision: str) -> Document | None:
-        """Return the contribution that a revision names if its files are deleted, else None."""
+        """Return the contribution that a revision such as `c12` names, if its files are deleted; else None."""
         if not _NAME.fullmatch(revision):
             return None
         place = self._catalog.find_model(caller, project, model)
@@ -114,12 +118,12 @@ class Contributions:
         return None if found is None else self._shown(place, found)
 
     def accept(self, caller: Caller, project: str, model: str, number: str) -> Document:
-        """Make a contribution the next version of its model, by its author.
+        """Make a contribution the next version of its model. The author of the version is the contributor.
 
         Raises
         ------
         Conflict
-            If it is decided already, or the model's rule does not hold.
+            If it is already decided, or does not meet the requirement of the model.
         """
         while True:
             place = self._catalog.find_model(caller, project, model)
@@ -127,7 +131,8 @@ class Contributions:
             found = self._open(place, number)
             self._check(place, found)
             data = self._versions.manifest_bytes(place.space, found.data["digest"])
-            self._digests.require_stored(place.space, manifests.decode(data))  # an older server did not verify it
+            # An older server accepted contributions without this check.
+            self._digests.require_stored(place.space, manifests.decode(data))
             following = next_number(place.model)
             version = {key: value for key, value in found.data.items() if key != "contribution"}
             version |= {"model": place.model.id, "number": following, "created_at": now(), "push": ""}
@@ -143,13 +148,13 @@ class Contributions:
                 return self.one(caller, project, model, number)
 
     def decline(self, caller: Caller, project: str, model: str, number: str, reason: str) -> Document:
-        """Say no to a contribution, and why."""
+        """Decline a contribution, with a reason."""
         if not reason.strip():
             raise InvalidArgument("a contribution is declined with a reason", hint="reason='the test set has leaked'")
         return self._decide(caller, project, model, number, DECLINED, _words(reason))
 
     def withdraw(self, caller: Caller, project: str, model: str, number: str) -> Document:
-        """Take one's own contribution back."""
+        """Withdraw a contribution. Only its author and the operator can do this."""
         return self._decide(caller, project, model, number, WITHDRAWN, "")
 
     def _decide(self, caller: Caller, project: str, model: str, number: str, status: str, reason: str) -> Document:
@@ -166,7 +171,7 @@ class Contributions:
                 return self.one(caller, project, model, number)
 
     def comment(self, caller: Caller, project: str, model: str, number: str, words: str) -> Document:
-        """Say something about a contribution."""
+        """Add a comment to a contribution. This is possible after the decision too."""
         while True:
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.PROPOSE, project)
@@ -187,6 +192,7 @@ class Contributions:
     # -- steps
 
     def _commit(self, caller: Caller, right: str, place: Place, changes: list[Change], events: list[Document]) -> bool:
+        """Commit the changes; return False after a concurrent change, so that the caller retries."""
         check = grants.still(self._records, caller, right, place.project)
         try:
             self._records.commit(place.space, changes, events, check=check)
@@ -213,7 +219,13 @@ class Contributions:
         return found
 
     def _check(self, place: Place, found: Record) -> None:
-        """See that the model's rule holds, if it has one."""
+        """Check that a contribution meets the requirement of its model, if there is one.
+
+        Raises
+        ------
+        Conflict
+            If it does not, with the values that the rule compares.
+        """
         rule = place.model.data.get("require", "")
         if not rule:
             return
@@ -234,15 +246,16 @@ class Contributions:
 
     def _shown(self, place: Place, record: Record) -> Document:
         about: dict[str, Any] = dict(record.data["contribution"])
-        about.pop("by")
+        about.pop("by")  # the id of the account, which answers do not show
         version = self._versions.present(place, record)
         return {**about, "number": record.data["number"], "version": version, "until": self._until(place, record)}
 
     def _until(self, place: Place, record: Record) -> str | None:
-        """Return until when the files of a decided contribution are kept; None if that is not limited or over."""
+        """Return when the files of a decided contribution will be deleted; None if they are deleted or still in use."""
         about = record.data["contribution"]
         if about["status"] == PROPOSED or "deleted_at" in about:
             return None
+        # An accepted contribution has the files of its version, so they stay as long as this version.
         number = about["accepted"]
         if number and self._records.get(place.space, "versions", version_id(place.model.id, number)):
             return None

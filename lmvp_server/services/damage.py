@@ -1,4 +1,4 @@
-"""What is damaged in one project must not keep the server from looking after the others."""
+"""A guard for maintenance of all projects: damage in one project does not stop the maintenance of the others."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _logger = logging.getLogger("lmvp_server")
 
 @contextmanager
 def passed_over(space: str) -> Iterator[None]:
-    """Leave a project alone in which something turns out to be damaged; the log says so, and `fsck` what."""
+    """Skip the rest of the block if data of a project is damaged, and log the error. `fsck` reports the damage."""
     try:
         yield
-    except IntegrityError:
+    except IntegrityError:  # any other error, such as a full disk, affects more than this project and is raised
         _logger.exception("project %s is left alone", space)

@@ -18,15 +18,16 @@ from lmvp_server import cancellation
 from lmvp_server.stores.base import ChunkStore
 
 codec_turn = BoundedSemaphore(2)
-"""Chunks that are encoded or decoded for requests at once: each takes several times its size while that lasts."""
+"""Limits how many chunks are encoded or decoded for requests at once. Each takes several times its size in memory."""
 
 _LOOKS = 3
-"""How often a chunk is read anew whose base was taken away in between: it was encoded otherwise first."""
+"""Attempts to read a delta whose base is deleted at the same time. A base is deleted only after the deltas that depend
+on it are re-encoded, so the next attempt reads the new frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFrame:
-    """A frame as it is kept: its header, its payload, and both in one."""
+    """A frame as it is stored: its header, its payload, and the bytes of both."""
 
     head: Frame
     payload: memoryview
@@ -34,29 +35,29 @@ class StoredFrame:
 
     @property
     def link(self) -> Link | None:
-        """What it leans on."""
+        """The delta base and the depth; None if the frame is not a delta."""
         return codecs.link(self.head, self.payload[: codecs.LINK_SIZE])
 
 
 class Decoder:
-    """Reads the chunks of a store.
+    """Reads, decodes and verifies the chunks of a store.
 
     Parameters
     ----------
     chunks : ChunkStore
-        Where the frames are.
+        The store of the frames.
     """
 
     def __init__(self, chunks: ChunkStore) -> None:
         self._chunks = chunks
 
     def frame(self, space: str, chunk: str) -> StoredFrame:
-        """Return a frame as it is kept; its header is checked, its payload is not.
+        """Return a frame as it is stored. Its header is checked; its payload is not.
 
         Raises
         ------
         IntegrityError
-            If it is gone, or its header is damaged.
+            If the frame is missing, or its header is damaged.
         """
         try:
             data = self._chunks.get(space, chunk)
@@ -65,12 +66,12 @@ class Decoder:
         return parse_frame(chunk, data)
 
     def head(self, space: str, chunk: str) -> Frame:
-        """Return the header of a frame without reading the rest.
+        """Return the header of a frame without reading the payload.
 
         Raises
         ------
         IntegrityError
-            If it is gone, or damaged.
+            If the frame is missing, or its header is damaged.
         """
         try:
             head = frames.read_header(self._chunks.start(space, chunk, HEADER_SIZE))
@@ -83,17 +84,17 @@ class Decoder:
         return head
 
     def data(self, space: str, chunk: str) -> Buffer:
-        """Return the bytes of a chunk.
+        """Return the bytes of a chunk, verified.
 
         Raises
         ------
         IntegrityError
-            If the chunk, or one that it leans on, is gone or damaged.
+            If the chunk, or one that it depends on, is missing or damaged.
         """
         return self._data(space, chunk, 0)
 
     def verify(self, space: str, stored: StoredFrame) -> None:
-        """Decode a frame that is about to be sent as it is stored.
+        """Decode a frame, to verify it before it is sent as it is stored.
 
         Raises
         ------
@@ -105,30 +106,30 @@ class Decoder:
     def length(self, space: str, chunk: str, stated: int) -> int:
         """Return the decoded size of a chunk.
 
-        The frame's header is trusted where it agrees with a manifest. Where it does not, the chunk is decoded to tell
-        a manifest that states a wrong size from a header that is damaged.
+        The header of the frame is trusted if it agrees with the manifest. If not, the chunk is decoded, which
+        distinguishes a wrong size in the manifest from a damaged header.
 
         Parameters
         ----------
         stated : int
-            The size in the manifest.
+            The size in the manifest, in bytes.
 
         Raises
         ------
         IntegrityError
-            If the chunk is gone, or does not agree and is damaged.
+            If the chunk is missing, or if the sizes differ and the chunk is damaged.
         """
         found = self.head(space, chunk).size
         return found if found == stated else len(self.data(space, chunk))
 
     def check_sizes(self, space: str, files: Iterable[File]) -> None:
-        """Compare the sizes that a stored manifest states with the chunks that are there; missing chunks are skipped.
+        """Compare the sizes in a stored manifest with the stored chunks. Missing and damaged chunks are skipped.
 
         Raises
         ------
         IntegrityError
-            Naming the first file and chunk that do not agree. Pushes are refused for this; folders written before
-            they were may hold such versions.
+            If a size is wrong; names the first such file and chunk. Pushes with wrong sizes are refused today, but
+            older servers accepted them.
         """
         seen: set[str] = set()
         for file in files:
@@ -138,13 +139,17 @@ class Decoder:
                 seen.add(chunk.id)
                 try:
                     found = self.length(space, chunk.id, chunk.size)
-                except IntegrityError:  # gone or damaged, which whoever reads the chunk is told
+                except IntegrityError:  # reading the chunk reports this
                     continue
                 if found != chunk.size:
                     raise false_size(file.path, chunk.id, chunk.size, found)
 
     def _data(self, space: str, chunk: str, above: int) -> Buffer:
-        """Return the bytes of a chunk that so many others lean on here; each looks anew at what it leans on itself."""
+        """Return the bytes of a chunk; `above` counts the deltas of this chain that depend on it.
+
+        If decoding fails, the frame is read again: it can have been re-encoded from another base in between. Without
+        such a change, the error is raised.
+        """
         cancellation.check()
         for _ in range(_LOOKS - 1):
             stored = self.frame(space, chunk)
@@ -152,27 +157,28 @@ class Decoder:
                 return self._decoded(space, stored, above)
             except IntegrityError:
                 found = self.frame(space, chunk)
-                if (found.head, found.link) == (stored.head, stored.link):
+                if (found.head, found.link) == (stored.head, stored.link):  # not re-encoded, so it is damaged
                     raise
         return self._decoded(space, self.frame(space, chunk), above)
 
     def _decoded(self, space: str, stored: StoredFrame, above: int) -> Buffer:
+        # Damaged frames can form a cycle, which would recurse without end.
         if above > codecs.DEPTH_LIMIT:
             raise IntegrityError(f"the chunk {stored.head.chunk[:12]} leans on more than {codecs.DEPTH_LIMIT} others")
         data = codecs.decode(stored.head, stored.payload, lambda base: self._data(space, base, above + 1))
-        if len(data) != stored.head.size:
+        if len(data) != stored.head.size:  # the digest covers the bytes, but not the size that the header states
             raise damaged(stored.head.chunk)
         check_id(stored.head.chunk, data)
         return data
 
 
 def parse_frame(chunk: str, data: bytes) -> StoredFrame:
-    """Take apart what is kept under the id of a chunk.
+    """Parse the stored bytes of a chunk.
 
     Raises
     ------
     IntegrityError
-        If it is not one whole frame of that chunk.
+        If they are not exactly one whole frame of this chunk.
     """
     try:
         head = frames.read_header(data[:HEADER_SIZE])
@@ -184,24 +190,24 @@ def parse_frame(chunk: str, data: bytes) -> StoredFrame:
 
 
 def check_id(chunk: str, data: Buffer) -> None:
-    """Hold bytes against the id of their chunk.
+    """Compare the digest of bytes with the id of their chunk.
 
     Raises
     ------
     IntegrityError
-        If they are other ones.
+        If they differ.
     """
     if blake3(data).hexdigest() != chunk:
         raise damaged(chunk)
 
 
 def manifest_bytes(chunks: ChunkStore, space: str, digest: str) -> bytes:
-    """Return the manifest of a version, verified.
+    """Return the bytes of a version's manifest, verified.
 
     Raises
     ------
     IntegrityError
-        If it is gone from the disk, or its bytes do not hash to its digest.
+        If the manifest is missing, or its bytes do not match its digest.
     """
     cancellation.check()
     try:
@@ -220,18 +226,18 @@ def read_manifest(chunks: ChunkStore, space: str, digest: str) -> Manifest:
     Raises
     ------
     IntegrityError
-        If it is gone from the disk or damaged.
+        If the manifest is missing or damaged.
     """
     return manifests.decode(manifest_bytes(chunks, space, digest))
 
 
 def check_manifest_digest(digest: str, data: bytes) -> None:
-    """Compare a manifest with its digest, at every read: BLAKE3 of a usual manifest takes microseconds.
+    """Compare a manifest with its digest. This is done at each read: hashing a usual manifest takes microseconds.
 
     Raises
     ------
     IntegrityError
-        If they do not agree.
+        If they differ.
     """
     if blake3(data).hexdigest() != digest:
         raise IntegrityError(
@@ -248,12 +254,12 @@ def false_size(path: str, chunk: str, stated: int, found: int) -> IntegrityError
 
 
 def gone(chunk: str) -> IntegrityError:
-    """Return the error that says that a chunk is not there."""
+    """Return the error for a missing chunk."""
     return IntegrityError(f"the chunk {chunk[:12]} is gone from the disk", hint="`lmvp fsck` tells what else is")
 
 
 def damaged(chunk: str) -> IntegrityError:
-    """Return the error that says so."""
+    """Return the error for a damaged frame."""
     return IntegrityError(
         f"the frame of the chunk {chunk[:12]} is damaged on the disk", hint="`lmvp fsck` tells what else is"
     )

@@ -1,6 +1,6 @@
-"""Login by a code, after RFC 8628: a client without a token waits until somebody who has one decides about it.
+"""Login with a device code (RFC 8628): a client without a token waits until a signed-in user approves or denies it.
 
-An approval counts only as long as the approver's account, and the token or session that approved, do.
+An approval is valid only as long as the approver's account and the token or session that approved are valid.
 """
 
 from __future__ import annotations
@@ -30,23 +30,46 @@ from lmvp_server.services.tokens import NAME_LIMIT, Tokens
 from lmvp_server.stores.base import RecordStore
 
 LETTERS = "BCDFGHJKLMNPQRSTVWXZ"
-"""Without vowels, so that no code is a word, and without letters that look like others (RFC 8628, section 6.1)."""
+"""The letters of codes: without vowels, so that a code is not a word, and without letters that look like others (RFC
+8628, section 6.1)."""
+
 LIFE, INTERVAL, SLOWER = 600.0, 5, 5
+"""Seconds: the lifetime of a code, the polling interval, and its increase for a client that polls too often (RFC 8628,
+section 3.5)."""
+
 OFTEN, MINUTE = 10, 60.0
+"""Logins that an address can start, and wrong codes that it can try, per number of seconds."""
+
 MOST, MOST_OF_ADDRESS = 1000, 20
-"""Clients that wait at most: in all, so that memory is bounded, and from one address, so that none fills the list."""
+"""Logins that can wait at once: in total, which limits the memory, and per address, so that one cannot block others."""
 
 
 @dataclass
 class Grant:
-    """A client that waits.
+    """A login that waits for a decision, or for its client to fetch the token.
 
     Attributes
     ----------
+    device_code : str
+        The secret with which the client polls.
+    user_code : str
+        The code that the user enters.
+    client : str
+        The name that the client states. The server does not check it.
+    address : str
+        The address of the client.
     scope : str
-        The scope that the client asks for, and after the approval the one that its token gets.
+        The scope that the client requests; after the approval, the scope of its token.
+    ends : float
+        When the code expires, in seconds of the monotonic clock.
+    interval : int
+        Seconds between two polls.
+    asked : float
+        The time of the last poll, in seconds of the monotonic clock.
+    approved : bool or None
+        The decision; None before it.
     by : Caller or None
-        The approver, as it was when it approved.
+        The approver, with its rights at the time of the approval.
     """
 
     device_code: str = field(repr=False)
@@ -62,7 +85,7 @@ class Grant:
 
 
 class Devices:
-    """The use cases around logins by a code. Grants live in memory: a restart forgets them."""
+    """Use cases of logins with a device code. Pending logins are in memory: a restart of the server drops them."""
 
     def __init__(self, records: RecordStore, tokens: Tokens, credentials: Credentials) -> None:
         self._records, self._tokens, self._credentials = records, tokens, credentials
@@ -72,23 +95,25 @@ class Devices:
         self._lock = Lock()
 
     def begin(self, client: str, address: str, page: str, scope: str = access.LOGIN_SCOPE) -> DeviceCode:
-        """Let a client wait.
+        """Start a login, and return its codes.
 
         Parameters
         ----------
         client : str
-            The name that it gives itself, which nobody has checked.
+            The name that the client states. The server does not check it.
+        address : str
+            The address of the client, for the limits and the audit log.
         page : str
-            The URL of the page that takes codes.
-        scope : str
-            The scope of the token that it asks for.
+            The URL of the page where the user enters the code.
+        scope : str, default "write"
+            The scope of the requested token.
 
         Raises
         ------
         InvalidArgument
             If there is no such scope.
         TooManyRequests
-            If this address, or everybody together, began too many.
+            If too many logins wait, or this address started too many.
         """
         if scope not in access.SCOPES:
             raise InvalidArgument(f"no scope {scope[:40]!r}", hint=f"there are {', '.join(access.SCOPES)}")
@@ -113,28 +138,32 @@ class Devices:
         )
 
     def token(self, device_code: str, operator: str) -> DeviceToken:
-        """Return the token of a client that was approved, once.
+        """Create and return the token of an approved client. This works once.
 
         Parameters
         ----------
+        device_code : str
+            The secret of the client.
         operator : str
             The name of the server's operator.
 
         Raises
         ------
-        AuthorizationPending, SlowDown
-            If nobody has decided yet.
+        AuthorizationPending
+            If there is no decision yet.
+        SlowDown
+            If there is no decision yet, and the client polls too often.
         AccessDenied
-            If it was denied, or the approver has lost the right since.
+            If the login was denied, or the approver has lost the right since.
         ExpiredCode
-            If it is too late, or the token was fetched already.
+            If the code has expired, or the token was fetched already.
         """
         with self._lock:
             self._forget_old()
             key, grant = self._of_device(device_code)
             if grant.approved is None:
                 raise self._not_yet(grant)
-            del self._grants[key]
+            del self._grants[key]  # under the lock, so that two requests cannot both get a token
         if not grant.approved or grant.by is None:
             raise AccessDenied("this login was denied")
         approver = self._credentials.again(grant.by, operator)
@@ -147,15 +176,16 @@ class Devices:
         return DeviceToken(access_token=made.token, name=made.name, scope=made.scope)
 
     def look(self, user_code: str, address: str) -> Grant:
-        """Return who waits under a code.
+        """Return the login that waits for a decision under a code.
 
         Raises
         ------
         NotFound
-            If nobody does.
+            If there is no such login.
         TooManyRequests
-            After too many wrong codes.
+            After too many wrong codes from this address.
         """
+        # Users type codes in small letters, with spaces or without the dash.
         key = "".join(letter for letter in user_code.upper() if letter in LETTERS)
         with self._lock:
             self._forget_old()
@@ -172,20 +202,22 @@ class Devices:
 
         Parameters
         ----------
-        password : str
-            The caller's own password, as the proof that an approval needs; see `Tokens.prove`.
-        scope : str
-            The scope to approve, at most the one that the client asks for. Empty: that one, unless it is `admin`, which
-            must be named.
+        approve : bool
+            True to approve, False to deny.
+        scope : str, default ""
+            The scope to approve, at most the requested one. Empty approves the requested scope, except `admin`, which
+            must be stated.
+        password : str, default ""
+            The caller's password, for the proof that an approval needs; see `Tokens.prove`.
 
         Raises
         ------
         InvalidArgument
-            If there is no such scope, the client asks for less, or it asks for `admin` and `scope` is empty.
+            If there is no such scope, the client requests less, or it requests `admin` and `scope` is empty.
         AccessDenied
-            If the caller may make no tokens, or none of this scope.
+            If the caller cannot create tokens, or not of this scope.
         ProofRequired
-            If an approval lacks its proof. The code can still be decided.
+            If an approval lacks its proof. The login then still waits for a decision.
         """
         access.require(caller, access.GRANT)
         grant = self.look(user_code, address)
@@ -199,7 +231,7 @@ class Devices:
                 raise NotFound("somebody else has decided about this login", hint="`lmvp login URL` begins again")
             after = {"address": grant.address, "scope": scope} if approve else {"address": grant.address}
             action = "device.approve" if approve else "device.deny"
-            # Under the lock, and before the decision counts: a decision that cannot be recorded gives no token.
+            # Under the lock, and before the decision takes effect: without an event, there must not be a token.
             self._records.commit(SERVER, [], [event(caller.name, action, grant.client, None, after)])
             grant.scope, grant.by, grant.approved = scope if approve else grant.scope, caller, approve
         return DeviceDecision(
@@ -207,6 +239,7 @@ class Devices:
         )
 
     def _of_device(self, device_code: str) -> tuple[str, Grant]:
+        # Compared in constant time, because the device code is a secret.
         for key, grant in self._grants.items():
             if secrets.compare_digest(grant.device_code.encode(), device_code.encode()):
                 return key, grant
@@ -214,7 +247,7 @@ class Devices:
 
     def _not_yet(self, grant: Grant) -> AuthorizationPending:
         asked, grant.asked = grant.asked, time.monotonic()
-        if grant.asked - asked < grant.interval - 0.5:
+        if grant.asked - asked < grant.interval - 0.5:  # half a second of tolerance for delays on the network
             grant.interval += SLOWER
             return SlowDown(f"asked too often; every {grant.interval} seconds is enough")
         return AuthorizationPending("nobody has decided yet")
@@ -226,12 +259,12 @@ class Devices:
 
 
 def _covers(caller: Caller, scope: str) -> bool:
-    """Tell whether a caller has all rights that a token of some scope passes on."""
+    """Return whether the caller's scope allows all rights of another scope."""
     return access.SCOPES[scope] <= access.SCOPES[caller.scope]
 
 
 def _approved(grant: Grant, scope: str) -> str:
-    """Return the scope that an approval gives a client."""
+    """Return the scope that an approval grants."""
     if scope and scope not in access.SCOPES:
         raise InvalidArgument(f"no scope {scope[:40]!r}", hint=f"there are {', '.join(access.SCOPES)}")
     if not scope and grant.scope == "admin":

@@ -1,4 +1,4 @@
-"""Events: the user, the action, the object, and its state before and after."""
+"""Events of the audit log: author, action, object, and its state before and after."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _logger = logging.getLogger("lmvp_server")
 
 
 def event(who: str, action: str, what: str, before: object = None, after: object = None) -> Document:
-    """Return an event that happens now.
+    """Return an event with the current time.
 
     Examples
     --------
@@ -27,7 +27,10 @@ def event(who: str, action: str, what: str, before: object = None, after: object
 
 @contextmanager
 def recorded(records: RecordStore, who: str, action: str, what: str) -> Iterator[Document]:
-    """Record an action on the server with its result, which the body puts into the document; or with its failure."""
+    """Record an action on the server with its result, or with its failure.
+
+    The body of the `with` statement puts the result into the yielded document.
+    """
     result: Document = {}
     try:
         yield result
@@ -35,7 +38,7 @@ def recorded(records: RecordStore, who: str, action: str, what: str) -> Iterator
         failure = {"failed": error.message if isinstance(error, LmvpError) else type(error).__name__}
         try:
             records.commit(SERVER, [], [event(who, action, what, None, failure)])
-        except (LmvpError, OSError) as failed:  # often for the same reason, such as a full disk
+        except (LmvpError, OSError) as failed:  # often the same cause as that of the failure, such as a full disk
             _logger.warning("the failure of %s could not be recorded as an event: %s", action, failed)
         raise
     records.commit(SERVER, [], [event(who, action, what, None, result)])

@@ -1,4 +1,4 @@
-"""Reading what a version is made of: frames for clients, files for browsers and other tools."""
+"""Reads the content of versions: frames of chunks for clients, byte ranges of files for browsers and other tools."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lmvp_server.stores.base import ChunkStore
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A stretch of a chunk: `size` bytes from `offset` on, decoded; `length` is the size of the whole chunk."""
+    """A range of a decoded chunk: `size` bytes from `offset`; `length` is the size of the whole chunk."""
 
     chunk: str
     offset: int
@@ -31,20 +31,20 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What a client wants, and how it can be sent.
+    """A request for chunks of a version, with the encodings that the client accepts.
 
     Attributes
     ----------
     space : str
-        The project that the chunks lie in.
+        The project of the chunks.
     sizes : mapping of str to int
-        The size of each chunk of the version, as its manifest states it.
+        The size of each chunk of the version in bytes, from the manifest.
     accept : frozenset of int
-        Codecs that the client reads besides raw.
+        The codecs that the client reads besides raw.
     have : frozenset of str
-        Chunks that deltas may lean on: those of the base that the client holds.
-    slots, base : Slots, optional
-        The places of the chunks in the version and in the base; None where nothing is to be encoded.
+        The chunks of the base version that the client has. Deltas can depend on these.
+    slots, base : Slots or None
+        The slots of the chunks in the version and in the base version; None if the client accepts only raw frames.
     """
 
     space: str
@@ -55,7 +55,7 @@ class Order:
     base: Slots | None = None
 
     def counterpart(self, chunk: str) -> str | None:
-        """Return the chunk that a delta would lean on, if the client holds it."""
+        """Return the chunk that a delta for the client can depend on; None without one."""
         if self.slots is None or self.base is None or DELTA not in self.accept:
             return None
         found = self.slots.counterpart(chunk, self.base)
@@ -63,18 +63,18 @@ class Order:
 
 
 class Files:
-    """The use cases around the bytes of a version."""
+    """Use cases of the bytes of a version."""
 
     def __init__(self, chunks: ChunkStore, versions: Versions, decoder: Decoder) -> None:
         self._chunks, self._versions, self._decoder = chunks, versions, decoder
 
     def wanted(self, caller: Caller, project: str, model: str, revision: str, body: WantedChunks) -> Order:
-        """Check that a version has the chunks that are wanted, and what the client says that it holds.
+        """Check that a version has the requested chunks, and which chunks of the client deltas can depend on.
 
         Raises
         ------
         InvalidRequest
-            If a chunk is not one of this version's.
+            If a chunk is not part of this version.
         """
         space, digest = self._versions.place_of(caller, project, model, revision)
         slots = self._versions.slots(space, digest)
@@ -85,11 +85,15 @@ class Files:
         if not accept:
             return Order(space, slots.chunks)
         base = self._base(space, body)
+        # The client can name any chunk. Deltas depend only on chunks of the base version.
         have = frozenset(chunk for chunk in body.have if base is not None and chunk in base.chunks)
         return Order(space, slots.chunks, accept, have, slots, base)
 
     def _base(self, space: str, body: WantedChunks) -> Slots | None:
-        """Return the version that the client holds chunks of; None if it is none of this project, which is no slip."""
+        """Return the slots of the version that the client has; None if it is not in this project or is damaged.
+
+        This is not an error. The client can have a version of another project or server.
+        """
         if body.base is None or not self._versions.in_project(space, body.base):
             return None
         try:
@@ -98,16 +102,17 @@ class Files:
             return None
 
     def frame(self, order: Order, chunk: str) -> bytes:
-        """Return one chunk as a frame that the client can read, encoded if it asked for that.
+        """Return one chunk as a frame that the client can read.
 
-        What lies in the store in a form that the client reads goes as it lies. All else is encoded for it: as a delta
-        against what it holds, if that is worth it, or by itself. Every frame is decoded and verified before it is
-        sent, in whatever form: other clients than ours may not look.
+        The stored frame is sent unchanged if it is a delta from a chunk that the client has. Otherwise the chunk is
+        encoded as a delta from such a chunk, if one is in the same slot of the base version and a delta is smaller.
+        Otherwise the stored frame is sent if the client reads its codec; if not, the chunk is encoded standalone.
+        Every frame is decoded and verified before it is sent, because other clients than LMVP's might not verify it.
 
         Raises
         ------
         IntegrityError
-            If the chunk, or what it leans on, is gone or damaged, or its size is not what the manifest states.
+            If the chunk, or one that it depends on, is missing or damaged, or has another size than in the manifest.
         """
         stored = self._decoder.frame(order.space, chunk)
         if stored.head.size != order.sizes[chunk]:
@@ -119,7 +124,7 @@ class Files:
         if not order.accept:
             return _raw(chunk, self._decoder.data(order.space, chunk))
         link = stored.link
-        with codec_turn:
+        with codec_turn:  # limits the memory; raw frames above do not need it
             if link is not None and link.base in order.have and DELTA in order.accept:
                 return self._as_stored(order, stored)
             return self._encoded(order, stored)
@@ -146,21 +151,21 @@ class Files:
     def _delta(self, order: Order, data: Buffer, dtype: str, base: str) -> Encoded | None:
         try:
             old = self._decoder.data(order.space, base)
-        except IntegrityError:  # what the client holds may be lost here
+        except IntegrityError:  # the chunk of the client can be missing or damaged on the server: send without it
             return None
-        return codecs.encode_delta(data, dtype, old, Link(base, 1))
+        return codecs.encode_delta(data, dtype, old, Link(base, 1))  # depth 1: the client has its base decoded
 
     def file(self, caller: Caller, project: str, model: str, revision: str, path: str) -> tuple[str, File]:
-        """Return the project's id and a file; its cost grows with the chunks of the file.
+        """Return the project's id and a file of a version. The cost grows with the number of chunks of the file.
 
         Raises
         ------
         NotFound
-            With the nearest path as the hint.
+            If the version has no file of this path. The hint is the nearest path.
         IntegrityError
-            If the manifest is damaged, or states a wrong size for a chunk of the file: its length and ETag are sent
-            before its bytes are read, and would be wrong. Also for a client that has the file: it may have got the
-            wrong bytes from an older server.
+            If the manifest is damaged, or states a wrong size for a chunk of the file. The length and the ETag of the
+            file are sent before its bytes are read, and would be wrong. This includes requests of clients that have
+            the file already, because an older server can have sent wrong bytes.
         """
         space, manifest = self._versions.content(caller, project, model, revision)
         found = manifest.file(path)
@@ -176,7 +181,7 @@ class Files:
         Raises
         ------
         IntegrityError
-            If the frame on the disk is damaged, or the chunk has another size than the manifest states.
+            If the chunk is missing or damaged, or has another size than the manifest states.
         """
         data = self._decoder.data(space, part.chunk)
         if len(data) != part.length:
@@ -196,7 +201,7 @@ def _raw(chunk: str, data: Buffer) -> bytes:
 
 
 def parts(chunks: Sequence[Chunk], start: int, end: int) -> list[Part]:
-    """Return which parts of a file's chunks make up its bytes `start` to `end`.
+    """Return the parts of a file's chunks that make up its bytes `start` to `end`, without `end`.
 
     Examples
     --------

@@ -1,12 +1,12 @@
-"""The language of filters (`where=`) and of acceptance rules: comparisons of fields of a run or a version.
+"""The language of filters (`where=`) and acceptance rules, which compare fields of a run or a version.
 
-`metrics.val/acc > 0.9 and params.lr < 0.01`, `tags.gpu == "a100"`, `"wren" in name`, `status in ("running", "stale")`,
-`created_at > "2026-11-01"`, `params.lr is None`; in a rule also `val/acc >= @production`. A comparison with a field
-that is missing, or of another type, does not hold.
+Examples are `metrics.val/acc > 0.9 and params.lr < 0.01`, `tags.gpu == "a100"`, `"wren" in name`,
+`status in ("running", "stale")`, `created_at > "2026-11-01"`, `params.lr is None`, and in a rule also
+`val/acc >= @production`. A comparison with a missing field, or between different types, is false.
 
-Python's parser reads the text, and `_Reader` walks the tree; nothing is run. Keys are written as they were logged, with
-slashes and dashes, which Python would read as arithmetic. `_masked` hides them from the parser: it puts underscores in
-their places, as many as they have characters, so that columns in messages stay right.
+Python's parser parses the text, and `_Reader` walks the tree. Nothing is executed. A key such as `val/top-1` keeps its
+slashes and dashes, which Python would parse as arithmetic. `_Reader.masked` hides it from the parser: it replaces each
+character of a key by an underscore, so that the columns in error messages stay correct.
 """
 
 from __future__ import annotations
@@ -24,30 +24,48 @@ from lmvp.records import decode_float
 from lmvp_server import cancellation
 
 LENGTH_LIMIT = 2000
+"""Characters of a filter, rule or order."""
+
 TERMS_LIMIT = 500
 """Fields and constants of a filter."""
+
 WORK_LIMIT = 20_000_000
-"""Terms that one filter evaluates over all items; about two seconds of processor time. A comparison of lists and
-mappings counts their elements, at all depths. A comparison of texts counts the characters that it may compare: one term
-for each `_LETTERS`."""
+"""Terms that one filter evaluates over all items, about two seconds of processor time. A comparison of lists and
+mappings counts their elements at all depths. A comparison of texts counts the characters that it can compare, as one
+term for each `_LETTERS` of them."""
+
 _LETTERS = 100
-"""Characters of a comparison that count as one term: a slow one takes about as long as a term."""
+"""Characters of a comparison that count as one term. In the slowest case, they take about as long as a term."""
+
 _NEEDLE = range(8, 101)
-"""Characters that `in` counts at each place of the longer text: those of the shorter text, within these bounds. A place
-costs 10 ns even for "aab", and for long texts Python's search is linear (`Objects/stringlib/fastsearch.h`)."""
+"""Characters that `in` counts for each position in the longer text: the length of the shorter text, within this range.
+A position costs 10 ns even for "aab", and for long texts Python's search is linear (`Objects/stringlib/fastsearch.h`).
+"""
+
 _SORTED = 1000
-"""Characters of a text by which `order` sorts."""
+"""Characters of a text that `order` compares."""
 
 
 @dataclass(frozen=True)
 class Fields:
-    """What a filter may name: words, and mappings of keys to values."""
+    """The fields that a filter can name.
+
+    Attributes
+    ----------
+    what : str
+        The object, for error messages.
+    words : tuple of str
+        Fields with one value.
+    mappings : tuple of str
+        Fields that map keys to values, such as `metrics`.
+    rule : bool
+        Whether this is a rule: a bare name is a metric, and `@alias` is the same field of another version.
+    """
 
     what: str
     words: tuple[str, ...]
     mappings: tuple[str, ...]
     rule: bool = False
-    """Whether any bare name is a metric, and `@alias` stands for the same field of another version."""
 
 
 RUN = Fields(
@@ -61,15 +79,17 @@ VERSION = Fields(
      "text"),
     ("metrics", "params", "tags"),
 )  # fmt: skip
-"""`text` is number, message, author and aliases, in small letters."""
+"""The fields of a version. `text` is the name, message, author and aliases in lower case."""
 CONTRIBUTION = Fields("a contribution", tuple(w for w in VERSION.words if w != "text"), VERSION.mappings, rule=True)
 
 _HINT = "as `metrics.val/acc > 0.9 and params.lr < 0.01`; docs/api.md, Filters"
 _PART = r"[^\s()\[\],<>=!\"']"
+# A string, an alias, a word, a number, or one other character. A key can contain dots, slashes and dashes, but no
+# brackets, quotes or operators.
 _TOKEN = re.compile(
     rf"""(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*')|(?P<alias>@{_PART}+)|(?P<word>[^\W\d]{_PART}*)|[\d.]{_PART}*|."""
 )
-_CALLED = re.compile(r"\s*[\[(\"']")
+_CALLED = re.compile(r"\s*[\[(\"']")  # after a word: a subscript, a call or a string prefix, which stays for the parser
 _BREAKS = re.compile(r"[\r\n\f\v\u2028\u2029]")
 _ORDERED = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.Eq, ast.NotEq)
 _SPECIAL = ("NaN", "Infinity", "-Infinity")
@@ -93,12 +113,26 @@ Test = Callable[[Item], Any]
 
 
 def parse(text: str, fields: Fields = RUN) -> Callable[[Item], bool]:
-    """Return what tells whether a run, or a version, matches.
+    """Compile a filter to a predicate of runs or versions.
+
+    The predicate raises `InvalidArgument` when all its calls together exceed `WORK_LIMIT`.
+
+    Parameters
+    ----------
+    text : str
+        The filter.
+    fields : Fields, default RUN
+        The fields that it can name.
+
+    Returns
+    -------
+    callable
+        Returns whether an item matches.
 
     Raises
     ------
     InvalidArgument
-        Pointing at what is not understood.
+        If the filter is not valid; names the position of the error.
 
     Examples
     --------
@@ -121,9 +155,27 @@ def parse(text: str, fields: Fields = RUN) -> Callable[[Item], bool]:
 
 
 def order(text: str, fields: Fields = RUN) -> Callable[[Item], tuple[bool, Any]]:
-    """Return what runs, or versions, are to be sorted by: a field, with `-` before it from the greatest to the least.
+    """Compile an order to a sort key of runs or versions.
 
-    What has no such value, or one that is no number or text, comes last.
+    The order is a field, with `-` before it for descending order. Numbers come before texts. Items without the field,
+    or whose value is neither a number nor a text, come last in both directions.
+
+    Parameters
+    ----------
+    text : str
+        The order.
+    fields : Fields, default RUN
+        The fields that it can name.
+
+    Returns
+    -------
+    callable
+        Returns the sort key of an item.
+
+    Raises
+    ------
+    InvalidArgument
+        If the order is not a field.
 
     Examples
     --------
@@ -138,9 +190,9 @@ def order(text: str, fields: Fields = RUN) -> Callable[[Item], tuple[bool, Any]]
     def key(item: Item) -> tuple[bool, Any]:
         found = value(item)
         if isinstance(found, str):
-            found = found[:_SORTED]  # each of the many comparisons of a sort reads both texts
+            found = found[:_SORTED]  # a sort compares each text many times, and each comparison can read both texts
             return (False, _Down(found) if down else found)
-        if not isinstance(found, (int, float)) or found != found:
+        if not isinstance(found, (int, float)) or found != found:  # missing, another type, or NaN, which has no order
             return (True, 0)
         return (False, -found if down else found)
 
@@ -148,12 +200,12 @@ def order(text: str, fields: Fields = RUN) -> Callable[[Item], tuple[bool, Any]]
 
 
 def _of_one_kind(key: tuple[bool, Any]) -> tuple[bool, Any]:
-    """Let numbers come before texts, which do not compare with them."""
+    """Extend a sort key so that numbers come before texts; Python cannot compare one with the other."""
     return key[0], (not isinstance(key[1], (int, float)), key[1])
 
 
 class _Down(str):
-    """A text that sorts the other way round."""
+    """A text that sorts in descending order."""
 
     __slots__ = ()
 
@@ -163,19 +215,29 @@ class _Down(str):
 
 @dataclass(frozen=True)
 class Rule:
-    """An acceptance rule: a filter that can compare with other versions of the model."""
+    """An acceptance rule: a filter that can compare with other versions of the model.
+
+    Attributes
+    ----------
+    test : callable
+        The compiled rule.
+    used : sequence of (str, callable)
+        The fields of the rule as they are written, and functions that return their values.
+    """
 
     test: Test
     used: Sequence[tuple[str, Test]]
 
     def holds(self, item: Item, version: Callable[[str], Item | None]) -> bool:
-        """Tell whether a contribution meets the rule.
+        """Return whether a contribution meets the rule.
 
         Parameters
         ----------
+        item : mapping
+            The contribution.
         version : callable
-            Returns the version that an alias or another revision names; None if there is none. A comparison with a
-            version that does not exist holds: there is nothing yet to be better than.
+            Returns the version that an alias or another revision names, or None if it does not exist. A comparison
+            with a version that does not exist is true, so that the first contribution can be accepted.
         """
         return bool(self.test({**item, _VERSION: version}))
 
@@ -186,7 +248,8 @@ class Rule:
 
 
 _VERSION = "@"
-"""The key of the function that finds versions, in the item that a rule is evaluated with."""
+"""The key under which the evaluation of a rule adds the function that finds versions to the item. A field cannot have
+this name."""
 
 
 def _told(value: Any, name: str) -> str:
@@ -202,7 +265,7 @@ def parse_rule(text: str) -> Rule:
     Raises
     ------
     InvalidArgument
-        If it cannot be read.
+        If the rule is not valid; names the position of the error.
 
     Examples
     --------
@@ -218,21 +281,22 @@ def parse_rule(text: str) -> Rule:
 
 
 def _read(text: str, what: str, reader: _Reader, walk: Callable[[ast.expr], Test]) -> Test:
+    """Parse a text and compile its tree with `walk`; `what` names the text in error messages."""
     if len(text) > LENGTH_LIMIT:
         raise InvalidArgument(f"the {what} has {len(text):,} characters; the limit is {LENGTH_LIMIT:,}")
     try:
         return walk(ast.parse(reader.masked(text), mode="eval").body)
     except SyntaxError as error:
-        column = error.offset or len(text.strip()) + 1  # Python counts the end of a text as column 0
+        column = error.offset or len(text.strip()) + 1  # Python reports the end of a text as column 0
         raise InvalidArgument(f"the {what} {_shown(text)} breaks off at column {column}", hint=_HINT) from None
-    except (RecursionError, MemoryError, ValueError) as error:
-        if isinstance(error, InvalidArgument):
+    except (RecursionError, MemoryError, ValueError) as error:  # deep nesting, or a null byte
+        if isinstance(error, InvalidArgument):  # a ValueError too
             raise
         raise InvalidArgument(f"the {what} {_shown(text)} cannot be read", hint=_HINT) from None
 
 
 class _Reader:
-    """Walks over an expression."""
+    """Compiles the syntax tree of a filter to functions, and counts the terms and the work of their evaluation."""
 
     def __init__(self, fields: Fields) -> None:
         self._fields = fields
@@ -241,10 +305,10 @@ class _Reader:
         self.terms = 0
         self.work = 0
         self.used: list[tuple[str, Test]] = []
-        """The fields that a rule reads, as they are written, and the functions that give their values."""
+        """The fields of a rule as they are written, and functions that return their values."""
 
     def masked(self, text: str) -> str:
-        """Take a text; return it with underscores in the places of keys and aliases, in one line."""
+        """Return a text as one line, with underscores in place of keys and aliases; store these by their positions."""
         self._text = _BREAKS.sub(" ", text).strip()
         parts: list[str] = []
         offset = 0
@@ -253,12 +317,12 @@ class _Reader:
             if key is not None:
                 self._keys[offset] = key
             parts.append(found[0] if key is None else "_" * len(found[0]))
-            offset += len(parts[-1].encode("utf-8", "replace"))
+            offset += len(parts[-1].encode("utf-8", "replace"))  # the columns of `ast` count bytes in UTF-8
         self._masked = "".join(parts)
         return self._masked
 
     def _key(self, found: re.Match[str]) -> _Key | None:
-        """Return the key or the alias that a token is; None if Python can read the token."""
+        """Return the key or alias of a token; None if the token is left to Python's parser."""
         word = found["word"]
         if found["alias"]:
             return _Key("", found["alias"])
@@ -275,22 +339,22 @@ class _Reader:
         return self._keys.get(node.col_offset) if isinstance(node, ast.Name) else None
 
     def source(self, node: ast.expr) -> str:
-        """Return the text of a node as it was written."""
+        """Return the original text of a node."""
         first, last = (self._column(at) for at in (node.col_offset, node.end_col_offset or node.col_offset))
         return self._text[first:last]
 
     def _column(self, offset: int) -> int:
-        """Return the character at a number of bytes, which is how Python counts columns."""
+        """Convert a column in bytes, which `ast` reports, to characters."""
         return len(self._masked.encode("utf-8", "replace")[:offset].decode("utf-8", "replace"))
 
     def refusal(self, node: ast.expr) -> InvalidArgument:
-        """Return the error for a part of the text that is no filter."""
+        """Return the error for a part of the text that is not valid in a filter."""
         return InvalidArgument(
             f"{_shown(self.source(node))}, at column {self._column(node.col_offset) + 1}, is no filter", hint=_HINT
         )
 
     def test(self, node: ast.expr) -> Test:
-        """Return what holds or does not."""
+        """Compile a condition."""
         if isinstance(node, ast.BoolOp):
             tests = [self.test(value) for value in node.values]
             every = isinstance(node.op, ast.And)
@@ -301,7 +365,7 @@ class _Reader:
         if isinstance(node, ast.Compare):
             return self._comparison(node)
         key = self._key_of(node)
-        if key is not None and (key.is_alias or (key.bare and self._fields.rule)):
+        if key is not None and (key.is_alias or (key.bare and self._fields.rule)):  # a metric alone is not a condition
             raise self.refusal(node)
         if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)):
             return self._value(node)
@@ -326,6 +390,7 @@ class _Reader:
                 a, b = left(run), right(run)
                 self._count_values([a, b])
                 if op in _SEARCHES and isinstance(a, str) and isinstance(b, str):
+                    # `in` can compare up to this many characters at each position of the longer text.
                     each = min(max(len(a), _NEEDLE.start), _NEEDLE.stop - 1)
                     self.count(len(b) * each // _LETTERS)
                 if a is not _NOTHING and b is not _NOTHING and not _holds(op, a, b):
@@ -335,7 +400,10 @@ class _Reader:
         return holds
 
     def _check_pair(self, op: ast.cmpop, sides: Sequence[ast.expr], keys: Sequence[_Key | None]) -> None:
-        """Refuse comparisons of two aliases, of an alias with anything but a field, and of two bare names."""
+        """Refuse to compare two aliases, an alias with anything but a field, or two bare names.
+
+        In `val/acc >= production`, the second bare name is probably an alias without its `@`.
+        """
         aliases = [key is not None and key.is_alias for key in keys]
         if any(aliases):
             named = sides[0] if aliases[1] else sides[1]
@@ -347,7 +415,7 @@ class _Reader:
             raise InvalidArgument(f"{other[:60]!r} would be a metric here", hint=f"@{other[:60]} is an alias")
 
     def _of_version(self, alias: _Key | None, value: Test | None) -> Test:
-        """Return what gives the value that another version has of the field on the other side of a comparison."""
+        """Compile an alias to the value that its version has in the field on the other side of the comparison."""
         assert alias is not None, "a side without a value is an alias"
         assert value is not None, "its other side is a field"
         if not self._fields.rule:
@@ -362,7 +430,7 @@ class _Reader:
         return get
 
     def count(self, work: int) -> None:
-        """Count work, and refuse to go on beyond the limit."""
+        """Add to the work of the evaluation; raise an error beyond `WORK_LIMIT`."""
         cancellation.check()
         self.work += work
         if self.work > WORK_LIMIT:
@@ -372,7 +440,7 @@ class _Reader:
             )
 
     def _count_values(self, values: list[Any]) -> None:
-        """Count what a comparison of values costs at most: `==` and `in` look at each element once."""
+        """Count the largest cost of a comparison: `==` and `in` read each element of lists and mappings once."""
         letters, waiting = 0, [one for one in values if isinstance(one, (str, list, tuple, dict))]
         while waiting:
             value = waiting.pop()
@@ -386,7 +454,7 @@ class _Reader:
         self.count(letters // _LETTERS)
 
     def _value(self, node: ast.expr) -> Test:
-        """Return what gives a field of a run, or a constant."""
+        """Compile a field or a constant."""
         self.terms += 1
         if isinstance(node, ast.Constant) and isinstance(node.value, (str, int, float, bool, type(None))):
             return lambda _, value=node.value: value  # type: ignore[misc]
@@ -429,12 +497,13 @@ class _Reader:
 
         def get(run: Item) -> Any:
             value = (run.get(mapping) or {}).get(key)
+            # JSON has no NaN and infinity, so records store them as texts. A tag is always a text.
             return decode_float(value) if value in _SPECIAL and mapping != "tags" else value
 
         return self._using(node, get)
 
     def field(self, node: ast.expr) -> Test:
-        """Return what gives a field: nothing else can be sorted by."""
+        """Compile a field; refuse anything else."""
         key = self._key_of(node)
         if isinstance(node, (ast.Name, ast.Attribute, ast.Subscript)) and not (key is not None and key.is_alias):
             return self._value(node)
@@ -443,7 +512,17 @@ class _Reader:
 
 @dataclass(frozen=True)
 class _Key:
-    """A key of a mapping, or an alias with its `@`, that is hidden from Python's parser."""
+    """A key of a mapping, or an alias with its `@`, that is hidden from Python's parser.
+
+    Attributes
+    ----------
+    mapping : str
+        The mapping of the key, such as `metrics`; empty for an alias.
+    key : str
+        The key, or the alias with its `@`.
+    bare : bool
+        Whether the key is written without its mapping.
+    """
 
     mapping: str
     key: str
@@ -455,15 +534,15 @@ class _Key:
 
 
 _NOTHING = object()
-"""The value of a version that does not exist."""
+"""The value of each field of a version that does not exist."""
 
 
 def _holds(op: Callable[[Any, Any], Any], left: Any, right: Any) -> bool:
-    if left is None and op is operator.ne:
+    if left is None and op is operator.ne:  # a comparison with a missing field is false, `!=` too
         return False
     try:
         return bool(op(left, right))
-    except (TypeError, RecursionError):  # of two kinds, or nested as deep as only a stored document can be
+    except (TypeError, RecursionError):  # different types, or a stored value that is nested too deeply
         return False
 
 

@@ -1,7 +1,8 @@
-"""Forks: a model with its history in another project, at the price of names on the disk; and the way back.
+"""Forks: copies of a model with its history in another project, and contributions from a fork to its origin.
 
-The chunks of a fork are those of its origin, under names of their own: from then on, each project deletes and encodes
-its own. Nothing else crosses from one project to another, and only for who may read the one and write the other.
+A fork links to the same chunks on disk as its origin, so it costs only file names. After that, each project deletes and
+encodes its chunks independently. Forks and contributions are the only transfers between projects. The caller needs the
+right to read the source, and to write or propose in the target.
 """
 
 from __future__ import annotations
@@ -34,12 +35,20 @@ from lmvp_server.services.versions import Versions, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
 _STAYS = frozenset({"push", "run"})
-"""What a version says of where it was made, and means nothing in another project."""
+"""Fields of a version that refer to objects of its project. A copy in another project does not have them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """From one project to another, with what leans on what in both."""
+    """A transfer of chunks from one project to another, with the deltas of both.
+
+    Attributes
+    ----------
+    source, target : str
+        The projects.
+    there, here : Links
+        The deltas of the source and of the target.
+    """
 
     source: str
     target: str
@@ -48,7 +57,7 @@ class _Way:
 
 
 class Forks:
-    """The use cases around forks."""
+    """Use cases of forks."""
 
     def __init__(
         self,
@@ -65,29 +74,38 @@ class Forks:
         self._decoder, self._upkeep, self._pushes, self._digests = decoder, upkeep, pushes, digests
 
     def fork(self, caller: Caller, project: str, model: str, to: str) -> Document:
-        """Copy a model with all its versions, without its aliases, to another place; return the new model.
+        """Copy a model with all its versions, without its aliases; return the new model.
+
+        Parameters
+        ----------
+        to : str
+            The new model, `project/model` or only `model` for the same project. A missing project is created.
 
         Raises
         ------
         AlreadyExists
-            If there is a model of that name.
+            If a model of this name exists.
         Conflict
-            If it has no version yet.
+            If the model has no versions.
+        IntegrityError
+            If data of the model is damaged.
         """
         origin = self._catalog.find_model(caller, project, model)
         wanted = Reference.parse(to, project=project)
         made = self._catalog.find_or_create_project(caller, wanted.project or project).data["name"]
         access.require(caller, access.WRITE, made)
         self._verify_tensors(origin)
-        with self._upkeep.undisturbed():  # no sweep, no compaction: what is found stays as it is until it is in use
+        # Without gc and compaction, the frames that are found here stay unchanged until the fork references them.
+        with self._upkeep.undisturbed():
             home = self._catalog.find_project(caller, made)
             versions = self._records.find(origin.space, "versions", {"model": origin.model.id})
             if not versions:
                 raise Conflict(f"{origin.reference} has no version yet", hint="a fork begins with what there is")
-            for digest in dict.fromkeys(one.data["digest"] for one in versions):  # damage is not to be copied
+            for digest in dict.fromkeys(one.data["digest"] for one in versions):  # do not copy damage to a new project
                 manifest = read_manifest(self._chunks, origin.space, digest)
                 self._decoder.check_sizes(origin.space, manifest.files)
-                self._digests.require_stored(origin.space, manifest)  # quick: `_verify_tensors` has read the bytes
+                # Quick, because `_verify_tensors` has read the bytes, except for versions that were pushed since.
+                self._digests.require_stored(origin.space, manifest)
                 check_headers(self._decoder, origin.space, manifest)
             if home.id != origin.space:
                 self._take_all(origin.space, home.id, [one.data["digest"] for one in versions])
@@ -95,7 +113,10 @@ class Forks:
         return self._catalog.model(caller, made, wanted.model)
 
     def _verify_tensors(self, origin: Place) -> None:
-        """Verify the tensor digests of all versions; this reads their bytes, and nothing waits for it."""
+        """Verify the tensor digests of all versions.
+
+        This reads all bytes, so it is done before `undisturbed`, which blocks gc and compaction of the server.
+        """
         versions = self._records.find(origin.space, "versions", {"model": origin.model.id})
         for digest in dict.fromkeys(one.data["digest"] for one in versions):
             manifest = read_manifest(self._chunks, origin.space, digest)
@@ -103,12 +124,12 @@ class Forks:
             self._digests.require_stored(origin.space, manifest)
 
     def contribute(self, caller: Caller, project: str, model: str, revision: str, message: str) -> Document:
-        """Propose a version of a fork to the model that it was forked from; return it as it stands there.
+        """Propose a version of a fork to the model that it was forked from; return the new contribution.
 
         Raises
         ------
         Conflict
-            If the model is no fork, or what it was forked from is there no more.
+            If the model is not a fork, or its origin is removed or cannot be read by the caller.
         """
         fork = self._catalog.find_model(caller, project, model)
         version = self._versions.find(fork, revision)
@@ -123,6 +144,7 @@ class Forks:
             return self._pushes.commit_small(caller, push)
 
     def _origin(self, caller: Caller, fork: Place) -> Place:
+        """Return the model that a fork was made from."""
         said = fork.model.data.get("origin") or {}
         home = self._records.get(SERVER, "projects", said.get("project", ""))
         if home is None or not caller.may(access.READ, home.data["name"]):
@@ -136,8 +158,9 @@ class Forks:
         return Place(home, model)
 
     def _as_push(self, origin: Place, fork: Place, version: Record, manifest: Manifest, message: str) -> NewPush:
-        """Return what a push of a version to its origin would say."""
+        """Return the request of a push that proposes a version of a fork to its origin."""
         data = version.data
+        # The parents of the manifest are versions of the fork; the push sets a parent that the origin has.
         plain = manifests.encode(msgspec.structs.replace(manifest, parents=()))
         return NewPush(
             push=secrets.token_hex(16),
@@ -152,7 +175,7 @@ class Forks:
         )
 
     def _common(self, origin: Place, fork: Place, version: Record) -> str | None:
-        """Return the digest of the nearest version before one that the origin has too."""
+        """Return the digest of the nearest ancestor, along the first parents, that the origin has too; else None."""
         seen: Record | None = version
         while seen is not None and seen.data["parents"]:
             parent = seen.data["parents"][0]
@@ -164,6 +187,7 @@ class Forks:
     # -- records
 
     def _write(self, caller: Caller, origin: Place, home: Record, name: str, versions: Sequence[Record]) -> None:
+        """Write the records of the new model and its versions in one commit."""
         model, at = secrets.token_hex(8), now()
         data: Document = {
             "name": name,
@@ -203,23 +227,25 @@ class Forks:
     def _take_note(self, way: _Way, digest: str) -> None:
         try:
             self._chunks.put_note(way.target, digest, self._chunks.note(way.source, digest))
-        except KeyError:  # it is worked out again when it is asked for
+        except KeyError:  # a note is computed again when it is needed
             return
 
     def _way(self, source: str, target: str) -> _Way:
         return _Way(source, target, self._upkeep.links(source), self._upkeep.links(target))
 
     def _take(self, way: _Way, manifest: Manifest) -> None:
-        """Let the target hold the chunks of a manifest, and what they lean on."""
+        """Add the chunks of a manifest, and their delta bases, to the target."""
         wanted = {chunk.id for file in manifest.files for chunk in file.chunks}
         lacking = self._chunks.missing(way.target, sorted(way.there.with_bases(wanted)))
-        for chunk in sorted(lacking, key=way.there.depth):  # what others lean on first
+        for chunk in sorted(lacking, key=way.there.depth):  # each delta base before the deltas that depend on it
             self._take_chunk(way, chunk)
-        self._chunks.settle(way.target, lacking)
+        self._chunks.settle(way.target, lacking)  # once for all of them, because it waits for the disk
 
     def _take_chunk(self, way: _Way, chunk: str) -> None:
         base, depth = way.there.base(chunk), way.there.depth(chunk)
-        if base is not None and way.here.depth(base) >= depth:  # it stands deeper here than the frame says
+        # The target can have the base as a deeper delta than the source. The depth in this frame would then be wrong,
+        # so the chunk is stored raw.
+        if base is not None and way.here.depth(base) >= depth:
             data = self._decoder.data(way.source, chunk)
             self._chunks.put(way.target, chunk, [frames.header(Frame(chunk, len(data), len(data))), data])
             return

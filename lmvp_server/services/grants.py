@@ -1,7 +1,7 @@
-"""Grants for a project: invitations and webhooks, which act with the owner role of the account that gave them.
+"""Grants for a project: invitations and webhooks, which act with the owner role of the account that created them.
 
-A grant ends for good in the commit that takes this role: otherwise it would work again when the account becomes an
-owner again. `end_lost` after a commit covers a grant that was written at the same moment.
+A grant ends permanently in the commit that removes this role. Otherwise it would work again when the account becomes an
+owner again. `end_lost` after a commit ends grants that were created at the same time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from lmvp_server.services.events import event
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
 TABLES = ("invitations", "webhooks")
+"""The tables of grants for a project."""
 
 
 def member_id(project: str, subject: str) -> str:
-    """Return the id of the record that says what role an account, or a group, has in a project."""
+    """Return the id of the record with the role of an account or group in a project."""
     return f"{project}-{subject}"
 
 
@@ -32,19 +33,26 @@ def lost(
     disabled: str = "",
     tables: Collection[str] = TABLES,
 ) -> tuple[list[Change], list[Document]]:
-    """Return the changes that end all grants without an owner behind them, and their events.
+    """Return the changes that end all grants whose account is no longer an owner, and their events.
 
-    The members of a removed project come back with it, so its grants end by the same rule. Grants without an account,
-    of an earlier release, grant nothing by themselves.
+    This includes the grants of projects in the trash, because a restored project has its members again. Grants without
+    an account, which an earlier release created, are skipped: they grant nothing.
 
     Parameters
     ----------
     by : str
         The author of the events.
     without : collection of str
-        Ids of the records of members and of group memberships that the same commit takes away or lowers.
+        Ids of the records of members and of group memberships that the same commit deletes or lowers.
     demoted, disabled : str
         The id of the account that the same commit demotes from admin, or disables.
+    tables : collection of str, default TABLES
+        The tables of grants to check.
+
+    Returns
+    -------
+    tuple
+        The changes and the events, for the same commit.
     """
     changes: list[Change] = []
     events: list[Document] = []
@@ -52,6 +60,7 @@ def lost(
         for one in records.find(SERVER, table):
             project, holder = one.data["project"], _holder(records, one, table)
             home = _home(records, project) if project else None
+            # The grants of the operator do not depend on a role, and a disabled webhook has ended already.
             if home is None or holder in ("", OPERATOR) or one.data.get("disabled"):
                 continue
             if holder == disabled or not owns(records, holder, home, without, demoted):
@@ -62,7 +71,7 @@ def lost(
 
 
 def ended(grant: Record, home: Record, by: str, table: str) -> tuple[Change, Document]:
-    """Return the change that ends a grant, and its event: an invitation is deleted, a webhook disabled."""
+    """Return the change that ends a grant, and its event. An invitation is deleted; a webhook is disabled."""
     why = f"{grant.data['by']} does not own the project any more"
     what = str(home.data["name"])
     if table == "invitations":
@@ -76,7 +85,7 @@ def ended(grant: Record, home: Record, by: str, table: str) -> tuple[Change, Doc
 
 
 def end_lost(records: RecordStore, by: str) -> None:
-    """End all grants without an owner behind them, in a commit of their own."""
+    """End all grants whose account is no longer an owner, in a separate commit."""
     while True:
         changes, events = lost(records, by)
         if not changes:
@@ -89,9 +98,9 @@ def end_lost(records: RecordStore, by: str) -> None:
 
 
 def _holder(records: RecordStore, grant: Record, table: str) -> str:
-    """Return the id of the account behind a grant; empty if there is none.
+    """Return the id of the account that created a grant; empty if there is no such account.
 
-    Webhooks of 9d7a6ec have only the name of an account, which no other account can take.
+    Webhooks of 9d7a6ec have only the name of an account. Another account cannot take this name.
     """
     if table == "webhooks" and "user" not in grant.data:
         found = records.find(SERVER, "users", {"key": str(grant.data["by"]).lower()}, limit=1)
@@ -101,21 +110,22 @@ def _holder(records: RecordStore, grant: Record, table: str) -> str:
 
 
 def _home(records: RecordStore, project: str) -> Record | None:
-    """Return the record of a project by its id, also of one that was removed and can be brought back."""
+    """Return the record of a project by its id, also of one in the trash."""
     return records.get(SERVER, "projects", project) or records.get(SERVER, REMOVED, project)
 
 
 def owns(records: RecordStore, user: str, home: Record, without: Collection[str] = (), demoted: str = "") -> bool:
-    """Tell whether an account owns a project, which may be removed, after a commit; see `lost`.
+    """Return whether an account is an owner of a project after a commit; see `lost` for the parameters.
 
-    `everyone` and public projects give no owner role.
+    The project can be in the trash. Its settings `everyone` and `public` never grant the owner role.
     """
     account = records.get(SERVER, "users", user)
-    if account is None or account.data.get("disabled") is not False:
+    if account is None or account.data.get("disabled") is not False:  # a record without the field grants nothing
         return False
     if account.data.get("admin") is True and user != demoted:
         return True
     groups = [one.data["group"] for one in records.find(SERVER, "belongings", {"user": user}) if one.id not in without]
+    # Only the memberships that are left after the commit count.
     ids = [one for one in (member_id(home.id, subject) for subject in (user, *groups)) if one not in without]
     found = [records.get(SERVER, "members", one) for one in ids]
     return any(one is not None and one.data["role"] == OWNER for one in found)

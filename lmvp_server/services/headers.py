@@ -1,7 +1,7 @@
-"""Headers of safetensors files, compared with the tensors that a manifest lists for these files.
+"""Comparison of the headers of safetensors files with the tensors that a manifest lists for these files.
 
-`pull(into=…)` and comparisons read tensors at the offsets of the manifest, every other program at those of the header.
-A version in which the two differ would show other weights to its reviewer than to its user.
+`pull(into=…)` and diffs read tensors at the offsets of the manifest; all other programs use those of the header. If the
+two differed, a reviewer of a version would see other weights than its users load.
 """
 
 from __future__ import annotations
@@ -17,26 +17,27 @@ from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.tensors import TensorReader
 
 HEADER_LIMIT = 64 << 20
-"""Bytes of JSON in the headers of a version at most. A manifest, which says more of each tensor, has 16 MiB at most."""
+"""The limit of JSON in all headers of a version, in bytes. A manifest, which states more about each tensor, has at most
+16 MiB."""
 
 _TIMES, _FREE = 2, 1 << 30
-"""Chunks of other clients may hold a header and much else, and files may share them. A check decodes the bytes of the
-distinct chunks of a version so many times at most, and some more."""
+"""A check decodes at most `_TIMES` times the bytes of the distinct chunks of a version plus `_FREE` bytes. Other
+clients can put a header and much more into one chunk, and files can share chunks."""
 
 SUFFIX = ".safetensors"
 _HINT = "`lmvp push MODEL FILE` reads the header of the file"
 
 
 def check_headers(decoder: Decoder, project: str, manifest: Manifest) -> None:
-    """Check that the tensors listed for each safetensors file are those of its header.
+    """Check that the tensors that a manifest lists for each safetensors file are those of the file's header.
 
-    A file for which no tensors are listed is just bytes. Names may be missing, or be others, in a version with an ONNX
-    model: its weights may lie in a safetensors file, and the manifest lists those of the model.
+    A file without listed tensors is not read. In a version with an ONNX model, names can be missing or differ: the
+    weights of the model can be in a safetensors file, and the manifest lists them by their names in the model.
 
     Raises
     ------
     InvalidManifest
-        Naming the file, the tensor and the difference.
+        If they differ; names the file, the tensor and the difference.
     IntegrityError
         If a chunk is missing or damaged.
     """
@@ -54,7 +55,7 @@ def check_headers(decoder: Decoder, project: str, manifest: Manifest) -> None:
 
 
 class _HeaderReader:
-    """Reads headers within the limits for one version."""
+    """Reads the headers of a version within the limits of bytes."""
 
     def __init__(self, decoder: Decoder, project: str, manifest: Manifest) -> None:
         self._tensors = TensorReader(decoder, project, manifest)
@@ -63,10 +64,10 @@ class _HeaderReader:
         self._text = HEADER_LIMIT
 
     def spans(self, file: File) -> Mapping[str, Span]:
-        """Return the tensors of a header by their names."""
+        """Return the tensors in the header of a file by their names."""
 
         def read(offset: int, size: int) -> memoryview:
-            self._text -= size
+            self._text -= size  # before the read, because the file states this size and can state any number
             if self._text < 0:
                 raise InvalidManifest(
                     f"the headers of the safetensors files have more than {HEADER_LIMIT >> 20} MiB in all",
@@ -81,6 +82,7 @@ class _HeaderReader:
             raise InvalidManifest(f"{error.message}, but the manifest lists tensors of it", hint=_HINT) from None
 
     def _count(self, file: File, offset: int, size: int) -> None:
+        """Count the chunks that a read of a file decodes; raise an error beyond the limit."""
         at = 0
         for chunk in file.chunks:
             if at >= offset + size:

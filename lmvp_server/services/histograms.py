@@ -1,4 +1,4 @@
-"""How the numbers of tensors are spread: read when they are looked at, and kept in memory for a while."""
+"""Histograms of the values of tensors, computed on request and cached in memory."""
 
 from __future__ import annotations
 
@@ -24,19 +24,25 @@ if TYPE_CHECKING:
     from lmvp.storage.values import Spread
 
 BINS, BINS_LIMIT = 28, 512
+"""Bins of a histogram: the default and the limit."""
+
 TENSORS_LIMIT = 64
+"""Tensors of one request."""
+
 LIMITS = f"1 to {TENSORS_LIMIT} tensors, 1 to {BINS_LIMIT} bins"
 BLOCKS = 16
-"""Blocks of a tensor that are read at most; of a longer one, as many, evenly spaced."""
+"""Blocks of a tensor that are read. Of a larger tensor, this many blocks are read at equal distances."""
 
 _KEPT = 8192
+"""Entries in each cache of results."""
 
 
 class TensorHistograms:
-    """The use case behind `…/histograms`."""
+    """The use case of `…/histograms`."""
 
     def __init__(self, catalog: Catalog, versions: Versions, decoder: Decoder) -> None:
         self._catalog, self._versions, self._decoder = catalog, versions, decoder
+        # Versions are immutable, so a cached value stays correct. A manifest can be large: the cache has only four.
         self._contents = lru_cache(4)(self._read_content)
         self._spread = lru_cache(_KEPT)(self._measured)
         self._counts = lru_cache(_KEPT)(self._counted)
@@ -52,18 +58,22 @@ class TensorHistograms:
         bins: int = BINS,
         against: str = "",
     ) -> Histograms:
-        """Return histograms of tensors of a version; numbers packed below 8 bits have none.
+        """Return histograms of tensors of a version. A tensor with packed values below 8 bits has no histogram.
 
         Parameters
         ----------
-        against : str
-            `[model]@revision` in the same project, or a bare revision: where that has a tensor, too, both are on the
-            same bins.
+        tensors : sequence of str
+            The names of the tensors.
+        bins : int, default 28
+            The number of bins of each histogram.
+        against : str, default ""
+            Another version, as `[model]@revision` in the same project or a bare revision of the same model. Both
+            histograms of a tensor have the same bins.
 
         Raises
         ------
         InvalidArgument
-            If too many tensors or bins are asked for at once.
+            If too many tensors or bins are requested at once.
         NotFound
             If neither version has such a tensor.
         """
@@ -85,9 +95,11 @@ class TensorHistograms:
         return Histograms(tensors=found[0], before=found[1])
 
     def _of_tensor(self, space: str, digests: Sequence[str], name: str, bins: int) -> Iterator[tuple[int, Histogram]]:
+        """Yield the histograms of a tensor in each version that has it, with the index of the version."""
         sides = [side for side, digest in enumerate(digests) if name in self._contents(space, digest)[1]]
         if not sides:
             raise NotFound(f"there is no tensor {name[:200]!r} in this version")
+        # Two passes over the values: the bins depend on the least and the greatest value of both versions.
         spreads = {side: spread for side in sides if (spread := self._spread(space, digests[side], name))}
         finite = [one for one in spreads.values() if one.finite]
         low, high = min((one.low for one in finite), default=0.0), max((one.high for one in finite), default=0.0)
@@ -111,15 +123,16 @@ class TensorHistograms:
         )
 
     def _measured(self, space: str, digest: str, name: str) -> Spread | None:
-        """Return what is known of a tensor in one pass; None where its numbers cannot be told apart."""
+        """Return the statistics of a tensor from one pass over its values; None if these are packed below 8 bits."""
         from lmvp.storage.values import Spread
 
         dtype = self._contents(space, digest)[1][name].dtype
-        if BITS[dtype] < 8:
+        if BITS[dtype] < 8:  # several values share a byte
             return None
         return sum((Spread.of(data, dtype) for data in self._blocks(space, digest, name)), Spread())
 
     def _counted(self, space: str, digest: str, name: str, low: float, high: float, bins: int) -> tuple[int, ...]:
+        """Return the number of values in each bin between `low` and `high`."""
         from lmvp.storage.values import counts
 
         dtype, total = self._contents(space, digest)[1][name].dtype, [0] * bins

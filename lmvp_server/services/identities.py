@@ -1,9 +1,9 @@
-"""Identities at a provider of OpenID Connect, and the accounts that they sign in to.
+"""Identities at OpenID Connect providers, and the accounts that they sign in to.
 
-An identity is the issuer and the permanent id of a person there (`sub`), never a name or an address, which can change
-hands. It signs in as long as its record has the generation of the account (`Users.generation`): a password change
-deletes the record unless identities are kept, and a disabled account keeps it as ended, so that its owner cannot sign
-up for another account.
+An identity is an issuer and the permanent id of a person there (`sub`). It is never a name or an email address, which
+can pass to another person. An identity can sign in as long as its record has the generation of the account
+(`Users.generation`). A password change deletes the record unless `keep_identities` is set. A disabled account keeps the
+record as ended, so that its owner cannot sign up for another account.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from lmvp_server.services.users import Users, new_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
 _UNFIT = re.compile(r"[^A-Za-z0-9._-]+")
+"""Characters that the name of an account cannot have."""
+
 _TABLE = "identities"
 
 
@@ -36,10 +38,12 @@ class Identity:
 
     Attributes
     ----------
+    issuer : str
+        The URL of the provider.
     subject : str
         The permanent id of the person at the provider.
     name : str
-        The name that the person prefers; it proves nothing.
+        The preferred name of the person. It does not identify the person, because people can choose it.
     """
 
     issuer: str
@@ -48,30 +52,31 @@ class Identity:
 
     @property
     def id(self) -> str:
-        """The id of the record that names the account."""
+        """The id of the record that connects the identity to an account."""
         return hashlib.sha256(f"{self.issuer}\n{self.subject}".encode()).hexdigest()
 
     @property
     def account_name(self) -> str:
-        """The name of an account that is made for the person.
+        """The name of a new account for the person.
 
         Examples
         --------
         >>> Identity("https://x", "1", "Ada Lovelace").account_name, Identity("https://x", "1", "").account_name
         ('Ada-Lovelace', 'user-26bb5e')
         """
+        # A name without any valid character, for example in Chinese, needs a replacement.
         return _UNFIT.sub("-", self.name).strip("-._")[:60] or f"user-{self.id[:6]}"
 
 
 class Identities:
-    """The use cases around identities: sign in, sign up, connect, list, disconnect."""
+    """Use cases of identities: sign in, sign up, connect, list, disconnect."""
 
     def __init__(self, records: RecordStore, users: Users, invitations: Invitations, credentials: Credentials) -> None:
         self._records, self._users, self._invitations = records, users, invitations
         self._credentials = credentials
 
     def account(self, identity: Identity) -> Record | None:
-        """Return the account of an identity; None if it has no record.
+        """Return the account of an identity; None if the identity is not connected to one.
 
         Raises
         ------
@@ -92,21 +97,22 @@ class Identities:
         return account
 
     def is_connected(self, user: str) -> bool:
-        """Tell whether an identity signs in to an account."""
+        """Return whether an identity can sign in to an account."""
         return any(not self._ended(one) for one in self._records.find(SERVER, _TABLE, {"user": user}))
 
     def every(self, caller: Caller, page: Page, user: str = "") -> Document:
-        """List the caller's own identities; for admins, those of all accounts, or of one.
+        """List the identities of the caller; for admins, those of all accounts, or of one.
 
         Parameters
         ----------
-        user : str
+        user : str, default ""
             The name of an account.
 
         Raises
         ------
         AccessDenied
-            If the caller's token is limited, or the account is another one's and the caller is no admin.
+            If the scope or project of the caller's token does not allow it, or the caller names another account and is
+            not an admin.
         """
         access.require(caller, access.ACCOUNT)
         if user and not (caller.user and self._users.is_named(caller.user, user)):
@@ -120,27 +126,29 @@ class Identities:
         return {"items": [self._shown(one) for one in found[first:][: page.limit]], "next": more, "total": len(found)}
 
     def disconnect(self, caller: Caller, id_: str, issuer: str, password: str = "") -> IdentityRecord:
-        """Disconnect an identity, named by its id, and end the sessions that it began.
+        """Disconnect an identity, by its id, and end the sessions that it started.
 
         Parameters
         ----------
+        id_ : str
+            The id of the identity, as lists show it.
         issuer : str
-            The provider at which users can sign in now; empty if there is none. Identities of other providers are no
-            way to sign in.
-        password : str
-            The caller's own password; see `Users.prove`.
+            The current provider of the server; empty without one. Nobody can sign in with identities of other
+            providers.
+        password : str, default ""
+            The caller's password, as proof; see `Users.prove`.
 
         Raises
         ------
         NotFound
-            If the caller has no identity of that id.
+            If the caller has no identity with this id.
         AccessDenied
-            If the caller's token is limited, or there is no proof; see `Passwords.prove`.
+            If the scope or project of the caller's token does not allow it, or the proof is missing.
         Conflict
-            If it is the last way to sign in to the caller's own account.
+            If it is the last way to sign in to the caller's account.
         """
         access.require(caller, access.ACCOUNT)
-        self._find(caller, id_)
+        self._find(caller, id_)  # a wrong id is an error before the password is checked, which is slow and limited
         self._users.prove(caller, password)
         while True:
             found = self._find(caller, id_)
@@ -152,7 +160,7 @@ class Identities:
                         f"this identity is the only way to sign in to {account.data['name']!r}",
                         hint="set a password or connect another identity first, or ask another admin",
                     )
-                # Two requests at once must not disconnect one identity each, of the last two.
+                # Expects the revision of the account, so that two requests cannot each disconnect one of the last two.
                 changes.append(Put("users", account.id, account.data, expect=account.rev))
                 changes += [Delete("sessions", one.id) for one in self._sessions(account, found)]
             name = account.data["name"] if account is not None else found.data["user"]
@@ -165,12 +173,14 @@ class Identities:
             return shown
 
     def connect(self, caller: Caller, identity: Identity, operator: str) -> Record:
-        """Connect an identity to the account of a caller who signed in at the provider from its session.
+        """Connect an identity to the account whose session started the sign-in at the provider.
 
         Parameters
         ----------
         caller : Caller
-            As it was when the sign-in began; its session must still be valid.
+            The caller at the start of the sign-in. Its session must still be valid.
+        identity : Identity
+            The result of the sign-in.
         operator : str
             The name of the server's operator.
 
@@ -179,9 +189,9 @@ class Identities:
         NotAuthenticated
             If the session has ended, or the account is disabled.
         AccessDenied
-            If the caller's token is limited.
+            If the scope or project of the caller's token does not allow it.
         Conflict
-            If the identity belongs to another account.
+            If the identity is connected to an account already.
         """
         current = self._credentials.again(caller, operator)
         account = self._users.active(current.user) if current is not None else None
@@ -196,28 +206,32 @@ class Identities:
         told = event(name, "user.connect", name, None, _told(identity.id, identity.issuer))
         try:
             self._records.commit(SERVER, [put], [told], check=access.still(current, access.ACCOUNT))
-        except ConcurrentChange:
+        except ConcurrentChange:  # another request has connected the identity at the same time
             raise _anothers() from None
         return account
 
     def sign_up(self, identity: Identity, invitation: str, address: str, runs_it: str, *, free: bool) -> Record:
-        """Make an account for an identity that has none.
+        """Create an account for an identity that is not connected to one.
 
         Parameters
         ----------
+        identity : Identity
+            The identity to connect to the new account.
         invitation : str
-            The code of an invitation; empty if there is none.
+            The code of an invitation; empty without one.
+        address : str
+            The address of the client, for the limit of wrong codes.
         runs_it : str
-            The name of the server's operator, which no account may take.
+            The name of the server's operator, which an account cannot take.
         free : bool
-            Whether everybody may sign up without an invitation.
+            Whether everybody can sign up without an invitation.
 
         Raises
         ------
         NotAuthenticated
             If an invitation is needed.
         AlreadyExists
-            If there is an account of that name: a name proves nothing.
+            If an account of this name exists. An equal name does not show that it is the same person.
         """
         name, id_ = identity.account_name, new_id()
         put = _connected(identity, id_, 0, 0)
@@ -243,7 +257,7 @@ class Identities:
         raise NotFound(f"no identity {id_[:40]!r}", hint="`lmvp identities` lists them by their ids")
 
     def _ended(self, record: Record) -> str:
-        """Return the reason why an identity signs in no longer; empty while it does."""
+        """Return the reason why an identity cannot sign in any more; empty if it can."""
         account = self._users.active(record.data["user"])
         if account is None:
             return "account disabled or deleted"
@@ -251,14 +265,14 @@ class Identities:
         return "" if same else "ended by a change of the account"
 
     def _may_take(self, old: Record, account: Record) -> bool:
-        """Tell whether an account may connect an identity that has ended: its own one, or one of an active account.
+        """Return whether an account can connect an ended identity: its own, or one of another active account.
 
-        That of a disabled account stays with it until an admin disconnects it.
+        The identity of a disabled or deleted account stays with that account until an admin disconnects it.
         """
         return old.data["user"] == account.id or self._users.active(old.data["user"]) is not None
 
     def _is_last(self, account: Record, leaving: Record, issuer: str) -> bool:
-        """Tell whether an identity is the last way to sign in to an account."""
+        """Return whether an identity is the last way to sign in to an account."""
         if account.data.get("password"):
             return False
         ways = [
@@ -269,7 +283,7 @@ class Identities:
         return ways == [leaving.id]
 
     def _sessions(self, account: Record, identity: Record) -> list[Record]:
-        """Return the sessions that an identity began."""
+        """Return the sessions that an identity started."""
         found = self._records.find(SERVER, "sessions", {"user": account.id})
         return [one for one in found if one.data.get("token") == f"identity:{identity.id}"]
 
@@ -287,7 +301,7 @@ class Identities:
 
 
 def _id(record: Record) -> str:
-    """Return the id that an identity is listed by."""
+    """Return the id that lists show: the first 12 digits of the record's id."""
     return record.id[:12]
 
 

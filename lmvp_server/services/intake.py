@@ -1,4 +1,4 @@
-"""What writers of runs send: frames of their journals, taken in once, in order, durable before the answer."""
+"""Ingestion of the journals of runs. Each frame is applied once and in order, and is durable before the answer."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 _CUTS = 16
-"""Rewinds of one request that have an event each; of more of them, the last event tells the number."""
+"""Events for the rewinds of one request. If there are more rewinds, the last event has the number of the others."""
 
 
 class Intake:
-    """The use cases of writers."""
+    """Use cases of the writers of runs."""
 
     def __init__(self, records: RecordStore, series: SeriesStore, catalog: Catalog, runs: Runs) -> None:
         self._records, self._series, self._catalog, self._runs = records, series, catalog, runs
 
     def applied(self, caller: Caller, project: str, run: str, writer: str) -> Applied:
-        """Tell how far a writer's journal is applied."""
+        """Return how many bytes of a writer's journal are applied."""
         home = self._catalog.find_project(caller, project)
         return Applied(
             applied=self._series.applied(
@@ -42,18 +42,35 @@ class Intake:
         )
 
     def ingest(self, caller: Caller, project: str, run: str, writer: str, start: int, data: bytes) -> Applied:
-        """Take in frames of a writer's journal; no frames are a sign of life.
+        """Apply frames of a writer's journal. A request without frames is a heartbeat.
+
+        A repeated request applies only the bytes that are new, so a client can retry after a lost answer.
+
+        Parameters
+        ----------
+        start : int
+            The offset of the first byte of `data` in the journal.
+        data : bytes
+            Whole frames.
+
+        Returns
+        -------
+        Applied
+            How many bytes of the journal are applied.
 
         Raises
         ------
         Conflict
-            If bytes are missing before them.
+            If bytes of the journal before `start` are missing.
+        InvalidRequest
+            If a frame is not valid.
         """
-        access.require(caller, access.ENTER)  # and more, once it is known whether the run begins, and makes its project
+        # `_take_start` checks the right to log: it depends on whether the frames start the run and create its project.
+        access.require(caller, access.ENTER)
         runrecords.checked_id("run", run), runrecords.checked_id("writer", writer)
         if not data:
             return self._live(caller, project, run, writer)
-        from lmvp.tracking.parsing import parse  # needs numpy, which an idle server does without
+        from lmvp.tracking.parsing import parse  # imports numpy, which an idle server does not load
 
         shipment = parse(data)
         _check_epochs(shipment.parts)
@@ -62,19 +79,23 @@ class Intake:
             raise _gap(start, applied)
         if start + len(data) <= applied:
             return Applied(applied=applied)
-        new = parse(data[applied - start :]) if start < applied else shipment  # repeated notes are applied already
+        # The notes of repeated bytes are applied already: an older update must not overwrite a newer one.
+        new = parse(data[applied - start :]) if start < applied else shipment
         attempt = self._series.attempt(home.id, run, writer)
         if applied == 0:
             attempt = self._take_late_start(caller, home, run, late)
+        # Notes before points: if the server stops in between, the client repeats the frames, and the notes apply again.
+        # In the other order, they would count as applied and be lost.
         ended = self._take_notes(caller, home, run, new, attempt)
         attempt = attempt if new.attempt is None else new.attempt
-        alive = self._runs.is_current(home.id, run, attempt)
+        alive = self._runs.is_current(home.id, run, attempt)  # late points of an older attempt are not a heartbeat
         try:
             applied = self._series.append(home.id, run, writer, start, data, shipment, alive=alive)
         except Gap as gap:
             raise _gap(start, gap.applied) from None
         self._raise_epoch(home, run, shipment.parts)
         self._audit_cuts(caller, home, run, shipment.parts)
+        # Points can arrive after the end of a run, from another writer; its record must have the new counts too.
         if ended or not self._runs.is_open(home.id, run):
             self._runs.keep_known(home.id, run, runrecords.ENDED)
         if ended:
@@ -82,6 +103,7 @@ class Intake:
         return Applied(applied=applied)
 
     def _live(self, caller: Caller, project: str, run: str, writer: str) -> Applied:
+        """Handle a heartbeat."""
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.LOG, project)
         found = self._records.get(home.id, "runs", run)
@@ -95,7 +117,7 @@ class Intake:
     def _take_start(
         self, caller: Caller, project: str, run: str, start: int, notes: list[tuple[int, bytes]]
     ) -> tuple[Record, NewRun | None]:
-        """Begin the run where its first frame has come; return its project and this frame."""
+        """Start the run if its first frame is here; return its project, and this frame or None."""
         first = notes[0] if notes and notes[0][0] == START else None
         if start == 0 and first is None:
             raise InvalidRequest("a journal begins with a `start` frame", hint="docs/runs.md, The journal")
@@ -116,9 +138,10 @@ class Intake:
         return home, new
 
     def _take_late_start(self, caller: Caller, home: Record, run: str, new: NewRun | None) -> int:
-        """Return the attempt of a journal that arrives for the first time; take the values of an old start.
+        """Return the attempt of a journal whose first frames arrive, and apply the values of its start frame.
 
-        A run may be resumed before the journal of its first attempt has arrived.
+        A run can be resumed before the journal of its first attempt arrives. The values of such a late start are merged
+        into the record.
         """
         if new is None:
             return 0
@@ -129,10 +152,10 @@ class Intake:
         return new.epoch
 
     def _take_notes(self, caller: Caller, home: Record, run: str, shipment: Shipment, attempt: int) -> bool:
-        """Apply the updates and the end of a run; return whether it has ended.
+        """Apply the updates and the end of a run; return whether the run has ended.
 
-        The updates of an attempt are one change, and the last end is another one: each writes the whole record, and a
-        request may hold hundreds of thousands of updates. It has 1,001 attempts at most.
+        All updates of an attempt are one change of the record, and the last end is another one. Each change writes the
+        whole record, and a request can contain hundreds of thousands of updates, of at most 1,001 attempts.
 
         Parameters
         ----------
@@ -157,14 +180,15 @@ class Intake:
         return bool(notes) and notes[-1][1] == END and notes[-1][0] >= current
 
     def _raise_epoch(self, home: Record, run: str, parts: list[Any]) -> None:
-        """Keep the highest epoch of any frame in the record of the run: a resume goes on from there."""
+        """Store the highest attempt of the frames in the record of the run, because a resume takes the next one."""
         epochs = [part.epoch for part in parts if hasattr(part, "epoch")]
         if epochs:
             self._runs.raise_epoch(home.id, run, max(epochs))
 
     def _audit_cuts(self, caller: Caller, home: Record, run: str, parts: list[Any]) -> None:
+        """Record rewinds as events."""
         cuts = [{"step": part.cut, "epoch": part.epoch} for part in parts if getattr(part, "cut", AUTO) != AUTO]
-        if len(cuts) > _CUTS:  # each event is ten times as long as the frame that asks for it
+        if len(cuts) > _CUTS:  # an event is ten times as long as its frame, so many of them would fill the audit log
             cuts = [*cuts[: _CUTS - 1], {**cuts[-1], "not_told": len(cuts) - _CUTS}]
         events = [self._runs.event(caller, home, "run.rewind", run, None, cut) for cut in cuts]
         if events:
@@ -179,7 +203,7 @@ def _read(body: bytes, type_: type[T]) -> T:
 
 
 def _check_epochs(parts: list[Any]) -> None:
-    """Refuse a request of many attempts: points are applied attempt by attempt, so each of them costs time."""
+    """Refuse a request with too many attempts. Points are applied attempt by attempt, so each attempt costs time."""
     epochs = sum(hasattr(part, "epoch") for part in parts)
     if epochs > EPOCHS_LIMIT:
         raise InvalidRequest(

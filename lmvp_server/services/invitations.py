@@ -1,8 +1,7 @@
-"""Invitations: links by which a person makes an account, once, and gets a role in a project.
+"""Invitations: links with which a person creates an account and gets a role in a project. Each works once.
 
-An invitation acts with the rights that its creator has when it is used: it ends when the creator is disabled, or does
-not own the project any more. The invitation is deleted then, so it does not work again when the creator owns the
-project again.
+An invitation has the rights that its creator has when it is used. It ends when the creator is disabled or is no longer
+an owner of the project. It is then deleted, so that it does not work again when the creator becomes an owner again.
 """
 
 from __future__ import annotations
@@ -30,23 +29,26 @@ from lmvp_server.services.users import Users, new_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
 DAYS_MOST = 30
+"""The longest lifetime of an invitation, in days."""
+
 _SETUP = Caller("setup", owner=True, scope="admin")
+"""The creator of the invitation of the first admin, before there is an account."""
 
 
 class Invitations:
-    """The use cases around invitations."""
+    """Use cases of invitations."""
 
     def __init__(self, records: RecordStore, catalog: Catalog, users: Users, roles: Roles) -> None:
         self._records, self._catalog, self._users, self._roles = records, catalog, users, roles
         self._tries = Throttle(20, 300.0, "invitations tried")
 
     def create(self, caller: Caller, asked: Invite) -> Invitation:
-        """Make an invitation to a project; only this answer has its secret.
+        """Create an invitation to a project. Only this answer contains its secret; the server stores the digest of it.
 
         Raises
         ------
         InvalidArgument
-            If there is no such role, or the days are not from 1 to 30.
+            If there is no such role, or the lifetime is not from 1 to 30 days.
         """
         if asked.role not in ROLES:
             raise InvalidArgument(f"no role {asked.role[:40]!r}", hint=f"there are {', '.join(ROLES)}")
@@ -58,11 +60,11 @@ class Invitations:
         what = f"{home.data['name']} as {asked.role}"
         check = grants.still(self._records, caller, access.OWN, home)
         secret, record = self._keep(caller, data, asked.days * 86400.0, what, check)
-        grants.end_lost(self._records, caller.name)  # the caller may have lost its role in this moment
+        grants.end_lost(self._records, caller.name)  # the caller can have lost its role at the same time
         return msgspec.structs.replace(self._shown(record, home), secret=secret)
 
     def of_project(self, caller: Caller, project: str) -> Document:
-        """List the invitations to a project, newest first, without their secrets; for owners."""
+        """List the invitations to a project, newest first, without their secrets. Only owners can do this."""
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.OWN, project)
         return self._listed([(one, home) for one in self._of(home)])
@@ -74,12 +76,12 @@ class Invitations:
         return self._listed([(one, home) for home in homes for one in self._of(home)])
 
     def revoke(self, caller: Caller, id_: str) -> None:
-        """Revoke an invitation, named by its id; for owners of its project.
+        """Revoke an invitation by its id. Only owners of its project can do this.
 
         Raises
         ------
         NotFound
-            If the caller owns no project with this invitation.
+            If there is no such invitation, or the caller is not an owner of its project.
         """
         access.require(caller, access.ENTER)
         found = [one for one in self._records.find(SERVER, "invitations") if _id(one) == id_ and one.data["project"]]
@@ -114,7 +116,7 @@ class Invitations:
         )
 
     def _ended(self, record: Record) -> str:
-        """Return the reason why an invitation grants nothing; empty if it can be used."""
+        """Return the reason why an invitation is not valid; empty if it is valid."""
         data, by = record.data, record.data["by"]
         if data["ends"] < time.time():
             return "it has expired"
@@ -131,7 +133,7 @@ class Invitations:
         return ""
 
     def setup(self) -> str | None:
-        """Return the secret that makes the first admin; None where there is an account already. The last one counts."""
+        """Return a new secret that creates the first admin; None if an account exists. Earlier secrets end."""
         if self._records.count(SERVER, "users"):
             return None
         for old in self._records.find(SERVER, "invitations", {"project": ""}):
@@ -142,6 +144,7 @@ class Invitations:
     def _keep(
         self, caller: Caller, data: Document, seconds: float, what: str, check: Callable[[], object] | None = None
     ) -> tuple[str, Record]:
+        """Store an invitation; return its secret and its record."""
         secret, ends = secrets.token_urlsafe(24), time.time() + seconds
         grant = {"user": caller.holder, "generation": caller.generation, "by": caller.name}
         whole = {**data, **grant, "created_at": now(), "ends": ends}
@@ -156,11 +159,11 @@ class Invitations:
         Raises
         ------
         NotFound
-            If there is none, it was used or revoked, or is too old.
+            If there is no such invitation: it was used or revoked, or has expired.
         AccessDenied
             If its creator has lost the right to invite.
         TooManyRequests
-            After too many wrong codes.
+            After too many wrong secrets from this address.
         """
         found = self._find(secret, address)
         home = self._records.get(SERVER, "projects", found.data["project"])
@@ -169,21 +172,31 @@ class Invitations:
     def accept(
         self, secret: str, name: str, password: str, address: str, runs_it: str, identity: Put | None = None
     ) -> Record:
-        """Make the account of somebody who was invited, with its role; return its record. An invitation works once.
+        """Create the account of an invited person, with the role of the invitation; return its record.
 
         Parameters
         ----------
+        secret : str
+            The secret of the invitation.
+        name, password : str
+            The name and the password of the new account.
+        address : str
+            The address of the client, for the limit of wrong secrets.
         runs_it : str
-            The name of whoever runs the server, which events carry: only its first admin may take it.
+            The name of the server's operator, which events show. Only the first admin can take it.
         identity : Put, optional
             Connects an identity at an OpenID provider to the account, which then needs no password.
 
         Raises
         ------
+        NotFound, AccessDenied, TooManyRequests
+            If the invitation is not valid; see `look`.
         AlreadyExists
-            If there is an account of that name; the invitation can be used with another one.
+            If an account of this name exists. The invitation can still be used with another name.
+        Conflict
+            If the invitation creates the first admin, and there is an account already.
         InvalidArgument
-            If name or password will not do.
+            If the name or the password is not valid.
         """
         found = self._find(secret, address)
         by = found.data["by"]
@@ -205,18 +218,21 @@ class Invitations:
             check = partial(self._require_valid, found)
             return self._users.insert(by, new, id_, also, told, identity=identity, check=check)
         except ConcurrentChange:
-            self._find(secret, address)  # or it was used in this moment
+            self._find(secret, address)  # raises NotFound if the invitation was used at the same time
             raise AlreadyExists(f"there is a user {name!r}", hint="take another name") from None
 
     def accept_as(self, caller: Caller, secret: str, address: str) -> str:
-        """Give the role of an invitation to the caller's account; return the project. A higher role stays.
+        """Set the role of an invitation for the caller's account; return the project. A higher role stays.
 
         Raises
         ------
+        NotFound, TooManyRequests
+            If the invitation is not valid; see `look`.
         AccessDenied
-            If the caller's token is limited, or the creator has lost the right to invite.
+            If the scope or project of the caller's token does not allow it, or the creator has lost the right to
+            invite.
         Conflict
-            If the invitation makes a first admin, or its project is there no more.
+            If the invitation creates the first admin, or its project does not exist any more.
         """
         found = self._find(secret, address)
         home = self._records.get(SERVER, "projects", found.data["project"])
@@ -241,11 +257,12 @@ class Invitations:
         try:
             self._records.commit(SERVER, changes, [told], check=check)
         except ConcurrentChange:
-            self._find(secret, address)  # it was used in this moment
+            self._find(secret, address)  # raises NotFound if the invitation was used at the same time
             raise Conflict("your role was changed in this moment", hint="open the link again") from None
         return str(home.data["name"])
 
     def _find(self, secret: str, address: str) -> Record:
+        """Return the record of a valid invitation; see `look` for the errors."""
         found = self._records.get(SERVER, "invitations", _digest(secret)) if secret else None
         if found is None or found.data["ends"] < time.time():
             self._tries.count(network_of(address))
@@ -253,7 +270,7 @@ class Invitations:
         try:
             self._require_valid(found)
         except AccessDenied:
-            grants.end_lost(self._records, found.data["by"])  # one that an earlier release kept
+            grants.end_lost(self._records, found.data["by"])  # earlier releases did not delete such invitations
             raise
         return found
 
@@ -264,7 +281,7 @@ class Invitations:
 
 
 def _id(record: Record) -> str:
-    """Return the id that an invitation is listed by; it does not open it."""
+    """Return the id that lists show. It is the beginning of the digest, so it does not reveal the secret."""
     return record.id[:12]
 
 

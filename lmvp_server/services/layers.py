@@ -1,6 +1,7 @@
-"""What changed from version to version, layer by layer.
+"""Layer strips: the changes of each layer from version to version.
 
-That it did is told from the tensors' digests in the manifests; by how much, as soon as that was measured.
+The digests of the tensors in the manifests show whether a layer changed. The amount of change is shown once it is
+measured.
 """
 
 from __future__ import annotations
@@ -23,29 +24,45 @@ from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import Record
 
 _CACHED = 2048
+"""Versions in the cache of states."""
+
 _CACHED_LAYERS = 400_000
-"""Layers of all states in memory, each about 300 bytes: a manifest may have 100,000 of them."""
+"""Layers of all states in the cache, at about 300 bytes each. A manifest can have 100,000 layers."""
+
 _MOST = 200
+"""Versions of one request."""
+
 CELLS_LIMIT = 2_000_000
-"""Layers of the axis, times versions. Beyond it, the older versions of an answer have no strip."""
+"""Layers of the axis times versions of an answer. Above this limit, the older versions have no strip."""
 
 
 @dataclass(frozen=True, slots=True)
 class LayerState:
-    """A layer in one version: its size in numbers, its tensors' names, dtypes and shapes, and their digests."""
+    """A layer in one version.
+
+    Attributes
+    ----------
+    size : int
+        The number of values.
+    form : int
+        A hash of the names, dtypes and shapes of its tensors.
+    bytes : int
+        A hash of the digests of its tensors.
+    counters : tuple of str
+        The names of its tensors that count steps or batches. They do not count for the amount of change of a layer.
+    """
 
     size: int
     form: int
     bytes: int
     counters: tuple[str, ...] = ()
-    """The names of its tensors that count steps or batches."""
 
 
 State = Mapping[str, LayerState]
 
 
 class LayerStrips:
-    """The use case behind `…/layers`. States of versions are immutable, so the last ones are kept in memory."""
+    """The use case of `…/layers`. The states of versions are immutable, so the last used ones are cached in memory."""
 
     def __init__(self, catalog: Catalog, versions: Versions, measuring: Measuring) -> None:
         self._catalog, self._versions, self._measuring = catalog, versions, measuring
@@ -54,14 +71,14 @@ class LayerStrips:
         self._lock = Lock()
 
     def strips(self, caller: Caller, project: str, model: str, numbers: Sequence[int]) -> Layers:
-        """Return the strips of these versions of a model, on one axis; of the newest ones, where the layers are many.
+        """Return the strips of versions of a model on one axis. Above `CELLS_LIMIT`, only the newest have a strip.
 
-        A version whose manifest, or whose parent's manifest, is damaged has no strip: its neighbours are shown.
+        A version whose manifest, or whose parent's manifest, is damaged has no strip, so that the others are shown.
 
         Raises
         ------
         InvalidArgument
-            If more than 200 are asked for.
+            If more than 200 versions are requested.
         """
         numbers = tuple(dict.fromkeys(numbers))
         if len(numbers) > _MOST:
@@ -78,7 +95,7 @@ class LayerStrips:
         return Layers(axis=axis, strips=strips)
 
     def _newest(self, place: Place, found: Sequence[Record]) -> tuple[list[Record], dict[int, State], dict[int, State]]:
-        """Return the newest of some versions, with their states and their parents', as many as an answer may hold."""
+        """Return the newest of some versions within `CELLS_LIMIT`, with their states and those of their parents."""
         states: dict[int, State] = {}
         before: dict[int, State] = {}
         axis: set[str] = set()
@@ -87,7 +104,7 @@ class LayerStrips:
             cancellation.check()
             try:
                 state, parent = self._state(place, version.data["digest"]), self._parent(place, version)
-            except IntegrityError:  # damaged
+            except IntegrityError:  # a damaged manifest, or `NoBaseline`
                 continue
             axis |= state.keys()
             if kept and len(axis) * (len(kept) + 1) > CELLS_LIMIT:
@@ -97,7 +114,7 @@ class LayerStrips:
         return kept, states, before
 
     def one(self, caller: Caller, project: str, model: str, revision: str) -> Layers:
-        """Return the strip of one version, a proposed one too, on the axis of its own layers."""
+        """Return the strip of one version or contribution, on the axis of its layers."""
         place = self._catalog.find_model(caller, project, model)
         version = self._versions.find(place, revision)
         state = self._state(place, version.data["digest"])
@@ -114,9 +131,9 @@ class LayerStrips:
         return "".join(_code(state.get(one.path), before.get(one.path), amounts.get(one.path)) for one in axis)
 
     def _amounts(self, place: Place, version: Record, state: State) -> dict[str, Amount]:
-        """Return how much each layer changed since the first parent, as far as that was measured."""
+        """Return the amount of change of each layer since the first parent, if it is measured."""
         parent = _first_parent(version)
-        # a strip whose parent is deleted compares with another version, which nothing was measured against
+        # If the parent is deleted, the strip compares with another version, for which there is no measurement.
         known = parent and self._versions.in_project(place.space, parent)
         kept = self._measuring.kept(place.space, version.data["digest"], parent) if known else None
         found: dict[str, list[tuple[bool, Amount | None]]] = {}
@@ -127,21 +144,21 @@ class LayerStrips:
         return {layer: total for layer, each in found.items() if (total := sum_amounts(each)) is not None}
 
     def _parent(self, place: Place, version: Record) -> State:
-        """Return the state that a strip compares with: of the first parent, or, once that is deleted, of an older one.
+        """Return the state that a strip compares with: of the first parent, or if that is deleted, of an older version.
 
         Raises
         ------
         IntegrityError
             If the manifest is damaged.
         NoBaseline
-            If the parent is deleted, and no older version is left.
+            If the parent is deleted, and there is no older version.
         """
         if not _first_parent(version):
             return {}
         try:
             return self._state(place, _first_parent(version))
         except IntegrityError:
-            if self._versions.in_project(place.space, _first_parent(version)):  # damaged, not deleted
+            if self._versions.in_project(place.space, _first_parent(version)):  # it exists, so the manifest is damaged
                 raise
         older = self._versions.older(place, version.data["number"])
         if older is None:
@@ -154,6 +171,7 @@ class LayerStrips:
             if key in self._states:
                 self._states.move_to_end(key)
                 return self._states[key]
+        # Not under the lock, because a large manifest takes long. Two threads can compute one state, which is harmless.
         state = state_of(manifests.decode(self._versions.manifest_bytes(place.space, digest)))
         with self._lock:
             self._layers += len(state) - len(self._states.get(key, ()))
@@ -164,7 +182,7 @@ class LayerStrips:
 
 
 class NoBaseline(IntegrityError):
-    """Nothing is left to compare a version with: it has no strip, for all its layers would look new."""
+    """There is no version to compare with. The version has no strip, because all its layers would look new."""
 
 
 def _first_parent(version: Record) -> str:
@@ -174,10 +192,10 @@ def _first_parent(version: Record) -> str:
 
 
 def state_of(manifest: Manifest) -> State:
-    """Return the layers of a version in model order, by their paths.
+    """Return the layers of a version by their paths, in the order of the model.
 
-    A layer is a module: all tensors whose names are equal up to the last dot or slash. A name without one is a layer
-    by itself.
+    A layer consists of all tensors whose names are equal up to the last dot or slash. A tensor whose name has neither
+    is a separate layer.
     """
     tensors: dict[str, list[Tensor]] = {}
     for tensor in manifest.tensors:
@@ -202,7 +220,7 @@ def _count(shape: Iterable[int]) -> int:
 
 
 def _axis(states: Iterable[State]) -> tuple[Layer, ...]:
-    """Return the union of the layers; what only older versions have goes behind its neighbour there.
+    """Return the union of the layers. A layer that only older versions have follows the layer before it there.
 
     Parameters
     ----------
@@ -211,7 +229,7 @@ def _axis(states: Iterable[State]) -> tuple[Layer, ...]:
     """
     behind: dict[
         str | None, str | None
-    ] = {}  # a linked list: in a list of 100,000 layers, each search and insertion is slow
+    ] = {}  # a linked list, because search and insertion in a list of 100,000 layers are slow
     sizes: dict[str, int] = {}
     for state in states:
         cancellation.check()
@@ -226,7 +244,7 @@ def _axis(states: Iterable[State]) -> tuple[Layer, ...]:
 
 
 def _chain(behind: dict[str | None, str | None]) -> Iterable[str]:
-    """Yield the layers from the first one, which comes behind None."""
+    """Yield the paths of the linked list in order. The first one follows None."""
     path = behind.get(None)
     while path is not None:
         yield path

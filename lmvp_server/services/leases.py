@@ -1,6 +1,6 @@
-"""Which projects a backup under way counts on: nothing in them is deleted until it ends, or is not heard of for long.
+"""Leases of projects for open backups. Nothing in a leased project is deleted until the lease ends or expires.
 
-Who finds that something may not be deleted now owes the deletion: it is done when the backup has ended.
+A deletion that a lease prevents is deferred. `due` returns the projects of these deletions after the lease has ended.
 """
 
 from __future__ import annotations
@@ -9,11 +9,16 @@ import time
 from threading import Lock
 
 LIFETIME = 300.0
-"""Seconds that a backup is waited for after its last sign of life."""
+"""Seconds from the last request of a backup until its lease expires."""
 
 
 class Leases:
-    """The projects that are held, by whom; kept in memory, since a backup ends with the server that it speaks to.
+    """The leases and their projects. They are in memory, because a backup does not survive a restart of the server.
+
+    Parameters
+    ----------
+    lifetime : float, default 300
+        Seconds from the last request of a backup until its lease expires.
 
     Examples
     --------
@@ -27,29 +32,29 @@ class Leases:
     def __init__(self, lifetime: float = LIFETIME) -> None:
         self.lifetime = lifetime
         self._held: dict[str, set[str]] = {}
-        self._seen: dict[str, float] = {}
-        self._owed: set[str] = set()
+        self._seen: dict[str, float] = {}  # monotonic times, which changes of the system clock do not affect
+        self._owed: set[str] = set()  # projects with a deferred deletion
         self._lock = Lock()
 
     def begin(self, lease: str) -> None:
-        """Begin a lease; it holds nothing yet."""
+        """Start a lease without projects."""
         with self._lock:
             self._held[lease], self._seen[lease] = set(), time.monotonic()
 
     def add(self, lease: str, space: str) -> None:
-        """Hold a project. The caller is `pinning` it, so that nothing is being deleted there at this moment.
+        """Add a project to a lease. The caller must be `pinning` it, so that no deletion is in progress there.
 
         Raises
         ------
         KeyError
-            If the lease has ended.
+            If the lease has ended or expired.
         """
         with self._lock:
             self._held[lease].add(space)
             self._seen[lease] = time.monotonic()
 
     def touch(self, lease: str) -> bool:
-        """Note that a lease is used; tell whether it still lives."""
+        """Extend a lease; return whether it has neither ended nor expired."""
         with self._lock:
             self._expire()
             if lease in self._held:
@@ -57,13 +62,13 @@ class Leases:
             return lease in self._held
 
     def end(self, lease: str) -> None:
-        """Let go of all that a lease holds."""
+        """End a lease."""
         with self._lock:
             self._held.pop(lease, None)
             self._seen.pop(lease, None)
 
     def holds(self, space: str) -> bool:
-        """Tell whether a project is held; if so, the caller's deletion is owed."""
+        """Return whether a project is leased. If so, defer the deletion of the caller; see `due`."""
         with self._lock:
             held = self._is_held(space)
             if held:
@@ -71,20 +76,20 @@ class Leases:
             return held
 
     def due(self) -> set[str]:
-        """Return, once, the projects where a deletion is owed that may be done now."""
+        """Return the projects whose deferred deletion can run now. Each deferred deletion is returned once."""
         with self._lock:
             free = {space for space in self._owed if not self._is_held(space)}
             self._owed -= free
             return free
 
     def alive(self) -> list[str]:
-        """Return the leases that live, the one first that was not heard of for longest."""
+        """Return the active leases, the one with the oldest last request first."""
         with self._lock:
             self._expire()
             return sorted(self._seen, key=self._seen.__getitem__)
 
     def _is_held(self, space: str) -> bool:
-        self._expire()
+        self._expire()  # a client that has disappeared must not prevent deletions
         return any(space in spaces for spaces in self._held.values())
 
     def _expire(self) -> None:

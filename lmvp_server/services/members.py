@@ -1,4 +1,4 @@
-"""Members of projects, groups of people, and what role somebody has by them."""
+"""Members of projects, groups of accounts, and the roles that follow from both."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ from lmvp_server.services.users import Users
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
 GROUP = "@"
-"""Begins the name of a group, where a person could stand too."""
+"""The prefix of a group's name, where the name of an account is possible too."""
 
 
 class ProjectRoles:
-    """Tells who has which role, from the records; see `access.Roles`."""
+    """Looks up roles in the records; implements `access.Roles`."""
 
     def __init__(self, records: RecordStore) -> None:
         self._records = records
 
     def role(self, caller: Caller, project: str) -> str | None:
-        """Return the highest of the roles that somebody has in a project."""
+        """Return the highest role that a caller has in a project; None without a role."""
         found = self._records.find(SERVER, "projects", {"key": project.lower()}, limit=1)
         if not found or (caller.only and caller.only != found[0].id):
             return None
         return OWNER if caller.admin or caller.owner else highest(self._roles(caller, found[0]))
 
     def _roles(self, caller: Caller, project: Record) -> Iterator[str]:
+        """Yield all roles of a caller: of the public, of everyone with an account, of the account and of its groups."""
         if project.data.get("public"):
             yield VIEWER
         if not caller.user:
@@ -50,7 +51,7 @@ class ProjectRoles:
 
 
 class Members:
-    """The use cases around who belongs to what."""
+    """Use cases of members and groups."""
 
     def __init__(self, records: RecordStore, catalog: Catalog, users: Users) -> None:
         self._records, self._catalog, self._users = records, catalog, users
@@ -58,7 +59,7 @@ class Members:
     # -- of a project
 
     def of_project(self, caller: Caller, project: str) -> Document:
-        """List the members of a project: people, then groups."""
+        """List the members of a project: accounts, then groups."""
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.ENTER)
         found = [self._shown(one) for one in self._records.find(SERVER, "members", {"project": home.id})]
@@ -66,6 +67,7 @@ class Members:
         return {"items": items, "next": None, "total": len(items)}
 
     def _shown(self, record: Record) -> Member | None:
+        """Return a member as answers show it; None if its account or group is deleted."""
         data = record.data
         table = "groups" if data["kind"] == "group" else "users"
         subject = self._records.get(SERVER, table, data["subject"])
@@ -77,7 +79,7 @@ class Members:
         )
 
     def set_member(self, caller: Caller, project: str, name: str, role: str) -> Member:
-        """Give a person or a group a role in a project.
+        """Set the role of an account or group in a project.
 
         Raises
         ------
@@ -92,7 +94,7 @@ class Members:
         return Member(name=name, role=role)
 
     def remove(self, caller: Caller, project: str, name: str) -> None:
-        """Take somebody's role in a project away; everybody may leave.
+        """Remove a member from a project. Members can remove themselves; owners can remove all.
 
         Raises
         ------
@@ -104,6 +106,7 @@ class Members:
         self._change(caller, project, name, None)
 
     def _change(self, caller: Caller, project: str, name: str, role: str | None) -> None:
+        """Set the role of a member, or with None remove it, and end the grants that depend on its owner role."""
         while True:
             home = self._catalog.find_project(caller, project)
             leaves = role is None and caller.user and self._users.is_named(caller.user, name)
@@ -124,7 +127,7 @@ class Members:
             before = old.data["role"] if old else None
             what = f"{home.data['name']}: {subject.data['name']}"
             entry = event(caller.name, "member.set" if role else "member.remove", what, before, role)
-            # the project is held: else two owners could take each other's role away at once
+            # Expects the revision of the project, so that two owners cannot remove each other's role at the same time.
             hold = Put("projects", home.id, home.data, expect=home.rev)
             ended, told = grants.lost(self._records, caller.name, without=() if role == OWNER else (id_,))
             try:
@@ -135,6 +138,7 @@ class Members:
             return
 
     def _keep_an_owner(self, home: Record, but: Record) -> None:
+        """Check that a project has an active owner besides one member."""
         others = self._records.find(SERVER, "members", {"project": home.id})
         owners = [self._shown(one) for one in others if one.data["role"] == OWNER and one.id != but.id]
         if not any(one and not one.disabled for one in owners):
@@ -150,7 +154,10 @@ class Members:
         return "user", self._users.find(name, visible)
 
     def _visible(self, caller: Caller, home: Record) -> list[str]:
-        """Return the names of accounts that a caller may see: members of its project, and of groups."""
+        """Return the names of the accounts that a caller can see: members of the project, and of all groups.
+
+        A hint with a similar name must not reveal other accounts.
+        """
         shown = [self._shown(one) for one in self._records.find(SERVER, "members", {"project": home.id})]
         names = {one.name for one in shown if one and not one.name.startswith(GROUP)}
         if not caller.only:
@@ -158,7 +165,7 @@ class Members:
         return sorted(names)
 
     def change_project(self, caller: Caller, project: str, given: ProjectChange) -> Document:
-        """Change what a project says of itself, whether it is public, and what everybody may in it."""
+        """Change the description of a project, whether it is public, and the role of everyone with an account."""
         if given.everyone and given.everyone not in ROLES[:-1]:
             raise InvalidArgument(f"everyone={given.everyone[:40]!r}", hint=f"one of {', '.join(ROLES[:-1])}, or empty")
         given_fields = {"description": given.description, "public": given.public, "everyone": given.everyone}
@@ -179,7 +186,8 @@ class Members:
     # -- groups
 
     def groups(self, caller: Caller) -> Document:
-        """List the groups, with those in them; a token for one project does not tell who else is on the server."""
+        """List the groups with their accounts. A token for one project cannot list them."""
+        # Such a token has no server-wide right, so the right of an admin refuses it.
         access.require(caller, access.ADMIN if caller.only else access.ENTER)
         items = [self._shown_group(one) for one in self._records.find(SERVER, "groups")]
         return {"items": sorted(items, key=lambda one: one.name.lower()), "next": None, "total": len(items)}
@@ -192,7 +200,7 @@ class Members:
         return self._records.find(SERVER, "belongings", {"group": group})
 
     def set_group(self, caller: Caller, name: str, names: tuple[str, ...]) -> Group:
-        """Say who is in a group; make it if it is new."""
+        """Set the accounts of a group. Create the group if it does not exist."""
         access.require(caller, access.ADMIN)
         check_name(name, "group name")
         users = list(dict.fromkeys(self._users.find(each).id for each in names))
@@ -201,6 +209,7 @@ class Members:
             old = self._records.get(SERVER, "groups", id_)
             there = {one.data["user"]: one for one in self._in_group(id_)}
             leaving = [one for user, one in there.items() if user not in users]
+            # Accounts that leave the group can lose the owner role of a project with it.
             ended, told = grants.lost(self._records, caller.name, without=[one.id for one in leaving])
             changes: list[Change] = [
                 Put("groups", id_, {"name": name, "created_at": now()}, expect=old.rev if old else 0),
@@ -219,7 +228,7 @@ class Members:
             return self._shown_group(self._group(name))
 
     def remove_group(self, caller: Caller, name: str) -> None:
-        """Take a group away, and the roles that it gave."""
+        """Delete a group and its roles in projects."""
         access.require(caller, access.ADMIN)
         while True:
             group = self._group(name)

@@ -1,4 +1,4 @@
-"""What may stand in the record of a version: message, metrics, params, tags."""
+"""Validation of the record of a version: message, metrics, params, tags and environment."""
 
 from __future__ import annotations
 
@@ -13,20 +13,27 @@ from lmvp.records import Amendment, encode_float
 from lmvp.storage.check import NESTING_LIMIT, too_deep
 
 KEY_LIMIT = 250
+"""Characters of a key."""
+
 MESSAGE_LIMIT = 10_000
+"""Characters of a message."""
+
 RECORD_LIMIT = 1 << 20
+"""Bytes of message, metrics, params and tags together, as JSON."""
+
 _SPECIAL = ("NaN", "Infinity", "-Infinity")
+"""Values that JSON cannot represent as numbers, so requests and records have them as texts."""
 
 
 def checked(given: Amendment) -> dict[str, Any]:
-    """Return the fields that are given, as records keep them.
+    """Validate the given fields, and return them in the format of records.
 
     Raises
     ------
     InvalidArgument
-        If a key or a value breaks its rule.
+        If a key or a value is not valid.
     TooLarge
-        If they are longer than a record may be.
+        If the message or all fields together are above the limit.
     """
     fields: dict[str, Any] = {}
     if given.message is not None:
@@ -42,14 +49,14 @@ def checked(given: Amendment) -> dict[str, Any]:
 
 
 def check_environment(environment: dict[str, Any]) -> None:
-    """Refuse an environment that is too long, or nested so deep that not everybody could read it again."""
+    """Refuse an environment that is too large, or nested too deeply: many JSON parsers limit the depth."""
     if too_deep(environment):
         raise InvalidArgument(f"the environment is nested more than {NESTING_LIMIT} levels deep")
     check_size(environment)
 
 
 def check_size(fields: Mapping[str, Any]) -> None:
-    """Refuse fields that are longer than a record may be."""
+    """Refuse fields that are larger than `RECORD_LIMIT` as JSON."""
     length = len(msgspec.json.encode(fields))
     if length > RECORD_LIMIT:
         raise TooLarge(
@@ -71,6 +78,7 @@ def _key(kind: str, key: str) -> str:
 
 
 def _metric(key: str, value: float | str) -> float | str:
+    # The type of the request allows any text here; only these three are numbers.
     if isinstance(value, str) and value not in _SPECIAL:
         raise InvalidArgument(f"the metric {key!r} is the text {value[:40]!r}, not a number")
     return value if isinstance(value, str) else encode_float(float(value))

@@ -1,4 +1,4 @@
-"""Metrics of runs: which there are, curves of several at once, every point of them, and what is new."""
+"""Metrics of runs: their keys, curves of several runs, all points for export, and new points for live views."""
 
 from __future__ import annotations
 
@@ -25,18 +25,38 @@ if TYPE_CHECKING:
     from lmvp.tracking.columns import Columns
 
 CURVES_LIMIT = 200
+"""Curves of one request."""
+
 POINTS_DEFAULT, POINTS_LIMIT = 1000, 100_000
+"""Points of one curve: the default and the limit."""
+
 ANSWER_LIMIT = 1_000_000
-"""Points of all curves of an answer: as JSON they take some 170 MB while it is made."""
+"""Points of all curves of an answer. Encoding them as JSON takes about 170 MB of memory."""
+
 BATCH = 50_000
-"""Points of the curves of an answer that are made at once; the next ones are made when the client has read these."""
+"""Points that are encoded at once. The next batch is encoded after the client has read this one."""
+
 LIVE_LIMIT = 20_000
-"""Points of a run that one event tells; where more are new, the curves are read anew instead."""
+"""Points of a run in one live event. If there are more new points, the client reads the curves again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Which curves are wanted: see docs/api.md."""
+    """A query for curves; see docs/api.md.
+
+    Attributes
+    ----------
+    runs : tuple of str
+        Runs, by id, the beginning of an id, or name.
+    keys : tuple of str
+        Metrics; empty for all.
+    points : int
+        The most points of a curve; a longer curve is downsampled.
+    first, last : float or None
+        The range of the axis, both inclusive; None for no limit.
+    axis : str
+        `step`, `time`, or the key of a metric.
+    """
 
     runs: tuple[str, ...]
     keys: tuple[str, ...]
@@ -48,7 +68,19 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """A curve in columns; `axis` where another key is the axis."""
+    """A curve in columns.
+
+    Attributes
+    ----------
+    run, key : str
+        The id of the run, and the metric.
+    count : int
+        The number of points before downsampling.
+    columns : Columns
+        Steps, values and times.
+    axis : array or None
+        The values of the axis, if another metric is the axis.
+    """
 
     run: str
     key: str
@@ -58,7 +90,7 @@ class Drawn:
 
 
 def as_curves(drawn: Iterable[Drawn]) -> Curves:
-    """Return curves as a struct."""
+    """Return curves as the struct of the answer."""
     return Curves(
         curves=tuple(
             Curve(
@@ -76,18 +108,18 @@ def as_curves(drawn: Iterable[Drawn]) -> Curves:
 
 
 def floats(values: Any) -> tuple[Any, ...]:
-    """Return an array of floats as JSON has them."""
+    """Return an array of floats for JSON, with NaN and infinity as texts."""
     return tuple(map(encode_float, values.tolist()))
 
 
 class Metrics:
-    """The use cases around metrics."""
+    """Use cases of metrics."""
 
     def __init__(self, series: SeriesStore, catalog: Catalog, runs: Runs) -> None:
         self._series, self._catalog, self._runs = series, catalog, runs
 
     def keys(self, caller: Caller, project: str, run: str, prefix: str, page: Page) -> Document:
-        """List the metrics of a run, in the order in which they came."""
+        """List the metrics of a run, in the order of their first points."""
         home = self._catalog.find_project(caller, project)
         known = self._series.keys(home.id, self._runs.find(home, run).id)
         found = [state for state in known if state.name.startswith(prefix)]
@@ -97,21 +129,21 @@ class Metrics:
         return {"items": items, "next": str(begin + page.limit) if more else None, "total": len(found)}
 
     def curves(self, caller: Caller, project: str, asked: Asked) -> list[Drawn]:
-        """Return the curves that are asked for; a run that lacks a key has none of it.
+        """Return the requested curves. A run without a key has no curve of it.
 
         Raises
         ------
         NotFound
-            If none of the runs has one of the keys.
+            If a key is in none of the runs.
         TooLarge
-            If they have too many points together.
+            If there are too many curves, or they have too many points together.
         """
         home, wanted = self._home_and_wanted(caller, project, asked)
         curves, points = [], 0
         for run, key in wanted:
             curves.append(self._curve(home, run, key, asked))
             points += len(curves[-1].columns)
-            if points > ANSWER_LIMIT:
+            if points > ANSWER_LIMIT:  # in the loop, so that the curves beyond the limit are not read
                 raise TooLarge(
                     f"these curves have more than {ANSWER_LIMIT:,} points",
                     hint="name fewer runs or keys, or ask for fewer points",
@@ -119,9 +151,10 @@ class Metrics:
         return curves
 
     def batches(self, caller: Caller, project: str, asked: Asked) -> list[Callable[[], list[Drawn]]]:
-        """Split the curves of an answer into batches, each of which is made when it is called.
+        """Split the curves of an answer into batches. Each is a function that reads its curves when it is called.
 
-        The answer is one batch if it is short, or if only all its curves tell whether they have too many points.
+        The answer is one batch if it is short. It is also one batch if its points can exceed `ANSWER_LIMIT`, which
+        only reading all curves shows: after the first batch is sent, the answer cannot fail any more.
 
         Raises
         ------
@@ -146,7 +179,7 @@ class Metrics:
         return [self._curve(home, run, key, asked) for run, key in part]
 
     def _most(self, home: Record, run: Record, key: str, asked: Asked) -> int:
-        """Return how many points a curve has at most."""
+        """Return an upper bound of the points of a curve, without reading them."""
         cancellation.check()
         return min(asked.points, self._series.count(home.id, run.id, key, None, None))
 
@@ -154,16 +187,18 @@ class Metrics:
         home = self._catalog.find_project(caller, project)
         if not 1 <= asked.points <= POINTS_LIMIT:
             raise InvalidArgument(f"points={asked.points}: from 1 to {POINTS_LIMIT:,}")
+        # A run that is named twice, for example by its id and its name, has its curves once.
         runs = list({(found := self._runs.find(home, run)).id: found for run in asked.runs}.values())
         return home, self._wanted(home, runs, asked)
 
     def incomplete(self, caller: Caller, project: str, runs: Sequence[str]) -> str:
-        """State of which runs points are missing because of damage, and why; empty if all are there."""
+        """Return a message that names the runs whose points are missing because of damage; empty without damage."""
         home = self._catalog.find_project(caller, project)
         found = {run.id: self._runs.incomplete(home.id, run.id) for run in (self._runs.find(home, run) for run in runs)}
         return "; ".join(f"run {run[:8]}: {missing}" for run, missing in found.items() if missing)
 
     def _wanted(self, home: Record, runs: Sequence[Record], asked: Asked) -> list[tuple[Record, str]]:
+        """Return the runs and keys of the requested curves."""
         known = {run.id: [state.name for state in self._series.keys(home.id, run.id)] for run in runs}
         every = {name for names in known.values() for name in names}
         keys = tuple(dict.fromkeys(asked.keys))
@@ -187,15 +222,23 @@ class Metrics:
             return Drawn(run.id, key, count, sample)
         if asked.axis == "time":
             return Drawn(run.id, key, count, _by_time(sample, asked))
+        # As many points as possible of the axis, because each point of the curve needs a value near its step.
         other = self._series.sample(home.id, run.id, asked.axis, POINTS_LIMIT)
         return Drawn(run.id, key, count, *_by_key(sample, other, asked))
 
-    # -- every point
+    # -- all points
 
     def every_point(
         self, caller: Caller, project: str, runs: Sequence[str], keys: Sequence[str]
     ) -> Iterator[tuple[Document, str, Iterator[Columns]]]:
-        """Yield run, key, and all points in pages; all runs of the project, all keys, where none are named.
+        """Yield run, key, and all points of the key in pages.
+
+        Parameters
+        ----------
+        runs : sequence of str
+            Runs, by id, the beginning of an id, or name; empty for all runs of the project.
+        keys : sequence of str
+            Metrics; empty for all.
 
         Raises
         ------
@@ -205,7 +248,7 @@ class Metrics:
         home = self._catalog.find_project(caller, project)
         named = {found.id: found for found in (self._runs.find(home, run) for run in dict.fromkeys(runs))}
         found = list(named.values()) if runs else list(self._runs.all_of(home))
-        for run in found:  # a file of "every point" does not show that some are missing
+        for run in found:  # an exported file would not show that points are missing
             if missing := self._runs.incomplete(home.id, run.id):
                 raise IntegrityError(
                     f"run {run.data['name']} ({run.id[:8]}): {missing}",
@@ -213,7 +256,8 @@ class Metrics:
                 )
             cancellation.check()
             try:
-                self._series.verify(home.id, run.id)  # a damaged segment would break off the answer, after its 200
+                # Before the answer starts: after its status 200 is sent, a damaged segment could only break it off.
+                self._series.verify(home.id, run.id)
             except IntegrityError:
                 raise IntegrityError(
                     f"run {run.data['name']} ({run.id[:8]}): a file of its points is damaged",
@@ -231,22 +275,26 @@ class Metrics:
                 if not keys or key in keys:
                     yield shown, key, self._series.read(home.id, run.id, key)
 
-    # -- what is new
+    # -- new points
 
     def watched(self, caller: Caller, project: str, runs: Sequence[str]) -> tuple[str, list[str]]:
-        """Return the space of a project, and the ids of runs in it, each once."""
+        """Return the space of a project and the ids of some of its runs, without duplicates."""
         home = self._catalog.find_project(caller, project)
         return home.id, list(dict.fromkeys(self._runs.find(home, run).id for run in runs))
 
     def now(self, space: str, run: str) -> int:
-        """Return the cursor behind all points of a run."""
+        """Return the cursor after all current points of a run."""
         state = self._series.state(space, run)
         return state.points if state else 0
 
     def since(
         self, space: str, run: str, cursor: int, keys: Sequence[str] | None
     ) -> tuple[int, dict[str, Columns]] | None:
-        """Return the points behind a cursor, and the next cursor; None where they are too many, or not at hand."""
+        """Return the next cursor and the points after a cursor.
+
+        None if there are at least `LIVE_LIMIT` points, or the store can no longer return them. The client then reads
+        the curves again.
+        """
         try:
             behind, found = self._series.since(space, run, cursor, keys, LIVE_LIMIT)
         except CursorLost:
@@ -254,13 +302,13 @@ class Metrics:
         return None if behind == cursor + LIVE_LIMIT else (behind, found)
 
     def wait(self, space: str, run: str, wake: Callable[[], None]) -> Callable[[], None]:
-        """See `SeriesStore.wait`."""
+        """Call `wake` when new points of a run arrive; see `SeriesStore.wait`."""
         return self._series.wait(space, run, wake)
 
-    # -- by hand
+    # -- points as JSON
 
     def add(self, caller: Caller, project: str, run: str, given: NewPoints) -> Applied:
-        """Take in some points that come as JSON."""
+        """Add points that are sent as JSON, without a journal."""
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.LOG, project)
         found = self._runs.find(home, run)
@@ -272,14 +320,14 @@ class Metrics:
             applied = self._series.applied(home.id, found.id, writer)
             try:
                 return Applied(applied=self._append(home, found, given, writer, applied))
-            except Gap:  # another request was quicker
+            except Gap:  # another request has appended to the same journal: retry at its new end
                 continue
 
     def _rest_writer(self, space: str, run: str) -> str:
-        """Return the writer of points that come as JSON; another one after each damaged log.
+        """Return the id of the writer of points that are sent as JSON. After each damaged log, it is another one.
 
-        The journal of such a writer exists only on the server. What follows a lost record must not take its place, or
-        it would be lost itself when the log is restored.
+        The journal of this writer exists only on the server. New points must not get the offsets of lost ones:
+        otherwise they would be lost when the log is restored.
         """
         return f"{len(self._series.damage(space, run)):032x}"
 
@@ -293,12 +341,13 @@ class Metrics:
         points = [(names[name], step, float(value)) for name, value in given.floats().items()]
         data = b"".join(key_frame(number, name) for name, number in names.items())
         data += points_frame(time.time() if given.time is None else time_of(given.time), points)
-        if applied == 0:
+        if applied == 0:  # a journal begins with a `start` frame
             data = note(1, b"{}") + data
         return self._series.append(home.id, run.id, writer, applied, data, parse(data))
 
 
 def _key_record(state: KeyState) -> KeyRecord:
+    # Without a finite value, the minimum is infinity and the maximum minus infinity.
     finite = state.low <= state.high
     return KeyRecord(
         key=state.name,
@@ -317,19 +366,22 @@ def _steps(asked: Asked) -> tuple[int | None, int | None]:
 
 
 def _within_int64(step: float | None) -> int | None:
-    """Return a bound of steps as an int64: no step lies beyond 9.2e18 that a bound there would leave out."""
+    """Return a bound of steps within int64. Values beyond ±9.2e18 are cut off there."""
     return None if step is None else int(min(max(step, -9.2e18), 9.2e18))
 
 
 def _by_time(points: Columns, asked: Asked) -> Columns:
-    """Return points in the order of their times, those of a range."""
+    """Return the points of a range of times, in the order of their times."""
     order = points.times.argsort(kind="stable")
     inside = _inside(points.times[order], asked)
     return _rows(points, order[inside])
 
 
 def _by_key(points: Columns, other: Columns, asked: Asked) -> tuple[Columns, Any]:
-    """Return points at whose steps another key has a value, or had one last, and that value; in the order of it."""
+    """Return points and, for each, the value of another key at its step or the last step before it.
+
+    The points are in the order of this value. Points before the first step of the other key are left out.
+    """
     at = other.steps.searchsorted(points.steps, "right") - 1
     points, axis = _rows(points, at >= 0), other.values[at[at >= 0]]
     order = axis.argsort(kind="stable")
