@@ -41,7 +41,10 @@ PLACEHOLDERS = frozenset(
 """Placeholders for values that the reader fills in."""
 _SHELL_ONLY = ("server", "restore", "completion")
 """Verbs that run a program. They exist only in the shell, so their commands are not translated."""
-_NO_MAGIC = ("tokens", "identities", "audit", "users", "groups", "members", "webhooks", "devices")
+_NO_MAGIC = frozenset(
+    [("tokens", "create"), ("members", "invite"), ("webhooks", "add"), ("users", "add"), ("users", "passwd")]
+)
+"""Forms of verbs that print or read a secret; a notebook, which saves its output, refuses them."""
 """Verbs that the magic does not have. In a notebook, their commands become Python calls."""
 _PAIRS = {"metric": "metrics", "param": "params", "tag": "tags"}
 """Options of the form `--metric KEY=VALUE`, and the keyword arguments (dicts) for them."""
@@ -160,7 +163,7 @@ def _magic(words: list[str]) -> str | None:
         return " ".join(words)
     if words[1] in _SHELL_ONLY:
         return None
-    if words[1] in _NO_MAGIC:
+    if any((words[1], word) in _NO_MAGIC for word in words[2:4]):
         return _python(words)
     # `shlex.quote` puts the ellipsis of an abbreviated command in quotes.
     return "%" + " ".join("model" if word == "FILE" else shlex.quote(word) for word in words).replace("'…'", "…")

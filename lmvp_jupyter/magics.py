@@ -68,6 +68,7 @@ class NotebookHost:
 
     pulls_files = False
     pipes = False
+    is_saved = True
 
     def __init__(self, names: dict[str, Any], shell: Any) -> None:
         self._names, self._shell = names, shell

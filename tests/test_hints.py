@@ -172,15 +172,9 @@ def test_command_of_a_hint_works_in_every_environment(command):
     if magic.startswith("%lmvp "):
         read(make_parser(NOTEBOOK, "%lmvp", Refusing), as_typed(shlex.split(magic))[1:], NOTEBOOK)
     else:
-        assert verb not in [one.name for one in notebook_verbs()]
+        assert any((verb, word) in hints._NO_MAGIC for word in words), "only verbs that print or read a secret"
 
     assert_binds(hints.translated(f"`{command}`", hints.PYTHON).strip("`"))
-
-
-def notebook_verbs():
-    from lmvp.commands.parser import verbs_of
-
-    return verbs_of(NOTEBOOK)
 
 
 def assert_binds(code):
@@ -215,7 +209,7 @@ def test_option_of_a_hint_is_an_argument_in_python(option):
         ("lmvp sync --discard abc", "%lmvp sync --discard abc", "lmvp.sync(discard='abc')"),
         ("lmvp annotate d/r --tag by=ada", "%lmvp annotate d/r --tag by=ada",
          "lmvp.annotate('r', 'd', tags={'by': 'ada'})"),
-        ("lmvp tokens revoke ID", "lmvp.Client().revoke_token(id)", "lmvp.Client().revoke_token(id)"),
+        ("lmvp tokens revoke ID", "%lmvp tokens revoke ID", "lmvp.Client().revoke_token(id)"),
         ("--trust my.Net --trust my.Sub", "--trust my.Net --trust my.Sub", "trust=['my.Net', 'my.Sub']"),
         ("--into MODEL", "--into MODEL", "into=model"),
         ("--to folder/", "--to folder/", "to='folder/'"),

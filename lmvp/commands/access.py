@@ -41,15 +41,16 @@ def logout(options: Namespace, _host: Host) -> Any:
     return Line("the token is forgotten" if known else "no token was kept, so there is none to forget")
 
 
-def tokens(options: Namespace, _host: Host) -> Any:
+def tokens(options: Namespace, host: Host) -> Any:
     """List, create or revoke tokens."""
     client = Client()
     if options.what == "create":
         if not options.name:
             raise InvalidArgument("a token needs a name", hint="`lmvp tokens create ada-laptop`")
+        check_secret(host)
         fields = {"scope": options.scope, "project": options.project, "user": options.user}
         made = with_proof(
-            lambda password: client.create_token(options.name, options.days, **fields, current_password=password)
+            lambda password: client.create_token(options.name, options.days, **fields, current_password=password), host
         )
         told = f"(scope {made.scope}, shown this once; `lmvp tokens revoke {made.id}` revokes it)"
         return Line(f"{made.token}\n{told}", made, essential=True)
@@ -66,7 +67,7 @@ def tokens(options: Namespace, _host: Host) -> Any:
     return Table(head, rows, empty="no tokens but the server's own", data=found)
 
 
-def identities(options: Namespace, _host: Host) -> Any:
+def identities(options: Namespace, host: Host) -> Any:
     """List the identities at an OpenID provider that sign in to an account, or disconnect one."""
     client = Client()
     if options.what == "disconnect":
@@ -75,7 +76,7 @@ def identities(options: Namespace, _host: Host) -> Any:
                 "identity id missing",
                 hint="`lmvp identities` lists them, `lmvp identities disconnect ID` disconnects one",
             )
-        with_proof(lambda password: client.disconnect_identity(options.id, current_password=password))
+        with_proof(lambda password: client.disconnect_identity(options.id, current_password=password), host)
         return Line(f"the identity {options.id} is disconnected, and the sessions that it began have ended")
     found = client.identities(options.user)
     rows = [(one.id, one.user, one.issuer, short(one.subject), day(one.connected_at, "unknown"),
@@ -85,13 +86,14 @@ def identities(options: Namespace, _host: Host) -> Any:
     return Table(head, rows, empty="no identities; connect one on the account page of the console", data=found)
 
 
-def devices(options: Namespace, _host: Host) -> Any:
+def devices(options: Namespace, host: Host) -> Any:
     """Approve or deny a sign-in by code."""
     client, approve = Client(), options.what == "approve"
     done = with_proof(
         lambda password: client.decide_device(
             options.code, approve=approve, scope=options.scope, current_password=password
-        )
+        ),
+        host,
     )
     word = f"has a token of scope {done.scope or 'admin'} now" if done.approved else "gets no token"
     return Line(one_line(f"{done.client_name}, at {done.address}, {word}"), done)
@@ -102,11 +104,33 @@ def _owner(token: TokenRecord) -> str:
     return f"{owner} (ended: {token.ended})" if token.ended else owner
 
 
-def with_proof(change: Callable[[str], T]) -> T:
-    """Make a change that may need the current password: ask for it only if the server says so."""
+def check_secret(host: Host) -> None:
+    """Check that a secret may be printed or typed here.
+
+    Raises
+    ------
+    InvalidArgument
+        In a notebook, which saves the output of its cells.
+    """
+    if host.is_saved:
+        raise InvalidArgument(
+            "a notebook is saved with its output, and this verb prints or reads a secret", hint="run it in a terminal"
+        )
+
+
+def with_proof(change: Callable[[str], T], host: Host) -> T:
+    """Make a change that may need the current password: ask for it only if the server requires it.
+
+    Raises
+    ------
+    ProofRequired
+        In a notebook, which cannot ask for a password.
+    """
     try:
         return change("")
-    except ProofRequired:
+    except ProofRequired as error:
+        if host.is_saved:
+            raise ProofRequired(error.message, hint="run it in a terminal, which asks for the password") from None
         return change(ask_password("your current password: "))
 
 

@@ -259,12 +259,12 @@ VERBS = (
         _arg("--project", metavar="NAME", default="", of=("create",), help="the one project that it is for"),
         _arg("--user", metavar="NAME", default="", of=("create",),
              help="whose it is; an admin makes them for service accounts"),
-    ), SHELL),
+    )),
     Verb(access.identities, (
         _arg("what", nargs="?", choices=("list", "disconnect"), default="list", help="%(choices)s (%(default)s)"),
         _arg("id", nargs="?", of=("disconnect",), help="disconnect: the id of the identity"),
         _arg("--user", metavar="NAME", default="", of=("list",), help="list: only those of this account"),
-    ), SHELL),
+    )),
     Verb(audit.audit, (
         _arg("what", nargs="?", choices=("list", "head"), default="list", help="%(choices)s (%(default)s)"),
         _arg("project", nargs="?", of=("list",), help="a project; without it, the server itself"),
@@ -277,7 +277,7 @@ VERBS = (
         _arg("--limit", type=int, default=100, of=("list",), help="at most so many entries (%(default)s)"),
         _arg("--json", dest="json_lines", action="store_true", of=("list",),
              help="print whole entries as JSON, a line each"),
-    ), SHELL),
+    )),
     Verb(team.users, (
         _arg("what", nargs="?", choices=("list", "add", "disable", "enable", "passwd"), default="list",
              help="%(choices)s (%(default)s)"),
@@ -288,12 +288,12 @@ VERBS = (
              help="passwd: keep the account's tokens and invitations"),
         _arg("--keep-identities", action="store_true", of=("passwd",),
              help="passwd: keep the account's identities at a provider"),
-    ), SHELL),
+    )),
     Verb(team.groups, (
         _arg("what", nargs="?", choices=("list", "add", "remove"), default="list", help="%(choices)s (%(default)s)"),
         _arg("name", nargs="?", of=("add", "remove"), help="the group"),
         _arg("users", nargs="*", of=("add",), help="add: the people who join it"),
-    ), SHELL),
+    )),
     Verb(team.members, (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("what", nargs="?", choices=("list", "add", "remove", "invite", "invitations", "everyone", "public"),
@@ -305,7 +305,7 @@ VERBS = (
              help="invite: the link works so long (%(default)s)"),
         _arg("--revoke", metavar="ID", of=("invitations",), help="invitations: revoke this one"),
         _arg("--off", action="store_true", of=("public",), help="public: no more"),
-    ), SHELL),
+    )),
     Verb(webhooks.webhooks, (
         _arg("project", nargs="?", help="the project; the current one"),
         _arg("what", nargs="?", choices=("list", "add", "remove", "test", "enable"), default="list",
@@ -313,13 +313,13 @@ VERBS = (
         _arg("target", nargs="?", of=("add", "remove", "test", "enable"),
              help="add: the URL; else the id of a webhook"),
         _many("--event", metavar="WORD", of=("add",), help="add: only actions that begin so; may be given again"),
-    ), SHELL),
+    )),
     Verb(access.devices, (
         _arg("what", choices=("approve", "deny"), help="%(choices)s"),
         _arg("code", help="the code that the client shows"),
         _arg("--scope", choices=("read", "write", "admin"), default="", of=("approve",),
              help="approve: the scope of its token; the one that it asks for, but admin only if named"),
-    ), SHELL),
+    )),
     Verb(access.logout, (_arg("url", nargs="?", help="the server; the one in use"),)),
     Verb(verbs.open_, _OPEN),
     Verb(verbs.ui, _OPEN),

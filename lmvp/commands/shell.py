@@ -18,6 +18,7 @@ class ShellHost:
     """A shell: what is pushed is a path, what is pulled are files."""
 
     pulls_files = True
+    is_saved = False
 
     def __init__(self) -> None:
         self.messages: list[str] = []

@@ -7,7 +7,7 @@ from argparse import Namespace
 from typing import TYPE_CHECKING, Any
 
 from lmvp.client import Client
-from lmvp.commands.access import ask_password, day, with_proof
+from lmvp.commands.access import ask_password, check_secret, day, with_proof
 from lmvp.commands.tables import Line, Table
 from lmvp.errors import InvalidArgument
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lmvp.records import User
 
 
-def users(options: Namespace, _host: Host) -> Any:
+def users(options: Namespace, host: Host) -> Any:
     """List, create, disable or enable accounts, or set a password."""
     client = Client()
     if options.what == "list":
@@ -27,16 +27,20 @@ def users(options: Namespace, _host: Host) -> Any:
         )
     if not options.name:
         raise InvalidArgument("user name missing", hint=f"`lmvp users {options.what} NAME`")
+    if options.what == "passwd" or (options.what == "add" and not options.service):
+        check_secret(host)
     if options.what == "add":
         password = "" if options.service else _new_password(options.name)
         made = with_proof(
-            lambda own: client.add_user(options.name, password, admin=options.admin, current_password=own)
+            lambda own: client.add_user(options.name, password, admin=options.admin, current_password=own), host
         )
         return Line(f"{options.name} has an account", made)
     if options.what == "passwd":
         new = _new_password(options.name)
         keep = {"keep_tokens": options.keep_tokens, "keep_identities": options.keep_identities}
-        made = with_proof(lambda own: client.change_user(options.name, password=new, current_password=own, **keep))
+        made = with_proof(
+            lambda own: client.change_user(options.name, password=new, current_password=own, **keep), host
+        )
         return Line(f"the password of {made.name} is changed{_ended(made)}", made)
     made = client.change_user(options.name, disabled=options.what == "disable")
     return Line(f"{made.name} is {options.what}d{_ended(made)}", made)
@@ -67,7 +71,7 @@ def groups(options: Namespace, _host: Host) -> Any:
     return Line(f"@{made.name}: {', '.join(made.users) or 'nobody'}", made)
 
 
-def members(options: Namespace, _host: Host) -> Any:
+def members(options: Namespace, host: Host) -> Any:
     """List, change or invite the members of a project."""
     client = Client()
     project = options.project or client.project
@@ -80,6 +84,7 @@ def members(options: Namespace, _host: Host) -> Any:
         client.change_project(project, everyone=options.role or "")
         return Line(f"everybody with an account is {options.role or 'nothing'} in {project}")
     if options.what == "invite":
+        check_secret(host)
         link = client.invite(project, options.role or "viewer", days=options.days)
         told = f"(makes one account that is {link.role} in {link.project}, for {options.days} days)"
         return Line(f"{link.url}\n{told}", link, essential=True)

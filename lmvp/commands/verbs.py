@@ -61,6 +61,11 @@ class Host(Protocol):
         ...
 
     @property
+    def is_saved(self) -> bool:
+        """Whether the output is saved with a document, as that of a cell is."""
+        ...
+
+    @property
     def pulls_files(self) -> bool:
         """Whether a pull without a folder gives files; else it gives the object."""
         ...

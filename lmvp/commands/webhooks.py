@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from lmvp.client import Client
-from lmvp.commands.access import day
+from lmvp.commands.access import check_secret, day
 from lmvp.commands.tables import Line, Table
 from lmvp.errors import InvalidArgument
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lmvp.records import Webhook
 
 
-def webhooks(options: Namespace, _host: Host) -> Any:
+def webhooks(options: Namespace, host: Host) -> Any:
     """List, create, remove, enable or test the webhooks of a project."""
     client = Client()
     project = options.project or client.project
@@ -28,6 +28,7 @@ def webhooks(options: Namespace, _host: Host) -> Any:
     if not options.target:
         raise InvalidArgument(f"{options.what} what?", hint=_HINTS[options.what].format(project))
     if options.what == "add":
+        check_secret(host)
         made = client.add_webhook(project, options.target, options.event)
         told = f"{project} sends {', '.join(made.events)} to {urlsplit(made.url).hostname} as {made.id}"
         return Line(f"{told}\nits secret, shown this once: {made.secret}", made, essential=True)

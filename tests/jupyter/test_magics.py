@@ -8,7 +8,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 import lmvp
-from lmvp.commands.parser import NOTEBOOK, verbs_of
+from lmvp.commands.parser import NOTEBOOK, SHELL, verbs_of
 from lmvp.commands.tables import Status
 from lmvp.errors import InvalidArgument, NotFound
 
@@ -209,7 +209,7 @@ def digits(ip):
     ("line", "meant"),
     [
         ("metrics A", "did you mean 'digits/A'?"),
-        ("runs", "did you mean `runs digits`?"),
+        ("runs", "did you mean `%lmvp runs digits`?"),
         ("compare A B", "did you mean 'digits/A'?"),
         ("accept mlp@c1", "did you mean 'digits/mlp'?"),
         ("rm digits", "did you mean 'digits/'?"),
@@ -233,3 +233,35 @@ def test_alias_without_a_revision_is_shown(ip, digits):
         run(ip, "alias digits/mlp@v2 production")
     assert [one.number for one in lmvp.aliases("digits/mlp")] == [1]
     assert "v1 → v2" in repr(run(ip, "alias digits/mlp@v2 production --yes"))
+
+
+SECRETS = (
+    "tokens create ada-laptop",
+    "members digits invite --role viewer",
+    "webhooks digits add https://hooks.example.org/lmvp",
+    "users add ada",
+    "users passwd ada",
+)
+
+
+def test_notebook_has_every_verb_of_the_shell():
+    verbs = {host: {verb.name for verb in verbs_of(host)} for host in (SHELL, NOTEBOOK)}
+    assert verbs[SHELL] - verbs[NOTEBOOK] == set()
+
+
+def test_team_verbs_show_tables_in_a_notebook(ip, home):
+    lmvp.push("digits/mlp", {"w": np.zeros(2)})
+    shown = {line: str(run(ip, line)) for line in ("members digits", "groups", "users", "audit list digits", "tokens")}
+    assert "no members" in shown["members digits"]
+    assert "no groups" in shown["groups"]
+    assert "version.create" in shown["audit list digits"]
+
+
+@pytest.mark.parametrize("line", SECRETS)
+def test_notebook_prints_and_reads_no_secret(ip, home, line, capsys):
+    lmvp.push("digits/mlp", {"w": np.zeros(2)})
+    with pytest.raises(InvalidArgument, match="a notebook is saved with its output") as refused:
+        run(ip, line)
+    assert "run it in a terminal" in str(refused.value)
+    client = lmvp.Client()
+    assert [*client.tokens(), *client.invitations("digits"), *client.webhooks("digits"), *client.users()] == []
