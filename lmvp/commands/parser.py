@@ -1,4 +1,8 @@
-"""The verbs, their arguments and options, in one table; and the parsers made of it."""
+"""The table of all verbs with their arguments and options, and the parsers for the shell and for notebooks.
+
+The table also drives the completion, so a new option is added here only. Help texts are formatted by argparse with `%`:
+`%(default)s` inserts the default, and a literal percent sign is written `%%`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,10 @@ from lmvp.errors import InvalidArgument
 from lmvp.references import suggest
 
 SHELL, NOTEBOOK = "shell", "notebook"
+"""The hosts of verbs: the `lmvp` command and the `%lmvp` magic."""
+
 _HELP_WIDTH, _HELP_INDENT = 80, 16
+"""Width of the overview, and the column in which the text of each verb begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +29,16 @@ class Argument:
 
     Attributes
     ----------
+    flags : tuple of str
+        Names as for `ArgumentParser.add_argument`: `("-m", "--message")`, or one name without dashes.
+    settings : dict
+        Keyword arguments of `ArgumentParser.add_argument`.
     only : str or None
-        The host that has it; None: both.
+        The host that supports it, `SHELL` or `NOTEBOOK`; None: both.
     of : tuple of str
-        The values of the argument `what` with which it has an effect; empty: all of them.
+        The values of the argument `what` that it applies to; empty: all values.
     excludes : tuple of str
-        Arguments and options beside which it would have no effect, or they would have none.
+        Arguments and options that cannot be combined with it.
     """
 
     flags: tuple[str, ...]
@@ -37,7 +48,7 @@ class Argument:
     excludes: tuple[str, ...] = ()
 
     def is_given(self, options: argparse.Namespace) -> bool:
-        """Return whether it was typed, with another value than its default."""
+        """Return whether its value differs from the default."""
         name = self.settings.get("dest") or self.flags[-1].lstrip("-").replace("-", "_")
         value = getattr(options, name, None)
         return value not in (None, False, []) and value != self.settings.get("default")
@@ -45,7 +56,17 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """A verb, what it does, and what it takes."""
+    """A verb.
+
+    Attributes
+    ----------
+    act : callable
+        The function that runs the verb with the options and a `Host`. Its name is the name of the verb, and the first
+        line of its docstring is the help text.
+    arguments : tuple of Argument
+    only : str or None
+        The host that supports it, `SHELL` or `NOTEBOOK`; None: both.
+    """
 
     act: Callable[..., Any]
     arguments: tuple[Argument, ...] = ()
@@ -53,12 +74,13 @@ class Verb:
 
     @property
     def name(self) -> str:
-        """As it is typed."""
+        """The name as it is typed."""
+        # Functions such as `import_` and `open_` have a trailing underscore because of Python's own names.
         return self.act.__name__.rstrip("_")
 
     @property
     def help(self) -> str:
-        """One line of what it does."""
+        """The help text: one line."""
         return (self.act.__doc__ or "").partition("\n")[0]
 
 
@@ -69,6 +91,7 @@ def _arg(
 
 
 def _many(*flags: str, **settings: Any) -> Argument:
+    """Return an option that can be repeated; its value is a list."""
     return _arg(*flags, action="append", default=[], **settings)
 
 
@@ -326,7 +349,7 @@ VERBS = (
     Verb(verbs.status),
     Verb(verbs.stop),
 )  # fmt: skip
-"""All verbs, without those in `OWN`."""
+"""All verbs except those in `OWN`."""
 
 GROUPS = {
     "Models": ("push", "pull", "history", "show", "diff", "alias", "rollback", "amend", "ls", "project"),
@@ -340,14 +363,14 @@ GROUPS = {
     "Team": ("users", "groups", "members", "webhooks", "tokens", "identities", "devices", "audit"),
     "Server": ("open", "ui", "login", "logout", "status", "stop", "server", "restore", "completion"),
 }  # fmt: skip
-"""The headings of `lmvp --help`, with the names of their verbs."""
+"""The headings of `lmvp --help` with their verbs."""
 
 OWN = {
     "server": "Run a server for a team.",
     "restore": "Make a data folder from a backup.",
     "completion": "Print a script that completes verbs, options and names in a shell.",
 }
-"""Verbs of the shell that read their options themselves."""
+"""Verbs of the shell that parse their own options, with their help texts. They run without a client."""
 
 _OUTPUT = (
     _arg("--json", action="store_true", help="print the result as JSON"),
@@ -357,34 +380,45 @@ _OUTPUT = (
 
 
 def verbs_of(host: str) -> list[Verb]:
-    """Return the verbs that a host has."""
+    """Return the verbs that a host supports."""
     return [verb for verb in VERBS if verb.only in (None, host)]
 
 
 def make_parser(host: str, prog: str, parser_class: type[argparse.ArgumentParser]) -> argparse.ArgumentParser:
-    """Build the parser for a host, `SHELL` or `NOTEBOOK`."""
+    """Build the parser of a host.
+
+    Parameters
+    ----------
+    host : str
+        `SHELL` or `NOTEBOOK`.
+    prog : str
+        The name of the program in messages: `lmvp` or `%lmvp`.
+    parser_class : type
+        The class of the parser and its subparsers. The notebook uses one that does not exit the process.
+    """
     parser = parser_class(
         prog=prog,
         usage=f"{prog.replace('%', '%%')} VERB [OPTION ...]",  # argparse formats it with `%`
         description=overview(host, prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    # The description lists the verbs under their headings; argparse would list them once more, in one long column.
+    # The description lists the verbs under their headings. Without SUPPRESS, argparse would list them a second time.
     made = parser.add_subparsers(
         dest="verb", metavar="VERB", parser_class=parser_class, prog=prog, help=argparse.SUPPRESS
     )
     for verb in verbs_of(host):
         own = {flag for argument in verb.arguments for flag in argument.flags}
+        # `audit --json` prints one object per line and takes the place of the general `--json`.
         output = [one for one in _OUTPUT if own.isdisjoint(one.flags)] if host == SHELL else []
         _add(made.add_parser(verb.name, description=verb.help), (*verb.arguments, *output), host)
         made.choices[verb.name].set_defaults(act=verb.act)
-    for name in OWN if host == SHELL else ():
+    for name in OWN if host == SHELL else ():  # known to argparse for completion only; see `shell._run`
         made.add_parser(name, add_help=False)
     return parser
 
 
 def overview(host: str, prog: str) -> str:
-    """Return the list of all verbs of a host under their headings, with one line for each verb."""
+    """Return the list of all verbs of a host under their headings, with their help texts."""
     lines = ["Version neural networks: publish, fetch, compare and track them."]
     helps = {verb.name: verb.help for verb in verbs_of(host)} | (OWN if host == SHELL else {})
     for title, names in GROUPS.items():
@@ -397,19 +431,19 @@ def overview(host: str, prog: str) -> str:
 
 
 def read(parser: argparse.ArgumentParser, words: Sequence[str], host: str) -> argparse.Namespace:
-    """Read what was typed.
+    """Parse the words of a command line.
 
     Raises
     ------
     InvalidArgument
-        If there is no such verb, or it has no such option; the hint names the one that was probably meant.
+        If the verb or an option is unknown, with the most similar name as the hint, or if options exclude each other.
     """
     known = {verb.name: verb for verb in verbs_of(host)}
     names = [*known, *(OWN if host == SHELL else ())]
     first = next(iter(words), "-")
     if not first.startswith("-") and first not in names:
         raise _unknown(f"{parser.prog} has no verb {first!r}", first, names, parser.prog)
-    options, left = parser.parse_known_args(words)
+    options, left = parser.parse_known_args(words)  # `parse_args` would exit, without proposing a similar option
     if left:
         place = f"{parser.prog} {options.verb or ''}".rstrip()
         taken = (*known[options.verb].arguments, *(_OUTPUT if host == SHELL else ())) if options.verb in known else ()
@@ -421,12 +455,12 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str], host: str) -> ar
 
 
 def _check_effects(verb: Verb, options: argparse.Namespace, prog: str) -> None:
-    """Refuse an argument or an option that would have no effect beside the others.
+    """Check that each given argument and option has an effect.
 
     Raises
     ------
     InvalidArgument
-        If one was typed: the user would believe that it was taken into account.
+        If one is ignored in this combination. The user would otherwise expect that it was applied.
     """
     given = [argument for argument in verb.arguments if argument.is_given(options)]
     for argument in given:
@@ -443,6 +477,7 @@ def _check_effects(verb: Verb, options: argparse.Namespace, prog: str) -> None:
 
 
 def _unknown(message: str, word: str, known: Sequence[str], place: str) -> InvalidArgument:
+    """Return the error for an unknown verb or option, with the most similar known name as the hint."""
     if word in OWN:
         return InvalidArgument(message, hint=f"`lmvp {word}` is for the shell")
     near = suggest(word, known)
@@ -450,6 +485,7 @@ def _unknown(message: str, word: str, known: Sequence[str], place: str) -> Inval
 
 
 def _add(parser: argparse.ArgumentParser, arguments: Sequence[Argument], host: str) -> None:
+    """Add the arguments that a host supports to a parser."""
     for argument in arguments:
         if argument.only in (None, host):
             parser.add_argument(*argument.flags, **argument.settings)
