@@ -43,7 +43,7 @@ def users(options: Namespace, _host: Host) -> Any:
 
 
 def _ended(user: User) -> str:
-    """State which tokens, sessions and other grants a change revoked; empty if it revoked none."""
+    """State how many tokens, sessions, invitations and identities a change revoked; empty if it revoked none."""
     if user.ended is None:
         return ""
     again = "\n`lmvp login URL` gets a new token" if user.ended.tokens else ""

@@ -42,7 +42,7 @@ def runs(options: Namespace, _host: object) -> Any:
 
 
 def _other_projects(client: Client) -> str | None:
-    """Return a hint that names up to three projects with runs; None if there are none."""
+    """Return a hint that names up to three projects with runs; None if no other project has runs."""
     names = [one.name for one in client.projects()[:_PROJECTS] if one.name != client.project]
     full = [name for name in names if client.runs(name, limit=1)]
     return f"did you mean {' or '.join(f'`lmvp runs {name}`' for name in full[:3])}?" if full else None
