@@ -84,7 +84,7 @@ def first_words(text: str, most: int = 120) -> str:
     return _first_words(text[:_LEAD], most)
 
 
-@lru_cache(300)  # a page lists many models, and parsing takes about a millisecond for each
+@lru_cache(300)  # each request of a list of models needs the same texts again
 def _first_words(start: str, most: int) -> str:
     if start.count("[") > _FEW_BRACKETS:
         return _cut(" ".join(start.split()), most)
@@ -306,7 +306,7 @@ def _filled(words: str, columns: int) -> str:
 
 @lru_cache(1)
 def _markdown() -> MarkdownIt:
-    """Return the parser. Its presets escape HTML and reject `javascript:` and similar addresses."""
+    """Return the parser, which escapes HTML and rejects `javascript:` and similar addresses."""
     from markdown_it import MarkdownIt
 
     made = MarkdownIt("js-default", {"html": False, "linkify": False})
