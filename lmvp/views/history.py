@@ -172,7 +172,7 @@ class History(MarimoDisplay, Sequence[Version]):
         return self._pages is not None
 
     def mark(self) -> str:
-        """Return the id of the newest event of the project. It changes with each change in the project."""
+        """Fetch the digest of the newest event of the project, which differs after each change in the project."""
         project = self.title.partition("/")[0]
         return self.client.last_event(project)
 
