@@ -1,7 +1,8 @@
 """The table of all verbs with their arguments and options, and the parsers for the shell and for notebooks.
 
-The table also drives the completion, so a new option is added here only. Help texts are formatted by argparse with `%`:
-`%(default)s` inserts the default, and a literal percent sign is written `%%`.
+The table also drives the completion. `lmvp.hints` translates options to Python arguments, and has a list of the flags
+and numbers among them, which a new option must be added to. argparse formats help texts with `%`: `%(default)s` inserts
+the default, and a literal percent sign is written `%%`.
 """
 
 from __future__ import annotations

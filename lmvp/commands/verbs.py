@@ -120,7 +120,7 @@ def push(options: Namespace, host: Host) -> Any:
     }
     obj = host.find(options.object)
     client, aliases = Client(), arguments.aliases(fields["alias"])
-    # Ask before the upload, which can take long. A proposal moves aliases only when it is accepted.
+    # Ask before the upload, which can take long. The server rejects a proposal with aliases.
     if aliases and not options.propose:
         confirmed(lambda yes: None if yes else client.check_push(options.model, aliases), host, yes=options.yes)
     before = _targets(client, options.model) if aliases else {}
