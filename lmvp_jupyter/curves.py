@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from lmvp.tracking.feed import Feed
 
 _ROOM = 800
-"""Maximum number of points of a line, about one per pixel."""
+"""Maximum number of points of a live line. A zoom fetches twice as many."""
 _SOONEST, _SHARE = 0.1, 0.1
 """Minimum time between two updates in seconds, and maximum share of the time that updates of a live plot take."""
 _AGAIN = 2.0

@@ -78,7 +78,7 @@ class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
 
 
 def tell_spread(widget: LiveWidget, spread: SpreadOf | None, message: Any) -> None:
-    """Send the histograms that a view asks for; without them, if they cannot be fetched, the view shows none.
+    """Send the histograms that a view asks for. If they cannot be fetched, the view shows no histograms.
 
     Parameters
     ----------

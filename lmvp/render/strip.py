@@ -1,4 +1,4 @@
-"""The layer strip: a row with a segment for each layer, whose width shows the parameters and whose shade the change.
+"""The layer strip: a row of segments, one per layer. The width of a segment shows parameters, its shade the change.
 
 All strips of a table share one axis, so that a layer is in the same column in each row. If the layers do not fit,
 `fold` joins neighbors into one segment. `lmvp_server/static/widgets/strip.js` is the JavaScript version.
