@@ -1,4 +1,7 @@
-"""The notebook layer: `%load_ext lmvp_jupyter`."""
+"""The Jupyter extension: magics, completion and widgets in IPython, and the console in the Jupyter server.
+
+`%load_ext lmvp_jupyter` loads it in a kernel. The Jupyter server and JupyterLab find their parts through entry points.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,8 @@ from typing import Any
 
 
 def load_ipython_extension(ip: Any) -> None:
-    """Add `%lmvp`, its completion, and live forms of what LMVP returns to a shell."""
+    """Register the magics, their completion and the widgets with an IPython shell."""
+    # Imported here, because the Jupyter server imports this package, too, and does not need the widgets.
     from lmvp_jupyter import completion, display, magics
 
     magics.install(ip)
@@ -15,7 +19,7 @@ def load_ipython_extension(ip: Any) -> None:
 
 
 def unload_ipython_extension(ip: Any) -> None:
-    """Take all of it back."""
+    """Undo `load_ipython_extension`."""
     from lmvp_jupyter import completion, display, magics
 
     completion.uninstall(ip)
@@ -31,5 +35,5 @@ def _jupyter_server_extension_points() -> list[dict[str, Any]]:
 
 
 def _jupyter_labextension_paths() -> list[dict[str, str]]:
-    """Return the folder of the JupyterLab extension in this package, and its installed name."""
+    """Return the folder of the JupyterLab extension in this package and its installed name."""
     return [{"src": "labextension", "dest": "lmvp"}]

@@ -1,6 +1,7 @@
-"""Pushes that go on while other cells run: one after the other, each with a line that tells how far it is.
+"""Pushes in the background, while other cells run: `%lmvp push … --no-wait`.
 
-The weights are copied when the cell runs, so that training may go on. A kernel that ends in order waits for them.
+The weights are copied when the cell runs, so that training can continue. Pushes run one after the other, each with a
+line below its cell that shows the progress. A kernel that shuts down normally waits for them.
 """
 
 from __future__ import annotations
@@ -20,37 +21,49 @@ from lmvp.render.numbers import size
 from lmvp.render.words import printable
 
 _OFTEN = 0.25
+"""Minimum time between two updates of the progress, in seconds."""
+# One thread: parallel pushes would compete for the link, and versions would be numbered in random order.
 _pool = ThreadPoolExecutor(1, thread_name_prefix="lmvp-push")
 
 Show = Callable[[dict[str, Any]], Any]
+"""Shows forms by MIME type and returns a function that replaces them."""
 
 
 class PendingPush:
-    """A push that goes on; `result()` waits for its version.
+    """A push that runs in the background; `result()` waits for its version.
 
     Attributes
     ----------
     name : str
-        The model.
+        `[project/]model`.
     """
 
     def __init__(self, name: str, future: Future[Version], line: _Line) -> None:
         self.name, self._future, self._line = name, future, line
 
     def result(self, timeout: float | None = None) -> Version:
-        """Wait for the version.
+        """Wait for the end of the push and return the version.
+
+        Parameters
+        ----------
+        timeout : float, optional
+            Maximum time to wait, in seconds. No limit by default.
+
+        Returns
+        -------
+        Version
 
         Raises
         ------
         LmvpError
-            Why it could not be pushed.
+            If the push failed.
         TimeoutError
-            If it is not there after so many seconds.
+            If the push does not finish within `timeout`.
         """
         return self._future.result(timeout)
 
     def done(self) -> bool:
-        """Whether it has ended, well or not."""
+        """Return whether the push has succeeded or failed."""
         return self._future.done()
 
     def __repr__(self) -> str:
@@ -58,7 +71,7 @@ class PendingPush:
 
 
 class _Line:
-    """The line below the cell: drawn anew at most four times a second, and at the end."""
+    """The line below the cell. It is updated at most four times per second, and at the end."""
 
     def __init__(self, name: str, show: Show) -> None:
         self.words = f"push {name}: waiting"
@@ -69,7 +82,7 @@ class _Line:
         return {"text/plain": printable(self.words), "text/html": f"<code>{escape(self.words)}</code>"}
 
     def far(self, done: int, total: int) -> None:
-        """Tell how many bytes of how many are done."""
+        """Show the progress in bytes."""
         now = time.monotonic()
         if now - self._last >= _OFTEN:
             self._last = now
@@ -77,7 +90,7 @@ class _Line:
             self.say(f"{share} % of {size(total)}")
 
     def say(self, words: str) -> None:
-        """Tell something."""
+        """Show a message."""
         self.words = f"push {self._name}: {words}"
         self._redraw(self._forms())
 
@@ -90,19 +103,29 @@ def push(
     moves: Callable[[Version], Sequence[str]] = lambda _: (),
     **fields: Any,
 ) -> PendingPush:
-    """Push a copy of an object while the kernel does other things.
+    """Push a copy of an object in the background.
 
     Parameters
     ----------
     update : callable
         `Client.update`.
+    name : str
+        `[project/]model`.
+    obj : object
+        The object, which is copied before this returns, or a path, whose files are read later.
     show : callable
-        Shows forms by MIME type, and returns what shows others in their place.
+        Shows forms by MIME type and returns a function that replaces them.
     moves : callable
         Returns a line for each alias that the new version moved.
+    **fields
+        Other arguments of `update`.
+
+    Returns
+    -------
+    PendingPush
     """
     taken = obj if isinstance(obj, (str, Path)) else copy.deepcopy(obj)
-    origins.hand_on(obj, taken)
+    origins.hand_on(obj, taken)  # the copy has the same parent version as the object
     line = _Line(name, show)
 
     def work() -> Version:
@@ -110,13 +133,13 @@ def push(
         try:
             version = update(name, taken, progress=line.far, **fields)
         except LmvpError as error:
-            error.caller = hints.MAGIC
+            error.caller = hints.MAGIC  # the hint shows magics instead of Python code
             line.say(f"failed: {error}")
             raise
         except BaseException as error:
             line.say(f"failed: {type(error).__name__}: {error}")
             raise
-        origins.hand_on(taken, obj)
+        origins.hand_on(taken, obj)  # the new version is the parent of the next push of the object
         line.say("; ".join([f"{version.reference} is there, {size(version.sent)} sent", *moves(version)]))
         return version
 

@@ -1,7 +1,7 @@
-"""Modules of `lmvp_server/static/widgets` as a notebook wants them: one text each, since it can import nothing.
+"""Bundles of the JavaScript modules in `lmvp_server/static/widgets`, for notebooks.
 
-A page of the console loads the very files, as ES modules. Here, what a module imports is put in front of it, once, and
-loses the word `export`; so names at the top of a module are unique among all of them.
+A page of the console loads the files as ES modules. A notebook cannot import them, so a bundle contains each imported
+module once, without `export`, before the module of the view. Therefore top-level names must be unique in all modules.
 """
 
 from __future__ import annotations
@@ -10,19 +10,27 @@ import re
 from functools import cache
 from importlib.resources import files
 
+# The modules have no build step; these expressions cover exactly the forms that they use.
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./([a-z_]+\.js)";\n', re.MULTILINE)
 _EXPORT = re.compile(r"^export (?=(?:async |const |function |class ))|^export default .*\n", re.MULTILINE)
 
 
 @cache
 def static(*path: str) -> str:
-    """Return a file of the server's `static` folder."""
+    """Return the text of a file in the server's `static` folder."""
     return files("lmvp_server").joinpath("static", *path).read_text("utf-8")
 
 
 @cache
 def module(name: str, *, chart: bool = False) -> str:
-    """Return a view as one module; one with a chart has uPlot in front.
+    """Return the bundle of a view.
+
+    Parameters
+    ----------
+    name : str
+        The file name of the module, for example `history.js`.
+    chart : bool
+        Whether to include uPlot, which draws charts. False by default.
 
     Examples
     --------
@@ -37,7 +45,7 @@ def module(name: str, *, chart: bool = False) -> str:
 
 
 def _gather(name: str, found: dict[str, str]) -> None:
-    """Add a module behind those that it imports."""
+    """Add a module to `found`, after those that it imports."""
     text = static("widgets", name)
     for other in _IMPORT.findall(text):
         if other not in found:
@@ -47,6 +55,6 @@ def _gather(name: str, found: dict[str, str]) -> None:
 
 @cache
 def styles(*, chart: bool = False) -> str:
-    """Return the look; uPlot's own rules are nested, so that they reach nothing outside."""
+    """Return the style sheet. The rules of uPlot are nested, so that they do not affect the rest of the notebook."""
     theirs = f".lmvp {{\n{static('vendor', 'uPlot-1.6.32.min.css')}\n}}\n" if chart else ""
     return theirs + static("tokens.css") + static("look.css")

@@ -1,9 +1,9 @@
-"""Cells of `%%lmvp`: a run that spans a cell, and code that is executed several times.
+"""Cells of `%%lmvp`: a run that lasts as long as its cell, and code that is executed several times.
 
-IPython gives a cell magic its cell as a text and waits for it, so a magic that executes the cell itself has neither
-top-level `await` nor a traceback without its own frames (ipython/ipython#11314, #14157). Therefore `%%lmvp run` is
-replaced before the cell is compiled: a call that begins the run takes the place of the first line, and IPython executes
-the rest as it executes any cell. An event after the cell ends the run.
+IPython passes a cell magic the source of the cell and waits for it. A magic that executes the source supports neither
+top-level `await` nor tracebacks without its own frames (ipython/ipython#11314, #14157). Therefore `%%lmvp run` is
+replaced before the cell is compiled: a call that starts the run takes the place of the first line, and IPython executes
+the rest like any other cell. An event after the cell finishes the run.
 """
 
 from __future__ import annotations
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun
 
 _CALL: Final = "get_ipython().run_cell_magic('lmvp', "
-"""The first letters of the code that IPython makes of a cell that begins with `%%lmvp`."""
+"""The beginning of the code to which IPython transforms a cell that begins with `%%lmvp`."""
 _BEGIN: Final = "get_ipython().magics_manager.registry['LmvpMagics'].begin_run("
+"""The beginning of the code that replaces it for `%%lmvp run`."""
 _FIRST_LINE: Final = re.compile(r"^[ \t]*%%lmvp[ \t]+run\b[^\n]*\n?", re.MULTILINE)
 _NO_RUN: Final = frozenset({"-h", "--help"})
 
 
 class CellRuns:
-    """The runs of a shell that last as long as the cell that began them.
+    """The runs of a shell that finish with the cell that started them.
 
     Parameters
     ----------
@@ -57,14 +58,15 @@ class CellRuns:
         self._shell.events.unregister("post_run_cell", self._after_cell)
 
     def transform(self, lines: list[str]) -> list[str]:
-        """Replace the call of the magic where the cell must be executed by IPython itself."""
+        """Replace the call of the magic if IPython must execute the cell: for `run`, and for `bisect` with `await`."""
         given = _magic_call("".join(lines))
         if given is None:
             return lines
         line, cell = given
         verb, *words = line.split() or [""]
         if verb == "run" and cell.strip() and not _NO_RUN.intersection(words):
-            blank = len(cell) - len(cell.lstrip("\n"))  # IPython drops empty lines; the numbers of lines must stay
+            # IPython removes empty lines at the beginning, which would shift the line numbers in tracebacks.
+            blank = len(cell) - len(cell.lstrip("\n"))
             code = [f"{_BEGIN}{line.strip()[len(verb) :].strip()!r})\n", *["\n"] * blank]
             return [*code, *_transformed(self._shell, cell).splitlines(keepends=True)]
         if verb == "bisect" and Code.waits(self._shell, cell):
@@ -72,30 +74,31 @@ class CellRuns:
         return lines
 
     def source(self) -> str:
-        """Return the source of the cell that is executed now, with magics unexpanded, after its line `%%lmvp run`."""
+        """Return the source of the running cell without its line `%%lmvp run`, with magics not transformed."""
         raw = getattr(getattr(self._result(), "info", None), "raw_cell", None) or ""
         first = _FIRST_LINE.search(raw)
         return raw[first.end() :] if first else raw
 
     def add(self, run: ActiveRun) -> None:
-        """End a run after the cell that is executed now."""
+        """Finish a run after the running cell."""
         result = self._result()
-        self._end(lambda other: other is result)  # `%%timeit` executes a cell several times
+        # `%%timeit` executes a cell several times: the run of the previous execution ends here.
+        self._end(lambda other: other is result)
         self._open.append((result, run))
 
     def _result(self) -> Any:
-        """Return the object that IPython fills with the outcome of the cell that is executed now."""
+        """Return the object in which IPython stores the result of the running cell."""
         return getattr(self._shell.displayhook, "exec_result", None)
 
     def _after_execution(self) -> None:
-        # A cell may execute others, as `%run book.ipynb` does; those must not end its run. This event also follows
-        # silent cells.
+        # A cell can execute others, as `%run book.ipynb` does. They must not finish its run, so results are compared.
+        # Unlike `post_run_cell`, this event also follows silent cells.
         last = getattr(self._shell, "last_execution_result", None)
         if last is not None:
             self._end(lambda result: result is last)
 
     def _after_cell(self, last: Any) -> None:
-        """End the runs of a cell that IPython could not execute to its end: it has another result then."""
+        """Finish the runs of a cell that failed. IPython can report the error in another result object."""
         raw = getattr(getattr(last, "info", None), "raw_cell", None)
         error = getattr(last, "error_in_exec", None)
 
@@ -105,16 +108,18 @@ class CellRuns:
         self._end(is_over, error)
 
     def _end(self, is_over: Callable[[Any], bool], otherwise: BaseException | None = None) -> None:
+        """Finish the runs whose cell is over, with the status that follows from the error of the cell."""
         for each in [each for each in self._open if is_over(each[0])]:
             self._open.remove(each)
             result, run = each
             error = getattr(result, "error_in_exec", None) or getattr(result, "error_before_exec", None) or otherwise
-            with suppress(KeyboardInterrupt):  # of the wait for the server: the rest is delivered later
+            with suppress(KeyboardInterrupt):  # while waiting for the server; the data is sent later
                 run.finish(*how_it_ended(error))
 
 
 def _transformed(shell: Any, cell: str) -> str:
-    """Return a cell as Python code; `run` is a variable in it, although IPython has a magic of that name."""
+    """Transform a cell to Python code. `run` is a variable in it, although IPython has a magic `%run`."""
+    # With automagic, IPython would transform `run …` to the magic unless a variable of that name exists.
     unknown = "run" not in shell.user_ns
     if unknown:
         shell.user_ns["run"] = None
@@ -126,7 +131,7 @@ def _transformed(shell: Any, cell: str) -> str:
 
 
 def _magic_call(code: str) -> tuple[str, str] | None:
-    """Return the line and the cell of a call of `%%lmvp`; None of other code."""
+    """Return the line and the cell of a call of `%%lmvp`; None for other code."""
     if not code.startswith(_CALL):
         return None
     try:
@@ -138,30 +143,30 @@ def _magic_call(code: str) -> tuple[str, str] | None:
 
 
 def name_first_line(line: str) -> None:
-    """Show `%%lmvp run …` in tracebacks of the cell that calls the caller, instead of the call that replaces it."""
+    """Show `%%lmvp run …` in the tracebacks of the running cell, in place of the call that replaces it."""
     name = sys._getframe(2).f_code.co_filename  # noqa: SLF001 - the documented way to a frame
     entry = linecache.cache.get(name)
     if entry is not None and len(entry) == 4 and entry[2] and entry[2][0].startswith(_BEGIN):
-        entry[2][0] = f"# %%lmvp run {line}".rstrip() + "\n"  # a comment: stack_data parses the source
+        entry[2][0] = f"# %%lmvp run {line}".rstrip() + "\n"  # a comment, because stack_data parses the source
 
 
 class Code:
-    """A cell of a magic, compiled as IPython compiles cells, with top-level `await`.
+    """A compiled cell of a magic. Like IPython, it supports top-level `await` and returns the last expression.
 
     Parameters
     ----------
     shell : InteractiveShell
     cell : str
-        Its source, with magics unexpanded, without the line of `%%lmvp`.
+        The source without the line of `%%lmvp`, with magics not transformed.
     """
 
     def __init__(self, shell: Any, cell: str) -> None:
-        source = "\n" + _transformed(shell, cell)  # the magic is the first line
+        source = "\n" + _transformed(shell, cell)  # an empty line replaces the magic, for correct line numbers
         result = getattr(shell.displayhook, "exec_result", None)
         number = getattr(result, "execution_count", None) or shell.execution_count
         self._names = shell.user_ns
-        self._quiet = source.rstrip().endswith(";")
-        self.name = shell.compile.cache(source, number)
+        self._quiet = source.rstrip().endswith(";")  # IPython does not display a value before a semicolon
+        self.name = shell.compile.cache(source, number)  # tracebacks show the source
         tree = shell.transform_ast(shell.compile.ast_parse(source, filename=self.name))
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
         with shell.compile.extra_flags(ast.PyCF_ALLOW_TOP_LEVEL_AWAIT if shell.autoawait else 0):
@@ -171,7 +176,7 @@ class Code:
 
     @staticmethod
     def waits(shell: Any, cell: str) -> bool:
-        """Return whether a cell has a top-level `await`; False if it cannot be compiled."""
+        """Return whether a cell has a top-level `await`; False if it does not compile."""
         try:
             source = _transformed(shell, cell)
             return bool(shell.autoawait) and _is_async(
@@ -181,13 +186,13 @@ class Code:
             return False
 
     def value(self) -> Any:
-        """Execute the cell; return its last expression."""
+        """Execute the cell and return the value of its last expression."""
         exec(self._body, self._names)  # noqa: S102 - it is the user's cell
         value = eval(self._last, self._names) if self._last is not None else None  # noqa: S307
         return None if self._quiet else value
 
     async def awaited(self) -> Any:
-        """Execute a cell with a top-level `await`; return its last expression."""
+        """Execute a cell with top-level `await` and return the value of its last expression."""
         value: Any = None
         for code in (self._body, self._last):
             value = None if code is None else eval(code, self._names)  # noqa: S307 - it is the user's cell
@@ -197,7 +202,7 @@ class Code:
 
     @contextmanager
     def frames(self, shell: Any) -> Iterator[None]:
-        """Leave the frames of IPython and of the magic out of the traceback of an exception that the cell raises."""
+        """Remove the frames of IPython and of the magic from the traceback of an exception of the cell."""
         try:
             yield
         except BaseException as error:
@@ -219,7 +224,7 @@ _shells: dict[int, CellRuns] = {}
 
 
 def install(ip: Any) -> None:
-    """Let `%%lmvp run` span a cell of this shell."""
+    """Register the transformation of `%%lmvp run` with a shell."""
     if id(ip) not in _shells:
         _shells[id(ip)] = CellRuns(ip)
         _shells[id(ip)].start()
@@ -233,6 +238,6 @@ def uninstall(ip: Any) -> None:
 
 
 def runs_of(ip: Any) -> CellRuns:
-    """Return the runs of a shell that has the extension."""
+    """Return the runs of a shell, and register it if necessary."""
     install(ip)
     return _shells[id(ip)]

@@ -1,7 +1,7 @@
-"""Names on Tab: verbs, options, models, aliases, variables.
+"""Tab completion of `%lmvp`: verbs, options, variables and the names on the server.
 
-Names of models come from a short-lived cache that a thread fills; Tab waits 300 ms for it at most, and never starts a
-server.
+A thread fetches the names and caches them for 5 seconds. Completion waits at most 300 ms for it, and does not start the
+local server.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ from lmvp.commands.parser import NOTEBOOK, Argument, Verb, verbs_of
 from lmvp.errors import LmvpError
 
 PATIENCE = 0.3
+"""Maximum time for which completion waits for names, in seconds."""
 FRESH = 5.0
+"""Time for which names are cached, in seconds."""
 _LINE = re.compile(r"%%?lmvp\s+(.*)$")
 _VARIABLES = {"object", "variable", "into"}
 
 
 class Names:
-    """A cache of the names that a server knows."""
+    """A cache of the names on the server."""
 
     def __init__(self, fetch: Callable[[], list[str]]) -> None:
         self._fetch = fetch
@@ -32,7 +34,7 @@ class Names:
         self._busy = threading.Lock()
 
     def get(self) -> list[str]:
-        """Return the names; old ones if new ones are not here in time."""
+        """Return the names. If fetching takes too long, return the previous ones; the next call has the new ones."""
         if time.monotonic() - self._at > FRESH:
             thread = threading.Thread(target=self._refresh, daemon=True)
             thread.start()
@@ -40,19 +42,29 @@ class Names:
         return self._names
 
     def _refresh(self) -> None:
+        """Fetch the names, unless another thread is fetching them."""
         if not self._busy.acquire(blocking=False):
             return
         try:
             self._names = self._fetch()
             self._at = time.monotonic()
         except LmvpError:
-            self._at = time.monotonic()  # do not ask a server that fails at every key
+            self._at = time.monotonic()  # do not send another request to a failing server with each key
         finally:
             self._busy.release()
 
 
 def candidates(text: str, variables: Iterable[str], names: Callable[[], list[str]]) -> list[str]:
-    """Return what may stand for the last word of `text`, which is what follows `%lmvp`.
+    """Return the completions of the last word of a line.
+
+    Parameters
+    ----------
+    text : str
+        The line after `%lmvp`, up to the cursor.
+    variables : iterable of str
+        The names of the variables of the notebook.
+    names : callable
+        Returns the names on the server, like `known_names`.
 
     Examples
     --------
@@ -68,6 +80,7 @@ def candidates(text: str, variables: Iterable[str], names: Callable[[], list[str
 
 
 def _for_verb(words: list[str], word: str, variables: Iterable[str], names: Callable[[], list[str]]) -> list[str]:
+    """Return the possible values of the next word after a verb and its arguments."""
     if words == ["help"]:
         return [verb.name for verb in verbs_of(NOTEBOOK)]
     verb = next((verb for verb in verbs_of(NOTEBOOK) if verb.name == words[0]), None)
@@ -83,7 +96,7 @@ def _for_verb(words: list[str], word: str, variables: Iterable[str], names: Call
 
 
 def _expected(verb: Verb, words: list[str]) -> str | None:
-    """Return the name of the argument that the next word would be."""
+    """Return the name of the argument that the next word is; None if the verb takes no further argument."""
     flags = {flag: argument for argument in verb.arguments for flag in argument.flags if flag.startswith("-")}
     positional = [argument.flags[0] for argument in verb.arguments if not argument.flags[0].startswith("-")]
     waiting: Argument | None = None
@@ -100,7 +113,7 @@ def _expected(verb: Verb, words: list[str]) -> str | None:
 
 
 def install(ip: Any) -> None:
-    """Add the matcher to a shell that completes."""
+    """Register the completion with a shell."""
     from IPython.core.completer import SimpleCompletion, context_matcher
 
     names = Names(known_names)
@@ -116,11 +129,11 @@ def install(ip: Any) -> None:
         completions = [SimpleCompletion(text=name, type="lmvp") for name in candidates(text, ip.user_ns, names.get)]
         return {"completions": completions, "suppress": bool(completions), "matched_fragment": word}
 
-    uninstall(ip)
+    uninstall(ip)  # `%reload_ext` must not register it twice
     ip.Completer.custom_matchers.append(matcher)
 
 
 def uninstall(ip: Any) -> None:
-    """Take the matcher away."""
+    """Undo `install`."""
     matchers = ip.Completer.custom_matchers
     matchers[:] = [one for one in matchers if getattr(one, "matcher_identifier", "") != "lmvp.magic"]

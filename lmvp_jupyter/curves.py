@@ -1,7 +1,7 @@
-"""Curves of runs as a widget: drawn from the server, or live from the journal of a run while it goes on.
+"""`CurvesPlot`: the curves of runs as a widget, from the server or, while a run logs, from its journal.
 
-While a cell runs, nothing that the browser says reaches the kernel, so a live plot only tells: a thread reads the run's
-journal, thins what it finds, and sends the lines that changed, at most ten times a second.
+The kernel receives no messages from the browser while a cell runs, so a live plot only sends: a thread reads the
+journal of the run, downsamples the points, and sends the changed lines at most ten times per second.
 """
 
 from __future__ import annotations
@@ -35,21 +35,23 @@ if TYPE_CHECKING:
     from lmvp.tracking.feed import Feed
 
 _ROOM = 800
+"""Maximum number of points of a live line. A zoom fetches twice as many."""
 _SOONEST, _SHARE = 0.1, 0.1
+"""Minimum time between two updates in seconds, and maximum share of the time that updates of a live plot take."""
 _AGAIN = 2.0
-"""Seconds between two looks at runs that other processes log to."""
+"""Seconds between two requests for runs that other processes log to."""
 _SYSTEM_EVERY = 5
-"""Looks between two that fetch system metrics, which change every 15 seconds."""
+"""Every fifth request fetches system metrics, too, which change only every 15 seconds."""
 
 
 class CurvesPlot(LiveWidget):
-    """Metrics of one run or of several: smoothing, a logarithmic axis, zoom, values under the cursor.
+    """The metrics of one or several runs, with smoothing, a logarithmic axis, zoom and the values at the cursor.
 
     Parameters
     ----------
     curves : Curves
     live : bool
-        Whether the run goes on, and lines will be sent.
+        Whether a run of this process logs, so that more points will be sent. False by default.
     """
 
     _esm = module("curves.js", chart=True)
@@ -65,16 +67,33 @@ class CurvesPlot(LiveWidget):
         return {"text/plain": repr(self.curves), "text/html": drawing.curves_html(self.curves)}
 
     def to_pandas(self) -> Any:
-        """Return what is drawn as a DataFrame; see `Curves.to_pandas`."""
+        """Return the points of the plot as a DataFrame; see `Curves.to_pandas`."""
         return self.curves.to_pandas()
 
     def show(self, curves: Curves, *, live: bool = False) -> None:
-        """Draw other curves."""
+        """Replace all curves."""
         self.curves = curves
         self.data = drawing.curves_data(curves, live=live)
 
     def tell(self, curves: Curves, changed: Sequence[Line], kind: str = "news", **more: Any) -> int:
-        """Send lines that changed, without making the rest anew; return how many bytes that took."""
+        """Send changed lines to the view, and leave the others as they are.
+
+        Parameters
+        ----------
+        curves : Curves
+            All curves, including the unchanged ones.
+        changed : sequence of Line
+            The lines to send.
+        kind : str
+            The kind of the message: `news` (the default) or `finer`.
+        **more
+            Further fields of the message.
+
+        Returns
+        -------
+        int
+            The size of the points in bytes.
+        """
         self.curves = curves
         groups = {id(line): name for name, lines in curves.groups().items() for line in lines}
         told = [_told(curves, line, groups[id(line)]) for line in changed]
@@ -84,13 +103,13 @@ class CurvesPlot(LiveWidget):
         return sum(len(buffer) for buffer in buffers)
 
     def tell_system(self, system: Curves, changed: Sequence[Line]) -> None:
-        """Send lines of system metrics that changed."""
-        shown = self.curves
+        """Send changed lines of system metrics."""
+        shown = self.curves  # `tell` replaces it by the curves that it sends
         self.tell(system, changed, section="system")
         self.curves = shown
 
     def _heard(self, _: Any, message: Any, __: Any) -> None:
-        """Answer a zoom with finer lines, once the kernel is free; a page that comes late, with all lines."""
+        """Handle a message of the view: `zoom` asks for finer lines, `hello` of a late view for all lines."""
         if isinstance(message, dict) and message.get("kind") == "zoom":
             section = "system" if message.get("section") == "system" else ""
             drawn = self.curves.system if section else self.curves
@@ -102,6 +121,7 @@ class CurvesPlot(LiveWidget):
                 self.tell_system(system, system.lines)
 
     def _refine(self, drawn: Curves, first: Any, last: Any, section: str) -> None:
+        """Fetch a range of steps with more points and send it; None resets the zoom."""
         lines = drawn.lines
         keys = list(dict.fromkeys(line.key for line in lines))
         runs = drawn.runs
@@ -111,7 +131,7 @@ class CurvesPlot(LiveWidget):
         try:
             asked = {"first": first, "last": last} if first is not None else {}
             found = runs[0].curves(runs, [*keys, *joined], points=2 * _ROOM, **asked)
-        except LmvpError:  # the lines that there are stay
+        except LmvpError:  # the plot keeps its lines
             return
         finer = lines_of(found.curves, runs, keys)
         finer = [line for line in finer if any(line.key == each.key and line.run == each.run for each in lines)]
@@ -122,12 +142,16 @@ class CurvesPlot(LiveWidget):
 
 
 def _told(curves: Curves, line: Line, group: str) -> dict[str, Any]:
+    """Return the description of a line without its points, which are sent as binary data."""
     told = drawing.line_data(curves, Line(line.run, line.key, (), (), (), line.count))
     return {**told, "label": curves.label(line), "group": group}
 
 
 def _columns(curves: Curves, line: Line) -> bytes:
-    """Return steps, seconds since the run began, values, and epochs or NaN, as float64 one after the other."""
+    """Return the points of a line as four arrays of little-endian float64, one after the other.
+
+    The arrays are steps, seconds since the start of the run, values, and the values of the X axis metric or NaN.
+    """
     import numpy as np
 
     began = curves.runs[line.run].record.created_at.timestamp()
@@ -138,7 +162,7 @@ def _columns(curves: Curves, line: Line) -> bytes:
 
 
 class Follower:
-    """Keeps a plot up with runs that other processes log to, as long as they go on and the plot is open."""
+    """Updates a plot from the server while its runs, of other processes, are running and the plot is open."""
 
     def __init__(self, plot: CurvesPlot) -> None:
         self._plot, self._looks = plot, 0
@@ -150,15 +174,16 @@ class Follower:
             time.sleep(_AGAIN)
             try:
                 self._look()
-            except LmvpError:  # the server will be back
+            except LmvpError:  # the server can be restarting: try again
                 continue
 
     def _look(self) -> None:
+        """Fetch the runs and their curves, and send them to the view."""
         shown, self._looks = self._plot.curves, self._looks + 1
         for run in shown.runs:
             run.refresh()
         fresh = with_system(shown.runs[0].client, shown.runs, shown.asked, axis=shown.axis)
-        if not self._plot.is_open:
+        if not self._plot.is_open:  # closed during the requests
             return
         self._plot.tell(fresh, fresh.lines)
         if self._looks % _SYSTEM_EVERY == 0 and (system := fresh.system) is not None:
@@ -166,15 +191,16 @@ class Follower:
 
 
 class LiveRun:
-    """Watches a run of this process, and keeps its plot up with it until it ends.
+    """Updates the plot of a run of this process from its journal, until the run finishes.
 
     Parameters
     ----------
+    run : ActiveRun
     redraw : callable
-        Puts the plot's forms in the place of its output.
+        Replaces the output of the plot by its final form.
     repeat : float
-        Send all lines again after so many seconds. A view that appears after the first lines cannot ask for them while
-        the cell runs. Infinite: never, for a front end that makes the view before the first line is sent.
+        Time in seconds after which all lines are sent again, because a view that opens late cannot ask for them while
+        the cell runs. Infinite by default: never, for front ends that open the view before the first line is sent.
     """
 
     def __init__(self, run: ActiveRun, redraw: Callable[[CurvesPlot], None], repeat: float = math.inf) -> None:
@@ -196,12 +222,14 @@ class LiveRun:
             began = time.monotonic()
             try:
                 self._look()
-            except Exception:  # noqa: BLE001 - a picture is never worth a training
+            except Exception:  # noqa: BLE001 - an error of the plot must not stop a training
                 pause = 1.0
                 continue
+            # A slow update leads to a longer pause, so that updates take at most a tenth of the time.
             pause = max(_SOONEST, (time.monotonic() - began) / _SHARE)
 
     def _look(self) -> None:
+        """Read the journal and send the lines that changed since the last time."""
         with self._lock:
             changed = self._feed.look()
             is_whole = time.monotonic() - self._whole_at >= self._repeat
@@ -219,16 +247,16 @@ class LiveRun:
                 self.plot.tell_system(system, [line for line in system.lines if is_whole or line.key in changed])
 
     def finish(self) -> None:
-        """Draw all of it, once, and let the picture stay."""
+        """Draw all points and replace the output by its final form."""
         self._end.set()
-        with self._lock:
+        with self._lock:  # wait for an update that the thread has started
             self._feed.look()
             self.plot.show(curves_of_feed(self._run, self._feed))
             self._redraw(self.plot)
 
 
 def curves_of_feed(run: Run, feed: Feed) -> Curves:
-    """Return the curves that a feed has, and not more than can be looked at."""
+    """Return the curves in a feed, downsampled, for at most `KEYS` metrics and system metrics each."""
     from lmvp.tracking.outline import reduced
 
     def line(key: str, room: int = _ROOM) -> Line:
@@ -248,7 +276,7 @@ def curves_of_feed(run: Run, feed: Feed) -> Curves:
 
 
 def plot_of(what: Any) -> CurvesPlot | None:
-    """Return a plot of curves, a run, or several; None of what is none of these."""
+    """Return a plot of curves, a run or several runs; None for other objects."""
     from lmvp.tracking.active import ActiveRun
     from lmvp.tracking.reading import Runs
 
@@ -267,7 +295,7 @@ def plot_of(what: Any) -> CurvesPlot | None:
 
 
 def followed(plot: CurvesPlot) -> CurvesPlot:
-    """Return a plot that keeps up with runs that go on."""
+    """Start to update a plot if one of its runs is running, and return the plot."""
     if any(run.status == "running" for run in plot.curves.runs):
         Follower(plot)
     return plot

@@ -1,13 +1,15 @@
-"""Shows what calls return as live widgets, once the extension is loaded; `LMVP_DISPLAY` decides.
+"""Display of results as widgets in a notebook.
 
-| `LMVP_DISPLAY` | what an output is |
+The environment variable `LMVP_DISPLAY` selects the form:
+
+| `LMVP_DISPLAY` | output |
 | --- | --- |
-| `widget` (default) | the static form, which JupyterLab covers with the live view; what is saved is static |
-| `view` | the widget itself, for editors that make no live view otherwise; "model not found" once its kernel is gone |
+| `widget` (default) | the static form, over which JupyterLab lays the live view; a saved notebook has the static form |
+| `view` | the widget, for editors without this live view; without its kernel it shows "model not found" |
 | `static` | the static form: HTML and pictures |
 | `text` | plain text |
 
-A cell that runs again closes the widgets that its outputs made, and `freeze` closes all.
+When a cell runs again, the widgets of its previous outputs are closed. `freeze` closes all widgets.
 """
 
 from __future__ import annotations
@@ -26,12 +28,23 @@ from lmvp.views.history import History
 
 MODES = ("widget", "view", "static", "text")
 VIEWS = {History: "HistoryTable", Diff: "DiffView", Showing: "ModelView", ConsolePage: "ConsoleButton"}
-"""Results that a widget shows as a whole."""
+"""Types of results and the names of their widgets in `lmvp_jupyter.widgets`."""
 
 
 @dataclass
 class _Shown:
-    """A live widget in an output; `ours` if this module made it, not the user."""
+    """A widget in an output.
+
+    Attributes
+    ----------
+    widget : LiveWidget
+    display_id : str
+        The id by which the output can be replaced.
+    cell : str or None
+        The id of the cell.
+    ours : bool
+        Whether this module created the widget, and not the user.
+    """
 
     widget: Any
     display_id: str
@@ -39,14 +52,14 @@ class _Shown:
     ours: bool
 
     def freeze(self) -> None:
-        """Put the static form in the place of the live view."""
+        """Close the widget and replace the output by its static form."""
         forms = self.widget.static()
         self.widget.close()
         replace(forms, self.display_id)
 
 
 class Display:
-    """How one shell shows histories, diffs and widgets."""
+    """The display of results and widgets in one shell."""
 
     def __init__(self, ip: Any) -> None:
         self._ip = ip
@@ -76,7 +89,7 @@ class Display:
         self._ip.events.register("pre_run_cell", self._before_cell)
 
     def stop(self) -> None:
-        """Take everything back."""
+        """Undo `start`."""
         from lmvp.curves import Curves, ModelCurves
         from lmvp.render.compare_runs import Comparison
         from lmvp.tracking.active import ActiveRun
@@ -90,20 +103,20 @@ class Display:
         self._ip.events.unregister("pre_run_cell", self._before_cell)
 
     def freeze(self) -> int:
-        """Put the static form in the place of every live output; give how many there were."""
+        """Replace all widgets by their static forms and return their number."""
         shown, self._shown = self._shown, []
         for each in shown:
             each.freeze()
         return len(shown)
 
     def _rest(self, shown: _Shown) -> None:
-        """Freeze one output that nobody has touched for long."""
+        """Replace a widget that has not been used for half an hour by its static form."""
         if shown in self._shown:
             self._shown.remove(shown)
             shown.freeze()
 
     def _before_cell(self, info: Any) -> None:
-        """Close our widgets of a cell that runs again; a user's own may be on show elsewhere."""
+        """Close the widgets of a cell that runs again. Those that a user created can also be in other outputs."""
         self._cell = getattr(info, "cell_id", None)
         if self._cell is None:
             return
@@ -113,7 +126,7 @@ class Display:
                 each.widget.close()
 
     def _live(self, view: str, result: Any) -> None:
-        """Show a result as the widget of this name, or as its static form."""
+        """Display a result as the named widget, or in its static form."""
         if mode() in {"widget", "view"}:
             from lmvp_jupyter import widgets
 
@@ -132,7 +145,7 @@ class Display:
             self._show(plot, ours=True)
 
     def _model(self, found: Any) -> None:
-        """Draw each metric over versions, then the curves of the runs."""
+        """Display a plot of each metric over versions, then the curves of the runs."""
         from lmvp_jupyter.plots import MetricsPlot
 
         for history, metric in found.charts:
@@ -141,18 +154,20 @@ class Display:
             self._curves(found.of_runs())
 
     def _watch(self, run: Any) -> None:
-        """Draw the curves of a run that begins in a cell, below that cell, while it goes on."""
+        """Display the curves of a run that starts in a cell, below that cell."""
         from lmvp_jupyter.curves import LiveRun
 
+        # The output of another thread could appear below another cell.
         if threading.current_thread() is not threading.main_thread():
             return
-        if mode() in {"static", "text"}:  # there is one picture, at the end
+        if mode() in {"static", "text"}:  # these forms cannot be updated: one picture at the end
             run.on_end(lambda: self._static(plot_at_end(run)))
             return
         live = LiveRun(run, lambda plot: replace(plot.forms(), handle.display_id))
         handle = self._show(live.plot, ours=True)
 
     def _show(self, widget: Any, *, ours: bool) -> Any:
+        """Display a widget and register it, so that it can be closed or replaced later."""
         handle = publish(widget.forms())
         if mode() in {"widget", "view"}:
             shown = _Shown(widget, handle.display_id, self._cell, ours)
@@ -165,7 +180,7 @@ class Display:
 
 
 def plot_at_end(run: Any) -> Any:
-    """Return the curves of a run of this process, from its journal."""
+    """Return the curves of a finished run of this process, from its journal."""
     from lmvp.tracking.feed import Feed
     from lmvp_jupyter.curves import curves_of_feed
 
@@ -175,7 +190,7 @@ def plot_at_end(run: Any) -> Any:
 
 
 def replace(forms: dict[str, Any], display_id: str) -> None:
-    """Show other forms in the place of an output."""
+    """Replace the forms of an output."""
     from IPython.display import update_display
 
     update_display(  # type: ignore[no-untyped-call, unused-ignore]
@@ -184,7 +199,7 @@ def replace(forms: dict[str, Any], display_id: str) -> None:
 
 
 def publish(forms: dict[str, Any]) -> Any:
-    """Show forms by MIME type below the cell; give what has their `display_id`."""
+    """Display forms by MIME type below the cell, and return a handle with their `display_id`."""
     from IPython.display import display
 
     return display(  # type: ignore[no-untyped-call, unused-ignore]
@@ -197,12 +212,12 @@ def _allowed(forms: dict[str, str]) -> dict[str, str]:
 
 
 def mode() -> str:
-    """Return how results are shown: `widget`, `static` or `text`.
+    """Return the form of results: `widget`, `view`, `static` or `text`.
 
     Raises
     ------
     InvalidArgument
-        If `LMVP_DISPLAY` is none of them.
+        If `LMVP_DISPLAY` has another value.
     """
     chosen = os.environ.get("LMVP_DISPLAY", "").strip().lower() or "widget"
     if chosen not in MODES:
@@ -214,7 +229,7 @@ _displays: dict[int, Display] = {}
 
 
 def install(ip: Any) -> None:
-    """Show histories as widgets in this shell from now on; in a terminal, which has no place for them, do nothing."""
+    """Display results of this shell as widgets. Do nothing in a terminal, which cannot show them."""
     if getattr(ip, "kernel", None) is None or id(ip) in _displays:
         return
     _displays[id(ip)] = Display(ip)
@@ -222,12 +237,20 @@ def install(ip: Any) -> None:
 
 
 def uninstall(ip: Any) -> None:
-    """Undo `install`; what is on show stays as it is."""
+    """Undo `install`. Existing outputs do not change."""
     display = _displays.pop(id(ip), None)
     if display is not None:
         display.stop()
 
 
 def freeze() -> int:
-    """Turn all live outputs into their static form, and give how many; only `view` outputs need it before a save."""
+    """Replace all widgets by their static forms.
+
+    Call it before saving a notebook with `LMVP_DISPLAY=view`. With other values, a saved notebook is static anyway.
+
+    Returns
+    -------
+    int
+        The number of widgets.
+    """
     return sum(display.freeze() for display in _displays.values())

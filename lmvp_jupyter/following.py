@@ -1,7 +1,7 @@
-"""Keeps tables up to date: one thread looks at the log of events of each project, and refreshes what shows it.
+"""Automatic updates of tables: a thread checks the events of each project and refreshes its tables.
 
-A table is looked after as long as it is open and was touched within half an hour, so that a forgotten notebook does not
-keep a server awake.
+A table is updated while it is open and was used in the last half hour. Otherwise a forgotten notebook would prevent the
+local server from stopping when it is idle.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from typing import Any, Protocol
 from lmvp.errors import LmvpError
 
 EVERY = 3.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 PATIENCE = 1800.0
-"""Seconds without a touch after which a table is left as it is."""
+"""Seconds without use after which a table is no longer updated."""
 
 
 class Table(Protocol):
-    """What is kept up to date."""
+    """A table that can be updated: `HistoryTable`."""
 
     history: Any
     at_rest: Any
 
     @property
     def is_open(self) -> bool:
-        """Whether the view can be sent something."""
+        """Whether the kernel can send messages to the view."""
         ...
 
     def refresh(self) -> None:
-        """Ask the server anew."""
+        """Fetch the data from the server again and update the view."""
         ...
 
     def send(self, message: Any) -> None:
-        """Tell the view something."""
+        """Send a message to the view."""
         ...
 
 
 class Followed:
-    """A table, what its project had last, and when it was touched last."""
+    """A table with the last known event of its project and the time of its last use."""
 
     def __init__(self, table: Table) -> None:
         self.table = table
@@ -49,24 +49,25 @@ class Followed:
         self._lost = False
 
     def touch(self) -> None:
-        """Note that somebody uses it."""
+        """Record that the table is in use."""
         self._touched = time.monotonic()
 
     @property
     def alive(self) -> bool:
-        """Whether it is open, and was touched lately."""
+        """Whether the table is open and was used in the last half hour."""
         return self.table.is_open and time.monotonic() - self._touched < PATIENCE
 
     def rest(self) -> None:
-        """Leave what it has now as its static form, if it is still open: running its cell wakes it."""
+        """Replace an open table by its static form. Running its cell again creates a new table."""
         if self.table.is_open and self.table.at_rest is not None:
             self.table.at_rest()
 
     def look(self) -> None:
-        """Refresh the table, if something happened in its project; say so where nobody answers."""
+        """Refresh the table if its project has a new event; show a message if the server is unreachable."""
         try:
             mark = self.table.history.mark()
-            if self._mark != mark or self._lost:  # the first time too: something may have happened since it was made
+            # Also the first time, because an event can have occurred since the table was created.
+            if self._mark != mark or self._lost:
                 self.table.refresh()
             self._mark = mark
         except LmvpError as error:
@@ -75,12 +76,14 @@ class Followed:
             self._say_back()
 
     def _say_lost(self, error: LmvpError) -> None:
+        """Show once that the server is unreachable and when the table was last updated."""
         if not self._lost:
             since = f"{datetime.now(timezone.utc):%H:%M} UTC"
             self.table.send({"kind": "server", "words": f"{error.message}; this is what it had at {since}"})
         self._lost = True
 
     def _say_back(self) -> None:
+        """Remove the message about the server."""
         if self._lost:
             self.table.send({"kind": "server", "words": ""})
         self._lost = False
@@ -92,7 +95,7 @@ _thread: threading.Thread | None = None
 
 
 def follow(table: Table) -> Followed:
-    """Keep a table up to date from now on."""
+    """Start to update a table, and start the thread if necessary."""
     global _thread
     followed = Followed(table)
     with _lock:
@@ -104,13 +107,14 @@ def follow(table: Table) -> Followed:
 
 
 def _look() -> None:
+    """Check all tables every few seconds; end when none is left."""
     global _thread
     while True:
         time.sleep(EVERY)
         with _lock:
             tired = [each for each in _followed if not each.alive]
             _followed[:] = now = [each for each in _followed if each.alive]
-            if not now:
+            if not now:  # within the lock, so that `follow` starts a new thread for a table that comes next
                 _thread = None
         for each in tired:
             each.rest()

@@ -1,7 +1,7 @@
-"""`HistoryTable`: versions as a table that is searched, sorted and paged, acts on what is chosen, and stays up to date.
+"""`HistoryTable`: a table of versions with search, sorting, pages, actions on selected rows and automatic updates.
 
-What the table does not have it asks the server for, here in the kernel: another page, a filter, an order, a diff. So
-10,000 versions cost what 200 do.
+The kernel fetches other pages, filtered and sorted lists and diffs from the server when the view asks for them. The
+widget has at most 200 rows, so a history of 10,000 versions takes the same time and memory as one of 200.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from lmvp_jupyter.live import LiveWidget, tell_spread
 
 
 class HistoryTable(LiveWidget):
-    """A history as a table: graph, versions, layer strips, metrics; its rows can be chosen.
+    """A table of versions with their graph, layer strips and metrics, whose rows can be selected.
 
     Parameters
     ----------
     history : History
     columns : sequence of str, optional
-        Metrics to show, and params as `params.lr`; without them, the metric of the history.
+        Keys of metrics to show, and of params as `params.lr`. The metric of the history by default.
 
     Attributes
     ----------
     selected : list
-        Version numbers of the chosen rows, newest first; `"model@v3"` where the history is of several models.
+        Version numbers of the selected rows, newest first; `"model@v3"` if the history has several models.
     """
 
     _esm = module("history.js")
@@ -53,12 +53,13 @@ class HistoryTable(LiveWidget):
 
     @traitlets.validate("selected")
     def _known(self, proposal: Any) -> list[Any]:
+        """Remove keys that are not rows of the table, and sort the others like the rows."""
         chosen = set(proposal["value"])
         return [row["key"] for row in self.data["rows"] if row["key"] in chosen]
 
     @property
     def chosen(self) -> list[Version]:
-        """The versions of the chosen rows, newest first."""
+        """The versions of the selected rows, newest first."""
         keys: Iterable[Any] = (row["key"] for row in self.data["rows"])
         picked = set(self.selected)
         return [version for version, key in zip(self.history, keys, strict=False) if key in picked]
@@ -68,13 +69,13 @@ class HistoryTable(LiveWidget):
         return {"text/plain": repr(self.history), "text/html": self.history._repr_html_()}
 
     def refresh(self) -> None:
-        """Ask the server anew for what is on show."""
+        """Fetch the current page, filter and order from the server again."""
         asked = {"first": 0, "where": "", "order": "", **self._asked}
         self.history = self.history.page(asked["first"], SHOWN, where=asked["where"], order=asked["order"])
         self.data = self._data()
 
     def keep_up(self) -> None:
-        """Follow the pushes of others from now on. A view asks for this, as soon as the kernel is idle."""
+        """Start to update the table automatically, as soon as a view asks for it."""
         if self._followed is None and self.history.can_page:
             self._followed = follow(self)
 
@@ -82,10 +83,10 @@ class HistoryTable(LiveWidget):
         plain = not self._asked.get("where") and not self._asked.get("order")
         return {**render_data.history_data(self.history, self._columns, plain=plain), "asked": self._asked}
 
-    # -- what the view asks for
+    # -- requests of the view
 
     def _heard(self, _: Any, message: Any, __: Any) -> None:
-        """Do what the view asks for, and tell it what became of that."""
+        """Handle a request of the view and send it the result: `done`, `failed`, or `confirm` for protected aliases."""
         kind = message.get("kind") if isinstance(message, dict) else None
         act: Callable[[dict[str, Any]], str] | None = {
             "hello": self._hello,
@@ -105,7 +106,7 @@ class HistoryTable(LiveWidget):
         except ProtectedAlias as error:
             asked = {name: message.get(name) for name in ("key", "name")}
             self.send({"kind": "confirm", "of": kind, "words": error.message, "asked": asked})
-        except LmvpError as error:
+        except LmvpError as error:  # the view shows the error and its hint
             said = [hints.translated(text) if text else text for text in (error.message, error.hint)]
             self.send({"kind": "failed", "of": kind, "words": said[0], "hint": said[1]})
         else:
@@ -167,7 +168,10 @@ class HistoryTable(LiveWidget):
         return next(version for version in self.history if version.reference == reference)
 
     def _reference(self, key: Any) -> str:
-        """Return the reference of a row on show."""
+        """Return the reference of a row of the table.
+
+        A view can send any text, so only versions in the table are accepted.
+        """
         for row in self.data["rows"]:
             if row["key"] == key:
                 return str(row["reference"])
@@ -175,9 +179,11 @@ class HistoryTable(LiveWidget):
 
 
 COLUMNS = 12
+"""Maximum number of columns that a view can choose."""
 
 
 def _shell() -> Any:
+    """Return the IPython shell; None outside of IPython, for example in marimo."""
     import sys
 
     return getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()

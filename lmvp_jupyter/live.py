@@ -1,7 +1,6 @@
-"""What all live widgets share: a static form that the page lays the live view over, and answers to the view.
+"""`LiveWidget`: the base class of the widgets, with a static form over which the page lays the live view.
 
-A widget sends its data once, as JSON. What a browser sends back arrives when the kernel is idle: a running cell does
-not hear it.
+A widget sends its data once, as JSON. Messages from the browser arrive when the kernel is idle, not during a cell.
 """
 
 from __future__ import annotations
@@ -20,25 +19,28 @@ from lmvp.views.diff import SpreadOf
 from lmvp_jupyter.display import mode
 
 VIEW = "application/vnd.jupyter.widget-view+json"
+"""The MIME type of a widget in an output."""
 
 
 class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
-    """A widget whose output is its static form, which the page lays the live view over: see `mount.js`.
+    """A widget whose output is its static form, over which the page lays the live view; see `mount.js`.
 
-    So a notebook that is saved, at whatever moment, holds the static form alone, and shows it when it is opened
-    without a kernel, where the output of any other widget is "model not found".
+    A saved notebook therefore contains the static form only, and shows it without a kernel. The output of other widgets
+    is "model not found" then.
 
     Attributes
     ----------
+    data : dict
+        The data that the view draws, as JSON.
     place : str
-        The class of the element that the live view covers.
+        The CSS class of the element over which the live view is laid.
     """
 
     data = traitlets.Dict().tag(sync=True)
     place = traitlets.Unicode().tag(sync=True)
 
     at_rest: Callable[[], object] | None = None
-    """Puts the static form in its place, where an output shows it."""
+    """Replaces the output of the widget by its static form; None if the widget is not in an output."""
 
     @traitlets.default("place")
     def _new_place(self) -> str:
@@ -46,15 +48,22 @@ class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
 
     @property
     def is_open(self) -> bool:
-        """Whether the kernel can still send to the view; marimo closes the comm of a cell that runs again itself."""
+        """Whether the kernel can send messages to the view."""
+        # marimo closes the comm of a cell that runs again, but does not remove it from the widget.
         return self.comm is not None and not getattr(self.comm, "_closed", False)
 
     def static(self) -> dict[str, str]:
-        """Return the forms that need no kernel, by MIME type; each widget has its own."""
-        raise NotImplementedError  # abstract: the metaclass of traitlets leaves no room for that of abc
+        """Return the forms that need no kernel, by MIME type. Each subclass implements this.
+
+        Returns
+        -------
+        dict of str
+            At least `text/plain` and `text/html`.
+        """
+        raise NotImplementedError  # not an `abstractmethod`: the metaclasses of traitlets and abc conflict
 
     def forms(self) -> dict[str, Any]:
-        """Return what an output holds, by MIME type, as `LMVP_DISPLAY` wants it; a closed widget is static."""
+        """Return the content of an output by MIME type, as `LMVP_DISPLAY` selects it; a closed widget is static."""
         static, chosen = self.static(), mode()
         if chosen == "text":
             return {"text/plain": static["text/plain"]}
@@ -69,7 +78,16 @@ class LiveWidget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
 
 
 def tell_spread(widget: LiveWidget, spread: SpreadOf | None, message: Any) -> None:
-    """Answer a view that asks how the numbers of tensors on show are spread; if nobody can tell, it does without."""
+    """Send the histograms that a view asks for. If they cannot be fetched, the view shows no histograms.
+
+    Parameters
+    ----------
+    widget : LiveWidget
+    spread : callable or None
+        Fetches the histograms of tensors by name; None if no server is available for it.
+    message : object
+        The message of the view; other messages are ignored.
+    """
     if not isinstance(message, dict) or message.get("kind") != "histograms" or spread is None:
         return
     with suppress(LmvpError):

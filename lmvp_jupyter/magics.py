@@ -1,4 +1,4 @@
-"""`%lmvp`: the verbs of `lmvp.commands` in a cell, on the variables of the notebook."""
+"""The magics `%lmvp` and `%%lmvp`, which run the verbs of `lmvp.commands` with the variables of the notebook."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ from lmvp.render.words import printable
 from lmvp_jupyter import cells
 from lmvp_jupyter.cells import Code, name_first_line
 
+# `{expression}` or `$name` in a word, and a word that is only one of them. `{1}` is not an expression but part of a
+# revision, as in `mlp@production@{1}`.
 _FIELD = re.compile(r"\{[A-Za-z_(][^{}]*\}|\$[A-Za-z_]\w*(?:\.\w+)*")
 _WHOLE = re.compile(r"\{([A-Za-z_(][^{}:]*)\}|\$([A-Za-z_]\w*(?:\.\w+)*)")
 
@@ -48,23 +50,30 @@ model = %lmvp pull digits/mlp@best           or: %lmvp pull digits/mlp@best mode
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that tells a user instead of ending the process."""
+    """A parser that raises an error instead of exiting the process."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what IPython shows as one line."""
+        """Raise a `UsageError`, which IPython shows as one line without a traceback."""
         raise UsageError(f"{self.prog}: {message}\n  hint: {self.prog} --help")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:  # noqa: ARG002
-        """Stop parsing after a help text."""
+        """Stop parsing after the help text."""
         raise _HelpShown
 
 
 class _HelpShown(Exception):
-    """A help text was asked for, and printed."""
+    """The help text was printed, so no verb runs."""
 
 
 class NotebookHost:
-    """A notebook: names are variables first."""
+    """The host of verbs in a notebook: a name is a variable, or otherwise a path.
+
+    Parameters
+    ----------
+    names : dict
+        The variables of the notebook.
+    shell : InteractiveShell
+    """
 
     pulls_files = False
     pipes = False
@@ -74,12 +83,12 @@ class NotebookHost:
         self._names, self._shell = names, shell
 
     def find(self, name: str) -> Any:
-        """Return a variable (`net` or `net.body`), or a path that exists.
+        """Return a variable (`net` or `net.body`), or an existing path.
 
         Raises
         ------
         NotFound
-            With the nearest name as the hint.
+            If neither exists; the hint is the most similar name of a variable.
         """
         first, *rest = name.split(".")
         if first in self._names:
@@ -96,30 +105,24 @@ class NotebookHost:
         raise NotFound(f"no variable and no file {name!r}", hint=f"did you mean {near!r}?" if near else None)
 
     def filled(self, word: str) -> str:
-        """Replace `{expression}` and `$name` in a word, as IPython does; an unknown name stays as it is written.
+        """Replace `{expression}` and `$name` in a word, as IPython does; unknown names are left unchanged.
 
-        IPython's own replacement is off: it would turn the `{1}` of `mlp@production@{1}` into 1. A word `KEY={name}`
-        is left for `value`, which gives the value itself and not its text.
+        IPython's own replacement is disabled, because it would change the revision `mlp@production@{1}`. A word
+        `KEY={name}` is left unchanged for `value`, which returns the value and not its text.
         """
         if _WHOLE.fullmatch(word.partition("=")[2]):
             return word
 
         def fill(match: re.Match[str]) -> str:
             for formatter in (DollarFormatter(), EvalFormatter()):  # only the second one knows `{acc:.2f}`
-                with suppress(Exception):  # an expression may raise anything; IPython leaves such text alone, too
+                with suppress(Exception):  # an expression can raise any error; IPython leaves such text unchanged, too
                     return str(formatter.vformat(match[0], (), self._names))
             return match[0]
 
         return _FIELD.sub(fill, word)
 
     def value(self, text: str, *, bare: bool = False) -> tuple[Any] | None:
-        """Return the value of `{expression}` or `$name`, in a tuple; with `bare`, of a variable by its name.
-
-        Raises
-        ------
-        InvalidArgument
-            If the expression raises an error.
-        """
+        """Return the value of `{expression}` or `$name`, or of a variable by its name; see `Host.value`."""
         if bare:
             first, *rest = text.split(".")
             if first not in self._names or not all(part.isidentifier() for part in rest):
@@ -135,7 +138,7 @@ class NotebookHost:
             near = suggest(error.name or "", [known for known in self._names if not known.startswith("_")])
             hint = f"did you mean {near!r}?" if near else None
             raise InvalidArgument(f"no variable {error.name!r}, in {text!r}", hint=hint) from None
-        except Exception as error:  # noqa: BLE001 - an expression may raise anything
+        except Exception as error:  # noqa: BLE001 - an expression can raise any error
             raise InvalidArgument(f"{text!r} raises {type(error).__name__}: {error}") from None
 
     def keep(self, name: str, value: Any) -> None:
@@ -147,7 +150,7 @@ class NotebookHost:
     def push_later(
         self, name: str, obj: Any, fields: Mapping[str, Any], moves: Callable[[Version], Sequence[str]]
     ) -> Any:
-        """Push a copy while other cells run, with a line below this one that tells how far it is."""
+        """Push a copy in the background, with a line below the cell that shows the progress."""
         from lmvp_jupyter import background
         from lmvp_jupyter.display import publish, replace
 
@@ -155,7 +158,7 @@ class NotebookHost:
             handle = publish(forms)
 
             def redraw(forms: dict[str, Any]) -> None:
-                if handle is not None:  # a terminal shows it once
+                if handle is not None:  # in a terminal, an output cannot be replaced
                     replace(forms, handle.display_id)
 
             return redraw
@@ -163,22 +166,23 @@ class NotebookHost:
         return background.push(Client().update, name, obj, show, moves, **fields)
 
     def confirm(self, question: str) -> bool:  # noqa: ARG002
-        """Say no: a notebook that runs from top to bottom does not wait for an answer."""
+        """Return False: a notebook that runs from top to bottom must not wait for an answer."""
         return False
 
     def tell(self, message: str) -> None:
-        """Print a message above the result."""
+        """Print a message; it appears above the result."""
         print(printable(message))
 
     def ask_token(self, url: str) -> str:
-        """Ask in a field below the cell, which is not saved."""
+        """Prompt in a field below the cell; the input is not saved with the notebook."""
         from getpass import getpass
 
         return getpass(f"token for {url}: ")
 
 
 def _words(line: str) -> list[str]:
-    """Split a line as a shell does; an expression in braces stays whole, with its quotes and spaces."""
+    """Split a line like a shell. An expression in braces is one word, including its quotes and spaces."""
+    # Expressions are replaced by their number between two private-use characters while the line is split.
     fields: list[str] = []
 
     def hide(match: re.Match[str]) -> str:
@@ -191,13 +195,13 @@ def _words(line: str) -> list[str]:
 
 @magics_class
 class LmvpMagics(Magics):
-    """The magics of LMVP."""
+    """The magics `%lmvp` and `%%lmvp`."""
 
     @no_var_expand
     @needs_local_scope
     @line_cell_magic
     def lmvp(self, line: str, cell: str | None = None, local_ns: dict[str, Any] | None = None) -> Any:
-        """Do what a line says; `%lmvp?` shows the verbs."""
+        """Run a verb. `_HELP` replaces this docstring, which `%lmvp?` shows."""
         shell: Any = self.shell
         host = NotebookHost({**shell.user_ns, **(local_ns or {})}, shell)
         words = [host.filled(word) for word in _words(line)]
@@ -213,13 +217,13 @@ class LmvpMagics(Magics):
         except LmvpError as error:
             error.caller = hints.MAGIC
             raise
-        except KeyboardInterrupt as error:  # its frames are those of LMVP; `%debug` still has them
+        except KeyboardInterrupt as error:  # a traceback of LMVP's frames does not help the user; `%debug` still has it
             if not hasattr(error, "_render_traceback_"):
                 error._render_traceback_ = lambda: [f"KeyboardInterrupt: `%lmvp {words[0]}`"]  # type: ignore[attr-defined]
             raise
 
     def begin_run(self, line: str) -> None:
-        """Begin the run of the cell that calls this: `cells` puts the call in the place of `%%lmvp run`."""
+        """Start the run of the calling cell. `cells` replaces the line `%%lmvp run` by a call of this method."""
         shell: Any = self.shell
         host = NotebookHost(shell.user_ns, shell)
         name_first_line(line)
@@ -240,7 +244,7 @@ LmvpMagics.lmvp.__doc__ = _HELP
 
 
 def _run_cell(shell: Any, words: list[str], cell: str, host: NotebookHost) -> Any:
-    """Run a cell as a run: its source, its time, its outcome and its metrics are kept; return its last value."""
+    """Execute a cell for `%%lmvp run` or `%%lmvp bisect` and return the value of the verb."""
     act = {"run": _run_in_run, "bisect": _bisect}.get(words[0] if words else "")
     if act is None:
         hint = "%%lmvp run digits --param lr=0.001; other verbs take one %: %lmvp push digits/mlp model"
@@ -249,7 +253,10 @@ def _run_cell(shell: Any, words: list[str], cell: str, host: NotebookHost) -> An
 
 
 def _run_in_run(shell: Any, words: list[str], cell: str, host: NotebookHost) -> Any:
-    """Run a cell whose magic another program calls; IPython itself executes those that a user types: see `cells`."""
+    """Execute a cell as a run and return its last value, if a program calls the magic.
+
+    A cell that a user types does not come here: IPython executes it, see `cells`.
+    """
     options = _parse_run(words)
     if options is None:
         return None
@@ -273,7 +280,13 @@ def _parse_run(words: list[str]) -> argparse.Namespace | None:
 
 
 def _bisect(shell: Any, words: list[str], cell: str, _host: NotebookHost) -> Any:
-    """Execute a cell on versions chosen by halving; return the first bad one, or a coroutine that does so."""
+    """Execute a cell on versions that a binary search selects.
+
+    Returns
+    -------
+    Bisection or coroutine
+        The result; for a cell with top-level `await`, a coroutine that returns it.
+    """
     told = "Runs the cell on few of the versions between a good and a bad one, and names the first bad one."
     options = _parse_cell("bisect", told, add_bisect_options, words)
     if options is None:
@@ -309,7 +322,7 @@ def _bisect(shell: Any, words: list[str], cell: str, _host: NotebookHost) -> Any
 
 
 def add_bisect_options(parser: argparse.ArgumentParser) -> None:
-    """Let a parser read what `%%lmvp bisect` takes."""
+    """Add the options of `%%lmvp bisect` to a parser."""
     parser.add_argument("model", help="[project/]model")
     parser.add_argument("variable", nargs="?", default="model", help="the variable that holds the object (%(default)s)")
     parser.add_argument("--good", required=True, metavar="REVISION", help="a version that is good")
@@ -322,7 +335,7 @@ def add_bisect_options(parser: argparse.ArgumentParser) -> None:
 def _parse_cell(
     verb: str, told: str, add_options: Callable[[argparse.ArgumentParser], None], words: list[str]
 ) -> argparse.Namespace | None:
-    """Return the options of a verb that takes a cell; None where a help text was printed instead."""
+    """Parse the options of a verb with a cell; return None if the help text was printed instead."""
     parser = _Parser(prog=f"%%lmvp {verb}", description=told)
     add_options(parser)
     with suppress(_HelpShown):
@@ -331,7 +344,8 @@ def _parse_cell(
 
 
 def _parse(words: list[str]) -> argparse.Namespace | None:
-    """Return the options; None where a help text was printed instead."""
+    """Parse the words of a line; return None if the help text was printed instead."""
+    # argparse prints the help text itself. It is captured, so that it passes `printable` like all output.
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):

@@ -1,7 +1,7 @@
-"""Live views in marimo: the widgets that Jupyter shows, without an extension to load.
+"""Display of results in marimo: the widgets of Jupyter, without an extension to load.
 
-marimo shows a widget by its module's `render`, so none of its outputs needs the static form that JupyterLab covers.
-`LMVP_DISPLAY` applies here too: `widget` and `view` are the live view.
+marimo displays widgets directly, so its outputs do not need the static form below the live view. `LMVP_DISPLAY` applies
+here, too; `widget` and `view` both select the live view.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from lmvp.views.history import History
 from lmvp_jupyter.display import VIEWS, mode
 
 _REPEAT = 2.0
-"""Seconds after which a plot is sent whole again."""
+"""Seconds after which all lines of a live plot are sent again; see `LiveRun`."""
 
 
 def view(result: Any) -> Any:
-    """Return the form of a result that marimo shows: a live view, HTML or text, as `LMVP_DISPLAY` says."""
+    """Return a result as marimo displays it: live view, HTML or text, as `LMVP_DISPLAY` selects it."""
     import marimo
 
     chosen = mode()
@@ -27,24 +27,25 @@ def view(result: Any) -> Any:
         widget.close()
         return marimo.Html(widget.static()["text/html"])
     if isinstance(result, History):
-        widget.keep_up()  # the view's own message waits until the kernel is idle, which a training delays
+        widget.keep_up()  # the request of the view would wait for a training that occupies the kernel
     return marimo.ui.anywidget(widget)
 
 
 def watch(run: Any) -> None:
-    """Draw the curves of a run that starts in a cell, below that cell, while it is running."""
+    """Display the curves of a run that starts in a cell, below that cell, while it is running."""
     import marimo
 
     if mode() in {"static", "text"}:
         return
     from lmvp_jupyter.curves import LiveRun
 
-    # The last drawing stays as it is: marimo saves no outputs in the notebook.
+    # The output is not replaced by a static form at the end, because marimo does not save outputs in the notebook.
     live = LiveRun(run, lambda _: None, repeat=_REPEAT)
     marimo.output.append(marimo.ui.anywidget(live.plot))
 
 
 def _widget(result: Any) -> Any:
+    """Return the widget of a result."""
     from lmvp_jupyter import widgets
     from lmvp_jupyter.curves import plot_of
 

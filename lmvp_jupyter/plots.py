@@ -1,4 +1,4 @@
-"""`MetricsPlot`: a metric over the versions of a model, or curves of runs."""
+"""`MetricsPlot`: a plot of a metric over the versions of a model, or of the curves of runs."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from lmvp_jupyter.live import LiveWidget
 
 
 class MetricsPlot(LiveWidget):
-    """A metric over the versions of a model; of a run, or several, their curves: a `CurvesPlot`.
+    """A plot of a metric over the versions of a model. With runs as the argument, it returns a `CurvesPlot`.
 
     Parameters
     ----------
     history : History, Run, Runs, or list of Run
     metric : str, optional
-        Of versions; without it, the metric that the history shows.
+        The key of the metric. The metric of the history by default. It does not apply to runs.
     """
 
     def __new__(cls, history: Any = None, *args: Any, **traits: Any) -> Any:
-        """Return the plot that fits."""
+        """Return a `MetricsPlot` of a history, or a `CurvesPlot` of runs.
+
+        Raises
+        ------
+        InvalidArgument
+            If the argument is neither a history nor runs.
+        """
         if not isinstance(history, History):
             from lmvp_jupyter.curves import plot_of
 

@@ -1,4 +1,7 @@
-"""The LMVP server to which a Jupyter server forwards requests: the one that its kernels use."""
+"""The connection of a Jupyter server to the LMVP server to which it forwards requests.
+
+It is the server that the kernels use: the one in `LMVP_URL` or of the last login, otherwise the local server.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,15 @@ from lmvp.connection import API_HEADER
 from lmvp.errors import LmvpError, NotAuthenticated, ServerUnavailable
 
 CONNECT_TIMEOUT = 10.0
+"""Seconds to wait for a connection."""
 PATIENCE = 60.0
-"""Seconds for which the server may send nothing; a stream of events sends something more often."""
+"""Seconds to wait for data. A stream of events sends data more often."""
 THREADS = 64
+"""Maximum number of requests at once. Each open page of the console occupies one for its stream of events."""
 
 
 class Exchange:
-    """One request to the server and its response. The event loop can abort it while a thread waits for it."""
+    """A request to the server and its response. The event loop can abort it while a thread waits for data."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -39,18 +44,20 @@ class Exchange:
 
         Parameters
         ----------
+        url : str
+            The address of the server.
         found : Local, optional
-            The server of this machine. The connection begins with its proof.
+            The local server. The connection then begins with a check that this server, and no other process, answers.
 
         Raises
         ------
         OSError
-            If it does not answer or is another one, or the exchange was aborted.
+            If the server is unreachable or another process answers, or the exchange was aborted.
         """
         place = urlsplit(url)
         kind = HTTPSConnection if place.scheme == "https" else HTTPConnection
         connection = kind(place.hostname or "", place.port, timeout=CONNECT_TIMEOUT)
-        connection.auto_open = 0  # a lost connection must not be opened again without a proof
+        connection.auto_open = 0  # a new connection would skip the check of the local server
         connection.connect()
         try:
             with self._lock:
@@ -66,11 +73,11 @@ class Exchange:
         return connection
 
     def read(self, size: int) -> bytes:
-        """Return some bytes of the body as soon as they are there; none at its end."""
+        """Return the next bytes of the body, at most `size`, as soon as they arrive; empty at the end."""
         return self.response.read1(size) if self.response is not None else b""
 
     def abort(self) -> None:
-        """End the request. A thread that reads gets the end of the body; `close` would wait for that thread."""
+        """Abort the request. A reading thread gets the end of the body; `close` would wait for that thread."""
         with self._lock:
             self.is_aborted = True
             if self._socket is not None:
@@ -78,7 +85,7 @@ class Exchange:
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Release the socket; no thread may be reading."""
+        """Close the socket. No thread may read at the same time."""
         if self.response is not None:
             self.response.close()
         if self._socket is not None:
@@ -86,51 +93,62 @@ class Exchange:
 
 
 class Upstream:
-    """Sends requests to the server, in threads: a wait must not block Jupyter's event loop."""
+    """Sends requests to the server, in threads, so that they do not block Jupyter's event loop."""
 
     def __init__(self) -> None:
         self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="lmvp-proxy")
         self._key = token_bytes(32)
 
     def form_token(self, user: str) -> str:
-        """Return the token of the forms of a user of Jupyter: another one for each process and LMVP server."""
+        """Return the form token of a Jupyter user. It differs for each Jupyter process and LMVP server."""
         text = f"{config.server_url() or 'local'}\n{user}"
         return hmac.new(self._key, text.encode(), "sha256").hexdigest()
 
     def ask(self, exchange: Exchange, method: str, target: str, headers: Mapping[str, str], body: bytes) -> None:
-        """Send a request, and return when the head of the response is there.
+        """Send a request and return when the head of the response has arrived.
+
+        Parameters
+        ----------
+        exchange : Exchange
+            Receives the response.
+        method, target : str
+            HTTP method, and path with query.
+        headers : mapping
+            Headers to send, without the token, which this adds.
+        body : bytes
 
         Raises
         ------
         LmvpError
-            If there is no server, and none can be started.
+            If no token is stored for the server, or the local server cannot be started.
         OSError, HTTPException
-            If it does not answer.
+            If the server is unreachable.
         """
         try:
             self._send(exchange, method, target, headers, body)
         except (OSError, HTTPException):
             if exchange.is_aborted or config.server_url() is not None:
                 raise
-            local.forget(local.connection())  # the server has ended since: find it again, or start it
+            # The local server can have stopped since. Find it at its new address, or start it.
+            local.forget(local.connection())
             self._send(exchange, method, target, headers, body)
 
     def check(self, exchange: Exchange) -> None:
-        """Check that the server answers, and that it accepts the stored token.
+        """Check that the server is reachable and accepts the stored token.
 
         Raises
         ------
         NotAuthenticated
-            If it refuses the token.
+            If the server does not accept the token.
         LmvpError
-            If there is no server, none can be started, or it does not answer as an LMVP server.
+            If the server is unreachable, cannot be started, or does not respond like an LMVP server.
         """
         name = config.server_url() or "the LMVP server of this machine"
         try:
             self.ask(exchange, "GET", "/api/v1/me", {"Accept": "application/json"}, b"")
             response = exchange.response
             status = response.status if response is not None and response.getheader(API_HEADER) else 0
-        except LmvpError:  # some are OSErrors, too
+        except LmvpError:  # before the next clause, because some are also OSErrors
             raise
         except (OSError, HTTPException) as error:
             reason = getattr(error, "strerror", None) or type(error).__name__
@@ -161,6 +179,10 @@ class Upstream:
             raise
 
     def _address(self) -> tuple[str, str, local.Local | None]:
+        """Return URL and token of the current server, and the record of the local server.
+
+        Each request reads them again, so that a login takes effect without a restart of Jupyter.
+        """
         url = config.server_url()
         if url is None:
             found = local.connection()
@@ -172,19 +194,23 @@ class Upstream:
         return url, token, None
 
     def close(self) -> None:
-        """Release the threads."""
+        """Stop the threads without waiting for them."""
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def within(location: str, url: str, asked: str, prefix: str) -> str:
-    """Return the target of a redirect, below the prefix; a redirect to anywhere else leads to the first page.
+    """Return the target of a redirect below the prefix. A redirect to another server leads to the first page instead.
 
     Parameters
     ----------
+    location : str
+        The header `Location` of the redirect.
     url : str
-        The address of the server that sent the redirect.
+        The address of the server that sent it.
     asked : str
-        The path that it redirects from.
+        The path of the request, to which `location` is relative.
+    prefix : str
+        The path of the console in Jupyter, without a slash at the end.
 
     Examples
     --------
@@ -206,7 +232,9 @@ def within(location: str, url: str, asked: str, prefix: str) -> str:
 
 
 def is_plain_path(path: str) -> bool:
-    """Tell whether a quoted path has no part, quoted or not, that leads upwards or to another host.
+    """Return whether a quoted path stays below its prefix: without `..`, another host or control characters.
+
+    The unquoted path is checked, since a server behind the proxy can unquote it.
 
     Examples
     --------

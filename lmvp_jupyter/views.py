@@ -1,4 +1,4 @@
-"""Views of what `lmvp.diff`, `lmvp.show` and `lmvp.open` return."""
+"""Widgets of the results of `lmvp.diff`, `lmvp.show` and `lmvp.open`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from lmvp_jupyter.live import LiveWidget, tell_spread
 
 
 class DiffView(LiveWidget):
-    """What differs between two versions: the layers from the side and as a tree, then metrics, params, packages, code.
+    """The differences between two versions: layer chart, layers as a tree, metrics, params, packages and code.
 
     Parameters
     ----------
     diff : Diff
+        The result of `lmvp.diff`.
     """
 
     _esm = module("diff.js")
@@ -39,12 +40,12 @@ class DiffView(LiveWidget):
 
 
 class ModelView(LiveWidget):
-    """One version: its strip, its tensors with histograms on demand, metrics, params, what made it, what grew from it.
+    """The details of one version: layer strip, tensors with histograms on demand, metrics, params and origin.
 
     Parameters
     ----------
     showing : Showing
-        What `lmvp.show` returns.
+        The result of `lmvp.show`.
     """
 
     _esm = module("model.js")
@@ -64,14 +65,15 @@ class ModelView(LiveWidget):
 
 
 class ConsoleButton(LiveWidget):
-    """A button that opens a page of the console, signed in.
+    """A button that opens a page of the console and logs the user in.
 
-    The link is made when the button is clicked and goes to the browser as a message, so that no saved notebook has it.
+    The link contains a secret. It is created when the button is clicked and sent to the browser as a message, so that
+    it is not saved with the notebook.
 
     Parameters
     ----------
     page : ConsolePage
-        The page that `lmvp.open` returns.
+        The result of `lmvp.open`.
     """
 
     _esm = module("open_console.js")
@@ -83,7 +85,7 @@ class ConsoleButton(LiveWidget):
         self.on_msg(self._heard)
 
     def static(self) -> dict[str, str]:
-        """Return the address of the page, which holds no secret."""
+        """Return the address of the page, without a secret."""
         return {"text/plain": repr(self.page), "text/html": self.page._repr_html_()}
 
     def _heard(self, _: Any, message: Any, __: Any) -> None:

@@ -1,4 +1,4 @@
-"""The live widgets: each shows one of the modules of `lmvp_server/static/widgets`, which the console shows too."""
+"""The public widgets. Each displays a JavaScript module of `lmvp_server/static/widgets`, like the console."""
 
 from __future__ import annotations
 

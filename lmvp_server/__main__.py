@@ -60,37 +60,46 @@ def greet(app: App) -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("lmvp server", description="Serve a data folder over HTTP.")
-    parser.add_argument("--data", type=Path, metavar="FOLDER", help="the data folder (LMVP_HOME, or your user data)")
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for all (%(default)s)")
-    parser.add_argument("--port", type=int, default=0, help="the port to listen on; 0 takes a free one (%(default)s)")
     parser.add_argument(
-        "--public-url", default="", metavar="URL", help="what people call it, where a proxy here stands before it"
+        "--data", type=Path, metavar="FOLDER", help="data folder (default: LMVP_HOME, or the folder for your user data)"
     )
     parser.add_argument(
-        "--openid", default="", metavar="ISSUER", help="let people sign in at a provider of OpenID Connect"
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 for all (default: %(default)s)"
     )
-    parser.add_argument("--openid-client", default="", metavar="ID", help="by what the provider knows this server")
-    parser.add_argument("--openid-name", default="", metavar="NAME", help="what its button says")
     parser.add_argument(
-        "--openid-sign-up", action="store_true", help="everybody whom it knows has an account, without an invitation"
+        "--port", type=int, default=0, help="port to listen on; 0 selects a free port (default: %(default)s)"
     )
+    parser.add_argument(
+        "--public-url", default="", metavar="URL", help="URL of the server for its users, if it runs behind a proxy"
+    )
+    parser.add_argument(
+        "--openid", default="", metavar="ISSUER", help="allow logins with this OpenID Connect provider (default: none)"
+    )
+    parser.add_argument("--openid-client", default="", metavar="ID", help="client id of this server at the provider")
+    parser.add_argument("--openid-name", default="", metavar="NAME", help="name of the provider on the login button")
+    parser.add_argument(
+        "--openid-sign-up", action="store_true",
+        help="create an account for each user of the provider at the first login, without an invitation",
+    )  # fmt: skip
     parser.add_argument(
         "--webhook-to", action="append", default=[], metavar="HOST",
-        help="a host, *.domain or network that webhooks may go to; may be given again (nowhere)",
+        help="host, *.domain or network that webhooks can send to; can be repeated (default: none)",
     )  # fmt: skip
     parser.add_argument(
         "--keep-removed", type=_days, default=7.0, metavar="DAYS",
-        help="how long what is removed can be brought back; 0: it is gone at once (%(default)g)",
+        help="days for which removed objects can be restored; 0 deletes them immediately (default: %(default)g)",
     )  # fmt: skip
     parser.add_argument(
         "--open-pushes", type=_count, default=200, metavar="NUMBER",
-        help="open pushes of one account at most (%(default)s)",
+        help="maximum number of open pushes of one account (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument(
         "--open-push-bytes", type=_size, default="1TiB", metavar="SIZE",
-        help="bytes that the open pushes of one account may bring, such as 500GB (%(default)s)",
+        help="maximum size of the open pushes of one account, for example 500GB (default: %(default)s)",
     )  # fmt: skip
-    parser.add_argument("--idle", type=float, metavar="SECONDS", help="end after so long without a request")
+    parser.add_argument(
+        "--idle", type=float, metavar="SECONDS", help="stop after this time without a request (default: never)"
+    )
     parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--detach", action="store_true", help=argparse.SUPPRESS)
     return parser

@@ -1,4 +1,7 @@
-"""The verbs and their options, once, for the `lmvp` command and for `%lmvp`."""
+"""The verbs of the `lmvp` command and of the `%lmvp` magic, with their options.
+
+Each verb is defined once and runs in both hosts; `verbs.Host` covers the differences between shell and notebook.
+"""
 
 from lmvp.commands.shell import main
 

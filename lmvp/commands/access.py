@@ -1,4 +1,4 @@
-"""The verbs around logins and tokens."""
+"""Verbs for logins, tokens, OpenID identities and device codes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,14 @@ T = TypeVar("T")
 
 
 def login(options: Namespace, host: Host) -> Any:
-    """Sign in to a server, and make it the server in use."""
+    """Log in to a server and make it the current server."""
     url = config.check_url(options.url)
+    # A script can pipe a token in without `--with-token`. A stored token is used first, and the pipe is not read.
     if options.with_token or (host.pipes and not options.scope and config.token_for(url) is None):
         try:
             sign_in(url, host.ask_token(url))
         except NotAuthenticated as error:
+            # The user passed a wrong token: the hint states where to find a valid one.
             hint = "the operator of the server finds it in the file `token` of its data folder"
             raise NotAuthenticated(error.message, hint=hint) from None
     else:
@@ -36,7 +38,7 @@ def login(options: Namespace, host: Host) -> Any:
 
 
 def logout(options: Namespace, _host: Host) -> Any:
-    """Forget the token of a server."""
+    """Delete the stored token of a server."""
     known = config.logout(options.url)
     return Line("the token is forgotten" if known else "no token was kept, so there is none to forget")
 
@@ -68,7 +70,7 @@ def tokens(options: Namespace, host: Host) -> Any:
 
 
 def identities(options: Namespace, host: Host) -> Any:
-    """List the identities at an OpenID provider that sign in to an account, or disconnect one."""
+    """List or disconnect the OpenID identities of an account."""
     client = Client()
     if options.what == "disconnect":
         if not options.id:
@@ -87,7 +89,7 @@ def identities(options: Namespace, host: Host) -> Any:
 
 
 def devices(options: Namespace, host: Host) -> Any:
-    """Approve or deny a sign-in by code."""
+    """Approve or deny a login with a device code."""
     client, approve = Client(), options.what == "approve"
     done = with_proof(
         lambda password: client.decide_device(
@@ -100,6 +102,7 @@ def devices(options: Namespace, host: Host) -> Any:
 
 
 def _owner(token: TokenRecord) -> str:
+    """Return the account of a token, with the reason if the token no longer works."""
     owner = token.user or ("nobody" if token.ended else "the server's operator")
     return f"{owner} (ended: {token.ended})" if token.ended else owner
 
@@ -119,7 +122,17 @@ def check_secret(host: Host) -> None:
 
 
 def with_proof(change: Callable[[str], T], host: Host) -> T:
-    """Make a change that may need the current password: ask for it only if the server requires it.
+    """Run a change that can require the current password, and prompt for it only if the server requires it.
+
+    Parameters
+    ----------
+    change : callable
+        Takes the current password. It is called with an empty password first, and again after the prompt.
+
+    Returns
+    -------
+    object
+        The result of `change`.
 
     Raises
     ------
@@ -138,7 +151,13 @@ _NO_ARGUMENT = "type it, or pipe it in; it is no argument of the command"
 
 
 def ask_password(prompt: str, hint: str = _NO_ARGUMENT) -> str:
-    """Ask for a password on the terminal, without showing it, or read a line that is piped in."""
+    """Prompt for a password without echo, or read one line from a pipe.
+
+    Raises
+    ------
+    InvalidArgument
+        If the password is empty.
+    """
     if not sys.stdin.isatty():
         given = sys.stdin.readline().rstrip("\r\n")
     else:
@@ -151,5 +170,5 @@ def ask_password(prompt: str, hint: str = _NO_ARGUMENT) -> str:
 
 
 def day(at: Any, otherwise: str = "") -> str:
-    """Write a time, or a word where there is none."""
+    """Format a time to the minute; return `otherwise` if the time is missing."""
     return f"{at:%Y-%m-%d %H:%M}" if at else otherwise

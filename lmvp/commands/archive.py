@@ -1,4 +1,4 @@
-"""The verbs for leaving and coming back: export, import, backup."""
+"""Verbs for exports, imports and backups."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ def export(options: Namespace, _host: object) -> Any:
 
 
 def import_(options: Namespace, host: Host) -> Any:
-    """Import a model that `lmvp export` wrote."""
+    """Import a model from an export."""
     how = {"progress": _progress(options)}
     client = Client()
+    # An import can move a protected alias of an existing model, which needs a confirmation.
     done = confirmed(
         lambda yes: client.import_model(options.source, options.model, yes=yes, **how), host, yes=options.yes
     )
@@ -41,4 +42,5 @@ def backup(options: Namespace, _host: object) -> Any:
 
 
 def _progress(options: Namespace) -> bool | None:
+    """Return False for `--no-progress`; None shows a bar only on a terminal."""
     return False if options.no_progress else None

@@ -1,4 +1,8 @@
-"""The verb around the record of who did what."""
+"""The `audit` verb, and the text format of audit log heads.
+
+A head is the newest entry of an audit log. A copy of it outside of the server shows later whether earlier entries
+changed: `lmvp audit head > FILE`, then `lmvp fsck --head FILE`.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 _SEQ = re.compile("[0-9]{1,18}")
 _FIRST = "lmvp-audit-1"
-"""Begins each line of a kept head, so that a later form can be told from this one."""
+"""The first word of each line of a head. It names the version of the format."""
 
 
 def audit(options: Namespace, _host: Host) -> Any:
@@ -30,7 +34,7 @@ def audit(options: Namespace, _host: Host) -> Any:
         return Line("\n".join(map(written, client.audit_heads())), essential=True)
     wanted = {name: getattr(options, name) for name in ("who", "action", "target", "since", "until")}
     events = client.events(options.project, limit=options.limit, **wanted)
-    if options.json_lines:
+    if options.json_lines:  # one line per entry, for `jq` and log collectors; `--json` of other verbs prints one array
         return Line("\n".join(msgspec.json.encode(event).decode() for event in events), essential=True)
     rows = [
         (f"{one.at:%Y-%m-%d %H:%M:%S}", clean(one.who), one.action, clean(one.what), _brief(one.before, one.after))
@@ -40,7 +44,7 @@ def audit(options: Namespace, _host: Host) -> Any:
 
 
 def written(head: Head) -> str:
-    """Write a head as a line.
+    """Format a head as one line; `-` is the digest of an empty log.
 
     Examples
     --------
@@ -51,12 +55,12 @@ def written(head: Head) -> str:
 
 
 def kept(path: str) -> list[Head]:
-    """Read heads that were kept in a file.
+    """Read the heads in a file that `lmvp audit head` wrote.
 
     Raises
     ------
     InvalidArgument
-        If it is no such file.
+        If the file cannot be read, is empty or has an invalid line.
     """
     try:
         lines = Path(path).read_text("utf-8").splitlines()
@@ -77,7 +81,7 @@ def _read(line: str) -> Head:
 
 
 def _brief(before: Any, after: Any) -> str:
-    """Write what was there before and after in a few words; the whole is in `--json`."""
+    """Format the state before and after an event, cut to 60 characters; `--json` prints all of it."""
     sides = ["" if side is None else clean(str(side)) for side in (before, after)]
     words = " → ".join(sides) if any(sides) else ""
     return words if len(words) <= 60 else words[:59] + "…"

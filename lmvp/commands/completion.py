@@ -1,7 +1,7 @@
-"""Completion of the `lmvp` command in bash, zsh and fish, and the names that any host completes.
+"""Tab completion of the `lmvp` command in bash, zsh and fish, and the names that the shell and notebooks complete.
 
-The library argcomplete reads the parser; this module adds the names of models, runs and aliases that the server in use
-knows.
+argcomplete completes verbs and options from the parser. This module adds the projects, models, aliases, contributions
+and runs of the current server.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lmvp.errors import InvalidArgument, LmvpError, MissingDependency
 
 SHELLS = ("bash", "zsh", "fish")
 
+# Verb and argument, by the kind of name that the argument takes.
 _VERSIONS = {("pull", "version"), ("alias", "version"), ("diff", "before"), ("diff", "after"), ("rm", "name")}
 _VERSIONS |= {("show", "version"), ("amend", "version"), ("rollback", "alias"), ("contribute", "version")}
 _VERSIONS |= {("open", "name"), ("ui", "name")}
@@ -34,16 +35,21 @@ _PROJECTS |= {("members", "project"), ("webhooks", "project"), ("audit", "projec
 _RUNS = {("annotate", "run"), ("compare", "runs"), ("metrics", "names")}
 _PROPOSED = re.compile(r"@c[0-9]+$")
 _RUN = "run:"
-"""The prefix of the name of a run among the names that a server knows."""
+"""The prefix that marks a run in the list of names. A colon is not allowed in names of projects and models."""
 _NEWEST = 50
+"""Maximum number of runs per project that are completed."""
 
 
 def known_names() -> list[str]:
-    """Return models and projects, models with their aliases, and runs; nothing where no server runs."""
+    """Return the names of projects, models, aliases, proposed contributions and recent runs.
+
+    The list is empty if no server is configured and the local server is not running.
+    """
+    # A client would start the local server, and pressing Tab must not start a process.
     if config.server_url() is None and local.find(config.data_home()) is None:
         return []
     client, found = Client(), []
-    for project in client.projects()[:20]:
+    for project in client.projects()[:20]:  # at most 20 projects and 200 models each: a shell waits for the answer
         found.append(f"{project.name}/")
         for model in client.models(project.name)[:200]:
             name = f"{project.name}/{model.name}"
@@ -54,12 +60,21 @@ def known_names() -> list[str]:
 
 
 def names_for(verb: str, argument: str | None, names: Callable[[], list[str]]) -> list[str]:
-    """Return the names that an argument of a verb can have.
+    """Return the names that an argument of a verb accepts.
 
     Parameters
     ----------
+    verb : str
+        The verb, for example `pull`.
+    argument : str or None
+        The first flag of the argument, as in the parser.
     names : callable
-        Returns all names, as `known_names` does; it is called only where the argument is a name.
+        Returns all names, like `known_names`. It is called only if the argument takes a name, since it sends requests.
+
+    Returns
+    -------
+    list of str
+        The matching names; empty if the argument does not take a name.
 
     Examples
     --------
@@ -86,12 +101,12 @@ def _without_runs(names: Callable[[], list[str]]) -> list[str]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Print the completion script of a shell; return the exit code.
+    """Print the completion script of a shell and return the exit code.
 
     Raises
     ------
     InvalidArgument
-        If LMVP has no completion for the shell.
+        If the shell is not supported.
     MissingDependency
         If argcomplete is not installed.
     """
@@ -119,7 +134,7 @@ Print the script that lets a shell complete the verbs, options and names of lmvp
 
 
 def answer_shell() -> None:
-    """Answer a shell that asks for completions, and end the process; return where no shell asks."""
+    """Print completions and exit the process if a shell requests them; otherwise return."""
     if "_ARGCOMPLETE" not in os.environ:
         return
     try:
@@ -134,7 +149,8 @@ def answer_shell() -> None:
 
 
 def _action(parser: argparse.ArgumentParser, verb: Verb, argument: Argument) -> Any:
-    """Return argparse's object for an argument of a verb; None where the shell does not have it."""
+    """Return the argparse action of an argument of a verb; None if the argument is for notebooks only."""
+    # argparse has no public access to the actions of a subparser.
     sub: Any = next(action for action in parser._actions if isinstance(action.choices, dict))  # noqa: SLF001
     wanted = argument.flags[-1].lstrip("-").replace("-", "_")
     return next((one for one in sub.choices[verb.name]._actions if one.dest == wanted), None)  # noqa: SLF001
@@ -150,5 +166,5 @@ def _complete(action: Any, verb: Verb, argument: Argument) -> None:
 def _candidates(verb: str, argument: str, **_: Any) -> list[str]:
     try:
         return names_for(verb, argument, known_names)
-    except LmvpError:  # a shell that completes has no place for an error
+    except LmvpError:  # an error message would garble the command line that the user is typing
         return []

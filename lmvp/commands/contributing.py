@@ -1,4 +1,4 @@
-"""The verbs around contributions."""
+"""Verbs for forks, contributions and the rollback of aliases."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def withdraw(options: Namespace, _host: Host) -> Any:
 
 
 def _kept(done: Contribution) -> str:
-    """State until when the files of a decided contribution are kept."""
+    """State the date until which the files of a declined or withdrawn contribution can be downloaded."""
     return f"; its files are kept until {day(done.until)}" if done.until is not None else ""
 
 
@@ -80,7 +80,7 @@ def comment(options: Namespace, _host: Host) -> Any:
 def require(options: Namespace, _host: Host) -> Any:
     """Show or set the rule that contributions to a model must meet."""
     client = Client()
-    if options.rule is None and not options.nothing:  # typed to look at it: nothing changes
+    if options.rule is None and not options.nothing:  # without a rule, the verb only shows the current one
         made = client.model(options.model)
     else:
         made = client.require(options.model, "" if options.nothing else options.rule)

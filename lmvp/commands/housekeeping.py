@@ -1,4 +1,4 @@
-"""The verbs that keep a server small and sound."""
+"""Maintenance verbs: remove and restore, retention, gc, compaction, fsck, disk usage and the download cache."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from lmvp.records import Checked, Usage
 from lmvp.render import numbers
 
 _SHOWN = 20
+"""Maximum number of versions or problems that a message lists."""
 
 
 def rm(options: Namespace, _host: object) -> Any:
-    """Remove a version, a run, a model or a project."""
+    """Remove a version, run, model or project."""
     client = Client()
     if run_path(options.name):
         project, _, name = options.name.partition("/runs/")
@@ -56,10 +57,10 @@ def undelete(options: Namespace, _host: object) -> Any:
 
 
 def day(at: datetime) -> str:
-    """Return a time in the zone of this machine, to the minute."""
+    """Format a time in the local time zone, to the minute."""
     try:
         return f"{at.astimezone():%Y-%m-%d %H:%M}"
-    except (OverflowError, ValueError):  # a server can send a time that this machine's zone moves out of range
+    except (OverflowError, ValueError):  # near year 1 or 9999, the local time is out of the range of datetime
         return f"{at:%Y-%m-%d %H:%M}"
 
 
@@ -83,7 +84,7 @@ def prune(options: Namespace, _host: object) -> Any:
 
 
 def gc(options: Namespace, _host: object) -> Any:
-    """Delete data that no version needs."""
+    """Delete data that is no longer referenced."""
     done = Client().collect_garbage(removed=options.removed)
     told = f"{numbers.plural(done.chunks, 'chunk')} deleted, {numbers.size(done.bytes)} freed"
     lines = [told]
@@ -139,7 +140,7 @@ def du(options: Namespace, _host: object) -> Any:
 
 
 def usage_table(usage: Usage) -> Table:
-    """Return the table of what takes how much room."""
+    """Format disk usage as a table, with a total if there are several rows."""
     size = numbers.size
     rows = [
         (row.name, str(row.versions), size(row.logical), size(row.stored), _saved(row.logical, row.stored))
@@ -156,6 +157,7 @@ def usage_table(usage: Usage) -> Table:
 
 
 def _saved(logical: int, stored: int) -> str:
+    """Format the saved share of the logical size; overhead that exceeds the savings counts as 0 %."""
     return f"{max(0, round(100 * (1 - stored / logical)))} %" if logical else "0 %"
 
 
@@ -165,6 +167,7 @@ def _looked_at(found: Checked) -> str:
 
 
 def _broken(found: Checked) -> IntegrityError:
+    """Return the error that lists the problems of a failed check."""
     lines = [f"{one.what}\n    {one.hint}" for one in found.problems[:_SHOWN]]
     more = len(found.problems) - len(lines)
     lines += [f"and {more} more"] if more else []
@@ -175,6 +178,7 @@ def _broken(found: Checked) -> IntegrityError:
 
 @contextmanager
 def _bar(shown: bool) -> Iterator[Told]:
+    """Yield the progress callback of fsck, which draws a bar if `shown`."""
     if not shown:
         yield lambda *_: None
         return
@@ -184,6 +188,6 @@ def _bar(shown: bool) -> Iterator[Told]:
 
         def told(done: int, total: int) -> None:
             bar.total = total
-            bar.update(done - bar.n)
+            bar.update(done - bar.n)  # `done` is absolute, tqdm adds
 
         yield told

@@ -1,6 +1,6 @@
-"""The JSON form of the result of a verb: `--json`.
+"""Conversion of the result of a verb to JSON, for the option `--json`.
 
-Records have the fields of the HTTP API (docs/api.md), so that a script can read either. NaN and the infinities are the
+Records have the same fields as in the HTTP API (docs/api.md). JSON has no NaN or infinity: they are written as the
 strings `"NaN"`, `"Infinity"` and `"-Infinity"`, as in the API.
 """
 
@@ -27,6 +27,8 @@ _NOT_A_KEY = re.compile("[^a-z0-9]+")
 def to_json(value: Any) -> str:
     """Return the result of a verb as indented JSON.
 
+    A table without records becomes a list of objects whose keys are the column heads in lower case.
+
     Examples
     --------
     >>> print(to_json(Table(("Model", "Used (UTC)"), [("mlp", "never")], empty="")))
@@ -45,7 +47,7 @@ def to_json(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as dicts, lists, texts, numbers and times."""
+    """Convert a value to dicts, lists, strings, numbers and times."""
     if isinstance(value, Line):
         return {"message": str(value)} if value.data is None else _plain(value.data)
     if isinstance(value, Table):
@@ -59,7 +61,7 @@ def _plain(value: Any) -> Any:
             found["versions"] = _plain(list(versions.values()))
         return found
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        # A field without a repr is a function that fetches more, or a note of the client to itself.
+        # Fields with `repr=False` are callbacks or internal state of the client, not data.
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value) if field.repr}
     if isinstance(value, msgspec.Struct):
         return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
@@ -75,10 +77,12 @@ def _plain(value: Any) -> Any:
 
 
 def _row(head: Any, row: Any) -> dict[str, str]:
+    """Return a table row as an object: the head "Used (UTC)" becomes the key `used_utc`."""
     keys = [_NOT_A_KEY.sub("_", name.lower()).strip("_") for name in head]
     return dict(zip(keys, row, strict=True))
 
 
 def _curve(curves: Curves, line: Any) -> dict[str, Any]:
+    """Return a curve with its run, metric, steps, values and times."""
     points = {"steps": line.steps, "values": line.values, "times": line.times}
     return {"run": curves.runs[line.run].id, "key": line.key, **{key: _plain(list(of)) for key, of in points.items()}}

@@ -1,4 +1,7 @@
-"""The `lmvp` command."""
+"""The `lmvp` command: parses its arguments, runs a verb, and prints the result or the error.
+
+Imports are in functions where possible, so that `lmvp --version` and tab completion start fast.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from lmvp.errors import LmvpError
 
 
 class ShellHost:
-    """A shell: what is pushed is a path, what is pulled are files."""
+    """The host of verbs in a shell: `push` reads paths, and `pull` writes files."""
 
     pulls_files = True
     is_saved = False
@@ -24,35 +27,36 @@ class ShellHost:
         self.messages: list[str] = []
 
     def find(self, name: str) -> Path:
-        """Return a path."""
+        """Return the path with `~` expanded."""
         return Path(name).expanduser()
 
     def value(self, text: str, *, bare: bool = False) -> None:
-        """Return None: a shell has no variables of Python."""
+        """Return None: a shell has no Python variables, so the text itself is the value."""
 
     def keep(self, name: str, value: Any) -> None:  # pragma: no cover - no verb of the shell has a variable
-        """Do nothing: a shell has no variables of ours."""
+        """Do nothing: a shell has no Python variables."""
 
     @property
     def pipes(self) -> bool:
-        """Whether nobody sits at a terminal."""
+        """Whether standard input is not a terminal."""
         return not sys.stdin.isatty()
 
     def confirm(self, question: str) -> bool:
-        """Ask on the terminal; a pipe says no."""
+        """Ask on the terminal; return False if standard input is not a terminal."""
         if not sys.stdin.isatty():
             return False
         from lmvp.render.words import printable
 
+        # On standard error, so that a redirected standard output has only the result.
         print(f"{printable(question)} [y/N] ", end="", file=sys.stderr, flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 
     def tell(self, message: str) -> None:
-        """Keep a message, which is printed after the result."""
+        """Collect a message; it is printed after the result."""
         self.messages.append(message)
 
     def ask_token(self, url: str) -> str:
-        """Ask on the terminal, or read a line that is piped in."""
+        """Prompt for a token without echo, or read one line from a pipe."""
         if not sys.stdin.isatty():
             return sys.stdin.readline()
         from getpass import getpass
@@ -61,7 +65,17 @@ class ShellHost:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what the arguments say; return the exit code.
+    """Run the command and return the exit code.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        The arguments without the name of the program; `sys.argv` by default.
+
+    Returns
+    -------
+    int
+        0; 130 after Ctrl-C; otherwise the exit code of the error, see `lmvp.errors`.
 
     Examples
     --------
@@ -72,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # A stream of ASCII, as with LC_ALL=C, prints an escape where argparse writes a name that it cannot encode.
+            # argparse prints names without `printable`. With LC_ALL=C, a name that is not ASCII would raise an error.
             stream.reconfigure(errors="backslashreplace")
     if argv is None and "_ARGCOMPLETE" in os.environ:
         from lmvp.commands.completion import answer_shell
@@ -83,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(words: list[str]) -> int:
-    """Run a command; print its error as one message."""
+    """Run a command; print an error as one message without a traceback."""
     try:
         return _run(words)
     except LmvpError as error:
@@ -94,11 +108,12 @@ def _guarded(words: list[str]) -> int:
     except KeyboardInterrupt:
         print("lmvp: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `lmvp history | head`
+    except BrokenPipeError:  # `lmvp history | head` closes the pipe early, which is not an error
         return 0
 
 
 def _run(words: list[str]) -> int:
+    """Run the verb that the words name and print its result."""
     if words[:1] == ["--version"]:
         import lmvp
 
@@ -116,7 +131,7 @@ def _run(words: list[str]) -> int:
     if options.verb is None:
         parser.print_help()
         return 0
-    if options.verb in OWN:  # behind a `--`
+    if options.verb in OWN:  # `lmvp -- server`: argparse accepts the verb, but not as the first word
         return _hand_on(options.verb, [])
     if options.quiet:
         options.no_progress = True
@@ -128,6 +143,7 @@ def _run(words: list[str]) -> int:
 
 
 def _hand_on(verb: str, words: list[str]) -> int:
+    """Run a verb that parses its own options, and return its exit code."""
     if verb == "completion":
         from lmvp.commands.completion import main as completion
 
@@ -135,7 +151,7 @@ def _hand_on(verb: str, words: list[str]) -> int:
     if verb == "server":
         from lmvp_server.__main__ import main as serve
 
-        with hints.using(hints.PYTHON):  # the console shows code that readers paste into a notebook
+        with hints.using(hints.PYTHON):  # the console shows code for Python, not for the shell
             return serve(words)
     from lmvp_server.restoring import main as restore
 
@@ -143,6 +159,7 @@ def _hand_on(verb: str, words: list[str]) -> int:
 
 
 def _show(value: Any, *, json: bool, quiet: bool) -> None:
+    """Print the result of a verb, as text or as JSON."""
     from lmvp.commands.tables import Line
     from lmvp.commands.verbs import shown_path
     from lmvp.records import Version

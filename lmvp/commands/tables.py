@@ -1,4 +1,4 @@
-"""What small verbs return: tables and the status, as text and as HTML."""
+"""Result types of verbs: tables, messages and the status. Each has a text form and an HTML form."""
 
 from __future__ import annotations
 
@@ -12,19 +12,24 @@ from lmvp.errors import LmvpError, ServerUnavailable
 from lmvp.render.words import clean, printable
 
 _PATIENCE = 2.0
-"""Seconds to wait for a server that is only to say who this is."""
+"""Seconds to wait for the name of the account. `lmvp status` must not hang if the server is unreachable."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of texts under a head.
+    """A table of strings.
 
     Attributes
     ----------
+    head : sequence of str
+        The heads of the columns.
+    rows : sequence of sequence of str
+    empty : str
+        The message that replaces a table without rows.
     right : frozenset of int
-        The columns that hold numbers.
+        The indexes of the columns with numbers, which are aligned to the right.
     note : str
-        A line below.
+        A line below the table.
     data : object, optional
         The records behind the rows, which `--json` prints; without it, `--json` prints the rows.
 
@@ -45,7 +50,7 @@ class Table:
     def __repr__(self) -> str:
         if not self.rows:
             return printable(hints.translated(self.empty))
-        lines = [self.head, *([clean(cell) for cell in row] for row in self.rows)]  # as others wrote them
+        lines = [self.head, *([clean(cell) for cell in row] for row in self.rows)]  # cells hold text from other users
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.head))]
         table = [self._text_row(line, widths) for line in lines]
         return printable(hints.translated("\n".join([*table, *([self.note] if self.note else [])])))
@@ -65,7 +70,7 @@ class Table:
 
 
 class Line(str):
-    """The message of a verb. A notebook shows it as a shell does, without quotes.
+    """The message of a verb. Its repr has no quotes, so that a notebook shows it like a shell.
 
     Attributes
     ----------
@@ -84,7 +89,7 @@ class Line(str):
     essential: bool
 
     def __new__(cls, text: str, data: Any = None, *, essential: bool = False) -> Line:
-        """Make a text with a record beside it."""
+        """Create a message with its record."""
         made = super().__new__(cls, text)
         made.data, made.essential = data, essential
         return made
@@ -94,11 +99,11 @@ class Line(str):
 
 
 class Status(Table):
-    """Where am I: server, user, project, active run, and what waits to be delivered."""
+    """The current server, user, project and run, and the number of runs with unsent data."""
 
     @classmethod
     def now(cls) -> Status:
-        """Return the status of this process, without starting anything."""
+        """Return the status of this process. It does not start the local server."""
         server, console = _server()
         rows = [("server", server), ("console", console), ("user", _user()), ("project", config.current_project())]
         rows += _runs()
@@ -106,7 +111,7 @@ class Status(Table):
 
 
 def _runs() -> list[tuple[str, str]]:
-    """Return the active run of this process, and how many runs of others wait on this machine, if there are any."""
+    """Return the active run of this process, and the number of runs of this machine that have unsent data."""
     from lmvp.tracking import active_runs, leftovers
 
     active, waiting = active_runs.active(), leftovers.waiting()
@@ -115,7 +120,7 @@ def _runs() -> list[tuple[str, str]]:
 
 
 def _user() -> str:
-    """Return as whom this process acts: the account of its token, or on a server of this machine its user."""
+    """Return the account of the token; on the local server, the user of the operating system."""
     from lmvp.environment import user
 
     url = config.server_url()
@@ -128,12 +133,12 @@ def _user() -> str:
     try:
         asked = Connection(lambda: Address(url, token))
         return asked.once("GET", "/me", User, timeout=_PATIENCE).name
-    except LmvpError as error:
+    except LmvpError as error:  # the status shows the reason in place of the account
         return str(error).partition("\n")[0]
 
 
 def _server() -> tuple[str, str]:
-    """Return the server in use, and the address of its console."""
+    """Return the current server and the address of its console."""
     url = config.server_url()
     if url is not None:
         if config.token_for(url):

@@ -1,4 +1,4 @@
-"""The verbs around people: accounts, groups, members of projects."""
+"""Verbs for accounts, groups, and the members and invitations of projects."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def users(options: Namespace, host: Host) -> Any:
 
 
 def _ended(user: User) -> str:
-    """Return a line about what a change ended; empty where it ended nothing."""
+    """State how many tokens, sessions, invitations and identities a change revoked; empty if it revoked none."""
     if user.ended is None:
         return ""
     again = "\n`lmvp login URL` gets a new token" if user.ended.tokens else ""
@@ -66,6 +66,7 @@ def groups(options: Namespace, _host: Host) -> Any:
     if options.what == "remove":
         client.remove_group(options.name)
         return Line(f"@{options.name} is gone, with the roles that it gave")
+    # The API replaces all users of a group, so `add` sends those that it has and the new ones.
     there = next((one.users for one in client.groups() if one.name.lower() == options.name.lower()), ())
     made = client.set_group(options.name, [*there, *options.users])
     return Line(f"@{made.name}: {', '.join(made.users) or 'nobody'}", made)
@@ -100,6 +101,7 @@ def members(options: Namespace, host: Host) -> Any:
 
 
 def _members(client: Client, project: str) -> Table:
+    """List the members of a project, with the roles of all accounts and of the public."""
     about = next((one for one in client.projects() if one.name.lower() == project.lower()), None)
     found = client.members(project)
     rows = [(one.name, f"{one.role}{' (disabled)' if one.disabled else ''}") for one in found]
@@ -117,6 +119,7 @@ def _members(client: Client, project: str) -> Table:
 
 
 def _invitations(client: Client, project: str, revoke: str | None) -> Any:
+    """List the invitations to a project, or revoke one."""
     if revoke:
         client.revoke_invitation(revoke)
         return Line(f"the invitation {revoke} is revoked")
@@ -129,13 +132,14 @@ def _invitations(client: Client, project: str, revoke: str | None) -> Any:
 
 
 def _kind(user: Any) -> str:
+    """Describe the kind of an account: `person`, or a list of `admin`, `service` and `disabled`."""
     words = ["admin"] if user.admin else []
     words += ["service"] if user.service else []
     return ", ".join([*words, *(["disabled"] if user.disabled else [])]) or "person"
 
 
 def _new_password(name: str) -> str:
-    """Ask twice on the terminal, or read a line that is piped in."""
+    """Prompt twice for a new password, or read one line from a pipe."""
     hint = "`lmvp users add NAME --service` makes an account that acts by tokens alone"
     given = ask_password(f"new password for {name}: ", hint)
     if sys.stdin.isatty() and given != ask_password("once more: "):

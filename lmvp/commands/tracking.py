@@ -1,4 +1,4 @@
-"""The verbs around runs and metrics."""
+"""Verbs for runs and metrics, and the options and the start of `%%lmvp run`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from lmvp.tracking.active import ActiveRun
 
 _PROJECTS = 50
+"""Maximum number of projects that the hint of an empty list searches for runs; each takes a request."""
 _CELL_LIMIT = 200_000
+"""Maximum number of characters of the source of a cell that are stored with its run."""
+# A removed run stays in its journal until the user restores or discards it, so it waits, too.
 _WORDS = {"delivered": "delivered", "waiting": "waits", "running": "is running", "removed": "waits"}
 
 
@@ -30,7 +33,7 @@ def runs(options: Namespace, _host: object) -> Any:
     except NotFound as error:
         hint = None if options.project else _other_projects(client)
         raise NotFound(error.message, hint=hint or error.hint) from None
-    if not found and "/" in (options.project or ""):
+    if not found and "/" in (options.project or ""):  # `project/model` lists the runs that made its versions
         which = "no run that matches" if options.where else "no run"
         return Line(f"{which} made a version of {options.project}")
     if found or options.project or options.where or (hint := _other_projects(client)) is None:
@@ -39,14 +42,14 @@ def runs(options: Namespace, _host: object) -> Any:
 
 
 def _other_projects(client: Client) -> str | None:
-    """Return the hint that names projects with runs, where the current one has none."""
+    """Return a hint that names up to three projects with runs; None if no other project has runs."""
     names = [one.name for one in client.projects()[:_PROJECTS] if one.name != client.project]
     full = [name for name in names if client.runs(name, limit=1)]
     return f"did you mean {' or '.join(f'`lmvp runs {name}`' for name in full[:3])}?" if full else None
 
 
 def metrics(options: Namespace, _host: object) -> Any:
-    """Draw the metrics of runs, of a model or of a project."""
+    """Plot the metrics of runs, a model or a project."""
     from lmvp.curves import metrics_of
 
     return metrics_of(Client(), options.names, options.key, smooth=options.smooth, log=options.log, axis=options.x)
@@ -63,7 +66,7 @@ def annotate(options: Namespace, _host: object) -> Any:
     both = [key for key in options.untag if key in (pairs("tag", options.tag, str) or {})]
     if both:
         raise InvalidArgument(f"`--tag` and `--untag` both name {both[0]!r}", hint="choose one of them")
-    if options.untag:
+    if options.untag:  # the server ignores unknown tags, so a typing error is reported here
         there = client.run(project or None, run).tags
         missing = [key for key in options.untag if key not in there]
         if missing:
@@ -82,7 +85,7 @@ def compare(options: Namespace, _host: object) -> Any:
 
 
 def sync(options: Namespace, _host: object) -> Any:
-    """Deliver the unsent run data of this machine."""
+    """Send the unsent run data of this machine to its servers."""
     if options.discard:
         size = leftovers.discard(options.discard)
         return Line(f"{numbers.size(size)} of metrics discarded")
@@ -93,7 +96,7 @@ def sync(options: Namespace, _host: object) -> Any:
 
 
 def add_run_options(parser: ArgumentParser) -> None:
-    """Let a parser read what `%%lmvp run` takes."""
+    """Add the options of `%%lmvp run` to a parser."""
     parser.add_argument("project", nargs="?", help="the project; the current one")
     parser.add_argument("--name", help="what to call the run")
     parser.add_argument("--param", action="append", default=[], metavar="KEY=VALUE", help="what it is made with")
@@ -103,7 +106,17 @@ def add_run_options(parser: ArgumentParser) -> None:
 
 
 def begin(options: Namespace, cell: str, host: Host | None = None) -> ActiveRun:
-    """Begin the run that a cell is; its source is kept, without what looks like a secret."""
+    """Start the run of a cell and store the source of the cell with it, with secrets redacted.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        The options of `%%lmvp run`.
+    cell : str
+        The source of the cell.
+    host : Host, optional
+        Returns the values of variables in `--param` and `--tag`.
+    """
     run = Client().start_run(
         options.project,
         name=options.name,
@@ -117,6 +130,7 @@ def begin(options: Namespace, cell: str, host: Host | None = None) -> ActiveRun:
 
 
 def _row(delivery: Delivery, *, dry_run: bool) -> tuple[str, ...]:
+    """Return the row of a run in the table of `lmvp sync`."""
     word = _WORDS["waiting" if dry_run and delivery.state == "delivered" else delivery.state]
     why = f"{word}: {delivery.why}" if delivery.why and word == _WORDS["waiting"] else word
     if delivery.hint and delivery.state == "removed":

@@ -1,6 +1,7 @@
-"""What each verb does: one call of the client, with what the host (a shell or a notebook) adds.
+"""Verbs for models and versions, and the interface of the hosts that run verbs.
 
-A verb gets its options and a `Host`, and returns a value; how that is shown is the host's affair.
+A verb is a function that takes the parsed options and a `Host`, and returns a value. The host, a shell or a notebook,
+prints or displays the value.
 """
 
 from __future__ import annotations
@@ -19,30 +20,55 @@ from lmvp.records import Alias, Version
 from lmvp.references import Reference
 
 T = TypeVar("T")
+# Examples in the hint of an option that is not KEY=VALUE.
 _EXAMPLES = {"metric": "val_acc=0.97", "param": "lr=0.001", "tag": "by=ada"}
 
 
 class Host(Protocol):
-    """Where a verb was typed."""
+    """The environment in which a verb runs: `ShellHost` or `NotebookHost`."""
 
     def find(self, name: str) -> Any:
-        """Return what `push` publishes: a variable, or a path."""
+        """Return the object with this name that `push` uploads: a variable or a path.
+
+        Raises
+        ------
+        NotFound
+            If a notebook has neither a variable nor a file of this name.
+        """
         ...
 
     def value(self, text: str, *, bare: bool = False) -> tuple[Any] | None:
-        """Return the value that `{expression}` or `$name` stands for (`bare`: a name), in a tuple; None for a text."""
+        """Return the value of `{expression}` or `$name`, in a tuple, since the value can be None.
+
+        Parameters
+        ----------
+        text : str
+            The text of the option.
+        bare : bool
+            Whether `text` is the name of a variable, without braces or a dollar sign. False by default.
+
+        Returns
+        -------
+        tuple or None
+            None if `text` is not an expression, or the host has no variables.
+
+        Raises
+        ------
+        InvalidArgument
+            If the expression raises an error.
+        """
         ...
 
     def keep(self, name: str, value: Any) -> None:
-        """Keep a pulled object under a name."""
+        """Assign a pulled object to a variable."""
         ...
 
     def ask_token(self, url: str) -> str:
-        """Ask the user for a token, unseen."""
+        """Prompt the user for a token, without echo."""
         ...
 
     def confirm(self, question: str) -> bool:
-        """Ask a question that is answered by yes or no; no where nobody can be asked."""
+        """Ask a yes-or-no question. Return False if the host cannot ask."""
         ...
 
     def tell(self, message: str) -> None:
@@ -51,13 +77,29 @@ class Host(Protocol):
 
     @property
     def pipes(self) -> bool:
-        """Whether a token may come through a pipe, since nobody sits at a terminal."""
+        """Whether a token can be read from a pipe, because standard input is not a terminal."""
         ...
 
     def push_later(
         self, name: str, obj: Any, fields: Mapping[str, Any], moves: Callable[[Version], Sequence[str]]
     ) -> Any:
-        """Push while other things are done, and show the moves of aliases at the end; only a notebook does that."""
+        """Push in the background, for `--no-wait` in a notebook.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        obj : object
+            The object to push; the host copies it.
+        fields : mapping
+            Keyword arguments of `Client.update`.
+        moves : callable
+            Returns a line for each alias that the new version moved.
+
+        Returns
+        -------
+        PendingPush
+        """
         ...
 
     @property
@@ -67,7 +109,7 @@ class Host(Protocol):
 
     @property
     def pulls_files(self) -> bool:
-        """Whether a pull without a folder gives files; else it gives the object."""
+        """Whether a pull without a folder writes files; otherwise it returns the object."""
         ...
 
 
@@ -83,13 +125,14 @@ def push(options: Namespace, host: Host) -> Any:
     }
     obj = host.find(options.object)
     client, aliases = Client(), arguments.aliases(fields["alias"])
+    # Ask before the upload, which can take long. The server rejects a proposal with aliases.
     if aliases and not options.propose:
         confirmed(lambda yes: None if yes else client.check_push(options.model, aliases), host, yes=options.yes)
     before = _targets(client, options.model) if aliases else {}
 
     def moves(version: Version) -> list[str]:
         place = f"{version.project}/{version.model}"
-        moved = () if version.status else aliases
+        moved = () if version.status else aliases  # only a contribution has a status
         return [str(moved_line(f"{place}@{name}", before.get(name.lower(), 0), version.number)) for name in moved]
 
     if getattr(options, "no_wait", False):
@@ -102,12 +145,26 @@ def push(options: Namespace, host: Host) -> Any:
 
 
 def confirmed(act: Callable[[bool], T], host: Host, *, yes: bool) -> T:
-    """Do something that may move a protected alias: ask the user first, unless `--yes` was given.
+    """Run a request that can move a protected alias, and ask the user for confirmation if it does.
+
+    Parameters
+    ----------
+    act : callable
+        Sends the request. It takes whether the move is confirmed, and raises `ProtectedAlias` if it must be.
+    host : Host
+        Asks the user.
+    yes : bool
+        Whether `--yes` was given: the user is not asked.
+
+    Returns
+    -------
+    object
+        The result of `act`.
 
     Raises
     ------
     ProtectedAlias
-        If the user says no, or nobody can be asked.
+        If the user declines, or the host cannot ask.
     """
     try:
         return act(yes)
@@ -118,15 +175,15 @@ def confirmed(act: Callable[[bool], T], host: Host, *, yes: bool) -> T:
 
 
 def _targets(client: Client, model: str) -> dict[str, int]:
-    """Return the number of the version that each alias of a model points at, by its name in small letters."""
+    """Return the version number of each alias of a model, by the name of the alias in lower case."""
     try:
         return {one.name.lower(): one.number for one in client.aliases(model)}
-    except NotFound:
+    except NotFound:  # the push creates the model
         return {}
 
 
 def pull(options: Namespace, host: Host) -> Any:
-    """Fetch a version as an object or as files."""
+    """Download a version as an object or as files."""
     progress = False if options.no_progress else None
     into, variable = getattr(options, "into", None), getattr(options, "variable", None)
     if host.pulls_files and options.trust:
@@ -140,6 +197,7 @@ def pull(options: Namespace, host: Host) -> Any:
         trust=tuple(options.trust),
         progress=progress,
     )
+    # A notebook would display the value of the line, so a pull into a variable or an object returns nothing.
     if variable:
         host.keep(variable, value)
         return None
@@ -168,7 +226,7 @@ def alias(options: Namespace, host: Host) -> Any:
     if not name:
         return _aliases(found)
     now = next((one for one in found if one.name.lower() == name.lower()), None)
-    if "@" not in options.version:  # typed to look at it: nothing moves
+    if "@" not in options.version:  # without a revision, the verb only shows the alias
         if now is None:
             hint = f"`lmvp alias {options.version}@latest {name}` makes it"
             raise NotFound(f"{options.version} has no alias {name!r}", hint=hint)
@@ -179,7 +237,13 @@ def alias(options: Namespace, host: Host) -> Any:
 
 
 def _check_alias_options(options: Namespace) -> None:
-    """Refuse options of `alias` that would have no effect beside each other."""
+    """Check that the options of `alias` have an effect in this combination.
+
+    Raises
+    ------
+    InvalidArgument
+        If an option lacks the name of an alias, a model is expected instead of a version, or nothing needs `--yes`.
+    """
     modes = [mode for mode in ("remove", "history", "protect", "unprotect") if getattr(options, mode)]
     flag = f"--{modes[0]}" if modes else ""
     model, at, _ = options.version.partition("@")
@@ -195,6 +259,7 @@ def _check_alias_options(options: Namespace) -> None:
 
 
 def _aliases(found: Sequence[Alias]) -> Table:
+    """Format aliases as a table."""
     rows = [
         (one.name, f"v{one.number}", f"{one.moved_at:%Y-%m-%d %H:%M}", one.moved_by, "yes" if one.protected else "")
         for one in found
@@ -210,7 +275,7 @@ def moved_line(alias: str, before: int, after: int, data: object = None) -> Line
 
 
 def _moves(client: Client, options: Namespace) -> Any:
-    """Return where an alias stood, the newest first, and how each place is named."""
+    """Return the versions that an alias pointed at, newest first, with their revisions: `@production@{1}`."""
     moves = client.alias_history(f"{options.version}@{options.alias}").moves
     rows = [
         (f"@{options.alias}" + (f"@{{{back}}}" if back else ""), f"v{one.number}" if one.number else "nowhere",
@@ -235,6 +300,7 @@ def amend(options: Namespace, host: Host) -> Any:
     if options.message is None and not options.forget_code and not (options.metric or options.param or options.tag):
         raise InvalidArgument("nothing to change", hint=f"`lmvp amend {options.version} -m 'trained for longer'`")
     version = Client().version(options.version)
+    # The API replaces all metrics, params or tags, so the given ones are merged into those of the version.
     merged = {key: {**getattr(version, key), **more} for key, more in _given(options, host).items() if more}
     return Client().amend(version.reference, message=options.message, forget_code=options.forget_code, **merged)
 
@@ -261,16 +327,16 @@ def project(options: Namespace, _host: Host) -> Any:
 
 
 def status(_options: Namespace, _host: Host) -> Any:
-    """Show the server, the user and the project in use."""
+    """Show the current server, user, project and run."""
     return Status.now()
 
 
 def open_(options: Namespace, _host: Host) -> Any:
-    """Open the console in the browser, signed in; with a name, the page of that project, model, version or run."""
+    """Open the console, or the page of a project, model, version or run, in the browser."""
     from lmvp.console import page_of
 
     prints = getattr(options, "print", None)
-    if prints is None:  # in a notebook, whose output is saved, a link is never printed
+    if prints is None:  # a notebook saves its output, and the link contains a secret
         return Client().open(options.name)
     page = page_of(Client(), options.name)
     if not prints and page.open():
@@ -282,19 +348,25 @@ def open_(options: Namespace, _host: Host) -> Any:
 
 
 def ui(options: Namespace, host: Host) -> Any:
-    """Open the console, as `open` does."""
+    """Open the console in the browser; the same as `open`."""
     return open_(options, host)
 
 
 def stop(_options: Namespace, _host: Host) -> Any:
-    """Stop the server of this machine."""
+    """Stop the server on this machine."""
     from lmvp import local
 
     return Line(f"the server of this machine {'has ended' if local.stop() else 'was not running'}")
 
 
 def _new_folder(version: str) -> str:
-    """Return the folder for a pull that names none: called like the model, and never one that holds something."""
+    """Return the folder of a pull without `--to`: the name of the model.
+
+    Raises
+    ------
+    InvalidArgument
+        If the folder exists and is not empty, since a pull would overwrite its files.
+    """
     name = Reference.parse(version).model
     folder = Path(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -305,7 +377,7 @@ def _new_folder(version: str) -> str:
 
 
 def _given(options: Namespace, host: Host) -> dict[str, dict[str, Any] | None]:
-    """Read the metrics, params and tags of a verb."""
+    """Parse the metrics, params and tags of a verb."""
     return {
         "metrics": pairs("metric", options.metric, _number, host),
         "params": pairs("param", options.param, param_value, host),
@@ -314,12 +386,28 @@ def _given(options: Namespace, host: Host) -> dict[str, dict[str, Any] | None]:
 
 
 def pairs(what: str, given: Sequence[str], read: Any, host: Host | None = None) -> dict[str, Any] | None:
-    """Read `KEY=VALUE` options; None where there is none.
+    """Parse the `KEY=VALUE` texts of an option.
 
     Parameters
     ----------
+    what : str
+        The option: `metric`, `param` or `tag`.
+    given : sequence of str
+        The texts.
+    read : callable
+        Parses the text of a value. `str` leaves it unchanged.
     host : Host, optional
-        Gives the value of a variable, where it has variables.
+        Returns the values of variables in a notebook.
+
+    Returns
+    -------
+    dict or None
+        None if `given` is empty, so that an amendment leaves the field unchanged.
+
+    Raises
+    ------
+    InvalidArgument
+        If a text is not `KEY=VALUE`, or a value cannot be parsed.
     """
     pairs = {}
     for text in given:
@@ -338,13 +426,14 @@ def pairs(what: str, given: Sequence[str], read: Any, host: Host | None = None) 
 
 
 def _read(what: str, key: str, text: str, read: Any, host: Host | None) -> Any:
-    """Read a number, or any param; a bare name that is neither may be that of a variable."""
+    """Parse a metric or a param. A value that is not a literal is looked up as the name of a variable."""
     try:
         value = read(key, text)
     except InvalidArgument:
         if host is None or (found := host.value(text, bare=True)) is None:
             raise
         return _VALUES[what](key, found[0])
+    # `param_value` returns the same string if the text is not JSON. A variable is used only if a param can store it.
     if what == "param" and value is text and host is not None and (found := host.value(text, bare=True)) is not None:
         plain = _plain(found[0])
         return plain if plain is None or isinstance(plain, (bool, int, float, str)) else value
@@ -352,7 +441,7 @@ def _read(what: str, key: str, text: str, read: Any, host: Host | None) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Return the Python value of a numpy or torch scalar; any other value as it is."""
+    """Return the Python value of a NumPy or torch scalar; return other values unchanged."""
     lone = getattr(value, "ndim", None) == 0 and callable(getattr(value, "item", None))
     return value.item() if lone else value
 
@@ -382,7 +471,7 @@ def _number(key: str, text: str) -> float:
 
 
 def param_value(_key: str, text: str) -> Any:
-    """Read a param as JSON reads a number, true, false or null, else as the text it is."""
+    """Parse a param as a JSON number, boolean or null; any other text is the value itself."""
     import json
 
     try:
@@ -394,7 +483,7 @@ def param_value(_key: str, text: str) -> Any:
 
 
 def shown_path(path: Path) -> str:
-    """Return a path as a shell shows it: relative to the current folder where it lies below."""
+    """Return a path relative to the current folder if it is below it; otherwise the path unchanged."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:

@@ -1,4 +1,4 @@
-"""The verb around webhooks."""
+"""The `webhooks` verb."""
 
 from __future__ import annotations
 
@@ -42,12 +42,14 @@ def webhooks(options: Namespace, host: Host) -> Any:
     return Line(f"it answered {done.status}" if not done.error else f"it did not arrive: {done.error}", done)
 
 
+# The hint if the target of an action is missing. `{0}` is the project.
 _BY_ID = ("remove", "enable", "test")
 _HINTS = {"add": "`lmvp webhooks {0} add https://hooks.example.org/lmvp`"}
 _HINTS |= {what: f"`lmvp webhooks {{0}} {what} ID`; `lmvp webhooks {{0}}` lists them" for what in _BY_ID}
 
 
 def _state(one: Webhook) -> str:
+    """Describe the last delivery of a webhook."""
     if one.disabled:
         return f"given up: {one.error}"
     if one.error:

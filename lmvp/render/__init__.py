@@ -1,1 +1,4 @@
-"""How records look: as plain text, as static HTML and SVG, and as the data of a widget. Pure functions, no I/O."""
+"""Conversion of records and views to plain text, static HTML, SVG and the JSON data of widgets.
+
+The functions are pure: they do no I/O, so client, notebook and server share them.
+"""

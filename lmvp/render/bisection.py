@@ -1,4 +1,4 @@
-"""What a bisection found, as text and HTML."""
+"""Text and HTML forms of the result of a bisection."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from lmvp.render.words import clean
 if TYPE_CHECKING:
     from lmvp.bisection import Bisection
 
+# A shape and a word beside it: the verdict must not depend on color.
 _SIGNS = {"good": "● good", "bad": "◆ bad", "skip": "□ skipped"}
 
 
 def found(bisection: Bisection) -> str:
-    """Say what was found, in one line."""
+    """Return the result in one line: the first bad version, or the suspects if trials were skipped."""
     tried = (
         f"{numbers.plural(len(bisection.trials), 'trial')} of {numbers.plural(bisection.between, 'version')} between"
     )
@@ -27,6 +28,7 @@ def found(bisection: Bisection) -> str:
 
 
 def _rows(bisection: Bisection) -> list[tuple[str, str, str, str]]:
+    """Return version, message, verdict and reason of the two given versions and of each trial, oldest first."""
     ends = [(bisection.good, "● good", "given"), (bisection.bad, "◆ bad", "given")]
     tried = [(trial.version, _SIGNS[trial.verdict], clean(trial.why)) for trial in bisection.trials]
     rows = sorted([*ends, *tried], key=lambda row: row[0].number)
@@ -34,7 +36,7 @@ def _rows(bisection: Bisection) -> list[tuple[str, str, str, str]]:
 
 
 def bisection_text(bisection: Bisection) -> str:
-    """Write what was found, then what was tried, oldest first."""
+    """Return the result and a table of the trials, oldest first, as text."""
     from lmvp.render.text import Column, table, terminal_width
 
     heads = ("Version", "Message", "Verdict", "Why")
@@ -44,7 +46,7 @@ def bisection_text(bisection: Bisection) -> str:
 
 
 def bisection_html(bisection: Bisection) -> str:
-    """Draw what was found, then what was tried, oldest first."""
+    """Return the result and a table of the trials, oldest first, as HTML."""
     from lmvp.render.html import table
 
     rows = [[escape(word) for word in row] for row in _rows(bisection)]

@@ -1,4 +1,4 @@
-"""Runs side by side, as text and as HTML: what differs between them."""
+"""`Comparison`: the differences between runs as a table, in text and HTML."""
 
 from __future__ import annotations
 
@@ -20,7 +20,19 @@ _BEST = "★"
 
 @dataclass(frozen=True)
 class Row:
-    """One thing of all runs: what kind it is of, its name, and a cell for each run."""
+    """A row of a comparison: one value of each run.
+
+    Attributes
+    ----------
+    kind : str
+        `run`, `param`, `tag`, `summary`, `metric` or `made by`.
+    name : str
+        The key, for example `lr`.
+    cells : tuple of str
+        The formatted value of each run; empty if the run does not have it.
+    best : tuple of int
+        The indexes of the runs with the best value; empty if the direction of the metric is unknown.
+    """
 
     kind: str
     name: str
@@ -30,15 +42,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between runs.
+    """The differences between runs.
 
     Attributes
     ----------
     names : tuple of str
-        Of the runs.
+        The names of the runs.
     rows : tuple of Row
     alike : int
-        How many things all of them have alike, which are left out.
+        The number of rows that are left out because all runs have the same value.
     """
 
     names: tuple[str, ...]
@@ -47,7 +59,14 @@ class Comparison:
 
     @classmethod
     def of(cls, records: Sequence[RunRecord], *, every: bool = False) -> Comparison:
-        """Compare runs; what is alike is left out, if not `every`."""
+        """Compare runs.
+
+        Parameters
+        ----------
+        records : sequence of RunRecord
+        every : bool
+            Whether to include rows in which all runs are equal. False by default.
+        """
         rows = [
             Row("run", "status", tuple(status(record.status) for record in records)),
             Row("run", "took", tuple(duration(record.duration) for record in records)),
@@ -61,7 +80,7 @@ class Comparison:
         return cls(tuple(clean(record.name) for record in records), tuple(shown), len(rows) - len(shown))
 
     def to_pandas(self) -> Any:
-        """Return a DataFrame with a row for each value, and a column for each run.
+        """Return a DataFrame with a row for each compared value and a column for each run.
 
         Raises
         ------
@@ -104,6 +123,7 @@ def _rows(kind: str, mappings: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 def _row(kind: str, key: str, given: Sequence[Any]) -> Row:
+    """Format one value of all runs; numbers of metrics get the same number of decimals."""
     known = [each for each in given if isinstance(each, (int, float)) and not isinstance(each, bool)]
     if kind in ("metric", "summary") and len(known) == len([each for each in given if each is not None]):
         cells = tuple(numbers.column(given))
@@ -112,7 +132,7 @@ def _row(kind: str, key: str, given: Sequence[Any]) -> Row:
 
 
 def _best(key: str, given: Sequence[Any]) -> tuple[int, ...]:
-    """Return which runs are best, where the name of the metric tells which way that is."""
+    """Return the indexes of the best runs; empty if the name of the metric does not imply a direction."""
     way = numbers.better(key)
     known = [each for each in given if each is not None and each == each]  # without NaN
     if not way or len(set(known)) < 2:
@@ -122,7 +142,7 @@ def _best(key: str, given: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _made_by(record: RunRecord) -> dict[str, Any]:
-    """Return what of the environment people compare: user, host, commit, Python, and the frameworks."""
+    """Return the comparable part of the environment: user, host, commit, Python and packages."""
     environment = record.environment
     found = {key: environment[key] for key in ("user", "host", "python") if environment.get(key)}
     if commit := commit_of(environment):

@@ -1,4 +1,8 @@
-"""Curves of runs as text, as pictures that a saved notebook keeps, and as the data of the live view."""
+"""Text, static HTML and widget data of the curves of runs.
+
+Static charts are SVG inside of `<img>`, which a saved notebook shows without a kernel. `curves.js` draws the live form
+from the same data, with the same axes.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +22,34 @@ if TYPE_CHECKING:
     from lmvp.curves import Curves, Line, ModelCurves
 
 WIDTH, HEIGHT = 520, 210
+"""Size of a chart in pixels."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 118, 12, 26
+"""Margins of a chart in pixels. The right one has space for the names of lines."""
 _PLAIN = 16
-"""Pixels at the right of a chart whose lines have no names at their ends."""
+"""The right margin of a chart without names at the ends of its lines, in pixels."""
 _NAME, _SAMPLE = 40, 44
-"""Letters of a name in a legend at most, and pixels of its sample with the gap behind it."""
+"""Maximum number of letters of a name in the legend, and width of its line sample with the gap, in pixels."""
+# These greys have enough contrast on a light and on a dark page.
 _GREY, _LINE = "#7a7a7a", "#888"
 _MOST = sys.float_info.max
 _FONT = 'font-family="system-ui, sans-serif" font-size="11"'
 HUES: Final = ("#2f7fd0", "#cf5a17", "#179a70", "#b07d1c", "#b35aa3", "#7d838b")
-"""Hues of the series that hold on white and on black paper, in the order of the look's `--s1` to `--s6`."""
+"""Colors of the lines, readable on white and on black, in the order of `--s1` to `--s6` in the style sheet."""
 DASHES: Final = ("", "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
+"""Dash patterns of the lines, so that readers who do not see colors can distinguish them."""
 _SPARKS = "▁▂▃▄▅▆▇█"
 _SPARK_WIDTH = 32
 ROWS = 50
+"""Maximum number of rows of the table of numbers."""
 CHARTS = 8
-"""Charts that are drawn at once; a live view shows the rest on demand."""
+"""Maximum number of static charts. A live view draws the others on demand."""
 
 
 # -- text
 
 
 def curves_text(curves: Curves) -> str:
-    """Draw each metric as a line of text: a sparkline, its first and last value, the least and the greatest."""
+    """Return a line of text for each metric: a sparkline, and the first, last, least and greatest value."""
     if not curves.lines:
         return f"{title(curves)}  {nothing(curves)}"
     names = [clean(full_name(curves, line)) for line in curves.lines]
@@ -52,7 +61,7 @@ def curves_text(curves: Curves) -> str:
 
 
 def model_text(curves: ModelCurves) -> str:
-    """Draw each metric over versions as a line of text, then the curves of the runs."""
+    """Return a line of text for each metric over versions, then the curves of the runs."""
     from lmvp.render import data
 
     lines: list[str] = []
@@ -71,7 +80,13 @@ def model_text(curves: ModelCurves) -> str:
 
 
 def sparkline(values: Sequence[float], wide: int) -> str:
-    """Return a curve as a row of blocks; what is not finite is a gap.
+    """Return a curve as a row of block characters. Values that are not finite are gaps.
+
+    Parameters
+    ----------
+    values : sequence of float
+    wide : int
+        Maximum number of characters. Each one shows the mean of a range of values.
 
     Examples
     --------
@@ -83,7 +98,7 @@ def sparkline(values: Sequence[float], wide: int) -> str:
     if not finite:
         return " " * len(parts)
     low, high = min(finite), max(finite)
-    alike = low == high
+    alike = low == high  # a constant curve is a line at the bottom
     heights = [0.0 if alike else numbers.share(v, low, high) if math.isfinite(v) else math.nan for v in parts]
     return "".join(
         _SPARKS[round(7 * height)] if math.isfinite(v) else " " for v, height in zip(parts, heights, strict=True)
@@ -91,6 +106,7 @@ def sparkline(values: Sequence[float], wide: int) -> str:
 
 
 def _stretches(count: int, parts: int) -> Iterator[tuple[int, int]]:
+    """Yield start and size of `parts` ranges of almost equal size that cover `count` values."""
     for number in range(parts):
         at = number * count // parts
         yield at, max(1, (number + 1) * count // parts - at)
@@ -102,7 +118,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _told(line: Line) -> str:
-    """Say from where to where a curve goes."""
+    """Describe a curve by its first, last, least and greatest value."""
     finite = [value for value in line.values if math.isfinite(value)]
     if not finite:
         return f"no number that is finite, {numbers.plural(line.count, 'point')}"
@@ -113,7 +129,7 @@ def _told(line: Line) -> str:
 
 
 def full_name(curves: Curves, line: Line) -> str:
-    """Return what a line is called where it stands by itself."""
+    """Return the name of a line outside of its chart: the metric, after the run if there are several."""
     return line.key if len(curves.runs) == 1 else f"{curves.runs[line.run].name} {line.key}"
 
 
@@ -121,14 +137,14 @@ def full_name(curves: Curves, line: Line) -> str:
 
 
 def title(curves: Curves) -> str:
-    """Return what the picture is of."""
+    """Return the title: the name of the run, or the number of runs and their project."""
     if len(curves.runs) == 1:
         return clean(curves.runs[0].name)
     return f"{len(curves.runs)} runs of {clean(curves.runs[0].project)}" if curves.runs else "no run"
 
 
 def fact(curves: Curves) -> str:
-    """Return how far it is: the status of a run, its last step, and how long it took."""
+    """Return the status, last step and duration of a run; for several runs, their names."""
     if len(curves.runs) != 1:
         return ", ".join(clean(run.name) for run in curves.runs[:6]) + (", …" if len(curves.runs) > 6 else "")
     record = curves.runs[0].record
@@ -143,7 +159,7 @@ def reach(curves: Curves) -> str:
 
 
 def nothing(curves: Curves) -> str:
-    """Return what stands where there is no curve."""
+    """Return the message that replaces missing curves."""
     return "no metric has been logged yet" if curves.runs else "no runs"
 
 
@@ -152,7 +168,7 @@ def _hidden(curves: Curves) -> list[str]:
 
 
 def summary(curves: Curves, lines: Sequence[Line]) -> str:
-    """Describe a chart to who does not see it."""
+    """Return the alternative text of a chart, for screen readers: the first and last value of up to 6 lines."""
     told = []
     for line in lines[:6]:
         finite = [value for value in line.values if math.isfinite(value)]
@@ -165,7 +181,7 @@ def summary(curves: Curves, lines: Sequence[Line]) -> str:
 
 
 def curves_html(curves: Curves) -> str:
-    """Draw charts as pictures below one legend, with their numbers as a table below."""
+    """Return static charts with one legend above and a table of the numbers below."""
     words = f"<p><b>{escape(title(curves))}</b> {escape(fact(curves) if len(curves.runs) == 1 else '')}</p>"
     if not curves.lines:
         return f"<p><b>{escape(title(curves))}</b> {escape(nothing(curves))}</p>{_system(curves)}"
@@ -181,14 +197,14 @@ def _figures(curves: Curves) -> str:
 
 
 def _system(curves: Curves) -> str:
-    """Draw the system metrics below a heading that opens them."""
+    """Return the charts of system metrics, collapsed below a heading."""
     if curves.system is None:
         return ""
     return f"\n<details><summary>System metrics</summary>{_legend(curves.system)}{_figures(curves.system)}</details>"
 
 
 def model_html(curves: ModelCurves) -> str:
-    """Draw metrics over versions as pictures, then the curves of the runs."""
+    """Return charts of metrics over versions, then the curves of the runs."""
     from lmvp.render import data
     from lmvp.render.plot import plot_html
 
@@ -197,14 +213,14 @@ def model_html(curves: ModelCurves) -> str:
 
 
 def _legend(curves: Curves) -> str:
-    """Return the names of several runs with their colours, as a picture; the lines of one run have names at their ends.
+    """Return the legend of several runs as a picture; empty for one run, whose lines have names at their ends.
 
-    A notebook that is not trusted drops colours of text, but keeps pictures.
+    It is a picture because a notebook that is not trusted removes the colors of text and keeps images.
     """
     if len(curves.runs) < 2:
         return ""
     names = [clip(clean(name), _NAME) for name in curves.legend()]
-    across = max(1, (2 * WIDTH) // (_SAMPLE + 8 * max(map(width, names))))
+    across = max(1, (2 * WIDTH) // (_SAMPLE + 8 * max(map(width, names))))  # about 8 pixels per letter
     wide, parts = 2 * WIDTH // across, []
     for number, name in enumerate(names):
         x, y = wide * (number % across), 16 * (number // across) + 12
@@ -220,6 +236,7 @@ def _legend(curves: Curves) -> str:
 
 
 def _hue(number: int) -> str:
+    """Return the color of a line; grey after the last color, because repeated colors would be ambiguous."""
     return HUES[number] if number < len(HUES) else _LINE
 
 
@@ -235,10 +252,14 @@ def _figure(curves: Curves, name: str, lines: Sequence[Line]) -> str:
 
 
 def chart_svg(curves: Curves, lines: Sequence[Line]) -> str:
-    """Draw one chart: names at the ends of the lines of one run, the raw line faint behind the smoothed one."""
+    """Return one chart as SVG.
+
+    Several lines of one run have their names at their ends. A smoothed line has the raw one, faint, behind it.
+    """
     places = [places_of(curves, line) for line in lines]
     frame = Frame.over(places, log=curves.log)
     frame.margin = _RIGHT if len(curves.runs) == 1 and len(lines) > 1 else _PLAIN
+    # The grid goes first: it sets `frame.gutter`, which the position of everything else depends on.
     parts = [*_grid(frame, lines[0].key if lines else ""), *_axis(frame, curves.axis)]
     orders = [curves.order(line) for line in lines]
     for number, points in zip(orders, places, strict=True):
@@ -253,7 +274,7 @@ def chart_svg(curves: Curves, lines: Sequence[Line]) -> str:
 
 
 class Frame:
-    """The axes of a chart: the ends that `curves.js` gives the live form, and the place of a value between them."""
+    """The axes of a chart: their ranges, and the pixel position of a value. `curves.js` computes the same ranges."""
 
     def __init__(self, left: float, right: float, low: float, high: float, *, log: bool = False) -> None:
         self.left, self.right, self.low, self.high, self.log = left, right, low, high, log
@@ -261,22 +282,22 @@ class Frame:
 
     @classmethod
     def over(cls, places: Sequence[list[tuple[float, float]]], *, log: bool) -> Frame:
-        """Return axes that show every point."""
+        """Return axes whose ranges contain every point."""
         values = [y for points in places for _, y in points if math.isfinite(y)]
         across = [x for points in places for x, _ in points]
         left, right = (min(across), max(across)) if across else (0.0, 1.0)
         if left == right:
-            room = max(0.5, abs(left) * 1e-9)  # at 2**62, a step more is the same float64
+            room = max(0.5, abs(left) * 1e-9)  # 2**62 and 2**62 + 0.5 are the same float64
             left, right = max(left - room, -_MOST), min(right + room, _MOST)
         return cls(left, right, *(numbers.log_bounds if log else numbers.bounds)(values), log=log)
 
     def x(self, value: float) -> float:
-        """Return the x coordinate of a place on the horizontal axis."""
+        """Return the x coordinate of a value of the X axis."""
         wide = WIDTH - self.gutter - self.margin
         return self.gutter + wide * numbers.share(value, self.left, self.right)
 
     def y(self, value: float) -> float:
-        """Return the y coordinate of a value; only values beyond `numbers.LIMIT` are outside of the axis."""
+        """Return the y coordinate of a value. Values beyond `numbers.LIMIT` are drawn at the end of the axis."""
         inside, low, high = min(max(value, self.low), self.high), self.low, self.high
         if self.log:
             inside, low, high = math.log10(inside), math.log10(low), math.log10(high)
@@ -284,9 +305,9 @@ class Frame:
 
 
 def places_of(curves: Curves, line: Line) -> list[tuple[float, float]]:
-    """Return the points of a line in the order of the axis; at one place, the last one counts.
+    """Return the points of a line, sorted by the X axis; of points at one position, the last one counts.
 
-    A value that is not positive has no place on a logarithmic axis: it is a gap, as NaN is.
+    On a logarithmic axis, values that are not positive become NaN, which is drawn as a gap.
     """
     values = [v if v > 0 else math.nan for v in line.values] if curves.log else line.values
     found = {float(x): float(y) for x, y in zip(along(curves, line), values, strict=True) if math.isfinite(x)}
@@ -294,7 +315,7 @@ def places_of(curves: Curves, line: Line) -> list[tuple[float, float]]:
 
 
 def along(curves: Curves, line: Line) -> list[float]:
-    """Return where the points of a line stand on the axis: steps, seconds since the run began, or another metric."""
+    """Return the X values of a line: steps, seconds since the start of the run, or the values of another metric."""
     if curves.axis == "time":
         began = curves.runs[line.run].record.created_at.timestamp()
         return [time - began for time in line.times]
@@ -302,15 +323,21 @@ def along(curves: Curves, line: Line) -> list[float]:
 
 
 def smoothed(values: Sequence[float], over: int) -> list[float]:
-    """Return an exponential mean over so many points, without bias at the start; what is not finite is passed over.
+    """Return the exponential moving average of values, with bias correction; values that are not finite are skipped.
 
-    A short curve is smoothed over fewer: the mean would lag behind it.
+    Parameters
+    ----------
+    values : sequence of float
+    over : int
+        The span in points. A curve with fewer than 12 times as many points gets a shorter span, because the average
+        would lag behind the curve.
 
     Examples
     --------
     >>> [round(value, 3) for value in smoothed([1, 0, 0], 2)]
     [1.0, 0.25, 0.077]
     """
+    # The usual relation of span and decay, as in pandas `ewm(span=…)`: alpha = 2 / (span + 1).
     keep, mean, weight, found = 1 - 2 / (min(over, max(2.0, len(values) / 12)) + 1), 0.0, 0.0, []
     for value in values:
         if math.isfinite(value):
@@ -320,6 +347,7 @@ def smoothed(values: Sequence[float], over: int) -> list[float]:
 
 
 def _drawn(curves: Curves, points: list[tuple[float, float]], frame: Frame, number: int) -> Iterator[str]:
+    """Yield the SVG elements of a line; a single point is a circle, since a path of one point is invisible."""
     hue = _hue(number)
     finite = [(x, y) for x, y in points if math.isfinite(y)]
     if len(finite) == 1:
@@ -332,7 +360,7 @@ def _drawn(curves: Curves, points: list[tuple[float, float]], frame: Frame, numb
 
 
 def _path(points: Sequence[tuple[float, float]], frame: Frame) -> str:
-    """Return the path of a line, broken where a value is not finite."""
+    """Return the SVG path of a line, with gaps at values that are not finite."""
     parts, pen = [], False
     for x, y in points:
         if math.isfinite(y):
@@ -342,6 +370,7 @@ def _path(points: Sequence[tuple[float, float]], frame: Frame) -> str:
 
 
 def _grid(frame: Frame, key: str) -> Iterator[str]:
+    """Yield the horizontal grid lines with their labels, and widen `frame.gutter` to fit the labels."""
     ticks = (numbers.log_ticks if frame.log else numbers.ticks)(frame.low, frame.high)
     written = tick_words(key, ticks, log=frame.log)
     frame.gutter = max(_LEFT, 12 + round(6.5 * max(map(len, written), default=0)))
@@ -352,7 +381,7 @@ def _grid(frame: Frame, key: str) -> Iterator[str]:
 
 
 def tick_words(key: str, ticks: Sequence[float], *, log: bool) -> list[str]:
-    """Write the ticks of the vertical axis: a logarithmic one has each tick in its shortest form.
+    """Return the labels of the Y axis. Labels of a logarithmic axis have the digits that each needs.
 
     Examples
     --------
@@ -363,6 +392,7 @@ def tick_words(key: str, ticks: Sequence[float], *, log: bool) -> list[str]:
 
 
 def _axis(frame: Frame, axis: str) -> Iterator[str]:
+    """Yield the labels of the X axis, at most about six."""
     every = (numbers.time_ticks if axis == "time" else numbers.ticks)(frame.left, frame.right)
     ticks = [tick for tick in every if frame.left <= tick <= frame.right]
     ticks = ticks[:: max(1, len(ticks) // 6)]
@@ -372,7 +402,7 @@ def _axis(frame: Frame, axis: str) -> Iterator[str]:
 
 
 def _labels(named: Sequence[tuple[tuple[str, list[tuple[float, float]]], int]], frame: Frame) -> Iterator[str]:
-    """Write names at the ends of the lines, moved apart where they would stand on one another."""
+    """Yield the names at the ends of the lines, moved apart if they would overlap."""
     ends = sorted(
         (frame.y(last), number, clean(name))
         for (name, points), number in named
@@ -389,6 +419,7 @@ def _labels(named: Sequence[tuple[tuple[str, list[tuple[float, float]]], int]], 
 
 
 def _table(curves: Curves) -> str:
+    """Return the collapsed table with the numbers of the charts."""
     from lmvp.render.html import key, table
 
     rows = []
@@ -404,7 +435,19 @@ def _table(curves: Curves) -> str:
 
 
 def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
-    """Return what `curves.js` draws, as JSON; a page of the console fetches system metrics on demand."""
+    """Return the data of `curves.js`.
+
+    Parameters
+    ----------
+    curves : Curves
+    live : bool
+        Whether more points will follow. False by default.
+
+    Returns
+    -------
+    dict
+        JSON. System metrics are under `system`; a page of the console fetches them on demand.
+    """
     system = {} if curves.system is None else {"system": curves_data(curves.system, live=live)}
     return {
         **head(curves),
@@ -425,7 +468,7 @@ def curves_data(curves: Curves, *, live: bool = False) -> dict[str, Any]:
 
 
 def joined(curves: Curves) -> str:
-    """Return the metric that is an axis beside step and time, if there is one."""
+    """Return the metric that can be the X axis besides step and time; empty if no metric can."""
     from lmvp.curves import EPOCH
 
     if curves.axis not in ("step", "time"):
@@ -444,7 +487,7 @@ def head(curves: Curves) -> dict[str, Any]:
 
 
 def line_data(curves: Curves, line: Line) -> dict[str, Any]:
-    """Return a line as JSON: steps, seconds since the run began, and values."""
+    """Return a line as JSON: steps, seconds since the start of the run, and values."""
     began = curves.runs[line.run].record.created_at.timestamp()
     return {
         "id": f"{curves.runs[line.run].id}/{line.key}",

@@ -1,4 +1,7 @@
-"""The data of a widget: JSON that a page can draw without knowing how to write a number or lay out a graph."""
+"""JSON data of the history table and of the metrics plot.
+
+Numbers are formatted and the graph is laid out here, so that the JavaScript modules only draw.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +21,26 @@ if TYPE_CHECKING:
     from lmvp.views.history import History
 
 GUARDED = frozenset({"production"})
-"""Aliases that only maintainers move; they are drawn stronger."""
+"""Aliases that are drawn bold. The name decides, not `Model.protected`."""
 
 POINTS = 1000
-"""A plot shows so many of the newest versions."""
+"""Maximum number of versions in a plot, the newest ones."""
 
 
 KEYS = 400
-"""Metrics and params that columns are chosen from."""
+"""Maximum number of metrics and params that the column menu offers."""
 
 
 def history_data(history: History, columns: Sequence[str] | None = None, *, plain: bool = True) -> dict[str, Any]:
-    """Give what `widgets/history.js` draws: 200 rows, their graph, strips and metric track.
+    """Return the data of `widgets/history.js`: up to 200 rows with their graph, layer strips and metrics.
 
     Parameters
     ----------
+    history : History
     columns : sequence of str, optional
-        Metrics, and params as `params.lr`; without them, the metric of the history.
+        Keys of metrics, and of params as `params.lr`. The metric of the history by default.
     plain : bool
-        Whether these are versions one after the other, so that a graph can be drawn.
+        Whether the versions are neither filtered nor sorted. Only then a graph can be drawn. True by default.
     """
     shown = history[: _limit()]
     keys = list(dict.fromkeys(columns)) if columns is not None else [history.metric] if history.metric else []
@@ -63,23 +67,26 @@ def history_data(history: History, columns: Sequence[str] | None = None, *, plai
 
 
 def _limit() -> int:
+    # Imported here, because `lmvp.views.history` imports this module.
     from lmvp.views.history import SHOWN
 
     return SHOWN
 
 
 def _track(values: Sequence[float | None]) -> tuple[float, float, list[str]]:
+    """Return the range of the small metric axis in the table, and the labels of its ends."""
     low, high = numbers.scale(v for v in values if v is not None)
     return low, high, numbers.ends(low, high)
 
 
 def _keys(history: History) -> list[str]:
+    """Return the keys that the column menu offers: metrics, then params."""
     params = dict.fromkeys(f"params.{key}" for version in history for key in version.params)
     return [*history.metrics, *params][:KEYS]
 
 
 def _cells(shown: Sequence[Version], key: str) -> list[list[Any]]:
-    """Return a column: of each version the value, how it is written, and whether it is the best of them."""
+    """Return a column: for each version the value, the formatted value, and whether it is the best one."""
     if key.startswith("params.") and not any(key in version.metrics for version in shown):
         found = [version.params.get(key.removeprefix("params.")) for version in shown]
         return [["" if value is None else value, "" if value is None else clean(str(value)), False] for value in found]
@@ -94,6 +101,7 @@ def _cells(shown: Sequence[Version], key: str) -> list[list[Any]]:
 
 
 def _rows(history: History, shown: Sequence[Version], alone: bool, keys: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the rows of the table; `alone` states that all versions belong to one model."""
     values = [value_of(v, history.metric) for v in shown]
     columns = [_cells(shown, key) for key in keys]
     rows = []
@@ -121,7 +129,7 @@ def _rows(history: History, shown: Sequence[Version], alone: bool, keys: Sequenc
 
 
 def layers_data(layers: Layers) -> dict[str, Any] | None:
-    """Return the strips of some versions as JSON; None where there are none."""
+    """Return layer strips as JSON; None if the versions have none."""
     if not layers.strips:
         return None
     return {
@@ -133,9 +141,15 @@ def layers_data(layers: Layers) -> dict[str, Any] | None:
 
 
 def plot_data(history: History, metric: str | None = None) -> dict[str, Any]:
-    """Give what `widgets/metrics.js` draws: a metric over version numbers, oldest first.
+    """Return the data of `widgets/metrics.js`: a metric over version numbers, oldest first.
 
-    Lines join a version to the nearest of its ancestors that has the metric; a NaN or an infinity breaks them.
+    A line connects each version with its nearest ancestor that has the metric. NaN and infinities interrupt lines.
+
+    Parameters
+    ----------
+    history : History
+    metric : str, optional
+        The key of the metric. The metric of the history by default.
     """
     key = metric or history.metric
     measured = [v for v in reversed(history) if value_of(v, key) is not None]
@@ -168,11 +182,11 @@ def plot_data(history: History, metric: str | None = None) -> dict[str, Any]:
 
 
 def _main_line(history: Sequence[Version]) -> set[int]:
-    """Return the numbers along the first parents of the newest version."""
+    """Return the version numbers along the first parents of the newest version."""
     by_number = {v.number: v for v in history}
     found: set[int] = set()
     version = history[0] if history else None
-    while version and version.number not in found:
+    while version and version.number not in found:  # a faulty server can report parents in a cycle
         found.add(version.number)
         version = by_number.get(version.parents[0].number) if version.parents else None
     return found or {v.number for v in history}
@@ -181,7 +195,7 @@ def _main_line(history: Sequence[Version]) -> set[int]:
 def _wires(
     history: Sequence[Version], versions: Sequence[Version], values: Sequence[float], main: set[int]
 ) -> list[list[int]]:
-    """Pairs of indexes into the points, and 1 where both are on the main line."""
+    """Return the lines of the plot: two indexes of points, and 1 if both are on the main line, otherwise 0."""
     by_number = {v.number: v for v in history}
     at = {v.number: i for i, v in enumerate(versions)}
     nearest: dict[int, int] = {}
@@ -195,9 +209,9 @@ def _wires(
 
 
 def _with_metric(number: int, by_number: dict[int, Version], at: dict[int, int], nearest: dict[int, int]) -> int:
-    """Return the nearest version along the first parents that has the metric, or the last one that is known.
+    """Return the nearest version along the first parents that has the metric, or the last version that is known.
 
-    `nearest` keeps the results: each version is visited once, also where a server reports parents in a circle.
+    `nearest` caches the results, so that each version is visited once, even if a server reports parents in a cycle.
     """
     passed = []
     while number not in at and number not in nearest and number in by_number and by_number[number].parents:
@@ -210,7 +224,7 @@ def _with_metric(number: int, by_number: dict[int, Version], at: dict[int, int],
 
 
 def plot_summary(metric: str | None, versions: Sequence[Version], values: Sequence[float]) -> str:
-    """Say what a plot shows: first, last, least and greatest value."""
+    """Return the alternative text of a plot: first, last, least and greatest value."""
     finite = [(value, v.name) for value, v in zip(values, versions, strict=True) if math.isfinite(value)]
     if not finite:
         return f"{clean(metric or 'metric')} by version: no finite value"
@@ -230,6 +244,7 @@ def _newest(shown: int, measured: int) -> str:
 
 
 def _no_points(history: History, metric: str | None) -> dict[str, str]:
+    """Return the message and the code that an empty plot shows."""
     if len(history.models) > 1:
         first = f"{clean(history[0].project)}/{clean(history[0].model)}"
         return {

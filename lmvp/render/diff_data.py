@@ -1,4 +1,7 @@
-"""The data of the diff view: JSON that `widgets/diff.js` draws without knowing how to measure or to write a number."""
+"""JSON data of the diff view.
+
+Changes are computed and numbers are formatted here, so that `widgets/diff.js` only draws.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def diff_data(diff: Diff) -> dict[str, Any]:
-    """Return what `widgets/diff.js` draws."""
+    """Return the data of `widgets/diff.js`."""
     groups = diffs.grouped(axis_of(diff.tensors))
     return {
         "title": clean(diff.title),
@@ -30,7 +33,7 @@ def diff_data(diff: Diff) -> dict[str, Any]:
 
 
 def _block(run: Sequence[diffs.Layered]) -> dict[str, Any]:
-    """Return groups in a row that tell the same story."""
+    """Return consecutive groups with the same changes, folded into one block."""
     first, last = run[0][0][0].group, run[-1][0][0].group
     layers = [pair for group in run for pair in group]
     name = clean(first) if len(run) == 1 else f"{clean(first)} to {last.rpartition('.')[2]}"
@@ -55,6 +58,7 @@ def _group(group: diffs.Layered) -> dict[str, Any]:
 
 
 def _sums(layers: diffs.Layered) -> dict[str, Any]:
+    """Return the totals of some layers: whether all are identical, the parameters, and the largest change."""
     amounts = [amount for _, tensors in layers if (amount := layer_amount(tensors))]
     top = max((amount.relative for amount in amounts), default=0.0)
     return {
@@ -66,6 +70,7 @@ def _sums(layers: diffs.Layered) -> dict[str, Any]:
 
 def _layer(layer: Layer, tensors: Sequence[TensorChange]) -> dict[str, Any]:
     kind = layer_change(tensors)
+    # The shape of the layer is that of its reshaped or largest tensor: the weight rather than the bias.
     largest = max(tensors, key=lambda t: (t.change == "reshaped", t.size))
     found = {
         "path": clean(layer.path),
@@ -92,14 +97,14 @@ def _tensor(tensor: TensorChange, layer: Layer) -> dict[str, Any]:
 
 
 def _count(tensor: TensorChange) -> dict[str, Any]:
-    """Return the change of a counter: by how much, and no height, since it does not compare with weights."""
+    """Return the change of a counter. It has no height, because it is not comparable with changes of weights."""
     if tensor.change != "changed":
         return _change(tensor.change, None)
     return {"kind": "changed", "code": shade(0.0), "height": 0, "counter": f"counter {diffs.counted(tensor)}".strip()}
 
 
 def _change(kind: str, amount: Amount | None) -> dict[str, Any]:
-    """Return a change as words and as a shade; with its height and its numbers, where it was measured."""
+    """Return a change as its kind and shade, with its height and numbers if it was measured."""
     if kind != "changed" or amount is None:
         return {"kind": kind, "code": diffs.CODES[kind]}
     if diffs.only_counters(amount):
@@ -128,7 +133,15 @@ def _table(block: diffs.Table) -> dict[str, Any]:
 
 
 def better_of(metric: str, step: str) -> int:
-    """Tell from its written difference whether a metric got better (1) or worse (−1); 0 where nobody can tell."""
+    """Return whether a metric improved (1) or worsened (−1); 0 if it is unchanged or its direction is unknown.
+
+    Parameters
+    ----------
+    metric : str
+        The key, which implies whether greater is better; see `numbers.better`.
+    step : str
+        The formatted difference, for example `+0.033`.
+    """
     if not step or step == "0":
         return 0
     return numbers.better(metric) * (-1 if step.startswith(numbers.MINUS) else 1)

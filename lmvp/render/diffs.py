@@ -1,4 +1,4 @@
-"""A diff as tables of words, which the text and the HTML form share."""
+"""Tables of formatted strings of a diff, which its text, HTML and widget forms share."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from lmvp.views.diff import Diff
 
 ROWS = 60
+"""Maximum number of rows of a table."""
 CODE_ROWS = 5000
+"""Maximum number of lines of code."""
 LOWEST = 1e-4
-"""The relative change at which a bar begins."""
+"""The relative change at which a bar begins: 0.01 %."""
 COUNTERS_ONLY = "counters only"
 _COUNTERS = 3
-"""Counters that a note names."""
+"""Maximum number of counters that a note lists."""
+# A reshaped layer has the same code as a new one: neither can be compared with its previous values.
 CODES = {"identical": IDENTICAL, "changed": CHANGED, "reshaped": NEW, "new": NEW, "removed": REMOVED}
 
 Layered = list[tuple[Layer, list[TensorChange]]]
@@ -31,18 +34,29 @@ Layered = list[tuple[Layer, list[TensorChange]]]
 
 @dataclass(frozen=True)
 class Table:
-    """Heads and rows of words; the columns in `right` hold numbers, `indented` rows belong to the one before."""
+    """A table of formatted strings.
+
+    Attributes
+    ----------
+    heads : tuple of str
+    rows : list of tuple of str
+    right : tuple of int
+        The indexes of columns with numbers, which are aligned to the right.
+    notes : tuple of str
+        Lines below the table.
+    bars : tuple of float
+        A bar for each row, 0 to 1; empty if the table has no bars.
+    """
 
     heads: tuple[str, ...]
     rows: list[tuple[str, ...]]
     right: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
     bars: tuple[float, ...] = ()
-    """A bar for each row, 0 to 1, where the rows are ranked by something."""
 
 
 def strip_codes(diff: Diff) -> tuple[list[Layer], str]:
-    """Give the axis of a diff and one character a layer."""
+    """Return the layers of a diff and the string with one code per layer; `lmvp.records.Layers` lists the codes."""
     found = axis_of(diff.tensors)
     return [layer for layer, _ in found], "".join(_code(tensors) for _, tensors in found)
 
@@ -53,7 +67,7 @@ def _code(tensors: Sequence[TensorChange]) -> str:
 
 
 def sentence(diff: Diff) -> str:
-    """Say in one line what the layers, or else the files, did."""
+    """Summarize the changes of the layers in one line; of the files if the versions have no tensors."""
     if not diff.tensors:
         return _counts([file.change for file in diff.files], "file")
     if all(tensor.change == "identical" for tensor in diff.tensors) and not diff.identical:
@@ -62,7 +76,10 @@ def sentence(diff: Diff) -> str:
 
 
 def _counts(kinds: Sequence[str], noun: str) -> str:
-    """Count the changes; layers are counted as in the strip of the newer version, which has none that are removed."""
+    """Return the counts of the kinds of change: `3 of 12 layers changed, 1 new`.
+
+    The total counts the layers of the newer version, like its layer strip, so it excludes removed layers.
+    """
     there = len(kinds) - (kinds.count("removed") if noun == "layer" else 0)
     order = ("changed", "reshaped", "new", "added", "removed", "identical")
     told = [(kinds.count(kind), kind) for kind in order if kind in kinds]
@@ -76,24 +93,25 @@ def _counts(kinds: Sequence[str], noun: str) -> str:
 
 
 def tables(diff: Diff) -> list[Table]:
-    """Give the tables of a diff that have something to tell."""
+    """Return the tables of a diff that have rows."""
     return [block for block in (_layers(diff), *value_tables(diff)) if block.rows]
 
 
 def value_tables(diff: Diff) -> list[Table]:
-    """Give the tables of files, metrics, params and the like, also those with no rows."""
+    """Return the tables of metrics, params, tags, environment, packages and files, including empty ones."""
     named = (("Param", diff.params), ("Tag", diff.tags), ("Made with", diff.environment), ("Package", diff.packages))
     return [_metrics(diff), *(_values(diff, head, changes) for head, changes in named), _files(diff)]
 
 
 def code_lines(diff: Diff) -> list[str]:
-    """Give the lines of code that differ, with a sign before each, or a place: `@@ -1,3 +1,4 @@`."""
-    lines = diff.code[2:]
+    """Return the unified diff of the code without its file names: lines with `+`, `-` or a space, and `@@` lines."""
+    lines = diff.code[2:]  # without the lines `--- v1` and `+++ v2`
     more = [f"… {len(lines) - CODE_ROWS:,} more lines; .code holds them all"] if len(lines) > CODE_ROWS else []
     return [*(line[:1] + clean_code(line[1:]) for line in lines[:CODE_ROWS]), *more]
 
 
 def _layers(diff: Diff) -> Table:
+    """Return the table of the layers that differ."""
     found = _layer_rows(axis_of(diff.tensors))
     rows, bars = [row for row, _ in found], tuple(bar for _, bar in found[:ROWS])
     more = (f"… {len(rows) - ROWS:,} more rows; .tensors holds them all",) if len(rows) > ROWS else ()
@@ -106,24 +124,24 @@ def _layers(diff: Diff) -> Table:
 
 
 def _counters(diff: Diff) -> tuple[str, ...]:
-    """Return a note of the counters that changed: they are not ranked among weights."""
+    """Return a note with the counters that changed. The table excludes them, because they would rank above weights."""
     found = [tensor for tensor in diff.tensors if tensor.is_counter and tensor.change == "changed"]
     told = listed((f"{clean(tensor.name)} {counted(tensor)}".strip() for tensor in found), _COUNTERS)
     return (f"Counters, not in the numbers above: {told}",) if found else ()
 
 
 def counted(tensor: TensorChange) -> str:
-    """Write how far a counter moved: `by 400`; empty if that was not measured."""
+    """Format the change of a counter: `by 400`; empty if it was not measured."""
     return f"by {numbers.significant(decode_float(tensor.amount.largest))}" if tensor.amount else ""
 
 
 def only_counters(amount: Amount) -> bool:
-    """Whether no weight of a layer changed: only its counters did."""
+    """Return whether all weights of a changed layer are identical, so that only its counters changed."""
     return not amount.changed
 
 
 def _layer_rows(found: Layered) -> list[tuple[tuple[str, ...], float]]:
-    """Return the rows of the layers that differ, each with the height of its bar."""
+    """Return the rows of the layers that differ, each with the height of its bar; similar blocks share a row."""
     groups = [group for group in grouped(found) if story(group) != f"{len(group)} identical"]
     rows: list[tuple[tuple[str, ...], float]] = []
     for run in alike(groups):
@@ -135,12 +153,12 @@ def _layer_rows(found: Layered) -> list[tuple[tuple[str, ...], float]]:
 
 
 def grouped(found: Layered) -> list[Layered]:
-    """Give the layers group by group."""
+    """Split layers into their groups, in model order."""
     return [list(members) for _, members in groupby(found, key=lambda pair: pair[0].group)]
 
 
 def alike(groups: Sequence[Layered]) -> list[list[Layered]]:
-    """Put neighbours that tell the same story together: blocks.0 to blocks.5."""
+    """Join consecutive groups with the same changes, for example `blocks.0` to `blocks.5`."""
     runs: list[list[Layered]] = []
     for group in groups:
         if runs and _follows(runs[-1][-1], group):
@@ -151,7 +169,8 @@ def alike(groups: Sequence[Layered]) -> list[list[Layered]]:
 
 
 def _follows(before: Layered, group: Layered) -> bool:
-    """Whether a block is the next one of its kind and changed like the one before."""
+    """Return whether a block has the next index and the same changes as the block before."""
+    # At most 9 digits: a hostile name can have thousands, for which `int` raises an error.
     stem, _, index = before[0][0].group.rpartition(".")
     stem_, _, index_ = group[0][0].group.rpartition(".")
     numbered = index.isdecimal() and index_.isdecimal() and max(len(index), len(index_)) < 10 and stem == stem_
@@ -159,18 +178,21 @@ def _follows(before: Layered, group: Layered) -> bool:
 
 
 def _signature(group: Layered) -> list[tuple[str, str]]:
+    """Return the layers of a group, by their path within it, with their kinds of change."""
     return [(layer.path.removeprefix(layer.group), layer_change(tensors)) for layer, tensors in group]
 
 
 def story(group: Layered) -> str:
-    """Say what the layers of a group did: `6 changed, 1 removed`."""
+    """Count the kinds of change in a group: `6 changed, 1 removed`."""
     kinds = [layer_change(tensors) for _, tensors in group]
     order = ("changed", "reshaped", "new", "removed", "identical")
     return ", ".join(f"{kinds.count(kind)} {kind}" for kind in order if kind in kinds)
 
 
 def height(relative: float) -> float:
-    """Return the height of the bar of a change, 0 to 1: from 0.01 % to 100 %, by its logarithm.
+    """Return the height of the bar of a relative change, 0 to 1, on a logarithmic axis from 0.01 % to 100 %.
+
+    A change above zero has a height of at least 0.02, so that it is visible.
 
     Examples
     --------
@@ -183,6 +205,7 @@ def height(relative: float) -> float:
 
 
 def _shared_row(run: Sequence[Layered]) -> tuple[tuple[str, ...], float]:
+    """Return the row of several blocks with the same changes; its amounts are the largest of the blocks."""
     first, last = run[0][0][0].group, run[-1][0][0].group
     parameters = sum(layer.size for group in run for layer, _ in group)
     known = [found for group in run for _, tensors in group if (found := layer_amount(tensors))]
@@ -200,7 +223,7 @@ def _layer_row(layer: Layer, tensors: Sequence[TensorChange]) -> tuple[tuple[str
 
 
 def _amounts(amount: Amount | None, limit: str = "") -> tuple[str, str]:
-    """Write how far the weights of a layer moved, in the Euclidean norm, and how many of them."""
+    """Format the relative change of a layer in the Euclidean norm, and the share of its values that changed."""
     if amount is None:
         return "", ""
     if only_counters(amount):
@@ -209,7 +232,7 @@ def _amounts(amount: Amount | None, limit: str = "") -> tuple[str, str]:
 
 
 def shapes(tensor: TensorChange) -> str:
-    """Write a shape, and both where they differ: `87 × 256 → 132 × 256`."""
+    """Format the shape of a tensor, before and after if they differ: `87 × 256 → 132 × 256`."""
     before, after = _shape(tensor.shape_before), _shape(tensor.shape_after)
     if before == after and tensor.dtype_before != tensor.dtype_after:
         return f"{after}, {tensor.dtype_before} → {tensor.dtype_after}"

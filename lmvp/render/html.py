@@ -1,6 +1,7 @@
-"""Static HTML: real tables without stylesheet or script, right in any notebook, saved, untrusted or exported.
+"""Static HTML of histories, versions and diffs: tables without style sheets or scripts.
 
-Strips are pictures (`<img>` with the drawing inside), since untrusted notebooks drop inline SVG.
+The HTML must display in each notebook: saved, exported or not trusted. A notebook that is not trusted removes inline
+SVG, so layer strips are `<img>` elements with the SVG in a data URL.
 """
 
 from __future__ import annotations
@@ -19,29 +20,51 @@ if TYPE_CHECKING:
     from lmvp.views.history import History
 
 ROWS = 50
+"""Maximum number of versions in the table of a history."""
+# Inline styles: a notebook has no style sheet of LMVP, and those that are not trusted remove `<style>`.
 _PAD = "padding:.4em .75em .4em 0;text-align:"
 _NAME = ";min-width:6.5em;overflow-wrap:anywhere"
 _ROW = ' style="background:none;border-bottom:1px solid rgba(128,128,128,.25)"'
 _LONG = 16
+"""Number of letters from which a name can break at its separators."""
 
 
 def cell(content: str, *, right: bool = False, name: bool = False) -> str:
-    """Wrap a cell; `content` is HTML already. Words wrap, numbers never do, a name breaks anywhere rather than push."""
+    """Return a table cell.
+
+    Parameters
+    ----------
+    content : str
+        HTML.
+    right : bool
+        Align to the right and do not wrap, for numbers.
+    name : bool
+        Allow breaks within words, so that a long name does not widen the table.
+    """
     side = "right;white-space:nowrap" if right else "left"
     return f'<td style="{_PAD}{side}{_NAME if name else ""}">{content}</td>'
 
 
 def head(content: str, *, right: bool = False) -> str:
-    """Wrap the head of a column; `content` is HTML already."""
+    """Return the head of a column; `content` is HTML."""
     return f'<th scope="col" style="font-weight:400;{_PAD}{"right" if right else "left"}">{content}</th>'
 
 
 def table(
     heads: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[int] = (), names: Sequence[int] = ()
 ) -> str:
-    """Build a table from cells that are HTML already.
+    """Return a table. It has thin lines between its rows instead of the notebook's stripes, and scrolls horizontally.
 
-    It has hairlines between its rows and not the stripes of the page; what does not fit scrolls inside it.
+    Parameters
+    ----------
+    heads : sequence of str
+        Heads of the columns, as HTML.
+    rows : iterable of sequence of str
+        Cells, as HTML.
+    right : sequence of int
+        Indexes of columns with numbers.
+    names : sequence of int
+        Indexes of columns with names; see `cell`.
     """
     first = "".join(head(h, right=i in right) for i, h in enumerate(heads))
     body = "\n".join(
@@ -56,12 +79,12 @@ def _scrolling(content: str) -> str:
 
 
 def safe(words: str) -> str:
-    """Clean and escape a text from somebody else."""
+    """Remove control characters from a text of another user, and escape it for HTML."""
     return escape(clean(words))
 
 
 def key(words: str) -> str:
-    """Clean and escape the name of a layer or a metric; a long one may break behind each of its parts.
+    """Escape the name of a layer or metric for HTML; a long one can break after each of its parts.
 
     Examples
     --------
@@ -72,7 +95,7 @@ def key(words: str) -> str:
 
 
 def history_html(history: History) -> str:
-    """Draw a history: version, message and aliases, strip, metric, author, time; the newest 50."""
+    """Return the newest 50 versions of a history as a table."""
     if not history:
         code = text.filled_by(history)
         return f"<p>{escape(text.nothing(history))}</p>{code and f'<pre>{escape(code)}</pre>'}"
@@ -101,7 +124,7 @@ def _history_columns(history: History, shown: Sequence[Version], layers: Layers)
 
 
 def _whole(words: str) -> str:
-    """Keep words in one line."""
+    """Return words that do not wrap."""
     return f'<span style="white-space:nowrap">{words}</span>'
 
 
@@ -124,7 +147,7 @@ def _caption(history: History, behind: int, layers: Layers) -> str:
 
 
 def version_html(version: Version) -> str:
-    """Draw a version: its reference, its message, its facts."""
+    """Return a version with its message and its properties."""
     rows = [(f"<b>{escape(fact)}</b>", escape(value)) for fact, value in text.version_facts(version)]
     body = "\n".join(f"<tr{_ROW}>{cell(fact)}{cell(value, name=True)}</tr>" for fact, value in rows)
     return (
@@ -133,7 +156,7 @@ def version_html(version: Version) -> str:
 
 
 def diff_html(diff: Diff) -> str:
-    """Draw a diff: a strip of all layers, then a table each of layers, files, metrics and params that differ."""
+    """Return a diff: a chart of all layers, and a table for each kind of data that differs."""
     parts = [f"<p><b>{safe(diff.title)}</b> {escape(diffs.sentence(diff))}</p>", _diff_strip(diff)]
     for block in diffs.tables(diff):
         rows = [
@@ -146,7 +169,7 @@ def diff_html(diff: Diff) -> str:
 
 
 def _code(diff: Diff) -> str:
-    """Show the code that differs: signs and words, since a colour may not survive."""
+    """Return the diff of the code. Added and removed lines are bold, because a notebook can remove colors."""
     lines = diffs.code_lines(diff)
     body = "\n".join(f"<b>{escape(line)}</b>" if line[:1] in "+-" else escape(line) for line in lines)
     return f'<p>Code that differs</p>\n<pre style="overflow-x:auto">{body}</pre>' if lines else ""
@@ -156,7 +179,7 @@ def _diff_strip(diff: Diff) -> str:
     axis, codes = diffs.strip_codes(diff)
     if not axis:
         return ""
-    if any(tensor.amount for tensor in diff.tensors):
+    if any(tensor.amount for tensor in diff.tensors):  # without measured amounts, bars would have no height
         return sky.figure(diff)
     drawing = strip.svg(axis, codes, 640, 24)
     legend = strip.legend(Layers(strips={"": codes})).removesuffix(".")

@@ -1,7 +1,8 @@
-"""Model cards: Markdown that other people wrote, as HTML and trees that cannot run anything, and as plain text.
+"""Safe conversion of model cards, which are Markdown of other users, to HTML, element trees and plain text.
 
-The console and the notebook share this module. CommonMark with tables and strikethrough is parsed by markdown-it-py;
-HTML in a card is text, links lead to web addresses only, and images become links, so that nothing is fetched.
+The console and the notebook share this module. markdown-it-py parses CommonMark with tables and strikethrough. HTML in
+a card is shown as text, links are limited to web and mail addresses, and images become links, so that a reader's
+browser loads nothing from other servers.
 """
 
 from __future__ import annotations
@@ -20,32 +21,37 @@ if TYPE_CHECKING:
     from markdown_it.tree import SyntaxTreeNode
 
 Node = str | list[Any]
-"""A text, or `[tag, address, children]`; only a link (`a`) has an address that is not empty."""
+"""A text, or `[tag, address, children]`. The address is empty except for links (`a`)."""
 
 INLINE = frozenset(("a", "br", "code", "del", "em", "strong"))
 BLOCKS = frozenset(("blockquote", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre", "ul"))
 TABLES = frozenset(("table", "tbody", "td", "th", "thead", "tr"))
 TAGS = INLINE | BLOCKS | TABLES
-"""The tags of `Node`; `model.js` makes elements of these alone."""
+"""The allowed tags of `Node`. `model.js` creates elements of these tags only."""
 
 LETTERS, BRACKETS, CELLS, ANGLES = 20_000, 400, 4000, 400
-"""Limits of a card that a notebook formats: markdown-it-py takes quadratic time for brackets and for `<!`, and fills up
-short rows of tables. Within these limits, the worst card that we know takes 0.6 s of the kernel's time."""
+"""Limits of a card that a notebook formats; a larger one is shown as its source.
+
+markdown-it-py takes quadratic time for brackets and for `<!`, and pads short rows of tables. Within these limits, the
+slowest known card takes 0.6 s in the kernel.
+"""
 
 _LEAD, _FEW_BRACKETS = 1500, 30
-"""Characters and opening brackets that `first_words` parses at most: the time of a bracket grows with what follows."""
+"""Maximum number of characters and of opening brackets that `first_words` parses. Each bracket scans the text after
+it."""
 _ABSOLUTE = re.compile(r"(?:https?://|mailto:)[^\s\\]+", re.IGNORECASE)
 _TOP = 4
-"""The level of the highest heading of a card in a notebook: it is below the headings of the notebook."""
+"""The level of the highest heading of a card in a notebook, below the levels of the notebook's own headings."""
 
 
 # -- pages of the console
 
 
 def card(text: str) -> str:
-    r"""Return Markdown as HTML, for a page whose first heading is above it.
+    r"""Return Markdown as HTML for a page of the console; its highest heading becomes `h2`.
 
-    A renderer process runs this with a budget of time (`lmvp_server.rendering`).
+    The time for hostile Markdown is not limited here: a renderer process with a timeout runs this function, see
+    `lmvp_server.rendering`.
 
     Examples
     --------
@@ -59,7 +65,14 @@ def card(text: str) -> str:
 
 
 def first_words(text: str, most: int = 120) -> str:
-    r"""Return the first paragraph of a card without markup, cut where it is long.
+    r"""Return the first paragraph of a card without markup, for lists of models.
+
+    Parameters
+    ----------
+    text : str
+        Markdown.
+    most : int
+        Maximum number of characters, 120 by default. A longer paragraph is cut at a space, with an ellipsis.
 
     Examples
     --------
@@ -71,7 +84,7 @@ def first_words(text: str, most: int = 120) -> str:
     return _first_words(text[:_LEAD], most)
 
 
-@lru_cache(300)
+@lru_cache(300)  # each request of a list of models needs the same texts again
 def _first_words(start: str, most: int) -> str:
     if start.count("[") > _FEW_BRACKETS:
         return _cut(" ".join(start.split()), most)
@@ -90,7 +103,7 @@ def _cut(words: str, most: int) -> str:
 
 
 def nodes(text: str) -> list[Node]:
-    r"""Return a card as a tree of elements with allowed tags, for a widget that makes each of them itself.
+    r"""Return a card as a tree of elements, from which a widget creates DOM elements instead of parsing HTML.
 
     Examples
     --------
@@ -109,7 +122,7 @@ def nodes(text: str) -> list[Node]:
 
 
 def card_html(text: str) -> str:
-    r"""Return a card as the static HTML of a notebook.
+    r"""Return a card as static HTML for a notebook.
 
     Examples
     --------
@@ -120,7 +133,14 @@ def card_html(text: str) -> str:
 
 
 def card_text(text: str, columns: int = 80) -> str:
-    r"""Return a card as plain text of some width: no markup, addresses behind their links, tables in columns.
+    r"""Return a card as plain text without markup: addresses follow their links, and tables are aligned.
+
+    Parameters
+    ----------
+    text : str
+        Markdown.
+    columns : int
+        Width of paragraphs in columns of the terminal, 80 by default. Code and tables are not wrapped.
 
     Examples
     --------
@@ -139,7 +159,7 @@ def card_text(text: str, columns: int = 80) -> str:
 
 
 def is_cheap(text: str) -> bool:
-    """Tell whether a card is within the limits of what a notebook formats."""
+    """Return whether a card is within the limits of cards that a notebook formats."""
     most = max((line.count("|") for line in text.splitlines()), default=0)
     cells = most * sum("|" in line for line in text.splitlines())
     counts = ((len(text), LETTERS), (text.count("["), BRACKETS), (text.count("<"), ANGLES), (cells, CELLS))
@@ -156,6 +176,7 @@ _PLAIN = {"fence": "pre", "code_block": "pre", "code_inline": "code", "hr": "hr"
 
 
 def _nodes(parent: SyntaxTreeNode, down: int) -> Iterator[Node]:
+    """Yield the children of a syntax node as nodes, with headings moved down by some levels."""
     for node in parent.children:
         if node.type == "text":
             yield printable(node.content)
@@ -176,12 +197,12 @@ def _nodes(parent: SyntaxTreeNode, down: int) -> Iterator[Node]:
 
 
 def _link(address: str, inside: list[Node]) -> Node:
-    """Return a link. An address that is not absolute would lead to a page of Jupyter, so only its words are left."""
+    """Return a link. A relative address would lead to a page of Jupyter, so only its text is returned."""
     return ["a", address, inside] if _ABSOLUTE.fullmatch(address) else ["span", "", inside]
 
 
 def _joined(found: Iterable[Node]) -> list[Node]:
-    """Join neighbouring texts, and put the content of spans in their place."""
+    """Join adjacent texts and replace spans by their content."""
     flat: list[Node] = []
     for node in found:
         for one in node[2] if isinstance(node, list) and node[0] == "span" else [node]:
@@ -212,8 +233,8 @@ def _html(node: Node) -> str:
 
 
 def _blocks(parent: SyntaxTreeNode, columns: int) -> Iterator[str]:
-    """Yield the blocks of a card, each as lines of at most so many columns; code and tables keep their lines."""
-    columns = max(columns, 20)
+    """Yield the blocks of a card as text, wrapped at a width; code and tables are not wrapped."""
+    columns = max(columns, 20)  # nested lists and quotes would leave no space for text
     for node in parent.children:
         if node.type == "heading":
             words = _words(node)
@@ -233,6 +254,7 @@ def _blocks(parent: SyntaxTreeNode, columns: int) -> Iterator[str]:
 
 
 def _listing(node: SyntaxTreeNode, columns: int) -> str:
+    """Return a list as text; the items of a tight list have no blank lines between them."""
     first = int(node.attrs.get("start", 1))
     tight = all(child.hidden for item in node.children for child in item.children if child.type == "paragraph")
     items = []
@@ -258,7 +280,7 @@ def _table(node: SyntaxTreeNode) -> str:
 
 
 def _words(parent: SyntaxTreeNode) -> str:
-    """Return the text of a block without markup; the address of a link is behind its words."""
+    """Return the text of a block without markup; the address of a link follows its text."""
     parts = []
     for node in parent.children:
         if node.type == "softbreak":
@@ -284,6 +306,7 @@ def _filled(words: str, columns: int) -> str:
 
 @lru_cache(1)
 def _markdown() -> MarkdownIt:
+    """Return the parser, which escapes HTML and rejects `javascript:` and similar addresses."""
     from markdown_it import MarkdownIt
 
     made = MarkdownIt("js-default", {"html": False, "linkify": False})
@@ -296,6 +319,7 @@ def _markdown() -> MarkdownIt:
     return made
 
 
+# Render rules have the signature of markdown-it-py: renderer, tokens, index, options and environment.
 def _head(_: Any, tokens: Any, at: int, __: Any, env: Any) -> str:
     level = min(6, int(tokens[at].tag[1]) + env["down"])
     return f"<h{level}>" if tokens[at].nesting == 1 else f"</h{level}>\n"

@@ -1,4 +1,8 @@
-"""Numbers as people read them: sizes, times, and columns of metrics with the same digits."""
+"""Formatting of sizes, times and metrics, and the ranges and ticks of axes.
+
+All functions accept any float64, including infinities, NaN and values near the limits, because metrics come from other
+users. `axes.js` has the JavaScript versions of the functions for axes.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +12,28 @@ from datetime import datetime, timezone
 from decimal import Decimal
 
 MINUS = "−"
-"""A true minus: as wide as the plus and the digits."""
+"""The minus sign U+2212, which has the width of a plus sign and of digits; a hyphen is narrower."""
 
 MOST_DIGITS = 6
+"""Maximum number of decimals in a column; smaller values get an exponent."""
 _EXACT = 11
-"""Decimals of a tick that are written without an exponent, and one more."""
+"""One more than the maximum number of decimals of a tick without an exponent."""
 
 LIMIT, TINY = 1e300, 1e-11
-"""An axis goes no further than the limit, and takes values apart that differ by more than a tiny part."""
+"""The greatest value of an axis, and the relative difference below which values are drawn as equal.
+
+The limit leaves a margin to the maximum of float64, 1.8e308, so that differences and rounding do not overflow.
+"""
 
 _LONGEST = 1e15
-"""Seconds from which on a time has an exponent."""
+"""Seconds from which a time is written with an exponent."""
 
 _INFINITE = (math.inf, -math.inf)
 
 _LEAST_SHARE = 1e-12
-"""A smaller share has an exponent."""
+"""A smaller share is written with an exponent."""
 
+# Words in the names of metrics that imply whether a lower or a higher value is better.
 _LOWER_IS_BETTER = {"loss", "err", "error", "mae", "mse", "rmse", "nll", "perplexity", "ppl", "latency", "wer", "cer"}
 _LOWER_IS_BETTER |= {"eer", "fid", "ece", "brier", "time", "ms", "seconds", "bytes"}
 _HIGHER_IS_BETTER = {"acc", "accuracy", "f1", "auc", "auroc", "precision", "recall", "score", "r2", "bleu", "rouge"}
@@ -32,7 +41,7 @@ _HIGHER_IS_BETTER |= {"map", "iou", "dice", "snr", "top1", "top5", "mcc", "ndcg"
 
 
 def real(value: float) -> float:
-    """Return a number as float64; an integer beyond the range of float64 is infinite.
+    """Return a number as float64; an integer out of its range becomes infinite.
 
     Examples
     --------
@@ -46,20 +55,20 @@ def real(value: float) -> float:
 
 
 def share(value: float, low: float, high: float) -> float:
-    """Return where a finite number lies between two ends: 0 at the low one, 1 at the high one, never beyond them.
+    """Return the relative position of a finite number between two ends: 0 at or below `low`, 1 at or above `high`.
 
     Examples
     --------
     >>> share(1.0, 0.0, 4.0), share(0.0, -1.7e308, 1.7e308), share(5e-324, 0.0, 1e-323), share(1.0, 1.0, 1.0)
     (0.25, 0.5, 0.5, 0.5)
     """
-    if math.isinf(high - low):
+    if math.isinf(high - low):  # the range overflows, but half of it does not
         value, low, high = value / 2, low / 2, high / 2
     return min(1.0, max(0.0, (value - low) / (high - low))) if high != low else 0.5
 
 
 def mean(values: Sequence[float]) -> float:
-    """Return the mean of finite numbers, also where their sum is beyond the range of float64.
+    """Return the mean of finite numbers, even if their sum overflows.
 
     Examples
     --------
@@ -71,7 +80,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def size(count: float) -> str:
-    """Give bytes in units of 1000.
+    """Format a number of bytes in units of 1000.
 
     Examples
     --------
@@ -80,13 +89,13 @@ def size(count: float) -> str:
     """
     count = real(count)
     for bound, unit in ((1e12, "TB"), (1e9, "GB"), (1e6, "MB")):
-        if count >= bound * 0.9995:
+        if count >= bound * 0.9995:  # from here on, the smaller unit would round to "1000.0"
             return f"{count / bound:.1f} {unit}"
     return f"{count / 1e3:.0f} kB" if count >= 999.5 else f"{count:.0f} B"
 
 
 def stamp(at: datetime) -> str:
-    """Give a time to the minute, in UTC.
+    """Format a time in UTC to the minute.
 
     Examples
     --------
@@ -97,26 +106,35 @@ def stamp(at: datetime) -> str:
 
 
 def iso(at: datetime) -> str:
-    """Give a time to the second as machines read it, in UTC: `2026-11-20T13:41:30Z`."""
+    """Format a time in UTC as ISO 8601 to the second: `2026-11-20T13:41:30Z`."""
     return _utc(at).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _utc(at: datetime) -> datetime:
     try:
         return at.replace(tzinfo=timezone.utc) if at.tzinfo is None else at.astimezone(timezone.utc)
-    except OverflowError:  # in UTC it would lie outside the years 1 to 9999; a server can send such a time
+    except OverflowError:  # a server can send a time that is out of the years 1 to 9999 in UTC
         return at
 
 
 def plural(count: int, noun: str) -> str:
-    """Count things: `1 version`, `1,200 versions`."""
+    """Format a count with its noun: `1 version`, `1,200 versions`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def column(values: Iterable[float | None]) -> list[str]:
-    """Write the values of a column with one number of decimals, or, where that hides digits of one, each by itself.
+    """Format the values of a column with the same number of decimals.
 
-    None is empty. Values of very different size, as learning rates, have four significant digits each.
+    Values of very different size, for example learning rates, get four significant digits each instead. None becomes an
+    empty string.
+
+    Parameters
+    ----------
+    values : iterable of float or None
+
+    Returns
+    -------
+    list of str
 
     Examples
     --------
@@ -127,7 +145,7 @@ def column(values: Iterable[float | None]) -> list[str]:
     >>> column([0.5, 7.5e-05, 0.0]), column([12.345, 0.4567])
     (['0.5', '7.5e−05', '0'], ['12.35', '0.4567'])
 
-    An integer beyond the range of float64 is not infinite.
+    An integer out of the range of float64 is not written as infinity.
 
     >>> column([-(10**400), 1.0])
     ['−1.00e+400', '1']
@@ -144,17 +162,17 @@ def column(values: Iterable[float | None]) -> list[str]:
 
 
 def _beyond(value: Decimal) -> str:
-    """Write a number that float64 does not hold."""
+    """Format a number that is out of the range of float64."""
     return f"{value:.2e}".replace("-", MINUS)
 
 
 def _tell(finite: Sequence[float], digits: int | None) -> bool:
-    """Whether so many decimals tell each of these values to a hundredth of it."""
+    """Return whether rounding to `digits` decimals changes each value by at most 1 %."""
     return digits is None or all(abs(round(v, digits) - v) <= abs(v) / 100 for v in finite)
 
 
 def significant(value: float | None) -> str:
-    """Write a number with four significant digits.
+    """Format a number with four significant digits.
 
     Examples
     --------
@@ -168,12 +186,14 @@ def significant(value: float | None) -> str:
 
 
 def one(value: float) -> str:
-    """Write a single number as `column` would."""
+    """Format a single number like a column of one value."""
     return column([value])[0]
 
 
 def pair(before: float | None, after: float | None) -> tuple[str, str, str]:
-    """Write two values and their signed difference with the same digits.
+    """Format two values and their signed difference with the same number of decimals.
+
+    The difference is empty if a value is missing or not finite.
 
     Examples
     --------
@@ -182,7 +202,7 @@ def pair(before: float | None, after: float | None) -> tuple[str, str, str]:
     """
     finite = [v for v in (before, after) if v is not None and math.isfinite(v)]
     digits = _digits(finite)
-    if len(finite) == 2 and math.isinf(finite[1] - finite[0]):
+    if len(finite) == 2 and math.isinf(finite[1] - finite[0]):  # -1e308 and 1e308: the difference overflows
         change = _beyond(Decimal(finite[1]) - Decimal(finite[0]))
         return significant(before), significant(after), change if change.startswith(MINUS) else f"+{change}"
     if not _tell(finite, digits):
@@ -194,19 +214,19 @@ def pair(before: float | None, after: float | None) -> tuple[str, str, str]:
 
 
 def percent(share: float) -> str:
-    """Write a share or a relative change as a percentage of two digits.
+    """Format a share or a relative change as a percentage with two significant digits.
 
     Examples
     --------
     >>> [percent(share) for share in (0.0, 0.000123, 0.009999, 0.0456, 0.5, 1.0, 12.3, math.inf)]
     ['0 %', '0.012 %', '1.0 %', '4.6 %', '50 %', '100 %', '1,230 %', 'from zero']
 
-    A share that is no number is empty; one that is very small or very large has an exponent.
+    NaN is empty. A very small or very large share has an exponent.
 
     >>> [percent(share) for share in (math.nan, 1e-300, 1.7e308)]
     ['', '1.0e−298 %', '1.7e+310 %']
     """
-    if math.isinf(share):
+    if math.isinf(share):  # the change of a tensor that was all zeros
         return "from zero"
     if math.isnan(share):
         return ""
@@ -220,7 +240,7 @@ def percent(share: float) -> str:
 
 
 def signed(value: float, digits: int | None) -> str:
-    """Write a difference with its sign; `digits` None is the form with an exponent."""
+    """Format a difference with its sign, with `digits` decimals or, if None, with an exponent."""
     text = _write(value, digits)
     if not text.strip(f"0.{MINUS}"):
         return "0"
@@ -228,7 +248,7 @@ def signed(value: float, digits: int | None) -> str:
 
 
 def _digits(finite: Sequence[float]) -> int | None:
-    """How many digits after the point tell these values apart; None where only an exponent can."""
+    """Return the number of decimals that distinguish these values; None if they need an exponent."""
     largest = max((abs(v) for v in finite), default=0.0)
     if largest == 0 or (all(v == int(v) for v in finite) and largest < 1e12):
         return 0
@@ -251,7 +271,7 @@ def _write(value: float | None, digits: int | None) -> str:
 
 
 def better(key: str) -> int:
-    """Tell from its name which way a metric is better: 1 up, −1 down, 0 unknown.
+    """Return the better direction of a metric, from the words in its name: 1 higher, −1 lower, 0 unknown.
 
     Examples
     --------
@@ -265,9 +285,9 @@ def better(key: str) -> int:
 
 
 def scale(values: Iterable[float]) -> tuple[float, float]:
-    """Give the ends of a small track for these values, rounded outwards; far outliers stay off it.
+    """Return a rounded range for the small axis of metrics in a table, without far outliers.
 
-    A track marks the values that are off it. A plot shows every value: its ends are those of `bounds`.
+    The table marks values out of the range. A plot shows every value and uses `bounds`.
 
     Examples
     --------
@@ -281,17 +301,18 @@ def scale(values: Iterable[float]) -> tuple[float, float]:
         return 0.0, 1.0
     near = _without_outliers(finite)
     low, high = near[0], near[-1]
-    if high - low <= TINY * max(abs(low), abs(high), TINY):
+    if high - low <= TINY * max(abs(low), abs(high), TINY):  # equal values: put them in the middle
         room = abs(low) / 10 if abs(low) > TINY else 0.5
         return _clean(low - room), _clean(high + room)
+    # 1e-9 absorbs rounding errors: 0.3 / 0.1 is 2.9999999999999996, which must count as 3.
     step = _nice((high - low) / 4)
     return _clean(math.floor(low / step + 1e-9) * step), _clean(math.ceil(high / step - 1e-9) * step)
 
 
 def bounds(values: Iterable[float]) -> tuple[float, float]:
-    """Return the ends of an axis that shows every finite value, rounded outwards.
+    """Return the rounded range of an axis that contains every finite value.
 
-    `axes.js` computes the same ends, so that the static and the live form of a plot have one range.
+    `axes.js` computes the same range, so that the static and the live form of a plot are equal.
 
     Examples
     --------
@@ -303,7 +324,7 @@ def bounds(values: Iterable[float]) -> tuple[float, float]:
 
 
 def log_bounds(values: Iterable[float]) -> tuple[float, float]:
-    """Return the ends of a logarithmic axis that shows every positive value: one digit, times a power of ten.
+    """Return the range of a logarithmic axis that contains every positive value; both ends have one digit.
 
     Examples
     --------
@@ -320,9 +341,9 @@ def log_bounds(values: Iterable[float]) -> tuple[float, float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Return the ticks of a logarithmic axis: powers of ten, with 2 and 5 of each where there are few.
+    """Return the ticks of a logarithmic axis: powers of ten, and their multiples by 2 and 5 below three decades.
 
-    An axis that has fewer than three of them has the ticks of a linear one.
+    With fewer than three such ticks, the ticks are those of a linear axis.
 
     Examples
     --------
@@ -340,14 +361,14 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """Give round values from `low` to `high`, four to nine of them where both are as `scale` gives them.
+    """Return round values from `low` to `high`: four to nine if both come from `scale`.
 
     Examples
     --------
     >>> ticks(0.4, 1.0), ticks(0.0, 1.0)
     ([0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0], [0.0, 0.2, 0.4, 0.6, 0.8, 1.0])
 
-    A span that float64 cannot divide has its two ends alone: steps near 2**62, values near 1e308.
+    A range that float64 cannot divide has only its ends as ticks: steps near 2**62, values near 1e308.
 
     >>> ticks(4e18, 4e18), ticks(-1e308, 1e308)
     ([4e+18], [-1e+308, 1e+308])
@@ -360,9 +381,9 @@ def ticks(low: float, high: float) -> list[float]:
 
 
 def ends(*values: float) -> list[str]:
-    """Write the ends or the ticks of an axis exactly, with the digits of the finest of them, so that they differ.
+    """Format the ends or ticks of an axis exactly, all with the same number of decimals.
 
-    `labels` of `axes.js` is the twin.
+    `labels` in `axes.js` is the JavaScript version.
 
     Examples
     --------
@@ -381,7 +402,7 @@ def ends(*values: float) -> list[str]:
 
 
 def step_labels(ticks: Sequence[float]) -> list[str]:
-    """Write the ticks of an axis of steps: short with k, M and G, where that is exact for all of them.
+    """Format the ticks of an axis of steps, with the units k, M and G if that is exact for all ticks.
 
     Examples
     --------
@@ -408,7 +429,7 @@ def _short(value: float) -> str:
 
 
 def time_labels(ticks: Sequence[float]) -> list[str]:
-    """Write the ticks of an axis of seconds exactly, in days, hours, minutes and seconds.
+    """Format the ticks of an axis of seconds in days, hours, minutes and seconds.
 
     Examples
     --------
@@ -433,7 +454,7 @@ def _time_label(seconds: float, digits: int) -> str:
 
 
 def time_ticks(low: float, high: float) -> list[float]:
-    """Return round times from `low` to `high` in seconds.
+    """Return round times from `low` to `high`, in seconds: multiples of minutes, hours or days if the range allows.
 
     Examples
     --------
@@ -447,11 +468,12 @@ def time_ticks(low: float, high: float) -> list[float]:
     return [float(i * step) for i in range(first, last + 1)]
 
 
+# Seconds: up to 30 s, then minutes, hours and days.
 _ROUND_TIMES = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400, 172_800)
 
 
 def byte_labels(ticks: Sequence[float], suffix: str = "") -> list[str]:
-    """Write the ticks of an axis of bytes in one unit of 1000.
+    """Format the ticks of an axis of bytes, all in the unit of the greatest one.
 
     Examples
     --------
@@ -466,7 +488,7 @@ def byte_labels(ticks: Sequence[float], suffix: str = "") -> list[str]:
 
 
 def metric_labels(key: str, ticks: Sequence[float]) -> list[str]:
-    """Write the ticks of the axis of a metric: of bytes where its name says so.
+    """Format the ticks of the axis of a metric; as bytes if the name of the metric ends in a unit of bytes.
 
     Examples
     --------
@@ -479,19 +501,21 @@ def metric_labels(key: str, ticks: Sequence[float]) -> list[str]:
 
 
 def _without_outliers(ordered: list[float]) -> list[float]:
+    """Return sorted values without those that are more than 2.5 interquartile ranges outside of the quartiles."""
     if len(ordered) < 5:
         return ordered
     lower, upper = ordered[len(ordered) // 4], ordered[-1 - len(ordered) // 4]
     reach = 2.5 * (upper - lower)
     near = [v for v in ordered if lower - reach <= v <= upper + reach]
-    return near if reach > 0 else ordered
+    return near if reach > 0 else ordered  # if half of the values are equal, every other one would be an outlier
 
 
 def _nice(step: float) -> float:
-    """Return the nearest of 1, 2, 5 × 10ⁿ that is no smaller."""
+    """Return the least of 1, 2 or 5 × 10ⁿ that is at least `step`."""
     power = 10.0 ** math.floor(math.log10(step))
     return next(power * m for m in (1, 2, 5, 10) if power * m >= step * (1 - 1e-9))
 
 
 def _clean(value: float) -> float:
+    """Round to 12 significant digits, which removes errors of binary fractions: 3 * 0.1 becomes 0.3."""
     return float(f"{value:.12g}")

@@ -1,7 +1,7 @@
-"""Histories, diffs and single versions as SVG that stands by itself, for a README or a slide.
+"""Standalone SVG of histories, diffs and versions, for a README or a slide.
 
-The numbers and names are text, in grey that reads on light and on dark paper; the layers are the strip and the sky that
-the HTML forms show.
+Text is grey, so that it is readable on light and on dark pages. Layer strips and layer charts are those of the HTML
+forms.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from lmvp.views.history import History
 
 ROWS = 30
+"""Maximum number of versions or metrics."""
 _GREY = "#7a7a7a"
 _FONT = "ui-monospace, Menlo, Consolas, monospace"
 _LETTER, _LINE, _PAD = 7.25, 22, 12
+"""Width of a letter in the monospaced font, height of a line and margin, in pixels. SVG cannot measure text."""
 _MESSAGE = 48
+"""Maximum number of letters of a message."""
 
 
 def history_svg(history: History) -> str:
-    """Draw the newest versions, a line each: number, message, strip, metric, author, time.
+    """Return the newest versions as lines of text with their layer strips.
 
     Parameters
     ----------
@@ -36,7 +39,7 @@ def history_svg(history: History) -> str:
     Returns
     -------
     str
-        An `<svg>` element with its title inside.
+        An `<svg>` element, which contains its title.
     """
     if not history:
         return _sheet(text.nothing(history), [_words(_PAD, 1, text.filled_by(history))], 640, 2)
@@ -52,14 +55,14 @@ def history_svg(history: History) -> str:
 
 
 def diff_svg(diff: Diff) -> str:
-    """Draw the layers of a diff from the side, below the sentence that sums them up."""
+    """Return the layer chart of a diff below its summary."""
     drawing = f'<g transform="translate({_PAD} {_LINE * 2})">{sky.svg(diff)}</g>'
     title = f"{clean(diff.title)}: {diffs.sentence(diff)}"
     return _sheet(title, [drawing], sky.LEFT + sky.WIDTH + 2 * _PAD, 2 + sky.tall(diff) / _LINE)
 
 
 def showing_svg(shown: Showing) -> str:
-    """Draw one version: its strip, what it is in a sentence, and its metrics."""
+    """Return a version with its summary, layer strip and metrics."""
     parts = [_words(_PAD, 1, showing.sentence(shown))]
     codes = shown.layers.strips.get(str(shown.version.number))
     if codes:
@@ -75,10 +78,11 @@ def showing_svg(shown: Showing) -> str:
 
 
 Columns = list[tuple[str, list[str], int]]
+"""Head, cells and width in letters of each column."""
 
 
 def _columns(history: History, shown: Sequence[Version]) -> Columns:
-    """Return heads and cells, and how many letters each column takes; the last is that of the strips."""
+    """Return the columns that are not empty. The last one is the empty column for the layer strips."""
     metric = numbers.column(text.value_of(v, history.metric) for v in shown)
     columns = {
         "Model": [clip(clean(v.model), 32) if history.of_project else "" for v in shown],
@@ -98,7 +102,7 @@ def _alias(name: str) -> str:
 
 
 def _places(columns: Columns) -> list[float]:
-    """Return where each column begins."""
+    """Return the x coordinate of each column."""
     places = [float(_PAD)]
     for _, _, letters in columns[:-1]:
         places.append(places[-1] + (letters + 2) * _LETTER)
@@ -120,7 +124,7 @@ def _words(x: float, line: float, words: str) -> str:
 
 
 def _sheet(title: str, parts: Sequence[str], wide: float, lines: float = 1) -> str:
-    """Put a title above parts."""
+    """Return an SVG element with a title above its parts; `lines` is the height in lines of text."""
     title = clip(title, 160)
     wide = max(wide, 2 * _PAD + _LETTER * width(title))
     high = _LINE * lines + _PAD

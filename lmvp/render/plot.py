@@ -1,4 +1,7 @@
-"""A metric over versions as SVG: the picture that a saved notebook keeps of the live plot."""
+"""Static plot of a metric over versions, as SVG and HTML.
+
+A saved notebook shows it in place of the live plot, which `metrics.js` draws from the same data.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +13,16 @@ from lmvp.records import decode_float
 from lmvp.render import numbers, strip
 
 WIDTH, HEIGHT = 720, 220
+"""Size of the plot in pixels."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 16, 20, 28
 _GREY, _LINE = "#7a7a7a", "#888"
 _FONT = 'font-family="system-ui, sans-serif" font-size="11"'
 ROWS = 50
+"""Maximum number of rows of the table of numbers."""
 
 
 def plot_svg(data: dict[str, Any]) -> str:
-    """Draw the data of `lmvp.render.data.plot_data`; grey ink and one colour, right on any paper."""
+    """Return the data of `lmvp.render.data.plot_data` as SVG that is readable on light and on dark pages."""
     points = data["points"]
     values = [decode_float(p["value"]) for p in points]
     low, high = data["low"], data["high"]
@@ -42,7 +47,7 @@ def plot_svg(data: dict[str, Any]) -> str:
 
 
 def _height(value: float, low: float, high: float) -> float:
-    """Give the y of a value; what is not finite stands at the edge."""
+    """Return the y coordinate of a value. NaN is drawn at the bottom, an infinity at the edge."""
     shown = low if math.isnan(value) else min(max(value, low), high)
     return _TOP + (HEIGHT - _TOP - _BOTTOM) * (1 - (shown - low) / (high - low))
 
@@ -58,6 +63,7 @@ def _grid(metric: str, low: float, high: float) -> list[str]:
 
 
 def _names(points: list[dict[str, Any]], places: list[tuple[float, float]]) -> list[str]:
+    """Return the labels of versions below the plot, at most 14, and always the newest."""
     every = max(math.ceil(len(points) / 14), 1)
     shown = list(zip(points, places, strict=True))[::-every]
     return [
@@ -72,6 +78,7 @@ def _wire(a: tuple[float, float], b: tuple[float, float], main: int) -> str:
 
 
 def _dot(place: tuple[float, float], point: dict[str, Any], value: float) -> str:
+    """Return the point of a version; it is hollow if the value is not finite."""
     paint = (
         f'fill="{strip.COLOUR if point["best"] else _GREY}"'
         if math.isfinite(value)
@@ -85,13 +92,13 @@ def _called(point: dict[str, Any], value: float) -> bool:
 
 
 def _call(place: tuple[float, float], written: str) -> str:
-    """Say at the best version that it is: a colour never stands without a word."""
+    """Return the label "best" at a point, because the color alone must not carry the meaning."""
     x = min(max(place[0], _LEFT + 30), WIDTH - _RIGHT - 30)
     return f'<text x="{x:.1f}" y="{place[1] - 8:.1f}" text-anchor="middle" fill="{_GREY}" {_FONT}>best {written}</text>'
 
 
 def plot_html(data: dict[str, Any]) -> str:
-    """Draw the plot as a picture, with its numbers as a table below."""
+    """Return the plot as a picture with a collapsed table of its numbers; a message if it has no points."""
     from lmvp.render.html import table
 
     if data["empty"]:

@@ -1,4 +1,4 @@
-"""Runs as text and as static HTML: a table of several, and one with all that is said of it."""
+"""Text and HTML tables of runs, and the formatting of their status, duration and params."""
 
 from __future__ import annotations
 
@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from lmvp.tracking.reading import Run, Runs
 
 MARKS: Final = {"running": "●", "stale": "○", "finished": "■", "failed": "◆", "killed": "□"}
-"""A shape beside the word, so that the status is not told by colour alone."""
+"""The mark before each status. Shapes distinguish the states for readers who do not see colors."""
 _SHOWN, _METRICS, _PARAMS = 50, 3, 3
+"""Maximum numbers of rows, of columns of metrics and of columns of params."""
 _LONGEST = 10**4300
+"""The integer from which `str` raises an error: Python limits the conversion to 4,300 digits."""
 
 
 def status(word: str) -> str:
@@ -34,7 +36,7 @@ def status(word: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time for people.
+    """Format a duration in seconds with its two largest units.
 
     Examples
     --------
@@ -52,7 +54,7 @@ def duration(seconds: float) -> str:
 
 
 def value(given: Any) -> str:
-    """Return a param, a tag or a number for people.
+    """Format a param, tag or number; a float with 6 significant digits.
 
     Examples
     --------
@@ -61,13 +63,13 @@ def value(given: Any) -> str:
     """
     if isinstance(given, float):
         return f"{given:.6g}".replace("-", numbers.MINUS)
-    if isinstance(given, int) and abs(given) >= _LONGEST:  # Python writes no such integer with all its digits
+    if isinstance(given, int) and abs(given) >= _LONGEST:
         return numbers.one(given)
     return clean(str(given))
 
 
 def runs_text(runs: Runs) -> str:
-    """Draw runs as a table as wide as the terminal: name, status, start, duration, some params and metrics."""
+    """Return the first 50 runs as a table that fits the terminal; `runs_html` has the same columns."""
     if not runs:
         return f"no runs in {runs.project}; {_start(runs.project)}"
     shown = runs[:_SHOWN]
@@ -76,7 +78,7 @@ def runs_text(runs: Runs) -> str:
 
 
 def _start(project: str) -> str:
-    """Return the words about how a run is started: scripts and cells start runs, the shell has no verb for it."""
+    """Return a hint that shows how to start a run. The shell has no verb for it, so its hint is Python code."""
     if hints.reader() == hints.MAGIC:
         return f"`%%lmvp run {project}` runs a cell as one"
     where = ", in Python, " if hints.reader() == hints.SHELL else " "
@@ -84,7 +86,7 @@ def _start(project: str) -> str:
 
 
 def runs_html(runs: Runs) -> str:
-    """Draw runs as a static table."""
+    """Return the first 50 runs as a static table."""
     if not runs:
         return f"<p>no runs in {escape(runs.project)}; {escape(_start(runs.project))}</p>"
     shown = runs[:_SHOWN]
@@ -100,6 +102,7 @@ def _note(runs: Runs, shown: Sequence[Run]) -> list[str]:
 
 
 def _columns(runs: Sequence[Run]) -> list[Column]:
+    """Return the columns of a table of runs; those with a higher `drop` are left out first on a narrow terminal."""
     records = [run.record for run in runs]
     params = _most([record.params for record in records], _PARAMS, differing=True)
     metrics = _most([record.metrics for record in records], _METRICS)
@@ -119,7 +122,7 @@ def _columns(runs: Sequence[Run]) -> list[Column]:
 
 
 def _number(given: Any) -> float | None:
-    """Return a metric as a number; None where it is missing, or where a faulty server sent something else."""
+    """Return a metric as a number; None if it is missing or a faulty server sent another type."""
     try:
         return None if given is None else numbers.real(given)
     except (TypeError, ValueError):
@@ -127,7 +130,10 @@ def _number(given: Any) -> float | None:
 
 
 def _most(mappings: Sequence[dict[str, Any]], count: int, *, differing: bool = False) -> list[str]:
-    """Return the keys that most of them have, in the order in which they come; those that differ, where asked."""
+    """Return the keys that occur in most mappings, in order of first occurrence.
+
+    With `differing`, keys whose values are equal in all mappings are left out, unless all keys are.
+    """
     seen: dict[str, list[Any]] = {}
     for mapping in mappings:
         for key, given in mapping.items():
@@ -141,5 +147,5 @@ def _most(mappings: Sequence[dict[str, Any]], count: int, *, differing: bool = F
 
 
 def _alike(values: Iterable[Any]) -> bool:
-    """Whether all values are one; NaN is like NaN."""
+    """Return whether all values are equal; NaN counts as equal to NaN."""
     return len({"nan" if isinstance(each, float) and math.isnan(each) else repr(each) for each in values}) <= 1

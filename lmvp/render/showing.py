@@ -1,4 +1,4 @@
-"""A version opened up, as text and as static HTML."""
+"""Text and HTML forms of the details of one version: origin, tensors, metrics, params and environment."""
 
 from __future__ import annotations
 
@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from lmvp.storage.manifest import Tensor
 
 ROWS = 60
+"""Maximum number of rows of a table. With more tensors, the table lists modules instead."""
 
 
 def sentence(showing: Showing) -> str:
-    """Say in one line how much it holds."""
+    """Return the numbers of tensors and parameters, or of files, and the size in one line."""
     held, version = len(showing.tensors), showing.version
     if not held:
         return f"{numbers.plural(len(showing.files), 'file')}, {numbers.size(version.size)}"
@@ -30,7 +31,7 @@ def sentence(showing: Showing) -> str:
 
 
 def origin(showing: Showing) -> list[tuple[str, str]]:
-    """Say who made it, when, from what, and what grew from it, as pairs of words."""
+    """Return where a version comes from as pairs of label and text: author, time, parents, children, run, digest."""
     version = showing.version
     by = f" by {clean(version.author)}" if version.author else ""
     grown = ", ".join(clean(str(child)) for child in showing.children)
@@ -49,7 +50,7 @@ def origin(showing: Showing) -> list[tuple[str, str]]:
 
 
 def provenance(showing: Showing) -> list[tuple[str, str]]:
-    """Return what it was made with: commit, Python, platform, host, packages."""
+    """Return the environment as pairs of label and text: commit, Python, platform, host and packages."""
     made = showing.version.environment
     packages = made.get("packages")
     known = packages if isinstance(packages, dict) else {}
@@ -57,7 +58,7 @@ def provenance(showing: Showing) -> list[tuple[str, str]]:
 
 
 def metric_rows(showing: Showing) -> list[tuple[str, str, str]]:
-    """Return each metric, its value, and how it stands against the parent's."""
+    """Return the metrics as rows of key, value and difference from the parent."""
     before = showing.parent.metrics if showing.parent else {}
     rows = []
     for key, value in showing.version.metrics.items():
@@ -68,17 +69,17 @@ def metric_rows(showing: Showing) -> list[tuple[str, str, str]]:
 
 
 def param_rows(showing: Showing) -> list[tuple[str, str]]:
-    """Return each param and its value."""
+    """Return the params as rows of key and value."""
     return [(clean(key), clean(str(value))) for key, value in showing.version.params.items()]
 
 
 def code_of_showing(showing: Showing) -> list[str]:
-    """Return the lines of the code that was kept with it."""
+    """Return the lines of the code that is stored with a version."""
     return [clean_code(line) for line in code_of(showing.version).splitlines()]
 
 
 def tensor_rows(showing: Showing) -> list[tuple[str, ...]]:
-    """Return the tensors, or the modules that hold them where there are many: name, shape, numbers, bytes."""
+    """Return the tensors as rows of name, shape, parameters and size; more than 60 are grouped by module."""
     if len(showing.tensors) <= ROWS:
         return [_tensor_row(tensor) for tensor in showing.tensors]
     return [_group_row(name, tensors) for name, tensors in showing.groups()]
@@ -94,7 +95,7 @@ def _group_row(name: str, tensors: Sequence[Tensor]) -> tuple[str, ...]:
 
 
 def shape(tensor: Tensor) -> str:
-    """Write the shape and the dtype of a tensor: `768 × 256, F32`."""
+    """Format the shape and the dtype of a tensor: `768 × 256, F32`."""
     return f"{' × '.join(map(str, tensor.shape)) or 'one number'}, {tensor.dtype}"
 
 
@@ -105,7 +106,7 @@ def _count(tensor: Tensor) -> int:
 
 
 def showing_text(showing: Showing) -> str:
-    """Write a version: what it is, where it came from, metrics, params, tensors."""
+    """Return the details of a version as text: summary, origin, model card, metrics, params and tensors."""
     from lmvp.render.text import Column, table, terminal_width
 
     version, wide = showing.version, terminal_width()
@@ -129,7 +130,7 @@ def showing_text(showing: Showing) -> str:
 
 
 def showing_html(showing: Showing) -> str:
-    """Draw a version: its strip, where it came from, its tensors, metrics, params, and what made it."""
+    """Return the details of a version as static HTML: the text form with layer strip and environment."""
     from lmvp.render.html import key, safe, table
 
     version = showing.version

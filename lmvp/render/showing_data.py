@@ -1,4 +1,4 @@
-"""The data of the view of one version: JSON that `widgets/model.js` draws."""
+"""JSON data of the view of one version, which `widgets/model.js` draws."""
 
 from __future__ import annotations
 
@@ -21,12 +21,20 @@ if TYPE_CHECKING:
     from lmvp.showing import Showing
     from lmvp.storage.manifest import Tensor
 
+# A new tensor is the largest change of its group. JSON has no infinity, so 1e300 takes its place.
 _SAME: dict[str, Any] = {"code": IDENTICAL, "change": "identical", "relative": 0.0}
 _NEW: dict[str, Any] = {"code": NEW, "change": "new", "relative": 1e300}
 
 
 def showing_data(showing: Showing, *, card: bool = True) -> dict[str, Any]:
-    """Return what `widgets/model.js` draws; without `card`, a page of the console shows the card itself."""
+    """Return the data of `widgets/model.js`.
+
+    Parameters
+    ----------
+    showing : Showing
+    card : bool
+        Whether to include the model card. A page of the console renders it on the server. True by default.
+    """
     version = showing.version
     codes = showing.layers.strips.get(str(version.number), "")
     return {
@@ -54,6 +62,7 @@ def showing_data(showing: Showing, *, card: bool = True) -> dict[str, Any]:
 
 
 def _group(showing: Showing, name: str, tensors: Sequence[Tensor]) -> dict[str, Any]:
+    """Return a group of tensors with its totals; counters are listed last."""
     from lmvp.showing import count
 
     changes = [_change(showing, tensor) for tensor in tensors]
@@ -69,7 +78,7 @@ def _group(showing: Showing, name: str, tensors: Sequence[Tensor]) -> dict[str, 
 
 
 def _group_change(showing: Showing, tensors: Sequence[Tensor]) -> dict[str, Any]:
-    """Return the change of a group as the diff writes it: that of its one layer, or the largest of its layers."""
+    """Return the largest change of the layers of a group, in the form of the diff."""
     layers: dict[str, list[Tensor]] = {}
     for tensor in tensors:
         layers.setdefault(layer_of(tensor.name), []).append(tensor)
@@ -80,6 +89,7 @@ def _group_change(showing: Showing, tensors: Sequence[Tensor]) -> dict[str, Any]
 
 
 def _layer_change(showing: Showing, path: str, tensors: Sequence[Tensor]) -> dict[str, Any]:
+    """Return the change of a layer; a layer whose counters alone changed states that."""
     if showing.code(path) == NEW:
         return _NEW
     each = [(_counts(one), showing.amounts.get(one.name)) for one in tensors]
@@ -104,7 +114,7 @@ def _tensor(group: str, tensor: Tensor, change: dict[str, Any]) -> dict[str, Any
 
 
 def _change(showing: Showing, tensor: Tensor) -> dict[str, Any]:
-    """Return a shade, its words, and how far it is from none: what was not measured is identical, or new."""
+    """Return the change of a tensor as shade, text and number. A tensor without a measurement is identical or new."""
     amount = showing.amounts.get(tensor.name)
     if amount is None:
         return _NEW if showing.code(layer_of(tensor.name)) == NEW else _SAME

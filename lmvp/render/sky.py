@@ -1,4 +1,7 @@
-"""The layers of a diff seen from the side: width is parameters, height is change on a logarithmic axis."""
+"""The layer chart of a diff: a bar for each layer, with parameters as width and the change as height.
+
+The height has a logarithmic axis from 0.01 % to 100 %. `diff.js` draws the live form.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,19 @@ if TYPE_CHECKING:
     from lmvp.views.diff import Diff
 
 WIDTH, HEIGHT, LEFT = 760, 128, 44
+"""Width and height of the area of the bars, and space for the labels of the Y axis, in pixels."""
 RULES = (0.1, 1, 10, 100)
-"""Percentages that have a line."""
+"""Percentages with a horizontal line."""
 
 _TOP, _ROW, _LETTER = 6, 15, 6.5
 _NARROWEST, _LONGEST, _FEW = 10.5, 14, 10
-"""Pixels of a bar that has room for a name from bottom to top, letters of such a name, and letters from left to right
-that are enough of a longer name."""
+"""Minimum width in pixels of a bar with a vertical name, maximum number of letters of a vertical name, and number of
+letters that must fit of a horizontal name."""
 _GREY, _LINE, _FONT = "#7a7a7a", "#888", 'font-family="system-ui, sans-serif" font-size="11"'
 
 
 class Span(NamedTuple):
-    """A part of the horizontal axis, in pixels, and its name."""
+    """A range of the X axis, in pixels, with its name."""
 
     first: float
     last: float
@@ -34,17 +38,17 @@ class Span(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether the name has room from left to right."""
+        """Whether the name fits horizontally."""
         return self.last - self.first > _LETTER * len(self.name)
 
     def clipped(self) -> Span:
-        """Return the span with as much of its name as has room: its ends."""
+        """Return the span with its name shortened in the middle until it fits."""
         room = int((self.last - self.first) / _LETTER)
         return self if self.fits else self._replace(name=clip_middle(self.name, room))
 
 
 def figure(diff: Diff) -> str:
-    """Draw the layers as a picture that stands by itself, with its legend."""
+    """Return the layer chart as a picture with a legend."""
     picture = strip.picture(svg(diff), diffs.sentence(diff), LEFT + WIDTH, tall(diff))
     legend = "Each bar is a layer; width: parameters; height and shade: change; hatched: new or reshaped"
     gone = "; outlined: removed" if any(t.change == "removed" for t in diff.tensors) else ""
@@ -52,12 +56,12 @@ def figure(diff: Diff) -> str:
 
 
 def tall(diff: Diff) -> int:
-    """Return the height of the drawing in pixels: names need more room where bars are narrow."""
+    """Return the height of the chart in pixels, which depends on the space for the names below the bars."""
     return _names([layer for layer, _ in axis_of(diff.tensors)])[1]
 
 
 def svg(diff: Diff) -> str:
-    """Draw the layers as SVG that needs no stylesheet and reads on any paper."""
+    """Return the layer chart as SVG that needs no style sheet and is readable on light and on dark pages."""
     found = axis_of(diff.tensors)
     axis = [layer for layer, _ in found]
     amounts = [layer_amount(tensors) for _, tensors in found]
@@ -66,6 +70,7 @@ def svg(diff: Diff) -> str:
     bars = []
     for segment, (x, wide) in zip(strip.fold(axis, WIDTH), strip.places(axis, WIDTH), strict=True):
         part = slice(segment.first, segment.last)
+        # A bar of several layers has the height of the largest change.
         known = [high for high in heights[part] if high is not None]
         bars.append(_bar(LEFT + x, wide, codes[part], max(known, default=None)))
     rules = "".join(_rule(percent) for percent in RULES)
@@ -84,7 +89,17 @@ def _rule(percent: float) -> str:
 
 
 def _bar(x: float, wide: float, codes: str, high: float | None) -> str:
-    """Draw a bar; `high` is None where the change was not measured."""
+    """Return a bar.
+
+    Parameters
+    ----------
+    x, wide : float
+        Left edge and width in pixels.
+    codes : str
+        The codes of the layers of the bar.
+    high : float or None
+        The height, 0 to 1; None if the change was not measured.
+    """
     bottom, kinds = HEIGHT + _TOP, set(codes)
     if NEW in kinds:
         box = strip.outline(x, wide, HEIGHT) + strip.hatch(x, wide, HEIGHT)
@@ -100,14 +115,15 @@ def _bar(x: float, wide: float, codes: str, high: float | None) -> str:
 
 
 def _shade(high: float) -> str:
+    """Return the shade of a bar from its height: the inverse of `diffs.height`."""
     return shade(10 ** (4 * high) * diffs.LOWEST if high else 0.0)
 
 
 def _names(axis: list[Layer]) -> tuple[str, int]:
-    """Write the names of the layers below their bars, then those of their groups, and return the height of it all.
+    """Return the names of layers and groups below the bars, and the height of the whole chart in pixels.
 
-    A name that has no room from left to right is written from bottom to top. Where bars are so narrow that most have
-    no room for that either, only the groups are named. `diff.js` has the twin.
+    Names that do not fit horizontally are written vertically. If most bars are too narrow for that, too, only the
+    groups have names. `diff.js` has the JavaScript version.
     """
     bars = list(zip(strip.fold(axis, WIDTH), strip.places(axis, WIDTH), strict=True))
     own = [
@@ -126,6 +142,7 @@ def _names(axis: list[Layer]) -> tuple[str, int]:
     spans = []
     for group, members in groupby(zip(bars, own, strict=True), key=lambda pair: axis[pair[0][0].first].group):
         found = [span for _, span in members]
+        # A group of one layer often has the same name, which is not written twice.
         repeated = named and len(found) == 1 and found[0].name == clean(group)
         spans.append(Span(found[0].first, found[-1].last, "" if repeated else clean(group)))
     for row in _group_rows(spans):
@@ -141,7 +158,7 @@ def _own_name(layer: Layer) -> str:
 
 
 def _group_rows(spans: list[Span]) -> list[list[Span]]:
-    """Return the names of groups in one row where all have room, else the last parts and, below, what they share."""
+    """Return the names of groups in one row if all fit; otherwise their last parts, and their common stems below."""
     if all(span.fits for span in spans if span.name):
         return [spans] if any(span.name for span in spans) else []
     stems = [(stem, list(members)) for stem, members in groupby(spans, key=lambda span: span.name.rpartition(".")[0])]
@@ -156,5 +173,6 @@ def _label(span: Span, y: float) -> str:
 
 
 def _upright(span: Span, y: float) -> str:
+    """Return a vertical label that ends below its bar."""
     at = f'transform="translate({LEFT + (span.first + span.last) / 2 + 4:.1f} {y:.1f}) rotate(-90)" text-anchor="end"'
     return f'<text {at} fill="{_GREY}" {_FONT}>{escape(span.name)}</text>' if span.name else ""

@@ -1,7 +1,7 @@
-"""The layer strip: one segment a layer, as wide as its parameters, shaded by how much it changed.
+"""The layer strip: a row of segments, one per layer. The width of a segment shows parameters, its shade the change.
 
-All strips of one table share one axis, so a layer can be read downwards through the history. `fold` decides which
-layers share a segment when there are too many for the width; `lmvp_server/static/widgets/strip.js` has its twin.
+All strips of a table share one axis, so that a layer is in the same column in each row. If the layers do not fit,
+`fold` joins neighbors into one segment. `lmvp_server/static/widgets/strip.js` is the JavaScript version.
 """
 
 from __future__ import annotations
@@ -17,18 +17,30 @@ from lmvp.records import ABSENT, CHANGED, IDENTICAL, NEW, Layer, Layers
 from lmvp.render import numbers
 
 COLOUR = "#b9488c"
+# By code. A change whose amount was not measured has the middle shade.
 OPACITY = {"1": 0.22, "2": 0.4, "3": 0.58, "4": 0.78, "5": 1, CHANGED: 0.58}
 WIDTH, HEIGHT = 300, 12
 REMOVED = "-"
-"""The code of a removed layer, drawn as an outline; only diffs have it."""
+"""The code of a removed layer, which is drawn as an outline. Only diffs use it."""
 
+# A segment of several layers shows the code with the highest rank.
 _RANK = {code: rank for rank, code in enumerate((ABSENT, IDENTICAL, "1", "2", "3", CHANGED, "4", "5", REMOVED, NEW))}
 _SLOT = 3
-"""Pixels that a segment wants on average: two of its own and the gap."""
+"""Average width of a segment in pixels: two for the segment and one for the gap."""
 
 
 class Segment(NamedTuple):
-    """Layers `first` to `last` (excluded) of the axis, drawn as one; `gap` pixels before it."""
+    """Layers of the axis that are drawn as one.
+
+    Attributes
+    ----------
+    first, last : int
+        Range of indexes; `last` is excluded.
+    weight : float
+        Relative width.
+    gap : int
+        Space before the segment, in pixels.
+    """
 
     first: int
     last: int
@@ -37,17 +49,30 @@ class Segment(NamedTuple):
 
 
 _last: tuple[Sequence[Layer], float, list[Segment]] | None = None
+"""The arguments and the result of the last call of `fold`. A table calls it with the same axis for each row."""
 
 
 def weight(layer: Layer) -> float:
-    """Return the width of a layer beside the others: the fourth root of its size, of any integer from a server."""
+    """Return the relative width of a layer: the fourth root of its size, so that small layers stay visible.
+
+    A server can send any integer as the size, so it is limited to the range of floats.
+    """
     return math.sqrt(math.sqrt(min(max(layer.size, 0), numbers.LIMIT)))
 
 
 def fold(axis: Sequence[Layer], width: float = WIDTH) -> list[Segment]:
-    """Cut the axis into segments that fit a width: layers, else parts of blocks, else blocks, else several blocks."""
+    """Return the segments of an axis that fit a width.
+
+    A segment is a layer if all layers fit. Otherwise it is a part of a block, a whole block, or several blocks.
+
+    Parameters
+    ----------
+    axis : sequence of Layer
+    width : float
+        Width in pixels.
+    """
     global _last
-    last = _last
+    last = _last  # read once: another thread can replace it
     if last is None or last[0] is not axis or last[1] != width:
         _last = last = (axis, width, _fold(axis, width))
     return last[2]
@@ -61,7 +86,7 @@ def _fold(axis: Sequence[Layer], width: float) -> list[Segment]:
         cuts = [cut for first, last in blocks for cut in _cut(first, last, parts)]
     else:
         cuts = [(blocks[a][0], blocks[b - 1][1]) for a, b in _cut(0, len(blocks), max(int(width // _SLOT), 1))]
-    starts = {first for first, _ in blocks[1:]} if parts else set()
+    starts = {first for first, _ in blocks[1:]} if parts else set()  # blocks are separated by a wider gap
     return [
         Segment(
             first,
@@ -74,6 +99,7 @@ def _fold(axis: Sequence[Layer], width: float) -> list[Segment]:
 
 
 def _blocks(axis: Sequence[Layer]) -> list[tuple[int, int]]:
+    """Return the ranges of consecutive layers of one group."""
     found = []
     for _, members in groupby(enumerate(axis), key=lambda pair: pair[1].group):
         at = [i for i, _ in members]
@@ -82,10 +108,10 @@ def _blocks(axis: Sequence[Layer]) -> list[tuple[int, int]]:
 
 
 def _parts(blocks: Sequence[tuple[int, int]], room: int) -> int:
-    """Return the most parts that each block can be cut into; 0 if not even one each fits.
+    """Return the maximum number of parts into which each block can be cut; 0 if the blocks themselves do not fit.
 
-    The number of segments grows with the number of parts, so a binary search finds it: a manifest may have 100,000
-    layers.
+    A binary search is used, because the number of segments grows with the number of parts and a manifest can have
+    100,000 layers.
     """
     least, most = 0, max((last - first for first, last in blocks), default=0)
     while least < most:
@@ -98,18 +124,19 @@ def _parts(blocks: Sequence[tuple[int, int]], room: int) -> int:
 
 
 def _cut(first: int, last: int, parts: int) -> list[tuple[int, int]]:
+    """Cut a range into parts of almost equal size."""
     parts = min(parts, last - first)
     at = [first + (last - first) * i // parts for i in range(parts + 1)] if parts else []
     return list(pairwise(at))
 
 
 def shade(codes: str) -> str:
-    """Give the code of a segment: the largest change of its layers."""
+    """Return the code of a segment: the largest change of its layers."""
     return max(codes, key=lambda code: _RANK.get(code, 0), default=ABSENT)
 
 
 def summary(codes: str) -> str:
-    """Say what a strip shows.
+    """Return the alternative text of a strip: the numbers of changed, new and identical layers.
 
     Examples
     --------
@@ -127,12 +154,12 @@ def summary(codes: str) -> str:
 
 
 def has_amounts(strips: Iterable[str]) -> bool:
-    """Tell whether some layer's change was measured, not only noticed."""
+    """Return whether the amount of change was measured for some layer, and not only that it changed."""
     return any(set(codes) & set("12345") for codes in strips)
 
 
 def legend(layers: Layers) -> str:
-    """Give the sentence that explains the strips of a static table."""
+    """Return the legend of the strips of a static table."""
     if has_amounts(layers.strips.values()):
         shades = "shade: change, in five tints from 0.1 % to 20 %"
     else:
@@ -141,13 +168,13 @@ def legend(layers: Layers) -> str:
 
 
 def svg(axis: Sequence[Layer], codes: str, width: int = WIDTH, height: int = HEIGHT) -> str:
-    """Draw a strip that needs no stylesheet and reads on any paper."""
+    """Return a strip as SVG that needs no style sheet and is readable on light and on dark pages."""
     boxes: dict[float, str] = {}
     lines: list[str] = []
     strokes: list[str] = []
     for x, wide, code in _place(axis, codes, width):
         if code in OPACITY:
-            opacity = OPACITY[code]  # a path for each shade: half the bytes of a rectangle for each segment
+            opacity = OPACITY[code]  # one path per shade takes half the bytes of one rectangle per segment
             boxes[opacity] = f"{boxes.get(opacity, '')}M{x:.1f} 0h{wide:.1f}v{height}h-{wide:.1f}"
         elif code == IDENTICAL:
             lines.append(f"M{x:.1f} {height / 2}h{wide:.1f}")
@@ -165,13 +192,13 @@ def svg(axis: Sequence[Layer], codes: str, width: int = WIDTH, height: int = HEI
 
 
 def _place(axis: Sequence[Layer], codes: str, width: int) -> Iterable[tuple[float, float, str]]:
-    """Yield where each segment begins, how wide it is, and its code."""
+    """Yield the x coordinate, the width and the code of each segment."""
     for segment, (x, wide) in zip(fold(axis, width), places(axis, width), strict=True):
         yield x, wide, shade(codes[segment.first : segment.last])
 
 
 def places(axis: Sequence[Layer], width: int) -> Iterable[tuple[float, float]]:
-    """Yield where each segment begins and how wide it is, in pixels."""
+    """Yield the x coordinate and the width of each segment, in pixels."""
     segments = fold(axis, width)
     widths = _share([s.weight for s in segments], width - sum(s.gap for s in segments))
     x = 0.0
@@ -182,7 +209,11 @@ def places(axis: Sequence[Layer], width: int) -> Iterable[tuple[float, float]]:
 
 
 def _share(weights: Sequence[float], free: float) -> list[float]:
-    """Divide the width by weight, where nothing is narrower than a pixel."""
+    """Divide a width by weights, with at least one pixel for each.
+
+    Segments below one pixel get one pixel, which leaves less for the others. So the division is repeated until no
+    further segment is below one pixel.
+    """
     thin: set[int] = set()
     while True:
         rest = sum(w for i, w in enumerate(weights) if i not in thin) or 1.0
@@ -194,13 +225,16 @@ def _share(weights: Sequence[float], free: float) -> list[float]:
 
 
 def outline(x: float, width: float, height: int) -> str:
-    """Return the path around a box."""
+    """Return the path of the outline of a box; half pixels make lines of one pixel sharp."""
     inner = max(width - 1, 0)
     return f"M{x + 0.5:.1f} .5h{inner:.1f}v{height - 1}h-{inner:.1f}z"
 
 
 def hatch(x: float, width: float, height: int) -> str:
-    """Diagonal strokes inside a box, cut at its sides by arithmetic, since a saved page may not keep patterns."""
+    """Return diagonal strokes inside a box as a path.
+
+    The strokes are cut at the sides of the box here, because a saved page can lose SVG patterns and clip paths.
+    """
     strokes = []
     for start in range(-height, int(width) + 1, 4):
         left, right = max(0, start), min(width, start + height)
@@ -212,9 +246,18 @@ def hatch(x: float, width: float, height: int) -> str:
 
 
 def picture(svg_text: str, alt: str, width: int, height: int, *, flat: bool = False) -> str:
-    """Wrap a drawing as an `<img>`: an untrusted notebook drops inline SVG, but keeps pictures.
+    """Return an `<img>` element with an SVG drawing, since a notebook that is not trusted removes inline SVG.
 
-    Where there is no room it shrinks; a `flat` one, a strip, keeps its height.
+    Parameters
+    ----------
+    svg_text : str
+        The `<svg>` element.
+    alt : str
+        Alternative text for screen readers.
+    width, height : int
+        Size in pixels. On a narrow page, the picture shrinks.
+    flat : bool
+        Whether the picture keeps its height when it shrinks, as a layer strip does. False by default.
     """
     data = base64.b64encode(svg_text.encode()).decode()
     style = f"min-width:4em;max-width:100%;height:{height}px" if flat else "max-width:100%;height:auto"

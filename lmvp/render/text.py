@@ -1,4 +1,4 @@
-"""Plain-text forms: what `print` shows in a terminal, as wide as the terminal."""
+"""Plain-text forms of histories, versions and diffs, and text tables that fit the width of the terminal."""
 
 from __future__ import annotations
 
@@ -17,15 +17,28 @@ if TYPE_CHECKING:
     from lmvp.views.history import History
 
 ROWS = 30
+"""Maximum number of versions in the table of a history."""
 GAP = "  "
 _BAR = 14
+"""Width of the bars of a diff, in columns of the terminal."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a text table, at most `most` wide.
+    """A column of a text table.
 
-    The one with `flexible` gives way; those with the highest `drop` go first.
+    Attributes
+    ----------
+    head : str
+    cells : sequence of str
+    right : bool
+        Align to the right, for numbers.
+    flexible : bool
+        Shorten this column if the table is too wide.
+    drop : int
+        Order in which columns are left out of a table that is too wide, the highest first; 0: never.
+    most : int
+        Maximum width, in columns of the terminal.
     """
 
     head: str
@@ -37,12 +50,24 @@ class Column:
 
     @property
     def width(self) -> int:
-        """Columns that its widest cell takes."""
+        """Width of the widest cell, in columns of the terminal."""
         return min(max(map(width, (self.head, *self.cells)), default=0), self.most)
 
 
 def table(columns: Sequence[Column], room: int, least: int = 32) -> list[str]:
-    """Lay columns out in a width: some are dropped, then the flexible one is clipped."""
+    """Return the lines of a table.
+
+    Empty columns are left out. If the table is too wide, columns with the highest `drop` are left out first, then the
+    flexible ones are shortened.
+
+    Parameters
+    ----------
+    columns : sequence of Column
+    room : int
+        Width in columns of the terminal.
+    least : int
+        Minimum width of a flexible column, 32 by default. The lines are wider than `room` if it does not fit.
+    """
     columns = [
         replace(column, head=one_line(column.head), cells=[one_line(cell) for cell in column.cells])
         for column in columns
@@ -58,6 +83,7 @@ def table(columns: Sequence[Column], room: int, least: int = 32) -> list[str]:
 
 
 def _needed(columns: Sequence[Column], least: int) -> int:
+    """Return the minimum width of a table."""
     return sum(min(c.width, least) if c.flexible else c.width for c in columns) + len(GAP) * (len(columns) - 1)
 
 
@@ -67,12 +93,12 @@ def _line(row: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) 
 
 
 def terminal_width() -> int:
-    """Columns of the terminal, 100 where there is none."""
+    """Return the width of the terminal in columns; 100 if the output is not a terminal."""
     return shutil.get_terminal_size((100, 24)).columns
 
 
 def history_text(history: History, room: int | None = None) -> str:
-    """Write a history as a table, newest first."""
+    """Return the newest 30 versions of a history as a table, newest first."""
     if not history:
         return f"{nothing(history)}\n    {filled_by(history)}".rstrip()
     shown = history[:ROWS]
@@ -97,32 +123,32 @@ def _history_columns(shown: Sequence[Version], history: History) -> list[Column]
 
 
 def _metric_column(shown: Sequence[Version], key: str, rank: int) -> Column:
-    """Give the column of a metric; of a long key the middle goes, since `train/…/loss` is told by its ends."""
+    """Return the column of a metric. A long key is shortened in the middle: its ends, `train/…/loss`, identify it."""
     written = numbers.column(value_of(v, key) for v in shown)
     return Column(clip_middle(clean(key), 20), written, right=True, drop=rank and 10 + rank)
 
 
 def value_of(version: Version, key: str | None) -> float | None:
-    """Give a metric of a version, None where it has none."""
+    """Return a metric of a version; None if the version does not have it."""
     value = version.metrics.get(key) if key else None
     return None if value is None else float(value)
 
 
 def heading(history: History) -> str:
-    """Say what a history shows: `13 versions of birdsong/tagger, newest first`."""
+    """Return the title of a history: `13 versions of birdsong/tagger, newest first`."""
     part = "" if len(history) == history.total else f"{len(history):,} of "
     return f"{part}{numbers.plural(history.total, 'version')} of {clean(history.title)}, newest first"
 
 
 def nothing(history: History) -> str:
-    """Say that a history, or the part of it that was asked for, is empty."""
+    """Return the message of an empty history, or of an empty part of one."""
     if history.total:
         return f"None of the {numbers.plural(history.total, 'version')} of {clean(history.title)} is in this part."
     return f"No versions of {clean(history.title)} yet. The first one is published by"
 
 
 def filled_by(history: History) -> str:
-    """Give the code that publishes a first version; empty where there are versions elsewhere."""
+    """Return the code that pushes a first version; empty if the history has versions in another part."""
     if history.total:
         return ""
     title = clean(history.title)
@@ -131,7 +157,7 @@ def filled_by(history: History) -> str:
 
 
 def version_text(version: Version) -> str:
-    """Write a version as a few lines: what it is, then its facts."""
+    """Return a version as a line with its reference and message, and a line for each property."""
     head = one_line(f"{version.reference}  {clean(version.message)}".rstrip())
     facts = version_facts(version)
     wide = max(width(key) for key, _ in facts)
@@ -139,7 +165,7 @@ def version_text(version: Version) -> str:
 
 
 def version_facts(version: Version) -> list[tuple[str, str]]:
-    """List what there is to say about a version, as pairs of words."""
+    """Return the properties of a version as pairs of label and text, without empty ones."""
     by = f" by {clean(version.author)}" if version.author else ""
     pairs = [
         ("published", f"{numbers.stamp(version.created_at)} UTC{by}"),
@@ -160,7 +186,7 @@ def _listed(values: dict[str, str]) -> str:
 
 
 def diff_text(diff: Diff, room: int | None = None) -> str:
-    """Write a diff: what the layers did, then files, metrics and params, only what differs."""
+    """Return a diff as text: a summary, and a table for each kind of data that differs."""
     wide = room or terminal_width()
     parts = [f"{clean(diff.title)}: {diffs.sentence(diff)}"]
     for block in diffs.tables(diff):
@@ -176,7 +202,14 @@ def diff_text(diff: Diff, room: int | None = None) -> str:
 
 
 def bar(share: float, columns: int) -> str:
-    """Return a bar of block characters, as long as a share of some columns.
+    """Return a bar of block characters.
+
+    Parameters
+    ----------
+    share : float
+        Length of the bar, 0 to 1. A share above zero is at least an eighth of a column.
+    columns : int
+        Length of a full bar, in columns of the terminal.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Text from other people, made fit for a terminal and a page."""
+"""Sanitizing and measuring of text from other users, for terminals and pages."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import unicodedata
 from collections.abc import Iterable
 
 LIMIT = 10_000
-"""Characters of a text that are shown: a name or a message of megabytes must not occupy a kernel for seconds."""
+"""Maximum number of characters of a text. A message of several megabytes would block the kernel for seconds."""
 
-# Marks that reorder what is read after them: a message must not rearrange the table it stands in.
+# Bidirectional marks and line separators. They would reorder or break the table around a message.
 _UNSAFE = re.compile("[\u061c\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _SPACE = re.compile(r"\s+")
-# The categories Cc and Cs of Unicode. A lookup of each character takes twenty times as long.
+# The Unicode categories Cc and Cs. `unicodedata.category` for each character takes twenty times as long.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
-# Everything that drives a terminal or reorders its text; a newline and a tab are part of our own layout.
+# Characters that control a terminal or reorder its text, except newline and tab, which LMVP's own tables contain.
 _UNPRINTABLE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]"
 )
+# ASCII characters of the same width for the symbols in LMVP's own output.
 _SIMILAR = dict(zip("…−×→●◆□■★≤ⁿ○·│─▁▂▃▄▅▆▇█", "~-x>o*o#*<no.|-_.-=+*%#", strict=True))
 _LAYOUT = re.compile("[\n\t]")
 
@@ -29,8 +30,8 @@ _LAYOUT = re.compile("[\n\t]")
 def printable(text: str) -> str:
     r"""Escape the characters that control a terminal or reorder its text; keep newlines and tabs.
 
-    Every output of the shell and of the magics passes this function, so that a server, or a person who chose a name,
-    cannot control the reader's terminal. The escapes are those of JSON, so that JSON stays JSON of the same value.
+    All output of the shell and of the magics passes this function, so that text from a server or from another user
+    cannot control the reader's terminal. The escapes are those of JSON, so that JSON output keeps its value.
 
     Examples
     --------
@@ -41,9 +42,9 @@ def printable(text: str) -> str:
 
 
 def encodable(text: str, encoding: str) -> str:
-    r"""Replace the characters that an output stream cannot encode, so that printing never raises an error.
+    r"""Replace characters that an output stream cannot encode, so that printing does not raise an error.
 
-    The symbols of LMVP's own pictures become similar ASCII symbols of the same width; others become escapes of JSON.
+    Symbols of LMVP's own output become ASCII characters of the same width. Other characters become JSON escapes.
 
     Examples
     --------
@@ -56,10 +57,11 @@ def encodable(text: str, encoding: str) -> str:
 
 
 def _replacement(error: UnicodeError) -> tuple[str, int]:
+    """Return the replacement of a character that cannot be encoded, as an error handler of `codecs`."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     character = error.object[error.start]
-    if "\u2800" <= character <= "\u28ff":  # braille, of which curves are drawn
+    if "\u2800" <= character <= "\u28ff":  # braille characters, with which curves are drawn
         return " " if character == "\u2800" else ".", error.start + 1
     similar = _SIMILAR.get(character)
     return similar or json.dumps(character)[1:-1], error.start + 1
@@ -70,7 +72,7 @@ codecs.register_error(_ESCAPES, _replacement)
 
 
 def one_line(text: str) -> str:
-    r"""Escape newlines and tabs too: a value within a line must not begin another line.
+    r"""Escape control characters including newlines and tabs, for a value within a line.
 
     Examples
     --------
@@ -85,7 +87,7 @@ def _escape(found: re.Match[str]) -> str:
 
 
 def clean(text: str) -> str:
-    r"""Give a text as one line without control characters.
+    r"""Return a text as one line without control characters, cut to 10,000 characters.
 
     Examples
     --------
@@ -97,7 +99,7 @@ def clean(text: str) -> str:
 
 
 def clean_code(line: str) -> str:
-    r"""Give a line of code without control characters, its spaces kept.
+    r"""Return a line of code without control characters; spaces are kept and tabs become spaces.
 
     Examples
     --------
@@ -109,7 +111,7 @@ def clean_code(line: str) -> str:
 
 
 def short(text: str, most: int = 16) -> str:
-    """Give the beginning of a text that is longer than `most` characters.
+    """Cut a text to at most `most` characters, 16 by default, with an ellipsis.
 
     Examples
     --------
@@ -124,7 +126,7 @@ def _cut(text: str) -> str:
 
 
 def listed(words: Iterable[str], most: int = 100) -> str:
-    """Join words with commas; beyond some, give their number.
+    """Join words with commas; after `most` words, 100 by default, state the number of the others.
 
     Examples
     --------
@@ -137,7 +139,7 @@ def listed(words: Iterable[str], most: int = 100) -> str:
 
 
 def width(text: str) -> int:
-    """Give the columns that a text takes in a terminal.
+    """Return the width of a text in columns of a terminal.
 
     Examples
     --------
@@ -148,13 +150,14 @@ def width(text: str) -> int:
 
 
 def _cell(character: str) -> int:
+    """Return the width of a character: 0 for combining marks, 2 for wide East Asian characters, otherwise 1."""
     if unicodedata.combining(character) or unicodedata.category(character) in {"Mn", "Me", "Cf"}:
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
 
 def clip(text: str, columns: int) -> str:
-    """Shorten a text to some columns, with an ellipsis.
+    """Shorten a text to a width in columns, with an ellipsis at the end.
 
     Examples
     --------
@@ -167,7 +170,7 @@ def clip(text: str, columns: int) -> str:
 
 
 def _fitting(text: str, columns: int) -> str:
-    """Return as much of the beginning of a text as fits."""
+    """Return the longest beginning of a text that fits a width."""
     taken = 0
     for at, character in enumerate(text):
         taken += _cell(character)
@@ -177,7 +180,7 @@ def _fitting(text: str, columns: int) -> str:
 
 
 def clip_middle(text: str, columns: int) -> str:
-    """Shorten a text to some columns, where its ends tell more than its middle.
+    """Shorten a text to a width in columns, with an ellipsis in the middle, for names that their ends identify.
 
     Examples
     --------
@@ -193,6 +196,6 @@ def clip_middle(text: str, columns: int) -> str:
 
 
 def pad(text: str, columns: int, *, right: bool = False) -> str:
-    """Fill a text with spaces to some columns."""
+    """Pad a text with spaces to a width in columns, on the left if `right`."""
     room = " " * max(columns - width(text), 0)
     return room + text if right else text + room

@@ -1,1 +1,1 @@
-"""Results that calls return to users: each has its data, and draws itself as text and HTML."""
+"""Result types that users get from calls. Each has the data, and converts itself to text, HTML and SVG."""

@@ -1,4 +1,7 @@
-"""`Diff`: what differs between two versions: files, tensors, metrics, params."""
+"""`Diff`: the differences between two versions, and the functions that group tensors into layers.
+
+A comparison needs the records and manifests of both versions, but not their weights: tensors are compared by digest.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,16 @@ from lmvp.records import Amount, Changes, Histograms, Layer, Version
 from lmvp.storage.manifest import File, Manifest, Tensor
 
 SpreadOf = Callable[[Sequence[str]], Histograms]
-"""What fetches histograms of the tensors of these names."""
+"""Fetches histograms of the tensors with these names, before and after."""
 
 FileKind = Literal["added", "removed", "changed", "identical"]
 TensorKind = Literal["new", "removed", "reshaped", "changed", "identical"]
 
 STEPS_LIMIT = 5_000_000
-"""Comparisons of lines in a diff of code, about a second; a hostile text can ask for billions."""
+"""Maximum number of line comparisons for a diff of code, about a second. A hostile text can need billions."""
 CONTEXT = 2
-"""Lines around a change that a diff of code shows."""
+"""Number of unchanged lines around a change in a diff of code."""
+# The last parts of the names of counters in torch, optimizers, Keras and scikit-learn.
 _COUNTERS = frozenset(
     ("num_batches_tracked", "n_averaged", "step", "steps", "global_step", "iteration", "iterations", "n_iter_", "t_",
      "n_samples_seen_", "count", "counter")
@@ -34,7 +38,17 @@ _NO_AMOUNT = Amount(count=0, changed=0, squares=0.0, base_squares=0.0, largest=0
 
 @dataclass(frozen=True)
 class FileChange:
-    """A file of either version; the size is None on the side that lacks it."""
+    """The change of a file.
+
+    Attributes
+    ----------
+    path : str
+        Path within the version.
+    change : str
+        `added`, `removed`, `changed` or `identical`.
+    size_before, size_after : int or None
+        Size in bytes; None if the version does not have the file.
+    """
 
     path: str
     change: FileKind
@@ -44,12 +58,19 @@ class FileChange:
 
 @dataclass(frozen=True)
 class TensorChange:
-    """A tensor of either version. `reshaped` means another shape or dtype; the side that lacks it has None.
+    """The change of a tensor.
 
     Attributes
     ----------
+    name : str
+    change : str
+        `new`, `removed`, `reshaped` (another shape or dtype), `changed` or `identical`.
+    shape_before, shape_after : tuple of int or None
+        Shape; None if the version does not have the tensor.
+    dtype_before, dtype_after : str or None
+        Dtype as in safetensors, for example `F32`; None if the version does not have the tensor.
     amount : Amount, optional
-        How much it changed; None where nothing in its layer changed, its form did, or it was not measured.
+        The amount of change; None if it was not measured, nothing in the layer changed, or the tensor was reshaped.
     """
 
     name: str
@@ -62,25 +83,32 @@ class TensorChange:
 
     @property
     def layer(self) -> str:
-        """The module that holds it: the name up to the last dot or slash, or the name itself."""
+        """The layer of the tensor: its name up to the last dot or slash, or the name itself."""
         return layer_of(self.name)
 
     @property
     def size(self) -> int:
-        """How many numbers it holds, after, or before where it was removed."""
+        """The number of elements in the newer version; in the older one if the tensor was removed."""
         shape = self.shape_after if self.shape_after is not None else self.shape_before
         return math.prod(shape or ())
 
     @property
     def is_counter(self) -> bool:
-        """Whether it counts steps, batches or samples; see `is_counter`."""
+        """Whether the tensor counts steps, batches or samples; see the function `is_counter`."""
         shape = self.shape_after if self.shape_after is not None else self.shape_before
         return is_counter(self.name, self.dtype_after or self.dtype_before or "", shape or ())
 
 
 @dataclass(frozen=True)
 class ValueChange:
-    """A metric, a param, a tag, a fact or a package that differs; the side that lacks it has None."""
+    """The change of a metric, param, tag, package or part of the environment.
+
+    Attributes
+    ----------
+    key : str
+    before, after : object
+        The values; None if the version does not have the key.
+    """
 
     key: str
     before: Any
@@ -89,19 +117,21 @@ class ValueChange:
 
 @dataclass(frozen=True)
 class Diff(MarimoDisplay):
-    """What differs between two versions.
+    """The differences between two versions, as `lmvp.diff` returns them.
+
+    A diff prints as text and displays as static HTML in a notebook. With `%load_ext lmvp_jupyter` it becomes a widget.
 
     Attributes
     ----------
     before, after : Version
     files : tuple of FileChange
-        All files, the identical ones too.
+        All files, including identical ones.
     tensors : tuple of TensorChange
-        All tensors in model order, the identical ones too.
+        All tensors in model order, including identical ones.
     metrics, params, tags, environment, packages : tuple of ValueChange
-        Only what differs; `environment` is the commit, Python, the platform and the host.
+        Only the values that differ. `environment` has the commit, Python, platform and host.
     code : tuple of str
-        Lines of a unified diff of the code that was kept with them; empty where it is the same, or not kept.
+        Lines of a unified diff of the stored code; empty if the code is equal or not stored with both versions.
     """
 
     before: Version
@@ -115,7 +145,7 @@ class Diff(MarimoDisplay):
     packages: tuple[ValueChange, ...] = ()
     code: tuple[str, ...] = ()
     spread: SpreadOf | None = field(default=None, repr=False, compare=False)
-    """What tells how the numbers of some tensors are spread before and after; None where nobody can."""
+    """Fetches histograms of the values of tensors, before and after; None if no server is available for it."""
 
     @classmethod
     def between(
@@ -127,14 +157,22 @@ class Diff(MarimoDisplay):
         changes: Changes | None = None,
         spread: SpreadOf | None = None,
     ) -> Diff:
-        """Compare two versions by their records and manifests; no weights are needed.
+        """Compare two versions by their records and manifests, without their weights.
 
         Parameters
         ----------
+        before, after : Version
+            The records of the versions.
+        manifest_before, manifest_after : Manifest
+            Their manifests.
         changes : Changes, optional
-            How much the tensors changed, where that was measured.
+            The measured amounts of change of tensors.
         spread : callable, optional
             Fetches histograms of tensors.
+
+        Returns
+        -------
+        Diff
         """
         return cls(
             before,
@@ -151,9 +189,13 @@ class Diff(MarimoDisplay):
         )
 
     def to_pandas(self) -> Any:
-        """Return a DataFrame with a row for each tensor: name, change, shapes, dtypes, and the relative change.
+        """Return a DataFrame with a row for each tensor: name, change, shapes, dtypes and relative change.
 
-        A counter, as `num_batches_tracked`, has no relative change.
+        A counter such as `num_batches_tracked` has no relative change.
+
+        Returns
+        -------
+        pandas.DataFrame
 
         Raises
         ------
@@ -168,12 +210,12 @@ class Diff(MarimoDisplay):
 
     @property
     def identical(self) -> bool:
-        """Whether both versions hold the same files."""
+        """Whether all files of both versions are equal."""
         return all(file.change == "identical" for file in self.files)
 
     @property
     def title(self) -> str:
-        """What is compared: `project/model v1 → v2`, or two references where the models differ."""
+        """The title: `project/model v1 → v2`, or two references if the models differ."""
         b, a = self.before, self.after
         if (b.project, b.model) == (a.project, a.model):
             return f"{b.project}/{b.model} {b.name} → {a.name}"
@@ -186,7 +228,13 @@ class Diff(MarimoDisplay):
         return printable(diff_text(self))
 
     def to_svg(self) -> str:
-        """Return the layers from the side as one SVG picture, for a README or a slide."""
+        """Return the layer chart as standalone SVG, for a README or a slide.
+
+        Returns
+        -------
+        str
+            An `<svg>` element.
+        """
         from lmvp.render.pictures import diff_svg
 
         return diff_svg(self)
@@ -198,12 +246,12 @@ class Diff(MarimoDisplay):
 
 
 def _relative(tensor: TensorChange) -> float | None:
-    """Return the relative change of a tensor; None of a counter, which would be the largest of all."""
+    """Return the relative change of a tensor; None for a counter, whose change would exceed that of all weights."""
     return tensor.amount.relative if tensor.amount is not None and not tensor.is_counter else None
 
 
 def layer_of(tensor: str) -> str:
-    """Give the layer that a tensor belongs to: its name up to the last dot or slash.
+    """Return the layer of a tensor: its name up to the last dot or slash.
 
     Examples
     --------
@@ -214,7 +262,7 @@ def layer_of(tensor: str) -> str:
 
 
 def group_of(layer: str) -> str:
-    """Give the group of a layer: its path up to the first block index.
+    """Return the group of a layer: its path up to the first block index, otherwise its first part.
 
     Examples
     --------
@@ -226,12 +274,12 @@ def group_of(layer: str) -> str:
 
 
 def shade(relative: float) -> str:
-    """Give the code of a change by its size, as `lmvp.records.Layers` writes it.
+    """Return the code of a relative change in a layer strip, `1` to `5`.
 
     Parameters
     ----------
     relative : float
-        ‖w − w₀‖ / ‖w₀‖.
+        ‖w − w₀‖ / ‖w₀‖. The limits of the codes are 0.1 %, 1 %, 5 % and 20 %.
 
     Examples
     --------
@@ -242,7 +290,7 @@ def shade(relative: float) -> str:
 
 
 def axis_of(tensors: Iterable[TensorChange]) -> list[tuple[Layer, list[TensorChange]]]:
-    """Gather tensors into layers, in model order."""
+    """Group tensors into layers, in model order."""
     found: dict[str, list[TensorChange]] = {}
     for tensor in tensors:
         found.setdefault(tensor.layer, []).append(tensor)
@@ -250,7 +298,7 @@ def axis_of(tensors: Iterable[TensorChange]) -> list[tuple[Layer, list[TensorCha
 
 
 def layer_change(tensors: Iterable[TensorChange]) -> TensorKind:
-    """Give the change of a layer from those of its tensors: it is new or removed only as a whole."""
+    """Return the change of a layer from those of its tensors. It is new or removed only if all its tensors are."""
     kinds = {tensor.change for tensor in tensors}
     if len(kinds) == 1:
         return next(iter(kinds))
@@ -258,20 +306,25 @@ def layer_change(tensors: Iterable[TensorChange]) -> TensorKind:
 
 
 def layer_amount(tensors: Iterable[TensorChange]) -> Amount | None:
-    """Return how much the weights of a layer changed; see `sum_amounts`."""
+    """Return the amount of change of a layer; see `sum_amounts`."""
     return sum_amounts((tensor.is_counter, tensor.amount) for tensor in tensors)
 
 
 def sum_amounts(tensors: Iterable[tuple[bool, Amount | None]]) -> Amount | None:
-    """Return how much a layer changed: the sum over its tensors without counters; None if no tensor was measured.
+    """Return the amount of change of a layer: the sum over its tensors without counters.
 
-    The layer strip, the diff and the page of a version all use this sum, so that a layer has one number everywhere. A
-    counter grows by hundreds while weights move by hundredths: with it, the number would tell nothing about the layer.
+    The layer strip, the diff and the page of a version use this sum, so that a layer has the same number everywhere.
+    Counters are excluded: they grow by hundreds while weights change by hundredths, so they would dominate the sum.
 
     Parameters
     ----------
     tensors : iterable of tuple
-        Of each tensor of the layer, whether it is a counter, and its amount.
+        For each tensor of the layer, whether it is a counter, and its amount.
+
+    Returns
+    -------
+    Amount or None
+        None if no tensor was measured.
 
     Examples
     --------
@@ -285,10 +338,10 @@ def sum_amounts(tensors: Iterable[tuple[bool, Amount | None]]) -> Amount | None:
 
 
 def is_counter(name: str, dtype: str, shape: Sequence[int]) -> bool:
-    """Tell whether a tensor counts steps, batches or samples instead of holding weights.
+    """Return whether a tensor counts steps, batches or samples, and does not contain weights.
 
-    It is a single integer, or a single number or an array of integers that has the name of a usual counter. A matrix
-    of integers with any other name is a quantised weight.
+    A single integer is a counter. A single float or an array of integers is one if it has the name of a known counter.
+    Any other array of integers is a quantized weight.
 
     Examples
     --------
@@ -348,7 +401,7 @@ def _values(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[Val
 
 
 def facts_of(version: Version) -> dict[str, Any]:
-    """Return where a version was made, in the words of people: commit, Python, platform, host."""
+    """Return the environment of a version for display: commit, Python, platform and host, as far as they are known."""
     made, git = version.environment, version.environment.get("git")
     found = {key: made[key] for key in ("python", "platform", "host") if isinstance(made.get(key), str)}
     if isinstance(git, dict) and isinstance(git.get("commit"), str):
@@ -363,12 +416,12 @@ def _packages(version: Version) -> dict[str, Any]:
 
 
 def code_of(version: Version) -> str:
-    """Return the code that was kept with a version: the cells of its notebook one below the other, or its script."""
+    """Return the code that is stored with a version: its script, or the cells of its notebook separated by a line."""
     return "\n\n".join(cells_of(version.environment))
 
 
 def cells_of(environment: Mapping[str, Any]) -> list[str]:
-    """Return the code that was kept with a version or a run: the cells of its notebook, or its script as one.
+    """Return the code that is stored with a version or run: the cells of its notebook, or its script as one cell.
 
     Examples
     --------
@@ -376,7 +429,7 @@ def cells_of(environment: Mapping[str, Any]) -> list[str]:
     (['a = 1', 'a'], ['a = 1'], [])
     """
     kept = environment.get("code")
-    if not isinstance(kept, dict):
+    if not isinstance(kept, dict):  # a run of `%%lmvp run` has the source of its cell instead
         return [str(environment["cell"])] if environment.get("cell") else []
     cells = kept.get("cells")
     found = [str(cell) for cell in cells] if isinstance(cells, list) else [str(kept.get("source", ""))]
@@ -390,10 +443,17 @@ def _code_lines(before: Version, after: Version) -> Iterable[str]:
 
 
 def unified_diff(old: Sequence[str], new: Sequence[str], before: str, after: str) -> Iterable[str]:
-    """Yield the lines of a unified diff, in time that grows with the texts alone.
+    """Yield the lines of a unified diff, in limited time.
 
-    A text whose lines repeat in many places takes `difflib` cubic time. Beyond `STEPS_LIMIT` comparisons, the diff is
-    still correct, but not the shortest: between the lines that begin and end both texts, it replaces all.
+    `difflib` takes cubic time for texts whose lines repeat often. After `STEPS_LIMIT` comparisons, the diff replaces
+    all lines between the common beginning and the common end: it is still correct, but not the shortest.
+
+    Parameters
+    ----------
+    old, new : sequence of str
+        The lines of both texts.
+    before, after : str
+        Their names in the first two lines of the diff.
 
     Examples
     --------
@@ -417,11 +477,11 @@ def unified_diff(old: Sequence[str], new: Sequence[str], before: str, after: str
 
 
 class _TooManySteps(Exception):
-    pass
+    """The diff needs more than `STEPS_LIMIT` comparisons."""
 
 
 class _Matcher(SequenceMatcher[str]):
-    """A matcher that counts the comparisons that it is about to make."""
+    """A matcher that counts its comparisons and raises `_TooManySteps` at the limit."""
 
     def __init__(self, old: Sequence[str], new: Sequence[str]) -> None:
         super().__init__(None, old, new)
@@ -438,7 +498,7 @@ class _Matcher(SequenceMatcher[str]):
 
 
 def _replaced(old: Sequence[str], new: Sequence[str]) -> list[tuple[str, int, int, int, int]]:
-    """Return the operations that replace all between the common beginning and the common end."""
+    """Return the operations that replace all lines between the common beginning and the common end."""
     most = min(len(old), len(new))
     first = next((at for at in range(most) if old[at] != new[at]), most)
     last = next((at for at in range(most - first) if old[-1 - at] != new[-1 - at]), most - first)
@@ -448,18 +508,19 @@ def _replaced(old: Sequence[str], new: Sequence[str]) -> list[tuple[str, int, in
 
 
 def _span(start: int, stop: int) -> str:
-    """Write a range of lines as the format wants it: the line before, where it is empty."""
+    """Format a range of lines for an `@@` line. The format states the line before an empty range."""
     length = stop - start
     return f"{start + 1}" if length == 1 else f"{start + (length > 0)},{length}"
 
 
 def _same(a: Any, b: Any) -> bool:
+    """Return whether two values are equal; NaN equals NaN, but True does not equal 1."""
     both_nan = isinstance(a, float) and isinstance(b, float) and math.isnan(a) and math.isnan(b)
     return both_nan or (a == b and isinstance(a, bool) == isinstance(b, bool))
 
 
 def _union(before: Iterable[str], after: Iterable[str]) -> list[str]:
-    """Names of both sides: in the order of `after`, each removed one behind its old neighbour."""
+    """Return the names of both sides in the order of `after`; each removed name follows its previous neighbor."""
     kept = dict.fromkeys(after)
     removed: dict[str | None, list[str]] = {}
     anchor = None

@@ -1,6 +1,6 @@
-"""What calls about many versions return: `History`; `Diff` stands beside it in `lmvp.views.diff`.
+"""`History`: the versions of a model or a project.
 
-Both print as text, show as static HTML in any notebook, and become live widgets once `%load_ext lmvp_jupyter` has run.
+It prints as text and displays as static HTML in a notebook. With `%load_ext lmvp_jupyter` it becomes a widget.
 """
 
 from __future__ import annotations
@@ -20,43 +20,46 @@ if TYPE_CHECKING:
 __all__ = ["Diff", "FileChange", "History", "LayersOf", "TensorChange", "ValueChange"]
 
 LayersOf = Callable[[Sequence[Version]], Layers]
-"""What fetches the strips of some versions of one model."""
+"""Fetches the layer strips of versions of one model."""
 
 Pages = Callable[[int, int, str, str], tuple[Sequence[Version], int]]
-"""What fetches a part of a list: how many to leave out, how many at most, a filter, an order; with how many match."""
+"""Fetches a part of a list: takes offset, maximum count, filter and order, and returns the versions and the total."""
 
 SHOWN = 200
-"""A widget shows so many rows, and strips are fetched for so many: the rest is a slice away."""
+"""Maximum number of rows of a widget, and of versions whose layer strips are fetched."""
 
 
 class History(MarimoDisplay, Sequence[Version]):
-    """Versions of a model, or of all the models of a project, newest first.
+    """Versions of a model, or of all models of a project, newest first. It is a sequence of `Version`.
+
+    Indexing accepts a position, a slice, or the name of a version such as `"v3"` or an alias.
 
     Parameters
     ----------
     versions : iterable of Version
         Newest first.
     title : str
-        What they are versions of: `project/model` or `project`.
+        The name of the model or project: `project/model` or `project`.
     total : int, optional
-        How many there are on the server, where `versions` is only a part.
+        The number of versions on the server, if `versions` is only a part of them. Their number by default.
     layers : callable, optional
-        Fetches the layer strips of versions of one model; called when they are first looked at.
+        Fetches the layer strips of versions of one model, when they are needed for the first time.
     metric : str, optional
-        The metric to show; without it, the newest version and what most others share decide.
+        The key of the metric to show. By default, the metric that most versions have.
     pages : callable, optional
         Fetches another part of the list; see `page`.
     first : int
-        How many versions come before these.
+        The number of newer versions that precede these. 0 by default.
     client : Client, optional
-        What asks the server.
+        The client that sends requests about these versions.
 
     Attributes
     ----------
+    title : str
     total : int
-        How many versions there are.
+        The number of versions on the server.
     older : int
-        How many of them come after the last of these.
+        The number of versions on the server that follow these.
 
     Examples
     --------
@@ -104,7 +107,7 @@ class History(MarimoDisplay, Sequence[Version]):
         start, _, step = which.indices(len(self))
         found = self._versions[which]
         part = self._part(found, self.total, self._newer + start)
-        if step != 1:
+        if step != 1:  # a slice with a step is not a page of the list
             part.older = 0
         return part
 
@@ -121,26 +124,29 @@ class History(MarimoDisplay, Sequence[Version]):
         )
 
     def page(self, first: int = 0, count: int = SHOWN, *, where: str = "", order: str = "") -> History:
-        """Return another part of the list, as the server has it now.
+        """Fetch another part of the list from the server.
 
         Parameters
         ----------
         first : int
-            How many versions to leave out.
+            The number of versions to skip. 0 by default.
         count : int
-            At most so many.
-        where, order : str
-            A filter, `"metrics.val_acc > 0.9"`, and what to sort by, `"-metrics.val_acc"`: docs/api.md, Filters.
+            Maximum number of versions. 200 by default.
+        where : str
+            A filter, for example `"metrics.val_acc > 0.9"`; see docs/api.md, Filters. Empty by default: all versions.
+        order : str
+            The field to sort by, for example `"-metrics.val_acc"` for the greatest first. Empty by default: newest
+            first.
 
         Returns
         -------
         History
-            Its `total` counts those that match.
+            Its `total` is the number of matching versions.
 
         Raises
         ------
         InvalidArgument
-            If filter or order cannot be read, or these versions are of no server.
+            If the filter or the order is invalid, or these versions do not come from a server.
         """
         if self._pages is None:
             raise InvalidArgument("these versions are of no server", hint="`lmvp history NAME` has pages")
@@ -149,12 +155,12 @@ class History(MarimoDisplay, Sequence[Version]):
 
     @property
     def client(self) -> Client:
-        """What asks the server for them.
+        """The client that fetched these versions.
 
         Raises
         ------
         InvalidArgument
-            If they are of no server.
+            If they do not come from a server.
         """
         if self._client is None:
             raise InvalidArgument("these versions are of no server", hint="`lmvp history NAME` asks one")
@@ -162,28 +168,37 @@ class History(MarimoDisplay, Sequence[Version]):
 
     @property
     def can_page(self) -> bool:
-        """Whether there is a server to ask for more."""
+        """Whether `page` can fetch other parts of the list."""
         return self._pages is not None
 
     def mark(self) -> str:
-        """Return what is another after whatever happened in the project."""
+        """Fetch the digest of the newest event of the project, which differs after each change in the project."""
         project = self.title.partition("/")[0]
         return self.client.last_event(project)
 
     @property
     def first(self) -> int:
-        """How many versions come before these."""
+        """The number of newer versions that precede these."""
         return self._newer
 
     def version(self, which: int | str) -> Version:
-        """Return a version by its number, `3` or `"v3"`, or by an alias.
+        """Return a version by its number or an alias.
+
+        Parameters
+        ----------
+        which : int or str
+            The number, `3`, `"3"` or `"v3"`, or an alias.
+
+        Returns
+        -------
+        Version
 
         Raises
         ------
         NotFound
-            If it is not among these versions.
+            If these versions do not include it.
         InvalidArgument
-            If several models of a project have it.
+            If several models of a project have such a version.
         """
         found = [v for v in self._versions if which in (v.number, v.name, str(v.number), *v.aliases)]
         if not found:
@@ -195,29 +210,29 @@ class History(MarimoDisplay, Sequence[Version]):
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The models that these versions belong to, those with the newest versions first."""
+        """The names of the models of these versions, ordered by their newest version, newest first."""
         return tuple(dict.fromkeys(v.model for v in self._versions))
 
     @property
     def of_project(self) -> bool:
-        """Whether these are versions of the models of a project, be it that it has one only."""
+        """Whether this is the history of a project, even if the project has only one model."""
         return len(self.models) > 1 or any(self.title == v.project for v in self._versions[:1])
 
     @property
     def metric(self) -> str | None:
-        """The metric that tables and plots show."""
+        """The key of the metric that tables and plots show; None if no version has a metric."""
         if self._metric is not None:
             return self._metric
         return next(iter(self.metrics), None)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """All metric keys, those that most versions have first, then in the order of the newest version."""
+        """The keys of all metrics, the most common first, then in the order of the newest version."""
         return tuple(key for key, _ in Counter(key for v in self._versions for key in v.metrics).most_common())
 
     @property
     def layers(self) -> Layers:
-        """The layer strips of the newest 200 of these versions; empty for a project, and where they cannot be had."""
+        """The layer strips of the newest 200 versions; empty for several models, or if they cannot be fetched."""
         if self._layers is None:
             self._layers = self._fetched()
         return self._layers
@@ -227,11 +242,15 @@ class History(MarimoDisplay, Sequence[Version]):
             return Layers()
         try:
             return self._fetch(self._versions[:SHOWN])
-        except LmvpError:  # a table without strips is better than none
+        except LmvpError:  # strips are an addition: the table must also display if they cannot be fetched
             return Layers()
 
     def to_pandas(self) -> Any:
         """Return a DataFrame with a row for each version, and the columns `metrics.…` and `params.…`.
+
+        Returns
+        -------
+        pandas.DataFrame
 
         Raises
         ------
@@ -245,7 +264,13 @@ class History(MarimoDisplay, Sequence[Version]):
     to_frame = to_pandas
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what a widget shows, as JSON: the newest 200 rows, the graph, the strips."""
+        """Return the data of the widget: the newest 200 rows, their graph and layer strips.
+
+        Returns
+        -------
+        dict
+            Values that JSON can represent.
+        """
         from lmvp.render.data import history_data
 
         return history_data(self)
@@ -257,7 +282,13 @@ class History(MarimoDisplay, Sequence[Version]):
         return printable(history_text(self))
 
     def to_svg(self) -> str:
-        """Return the newest 30 versions as one SVG picture, for a README or a slide."""
+        """Return the newest 30 versions as standalone SVG, for a README or a slide.
+
+        Returns
+        -------
+        str
+            An `<svg>` element.
+        """
         from lmvp.render.pictures import history_svg
 
         return history_svg(self)

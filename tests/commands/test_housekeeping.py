@@ -140,4 +140,4 @@ def test_diff_says_how_much(lines):
 def test_the_help_of_prune_tells_what_stays_in_any_case(capsys):
     with pytest.raises(SystemExit):
         main(["prune", "--help"])
-    assert "those with an alias and what these grew from" in " ".join(capsys.readouterr().out.split())
+    assert "versions with an alias and their first parents are always kept" in " ".join(capsys.readouterr().out.split())
