@@ -630,7 +630,10 @@ class SeriesStore(ABC):
 
     @abstractmethod
     def count(self, project: str, run: str, key: str, first: int | None = None, last: int | None = None) -> int:
-        """Return the number of points of a key with a step from `first` to `last`, inclusive; an estimate if many."""
+        """Return the number of points of a key with a step from `first` to `last`, inclusive.
+
+        It is an upper bound: sealed points that a newer attempt replaced count until their segments are merged.
+        """
 
     @abstractmethod
     def read(
