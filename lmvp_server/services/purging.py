@@ -89,7 +89,7 @@ class Purging:
     def _decided(self, space: str, without: Collection[str] = ()) -> Iterator[tuple[str, Record]]:
         """Yield decided contributions that still have files, with the names of their models.
 
-        An accepted contribution shares its files with its version, so it is included only after that version is deleted.
+        An accepted contribution shares its files with its version, so it is included only when that version is deleted.
 
         Parameters
         ----------
@@ -108,7 +108,7 @@ class Purging:
                         yield model.data["name"], one
 
     def release(self, project: Record) -> int:
-        """Delete the files of decided contributions whose retention time is over, and return the number of contributions.
+        """Delete the files of decided contributions whose retention time is over. Return their number.
 
         This only changes records; the next gc frees the bytes. So a crash in between loses nothing.
         """

@@ -64,7 +64,7 @@ class PushQuota:
         data : bytes
             The body.
         by : str or None
-            The id of the account. None for the operator, who has no limits.
+            The id of the account. Empty for the operator, who has no limits.
         size : int
             The bytes that the push reserves.
 
