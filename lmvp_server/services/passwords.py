@@ -76,8 +76,8 @@ class Passwords:
             If the password is wrong, or is missing and the last sign-in is not recent.
         """
         if password:
-            # The rate limit does not use the address, because a stolen token must not delay logins of its owner. It does
-            # not use the credential either, because a token that creates tokens would get a new limit with each.
+            # The rate limit does not use the address, because a stolen token must not delay logins of its owner. It
+            # does not use the credential either, because a token that creates tokens would get a new limit with each.
             if self._verified(account.data["name"], password, f"{_PROOF}{account.id}") is None:
                 raise ProofRequired("the current password does not match", hint="an admin can set a new one")
             return
