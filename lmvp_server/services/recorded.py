@@ -68,7 +68,7 @@ def written(at: datetime) -> str:
     Raises
     ------
     InvalidArgument
-        If the time has no time zone or is before 1970 or in the future.
+        If the time has no time zone, or its year is not from 1970 to 9998.
 
     Examples
     --------
