@@ -43,6 +43,7 @@ class Axis:
         """
         found = list(values)
         least, most = min(found), max(found)
+        # A logarithm needs positive values. Zero or negative values force a linear axis.
         if least > 0 and most / least >= _FAR:
             return cls(least, most, powers=True)
         return cls(*numbers.scale([least, most]), powers=False)
@@ -73,6 +74,7 @@ class Axis:
             found = numbers.ticks(self.low, self.high)
             return list(zip(found, numbers.ends(*found), strict=True))
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        # About 6 ticks fit, so a wide axis has a tick only at every n-th power.
         every = max(1, round((last - first) / 6))
         heads = (1, 3) if math.log10(self.high) - math.log10(self.low) < _FEW else (1,)
         powers = [float(f"{head}e{power}") for power in range(first, last + 1, every) for head in heads]

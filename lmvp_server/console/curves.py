@@ -57,6 +57,7 @@ def curves_of(
     NotFound
         If none of the runs has one of the metrics.
     """
+    # `Run` expects a client. `Source` has the methods of it that curves use.
     source = Source(services, caller, first, last)
     return of_runs(source, [Run(cast("Tracking", source), one) for one in records], keys, **how)
 

@@ -113,6 +113,7 @@ def entries(
         if event["action"] in QUIET or (event["action"] == "run.start" and event["what"] in ended):
             continue
         ended |= {event["what"]} if event["action"] == "run.end" else set()
+        # Names are read once for each run, because a feed has many events of the same run.
         run = event["what"].rpartition("/runs/")[2]
         if "/runs/" in event["what"] and run not in names:
             names[run] = services.runs.name_of(caller, project, run)
@@ -147,6 +148,7 @@ def _what(event: dict[str, Any], root: str, names: Mapping[str, str]) -> str:
     gone = action.endswith((".remove", ".prune", ".purge")) and action != "contribution.purge"  # its page still exists
     project, _, run = what.partition("/runs/")
     if run:
+        # A deleted run has no record, but its event may have the name.
         known = event.get("before") or event.get("after")
         name = names.get(run) or (known.get("name") if isinstance(known, dict) else "") or run[:8]
         called = escape(clean(str(name)))

@@ -41,6 +41,7 @@ class Column:
     @property
     def field(self) -> str:
         """The name in the filter language."""
+        # Keys such as `val/acc` must be quoted in a filter.
         plain = self.key.isidentifier()
         return f"{self.kind}.{self.key}" if plain else f'{self.kind}["{self.key}"]'
 
@@ -118,6 +119,7 @@ def _cells(column: Column, runs: Sequence[RunRecord]) -> list[str]:
 
 def _mean(column: Column, runs: Sequence[RunRecord]) -> str:
     found = [one for run in runs if (one := column.number(run)) is not None and math.isfinite(one)]
+    # The mean of a param, such as a seed, has no meaning.
     if column.kind != "metrics" or not found:
         return ""
     return numbers.one(numbers.mean(found))

@@ -36,6 +36,7 @@ class Page:
 def _number(name: str, text: str | None, default: int | None, least: int, most: int) -> int | None:
     if text is None:
         return default
+    # `int` alone would accept signs, spaces, underscores and digits of other scripts.
     if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
         raise InvalidArgument(f"{name}={text[:40]!r} is not a number from {least} to {most}")
     return int(text)
@@ -47,6 +48,7 @@ def listing(page: Page, found: Sequence[Record], total: int, present: Callable[[
     more = len(found) > page.limit
     return {
         "items": [present(record) for record in shown],
+        # `seq` as cursor: the next page stays correct if items are added or deleted in between.
         "next": str(shown[-1].seq) if more else None,
         "total": total,
     }

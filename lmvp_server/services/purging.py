@@ -49,6 +49,7 @@ class Purging:
         access.require(caller, access.ADMIN)
         what = "all projects, and what was removed" if removed else "all projects"
         with recorded(self._records, caller.name, "server.gc", what) as result:
+            # With `removed`, everything that was removed until now is over its retention time.
             before, who = (now(), caller.name) if removed else (self._cutoff(), WHO)
             freed = self._end_projects(before, who, lambda: True)
             for project in self._records.find(SERVER, "projects"):
@@ -143,12 +144,14 @@ class Purging:
         for run in self._records.find(project.id, REMOVED_RUNS):
             if "removed" not in run.data or run.data["removed"]["at"] > before:
                 continue
+            # The record without `removed` is the mark: see `Runs.missing`.
             mark: Change = Put(REMOVED_RUNS, run.id, {"at": run.data["at"]}, expect=run.rev)
             told = event(who, "run.purge", f"{project.data['name']}/runs/{run.id}", {"name": run.data["name"]}, None)
             if self._commit(project, [mark], told):
                 self._series.drop(project.id, run.id)
 
     def _end_project(self, project: Record, who: str) -> int:
+        # The event of the server keeps the head of the deleted audit log, so that a copy of the log can be verified.
         head = head_of(self._records, project.id, project.data["name"])
         told = {"id": project.id, "events": head.seq, "chain": head.chain}
         changes: list[Change] = [Delete(REMOVED, project.id, expect=project.rev), *self.around(project.id)]

@@ -206,6 +206,7 @@ class Pushes:
             raise InvalidRequest(
                 f"the chunk {frame.chunk[:12]} of {frame.size} bytes is not in the manifest of this push"
             )
+        # A raw frame is verified without a copy of its bytes. Others must be decoded to be verified.
         kept: Frame = frame
         pieces: Sequence[Buffer] = payload
         if frame.codec == RAW:
@@ -408,6 +409,7 @@ class Pushes:
                 push.proved.add(chunk.id)
 
     def _committed(self, place: Place, push_id: str) -> Document | None:
+        # The id of a push is stored in its version, so a repeated commit is found even after a restart.
         ours = {"push": push_id, "model": place.model.id}
         found = self._records.find(place.space, "versions", ours, limit=1)
         found = found or self._records.find(
@@ -630,6 +632,7 @@ def _says_nothing_new(push: OpenPush, latest: Record) -> bool:
 
 
 def _check_expected(push: OpenPush, latest: Record | None) -> None:
+    # An empty text means: the model must have no version.
     expected = push.body.expect_parent
     actual = latest.data["digest"] if latest else ""
     if expected is not None and expected != actual:
@@ -653,5 +656,6 @@ def _no_push(push_id: str) -> NotFound:
 
 def _answer(push: OpenPush) -> Push:
     expires = datetime.fromtimestamp(time.time() + LIFETIME, timezone.utc)
+    # In the order of the manifest, so that the client reads its files sequentially.
     ordered = tuple(chunk for chunk in push.sizes if chunk in push.missing)
     return Push(push=push.id, missing=ordered, expires=expires, base=push.base)

@@ -97,6 +97,7 @@ def already_there(versions: Versions, place: Place, model: Record, said: Recorde
             f"v{said.number} of {place.reference} is another one: {found.data['digest'][:12]}, not {said.digest[:12]}",
             hint="import into a model of another name",
         )
+    # Numbers ascend and are never reused, so an import cannot fill a gap.
     if said.number < next_number(model):
         raise Conflict(
             f"v{said.number} cannot be put in: {place.reference} is beyond it, at v{next_number(model) - 1}",

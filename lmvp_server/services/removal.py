@@ -117,6 +117,7 @@ class Removal:
         self, caller: Caller, place: Place, model: Record, going: Sequence[Record], *, keep: bool
     ) -> list[Change]:
         ids = {version.id for version in going}
+        # The latest number can fall when versions are removed; `last` cannot, so that no number is used again.
         standing = self._records.find(place.space, "versions", {"model": model.id})
         left = [one.data["number"] for one in standing if one.id not in ids]
         news = {"latest": left[-1] if left else 0, "last": next_number(model) - 1}
@@ -165,6 +166,7 @@ class Removal:
             access.require(caller, access.OWN, project)
             models = self._records.find(home.id, "models")
             versions = sum(self._records.count(home.id, "versions", {"model": model.id}) for model in models)
+            # A project can be removed with its audit log, so the event of the server keeps its head.
             head = head_of(self._records, home.id, home.data["name"])  # so that a head stored elsewhere can be compared
             told = {**home.data, "id": home.id, "versions": versions, "events": head.seq, "chain": head.chain}
             away = {**home.data, "versions": versions, "removed": _mark(caller)}

@@ -78,6 +78,7 @@ class Retention:
         fields = {key: value for key, value in given.items() if value is not None}
         while True:
             place = self._catalog.find_model(caller, project, model)
+            # A description changes nothing but text. The other settings can delete versions or weaken protection.
             right = access.WRITE if fields.keys() <= {"description"} else access.MAINTAIN
             access.require(caller, right, project)
             before = {key: place.model.data.get(key, "") for key in fields}
@@ -98,6 +99,7 @@ class Retention:
             with passed_over(project.id):
                 for model in self._records.find(project.id, "models"):
                     if model.data.get("keep") and go_on():
+                        # The rule was set by a maintainer; its caller needs every right, and names the rule in events.
                         rule = Caller("retention rule", owner=True, scope="admin")
                         self._take_away(rule, Place(project, model), model.data["keep"])
 

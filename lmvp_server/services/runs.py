@@ -73,6 +73,7 @@ class Runs:
         if order:
             unreadable: list[str] = []
             every, first = self.sorted(caller, project, where, order, unreadable), page.cursor or 0
+            # Sorting needs all runs, so the cursor is a count and not a `seq`.
             more = str(first + page.limit) if first + page.limit < len(every) else None
             listed = {"items": every[first : first + page.limit], "next": more, "total": len(every)}
             return listed, _told_unreadable(unreadable)
@@ -254,6 +255,7 @@ class Runs:
         """Start or resume a run. Return it, and whether it is new."""
         home = self.home(caller, project, new)
         made = self.begin(caller, home, new)
+        # A new run has no points yet; without a sign of life it would count as stale.
         self._series.touch(home.id, new.run)
         return self.present(home, self.find(home, new.run)), made
 

@@ -36,6 +36,7 @@ class Search:
             The results, with `kind`, `project`, `name`, `url` (relative to the first page) and `words` (an excerpt);
             and whether there are more results.
         """
+        # Bounds the work: anyone with read access can send long queries.
         wanted = list(dict.fromkeys(words[:WORDS_LIMIT].lower().split()))[:_TERMS]
         projects = self._catalog.projects(caller, Page(_PROJECTS))["items"]
         if not wanted:
@@ -44,6 +45,7 @@ class Search:
         found: list[Document] = []
         more = False
         for kind in kinds:
+            # One more than is shown, to know whether there are more.
             some = list(islice(kind(caller, projects, wanted), _EACH + 1))
             more |= len(some) > _EACH
             found += some[:_EACH]

@@ -88,6 +88,7 @@ class Sessions:
         NotAuthenticated
             If the token is limited to a scope or project: a session has all rights of its account.
         """
+        # `admin` is the scope without limits; `only` limits a token to one project.
         if caller.scope != "admin" or caller.only:
             raise NotAuthenticated(
                 "this token passes on a part of the rights of its account only; `lmvp open` signs in with these"

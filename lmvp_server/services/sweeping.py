@@ -133,6 +133,7 @@ class Sweeping:
     def _mark_version(self, space: str, marked: Marked, version: Record) -> None:
         digest = version.data["digest"]
         marked.versions[version.id] = set()
+        # Versions can share a manifest; its chunks count for the oldest one.
         if digest in marked.manifests:
             return
         try:
@@ -178,6 +179,7 @@ class Sweeping:
         delta, link = None, None
         if base is not None and dtype is not None:
             link = Link(base, links.depth(base) + 1)
+            # None if the delta is not smaller; the chunk is then standalone.
             delta = codecs.encode_delta(data, dtype, self._decoder.data(space, base), link)
         encoded = delta or codecs.encode(data, dtype)
         grown = HEADER_SIZE + len(encoded.payload) - self._size(space, chunk)

@@ -126,6 +126,7 @@ class Targets:
             If it is not allowed, or is an address in an unusual notation.
         """
         host = host.lower().removesuffix(".")
+        # A listed name does not allow an address, because the address could belong to another host.
         literal = _literal(host)
         if literal is not None and self._is_listed(literal):
             self.check_address(host)
@@ -198,6 +199,7 @@ def _is_public(address: Address) -> bool:
 
     `is_global` differs between versions of Python, so the special ranges are listed here too.
     """
+    # IANA allocates public IPv6 addresses only from this range.
     if address.version == 6 and address not in _GLOBAL_UNICAST:
         return False
     return address.is_global and not any(address in network for network in _NOT_PUBLIC)

@@ -106,6 +106,7 @@ class TensorDigests:
             if hasher.hexdigest() != place.tensor.digest:
                 yield place.tensor
                 continue
+            # Clearing all is simpler than removing the oldest. It costs a repeated verification at most.
             if len(self._proved) >= _PROVED:
                 self._proved.clear()
             self._proved.add(fact)
@@ -122,10 +123,12 @@ def _places(manifest: Manifest) -> list[_Place]:
     places: list[_Place] = []
     ends = {file.path: list(accumulate(chunk.size for chunk in file.chunks)) for file in manifest.files}
     ids = {file.path: [chunk.id for chunk in file.chunks] for file in manifest.files}
+    # Tensors can overlap, so a small manifest could demand a large amount of hashing.
     room = _FREE + _BYTES_TIMES * sum(file.size for file in manifest.files)
     chunks = 2 * len(manifest.tensors) + _CHUNKS_TIMES * sum(map(len, ids.values()))
     for tensor in sorted(manifest.tensors, key=lambda one: (one.path, one.offset, one.size)):
         end, of = tensor.offset + tensor.size, ends[tensor.path]
+        # `check_manifest` has verified tensors that fill their chunks.
         if not tensor.size or (_is_boundary(of, tensor.offset) and _is_boundary(of, end)):
             continue
         first, last = bisect_right(of, tensor.offset), bisect_left(of, end)

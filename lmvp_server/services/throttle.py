@@ -105,9 +105,11 @@ class Backoff:
                 error = TooManyRequests(f"too many {self._what}", hint=f"try again in {seconds} s")
                 error.retry_after = seconds
                 raise error
+            # Otherwise an account would stay at the longest delay forever.
             if at - last > 2 * self._longest:
                 count = 0
             count += 1
+            # The exponent is limited, because a float overflows at 2**1024.
             delay = 0.0 if count < self._free else min(2.0 ** min(count - self._free, 30), self._longest)
             self._failures[key] = count, at + delay, at
             self._failures.move_to_end(key)
@@ -136,4 +138,5 @@ def network_of(address: str) -> str:
         return str(known)
     if known.ipv4_mapped is not None:
         return str(known.ipv4_mapped)
+    # Providers assign at least a /64 to each client, which could use any address in it.
     return f"{IPv6Address(int(known) >> 64 << 64)}/64"

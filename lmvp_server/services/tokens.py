@@ -63,6 +63,7 @@ class Tokens:
         name, days, scope = asked.name, asked.expires_days, asked.scope or access.LEAST_SCOPE
         if scope not in access.SCOPES:
             raise InvalidArgument(f"no scope {scope[:40]!r}", hint=f"there are {', '.join(access.SCOPES)}")
+        # A token must not create one with more rights.
         if not access.SCOPES[scope] <= access.SCOPES[caller.scope]:
             raise AccessDenied(f"a token for scope {caller.scope!r} makes none for {scope!r}")
         if not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
@@ -70,6 +71,7 @@ class Tokens:
         if days is not None and not 1 <= days <= 3650:
             raise InvalidArgument(f"expires_days={days}: from 1 to 3,650")
         owner = self._owner(caller, asked.user)
+        # A token for another person gives the admin access as this person, so it always needs the admin's password.
         if owner is not None and owner.id != caller.user and not _is_service(owner):
             self._users.prove(caller, asked.current_password)
         else:
@@ -318,6 +320,7 @@ class Tokens:
 
     def _note(self, token: str) -> None:
         with self._lock:
+            # A commit for each request would be too slow.
             if time.monotonic() - self._noted.get(token, -_NOTED) < _NOTED:
                 return
             self._noted[token] = time.monotonic()

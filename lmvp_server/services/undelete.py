@@ -56,6 +56,7 @@ class Undelete:
             return False
         if caller.everything:
             return True
+        # The roles of a removed project still exist; see `grants.owns`.
         removed_it = bool(caller.user) and caller.user == project.data["removed"]["user"]
         return removed_it and grants.owns(self._records, caller.user, project)
 
@@ -203,6 +204,7 @@ def _back(table: str, found: Record) -> list[Change]:
 def _put_back(place: Place, found: Record) -> list[Change]:
     """Return the changes that move a version back from the trash, with its previous number."""
     data = {key: value for key, value in found.data.items() if key != "removed"} | {"model": place.model.id}
+    # The restored version can be newer than all others.
     latest = max(place.model.data["latest"], data["number"])
     return [
         Put("versions", found.id, data, expect=found.rev),

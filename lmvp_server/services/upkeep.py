@@ -131,5 +131,6 @@ class Upkeep:
 
     def _links_of(self, space: str) -> Links:
         if space not in self._links:
+            # Reading the dependencies reads the header of every chunk, so they are cached.
             self._links[space] = Links.read(self._chunks, space)
         return self._links[space]

@@ -59,6 +59,7 @@ class Usage:
         older = self._older(project)
         for version in self._records.find(project.id, "versions"):
             cancellation.check()
+            # Each chunk counts once, for the oldest version.
             chunks = self._chunks_of(project.id, version.data["digest"]) - counted
             counted |= chunks
             stored = sum(self._size(project.id, chunk, older) for chunk in chunks)

@@ -171,6 +171,7 @@ class Users:
             If the name is taken, or one of the other changes cannot be applied.
         """
         self.check(new)
+        # Names are unique without regard to case: the change of the table `names` fails if the key exists.
         key = new.name.lower()
         data: Document = {
             "name": new.name,
@@ -241,6 +242,7 @@ class Users:
                 fields["disabled"] = given.disabled
             if given.admin is not None:
                 fields["admin"] = given.admin
+            # So at least one admin remains.
             if own and (given.disabled or given.admin is False):
                 raise Conflict("nobody disables or demotes themselves", hint="another admin can")
             told = {key: record.data.get(key) for key in fields}

@@ -198,6 +198,7 @@ class Versions:
 
     def by_digest(self, place: Place, digest: str) -> Record | None:
         """Return the record of a version by its full digest, or None."""
+        # Several models, and contributions, can have a version with this digest.
         found = self._records.find(place.space, "versions", {"digest": digest})
         return next((record for record in found if record.data["model"] == place.model.id), None)
 
@@ -369,6 +370,7 @@ class Versions:
 
 def _present(record: Record, project: str, model: str, aliases: Mapping[str, Sequence[str]]) -> Document:
     shown = {**record.data, "project": project, "model": model, "aliases": aliases.get(record.id, ())}
+    # The id of the push is internal. `packed` is in records of earlier releases.
     del shown["push"]
     shown.pop("packed", None)
     proposed = shown.pop("contribution", None)

@@ -226,6 +226,7 @@ class Webhooks:
             told = event(_ITSELF, "webhook.disable", _named(home, hook), {"id": hook.id}, ended)
             self._change(hook.id, {"disabled": True, "why": why[:200]}, told)
             return None
+        # Unwanted events are remembered in memory only, so that they need no commit.
         after = max(hook.data["sent"], self._passed.get(hook.id, 0))
         wanted = tuple(hook.data["events"])
         while some := self._records.events(home.id, after=after, limit=_BATCH):

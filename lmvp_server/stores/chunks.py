@@ -359,6 +359,7 @@ def _names(folder: Path) -> Iterator[str]:
 def _unlink(path: Path) -> int:
     """Delete a file and return the bytes freed: 0 if it has other hard links or does not exist."""
     try:
+        # A file with other hard links keeps its bytes on disk.
         about = path.lstat()
         path.unlink()
     except FileNotFoundError:

@@ -157,6 +157,7 @@ class AppendFile:
         try:
             write_all(self._descriptor, data)
         except BaseException:
+            # A partial record in the middle of the file would look like damage.
             self.cut(self.size)
             raise
         self.size += len(data)

@@ -264,6 +264,7 @@ def _operations(
         current = rows.get(change.id)
         _expect(change, current)
         if isinstance(change, Put):
+            # An update keeps the position, so cursors of readers stay valid.
             seq, rev = (current.seq, current.rev + 1) if current else (rows.next_seq, 1)
             yield Operation(change.table, seq, Envelope(change.id, rev, change.data))
         elif current is not None:

@@ -184,6 +184,7 @@ def recover(files: Files, indexes: dict[str, tuple[str, ...]]) -> Recovered:
     sizes = {number: _replay(path, read_journal(path), state, lines) for number, path in journals.items()}
     events.recover(image.meta.events, lines)
     newest = max(sizes, default=generation)
+    # The next snapshot is due when the journals outgrow this size.
     snapshot_size = files.snapshot.stat().st_size if files.snapshot.exists() else 0
     return Recovered(state, events, newest, sizes.pop(newest, 0), sizes, snapshot_size)
 

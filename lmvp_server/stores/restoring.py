@@ -33,7 +33,7 @@ def lay_down(files: Files, moment: Moment) -> None:
         _touch(files)
         meta = Meta(
             generation=_GENERATION,
-            commits=1,
+            commits=1,  # any number: the next commit continues from it
             events=head,
             events_size=size,
             next_seq=dict(moment.next_seq),

@@ -45,6 +45,7 @@ class SharedLock:
     def alone(self) -> Iterator[None]:
         """Hold the lock exclusively."""
         with self._changed:
+            # Blocks new sharers, so that a constant stream of them cannot starve this thread.
             self._waiting += 1
             self._changed.wait_for(lambda: not self._taken and not self._sharing)
             self._waiting -= 1

@@ -93,6 +93,7 @@ def _pieces(image: Image) -> Iterator[bytes]:
     yield b'",' + _encode(image.meta)[1:] + b"}"
     for table, records in image.tables.items():
         yield b",\n" + _encode(table) + b":{"
+        # msgspec holds the GIL while it encodes.
         for start in range(0, len(records), _SLICE):
             rows = b",\n".join(map(_row, records[start : start + _SLICE]))
             yield (b",\n" if start else b"\n") + rows

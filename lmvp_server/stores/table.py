@@ -153,6 +153,7 @@ def candidates(rows: Rows, structure: Any) -> list[int] | None:
     """
     if not isinstance(structure, tuple):
         return None
+    # Each part alone limits the result, so the shortest list of candidates is enough.
     if structure[0] == "and":
         found = [seqs for part in structure[1] if (seqs := candidates(rows, part)) is not None]
         return min(found, key=len, default=None)

@@ -40,6 +40,7 @@ class Pages:
             if name not in self._held:
                 self._held[name] = value
                 self._size += _bytes(value)
+            # The entry that was just read must stay, even if it is larger than the limit.
             while self._size > self._limit and len(self._held) > 1:
                 self._size -= _bytes(self._held.popitem(last=False)[1])
         return value

@@ -13,6 +13,7 @@ FOLD = 32
 
 def starts_of(sizes: npt.NDArray[np.intp], width: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Split groups of rows into blocks of at most `width` rows. Return the starts, and the blocks of each group."""
+    # Rounds up: the last block of a group can be shorter.
     counts = -(-sizes // width)
     before = np.cumsum(sizes) - sizes
     rank = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -59,6 +59,7 @@ def save(folder: Path, saved: Saved) -> None:
     """Replace the state file durably and atomically."""
     from lmvp.durable import sync_folder
 
+    # The record has a checksum, so that damage is detected.
     write_whole(folder / NAME, [framed(msgspec.msgpack.encode(saved))], folder)
     sync_folder(folder)
 

@@ -47,6 +47,7 @@ def write_segment(path: Path, table: Table) -> None:
 
     def put(columns: Sequence[npt.NDArray[Any]], rows: int) -> Piece:
         nonlocal size
+        # Columns are compressed separately, because values of one column resemble each other.
         coded = [_coded(column) for column in columns]
         data = b"".join(coded)
         piece = Piece(size, [len(each) for each in coded], rows, crc32(data))
@@ -117,6 +118,7 @@ class Segment:
         with self._open() as file:
             at, length, check = self._footer(file)
             data = os.pread(file.fileno(), length, at)
+        # A damaged directory would direct reads to wrong bytes.
         if crc32(data) != check or len(data) != length:
             raise self._damaged("directory")
         try:
