@@ -179,7 +179,7 @@ class Sweeping:
         delta, link = None, None
         if base is not None and dtype is not None:
             link = Link(base, links.depth(base) + 1)
-            # None if the delta is not smaller; the chunk is then standalone.
+            # None if a sample shows that a delta saves too little; the chunk is then standalone.
             delta = codecs.encode_delta(data, dtype, self._decoder.data(space, base), link)
         encoded = delta or codecs.encode(data, dtype)
         grown = HEADER_SIZE + len(encoded.payload) - self._size(space, chunk)

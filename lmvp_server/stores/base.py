@@ -120,7 +120,22 @@ class RecordStore(ABC):
 
     @abstractmethod
     def get(self, space: str, table: str, record_id: str) -> Record | None:
-        """Return one record, or None if it does not exist."""
+        """Return one record.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        table : str
+            The name of the table.
+        record_id : str
+            The id of the record.
+
+        Returns
+        -------
+        Record or None
+            None if the record does not exist.
+        """
 
     @abstractmethod
     def find(
@@ -161,7 +176,22 @@ class RecordStore(ABC):
 
     @abstractmethod
     def count(self, space: str, table: str, where: Mapping[str, Any] | None = None) -> int:
-        """Return the number of records whose fields equal `where`."""
+        """Return the number of records whose fields equal `where`.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        table : str
+            The name of the table.
+        where : mapping, optional
+            Field names with the values that they must have. Default: all records.
+
+        Returns
+        -------
+        int
+            The number of matching records; 0 if the space or the table does not exist.
+        """
 
     @abstractmethod
     def commit(
@@ -224,6 +254,11 @@ class RecordStore(ABC):
     def verify(self, space: str) -> None:
         """Verify the chain of events: no event was removed or altered.
 
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+
         Raises
         ------
         IntegrityError
@@ -234,6 +269,11 @@ class RecordStore(ABC):
     def verify_files(self, space: str) -> None:
         """Verify the files that the next start of the server would read.
 
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+
         Raises
         ------
         IntegrityError
@@ -242,11 +282,28 @@ class RecordStore(ABC):
 
     @abstractmethod
     def renew(self, space: str) -> None:
-        """Rewrite the files of a space from the records in memory."""
+        """Rewrite the files of a space from the records in memory.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        """
 
     @abstractmethod
     def moment(self, space: str) -> Moment:
-        """Return a snapshot: every acknowledged commit completely, and no commit partly."""
+        """Return a snapshot: every acknowledged commit completely, and no commit partly.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+
+        Returns
+        -------
+        Moment
+            An empty snapshot if the space does not exist.
+        """
 
     @abstractmethod
     def restore(self, space: str, moment: Moment) -> None:
@@ -254,19 +311,49 @@ class RecordStore(ABC):
 
         Ids, `seq`, `rev` and the chain of events stay the same. The previous content is lost. The space must not be in
         use during the call.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        moment : Moment
+            The snapshot. It can come from another store.
         """
 
     @abstractmethod
     def spaces(self) -> list[str]:
-        """Return the names of all spaces that have a commit."""
+        """Return the names of all spaces that have a commit.
+
+        Returns
+        -------
+        list of str
+            The names.
+        """
 
     @abstractmethod
     def size(self, space: str) -> int:
-        """Return the size of the records and events of a space on disk, in bytes; 0 if the space does not exist."""
+        """Return the size of the records and events of a space on disk.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+
+        Returns
+        -------
+        int
+            The size in bytes; 0 if the space does not exist.
+        """
 
     @abstractmethod
     def drop(self, space: str) -> None:
-        """Delete a space with its records and its events."""
+        """Delete a space with its records and its events.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        """
 
     @abstractmethod
     def close(self) -> None:
@@ -281,7 +368,20 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def missing(self, project: str, ids: Iterable[str]) -> list[str]:
-        """Return those of `ids` that the project does not have, in the given order."""
+        """Return those of `ids` that the project does not have.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        ids : iterable of str
+            Ids of chunks.
+
+        Returns
+        -------
+        list of str
+            The missing ids, in the given order.
+        """
 
     @abstractmethod
     def put(self, project: str, chunk: str, pieces: Sequence[Buffer]) -> int:
@@ -305,11 +405,31 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def settle(self, project: str, ids: Iterable[str]) -> None:
-        """Make the names of these chunks durable."""
+        """Make the names of these chunks durable.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        ids : iterable of str
+            Ids of chunks.
+        """
 
     @abstractmethod
     def get(self, project: str, chunk: str) -> bytes:
         """Return one frame.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
+
+        Returns
+        -------
+        bytes
+            The header and the payload.
 
         Raises
         ------
@@ -319,7 +439,19 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def size(self, project: str, chunk: str) -> int:
-        """Return the length of one frame in bytes.
+        """Return the length of one frame.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
+
+        Returns
+        -------
+        int
+            The length of header and payload in bytes.
 
         Raises
         ------
@@ -329,7 +461,21 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def start(self, project: str, chunk: str, size: int) -> bytes:
-        """Return the first `size` bytes of one frame, or the whole frame if it is shorter.
+        """Return the first bytes of one frame, or the whole frame if it is shorter.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
+        size : int
+            The number of bytes.
+
+        Returns
+        -------
+        bytes
+            At most `size` bytes.
 
         Raises
         ------
@@ -339,7 +485,18 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def chunks(self, project: str) -> Iterator[str]:
-        """Iterate over the ids of all chunks of a project, in any order."""
+        """Iterate over the ids of all chunks of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        iterator of str
+            The ids, in any order.
+        """
 
     @abstractmethod
     def replace(self, project: str, chunk: str, pieces: Sequence[Buffer]) -> int:
@@ -367,9 +524,19 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def remove(self, project: str, ids: Iterable[str]) -> int:
-        """Delete chunks and return the number of bytes freed. Chunks that do not exist are skipped.
+        """Delete chunks. Chunks that do not exist are skipped.
 
-        A frame that another project shares frees no bytes.
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        ids : iterable of str
+            Ids of chunks.
+
+        Returns
+        -------
+        int
+            The bytes freed. A frame that another project shares frees no bytes.
         """
 
     @abstractmethod
@@ -396,13 +563,37 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def sharers(self, project: str, chunk: str, others: Iterable[str]) -> list[str]:
-        """Return those of `others` that share the stored bytes of this chunk with the project, instead of a copy."""
+        """Return those of `others` that share the stored bytes of this chunk with the project, instead of a copy.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
+        others : iterable of str
+            Ids of other projects.
+
+        Returns
+        -------
+        list of str
+            The ids of those projects, in the given order.
+        """
 
     @abstractmethod
     def share(self, project: str, source: str, chunk: str) -> None:
         """Replace a project's frame with the frame of another project, without a copy where the storage allows it.
 
         The change is durable on return.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        source : str
+            The id of the project whose frame is used.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
 
         Raises
         ------
@@ -412,35 +603,122 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def set_aside(self, project: str, chunk: str) -> None:
-        """Move a damaged frame away without deleting it. The chunk is then missing and can be pushed again."""
+        """Move a damaged frame away without deleting it. The chunk is then missing and can be pushed again.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
+        """
 
     @abstractmethod
     def pinning(self, project: str) -> AbstractContextManager[None]:
-        """Return a shared lock that excludes `sweeping`: chunks that were found are not deleted while it is held."""
+        """Return a shared lock that excludes `sweeping`: chunks that were found are not deleted while it is held.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        context manager
+            Holds the lock while it is entered.
+        """
 
     @abstractmethod
     def sweeping(self, project: str) -> AbstractContextManager[None]:
-        """Return an exclusive lock that excludes `pinning`: unused chunks do not come into use while it is held."""
+        """Return an exclusive lock that excludes `pinning`: unused chunks do not come into use while it is held.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        context manager
+            Holds the lock while it is entered.
+        """
 
     @abstractmethod
     def manifests(self, project: str) -> Iterator[str]:
-        """Iterate over the digests of all manifests of a project, in any order."""
+        """Iterate over the digests of all manifests of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        iterator of str
+            The digests, in any order.
+        """
 
     @abstractmethod
     def remove_manifests(self, project: str, digests: Iterable[str]) -> int:
-        """Delete manifests with their notes, and return the number of bytes freed."""
+        """Delete manifests with their notes.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        digests : iterable of str
+            Digests of manifests.
+
+        Returns
+        -------
+        int
+            The bytes freed.
+        """
 
     @abstractmethod
     def put_note(self, project: str, digest: str, data: bytes) -> None:
-        """Store data that was computed from a manifest, a note, next to it. A new note replaces the old one."""
+        """Store data that was computed from a manifest, a note, next to it. A new note replaces the old one.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        digest : str
+            The digest of the manifest.
+        data : bytes
+            The content of the note.
+        """
 
     @abstractmethod
     def notes(self, project: str) -> Iterator[str]:
-        """Iterate over the digests of all manifests that have a note, including damaged notes."""
+        """Iterate over the digests of all manifests that have a note.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        iterator of str
+            The digests, in any order. They include those of damaged notes.
+        """
 
     @abstractmethod
     def note(self, project: str, digest: str) -> bytes:
         """Return the note of a manifest.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        digest : str
+            The digest of the manifest.
+
+        Returns
+        -------
+        bytes
+            The content of the note.
 
         Raises
         ------
@@ -450,22 +728,62 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def usage(self, project: str, others: Iterable[str] = ()) -> Mapping[str, int]:
-        """Return the size of a project on disk, in bytes: `chunks`, `manifests`, `notes`, `staging` and `damaged`.
+        """Return the size of a project on disk.
 
         Frames that the project shares with one of `others` do not count.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        others : iterable of str, optional
+            Ids of other projects. Default: none.
+
+        Returns
+        -------
+        mapping of str to int
+            Bytes of `chunks`, `manifests`, `notes`, `staging` and `damaged`.
         """
 
     @abstractmethod
     def projects(self) -> list[str]:
-        """Return the ids of all projects that have data in this store."""
+        """Return the ids of all projects that have data in this store.
+
+        Returns
+        -------
+        list of str
+            The ids.
+        """
 
     @abstractmethod
     def put_manifest(self, project: str, digest: str, data: bytes) -> None:
-        """Store a manifest under its digest."""
+        """Store a manifest under its digest.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        digest : str
+            The digest of the manifest.
+        data : bytes
+            The encoded manifest.
+        """
 
     @abstractmethod
     def manifest(self, project: str, digest: str) -> bytes:
         """Return a manifest.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        digest : str
+            The digest of the manifest.
+
+        Returns
+        -------
+        bytes
+            The encoded manifest.
 
         Raises
         ------
@@ -475,11 +793,28 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def stage(self, project: str, push: str, data: bytes) -> None:
-        """Store the body of an open push. It must survive a killed process, but not a power failure."""
+        """Store the body of an open push. It must survive a killed process, but not a power failure.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        push : str
+            The id of the push: 32 hex digits.
+        data : bytes
+            The body of the push.
+        """
 
     @abstractmethod
     def staged(self, project: str, push: str) -> tuple[bytes, float]:
         """Return the body of an open push and the time of its last request.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        push : str
+            The id of the push: 32 hex digits.
 
         Returns
         -------
@@ -494,19 +829,54 @@ class ChunkStore(ABC):
 
     @abstractmethod
     def touch(self, project: str, push: str, *, at: float | None = None) -> None:
-        """Set the time of the last request of an open push, by default to now. Unknown pushes are ignored."""
+        """Set the time of the last request of an open push, by default to now. Unknown pushes are ignored.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        push : str
+            The id of the push: 32 hex digits.
+        at : float, optional
+            The time in seconds since 1970. Default: now.
+        """
 
     @abstractmethod
     def unstage(self, project: str, push: str) -> None:
-        """Delete an open push. Unknown pushes are ignored."""
+        """Delete an open push. Unknown pushes are ignored.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        push : str
+            The id of the push: 32 hex digits.
+        """
 
     @abstractmethod
     def pushes(self, project: str) -> list[str]:
-        """Return the ids of all open pushes of a project."""
+        """Return the ids of all open pushes of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        list of str
+            The ids.
+        """
 
     @abstractmethod
     def drop(self, project: str) -> None:
-        """Delete all data of a project."""
+        """Delete all data of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        """
 
 
 class Gap(Exception):
@@ -606,40 +976,154 @@ class SeriesStore(ABC):
 
     @abstractmethod
     def applied(self, project: str, run: str, writer: str) -> int:
-        """Return the number of applied bytes of a writer's journal; 0 for an unknown writer."""
+        """Return how many bytes of a writer's journal are applied.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        writer : str
+            The id of the writer: 32 hex digits.
+
+        Returns
+        -------
+        int
+            The number of bytes; 0 for an unknown writer.
+        """
 
     @abstractmethod
     def attempt(self, project: str, run: str, writer: str) -> int:
-        """Return the attempt to which the next points of a writer belong; 0 for an unknown writer."""
+        """Return the attempt to which the next points of a writer belong.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        writer : str
+            The id of the writer: 32 hex digits.
+
+        Returns
+        -------
+        int
+            The number of the attempt; 0 for an unknown writer.
+        """
 
     @abstractmethod
     def touch(self, project: str, run: str) -> None:
-        """Record a sign of life. It need not survive a power failure."""
+        """Record a sign of life. It need not survive a power failure.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        """
 
     @abstractmethod
     def touched(self, project: str, run: str) -> float:
-        """Return the time of the last sign of life, in seconds since 1970; 0 if the run has never sent one."""
+        """Return the time of the last sign of life.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        float
+            Seconds since 1970; 0 if the run has never sent a sign of life.
+        """
 
     @abstractmethod
     def state(self, project: str, run: str) -> SeriesState | None:
-        """Return the properties of a series, or None if it does not exist."""
+        """Return the properties of a series without its points.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        SeriesState or None
+            None if the series does not exist.
+        """
 
     @abstractmethod
     def keys(self, project: str, run: str) -> list[KeyState]:
-        """Return the state of each key in the order of first points, without keys whose points no longer count."""
+        """Return the state of each metric.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        list of KeyState
+            The keys with points that count, in the order of their first points.
+        """
 
     @abstractmethod
     def count(self, project: str, run: str, key: str, first: int | None = None, last: int | None = None) -> int:
         """Return the number of points of a key with a step from `first` to `last`, inclusive.
 
         It is an upper bound: sealed points that a newer attempt replaced count until their segments are merged.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        key : str
+            The key of the metric.
+        first : int, optional
+            The first step of the range, inclusive. Default: no limit.
+        last : int, optional
+            The last step of the range, inclusive. Default: no limit.
+
+        Returns
+        -------
+        int
+            The number of points, or an upper bound of it.
         """
 
     @abstractmethod
     def read(
         self, project: str, run: str, key: str, first: int | None = None, last: int | None = None
     ) -> Iterator[Columns]:
-        """Yield all points of a key that count, in the order of steps, in pages of at most 65,536 points."""
+        """Yield all points of a key that count.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        key : str
+            The key of the metric.
+        first : int, optional
+            The first step of the range, inclusive. Default: no limit.
+        last : int, optional
+            The last step of the range, inclusive. Default: no limit.
+
+        Returns
+        -------
+        iterator of Columns
+            Pages of at most 65,536 points, in the order of steps.
+        """
 
     @abstractmethod
     def sample(
@@ -697,35 +1181,109 @@ class SeriesStore(ABC):
 
     @abstractmethod
     def wait(self, project: str, run: str, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` (from any thread) whenever points are received. Return a function that unsubscribes it."""
+        """Call `wake` whenever points are received.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        wake : callable
+            Called without arguments, from any thread. It must not block.
+
+        Returns
+        -------
+        callable
+            Unsubscribes `wake`.
+        """
 
     @abstractmethod
     def settle(self, project: str, run: str) -> None:
-        """Seal all points of a finished run into compact segments that are fast to read."""
+        """Seal all points of a finished run into compact segments that are fast to read.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        """
 
     @abstractmethod
     def settle_soon(self, project: str, run: str) -> None:
-        """Settle a series in the background. `close` waits for it."""
+        """Settle a series in the background. `close` waits for it.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        """
 
     @abstractmethod
     def tidy(self, go_on: Callable[[], bool]) -> None:
-        """Seal and merge segments while the server is idle. `go_on` is called repeatedly; False stops the work."""
+        """Seal and merge segments while the server is idle.
+
+        Parameters
+        ----------
+        go_on : callable
+            Returns whether to continue. Called before each step of the work.
+        """
 
     @abstractmethod
     def projects(self) -> list[str]:
-        """Return the ids of all projects that have series."""
+        """Return the ids of all projects that have series.
+
+        Returns
+        -------
+        list of str
+            The ids.
+        """
 
     @abstractmethod
     def runs(self, project: str) -> list[str]:
-        """Return the ids of all series of a project."""
+        """Return the ids of all series of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        list of str
+            The ids.
+        """
 
     @abstractmethod
     def size(self, project: str, run: str) -> int:
-        """Return the size of a series on disk, in bytes; 0 if it does not exist."""
+        """Return the size of a series on disk.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        int
+            The size in bytes; 0 if the series does not exist.
+        """
 
     @abstractmethod
     def verify(self, project: str, run: str) -> None:
         """Verify that the files of a series are complete and unchanged.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
 
         Raises
         ------
@@ -735,19 +1293,53 @@ class SeriesStore(ABC):
 
     @abstractmethod
     def damage(self, project: str, run: str) -> list[str]:
-        """Describe the damage that makes points of a series unavailable. An empty list means that all are available.
+        """Describe the damage that makes points of a series unavailable.
 
         A series with a damaged log still serves its sound points and accepts new ones. The damaged file is not deleted.
-        Each text begins with the name of the file, without its folder.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        list of str
+            The problems. Each text begins with the name of the file, without its folder. Empty if all points are
+            available.
         """
 
     @abstractmethod
     def dump(self, project: str, run: str) -> Iterator[bytes]:
-        """Yield a consistent snapshot of a series as one stream: writers, keys, points, attempts and cuts."""
+        """Yield a consistent snapshot of a series as one stream: writers, keys, points, attempts and cuts.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        iterator of bytes
+            The stream, in pieces of any size. Empty if the series does not exist.
+        """
 
     @abstractmethod
     def load(self, project: str, run: str, pieces: Iterable[bytes]) -> None:
         """Replace a series with the stream of `dump`.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        pieces : iterable of bytes
+            The stream, in pieces of any size.
 
         Raises
         ------
@@ -757,7 +1349,20 @@ class SeriesStore(ABC):
 
     @abstractmethod
     def drop(self, project: str, run: str | None = None) -> int:
-        """Delete one series, or all series of a project if `run` is None. Return the number of bytes freed."""
+        """Delete one series, or all series of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str, optional
+            The id of the run. Default: all runs of the project.
+
+        Returns
+        -------
+        int
+            The bytes freed.
+        """
 
     @abstractmethod
     def close(self) -> None:
