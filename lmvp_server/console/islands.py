@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 STATIC = Path(__file__).parent.parent / "static"
-# The static files are our own; this pattern need not parse JavaScript in general.
+# The widgets use only this form of import.
 _IMPORT = re.compile(r'^import .*? from "([./\w]+)";', re.MULTILINE)
 
 

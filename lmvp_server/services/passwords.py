@@ -35,7 +35,7 @@ PER_HOUR, _PAIRS = 120, 1000
 
 
 class Passwords:
-    """Checks passwords, for logins and for changes of an account."""
+    """Password checks for logins and for changes of an account, with rate limits."""
 
     def __init__(self, records: RecordStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._records = records
@@ -211,7 +211,7 @@ def _fits(kept: str, password: str) -> bool:
     from argon2.exceptions import Argon2Error, InvalidHashError
 
     try:
-        # Truncated, because the time of a hash grows with the length of the password.
+        # Truncated, so that a very long input costs no more than a valid password.
         return bool(_hasher().verify(kept, password[:PASSWORD_MOST]))
     except (Argon2Error, InvalidHashError):
         return False

@@ -166,8 +166,9 @@ class Removal:
             access.require(caller, access.OWN, project)
             models = self._records.find(home.id, "models")
             versions = sum(self._records.count(home.id, "versions", {"model": model.id}) for model in models)
-            # A project can be removed with its audit log, so the event of the server keeps its head.
-            head = head_of(self._records, home.id, home.data["name"])  # so that a head stored elsewhere can be compared
+            head = head_of(
+                self._records, home.id, home.data["name"]
+            )  # the server's event keeps the head of the project's log
             told = {**home.data, "id": home.id, "versions": versions, "events": head.seq, "chain": head.chain}
             away = {**home.data, "versions": versions, "removed": _mark(caller)}
             changes: list[Change] = [

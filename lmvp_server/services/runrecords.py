@@ -16,7 +16,7 @@ from lmvp_server.services import metadata
 from lmvp_server.services.clock import checked_stamp, is_in_range, now
 from lmvp_server.stores.base import Document, Record
 
-# Lower case only: an id is a file name too, and some file systems ignore case.
+# Lower case only: an id is also the name of a folder, and some file systems ignore case.
 ID = re.compile(r"[0-9a-f]{32}")
 PREFIX = re.compile(r"[0-9a-f]{6,32}")
 NAME_LIMIT, NOTES_LIMIT = 250, 20_000

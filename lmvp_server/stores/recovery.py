@@ -194,7 +194,7 @@ def _that_count(files: Files, generation: int) -> dict[int, Path]:
     needed = {number: path for number, path in found.items() if number >= generation}
     if list(needed) != list(range(generation, generation + len(needed))):
         raise IntegrityError(f"{files.journal(generation)} and those that follow it have a gap", hint=RESTORE)
-    # Every snapshot is preceded by its journal, even an empty one. If it is missing, commits may be lost.
+    # The journal of a snapshot is created before the snapshot. If it is missing, commits can be lost.
     if not needed and (files.snapshot.exists() or files.events.exists()):
         raise IntegrityError(f"{files.journal(generation)} is missing: it follows {files.snapshot.name}", hint=RESTORE)
     _remove_leftovers(files, [path for number, path in found.items() if number < generation])

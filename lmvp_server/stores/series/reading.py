@@ -46,13 +46,13 @@ class View:
     spared: npt.NDArray[np.bool_]
 
     def count(self, first: int | None, last: int | None) -> int:
-        """See `SeriesStore.count`."""
+        """Implement `SeriesStore.count`."""
         low, high = _range(first, last)
         sealed = sum(end - begin for _, begin, end in self._rows(low, high))
         return sealed + len(_within(self.loose, low, high))
 
     def read(self, first: int | None, last: int | None) -> Iterator[Columns]:
-        """See `SeriesStore.read`."""
+        """Implement `SeriesStore.read`."""
         low, high = _range(first, last)
         # Segments that overlap must be merged in memory. Otherwise they can be read one after the other.
         if not self._in_order():
@@ -64,7 +64,7 @@ class View:
         yield from _pages(_within(self.loose, low, high))
 
     def sample(self, points: int, first: int | None, last: int | None) -> Columns:
-        """See `SeriesStore.sample`."""
+        """Implement `SeriesStore.sample`."""
         low, high = _range(first, last)
         ranges = self._rows(low, high)
         total = sum(end - begin for _, begin, end in ranges)

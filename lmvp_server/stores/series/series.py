@@ -153,7 +153,7 @@ class Series:
             writer, start, frames = wal.unpacked(payload)
             applied = self.applied(writer)
             if start > applied:
-                # A record between was lost: the journal of the writer does not continue at the applied offset.
+                # An earlier record was lost, because the writer's journal does not continue at the applied offset.
                 self._damaged.setdefault(generation, f"lacks what a writer sent from byte {applied:,} of its journal")
                 self._apply_behind_gap(writer, parse(frames))
             elif start + len(frames) > applied:  # skip what was applied; a repeated request can contain new frames too
@@ -191,7 +191,7 @@ class Series:
             path.unlink()
 
     def damage(self) -> list[str]:
-        """See `SeriesStore.damage`."""
+        """Implement `SeriesStore.damage`."""
         with self._lock:
             return [self._damage_of(generation, what) for generation, what in sorted(self._damaged.items())]
 
@@ -219,7 +219,7 @@ class Series:
     # -- receiving points
 
     def append(self, writer: str, start: int, data: Buffer, shipment: Shipment) -> int:
-        """See `SeriesStore.append`."""
+        """Implement `SeriesStore.append`."""
         with self._lock:
             self.used = time.monotonic()
             applied = self.applied(writer)
@@ -403,22 +403,22 @@ class Series:
     # -- state
 
     def applied(self, writer: str) -> int:
-        """See `SeriesStore.applied`."""
+        """Implement `SeriesStore.applied`."""
         with self._lock:
             return self._writers[writer].applied if writer in self._writers else 0
 
     def attempt(self, writer: str) -> int:
-        """See `SeriesStore.attempt`."""
+        """Implement `SeriesStore.attempt`."""
         with self._lock:
             return self._writers[writer].epoch if writer in self._writers else 0
 
     def state(self, touched: float) -> SeriesState:
-        """See `SeriesStore.state`."""
+        """Implement `SeriesStore.state`."""
         with self._lock:
             return SeriesState(self._points, len(self._names), self._epoch, touched)
 
     def keys(self) -> list[KeyState]:
-        """See `SeriesStore.keys`."""
+        """Implement `SeriesStore.keys`."""
         with self._lock:
             self._recount()
             # Clients poll the keys; build the list only if something changed.
@@ -481,7 +481,7 @@ class Series:
     )
 
     def since(self, cursor: int, keys: Sequence[str] | None, limit: int) -> tuple[int, dict[str, Columns]]:
-        """See `SeriesStore.since`."""
+        """Implement `SeriesStore.since`."""
         with self._lock:
             self.used = time.monotonic()
             if cursor >= self._points:
@@ -506,7 +506,7 @@ class Series:
         return behind, {names[int(part.keys[0])]: part.columns() for part in parts}
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """See `SeriesStore.wait`."""
+        """Implement `SeriesStore.wait`."""
         token = object()
         self._wakes[token] = wake
 
@@ -598,7 +598,7 @@ class Series:
                 segment.delete_when_let_go()
 
     def verify(self) -> None:
-        """See `SeriesStore.verify`."""
+        """Implement `SeriesStore.verify`."""
         with self._sealing, self._lock:
             saved.load(self.folder)
             segments, problems = list(self._segments), [str(self.folder / problem) for problem in self.damage()]
@@ -616,7 +616,7 @@ class Series:
     def _problems_of_log(self, generation: int) -> list[str]:
         path = wal.wal_path(self.folder, generation)
         log = wal.read_log(path).read()
-        # Bytes after the last acknowledged record do not count as damage.
+        # The log must be sound exactly up to the last acknowledged record.
         size = self._log.size if self._log is not None else self._whole
         if log.gaps:
             return [f"{path} is {log.gaps[0]}"]
