@@ -166,9 +166,7 @@ class Removal:
             access.require(caller, access.OWN, project)
             models = self._records.find(home.id, "models")
             versions = sum(self._records.count(home.id, "versions", {"model": model.id}) for model in models)
-            head = head_of(
-                self._records, home.id, home.data["name"]
-            )  # the server's event keeps the head of the project's log
+            head = head_of(self._records, home.id, home.data["name"])  # for the server's event
             told = {**home.data, "id": home.id, "versions": versions, "events": head.seq, "chain": head.chain}
             away = {**home.data, "versions": versions, "removed": _mark(caller)}
             changes: list[Change] = [

@@ -109,7 +109,7 @@ def _attempts(data: Document, given: Document, attempt: int) -> Document:
 
 
 def resumed(run: Record, new: NewRun) -> Document:
-    """Return the record of a resumed run. Its duration so far ends with its end, or is lost if it has no end."""
+    """Return the record of a resumed run. The time before counts for its duration only if its end is known."""
     before = run.data
     spent = before["spent"]
     if before["ended_at"]:

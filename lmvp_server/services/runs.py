@@ -391,7 +391,7 @@ class Runs:
         return caller.may(access.MAINTAIN, name) or (own and caller.may(access.LOG, name))
 
     def is_mine(self, caller: Caller, project: str, run: str) -> bool:
-        """Whether `may_change` holds for a run by id, prefix or name."""
+        """Whether the caller can change a run, given by id, prefix or name: see `may_change`."""
         home = self._catalog.find_project(caller, project)
         return self.may_change(caller, home, self.find(home, run))
 

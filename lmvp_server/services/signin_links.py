@@ -134,7 +134,7 @@ class SignInLinks:
             raise NotAuthenticated("the token that made this link has ended", hint=f"{_AGAIN}, after `lmvp login URL`")
         if current.known and current.holder != by.holder and not change:
             raise OtherAccount(current.name, by.name)
-        # Keep a session that has all rights: the session of the token may have fewer rights, or end earlier.
+        # Keep a session that has all rights: the token's session can have fewer rights or end earlier.
         stays = current.known and current.holder == by.holder and current.scope == "admin" and not current.only
         secret = "" if stays else secrets.token_urlsafe(32)
         used = {**found.data, "used": True, "session": session_id(secret) if secret else ""}

@@ -76,7 +76,7 @@ class Usage:
     def _chunks_of(self, space: str, digest: str) -> set[str]:
         try:
             manifest = read_manifest(self._chunks, space, digest)
-        except ValueError:  # missing or damaged: `fsck` reports it, and the table stays available
+        except ValueError:  # missing or damaged: `fsck` reports it, and `du` shows the other sizes
             return set()
         return {chunk.id for file in manifest.files for chunk in file.chunks}
 

@@ -286,7 +286,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         self._accept(covered) if failed is None else self._refuse(failed)
 
     def _sync_alone(self) -> None:
-        """Sync all appended commits while holding the lock, so that nobody appends meanwhile."""
+        """Sync all appended commits while holding the lock, so that no commit is appended during the sync."""
         if self._unsynced:
             failed = self._try_to_sync()
             self._accept(len(self._unsynced)) if failed is None else self._refuse(failed)

@@ -204,9 +204,8 @@ def _that_count(files: Files, generation: int) -> dict[int, Path]:
 def _remove_leftovers(files: Files, journals: list[Path]) -> None:
     with suppress(OSError):  # leftovers do no harm
         if journals:
-            sync_folder(
-                files.snapshot.parent
-            )  # the snapshot replaces these journals, and a crash may have come before its name was durable
+            # The snapshot replaces these journals. After a crash, its name may not be durable yet.
+            sync_folder(files.snapshot.parent)
         for path in (*journals, temporary_of(files.snapshot)):
             path.unlink(missing_ok=True)
 
