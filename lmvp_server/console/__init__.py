@@ -1,1 +1,1 @@
-"""What pages draw: marks, rows and sentences, made of what the services answer. No HTTP and no rules in here."""
+"""Building blocks of console pages: marks, rows and sentences from the data of services. No HTTP and no rules."""

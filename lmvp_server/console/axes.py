@@ -1,4 +1,4 @@
-"""Axes of pictures in which every run is shown: no outlier stays off them."""
+"""Axes of charts that show every run. Outliers are not cut off."""
 
 from __future__ import annotations
 
@@ -9,14 +9,22 @@ from dataclasses import dataclass
 from lmvp.render import numbers
 
 _FAR = 10.0
-"""An axis is of powers where the largest number is so many times the smallest: learning rates mostly are."""
+"""The ratio of the largest and smallest value from which an axis is logarithmic, as for most learning rates."""
 _FEW = 2.5
-"""Decades up to which an axis of powers has 3, 30, … too."""
+"""Up to this number of decades, a logarithmic axis also has ticks at 3, 30, …"""
 
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """Where numbers stand between two ends."""
+    """A linear or logarithmic axis.
+
+    Attributes
+    ----------
+    low, high : float
+        The values at both ends.
+    powers : bool
+        Whether the axis is logarithmic.
+    """
 
     low: float
     high: float
@@ -24,7 +32,7 @@ class Axis:
 
     @classmethod
     def over(cls, values: Iterable[float]) -> Axis:
-        """Return an axis that shows all of some finite numbers.
+        """Return an axis that includes all of the given finite numbers.
 
         Examples
         --------
@@ -35,12 +43,13 @@ class Axis:
         """
         found = list(values)
         least, most = min(found), max(found)
+        # A logarithm needs positive values. Zero or negative values force a linear axis.
         if least > 0 and most / least >= _FAR:
             return cls(least, most, powers=True)
         return cls(*numbers.scale([least, most]), powers=False)
 
     def place(self, value: float) -> float:
-        """Return where a number stands, from 0 to 1.
+        """Return the position of a value on the axis, from 0 to 1.
 
         Examples
         --------
@@ -52,7 +61,7 @@ class Axis:
         return numbers.share(value, self.low, self.high)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Return the numbers to write at the axis, and how.
+        """Return the values of the ticks with their labels.
 
         Examples
         --------
@@ -65,9 +74,10 @@ class Axis:
             found = numbers.ticks(self.low, self.high)
             return list(zip(found, numbers.ends(*found), strict=True))
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
+        # About 6 ticks fit, so a wide axis has a tick only at every n-th power.
         every = max(1, round((last - first) / 6))
         heads = (1, 3) if math.log10(self.high) - math.log10(self.low) < _FEW else (1,)
         powers = [float(f"{head}e{power}") for power in range(first, last + 1, every) for head in heads]
-        near = 1 + 1e-9
+        near = 1 + 1e-9  # rounding of powers of ten must not remove a tick at an end
         inside = [tick for tick in powers if math.isfinite(tick) and self.low / near <= tick <= self.high * near]
         return [(tick, numbers.ends(tick)[0]) for tick in inside]

@@ -1,15 +1,15 @@
-"""Code with its words told apart, and text files as pages show them."""
+"""Syntax highlighting of code, and decoding of text files for pages."""
 
 from __future__ import annotations
 
 from html import escape
 
 LIMIT = 256 << 10
-"""Bytes of a file that are shown."""
+"""The maximum number of bytes of a file that are shown."""
 
 
 def highlighted(text: str, name: str = "code.py") -> str:
-    r"""Return code as HTML: comments, strings and keywords in spans, told by the name of its file.
+    r"""Highlight code as HTML: comments, strings and keywords in spans. The file name selects the language.
 
     Examples
     --------
@@ -18,6 +18,7 @@ def highlighted(text: str, name: str = "code.py") -> str:
     """
     if not text:
         return ""
+    # Imported here because pygments takes long to import and most requests do not need it.
     from pygments import lex  # type: ignore[import-untyped, unused-ignore]
     from pygments.lexers import (  # type: ignore[import-untyped, unused-ignore]
         TextLexer,
@@ -41,7 +42,7 @@ _KINDS = {"Token.Comment": "cm", "Token.Literal.String": "st", "Token.Keyword": 
 
 
 def as_text(data: bytes, *, whole: bool) -> str | None:
-    """Return the bytes of a file as text; None where they are none.
+    """Decode a file as UTF-8 text. Return None for a binary file.
 
     Examples
     --------
@@ -52,5 +53,5 @@ def as_text(data: bytes, *, whole: bool) -> str | None:
         return None
     try:
         return data.decode("utf-8")
-    except UnicodeDecodeError as error:  # what is shown of a long file may end inside a letter
+    except UnicodeDecodeError as error:  # the beginning of a long file can end inside a character
         return None if whole or error.start < len(data) - 4 else data[: error.start].decode("utf-8")

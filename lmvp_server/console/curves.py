@@ -1,4 +1,4 @@
-"""Curves of runs for a page: thinned as for the widget of a notebook, read without a request."""
+"""Curves of runs for a page, downsampled as in a notebook, and read from the services without a request."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from lmvp_server.services.paging import Page
 if TYPE_CHECKING:
     from lmvp.tracking.reading import Tracking
 
-_KEYS = 1000
+_KEYS = 1000  # metrics of a run that are read at most
 
 
 class Source:
-    """Answers what `lmvp.curves` asks, for one caller."""
+    """Data source for `lmvp.curves` that reads from the services with the rights of one caller."""
 
     def __init__(self, services: Services, caller: Caller, first: float | None, last: float | None) -> None:
         self._services, self._caller, self._range = services, caller, (first, last)
@@ -36,7 +36,7 @@ class Source:
         return as_curves(self._services.metrics.curves(self._caller, project, asked))
 
     def metric_keys(self, project: str, run: str) -> list[KeyRecord]:
-        """Return what is known of each metric of a run."""
+        """Return the state of each metric of a run."""
         return list(self._services.metrics.keys(self._caller, project, run, "", Page(_KEYS))["items"])
 
 
@@ -50,22 +50,23 @@ def curves_of(
     last: float | None = None,
     **how: Any,
 ) -> Curves:
-    """Return the curves of runs of one project; of a range of the axis where one is given.
+    """Return the curves of runs of one project, optionally of a range of the axis.
 
     Raises
     ------
     NotFound
-        If none of them has such a metric.
+        If none of the runs has one of the metrics.
     """
+    # `Run` expects a client. `Source` has the methods of it that curves use.
     source = Source(services, caller, first, last)
     return of_runs(source, [Run(cast("Tracking", source), one) for one in records], keys, **how)
 
 
 def has_system(services: Services, caller: Caller, runs: Iterable[RunRecord]) -> bool:
-    """Whether one of some runs has metrics of the machine; the last values of a run do not tell."""
+    """Whether one of the runs has system metrics. The last values of a run do not include them."""
     return any(services.metrics.keys(caller, run.project, run.id, SYSTEM, Page(1))["items"] for run in runs)
 
 
 def records(found: Iterable[Any]) -> list[RunRecord]:
-    """Return documents of the services as runs."""
+    """Convert documents of the services to run records."""
     return msgspec.convert(list(found), list[RunRecord])

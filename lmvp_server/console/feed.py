@@ -1,4 +1,4 @@
-"""Events as sentences: past tense, who first."""
+"""Events as sentences in the past tense that begin with the user's name."""
 
 from __future__ import annotations
 
@@ -81,19 +81,19 @@ SENTENCES: Mapping[str, str] = {
     "backup.end": "ended the backup {}",
     "event.damaged": "recorded an event that is damaged: {}",
 }
-"""Each action of an event, and the predicate that follows the name of the user; `{}` is the object."""
+"""For each action of an event, the predicate after the name of the user; `{}` is the object."""
 
 QUIET = frozenset({"run.amend"})
-"""What is no news: the params that a run says after its beginning. The audit log has it."""
+"""Actions that a feed omits: params that a run logs after its start. The audit log has them."""
 
 _INSIDE = frozenset({"version", "model", "contribution", "alias"})
-"""Kinds of events whose object is written without its project."""
+"""Kinds of events whose object is shown without the name of the project."""
 
 _NO_NAMES: Mapping[str, str] = {}
 
 
 class Entry(NamedTuple):
-    """A line of a feed: a sentence, as HTML, and when it happened."""
+    """A line of a feed: a sentence as HTML, and the time of the event."""
 
     words: str
     at: datetime
@@ -102,9 +102,9 @@ class Entry(NamedTuple):
 def entries(
     services: Services, caller: Caller, project: str, events: Iterable[dict[str, Any]], root: str
 ) -> list[Entry]:
-    """Return events of a project, the newest first, as lines, but what is no news; runs by their names.
+    """Return the lines of a feed for events of a project, newest first. Runs are shown by name.
 
-    That a run has ended tells that it began.
+    Actions in `QUIET` are omitted, and so is the start of a run whose end is in the feed.
     """
     names: dict[str, str] = {}
     ended: set[str] = set()
@@ -113,6 +113,7 @@ def entries(
         if event["action"] in QUIET or (event["action"] == "run.start" and event["what"] in ended):
             continue
         ended |= {event["what"]} if event["action"] == "run.end" else set()
+        # Names are read once for each run, because a feed has many events of the same run.
         run = event["what"].rpartition("/runs/")[2]
         if "/runs/" in event["what"] and run not in names:
             names[run] = services.runs.name_of(caller, project, run)
@@ -121,14 +122,14 @@ def entries(
 
 
 def entry(event: dict[str, Any], root: str, names: Mapping[str, str] = _NO_NAMES) -> Entry:
-    """Return an event as a line.
+    """Return an event as a line of a feed.
 
     Parameters
     ----------
     root : str
-        What leads to the first page: `"../"`, as often as the page lies deep.
+        The relative path to the first page: `"../"` for each level of the page.
     names : dict of str to str
-        The names of runs, by their ids.
+        The names of runs, by id.
 
     Examples
     --------
@@ -144,9 +145,10 @@ def _what(event: dict[str, Any], root: str, names: Mapping[str, str]) -> str:
     if action in {"alias.move", "alias.remove"}:
         return _moved(event, root)
     sentence = SENTENCES.get(action, f"did {escape(clean(action))} with {{}}")
-    gone = action.endswith((".remove", ".prune", ".purge")) and action != "contribution.purge"  # its page stays
+    gone = action.endswith((".remove", ".prune", ".purge")) and action != "contribution.purge"  # its page still exists
     project, _, run = what.partition("/runs/")
     if run:
+        # A deleted run has no record, but its event may have the name.
         known = event.get("before") or event.get("after")
         name = names.get(run) or (known.get("name") if isinstance(known, dict) else "") or run[:8]
         called = escape(clean(str(name)))
@@ -158,7 +160,7 @@ def _what(event: dict[str, Any], root: str, names: Mapping[str, str]) -> str:
 
 
 def _moved(event: dict[str, Any], root: str) -> str:
-    """Tell where an alias went: to a version, or away."""
+    """Return the sentence for an alias that was moved to a version or removed."""
     model, _, alias = event["what"].rpartition("@")
     name = f'<span class="alias">{escape(clean(alias))}</span>'
     number = event.get("after")
@@ -175,6 +177,6 @@ def _link(what: str, root: str) -> str:
 
 
 def _named(what: str) -> str:
-    """Write the name of something inside its project: `mlp v3`."""
+    """Return the name of an object inside its project: `mlp v3`."""
     inside = what.partition("/")[2] or what
     return escape(clean(inside.replace("@", " ")))

@@ -1,4 +1,4 @@
-"""Histories as pages show them: the same rows, graph, strips and scale as the widget of a notebook."""
+"""Histories for pages, with the same rows, graph, strips and scale as the widget in a notebook."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
 
-ROWS = 50
-_SPARK = 30
-_CHOICES = 100
+ROWS = 50  # versions on a page
+_SPARK = 30  # versions in a sparkline
+_CHOICES = 100  # metrics that the page offers
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +31,13 @@ class Listed:
     Attributes
     ----------
     data : dict
-        As `lmvp.render.data.history_data` gives it.
+        The result of `lmvp.render.data.history_data`.
+    versions : sequence of Version
+        The versions of the page.
     graph, track, strips : list of str
         The marks of each row, as HTML.
+    legend : str
+        The legend of the strips, as HTML.
     older : str or None
         The cursor of the next page.
     """
@@ -70,7 +74,7 @@ def history(services: Services, caller: Caller, project: str, model: str, cursor
 
 
 def plot(services: Services, caller: Caller, project: str, model: str, metric: str | None) -> dict[str, Any]:
-    """Return a metric over the newest 1,000 versions, as `lmvp.render.data.plot_data` does."""
+    """Return the data of a chart of a metric over the newest 1,000 versions; see `lmvp.render.data.plot_data`."""
     found = services.versions.of_model(caller, project, model, Page(POINTS))
     shown = History(msgspec.convert(found["items"], list[Version]), title=f"{project}/{model}", total=found["total"])
     return {**plot_data(shown, metric), "choices": list(shown.metrics)[:_CHOICES]}
@@ -78,7 +82,7 @@ def plot(services: Services, caller: Caller, project: str, model: str, metric: s
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A model as a row of its project: how its card begins, its newest version, its strip, its metric over versions."""
+    """A model as a row of its project: the beginning of its card, its newest version, layer strip and sparkline."""
 
     model: dict[str, Any]
     about: str
@@ -91,7 +95,7 @@ class Summary:
 
 
 def summary(services: Services, caller: Caller, project: str, model: dict[str, Any]) -> Summary:
-    """Return a model as a row of its project."""
+    """Return the row of a model in its project."""
     name, about = model["name"], first_words(model["description"])
     found = services.versions.of_model(caller, project, name, Page(_SPARK))["items"]
     versions = msgspec.convert(found, list[Version])

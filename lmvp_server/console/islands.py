@@ -1,4 +1,4 @@
-"""Islands: places of a page that a widget of the notebook brings to life; without scripts its static form is there."""
+"""Islands: parts of a page that a notebook widget makes interactive. Without scripts, a static form is shown."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from typing import Any
 import msgspec
 
 STATIC = Path(__file__).parent.parent / "static"
+# The widgets use only this form of import.
 _IMPORT = re.compile(r'^import .*? from "([./\w]+)";', re.MULTILINE)
 
 
 def island(root: str, view: str, data: Mapping[str, Any], still: str, **urls: str) -> str:
     r"""Return an island as HTML.
 
-    A browser begins to load what the view is made of when it sees the island, all of it at once. The static form is in
-    a `<noscript>`, which costs nothing where scripts run; where the view then cannot be drawn, a script shows it.
+    The island lists all modules of the view as preloads, so that the browser loads them in parallel. The static form is
+    in a `<noscript>`, which costs nothing where scripts run. If the view cannot be drawn, a script shows the static
+    form.
 
     Parameters
     ----------
     root : str
-        What leads to the first page: `"../"`, as often as the page lies deep.
+        The relative path to the first page: `"../"` for each level of the page.
     view : str
         A module of `static/widgets/`.
     data : dict
-        What the view draws, as the widget of a notebook gets it.
+        The data of the view, as the widget in a notebook gets it.
     still : str
-        HTML: what stands there without scripts.
+        HTML that browsers without scripts show.
     urls : str
-        Where the view asks for more, by what it asks for.
+        URLs for further data, by the name of the data.
 
     Examples
     --------
@@ -46,7 +48,7 @@ def island(root: str, view: str, data: Mapping[str, Any], still: str, **urls: st
     """
     needed = ["console/islands.js", *(f"widgets/{name}" for name in modules(f"{view}.js"))]
     early = "".join(f'<link rel="modulepreload" href="{root}static/{name}">\n' for name in needed)
-    told = msgspec.json.encode(data).decode().replace("<", "\\u003c")
+    told = msgspec.json.encode(data).decode().replace("<", "\\u003c")  # `</script>` in the data must not close the tag
     places = "".join(f' data-{name}="{escape(url)}"' for name, url in urls.items() if url)
     script = f'<script type="application/json">{told}</script>'
     static = f'<noscript><div class="still">{still}</div></noscript>'
@@ -54,14 +56,14 @@ def island(root: str, view: str, data: Mapping[str, Any], still: str, **urls: st
 
 
 def later(view: str, still: str, **urls: str) -> str:
-    """Return an island of which nothing is loaded before the `<details>` around it is opened.
+    """Return an island that loads nothing before its `<details>` is opened.
 
     Parameters
     ----------
     view, urls
-        As for `island`; `urls` has the address of the data by the name of the view.
+        As for `island`. `urls` has the URL of the data, by the name of the view.
     still : str
-        HTML for browsers without scripts.
+        HTML that browsers without scripts show.
 
     Examples
     --------
@@ -74,7 +76,7 @@ def later(view: str, still: str, **urls: str) -> str:
 
 @cache
 def modules(first: str) -> tuple[str, ...]:
-    """Return the files that a module of `static/widgets/` is made of, itself first.
+    """Return the module of `static/widgets/` and all modules that it imports, itself first.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The marks that pages draw beside words: layer strips, the graph of versions, the track of a metric, times.
+"""Small graphics of pages: layer strips, the graph of versions, the track of a metric, times.
 
-They are the twins of `static/widgets/strip.js` and `tracks.js`, drawn by the server so that a page needs no script.
-Every function returns HTML, with what others wrote escaped.
+They look like those of `static/widgets/strip.js` and `tracks.js`, but the server draws them, so that a page needs no
+script. Every function returns HTML and escapes text of users.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _CHANGE = {
     NEW: "new or reshaped",
 }
 _STRIP_WIDTH = 420
-"""Pixels that a strip has at least in a wide window: layers are joined until they fit."""
-_LANE, _FIRST = 16, 12
+"""The width in pixels for which a strip is drawn: layers are joined until they fit."""
+_LANE, _FIRST = 16, 12  # the distance of two lanes, and the centre of the first one
 _DAY = 86400
 MAIN = 'class="main" '
-"""Of the line that leads to the newest version."""
+"""The class of the line of the main lane, which leads to the newest version."""
 
 
 def moment(text: str) -> datetime:
-    """Read a time as records have it."""
+    """Parse a time of a record."""
     return datetime.fromisoformat(text.replace("Z", "+00:00"))
 
 
 def time(at: datetime, now: datetime | None = None) -> str:
-    """Write a time as far ago as it is, under 14 days, and absolutely on hover.
+    """Return a time as HTML: relative for less than 14 days, with the absolute time on hover.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def _ago(at: datetime, now: datetime) -> str:
 
 
 def layer_strip(layers: Layers, number: int, *, tall: bool = False) -> str:
-    """Draw the strip of a version; nothing where it has no layers."""
+    """Return the layer strip of a version; an empty text if it has no layers."""
     codes = layers.strips.get(str(number))
     if not codes:
         return ""
@@ -95,7 +95,7 @@ def _title(axis: Sequence[Layer], segment: strip.Segment, part: str) -> str:
 
 
 def legend(layers: Layers) -> str:
-    """Explain the strips beside it; nothing where there are none."""
+    """Return the legend of layer strips; an empty text without strips."""
     if not layers.strips:
         return ""
     amounts = strip.has_amounts(layers.strips.values())
@@ -111,13 +111,13 @@ def legend(layers: Layers) -> str:
 
 
 def lanes_width(graph: Sequence[Mapping[str, Any]]) -> int:
-    """Return the width that the lanes of a graph take, in the units that they are drawn in."""
+    """Return the width of the lanes of a graph, in units of its viewBox."""
     most = max((max([row["lane"], *row["in"], *row["out"], *row["pass"]]) for row in graph), default=0)
     return _centre(int(most)) + _FIRST
 
 
 def graph(place: Mapping[str, Any], row: Mapping[str, Any], width: int) -> str:
-    """Draw a row of the graph of versions: the lines that pass, come and go, and the version itself."""
+    """Return a row of the graph of versions: passing, incoming and outgoing lines, and the version."""
     lane = _centre(place["lane"])
     wires = [
         *((at, f"M{_centre(at)} 0V100") for at in place["pass"]),
@@ -141,7 +141,7 @@ def _centre(lane: int) -> int:
 
 
 def metric_track(data: Mapping[str, Any]) -> list[str]:
-    """Draw the track of the metric of a history, a cell for each row: a line through the main lane, and the values."""
+    """Return a cell for each row of a history: a line through the values of the main lane, and the value."""
     scale = data["scale"]
     values = [None if row["value"] is None else decode_float(row["value"]) for row in data["rows"]]
     main = [i for i, row in enumerate(data["graph"]) if row["lane"] == 0 and values[i] is not None]
@@ -149,6 +149,7 @@ def metric_track(data: Mapping[str, Any]) -> list[str]:
     paths: list[list[str]] = [[] for _ in values]
     for a, b in lines:
         start, end = _along(values[a], scale), _along(values[b], scale)
+        # A line spans several rows; each row draws its part, from half a row above to half a row below.
         for i in range(a, b + 1):
             ends = (max(a, i - 0.5), min(b, i + 0.5))
             spots = (f"{start + (end - start) * (at - a) / (b - a):.1f} {100 * (at - i) + 50:g}" for at in ends)
@@ -178,7 +179,7 @@ def _along(value: float | None, scale: Mapping[str, Any]) -> float:
 
 
 def spark(values: Sequence[float], words: str) -> str:
-    """Draw values, oldest first, as a line without axes; nothing where there are fewer than two."""
+    """Return a sparkline of values, oldest first, without axes; an empty text for fewer than two finite values."""
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) < 2:
         return ""
@@ -186,6 +187,7 @@ def spark(values: Sequence[float], words: str) -> str:
     heights = [100 - 100 * numbers.share(value, low, high) for value in finite]
     spots = [f"{1000 * i / (len(finite) - 1):.0f} {height:.1f}" for i, height in enumerate(heights)]
     last = spots[-1]
+    # A zero-length line is invisible, so the end point is a line of length 0.1 with round caps.
     end = f'<path d="M{last}h.1" stroke="var(--ink)" stroke-width="5" stroke-linecap="round"/>'
     return (
         f'<svg class="spark" viewBox="0 0 1000 100" preserveAspectRatio="none" role="img" '
@@ -194,7 +196,7 @@ def spark(values: Sequence[float], words: str) -> str:
 
 
 def cut(text: str, most: int) -> str:
-    """Return the beginning of a text that is too long for its place.
+    """Shorten a text to a number of characters.
 
     Examples
     --------

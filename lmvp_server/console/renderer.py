@@ -1,7 +1,7 @@
-"""The process that renders contributors' content; `lmvp_server.rendering` starts it and ends it.
+"""Child process that renders contributors' content. `lmvp_server.rendering` starts and stops it.
 
-It has an empty environment, no descriptor but a socket to the server, and limits of processor time and memory that the
-kernel enforces. It ends when the server closes the socket, which the kernel does for a server that was killed.
+It has an empty environment, only one descriptor (a socket to the server), and limits of processor time and memory that
+the kernel enforces. It exits when the socket is closed, which the kernel does too if the server is killed.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from lmvp.render import model_card
 from lmvp_server.console import code
 
 OUTPUT_LIMIT = 2 << 20
-"""Bytes of HTML of a job."""
+"""The maximum HTML of a job in bytes."""
 MEMORY_LIMIT = 512 << 20
-"""Address space of the process in bytes. Linux enforces it; macOS does not."""
+"""The maximum address space of the process in bytes. Linux enforces it; macOS does not."""
 PROCESSOR_SECONDS = 1.0
-"""Processor time of a job. A busy machine prolongs a job, but does not change its result."""
+"""The maximum processor time of a job. A busy machine prolongs a job, but does not change its result."""
 WALL_SECONDS = 10.0
-"""Time of a job; only a busy machine reaches it before the processor time is used."""
+"""The maximum wall time of a job. A job reaches it before the processor time only on a busy machine."""
 HEADER = struct.Struct(">cI")
-"""Of a request and of a reply: a kind, and the number of bytes that follow."""
+"""The header of requests and replies: a kind, and the number of bytes that follow."""
 READY, DONE, TOO_LARGE, NO_MEMORY, FAILED = b"r", b"d", b"l", b"m", b"f"
 
 RENDERERS: dict[str, Callable[[str, str], str]] = {
@@ -35,8 +35,8 @@ RENDERERS: dict[str, Callable[[str, str], str]] = {
     "card": lambda text, _: model_card.card(text),
 }
 _LIBRARIES = {"code": "pygments.lexers", "card": "markdown_it"}
-_SOCKET = 0
-_DESCRIPTORS = 64
+_SOCKET = 0  # the server passes the socket as standard input
+_DESCRIPTORS = 64  # enough to import the renderers
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
         if len(request) < length:
             return
         renderer, text, name = json.loads(request)
-        importlib.import_module(_LIBRARIES[renderer])  # once, and not at the cost of the job
+        importlib.import_module(_LIBRARIES[renderer])  # before the timers start, so that the first job keeps its time
         _begin()
         kind, html = _render(renderer, text, name)
         _finish()
@@ -70,6 +70,7 @@ def _limit() -> None:
     import resource
 
     limits = [
+        # No core dumps, no written files, few descriptors, bounded memory.
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_FSIZE, 0),
         (resource.RLIMIT_NOFILE, _DESCRIPTORS),
@@ -78,15 +79,17 @@ def _limit() -> None:
     for limit, value in limits:
         with suppress(ValueError, OSError):  # macOS refuses RLIMIT_AS
             resource.setrlimit(limit, (value, value))
+    # The default action of these signals terminates the process, even while a regular expression runs.
     for number in (signal.SIGPROF, signal.SIGALRM, signal.SIGXCPU):
         signal.signal(number, signal.SIG_DFL)
 
 
 def _begin() -> None:
-    """Start the timers of a job. Their signals end the process also inside a regular expression."""
+    """Start the timers of a job. Their signals terminate the process, even while a regular expression runs."""
     import resource
 
     used = resource.getrusage(resource.RUSAGE_SELF)
+    # A second limit besides the timer: the kernel enforces it even if the signal of the timer is blocked.
     seconds = math.ceil(used.ru_utime + used.ru_stime + PROCESSOR_SECONDS) + 1
     with suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.getrlimit(resource.RLIMIT_CPU)[1]))
@@ -106,7 +109,7 @@ def _reply(kind: bytes, html: bytes = b"") -> None:
 
 
 def _read(length: int) -> bytes:
-    """Read so many bytes; fewer at the end."""
+    """Read `length` bytes, or fewer if the socket is closed."""
     parts = []
     while length and (part := os.read(_SOCKET, min(length, 1 << 20))):
         parts.append(part)

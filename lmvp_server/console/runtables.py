@@ -1,4 +1,4 @@
-"""The table of the runs of a project: chosen columns, grouped where that is asked for."""
+"""Table of the runs of a project, with selected columns and optional groups."""
 
 from __future__ import annotations
 
@@ -15,47 +15,49 @@ from lmvp.render.words import clean
 from lmvp.tracking.records import RunRecord
 
 COLUMNS = 6
-"""Columns that are shown where none are chosen."""
-CHOICES = 200
+"""The number of columns that are shown by default."""
+CHOICES = 200  # columns that the page offers
 KINDS = ("metrics", "params", "tags", "summary")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A metric, param, tag or entry of the summary: `metrics.val/acc`."""
+    """A column: a metric, param, tag or summary value, for example `metrics.val/acc`."""
 
     kind: str
     key: str
 
     @classmethod
     def read(cls, name: str) -> Column:
-        """Read a name: what has no kind before it is a metric."""
+        """Parse the name of a column. A name without a kind is a metric."""
         kind, dot, key = name.partition(".")
         return cls(kind, key) if dot and kind in KINDS else cls("metrics", name)
 
     @property
     def name(self) -> str:
-        """Its name in a URL."""
+        """The name in a URL."""
         return f"{self.kind}.{self.key}"
 
     @property
     def field(self) -> str:
-        """Its name in the language of filters."""
+        """The name in the filter language."""
+        # Keys such as `val/acc` must be quoted in a filter.
         plain = self.key.isidentifier()
         return f"{self.kind}.{self.key}" if plain else f'{self.kind}["{self.key}"]'
 
     def of(self, run: RunRecord) -> object:
-        """Return what a run has there; None if nothing."""
+        """Return the value of a run, or None."""
         return getattr(run, self.kind).get(self.key)
 
     def number(self, run: RunRecord) -> float | None:
-        """Return the value that a run has there as float64; None if it is no number."""
+        """Return the value of a run as float64, or None if it is not a number."""
         found = self.exact(run)
         return None if found is None else numbers.real(found)
 
     def exact(self, run: RunRecord) -> float | None:
-        """Return the value that a run has there as it was stored, an integer of any length; None if it is no number."""
+        """Return the value of a run as it is stored, including integers of any size, or None if it is not a number."""
         found = self.of(run)
+        # JSON has no NaN and infinity, so records have them as text.
         if isinstance(found, str) and self.kind in ("metrics", "summary"):
             found = decode_float(found) if found in ("NaN", "Infinity", "-Infinity") else None
         return found if isinstance(found, (int, float)) and not isinstance(found, bool) else None
@@ -63,17 +65,17 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Runs that have one value in common, or all of them."""
+    """Runs with the same value in a column, or all runs."""
 
     title: str
     runs: Sequence[RunRecord]
     cells: Sequence[Sequence[str]]
-    """By column, then by run."""
+    """The texts of the cells, by column, then by run."""
     means: Sequence[str]
 
 
 def choices(runs: Sequence[RunRecord]) -> list[Column]:
-    """Return the columns that there are, those that most runs have first, metrics before params."""
+    """Return the available columns: metrics, params, tags, summary; of each kind, the most frequent first."""
     found: list[Column] = []
     for kind in KINDS:
         seen = Counter(key for run in runs for key in getattr(run, kind))
@@ -82,7 +84,7 @@ def choices(runs: Sequence[RunRecord]) -> list[Column]:
 
 
 def usual(runs: Sequence[RunRecord], known: Sequence[Column]) -> list[Column]:
-    """Return the columns that are shown where none are chosen: the params that differ, then metrics."""
+    """Return the columns that are shown by default: params that differ between runs, then metrics."""
     params = [one for one in known if one.kind == "params" and _differs(one, runs)]
     metrics = [one for one in known if one.kind == "metrics"]
     return [*params[: COLUMNS // 2], *metrics[: COLUMNS - len(params[: COLUMNS // 2])]]
@@ -94,7 +96,7 @@ def _differs(column: Column, runs: Sequence[RunRecord]) -> bool:
 
 
 def groups(runs: Sequence[RunRecord], columns: Sequence[Column], by: Column | None) -> list[Group]:
-    """Return runs by what they have in a column, in the order in which that comes; all together without one."""
+    """Group runs by their value in a column, in order of first appearance. Without a column, return one group."""
     if by is None:
         return [_group("", runs, columns)]
     found: dict[str, list[RunRecord]] = {}
@@ -117,12 +119,13 @@ def _cells(column: Column, runs: Sequence[RunRecord]) -> list[str]:
 
 def _mean(column: Column, runs: Sequence[RunRecord]) -> str:
     found = [one for run in runs if (one := column.number(run)) is not None and math.isfinite(one)]
+    # The mean of a param, such as a seed, has no meaning.
     if column.kind != "metrics" or not found:
         return ""
     return numbers.one(numbers.mean(found))
 
 
 def address(**query: object) -> str:
-    """Return a query of a URL, without what is empty."""
+    """Return a query string without empty parameters."""
     given = {name: found for name, found in query.items() if found}
     return f"?{urlencode(given, doseq=True)}" if given else ""

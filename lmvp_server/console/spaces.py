@@ -1,4 +1,4 @@
-"""Pictures of several runs at once: a scatter of two of their numbers, and parallel coordinates of many."""
+"""Charts of several runs: a scatter plot of two columns, and parallel coordinates of many."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lmvp.tracking.records import RunRecord
 from lmvp_server.console.axes import Axis
 from lmvp_server.console.runtables import Column
 
-_WIDE, _HIGH = 560, 260
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 16, 36
-_AXES = 8
+_WIDE, _HIGH = 560, 260  # units of the viewBox
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 20, 16, 36  # margins for the labels
+_AXES = 8  # more axes of parallel coordinates are unreadable
 
 
 def scatter(runs: Sequence[RunRecord], across: Column, up: Column) -> str:
-    """Draw runs as points: one number across, another up; nothing where fewer than two have both."""
+    """Return a scatter plot of two columns; an empty text if fewer than two runs have both values."""
     points = [
         (x, y, run) for run in runs if (x := _finite(across, run)) is not None if (y := _finite(up, run)) is not None
     ]
@@ -43,7 +43,7 @@ def scatter(runs: Sequence[RunRecord], across: Column, up: Column) -> str:
 
 
 def parallel(runs: Sequence[RunRecord], columns: Sequence[Column]) -> str:
-    """Draw each run as a line across axes, one for each column that tells them apart."""
+    """Return parallel coordinates: a line for each run, an axis for each column in which the runs differ."""
     axes = [axis for column in columns if (axis := _axis(column, runs))][:_AXES]
     if len(axes) < 2 or len(runs) < 2:
         return ""
@@ -59,6 +59,7 @@ def parallel(runs: Sequence[RunRecord], columns: Sequence[Column]) -> str:
     for number, run in enumerate(runs):
         spots = [(70 + at * gap, places[number]) for at, (_, places, _) in enumerate(axes)]
         known = [f"{x:.1f} {44 + (_HIGH - 68) * (1 - y):.1f}" for x, y in spots if y is not None]
+        # There are six colours; further runs are grey.
         if len(known) > 1:
             css = f"s s{number + 1}" if number < 6 else "s rest"
             parts.append(f'<path class="{css}" d="M{"L".join(known)}"><title>{escape(clean(run.name))}</title></path>')
@@ -68,7 +69,8 @@ def parallel(runs: Sequence[RunRecord], columns: Sequence[Column]) -> str:
 
 
 def _axis(column: Column, runs: Sequence[RunRecord]) -> tuple[Column, list[float | None], tuple[str, str]] | None:
-    """Return where each run stands on an axis, from 0 to 1, and its ends in words; None where all are at one place."""
+    """Return the position of each run on an axis, from 0 to 1, and labels of its ends; None if all values are equal."""
+    # A column of text becomes an axis of categories, up to 12 of them.
     found = [column.number(run) for run in runs]
     finite = [one for one in found if one is not None and math.isfinite(one)]
     if len(finite) == len([run for run in runs if column.of(run) is not None]) and len(set(finite)) > 1:

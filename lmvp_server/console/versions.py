@@ -1,4 +1,4 @@
-"""Versions as pages show them: one opened up, and two beside one another, as `lmvp.show` and `lmvp.diff` give them."""
+"""Versions for pages: details of one, and the comparison of two, as in `lmvp.show` and `lmvp.diff`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.changes import AT_ONCE
 
 TENSORS = 10_000
-"""Tensors of a version that a page shows: each costs 50 µs and 300 bytes, and a manifest may have 100,000."""
+"""Tensors of a version that a page shows: each costs 50 µs and 300 bytes, and a manifest can have 100,000."""
 PUBLIC_TENSORS = 1000
-"""The same for callers without an account, who can send any number of requests."""
+"""The same limit for callers without an account, who can send any number of requests."""
 
 
 def tensors_limit(caller: Caller) -> int:
-    """Return how many tensors of a version a page shows to a caller."""
+    """Return the number of tensors of a version that a page shows to this caller."""
     return TENSORS if caller.known else PUBLIC_TENSORS
 
 
 def diff(services: Services, caller: Caller, project: str, before: tuple[str, str], after: tuple[str, str]) -> Diff:
-    """Return what differs between two versions of a project, of the first tensors of each; see `tensors_limit`.
+    """Compare two versions of a project. Only the first tensors of each are compared; see `tensors_limit`.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def diff(services: Services, caller: Caller, project: str, before: tuple[str, st
 
 
 def shown_part(showing: Showing, limit: int = TENSORS) -> Showing:
-    """Return a version with as many of its tensors as a page shows."""
+    """Limit the tensors of a version to the number that a page shows."""
     if len(showing.tensors) <= limit:
         return showing
     strips = {number: codes[:limit] for number, codes in showing.layers.strips.items()}
@@ -54,12 +54,12 @@ def shown_part(showing: Showing, limit: int = TENSORS) -> Showing:
 
 
 def record(found: Any) -> Version:
-    """Return a document of the services as a version."""
+    """Convert a document of the services to a version."""
     return msgspec.convert(found, Version)
 
 
 def layers(services: Services, caller: Caller, version: Version) -> Layers:
-    """Return the strip of a version; none where it cannot be had: a page without one is better than no page."""
+    """Return the layer strip of a version. If it cannot be computed, return an empty one, so that the page is shown."""
     try:
         return services.layers.one(caller, version.project, version.model, version.name) or Layers()
     except LmvpError:
@@ -67,11 +67,12 @@ def layers(services: Services, caller: Caller, version: Version) -> Layers:
 
 
 def showing(services: Services, caller: Caller, version: Version, strip: Layers) -> Showing:
-    """Return a version opened up: its tensors, and how much they changed."""
+    """Return the details of a version: its tensors and how much they changed since its first parent."""
     about = msgspec.convert(services.catalog.model(caller, version.project, version.model), Model)
     _, manifest = services.versions.content(caller, version.project, version.model, version.name)
     parent = parent_of(services, caller, version)
     amounts = {}
+    # Comparing larger versions takes too long for a page.
     if parent is not None and max(parent.size, version.size) <= AT_ONCE:
         against = f"{parent.model}@{parent.name}"
         changes = services.measuring.changes(caller, version.project, version.model, version.name, against)
@@ -80,11 +81,11 @@ def showing(services: Services, caller: Caller, version: Version, strip: Layers)
 
 
 def parent_of(services: Services, caller: Caller, version: Version) -> Version | None:
-    """Return the version that one grew from; None where there is none any more."""
+    """Return the first parent of a version, or None if it was removed or belongs to another model."""
     if not version.parents:
         return None
     try:
         digest = version.parents[0].digest
         return record(services.versions.version(caller, version.project, version.model, digest))
-    except LmvpError:  # it was removed, or is one of another model
+    except LmvpError:  # removed, or a version of another model
         return None

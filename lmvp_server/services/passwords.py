@@ -1,7 +1,7 @@
-"""Passwords: their hashes, their rate limit, and the record of failed attempts.
+"""Passwords: hashes, rate limits, and events about failed attempts.
 
-A failed attempt delays the next one by the same pair of account and address, twice as long each time. It never locks
-the account: a correct password from another address always works.
+A failed attempt delays the next attempt of the same account and address, each time twice as long. It never locks the
+account: a correct password from another address always works.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from lmvp_server.services.throttle import Backoff, Throttle, network_of
 from lmvp_server.stores.base import Record, RecordStore
 
 PASSWORD_LEAST, PASSWORD_MOST = 10, 200
-"""Characters of a password; NIST SP 800-63B asks for length, and for no rules about kinds of characters."""
+"""Length of a password in characters. NIST SP 800-63B recommends length over rules about kinds of characters."""
 FREE, LONGEST = 5, 300.0
-"""Failures of a pair of account and address without a delay, and the longest delay in seconds."""
+"""Failed attempts of an account and address without a delay, and the longest delay in seconds."""
 BY_ADDRESS, WHILE = 60, 300.0
-"""Failures from one address in a window of seconds, over all accounts."""
+"""Failed attempts from one address in a window of seconds, over all accounts."""
 _PROOF = "account:"
-"""Begins what stands for the address where the caller is known already."""
+"""The prefix of the key that replaces the address when a signed-in caller confirms a password."""
 QUIET = 60.0
-"""Seconds between two events about failures of one pair of account and address."""
+"""Minimum seconds between two events about failed attempts of one account and address."""
 PER_HOUR, _PAIRS = 120, 1000
-"""The most events about failures in an hour, and the most pairs that are counted in memory."""
+"""The maximum number of events about failed attempts in an hour, and of pairs that are counted in memory."""
 
 
 class Passwords:
-    """Checks passwords, for logins and for changes of an account."""
+    """Password checks for logins and for changes of an account, with rate limits."""
 
     def __init__(self, records: RecordStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._records = records
@@ -44,14 +44,14 @@ class Passwords:
         self._failures = Failures(records, clock)
 
     def login(self, name: str, password: str, address: str) -> Record:
-        """Return the account of a name and a password.
+        """Verify the name and password of an account and return it.
 
         Raises
         ------
         NotAuthenticated
-            If name and password do not match; the message does not say which of them is wrong.
+            If name and password do not match. The message does not state which of them is wrong.
         TooManyRequests
-            After too many failures of this pair of account and address, or from the address.
+            After too many failed attempts of this account and address, or of the address.
         """
         account = self._verified(name, password, network_of(address))
         if account is None:
@@ -59,21 +59,25 @@ class Passwords:
         return account
 
     def prove(self, caller: Caller, account: Record, password: str) -> None:
-        """Check that a change of an account is made by its holder: by the password, or a sign-in of the last minutes.
+        """Verify that the holder of an account requests a change of it: by password, or by a recent sign-in.
 
         Parameters
         ----------
+        caller : Caller
+            The caller.
         account : Record
             The account of the caller.
+        password : str
+            The current password, or an empty text.
 
         Raises
         ------
         ProofRequired
-            If there is neither.
+            If the password is wrong, or is missing and the last sign-in is not recent.
         """
         if password:
-            # Not the address: a stolen token must not delay logins by its owner. Not the credential either: a token
-            # that makes others would begin anew with each.
+            # The rate limit does not use the address, because a stolen token must not delay logins of its owner. It
+            # does not use the credential either, because a token that creates tokens would get a new limit with each.
             if self._verified(account.data["name"], password, f"{_PROOF}{account.id}") is None:
                 raise ProofRequired("the current password does not match", hint="an admin can set a new one")
             return
@@ -86,22 +90,23 @@ class Passwords:
         )
 
     def verify(self, name: str, password: str) -> Record | None:
-        """Return the account of a name and a password; None, after the same time, if they do not match."""
+        """Verify a name and password. Return the account, or None after the same time if they do not match."""
         found = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
         kept = str(found[0].data.get("password") or "") if found else ""
         fits = _fits(kept or _nobodys(), password) and bool(kept)
         return found[0] if fits and found[0].data.get("disabled") is False else None
 
     def failed(self, address: str) -> None:
-        """Record a sign-in that failed without a password: by a token, or at a provider."""
+        """Record a failed sign-in without a password: with a token or at an identity provider."""
         self._failures.add("", network_of(address))
 
     def report(self) -> None:
-        """Write the failures that no event has told yet."""
+        """Write the events for all counted failures."""
         self._failures.report()
 
     def _verified(self, name: str, password: str, origin: str) -> Record | None:
         key = f"{name[:200].lower()}\n{origin}"
+        # Count before the check, so that parallel attempts cannot exceed the limit. Successes are subtracted again.
         self._addresses.count(origin)
         try:
             self._pairs.attempt(key)
@@ -117,13 +122,13 @@ class Passwords:
         return account
 
     def _known_name(self, name: str) -> str:
-        """Return the name of an account; empty if there is none, since people type passwords into the wrong field."""
+        """Return the name of an account, or an empty text: a text that is not a name can be a mistyped password."""
         found = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
         return str(found[0].data["name"]) if found else ""
 
 
 class Failures:
-    """Records failed attempts as events: at most one a minute for each pair, with a count, and so many in an hour."""
+    """Events about failed attempts: for each pair at most one per minute, with a count, and `PER_HOUR` in an hour."""
 
     def __init__(self, records: RecordStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._records, self._clock = records, clock
@@ -133,17 +138,18 @@ class Failures:
         self._lock = Lock()
 
     def add(self, account: str, origin: str) -> None:
-        """Count a failure; write what is due.
+        """Count a failed attempt and write the events that are due.
 
         Parameters
         ----------
         account : str
-            The name of an account; empty if there is none of the name that was given.
+            The name of an account. Empty if the given name has no account.
         origin : str
-            An address, or the credential that sent the request.
+            The address, or the credential that sent the request.
         """
         pair = (account, origin.partition(":")[0] if origin.startswith(_PROOF) else origin)
         with self._lock:
+            # Bounds the memory while an attacker uses many addresses.
             if pair not in self._counts and len(self._counts) >= _PAIRS:
                 pair = (account, "other addresses")
             self._counts[pair] = self._counts.get(pair, 0) + 1
@@ -177,7 +183,7 @@ def check_password(password: str) -> None:
     Raises
     ------
     InvalidArgument
-        If it is too short or too long.
+        If the password is too short or too long.
     """
     if not PASSWORD_LEAST <= len(password) <= PASSWORD_MOST:
         raise InvalidArgument(f"a password has {PASSWORD_LEAST} to {PASSWORD_MOST} characters")
@@ -190,14 +196,14 @@ def hashed(password: str) -> str:
 
 
 def _hasher() -> Any:
-    from argon2 import PasswordHasher  # needed seldom, and never by an embedded server
+    from argon2 import PasswordHasher  # imported on first use: an embedded server never needs it
 
     return PasswordHasher()
 
 
 @cache
 def _nobodys() -> str:
-    """Return a hash that no password fits, so that an account that does not exist takes as long as any other."""
+    """Return a hash that matches no password, so that checking an unknown account takes the same time."""
     return str(_hasher().hash(secrets.token_hex(32)))
 
 
@@ -205,6 +211,7 @@ def _fits(kept: str, password: str) -> bool:
     from argon2.exceptions import Argon2Error, InvalidHashError
 
     try:
+        # Truncated, so that a very long input costs no more than a valid password.
         return bool(_hasher().verify(kept, password[:PASSWORD_MOST]))
     except (Argon2Error, InvalidHashError):
         return False

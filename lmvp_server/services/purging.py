@@ -1,6 +1,6 @@
-"""Permanent deletion: objects that were removed, and files of contributions that were decided, long enough ago.
+"""Permanent deletion of objects in the trash, and of files of decided contributions, after the retention time.
 
-A decided contribution keeps its record (message, metrics, reason, comments); its files are deleted.
+A decided contribution keeps its record: message, metrics, reason and comments. Only its files are deleted.
 """
 
 from __future__ import annotations
@@ -21,32 +21,35 @@ from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, gone, shelf, ve
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore, SeriesStore
 
 WHO = "retention window"
-"""Whom the events name; no account can have a name of two words."""
+"""The author in events about automatic deletion. Account names cannot contain a space."""
 
 
 class Purging:
-    """The use case of emptying what can still be brought back.
+    """Use case: empty the trash.
 
     Parameters
     ----------
     keep : timedelta
-        How long what is removed can be brought back.
+        How long removed objects can be restored.
     """
 
     def __init__(self, records: RecordStore, series: SeriesStore, upkeep: Upkeep, keep: timedelta) -> None:
         self._records, self._series, self._upkeep, self._keep = records, series, upkeep, keep
 
     def collect(self, caller: Caller, *, removed: bool = False) -> Document:
-        """Delete unreferenced data on the whole server, and everything that was kept long enough.
+        """Delete unreferenced data of the whole server, and objects whose retention time is over.
 
         Parameters
         ----------
-        removed : bool
-            Also delete what can still be restored, and the files of all declined and withdrawn contributions.
+        caller : Caller
+            The caller, an admin.
+        removed : bool, default False
+            Also delete all objects in the trash, and the files of all declined and withdrawn contributions.
         """
         access.require(caller, access.ADMIN)
         what = "all projects, and what was removed" if removed else "all projects"
         with recorded(self._records, caller.name, "server.gc", what) as result:
+            # With `removed`, everything that was removed until now is over its retention time.
             before, who = (now(), caller.name) if removed else (self._cutoff(), WHO)
             freed = self._end_projects(before, who, lambda: True)
             for project in self._records.find(SERVER, "projects"):
@@ -59,17 +62,17 @@ class Purging:
         return {**done, **kept, "decided": len(decided), "decided_until": self._until(decided)}
 
     def _cutoff(self) -> str:
-        """Return the time before which removed and decided objects were kept long enough."""
+        """Return the time before which an object must have been removed or decided to be deleted now."""
         return stamp(datetime.now(timezone.utc) - self._keep)
 
     def _until(self, times: Collection[str]) -> str | None:
-        """Return when the last of some objects, by the times of their removal or decision, is deleted."""
+        """Return when the last of the objects will be deleted, given the times of their removal or decision."""
         if not times:
             return None
         return stamp(datetime.fromisoformat(max(times).replace("Z", "+00:00")) + self._keep)
 
     def _removals(self) -> Iterator[str]:
-        """Yield the times at which all was removed that can be restored."""
+        """Yield the times of removal of all objects in the trash."""
         kept = self._records.find(SERVER, REMOVED)
         for project in self._records.find(SERVER, "projects"):
             kept += self._records.find(project.id, REMOVED)
@@ -79,20 +82,22 @@ class Purging:
         yield from (one.data["removed"]["at"] for one in kept if "removed" in one.data)
 
     def _decisions(self) -> Iterator[str]:
-        """Yield the times of the decisions on contributions that still keep bytes."""
+        """Yield the times of decision of all contributions that still have files."""
         for project in self._records.find(SERVER, "projects"):
             for _, one in self._decided(project.id):
                 yield one.data["contribution"]["decided_at"]
 
     def _decided(self, space: str, without: Collection[str] = ()) -> Iterator[tuple[str, Record]]:
-        """Yield the contributions that nobody can accept any more and that keep bytes, with the names of their models.
+        """Yield decided contributions that still have files, with the names of their models.
 
-        An accepted contribution has the files of its version, so it keeps bytes only after that version is deleted.
+        An accepted contribution shares its files with its version, so it is included only when that version is deleted.
 
         Parameters
         ----------
+        space : str
+            The id of the project.
         without : collection of str
-            Ids of the records of versions that count as deleted.
+            Ids of version records that count as deleted.
         """
         for table in ("models", REMOVED):
             for model in self._records.find(space, table):
@@ -104,20 +109,20 @@ class Purging:
                         yield model.data["name"], one
 
     def release(self, project: Record) -> int:
-        """Delete the files of decided contributions that were kept long enough, and return the number of these.
+        """Delete the files of decided contributions whose retention time is over. Return their number.
 
-        The bytes go with the next sweep: a server that is killed in between loses nothing but time.
+        This only changes records; the next gc frees the bytes. So a crash in between loses nothing.
         """
         return self._end_contributions(project, self._cutoff(), WHO)
 
     def released_with(self, space: str, versions: Collection[str]) -> set[str]:
-        """Return the ids of the contributions that `release` deletes as well once some versions are deleted."""
+        """Return the ids of the contributions that `release` would delete too if these versions were deleted."""
         before = self._cutoff()
         decided = (one for _, one in self._decided(space, versions))
         return {one.id for one in decided if one.data["contribution"]["decided_at"] <= before}
 
     def purge(self, go_on: Callable[[], bool]) -> None:
-        """Delete what was removed longer ago than it is kept, as long as `go_on` says so."""
+        """Delete objects whose retention time is over, as long as `go_on` returns True."""
         before = self._cutoff()
         self._end_projects(before, WHO, go_on)
         for project in self._records.find(SERVER, "projects"):
@@ -132,25 +137,27 @@ class Purging:
     def _end_inside(self, project: Record, before: str, who: str) -> bool:
         self._end_runs(project, before, who)
         count = self._end_models(project, before, who) + self._end_versions(project, before, who)
-        return count + self._end_contributions(project, before, who) > 0  # last: they depend on versions
+        return count + self._end_contributions(project, before, who) > 0  # last, because versions must be deleted first
 
     def _end_runs(self, project: Record, before: str, who: str) -> None:
-        """Delete runs that were removed long enough ago; a mark keeps a late journal from beginning one again."""
+        """Delete removed runs whose retention time is over. A mark rejects journals that arrive later."""
         for run in self._records.find(project.id, REMOVED_RUNS):
             if "removed" not in run.data or run.data["removed"]["at"] > before:
                 continue
+            # The record without `removed` is the mark: see `Runs.missing`.
             mark: Change = Put(REMOVED_RUNS, run.id, {"at": run.data["at"]}, expect=run.rev)
             told = event(who, "run.purge", f"{project.data['name']}/runs/{run.id}", {"name": run.data["name"]}, None)
             if self._commit(project, [mark], told):
                 self._series.drop(project.id, run.id)
 
     def _end_project(self, project: Record, who: str) -> int:
+        # The event of the server keeps the head of the deleted audit log, so that a copy of the log can be verified.
         head = head_of(self._records, project.id, project.data["name"])
         told = {"id": project.id, "events": head.seq, "chain": head.chain}
         changes: list[Change] = [Delete(REMOVED, project.id, expect=project.rev), *self.around(project.id)]
         try:
             self._records.commit(SERVER, changes, [event(who, "project.purge", project.data["name"], told, None)])
-        except ConcurrentChange:  # it was brought back in this moment
+        except ConcurrentChange:  # restored at the same time
             return 0
         return self.forget(project.id)
 
@@ -178,7 +185,7 @@ class Purging:
         return count
 
     def _end_contributions(self, project: Record, before: str, who: str) -> int:
-        """Move decided contributions from the versions to the table of those without files."""
+        """Move decided contributions to the table of contributions without files."""
         count = 0
         for model, one in self._decided(project.id):
             about = one.data["contribution"]
@@ -197,14 +204,14 @@ class Purging:
     def _commit(self, project: Record, changes: list[Change], told: Document) -> bool:
         try:
             self._records.commit(project.id, changes, [told])
-        except ConcurrentChange:  # it was brought back in this moment
+        except ConcurrentChange:  # restored at the same time
             return False
         return True
 
-    # -- steps of a removal too
+    # -- also used by removals with `--now`
 
     def around(self, project: str) -> list[Change]:
-        """Return what deletes all that the server itself keeps about a project: roles and webhooks."""
+        """Return the changes that delete the roles and webhooks of a project. They are records of the server."""
         return [
             Delete(table, one.id)
             for table in ("members", "webhooks")
@@ -212,12 +219,12 @@ class Purging:
         ]
 
     def forget(self, project: str) -> int:
-        """Delete all that is kept of a project that has no record any more; return its bytes."""
+        """Delete the data of a project whose record is deleted. Return the bytes freed."""
         return self._series.drop(project) + self._upkeep.forget(project)
 
 
 def of_model(records: RecordStore, space: str, model: str) -> list[Change]:
-    """Return what deletes all that belongs to a model: versions, proposed and removed ones too, and aliases."""
+    """Return the changes that delete everything of a model: versions (also proposed or removed ones) and aliases."""
     deleted = records.find(space, DELETED_CONTRIBUTIONS, {"model": shelf(model)})
     versions = [
         one for of in (model, shelf(model), gone(model)) for one in records.find(space, "versions", {"model": of})

@@ -1,8 +1,8 @@
-"""Limits of open pushes: their number per account on the disk, and the bytes that they may bring.
+"""Limits of open pushes for each account: their number, and the bytes that they can upload.
 
-An open push pins its chunks until it is committed or expires, so an account without a limit could fill the disk with
-data that belongs to no version. The bodies on the disk are the only source: the entries in memory are compared with
-them at each use.
+The chunks of an open push cannot be deleted until it is committed or expires. Without a limit, an account could fill
+the disk with data that belongs to no version. The bodies of the pushes on disk are the source of truth; the entries in
+memory are compared with them at each use.
 """
 
 from __future__ import annotations
@@ -18,20 +18,21 @@ from lmvp.render import numbers
 from lmvp_server.stores.base import ChunkStore
 
 LIFETIME = 24 * 3600.0
-"""Seconds after its last request for which a push is kept."""
+"""Seconds after its last request until a push expires."""
 IDLE = 3600.0
-"""Seconds after its last request from which a push makes room for another one of its account."""
+"""Seconds after its last request from which a push can be expired for another push of the same account."""
 
 
 @dataclass(frozen=True, slots=True)
 class PushLimits:
-    """The limits of the open pushes of one account; the server's operator has none.
+    """The limits of the open pushes of one account. They do not apply to the operator.
 
     Attributes
     ----------
     count : int
+        The maximum number of open pushes.
     size : int
-        Bytes of the chunks that the project lacked when the pushes began, and of their manifests.
+        The maximum bytes of all open pushes: chunks that the project lacked at their start, and manifests.
     """
 
     count: int = 200
@@ -39,14 +40,14 @@ class PushLimits:
 
 
 class _Head(msgspec.Struct):
-    """The fields of a staged body that count here. Bodies of 9d7a6ec lack both."""
+    """The fields of a staged body that the limits need. Bodies written by commit 9d7a6ec lack both."""
 
     by: str | None = None
     reserved: int = 0
 
 
 class PushQuota:
-    """Counts the open pushes of each account."""
+    """The open pushes of each account and their limits."""
 
     def __init__(self, chunks: ChunkStore, limits: PushLimits) -> None:
         self._chunks, self.limits = chunks, limits
@@ -54,22 +55,27 @@ class PushQuota:
         self._lock = Lock()
 
     def stage(self, space: str, push: str, data: bytes, by: str | None, size: int) -> list[tuple[str, str]]:
-        """Write the body of an open push if the account has room for it; return the pushes that expired for it.
+        """Store the body of an open push if the limits allow it, and return the pushes that were expired for it.
 
         Parameters
         ----------
+        space, push : str
+            The ids of the project and the push.
+        data : bytes
+            The body.
         by : str or None
-            The id of the account.
+            The id of the account. Empty for the operator, who has no limits.
         size : int
             The bytes that the push reserves.
 
         Raises
         ------
         Conflict
-            If the account has as many open pushes as it may.
+            If the account has the maximum number of open pushes.
         TooLarge
-            If all its open pushes would bring more bytes than they may.
+            If the open pushes of the account would exceed the maximum bytes.
         """
+        # The lock covers check and write, so that two pushes cannot both use the last free bytes.
         with self._lock:
             expired = self._make_room(space, push, by, size) if by else []
             self._chunks.stage(space, push, data)
@@ -82,10 +88,11 @@ class PushQuota:
         expired: list[tuple[str, str]] = []
         if self._has_room(own, size):
             return expired
+        # Oldest first, until the new push fits.
         for key in sorted(own, key=self._touched):
             if time.time() - self._touched(key) < IDLE or self._has_room(own, size):
                 break
-            self._chunks.touch(*key, at=0.0)  # the next sweep deletes it with its chunks
+            self._chunks.touch(*key, at=0.0)  # marks it as expired: the next gc deletes it with its chunks
             del own[key]
             self._entries[key] = _Head()
             expired.append(key)
@@ -114,11 +121,11 @@ class PushQuota:
     def _touched(self, key: tuple[str, str]) -> float:
         try:
             return self._chunks.staged(*key)[1]
-        except KeyError:  # committed in this moment
+        except KeyError:  # committed at the same time
             return 0.0
 
     def _refresh(self) -> None:
-        """Compare the entries with the bodies on the disk: sweeps, commits and other processes change them."""
+        """Compare the entries with the bodies on disk, which gc, commits and other processes change."""
         found = {(space, push) for space in self._chunks.projects() for push in self._chunks.pushes(space)}
         self._entries = {key: one for key, one in self._entries.items() if key in found}
         for key in found - self._entries.keys():

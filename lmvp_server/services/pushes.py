@@ -1,10 +1,10 @@
-"""Pushes: how a version comes into being.
+"""Pushes: uploads that become versions.
 
-A push begins with a manifest. It is staged, which pins its chunks, and the caller learns which of them the project
-lacks. Frames come in any order, each decoded and checked before it is kept: what came as a delta is kept raw, so
-nothing that a push brings leans on anything. The commit makes sure that every chunk is there and durable, adds the
-parents, keeps the manifest, and writes one record: from then on the version exists. Whatever fails before leaves
-garbage, never damage. A small push goes the same way in one request.
+A push begins with a manifest. The server stages it, which protects its chunks from gc, and answers with the chunks that
+the project lacks. Frames can arrive in any order. Each is decoded and verified before it is stored; a delta is stored
+raw, so nothing that a push uploads depends on another chunk. The commit verifies that all chunks exist and are durable,
+adds the parents, stores the manifest and writes one record, which creates the version. A failure before that record
+leaves unreferenced data, but no damage. A small push does the same in one request.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Docume
 _PUSH = re.compile(r"[0-9a-f]{32}")
 _LIMITS = PushLimits()
 _REMEMBERED, _REMEMBERED_CHUNKS = 64, 200_000
-"""Pushes that are held in memory, and their chunks in all, at about 350 bytes each; others are read again."""
+"""The maximum number of pushes in memory and of their chunks, at about 350 bytes each. Others are read from disk."""
 
 log = logging.getLogger("lmvp_server")
 
 
 class StagedPush(NewPush, frozen=True, kw_only=True):
-    """The body of a push as it is staged, with the account that began it and the bytes that it reserves."""
+    """The staged body of a push, with the account that began it and the bytes that it reserves."""
 
     by: str | None = None
     reserved: int = 0
@@ -64,20 +64,22 @@ def _staged(body: NewPush, by: str | None, reserved: int) -> StagedPush:
 
 @dataclass(slots=True)
 class OpenPush:
-    """A push under way; from its staged body, any process can go on with it.
+    """An open push. Any process can restore it from its staged body.
 
     Attributes
     ----------
     by : str or None
-        The id of the account that began it; empty for the server's operator, None for one of an earlier version.
-    base : str, optional
-        Digest of the version whose chunks deltas may lean on: the parent, or the latest when it was looked at.
-    verified : bool
-        Whether the digests of all tensors are known to be true.
-    proved : set of str
-        Chunks whose stated size is known to be true.
+        The id of the account that began the push. Empty for the operator; None if an earlier version of LMVP staged it.
+    base : str or None
+        The digest of the version whose chunks can be delta bases: the parent, or the latest version at the start.
     sent : int
-        Bytes that travel, as far as is known: what is missing counts raw until it has come.
+        The bytes transferred. Chunks that have not arrived yet count with their raw size.
+    stored : int
+        The bytes added to the data folder.
+    proved : set of str
+        Chunks whose size in the manifest is verified.
+    verified : bool
+        Whether the digests of all tensors are verified.
     """
 
     place: Place
@@ -95,11 +97,11 @@ class OpenPush:
 
     @property
     def id(self) -> str:
-        """The id that the client made up."""
+        """The id that the client chose."""
         return self.body.push
 
     def count(self, frame: Frame, stored: int) -> None:
-        """Take in that a frame has come; it counts once, however often it comes."""
+        """Count a received frame. A frame that arrives more than once counts once."""
         with self.lock:
             self.proved.add(frame.chunk)
             self.stored += stored
@@ -109,7 +111,7 @@ class OpenPush:
 
 
 class Pushes:
-    """The use cases around pushes."""
+    """Use cases of pushes."""
 
     def __init__(
         self,
@@ -130,10 +132,10 @@ class Pushes:
         self._open: dict[tuple[str, str], OpenPush] = {}
         self._quota = PushQuota(chunks, limits)
 
-    # -- the long way
+    # -- push in several requests
 
     def begin(self, caller: Caller, project: str, model: str, body: NewPush) -> Push:
-        """Check a push, stage it, and tell which chunks the project lacks.
+        """Validate and stage a push, and return the chunks that the project lacks.
 
         Raises
         ------
@@ -142,7 +144,7 @@ class Pushes:
         """
         push = self._prepare(caller, project, model, body)
         self._require_free(caller, push)
-        with self._chunks.pinning(push.place.space):  # what is there when it is staged stays there until the commit
+        with self._chunks.pinning(push.place.space):  # gc must not delete a chunk between the check and the staging
             push.missing = self._lacking(push)
             self._check_sizes(push, push.missing)
             push.sent = sum(push.sizes[chunk] for chunk in push.missing)
@@ -154,7 +156,7 @@ class Pushes:
         return _answer(push)
 
     def status(self, caller: Caller, project: str, model: str, push_id: str) -> Push:
-        """Tell which chunks an open push still lacks."""
+        """Return the chunks that an open push still lacks."""
         push = self.resume(caller, project, model, push_id)
         push.missing = self._lacking(push)
         return _answer(push)
@@ -165,7 +167,7 @@ class Pushes:
         Raises
         ------
         NotFound
-            If there is none, or its time is over.
+            If the push does not exist, is expired or belongs to another account.
         """
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.PROPOSE, project)
@@ -179,7 +181,7 @@ class Pushes:
         return found
 
     def _require_free(self, caller: Caller, push: OpenPush) -> None:
-        """Check that nobody else has an open push with the id of a new one, which would take its place."""
+        """Check that no other account has an open push with the same id, which the new push would replace."""
         key = push.place.space, push.id
         try:
             open_ = self._open.get(key) or self._reopen(push.place, push.id)
@@ -189,21 +191,22 @@ class Pushes:
             raise Conflict(f"somebody else has an open push {push.id}", hint="make up another id")
 
     def receive(self, push: OpenPush, frame: Frame, payload: Sequence[memoryview]) -> None:
-        """Check one frame and keep it.
+        """Verify one frame and store it.
 
         Raises
         ------
         InvalidRequest
-            If the push did not ask for the chunk, or a delta leans on what is no chunk of the push's base.
+            If the chunk is not in the manifest, or the delta base is not a chunk of the base version.
         IntegrityError
-            If the bytes do not hash to the chunk's id; they are not kept.
+            If the digest of the decoded bytes is not the id of the chunk. Nothing is stored.
         Conflict
-            If what a delta leans on cannot be read any more.
+            If the delta base can no longer be read.
         """
         if push.sizes.get(frame.chunk) != frame.size:
             raise InvalidRequest(
                 f"the chunk {frame.chunk[:12]} of {frame.size} bytes is not in the manifest of this push"
             )
+        # A raw frame is verified without a copy of its bytes. Others must be decoded to be verified.
         kept: Frame = frame
         pieces: Sequence[Buffer] = payload
         if frame.codec == RAW:
@@ -213,32 +216,36 @@ class Pushes:
         push.count(frame, self._chunks.put(push.place.space, frame.chunk, [frames.header(kept), *pieces]))
 
     def commit(self, caller: Caller, project: str, model: str, push_id: str) -> Document:
-        """Turn a push whose chunks are all there into a version; the same one, however often it is asked for.
+        """Commit a push. A repeated request returns the same version.
 
         Raises
         ------
         MissingChunks
-            If chunks have not come yet.
+            If chunks are missing.
         Conflict
             If `expect_parent` is no longer the latest version.
         """
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.PROPOSE, project)
         done = self._committed(place, push_id)
+        # A client that did not receive the answer of its commit repeats the request.
         return done or self._finish(caller, self.resume(caller, project, model, push_id))
 
     def to_verify(self, caller: Caller, project: str, model: str, push_id: str) -> OpenPush | None:
-        """Return an open push, whose tensor digests are verified before its commit; None if it is committed."""
+        """Return an open push whose tensor digests are to be verified before the commit; None if it is committed."""
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.PROPOSE, project)
         return None if self._committed(place, push_id) else self.resume(caller, project, model, push_id)
 
     def cost_of_verifying(self, push: OpenPush) -> int:
-        """Return the bytes that `verify_tensors` hashes."""
+        """Return the number of bytes that `verify_tensors` hashes."""
         return 0 if push.verified else self._digests.cost(push.manifest)
 
     def verify_tensors(self, push: OpenPush) -> None:
-        """Verify the tensor digests of a push whose chunks are here; a commit tells which chunks are missing."""
+        """Verify the tensor digests of a push if its chunks are complete.
+
+        If not, the commit reports the missing ones.
+        """
         if not push.verified and not self._lacking(push):
             self._check_sizes(push)
             with _unreadable(push):
@@ -249,30 +256,30 @@ class Pushes:
         with _unreadable(push):
             check_headers(self._decoder, push.place.space, push.manifest)
 
-    # -- the short way
+    # -- push in one request
 
     def prepare_small(self, caller: Caller, project: str, model: str, body: NewPush) -> OpenPush:
-        """Check a push that comes in one request; it is not staged, its frames follow at once."""
+        """Validate a push of one request. It is not staged, because its frames follow in the same request."""
         push = self._prepare(caller, project, model, body)
         push.missing = self._lacking(push)
         push.sent = sum(push.sizes[chunk] for chunk in push.missing)
         return push
 
     def commit_small(self, caller: Caller, push: OpenPush) -> Document:
-        """Turn a small push whose frames have come into a version."""
+        """Commit a small push whose frames were received."""
         return self._committed(push.place, push.id) or self._finish(caller, push)
 
     # -- steps
 
     def _decoded(self, push: OpenPush, frame: Frame, payload: bytes) -> tuple[Frame, Sequence[Buffer]]:
-        """Decode and verify a frame; return what is kept of it: a delta raw, anything else as it came."""
-        with codec_turn:
+        """Decode and verify a frame. Return the frame to store: raw for a delta, otherwise unchanged."""
+        with codec_turn:  # limits the number of frames that are decoded at the same time
             data = codecs.decode(frame, payload, lambda base: self._base_data(push, frame, base))
             _verify(frame, [memoryview(data)])
         return (Frame(frame.chunk, frame.size, frame.size), [data]) if frame.codec == DELTA else (frame, [payload])
 
     def _base_data(self, push: OpenPush, frame: Frame, base: str) -> Buffer:
-        """Return what a delta leans on, if it is a chunk of the version that this push grew from."""
+        """Return the delta base of a frame if it is a chunk of the base version."""
         if base not in self._bases(push):
             raise InvalidRequest(
                 f"the delta of the chunk {frame.chunk[:12]} leans on {base[:12]}, which is no chunk of the base",
@@ -288,7 +295,7 @@ class Pushes:
             return ()
         try:
             return self._versions.slots(push.place.space, push.base).chunks
-        except IntegrityError:  # it was removed in the meantime
+        except IntegrityError:  # the base version was removed meanwhile
             return ()
 
     def _prepare(self, caller: Caller, project: str, model: str, body: NewPush) -> OpenPush:
@@ -300,6 +307,7 @@ class Pushes:
             if not body.propose and caller.may(access.PROPOSE, project):
                 error.hint = f"{error.hint}; `--propose` proposes the version to a maintainer"
             raise
+        # Rights are checked before the manifest is parsed: parsing a large one is expensive.
         manifest = manifests.decode_new(bytes(body.manifest))
         if manifest.parents:
             raise InvalidRequest("a manifest is pushed without parents; the server adds them")
@@ -322,7 +330,7 @@ class Pushes:
         return OpenPush(place, body, manifest, _sizes(manifest), set(), self._base(place, body), by=caller.user)
 
     def _require_right(self, caller: Caller, project: str, model: str, body: NewPush) -> None:
-        """Check that the caller may push, and that the model exists or will be made, before the manifest is read."""
+        """Check the caller's rights, and that the model exists or can be created, before the manifest is parsed."""
         if not self._makes(body):
             self._place(caller, project, model, body)
         elif self._catalog.may_make(caller, project):
@@ -332,7 +340,7 @@ class Pushes:
         access.require(caller, right_of(body), project)
 
     def _makes(self, body: NewPush) -> bool:
-        """Tell whether a push makes its model, and its project, where there is none."""
+        """Whether a push creates its model and project if they do not exist."""
         return (body.create or not self._shared) and not body.propose
 
     def _base(self, place: Place, body: NewPush) -> str | None:
@@ -343,7 +351,7 @@ class Pushes:
         if self._makes(body):
             return self._catalog.find_or_create(caller, project, model)
         try:
-            self._catalog.find_project(caller, project)  # a push is meant for this project, so its hint comes first
+            self._catalog.find_project(caller, project)  # first, so that a missing project is reported as such
             return self._catalog.find_model(caller, project, model)
         except NotFound as error:
             near = f"{error.hint} " if str(error.hint).startswith("did you mean") else ""
@@ -353,12 +361,12 @@ class Pushes:
             raise NotFound(error.message, hint=f"{near}{way}") from None
 
     def _reopen(self, place: Place, push_id: str) -> OpenPush:
-        """Take up a push that another process, or this one before it was restarted, began."""
+        """Load a push from its staged body. Another process began it, or this process was restarted."""
         try:
             data, touched = self._chunks.staged(place.space, push_id)
         except KeyError:
             raise _no_push(push_id) from None
-        if time.time() - touched > LIFETIME:  # it stays until a sweep, which deletes its chunks as well
+        if time.time() - touched > LIFETIME:  # expired; the next gc deletes it with its chunks
             raise _no_push(push_id)
         body = msgspec.json.decode(data, type=StagedPush)
         manifest = manifests.decode(bytes(body.manifest))
@@ -370,6 +378,7 @@ class Pushes:
 
     def _remember(self, push: OpenPush) -> None:
         while self._open and (len(self._open) >= _REMEMBERED or self._chunks_with(push) > _REMEMBERED_CHUNKS):
+            # dicts keep the order of insertion, so the first entry is the oldest.
             self._open.pop(next(iter(self._open)), None)
         self._open[push.place.space, push.id] = push
 
@@ -380,12 +389,12 @@ class Pushes:
         return set(self._chunks.missing(push.place.space, push.sizes))
 
     def _check_sizes(self, push: OpenPush, missing: Container[str] = ()) -> None:
-        """Compare the stated size of each chunk that is here with its true one; what comes later is compared then.
+        """Verify the size of each existing chunk in the manifest. The sizes of missing chunks are verified on arrival.
 
         Raises
         ------
         InvalidManifest
-            Naming the file and the chunk. A version with a false size could not be read by anybody.
+            If a size is wrong; the message names the file and the chunk. Such a version could not be read.
         """
         for file in push.manifest.files:
             for chunk in file.chunks:
@@ -400,6 +409,7 @@ class Pushes:
                 push.proved.add(chunk.id)
 
     def _committed(self, place: Place, push_id: str) -> Document | None:
+        # The id of a push is stored in its version, so a repeated commit is found even after a restart.
         ours = {"push": push_id, "model": place.model.id}
         found = self._records.find(place.space, "versions", ours, limit=1)
         found = found or self._records.find(
@@ -410,20 +420,20 @@ class Pushes:
         )
         if not found:
             return None
-        self._records.commit(place.space, [])  # it may be on its way, and is promised now
+        self._records.commit(place.space, [])  # wait until the version is durable before the answer promises it
         return self._versions.present(place, found[0])
 
     def _require_run(self, caller: Caller, place: Place, body: NewPush) -> None:
-        """Check that the caller may link a version to a run; an import, by an owner, keeps the recorded one.
+        """Check that the caller can link a version to the run. An import keeps the run of the recorded version.
 
-        A run that no project has is accepted: its journal may arrive after the version.
+        An unknown run is accepted, because its journal can arrive after the version.
 
         Raises
         ------
         AccessDenied
-            If the run belongs to somebody else, and the caller is no maintainer.
+            If the run belongs to another account and the caller is not a maintainer.
         NotFound
-            If it is a run of another project.
+            If the run belongs to another project.
         """
         if not body.run or body.recorded:
             return
@@ -435,7 +445,7 @@ class Pushes:
             raise NotFound(f"no run {body.run} in project {name!r}", hint="a version names a run of its own project")
 
     def _finish(self, caller: Caller, push: OpenPush) -> Document:
-        self._require_run(caller, push.place, push.body)  # it may have begun, or been made, since the push began
+        self._require_run(caller, push.place, push.body)  # again, because the run can be new since the push began
         with self._chunks.pinning(push.place.space):
             missing = sorted(self._lacking(push))
             if missing:
@@ -443,17 +453,18 @@ class Pushes:
             self._check_sizes(push)
             self.verify_tensors(push)
             self._check_headers(push)
+            # The order matters: chunks are durable before the record that references them.
             self._chunks.settle(push.place.space, push.sizes)
-            self._records.commit(SERVER, [])  # the project, which somebody else may just be making
+            self._records.commit(SERVER, [])  # the project too must be durable: another request may be creating it
             version = self._insert(caller, push)
         self._chunks.unstage(push.place.space, push.id)
         self._open.pop((push.place.space, push.id), None)
         return self._versions.present(push.place, version) | {"sent": push.sent}
 
     def _insert(self, caller: Caller, push: OpenPush) -> Record:
-        """Write the version's record, with the next number; try again when another push took it."""
+        """Write the record of the version with the next number. Retry if another push takes the number first."""
         while True:
-            model = self._model(push)  # first: if anything is newer than this, the commit fails
+            model = self._model(push)  # read first: if anything below is newer, the commit fails and is retried
             said = push.body.recorded
             if said and (found := recorded.already_there(self._versions, push.place, model, said)):
                 self._records.commit(push.place.space, [])
@@ -553,17 +564,17 @@ class Pushes:
             if put:
                 self._records.commit(push.place.space, [put, *hold(latest)], events, check=self._still(caller, push))
                 latest = self._versions.by_number(push.place, latest.data["number"]) or latest
-        self._records.commit(push.place.space, [])  # another push may just be writing this version
+        self._records.commit(push.place.space, [])  # wait until this version is durable: another push may be writing it
         return latest
 
 
 def _is_own(caller: Caller, push: OpenPush) -> bool:
-    """Tell whether the caller began a push; one that an earlier version of LMVP staged names no account."""
+    """Whether the caller began a push. A push that an earlier version of LMVP staged has no account."""
     return push.by is None or access.made_by(caller, push.by)
 
 
 def _aliases(push: OpenPush) -> list[str]:
-    """Return the aliases of a push, each once: their case does not count, and one commit cannot make an alias twice."""
+    """Return the aliases of a push without duplicates. Case is ignored, and one commit cannot create an alias twice."""
     unique: dict[str, str] = {}
     for alias in push.body.aliases:
         unique.setdefault(alias.lower(), alias)
@@ -571,12 +582,12 @@ def _aliases(push: OpenPush) -> list[str]:
 
 
 def right_of(body: NewPush) -> str:
-    """Return the right that a push takes."""
+    """Return the right that a push requires."""
     return access.PROPOSE if body.propose else access.WRITE
 
 
 def _told(caller: Caller, push: OpenPush, version: Document, after: Document) -> Document:
-    """Return the event of a new version; of one that was made elsewhere, it says who put it in, and when."""
+    """Return the event of a new version. For an import it also has the time and the importing account."""
     event = {"at": version["created_at"], "who": version["author"], "action": "version.create",
              "what": f"{push.place.reference}@v{version['number']}", "before": None, "after": after}  # fmt: skip
     if push.body.recorded:
@@ -596,9 +607,9 @@ def _with_parents(manifest: Manifest, parents: Sequence[Document]) -> bytes:
 
 @contextmanager
 def _unreadable(push: OpenPush) -> Iterator[None]:
-    """Accept a version that shares a damaged chunk: its frames were verified, and the damage came later.
+    """Accept a version that shares a damaged chunk: its frames were verified, and the damage occurred later.
 
-    No answer contains the bytes of the chunk, `fsck` names it, and a push with the same chunk can repair it.
+    Answers never contain the damaged bytes, `fsck` reports the file, and a push with the same chunk can repair it.
     """
     try:
         yield
@@ -615,12 +626,13 @@ def _verify(frame: Frame, payload: Sequence[memoryview]) -> None:
 
 
 def _says_nothing_new(push: OpenPush, latest: Record) -> bool:
-    """Whether the latest version has this content, and this message, these metrics, … as far as they are given."""
+    """Whether the latest version has the same content, and the same values of all given fields."""
     same = latest.data["content"] == manifests.content_of(push.manifest)
     return same and all(latest.data[key] == value for key, value in metadata.checked(push.body).items())
 
 
 def _check_expected(push: OpenPush, latest: Record | None) -> None:
+    # An empty text means: the model must have no version.
     expected = push.body.expect_parent
     actual = latest.data["digest"] if latest else ""
     if expected is not None and expected != actual:
@@ -644,5 +656,6 @@ def _no_push(push_id: str) -> NotFound:
 
 def _answer(push: OpenPush) -> Push:
     expires = datetime.fromtimestamp(time.time() + LIFETIME, timezone.utc)
+    # In the order of the manifest, so that the client reads its files sequentially.
     ordered = tuple(chunk for chunk in push.sizes if chunk in push.missing)
     return Push(push=push.id, missing=ordered, expires=expires, base=push.base)

@@ -1,6 +1,6 @@
-"""Versions that were made elsewhere: an import says their number, date, author and parents, and the digest proves them.
+"""Imported versions: they keep their recorded number, date, author and parents, and are verified by their digest.
 
-Whoever may say so writes history in the names of others, so it takes an owner, and the log of events tells who it was.
+An import can create history in the names of other people, so only owners can import, and the audit log records who did.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from lmvp_server.services.versions import Versions, next_number
 from lmvp_server.stores.base import Document, Record
 
 NUMBER_LIMIT = 10**9
-AUTHOR_LIMIT = 250
+AUTHOR_LIMIT = 250  # characters
 PARENTS_LIMIT = 64
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def check(caller: Caller, project: str, body: NewPush, manifest: Manifest) -> None:
-    """Check what a push says was recorded, if it says so; what depends on the model is checked at the commit.
+    """Check the recorded fields of a push, if it has any. Fields that depend on the model are checked at the commit.
 
     Raises
     ------
     AccessDenied
         If the caller does not own the project.
     InvalidManifest
-        If manifest and parents do not come to the digest.
+        If the digest of manifest and parents is not the recorded digest.
     """
     said = body.recorded
     if said is None:
@@ -63,12 +63,12 @@ def _check_parents(said: Recorded) -> None:
 
 
 def written(at: datetime) -> str:
-    """Return a time as records keep it.
+    """Return a time in the format of records.
 
     Raises
     ------
     InvalidArgument
-        If it has no time zone, or no clock can have shown it.
+        If the time has no time zone, or its year is not from 1970 to 9998.
 
     Examples
     --------
@@ -82,12 +82,12 @@ def written(at: datetime) -> str:
 
 
 def already_there(versions: Versions, place: Place, model: Record, said: Recorded) -> Record | None:
-    """Return the version if it is there under its number; None if it can be put in now.
+    """Return the version if the model has it already, or None if it can be added now.
 
     Raises
     ------
     Conflict
-        If its number has another digest or cannot come any more, or a parent is not what was recorded.
+        If the number belongs to another version or is below the next number, or a parent differs from the recorded one.
     """
     found = versions.by_number(place, said.number)
     if found is not None and found.data["digest"] == said.digest:
@@ -97,6 +97,7 @@ def already_there(versions: Versions, place: Place, model: Record, said: Recorde
             f"v{said.number} of {place.reference} is another one: {found.data['digest'][:12]}, not {said.digest[:12]}",
             hint="import into a model of another name",
         )
+    # Numbers ascend and are never reused, so an import cannot fill a gap.
     if said.number < next_number(model):
         raise Conflict(
             f"v{said.number} cannot be put in: {place.reference} is beyond it, at v{next_number(model) - 1}",
@@ -118,20 +119,20 @@ def _check_parent(versions: Versions, place: Place, parent: Parent) -> None:
 
 
 def fields(said: Recorded | None) -> Document:
-    """Return what the record of a version says in place of what the server would."""
+    """Return the fields of a version's record that an import sets instead of the server."""
     return {} if said is None else {"created_at": written(said.created_at), "author": said.author}
 
 
 def parents(said: Recorded) -> list[Document]:
-    """Return the parents as records keep them."""
+    """Return the parents in the format of records."""
     return [{"number": parent.number, "digest": parent.digest} for parent in said.parents]
 
 
 def number(said: Recorded | None, model: Record) -> int:
-    """Return the number of the version that comes next."""
+    """Return the number of the new version."""
     return next_number(model) if said is None else said.number
 
 
 def last(said: Recorded | None, number: int) -> int:
-    """Return the highest number that counts as used from then on."""
+    """Return the highest number that counts as used after the new version."""
     return number if said is None else max(number, said.last)

@@ -1,8 +1,8 @@
-"""Taking away versions, models and projects: out of sight at once, and for good when their time to come back is over.
+"""Removal of versions, models and projects: to the trash, or permanently.
 
-A removed version keeps its record, on a shelf of its own (`versions.gone`); a removed model or project moves to another
-table, and what is in it stays where it is. So sweeps, compaction, `fsck` and backups look after all of it as before.
-`lmvp_server.services.undelete` brings it back.
+A removed version keeps its record under another key (`versions.gone`). A removed model or project moves to another
+table, but its contents stay in place. So gc, compaction, `fsck` and backups still include all of it.
+`lmvp_server.services.undelete` restores removed objects.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, 
 
 
 class Removal:
-    """The use cases of `rm`. Numbers and names of what is gone: a number is never used again, a name may be.
+    """Use cases of `lmvp rm`. The number of a removed version is never used again; the name of a removed model can be.
 
     Parameters
     ----------
     keep : timedelta
-        How long what is removed can be brought back; zero: not at all.
+        How long removed objects can be restored. Zero: not at all.
     """
 
     def __init__(
@@ -45,17 +45,21 @@ class Removal:
         self._upkeep, self._purging, self._keep = upkeep, purging, keep
 
     def version(self, caller: Caller, project: str, model: str, revision: str, *, for_good: bool = False) -> Document:
-        """Take away one version.
+        """Remove one version.
 
         Parameters
         ----------
-        for_good : bool
-            Give its bytes back now; it cannot be brought back then.
+        caller : Caller
+            The caller, a maintainer.
+        project, model, revision : str
+            The version.
+        for_good : bool, default False
+            Delete the version permanently and free its bytes now.
 
         Raises
         ------
         Conflict
-            If an alias stands at it.
+            If an alias points at the version, or it is a contribution.
         """
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.MAINTAIN, project)
@@ -67,7 +71,7 @@ class Removal:
         return bool(self._keep) and not for_good
 
     def _free(self, place: Place, revision: str) -> Record:
-        """Return the version that a revision names, if no alias stands at it."""
+        """Return the version of a revision if no alias points at it."""
         version = self._versions.find(place, revision)
         if "contribution" in version.data:
             raise Conflict("a contribution is declined or withdrawn, not removed", hint="its record stays")
@@ -82,14 +86,16 @@ class Removal:
     def drop(
         self, caller: Caller, place: Place, choose: Callable[[], Sequence[Record]], action: str, *, keep: bool
     ) -> list[Record]:
-        """Take versions of one model away, in one commit; the bytes of those that go for good are the next sweep's.
+        """Remove versions of one model in one commit. The next gc frees the bytes of versions that are not restorable.
 
         Parameters
         ----------
         choose : callable
-            Returns the versions; asked again when something changed in between, an alias that moved to one, say.
+            Returns the versions. It is called again if a concurrent change requires a retry, such as a moved alias.
+        action : str
+            The action of the events.
         keep : bool
-            Whether they can be brought back.
+            Whether the versions can be restored.
         """
         while True:
             model = self._records.get(place.space, "models", place.model.id)
@@ -111,6 +117,7 @@ class Removal:
         self, caller: Caller, place: Place, model: Record, going: Sequence[Record], *, keep: bool
     ) -> list[Change]:
         ids = {version.id for version in going}
+        # The latest number can fall when versions are removed; `last` cannot, so that no number is used again.
         standing = self._records.find(place.space, "versions", {"model": model.id})
         left = [one.data["number"] for one in standing if one.id not in ids]
         news = {"latest": left[-1] if left else 0, "last": next_number(model) - 1}
@@ -126,9 +133,9 @@ class Removal:
         ]
 
     def model(self, caller: Caller, project: str, model: str, *, for_good: bool = False) -> Document:
-        """Take away a model with all its versions and aliases."""
+        """Remove a model with all its versions and aliases."""
         keep = self._keeps(for_good)
-        while True:  # a push that commits between the look and the deletion would leave a version without its model
+        while True:  # retry if a push commits meanwhile: it would leave a version without its model
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.MAINTAIN, project)
             versions = self._records.count(place.space, "versions", {"model": place.model.id})
@@ -152,18 +159,18 @@ class Removal:
             return self._answer(place.project, versions=versions, keep=keep)
 
     def project(self, caller: Caller, project: str, *, for_good: bool = False) -> Document:
-        """Take away a project with all that is in it, its events too."""
+        """Remove a project with all its contents, including its audit log."""
         keep = self._keeps(for_good)
         while True:
             home = self._catalog.find_project(caller, project)
             access.require(caller, access.OWN, project)
             models = self._records.find(home.id, "models")
             versions = sum(self._records.count(home.id, "versions", {"model": model.id}) for model in models)
-            head = head_of(self._records, home.id, home.data["name"])  # for whoever kept the head of its log
+            head = head_of(self._records, home.id, home.data["name"])  # for the server's event
             told = {**home.data, "id": home.id, "versions": versions, "events": head.seq, "chain": head.chain}
             away = {**home.data, "versions": versions, "removed": _mark(caller)}
             changes: list[Change] = [
-                Delete("projects", home.id, expect=home.rev),  # else the name of one that was made since would go
+                Delete("projects", home.id, expect=home.rev),  # the revision protects a project that reuses the name
                 Delete("names", f"projects:{home.data['key']}"),
                 *([Put(REMOVED, home.id, away, expect=0)] if keep else self._purging.around(home.id)),
             ]
@@ -182,7 +189,7 @@ class Removal:
         return {"versions": versions, "bytes": self.reclaim(project)}
 
     def reclaim(self, project: Record) -> int:
-        """Delete what a removal in a project made needless, and return its bytes."""
+        """Delete data that removals made unreferenced, and return the bytes freed."""
         self._purging.release(project)
         return self._upkeep.reclaim(project.id)
 
@@ -191,5 +198,5 @@ class Removal:
 
 
 def _mark(caller: Caller) -> Document:
-    """Return what is remembered of a removal: when, and who, by name and by account."""
+    """Return the fields that record a removal: the time, and the name and id of the account."""
     return {"at": now(), "by": caller.name, "user": caller.user}

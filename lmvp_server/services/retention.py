@@ -1,4 +1,4 @@
-"""Pruning: the versions that a rule does not keep are taken away, when somebody asks or when the model has a rule."""
+"""Pruning: deletion of the versions that a retention rule does not keep, on request or by the rule of the model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, Rec
 
 
 class Retention:
-    """The use cases around rules of what is kept."""
+    """Use cases of retention rules."""
 
     def __init__(
         self,
@@ -39,12 +39,12 @@ class Retention:
         self._removal, self._upkeep, self._purging = removal, upkeep, purging
 
     def prune(self, caller: Caller, project: str, model: str, asked: Prune) -> Document:
-        """Take away the versions of a model that a rule does not keep; on a dry run, only tell which.
+        """Delete the versions of a model that a rule does not keep. A dry run only lists them.
 
         Raises
         ------
         InvalidArgument
-            If the rule cannot be read, or none is given and the model has none.
+            If the rule is invalid, or neither the request nor the model has one.
         """
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.MAINTAIN, project)
@@ -64,17 +64,21 @@ class Retention:
         return {"versions": numbers, "bytes": freed, "dry_run": asked.dry_run, "keep": rule}
 
     def change_model(self, caller: Caller, project: str, model: str, change: ModelChange) -> Document:
-        """Change the description of a model, or its rule; an empty rule keeps everything."""
+        """Change the settings of a model: description, retention rule, requirement, protected aliases.
+
+        An empty rule keeps all.
+        """
         if change.keep:
             retention.parse(change.keep)
         if change.require:
             check_rule(change.require)
         for alias in change.protected or ():
             check_alias(alias)
-        given: Document = msgspec.to_builtins(change)  # as records keep it: lists, no tuples
+        given: Document = msgspec.to_builtins(change)  # with lists instead of tuples, as in records
         fields = {key: value for key, value in given.items() if value is not None}
         while True:
             place = self._catalog.find_model(caller, project, model)
+            # A description changes nothing but text. The other settings can delete versions or weaken protection.
             right = access.WRITE if fields.keys() <= {"description"} else access.MAINTAIN
             access.require(caller, right, project)
             before = {key: place.model.data.get(key, "") for key in fields}
@@ -90,16 +94,17 @@ class Retention:
             return self._catalog.model(caller, project, model)
 
     def apply_rules(self, go_on: Callable[[], bool]) -> None:
-        """Prune every model that has a rule, as long as `go_on` says so."""
+        """Prune every model that has a rule, as long as `go_on` returns True."""
         for project in self._records.find(SERVER, "projects"):
             with passed_over(project.id):
                 for model in self._records.find(project.id, "models"):
                     if model.data.get("keep") and go_on():
+                        # The rule was set by a maintainer; its caller needs every right, and names the rule in events.
                         rule = Caller("retention rule", owner=True, scope="admin")
                         self._take_away(rule, Place(project, model), model.data["keep"])
 
     def _going(self, place: Place, rule: str) -> list[Record]:
-        """Return the versions of a model that its rule does not keep."""
+        """Return the versions of a model that the rule does not keep."""
         clauses = retention.stored(rule)
         records = self._records.find(place.space, "versions", {"model": place.model.id}, newest_first=True)
         versions = [msgspec.convert(self._versions.present(place, record), Version) for record in records]

@@ -1,4 +1,4 @@
-"""The records of runs: what is checked, what is kept, and what becomes of it. No stores in here."""
+"""Records of runs: validation, changes and merging of updates. This module does not access stores."""
 
 from __future__ import annotations
 
@@ -16,19 +16,20 @@ from lmvp_server.services import metadata
 from lmvp_server.services.clock import checked_stamp, is_in_range, now
 from lmvp_server.stores.base import Document, Record
 
+# Lower case only: an id is also the name of a folder, and some file systems ignore case.
 ID = re.compile(r"[0-9a-f]{32}")
 PREFIX = re.compile(r"[0-9a-f]{6,32}")
 NAME_LIMIT, NOTES_LIMIT = 250, 20_000
 OPEN, ENDED, SETTLED = "open", "ended", "settled"
-"""What is left to do for a run: it goes on; it has ended, and its points may lie in disorder; nothing."""
+"""Phases of a run: it is open; it has ended, but its series is not sealed yet; its series is sealed."""
 PRIVATE = {"key", "phase", "began_at", "heard_at", "spent", "by", "resumed", "attempts"}
-"""Fields that callers do not see."""
+"""Fields that answers do not contain."""
 _MAPPINGS = ("params", "tags", "summary", "environment")
 _TEXTS = ("name", "notes")
 
 
 def check_new(new: NewRun) -> None:
-    """Refuse a run that cannot be kept."""
+    """Validate a new run; raise an error if it is invalid."""
     checked_id("run", new.run)
     if new.format != 1:
         raise InvalidRequest(f"frames of format {new.format}", hint="update lmvp on the server")
@@ -39,7 +40,7 @@ def check_new(new: NewRun) -> None:
 
 
 def fresh(new: NewRun, author: str, account: str) -> Document:
-    """Return the record of a run that begins, of the account with that id; empty for the server's operator."""
+    """Return the record of a new run. `account` is the id of its account, empty for the operator."""
     at = checked_stamp(new.started_at, "started_at") if new.started_at else now()
     data: Document = {
         "name": new.name or new.run[:8],
@@ -69,20 +70,20 @@ def fresh(new: NewRun, author: str, account: str) -> Document:
 
 
 def resumed_at(data: Document) -> int:
-    """Return the attempt of the start or of the last resume: frames of lower attempts are old.
+    """Return the attempt of the start or of the last resume. Frames of lower attempts are outdated.
 
-    Rewinds raise the epoch of points as well, but not this one: other processes of the same attempt still write.
+    A rewind also raises the attempt of points (`epoch`), but not this one, because other processes of the run continue.
     """
     return int(data.get("resumed", 0))
 
 
 def is_newer_resume(data: Document, new: NewRun) -> bool:
-    """Whether a start resumes a run after its last resume; records of earlier releases have the highest epoch alone."""
+    """Whether a start resumes a run after its last resume. Records of earlier releases have only the highest epoch."""
     return new.resume and new.epoch > int(data["resumed"] if "resumed" in data else data["epoch"])
 
 
 def applicable(data: Document, given: RunUpdate, attempt: int) -> RunUpdate:
-    """Return the part of an update of an attempt that no later attempt has set already."""
+    """Return the part of an update of an attempt that does not override values of later attempts."""
     attempts = data.get("attempts", {})
     if not attempts:
         return given
@@ -96,7 +97,7 @@ def applicable(data: Document, given: RunUpdate, attempt: int) -> RunUpdate:
 
 
 def _attempts(data: Document, given: Document, attempt: int) -> Document:
-    """Return the field `attempts` of a run: for each value that an attempt above 0 has set or removed, the attempt."""
+    """Return the field `attempts` of a run: for each value, the attempt (above 0) that set or removed it last."""
     if attempt <= 0:
         return {}
     attempts = dict(data.get("attempts", {}))
@@ -108,7 +109,7 @@ def _attempts(data: Document, given: Document, attempt: int) -> Document:
 
 
 def resumed(run: Record, new: NewRun) -> Document:
-    """Return a run that goes on: it was at work until it ended, or its last sign of life is not known any more."""
+    """Return the record of a resumed run. The time before counts for its duration only if its end is known."""
     before = run.data
     spent = before["spent"]
     if before["ended_at"]:
@@ -122,10 +123,10 @@ def resumed(run: Record, new: NewRun) -> Document:
 
 
 def lasted(data: Document, seen: float) -> float:
-    """Return the seconds since a run began or was resumed: up to its end, or to its last sign of life.
+    """Return the seconds from the start or resume of a run to its end, or to its last sign of life.
 
-    Start and end are by the clock of the client, a sign of life is by that of the server. A clock that is fast would
-    let a run begin after the server has heard of it.
+    Start and end are times of the client's clock, a sign of life is a time of the server's clock. If the client's clock
+    is ahead, the run can start after the server has heard of it, so the earlier of the two times counts.
     """
     began = seconds(data["began_at"])
     if data["ended_at"]:
@@ -134,7 +135,7 @@ def lasted(data: Document, seen: float) -> float:
 
 
 def together(updates: Iterable[RunUpdate]) -> RunUpdate:
-    """Return one update that says what several say, one after the other.
+    """Merge updates in their order into one update.
 
     Examples
     --------
@@ -153,13 +154,13 @@ def together(updates: Iterable[RunUpdate]) -> RunUpdate:
 
 
 def merged(run: Record, given: RunUpdate, attempt: int | None = None) -> Document:
-    """Return a run after an update.
+    """Return the record of a run after an update.
 
     Parameters
     ----------
     attempt : int, optional
-        The attempt that the update is of; without it, or if it is not old, the current one. An update of an old
-        attempt that arrives late does not replace values of later attempts.
+        The attempt that sent the update. Default: the current attempt. A late update of an outdated attempt does not
+        replace values of later attempts.
     """
     current = resumed_at(run.data)
     attempt = current if attempt is None else min(attempt, current)
@@ -185,36 +186,36 @@ def merged(run: Record, given: RunUpdate, attempt: int | None = None) -> Documen
 
 
 def _plain(values: Any) -> Document:
-    """Return values with those that JSON lacks as texts."""
+    """Return values with NaN and infinity as text, because JSON lacks them."""
     return {key: encode_float(value) if isinstance(value, float) else value for key, value in values.items()}
 
 
 def checked_id(what: str, given: str) -> str:
-    """Return an id if it may be one of a run or a writer."""
+    """Return an id if it is valid for a run or a writer."""
     if not ID.fullmatch(given):
         raise InvalidArgument(f"{given[:60]!r} cannot be the id of a {what}: 32 hex digits, small letters")
     return given
 
 
 def seconds(text: str) -> float:
-    """Return a time of a record in seconds since 1970."""
+    """Convert a time of a record to seconds since 1970."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 
 def with_server_start(new: NewRun) -> NewRun:
-    """Return a start frame whose time the server can keep: without a time, the run starts at the server's time."""
+    """Return a start frame with a valid time. If its time is out of range, the run starts at the server's time."""
     if new.started_at is None or is_in_range(new.started_at):
         return new
     return msgspec.structs.replace(new, started_at=None)
 
 
 def ended_by_journal(run: Record, given: RunEnd, attempt: int) -> Document:
-    """Return a run that its journal ended; the server's time replaces an end that is out of range.
+    """Return the record of a run that its journal ended. The server's time replaces an end time out of range.
 
-    The end of an attempt before the last resume changes nothing.
+    The end of an attempt before the last resume is ignored.
 
-    A writer cannot change a frame of its journal, so refusing it would block all later frames. A frame that is sent
-    again keeps the first end.
+    An invalid time is not an error, because a writer cannot change a frame of its journal: an error would block all
+    later frames. If the frame is sent again, the first end time stays.
     """
     if attempt < resumed_at(run.data):
         return run.data
@@ -225,6 +226,6 @@ def ended_by_journal(run: Record, given: RunEnd, attempt: int) -> Document:
 
 
 def ended(run: Record, given: RunEnd) -> Document:
-    """Return a run that has ended."""
+    """Return the record of a run that has ended."""
     at = checked_stamp(given.ended_at, "ended_at")
     return {**run.data, "phase": ENDED, "status": given.status, "ended_at": at, "error": given.error[:2000]}

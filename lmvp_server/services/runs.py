@@ -1,7 +1,7 @@
-"""Runs: their start, changes and end. docs/runs.md defines the terms.
+"""Runs: start, changes, end, removal. docs/runs.md defines the terms.
 
-A run belongs to the account that began it: only that account and the maintainers of the project log to it, amend it or
-end it.
+A run belongs to the account that began it. Only this account and the maintainers of the project can log to it, amend it
+or end it.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore, SeriesStore
 
 REMOVED_RUNS = "removed_runs"
-"""A record for each run that was removed: whole while it can be restored, later only the time of its removal."""
-_SHOWN_METRICS = 1000
+"""The table of removed runs: the whole record while it can be restored, later only the time of the removal."""
+_SHOWN_METRICS = 1000  # last values in an answer
 _TOLD = 10
-"""Runs that an answer names as unreadable; it counts the others."""
+"""The number of unreadable runs that an answer names. It counts the others."""
 _logger = logging.getLogger("lmvp_server")
 
 
 class Runs:
-    """The use cases around runs.
+    """Use cases of runs.
 
     Parameters
     ----------
     shared : bool
-        Whether several people use the server: a run makes a new project there only when it says so.
+        Whether several people use the server. A run then creates a new project only if it requests that.
     keep : timedelta
-        How long a removed run can be restored; zero: not at all.
+        How long a removed run can be restored. Zero: not at all.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Runs:
     ) -> None:
         self._records, self._series, self._catalog, self._shared = records, series, catalog, shared
         self._keep = keep
-        self._reported: set[str] = set()  # runs whose damage is logged, once each: lists are read again and again
+        self._reported: set[str] = set()  # runs whose damage is logged: once each, because lists are read repeatedly
 
     # -- finding
 
@@ -63,16 +63,17 @@ class Runs:
     ) -> tuple[Document, str]:
         """List the runs of a project that match a filter, newest first or in another order.
 
-        The cursor of another order is the number of runs before the page.
+        With another order, the cursor is the number of runs before the page.
 
         Returns
         -------
         dict, str
-            The page; and which runs a filter or an order may have missed, because their metrics cannot be read.
+            The page, and a warning if a filter or an order may miss runs whose metrics cannot be read.
         """
         if order:
             unreadable: list[str] = []
             every, first = self.sorted(caller, project, where, order, unreadable), page.cursor or 0
+            # Sorting needs all runs, so the cursor is a count and not a `seq`.
             more = str(first + page.limit) if first + page.limit < len(every) else None
             listed = {"items": every[first : first + page.limit], "next": more, "total": len(every)}
             return listed, _told_unreadable(unreadable)
@@ -85,28 +86,28 @@ class Runs:
         ), ""
 
     def name_of(self, caller: Caller, project: str, run: str) -> str:
-        """Return the name of a run; empty where there is none any more."""
+        """Return the name of a run, or an empty text if it does not exist."""
         found = self._records.get(self._catalog.find_project(caller, project).id, "runs", run)
         return str(found.data["name"]) if found else ""
 
     def count(self, caller: Caller, project: str) -> int:
-        """Return how many runs a project has."""
+        """Return the number of runs of a project."""
         return self._records.count(self._catalog.find_project(caller, project).id, "runs")
 
     def sorted(
         self, caller: Caller, project: str, where: str = "", order: str = "", unreadable: list[str] | None = None
     ) -> list[Document]:
-        """Return all runs of a project that match, by an order; newest first without one.
+        """Return all runs of a project that match a filter, in an order; by default newest first.
 
         Parameters
         ----------
         unreadable : list of str, optional
-            Gets the ids of runs whose metrics cannot be read.
+            Receives the ids of runs whose metrics cannot be read.
 
         Raises
         ------
         InvalidArgument
-            If the filter or the order cannot be read.
+            If the filter or the order is invalid.
         """
         home = self._catalog.find_project(caller, project)
         match, key = filters.parse(where) if where else None, filters.order(order) if order else None
@@ -130,12 +131,12 @@ class Runs:
         return self._records.find(home.id, "runs")
 
     def run(self, caller: Caller, project: str, run: str) -> Document:
-        """Return one run, by id, prefix of one, or name.
+        """Return one run by id, prefix of the id, or name.
 
         Raises
         ------
         NotFound
-            With the nearest name as the hint, in this project or as the same name in another one.
+            If the run does not exist. The hint has a similar name, or another project with the same name.
         """
         home = None
         try:
@@ -149,7 +150,7 @@ class Runs:
         return {**self.present(home, found), "epoch": epoch, "incomplete": self.incomplete(home.id, found.id)}
 
     def _epoch(self, space: str, run: str) -> int:
-        """Return the highest epoch of any frame, which an older server did not keep in the record."""
+        """Return the highest attempt of any frame. Older servers did not store it in the record."""
         try:
             state = self._series.state(space, run)
         except IntegrityError:
@@ -157,7 +158,7 @@ class Runs:
         return state.epoch if state else 0
 
     def incomplete(self, space: str, run: str) -> str:
-        """State why points of a run are missing; empty if all are there."""
+        """Return why points of a run are missing, or an empty text if none are missing."""
         try:
             problems = self._series.damage(space, run)
             state = self._series.state(space, run)
@@ -166,17 +167,17 @@ class Runs:
         record = self._records.get(space, "runs", run)
         ended_with = int(record.data.get("points", 0)) if record is not None else 0
         points = state.points if state is not None else 0
-        if points < ended_with:  # a file is lost
+        if points < ended_with:  # a file of the series is lost
             problems = [*problems, f"{points:,} of the {ended_with:,} points that it ended with are here"]
         return f"points are missing: {', '.join(problems)}" if problems else ""
 
     def status(self, space: str, run: str) -> str:
-        """Return the status of a run by its id, as `present` has it, for who may read the project.
+        """Return the status of a run by its id, as `present` does. The caller must have checked the right to read.
 
         Raises
         ------
         NotFound
-            If it is deleted.
+            If the run is deleted.
         """
         found = self._records.get(space, "runs", run)
         if found is None:
@@ -187,12 +188,12 @@ class Runs:
         return run.data["phase"] == runrecords.OPEN and time.time() - self._series.touched(space, run.id) > STALE_AFTER
 
     def find(self, home: Record, run: str) -> Record:
-        """Return the record of a run: by its id, six or more digits of one, or the newest of a name.
+        """Return the record of a run by id, by 6 or more digits of it, or by name (the newest run of that name).
 
         Raises
         ------
         NotFound
-            With the nearest name as the hint.
+            If the run does not exist. The hint has a similar name.
         """
         found = self._records.get(home.id, "runs", run) if runrecords.ID.fullmatch(run) else None
         if found is None and runrecords.PREFIX.fullmatch(run):
@@ -212,7 +213,7 @@ class Runs:
         return found
 
     def present(self, home: Record, run: Record) -> Document:
-        """Return a run as callers see it."""
+        """Return a run in the form of answers."""
         cancellation.check()
         shown = {key: value for key, value in run.data.items() if key not in runrecords.PRIVATE}
         shown |= {"id": run.id, "project": home.data["name"], "revised": run.rev - 1}
@@ -230,14 +231,14 @@ class Runs:
     def _versions(self, home: Record, run: str) -> list[str]:
         found = self._records.find(home.id, "versions", {"run": run})
         names = {each.id: each.data["name"] for each in self._records.find(home.id, "models")} if found else {}
-        standing = [one.data for one in found if one.data["model"] in names]  # no shelf: neither proposed nor removed
+        standing = [one.data for one in found if one.data["model"] in names]  # excludes proposed and removed versions
         return [f"{home.data['name']}/{names[one['model']]}@v{one['number']}" for one in standing]
 
     def _known(self, space: str, run: str) -> Document:
-        """Return what the series knows of a run: last values, and how many points and keys."""
+        """Return last values, number of points and number of keys from the series."""
         try:
             state = self._series.state(space, run)
-        except IntegrityError as error:  # `fsck` names the file; a list of runs goes on, and states what is missing
+        except IntegrityError as error:  # a list of runs must not fail; it states the damage, and `fsck` names the file
             if run not in self._reported:
                 self._reported.add(run)
                 _logger.error("the points of run %s cannot be read: %s", run, error.message)  # noqa: TRY400 - no bug
@@ -248,17 +249,18 @@ class Runs:
         metrics = {each.name: encode_float(each.value) for each in keys[:_SHOWN_METRICS]}
         return {"metrics": metrics, "points": state.points, "keys": state.keys}
 
-    # -- beginning, changing, ending
+    # -- start, change, end
 
     def start(self, caller: Caller, project: str, new: NewRun) -> tuple[Document, bool]:
-        """Begin a run, or go on with one; return it, and whether it is new."""
+        """Start or resume a run. Return it, and whether it is new."""
         home = self.home(caller, project, new)
         made = self.begin(caller, home, new)
+        # A new run has no points yet; without a sign of life it would count as stale.
         self._series.touch(home.id, new.run)
         return self.present(home, self.find(home, new.run)), made
 
     def home(self, caller: Caller, project: str, new: NewRun) -> Record:
-        """Return the project of a run that begins, made now where that is allowed."""
+        """Return the project of a starting run. Create it if that is allowed."""
         if not self._shared or new.create:
             home = self._catalog.find_or_create_project(caller, project)
         else:
@@ -270,7 +272,7 @@ class Runs:
         return home
 
     def begin(self, caller: Caller, home: Record, new: NewRun) -> bool:
-        """Write the record of a run that begins or goes on; return whether it is new."""
+        """Write the record of a run that starts or resumes. Return whether it is new."""
         runrecords.check_new(new)
         found = self._records.get(home.id, "runs", new.run)
         if found is not None:
@@ -286,14 +288,14 @@ class Runs:
         try:
             check = grants.still(self._records, caller, access.LOG, home)
             self._records.commit(home.id, [Put("runs", new.run, data, expect=0)], [event], check=check)
-        except ConcurrentChange:  # the same request, sent twice at once
+        except ConcurrentChange:  # the same request was sent twice at the same time
             self._records.commit(home.id, [])
             self.require_author(caller, home, self.find(home, new.run))
             return False
         return True
 
     def amend(self, caller: Caller, project: str, run: str, given: RunUpdate) -> Document:
-        """Change what is said of a run; the state before goes to the events."""
+        """Change the record of a run. The previous values are stored in the event."""
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.LOG, project)
         found = self.find(home, run)
@@ -302,7 +304,7 @@ class Runs:
         return self.run(caller, project, found.id)
 
     def end(self, caller: Caller, project: str, run: str, given: RunEnd) -> Document:
-        """End a run that its process cannot end any more."""
+        """End a run whose process cannot end it."""
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.LOG, project)
         found = self.find(home, run)
@@ -312,17 +314,17 @@ class Runs:
         return self.run(caller, project, found.id)
 
     def remove(self, caller: Caller, project: str, run: str, *, for_good: bool = False) -> None:
-        """Remove a run and its points, which can be restored for a while. Versions that it made stay.
+        """Remove a run and its points to the trash. Versions that it produced stay.
 
         Parameters
         ----------
-        for_good : bool
-            Delete it permanently.
+        for_good : bool, default False
+            Delete the run permanently.
 
         Raises
         ------
         Conflict
-            If it is running.
+            If the run is running.
         """
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.MAINTAIN, project)
@@ -334,7 +336,7 @@ class Runs:
         kept = {**found.data, "removed": {"at": now(), "by": caller.name, "user": caller.user}} if keep else {}
         changes: list[Change] = [
             Delete("runs", found.id, expect=found.rev),
-            Put(REMOVED_RUNS, found.id, {**kept, "at": now()}),  # a late journal does not begin it again
+            Put(REMOVED_RUNS, found.id, {**kept, "at": now()}),  # so that a late journal does not start the run again
         ]
         check = grants.still(self._records, caller, access.MAINTAIN, home)
         self._records.commit(home.id, changes, [event], check=check)
@@ -342,19 +344,19 @@ class Runs:
             self._series.drop(home.id, found.id)
 
     def restore(self, caller: Caller, project: str, run: str) -> Document:
-        """Restore a removed run, by its id or its name; of several of one name, the one that was removed last.
+        """Restore a removed run by id or name. Of several runs of one name, restore the one removed last.
 
         Raises
         ------
         NotFound
-            If no such run can be restored.
+            If there is no such run in the trash.
         """
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.MAINTAIN, project)
         while True:
             kept = [one for one in self._records.find(home.id, REMOVED_RUNS) if "removed" in one.data]
             named = [one for one in kept if run in (one.id, one.data["name"]) or run.lower() == one.data["key"]]
-            if not named and self._records.get(home.id, "runs", run):  # the same request, sent again
+            if not named and self._records.get(home.id, "runs", run):  # a repeated request
                 return self.run(caller, project, run)
             if not named:
                 raise NotFound(f"no run {run[:80]!r} can be restored", hint="`lmvp undelete` lists what can be")
@@ -373,7 +375,7 @@ class Runs:
             return self.run(caller, project, found.id)
 
     def missing(self, home: Record, run: str) -> NotFound:
-        """Return the error for a run that a writer sends points of; its code tells whether the run was removed."""
+        """Return the error for points of an unknown run. Its code states whether the run was removed."""
         removed = self._records.get(home.id, REMOVED_RUNS, run)
         if removed is None:
             return NotFound(
@@ -383,23 +385,23 @@ class Runs:
         return RunRemoved(f"the run {run} was removed", hint=f"{back}; or begin a new run")
 
     def may_change(self, caller: Caller, home: Record, run: Record) -> bool:
-        """Tell whether the caller may log to a run, amend and end it: its author and maintainers may."""
+        """Whether the caller can log to a run, amend and end it. Its author and maintainers can."""
         name = home.data["name"]
         own = access.made_by(caller, run.data.get("by"), run.data["author"])
         return caller.may(access.MAINTAIN, name) or (own and caller.may(access.LOG, name))
 
     def is_mine(self, caller: Caller, project: str, run: str) -> bool:
-        """Tell the same of a run by its id, prefix or name."""
+        """Whether the caller can change a run, given by id, prefix or name: see `may_change`."""
         home = self._catalog.find_project(caller, project)
         return self.may_change(caller, home, self.find(home, run))
 
     def require_author(self, caller: Caller, home: Record, run: Record) -> None:
-        """Check that the caller may log to a run, amend and end it.
+        """Check that the caller can log to a run, amend and end it.
 
         Raises
         ------
         AccessDenied
-            If it belongs to somebody else, and the caller is no maintainer.
+            If the run belongs to another account and the caller is not a maintainer.
         """
         access.require(caller, access.LOG, home.data["name"])
         if not self.may_change(caller, home, run):
@@ -409,7 +411,7 @@ class Runs:
             )
 
     def change(self, caller: Caller, home: Record, run: str, change: Callable[[Record], Document], action: str) -> None:
-        """Change the record of a run, and log it; nothing where nothing changes."""
+        """Change the record of a run and write an event. Do nothing if the record stays equal."""
         while True:
             found = self._records.get(home.id, "runs", run)
             if found is None:
@@ -434,7 +436,7 @@ class Runs:
         return {"at": now(), "who": caller.name, "action": action, "what": what, "before": before, "after": after}
 
     def raise_epoch(self, space: str, run: str, epoch: int) -> None:
-        """Keep an epoch in the record if it is higher than all before."""
+        """Store the attempt in the record if it is higher than all before."""
         while (found := self._records.get(space, "runs", run)) is not None and found.data["epoch"] < epoch:
             try:
                 self._records.commit(space, [Put("runs", run, {**found.data, "epoch": epoch}, expect=found.rev)])
@@ -448,16 +450,16 @@ class Runs:
         return runrecords.resumed_at(found.data) if found is not None else 0
 
     def is_current(self, space: str, run: str, attempt: int) -> bool:
-        """Whether no resume of a run is above an attempt."""
+        """Whether no resume of the run has a higher attempt."""
         return attempt >= self.attempt(space, run)
 
     def is_open(self, space: str, run: str) -> bool:
-        """Whether a run goes on."""
+        """Whether a run is open: it has not ended."""
         found = self._records.get(space, "runs", run)
         return found is not None and found.data["phase"] == runrecords.OPEN
 
     def keep_known(self, space: str, run: str, phase: str) -> None:
-        """Write into the record what the series knows, so that lists need not ask it."""
+        """Copy state of the series to the record, so that lists need not open the series of ended runs."""
         while (found := self._records.get(space, "runs", run)) is not None and found.data["phase"] != runrecords.OPEN:
             data = {**found.data, **self._known(space, run), "phase": phase}
             if data == found.data:
@@ -468,10 +470,10 @@ class Runs:
                 continue
             return
 
-    # -- upkeep
+    # -- maintenance
 
     def settle(self, go_on: Callable[[], bool]) -> None:
-        """Put the points of runs that have ended in order."""
+        """Seal the series of runs that have ended."""
         for space, run in list(self._in_phase(runrecords.ENDED)):
             if not go_on():
                 return
@@ -490,7 +492,7 @@ class Runs:
 
 
 def _differing(data: Document, other: Document) -> Document:
-    """Return the fields that differ, as an event tells them: of what made a run, only that it is told."""
+    """Return the fields that differ, for an event. Of the environment, only the names of its fields are included."""
     found = {key: value for key, value in data.items() if key != "attempts" and other.get(key) != value}
     return found | {"environment": sorted(found["environment"])} if "environment" in found else found
 
@@ -500,7 +502,7 @@ def _unreadable(shown: Iterable[Document]) -> list[str]:
 
 
 def _told_unreadable(runs: Sequence[str]) -> str:
-    """State of which runs a filter or an order has not seen all metrics; empty for none."""
+    """Return a warning about runs whose metrics cannot be read in full, or an empty text."""
     if not runs:
         return ""
     more = f" and {len(runs) - _TOLD} more" if len(runs) > _TOLD else ""

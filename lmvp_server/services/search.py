@@ -1,4 +1,4 @@
-"""Search over what a caller may see: names, messages, params, what is said of models."""
+"""Search in names, messages, params and descriptions of the projects that a caller can read."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Document, Record, RecordStore
 
 WORDS_LIMIT = 200
-"""Characters of what is searched for."""
+"""The maximum length of a query in characters."""
 _TERMS = 16
-"""Different words that are searched for; each one reads every text once."""
+"""The maximum number of different words in a query. Each word reads every text once."""
 _TEXT, _PARAMS = 20_000, 100
 """Characters of each text, and params of a run or version, that are searched."""
-_PROJECTS, _EACH, _CUT = 1000, 25, 160
+_PROJECTS, _EACH, _CUT = 1000, 25, 160  # projects that are searched, results of each kind, characters of an excerpt
 
 
 class Search:
-    """The use case behind the page to find things, and the palette."""
+    """Use case of the search page and the command palette."""
 
     def __init__(self, records: RecordStore, catalog: Catalog) -> None:
         self._records, self._catalog = records, catalog
 
     def find(self, caller: Caller, words: str, limit: int = 50) -> tuple[list[Document], bool]:
-        """Return what has all the words in it: projects, then models, runs, versions; the newest of each first.
+        """Return the objects that contain all words: projects, models, runs, versions; of each kind, newest first.
 
         Returns
         -------
         list of dict, bool
-            Each has `kind`, `project`, `name`, `url` (from the first page) and `words` (where it was found); and
-            whether there is more.
+            The results, with `kind`, `project`, `name`, `url` (relative to the first page) and `words` (an excerpt);
+            and whether there are more results.
         """
+        # Bounds the work: anyone with read access can send long queries.
         wanted = list(dict.fromkeys(words[:WORDS_LIMIT].lower().split()))[:_TERMS]
         projects = self._catalog.projects(caller, Page(_PROJECTS))["items"]
         if not wanted:
@@ -44,6 +45,7 @@ class Search:
         found: list[Document] = []
         more = False
         for kind in kinds:
+            # One more than is shown, to know whether there are more.
             some = list(islice(kind(caller, projects, wanted), _EACH + 1))
             more |= len(some) > _EACH
             found += some[:_EACH]
@@ -73,6 +75,7 @@ class Search:
             models[record.id] = record.data["name"]
         for name, record in self._every(caller, projects, "versions"):
             version = record.data
+            # Skip contributions, and versions in the trash.
             if version.get("contribution") or version["model"] not in models:
                 continue
             called = f"{models[version['model']]} v{version['number']}"

@@ -1,7 +1,7 @@
-"""Sessions of the console. Of their secret only the digest is stored.
+"""Sessions of the console. Only the digest of a session's secret is stored.
 
-A session names its holder, an account or the server's operator, and the way of signing in. A session that a token began
-has the rights of the token and ends with it.
+A session belongs to an account or to the operator, and records the way of signing in. A session that was opened with a
+token has the rights of the token and ends with it.
 """
 
 from __future__ import annotations
@@ -29,59 +29,66 @@ from lmvp_server.stores.base import Change, Delete, Document, Put, Record, Recor
 log = logging.getLogger("lmvp_server")
 
 LIFE = 14 * 86400.0
-"""Seconds that a session lasts."""
+"""The lifetime of a session in seconds."""
 PASSWORD, PROVIDER, INVITATION, TOKEN = "password", "provider", "invitation", "token"
-"""The ways to sign in. All but a token prove that the person is present."""
+"""The ways to sign in. All except a token show that the user is present."""
 
 
 class Sessions:
-    """The use cases around sessions."""
+    """Use cases of sessions."""
 
     def __init__(self, records: RecordStore, users: Users, tokens: Tokens, passwords: Passwords) -> None:
         self._records, self._users, self._tokens, self._passwords = records, users, tokens, passwords
         self.operator_credential = ""
-        """The server's own token, as `own_credential` names it; sessions that another one began have ended. Empty for
-        an embedded server, which gets a new token at each start.
+        """The name of the server's own token (see `own_credential`). Sessions that a replaced own token opened are
+        invalid. Empty for an embedded server, which gets a new token at each start.
         """
 
     def begin(self, name: str, password: str, address: str) -> str:
-        """Return the secret of a new session.
+        """Sign in with name and password, and return the secret of a new session.
 
         Raises
         ------
         NotAuthenticated
-            If name and password do not match; the message does not say which of them is wrong.
+            If name and password do not match. The message does not state which of them is wrong.
         TooManyRequests
-            After too many failures; see `Passwords`.
+            After too many failed attempts; see `Passwords`.
         """
         return self.open(self._passwords.login(name, password, address), address, PASSWORD)
 
     def open(self, account: Record, address: str, proof: str, identity: str = "") -> str:
-        """Return the secret of a new session of an account that signed in by `proof`.
+        """Open a session for an account that has signed in, and return its secret.
 
         Parameters
         ----------
-        identity : str
-            The id of the identity at a provider that signed in. The session ends when it is disconnected.
+        account : Record
+            The account.
+        address : str
+            The address of the browser.
+        proof : str
+            The way of signing in, for example `PASSWORD`.
+        identity : str, optional
+            The id of the provider's identity that signed in. The session ends when the identity is disconnected.
         """
         generation = self._users.generation(account)
         name, began = str(account.data["name"]), f"identity:{identity}" if identity else ""
         return self._open(account.id, name, address, proof, generation, began, partial(self._check, account))
 
     def _check(self, account: Record) -> None:
-        """Check at the moment of the commit that the account is active and no change has ended its grants."""
+        """Check at the commit that the account is active and that its grants were not revoked meanwhile."""
         found = self._users.active(account.id)
         if found is None or self._users.generation(found) != self._users.generation(account):
             raise _ended()
 
     def open_by_token(self, caller: Caller, address: str) -> str:
-        """Return the secret of a new session that lasts as long as the caller's token.
+        """Open a session for the caller's token, and return its secret. The session ends with the token.
 
         Raises
         ------
         NotAuthenticated
-            If the token is limited: a session has all rights of its account.
+            If the token is limited to a scope or project: a session has all rights of its account.
         """
+        # `admin` is the scope without limits; `only` limits a token to one project.
         if caller.scope != "admin" or caller.only:
             raise NotAuthenticated(
                 "this token passes on a part of the rights of its account only; `lmvp open` signs in with these"
@@ -89,14 +96,14 @@ class Sessions:
         return self.open_for_token(caller, address)
 
     def open_for_token(self, caller: Caller, address: str, secret: str = "", also: Sequence[Change] = ()) -> str:
-        """Return the secret of a new session that has the rights of the caller's token and ends with it.
+        """Open a session with the rights of the caller's token, and return its secret. The session ends with the token.
 
         Parameters
         ----------
-        secret : str
-            The secret to use; a new one by default.
+        secret : str, optional
+            The secret to use. Default: a new one.
         also : sequence of changes
-            Committed together with the session.
+            Changes to commit together with the session.
 
         Raises
         ------
@@ -108,15 +115,16 @@ class Sessions:
         return self._open(holder, caller.name, address, TOKEN, caller.generation, began, check, secret, also)
 
     def renew(self, caller: Caller, address: str) -> str:
-        """Return a new secret for the session of a caller whose account has just ended all its sessions.
+        """Return a new session secret for a caller whose account has just ended all its sessions.
 
         Raises
         ------
         NotAuthenticated
-            If the account is disabled or deleted, or another change has ended its sessions since.
+            If the account is disabled or deleted, or another change has revoked its sessions since.
         """
         account = self._users.active(caller.user)
-        # A new password counts the generation up by one, a disconnected identity does not; more changes end the rights.
+        # A new password raises the generation by 1, a disconnected identity does not. A greater difference is a
+        # revocation.
         if account is None or self._users.generation(account) - caller.generation not in (0, 1):
             raise _ended()
         return self.open(account, address, PASSWORD)
@@ -145,6 +153,7 @@ class Sessions:
             "address": address,
         }
         entry = event(name, "session.begin", address)
+        # Each new session deletes the expired sessions of its account, so that they do not accumulate.
         old = [Delete("sessions", one.id) for one in self._records.find(SERVER, "sessions", {"user": holder})
                if one.data["ends"] < at]  # fmt: skip
         changes: list[Change] = [Put("sessions", _digest(secret), data, expect=0), *old, *also]
@@ -152,17 +161,19 @@ class Sessions:
         return secret
 
     def caller(self, secret: str, operator: str) -> Caller | None:
-        """Return the caller that a session speaks for; None if it has ended, or its holder may do nothing.
+        """Return the caller of a session; None if the session has ended or its holder has no rights.
 
         Parameters
         ----------
+        secret : str
+            The secret of the session.
         operator : str
             The name of the server's operator.
         """
         return self.again(_digest(secret), operator)
 
     def again(self, session: str, operator: str) -> Caller | None:
-        """Return the caller that a session, named by its digest, speaks for at this moment."""
+        """Return the current caller of a session, given the id of its record."""
         found = self._records.get(SERVER, "sessions", session)
         if found is None or found.data["ends"] < time.time():
             return None
@@ -173,7 +184,7 @@ class Sessions:
             by = self._tokens.again(token, operator)
             if by is None:
                 return None
-            scope, only = by.scope, by.only  # those of the token, so that a session never widens them
+            scope, only = by.scope, by.only  # the session must not have more rights than the token
         if kind == "identity" and not self._is_connected(token, data):
             return None
         if kind == "own" and self.operator_credential not in {"", data["token"]}:
@@ -189,14 +200,14 @@ class Sessions:
         )
 
     def _is_connected(self, identity: str, session: Document) -> bool:
-        """Tell whether the identity that began a session still signs in to the account of the session."""
+        """Whether the identity that opened a session still belongs to the account of the session."""
         found = self._records.get(SERVER, "identities", identity)
         return found is not None and all(
             found.data.get(name, 0) == session.get(name, 0) for name in ("user", "generation")
         )
 
     def end(self, secret: str, by: str = OPERATOR) -> None:
-        """End a session, if there is one.
+        """End a session if it exists.
 
         Parameters
         ----------
@@ -209,7 +220,7 @@ class Sessions:
             self._records.commit(SERVER, [Delete("sessions", found.id)], [entry])
 
     def end_all(self, caller: Caller) -> int:
-        """End all sessions of the caller; return their number."""
+        """End all sessions of the caller and return their number."""
         access.require(caller, access.ACCOUNT)
         found = self._records.find(SERVER, "sessions", {"user": caller.holder})
         entry = event(caller.name, "session.end", f"{len(found)} sessions")
@@ -218,7 +229,7 @@ class Sessions:
         return len(found)
 
     def end_without_holder(self) -> None:
-        """Delete sessions that name no holder: an earlier release gave such a session every right."""
+        """Delete sessions without an account. An earlier release gave them every right."""
         found = [one for one in self._records.find(SERVER, "sessions") if not one.data.get("user")]
         if not found:
             return
@@ -232,19 +243,20 @@ def _ended() -> NotAuthenticated:
 
 
 def session_id(secret: str) -> str:
-    """Return the id of the record of a session, by its secret."""
+    """Return the id of the record of a session, given its secret."""
     return _digest(secret)
 
 
 def own_credential(token: str) -> str:
-    """Return the name of the server's own token, which does not reveal it."""
+    """Return a name for the server's own token that does not reveal it."""
     return f"own:{_digest(token)[:32]}"
 
 
 def xsrf_token(secret: str) -> str:
-    """Return what the forms of a session carry, so that no other site can send them: bound to it, and not its secret.
+    """Return the token that the forms of a session contain, so that other sites cannot submit them (XSRF).
 
-    It is another one each time: the same bytes under a mask, so that a compressed page does not tell them by its size.
+    The token is derived from the secret, but does not reveal it. It is masked with random bytes, so that it differs
+    each time: the size of a compressed page would otherwise reveal it (BREACH).
 
     Examples
     --------
@@ -257,7 +269,7 @@ def xsrf_token(secret: str) -> str:
 
 
 def is_xsrf_token(given: str, secret: str) -> bool:
-    """Whether a form carries what the forms of that session do."""
+    """Whether a form contains a valid token of the session."""
     if not re.fullmatch("[0-9a-f]{128}", given):
         return False
     mask, masked = bytes.fromhex(given[:64]), bytes.fromhex(given[64:])

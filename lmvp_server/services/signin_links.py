@@ -1,7 +1,7 @@
-"""One-time sign-in links: `lmvp open` asks for one with its token, and a browser redeems it for a session.
+"""One-time sign-in links. `lmvp open` creates one with its token, and a browser redeems it for a session.
 
-A code is redeemed by POST, so that a preview or a prefetch of the link does not use it up. The session has the rights
-of the token that asked for the link, and ends with that token.
+A code is redeemed with POST, so that a preview or prefetch of the link does not use it up. The session has the rights
+of the token that created the link, and ends with that token.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from lmvp_server.services.throttle import Throttle
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Put, Record, RecordStore
 
 LIFE = 300.0
-"""Seconds in which a link must be used: enough to copy it from a terminal on another machine."""
-OFTEN, MINUTE = 30, 60.0
+"""The lifetime of a link in seconds: enough to copy it from a terminal on another machine."""
+OFTEN, MINUTE = 30, 60.0  # links of an account in a window of seconds
 _TABLE = "signin_links"
 _AGAIN = "`lmvp open` makes another link"
 
 
 @dataclass(frozen=True, slots=True)
 class Redeemed:
-    """The result of a link.
+    """The result of a redeemed link.
 
     Attributes
     ----------
     secret : str
-        The secret of the new session; empty if the browser keeps the session that it has.
+        The secret of the new session. Empty if the browser keeps its session.
     page : str
-        The page that the link leads to, relative to the first page.
+        The page to open, relative to the first page.
     """
 
     secret: str
@@ -48,7 +48,7 @@ class Redeemed:
 class OtherAccount(Conflict):
     """The browser is signed in as another account, and the user has not confirmed the change.
 
-    Without this check, anybody could send a link that signs the reader in to the sender's account.
+    Without this check, an attacker could send a link that signs the reader in to the attacker's account.
     """
 
     def __init__(self, now: str, then: str) -> None:
@@ -57,21 +57,21 @@ class OtherAccount(Conflict):
 
 
 class SignInLinks:
-    """The use cases around sign-in links. Of a code only the digest is stored."""
+    """Use cases of sign-in links. Only the digest of a code is stored."""
 
     def __init__(self, records: RecordStore, credentials: Credentials, sessions: Sessions) -> None:
         self._records, self._credentials, self._sessions = records, credentials, sessions
         self._made = Throttle(OFTEN, MINUTE, "sign-in links of this account")
 
     def create(self, caller: Caller, asked: NewSignInLink) -> SignInLink:
-        """Make a link for the caller's token; only this answer has its code.
+        """Create a link for the caller's token. Only this answer contains its code.
 
         Raises
         ------
         AccessDenied
             If the caller has no token.
         TooManyRequests
-            If its account made too many links.
+            If the account created too many links.
         """
         access.require(caller, access.ENTER)
         if caller.credential.partition(":")[0] not in {"token", "own"}:
@@ -97,20 +97,24 @@ class SignInLinks:
     def redeem(
         self, code: str, current: Caller, session: str, address: str, operator: str, *, change: bool = False
     ) -> Redeemed:
-        """Begin the session that a link stands for, once.
+        """Redeem a link for a session. This works once.
 
-        A second use ends the session that the first one began, unless the same browser loads the link again: one of
-        the two is not the user's browser (RFC 6749, section 4.1.2, for the codes of OAuth).
+        A second use ends the session that the first one opened, except when the same browser loads the link again:
+        one of the two browsers is not the user's (compare RFC 6749, section 4.1.2, for OAuth codes).
 
         Parameters
         ----------
+        code : str
+            The code of the link.
         current : Caller
-            The caller that the browser's session speaks for; anonymous without a session.
+            The caller of the browser's session, or an anonymous one.
         session : str
             The secret of that session.
+        address : str
+            The address of the browser.
         operator : str
             The name of the server's operator.
-        change : bool
+        change : bool, default False
             Sign in although the browser is signed in as another account.
 
         Raises
@@ -118,7 +122,7 @@ class SignInLinks:
         NotAuthenticated
             If the link has expired or was used, or its token has ended.
         OtherAccount
-            If the browser is signed in as another account, and `change` is not given. The link can still be used.
+            If the browser is signed in as another account and `change` is False. The link can still be used.
         """
         found = self._records.get(SERVER, _TABLE, _digest(code))
         if found is None or found.data["ends"] < time.time():
@@ -130,12 +134,12 @@ class SignInLinks:
             raise NotAuthenticated("the token that made this link has ended", hint=f"{_AGAIN}, after `lmvp login URL`")
         if current.known and current.holder != by.holder and not change:
             raise OtherAccount(current.name, by.name)
-        # A session that has all rights that the new one would have stays: the token may be limited, or end earlier.
+        # Keep a session that has all rights: the token's session can have fewer rights or end earlier.
         stays = current.known and current.holder == by.holder and current.scope == "admin" and not current.only
         secret = "" if stays else secrets.token_urlsafe(32)
         used = {**found.data, "used": True, "session": session_id(secret) if secret else ""}
         mark = Put(_TABLE, found.id, used, expect=found.rev)
-        try:  # in one commit: of two browsers one gets the session, and a second use finds which
+        try:  # one commit: only one of two browsers gets the session, and a second use finds which session to end
             if secret:
                 self._sessions.open_for_token(by, address, secret, [mark])
             else:
@@ -155,18 +159,18 @@ class SignInLinks:
         raise NotAuthenticated("this link was used; the session that it began has ended", hint=_AGAIN)
 
     def _maker(self, found: Record, operator: str) -> Caller | None:
-        """Return the caller whose token made a link, with the rights that it has now; None if the token has ended."""
+        """Return the caller whose token created a link, with its current rights; None if the token has ended."""
         data, kind = found.data, found.data["token"].partition(":")[0]
         if kind == "own":
             if self._sessions.operator_credential not in {"", data["token"]}:
                 return None
             return Caller(operator, owner=True, scope="admin", credential=data["token"])
-        # `again` compares holder and generation; scope and roles are those of the token at this moment.
+        # `again` compares holder and generation. Scope and roles come from the current token.
         then = Caller(data["name"], scope="read", credential=data["token"], generation=data["generation"])
         holder = {"owner": True} if data["user"] == access.OPERATOR else {"user": data["user"]}
         return self._credentials.again(replace(then, **holder), operator)
 
 
 def _digest(code: str) -> str:
-    """256 random bits need no salt and no slow hash, and no limit of attempts."""
+    """Return the digest of a code. 256 random bits need no salt, no slow hash and no limit of attempts."""
     return hashlib.sha256(code.encode()).hexdigest()

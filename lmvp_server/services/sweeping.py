@@ -1,9 +1,9 @@
-"""Sweeping: what no version and no open push needs any more is deleted, and its bytes are counted.
+"""Garbage collection (gc): deletion of chunks and manifests that no version and no open push references.
 
-What is needed is marked first, from the records, the manifests that they name and the pushes that are open. A chunk
-that is needed and leans on one that is not is encoded anew, against what that one leans on. Then, while no push can
-begin or commit, what has come into use meanwhile is marked too, and the rest is deleted. So a push that counts on a
-chunk keeps it. What a crash leaves undone is garbage for the next sweep.
+First, gc marks the data that versions and open pushes reference. Referenced chunks that depend on unreferenced ones are
+encoded again with another delta base. Then, under a lock that prevents pushes from starting or committing, gc also
+marks data that came into use meanwhile, and deletes the rest. So an open push keeps its chunks. After a crash, the next
+gc deletes what this one left.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Put, Record, R
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did: chunks deleted, and bytes that came back, less what grew when it was encoded anew."""
+    """The result of a gc: deleted chunks, and freed bytes minus the growth of chunks that were encoded again."""
 
     chunks: int = 0
     bytes: int = 0
@@ -43,12 +43,18 @@ class Swept:
 
 @dataclass(slots=True)
 class Marked:
-    """What is needed: the ids of versions' records, manifests, chunks, and the dtypes of the chunks' numbers.
+    """Referenced data: manifests, chunks and the dtypes of the chunks.
 
     Attributes
     ----------
-    versions : dict[str, set[str]]
-        By the id of its record, the chunks of each version that no older one has: they count for it.
+    versions : dict of str to set of str
+        For each id of a version's record, its chunks that no older version has. They count as its stored size.
+    manifests : set of str
+        Digests of manifests.
+    chunks : set of str
+        Ids of chunks.
+    dtypes : dict of str to str
+        The dtype of the numbers in a chunk, by the id of the chunk.
     """
 
     versions: dict[str, set[str]]
@@ -58,25 +64,27 @@ class Marked:
 
 
 class Sweeping:
-    """The use case of giving room back."""
+    """Use case: gc of one project."""
 
     def __init__(self, records: RecordStore, chunks: ChunkStore, decoder: Decoder, leases: Leases) -> None:
         self._records, self._chunks, self._decoder, self._leases = records, chunks, decoder, leases
 
     def sweep(self, space: str, links: Links, go_on: Callable[[], bool] = lambda: True) -> Swept:
-        """Delete what is not needed in a project; nothing while a backup counts on it.
+        """Delete unreferenced data of a project. Do nothing while a backup holds a lease of the project.
 
         Parameters
         ----------
+        space : str
+            The id of the project.
         links : Links
-            Of the project; it is kept up to date.
+            The delta dependencies of the project. They are updated.
         go_on : callable
-            Asked before each chunk that is encoded anew; when it says no, nothing is deleted.
+            Called before each chunk that is encoded again. If it returns False, nothing is deleted.
 
         Raises
         ------
         IntegrityError
-            If a manifest is damaged, or a chunk that had to be encoded anew: nothing is deleted then.
+            If a manifest, or a chunk that must be encoded again, is damaged. Nothing is deleted.
         """
         if self._leases.holds(space):
             return Swept()
@@ -87,14 +95,17 @@ class Sweeping:
         for chunk in _leaning(links, dead, needed):
             if not go_on():
                 return Swept()
-            with suppress(StorageFull):  # what it leans on stays then, and all else gives room back
+            with suppress(StorageFull):  # then its delta base stays, and deleting the others frees space
                 grown += self._move(space, links, dead, chunk, marked.dtypes.get(chunk))
         swept = self._delete(space, links, marked, dead, grown)
         self._count(space, marked)
         return swept
 
     def would_free(self, space: str, links: Links, without: Collection[str]) -> Swept:
-        """Tell what a sweep would do if these versions, by the ids of their records, were not there."""
+        """Return the result of a gc as if versions, given by the ids of their records, did not exist.
+
+        Delete nothing.
+        """
         marked = self._mark(space, without)
         needed = marked.chunks | self._pinned(space)
         dead = set(self._chunks.chunks(space)) - needed
@@ -114,7 +125,7 @@ class Sweeping:
         return marked
 
     def _mark_more(self, space: str, marked: Marked, without: Collection[str] = ()) -> None:
-        """Mark what the versions need that are not marked yet."""
+        """Mark the data of versions that are not marked yet."""
         for version in self._records.find(space, "versions"):
             if version.id not in marked.versions and version.id not in without:
                 self._mark_version(space, marked, version)
@@ -122,6 +133,7 @@ class Sweeping:
     def _mark_version(self, space: str, marked: Marked, version: Record) -> None:
         digest = version.data["digest"]
         marked.versions[version.id] = set()
+        # Versions can share a manifest; its chunks count for the oldest one.
         if digest in marked.manifests:
             return
         try:
@@ -137,7 +149,7 @@ class Sweeping:
         marked.dtypes.update({chunk: dtype for chunk in slots.chunks if (dtype := slots.dtype(chunk)) is not None})
 
     def _pinned(self, space: str) -> set[str]:
-        """Return the chunks that open pushes count on."""
+        """Return the chunks that open pushes reference."""
         found = self._open_manifests(space)
         return {chunk.id for manifest in found for file in manifest.files for chunk in file.chunks}
 
@@ -145,15 +157,15 @@ class Sweeping:
         for push in self._chunks.pushes(space):
             try:
                 body, touched = self._chunks.staged(space, push)
-            except KeyError:  # committed in the meantime
+            except KeyError:  # committed meanwhile
                 continue
             if time.time() - touched <= LIFETIME:
                 yield manifests.decode(bytes(msgspec.json.decode(body, type=StagedPush).manifest))
 
-    # -- encoding anew what leans on what goes
+    # -- encoding chunks again whose delta base is deleted
 
     def _move(self, space: str, links: Links, dead: set[str], chunk: str, dtype: str | None) -> int:
-        """Let a chunk lean on something else, or on nothing; return the bytes that it grew."""
+        """Encode a chunk with another delta base, or standalone. Return the bytes that it grows."""
         encoded, grown, link = self._moved(space, links, dead, chunk, dtype)
         replace_frame(self._chunks, self._decoder, space, self._decoder.head(space, chunk), encoded)
         links.note(chunk, link)
@@ -162,11 +174,12 @@ class Sweeping:
     def _moved(
         self, space: str, links: Links, dead: set[str], chunk: str, dtype: str | None
     ) -> tuple[Encoded, int, Link | None]:
-        """Return the new form of a chunk, the bytes that it grows, and what it leans on then."""
+        """Return the new encoding of a chunk, the bytes that it grows, and its new dependency."""
         data, base = self._decoder.data(space, chunk), _first_alive(links, dead, chunk)
         delta, link = None, None
         if base is not None and dtype is not None:
             link = Link(base, links.depth(base) + 1)
+            # None if a sample shows that a delta saves too little; the chunk is then standalone.
             delta = codecs.encode_delta(data, dtype, self._decoder.data(space, base), link)
         encoded = delta or codecs.encode(data, dtype)
         grown = HEADER_SIZE + len(encoded.payload) - self._size(space, chunk)
@@ -182,11 +195,12 @@ class Sweeping:
 
     def _delete(self, space: str, links: Links, marked: Marked, dead: set[str], grown: int) -> Swept:
         with self._chunks.sweeping(space):
-            if self._leases.holds(space):  # one that has begun since
+            if self._leases.holds(space):  # a backup started meanwhile
                 return Swept(0, -grown)
             self._mark_more(space, marked)
+            # Bases of referenced chunks stay too, also those of chunks that could not be encoded again.
             going = dead - links.with_bases(marked.chunks | self._pinned(space))
-            # a delta before its base: what a kill leaves behind can still be read
+            # Deltas before their bases, so that all remaining chunks can be decoded if the process is killed.
             freed = self._chunks.remove(space, sorted(going, key=links.depth, reverse=True))
             unnamed = [one for one in self._chunks.manifests(space) if one not in marked.manifests]
             freed += self._chunks.remove_manifests(space, unnamed)
@@ -196,7 +210,7 @@ class Sweeping:
         return Swept(len(going), freed - grown)
 
     def _count(self, space: str, marked: Marked) -> None:
-        """Correct the stored size of each version: the oldest one that had a chunk may be gone, and chunks may grow."""
+        """Correct the stored size of each version: chunks can grow, or belong to another version after a deletion."""
         for id_, chunks in marked.versions.items():
             stored = sum(self._size(space, chunk) for chunk in chunks)
             while (version := self._records.get(space, "versions", id_)) and version.data["stored"] != stored:
@@ -205,11 +219,11 @@ class Sweeping:
                     self._records.commit(space, [Put("versions", id_, news, version.rev)])
                 except ConcurrentChange:
                     continue
-                except StorageFull:  # the next sweep corrects it
+                except StorageFull:  # the next gc corrects it
                     return
 
     def has_old_pushes(self, space: str) -> bool:
-        """Tell whether a project holds pushes whose time is over."""
+        """Whether a project has expired pushes."""
         return any(self._is_old(space, push) for push in self._chunks.pushes(space))
 
     def _end_old_pushes(self, space: str) -> None:
@@ -220,17 +234,17 @@ class Sweeping:
     def _is_old(self, space: str, push: str) -> bool:
         try:
             return time.time() - self._chunks.staged(space, push)[1] > LIFETIME
-        except KeyError:  # committed in the meantime
+        except KeyError:  # committed meanwhile
             return False
 
 
 def _leaning(links: Links, dead: Iterable[str], needed: Collection[str]) -> list[str]:
-    """Return the chunks that are needed and lean on one that is not."""
+    """Return the referenced chunks that depend on an unreferenced one."""
     return [chunk for base in sorted(dead) for chunk in links.leaning_on(base) if chunk in needed]
 
 
 def _first_alive(links: Links, dead: set[str], chunk: str) -> str | None:
-    """Follow what a chunk leans on down to something that stays; None beyond the limit of depth."""
+    """Return the first delta base in the chain of a chunk that is not deleted; None if there is no such base."""
     base = links.base(chunk)
     for _ in range(codecs.DEPTH_LIMIT):
         if base is None or base not in dead:

@@ -1,4 +1,4 @@
-"""The hosts that webhooks may go to, so that no user makes the server send requests to its own network."""
+"""Allowlist of webhook hosts, so that users cannot make the server send requests to its internal network (SSRF)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ _URL_HOST = re.compile(
     r"(?::[0-9]{0,5})?",
     re.IGNORECASE,
 )
-"""Host and port of a URL: no user name, backslash, escape, zone or empty label, which programs read differently."""
+"""Host and port of a URL.
+
+Excludes user names, backslashes, escapes, zones and empty labels: parsers disagree on them.
+"""
 
 _ENDS_IN_A_NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)", re.IGNORECASE)
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
@@ -38,7 +41,7 @@ _NOT_PUBLIC: tuple[Network, ...] = tuple(
         ),
     )
 )  # fmt: skip
-"""Addresses for special purposes (https://www.iana.org/assignments/iana-ipv4-special-registry, and the one of IPv6)."""
+"""Special-purpose addresses (https://www.iana.org/assignments/iana-ipv4-special-registry, and the one of IPv6)."""
 
 _IN_THE_LAST_BITS = tuple(
     map(
@@ -46,20 +49,20 @@ _IN_THE_LAST_BITS = tuple(
         ("::/96", "::ffff:0:0/96", "::ffff:0:0:0/96", "64:ff9b::/96", "64:ff9b:1::/48"),
     )
 )
-"""Networks whose addresses end in one of version 4: compatible, mapped, translated, and NAT64."""
+"""IPv6 networks whose addresses end in an IPv4 address: compatible, mapped, translated, and NAT64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """The hosts and networks that webhooks may go to; by default none.
+    """The hosts and networks to which webhooks can be sent. By default, all are rejected.
 
     Attributes
     ----------
     names : tuple of str
-        `hooks.example.org`, or `*.example.org` for all below it. The addresses of a name must be public, or in one of
-        the networks.
+        Host names such as `hooks.example.org`, or `*.example.org` for its subdomains. The addresses of a name must be
+        public or in one of the networks.
     networks : tuple of network
-        Addresses that may be connected to although they are not public: the operator names them explicitly.
+        Networks to which the server can connect although they are not public. The operator names them explicitly.
     """
 
     names: tuple[str, ...] = ()
@@ -67,12 +70,12 @@ class Targets:
 
     @classmethod
     def parse(cls, rules: Sequence[str]) -> Targets:
-        """Read what `--webhook-to` was given.
+        """Parse the values of `--webhook-to`.
 
         Raises
         ------
         InvalidArgument
-            If a rule is neither a host nor a network.
+            If a value is neither a host nor a network.
 
         Examples
         --------
@@ -90,14 +93,14 @@ class Targets:
         return bool(self.names or self.networks)
 
     def check_url(self, url: str) -> SplitResult:
-        """Return the parts of a URL if a webhook may go to it.
+        """Check the URL of a webhook and return its parts.
 
         Raises
         ------
         InvalidArgument
-            If it is no URL of HTTP, carries a user name, or has a host that programs read differently.
+            If it is not an HTTP URL, has a user name or fragment, or has an ambiguous host.
         AccessDenied
-            If its host is not listed.
+            If the host is not allowed.
         """
         try:
             parts = urlsplit(url)
@@ -115,14 +118,15 @@ class Targets:
         return parts
 
     def check_host(self, host: str) -> None:
-        """Accept a host whose name, or address, is listed; a name is not looked up here.
+        """Check that a host name or address is allowed. Names are not resolved here.
 
         Raises
         ------
         AccessDenied
-            If it is not listed, or an address in another form than the usual one.
+            If it is not allowed, or is an address in an unusual notation.
         """
         host = host.lower().removesuffix(".")
+        # A listed name does not allow an address, because the address could belong to another host.
         literal = _literal(host)
         if literal is not None and self._is_listed(literal):
             self.check_address(host)
@@ -132,15 +136,15 @@ class Targets:
         raise _not_listed(host)
 
     def check_address(self, text: str) -> None:
-        """Accept an address that is public, or in a listed network.
+        """Check that an address is public or in an allowed network.
 
-        An address of version 6 that embeds one of version 4 (NAT64, 6to4, Teredo, mapped) is never public. Where its
-        network is listed, the embedded address must be allowed too.
+        An IPv6 address that embeds an IPv4 address (NAT64, 6to4, Teredo, mapped) is never public. If its network is
+        allowed, the embedded address must be allowed too.
 
         Raises
         ------
         AccessDenied
-            If it is neither, or is link-local, multicast or unspecified: these are never connected to.
+            If it is neither, or is link-local, multicast or unspecified. Such addresses cannot be allowed.
         """
         address = ipaddress.ip_address(text.partition("%")[0])
         every = [address, *_embedded(address)]
@@ -170,10 +174,10 @@ def _fits(host: str, name: str) -> bool:
 
 
 def _literal(host: str) -> Address | None:
-    """Return the address that a host is written as; None for a name.
+    """Return the address of a host that is written as an address; None for a name.
 
     A host whose last label is a number is an address (https://url.spec.whatwg.org/#ends-in-a-number-checker). Resolvers
-    also read `127.1`, `0x7f.1`, `0177.0.0.1` and `2130706433` as addresses; these forms are refused.
+    also read `127.1`, `0x7f.1`, `0177.0.0.1` and `2130706433` as addresses; these notations are rejected.
     """
     try:
         return ipaddress.ip_address(host)
@@ -191,21 +195,23 @@ def _not_listed(host: str) -> AccessDenied:
 
 
 def _is_public(address: Address) -> bool:
-    """Whether an address belongs to a host of the public internet, and embeds no other address.
+    """Whether an address is public and embeds no other address.
 
-    `is_global` differs between versions of Python, so the ranges are listed here too.
+    `is_global` differs between versions of Python, so the special ranges are listed here too.
     """
+    # IANA allocates public IPv6 addresses only from this range.
     if address.version == 6 and address not in _GLOBAL_UNICAST:
         return False
     return address.is_global and not any(address in network for network in _NOT_PUBLIC)
 
 
 def _embedded(address: Address) -> list[Address]:
-    """Return the addresses of version 4 that a gateway could take one of version 6 for."""
+    """Return the IPv4 addresses to which a gateway could translate an IPv6 address."""
     if isinstance(address, ipaddress.IPv4Address) or address.is_loopback:
         return []
     number = int(address)
     found: list[Address] = []
+    # The second condition matches ISATAP addresses (RFC 5214).
     if any(address in network for network in _IN_THE_LAST_BITS) or (number >> 32) & 0xFDFFFFFF == 0x5EFE:
         found.append(ipaddress.IPv4Address(number & 0xFFFFFFFF))
     if address.sixtofour is not None:

@@ -1,8 +1,8 @@
-"""Verification of tensor digests: the digest of a tensor that does not fill its chunks is computed from its bytes.
+"""Verification of the digests of tensors that do not fill their chunks, computed from their bytes.
 
-`check_manifest` compares the digest of a tensor that fills its chunks with their ids. A tensor that shares a chunk has
-the BLAKE3 of its bytes as its digest, which only the bytes can prove. Views compare versions by these digests, so a
-false one would show a changed layer as identical.
+`check_manifest` compares the digest of a tensor that fills its chunks with their ids. The digest of a tensor that
+shares a chunk is the BLAKE3 of its bytes, so only the bytes can verify it. Views compare versions by these digests; a
+wrong digest would show a changed layer as identical.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.tensors import TensorReader
 
 _BYTES_TIMES, _CHUNKS_TIMES, _FREE = 4, 4, 64 << 20
-"""How often the bytes and the chunks of a version may be read for its tensors, and bytes that may be in any case."""
+"""Limits of reading: multiples of the bytes and chunks of a version, and bytes that are always allowed."""
 
 _PROVED = 200_000
-"""Digests that are remembered as verified, at about 100 bytes each."""
+"""The number of verified digests that are cached, at about 100 bytes each."""
 
 
 class _Place(NamedTuple):
-    """A tensor with the bytes that it covers: the chunks, and the first byte in the first of them."""
+    """A tensor with its chunks, and the position of its first byte in the first chunk."""
 
     tensor: Tensor
     chunks: tuple[str, ...]
@@ -35,7 +35,7 @@ class _Place(NamedTuple):
 
     @property
     def fact(self) -> bytes:
-        """Identifies the statement that these bytes have this digest."""
+        """A key of the cache: the digest of the tensor's position, size, digest and chunks."""
         stated = (self.start, self.tensor.size, self.tensor.digest, self.chunks)
         return blake3(repr(stated).encode()).digest(16)
 
@@ -43,8 +43,8 @@ class _Place(NamedTuple):
 class TensorDigests:
     """Verifies the tensor digests of manifests that `check_manifest` has accepted.
 
-    Memory is bounded: a tensor is hashed in blocks, and the last two chunks are kept. Verified digests are remembered
-    by chunk, so a version costs only the chunks that differ from those before it.
+    Memory is bounded: a tensor is hashed in blocks, and only the last two chunks are cached. Verified digests are
+    cached by chunk, so only the chunks that differ from earlier versions are read.
     """
 
     def __init__(self, decoder: Decoder) -> None:
@@ -52,15 +52,15 @@ class TensorDigests:
         self._proved: set[bytes] = set()
 
     def require_true(self, space: str, manifest: Manifest) -> None:
-        """Verify all digests.
+        """Verify all digests of a push.
 
         Raises
         ------
         InvalidManifest
-            Naming the first tensor with a false digest, or if tensors share so many bytes that verifying costs too
-            much.
+            If a digest is wrong; the message names the first such tensor. Also if tensors share so many bytes that the
+            verification would be too expensive.
         IntegrityError
-            If a chunk is gone or damaged.
+            If a chunk is missing or damaged.
         """
         for tensor in self.false(space, manifest):
             raise InvalidManifest(
@@ -69,12 +69,12 @@ class TensorDigests:
             )
 
     def require_stored(self, space: str, manifest: Manifest) -> None:
-        """Verify all digests of a stored version, which an older server may have accepted unverified.
+        """Verify all digests of a stored version, which an older server may have accepted without verification.
 
         Raises
         ------
         IntegrityError
-            Naming the first tensor with a false digest.
+            If a digest is wrong. The message names the first such tensor.
         """
         for tensor in self.false(space, manifest):
             raise IntegrityError(
@@ -83,17 +83,17 @@ class TensorDigests:
             )
 
     def cost(self, manifest: Manifest) -> int:
-        """Return the bytes that have to be hashed to verify all digests, without those that are verified already.
+        """Return the number of bytes to hash, without those of cached digests.
 
         Raises
         ------
         InvalidManifest
-            If tensors share so many bytes that verifying costs too much.
+            If tensors share so many bytes that the verification would be too expensive.
         """
         return sum(place.tensor.size for place in _places(manifest) if place.fact not in self._proved)
 
     def false(self, space: str, manifest: Manifest) -> Iterator[Tensor]:
-        """Yield the tensors with false digests; their bytes are read as the caller goes on."""
+        """Yield the tensors with wrong digests. Bytes are read as the caller iterates."""
         reader: TensorReader | None = None
         for place in _places(manifest):
             fact = place.fact
@@ -106,26 +106,29 @@ class TensorDigests:
             if hasher.hexdigest() != place.tensor.digest:
                 yield place.tensor
                 continue
+            # Clearing all is simpler than removing the oldest. It costs a repeated verification at most.
             if len(self._proved) >= _PROVED:
                 self._proved.clear()
             self._proved.add(fact)
 
 
 def _places(manifest: Manifest) -> list[_Place]:
-    """Return the tensors that do not fill their chunks, in the order of their bytes, so that each chunk is read once.
+    """Return the tensors that do not fill their chunks, sorted by position, so that each chunk is read once.
 
     Raises
     ------
     InvalidManifest
-        If they share so many bytes that verifying them costs far more than reading the version.
+        If tensors share so many bytes that the verification would cost far more than reading the version.
     """
     places: list[_Place] = []
     ends = {file.path: list(accumulate(chunk.size for chunk in file.chunks)) for file in manifest.files}
     ids = {file.path: [chunk.id for chunk in file.chunks] for file in manifest.files}
+    # Tensors can overlap, so a small manifest could demand a large amount of hashing.
     room = _FREE + _BYTES_TIMES * sum(file.size for file in manifest.files)
     chunks = 2 * len(manifest.tensors) + _CHUNKS_TIMES * sum(map(len, ids.values()))
     for tensor in sorted(manifest.tensors, key=lambda one: (one.path, one.offset, one.size)):
         end, of = tensor.offset + tensor.size, ends[tensor.path]
+        # `check_manifest` has verified tensors that fill their chunks.
         if not tensor.size or (_is_boundary(of, tensor.offset) and _is_boundary(of, end)):
             continue
         first, last = bisect_right(of, tensor.offset), bisect_left(of, end)

@@ -1,4 +1,4 @@
-"""Reading the tensors of a version block by block, whatever chunks they lie in."""
+"""Reader for the tensors of a version, block by block, across chunks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lmvp_server import cancellation
 from lmvp_server.services.decoding import Decoder
 
 BLOCK = 4 << 20
-"""Bytes of a block at most; a multiple of the size of every number."""
+"""The maximum size of a block in bytes. It is a multiple of the size of every dtype."""
 
-_KEPT = 2
+_KEPT = 2  # decoded chunks in memory: a block usually touches at most two
 
 
 class TensorReader:
@@ -25,7 +25,7 @@ class TensorReader:
     Parameters
     ----------
     space : str
-        The project that its chunks lie in.
+        The id of the project.
     """
 
     def __init__(self, decoder: Decoder, space: str, manifest: Manifest) -> None:
@@ -36,19 +36,19 @@ class TensorReader:
         self._kept: OrderedDict[str, Buffer] = OrderedDict()
 
     def blocks(self, tensor: Tensor) -> Iterator[Buffer]:
-        """Give the bytes of a tensor, in blocks of `BLOCK` bytes and a last one of the rest."""
+        """Yield the bytes of a tensor, in blocks of `BLOCK` bytes and a shorter last one."""
         for start in range(0, tensor.size, BLOCK):
             yield self.read(tensor.path, tensor.offset + start, min(BLOCK, tensor.size - start))
 
     def some_blocks(self, tensor: Tensor, most: int) -> Iterator[Buffer]:
-        """Give the blocks of a tensor; of a long one, at most so many, evenly spaced, the first one too."""
+        """Yield at most `most` blocks of a tensor, evenly spaced and including the first one."""
         starts = range(0, tensor.size, BLOCK)
         step = max(1, -(-len(starts) // most))
         for start in starts[::step]:
             yield self.read(tensor.path, tensor.offset + start, min(BLOCK, tensor.size - start))
 
     def read(self, path: str, offset: int, size: int) -> Buffer:
-        """Return some bytes of a file, which has them."""
+        """Return a range of bytes of a file. The range must be inside the file."""
         cancellation.check()
         pieces = list(self._pieces(path, offset, size))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -64,7 +64,7 @@ class TensorReader:
             offset, size, index = offset + len(piece), size - len(piece), index + 1
 
     def _chunk(self, chunk: str) -> Buffer:
-        """Decode a chunk; small tensors share one, so the last ones are kept."""
+        """Return a decoded chunk. The last ones are cached, because small tensors share chunks."""
         if chunk not in self._kept:
             data = self._decoder.data(self._space, chunk)
             if len(data) != self._sizes[chunk]:

@@ -1,4 +1,4 @@
-"""Rate limits: a fixed number of attempts in a time window, and an exponential back-off after failures."""
+"""Rate limits: a maximum number of attempts in a time window, and exponential backoff after failures."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from threading import Lock
 from lmvp.errors import TooManyRequests
 
 _KNOWN = 10_000
-"""The most keys that are remembered; the one that was used longest ago is forgotten first."""
+"""The maximum number of keys in memory. The least recently used key is removed first."""
 
 
 class Throttle:
-    """Allows a number of attempts by a key in a time window.
+    """A limit of the attempts by one key in a sliding time window.
 
     Examples
     --------
@@ -39,12 +39,12 @@ class Throttle:
         Raises
         ------
         TooManyRequests
-            If the window holds as many attempts as it may.
+            If the window has the maximum number of attempts.
         """
         at = time.monotonic()
         with self._lock:
             times = self._times.pop(key, None) or deque[float](maxlen=self._often)
-            self._times[key] = times  # last: the one that was heard of longest ago is the first to go
+            self._times[key] = times  # inserted last: dicts keep the order of insertion, so the first key is the oldest
             while len(self._times) > _KNOWN:
                 del self._times[next(iter(self._times))]
             if len(times) == self._often and at - times[0] < self._seconds:
@@ -53,7 +53,7 @@ class Throttle:
             times.append(at)
 
     def take_back(self, key: str) -> None:
-        """Do not count the last attempt of a key: it succeeded."""
+        """Remove the last attempt of a key because it succeeded."""
         with self._lock:
             times = self._times.get(key)
             if times:
@@ -61,16 +61,16 @@ class Throttle:
 
 
 class Backoff:
-    """Delays further attempts by a key after failures, twice as long each time, up to a limit; it never locks a key.
+    """A delay after failures of one key. It doubles with each failure up to a limit, and never locks the key.
 
-    An attempt counts as failed until `succeed`, so attempts that run at the same time cannot pass together.
+    An attempt counts as a failure until `succeed` is called, so that parallel attempts cannot bypass the limit.
 
     Parameters
     ----------
     free : int
-        Failures without a delay.
+        The number of failures without a delay.
     longest : float
-        The longest delay in seconds. After as long again without an attempt, the failures are forgotten.
+        The longest delay in seconds. Failures are forgotten after twice this time without an attempt.
 
     Examples
     --------
@@ -95,7 +95,7 @@ class Backoff:
         Raises
         ------
         TooManyRequests
-            If the key must wait; `retry_after` says how long.
+            If the key must wait. `retry_after` is the remaining time in seconds.
         """
         at = time.monotonic()
         with self._lock:
@@ -105,9 +105,11 @@ class Backoff:
                 error = TooManyRequests(f"too many {self._what}", hint=f"try again in {seconds} s")
                 error.retry_after = seconds
                 raise error
+            # Otherwise an account would stay at the longest delay forever.
             if at - last > 2 * self._longest:
                 count = 0
             count += 1
+            # The exponent is limited, because a float overflows at 2**1024.
             delay = 0.0 if count < self._free else min(2.0 ** min(count - self._free, 30), self._longest)
             self._failures[key] = count, at + delay, at
             self._failures.move_to_end(key)
@@ -121,7 +123,7 @@ class Backoff:
 
 
 def network_of(address: str) -> str:
-    """Return the part of an address that one client controls: of IPv6, the first 64 bits.
+    """Return the part of an address that one client controls: for IPv6, the first 64 bits.
 
     Examples
     --------
@@ -136,4 +138,5 @@ def network_of(address: str) -> str:
         return str(known)
     if known.ipv4_mapped is not None:
         return str(known.ipv4_mapped)
+    # Providers assign at least a /64 to each client, which could use any address in it.
     return f"{IPv6Address(int(known) >> 64 << 64)}/64"

@@ -1,7 +1,7 @@
-"""Tokens: made, found by their secret, listed and revoked. Of a secret only its digest is stored.
+"""Tokens: creation, lookup by secret, listing and revocation. Only the digest of a secret is stored.
 
-A token passes on rights of its holder, an account or the server's operator, within its scope. The record names the
-holder; a record that names none grants nothing.
+A token has the rights of its holder, an account or the operator, within its scope. The record names the holder. A
+record without a holder grants nothing.
 """
 
 from __future__ import annotations
@@ -30,37 +30,40 @@ log = logging.getLogger("lmvp_server")
 PREFIX = "lmvp_"
 NAME_LIMIT = 100
 LIMIT = 1000
-"""Tokens of one account at most."""
+"""The maximum number of tokens of one account."""
 _NOTED = 3600.0
-"""Seconds between two notes of a token's use."""
+"""Minimum seconds between two updates of a token's time of last use."""
 
 
 class Tokens:
-    """The use cases around tokens."""
+    """Use cases of tokens."""
 
     def __init__(self, records: RecordStore, catalog: Catalog, users: Users) -> None:
         self._records, self._catalog, self._users = records, catalog, users
+        # All tokens in memory (digest -> id, expiry), because every request looks one up.
         self._known: dict[str, tuple[str, float]] | None = None
         self._noted: dict[str, float] = {}
         self._lock = Lock()
 
     def create(self, caller: Caller, asked: MakeToken) -> NewToken:
-        """Make a token; only this answer has its secret.
+        """Create a token. Only this answer contains its secret.
 
         Raises
         ------
         InvalidArgument
             If name or scope are invalid, or the days are not from 1 to 3,650.
         AccessDenied
-            If it would pass on more than the caller's own token does, or is for somebody else, or lacks proof: a
-            session that is older than `access.FRESH` needs the password.
+            If the token would have more rights than the caller's token, or is for another account.
+        ProofRequired
+            If the caller's session is older than `access.FRESH` and the password is missing or wrong.
         Conflict
-            If its account is disabled, or has `LIMIT` tokens that have not expired.
+            If the account is disabled, or has `LIMIT` tokens that have not expired.
         """
         access.require(caller, access.GRANT)
         name, days, scope = asked.name, asked.expires_days, asked.scope or access.LEAST_SCOPE
         if scope not in access.SCOPES:
             raise InvalidArgument(f"no scope {scope[:40]!r}", hint=f"there are {', '.join(access.SCOPES)}")
+        # A token must not create one with more rights.
         if not access.SCOPES[scope] <= access.SCOPES[caller.scope]:
             raise AccessDenied(f"a token for scope {caller.scope!r} makes none for {scope!r}")
         if not name.strip() or len(name) > NAME_LIMIT or not name.isprintable():
@@ -68,6 +71,7 @@ class Tokens:
         if days is not None and not 1 <= days <= 3650:
             raise InvalidArgument(f"expires_days={days}: from 1 to 3,650")
         owner = self._owner(caller, asked.user)
+        # A token for another person gives the admin access as this person, so it always needs the admin's password.
         if owner is not None and owner.id != caller.user and not _is_service(owner):
             self._users.prove(caller, asked.current_password)
         else:
@@ -76,24 +80,24 @@ class Tokens:
         return self._insert(caller, owner, name, days, scope, home)
 
     def prove(self, caller: Caller, password: str) -> None:
-        """Check the proof that a token of the caller's own needs, whether the caller makes it or approves a login.
+        """Verify the password that a session needs to create a token or approve a login.
 
         Raises
         ------
         ProofRequired
-            If a session that is older than `access.FRESH` sends no password, or a wrong one: a session ends, and must
-            not make a token that lasts.
+            If the session is older than `access.FRESH` and the password is missing or wrong. Otherwise a stolen session
+            could create a token that outlives it.
         """
         if caller.credential.startswith("session:"):
             self._users.prove(caller, password)
 
     @staticmethod
     def must_prove(caller: Caller) -> bool:
-        """Tell whether a token of the caller's own needs the password."""
+        """Whether the caller needs the password to create a token for itself."""
         return caller.credential.startswith("session:") and not (caller.owner or caller.is_fresh)
 
     def create_for_device(self, caller: Caller, name: str, scope: str) -> NewToken:
-        """Make the token of a client whose login the caller approved; see `Devices`."""
+        """Create a token for a client whose login the caller approved; see `Devices`."""
         access.require(caller, access.GRANT)
         return self._insert(caller, self._owner(caller, ""), name, None, scope, None)
 
@@ -104,7 +108,7 @@ class Tokens:
         ends = None if days is None else (datetime.now(timezone.utc) + timedelta(days=days)).isoformat()
         data: Document = {
             "user": owner.id if owner else caller.holder,
-            # Of the moment when the caller was known: a token that has just ended makes none that lasts.
+            # The generation at authentication: a token that was revoked meanwhile must not create a valid one.
             "generation": caller.generation if owner is None or owner.id == caller.user else Users.generation(owner),
             "scope": scope,
             "project": home.id if home else "",
@@ -121,7 +125,7 @@ class Tokens:
 
         def check() -> None:
             self._check(caller, owner)
-            if not expired:  # otherwise the commit makes room
+            if not expired:  # otherwise the commit itself deletes expired tokens
                 self._make_room(data["user"], owner.data["name"] if owner else caller.name)
 
         self._records.commit(SERVER, changes, [told], check=check)
@@ -140,12 +144,12 @@ class Tokens:
         )
 
     def _make_room(self, holder: str, name: str) -> list[Record]:
-        """Return the expired tokens to delete where a holder has as many tokens as it may.
+        """Return the expired tokens to delete if the holder has the maximum number of tokens.
 
         Raises
         ------
         Conflict
-            If none of them has expired.
+            If the holder has the maximum number and none is expired.
         """
         if self._records.count(SERVER, "tokens", {"user": holder}) < LIMIT:
             return []
@@ -158,7 +162,7 @@ class Tokens:
         return expired
 
     def _check(self, caller: Caller, owner: Record | None) -> None:
-        """Check at the moment of the commit that the caller may still make a token for an account."""
+        """Check at the commit that the caller can still create a token for the account."""
         found = access.current(caller)
         access.require(found, access.GRANT)
         if owner is None or owner.id == found.user:
@@ -169,7 +173,7 @@ class Tokens:
             raise Conflict(f"{owner.data['name']!r} was disabled, or its password was changed", hint="try again")
 
     def _owner(self, caller: Caller, name: str) -> Record | None:
-        """Return the account that a token is for; None for the operator, who asks for a token of its own."""
+        """Return the account of a new token; None for the operator's own token."""
         if caller.owner and not name:
             return None
         if name and not (caller.user and self._users.is_named(caller.user, name)):
@@ -187,22 +191,24 @@ class Tokens:
         return own
 
     def find(self, secret: str) -> Record | None:
-        """Return the record of a token by its secret; None if it is none, or is one no more."""
+        """Return the record of a token by its secret; None if the token is unknown, expired or revoked."""
         digest = _digest(secret)
         known = self._digests().get(digest)
         if known is None or known[1] < time.time():
             return None
         self._note(known[0])
         found = self._records.get(SERVER, "tokens", known[0])
-        if found is None:  # a change of its account has ended it
+        if found is None:  # deleted by a change of its account
             self._digests().pop(digest, None)
         return found
 
     def caller(self, secret: str, operator: str) -> Caller | None:
-        """Return the caller that a token speaks for; None if it is unknown, has expired, or its holder may do nothing.
+        """Return the caller of a token; None if it is unknown or expired, or its holder has no rights.
 
         Parameters
         ----------
+        secret : str
+            The secret of the token.
         operator : str
             The name of the server's operator.
         """
@@ -210,7 +216,7 @@ class Tokens:
         return self._speaks_for(found, operator) if found else None
 
     def again(self, token: str, operator: str) -> Caller | None:
-        """Return the caller that a token, named by its id, speaks for at this moment."""
+        """Return the current caller of a token, given its id."""
         found = self._records.get(SERVER, "tokens", token)
         if found is None or _end(found) < time.time():
             return None
@@ -218,7 +224,7 @@ class Tokens:
 
     def _speaks_for(self, found: Record, operator: str) -> Caller | None:
         data, scope, only = found.data, found.data.get("scope"), found.data.get("project")
-        if not isinstance(only, str):  # a token for all projects says so by an empty text
+        if not isinstance(only, str):  # a token for all projects has an empty text; anything else is invalid
             return None
         return self._users.caller(
             data,
@@ -230,7 +236,7 @@ class Tokens:
         )
 
     def warn_of_ended(self) -> None:
-        """Log each token that names no holder: an earlier release gave such a token every right."""
+        """Log each token without a holder. An earlier release gave such tokens every right."""
         for one in self._records.find(SERVER, "tokens"):
             if not one.data.get("user"):
                 name = one.data.get("name", "")
@@ -241,7 +247,7 @@ class Tokens:
                 )  # fmt: skip
 
     def every(self, caller: Caller, page: Page) -> Document:
-        """List the caller's own tokens, without secrets; for admins, all tokens."""
+        """List the caller's tokens, without secrets. Admins get all tokens."""
         access.require(caller, access.GRANT)
         where = None if caller.may(access.ADMIN) else {"user": caller.holder}
         found = self._records.find(SERVER, "tokens", where)
@@ -255,7 +261,7 @@ class Tokens:
         Raises
         ------
         NotFound
-            If the caller has no token of that id.
+            If the caller has no token with this id.
         """
         access.require(caller, access.GRANT)
         found = self._records.get(SERVER, "tokens", token)
@@ -285,7 +291,7 @@ class Tokens:
         )
 
     def _ended(self, record: Record) -> str:
-        """Return the reason why a token grants nothing; empty if it can be used."""
+        """Return the reason why a token grants nothing, or an empty text if it is valid."""
         data, holder = record.data, record.data.get("user")
         if not holder:
             return "names no account"
@@ -302,11 +308,11 @@ class Tokens:
         return "" if Users.generation(account) == data.get("generation", 0) else "ended by a change of the account"
 
     def _digests(self) -> dict[str, tuple[str, float]]:
-        """Return the ids and ends of all tokens by their digests; read once, and changed with each token."""
+        """Return ids and expiry times of all tokens by digest. Read once, then updated with each token."""
         known = self._known
         if known is not None:
             return known
-        with self._lock:  # a token that is made meanwhile is added after this
+        with self._lock:  # a token that is created meanwhile is added after this
             if self._known is None:
                 found = self._records.find(SERVER, "tokens")
                 self._known = {one.data["digest"]: (one.id, _end(one)) for one in found}
@@ -314,6 +320,7 @@ class Tokens:
 
     def _note(self, token: str) -> None:
         with self._lock:
+            # A commit for each request would be too slow.
             if time.monotonic() - self._noted.get(token, -_NOTED) < _NOTED:
                 return
             self._noted[token] = time.monotonic()
@@ -321,17 +328,17 @@ class Tokens:
         if found is not None:
             try:
                 self._records.commit(SERVER, [Put("tokens", token, {**found.data, "used_at": now()}, found.rev)])
-            except ConcurrentChange:  # another use noted it
+            except ConcurrentChange:  # another request has updated it
                 return
 
 
 def _digest(secret: str) -> str:
-    """256 random bits need no salt and no slow hash."""
+    """Return the digest of a secret. 256 random bits need no salt and no slow hash."""
     return hashlib.sha256(secret.encode()).hexdigest()
 
 
 def _is_service(account: Record) -> bool:
-    """Tell whether an account has no password and no provider: it acts by tokens that admins make."""
+    """Whether an account is a service account: without password and provider, only with tokens that admins create."""
     return not (account.data.get("password") or account.data.get("openid"))
 
 

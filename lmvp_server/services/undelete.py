@@ -1,4 +1,4 @@
-"""Bringing back what was removed, while its time lasts."""
+"""Restoring of removed objects from the trash."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, 
 
 
 class Undelete:
-    """The use cases of `undelete`.
+    """Use cases of `lmvp undelete`.
 
     Parameters
     ----------
     keep : timedelta
-        How long what is removed can be brought back.
+        How long removed objects can be restored.
     """
 
     def __init__(self, records: RecordStore, catalog: Catalog, versions: Versions, keep: timedelta) -> None:
         self._records, self._catalog, self._versions, self._keep = records, catalog, versions, keep
 
-    # -- what there is
+    # -- listing
 
     def everything(self, caller: Caller) -> Document:
-        """List what the caller can bring back, what was removed last first."""
+        """List the objects that the caller can restore, last removed first."""
         access.require(caller, access.ENTER)
         found = [self._item("project", f"{one.data['name']}/", one) for one in self._projects(caller)]
         for project in self._records.find(SERVER, "projects"):
@@ -42,7 +42,7 @@ class Undelete:
         return _listing(found)
 
     def of_project(self, caller: Caller, project: str) -> Document:
-        """List what can be brought back in a project, what was removed last first."""
+        """List the objects of a project that can be restored, last removed first."""
         home = self._catalog.find_project(caller, project)
         access.require(caller, access.MAINTAIN, project)
         return _listing(list(self._inside(home)))
@@ -51,16 +51,17 @@ class Undelete:
         return [one for one in self._records.find(SERVER, REMOVED) if self._may_bring_back(caller, one)]
 
     def _may_bring_back(self, caller: Caller, project: Record) -> bool:
-        """Tell whether the caller may bring a project back: an admin, or the account that removed and still owns it."""
+        """Whether the caller can restore a project: an admin, or the account that removed it and still owns it."""
         if access.OWN not in access.SCOPES[caller.scope] or caller.only not in {"", project.id}:
             return False
         if caller.everything:
             return True
+        # The roles of a removed project still exist; see `grants.owns`.
         removed_it = bool(caller.user) and caller.user == project.data["removed"]["user"]
         return removed_it and grants.owns(self._records, caller.user, project)
 
     def _check(self, caller: Caller, project: Record) -> None:
-        """Check at the moment of the commit that the caller may bring a project back."""
+        """Check at the commit that the caller can restore a project."""
         if not self._may_bring_back(access.current(caller), project):
             raise NotFound(f"{project.data['name']!r} cannot be brought back by {caller.name}", hint=_HINT)
 
@@ -88,22 +89,22 @@ class Undelete:
             until=at + self._keep,
         )
 
-    # -- bringing back
+    # -- restoring
 
     def version(self, caller: Caller, project: str, model: str, revision: str) -> Document:
-        """Bring back a version, by its number.
+        """Restore a version by its number.
 
         Raises
         ------
         NotFound
-            If there is no such version that can be brought back.
+            If there is no such version in the trash.
         """
         number = _number(revision)
         while True:
             place = self._catalog.find_model(caller, project, model)
             access.require(caller, access.MAINTAIN, project)
             found = self._versions.removed(place, number)
-            if found is None and self._versions.by_number(place, number):  # the same request, sent again
+            if found is None and self._versions.by_number(place, number):  # a repeated request
                 return self._versions.version(caller, project, model, f"v{number}")
             if found is None:
                 raise NotFound(f"no version v{number} of {place.reference} can be brought back", hint=_HINT)
@@ -116,14 +117,14 @@ class Undelete:
             return self._versions.version(caller, project, model, f"v{number}")
 
     def model(self, caller: Caller, project: str, model: str) -> Document:
-        """Bring back a model with all that was in it; of several of one name, the one that was removed last.
+        """Restore a model with its contents. Of several models of one name, restore the one removed last.
 
         Raises
         ------
         NotFound
-            If there is no such model that can be brought back.
+            If there is no such model in the trash.
         Conflict
-            If there is one of that name again.
+            If a new model has the same name.
         """
         check_name(model, "model name")
         while True:
@@ -131,6 +132,7 @@ class Undelete:
             access.require(caller, access.MAINTAIN, project)
             reference = f"{home.data['name']}/{model}"
             found = _last(self._records.find(home.id, REMOVED), model)
+            # A repeated request finds the model restored.
             if found is None and self._records.get(home.id, "names", f"models:{model.lower()}"):
                 return self._catalog.model(caller, project, model)
             if found is None:
@@ -145,14 +147,14 @@ class Undelete:
             return self._catalog.model(caller, project, found.data["name"])
 
     def project(self, caller: Caller, project: str) -> Document:
-        """Bring back a project with all that was in it, for an admin, or the account that removed it and still owns it.
+        """Restore a project with its contents. Admins can do this, and the account that removed it and still owns it.
 
         Raises
         ------
         NotFound
-            If there is no such project that the caller can bring back.
+            If there is no such project in the trash that the caller can restore.
         Conflict
-            If there is one of that name again.
+            If a new project has the same name.
         """
         check_name(project, "project name")
         access.require(caller, access.ENTER)
@@ -163,7 +165,7 @@ class Undelete:
             if found is None:
                 raise NotFound(f"there is nothing called {f'{project}/'!r} that you can bring back", hint=_HINT)
             self._see_that_it_is_free(SERVER, "projects", found, f"{project}/")
-            grants.end_lost(self._records, caller.name)  # an earlier release kept grants of removed projects
+            grants.end_lost(self._records, caller.name)  # an earlier release kept the grants of removed projects
             told = event(caller.name, "project.undelete", found.data["name"], None, {"id": found.id})
             try:
                 self._records.commit(
@@ -190,7 +192,7 @@ def _last(records: list[Record], name: str) -> Record | None:
 
 
 def _back(table: str, found: Record) -> list[Change]:
-    """Return what moves a record from the removed ones to where it was, and takes its name again."""
+    """Return the changes that move a record back from the trash and reserve its name again."""
     data = {key: value for key, value in found.data.items() if key not in {"removed", "versions"}}
     return [
         Delete(REMOVED, found.id, expect=found.rev),
@@ -200,8 +202,9 @@ def _back(table: str, found: Record) -> list[Change]:
 
 
 def _put_back(place: Place, found: Record) -> list[Change]:
-    """Return what takes a version from the shelf of the removed ones; it stands where it stood."""
+    """Return the changes that move a version back from the trash, with its previous number."""
     data = {key: value for key, value in found.data.items() if key != "removed"} | {"model": place.model.id}
+    # The restored version can be newer than all others.
     latest = max(place.model.data["latest"], data["number"])
     return [
         Put("versions", found.id, data, expect=found.rev),

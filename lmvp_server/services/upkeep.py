@@ -1,4 +1,4 @@
-"""Upkeep: compaction and sweeping over all projects, one at a time, whoever asks."""
+"""Maintenance of the stored chunks: compaction and gc of all projects, one at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _always() -> bool:
 
 
 class Upkeep:
-    """What keeps a store small. All of it is done under one lock, so no two of its parts meet in a project."""
+    """Compaction, gc and deletion of projects. One lock covers all of them, so that they never run at the same time."""
 
     def __init__(
         self, records: RecordStore, chunks: ChunkStore, compaction: Compaction, sweeping: Sweeping, leases: Leases
@@ -34,10 +34,10 @@ class Upkeep:
         self._links: dict[str, Links] = {}
         self._lock = Lock()
 
-    # -- asked for
+    # -- requested by admins
 
     def compact(self, caller: Caller) -> Document:
-        """Encode all that is to be encoded, now."""
+        """Encode all chunks that can be encoded smaller, now."""
         access.require(caller, access.ADMIN)
         with recorded(self._records, caller.name, "server.compact", "all projects") as result:
             done = self.tidy(_always, threads=None)
@@ -46,28 +46,28 @@ class Upkeep:
         return counts
 
     def collect(self, caller: Caller) -> Document:
-        """Delete what nothing needs, in all projects, and whole projects that are no longer there."""
+        """Delete unreferenced data in all projects, and the data of projects without a record."""
         access.require(caller, access.ADMIN)
-        spaces = self._spaces()  # before the records: a project that is made now has its record first
+        spaces = self._spaces()  # before the records: a new project has its record before its data
         known = self._known()
         freed = sum(self.forget(space) for space in sorted(spaces - known))
         done = sum((self.sweep(space) for space in sorted(known)), Swept())
         return {"chunks": done.chunks, "bytes": done.bytes + freed}
 
-    # -- steps of others
+    # -- used by other services
 
     @contextmanager
     def undisturbed(self) -> Iterator[None]:
-        """While this is held, nothing is swept, encoded anew or forgotten in any project."""
+        """Prevent gc, compaction and deletion in all projects while this is held."""
         with self._lock:
             yield
 
     def links(self, space: str) -> Links:
-        """Return what leans on what in a project; to be used, and kept up to date, while it is `undisturbed`."""
+        """Return the delta dependencies of a project. Use and update them only while `undisturbed` is held."""
         return self._links_of(space)
 
     def tidy(self, go_on: Callable[[], bool], threads: int | None = 1) -> Compacted:
-        """Encode what is to be encoded in all projects, as long as `go_on` says so."""
+        """Encode chunks in all projects, as long as `go_on` returns True."""
         parts = []
         for space in sorted(self._known()):
             if go_on():
@@ -77,24 +77,24 @@ class Upkeep:
         return total(parts)
 
     def sweep(self, space: str, go_on: Callable[[], bool] = _always) -> Swept:
-        """Delete what nothing needs in one project."""
+        """Delete unreferenced data of one project."""
         with self._lock:
             return self._sweeping.sweep(space, self._links_of(space), go_on)
 
     def reclaim(self, space: str) -> int:
-        """Delete what a removal made needless; return its bytes: 0 where damage keeps the sweep from going on."""
+        """Delete data that a removal made unreferenced, and return the bytes freed; 0 if damage prevents gc."""
         swept = Swept()
         with passed_over(space):
             swept = self.sweep(space)
         return swept.bytes
 
     def would_free(self, space: str, without: set[str]) -> Swept:
-        """Tell what taking away some versions of a project, by the ids of their records, would give back."""
+        """Return the gc result of a deletion of versions, given by the ids of their records. Delete nothing."""
         with self._lock:
             return self._sweeping.would_free(space, self._links_of(space), without)
 
     def forget(self, space: str) -> int:
-        """Delete all that is kept of a project whose record is gone; return its bytes: 0 if a backup still needs it."""
+        """Delete the data of a project without a record, and return the bytes freed; 0 if a backup still needs it."""
         with self._lock, self._chunks.sweeping(space):
             if self._leases.holds(space):
                 return 0
@@ -106,14 +106,14 @@ class Upkeep:
         return freed
 
     def end_old_pushes(self, go_on: Callable[[], bool]) -> None:
-        """Sweep the projects that hold a push whose time is over."""
+        """Run gc in projects that have an expired push."""
         for space in sorted(self._known()):
             with passed_over(space):
                 if go_on() and self._sweeping.has_old_pushes(space):
                     self.sweep(space, go_on)
 
     def settle_up(self, go_on: Callable[[], bool] = _always) -> None:
-        """Delete what could not be deleted while a backup was under way."""
+        """Delete data whose deletion was postponed because of a backup."""
         known = self._known()
         for space in sorted(self._leases.due()):
             with passed_over(space):
@@ -126,10 +126,11 @@ class Upkeep:
         return {record.id for record in every_project(self._records)}
 
     def _spaces(self) -> set[str]:
-        """Return all projects of which something is on the disk."""
+        """Return the ids of all projects that have data on disk."""
         return ({*self._records.spaces(), *self._chunks.projects()}) - {SERVER}
 
     def _links_of(self, space: str) -> Links:
         if space not in self._links:
+            # Reading the dependencies reads the header of every chunk, so they are cached.
             self._links[space] = Links.read(self._chunks, space)
         return self._links[space]

@@ -1,7 +1,7 @@
-"""`du`: what versions, models and projects take, as they are and as they are kept.
+"""`lmvp du`: the size of versions, models and projects, logical and stored.
 
-A chunk that several versions share is counted for the oldest of them, and a chunk that a fork shares with its origin
-for the older project, so the parts add up to the whole and no byte is counted twice.
+A chunk that several versions share counts for the oldest of them, and a chunk that a fork shares with its source counts
+for the older project. So the parts add up to the total, and no byte counts twice.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, S
 
 
 class Usage:
-    """The use cases around what takes how much room. All figures are bytes."""
+    """Use cases of disk usage. All sizes are in bytes."""
 
     def __init__(self, records: RecordStore, chunks: ChunkStore, series: SeriesStore, catalog: Catalog) -> None:
         self._records, self._chunks, self._series, self._catalog = records, chunks, series, catalog
 
     def of_server(self, caller: Caller) -> Document:
-        """Return what each project takes."""
+        """Return the usage of each project."""
         access.require(caller, access.ADMIN)
         projects = every_project(self._records)
         rows = [self._sum(_named(project), self._versions(project)) for project in projects]
@@ -34,7 +34,7 @@ class Usage:
         return _answer("", rows, totals)
 
     def of_project(self, caller: Caller, project: str) -> Document:
-        """Return what each model of a project takes."""
+        """Return the usage of each model of a project."""
         home = self._catalog.find_project(caller, project)
         versions = list(self._versions(home))
         rows = [
@@ -44,7 +44,7 @@ class Usage:
         return _answer(home.data["name"], rows, self._space(home))
 
     def of_model(self, caller: Caller, project: str, model: str) -> Document:
-        """Return what each version of a model takes, newest first."""
+        """Return the usage of each version of a model, newest first."""
         place = self._catalog.find_model(caller, project, model)
         rows = [
             {"name": f"{place.reference}@{name}", "versions": 1, "logical": logical, "stored": stored}
@@ -54,14 +54,16 @@ class Usage:
         return _answer(place.reference, rows[::-1], self._space(place.project))
 
     def _versions(self, project: Record) -> Iterator[tuple[str, str, int, int]]:
-        """Give model, `v3`, logical and stored bytes of each version, oldest first."""
+        """Yield model, name (`v3`), logical and stored bytes of each version, oldest first."""
         counted: set[str] = set()
         older = self._older(project)
         for version in self._records.find(project.id, "versions"):
             cancellation.check()
+            # Each chunk counts once, for the oldest version.
             chunks = self._chunks_of(project.id, version.data["digest"]) - counted
             counted |= chunks
             stored = sum(self._size(project.id, chunk, older) for chunk in chunks)
+            # Proposed and removed versions have the id of their model with a suffix.
             model = version.data["model"].partition(":")[0]
             yield model, name_of(version), version.data["size"], stored
 
@@ -74,19 +76,19 @@ class Usage:
     def _chunks_of(self, space: str, digest: str) -> set[str]:
         try:
             manifest = read_manifest(self._chunks, space, digest)
-        except ValueError:  # gone or damaged: fsck tells; a table of sizes is not the place
+        except ValueError:  # missing or damaged: `fsck` reports it, and `du` shows the other sizes
             return set()
         return {chunk.id for file in manifest.files for chunk in file.chunks}
 
     def _size(self, space: str, chunk: str, older: Sequence[str]) -> int:
-        """Return the bytes of a chunk that count for a project: none if an older project shares them."""
+        """Return the bytes of a chunk that count for a project: 0 if an older project shares the chunk."""
         try:
             return 0 if self._chunks.sharers(space, chunk, older) else self._chunks.size(space, chunk)
         except KeyError:
             return 0
 
     def _older(self, project: Record) -> list[str]:
-        """Return the projects that shared chunks count for."""
+        """Return the projects for which shared chunks count instead."""
         return [each.id for each in every_project(self._records) if each.seq < project.seq]
 
     def _space(self, project: Record) -> dict[str, int]:
@@ -98,7 +100,7 @@ class Usage:
 
 
 def _named(record: Record) -> str:
-    """Return the name of a project or a model, and whether it was removed and only waits to be brought back."""
+    """Return the name of a project or model, marked if it is in the trash."""
     return f"{record.data['name']} (removed)" if "removed" in record.data else str(record.data["name"])
 
 

@@ -1,4 +1,4 @@
-"""Accounts: people, and services that act by tokens alone."""
+"""Accounts of people, and service accounts, which have only tokens."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from lmvp_server.services.paging import Page
 from lmvp_server.services.passwords import Passwords, check_password, hashed
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 
+# Events use these names for requests without an account.
 RESERVED = frozenset({"anonymous", "setup"})
 
 log = logging.getLogger("lmvp_server")
@@ -29,11 +30,11 @@ log = logging.getLogger("lmvp_server")
 _OPERATORS = "operators"
 """The table with one record: the name of the server's own token, and the generation of the operator's grants."""
 GRANTS = ("tokens", "sessions", "invitations", "identities")
-"""The tables of the grants of an account; each record names its holder in `user`."""
+"""The tables of grants. Each record has the id of its holder in `user`."""
 
 
 class Users:
-    """The use cases around accounts."""
+    """Use cases of accounts."""
 
     def __init__(self, records: RecordStore, passwords: Passwords) -> None:
         self._records, self._passwords = records, passwords
@@ -41,14 +42,14 @@ class Users:
 
     @property
     def operator_generation(self) -> int:
-        """The generation of the operator's grants: those of an earlier one have ended for good.
+        """The generation of the operator's grants. Grants of an earlier generation are invalid.
 
-        It is counted up when the server's own token is replaced.
+        It is raised when the server's own token is replaced.
         """
         return self._operator_generation
 
     def note_operator(self, credential: str) -> None:
-        """End all grants of the operator if the server's own token is another one than at the last start.
+        """Revoke all grants of the operator if the server's own token was replaced since the last start.
 
         Parameters
         ----------
@@ -56,7 +57,7 @@ class Users:
             The name of the token; see `sessions.own_credential`.
         """
         kept = self._records.get(SERVER, _OPERATORS, OPERATOR)
-        # Earlier releases kept no record: the grants in such a folder are of the token that it has now.
+        # Earlier releases stored no record. The grants in such a folder belong to its current token.
         self._operator_generation = int(kept.data["generation"]) if kept else 0
         if kept is not None and kept.data["credential"] == credential:
             return
@@ -77,11 +78,11 @@ class Users:
         changes.append(Put(_OPERATORS, OPERATOR, data, expect=kept.rev if kept else 0))
         try:
             self._records.commit(SERVER, changes, told)
-        except (OSError, LmvpError) as error:  # a read-only folder is still read; the grants have ended all the same
+        except (OSError, LmvpError) as error:  # a read-only folder: the server still starts, and the grants are invalid
             log.warning("the token of this server could not be noted: %s", error)
 
     def every(self, caller: Caller, page: Page) -> Document:
-        """List the accounts, by name."""
+        """List all accounts, sorted by name."""
         access.require(caller, access.ADMIN)
         found = sorted(self._records.find(SERVER, "users"), key=lambda one: str(one.data["key"]))
         first = page.cursor or 0
@@ -89,11 +90,11 @@ class Users:
         return {"items": [_shown(one) for one in found[first:][: page.limit]], "next": more, "total": len(found)}
 
     def any(self) -> bool:
-        """Tell whether there is any account."""
+        """Whether the server has an account."""
         return self._records.count(SERVER, "users") > 0
 
     def me(self, caller: Caller) -> User:
-        """Return the account of the caller; for the server's operator, one that has every right."""
+        """Return the account of the caller. For the operator, return an account with every right."""
         access.require(caller, access.ENTER)
         if caller.owner:
             return User(name=caller.name, admin=True, service=True)
@@ -105,7 +106,7 @@ class Users:
         Raises
         ------
         NotAuthenticated
-            If it was disabled or deleted since the request began.
+            If the account was disabled or deleted since the request began.
         """
         record = self.active(caller.user)
         if record is None:
@@ -113,16 +114,18 @@ class Users:
         return record
 
     def add(self, caller: Caller, new: NewUser) -> User:
-        """Make an account; without a password it acts by tokens alone.
+        """Create an account. Without a password it is a service account, which has only tokens.
 
         Raises
         ------
         AlreadyExists
-            If there is one of that name, whatever the case of its letters.
+            If the name is taken. Case is ignored.
         InvalidArgument
-            If name or password will not do.
+            If the name or the password is invalid.
         AccessDenied
-            If the caller is no admin, or makes an admin without proof; see `Passwords.prove`.
+            If the caller is not an admin.
+        ProofRequired
+            If the caller creates an admin without confirmation; see `Passwords.prove`.
         """
         access.require(caller, access.ADMIN)
         if new.admin:
@@ -143,23 +146,32 @@ class Users:
         identity: Put | None = None,
         check: Callable[[], object] | None = None,
     ) -> Record:
-        """Write the record of an account, together with other changes or not at all; it checks no right.
+        """Write the record of an account, in one commit with other changes. Rights are not checked here.
 
         Parameters
         ----------
         by : str
             The author of the event.
+        new : NewUser
+            The account.
+        id_ : str
+            The id of the account.
+        also : sequence of changes
+            Further changes of the commit.
+        told : sequence of dict
+            Further events of the commit.
         identity : Put, optional
-            Connects an identity at an OpenID provider to the account.
+            A change that connects an identity of an OpenID provider with the account.
         check : callable, optional
-            Checks the right at the moment of the commit; see `RecordStore.commit`.
+            Checks the right at the commit; see `RecordStore.commit`.
 
         Raises
         ------
         ConcurrentChange
-            If there is an account of that name, or one of the other changes cannot be made.
+            If the name is taken, or one of the other changes cannot be applied.
         """
         self.check(new)
+        # Names are unique without regard to case: the change of the table `names` fails if the key exists.
         key = new.name.lower()
         data: Document = {
             "name": new.name,
@@ -181,7 +193,7 @@ class Users:
 
     @staticmethod
     def check(new: NewUser) -> None:
-        """Check that name and password will do."""
+        """Validate the name and the password of a new account."""
         check_name(new.name, "user name")
         if new.name.lower() in RESERVED:
             raise InvalidArgument(f"nobody can be called {new.name!r}: events say so of those without an account")
@@ -189,28 +201,32 @@ class Users:
             check_password(new.password)
 
     def prove(self, caller: Caller, password: str) -> None:
-        """Check that the account's own holder asks: by its password, or a sign-in of the last minutes.
+        """Verify that the holder of the account makes the request: by password, or by a recent sign-in.
 
-        The server's operator needs no proof: its token is read from the data folder.
+        The operator needs no confirmation, because the token comes from the data folder.
 
         Raises
         ------
         ProofRequired
-            If there is neither.
+            If both are missing or wrong.
         """
         if not caller.owner:
             self._passwords.prove(caller, self._own(caller), password)
 
     def change(self, caller: Caller, name: str, given: UserChange) -> User:
-        """Disable or enable an account, make it an admin, or set its password, which everybody may do for themselves.
+        """Disable or enable an account, make it an admin, or set its password. Users can set their own password.
 
-        A new password ends the sessions of the account. It also ends tokens and invitations unless `keep_tokens` is
-        set, and identities unless `keep_identities` is set. A disabled account loses all of them for good.
+        A new password ends the sessions of the account. It also revokes tokens and invitations unless `keep_tokens` is
+        set, and identities unless `keep_identities` is set. A disabled account loses all of them permanently.
 
         Raises
         ------
         AccessDenied
-            If the caller lacks the right, or sets a password or makes an admin without proof.
+            If the caller lacks the right.
+        ProofRequired
+            If the caller sets a password or makes an admin without confirmation.
+        Conflict
+            If admins disable or demote themselves.
         """
         own = bool(caller.user) and self.is_named(caller.user, name)
         only_password = given.disabled is None and given.admin is None
@@ -226,6 +242,7 @@ class Users:
                 fields["disabled"] = given.disabled
             if given.admin is not None:
                 fields["admin"] = given.admin
+            # So at least one admin remains.
             if own and (given.disabled or given.admin is False):
                 raise Conflict("nobody disables or demotes themselves", hint="another admin can")
             told = {key: record.data.get(key) for key in fields}
@@ -234,7 +251,7 @@ class Users:
             ended: Ended | None = None
             if password is not None:
                 fields["password"] = password
-                after["password"] = "changed"  # noqa: S105 - the word, not one
+                after["password"] = "changed"  # noqa: S105 - the event must not contain the password
             if given.disabled or password is not None:
                 fields["generation"] = generation = self.generation(record) + 1
                 disabled = bool(fields.get("disabled", record.data["disabled"]))
@@ -264,6 +281,7 @@ class Users:
                 self._records.commit(SERVER, changes, events, check=access.still(caller, right))
             except ConcurrentChange:
                 continue
+            # A grant can be written between the check above and the commit.
             if loses:
                 grants.end_lost(self._records, caller.name)
             return msgspec.structs.replace(_shown(self.find(name)), ended=ended)
@@ -271,19 +289,21 @@ class Users:
     def _end_grants(
         self, account: Record, generation: int, kept: Collection[str], *, disabled: bool
     ) -> tuple[list[Change], Ended]:
-        """Return the changes that end the grants of an account, and the number of grants that end.
+        """Return the changes that revoke the grants of an account, and the number of revoked grants.
 
-        A grant that is written at the same moment carries the old generation, so it grants nothing either.
+        A grant that is written at the same time has the old generation, so it is invalid too.
 
         Parameters
         ----------
+        account : Record
+            The account.
         generation : int
             The new generation of the account.
         kept : collection of str
-            The tables whose grants continue: they get the new generation.
+            The tables whose grants stay valid: they get the new generation.
         disabled : bool
-            Whether the account is disabled after the change. Its identities keep their records, of an old generation:
-            if they were deleted, their owner could sign up for another account with them.
+            Whether the account is disabled after the change. Its identities are then not deleted, but keep the old
+            generation: otherwise their user could sign up for another account with them.
         """
         changes: list[Change] = []
         ended: dict[str, int] = {}
@@ -300,9 +320,9 @@ class Users:
 
     @staticmethod
     def generation(account: Record) -> int:
-        """Return the generation of an account's grants: grants of an earlier one have ended for good.
+        """Return the generation of an account's grants. Grants of an earlier generation are invalid.
 
-        It is counted up when the account is disabled and when its password changes. Records of 9d7a6ec lack it.
+        It is raised when the account is disabled and when its password changes. Records of commit 9d7a6ec lack it.
         """
         return int(account.data.get("generation", 0))
 
@@ -317,16 +337,24 @@ class Users:
         signed_in_at: float = 0.0,
         again: Callable[[], Caller | None] | None = None,
     ) -> Caller | None:
-        """Return the caller that a stored grant speaks for at this moment; None if it grants nothing.
+        """Return the current caller of a stored grant; None if it grants nothing.
 
         Parameters
         ----------
         grant : dict
-            Its data. `user` names its holder, an account or `OPERATOR`; without one it grants nothing.
+            The data of the grant. `user` is the id of its holder, or `OPERATOR`. Without it, the grant is invalid.
         operator : str
             The name of the server's operator.
+        scope : str
+            The scope of the caller.
+        only : str, default ""
+            The id of the only project that the caller can access. Empty: all projects.
+        credential : str, default ""
+            The kind and the id of the credential, for example `token:1a2b3c4d`.
+        signed_in_at : float, default 0.0
+            The time of the sign-in, in seconds since 1970. 0: the credential does not show that the user is present.
         again : callable, optional
-            Looks the grant up again; by default the account alone is.
+            Looks the grant up again. By default, only the account is looked up again.
         """
         holder = grant.get("user")
         again = again or partial(self.caller, grant, operator, scope=scope, only=only)
@@ -359,17 +387,17 @@ class Users:
         )
 
     def find(self, name: str, visible: Sequence[str] | None = None) -> Record:
-        """Return the record of an account.
+        """Return the record of an account by name.
 
         Parameters
         ----------
         visible : sequence of str, optional
-            The names of accounts that the caller may see, for the hint; None for admins, who see all.
+            The names that the hint can suggest, if the caller can see only some accounts. Default: all names.
 
         Raises
         ------
         NotFound
-            With the nearest name as the hint.
+            If there is no such account. The hint has a similar name.
         """
         found = self._records.find(SERVER, "users", {"key": name.lower()}, limit=1)
         if not found:
@@ -381,18 +409,18 @@ class Users:
         return found[0]
 
     def is_named(self, user: str, name: str) -> bool:
-        """Tell whether the account of some id has this name."""
+        """Whether the account with this id has this name."""
         record = self._records.get(SERVER, "users", user)
         return record is not None and record.data["key"] == name.lower()
 
     def active(self, user: object) -> Record | None:
-        """Return the record of an account by its id; None if it is disabled or deleted, or there is no id."""
+        """Return the record of an account by id; None if it is disabled or deleted, or the id is empty."""
         record = self._records.get(SERVER, "users", user) if isinstance(user, str) and user else None
         return record if record is not None and record.data.get("disabled") is False else None
 
 
 def new_id() -> str:
-    """Return the id of an account that is to be made."""
+    """Return an id for a new account."""
     return f"u{secrets.token_hex(8)}"
 
 

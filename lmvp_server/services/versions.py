@@ -1,4 +1,4 @@
-"""Versions: finding them by revision, listing them, amending their records, reading their content."""
+"""Versions: lookup by revision, lists, changes of their records, and access to their content."""
 
 from __future__ import annotations
 
@@ -25,23 +25,26 @@ from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
 DELETED_CONTRIBUTIONS = "deleted_contributions"
-"""The table of contributions whose files are deleted: no longer among the versions, each of which has files."""
+"""The table of contributions whose files are deleted.
+
+They are not in the table of versions, all of which have files.
+"""
 _KEPT = 4
-"""Versions whose chunks are kept in memory by their places: transfers ask for the same few again and again."""
+"""The number of versions whose chunk positions are cached, because transfers request the same versions repeatedly."""
 
 
 def version_id(model: str, number: int) -> str:
-    """Return the id of a version's record: the model's id and the number, so that no two can be one."""
+    """Return the id of a version's record: the id of the model and the number, so that it is unique."""
     return f"{model}-{number}"
 
 
 def shelf(model: str) -> str:
-    """Return the id that stands for a model in the records of versions that are proposed to it."""
+    """Return the key that replaces the id of the model in records of proposed versions."""
     return f"{model}:c"
 
 
 def gone(model: str) -> str:
-    """Return the id that stands for a model in the records of its versions that can be brought back."""
+    """Return the key that replaces the id of the model in records of removed versions."""
     return f"{model}:gone"
 
 
@@ -54,12 +57,12 @@ def name_of(version: Record) -> str:
 
 
 def next_number(model: Record) -> int:
-    """Return the number of the next version of a model; that of a removed version is never used again."""
+    """Return the number of the next version of a model. Numbers of removed versions are not used again."""
     return 1 + int(max(model.data["latest"], model.data.get("last", 0)))
 
 
 class Versions:
-    """The use cases around versions."""
+    """Use cases of versions."""
 
     def __init__(self, records: RecordStore, chunks: ChunkStore, catalog: Catalog) -> None:
         self._records, self._chunks, self._catalog = records, chunks, catalog
@@ -68,18 +71,18 @@ class Versions:
     # -- reading
 
     def of_model(self, caller: Caller, project: str, model: str, page: Page, asked: Asked = EVERY) -> Document:
-        """List the versions of a model, newest first, or as they are asked for."""
+        """List the versions of a model, newest first, or as the query specifies."""
         place = self._catalog.find_model(caller, project, model)
         ours = {"model": place.model.id}
         names, name = self._aliases(place.space, ours), place.model.data["name"]
         return self._listing(place.space, ours, page, lambda record: _listed(record, project, name, names), asked)
 
     def of_project(self, caller: Caller, project: str, page: Page, asked: Asked = EVERY) -> Document:
-        """List the versions of all models of a project, newest first, or as they are asked for."""
+        """List the versions of all models of a project, newest first, or as the query specifies."""
         home = self._catalog.find_project(caller, project)
         names, name = self._aliases(home.id, {}), home.data["name"]
 
-        def present(version: Record) -> Document:  # models come and go while this list is made
+        def present(version: Record) -> Document:  # a model can be removed while the list is built
             return _listed(version, name, self._model_of(home.id, version) or "?", names)
 
         if asked is not EVERY:
@@ -90,14 +93,15 @@ class Versions:
         return paging.listing(page, self._standing(home.id, page), total, present)
 
     def _model_of(self, space: str, version: Record) -> str | None:
-        """Return the name of the model that a version stands in; None for one that is proposed or removed."""
+        """Return the name of the model of a version; None if the version is proposed or removed."""
         cancellation.check()
         model = self._records.get(space, "models", version.data["model"])
         return str(model.data["name"]) if model else None
 
     def _standing(self, space: str, page: Page) -> list[Record]:
-        """Return a page of the versions that stand in a project, and one more."""
+        """Return a page of the published versions of a project, and one more."""
         found: list[Record] = []
+        # The index also has proposed and removed versions, so several reads can be necessary to fill a page.
         after, limit = page.cursor, page.limit + 1
         while len(found) < limit:
             some = self._records.find(space, "versions", newest_first=True, after=after, limit=limit)
@@ -113,13 +117,13 @@ class Versions:
         return self.present(place, self.find(place, revision))
 
     def manifest(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, bytes]:
-        """Return the digest of a version and its manifest as it is kept."""
+        """Return the digest of a version and its stored manifest."""
         place = self._catalog.find_model(caller, project, model)
         version = self.find(place, revision)
         return version.data["digest"], self.manifest_bytes(place.space, version.data["digest"])
 
     def children(self, caller: Caller, project: str, model: str, revision: str, page: Page) -> Document:
-        """List the versions of the project that grew from one, newest first."""
+        """List the versions of the project that have this version as a parent, newest first."""
         place = self._catalog.find_model(caller, project, model)
         digest = self.find(place, revision).data["digest"]
         grown = [
@@ -132,22 +136,22 @@ class Versions:
         return {"items": grown[first : first + page.limit], "next": more, "total": len(grown)}
 
     def place_of(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, str]:
-        """Return the project's id, which its chunks lie under, and the digest of a version."""
+        """Return the id of the project, where the chunks are stored, and the digest of a version."""
         place = self._catalog.find_model(caller, project, model)
         return place.space, self.find(place, revision).data["digest"]
 
     def content(self, caller: Caller, project: str, model: str, revision: str) -> tuple[str, Manifest]:
-        """Return the project's id, which its chunks lie under, and the manifest of a version."""
+        """Return the id of the project, where the chunks are stored, and the manifest of a version."""
         place = self._catalog.find_model(caller, project, model)
         return place.space, read_manifest(self._chunks, place.space, self.find(place, revision).data["digest"])
 
     def slots(self, space: str, digest: str) -> Slots:
-        """Return the chunks of a version of a project, by the places that they stand in.
+        """Return the chunks of a version of a project by their position.
 
         Raises
         ------
         IntegrityError
-            If the manifest is gone from the disk or damaged.
+            If the manifest is missing or damaged.
         """
         return self._slots(space, digest)
 
@@ -155,26 +159,26 @@ class Versions:
         return Slots(read_manifest(self._chunks, space, digest))
 
     def manifest_bytes(self, space: str, digest: str) -> bytes:
-        """Return a manifest that a record names, verified.
+        """Return the verified manifest of a version.
 
         Raises
         ------
         IntegrityError
-            If it is gone from the disk or damaged.
+            If the manifest is missing or damaged.
         """
         return manifest_bytes(self._chunks, space, digest)
 
     # -- finding
 
     def find(self, place: Place, revision: str) -> Record:
-        """Return the record of the version that a revision names.
+        """Return the record of the version of a revision.
 
         Raises
         ------
         NotFound
-            If there is none; the hint says what there is.
+            If the version does not exist. The hint has the latest version or similar aliases.
         InvalidReference
-            If the text is no revision, or a digest prefix fits several versions.
+            If the revision is invalid, or several digests begin with it.
         """
         parsed = Revision.parse(revision)
         version = self._base(place, parsed)
@@ -188,17 +192,18 @@ class Versions:
         return found if found and found.data["model"] == place.model.id else None
 
     def removed(self, place: Place, number: int) -> Record | None:
-        """Return the record of a version that was removed and can be brought back, or None."""
+        """Return the record of a removed version that can be restored, or None."""
         found = self._records.get(place.space, "versions", version_id(place.model.id, number))
         return found if found and found.data["model"] == gone(place.model.id) else None
 
     def by_digest(self, place: Place, digest: str) -> Record | None:
-        """Return the record of a version by its whole digest, or None."""
+        """Return the record of a version by its full digest, or None."""
+        # Several models, and contributions, can have a version with this digest.
         found = self._records.find(place.space, "versions", {"digest": digest})
         return next((record for record in found if record.data["model"] == place.model.id), None)
 
     def in_project(self, space: str, digest: str) -> bool:
-        """Tell whether a project has a version of this digest."""
+        """Whether a project has a version with this digest."""
         return bool(self._records.find(space, "versions", {"digest": digest}, limit=1))
 
     def older(self, place: Place, number: int) -> Record | None:
@@ -291,10 +296,10 @@ class Versions:
             raise NotFound(f"{place.reference}@{revision}: v{version.data['number']} has no parent")
         return found
 
-    # -- writing
+    # -- changing
 
     def amend(self, caller: Caller, project: str, model: str, revision: str, given: Amendment) -> Document:
-        """Replace the fields of a version's record that are given; the state before goes to the events."""
+        """Replace the given fields of a version's record. The previous values are stored in the event."""
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.WRITE, project)
         fields = metadata.checked(given)
@@ -303,7 +308,7 @@ class Versions:
             before = {key: version.data[key] for key in fields}
             forgotten = _without_code(version.data["environment"]) if given.forget_code else None
             if before == fields and forgotten is None:
-                self._records.commit(place.space, [])  # whoever wrote them may still be at it
+                self._records.commit(place.space, [])  # another request may be writing the same values
                 return self.present(place, version)
             if "contribution" in version.data:
                 raise Conflict("a contribution stays as it was proposed", hint="amend the version, once it is accepted")
@@ -333,10 +338,10 @@ class Versions:
             "after": after,
         }
 
-    # -- presenting
+    # -- answers
 
     def present(self, place: Place, version: Record) -> Document:
-        """Return a version as the API shows it."""
+        """Return a version in the form of API answers."""
         names = self._aliases(place.space, {"model": place.model.id})
         return _present(version, place.project.data["name"], place.model.data["name"], names)
 
@@ -356,7 +361,7 @@ class Versions:
         return paging.listing(page, found, self._records.count(space, "versions", where), present)
 
     def _aliases(self, space: str, where: Mapping[str, Any]) -> dict[str, list[str]]:
-        """Return the names of aliases by the id of the version that they stand at."""
+        """Return the names of aliases, by the id of the version to which they point."""
         names: dict[str, list[str]] = defaultdict(list)
         for alias in self._records.find(space, "aliases", where):
             names[version_id(alias.data["model"], alias.data["number"])].append(alias.data["name"])
@@ -365,6 +370,7 @@ class Versions:
 
 def _present(record: Record, project: str, model: str, aliases: Mapping[str, Sequence[str]]) -> Document:
     shown = {**record.data, "project": project, "model": model, "aliases": aliases.get(record.id, ())}
+    # The id of the push is internal. `packed` is in records of earlier releases.
     del shown["push"]
     shown.pop("packed", None)
     proposed = shown.pop("contribution", None)
@@ -374,19 +380,19 @@ def _present(record: Record, project: str, model: str, aliases: Mapping[str, Seq
 
 
 def _listed(record: Record, project: str, model: str, aliases: Mapping[str, Sequence[str]]) -> Document:
-    """Return a version as lists show it: without its code, which is long and rarely looked at."""
+    """Return a version in the form of lists: without its code, which is long and rarely needed."""
     shown = _present(record, project, model, aliases)
     plain = _without_code(shown["environment"])
     return shown if plain is None else shown | {"environment": plain}
 
 
 def _without_code(environment: Document) -> Document | None:
-    """Return an environment without its code; None where it has none."""
+    """Return an environment without its code, or None if it has no code."""
     return {key: value for key, value in environment.items() if key != "code"} if "code" in environment else None
 
 
 def _number_at(alias: Document, revision: Revision) -> int | None:
-    """Return the version that an alias stood at: now, n moves ago, or at a time; None where it stood nowhere."""
+    """Return the version to which an alias points now, n moves ago or at a time; None if it pointed to none."""
     history = alias["history"]
     if revision.at is None:
         return alias["number"] or None
@@ -398,7 +404,7 @@ def _number_at(alias: Document, revision: Revision) -> int | None:
 
 
 def _not_then(place: Place, revision: Revision, alias: Record) -> NotFound:
-    """Say that an alias stood nowhere then, and since when it stands somewhere."""
+    """Return the error for an alias that did not exist at a time. The hint states when it was set."""
     history = alias.data["history"]
     moves = plural(len(history) - 1, "move")
     when = plural(revision.at, "move") + " ago" if isinstance(revision.at, int) else f"at {revision.at}"

@@ -1,7 +1,7 @@
-"""Webhooks: whom a project tells what happens in it. What is to be sent is read from its log of events.
+"""Webhooks: HTTP requests about the events of a project. The events are read from its audit log.
 
-A webhook keeps the number of the last event that arrived, and that is all there is of a queue: a server that is killed
-goes on from there, and sends an event at least once.
+A webhook stores the number of the last delivered event; there is no other queue. After a crash, the server continues
+from there, so an event is delivered at least once.
 """
 
 from __future__ import annotations
@@ -33,32 +33,40 @@ from lmvp_server.stores.base import ConcurrentChange, Delete, Document, Put, Rec
 log = logging.getLogger("lmvp_server")
 
 EVENTS = ("version.", "model.", "alias.", "contribution.", "run.")
-"""What can be told, by the beginnings of the names of actions."""
+"""Prefixes of the actions that can be sent."""
 
 LIMIT = 20
-"""Webhooks of a project at most."""
+"""The maximum number of webhooks of a project."""
 
-FIRST_WAIT, LONGEST_WAIT = 5.0, 3600.0
+FIRST_WAIT, LONGEST_WAIT = 5.0, 3600.0  # seconds between attempts, doubled after each failure
 PATIENCE = 3 * 86400.0
-"""Seconds that a webhook fails before it is given up."""
+"""Seconds of failures after which a webhook is disabled."""
 
-GONE = 410
-_BATCH = 200
+GONE = 410  # the receiver asks for no more requests
+_BATCH = 200  # events that are read at a time
 _TABLE = "webhooks"
 _ITSELF = "the server"
-"""The author of events that nobody caused; no account can have a name of two words."""
+"""The author of events that the server causes. Account names cannot contain a space."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event that is to be sent to one webhook.
+    """One event to send to one webhook.
 
     Attributes
     ----------
+    hook : str
+        The id of the webhook.
     seq : int
-        The number of the event in the log of its project; 0 for a test.
+        The number of the event in the log of its project. 0: a test.
     id : str
-        The same each time that this event is sent to anybody.
+        The id of the message. It is equal for all webhooks and attempts.
+    url : str
+        The address.
+    body : bytes
+        The JSON body.
+    secret : str
+        The secret that signs the message.
     """
 
     hook: str
@@ -69,7 +77,7 @@ class Delivery:
     secret: str
 
     def headers(self) -> dict[str, str]:
-        """Return the headers of an attempt that is made now; see https://www.standardwebhooks.com/."""
+        """Return the headers of an attempt at this moment; see https://www.standardwebhooks.com/."""
         at = str(int(time.time()))
         return {
             "Content-Type": "application/json",
@@ -81,7 +89,7 @@ class Delivery:
 
 
 def sign(secret: str, id_: str, at: str, body: bytes) -> str:
-    """Return the signature of a message, as the specification of Standard Webhooks (version 1, symmetric) says.
+    """Return the signature of a message according to Standard Webhooks (version 1, symmetric).
 
     Examples
     --------
@@ -94,14 +102,14 @@ def sign(secret: str, id_: str, at: str, body: bytes) -> str:
 
 
 class Webhooks:
-    """The use cases around webhooks."""
+    """Use cases of webhooks."""
 
     def __init__(self, records: RecordStore, catalog: Catalog, targets: Targets, users: Users, roles: Roles) -> None:
         self._records, self._catalog, self._targets = records, catalog, targets
         self._users, self._roles = users, roles
-        self._passed: dict[str, int] = {}  # events that a webhook does not want, up to which it was looked through
+        self._passed: dict[str, int] = {}  # for each webhook, the last event that was skipped because it is not wanted
 
-    # -- those of a project
+    # -- management by owners
 
     def of_project(self, caller: Caller, project: str) -> Document:
         """List the webhooks of a project."""
@@ -110,16 +118,16 @@ class Webhooks:
         return {"items": items, "next": None, "total": len(items)}
 
     def add(self, caller: Caller, project: str, new: NewWebhook) -> MadeWebhook:
-        """Make a webhook, which is told what happens from now on; its secret is returned this once.
+        """Add a webhook for events from now on. Only this answer contains its secret.
 
         Raises
         ------
         AccessDenied
-            If this server sends nothing to that host.
+            If webhooks to this host are not allowed.
         InvalidArgument
-            If it is no URL, or there are no such events.
+            If the URL or an event prefix is invalid.
         Conflict
-            If the project has as many as it may.
+            If the project has the maximum number of webhooks.
         """
         home = self._home(caller, project)
         host = self._targets.check_url(new.url).hostname
@@ -141,11 +149,11 @@ class Webhooks:
         told = event(caller.name, "webhook.add", f"{home.data['name']}: {host}", None, {"id": id_, "events": events})
         check = grants.still(self._records, caller, access.OWN, home)
         self._records.commit(SERVER, [Put(_TABLE, id_, data, expect=0)], [told], check=check)
-        grants.end_lost(self._records, caller.name)  # the caller may have lost its role in this moment
+        grants.end_lost(self._records, caller.name)  # in case the caller lost the role at the same time
         return MadeWebhook(id=id_, url=new.url, events=events, secret=secret)
 
     def remove(self, caller: Caller, project: str, id_: str) -> None:
-        """Take a webhook away."""
+        """Remove a webhook."""
         home = self._home(caller, project)
         found = self._find(home, id_)
         told = event(caller.name, "webhook.remove", home.data["name"], {"id": id_}, None)
@@ -153,7 +161,10 @@ class Webhooks:
         self._records.commit(SERVER, [Delete(_TABLE, found.id)], [told], check=check)
 
     def enable(self, caller: Caller, project: str, id_: str) -> Webhook:
-        """Enable a webhook that was given up, or waits; it sends the events since then, for the caller from now on."""
+        """Enable a webhook that is disabled or waits.
+
+        It sends the events since then, and belongs to the caller from now on.
+        """
         home = self._home(caller, project)
         found = self._find(home, id_)
         was = {"id": id_, "disabled": found.data["disabled"]}
@@ -164,7 +175,7 @@ class Webhooks:
         return _shown(self._find(home, id_))
 
     def test(self, caller: Caller, project: str, id_: str) -> Delivery:
-        """Return something to send to a webhook, to see whether it arrives."""
+        """Return a test message for a webhook."""
         home = self._home(caller, project)
         found = self._find(home, id_)
         said = {"type": "ping", "timestamp": now(), "data": {"project": home.data["name"], "who": caller.name}}
@@ -172,7 +183,7 @@ class Webhooks:
         return Delivery(found.id, 0, id_, found.data["url"], body, found.data["secret"])
 
     def tested(self, caller: Caller, project: str, delivery: Delivery, status: int, error: str) -> None:
-        """Record that a webhook was tested, and the result."""
+        """Record a test of a webhook and its result."""
         home = self._home(caller, project)
         found = self._records.get(SERVER, _TABLE, delivery.hook)
         result = {"id": delivery.hook, "status": status, "error": error}
@@ -193,20 +204,20 @@ class Webhooks:
             raise NotFound(f"no webhook {id_[:20]!r} of {home.data['name']!r}", hint="`lmvp webhooks` lists them")
         return found
 
-    # -- what is to be sent
+    # -- deliveries
 
     def due(self, but: Collection[str] = ()) -> list[Delivery]:
-        """Return the next event of each webhook that wants one and does not wait; none of those that `but` has."""
+        """Return the next event of each webhook that has one and does not wait, except the webhooks in `but`."""
         ready = (hook for hook in self._records.find(SERVER, _TABLE) if hook.id not in but)
         found = [self._next(hook) for hook in ready]
         return [each for each in found if each is not None]
 
     def _next(self, hook: Record | None) -> Delivery | None:
-        """Return the next event for a webhook; None if it is there no more, waits, or has been told all."""
+        """Return the next event for a webhook; None if it is removed or waits, or has no new events."""
         if hook is None or hook.data["disabled"] or hook.data["next_at"] > time.time():
             return None
         home = self._records.get(SERVER, "projects", hook.data["project"])
-        if home is None:  # it was removed, and may come back
+        if home is None:  # in the trash: it can be restored, so the webhook stays
             return None
         if not self._is_owned(hook, home):
             why = f"{hook.data['by']} does not own the project any more; an owner can enable the webhook"
@@ -215,6 +226,7 @@ class Webhooks:
             told = event(_ITSELF, "webhook.disable", _named(home, hook), {"id": hook.id}, ended)
             self._change(hook.id, {"disabled": True, "why": why[:200]}, told)
             return None
+        # Unwanted events are remembered in memory only, so that they need no commit.
         after = max(hook.data["sent"], self._passed.get(hook.id, 0))
         wanted = tuple(hook.data["events"])
         while some := self._records.events(home.id, after=after, limit=_BATCH):
@@ -225,10 +237,10 @@ class Webhooks:
         return None
 
     def _is_owned(self, hook: Record, home: Record) -> bool:
-        """Tell whether the account that added or enabled a webhook owns its project at this moment.
+        """Whether the account that added or enabled a webhook owns the project now.
 
-        Records of 9d7a6ec have only the name of an account, which no other account can take. If there is no account of
-        that name, nobody owns the webhook until an owner enables it.
+        Records of commit 9d7a6ec have only the name of the account; no other account can take that name. If the account
+        does not exist, the webhook is disabled until an owner enables it.
         """
         holder = hook.data.get("user")
         if holder is None:
@@ -249,16 +261,17 @@ class Webhooks:
         return owner.may(access.OWN, home.data["name"])
 
     def arrived(self, delivery: Delivery) -> Delivery | None:
-        """Note that an event has arrived; return the next one for the same webhook."""
+        """Record that an event was delivered, and return the next one for the same webhook."""
         self._change(delivery.hook, {**_RESTED, "sent": delivery.seq, "arrived_at": now()})
         return self._next(self._records.get(SERVER, _TABLE, delivery.hook))
 
     def failed(self, delivery: Delivery, why: str, *, gone: bool = False) -> None:
-        """Note that an event has not arrived: it is tried again later, or the webhook given up."""
+        """Record a failed attempt. The event is sent again later, or the webhook is disabled."""
         found = self._records.get(SERVER, _TABLE, delivery.hook)
         if found is None:
             return
         tries, since = found.data["tries"] + 1, found.data["since"] or time.time()
+        # Exponential backoff with up to 10 % jitter, so that webhooks that failed together do not retry together.
         wait = min(LONGEST_WAIT, FIRST_WAIT * 2 ** min(tries - 1, 20)) * (1 + secrets.randbelow(100) / 1000)
         over = gone or time.time() - since > PATIENCE
         news = {"tries": tries, "since": since, "next_at": time.time() + wait, "why": why[:200], "disabled": over}
@@ -278,11 +291,11 @@ class Webhooks:
 
 
 _RESTED: Document = {"tries": 0, "since": 0.0, "next_at": 0.0, "why": "", "disabled": False}
-"""What a webhook that does not fail says of its failures."""
+"""The failure fields of a webhook that works."""
 
 
 def _named(home: Record, hook: Record) -> str:
-    """Return how events name a webhook; its URL may hold a secret, its host does not."""
+    """Return the name of a webhook for events: its host, because its URL can contain a secret."""
     return f"{home.data['name']}: {urlsplit(hook.data['url']).hostname}"
 
 

@@ -1,1 +1,1 @@
-"""Where things are kept: interfaces in `base`, and what implements them."""
+"""Stores of the server: interfaces in `base`, and their implementations in a data folder."""

@@ -1,8 +1,8 @@
-"""What a place to keep things must do: records with their log of events, chunks with their manifests, and series.
+"""Interfaces of the stores: records with their event log, chunks with their manifests, and series of metrics.
 
-Services know only these interfaces. `lmvp_server.testing` holds the contract suites that every implementation passes.
-All methods block, may be called from any thread, and are durable when they return, unless their docstring says
-otherwise.
+Services use only these interfaces. `lmvp_server.testing` has a contract test suite for each interface, and every
+implementation must pass it. Unless a docstring states otherwise, a method blocks, can be called from any thread, and
+its effect is durable when it returns.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ if TYPE_CHECKING:
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
 Document: TypeAlias = dict[str, Any]
-"""JSON data. What a store hands out is shared: never change it, put a new one."""
+"""JSON data. Documents that a store returns are shared: do not modify one, put a new one instead."""
 
 
 class ConcurrentChange(Exception):
-    """A change expected another revision than the one in the store: read again and decide anew."""
+    """A record does not have the revision that the change expects. The caller must read again and retry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A document as it lies in the store.
+    """A stored document with its position and revision.
 
     Attributes
     ----------
     id : str
-        Unique in its table.
+        The id, unique in its table.
     seq : int
-        Position in the table, rising with every insert, never used again; survives updates.
+        The position in the table. It rises with every insert, does not change at an update and is never used again.
     rev : int
-        1 for a new record, one more at each change.
+        The revision: 1 for a new record, plus 1 at each change.
+    data : dict
+        The document. It is shared and must not be modified.
     """
 
     id: str
@@ -48,7 +50,17 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Insert or replace one record. `expect` is the revision it must have; 0: it must not exist; None: whatever."""
+    """Insert or replace one record.
+
+    Attributes
+    ----------
+    table, id : str
+        The table and the id of the record.
+    data : dict
+        The new document.
+    expect : int or None
+        The revision that the record must have. 0: it must not exist. None: no check.
+    """
 
     table: str
     id: str
@@ -58,7 +70,15 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Remove one record (nothing happens where there is none and `expect` is None)."""
+    """Remove one record. If it does not exist and `expect` is None, nothing happens.
+
+    Attributes
+    ----------
+    table, id : str
+        The table and the id of the record.
+    expect : int or None
+        The revision that the record must have. None: no check.
+    """
 
     table: str
     id: str
@@ -70,18 +90,18 @@ Change: TypeAlias = Put | Delete
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """What a space held at one moment; later commits leave it as it is.
+    """A consistent snapshot of a space. Later commits do not change it.
 
     Attributes
     ----------
     tables : mapping of str to sequence of Record
-        In the order of `seq`.
+        The records of each table, in the order of `seq`.
     next_seq : mapping of str to int
-        By table: the position that the next insert gets.
+        For each table, the position that the next insert gets.
     count : int
-        How many events there are.
+        The number of events.
     events : callable
-        Walks over them, in order; may be asked again.
+        Returns an iterator over the events, oldest first. It can be called more than once.
     """
 
     tables: Mapping[str, Sequence[Record]]
@@ -91,15 +111,31 @@ class Moment:
 
 
 class RecordStore(ABC):
-    """Tables of JSON documents, in spaces, each with an append-only log of events.
+    """Tables of JSON documents, grouped in spaces. Each space has an append-only event log.
 
-    A space is a unit of storage: `"server"`, or the id of a project. It springs into being with its first commit.
-    Fields named in `indexes` (table -> fields) are found without a scan; `find` takes other fields too, slowly.
+    A space is the unit of storage and of commits: `"server"`, or the id of a project. The first commit creates it.
+    Fields that are named in `indexes` (table -> fields) are found without a scan. `find` accepts other fields too, but
+    scans the table for them.
     """
 
     @abstractmethod
     def get(self, space: str, table: str, record_id: str) -> Record | None:
-        """Return one record, or None."""
+        """Return one record.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        table : str
+            The name of the table.
+        record_id : str
+            The id of the record.
+
+        Returns
+        -------
+        Record or None
+            None if the record does not exist.
+        """
 
     @abstractmethod
     def find(
@@ -116,21 +152,46 @@ class RecordStore(ABC):
 
         Parameters
         ----------
-        newest_first : bool
-            Highest `seq` first.
+        space, table : str
+            The space and the table to search.
+        where : mapping, optional
+            Field names with the values that they must have. Default: all records.
+        newest_first : bool, default False
+            Sort by descending `seq`.
         after : int, optional
-            Begin behind this `seq` in the chosen direction: a cursor.
+            A cursor: start after this `seq`, in the chosen direction.
         limit : int, optional
-            At most so many.
+            The maximum number of records. Default: no limit.
+
+        Returns
+        -------
+        list of Record
+            Empty if no record matches.
 
         Notes
         -----
-        With `where` on one indexed field, or none, the cost depends on what is returned, not on what is stored.
+        If `where` is empty or names one indexed field, the cost depends on the number of records returned, not on the
+        number stored.
         """
 
     @abstractmethod
     def count(self, space: str, table: str, where: Mapping[str, Any] | None = None) -> int:
-        """Count the records whose fields equal `where`."""
+        """Return the number of records whose fields equal `where`.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        table : str
+            The name of the table.
+        where : mapping, optional
+            Field names with the values that they must have. Default: all records.
+
+        Returns
+        -------
+        int
+            The number of matching records; 0 if the space or the table does not exist.
+        """
 
     @abstractmethod
     def commit(
@@ -141,284 +202,691 @@ class RecordStore(ABC):
         *,
         check: Callable[[], object] | None = None,
     ) -> None:
-        """Make all changes and append all events, durably, or none of them.
+        """Apply all changes and append all events durably, or do nothing.
 
-        Each event is a dict without `seq` and `chain`; the store adds both (see `lmvp.records.Event`).
-
-        What others are committing can be read before it is durable. With no changes and no events, this returns when
-        all that could be read is, and raises what they raise otherwise: whoever answers by what was read asks for it.
+        Other threads can read a commit before it is durable. A call without changes and events is a barrier: it
+        returns when everything that was readable is durable, and raises the error of a commit that failed. Call it
+        before an answer that depends on such a read.
 
         Parameters
         ----------
+        space : str
+            The space to change.
+        changes : sequence of Put or Delete
+            The changes, applied in this order.
+        events : sequence of dict
+            Events without `seq` and `chain`. The store adds both (see `lmvp.records.Event`).
         check : callable, optional
-            Reads this space and raises an error if the changes must not be made, for example because a right has ended.
-            No other commit to this space comes between the check and the changes. The check must not write.
+            Reads this space and raises an error if the changes must not be applied, for example because a right was
+            revoked. The store runs no other commit to this space between the check and the changes. The check must not
+            write.
 
         Raises
         ------
         ConcurrentChange
-            If a record is not at the revision that its change expects; nothing is changed.
+            If a record does not have the revision that its change expects. Nothing is changed.
         """
 
     @abstractmethod
     def events(
         self, space: str, *, newest_first: bool = False, after: int | None = None, limit: int | None = None
     ) -> list[Document]:
-        """Return events in the order of their `seq` (from 1), with `seq` and `chain`."""
+        """Return events with `seq` (from 1) and `chain`, in the order of `seq`.
+
+        Parameters
+        ----------
+        space : str
+            The space to read.
+        newest_first : bool, default False
+            Sort by descending `seq`.
+        after : int, optional
+            A cursor: start after this `seq`, in the chosen direction.
+        limit : int, optional
+            The maximum number of events. Default: no limit.
+
+        Returns
+        -------
+        list of dict
+            Empty if the space does not exist.
+        """
 
     @abstractmethod
     def verify(self, space: str) -> None:
-        """Prove that no event of a space was taken out or altered.
+        """Verify the chain of events: no event was removed or altered.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
 
         Raises
         ------
         IntegrityError
-            Naming the first one that is not as it was written.
+            If an event does not match its digest. The message names the first one.
         """
 
     @abstractmethod
     def verify_files(self, space: str) -> None:
-        """Prove that what the next start would read of a space is what was written.
+        """Verify the files that the next start of the server would read.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
 
         Raises
         ------
         IntegrityError
-            Naming the file; `renew` mends it, as long as the space is open.
+            If a file is damaged. The message names it. As long as the space is open, `renew` repairs it.
         """
 
     @abstractmethod
     def renew(self, space: str) -> None:
-        """Write all records of a space anew, from memory."""
+        """Rewrite the files of a space from the records in memory.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        """
 
     @abstractmethod
     def moment(self, space: str) -> Moment:
-        """Return what a space holds now: all that was acknowledged, and nothing of a commit in part."""
+        """Return a snapshot: every acknowledged commit completely, and no commit partly.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+
+        Returns
+        -------
+        Moment
+            An empty snapshot if the space does not exist.
+        """
 
     @abstractmethod
     def restore(self, space: str, moment: Moment) -> None:
-        """Make a space what it was at a moment, of whatever store: same ids, `seq`, `rev`, and chain of events.
+        """Replace the content of a space with a snapshot, which can come from another store.
 
-        Nobody uses the space meanwhile; what was in it is gone.
+        Ids, `seq`, `rev` and the chain of events stay the same. The previous content is lost. The space must not be in
+        use during the call.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        moment : Moment
+            The snapshot. It can come from another store.
         """
 
     @abstractmethod
     def spaces(self) -> list[str]:
-        """Return the names of all spaces that were committed to."""
+        """Return the names of all spaces that have a commit.
+
+        Returns
+        -------
+        list of str
+            The names.
+        """
 
     @abstractmethod
     def size(self, space: str) -> int:
-        """Return the bytes that the records and events of a space take on the disk; 0 where there is no such space."""
+        """Return the size of the records and events of a space on disk.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+
+        Returns
+        -------
+        int
+            The size in bytes; 0 if the space does not exist.
+        """
 
     @abstractmethod
     def drop(self, space: str) -> None:
-        """Forget a space, its records and its events."""
+        """Delete a space with its records and its events.
+
+        Parameters
+        ----------
+        space : str
+            The space: `"server"` or the id of a project.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files and locks."""
+        """Close all files and release all locks."""
 
 
 class ChunkStore(ABC):
-    """Frames by content id, manifests by digest, and the bodies of open pushes; each project has its own.
+    """Frames by chunk id, manifests by digest, and the bodies of open pushes, separate for each project.
 
-    A frame is the header and the payload of `lmvp.storage.frames`, the same on disk and on the wire.
+    A frame is the header and the payload of `lmvp.storage.frames`. It has the same bytes on disk and on the wire.
     """
 
     @abstractmethod
     def missing(self, project: str, ids: Iterable[str]) -> list[str]:
-        """Return those of `ids` that the project does not hold, in the order given."""
+        """Return those of `ids` that the project does not have.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        ids : iterable of str
+            Ids of chunks.
+
+        Returns
+        -------
+        list of str
+            The missing ids, in the given order.
+        """
 
     @abstractmethod
     def put(self, project: str, chunk: str, pieces: Sequence[Buffer]) -> int:
-        """Keep one verified frame, given as consecutive pieces; return the bytes added, 0 if it was there.
+        """Store one verified frame.
 
-        Of several calls for one chunk, one alone adds bytes, also when they come at once.
+        If several calls store the same chunk, also concurrently, only one of them adds bytes. The content is durable on
+        return, but the name is durable only after `settle`: one folder sync then covers all chunks of a push.
 
-        The bytes are on disk on return; the *name* is sure only after `settle`.
+        Parameters
+        ----------
+        project, chunk : str
+            The id of the project and the digest of the chunk.
+        pieces : sequence of bytes-like
+            The frame, as consecutive parts.
+
+        Returns
+        -------
+        int
+            The bytes added; 0 if the chunk existed.
         """
 
     @abstractmethod
     def settle(self, project: str, ids: Iterable[str]) -> None:
-        """Make sure that the names of these chunks survive a power cut."""
+        """Make the names of these chunks durable.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        ids : iterable of str
+            Ids of chunks.
+        """
 
     @abstractmethod
     def get(self, project: str, chunk: str) -> bytes:
         """Return one frame.
 
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
+
+        Returns
+        -------
+        bytes
+            The header and the payload.
+
         Raises
         ------
         KeyError
-            If the project does not hold it.
+            If the project does not have the chunk.
         """
 
     @abstractmethod
     def size(self, project: str, chunk: str) -> int:
-        """Return the length of one frame in bytes.
+        """Return the length of one frame.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
+
+        Returns
+        -------
+        int
+            The length of header and payload in bytes.
 
         Raises
         ------
         KeyError
-            If the project does not hold it.
+            If the project does not have the chunk.
         """
 
     @abstractmethod
     def start(self, project: str, chunk: str, size: int) -> bytes:
-        """Return the first bytes of one frame, `size` of them or as many as there are.
+        """Return the first bytes of one frame, or the whole frame if it is shorter.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
+        size : int
+            The number of bytes.
+
+        Returns
+        -------
+        bytes
+            At most `size` bytes.
 
         Raises
         ------
         KeyError
-            If the project does not hold it.
+            If the project does not have the chunk.
         """
 
     @abstractmethod
     def chunks(self, project: str) -> Iterator[str]:
-        """Walk over the ids of all chunks of a project, in any order."""
+        """Iterate over the ids of all chunks of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        iterator of str
+            The ids, in any order.
+        """
 
     @abstractmethod
     def replace(self, project: str, chunk: str, pieces: Sequence[Buffer]) -> int:
-        """Let another frame of the same chunk take the place of the one that is there; return its length in bytes.
+        """Replace the frame of a chunk with another frame of the same chunk.
 
-        A reader sees the old one or the new one, whole. The new one is durable on return.
+        A reader sees either the old or the new frame, complete. The new frame is durable on return.
+
+        Parameters
+        ----------
+        project, chunk : str
+            The id of the project and the digest of the chunk.
+        pieces : sequence of bytes-like
+            The new frame, as consecutive parts.
+
+        Returns
+        -------
+        int
+            The length of the new frame in bytes.
 
         Raises
         ------
         KeyError
-            If the project does not hold the chunk.
+            If the project does not have the chunk.
         """
 
     @abstractmethod
     def remove(self, project: str, ids: Iterable[str]) -> int:
-        """Delete chunks, and return the bytes that this freed; what is not there is passed over.
+        """Delete chunks. Chunks that do not exist are skipped.
 
-        A frame that another project shares frees nothing.
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        ids : iterable of str
+            Ids of chunks.
+
+        Returns
+        -------
+        int
+            The bytes freed. A frame that another project shares frees no bytes.
         """
 
     @abstractmethod
     def adopt(self, project: str, source: str, chunk: str) -> None:
-        """Let a project hold a frame of another one too, without copying its bytes where that can be.
+        """Add a chunk of another project to a project, without a copy of its bytes where the storage allows it.
 
-        What either of them does with it later is not seen by the other. Nothing happens where it is there. Durable
-        after `settle`.
+        The two projects stay independent: a later change in one does not affect the other. If the project has the
+        chunk, nothing happens. The name is durable after `settle`.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project that gets the chunk.
+        source : str
+            The id of the project that has it.
+        chunk : str
+            The digest of the chunk.
 
         Raises
         ------
         KeyError
-            If the source does not hold it.
+            If the source does not have the chunk.
         """
 
     @abstractmethod
     def sharers(self, project: str, chunk: str, others: Iterable[str]) -> list[str]:
-        """Return those of other projects that keep this chunk in the same bytes on the disk, not in a copy of them."""
+        """Return those of `others` that share the stored bytes of this chunk with the project, instead of a copy.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
+        others : iterable of str
+            Ids of other projects.
+
+        Returns
+        -------
+        list of str
+            The ids of those projects, in the given order.
+        """
 
     @abstractmethod
     def share(self, project: str, source: str, chunk: str) -> None:
-        """Replace a project's frame with the one of another project, without copying its bytes where that is possible.
+        """Replace a project's frame with the frame of another project, without a copy where the storage allows it.
 
-        Durable on return.
+        The change is durable on return.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        source : str
+            The id of the project whose frame is used.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
 
         Raises
         ------
         KeyError
-            If one of them does not hold it.
+            If one of the two projects does not have the chunk.
         """
 
     @abstractmethod
     def set_aside(self, project: str, chunk: str) -> None:
-        """Take a damaged frame out of use without deleting it: the chunk is missing then, and can be pushed again."""
+        """Move a damaged frame away without deleting it. The chunk is then missing and can be pushed again.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        chunk : str
+            The id of the chunk: its BLAKE3 digest as 64 hex digits.
+        """
 
     @abstractmethod
     def pinning(self, project: str) -> AbstractContextManager[None]:
-        """While this is held, nobody is `sweeping`: what was found to be there stays. Many may hold it at once."""
+        """Return a shared lock that excludes `sweeping`: chunks that were found are not deleted while it is held.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        context manager
+            Holds the lock while it is entered.
+        """
 
     @abstractmethod
     def sweeping(self, project: str) -> AbstractContextManager[None]:
-        """While this is held, nobody is `pinning`: what is found to be of no use does not come into use."""
+        """Return an exclusive lock that excludes `pinning`: unused chunks do not come into use while it is held.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        context manager
+            Holds the lock while it is entered.
+        """
 
     @abstractmethod
     def manifests(self, project: str) -> Iterator[str]:
-        """Walk over the digests of all manifests of a project, in any order."""
+        """Iterate over the digests of all manifests of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        iterator of str
+            The digests, in any order.
+        """
 
     @abstractmethod
     def remove_manifests(self, project: str, digests: Iterable[str]) -> int:
-        """Delete manifests and their notes, and return the bytes that this freed."""
+        """Delete manifests with their notes.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        digests : iterable of str
+            Digests of manifests.
+
+        Returns
+        -------
+        int
+            The bytes freed.
+        """
 
     @abstractmethod
     def put_note(self, project: str, digest: str, data: bytes) -> None:
-        """Keep what was worked out about a manifest beside it; a later note takes the place of an earlier one."""
+        """Store data that was computed from a manifest, a note, next to it. A new note replaces the old one.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        digest : str
+            The digest of the manifest.
+        data : bytes
+            The content of the note.
+        """
 
     @abstractmethod
     def notes(self, project: str) -> Iterator[str]:
-        """Walk over the digests of all manifests of a project that have a note, damaged notes included."""
+        """Iterate over the digests of all manifests that have a note.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        iterator of str
+            The digests, in any order. They include those of damaged notes.
+        """
 
     @abstractmethod
     def note(self, project: str, digest: str) -> bytes:
-        """Return the note about a manifest.
+        """Return the note of a manifest.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        digest : str
+            The digest of the manifest.
+
+        Returns
+        -------
+        bytes
+            The content of the note.
 
         Raises
         ------
         KeyError
-            If there is none.
+            If the note is missing or damaged. The caller then computes it again.
         """
 
     @abstractmethod
     def usage(self, project: str, others: Iterable[str] = ()) -> Mapping[str, int]:
-        """Return the bytes that a project takes: of `chunks`, `manifests`, `notes`, `staging`, and `damaged` frames.
+        """Return the size of a project on disk.
 
         Frames that the project shares with one of `others` do not count.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        others : iterable of str, optional
+            Ids of other projects. Default: none.
+
+        Returns
+        -------
+        mapping of str to int
+            Bytes of `chunks`, `manifests`, `notes`, `staging` and `damaged`.
         """
 
     @abstractmethod
     def projects(self) -> list[str]:
-        """Return the ids of all projects of which something is kept."""
+        """Return the ids of all projects that have data in this store.
+
+        Returns
+        -------
+        list of str
+            The ids.
+        """
 
     @abstractmethod
     def put_manifest(self, project: str, digest: str, data: bytes) -> None:
-        """Keep a manifest under its digest."""
+        """Store a manifest under its digest.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        digest : str
+            The digest of the manifest.
+        data : bytes
+            The encoded manifest.
+        """
 
     @abstractmethod
     def manifest(self, project: str, digest: str) -> bytes:
         """Return a manifest.
 
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        digest : str
+            The digest of the manifest.
+
+        Returns
+        -------
+        bytes
+            The encoded manifest.
+
         Raises
         ------
         KeyError
-            If the project does not hold it.
+            If the project does not have it.
         """
 
     @abstractmethod
     def stage(self, project: str, push: str, data: bytes) -> None:
-        """Remember the body of an open push. Need not survive a power cut, must survive a killed process."""
+        """Store the body of an open push. It must survive a killed process, but not a power failure.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        push : str
+            The id of the push: 32 hex digits.
+        data : bytes
+            The body of the push.
+        """
 
     @abstractmethod
     def staged(self, project: str, push: str) -> tuple[bytes, float]:
-        """Return the body of an open push and the time it was last touched (seconds since 1970).
+        """Return the body of an open push and the time of its last request.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        push : str
+            The id of the push: 32 hex digits.
+
+        Returns
+        -------
+        tuple of (bytes, float)
+            The body, and the time in seconds since 1970.
 
         Raises
         ------
         KeyError
-            If there is no such push.
+            If the push does not exist or its body is damaged.
         """
 
     @abstractmethod
     def touch(self, project: str, push: str, *, at: float | None = None) -> None:
-        """Set the time of the last request of an open push, by default to now; nothing happens if there is none."""
+        """Set the time of the last request of an open push, by default to now. Unknown pushes are ignored.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        push : str
+            The id of the push: 32 hex digits.
+        at : float, optional
+            The time in seconds since 1970. Default: now.
+        """
 
     @abstractmethod
     def unstage(self, project: str, push: str) -> None:
-        """Forget an open push; nothing happens where there is none."""
+        """Delete an open push. Unknown pushes are ignored.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        push : str
+            The id of the push: 32 hex digits.
+        """
 
     @abstractmethod
     def pushes(self, project: str) -> list[str]:
-        """Return the ids of all open pushes of a project."""
+        """Return the ids of all open pushes of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        list of str
+            The ids.
+        """
 
     @abstractmethod
     def drop(self, project: str) -> None:
-        """Forget all of a project."""
+        """Delete all data of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        """
 
 
 class Gap(Exception):
-    """Bytes of a journal were appended that do not follow on what is there."""
+    """Appended bytes of a journal begin after the end of the applied bytes.
+
+    Attributes
+    ----------
+    applied : int
+        The number of bytes that are applied. The writer must send from there.
+    """
 
     def __init__(self, applied: int) -> None:
         super().__init__(f"applied up to byte {applied}")
@@ -426,12 +894,12 @@ class Gap(Exception):
 
 
 class CursorLost(Exception):
-    """The points behind a cursor are no longer at hand one by one: read the curves anew, and go on from now."""
+    """The points after a cursor are no longer available one by one. The reader must read the curves again."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """What a series knows of one key: see `lmvp.tracking.records.KeyRecord`."""
+    """State of one metric of a series. `lmvp.tracking.records.KeyRecord` explains the fields."""
 
     name: str
     count: int
@@ -445,16 +913,18 @@ class KeyState:
 
 @dataclass(frozen=True, slots=True)
 class SeriesState:
-    """What a series is, without its points.
+    """Properties of a series without its points.
 
     Attributes
     ----------
     points : int
-        How many were taken in; the cursor of a reader who has seen all.
+        The number of points received. It is also the cursor of a reader that has received all of them.
+    keys : int
+        The number of metrics.
     epoch : int
-        The newest one.
+        The newest attempt. (An attempt begins at the start, a resume or a rewind of a run.)
     touched : float
-        The last sign of life, seconds since 1970.
+        The time of the last sign of life, in seconds since 1970.
     """
 
     points: int
@@ -464,160 +934,436 @@ class SeriesState:
 
 
 class SeriesStore(ABC):
-    """The points of runs, each run a series by itself. docs/runs.md says what counts at a (key, step).
+    """Points of runs. Each run is one series. docs/runs.md explains which point counts at a (key, step).
 
-    A series springs into being with its first `append`. What is appended can be read when the call returns.
+    The first `append` creates a series. Points can be read as soon as `append` returns.
     """
 
     @abstractmethod
     def append(
         self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment, *, alive: bool = True
     ) -> int:
-        """Take in frames that begin at byte `start` of a writer's journal; return how far the journal is applied.
+        """Apply frames of a writer's journal and return the number of its bytes that are applied.
+
+        Bytes that were applied before are skipped, so a request can be repeated. Several writers can append at the same
+        time. The points are durable on return.
 
         Parameters
         ----------
+        project, run, writer : str
+            The ids of the project, the run and the writer.
+        start : int
+            The position of `data` in the journal, in bytes.
         data : bytes-like
-            Whole frames; no bytes are a sign of life.
+            Complete frames. Empty data is a sign of life.
         shipment : Shipment
-            The same, parsed; not looked at where some of `data` was applied before.
-        alive : bool
+            The parsed `data`. It is ignored if a part of `data` was applied before.
+        alive : bool, default True
             Whether the frames are a sign of life of the run.
+
+        Returns
+        -------
+        int
+            The number of bytes of the journal that are applied.
 
         Raises
         ------
         Gap
-            If `start` is beyond what is applied.
+            If `start` is after the end of the applied bytes.
         InvalidRequest
-            If a point names a key that the writer has not defined. Nothing is taken in.
-
-        Notes
-        -----
-        Bytes that were applied before are passed over. Durable on return. Several writers may append at once.
+            If a point names a key that the writer has not defined. No point is stored.
         """
 
     @abstractmethod
     def applied(self, project: str, run: str, writer: str) -> int:
-        """Return how far a writer's journal is applied, in bytes; 0 for a writer who is not known."""
+        """Return how many bytes of a writer's journal are applied.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        writer : str
+            The id of the writer: 32 hex digits.
+
+        Returns
+        -------
+        int
+            The number of bytes; 0 for an unknown writer.
+        """
 
     @abstractmethod
     def attempt(self, project: str, run: str, writer: str) -> int:
-        """Return the epoch of the points that a writer sends next; 0 for a writer who is not known."""
+        """Return the attempt to which the next points of a writer belong.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        writer : str
+            The id of the writer: 32 hex digits.
+
+        Returns
+        -------
+        int
+            The number of the attempt; 0 for an unknown writer.
+        """
 
     @abstractmethod
     def touch(self, project: str, run: str) -> None:
-        """Note a sign of life. Need not survive a power cut."""
+        """Record a sign of life. It need not survive a power failure.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        """
 
     @abstractmethod
     def touched(self, project: str, run: str) -> float:
-        """Return when the last sign of life was, in seconds since 1970; 0 if there was none."""
+        """Return the time of the last sign of life.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        float
+            Seconds since 1970; 0 if the run has never sent a sign of life.
+        """
 
     @abstractmethod
     def state(self, project: str, run: str) -> SeriesState | None:
-        """Return what a series is; None where there is none."""
+        """Return the properties of a series without its points.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        SeriesState or None
+            None if the series does not exist.
+        """
 
     @abstractmethod
     def keys(self, project: str, run: str) -> list[KeyState]:
-        """Return what is known of each key, in the order of their first points; of dropped points no longer."""
+        """Return the state of each metric.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        list of KeyState
+            The keys with points that count, in the order of their first points.
+        """
 
     @abstractmethod
     def count(self, project: str, run: str, key: str, first: int | None = None, last: int | None = None) -> int:
-        """Return how many points of a key have a step from `first` to `last`, both included; nearly, if many."""
+        """Return the number of points of a key with a step from `first` to `last`, inclusive.
+
+        It is an upper bound: sealed points that a newer attempt replaced count until their segments are merged.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        key : str
+            The key of the metric.
+        first : int, optional
+            The first step of the range, inclusive. Default: no limit.
+        last : int, optional
+            The last step of the range, inclusive. Default: no limit.
+
+        Returns
+        -------
+        int
+            The number of points, or an upper bound of it.
+        """
 
     @abstractmethod
     def read(
         self, project: str, run: str, key: str, first: int | None = None, last: int | None = None
     ) -> Iterator[Columns]:
-        """Yield all points of a key that count, in the order of their steps, a page of at most 65,536 at a time."""
+        """Yield all points of a key that count.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        key : str
+            The key of the metric.
+        first : int, optional
+            The first step of the range, inclusive. Default: no limit.
+        last : int, optional
+            The last step of the range, inclusive. Default: no limit.
+
+        Returns
+        -------
+        iterator of Columns
+            Pages of at most 65,536 points, in the order of steps.
+        """
 
     @abstractmethod
     def sample(
         self, project: str, run: str, key: str, points: int, first: int | None = None, last: int | None = None
     ) -> Columns:
-        """Return at most `points` points of a key that look like all of them, in the order of their steps.
+        """Return at most `points` points of a key that preserve the shape of its curve, in the order of steps.
 
-        The range of steps is cut into `points // 3` stretches of one width, or somewhat fewer. The least and the
-        greatest finite value of each are there, exactly, one of its values that are not finite, and the first and the
-        last point of the range. Where there are no more than `points`, all are returned. The cost depends on `points`,
-        not on how many there are.
+        The range of steps is divided into at most `points // 3` ranges of equal width. The result contains the exact
+        minimum and maximum of the finite values of each range, one value that is not finite, and the first and last
+        point. If the key has at most `points` points, the result contains all of them. The cost depends on `points`,
+        not on the number of stored points.
+
+        Parameters
+        ----------
+        project, run, key : str
+            The ids of the project and the run, and the key of the metric.
+        points : int
+            The maximum number of points.
+        first, last : int, optional
+            The range of steps, inclusive. Default: all steps.
+
+        Returns
+        -------
+        Columns
+            The points, as columns.
         """
 
     @abstractmethod
     def since(
         self, project: str, run: str, cursor: int, keys: Sequence[str] | None = None, limit: int = 100_000
     ) -> tuple[int, dict[str, Columns]]:
-        """Return the points that were taken in after `cursor`, in that order, and the cursor behind them.
+        """Return the points that were received after `cursor`, in that order, and the new cursor.
+
+        Parameters
+        ----------
+        project, run : str
+            The ids of the project and the run.
+        cursor : int
+            The cursor of the previous call, or `SeriesState.points`.
+        keys : sequence of str, optional
+            The metrics to return. Default: all.
+        limit : int, default 100_000
+            The maximum number of points.
+
+        Returns
+        -------
+        tuple of (int, dict of str to Columns)
+            The new cursor, and the points of each key.
 
         Raises
         ------
         CursorLost
-            If they were sealed already, or points that a reader had before no longer count.
+            If the points are already sealed, or points that the reader has received no longer count.
         """
 
     @abstractmethod
     def wait(self, project: str, run: str, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` (from any thread) whenever points were taken in; return what ends that."""
+        """Call `wake` whenever points are received.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        wake : callable
+            Called without arguments, from any thread. It must not block.
+
+        Returns
+        -------
+        callable
+            Unsubscribes `wake`.
+        """
 
     @abstractmethod
     def settle(self, project: str, run: str) -> None:
-        """Seal all points into segments, as small and as quick to read as can be: the run has ended."""
+        """Seal all points of a finished run into compact segments that are fast to read.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        """
 
     @abstractmethod
     def settle_soon(self, project: str, run: str) -> None:
-        """Settle a series in the background; `close` waits for it."""
+        """Settle a series in the background. `close` waits for it.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        """
 
     @abstractmethod
     def tidy(self, go_on: Callable[[], bool]) -> None:
-        """Seal and merge what can wait until nobody uses the server, as long as `go_on` says so."""
+        """Seal and merge segments while the server is idle.
+
+        Parameters
+        ----------
+        go_on : callable
+            Returns whether to continue. Called before each step of the work.
+        """
 
     @abstractmethod
     def projects(self) -> list[str]:
-        """Return the ids of all projects of which series are kept."""
+        """Return the ids of all projects that have series.
+
+        Returns
+        -------
+        list of str
+            The ids.
+        """
 
     @abstractmethod
     def runs(self, project: str) -> list[str]:
-        """Return the ids of all series of a project."""
+        """Return the ids of all series of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+
+        Returns
+        -------
+        list of str
+            The ids.
+        """
 
     @abstractmethod
     def size(self, project: str, run: str) -> int:
-        """Return the bytes that a series takes on the disk; 0 where there is none."""
+        """Return the size of a series on disk.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        int
+            The size in bytes; 0 if the series does not exist.
+        """
 
     @abstractmethod
     def verify(self, project: str, run: str) -> None:
-        """Prove that a series can be read from the disk as it was written.
+        """Verify that the files of a series are complete and unchanged.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
 
         Raises
         ------
         IntegrityError
-            Naming the file.
+            If a file is damaged. The message names it.
         """
 
     @abstractmethod
     def damage(self, project: str, run: str) -> list[str]:
-        """Name the damage because of which points of a series are missing; nothing if all are there.
+        """Describe the damage that makes points of a series unavailable.
 
-        A series with a damaged log serves its sound points and takes new ones. The damaged file is kept. A text
-        begins with the name of the file, without its folder.
+        A series with a damaged log still serves its sound points and accepts new ones. The damaged file is not deleted.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        list of str
+            The problems. Each text begins with the name of the file, without its folder. Empty if all points are
+            available.
         """
 
     @abstractmethod
     def dump(self, project: str, run: str) -> Iterator[bytes]:
-        """Yield a series as one stream, as it is at one moment: writers, keys, points, epochs and cuts."""
+        """Yield a consistent snapshot of a series as one stream: writers, keys, points, attempts and cuts.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+
+        Returns
+        -------
+        iterator of bytes
+            The stream, in pieces of any size. Empty if the series does not exist.
+        """
 
     @abstractmethod
     def load(self, project: str, run: str, pieces: Iterable[bytes]) -> None:
-        """Make a series of what `dump` yielded, in place of what is there.
+        """Replace a series with the stream of `dump`.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str
+            The id of the run.
+        pieces : iterable of bytes
+            The stream, in pieces of any size.
 
         Raises
         ------
         IntegrityError
-            If the stream is damaged or cut short; nothing is changed.
+            If the stream is damaged or incomplete. Nothing is changed.
         """
 
     @abstractmethod
     def drop(self, project: str, run: str | None = None) -> int:
-        """Forget a series, or all of a project; return the bytes that this freed."""
+        """Delete one series, or all series of a project.
+
+        Parameters
+        ----------
+        project : str
+            The id of the project.
+        run : str, optional
+            The id of the run. Default: all runs of the project.
+
+        Returns
+        -------
+        int
+            The bytes freed.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of files."""
+        """Close all files."""

@@ -1,8 +1,8 @@
-"""Chunks, manifests, notes and open pushes as files in a folder. See docs/format.md, "The data folder".
+"""Chunk store in a folder: chunks, manifests, notes and open pushes as files. See docs/format.md, "The data folder".
 
-A file is written under a temporary name, synced and renamed, so what has its name is whole. Names become sure with the
-sync of their folder, which is done once for all chunks of a push, in `settle`. Files are deleted after the records that
-named them, so what a crash leaves is garbage that the next sweep takes away.
+A file is written under a temporary name, synced and renamed, so a file with its final name is complete. The name
+becomes durable when its folder is synced; `settle` does this once for all chunks of a push. Records are deleted before
+the files that they reference, so a crash leaves only unreferenced files, which the next gc deletes.
 """
 
 from __future__ import annotations
@@ -32,17 +32,18 @@ _PUSH = re.compile(r"[0-9a-f]{32}")
 
 
 class FolderChunks(ChunkStore):
-    """Keeps chunks in `<data>/chunks`, manifests and notes in folders of those names, pushes in `<data>/staging`.
+    """A `ChunkStore` in a data folder. `chunks`, `manifests`, `notes`, `staging` and `damaged` have a folder each.
 
     Parameters
     ----------
     data : Path
-        The data folder. One process owns it; what it left half-written when it was killed is removed here.
+        The data folder. One process owns it. The constructor removes temporary files that a killed process left.
     """
 
     def __init__(self, data: Path) -> None:
         self._chunks, self._manifests, self._staging = data / "chunks", data / "manifests", data / "staging"
         self._notes, self._damaged = data / "notes", data / "damaged"
+        # Names added to each folder, and their number when this process synced the folder last: see `_sync`.
         self._added: Counter[Path] = Counter()
         self._synced: Counter[Path] = Counter()
         self._locks: dict[str, SharedLock] = {}
@@ -54,20 +55,20 @@ class FolderChunks(ChunkStore):
                 leftover.unlink()
 
     def missing(self, project: str, ids: Iterable[str]) -> list[str]:
-        """Return those of `ids` that are not there."""
+        """Return those of `ids` that do not exist."""
         return [chunk for chunk in ids if not self._chunk(project, chunk).exists()]
 
     def put(self, project: str, chunk: str, pieces: Sequence[Buffer]) -> int:
-        """Write one frame; return its length, or 0 if it was there."""
+        """Write one frame. Return its length, or 0 if the chunk existed."""
         path = self._chunk(project, chunk)
         if path.exists():
             return 0
-        added: list[bool] = []  # by the rename that succeeded, the last
+        added: list[bool] = []  # one entry for each rename; `_write` renames a second time only if the first one failed
         self._write(path, pieces, project, rename=lambda *names: added.append(self._name_if_new(*names)))
         return sum(len(piece) for piece in pieces) if added[-1] else 0
 
     def _name_if_new(self, temporary: Path, target: Path) -> bool:
-        """Give a file its name, unless another push was first: a chunk counts as added once."""
+        """Rename a file unless another push was first, so that only one push counts the chunk as added."""
         with self._naming:
             if target.exists():
                 temporary.unlink()
@@ -76,7 +77,7 @@ class FolderChunks(ChunkStore):
         return True
 
     def settle(self, project: str, ids: Iterable[str]) -> None:
-        """Sync the folders of these chunks, if any name in them may be new."""
+        """Sync the folders of these chunks, if names were added to them since the last sync."""
         folders = {self._chunk(project, chunk).parent for chunk in ids}
         self._sync(sorted(folders))
 
@@ -100,11 +101,11 @@ class FolderChunks(ChunkStore):
             raise KeyError(chunk) from None
 
     def chunks(self, project: str) -> Iterator[str]:
-        """Walk over the ids of all chunks of a project."""
+        """Iterate over the ids of all chunks of a project."""
         return _names(self._chunks / _checked(_PROJECT, project))
 
     def replace(self, project: str, chunk: str, pieces: Sequence[Buffer]) -> int:
-        """Write another frame over one."""
+        """Replace one frame."""
         path = self._chunk(project, chunk)
         if not path.exists():
             raise KeyError(chunk)
@@ -117,7 +118,7 @@ class FolderChunks(ChunkStore):
         return sum(_unlink(self._chunk(project, chunk)) for chunk in ids)
 
     def adopt(self, project: str, source: str, chunk: str) -> None:
-        """Give the file of another project's frame a second name; copy it where the disk knows no such thing."""
+        """Hard-link another project's frame; copy it if the file system refuses the link."""
         theirs, ours = self._chunk(source, chunk), self._chunk(project, chunk)
         with disk_errors(ours.parent):
             private.make_folder(ours.parent)
@@ -127,13 +128,13 @@ class FolderChunks(ChunkStore):
                 return
             except FileNotFoundError:
                 raise KeyError(chunk) from None
-            except OSError:  # another disk, too many names, or a file system without
+            except OSError:  # another disk, too many links, or a file system without hard links
                 self.put(project, chunk, [self.get(source, chunk)])
                 return
         self._count_names(ours.parent, ours.parent.parent, ours.parent.parent.parent)
 
     def sharers(self, project: str, chunk: str, others: Iterable[str]) -> list[str]:
-        """Compare files: a frame that is shared is one file with several names."""
+        """Compare inodes: a shared frame is one file with several hard links."""
         try:
             ours = self._chunk(project, chunk).lstat()
         except FileNotFoundError:
@@ -143,12 +144,13 @@ class FolderChunks(ChunkStore):
             with suppress(FileNotFoundError):
                 if other != project and os.path.samestat(ours, self._chunk(other, chunk).lstat()):
                     found.append(other)
+            # All links are found. This stops early when a server has many projects.
             if len(found) == ours.st_nlink - 1:
                 break
         return found
 
     def share(self, project: str, source: str, chunk: str) -> None:
-        """Give the file of another project's frame the name of ours; copy it where the disk has no hard links."""
+        """Replace the frame with a hard link to another project's frame; copy it if a link is not possible."""
         theirs, ours = self._chunk(source, chunk), self._chunk(project, chunk)
         if not ours.exists():
             raise KeyError(chunk)
@@ -161,16 +163,16 @@ class FolderChunks(ChunkStore):
                 temporary.replace(ours)
             except FileNotFoundError:
                 raise KeyError(chunk) from None
-            except OSError:  # too many names, or a file system without hard links
+            except OSError:  # too many links, or a file system without hard links
                 self.replace(project, chunk, [self.get(source, chunk)])
                 return
             finally:
-                temporary.unlink(missing_ok=True)  # `rename` keeps a name whose target is the same file
+                temporary.unlink(missing_ok=True)  # rename() does nothing if both names are links to the same file
         self._count_names(ours.parent)
         self._sync([ours.parent])
 
     def set_aside(self, project: str, chunk: str) -> None:
-        """Move a frame to `<data>/damaged`, under a name that is free."""
+        """Move a frame to `<data>/damaged`, under an unused name."""
         path, folder = self._chunk(project, chunk), self._damaged / _checked(_PROJECT, project)
         with disk_errors(folder):
             private.make_folder(folder)
@@ -179,19 +181,19 @@ class FolderChunks(ChunkStore):
         self._sync([path.parent])
 
     def pinning(self, project: str) -> AbstractContextManager[None]:
-        """Share the lock of the project."""
+        """Hold the lock of the project, shared with others."""
         return self._lock_of(project).shared()
 
     def sweeping(self, project: str) -> AbstractContextManager[None]:
-        """Have the lock of the project alone."""
+        """Hold the lock of the project exclusively."""
         return self._lock_of(project).alone()
 
     def manifests(self, project: str) -> Iterator[str]:
-        """Walk over the digests of all manifests of a project."""
+        """Iterate over the digests of all manifests of a project."""
         return _names(self._manifests / _checked(_PROJECT, project))
 
     def remove_manifests(self, project: str, digests: Iterable[str]) -> int:
-        """Unlink manifests and their notes."""
+        """Delete manifests with their notes."""
         places = [_place(root, project, digest) for digest in digests for root in (self._notes, self._manifests)]
         return sum(map(_unlink, places))
 
@@ -200,7 +202,7 @@ class FolderChunks(ChunkStore):
         self._write(_place(self._notes, project, digest), _sealed(data), project)
 
     def notes(self, project: str) -> Iterator[str]:
-        """Walk over the digests of manifests that have a note."""
+        """Iterate over the digests of manifests that have a note."""
         return _names(self._notes / _checked(_PROJECT, project))
 
     def note(self, project: str, digest: str) -> bytes:
@@ -208,7 +210,7 @@ class FolderChunks(ChunkStore):
         return _opened(_read_sealed(_place(self._notes, project, digest), digest), digest)
 
     def usage(self, project: str, others: Iterable[str] = ()) -> Mapping[str, int]:
-        """Add up the lengths of all files of a project, without those that have a name in one of `others` too."""
+        """Add up the sizes of all files of a project, without chunks that are shared with one of `others`."""
         kinds = {
             "chunks": self._chunks,
             "manifests": self._manifests,
@@ -220,17 +222,18 @@ class FolderChunks(ChunkStore):
         others = [other for other in others if other != project]
         for chunk in self.chunks(project) if others else ():
             if self.sharers(project, chunk, others):
+                # gc can delete the chunk between the two calls.
                 with suppress(KeyError):
                     found["chunks"] -= self.size(project, chunk)
         return found
 
     def projects(self) -> list[str]:
-        """List the folders of projects."""
+        """Return the names of all project folders."""
         roots = (self._chunks, self._manifests, self._notes, self._staging)
         return sorted({path.name for root in roots if root.exists() for path in root.iterdir()})
 
     def put_manifest(self, project: str, digest: str, data: bytes) -> None:
-        """Write a manifest and make its name sure."""
+        """Write a manifest and make its name durable."""
         path = _place(self._manifests, project, digest)
         if not path.exists():
             self._write(path, [data], project)
@@ -241,18 +244,18 @@ class FolderChunks(ChunkStore):
         return _read(_place(self._manifests, project, digest), digest)
 
     def stage(self, project: str, push: str, data: bytes) -> None:
-        """Write the body of an open push."""
+        """Write the body of an open push, without a sync: the client can repeat the push after a power failure."""
         self._write(self._push(project, push), _sealed(data), project, sync=False)
 
     def staged(self, project: str, push: str) -> tuple[bytes, float]:
-        """Read the body of an open push, and when it was last touched."""
+        """Read the body of an open push and the time of its last request."""
         path = self._push(project, push)
         try:
             return _opened(_read_sealed(path, push), push), path.lstat().st_mtime
-        except FileNotFoundError:  # committed in the meantime
+        except FileNotFoundError:  # committed between the two calls
             raise KeyError(push) from None
         except KeyError:
-            path.unlink(missing_ok=True)  # nobody can go on with it
+            path.unlink(missing_ok=True)  # a damaged body cannot be continued
             raise
 
     def touch(self, project: str, push: str, *, at: float | None = None) -> None:
@@ -265,12 +268,12 @@ class FolderChunks(ChunkStore):
         self._push(project, push).unlink(missing_ok=True)
 
     def pushes(self, project: str) -> list[str]:
-        """List the open pushes of a project."""
+        """Return the ids of the open pushes of a project."""
         folder = self._staging / _checked(_PROJECT, project)
         return sorted(path.name for path in folder.glob("*") if _PUSH.fullmatch(path.name))
 
     def drop(self, project: str) -> None:
-        """Remove all folders of a project."""
+        """Delete all folders of a project."""
         for folder in (self._chunks, self._manifests, self._staging, self._notes, self._damaged):
             shutil.rmtree(folder / _checked(_PROJECT, project), ignore_errors=True)
 
@@ -297,7 +300,7 @@ class FolderChunks(ChunkStore):
         with disk_errors(path.parent):
             try:
                 write_whole(path, pieces, scratch, sync=sync, rename=rename)
-            except FileNotFoundError:  # the first file there
+            except FileNotFoundError:  # the first file in this folder; checking for folders each time would be slower
                 private.make_folder(path.parent)
                 private.make_folder(scratch)
                 self._count_names(path.parent.parent, path.parent.parent.parent)
@@ -305,13 +308,17 @@ class FolderChunks(ChunkStore):
         self._count_names(path.parent)
 
     def _count_names(self, *folders: Path) -> None:
-        """Count a name that was added to these folders; only after it was, so that no sync can overlook it."""
+        """Count a name that was added to these folders.
+
+        Call it after the rename, so that a sync cannot miss the name.
+        """
         self._added.update(folders)
 
     def _sync(self, folders: Sequence[Path]) -> None:
-        """Sync folders and the two above, except where nothing was added since this process synced them last."""
+        """Sync folders and the two above them, except those without new names since this process synced them last."""
         wanted = {above for leaf in folders for above in (leaf, leaf.parent, leaf.parent.parent)}
         for folder in sorted(wanted):
+            # Read the count before the sync: names that are added during the sync count as not synced.
             added = self._added[folder]
             if folder not in self._synced or self._synced[folder] < added:
                 sync_folder(folder)
@@ -319,7 +326,7 @@ class FolderChunks(ChunkStore):
 
 
 def _checked(rule: re.Pattern[str], name: str) -> str:
-    """Guard against names that would leave the folder; services have checked them long before."""
+    """Check a name, so that no path can leave the folder. Services check names too; this is the last defence."""
     if not rule.fullmatch(name):
         raise KeyError(name)
     return name
@@ -331,12 +338,12 @@ def _place(root: Path, project: str, digest: str) -> Path:
 
 
 def _sealed(data: bytes) -> list[bytes]:
-    """Put the digest of bytes that nothing else vouches for before them."""
+    """Prepend the digest of the data. Notes and open pushes need it because their names are not their digests."""
     return [blake3(data).hexdigest().encode(), b"\n", data]
 
 
 def _opened(data: bytes, key: str) -> bytes:
-    """Undo `_sealed`; what is damaged counts as not there, and can be had again."""
+    """Undo `_sealed`. Damaged data counts as missing, because the caller can compute or receive it again."""
     seal, _, content = data.partition(b"\n")
     if blake3(content).hexdigest().encode() != seal:
         raise KeyError(key)
@@ -344,14 +351,15 @@ def _opened(data: bytes, key: str) -> bytes:
 
 
 def _names(folder: Path) -> Iterator[str]:
-    """Walk over the digests that files of a folder are named by."""
+    """Iterate over the digests that the files of a folder are named by."""
     for path in folder.glob("??/*"):
         yield path.parent.name + path.name
 
 
 def _unlink(path: Path) -> int:
-    """Delete a file, and return the bytes that this freed: none where it has another name, or was not there."""
+    """Delete a file and return the bytes freed: 0 if it has other hard links or does not exist."""
     try:
+        # A file with other hard links keeps its bytes on disk.
         about = path.lstat()
         path.unlink()
     except FileNotFoundError:
@@ -361,9 +369,9 @@ def _unlink(path: Path) -> int:
 
 def _bytes_below(folder: Path) -> int:
     found = 0
-    for place, _, names in os.walk(folder):  # without a Path for each of very many files
+    for place, _, names in os.walk(folder):  # not Path.rglob: creating a Path for each of many files is slow
         for name in names:
-            with suppress(FileNotFoundError):  # a collection may go on
+            with suppress(FileNotFoundError):  # gc can delete files at the same time
                 found += os.stat(f"{place}/{name}", follow_symlinks=False).st_size  # noqa: PTH116
     return found
 
@@ -376,7 +384,7 @@ def _read(path: Path, key: str) -> bytes:
 
 
 def _read_sealed(path: Path, key: str) -> bytes:
-    """Read a note or an open push; a link in its place counts as not there, like a damaged file."""
+    """Read a note or an open push. A symbolic link counts as missing, like a damaged file."""
     try:
         return _read(path, key)
     except IntegrityError:
@@ -384,12 +392,12 @@ def _read_sealed(path: Path, key: str) -> bytes:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Give a file a second name.
+    """Create a hard link.
 
     Raises
     ------
     IntegrityError
-        If it is a link itself: the second name would lead to the same place.
+        If the source is a symbolic link: the new link would lead out of the data folder too.
     """
     if source.is_symlink():
         raise private.irregular(source)

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, and what the operating system's errors mean to a user."""
+"""Atomic file writes, and conversion of operating system errors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lmvp_server.stores.base import Buffer
 
 @contextmanager
 def disk_errors(folder: Path) -> Iterator[None]:
-    """Turn an error of the disk (full, read-only, broken) into one that names the folder and the way out."""
+    """Convert an error of the disk (full, read-only, broken) to an LMVP error with the folder and a hint."""
     try:
         yield
-    except LmvpError:  # some are OSErrors too
+    except LmvpError:  # some LMVP errors are OSErrors too, and need no conversion
         raise
     except OSError as error:
         found = storage_error(error, folder)
@@ -36,18 +36,22 @@ def write_whole(
     sync: bool = True,
     rename: Callable[[Path, Path], object] = Path.replace,
 ) -> None:
-    """Write a file under a temporary name in `scratch` (on the same filesystem), sync it, and rename it into place.
+    """Write a file atomically: write a temporary file in `scratch`, sync it and rename it.
 
     Parameters
     ----------
-    rename : callable
-        Gets the temporary file and its target, and gives it that name, or deletes it.
+    scratch : Path
+        A folder on the same file system as `target`, otherwise the rename is not atomic.
+    sync : bool, default True
+        Whether to sync the content before the rename.
+    rename : callable, default Path.replace
+        Gets the temporary file and the target. It renames the file or deletes it.
     """
     temporary = scratch / f"tmp-{secrets.token_hex(12)}"
     try:
         _write(temporary, pieces, sync)
         rename(temporary, target)
-    except BaseException:
+    except BaseException:  # also KeyboardInterrupt: leave no temporary file
         with suppress(OSError):
             temporary.unlink()
         raise

@@ -1,11 +1,12 @@
-"""The log of events of a space: a file of JSON lines that only grows, each line chained to the one before.
+"""Append-only event log of a space: a file of JSON lines, each with a digest that covers the previous one.
 
-A line is written after its commit is durable in the journal, and not synced: the journal has it until the next
-snapshot, before which this file is synced. So the file may lag behind the journal after a crash, never lead. Nothing of
-it is kept in memory: lines are as good as sorted, and a cursor is found by bisecting the file.
+A line is written after its commit is durable in the journal. It needs no sync of its file, because the journal has the
+line until the next snapshot, and the file is synced before the snapshot. So after a crash the file can have fewer
+events than the journal, but not more. The events are not kept in memory: the lines are sorted by `seq`, so a cursor is
+found by bisection of the file.
 
-Each line that is read is checked against its link. A damaged line stays in the file. A list of events has an event
-`event.damaged` in its place; a backup refuses the log.
+Each line is verified against its digest when it is read. A damaged line stays in the file. Lists of events contain an
+`event.damaged` in its place; a backup fails with an error.
 """
 
 from __future__ import annotations
@@ -30,28 +31,30 @@ from lmvp_server.stores.base import Document
 from lmvp_server.stores.journal import AppendFile
 
 _logger = logging.getLogger("lmvp_server")
-_BLOCK = 64 << 10
-_PAGE = 1000
+_BLOCK = 64 << 10  # bytes read at a time when the file is read backwards
+_PAGE = 1000  # events decoded at a time, so that a long log needs little memory
+# Sorted keys: the digest of an event must not depend on the order of its fields.
 _canonical = msgspec.json.Encoder(order="sorted").encode
 _decode = msgspec.json.Decoder(Document).decode
 
 
 class Head(NamedTuple):
-    """The newest event: its number, and its link in the chain."""
+    """The newest event: its number and its digest in the chain."""
 
     seq: int = 0
     chain: str = ""
 
 
-_NOWHERE = Head(-1)
+_NOWHERE = Head(-1)  # equal to the head of no log
+# Positions of `seq` and `chain` in a line that can be damaged elsewhere: the first and the last field.
 _SEQ = re.compile(rb'^\{"seq":(\d{1,18}),')
 _CHAIN = re.compile(rb'"chain":"([0-9a-f]{64})"\}\n?$')
 _NO_TIME = "1970-01-01T00:00:00.000000Z"
-"""The time of a damaged event if no sound event is near."""
+"""The time of damaged events if the log has no sound event."""
 DAMAGED = "event.damaged"
-"""The action of an event that stands for a damaged one in a list."""
+"""The action of a placeholder for a damaged event in a list."""
 RESTORE = "restore the data folder from a backup; what is damaged was not touched"
-"""The way out of damaged files."""
+"""The hint of errors about damaged files."""
 
 
 class _Position(msgspec.Struct):
@@ -63,16 +66,16 @@ _position = msgspec.json.Decoder(_Position).decode
 
 
 def head_of(line: bytes | msgspec.Raw) -> Head:
-    """Return number and link of a line."""
+    """Return the number and the digest of a line."""
     found = _position(line)
     return Head(found.seq, found.chain)
 
 
 def chained(head: Head, event: Document) -> tuple[Head, bytes]:
-    """Give an event its number and its link to the one before; return the new head, and the line for the file.
+    """Append an event to a chain: return the new head and the line for the file.
 
-    The link is BLAKE3 over the link before (its hex digits) and the canonical JSON of the event with `seq`, without
-    `chain`.
+    The digest is BLAKE3 over the previous digest (its hex digits) and the canonical JSON of the event with `seq`,
+    without `chain`.
 
     Examples
     --------
@@ -80,26 +83,26 @@ def chained(head: Head, event: Document) -> tuple[Head, bytes]:
     >>> head.seq, _decode(line)["who"]
     (1, 'ada')
     """
-    entry = {"seq": 0, **event}  # the number comes first in the line
+    entry = {"seq": 0, **event}  # `seq` is the first field of a line: `_SEQ` finds it in a damaged line
     after = _link(head, entry)
     entry["seq"], entry["chain"] = after.seq, after.chain
     return after, msgspec.json.encode(entry) + b"\n"
 
 
 def _link(head: Head, event: Document) -> Head:
-    """Return the number and the link that an event has behind `head`."""
+    """Return the head that an event becomes when it is appended to `head`."""
     entry = {key: value for key, value in event.items() if key != "chain"}
     entry["seq"] = head.seq + 1
     return Head(head.seq + 1, of_bytes(head.chain.encode(), _canonical(entry)))
 
 
 def verify_chain(events: Iterable[Document], head: Head = Head()) -> Head:  # noqa: B008 - a constant
-    """Return the head of a whole chain, in order from the one behind `head`.
+    """Verify a chain of events that continues `head`, and return its last head.
 
     Raises
     ------
     IntegrityError
-        If an event was removed or altered; the message has its number.
+        If an event was removed or altered. The message states its number.
     """
     for event in events:
         after, _ = chained(head, event)
@@ -110,12 +113,12 @@ def verify_chain(events: Iterable[Document], head: Head = Head()) -> Head:  # no
 
 
 class EventFile:
-    """The lines of one space; the caller holds the lock of the space, except around `Lines.read`.
+    """The event log of one space. The caller holds the lock of the space, except during `Lines.read`.
 
     Attributes
     ----------
     size : int
-        Bytes of the file that are written and whole.
+        The bytes of the file that are written completely.
     """
 
     def __init__(self, path: Path, size: int = 0) -> None:
@@ -123,21 +126,22 @@ class EventFile:
         self.size = size
         self._file: AppendFile | None = None
         self._waiting: list[bytes] = []
-        self._sure, self._doubted = size, False
+        self._sure, self._doubted = size, False  # bytes that are synced; whether a sync failed after them
         self._head = Head()
 
     def recover(self, head: Head, lines: list[bytes]) -> None:
-        """Make the file what snapshot (`size`, `head`) and journal (`lines`) say.
+        """Make the file match the snapshot (`size`, `head`) and the journal (`lines`).
 
         Raises
         ------
         IntegrityError
-            If the part that the snapshot vouches for is not there; or if the events go on where the journal ends: they
-            are written once a commit is on the disk, so commits that were acknowledged are lost.
+            If events that the snapshot covers are missing, or if the file has more events than the journal. Events are
+            written only after their commit is durable, so in the second case acknowledged commits are lost.
         """
         if self._last_head() != head:
             raise IntegrityError(f"{self.path} lacks event {head.seq}, or what comes before it", hint=RESTORE)
         self._head = head_of(lines[-1]) if lines else head
+        # A crash can leave zeros at the end of the file, because the file system extends it before it writes the data.
         tail, told = self._tail().rstrip(b"\0"), b"".join(lines)
         if len(tail) > len(told):
             raise IntegrityError(f"the records that belong to {self.path.name} end before its events do", hint=RESTORE)
@@ -149,7 +153,7 @@ class EventFile:
         self.extend(lines)
 
     def _last_head(self) -> Head:
-        """Return the head of the part that the snapshot vouches for."""
+        """Return the head of the part that the snapshot covers, read from the file."""
         if not self.size:
             return Head()
         with suppress(OSError, msgspec.MsgspecError), private.open_read(self.path) as file:
@@ -158,21 +162,21 @@ class EventFile:
         return _NOWHERE
 
     def _tail(self) -> bytes:
-        """Return what the file holds behind that part."""
+        """Return the bytes of the file after the part that the snapshot covers."""
         with suppress(FileNotFoundError), private.open_read(self.path) as file:
             file.seek(self.size)
             return file.read()
         return b""
 
     def extend(self, lines: list[bytes]) -> None:
-        """Append lines; what the disk refuses waits in memory (the journal has it) and is tried again later."""
+        """Append lines. If the write fails, they wait in memory for the next attempt; the journal has them too."""
         self._waiting += lines
         self._head = head_of(lines[-1]) if lines else self._head
         with suppress(OSError, IntegrityError):
             self.flush()
 
     def flush(self) -> None:
-        """Write the lines that still wait, or raise OSError."""
+        """Write the lines that wait in memory, or raise OSError."""
         if self._waiting:
             if self._file is None or self._file.broken:
                 self._reopen()
@@ -186,11 +190,12 @@ class EventFile:
         self._file = AppendFile(self.path, self.size)
 
     def sync(self) -> None:
-        """Bring all written lines to the disk."""
+        """Sync all written lines to the disk."""
         if self._file is None and self.size:
             self._reopen()
         if self._file is None:
             return
+        # After a failed sync, the system may drop the pages and still count them as written. Write them again.
         if self._doubted:
             self._write_again()
         try:
@@ -201,7 +206,10 @@ class EventFile:
         self._sure, self._doubted = self.size, False
 
     def _write_again(self) -> None:
-        """Write what a failed sync may have left off the disk: the system counts it as written, and a sync as done."""
+        """Rewrite the bytes that a failed sync may have lost.
+
+        A second sync alone would succeed without writing them.
+        """
         with os.fdopen(private.open_file(self.path, os.O_RDWR), "r+b", buffering=0) as file:
             file.seek(self._sure)
             data = file.read(self.size - self._sure)
@@ -209,18 +217,18 @@ class EventFile:
             write_all(file.fileno(), data)
 
     def lines(self) -> Lines:
-        """Return what there is to read now, to be read without the lock."""
+        """Return a snapshot of the log that can be read without the lock."""
         return Lines(self.path, self.size, tuple(self._waiting), self._head)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
 class Lines(NamedTuple):
-    """A moment of an `EventFile`: so many bytes of the file, the lines that wait behind them, and the newest event."""
+    """A snapshot of an `EventFile`: `size` bytes of the file, the lines that wait in memory, and the newest event."""
 
     path: Path
     size: int
@@ -228,7 +236,7 @@ class Lines(NamedTuple):
     head: Head
 
     def read(self, *, newest_first: bool, after: int | None, limit: int | None) -> list[Document]:
-        """Return decoded events, as `RecordStore.events` promises; `event.damaged` in the place of a damaged one."""
+        """Return decoded events as `RecordStore.events` specifies; `event.damaged` replaces each damaged one."""
         first, last = 1, self.head.seq
         if newest_first:
             last = last if after is None else min(last, after - 1)
@@ -246,19 +254,19 @@ class Lines(NamedTuple):
         return found[::-1] if newest_first else found
 
     def walk(self) -> Iterator[Document]:
-        """Yield all events, oldest first, without holding more than some of them.
+        """Yield all events, oldest first, with at most 1,000 of them in memory.
 
         Raises
         ------
         IntegrityError
-            At a damaged event.
+            If an event is damaged.
         """
         for first in range(1, self.head.seq + 1, _PAGE):
             yield from self._between(first, min(self.head.seq, first + _PAGE - 1))
 
     def _between(self, first: int, last: int) -> list[Document]:
-        """Return the events of these numbers, each checked against its link; IntegrityError if one is damaged."""
-        context = max(first - 1, 1)  # the event whose link the first one continues
+        """Return the events `first` to `last`, each verified; raise IntegrityError if one is damaged."""
+        context = max(first - 1, 1)  # the event before the first one: its digest is the start of the chain
         try:
             found = [_decode(line) for line in islice(self._lines_from(context), last - context + 1)]
         except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -280,7 +288,7 @@ class Lines(NamedTuple):
         return IntegrityError(f"{self.path} is damaged: {which}", hint=RESTORE)
 
     def _lines_from(self, seq: int) -> Iterator[bytes]:
-        """Yield the lines from an event on, those that wait included."""
+        """Yield the lines from event `seq`, including those that wait in memory."""
         if self.size:
             with private.open_read(self.path) as file:
                 at = _offset_of(file, seq, self.size)
@@ -291,13 +299,14 @@ class Lines(NamedTuple):
         yield from (line for line in self.waiting if head_of(line).seq >= seq)
 
     def _around_damage(self, first: int, last: int) -> list[Document]:
-        """Read all lines, and put `event.damaged` in the place of each event of these numbers that is not sound."""
+        """Read the whole log and return the events `first` to `last`, with `event.damaged` in place of damaged ones."""
         sound: dict[int, Document] = {}
         head: Head | None = Head()
         for line in self._lines_from(0):
             event, head = _checked(line, head)
             if event is not None:
                 sound[event["seq"]] = event
+        # A placeholder gets the time of the event before it, or else of the first sound event.
         found, at = [], next((sound[seq]["at"] for seq in sorted(sound) if "at" in sound[seq]), _NO_TIME)
         for seq in range(first, last + 1):
             event = sound.get(seq) or self._placeholder(seq, at)
@@ -321,7 +330,7 @@ class Lines(NamedTuple):
 
 @lru_cache(maxsize=1000)
 def _report(message: str) -> None:
-    """Log damage, once: pages that show events ask again and again."""
+    """Log damage once: pages that show events read them again and again."""
     _logger.error("%s", message)
 
 
@@ -331,21 +340,22 @@ def _checked(line: bytes, head: Head | None) -> tuple[Document | None, Head | No
     Parameters
     ----------
     head : Head or None
-        That of the line before; None where it cannot be read.
+        The head of the line before; None if it cannot be read.
     """
     try:
         event = _decode(line)
         own = Head(event.get("seq", 0), event.get("chain", ""))
-        if head is not None and own == _link(Head(own.seq - 1, head.chain), event):  # the link covers the number
+        if head is not None and own == _link(Head(own.seq - 1, head.chain), event):  # the digest covers `seq`
             return event, own
     except (msgspec.MsgspecError, UnicodeDecodeError, TypeError):
         pass
+    # Number and digest of a damaged line are often readable, and enough to verify the next line.
     seq, chain = _SEQ.search(line), _CHAIN.search(line)
     return None, Head(int(seq[1]), chain[1].decode()) if seq and chain else None
 
 
 def _offset_of(file: IO[bytes], seq: int, size: int) -> int:
-    """Return where the first event numbered `seq` or higher begins, by bisection; `size` if there is none."""
+    """Return the offset of the first event with number `seq` or higher, by bisection; `size` if not found."""
     low, high = 0, size
     while low < high:
         middle = (low + high) // 2
@@ -359,7 +369,7 @@ def _offset_of(file: IO[bytes], seq: int, size: int) -> int:
 
 
 def _next_line(file: IO[bytes], at: int) -> int:
-    """Move to the first line that begins at `at` or behind it."""
+    """Return the offset of the first line that begins at or after `at`, and move the file position there."""
     file.seek(max(0, at - 1))
     if at:
         file.readline()

@@ -1,8 +1,8 @@
-"""The journal of a space: checked records, appended and synced, so that a commit costs what it changes.
+"""Write-ahead journal of a space: records with checksums, appended and synced, so a commit writes only its changes.
 
-A record is its length (uint32), a CRC-32 over that length and the payload (uint32), and the payload; numbers are
-little-endian. The CRC covers the length because a crash may leave a tail of zeros, which would else read as an empty,
-valid record. The payload is the JSON of a `Commit`.
+A record consists of the length of its payload (uint32), a CRC-32 over length and payload (uint32), and the payload.
+Numbers are little-endian. The CRC covers the length because a crash can leave zeros at the end of the file: with a CRC
+over the payload alone, eight zeros would be a valid, empty record. The payload is the JSON of a `Commit`.
 """
 
 from __future__ import annotations
@@ -24,11 +24,12 @@ from lmvp_server.stores.base import Document
 
 _LENGTH = struct.Struct("<I")
 _HEAD = struct.Struct("<II")
+# O_BINARY exists on Windows only; without it, Windows would convert line ends.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
 
 class Envelope(msgspec.Struct):
-    """A record as it lies in the files; its seq is its `doc_id`."""
+    """A record as stored in the files. Its `seq` is the `doc_id` of TinyDB."""
 
     id: str
     rev: int
@@ -36,7 +37,7 @@ class Envelope(msgspec.Struct):
 
 
 class Operation(msgspec.Struct, array_like=True):
-    """What happens to one row: it gets this content, or it goes (None)."""
+    """A change of one row: its new content, or None to remove it."""
 
     table: str
     seq: int
@@ -44,7 +45,7 @@ class Operation(msgspec.Struct, array_like=True):
 
 
 class Commit(msgspec.Struct):
-    """One journal record: the number of the commit in its space, operations, and events as they stand in their file."""
+    """Payload of a journal record: the number of the commit in its space, the operations, and the event lines."""
 
     n: int
     ops: list[Operation]
@@ -55,7 +56,7 @@ decode_commit = msgspec.json.Decoder(Commit).decode
 
 
 def framed(payload: bytes) -> bytes:
-    r"""Return a payload with its length and its CRC before it.
+    r"""Return a payload with its length and CRC prepended.
 
     Examples
     --------
@@ -70,21 +71,22 @@ def _check(payload: Buffer) -> int:
 
 
 def record_check(length: bytes, payload: Buffer) -> int:
-    """Return the CRC-32 in the head of a record: over the four bytes of the length, and the payload."""
+    """Return the CRC-32 of a record, over the four bytes of the length and the payload."""
     return crc32(payload, crc32(length))
 
 
+# The pattern finds the next record after damage: 8 bytes of head and the start of a `Commit`.
 COMMITS = Framing(record_check, re.compile(rb"(?=.{8}\{\"n\":)", re.DOTALL), text=True)
 """The framing of a journal: its payloads are the JSON of a `Commit`."""
 
 
 def read_journal(path: Path) -> LogReader:
-    """Return a reader of a journal."""
+    """Return a reader for a journal file."""
     return LogReader(private.read_bytes(path), COMMITS)
 
 
 def whole_records(data: bytes) -> Iterator[tuple[memoryview, int]]:
-    """Yield each payload and the offset behind it, up to the first record that is cut short or damaged."""
+    """Yield each payload and the offset after it, up to the first record that is incomplete or damaged."""
     view, at = memoryview(data), 0
     while at + _HEAD.size <= len(view):
         length, check = _HEAD.unpack_from(view, at)
@@ -96,7 +98,7 @@ def whole_records(data: bytes) -> Iterator[tuple[memoryview, int]]:
 
 
 def verify_journal(path: Path, size: int) -> None:
-    """Check that the first `size` bytes of a journal are sound records; raise IntegrityError otherwise."""
+    """Verify the records in the first `size` bytes of a journal; raise IntegrityError if one is damaged."""
     log = LogReader(private.read_bytes(path)[:size] if size else b"", COMMITS).read()
     if log.gaps or log.end != size:
         place = str(log.gaps[0]) if log.gaps else f"damaged at byte {log.end:,}"
@@ -104,7 +106,7 @@ def verify_journal(path: Path, size: int) -> None:
 
 
 def sync_data(descriptor: int) -> None:
-    """Bring the content of a file to the disk; its times may lag behind."""
+    """Sync the content of a file to the disk, without its timestamps where the system allows it, which is faster."""
     if hasattr(os, "fdatasync"):
         os.fdatasync(descriptor)
     else:
@@ -112,7 +114,7 @@ def sync_data(descriptor: int) -> None:
 
 
 def sync_path(path: Path) -> None:
-    """Bring to the disk what a file holds, whoever wrote it."""
+    """Sync the content of a file to the disk. This includes data that another process wrote."""
     descriptor = private.open_file(path)
     try:
         sync_data(descriptor)
@@ -121,7 +123,7 @@ def sync_path(path: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder and those above it, and make their names survive a power cut."""
+    """Create a folder with its parents, and make their names durable."""
     if not folder.is_dir():
         make_folder(folder.parent)
         private.make_folder(folder)
@@ -129,14 +131,14 @@ def make_folder(folder: Path) -> None:
 
 
 class AppendFile:
-    """A file that only grows, and loses what a failed write leaves at its end.
+    """A file that only grows. A failed write leaves no partial data at its end.
 
     Attributes
     ----------
     size : int
-        Bytes that are good; the next write begins there.
+        The valid bytes; the next write begins there.
     broken : bool
-        Nobody knows what the file holds behind the last sync: it must not be written to again.
+        Whether the content after the last sync is unknown. A broken file must not be written to.
     """
 
     def __init__(self, path: Path, size: int) -> None:
@@ -151,16 +153,17 @@ class AppendFile:
             raise
 
     def append(self, data: bytes) -> None:
-        """Write `data` at the end, or leave the file as it was and raise OSError."""
+        """Append data. On failure, truncate the file to its previous size and raise OSError."""
         try:
             write_all(self._descriptor, data)
         except BaseException:
+            # A partial record in the middle of the file would look like damage.
             self.cut(self.size)
             raise
         self.size += len(data)
 
     def cut(self, size: int) -> None:
-        """Forget what stands behind `size`; the file is broken if even that fails."""
+        """Truncate the file to `size`. If that fails, mark the file as broken."""
         self.size = size
         try:
             self._trim()
@@ -168,15 +171,16 @@ class AppendFile:
             self.broken = True
 
     def _trim(self) -> None:
+        # The size is compared first, because most calls need no truncation.
         if os.fstat(self._descriptor).st_size > self.size:
             os.ftruncate(self._descriptor, self.size)
 
     def sync(self) -> None:
-        """Return when everything that was appended before the call is on the disk."""
+        """Sync everything that was appended before the call."""
         sync_data(self._descriptor)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

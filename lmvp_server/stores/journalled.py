@@ -1,12 +1,14 @@
-"""TinyDB's storage with a journal: the state in memory, each commit appended and synced, a snapshot now and then.
+"""TinyDB storage with a write-ahead journal: records in memory, an appended and synced journal, occasional snapshots.
 
-A commit, under the lock: apply every operation in memory, then append one record to the journal. Without the lock: wait
-for a sync that began after that. Whoever finds no sync under way does it, for all that have appended by then, and the
-others wait for it (group commit). What cannot be appended is undone at once; what cannot be synced is undone with all
-that was built upon it, and since nobody knows then what the journal holds, a snapshot comes before the next commit.
+A commit takes the lock, applies its operations in memory and appends one record to the journal. It then waits, without
+the lock, for a sync that began after the append. The first thread that finds no sync in progress syncs for all threads
+that have appended, and the others wait for it (group commit). If an append fails, the commit is undone. If a sync
+fails, all unsynced commits are undone, because each builds on the previous ones; the content of the journal is then
+unknown, so a snapshot is written before the next commit.
 
-A snapshot: under the lock, begin the next journal and take a list of all records (they never change); without it, write
-the snapshot and remove the journals before. Others go on in between. See `recovery` for why a crash loses nothing.
+A snapshot starts the next journal and copies the list of records under the lock (records are immutable). It writes the
+snapshot file and removes the older journals without the lock, so commits can continue. `recovery` explains why a crash
+loses nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from lmvp_server.stores.snapshot import META, Image, Meta, verify_snapshot, writ
 from lmvp_server.stores.table import RowsView
 
 COMPACT_AT = 1 << 20
-"""Bytes of journal below which no snapshot is taken."""
+"""The size of the journal, in bytes, below which no snapshot is written."""
 
 _log = logging.getLogger(__name__)
 _encode = msgspec.json.Encoder().encode
@@ -42,12 +44,12 @@ _decode_operation = msgspec.json.Decoder(Operation).decode
 
 
 class Closed(Exception):
-    """The space was closed or dropped in the meantime."""
+    """The space was closed or dropped by another thread."""
 
 
 @dataclass
 class _Commit:
-    """A commit on its way: applied, not yet known to be on the disk; and what was before it."""
+    """A commit that is applied in memory but not yet durable, with the state that undoes it."""
 
     commits: int
     head: Head
@@ -65,11 +67,11 @@ class JournalledStorage(Storage):  # type: ignore[misc]
     Parameters
     ----------
     path : Path
-        The snapshot; the other files lie beside it.
-    indexes : mapping
-        Table -> fields to index.
-    compact_at : int
-        Bytes of journal below which no snapshot is taken.
+        The snapshot file. The other files have names that begin with its name.
+    indexes : mapping, optional
+        The fields to index, for each table.
+    compact_at : int, default 1 MiB
+        The size of the journal, in bytes, below which no snapshot is written.
     """
 
     def __init__(
@@ -86,9 +88,9 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         self._journal: AppendFile | None = None
         self._unsynced: list[_Commit] = []
         self._syncing = self._compacting = self._must_snapshot = self._closed = False
-        self._no_snapshot_below = 0
+        self._no_snapshot_below = 0  # raised after a failed snapshot, so that not every commit retries it
 
-    # --- what TinyDB asks for
+    # --- interface of TinyDB's storages
 
     def read(self) -> dict[str, Mapping[str, Document]]:
         """Return all tables, as views that read on demand."""
@@ -96,12 +98,13 @@ class JournalledStorage(Storage):  # type: ignore[misc]
             return {name: RowsView(rows) for name, rows in self._state.tables.items() if len(rows)}
 
     def write(self, data: Mapping[str, Mapping[str, Any]]) -> None:
-        """Replace all tables by `data`; only what differs is written."""
+        """Replace all tables with `data`. Only rows that differ are written."""
         self.commit(self._replacing(data))
 
     def _replacing(self, data: Mapping[str, Mapping[str, Any]]) -> Iterator[Operation]:
         for table in {**self.read(), **data}:
             rows, documents = self.rows(table), data.get(table, {})
+            # TinyDB passes unchanged tables back; skip the comparison of all their rows.
             if isinstance(documents, RowsView) and documents.rows is rows:
                 continue
             yield from [Operation(table, record.seq) for record in rows if str(record.seq) not in documents]
@@ -109,7 +112,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
                 yield Operation(table, int(key), msgspec.convert(dict(document), Envelope))
 
     def close(self) -> None:
-        """Bring everything to the disk and let go of the files."""
+        """Make all commits durable and close the files."""
         with self.lock:
             if not self._closed:
                 try:
@@ -125,9 +128,9 @@ class JournalledStorage(Storage):  # type: ignore[misc]
             self._journal.close()
 
     def drop(self) -> None:
-        """Close, and remove all files."""
+        """Close the files and delete them."""
         with self.lock:
-            with suppress(OSError):
+            with suppress(OSError):  # the data is deleted anyway
                 self._settle()
             self._let_go()
             with disk_errors(self._files.snapshot.parent):
@@ -136,16 +139,16 @@ class JournalledStorage(Storage):  # type: ignore[misc]
     # --- reading
 
     def rows(self, table: str) -> Rows:
-        """Return the rows of a table, to be used under `lock`."""
+        """Return the rows of a table. Use them only while you hold `lock`."""
         return self._state.rows(table)
 
     def event_lines(self) -> Lines:
-        """Return the events that there are now."""
+        """Return a snapshot of the event log."""
         with self.lock:
             return self._events.lines()
 
     def moment(self) -> tuple[Image, Lines]:
-        """Return all that was acknowledged, and the events that go with it."""
+        """Return a snapshot of all acknowledged commits and the event log that belongs to it."""
         with self.lock:
             if self._closed:
                 raise Closed
@@ -153,7 +156,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
             return self._image(), self._events.lines()
 
     def verify(self) -> None:
-        """Prove that the files on the disk are as they were written; IntegrityError otherwise."""
+        """Verify the files of the space; raise IntegrityError if one is damaged."""
         with self.lock:
             self._settle()
             verify_snapshot(self._files.snapshot)
@@ -161,7 +164,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
                 verify_journal(self._files.journal(generation), size)
 
     def renew(self) -> None:
-        """Write a snapshot of what is in memory over whatever the files hold."""
+        """Write a snapshot of the records in memory, which replaces all files, also damaged ones."""
         with disk_errors(self._files.snapshot.parent), self.lock:
             self._must_snapshot = True
             self._be_ready()
@@ -169,10 +172,10 @@ class JournalledStorage(Storage):  # type: ignore[misc]
     # --- committing
 
     def commit(self, operations: Iterable[Operation], events: Sequence[Document] = ()) -> None:
-        """Do all of it, durably, or nothing.
+        """Apply all operations and append all events durably, or do nothing.
 
-        Operations are drawn one by one, each after the one before was applied, under the lock: a generator sees the
-        state as it is, and may end everything by raising.
+        The storage takes the operations one by one under the lock and applies each before it takes the next. So a
+        generator sees the current state, and it can abort the commit by raising an error.
         """
         with disk_errors(self._files.snapshot.parent):
             with self.lock:
@@ -187,6 +190,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         try:
             self._change(commit, operations, events)
             if not commit.operations and not commit.lines:
+                # A barrier: wait for the newest unsynced commit, because the caller may have read it.
                 return self._unsynced[-1] if self._unsynced else None
             self._append(commit)
         except BaseException:
@@ -223,7 +227,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
                     f"a table may not be called {META!r}", hint="snapshots keep their own notes there"
                 )
             encoded = _encode(wanted)
-            operation = _decode_operation(encoded)  # what is kept is what would be read again, and nobody else's
+            operation = _decode_operation(encoded)  # a copy, equal to what recovery would read
             before = self._state.apply(operation)
             commit.undo.append((self.rows(operation.table), operation.seq, before))
             commit.operations.append(encoded)
@@ -241,12 +245,13 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         commit.end = self._journal.size
 
     def _forget_appended(self) -> None:
-        """Cut what an interrupt between two lines may have left in the journal."""
+        """Truncate a record that an interrupt (KeyboardInterrupt) left in the journal."""
         end = self._unsynced[-1].end if self._unsynced else self._synced_size
         if self._journal is not None and self._journal.size > end:
             self._journal.cut(end)
 
     def _undo(self, commit: _Commit) -> None:
+        # In reverse order, because one commit can change a row more than once.
         for rows, seq, before in reversed(commit.undo):
             if before is None:
                 rows.remove(seq)
@@ -264,10 +269,11 @@ class JournalledStorage(Storage):  # type: ignore[misc]
                 else:
                     self._sync()
         if commit.error is not None:
+            # A new exception for each waiting thread: a shared one would collect the tracebacks of all of them.
             raise OSError(commit.error.errno, commit.error.strerror) from commit.error
 
     def _sync(self) -> None:
-        """Sync for all that have appended, while others append: gives the lock back in between."""
+        """Sync for all threads that have appended. Releases the lock during the sync, so that others can append."""
         covered = len(self._unsynced)
         self._syncing = True
         self.lock.release()
@@ -280,7 +286,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         self._accept(covered) if failed is None else self._refuse(failed)
 
     def _sync_alone(self) -> None:
-        """Sync for all that have appended; nobody appends in the meantime."""
+        """Sync all appended commits while holding the lock, so that no commit is appended during the sync."""
         if self._unsynced:
             failed = self._try_to_sync()
             self._accept(len(self._unsynced)) if failed is None else self._refuse(failed)
@@ -302,7 +308,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         del self._unsynced[:covered]
 
     def _refuse(self, error: OSError) -> None:
-        """Undo all that is not synced: what came after the failure was built upon it."""
+        """Undo all unsynced commits: the later ones build on the one that failed."""
         assert self._journal is not None
         for commit in reversed(self._unsynced):
             self._undo(commit)
@@ -312,7 +318,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         self._journal.broken = self._must_snapshot = True
 
     def _settle(self) -> None:
-        """Return with nothing unsynced and nothing under way. Waits: the state may be another one after it."""
+        """Wait until every commit is synced and no snapshot is in progress. Other threads can commit while it waits."""
         while self._syncing or self._compacting:
             self.lock.wait()
         self._sync_alone()
@@ -320,7 +326,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
     # --- snapshots
 
     def _mend(self) -> None:
-        """Take a snapshot because the journal cannot be trusted; nobody commits before."""
+        """Write a snapshot because the content of the journal is unknown. Commits wait until it is complete."""
         self._settle()
         if self._suspect() and not self._closed:
             self._must_snapshot = True
@@ -332,7 +338,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
             image = self._begin_snapshot()
             if image is not None:
                 self._finish_snapshot(image)
-        except (OSError, IntegrityError) as error:  # what was committed is safe in the journals
+        except (OSError, IntegrityError) as error:  # the commit is durable in the journal: do not fail it
             self._no_snapshot_below = 2 * self._journals_size()
             _log.warning("no snapshot of %s for now: %s", self._files.snapshot, error)
 
@@ -341,7 +347,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
             if not self._due():
                 return None
             self._settle()
-            if not self._due():
+            if not self._due():  # another thread wrote a snapshot while `_settle` waited
                 return None
             image = self._rotate()
             self._compacting = True
@@ -356,6 +362,8 @@ class JournalledStorage(Storage):  # type: ignore[misc]
                 self.lock.notify_all()
 
     def _due(self) -> bool:
+        # Snapshots are due when the journal outgrows the last snapshot, so their cost stays proportional to the
+        # commits.
         busy = self._closed or self._compacting or self._must_snapshot
         return not busy and self._journals_size() > max(self._compact_at, self._snapshot_size, self._no_snapshot_below)
 
@@ -363,7 +371,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         return sum(self._older.values()) + (self._journal.size if self._journal else 0)
 
     def _rotate(self) -> Image:
-        """Begin the next journal, and return what the snapshot before it must hold."""
+        """Start the next journal and return the image for the snapshot before it."""
         self._events.flush()
         self._events.sync()
         journal = self._journal = self._journal or self._open_journal(self._generation, self._synced_size)
@@ -387,10 +395,10 @@ class JournalledStorage(Storage):  # type: ignore[misc]
         return Image(meta, {name: list(rows) for name, rows in state.tables.items()})
 
     def _finish(self, image: Image) -> None:
-        """Write the snapshot, and remove the journals that it makes needless."""
+        """Write the snapshot and remove the journals that it replaces."""
         self._snapshot_size = write_snapshot(self._files.snapshot, image)
         self._no_snapshot_below = 0
         for generation in [number for number in self._older if number < image.meta.generation]:
-            with suppress(OSError):  # it no longer counts; the next start tries again
+            with suppress(OSError):  # recovery ignores the journal and deletes it at the next start
                 self._files.journal(generation).unlink()
             del self._older[generation]

@@ -1,13 +1,12 @@
-"""Records on TinyDB: one database per space, with our own journalled storage and indexed table.
+"""Record store on TinyDB: one database for each space, with a journalled storage and an indexed table.
 
 ::
 
     <folder>/server.json + .j<gen>, server.events.jsonl       the space "server"
     <folder>/projects/<space>.json + …                        every other space
 
-A space is opened when it is first asked for and stays open. `rows` keeps a table in memory, `journalled` makes commits
-durable, `snapshot` and `recovery` say what the files mean, `table` shows it all as TinyDB does. Each snapshot can be
-read with TinyDB alone::
+A space is opened at its first use and stays open. `rows` holds a table in memory, `journalled` makes commits durable,
+`snapshot` and `recovery` define the files, and `table` has TinyDB's interface. TinyDB alone can read a snapshot::
 
     TinyDB("server.json").table("users").search(where("data")["name"] == "ada")
 """
@@ -31,13 +30,13 @@ from lmvp_server.stores.restoring import lay_down
 from lmvp_server.stores.table import RecordTable
 
 SERVER = "server"
-"""The space that belongs to no project."""
+"""The space of records that belong to no project."""
 
 _SPACE = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
 
 class Database(TinyDB):  # type: ignore[misc]
-    """A space as a TinyDB database: its tables are `RecordTable`, its storage is `JournalledStorage`.
+    """A space as a TinyDB database, with `RecordTable` as table and `JournalledStorage` as storage.
 
     Examples
     --------
@@ -57,16 +56,16 @@ class Database(TinyDB):  # type: ignore[misc]
 
 
 class TinyDbRecords(RecordStore):
-    """Records in a folder.
+    """A `RecordStore` in a folder.
 
     Parameters
     ----------
     folder : Path
-        Made with the first commit. The caller sees to it that no other process uses it.
+        The folder. The first commit creates it. The caller ensures that no other process uses it.
     indexes : mapping
-        Table -> fields that are found without a scan.
-    compact_at : int
-        Bytes of journal below which no snapshot of a space is taken.
+        The fields that are found without a scan, for each table.
+    compact_at : int, default 1 MiB
+        The size of the journal, in bytes, below which no snapshot of a space is written.
 
     Examples
     --------
@@ -88,13 +87,13 @@ class TinyDbRecords(RecordStore):
         self._closed = False
 
     def spaces(self) -> list[str]:
-        """Return the names of all spaces that were committed to, sorted."""
+        """Return the names of all spaces that have a commit, sorted."""
         with self._lock:
             names = [SERVER] if Files(self._path(SERVER)).exist() else []
             return sorted(names + spaces_in(self._path("_").parent))
 
     def size(self, space: str) -> int:
-        """Return the bytes of the files of a space."""
+        """Return the size of the files of a space in bytes."""
         return Files(self._path(_checked(space))).size()
 
     def get(self, space: str, table: str, record_id: str) -> Record | None:
@@ -124,7 +123,7 @@ class TinyDbRecords(RecordStore):
             return rows.select(where, newest_first=newest_first, after=after, limit=limit)
 
     def count(self, space: str, table: str, where: Mapping[str, Any] | None = None) -> int:
-        """Count the records whose fields equal `where`."""
+        """Return the number of records whose fields equal `where`."""
         database = self._existing(space)
         if database is None:
             return 0
@@ -139,12 +138,12 @@ class TinyDbRecords(RecordStore):
         *,
         check: Callable[[], object] | None = None,
     ) -> None:
-        """Make all changes and append all events, durably, or none of them."""
+        """Apply all changes and append all events durably, or do nothing."""
         while True:
             storage = self._database(space).storage
             try:
                 return storage.commit(_operations(storage, changes, check), events)
-            except Closed:  # dropped by another thread between the two lines: begin a new one
+            except Closed:  # another thread dropped the space after `_database` returned it: open it again
                 self._forget(space, storage)
 
     def events(
@@ -158,30 +157,30 @@ class TinyDbRecords(RecordStore):
         return lines.read(newest_first=newest_first, after=after, limit=limit)
 
     def verify(self, space: str) -> None:
-        """Check the link of each event."""
+        """Verify the chain of events."""
         database = self._existing(space)
         if database is not None:
             for _ in database.storage.event_lines().walk():
                 pass
 
     def verify_files(self, space: str) -> None:
-        """Read snapshot and journals again."""
+        """Verify the snapshot and the journals."""
         database = self._existing(space)
         if database is not None:
             database.storage.verify()
 
     def renew(self, space: str) -> None:
-        """Take a snapshot."""
+        """Write a snapshot."""
         database = self._existing(space)
         if database is not None:
             database.storage.renew()
 
     def moment(self, space: str) -> Moment:
-        """Return what a space holds now."""
+        """Return a snapshot of a space."""
         database = self._existing(space)
         try:
             found = database.storage.moment() if database is not None else None
-        except Closed:  # dropped in the meantime
+        except Closed:  # dropped by another thread: like a space that does not exist
             found = None
         if found is None:
             return Moment({}, {}, 0, lambda: iter(()))
@@ -189,7 +188,7 @@ class TinyDbRecords(RecordStore):
         return Moment(image.tables, image.meta.next_seq, image.meta.events.seq, lines.walk)
 
     def restore(self, space: str, moment: Moment) -> None:
-        """Write the files of a space anew; those that are there are not read, they may be half-written."""
+        """Rewrite the files of a space. Existing files are not read, because they can be incomplete."""
         with self._lock:
             database = self._open.pop(_checked(space), None)
             if database is not None:
@@ -197,12 +196,12 @@ class TinyDbRecords(RecordStore):
             lay_down(Files(self._path(_checked(space))), moment)
 
     def table(self, space: str, table: str) -> RecordTable:
-        """Return a table as TinyDB shows it, for queries that `find` does not know."""
+        """Return a TinyDB table of a space, for queries that `find` does not support."""
         found: RecordTable = self._database(space).table(table)
         return found
 
     def drop(self, space: str) -> None:
-        """Forget a space, its records and its events."""
+        """Delete a space with its records and its events."""
         database = self._existing(space)
         if database is not None:
             with self._lock:
@@ -210,7 +209,7 @@ class TinyDbRecords(RecordStore):
                 database.storage.drop()
 
     def close(self) -> None:
-        """Let go of files and locks."""
+        """Close all files and refuse further use."""
         with self._lock:
             self._closed = True
             for database in self._open.values():
@@ -221,7 +220,7 @@ class TinyDbRecords(RecordStore):
         return self._folder / (SERVER + SUFFIX) if space == SERVER else self._folder / "projects" / (space + SUFFIX)
 
     def _existing(self, space: str) -> Database | None:
-        """Return a space that is open or has files; asking for any other leaves nothing behind."""
+        """Return a space that is open or has files. For other spaces, return None and create no files."""
         database = self._open.get(space)
         if database is None and Files(self._path(_checked(space))).exist():
             return self._database(space)
@@ -254,9 +253,9 @@ def _checked(space: str) -> str:
 def _operations(
     storage: JournalledStorage, changes: Sequence[Change], check: Callable[[], object] | None
 ) -> Iterator[Operation]:
-    """Turn changes into operations, one by one, each against the state that the ones before left.
+    """Convert changes to operations, each based on the state after the previous ones.
 
-    The storage draws them while it holds its lock, so the check sees the state that the changes are made to.
+    The storage runs this generator under its lock, so no other commit can come between the check and the changes.
     """
     if check is not None:
         check()
@@ -265,6 +264,7 @@ def _operations(
         current = rows.get(change.id)
         _expect(change, current)
         if isinstance(change, Put):
+            # An update keeps the position, so cursors of readers stay valid.
             seq, rev = (current.seq, current.rev + 1) if current else (rows.next_seq, 1)
             yield Operation(change.table, seq, Envelope(change.id, rev, change.data))
         elif current is not None:

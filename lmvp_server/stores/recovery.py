@@ -1,16 +1,16 @@
-"""Opening a space: which of its files count, and what they add up to.
+"""Recovery of a space from its files.
 
 The files of a space `x`::
 
-    x.json           the snapshot of generation g; before the first one there is none, and g is 0
-    x.json.j<g>      the journal that follows it; then j<g+1>, … while a later snapshot is being written
+    x.json           the snapshot of generation g; missing before the first snapshot, when g is 0
+    x.json.j<g>      the journal that follows it; also j<g+1>, … while the next snapshot is being written
     x.events.jsonl   the events
-    x.json.tmp       a snapshot that was not finished
-    x.json.drop      the space is being dropped: what else is there no longer counts
+    x.json.tmp       an incomplete snapshot
+    x.json.drop      a marker: the space is being deleted, and its other files are ignored
 
-Journals are made before the snapshot that makes the older ones needless, and removed after it; so at every moment one
-snapshot and the journals from its generation on hold everything, and a crash leaves at most files that no longer count.
-Each commit has a number, one more than the one before: nothing can be missing in between without being noticed.
+A new journal is created before the snapshot that replaces the older journals, and they are removed after it. So the
+snapshot and the journals from its generation on are complete at every moment, and a crash leaves at most files that are
+no longer needed. Commits are numbered consecutively, so a lost commit is detected.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ _JOURNAL = re.compile(r"\.json\.j(\d+)")
 
 @dataclass
 class Files:
-    """The names of the files of one space."""
+    """File names of one space."""
 
     snapshot: Path
 
     @property
     def events(self) -> Path:
-        """The file of events."""
+        """The event log."""
         return self.snapshot.with_suffix(".events.jsonl")
 
     @property
     def dropped(self) -> Path:
-        """The mark of a space that is going."""
+        """The marker of a space that is being deleted."""
         return self.snapshot.with_name(self.snapshot.name + ".drop")
 
     def journal(self, generation: int) -> Path:
-        """Name the journal that follows the snapshot of this generation."""
+        """Return the name of the journal that follows the snapshot of this generation."""
         return self.snapshot.with_name(f"{self.snapshot.name}.j{generation}")
 
     def journals(self) -> dict[int, Path]:
-        """Find all journals that are there, oldest first."""
+        """Return the existing journals by generation, oldest first."""
         paths = self.snapshot.parent.glob(f"{self.snapshot.name}.j*")
         found = {
             int(match[1]): path for path in paths if (match := _JOURNAL.fullmatch(path.name, len(self.snapshot.stem)))
@@ -65,17 +65,23 @@ class Files:
         return dict(sorted(found.items()))
 
     def exist(self) -> bool:
-        """Whether the space was ever committed to; its events alone tell so too, and that its records are lost."""
+        """Whether the space has a commit.
+
+        An event log alone counts too: its records are then lost, which is an error.
+        """
         files = any(map(os.path.lexists, (self.snapshot, self.events))) or bool(self.journals())
         return files and not self.dropped.exists()
 
     def size(self) -> int:
-        """Return the bytes of all of them together."""
+        """Return the size of all files in bytes."""
         paths = (self.snapshot, *self.journals().values(), self.events)
         return sum(path.lstat().st_size for path in paths if os.path.lexists(path))
 
     def remove(self) -> None:
-        """Remove the space; once the mark is on the disk, it is gone, whatever happens to the rest."""
+        """Delete the files.
+
+        When the marker is durable, the space counts as deleted, even if a crash interrupts the rest.
+        """
         self.dropped.touch()
         sync_folder(self.snapshot.parent)
         for path in (self.snapshot, *self.journals().values(), self.events, temporary_of(self.snapshot)):
@@ -85,14 +91,14 @@ class Files:
 
 
 def spaces_in(folder: Path) -> list[str]:
-    """Return the names of all spaces with files in a folder, sorted."""
+    """Return the names of all spaces that have files in a folder, sorted."""
     names = {path.name.partition(".")[0] for path in folder.glob("*.json*")}
     return sorted(name for name in names if Files(folder / (name + SUFFIX)).exist())
 
 
 @dataclass
 class State:
-    """What a space holds in memory."""
+    """The content of a space in memory."""
 
     indexes: dict[str, tuple[str, ...]]
     tables: dict[str, Rows] = field(default_factory=dict)
@@ -100,14 +106,14 @@ class State:
     head: Head = field(default_factory=Head)
 
     def rows(self, table: str) -> Rows:
-        """Return the rows of a table, which springs into being."""
+        """Return the rows of a table. An unknown table is created."""
         rows = self.tables.get(table)
         if rows is None:
             rows = self.tables[table] = Rows(self.indexes.get(table, ()))
         return rows
 
     def apply(self, operation: Operation) -> Record | None:
-        """Do it, and return the record that was there before."""
+        """Apply an operation and return the previous record."""
         rows, content = self.rows(operation.table), operation.content
         before = rows.at(operation.seq)
         if content is None:
@@ -117,7 +123,7 @@ class State:
         return before
 
     def load(self, image: Image) -> None:
-        """Take over a snapshot."""
+        """Load a snapshot."""
         self.commits, self.head = image.meta.commits, image.meta.events
         for table, records in image.tables.items():
             rows = self.rows(table)
@@ -127,7 +133,7 @@ class State:
             self.rows(table).next_seq = seq
 
     def replay(self, commit: Commit) -> list[bytes]:
-        """Do again what a journal tells, and return the lines of its events."""
+        """Apply a commit of the journal and return the lines of its events."""
         for operation in commit.ops:
             self.apply(operation)
         self.commits = commit.n
@@ -139,14 +145,16 @@ class State:
 
 @dataclass
 class Recovered:
-    """All that a space needs to go on.
+    """The recovered state of a space and the position in its files.
 
     Attributes
     ----------
     generation, journal_size : int
-        The journal to append to, and how much of it is whole.
-    older : dict
-        The journals before it that still count: bytes by generation.
+        The generation of the journal to append to, and its valid bytes.
+    older : dict of int to int
+        The size of each older journal that is still needed, by generation.
+    snapshot_size : int
+        The size of the snapshot in bytes; 0 without a snapshot.
     """
 
     state: State
@@ -158,12 +166,12 @@ class Recovered:
 
 
 def recover(files: Files, indexes: dict[str, tuple[str, ...]]) -> Recovered:
-    """Read a space from its files, and remove what no longer counts.
+    """Read a space from its files, and delete files that are no longer needed.
 
     Raises
     ------
     IntegrityError
-        If a file is damaged in a way that no crash can do.
+        If a file is damaged in a way that a crash cannot explain.
     """
     if files.dropped.exists():
         files.remove()
@@ -176,6 +184,7 @@ def recover(files: Files, indexes: dict[str, tuple[str, ...]]) -> Recovered:
     sizes = {number: _replay(path, read_journal(path), state, lines) for number, path in journals.items()}
     events.recover(image.meta.events, lines)
     newest = max(sizes, default=generation)
+    # The next snapshot is due when the journals outgrow this size.
     snapshot_size = files.snapshot.stat().st_size if files.snapshot.exists() else 0
     return Recovered(state, events, newest, sizes.pop(newest, 0), sizes, snapshot_size)
 
@@ -185,6 +194,7 @@ def _that_count(files: Files, generation: int) -> dict[int, Path]:
     needed = {number: path for number, path in found.items() if number >= generation}
     if list(needed) != list(range(generation, generation + len(needed))):
         raise IntegrityError(f"{files.journal(generation)} and those that follow it have a gap", hint=RESTORE)
+    # The journal of a snapshot is created before the snapshot. If it is missing, commits can be lost.
     if not needed and (files.snapshot.exists() or files.events.exists()):
         raise IntegrityError(f"{files.journal(generation)} is missing: it follows {files.snapshot.name}", hint=RESTORE)
     _remove_leftovers(files, [path for number, path in found.items() if number < generation])
@@ -192,28 +202,27 @@ def _that_count(files: Files, generation: int) -> dict[int, Path]:
 
 
 def _remove_leftovers(files: Files, journals: list[Path]) -> None:
-    with suppress(OSError):  # they do harm to nobody
+    with suppress(OSError):  # leftovers do no harm
         if journals:
-            sync_folder(
-                files.snapshot.parent
-            )  # a crash may have left the name of the snapshot unsure that replaces them
+            # The snapshot replaces these journals. After a crash, its name may not be durable yet.
+            sync_folder(files.snapshot.parent)
         for path in (*journals, temporary_of(files.snapshot)):
             path.unlink(missing_ok=True)
 
 
 def _replay(path: Path, log: LogReader, state: State, lines: list[bytes]) -> int:
-    """Bring the state to the end of a journal, and return how many bytes of it are sound, and on the disk.
+    """Apply the commits of a journal and return the number of its bytes that are sound and synced.
 
     Raises
     ------
     IntegrityError
-        If a commit is damaged or lost. Later commits build on the earlier ones, so a space is opened as a whole or not
-        at all, and its files stay as they are.
+        If a commit is damaged or lost. Later commits build on earlier ones, so a space is opened completely or not at
+        all, and its files are not changed.
 
     Notes
     -----
-    A process that was killed may have left its last record unsynced. From here on it counts: it is read, returned to
-    callers that ask for it again, and its events are written. So a power cut must not take it any more.
+    The last record of a process that was killed can be unsynced. After recovery it counts: it can be read, and its
+    events are written to the event log. Therefore it is synced here, so that a power failure cannot remove it.
     """
     for payload, end in log:
         _check_gaps(path, log)

@@ -1,4 +1,4 @@
-"""Laying down the files of a space as they would be after a snapshot: see `recovery` for what they mean."""
+"""Writer for the files of a space from a snapshot in memory. `recovery` explains the files."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lmvp_server.stores.recovery import Files
 from lmvp_server.stores.snapshot import Image, Meta, write_snapshot
 
 _GENERATION = 1
-_BATCH = 1000
+_BATCH = 1000  # events written at a time
 
 
 def lay_down(files: Files, moment: Moment) -> None:
-    """Write the files of a space, in place of those that are there; none for one that was never committed to."""
+    """Replace the files of a space with those of a snapshot. An empty snapshot writes no files."""
     folder = files.snapshot.parent
     with disk_errors(folder):
         make_folder(folder)
@@ -29,10 +29,11 @@ def lay_down(files: Files, moment: Moment) -> None:
         if not moment.next_seq and not moment.count:
             return
         head, size = _write_events(files, moment)
+        # The order matters: recovery reports a snapshot without its journal as damaged.
         _touch(files)
         meta = Meta(
             generation=_GENERATION,
-            commits=1,
+            commits=1,  # any number: the next commit continues from it
             events=head,
             events_size=size,
             next_seq=dict(moment.next_seq),
@@ -42,7 +43,7 @@ def lay_down(files: Files, moment: Moment) -> None:
 
 
 def _write_events(files: Files, moment: Moment) -> tuple[Head, int]:
-    """Write the events as they are: whether their chain holds is for `verify` to tell."""
+    """Write the events unchanged. Their chain is not verified here; `RecordStore.verify` does that."""
     log, head = EventFile(files.events), Head()
     try:
         events = moment.events()

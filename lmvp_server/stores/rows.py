@@ -1,7 +1,7 @@
-"""The rows of one table in memory: by id, by seq, and by the values of indexed fields.
+"""Rows of one table in memory, accessible by id, by seq and by indexed fields.
 
-Every index keeps sorted lists of `seq`, so that a window of n rows costs n, from either end, from any cursor. A new row
-goes to the end of its lists; only moving an old row between two values pays for a shift of one list.
+Every index has sorted lists of `seq`, so reading a page of n rows takes O(n) time from both ends and from any cursor.
+A new row is appended to its lists. Only a change of an indexed value of an old row inserts into the middle of a list.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from lmvp.errors import AlreadyExists
 from lmvp_server.stores.base import Document, Record
 
 _MISSING = object()
+# Other values, such as lists, cannot be keys of an index.
 _SCALARS = (str, int, float, bool, type(None))
 
 
@@ -46,17 +47,17 @@ class Rows:
         return map(self._records.__getitem__, self._seqs)
 
     def get(self, record_id: str) -> Record | None:
-        """Return the record with this id."""
+        """Return the record with this id, or None."""
         return self._by_id.get(record_id)
 
     def at(self, seq: int) -> Record | None:
-        """Return the record at this position."""
+        """Return the record with this seq, or None."""
         return self._records.get(seq)
 
     def put(self, record: Record) -> None:
-        """Add a record, or replace the one with its seq."""
+        """Add a record, or replace the record with the same seq."""
         old, namesake = self._records.get(record.seq), self._by_id.get(record.id)
-        if namesake is not None and namesake.seq != record.seq:  # only TinyDB's own verbs can come to this
+        if namesake is not None and namesake.seq != record.seq:  # only TinyDB's own methods can cause this
             raise AlreadyExists(f"document {namesake.seq} has the id {record.id!r} already", hint="update that one")
         if old is None:
             _add(self._seqs, record.seq)
@@ -67,7 +68,7 @@ class Rows:
         self.next_seq = max(self.next_seq, record.seq + 1)
 
     def remove(self, seq: int) -> None:
-        """Remove the record at this position, if there is one; its seq is not used again."""
+        """Remove the record with this seq, if it exists. The seq is not used again."""
         old = self._records.pop(seq, None)
         if old is not None:
             del self._by_id[old.id]
@@ -77,6 +78,7 @@ class Rows:
     def _reindex(self, seq: int, before: Document, after: Document) -> None:
         for field, index in self._indexes.items():
             old, new = before.get(field, _MISSING), after.get(field, _MISSING)
+            # Compare types too: 1 == True in Python.
             if old is new or (type(old) is type(new) and old == new):
                 continue
             if isinstance(old, _SCALARS):
@@ -92,25 +94,25 @@ class Rows:
         after: int | None = None,
         limit: int | None = None,
     ) -> list[Record]:
-        """Return the records that `RecordStore.find` promises."""
+        """Return the records as `RecordStore.find` specifies."""
         seqs, rest = self._narrow(where or {})
         window = map(self._records.__getitem__, map(seqs.__getitem__, _window(seqs, newest_first, after)))
         found = filter(_test(rest), window) if rest else window
         return list(islice(found, limit))
 
     def count(self, where: Mapping[str, Any] | None = None) -> int:
-        """Count the records whose fields equal `where`."""
+        """Return the number of records whose fields equal `where`."""
         seqs, rest = self._narrow(where or {})
         return len(self.select(where)) if rest else len(seqs)
 
     def equal(self, field: str, value: Any) -> list[int] | None:
-        """Return the seqs of the records with this value, from the index; None where only a scan can tell."""
+        """Return the seqs of the records with this value, from the index; None if the field needs a scan."""
         if not isinstance(value, _SCALARS) or field not in self._indexes:
             return None
         return self._indexes[field].get(value, [])
 
     def _narrow(self, where: Mapping[str, Any]) -> tuple[list[int], dict[str, Any]]:
-        """Choose the shortest list of candidates, and say what is still to be tested on each."""
+        """Return the shortest list of candidates, and the conditions to test on each of them."""
         best, by = self._seqs, ""
         for field, value in where.items():
             seqs = self.equal(field, value)

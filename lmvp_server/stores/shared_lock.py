@@ -1,4 +1,4 @@
-"""A lock that many may share, or one may have alone."""
+"""Readers-writer lock: many threads can share it, or one thread can hold it exclusively."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from threading import Condition
 
 
 class SharedLock:
-    """Whoever wants it alone waits for those who share it, and nobody new may share it meanwhile.
+    """A lock with shared and exclusive mode. A thread that waits for exclusive mode blocks new sharers.
 
     Examples
     --------
@@ -27,7 +27,10 @@ class SharedLock:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Hold it together with others; not while holding it already and somebody may want it alone."""
+        """Hold the lock shared.
+
+        Do not nest it in the same thread: a waiting exclusive holder would cause a deadlock.
+        """
         with self._changed:
             self._changed.wait_for(lambda: not self._taken and not self._waiting)
             self._sharing += 1
@@ -40,8 +43,9 @@ class SharedLock:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Hold it alone."""
+        """Hold the lock exclusively."""
         with self._changed:
+            # Blocks new sharers, so that a constant stream of them cannot starve this thread.
             self._waiting += 1
             self._changed.wait_for(lambda: not self._taken and not self._sharing)
             self._waiting -= 1

@@ -1,9 +1,9 @@
-"""The snapshot of a space: a plain TinyDB file, which also says where the journal goes on.
+"""Snapshot file of a space: a plain TinyDB file with metadata for recovery.
 
-TinyDB sees tables of documents by id, and one table more, `_lmvp`, whose one document holds the format's version, the
-generation (the number of the journal that follows), the number of the last commit, the next seq of every table, the
-newest event, and how much of the events file is accounted for. Its first field is the BLAKE3 of all that follows it in
-the file, so damage never passes for data.
+TinyDB sees tables of documents by id, and a table `_lmvp` with one document. It contains the version of the format, the
+generation (the number of the journal that follows), the number of the last commit, the next seq of each table, the
+newest event and the size of the event log. Its first field is the BLAKE3 digest of the rest of the file, so that damage
+is detected.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from lmvp_server.stores.eventlog import RESTORE, Head
 from lmvp_server.stores.journal import Envelope
 
 META = "_lmvp"
-"""The table that is ours."""
+"""The table with the metadata. Records must not use this name."""
 
 _FORMAT = 1
 _START = b'{"_lmvp":{"1":{"digest":"'
 _DIGEST = 64
 _SLICE = 1000
-"""Rows that are encoded and written at a time; other threads run in between."""
+"""Rows that are encoded and written at a time, so that other threads can run in between."""
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Meta(msgspec.Struct):
-    """What a snapshot says beside its rows."""
+    """Metadata of a snapshot."""
 
     format: int = _FORMAT
     generation: int = 0
@@ -47,16 +47,16 @@ class Meta(msgspec.Struct):
 
 
 class Image(NamedTuple):
-    """A moment of a space: as cheap to take as a list of references."""
+    """The content of a space at one moment. It shares the records, so taking one only copies lists of references."""
 
     meta: Meta
     tables: dict[str, list[Record]]
 
 
 def write_snapshot(path: Path, image: Image) -> int:
-    """Put a snapshot in place of the last one, whole or not at all, and return its size in bytes."""
+    """Replace the snapshot atomically and return its size in bytes."""
     temporary = temporary_of(path)
-    temporary.unlink(missing_ok=True)  # a crash has left it, or somebody has put a link there
+    temporary.unlink(missing_ok=True)  # left by a crash, or a link that someone put there
     descriptor = private.create(temporary)
     try:
         size = _write(descriptor, image)
@@ -69,7 +69,7 @@ def write_snapshot(path: Path, image: Image) -> int:
 
 
 def temporary_of(path: Path) -> Path:
-    """Return the name that a snapshot has while it is written."""
+    """Return the name of the temporary file of a snapshot."""
     return path.with_name(path.name + ".tmp")
 
 
@@ -77,6 +77,7 @@ def _write(descriptor: int, image: Image) -> int:
     from blake3 import blake3
 
     hasher = blake3()
+    # Placeholder for the digest, which is known only at the end.
     write_all(descriptor, _START + b"0" * _DIGEST)
     size = len(_START) + _DIGEST
     for piece in _pieces(image):
@@ -92,6 +93,7 @@ def _pieces(image: Image) -> Iterator[bytes]:
     yield b'",' + _encode(image.meta)[1:] + b"}"
     for table, records in image.tables.items():
         yield b",\n" + _encode(table) + b":{"
+        # msgspec holds the GIL while it encodes.
         for start in range(0, len(records), _SLICE):
             rows = b",\n".join(map(_row, records[start : start + _SLICE]))
             yield (b",\n" if start else b"\n") + rows
@@ -104,12 +106,12 @@ def _row(record: Record) -> bytes:
 
 
 def read_snapshot(path: Path) -> Image:
-    """Return the image in a snapshot; an empty one where there is no file.
+    """Read a snapshot. Without a file, return an empty image.
 
     Raises
     ------
     IntegrityError
-        If the file is not as it was written.
+        If the file is damaged.
     """
     try:
         data = private.read_bytes(path)
@@ -120,7 +122,7 @@ def read_snapshot(path: Path) -> Image:
 
 
 def verify_snapshot(path: Path) -> None:
-    """Prove that a snapshot is as it was written, if there is one; IntegrityError otherwise."""
+    """Verify a snapshot if it exists; raise IntegrityError if it is damaged."""
     if os.path.lexists(path):
         _verify(path, memoryview(private.read_bytes(path)))
 

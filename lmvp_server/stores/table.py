@@ -1,10 +1,11 @@
-"""TinyDB's table over our rows: its own verbs, without its reading and writing of whole files.
+"""TinyDB table on the indexed rows: TinyDB's methods, without reading and writing whole files.
 
-TinyDB hands an updater the whole table as a dict and writes back all of it. Here the updater gets a `Draft`, which
-notes what it touches, and only that becomes a commit. Queries of equality on indexed fields, alone or joined by `&`,
-start from the index; all others scan. TinyDB's query cache is not used: the index is as quick, and never stale.
+TinyDB passes the whole table to an updater as a dict and then writes all of it. Here the updater gets a `Draft`, which
+records the rows that it touches, and only these are committed. Equality queries on indexed fields, alone or combined
+with `&`, use the index; all other queries scan. TinyDB's query cache is off, because the index is as fast and never
+stale.
 
-Documents are envelopes, `{"id", "rev", "data"}`, and the `doc_id` is the record's seq::
+Documents have the form `{"id", "rev", "data"}`, and `doc_id` is the seq of the record::
 
     table.search(where("data")["model"] == "mlp")
 """
@@ -27,12 +28,12 @@ if TYPE_CHECKING:
 
 
 def envelope(record: Record) -> Document:
-    """Return the document that TinyDB sees."""
+    """Return the document of a record as TinyDB sees it."""
     return {"id": record.id, "rev": record.rev, "data": record.data}
 
 
 class RowsView(Mapping[str, Document]):
-    """Rows as TinyDB expects a stored table: documents by the text of their `doc_id`; nothing is copied ahead."""
+    """Rows in the form of a table that TinyDB's storages return: documents by `doc_id` as text, built on access."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -51,7 +52,7 @@ class RowsView(Mapping[str, Document]):
 
 
 class Draft(MutableMapping[int, Document]):
-    """A table while an updater works on it: looks like a dict, remembers what was touched."""
+    """A table during an update: behaves like a dict and records the rows that were touched."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -60,7 +61,7 @@ class Draft(MutableMapping[int, Document]):
     def __getitem__(self, seq: int) -> Document:
         if seq not in self._touched:
             record = self._rows.at(seq)
-            # a copy, because an updater may change what it gets, in place
+            # A copy, because an updater can change the document in place.
             self._touched[seq] = None if record is None else deepcopy(envelope(record))
         document = self._touched[seq]
         if document is None:
@@ -88,7 +89,7 @@ class Draft(MutableMapping[int, Document]):
         return self._touched[seq] is not None if seq in self._touched else self._rows.at(seq) is not None
 
     def operations(self, table: str) -> Iterator[Operation]:
-        """Return what the updater did, as far as it made a difference."""
+        """Yield the operations for all rows that the updater changed."""
         for seq, document in self._touched.items():
             record = self._rows.at(seq)
             if document is None and record is not None:
@@ -100,7 +101,7 @@ class Draft(MutableMapping[int, Document]):
 
 
 class RecordTable(Table):  # type: ignore[misc]
-    """A table of TinyDB whose reads are indexed and whose writes are appended."""
+    """A TinyDB table with indexed reads and appended writes."""
 
     default_query_cache_capacity = 0
 
@@ -129,7 +130,7 @@ class RecordTable(Table):  # type: ignore[misc]
         return (self.document_class(document, seq) for seq, document in pairs if cond(document))
 
     def _get_next_id(self) -> int:
-        """Return a number that no document had before."""
+        """Return a `doc_id` that was never used."""
         with self._storage.lock:
             rows = self._storage.rows(self.name)
             rows.next_seq += 1
@@ -145,13 +146,14 @@ class RecordTable(Table):  # type: ignore[misc]
 
 
 def candidates(rows: Rows, structure: Any) -> list[int] | None:
-    """Return the seqs that a query can match at most, from the indexes; None if only a scan can tell.
+    """Return the seqs that a query can match, from the indexes; None if the query needs a scan.
 
-    `structure` is `QueryInstance._hash`, TinyDB's private description of a query: `("==", path, value)`,
-    `("and", frozenset of two)`; a test pins it.
+    `structure` is `QueryInstance._hash`, TinyDB's private description of a query: `("==", path, value)`, or
+    `("and", frozenset of two)`. A test detects a change of it.
     """
     if not isinstance(structure, tuple):
         return None
+    # Each part alone limits the result, so the shortest list of candidates is enough.
     if structure[0] == "and":
         found = [seqs for part in structure[1] if (seqs := candidates(rows, part)) is not None]
         return min(found, key=len, default=None)

@@ -1,1 +1,1 @@
-"""The points of runs, in folders: a write-ahead log of each, and segments of compressed columns. See docs/format.md."""
+"""Series store in folders: each run has a write-ahead log and segments of compressed columns. See docs/format.md."""

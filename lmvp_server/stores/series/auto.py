@@ -1,4 +1,4 @@
-"""Steps for points that were logged without one: the key's greatest step + 1."""
+"""Automatic steps for points that were logged without one: the greatest step of the key + 1."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from lmvp.tracking.frames import AUTO
 from lmvp_server.stores.series.stats import Stats
 
 LAST = (1 << 63) - 1
-"""The greatest step; no step follows it, so a point after it has it as well."""
+"""The greatest possible step. A point that would come after it gets the same step."""
 
 
 def numbered(keys: Keys, steps: Ints, stats: Stats) -> Ints:
-    """Return the steps of points, in the order of their arrival, with a step in place of each `AUTO`."""
+    """Return the steps of points, in order of arrival, with each `AUTO` replaced by a step."""
+    # Keys that mix `AUTO` and explicit steps need a slow loop, because an explicit step moves the next automatic one.
     open_ = steps == AUTO
     if not open_.any():
         return steps
@@ -22,7 +23,7 @@ def numbered(keys: Keys, steps: Ints, stats: Stats) -> Ints:
     plain = open_ & ~np.isin(keys, mixed)
     _number_all(keys, steps, plain, stats)
     rows = np.flatnonzero(np.isin(keys, mixed))
-    rows = rows[np.argsort(keys[rows], kind="stable")]  # sorted once: a request may hold 100,000 keys
+    rows = rows[np.argsort(keys[rows], kind="stable")]  # one sort for all keys: a request can have 100,000 keys
     ends = np.searchsorted(keys[rows], mixed, "right").tolist()
     for begin, end, following in zip([0, *ends], ends, stats.next_steps(mixed).tolist(), strict=False):
         _number_some(rows[begin:end], steps, following)
@@ -30,7 +31,7 @@ def numbered(keys: Keys, steps: Ints, stats: Stats) -> Ints:
 
 
 def _number_all(keys: Keys, steps: Ints, which: np.ndarray[tuple[int], np.dtype[np.bool_]], stats: Stats) -> None:
-    """Give steps to points of keys of which no point has one of its own."""
+    """Assign steps to the points of keys that have no explicit step in this batch."""
     rows = np.flatnonzero(which)
     if not len(rows):
         return
@@ -40,11 +41,12 @@ def _number_all(keys: Keys, steps: Ints, which: np.ndarray[tuple[int], np.dtype[
     rank = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
     first = stats.next_steps(of)
     following = first + rank
-    after_last = (first == AUTO) | (following < first)  # int64 has wrapped: no step follows the last one
+    after_last = (first == AUTO) | (following < first)  # int64 overflow: there is no step after the last one
     steps[rows] = np.where(after_last, LAST, following)
 
 
 def _number_some(rows: np.ndarray[tuple[int], np.dtype[np.intp]], steps: Ints, following: int) -> None:
+    """Assign steps to the points of one key that also has explicit steps."""
     for row in rows:
         if steps[row] == AUTO:
             steps[row] = following

@@ -1,4 +1,4 @@
-"""A range of rows of a segment as rows that stand for blocks."""
+"""Downsample rows of a segment to min/max blocks."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from lmvp_server.stores.series.segment import Segment
 
 
 def blocks_between(segment: Segment, key: int, begin: int, end: int, level: int) -> Iterator[Blocks]:
-    """Yield rows for the points of a key from row `begin` to row `end`, in their order.
+    """Yield blocks for the points of a key from row `begin` to row `end`, in order.
 
-    Whole blocks come from a level of the pyramid; what sticks out of them at the ends is read, in blocks of the finest
-    size.
+    Complete blocks come from a level of the pyramid. Rows at both ends that do not fill a block are read and reduced to
+    blocks of the finest size.
     """
     first, last = segment.all_rows(key)
     width = BLOCK * FOLD**level
+    # A short range needs the rows themselves; a short key has no pyramid.
     if end - begin < 2 * width or last - first <= 2 * BLOCK:
         yield from _read(segment, begin, end)
         return
     low = -(-(begin - first) // width)
+    # The last block of a key can be shorter than the others, but it is complete if the range includes its end.
     high = -(-(end - first) // width) if end == last else (end - first) // width
     yield from _read(segment, begin, first + low * width)
     yield segment.level(level, key).take(slice(low, high))
@@ -36,11 +38,11 @@ def _read(segment: Segment, begin: int, end: int) -> Iterator[Blocks]:
 
 
 def blocks_of_points(points: Columns) -> Blocks:
-    """Return rows for points in their order, which are not none."""
+    """Reduce points to blocks. There must be at least one point."""
     return blocks_of(points, np.arange(0, len(points), BLOCK))
 
 
 def ends_between(segment: Segment, begin: int, end: int) -> Columns:
-    """Return the points at the first and the last row of a range that is not empty."""
+    """Return the points of the first and the last row of a range. The range must not be empty."""
     rows = [*segment.rows(begin, begin + 1), *segment.rows(end - 1, end)]
     return Columns.join([table.columns() for table in rows])

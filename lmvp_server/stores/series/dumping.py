@@ -1,4 +1,4 @@
-"""A series as one stream, for a backup: its state and its points, in pieces that are framed and checked."""
+"""Stream format of a series for backups: its files as records with checksums."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 _END = b"end"
 _NAME = re.compile(r"series|[0-9]+\.segment|[0-9]+\.wal\.damaged")
-_PIECE = 1 << 20
+_PIECE = 1 << 20  # bytes of a file in one record
 
 
 def dump(series: Series) -> Iterator[bytes]:
-    """Return the files of a series that was sealed for it: name, then content in pieces; `end` at last.
+    """Yield the files of a series: a record with the name, then records with the content. The last record is `end`.
 
     Raises
     ------
     IntegrityError
-        If the series is damaged; before the first piece.
+        If the series is damaged. It is raised before the first record.
     """
     files = series.open_files()
     try:
@@ -43,7 +43,7 @@ def dump(series: Series) -> Iterator[bytes]:
 
 
 def _as_file(file: IO[bytes]) -> File:
-    """Return a file of a series whose reader keeps the place in the open file."""
+    """Return a reader of a file that does not change the position of the open file."""
 
     def read(at: int, size: int) -> bytes:
         file.seek(at)
@@ -67,14 +67,15 @@ def _pieces(files: Sequence[tuple[str, IO[bytes]]]) -> Iterator[bytes]:
 
 
 def load(folder: Path, pieces: Iterable[bytes]) -> None:
-    """Write the files that `dump` yielded, all or none.
+    """Write the files of a stream that `dump` yielded, all or none.
 
     Raises
     ------
     IntegrityError
-        If the stream is damaged or cut short.
+        If the stream is damaged or incomplete.
     """
     make_folder(folder.parent)
+    # A temporary folder next to the target, so that the rename replaces the series in one step.
     fresh = folder.parent / f"tmp-{secrets.token_hex(8)}"
     private.make_folder(fresh)
     try:
@@ -113,6 +114,7 @@ def _checked(name: str) -> str:
 
 
 def _payloads(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    # A record can span several pieces, and a piece can contain several records.
     rest = b""
     for piece in pieces:
         rest += piece

@@ -1,4 +1,4 @@
-"""`FolderSeries`: a folder for each run. Loads numpy with the first series that is asked for."""
+"""Series store with a folder for each run. numpy is imported when the first series is opened."""
 
 from __future__ import annotations
 
@@ -27,24 +27,24 @@ _logger = logging.getLogger("lmvp_server")
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _WRITER = re.compile(r"[0-9a-f]{32}")
 MEMORY = 64 << 20
-"""Bytes of points that all series together hold in memory before the largest is sealed."""
+"""Bytes of points that all series together hold in memory. Above it, the largest series is sealed."""
 FIRST_DELAY, LONGEST_DELAY = 1.0, 60.0
-"""Seconds until work that has failed is tried again: after the first failure, and at most."""
+"""Seconds until failed work is retried: after the first failure, and at most. The delay doubles in between."""
 QUIET = 60.0
-"""Seconds between two lines about work that fails."""
-_LET_GO = 600.0
+"""Minimum seconds between two log lines about failed work."""
+_LET_GO = 600.0  # seconds without use after which an idle series is closed
 _ALIVE = "alive"
 
 
 class FolderSeries(SeriesStore):
-    """Keeps each series in `<data>/series/<project>/<run>/`.
+    """A `SeriesStore` in `<data>/series/<project>/<run>/`.
 
     Parameters
     ----------
     data : Path
         The data folder. One process owns it.
-    clock : callable
-        Returns the time in seconds.
+    clock : callable, default time.monotonic
+        Returns the time in seconds. It times the retries.
     """
 
     def __init__(self, data: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -62,7 +62,7 @@ class FolderSeries(SeriesStore):
         return home if run is None else home / _checked(run)
 
     def _get(self, project: str, run: str) -> Series | None:
-        """Return a series if there is one."""
+        """Return a series, or None if it does not exist."""
         if (project, run) in self._open or self._folder(project, run).is_dir():
             return self._series(project, run)
         return None
@@ -76,7 +76,7 @@ class FolderSeries(SeriesStore):
         with self._lock:
             opening = self._opening.setdefault(place, threading.Lock())
         try:
-            with opening:  # a lock of this series: reading a long log keeps no other series waiting
+            with opening:  # a lock for each series: while one long log is read, other series stay available
                 if (series := self._opened(place)) is None:
                     series = Series(self._folder(project, run))
                     with self._lock:
@@ -92,7 +92,7 @@ class FolderSeries(SeriesStore):
             return None if series is None or series.broken else series
 
     def _wait_for_opening(self, project: str, run: str | None) -> None:
-        """Wait until no other thread is opening a series, or any of a project."""
+        """Wait until no other thread is opening this series, or any series of the project if `run` is None."""
         with self._lock:
             opening = [lock for place, lock in self._opening.items() if place[0] == project and run in (None, place[1])]
         for lock in opening:
@@ -106,7 +106,7 @@ class FolderSeries(SeriesStore):
     def append(
         self, project: str, run: str, writer: str, start: int, data: Buffer, shipment: Shipment, *, alive: bool = True
     ) -> int:
-        """Take in frames; seal where there are enough of them."""
+        """Apply frames, and start a seal in the background if the series has many unsealed points."""
         from lmvp_server.stores.series.series import RECOUNT_LIMIT, SEAL_AT
 
         if not _WRITER.fullmatch(writer):
@@ -117,6 +117,7 @@ class FolderSeries(SeriesStore):
             self.touch(project, run)
         if series.waiting >= SEAL_AT or series.recounted > RECOUNT_LIMIT:
             self._seal_soon(series)
+        # The sum over all series is expensive, so only an append to a large series computes it.
         elif series.in_memory > MEMORY // 16:
             self._keep_within_memory()
         return applied
@@ -132,7 +133,7 @@ class FolderSeries(SeriesStore):
         self._soon(_seal_of(series), series.seal)
 
     def _soon(self, name: str, work: Callable[[], None]) -> None:
-        """Do some work in a thread of its own, unless it is being done or has failed a short time ago."""
+        """Run work in a background thread, unless it is running already or failed a short time ago."""
         with self._lock:
             self._sealers = {thread for thread in self._sealers if thread.is_alive()}
             if any(thread.name == name for thread in self._sealers) or self._failures.delays(name):
@@ -142,17 +143,17 @@ class FolderSeries(SeriesStore):
             thread.start()
 
     def applied(self, project: str, run: str, writer: str) -> int:
-        """Return how far a writer's journal is applied."""
+        """Return the number of applied bytes of a writer's journal."""
         series = self._get(project, run)
         return series.applied(writer) if series else 0
 
     def attempt(self, project: str, run: str, writer: str) -> int:
-        """Return the epoch of the points that a writer sends next."""
+        """Return the attempt of the next points of a writer."""
         series = self._get(project, run)
         return series.attempt(writer) if series else 0
 
     def touch(self, project: str, run: str) -> None:
-        """Set the time of a file."""
+        """Set the modification time of a file."""
         path = self._folder(project, run) / _ALIVE
         with disk_errors(path.parent):
             try:
@@ -162,9 +163,9 @@ class FolderSeries(SeriesStore):
                 private.append(path).close()
 
     def touched(self, project: str, run: str) -> float:
-        """Return when the last sign of life was, in seconds since 1970; 0 if there was none.
+        """Return the time of the last sign of life, in seconds since 1970; 0 without one.
 
-        A list of runs asks it of each: no `Path` is made.
+        A list of runs calls this for each run, so it avoids the cost of a `Path`.
         """
         alive = f"{self._root}/{_checked(project)}/{_checked(run)}/{_ALIVE}"
         try:
@@ -173,17 +174,17 @@ class FolderSeries(SeriesStore):
             return 0.0
 
     def state(self, project: str, run: str) -> SeriesState | None:
-        """Return what a series is."""
+        """Return the properties of a series, or None."""
         series = self._get(project, run)
         return series.state(self.touched(project, run)) if series else None
 
     def keys(self, project: str, run: str) -> list[KeyState]:
-        """Return what is known of each key."""
+        """Return the state of each key."""
         series = self._get(project, run)
         return series.keys() if series else []
 
     def count(self, project: str, run: str, key: str, first: int | None = None, last: int | None = None) -> int:
-        """Return how many points of a key there are; those that others took the place of are counted too."""
+        """Return an upper bound of the number of points: points that were replaced at their step are counted too."""
         view = self._view(project, run, key)
         return view.count(first, last) if view else 0
 
@@ -197,7 +198,7 @@ class FolderSeries(SeriesStore):
     def sample(
         self, project: str, run: str, key: str, points: int, first: int | None = None, last: int | None = None
     ) -> Columns:
-        """Return points that look like all of them."""
+        """Return points that preserve the shape of the curve."""
         from lmvp.tracking.columns import Columns
 
         view = self._view(project, run, key)
@@ -206,18 +207,18 @@ class FolderSeries(SeriesStore):
     def since(
         self, project: str, run: str, cursor: int, keys: Sequence[str] | None = None, limit: int = 100_000
     ) -> tuple[int, dict[str, Columns]]:
-        """Return the points that were taken in after `cursor`."""
+        """Return the points that were received after `cursor`."""
         series = self._get(project, run)
         return series.since(cursor, keys, limit) if series else (0, {})
 
     def wait(self, project: str, run: str, wake: Callable[[], None]) -> Callable[[], None]:
-        """Call `wake` whenever points were taken in."""
+        """Call `wake` whenever points are received."""
         return self._series(project, run).watch(wake)
 
-    # -- upkeep
+    # -- maintenance
 
     def settle(self, project: str, run: str) -> None:
-        """Seal all points, and merge what lies across."""
+        """Seal all points and merge segments that overlap."""
         series = self._get(project, run)
         if series is None:
             return
@@ -226,11 +227,11 @@ class FolderSeries(SeriesStore):
             series.merge()
 
     def settle_soon(self, project: str, run: str) -> None:
-        """Settle a series in a thread of its own."""
+        """Settle a series in a background thread."""
         self._soon(f"settle {project}/{run}", lambda: self.settle(project, run))
 
     def tidy(self, go_on: Callable[[], bool]) -> None:
-        """Merge what lies across, and let go of series that nobody asked for in ten minutes."""
+        """Merge segments that overlap, and close series that were not used for ten minutes."""
         for place, series in list(self._open.items()):
             if not go_on():
                 return
@@ -242,7 +243,7 @@ class FolderSeries(SeriesStore):
                 series.close()
 
     def projects(self) -> list[str]:
-        """Return the ids of all projects that have a folder here."""
+        """Return the ids of all projects that have a folder in this store."""
         return _names(self._root)
 
     def runs(self, project: str) -> list[str]:
@@ -250,18 +251,18 @@ class FolderSeries(SeriesStore):
         return _names(self._folder(project))
 
     def size(self, project: str, run: str) -> int:
-        """Return the bytes of its files."""
+        """Return the size of the files of a series in bytes."""
         folder = self._folder(project, run)
         return sum(path.lstat().st_size for path in folder.iterdir()) if folder.is_dir() else 0
 
     def verify(self, project: str, run: str) -> None:
-        """Read all of a series."""
+        """Verify all files of a series."""
         series = self._get(project, run)
         if series:
             series.verify()
 
     def damage(self, project: str, run: str) -> list[str]:
-        """Name the damage because of which points are missing."""
+        """Describe the damage that makes points unavailable."""
         series = self._get(project, run)
         return series.damage() if series else []
 
@@ -273,19 +274,20 @@ class FolderSeries(SeriesStore):
         return dump(series) if series else iter(())
 
     def load(self, project: str, run: str, pieces: Iterable[bytes]) -> None:
-        """Make a series of what `dump` yielded."""
+        """Replace a series with a stream of `dump`."""
         from lmvp_server.stores.series.dumping import load
 
         with disk_errors(self._root):
             load(self._folder(project, run), pieces)
+        # A thread that opened the series before the replacement would continue to serve the old files.
         self._wait_for_opening(project, run)
         with self._lock:
             self._open.pop((project, run), None)
 
     def mark_incomplete(self, project: str, run: str) -> None:
-        """State in a restored series that points are missing: it gets a damaged log, as if one was set aside.
+        """Mark a restored series as incomplete: create an empty log with the name of a damaged log.
 
-        The log has number 0. A series that is restored was sealed before, so it has no other log of that number.
+        The log has number 0. A restored series was sealed before, so it has no other log with this number.
         """
         folder = self._folder(project, run)
         with disk_errors(self._root):
@@ -295,7 +297,7 @@ class FolderSeries(SeriesStore):
             self._open.pop((project, run), None)
 
     def drop(self, project: str, run: str | None = None) -> int:
-        """Delete the folder of a series, or of a project."""
+        """Delete the folder of a series or of a project. Return the bytes freed."""
         folder = self._folder(project, run)
         self._wait_for_opening(project, run)
         gone = [place for place in self._open if place[0] == project and run in (None, place[1])]
@@ -312,9 +314,9 @@ class FolderSeries(SeriesStore):
         return size
 
     def close(self) -> None:
-        """Let go of the files, once what is being sealed is."""
+        """Wait for seals in progress, then close all files."""
         for thread in list(self._sealers):
-            with suppress(RuntimeError):
+            with suppress(RuntimeError):  # a thread that has not started yet, or the current thread
                 thread.join()
         for series in self._open.values():
             series.close()
@@ -322,27 +324,28 @@ class FolderSeries(SeriesStore):
 
 
 class _Failures:
-    """Delays work that has failed, twice as long after each failure, and logs one line a minute about all of it.
+    """Delays of failed work, doubled after each failure, with at most one log line per minute about all of it.
 
-    A full disk makes each append try to seal the series again. Nothing is lost meanwhile: the logs have the points.
+    While the disk is full, each append would try to seal the series again. No data is lost meanwhile, because the logs
+    have the points.
     """
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._waiting: dict[str, tuple[float, float]] = {}  # by name: the delay, and the time of the next attempt
+        self._waiting: dict[str, tuple[float, float]] = {}  # for each name: the delay and the time of the next attempt
         self._count, self._logged_at = 0, float("-inf")
         self._lock = threading.Lock()
 
     def delays(self, name: str) -> bool:
-        """Tell whether work must wait because it has failed."""
+        """Whether work must wait because it failed a short time ago."""
         with self._lock:
             return self._clock() < self._waiting.get(name, (0.0, float("-inf")))[1]
 
     def attempt(self, name: str, work: Callable[[], None]) -> None:
-        """Do some work, and note whether it fails."""
+        """Run work and record whether it fails."""
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - a thread has nobody to raise to
+        except Exception as error:  # noqa: BLE001 - a thread cannot raise to a caller
             self._add(name, error)
         else:
             with self._lock:

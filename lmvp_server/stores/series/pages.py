@@ -1,4 +1,4 @@
-"""What was read from segments lately, so that it need not be decoded again; bounded, for all series together."""
+"""Bounded cache of decoded pages of segments, shared by all series of the process."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _LIMIT = 64 << 20
 
 
 class Pages:
-    """The least recently used go first.
+    """A cache that removes the least recently used entries.
 
     Parameters
     ----------
-    limit : int
-        Bytes in all.
+    limit : int, default 64 MiB
+        The maximum size in bytes. The newest entry stays even if it alone is larger.
     """
 
     def __init__(self, limit: int = _LIMIT) -> None:
@@ -26,22 +26,27 @@ class Pages:
         self._lock = Lock()
 
     def get(self, name: tuple[Path, int], read: Callable[[], Any]) -> Any:
-        """Return what is held under a name, or else read and hold it. `read` runs without the lock."""
+        """Return the entry under a name; if it is missing, call `read` and store the result.
+
+        `read` runs without the lock.
+        """
         with self._lock:
             if name in self._held:
                 self._held.move_to_end(name)
                 return self._held[name]
         value = read()
         with self._lock:
+            # Another thread can have read the same page meanwhile.
             if name not in self._held:
                 self._held[name] = value
                 self._size += _bytes(value)
+            # The entry that was just read must stay, even if it is larger than the limit.
             while self._size > self._limit and len(self._held) > 1:
                 self._size -= _bytes(self._held.popitem(last=False)[1])
         return value
 
     def forget(self, path: Path) -> None:
-        """Let go of all that was read from a file."""
+        """Remove all entries of a file."""
         with self._lock:
             for name in [name for name in self._held if name[0] == path]:
                 self._size -= _bytes(self._held.pop(name))
@@ -52,4 +57,4 @@ def _bytes(value: Any) -> int:
 
 
 PAGES = Pages()
-"""Those of this process."""
+"""The cache of this process."""

@@ -1,4 +1,4 @@
-"""How many points a row of each level of a segment's pyramid stands for, and where the blocks begin."""
+"""Block sizes of the levels of a segment's pyramid, and the boundaries of the blocks."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 BLOCK = 256
-"""Points that one row of the first level stands for."""
+"""Points in a block of the first level."""
 FOLD = 32
-"""Rows that one row of the next level stands for."""
+"""Blocks of the first level in a block of the second level."""
 
 
 def starts_of(sizes: npt.NDArray[np.intp], width: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Cut runs of rows into blocks of at most `width`: where the blocks begin, and how many each run has."""
+    """Split groups of rows into blocks of at most `width` rows. Return the starts, and the blocks of each group."""
+    # Rounds up: the last block of a group can be shorter.
     counts = -(-sizes // width)
     before = np.cumsum(sizes) - sizes
     rank = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -1,4 +1,4 @@
-"""Reading a key of a series, whole or in outline, from its segments and from what is in memory."""
+"""Reading of one key of a series, in full or downsampled, from its segments and from memory."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from lmvp_server.stores.series.segment import PAGE_ROWS, Segment
 
 _LOWEST, _HIGHEST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _PLAIN_READ = 4 * PAGE_ROWS
-"""Points up to which a range is read as it is, not by the rows that stand for blocks."""
+"""Ranges with at most this number of points are read in full; larger ranges are read from the pyramid."""
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What there is of a key at one moment.
+    """A consistent snapshot of one key.
 
     Attributes
     ----------
     key : int
-        Its number.
+        The number of the key in the series.
     segments : sequence of Segment
-        Those that have points of it, in the order of their arrival.
+        The segments with points of the key, in order of arrival.
     loose : Table
-        Its points that are not sealed: those that count, in the order of their steps.
+        The points that are not sealed yet and count, in the order of steps.
     cuts : Cuts
-        Those that hold for it.
+        The cuts that apply to the key.
     spared : array of bool
-        By key: whether cuts leave it alone.
+        For each key of the series, whether cuts do not apply to it.
     """
 
     key: int
@@ -46,14 +46,15 @@ class View:
     spared: npt.NDArray[np.bool_]
 
     def count(self, first: int | None, last: int | None) -> int:
-        """See `SeriesStore.count`."""
+        """Implement `SeriesStore.count`."""
         low, high = _range(first, last)
         sealed = sum(end - begin for _, begin, end in self._rows(low, high))
         return sealed + len(_within(self.loose, low, high))
 
     def read(self, first: int | None, last: int | None) -> Iterator[Columns]:
-        """See `SeriesStore.read`."""
+        """Implement `SeriesStore.read`."""
         low, high = _range(first, last)
+        # Segments that overlap must be merged in memory. Otherwise they can be read one after the other.
         if not self._in_order():
             yield from _pages(self._merged(low, high))
             return
@@ -63,10 +64,11 @@ class View:
         yield from _pages(_within(self.loose, low, high))
 
     def sample(self, points: int, first: int | None, last: int | None) -> Columns:
-        """See `SeriesStore.sample`."""
+        """Implement `SeriesStore.sample`."""
         low, high = _range(first, last)
         ranges = self._rows(low, high)
         total = sum(end - begin for _, begin, end in ranges)
+        # The pyramid contains all points, so it is exact only if all of them count.
         if total > max(_PLAIN_READ, BLOCK // 4 * points) and self._in_order() and not self._cut_through():
             return self._outline(ranges, _within(self.loose, low, high), total, points)
         return reduced(self._merged(low, high).columns(), points)
@@ -79,21 +81,21 @@ class View:
         return [*spans, (int(self.loose.steps[0]), int(self.loose.steps[-1]))] if len(self.loose) else spans
 
     def _in_order(self) -> bool:
-        """Whether the points follow one another, segment by segment."""
+        """Whether the segments and the unsealed points follow one another by step, without overlap."""
         return all(before[1] < after[0] for before, after in pairwise(self._spans()))
 
     def _cut_through(self) -> bool:
-        """Whether a cut may have dropped sealed points."""
+        """Whether a cut can drop sealed points."""
         last = max((last for _, last in self._spans()), default=_LOWEST)
         return self.cuts.lowest < last
 
     def _merged(self, low: int, high: int) -> Table:
-        """Read all points in a range, and return what counts, in order."""
+        """Read all points in a range and return those that count, in order."""
         parts = [table for segment, begin, end in self._rows(low, high) for table in segment.rows(begin, end)]
         return settled(kept(Table.join([*parts, _within(self.loose, low, high)]), self.cuts, self.spared))
 
     def _outline(self, ranges: Sequence[tuple[Segment, int, int]], loose: Table, total: int, points: int) -> Columns:
-        """Draw a range by the rows that stand for blocks; what sticks out of whole blocks at its ends is read."""
+        """Downsample a range from the pyramid, with the rows at both ends that do not fill a block."""
         level = 1 if total > BLOCK * FOLD * points else 0
         filled = [each for each in ranges if each[1] < each[2]]
         parts = [blocks for segment, a, b in filled for blocks in blocks_between(segment, self.key, a, b, level)]
@@ -109,7 +111,7 @@ def _range(first: int | None, last: int | None) -> tuple[int, int]:
 
 
 def _within(table: Table, low: int, high: int) -> Table:
-    """Return the points of a table in order whose steps are from `low` to `high`."""
+    """Return the points with steps from `low` to `high`. The table must be sorted by step."""
     begin, end = np.searchsorted(table.steps, low, "left"), np.searchsorted(table.steps, high, "right")
     return table.take(slice(int(begin), int(end)))
 
@@ -120,16 +122,16 @@ def _pages(table: Table) -> Iterator[Columns]:
 
 
 def has_dropped(segment: Segment, cuts: Cuts, spared: npt.NDArray[np.bool_]) -> bool:
-    """Whether a segment holds points that cuts drop."""
+    """Whether a segment has points that a cut drops."""
     if not cuts:
         return False
     return any(len(kept(page, cuts, spared)) < len(page) for page in segment.rows(0, int(segment.starts[-1])))
 
 
 def overlap(segments: Sequence[Segment]) -> bool:
-    """Whether two segments have points of one key that do not follow one another."""
+    """Whether two segments have points of one key whose ranges of steps overlap."""
     last = np.full(max((int(segment.keys[-1]) + 1 for segment in segments if len(segment.keys)), default=0), _LOWEST)
-    for segment in segments:  # all keys at once: a run may have 100,000
+    for segment in segments:  # one numpy operation for all keys: a run can have 100,000
         if (segment.first <= last[segment.keys]).any():
             return True
         last[segment.keys] = segment.last

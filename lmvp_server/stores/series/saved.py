@@ -1,4 +1,4 @@
-"""What a series writes down at each seal: which segments there are, and what it knew when they were cut off."""
+"""State file of a series: its segments, writers, keys, statistics and cuts, written at each seal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NAME = "series"
 
 
 class Writer(msgspec.Struct, array_like=True):
-    """A writer: how far its journal is applied, its epoch, and the series' numbers of its keys, by the writer's own."""
+    """A writer: applied bytes of its journal, its attempt, and the number in the series of each of its key numbers."""
 
     applied: int = 0
     epoch: int = 0
@@ -23,22 +23,24 @@ class Writer(msgspec.Struct, array_like=True):
 
 
 class Saved(msgspec.Struct):
-    """The state of a series before the logs from `generation` on.
+    """The state of a series before its logs from `generation` on.
 
     Attributes
     ----------
     segments : list of int
-        Their numbers, in the order in which their points arrived.
+        The numbers of the segments, in the order in which their points arrived.
     keys : list of str
-        Names, by number.
+        The names of the keys. The index is the number of the key.
     stats : bytes
         Rows of `stats.ROW`, one for each key.
     cuts : list of (int, int)
-        Epoch and step.
+        Attempt and step of each cut.
+    epoch : int
+        The newest attempt.
     points : int
-        How many were taken in.
+        The number of points received.
     cut_at : int
-        How many there were at the last cut.
+        The number of points at the last cut, plus 1. Older cursors are no longer valid.
     """
 
     format: int = 1
@@ -54,25 +56,27 @@ class Saved(msgspec.Struct):
 
 
 def save(folder: Path, saved: Saved) -> None:
-    """Write the state, durably, in place of the one before."""
+    """Replace the state file durably and atomically."""
     from lmvp.durable import sync_folder
 
+    # The record has a checksum, so that damage is detected.
     write_whole(folder / NAME, [framed(msgspec.msgpack.encode(saved))], folder)
     sync_folder(folder)
 
 
 def load(folder: Path) -> Saved:
-    """Read the state; that of an empty series where none was written.
+    """Read the state file. Without a file, return the state of an empty series.
 
     Raises
     ------
     IntegrityError
-        If it is not as it was written.
+        If the file is damaged, or missing although there are segments.
     """
     path = folder / NAME
     try:
         data = private.read_bytes(path)
     except FileNotFoundError:
+        # A series that was never sealed has no state file, but then it has its first log.
         if folder.is_dir() and any(folder.glob("*.segment")) and not (folder / "0.wal").exists():
             raise IntegrityError(f"{path} is missing: segments are there", hint="a backup has it") from None
         return Saved()

@@ -1,6 +1,7 @@
-"""A segment: points of many keys, by key and step, in compressed columns, read page by page. See docs/format.md.
+"""Segment file: points of many keys, sorted by key and step, in compressed columns. See docs/format.md.
 
-The file is pages, the levels of the pyramid, a directory, and a footer that tells where the directory is.
+The file consists of pages, the levels of the pyramid, a directory, and a footer with the position of the directory.
+Readers decode single pages.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from lmvp_server.stores.series.columns import Table
 from lmvp_server.stores.series.pages import PAGES
 from lmvp_server.stores.series.pyramid import BLOCK, FOLD, starts_of
 
-PAGE_ROWS = 1 << 16
+PAGE_ROWS = 1 << 16  # 2.3 MB uncompressed
 _COLUMNS = ("keys", "steps", "values", "times", "epochs")
 _DTYPES = {"keys": "<u4", "steps": "<i8", "values": "<f8", "times": "<f8", "epochs": "<i8"}
 _LEVEL = tuple(Blocks.__slots__)
@@ -40,12 +41,13 @@ _CONFIG = ChunkConfig(compression_level=6)
 
 
 def write_segment(path: Path, table: Table) -> None:
-    """Write points that are in order, of each key and step one, as a segment."""
+    """Write a segment. The points must be sorted, with one point for each key and step."""
     pieces: list[bytes] = [MAGIC]
     size = len(MAGIC)
 
     def put(columns: Sequence[npt.NDArray[Any]], rows: int) -> Piece:
         nonlocal size
+        # Columns are compressed separately, because values of one column resemble each other.
         coded = [_coded(column) for column in columns]
         data = b"".join(coded)
         piece = Piece(size, [len(each) for each in coded], rows, crc32(data))
@@ -76,7 +78,7 @@ def write_segment(path: Path, table: Table) -> None:
 
 
 def _levels(table: Table, counts: npt.NDArray[np.intp]) -> Iterator[Blocks]:
-    """Give the levels of the pyramid over keys of more points than two blocks have, the finest first."""
+    """Yield the levels of the pyramid, finest first, for the keys that have more points than two blocks."""
     tall = counts > 2 * BLOCK
     starts, blocks = starts_of(np.where(tall, counts, 0), BLOCK)
     if not tall.any():
@@ -96,12 +98,12 @@ def _coded(column: npt.NDArray[Any]) -> bytes:
 
 
 class Segment:
-    """A segment on the disk; what is read of it is kept in `PAGES` for a while.
+    """A segment on disk. Decoded pages are cached in `PAGES`.
 
     Raises
     ------
     IntegrityError
-        Where what is read is not what was written.
+        If a part that is read is damaged or the file is missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,6 +118,7 @@ class Segment:
         with self._open() as file:
             at, length, check = self._footer(file)
             data = os.pread(file.fileno(), length, at)
+        # A damaged directory would direct reads to wrong bytes.
         if crc32(data) != check or len(data) != length:
             raise self._damaged("directory")
         try:
@@ -133,7 +136,7 @@ class Segment:
         return at, length, check
 
     def delete_when_let_go(self) -> None:
-        """Delete the file once nobody holds this object: who began to read goes on."""
+        """Delete the file when this object is garbage-collected, so that readers that have it can finish."""
         weakref.finalize(self, _delete, self.path, self.path.lstat().st_ino)
 
     def _open(self) -> IO[bytes]:
@@ -149,12 +152,12 @@ class Segment:
 
     @cached_property
     def keys(self) -> npt.NDArray[np.uint32]:
-        """The keys that it has points of, in order."""
+        """The keys with points in this segment, sorted."""
         return _plain(self._directory.keys, np.uint32)
 
     @cached_property
     def starts(self) -> npt.NDArray[np.int64]:
-        """The first row of each key, and the number of rows."""
+        """The first row of each key, followed by the number of rows."""
         counts: npt.NDArray[np.int64] = _plain(self._directory.counts, np.int64)
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
 
@@ -170,7 +173,7 @@ class Segment:
 
     @cached_property
     def _blocks(self) -> list[npt.NDArray[np.int64]]:
-        """Of each level, the first row of each key, and the number of rows."""
+        """For each level, the first block of each key, followed by the number of blocks."""
         counts = np.diff(self.starts)
         blocks = np.where(counts > 2 * BLOCK, -(-counts // BLOCK), 0)
         return [np.r_[0, np.cumsum(blocks)], np.r_[0, np.cumsum(-(-blocks // FOLD))]]
@@ -180,23 +183,24 @@ class Segment:
         return at if at < len(self.keys) and self.keys[at] == key else None
 
     def span(self, key: int) -> tuple[int, int, int] | None:
-        """Return the first step, the last step and the number of points of a key; None if it has none."""
+        """Return the first step, the last step and the number of points of a key, or None if it has no points."""
         at = self._place(key)
         if at is None:
             return None
         return int(self.first[at]), int(self.last[at]), int(self.starts[at + 1] - self.starts[at])
 
     def all_rows(self, key: int) -> tuple[int, int]:
-        """Return where the rows of a key begin and end."""
+        """Return the range of rows of a key, which must have points."""
         at = self._place(key)
         assert at is not None
         return int(self.starts[at]), int(self.starts[at + 1])
 
     def rows_of(self, key: int, first: int, last: int) -> tuple[int, int]:
-        """Return where the rows of a key with steps from `first` to `last` begin and end."""
+        """Return the range of rows of a key with steps from `first` to `last`, inclusive."""
         at = self._place(key)
         assert at is not None
         begin, end = self.all_rows(key)
+        # The directory answers ranges that end at the ends of the key; only other ranges need pages.
         if first > self.last[at] or last < self.first[at] or first > last:
             return begin, begin
         if first > self.first[at]:
@@ -206,7 +210,7 @@ class Segment:
         return begin, end
 
     def _search(self, begin: int, end: int, step: int, side: str) -> int:
-        """Find where a step belongs among the rows from `begin` to `end`, page by page."""
+        """Return the position of a step in a range of rows, by bisection that reads only a few pages."""
         low, high = begin // PAGE_ROWS, (end - 1) // PAGE_ROWS
         while low < high:
             middle = (low + high + 1) // 2
@@ -217,16 +221,17 @@ class Segment:
         return base + a + int(np.searchsorted(page.steps[a:b], step, "left" if side == "left" else "right"))
 
     def rows(self, begin: int, end: int) -> Iterator[Table]:
-        """Yield rows, at most a page at a time."""
+        """Yield the rows of a range, at most one page at a time."""
         for number in range(begin // PAGE_ROWS, -(-end // PAGE_ROWS)) if begin < end else ():
             base = number * PAGE_ROWS
             yield self._page(number).take(slice(max(0, begin - base), end - base))
 
     def level(self, number: int, key: int) -> Blocks:
-        """Return the rows of a level (0: of blocks of `BLOCK` points) for a key of more than two blocks."""
+        """Return the blocks of a key at a level: 0 is the finest. The key must have more points than two blocks."""
         at = self._place(key)
         assert at is not None
         begin, end = self._blocks[number][at : at + 2]
+        # Negative numbers identify levels in the cache, the others pages.
         found: Blocks = PAGES.get((self.path, -1 - number), lambda: self._read_level(number))
         return found.take(slice(begin, end))
 
@@ -253,7 +258,7 @@ class Segment:
         return [data[end - size : end] for end, size in zip(ends, piece.sizes, strict=True)]
 
     def verify(self) -> None:
-        """Read all of it; IntegrityError if it is not as it was written."""
+        """Read the whole segment; raise IntegrityError if a part is damaged."""
         with self._open() as file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise self._damaged("head")
@@ -265,7 +270,7 @@ class Segment:
 
 
 def _delete(path: Path, inode: int) -> None:
-    """Delete a file, unless the name is that of another one by now: a run may have been dropped and restored."""
+    """Delete a file, unless its name now belongs to another file: the run can have been deleted and restored."""
     with suppress(FileNotFoundError):
         if path.lstat().st_ino == inode:
             path.unlink()

@@ -1,4 +1,4 @@
-"""The series of one run: what came since the last seal is in memory and in a log, what came before in segments."""
+"""The series of one run: recent points in memory and in a write-ahead log, older points in sealed segments."""
 
 from __future__ import annotations
 
@@ -35,45 +35,47 @@ from lmvp_server.stores.series.segment import Segment, write_segment
 from lmvp_server.stores.series.stats import ROW, Stats
 
 _logger = logging.getLogger("lmvp_server")
-_SMALL = 5_000
+_SMALL = 5_000  # points below which selecting a key from a table needs no sorted index
 SEAL_AT = 1_000_000
-"""Points in memory at which they are sealed."""
+"""Points in memory at which the series is sealed."""
 
 CUTS_LIMIT = 10_000
-"""Cuts of a run that are not redundant, at most."""
+"""The maximum number of cuts of a run that are not redundant."""
 
 KEYS_LIMIT = 100_000
-"""Keys of a run, and keys that one writer names, at most."""
+"""The maximum number of keys of a run, and of keys that one writer defines."""
 
 NAMES_LIMIT = 16 << 20
-"""Characters of all keys of a run, at most."""
+"""The maximum number of characters of all keys of a run together."""
 
 RECOUNT_LIMIT = 20_000_000
-"""Points that one request may make the server count again, beyond `RECOUNTS_FREE` times; about 3 s of work. After as
-many, the series is sealed, so that opening it does not repeat the work."""
+"""Points that one request can make the server count again after a cut, if it does so more than `RECOUNTS_FREE` times;
+about 3 s of work. When a series has recounted this many points, it is sealed, so that opening it does not repeat the
+work."""
 
 RECOUNTS_FREE = 16
-"""How often one request may make the server count all points again, whatever their number."""
+"""The number of recounts that one request can cause regardless of the number of points."""
 
 SET_ASIDE = "a backup may have the points; the damaged file stays until you delete it"
-"""The way out of a damaged log."""
+"""The hint of errors about a damaged log."""
 
 SYSTEM = "system/"
-"""Keys that begin so have steps of their own: no cut drops their points."""
+"""The prefix of system keys. Their steps are independent of the training steps, so cuts do not apply to them."""
 
 
 class Series:
-    """Everything about one run's points.
+    """All points of one run.
 
     Parameters
     ----------
     folder : Path
-        Made by the first append.
+        The folder of the series. The first append creates it.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.used = time.monotonic()
+        # `_lock` guards the state in memory; `_sealing` serialises seals and merges. Take `_sealing` before `_lock`.
         self._lock = threading.RLock()
         self._sealing = threading.Lock()
         self._wakes: dict[object, Callable[[], None]] = {}
@@ -84,7 +86,7 @@ class Series:
         self._load(saved.load(folder))
         self._replay()
 
-    # -- what lies on the disk
+    # -- files
 
     def _load(self, state: Saved) -> None:
         self._writers = state.writers
@@ -113,10 +115,10 @@ class Series:
         )
 
     def _replay(self) -> None:
-        """Apply the points of the logs that were not sealed.
+        """Apply the points of the logs that are not sealed.
 
-        A damaged log stays as it is, and so does its name. Its sound records count, and new points go to the next
-        generation. A torn end is cut off when the next record is written.
+        A damaged log keeps its content and its name. Its sound records are applied, and new points go to the next
+        generation. An incomplete record at the end is cut off when the next record is written.
         """
         if not self.folder.is_dir():
             return
@@ -126,7 +128,7 @@ class Series:
         for generation in wal.generations(self.folder):
             log = wal.read_log(wal.wal_path(self.folder, generation))
             if generation >= self._generation:
-                if self._torn:  # a torn end is cut before the next log begins
+                if self._torn:  # a seal cuts an incomplete record before the next log begins
                     self._damaged.setdefault(self._generation, f"damaged at byte {self._whole:,}: another log follows")
                 self._generation = generation
                 self._replay_log(generation, log)
@@ -134,7 +136,7 @@ class Series:
             elif log.read().gaps:
                 self._damaged[generation] = str(log.gaps[0])
                 self._retire(generation)
-            else:
+            else:  # a crash between the seal and the deletion of the log left it
                 self._retire(generation)
         for generation in wal.missing(self.folder):
             self._damaged[generation] = "is missing"
@@ -151,18 +153,19 @@ class Series:
             writer, start, frames = wal.unpacked(payload)
             applied = self.applied(writer)
             if start > applied:
+                # An earlier record was lost, because the writer's journal does not continue at the applied offset.
                 self._damaged.setdefault(generation, f"lacks what a writer sent from byte {applied:,} of its journal")
                 self._apply_behind_gap(writer, parse(frames))
-            elif start + len(frames) > applied:  # a writer repeats what was lost, and some more
+            elif start + len(frames) > applied:  # skip what was applied; a repeated request can contain new frames too
                 self._apply(writer, start + len(frames), parse(frames[applied - start :]))
         if log.gaps:
             self._damaged[generation] = str(log.gaps[0])
 
     def _apply_behind_gap(self, writer: str, shipment: Shipment) -> None:
-        """Apply the points of a sound record that follows a lost one.
+        """Apply the points of a sound record that follows a lost record.
 
-        Points whose key was named in the lost record are left out, and so are points whose step the server would
-        count. The place in the writer's journal stays: a writer that still has its journal sends all of it again.
+        Skip points whose key may have been defined in the lost record, and points that need an automatic step. The
+        applied offset of the writer does not change, so a writer that still has its journal sends the points again.
         """
         of = self._writers.setdefault(writer, Writer(keys={}))
         applied, epoch = of.applied, of.epoch
@@ -179,16 +182,16 @@ class Series:
         of.epoch = epoch
 
     def _retire(self, generation: int) -> None:
-        """Delete a log whose points are sealed, or set it aside if it is damaged."""
+        """Delete a log whose points are sealed. Rename it instead if it is damaged."""
         path = wal.wal_path(self.folder, generation)
-        wal.begun_path(self.folder, generation).unlink(missing_ok=True)  # first: a crash must not look like a loss
+        wal.begun_path(self.folder, generation).unlink(missing_ok=True)  # first, or a crash makes the log seem lost
         if generation in self._damaged:
             path.rename(wal.damaged_path(self.folder, generation))
         else:
             path.unlink()
 
     def damage(self) -> list[str]:
-        """See `SeriesStore.damage`."""
+        """Implement `SeriesStore.damage`."""
         with self._lock:
             return [self._damage_of(generation, what) for generation, what in sorted(self._damaged.items())]
 
@@ -205,17 +208,18 @@ class Series:
                 size = self._whole if path.exists() else 0
                 self._log = wal.open_wal(self.folder, self._generation, size)
                 self._torn = False
+                # A log that is deleted by accident leaves this marker, so its loss is detected.
                 private.append(wal.begun_path(self.folder, self._generation)).close()
-                sync_folder(self.folder)  # before a record is acknowledged
+                sync_folder(self.folder)  # before the first record is acknowledged
         return self._log
 
     _whole = 0
     _torn = False
 
-    # -- taking in
+    # -- receiving points
 
     def append(self, writer: str, start: int, data: Buffer, shipment: Shipment) -> int:
-        """See `SeriesStore.append`."""
+        """Implement `SeriesStore.append`."""
         with self._lock:
             self.used = time.monotonic()
             applied = self.applied(writer)
@@ -223,19 +227,22 @@ class Series:
                 raise Gap(applied)
             if start + len(data) <= applied:
                 return applied
+            # A repeated request: skip the part that was applied.
             if start < applied:
                 data = memoryview(data)[applied - start :]
                 start, shipment = applied, parse(data)
             self._check(writer, shipment)
+            # Durable before visible: a point that was read cannot disappear in a crash.
             self._write(wal.packed(writer, start, data))
             self._apply(writer, start + len(data), shipment)
             applied = start + len(data)
+        # Without the lock: a callback can call this series again.
         for wake in list(self._wakes.values()):
             wake()
         return applied
 
     def _check(self, writer: str, shipment: Shipment) -> None:
-        """Refuse unknown keys, and more keys, cuts or work than a run may have, before anything is written."""
+        """Reject a request with unknown keys, or one that exceeds the limits of a run, before anything is written."""
         known = self._writers.get(writer, Writer()).keys
         if shipment.keys:
             self._check_keys(known, shipment.keys)
@@ -263,6 +270,7 @@ class Series:
             )
 
     def _check_cuts(self, parts: Sequence[Points | Epoch]) -> None:
+        # Simulate the cuts and count the recounts that they cause; see `_cut`.
         cuts, recounts, is_cut, points = self._cuts.copy(), 0, False, self._held
         for part in parts:
             if isinstance(part, Points):
@@ -286,7 +294,7 @@ class Series:
 
     @property
     def _held(self) -> int:
-        """Points in memory and in segments, which a recount reads."""
+        """The number of points in memory and in segments. A recount reads all of them."""
         loose = sum(len(table) for table in (*self._frozen, *self._tail))
         return loose + sum(int(segment.starts[-1]) for segment in self._segments)
 
@@ -297,14 +305,14 @@ class Series:
             log.append(record)
             try:
                 log.sync()
-            except OSError:  # what came before was synced; the series is read anew from that
+            except OSError:  # the log is in an unknown state: the next request loads the series from disk again
                 log.cut(before)
                 log.broken = True
                 raise
 
     @property
     def broken(self) -> bool:
-        """Nobody knows what the log holds: the series must be read from the disk again."""
+        """Whether the content of the log is unknown. The series must then be loaded from disk again."""
         return self._log is not None and self._log.broken
 
     def _apply(self, writer: str, applied: int, shipment: Shipment) -> None:
@@ -327,7 +335,7 @@ class Series:
         return self._numbers[name]
 
     def _make_room(self) -> None:
-        """Have a row of `_stats` and of `_spared` for each key."""
+        """Extend `_stats` and `_spared` to all keys."""
         fresh = self._names[len(self._spared) :]
         if fresh:
             spared = np.array([name.startswith(SYSTEM) for name in fresh], np.bool_)
@@ -342,6 +350,7 @@ class Series:
 
     def _take_in(self, writer: Writer, points: Points) -> None:
         keys = _translated(points.keys, writer.keys)
+        # Automatic steps depend on the statistics, which must not include points that were cut.
         if self._stale and (points.steps == AUTO).any():
             self._recount()
         steps = numbered(keys, points.steps, self._stats)
@@ -350,15 +359,15 @@ class Series:
         if not self._stale:
             self._stats.add(table)
         self._points += len(table)
-        while self._tail and len(self._tail[-1]) <= 2 * len(table):  # few tables, and each point copied seldom
+        while self._tail and len(self._tail[-1]) <= 2 * len(table):  # few tables, few copies of each point
             table = Table.join([self._tail.pop(), table])
         self._tail.append(table)
 
     def _cut(self, epoch: int, step: int) -> None:
-        """Let points of older epochs above a step not count.
+        """Add a cut: points of older attempts above the step no longer count.
 
-        The points are not read here but once for any number of cuts, in `_recount`, when somebody asks for them or
-        logs a point without a step.
+        The points are not dropped here. `_recount` drops them once for all cuts, when someone reads the series or logs
+        a point without a step.
         """
         self._cut_at = self._points + 1
         if not self._cuts.add(epoch, step):
@@ -368,16 +377,16 @@ class Series:
             self._stale = bool(((self._stats.rows["step"] > step) & ~self._spared).any())
 
     _cuts_added = 0
-    """How many cuts that are not redundant came since the series was opened."""
+    """The number of cuts that were not redundant since the series was opened."""
 
     _stale = False
-    """Whether a cut may have dropped points since `_stats` was computed."""
+    """Whether a cut can have dropped points since `_stats` was computed."""
 
     recounted = 0
-    """Points that were counted again since the last seal."""
+    """The number of points that were recounted since the last seal."""
 
     def _recount(self) -> None:
-        """Drop the points that cuts drop, and compute again what is known of each key."""
+        """Drop points to which a cut applies, and compute the statistics of all keys again."""
         if not self._stale:
             return
         self.recounted += self._held
@@ -391,27 +400,28 @@ class Series:
             self._stats.add(table)
         self._stale = False
 
-    # -- what is known
+    # -- state
 
     def applied(self, writer: str) -> int:
-        """See `SeriesStore.applied`."""
+        """Implement `SeriesStore.applied`."""
         with self._lock:
             return self._writers[writer].applied if writer in self._writers else 0
 
     def attempt(self, writer: str) -> int:
-        """See `SeriesStore.attempt`."""
+        """Implement `SeriesStore.attempt`."""
         with self._lock:
             return self._writers[writer].epoch if writer in self._writers else 0
 
     def state(self, touched: float) -> SeriesState:
-        """See `SeriesStore.state`."""
+        """Implement `SeriesStore.state`."""
         with self._lock:
             return SeriesState(self._points, len(self._names), self._epoch, touched)
 
     def keys(self) -> list[KeyState]:
-        """See `SeriesStore.keys`."""
+        """Implement `SeriesStore.keys`."""
         with self._lock:
             self._recount()
+            # Clients poll the keys; build the list only if something changed.
             at, known = self._known
             if at == (self._points, len(self._names), self._cut_at):
                 return known
@@ -426,24 +436,25 @@ class Series:
 
     @property
     def in_memory(self) -> int:
-        """Bytes of points that are not sealed."""
+        """The size of the unsealed points in bytes."""
         return sum(table.nbytes for table in self._tail)
 
     @property
     def waiting(self) -> int:
-        """Points that are not sealed."""
+        """The number of unsealed points."""
         return sum(len(table) for table in self._tail)
 
     # -- reading
 
     def view(self, key: str) -> View | None:
-        """Return what there is of a key now, to be read at leisure; None if there is no such key."""
+        """Return a snapshot of a key that can be read without the lock, or None if the key does not exist."""
         with self._lock:
             self.used = time.monotonic()
             number = self._numbers.get(key)
             if number is None:
                 return None
             self._recount()
+            # Join the tables, so that `_of_key` sorts one table once for many keys.
             self._tail = [Table.join(self._tail)] if self._tail else []
             loose = [self._of_key(table, number) for table in [*self._frozen, *self._tail]]
             segments = [segment for segment in self._segments if segment.span(number)]
@@ -451,7 +462,10 @@ class Series:
             return View(number, segments, settled(Table.join(loose)), cuts, self._spared)
 
     def _of_key(self, table: Table, key: int) -> Table:
-        """Return the points of a key, in the order of their arrival; quick for many keys of one table."""
+        """Return the points of a key, in order of arrival.
+
+        The sorted index of the last table is cached for other keys.
+        """
         if len(table) < _SMALL:
             return table.take(table.keys == key)
         if self._order[0] is not table:
@@ -467,11 +481,12 @@ class Series:
     )
 
     def since(self, cursor: int, keys: Sequence[str] | None, limit: int) -> tuple[int, dict[str, Columns]]:
-        """See `SeriesStore.since`."""
+        """Implement `SeriesStore.since`."""
         with self._lock:
             self.used = time.monotonic()
             if cursor >= self._points:
                 return self._points, {}
+            # Sealed points are sorted by key and step, so their order of arrival is lost.
             if cursor < max(self._base, self._cut_at):
                 raise CursorLost
             self._recount()
@@ -491,7 +506,7 @@ class Series:
         return behind, {names[int(part.keys[0])]: part.columns() for part in parts}
 
     def watch(self, wake: Callable[[], None]) -> Callable[[], None]:
-        """See `SeriesStore.wait`."""
+        """Implement `SeriesStore.wait`."""
         token = object()
         self._wakes[token] = wake
 
@@ -502,21 +517,22 @@ class Series:
 
     @property
     def watched(self) -> bool:
-        """Whether anybody waits for points."""
+        """Whether a reader waits for points."""
         return bool(self._wakes)
 
     # -- sealing
 
     def seal(self) -> None:
-        """Make a segment of all points in memory. Readers and writers go on meanwhile."""
+        """Write all points in memory to a segment. Reads and appends continue meanwhile."""
         with self._sealing:
             with self._lock:
                 if not self.waiting and self._log is None and not self._whole:
                     return
                 self._recount()
-                if self._torn:  # a log that another one follows ends with a sound record
+                if self._torn:  # opening the log cuts off the incomplete last record; see `_replay`
                     self._open_log()
                 before, self._log = self._log, None
+                # From here on, appends go to the next log; `_frozen` stays readable until the segment is written.
                 self._frozen, self._tail = [Table.join(self._tail)], []
                 self._generation, self._whole = self._generation + 1, 0
                 number = 1 + max((int(segment.path.stem) for segment in self._segments), default=0)
@@ -527,7 +543,7 @@ class Series:
             try:
                 self._put_away(number, state, settled(self._frozen[0]), cuts)
             except BaseException:
-                with self._lock:  # the logs have them still
+                with self._lock:  # nothing is lost: the logs still have the points
                     self._tail, self._frozen = [*self._frozen, *self._tail], []
                 raise
 
@@ -542,16 +558,17 @@ class Series:
             if len(frozen):
                 self._segments.append(Segment(path))
             self._frozen, self._base = [], state.points
+        # Only now that segment and state file are durable can the logs be deleted.
         for generation in wal.generations(self.folder):
             if generation < state.generation:
                 self._retire(generation)
 
     def tangled(self) -> bool:
-        """Whether segments hold points that do not count, or not in order: merging them makes reading quicker."""
+        """Whether segments overlap or have points that no longer count, so that a merge would make reads faster."""
         with self._lock:
             segments, cuts = list(self._segments), self._cuts.copy()
             state = [segment.path.name for segment in segments], self._cuts_added
-        if state == self._straight:  # idle work asks again and again
+        if state == self._straight:  # maintenance calls this repeatedly
             return False
         found = overlap(segments) or any(has_dropped(segment, cuts, self._spared) for segment in segments)
         if not found:
@@ -559,10 +576,10 @@ class Series:
         return found
 
     _straight: tuple[list[str], int] = [], 0
-    """The segments, and the number of cuts, of which `tangled` has found that they need no merge."""
+    """The segments and the number of cuts for which `tangled` returned False."""
 
     def merge(self) -> None:
-        """Make one segment of all, of the points that count."""
+        """Replace all segments with one that has only the points that count."""
         with self._sealing:
             with self._lock:
                 old, cuts = list(self._segments), self._cuts.copy()
@@ -581,7 +598,7 @@ class Series:
                 segment.delete_when_let_go()
 
     def verify(self) -> None:
-        """See `SeriesStore.verify`."""
+        """Implement `SeriesStore.verify`."""
         with self._sealing, self._lock:
             saved.load(self.folder)
             segments, problems = list(self._segments), [str(self.folder / problem) for problem in self.damage()]
@@ -599,6 +616,7 @@ class Series:
     def _problems_of_log(self, generation: int) -> list[str]:
         path = wal.wal_path(self.folder, generation)
         log = wal.read_log(path).read()
+        # The log must be sound exactly up to the last acknowledged record.
         size = self._log.size if self._log is not None else self._whole
         if log.gaps:
             return [f"{path} is {log.gaps[0]}"]
@@ -607,9 +625,9 @@ class Series:
         return []
 
     def open_files(self) -> list[tuple[str, IO[bytes]]]:
-        """Seal all points, and return name and open file of all that makes up the series.
+        """Seal all points, and return the name and the open file of each file of the series.
 
-        An open file keeps its bytes when a merge replaces it, so nothing waits for the reader.
+        An open file stays readable when a merge deletes it, so merges need not wait for the reader.
         """
         self.seal()
         with self._sealing, ExitStack() as stack:
@@ -617,17 +635,17 @@ class Series:
             names += [wal.damaged_path(self.folder, number).name for number in sorted(self._damaged)]
             there = [name for name in names if os.path.lexists(self.folder / name)]
             found = [(name, stack.enter_context(private.open_read(self.folder / name))) for name in there]
-            stack.pop_all()  # the caller closes them
+            stack.pop_all()  # the caller closes the files
             return found
 
     def close(self) -> None:
-        """Let go of the log."""
+        """Close the log."""
         with self._sealing, self._lock:
             if self._log is not None:
                 self._log.close()
 
 
 def _translated(keys: npt.NDArray[np.uint32], numbers: dict[int, int]) -> npt.NDArray[np.uint32]:
-    """Return the series' numbers of a writer's keys."""
+    """Convert a writer's key numbers to key numbers of the series."""
     local, back = np.unique(keys, return_inverse=True)
     return np.array([numbers[key] for key in local.tolist()], np.uint32)[back]

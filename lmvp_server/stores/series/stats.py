@@ -1,4 +1,4 @@
-"""What a series knows of each key without reading its points, kept up with every batch that comes."""
+"""Statistics of each key of a series, updated with every batch of points, so that no points need to be read."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ ROW = np.dtype(
         ("epoch", "<i8"),
     ]
 )
-"""count: points taken in; step, value, time, epoch: of the point at the greatest step; low and high: finite values."""
+"""count: points received; step, value, time, epoch: of the point with the greatest step; low, high: finite values."""
 
 _LAST = np.iinfo(np.int64).max - 1
+# A row without points: minima start at the maximum value, and the other way round.
 _NONE = np.array([(0, np.iinfo(np.int64).max, AUTO, np.nan, 0.0, np.inf, -np.inf, AUTO)], ROW)[0]
 
 
 class Stats:
-    """A row for each key, by its number."""
+    """Rows with statistics. The index of a row is the number of the key."""
 
     def __init__(self, rows: npt.NDArray[np.void] | None = None) -> None:
         self._rows = np.empty(0, ROW) if rows is None else rows
@@ -40,18 +41,19 @@ class Stats:
         return self._rows[: self._used]
 
     def make_room(self, keys: int) -> None:
-        """Have rows for so many keys."""
+        """Ensure that rows for `keys` keys exist."""
+        # Doubling the array keeps the cost of adding keys linear.
         if keys > len(self._rows):
             more = np.full(max(keys, 2 * len(self._rows), 16) - len(self._rows), _NONE)
             self._rows = np.concatenate([self._rows, more])
         self._used = max(self._used, keys)
 
     def forget(self) -> None:
-        """Begin anew for all keys."""
+        """Reset the statistics of all keys."""
         self._rows[:] = _NONE
 
     def add(self, table: Table) -> None:
-        """Take in points, in the order of their arrival, whose keys have rows."""
+        """Add points, in order of arrival. Their keys must have rows."""
         if not len(table):
             return
         order = np.lexsort((table.epochs, table.steps, table.keys))
@@ -70,7 +72,7 @@ class Stats:
         self._move_last(at, by_key.take(ends))
 
     def _move_last(self, at: npt.NDArray[np.uint32], newest: Table) -> None:
-        """Let the points at the greatest steps of some keys be their last ones, where they are."""
+        """Replace the last points of keys with newer ones: a greater step, or the same step in a later attempt."""
         rows = self._rows
         ahead = newest.steps > rows["step"][at]
         ahead |= (newest.steps == rows["step"][at]) & (newest.epochs >= rows["epoch"][at])
@@ -84,7 +86,7 @@ class Stats:
             rows[name][to] = column
 
     def next_steps(self, keys: npt.NDArray[np.uint32]) -> Ints:
-        """Return the greatest step + 1 of each of some keys; 0 for one without points."""
+        """Return the greatest step + 1 of each key; 0 for a key without points."""
         rows = self._rows[keys]
         steps: Ints = np.where(rows["step"] == AUTO, 0, np.minimum(rows["step"], _LAST) + 1)
         return steps
