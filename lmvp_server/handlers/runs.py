@@ -1,4 +1,4 @@
-"""Runs, and what their writers send."""
+"""Handlers of runs and of the journals that their writers send."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Runs(Handler):
         return msgspec.json.encode(listed), missing
 
     async def post(self, project: str) -> None:
-        """Begin a run."""
+        """Start a run, or resume it if it exists."""
         run, made = await self.run(self.services.runs.start, self.caller, project, self.read(NewRun))
         self.answer(run, 201 if made else 200)
 
@@ -59,7 +59,7 @@ class Run(Handler):
         self.answer(await self.run_public(self.services.runs.run, self.caller, project, run))
 
     async def patch(self, project: str, run: str) -> None:
-        """Change what is said of a run."""
+        """Update the name, tags, notes, summary or other fields of a run."""
         given = self.read(RunUpdate)
         self.answer(await self.run(self.services.runs.amend, self.caller, project, run, given))
 
@@ -85,7 +85,7 @@ class End(Handler):
     needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
 
     async def post(self, project: str, run: str) -> None:
-        """End a run whose process cannot."""
+        """Set the final status of a run whose process cannot report it."""
         self.answer(await self.run(self.services.runs.end, self.caller, project, run, self.read(RunEnd)))
 
 
@@ -98,11 +98,11 @@ class Writer(Handler):
     body_limit = SHIPMENT_LIMIT + (1 << 20)
 
     async def get(self, project: str, run: str, writer: str) -> None:
-        """Tell how far a writer's journal is applied."""
+        """Return the offset in bytes up to which a writer's journal is applied."""
         self.answer(await self.run(self.services.intake.applied, self.caller, project, run, writer))
 
     async def put(self, project: str, run: str, writer: str) -> None:
-        """Take in frames of a writer's journal."""
+        """Apply frames of a writer's journal."""
         start = self.query(OFFSET)
         data = b"".join(self._body)
         self.answer(await self.run(self.services.intake.ingest, self.caller, project, run, writer, start, data))
