@@ -1,4 +1,4 @@
-"""What a server is told when it starts, and what it knows of itself while it runs."""
+"""Settings of a server process."""
 
 from __future__ import annotations
 
@@ -80,45 +80,45 @@ class Settings:
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the server."""
         return is_loopback(self.host) and not self.public_url
 
     @property
     def secure(self) -> bool:
-        """Whether browsers reach it by https, as `public_url` says; a request could claim anything."""
+        """Whether browsers use HTTPS, according to `public_url`. The headers of a request are not trusted for this."""
         return self.public_url.startswith("https://")
 
     def answers_to(self, host: str) -> bool:
-        """Tell whether a request may name this host, `name[:port]`: on loopback, no web page can invent one."""
+        """Return whether a request can have this host, `name[:port]`. On loopback, this prevents DNS rebinding."""
         if not is_loopback(self.host):
             return True
         return names_this_machine(host) or (bool(self.public_url) and host.lower() == urlsplit(self.public_url).netloc)
 
     @property
     def idle_for(self) -> float:
-        """Seconds since it was last used."""
+        """Seconds since the last use."""
         return time.monotonic() - self.last_used
 
     def touch(self) -> None:
-        """Note that it is used now."""
+        """Record that the server is in use."""
         self.last_used = time.monotonic()
 
     def enter(self) -> None:
-        """Note that a request began; how many are in flight is counted by connections, in `lmvp_server.serving`."""
+        """Record the start of a request. `lmvp_server.serving` counts the current requests by connection."""
         self.touch()
 
     def leave(self) -> None:
-        """Note that a request ended."""
+        """Record the end of a request."""
         self.touch()
 
 
 def checked_public_url(url: str) -> str:
-    """Return the URL that people use, without a slash at its end.
+    """Validate a public URL and return it without a slash at its end.
 
     Raises
     ------
     InvalidArgument
-        If it is none that a browser could open, or has a path.
+        If it is not an HTTP or HTTPS URL, or has a path.
 
     Examples
     --------
@@ -135,7 +135,7 @@ _HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]]+))(?::[0-9
 
 
 def names_this_machine(host: str) -> bool:
-    """Tell whether a `Host`, with its port or without, is a name of this machine alone.
+    """Return whether a `Host`, with or without a port, is a loopback name.
 
     Examples
     --------
@@ -147,7 +147,7 @@ def names_this_machine(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address, without brackets, means this machine by itself.
+    """Return whether a host name or address, without brackets, is a loopback one.
 
     Examples
     --------

@@ -48,7 +48,7 @@ BEHIND: Text[str] = Text(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The runs that a reader follows, and how far it has read: a cursor and a status for each run."""
+    """Position of a reader: the runs that it follows, with a cursor and a status for each run."""
 
     space: str
     runs: tuple[str, ...]

@@ -44,7 +44,7 @@ class BySession(Handler):
 
     @property
     def session(self) -> str:
-        """The secret in the cookie; of a session that this answer begins, the new one, for the forms in the answer."""
+        """The secret of the session cookie; if this response starts a session, its new secret, for the forms."""
         return self._entered or self.get_cookie(self.cookie_name(SESSION), "") or ""
 
     def cookie_name(self, name: str) -> str:
@@ -91,7 +91,7 @@ class Drawn(BySession):
 
     @property
     def xsrf(self) -> str:
-        """What forms carry; below a proxy that looks for something of its own in forms, that."""
+        """The CSRF token of forms; below a proxy that checks its own token, such as Jupyter, that token."""
         forwarded = self.request.headers.get("X-Forwarded-Xsrf", "")
         if self._proves_itself() and _PROXYS.fullmatch(forwarded):
             return forwarded
@@ -158,10 +158,10 @@ class Drawn(BySession):
 
     @property
     def theme_cookie(self) -> str:
-        """The name of the cookie of the theme, which a script of the page sets.
+        """The name of the theme cookie, which a script of the page sets.
 
-        Below a prefix, as behind Jupyter, the cookie is for that path alone, which `__Host-` does not allow; the scheme
-        there is that of the proxy.
+        Below a path prefix, as behind Jupyter, the cookie is limited to that path, which `__Host-` does not allow. The
+        proxy then decides about HTTPS.
         """
         return THEME if self.request.headers.get("X-Forwarded-Prefix") else self.cookie_name(THEME)
 
@@ -198,7 +198,7 @@ class Page(Drawn):
 
     @property
     def address(self) -> str:
-        """Where the request comes from."""
+        """IP address of the client."""
         return self.request.remote_ip or ""
 
     def form(self) -> dict[str, str]:

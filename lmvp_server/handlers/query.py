@@ -29,12 +29,13 @@ class Parameter(ABC, Generic[T]):
     Parameters
     ----------
     name : str
+        The name in the URL.
     description : str
-        For the OpenAPI document: one sentence.
+        One sentence for the OpenAPI document.
     required : bool
-        Whether a request without it is refused; the handler says so with its own message.
+        Whether the handler refuses a request without it, with a message of the handler.
     many : bool
-        Whether a request may name it several times. The value is then a tuple.
+        Whether a request can have it several times. The value is then a tuple.
     strip : bool
         Whether spaces at the ends of the value are ignored.
     """
@@ -53,7 +54,7 @@ class Parameter(ABC, Generic[T]):
 
     @abstractmethod
     def parse(self, text: str) -> Any:
-        """Return the value that a text stands for.
+        """Parse the text of a value.
 
         Raises
         ------
@@ -180,7 +181,7 @@ class Number(Parameter["float | None"]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flag(Parameter[bool]):
-    """A switch: `1` is on, `0` or no parameter is off."""
+    """A boolean: `1` is true; `0` or no parameter is false."""
 
     def parse(self, text: str) -> bool:
         """Return True for `1` and False for `0`."""

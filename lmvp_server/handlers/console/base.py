@@ -21,6 +21,7 @@ Fields: TypeAlias = dict[str, str]
 Shown: TypeAlias = tuple[str, dict[str, Any]]
 """The template of a page and its fields."""
 
+# Passwords are never sent back to the browser. `_UNSEEN` also has the control fields of a form.
 _SECRETS = frozenset({"password", "old", "new"})
 _UNSEEN = _SECRETS | {"do", "was", "yes", "_xsrf"}
 _IN_URLS = "/?#@%=&+,;:!$'()*~"
@@ -42,9 +43,9 @@ class ConsolePage(WebPage, ABC):
 
     @abstractmethod
     def look(self, *place: str) -> Shown:
-        """Return the template and its fields; runs off the loop.
+        """Return the template and its fields. This method runs in a thread.
 
-        A field that is a `Job` is rendered in a process of its own, and the template gets a `Rendered`.
+        A field that is a `Job` is rendered in a worker process. The template gets the `Rendered` result.
         """
 
     async def get(self, *place: str) -> None:

@@ -199,7 +199,7 @@ class FilePage(ConsolePage):
 
 
 def _beside(before: VersionRecord | None, after: VersionRecord) -> list[tuple[str, str, str, str, int]]:
-    """Return each metric of two versions: key, before, after, difference, and if that is better (1) or not (-1)."""
+    """Return rows of key, before, after, difference and rating: 1 is better, -1 is worse, 0 is neither."""
     old = before.metrics if before else {}
     rows = []
     for key in dict.fromkeys([*after.metrics, *old]):
