@@ -8,7 +8,7 @@ that retain up to 32 MiB are faster and smaller.
 from __future__ import annotations
 
 import sys
-  # parameters of mallopt(3), in malloc.h
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # parameters of mallopt(3), in malloc.h
 _MIB = 1 << 20
 

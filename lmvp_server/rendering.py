@@ -73,6 +73,7 @@ class Job:
     renderer : str
         A key of `lmvp_server.console.renderer.RENDERERS`: `code` or `card`.
     text : str
+        The text.
     name : str
         The name of the file, which selects the lexer.
     """
@@ -224,7 +225,7 @@ class Rendering:
                 self._cached_bytes -= len(oldest.html)
 
     def _serve(self) -> None:
-        """Pass jobs to a worker, one after the other; ends with the worker when both were idle for long."""
+        """Pass jobs to a worker, one after the other. Stop thread and worker after `IDLE_SECONDS` without a job."""
         worker: _Worker | None = None
         try:
             while (taken := self._next()) is not None:
@@ -251,7 +252,7 @@ class Rendering:
             if self._waiting and not self._closed:
                 self.started += 1
                 return self._waiting.popleft()
-            self._threads.discard(threading.current_thread())  # under the lock: the next job starts a new thread
+            self._threads.discard(threading.current_thread())  # with the lock: the next job starts a new thread
             return None
 
     def _run(self, job: Job, worker: _Worker | None) -> tuple[_Result, _Worker | None]:
@@ -330,7 +331,7 @@ class _Worker:
 
     @property
     def alive(self) -> bool:
-        """Whether it can take a job."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def wait_until_ready(self) -> bool:

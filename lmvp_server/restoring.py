@@ -48,7 +48,7 @@ GRANTS = ("sessions", "tokens", "invitations")
 
 @dataclass(slots=True)
 class Grants:
-    """Numbers of grants: the ones that a restore ended, or kept."""
+    """Numbers of grants that a restore deleted or kept."""
 
     sessions: int = 0
     tokens: int = 0

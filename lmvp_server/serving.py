@@ -89,34 +89,34 @@ class Limits:
     Attributes
     ----------
     connections : int
-        Connections in all.
+        Maximum number of connections.
     per_address : int
-        Connections of one address (of one /64 network for IPv6).
+        Maximum number of connections of one address (of one /64 network for IPv6).
     unknown_bodies : int
-        Unfinished bodies of one address that come without valid credentials. One more ends the oldest of them.
+        Maximum number of unfinished bodies without valid credentials from one address. One more closes the oldest.
     header_seconds : float
-        Time for all headers of a request, from its first byte, or from the connection for the first request.
+        Time for the head of a request, from its first byte; for the first request, from the connection.
     idle_seconds : float
-        Time between two requests of a connection. It is longer than the 60 s for which nginx keeps a connection to
-        the server: nginx answers 502 when the server closes first.
+        Time between two requests of a connection. It is longer than the 60 s for which nginx keeps a connection to the
+        server, because nginx answers 502 if the server closes first.
     body_seconds, body_bytes : float, int
-        A body must bring so many bytes in each period of so many seconds. The total time has no limit, so that a large
-        push over a slow link arrives.
+        A body must bring this number of bytes in each period of this number of seconds. The total time has no limit, so
+        that a large push over a slow connection succeeds.
     unknown_body_seconds, unknown_body_bytes : float, int
-        The same for bodies without valid credentials. A body of at most so many bytes has so many seconds in total.
+        The same for bodies without valid credentials. A body of at most this size has this time in total.
     sending_seconds : float
-        Time in which a client must take some bytes of an answer.
+        Time in which a client must read some bytes of a response.
     reading_seconds, reading_bytes, reading_rest : float, int, int
-        A client must take so many bytes of an answer in each period of so many seconds, while at least `reading_rest`
-        bytes wait for it. A stream without news has no bytes that wait, so that it may be quiet for any time.
+        A client must read this number of bytes of a response in each period, while at least `reading_rest` bytes wait
+        for it. A stream without news has no waiting bytes, so it can be silent for any time.
     buffers : BufferLimits
-        Bytes of bodies and unread answers in memory.
+        Limits for bodies and unread responses in memory.
     lingering, lingering_per_address : int
-        Connections that linger after an answer, in all and of one address. One more closes without lingering.
+        Maximum number of lingering connections, in total and of one address. One more closes without lingering.
     lingering_seconds, lingering_idle_seconds : float
         Time that a connection lingers, in total and without a byte.
     lingering_bytes : int
-        Bytes that the server reads and drops of one connection.
+        Maximum number of bytes that are read and discarded per connection.
     """
 
     connections: int = CONNECTIONS
@@ -141,10 +141,10 @@ class Limits:
 
     @classmethod
     def of_process(cls, *, behind_proxy: bool = False) -> Limits:
-        """Return the limits for the descriptors of this process: half of them are for files.
+        """Return the limits for the descriptors of this process. Half of the descriptors are for files.
 
-        Behind a proxy all connections come from its address, so that one address may have all of them, and half of
-        them for bodies without valid credentials.
+        Behind a proxy, all connections come from one address. That address can therefore have all connections, and half
+        of them for bodies without valid credentials.
         """
         connections = min(CONNECTIONS, max(FEWEST_CONNECTIONS, _descriptors() // 2))
         lingering = max(2, connections // 16)
@@ -259,7 +259,7 @@ class _CountingStream(IOStream):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the client."""
+        """Number of bytes that wait for the client."""
         return self.written - self.sent
 
     def _hold(self, size: int) -> None:
@@ -420,7 +420,7 @@ class _Connection:
 
     @property
     def may_linger(self) -> bool:
-        """Whether the request is answered and more of it may come."""
+        """Whether the request is answered and more of it can arrive."""
         return self.is_answered and (self.stream.is_refused or (self.busy and self.has_body))
 
     def note_interim(self, size: int) -> None:
@@ -481,7 +481,7 @@ class CountingServer(HTTPServer):
     """
 
     def initialize(self, *args: Any, **options: Any) -> None:
-        """Begin; `on_use` is called when a request begins and when it ends. Tornado calls this for `__init__`."""
+        """Initialize the server; `on_use` is called at the start and the end of a request."""
         self._on_use: Callable[[], None] = options.pop("on_use")
         self._limits: Limits = options.pop("limits")
         self._busy: set[object] = set()

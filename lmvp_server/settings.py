@@ -27,34 +27,36 @@ class Settings:
     Attributes
     ----------
     data : Path
-        The folder that it owns.
+        The data folder.
     host : str
         The address to listen on.
     port : int
-        0 takes a free one; an embedded server takes one that stays the same for its data folder, where that is free.
+        The port. With 0, an embedded server uses a stable port of its data folder if it is free; otherwise any free
+        port.
     public_url : str
-        What people call it, `https://models.example.org`, where a proxy on this machine stands before it: what that
-        proxy says of scheme and address is believed then, and that host is answered to besides this machine's own.
+        The URL that users open, for example `https://models.example.org`, if a reverse proxy on this machine is in
+        front of the server. The server then trusts the address and the scheme that the proxy sends, and accepts the
+        host.
     token : str
-        Made at the start where none is given.
+        The token of the operator; created at the start if it is empty.
     embedded : bool
-        Whether it was started by a client on this machine, out of sight.
+        Whether a client on this machine started the server in the background.
     idle_seconds : float or None
-        After how long without a request it ends; None: never. An hour for an embedded server.
+        Seconds without a request after which the server stops; None for never. One hour for an embedded server.
     grace_seconds : float
-        How long requests in flight may take when it is told to end.
+        Maximum time in seconds for current requests when the server stops.
     quiet_seconds : float
-        How long nobody must have used the server before it does what can wait: encoding anew, retention rules.
+        Seconds without use before background work starts: compaction and retention rules.
     keep_removed : timedelta
-        How long what is removed can be brought back; zero: it is gone at once.
+        The time in which removed objects can be restored. Zero deletes them at once.
     webhook_to : Targets
-        Where webhooks may go; nowhere, if nothing is said.
+        Allowed targets of webhooks; none by default.
     push_limits : PushLimits
         The limits of the open pushes of one account.
     openid : Provider or None
-        Where people sign in besides.
+        The OpenID provider for signing in.
     instance : str
-        Names this start of the server.
+        The id of this start of the server.
     """
 
     data: Path

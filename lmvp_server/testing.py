@@ -299,7 +299,7 @@ class ChunkStoreContract:
             store.start("p1", self.TWO, 4)
 
     def test_replace(self, store: ChunkStore) -> None:
-        """`replace` replaces a frame, and raises KeyError if there is none."""
+        """`replace` replaces an existing frame; for a missing one, it raises KeyError."""
         store.put("p1", self.ONE, [b"long frame"])
         assert store.replace("p1", self.ONE, [b"sho", b"rt"]) == 5
         assert self.reopen(store).get("p1", self.ONE) == b"short"
