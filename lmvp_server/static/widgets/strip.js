@@ -1,4 +1,4 @@
-// The layer strip, its legend, and the words for what it shows. `fold` is the twin of lmvp.render.strip.fold.
+// The layer strip with its legend and its description in words. `fold` equals lmvp.render.strip.fold in Python.
 import { make } from "./dom.js";
 
 export const RANK = ".0123x45-+";
@@ -23,13 +23,13 @@ function cut(first, last, wanted) {
   return at.slice(1).map((end, i) => [at[i], end]);
 }
 
-/** Cut the axis into segments that fit a width: layers, else parts of blocks, else blocks, else several blocks. */
+/** Divide the axis into segments that fit a width: layers, else parts of blocks, else blocks, else several blocks. */
 export function fold(axis, width) {
   const blocks = blocksOf(axis);
   const room = Math.floor((width - 2 * blocks.length) / 3);
   let parts = 0;
   let most = blocks.reduce((size, [a, b]) => Math.max(size, b - a), 0);
-  while (parts < most) { // a binary search: a manifest may have 100,000 layers
+  while (parts < most) { // a binary search, because a manifest can have 100,000 layers
     const middle = Math.floor((parts + most + 1) / 2);
     if (blocks.reduce((sum, [a, b]) => sum + Math.min(b - a, middle), 0) <= room) parts = middle;
     else most = middle - 1;
