@@ -91,6 +91,7 @@ class App:
         # An embedded server gets less time than its successor waits for the folder, so that the successor can start.
         await self._server.drain(min(grace, _SUCCESSOR_WAITS * 0.6) if self.settings.embedded else grace, self._hurry)
         await self._notifier.stop()
+        # Closing waits for threads and the disk, so it must not block the event loop.
         await asyncio.to_thread(self._stack.close)
         _logger.info("ended")
 
@@ -101,6 +102,7 @@ class App:
         settings.token = settings.token or (
             secrets.token_urlsafe(32) if settings.embedded else self._folder.kept_token()
         )
+        # A stable port lets bookmarks and open tabs survive a restart.
         if settings.embedded and not settings.port:
             sockets = serving.bind_stable(settings.host, settings.data)
         else:
@@ -112,6 +114,7 @@ class App:
         )
         self._server.add_sockets(sockets)
         self.url = serving.url_of(sockets)
+        # Only now: a client that reads `server.json` must be able to connect.
         self._folder.announce(self._about())
         settings.touch()
         self._idle.start()
@@ -133,6 +136,7 @@ class App:
             push_limits=settings.push_limits,
         )
         self._stack.callback(services.close)
+        # Earlier releases left grants whose account was deleted or had lost its rights.
         services.end_grants_without_holder()
         if not settings.embedded:
             services.sessions.operator_credential = own_credential(settings.token)
@@ -166,6 +170,7 @@ class App:
 
     def _tick(self) -> float:
         idle = self.settings.idle_seconds
+        # Check often enough for a short idle time.
         return serverfile.HEARTBEAT if idle is None else min(serverfile.HEARTBEAT, max(idle / 4, 0.05))
 
     async def _look_around(self) -> None:
@@ -183,6 +188,7 @@ class App:
 
 def run(settings: Settings, ready: Callable[[App], None] | None = None) -> int:
     """Run a server until it is stopped; `ready` is called when it listens. Return the exit code."""
+    # Before the first thread starts: glibc creates arenas per thread.
     memory.keep_freed_memory()
     serving.raise_descriptor_limit()
     try:

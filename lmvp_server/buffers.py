@@ -100,5 +100,6 @@ class Buffers:
         self._by_lane[lane] -= size
         self.total -= size
         self.anonymous -= 0 if lane.known else size
+        # Remove empty entries, otherwise the dict would grow with each address.
         if not self._by_lane[lane]:
             del self._by_lane[lane]

@@ -68,6 +68,7 @@ def check() -> None:
     Cancelled
         If the request is cancelled.
     """
+    # Without a token, the work writes or runs in the background and must complete.
     current = _current.get()
     if current is not None and current.is_cancelled:
         raise Cancelled

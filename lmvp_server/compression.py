@@ -36,6 +36,7 @@ class Gzip(GZipContentEncoding):
         self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
     ) -> tuple[int, HTTPHeaders, bytes]:
         """Compress a response if this is allowed and it is short, but not a part of a file. Tornado calls this."""
+        # A range refers to the bytes of the uncompressed file.
         if headers.get("Vary") != "Accept-Encoding" or status_code == 206 or len(chunk) > LIMIT:
             self._gzipping = False
             return status_code, headers, chunk
@@ -61,6 +62,7 @@ def encode(make: Callable[[], bytes], accepted: str) -> tuple[bytes, str]:
     data = make()
     if "gzip" not in accepted or len(data) < Gzip.MIN_LENGTH:
         return data, ""
+    # Without a time, equal pages have equal bytes.
     return gzip.compress(data, Gzip.GZIP_LEVEL, mtime=0), "gzip"
 
 

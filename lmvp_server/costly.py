@@ -153,6 +153,7 @@ class CostlyWork:
             full = own >= bounds.address or self.waiting(known=False) >= bounds.anonymous
             message = f"too many {bounds.noun} wait already for callers without an account"
             hint = f"try again in {RETRY_SECONDS} seconds" + ("" if bounds is PASSWORD_BOUNDS else ", or sign in")
+        # The limit of the lane comes first, because its message helps the caller more.
         if not full and self.waiting() >= bounds.total:
             full, hint = True, f"try again in {RETRY_SECONDS} seconds"
             message = f"too many {bounds.noun} wait already on this server"
@@ -170,6 +171,7 @@ class CostlyWork:
                 self._free -= 1
                 self._running[lane] += 1
                 turns.popleft().set_result(None)
+                # The lane with the last turn goes to the end, so that lanes alternate.
                 self._waiting.move_to_end(lane)
             if not turns:
                 del self._waiting[lane]

@@ -21,6 +21,7 @@ def keep_freed_memory() -> None:
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
+        # By default, glibc creates up to eight arenas per core, each with its own free memory.
         mallopt(_ARENA_MAX, 2)
         mallopt(_MMAP_THRESHOLD, 32 * _MIB)
         mallopt(_TRIM_THRESHOLD, 32 * _MIB)

@@ -121,6 +121,7 @@ class Notifier:
                 method="POST",
                 headers=delivery.headers(),
                 body=delivery.body,
+                # A redirect could lead to an address that is not allowed.
                 follow_redirects=False,
                 connect_timeout=TIMEOUT,
                 request_timeout=TIMEOUT,
@@ -140,6 +141,7 @@ class Notifier:
             self._client = SimpleAsyncHTTPClient(
                 force_instance=True,
                 resolver=CheckingResolver(targets=self._targets),
+                # Some more than AT_ONCE, for test events from the console and the API.
                 max_clients=AT_ONCE + 4,
                 max_body_size=_ANSWER_LIMIT,
                 max_header_size=_ANSWER_LIMIT,

@@ -315,6 +315,7 @@ def errors_of(handler: Any, method: str, *, in_path: bool) -> list[int]:
     They follow from the facts that cause them: objects that the request names (404), a token (401, 403), a change
     (409), byte ranges (416). The other errors can occur on every route.
     """
+    # Errors of every route: invalid request, limits, server faults, a full disk.
     statuses = {400, 413, 429, 500, 503, 507}
     if not getattr(handler, "open_to_all", False):
         statuses |= {401, 403, 422}

@@ -166,6 +166,7 @@ class ProviderAdapter(HTTPAdapter):
     def send(self, request: Any, *_: Any, verify: Any = True, proxies: Any = None, **__: Any) -> requests.Response:
         """Send a request and return the complete response."""
         request.headers["Accept-Encoding"] = "identity"  # no decompression: the limit is for transferred bytes
+        # A timer limits the total time, because `timeout` limits only the time between two bytes.
         timer = Timer(_TIMEOUT, self._cut)
         timer.daemon = True
         timer.start()
@@ -265,6 +266,7 @@ class OpenId:
         self._metadata: tuple[float, dict[str, Any]] = (0.0, {})
         self._failed: tuple[float, ServerUnavailable | None] = (0.0, None)
         self._keys: tuple[float, KeySet | None] = (0.0, None)
+        # Whether the issuer is in a private network; set at each connection to it.
         self._is_internal = False
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="lmvp-openid")
         self._waiting = 0

@@ -379,7 +379,8 @@ class _Worker:
 
     def _cause(self) -> _Result | None:
         code = -self._process.returncode
-        # The signals of the limits that the worker sets: CPU time (profiling timer, hard limit) and wall time (alarm).
+        # Signals of the worker's limits: CPU time (profiling timer, RLIMIT_CPU) and wall time (alarm). Wall time is not
+        # final, because the machine can have been busy.
         if code in (signal.SIGPROF, signal.SIGXCPU):
             return _Result(reason="time")
         return _Result(reason="time", final=False) if code == signal.SIGALRM else None

@@ -197,8 +197,7 @@ def make_application(services: Services, server: Any) -> Application:
     services : Services
         The use cases.
     server : object
-        The settings of the server: `token`, `instance`, `local`, `webhook_to`, `openid`, and `enter()` and `leave()`,
-        which are called around each request.
+        The settings of the server, for example `token`, `instance`, `local`, `webhook_to` and `openid`.
     """
     return Application(
         [*((API + path, handler) for path, handler in ROUTES), *PAGES],

@@ -78,6 +78,7 @@ class Settings:
     def __post_init__(self) -> None:
         self.data = Path(self.data).absolute()
         if self.embedded and self.idle_seconds is None:
+            # An unused embedded server must not run forever on the user's machine.
             self.idle_seconds = 3600.0
 
     @property
@@ -130,6 +131,7 @@ def checked_public_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/") or parts.query or "@" in url:
         raise InvalidArgument(f"{url[:80]!r} is no URL of a server", hint="https://models.example.org")
+    # Host names are case-insensitive; comparisons are not.
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 

@@ -100,9 +100,11 @@ class Handler(RequestHandler):
         """Initialize the state of a request."""
         self._body: list[bytes] = []
         self._received = 0
+        # An error that waits for the rest of a short body: status and options of `send_error`.
         self._refused: tuple[int, dict[str, Any]] | None = None
         self._has_left = False
         self._checked_at = time.monotonic()
+        # The place of this request in a queue. A request that had a turn (`_admitted`) is never refused later.
         self._turn: asyncio.Future[None] | None = None
         self._admitted = False
         self._cancellation = Cancellation()
@@ -122,6 +124,7 @@ class Handler(RequestHandler):
     @caller.setter
     def caller(self, caller: Caller) -> None:
         self._known_caller, self._called_at = caller, time.monotonic()
+        # The connection limits treat requests with valid credentials differently.
         holder = caller.holder if caller.known else None
         set_caller(self.request.connection, holder, self.request.remote_ip or "")
 
@@ -153,6 +156,7 @@ class Handler(RequestHandler):
         right = self.needs.get(self.request.method or "")
         if right is None:
             return None
+        # These two checks are quick. Only look-ups that can read the disk go to a thread.
         if right in access.SERVER_WIDE:
             access.require(self.caller, right)
             return None
@@ -472,6 +476,7 @@ class Handler(RequestHandler):
             far[:] = done, total
 
         space = await self.project_id(project)  # before the work, which can replace the project
+        # Read-only work is cancelled when the client disconnects; maintenance work completes.
         run = self.run_comparison if right == access.READ else self.run
         task = asyncio.ensure_future(run(work, tell))
         self.set_header("Content-Type", "application/x-ndjson")
@@ -489,6 +494,7 @@ class Handler(RequestHandler):
             task.add_done_callback(self._log_failure)
             self.finish(msgspec.json.encode({"error": error_body(error)}) + b"\n")
             return
+        # Without progress lines, the status is not sent yet, so an error can be a regular response.
         if not self._headers_written:
             task.result()
         self.finish(msgspec.json.encode(self._outcome(task)) + b"\n")
@@ -685,6 +691,7 @@ class Handler(RequestHandler):
         error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
         self.set_error_status(error)
         self.close_if_unread()
+        # The client reads the missing chunks from `details` and sends them.
         missing = list(getattr(error, "missing", ()))
         body = ErrorBody(
             code=error.code, message=error.message, hint=error.hint, details={"missing": missing} if missing else None

@@ -27,6 +27,7 @@ def block(head: dict[str, Any], points: Any, axis: Any = None) -> bytes:
     columns = {"steps": points.steps, "values": points.values, "times": points.times}
     if axis is not None:
         columns["axis"] = axis
+    # Little-endian on the wire, as numpy and `Float64Array` of browsers read it on common machines.
     dtypes = [[name, "<i8" if name == "steps" else "<f8"] for name in columns]
     told = msgspec.json.encode({**head, "rows": len(points), "columns": dtypes})
     return b"".join([_LENGTH.pack(len(told)), told, *(column.tobytes() for column in columns.values())])

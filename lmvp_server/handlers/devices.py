@@ -25,6 +25,7 @@ class DeviceCodes(Handler):
 
     async def post(self) -> None:
         """Start a device login and return its code."""
+        # The code is shown with the client's name and address, so that a user can recognize the request.
         asked, address = self.read(AskCode), self.request.remote_ip or ""
         page = f"{self.address_of_server()}/device"
         self.answer(await self.run(self.services.devices.begin, asked.client_name, address, page, asked.scope))
@@ -49,6 +50,7 @@ class DeviceDecisions(Handler):
 
     async def post(self) -> None:
         """Approve or deny a device login."""
+        # Hashing the current password is expensive, so it runs in the queue for passwords.
         asked, address = self.read(Decide), self.request.remote_ip or ""
         decide = partial(self.services.devices.decide, approve=asked.approve, scope=asked.scope)
         run = self.run_password if asked.current_password else self.run
@@ -98,6 +100,7 @@ class DevicePage(Page):
         fields = {"code": "", "grant": None, "wrong": "", "done": None, "known": self.caller.known, **known}
         fields["must_prove"] = must_prove
         grant = fields["grant"]
+        # The user can reduce the scope that the client requests, but not extend it.
         scopes = SCOPES[: SCOPES.index(grant.scope) + 1] if grant else ()
         self.show("device.html", scopes=scopes, **fields)
 
@@ -114,6 +117,7 @@ class TokenList(Handler):
 
     async def post(self) -> None:
         """Create a token."""
+        # Creating a token can require the current password, so that an unattended session is not sufficient.
         asked = self.read(MakeToken)
         run = self.run_password if asked.current_password else self.run
         self.answer(await run(self.services.tokens.create, self.caller, asked), 201)

@@ -41,10 +41,12 @@ class Login(Page):
         try:
             return sessions.open_by_token(self.caller_of(token), self.address)
         except NotAuthenticated:
+            # An invalid token counts as a failed sign-in of the address, which limits guessing.
             self.services.passwords.failed(self.address)
             raise
 
     def _ask(self, after: str, *, name: str = "", wrong: str = "", token: bool = False) -> None:
+        # Without accounts, only the operator can sign in, with a token.
         accounts = bool(self.services.users.any())
         self.show(
             "login.html",
@@ -69,7 +71,9 @@ class Open(Page):
     async def post(self) -> None:
         """Start the session of a sign-in link."""
         fields = self.form()
+        # `change` confirms that the session can switch to another account.
         code, change = fields.get("code", "").strip()[:200], bool(fields.get("change"))
+        # On a shared machine, the link of the embedded server must not sign in another local user.
         if is_other_user(self.request, self.settings["server"]):
             raise AccessDenied("this server belongs to another user of this machine")
         redeem, operator = self.services.signin_links.redeem, self.settings["owner"]

@@ -64,6 +64,7 @@ class Export(Handler):
             await self.wait_for_room(len(piece))
             self.write(piece)
             await self.flush()
+        # A cancellation of this coroutine must not cancel Tornado's future.
         await asyncio.shield(self.finish())
 
 

@@ -124,4 +124,5 @@ class StaticFile(StaticFileHandler):
     def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - the signature is Tornado's
         """Disable type sniffing and allow compression."""
         self.set_header("X-Content-Type-Options", "nosniff")
+        # Static files contain no secret.
         may_compress(self)

@@ -87,6 +87,7 @@ class Curves(_MetricsHandler):
         batches = await self.run_long(self.services.metrics.batches, self.caller, project, self._asked())
         encode = as_bytes if binary else _as_items
         content_type = COLUMNS if binary else "application/json"
+        # A single batch is sent with a length; several are streamed, so that they need not fit into memory together.
         first = await self.run_long(self._encode, project, encode, batches[0])
         if len(batches) == 1:
             self.send(first if binary else b"".join([_HEAD, first, _TAIL]), content_type)

@@ -52,6 +52,7 @@ class Begin(_OpenIdPage):
             raise AccessDenied("this link is not from a page of your session", hint="load the page again")
         if given:
             access.require(self.caller, access.ACCOUNT)
+        # A connected identity is a permanent way to sign in, so a stolen session must not be able to add one.
         if given and not self.caller.is_fresh:
             raise AccessDenied(
                 "connecting a provider needs a sign-in within the last ten minutes", hint="sign out, and in again"
@@ -96,6 +97,7 @@ class Back(_OpenIdPage):
     def _enter(self, begun: Begun, identity: Identity) -> str:
         identities, operator = self.services.identities, self.settings["owner"]
         if begun.caller is not None:
+            # The session can have ended, or changed to another account, while the user was at the provider.
             if self.caller.user != begun.caller.user:
                 raise NotAuthenticated("the session that began to connect its account has ended", hint="log in again")
             account = identities.connect(begun.caller, identity, operator)

@@ -63,6 +63,7 @@ class BySession(Handler):
 
     def _caller(self, token: str) -> Caller:
         """Authenticate by token or by session. A reverse proxy can use the header `Authorization` for its own login."""
+        # A token in the headers has priority over the cookie.
         if self.request.headers.get("Authorization", "").startswith("Bearer ") or not self.session:
             return super()._caller(token)
         if is_other_user(self.request, self.settings["server"]):
@@ -135,6 +136,7 @@ class Drawn(BySession):
         """Set the headers of a page and return the fields that every template needs."""
         self.set_header("Content-Security-Policy", CSP if self.framed else NO_FRAMES)
         self.set_header("Content-Type", HTML)
+        # URLs can contain names of private projects.
         self.set_header("Referrer-Policy", "no-referrer")
         if self._may_compress():
             may_compress(self)
@@ -183,6 +185,7 @@ class Drawn(BySession):
         if not hasattr(self, "caller"):  # refused before authentication
             self.finish(f"{error.message}\n")
             return
+        # The page links to sign-in, which returns here.
         here = quote(self.request.path.lstrip("/"), safe="/@")
         self.show("problem.html", error=error, heading=heading(error.http_status), here=within(here), clean=clean)
 
@@ -251,6 +254,7 @@ class Page(Drawn):
         """Set the session cookie. The secret is always new, which prevents session fixation."""
         self._entered = secret
         self.set_cookie(self.cookie_name(SESSION), secret, max_age=int(LIFE), **self.cookie_options())
+        # Forms are bound to the session from now on.
         self.clear_cookie(self.cookie_name(VISITOR), **self.cookie_options())
 
     def leave(self) -> None:

@@ -104,7 +104,7 @@ class Commit(Handler):
     """`…/pushes/{push}/commit`."""
 
     async def post(self, project: str, model: str, push: str) -> None:
-        """Commit a push as a version, or as a contribution for contributors."""
+        """Commit a push as a version, or as a contribution if it was started as a proposal."""
         found = await self.run(self.services.pushes.to_verify, self.caller, project, model, push)
         if found is not None:
             await self.verify_tensors(found)

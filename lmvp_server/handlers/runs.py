@@ -26,11 +26,13 @@ class Runs(Handler):
     needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
     makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
     in_public = READING
+    # The environment of a run can contain the code of a notebook.
     body_limit = 4 << 20
 
     async def get(self, project: str) -> None:
         """List the runs of a project, newest first; `where` filters them, `order` sorts them."""
         where, order = self.query(WHERE), self.query(ORDER)
+        # A filter or an order reads all runs of the project.
         run = self.run_long if where or order else self.run_public
         data, missing = await run(self._listed, self.caller, project, self.page(), where, order)
         if missing:
@@ -95,6 +97,7 @@ class Writer(Handler):
     queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"PUT": (OFFSET,)}
     needs: ClassVar[Mapping[str, str]] = {"PUT": access.LOG}
     makes_project: ClassVar[frozenset[str]] = frozenset({"PUT"})
+    # A body has one shipment of the sender, plus its frame headers.
     body_limit = SHIPMENT_LIMIT + (1 << 20)
 
     async def get(self, project: str, run: str, writer: str) -> None:
@@ -104,5 +107,6 @@ class Writer(Handler):
     async def put(self, project: str, run: str, writer: str) -> None:
         """Apply frames of a writer's journal."""
         start = self.query(OFFSET)
+        # The offset makes repeated requests harmless: bytes that are already applied are skipped.
         data = b"".join(self._body)
         self.answer(await self.run(self.services.intake.ingest, self.caller, project, run, writer, start, data))

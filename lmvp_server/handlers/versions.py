@@ -82,6 +82,7 @@ class Versions(Handler):
         pushes = self.services.pushes
         push = await self.run(self._receive, project, model, b"".join(self._body))
         await self.verify_tensors(push)
+        # The caller is checked again: the verification can take long.
         self.answer(await self.run(pushes.commit_small, self.caller, push), 201)
 
     def _receive(self, project: str, model: str, data: bytes) -> OpenPush:
@@ -89,6 +90,7 @@ class Versions(Handler):
         pushes = self.services.pushes
         push = pushes.prepare_small(self.caller, project, model, head)
         for frame, payload in received:
+            # The client can send chunks that were stored since it started; they are skipped.
             if frame.chunk in push.missing:
                 pushes.receive(push, frame, payload)
         return push
@@ -174,9 +176,10 @@ class Manifest(Handler):
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
-        """Return the manifest of a version, byte for byte as its digest covers it."""
+        """Return the manifest of a version as canonical JSON."""
         digest, data = await self.run_public(self.services.versions.manifest, self.caller, project, model, revision)
         self.set_header("ETag", f'"{digest}"')
+        # A manifest never changes, so its digest is the ETag.
         if self.check_etag_header():
             self.set_status(304)
             self.finish()

@@ -40,7 +40,7 @@ class Enable(Handler):
     """`…/webhooks/{webhook}/enable`."""
 
     async def post(self, project: str, webhook: str) -> None:
-        """Enable a webhook that was disabled after failed deliveries."""
+        """Enable a disabled webhook and send its pending events."""
         self.answer(await self.run(self.services.webhooks.enable, self.caller, project, webhook))
 
 

@@ -73,6 +73,7 @@ class Account(ConsolePage):
         """Disconnect an identity. If the session was started with it, the session continues under a new secret."""
         identities = self.services.identities
         identities.disconnect(self.caller, fields.get("identity", ""), self.issuer, fields.get("old", ""))
+        # The identity's sessions are closed, possibly including this one.
         if self._by_session and self.services.sessions.caller(self.session, self.settings["owner"]) is None:
             self._session = self.services.sessions.renew(self.caller, self.address)
         return "account"

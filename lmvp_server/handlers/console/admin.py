@@ -167,6 +167,7 @@ class Storage(AdminPage):
         if fields.get("do", "") not in works:
             raise InvalidRequest("this form does nothing here", hint="load the page again")
         work = works[fields["do"]]
+        # Only the script requests JSON lines.
         if LINES in self.request.headers.get("Accept", ""):
             await self.answer_slowly(work)
             return
@@ -199,6 +200,7 @@ class AuditLog(AdminPage):
         except InvalidArgument as error:
             wrong = error
             self.set_status(error.http_status)
+        # The page shows the head of the log, so that it can be stored elsewhere and compared later.
         heads = audit.heads(self.caller)["items"]
         head = next((one for one in heads if one.name.lower() == project.lower()), None)
         return "audit.html", {

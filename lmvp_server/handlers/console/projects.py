@@ -52,7 +52,7 @@ class Project(ProjectPage):
         name = common["project"]["name"]
         cursor = Page.parse(None, self.get_query_argument("after", None)).cursor
         found = self.services.catalog.models(self.caller, name, Page(MODELS, cursor))
-        # Some events become no entry, so more events than entries are read.
+        # The feed omits some events, so more events than entries are read.
         events = self.services.audit.of_project(self.caller, name, Page(5 * LINES))
         rows = [histories.summary(self.services, self.caller, name, model) for model in found["items"]]
         versions = self.services.versions.of_project(self.caller, name, Page(1))["total"]

@@ -50,6 +50,7 @@ class Runs(ProjectPage):
             self.set_status(error.http_status)
         every = curves.records(found)
         known = runtables.choices(every)
+        # Keys can contain spaces at the ends, so the argument is not stripped.
         chosen = [Column.read(one) for one in self.get_query_arguments("column", strip=False)]
         columns = chosen[:20] or runtables.usual(every, known)
         by = self.get_query_argument("group", "")
@@ -137,6 +138,7 @@ class Compare(ConsolePage):
         known = runtables.choices(found)
         numeric = [one for one in known if sum(one.number(run) is not None for run in found) > 1]
         across, up = self._axes(numeric)
+        # At most three metrics, so that the chart stays readable.
         axes = [*[c for c in known if c.kind == "params"], *[c for c in known if c.kind == "metrics"][:3]]
         return "compare.html", {
             "project": about,

@@ -75,7 +75,7 @@ class ProjectSettings(ProjectPage):
         return self._here(project)
 
     def enable_webhook(self, fields: Fields, project: str) -> str:
-        """Enable a webhook that was disabled after failed deliveries."""
+        """Enable a disabled webhook and send its pending events."""
         self.services.webhooks.enable(self.caller, project, fields.get("webhook", ""))
         return self._here(project)
 

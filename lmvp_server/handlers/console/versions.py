@@ -100,6 +100,7 @@ class Version(ConsolePage):
             return "contribution.html", {**fields, **self._contribution(version)}
         grown = services.versions.children(caller, project, model, revision, Page(20))["items"]
         limit = versions.tensors_limit(caller)
+        # The page shows at most `limit` tensors, and states it if there are more.
         showing = versions.showing(services, caller, version, strip)
         there = f"{self.root}p/{version.project}/{version.model}@{version.name}/-/histograms"
         told = {**showing_data(versions.shown_part(showing, limit), card=False), "only": "tensors"}
