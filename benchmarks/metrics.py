@@ -162,7 +162,7 @@ def _beside(folder: Path) -> Iterator[Row]:
     yield Row("SummaryWriter.add_scalar: p50", p50, "µs", "", True, f"p99 {p99:.1f}, the longest {most:,.0f} µs")
 
 
-# -- into the server
+# -- ingest
 
 
 def column(n: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -217,7 +217,7 @@ def _soon(server: Server) -> Row:
     return at_most("a point can be read after", statistics.median(delays), "s", 0.4, f"at most {max(delays):.2f} s")
 
 
-# -- out of the server
+# -- reads
 
 
 def _reading(server: Server, folder: Path) -> Iterator[Row]:

@@ -3,8 +3,8 @@
     python read_store.py DATA_FOLDER                               lists all versions
     python read_store.py DATA_FOLDER project/model@vN OUT_FOLDER   writes its files; also @alias, @latest
 
-It implements docs/format.md without any code of LMVP. It needs numpy, blake3 and zstandard; no server may
-use the folder at the same time.
+It implements docs/format.md without any code of LMVP. It needs numpy, blake3 and zstandard. Stop the server of the
+folder first.
 """
 
 import json
