@@ -154,6 +154,7 @@ class DataFolder:
             return False
         except OSError:  # a temporary disk failure; requests report it
             return True
+        # Another process created a new lock file, so the folder was replaced.
         if not os.path.samestat(found, self._file):
             return False
         with suppress(OSError):

@@ -49,6 +49,7 @@ class IdleWork:
         _give_way()
         done = -1.0
         while not self._stop.wait(_TICK):
+            # Only if the server was used since the last completed work.
             if self._may_go_on() and time.monotonic() - self._quiet_for() > done:
                 began = time.monotonic()
                 self._work_once()

@@ -48,6 +48,7 @@ class Repetitions(logging.Filter):
         kind = record.exc_info[0] if record.exc_info else None
         key = (record.pathname, record.lineno, record.levelname, kind)
         now = self._clock()
+        # The keys are places in the code, so the dict stays small.
         known = self._seen.setdefault(key, [now, 0, 0])
         if now - known[0] >= PERIOD:
             if known[2]:

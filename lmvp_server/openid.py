@@ -335,6 +335,7 @@ class OpenId:
             oldest = time.monotonic() - LIFETIME
             for key in [key for key, one in self._begun.items() if one.at < oldest]:
                 del self._begun[key]
+            # Dicts are ordered by insertion, so the first entries are the oldest.
             same = [key for key, one in self._begun.items() if one.address == begun.address]
             for key in same[: max(0, len(same) - _BEGUN_BY_ADDRESS + 1)]:
                 del self._begun[key]
@@ -357,8 +358,10 @@ class OpenId:
             begun = self._begun.pop(answer.get("state", ""), None)
         if begun is None or time.monotonic() - begun.at > LIFETIME:
             raise NotAuthenticated("this sign-in was used, or is too old", hint="begin again")
+        # The cookie binds the sign-in to this browser (protection from login CSRF).
         if not hmac.compare_digest(begun.browser.encode(), browser.encode()):
             raise NotAuthenticated("another browser has begun this sign-in", hint="begin again in this one")
+        # RFC 9207: protects from a response of another provider (mix-up attack).
         if answer.get("iss", self.provider.issuer) != self.provider.issuer:
             raise NotAuthenticated("the answer is not from the provider that was asked", hint="begin again")
         if "code" not in answer:
@@ -370,6 +373,7 @@ class OpenId:
     def _session(self, back: str) -> Any:
         methods = self._about().get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         secret = self.provider.client_secret
+        # `client_secret_basic` is the default of OpenID Connect Discovery 1.0, section 3.
         is_basic = not isinstance(methods, list) or "client_secret_basic" in methods
         method = "client_secret_basic" if is_basic else "client_secret_post"
         return self._guarded(
@@ -449,6 +453,7 @@ class OpenId:
             raise self._invalid("sent an ID token that is not valid for this sign-in") from None
         if claims["nonce"] != nonce or not _is_subject(claims["sub"]):  # joserfc accepts a list that contains the nonce
             raise self._invalid("sent an ID token that is not valid for this sign-in")
+        # OpenID Connect Core 1.0, section 3.1.3.7: with several audiences, `azp` must be this client.
         several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
         if claims.get("azp", client if not several else "") != client:
             raise self._invalid("sent an ID token for another client")
@@ -466,6 +471,7 @@ class OpenId:
             return dict(jwt.decode(token, self._key_set(newer=True), algorithms=_ALGORITHMS).claims)
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
+        # Only a proposal for the account name; `sub` identifies the user.
         names = [claims.get("preferred_username"), claims.get("email")]
         preferred, email = (name if isinstance(name, str) else "" for name in names)
         return Identity(self.provider.issuer, claims["sub"], (preferred or email.partition("@")[0])[:200])
@@ -479,6 +485,7 @@ class OpenId:
                 return found
             failed_at, error = self._failed
             if error is not None and time.monotonic() - failed_at < _FAILED_FOR:
+                # The error is raised again, and its traceback would grow each time.
                 raise error.with_traceback(None)
             try:
                 found = self._get(f"{self.provider.issuer.rstrip('/')}/.well-known/openid-configuration")
@@ -498,6 +505,7 @@ class OpenId:
         issuer = urlsplit(self.provider.issuer)
         try:
             parts = urlsplit(url if isinstance(url, str) else "")
+            # Plain HTTP is accepted only if the operator configured it for the issuer.
             is_safe = parts.scheme == "https" or (parts.scheme, parts.hostname) == (issuer.scheme, issuer.hostname)
             is_plain = parts.port != 0 and bool(parts.hostname) and "@" not in parts.netloc and not parts.fragment
         except ValueError:
@@ -508,6 +516,7 @@ class OpenId:
 
     def _key_set(self, *, newer: bool = False) -> KeySet:
         at, keys = self._keys
+        # A rate limit, so that invalid tokens cannot cause a download for each request.
         if keys is None or (newer and time.monotonic() - at > _KEYS_EVERY):
             keys = _key_set(self._get(self._endpoint("jwks_uri")))
             if not keys.keys:
@@ -518,6 +527,7 @@ class OpenId:
     def _get(self, url: str) -> dict[str, Any]:
         try:
             with self._guarded() as session:
+                # A redirect could lead to an internal address.
                 answer = session.get(url, withhold_token=True, allow_redirects=False)
             answer.raise_for_status()
             found = answer.json()

@@ -181,6 +181,7 @@ class Rendering:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
+            # Pages with the same text share one job.
             future = self._pending.get(key) or self._enqueue(key, job)
         if future is None:
             return _BUSY
@@ -220,6 +221,7 @@ class Rendering:
                 return
             self._cache[key] = done.result()
             self._cached_bytes += len(done.result().html)
+            # The least recently used results are removed first.
             while self._cached_bytes > CACHE_BYTES or len(self._cache) > CACHE_ENTRIES:
                 _, oldest = self._cache.popitem(last=False)
                 self._cached_bytes -= len(oldest.html)
@@ -288,6 +290,7 @@ class Rendering:
             self._workers.add(worker)
             if self._closed:
                 worker.kill()
+        # The start is not a part of the time limit of a job.
         if worker.wait_until_ready():
             return worker
         self._end(worker)
@@ -312,6 +315,7 @@ class _Worker:
                 [sys.executable, "-I", "-S", "-B", "-c", _BOOT, *dict.fromkeys(paths)],
                 stdin=other.fileno(),
                 stdout=subprocess.DEVNULL,
+                # Errors of hostile input must not fill the log.
                 stderr=subprocess.DEVNULL,
                 env={"LC_ALL": "C.UTF-8"},
                 cwd="/",
@@ -388,6 +392,7 @@ class _Worker:
     def _receive(self, deadline: float) -> tuple[bytes, bytes]:
         """Read a reply. A worker that violates the protocol counts as exited."""
         kind, length = HEADER.unpack(self._read(HEADER.size, deadline))
+        # The worker has parsed untrusted input, so its replies are not trusted.
         if kind not in (READY, DONE, TOO_LARGE, NO_MEMORY, FAILED) or length > OUTPUT_LIMIT:
             raise ConnectionError("invalid reply of a rendering process")
         return kind, self._read(length, deadline)

@@ -117,6 +117,7 @@ def restore(
     """
     folder = BackupFolder.existing(backup)
     index = folder.index()
+    # A data folder inside the backup would mix live data with the copy.
     if data.resolve().is_relative_to(backup.resolve()):
         raise InvalidArgument(f"{data} lies in the backup itself", hint="choose another folder with --data")
     with DataFolder.restoring(data, index.digest) as home:
@@ -147,6 +148,7 @@ class _Restore:
         store = FolderChunks(self._home.path)
         for stale in set(store.projects()) - {space.space for space in self._index.spaces}:
             store.drop(stale)  # from another backup whose restore was interrupted
+        # Series of an interrupted restore are dropped, because they are loaded again completely.
         for stale in FolderSeries(self._home.path).projects():
             FolderSeries(self._home.path).drop(stale)
         for space in self._index.spaces:
@@ -168,6 +170,7 @@ class _Restore:
             self._check_headers(store, space, digest, manifest)
         for base in sorted(proofs.proved - seen):  # delta bases that no version contains
             self._chunk(store, space, proofs, base, sizes)
+        # All chunks are on disk before records refer to them.
         store.settle(space.space, proofs.proved)
         self._check_tensors(store, space, records)
         self._series(space, dict(backupfolder.runs_of(records)))
@@ -268,6 +271,7 @@ class _Restore:
             self.done.problems.append(error.message)
             return
         sizes[chunk] = frames.read_header(data[:HEADER_SIZE]).size  # the decoding verified the size
+        # An interrupted restore can have left a damaged chunk, so existing ones are compared.
         if store.missing(space.space, [chunk]) or store.get(space.space, chunk) != data:
             store.remove(space.space, [chunk])
             store.put(space.space, chunk, [data])
@@ -282,6 +286,7 @@ class _Restore:
             # Projects of another backup whose restore was interrupted become empty.
             for stale in set(store.spaces()) - {space.space for space in self._index.spaces}:
                 store.restore(stale, Moment({}, {}, 0, lambda: iter(())))
+            # The server's records come last: they list the projects, which must be complete.
             for space in sorted(self._index.spaces, key=lambda space: space.space == backupfolder.SERVER):
                 store.restore(space.space, _moment(self._folder.records(space)))
                 self._verify(store, space)

@@ -266,6 +266,7 @@ class _CountingStream(IOStream):
         self.written += size
         if self.buffers is None:
             return
+        # Bytes count for the caller of the first unsent byte, until all bytes are sent.
         if not self._held:
             self._held_by = self.lane
         self._held += size
@@ -298,6 +299,7 @@ class _CountingStream(IOStream):
     def _refuse(self, answer: bytes) -> asyncio.Future[None]:
         """Respond to a request that cannot be read, unless a part of a response is sent."""
         connection = self.connection
+        # An error in the middle of a response would look like a part of it.
         if connection is None or connection.is_answered or self.writing():
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             done.set_result(None)
@@ -309,10 +311,12 @@ class _CountingStream(IOStream):
     def _too_long_answer(self) -> bytes:
         """Return the response if Tornado found no end of the head, or of a line of a chunked body."""
         connection = self.connection
+        # The head was complete, so the invalid line is in a chunked body.
         if connection is not None and connection.busy:
             _logger.info("invalid chunk of a body from %s", connection.address)
             return _malformed_answer(HTTPInputError("invalid chunk size"))
         line = self._read_buffer.find(b"\n")
+        # Without a line end, or with a very long first line, the URI is the reason.
         is_uri = line < 0 or line > HEADER_LIMIT // 2
         noun = "request line" if is_uri else "request head"
         _logger.info("%s from %s is longer than %d kB", noun, connection and connection.address, HEADER_LIMIT >> 10)
@@ -379,6 +383,7 @@ class _Lingering:
     async def _drop(self, connection: socket.socket) -> None:
         """Read until the client closes, its byte limit is reached, or it sends nothing for too long."""
         loop = asyncio.get_running_loop()
+        # The connections share one buffer, because the bytes are not used.
         if not self._buffer:
             self._buffer = bytearray(_LINGER_BUFFER)
         buffer, remaining = self._buffer, self._limits.lingering_bytes
@@ -389,6 +394,7 @@ class _Lingering:
                 return
             remaining -= count
             self.dropped += count
+            # A token bucket over all lingering connections limits the CPU time for discarding.
             self._next_read = max(self._next_read, loop.time()) + count / _LINGER_RATE
             await asyncio.sleep(max(0.0, self._next_read - loop.time() - _LINGER_BURST))
 
@@ -465,6 +471,7 @@ class _Connection:
 
     def _current(self) -> _Phase:
         if not self.busy:
+            # The first request is expected at once; later ones can idle until their first byte.
             begun = self.requests < 2 or self.stream.received > self._received_at_start
             return _Phase.HEADERS if begun else _Phase.IDLE
         if self.stream.writing():
@@ -534,10 +541,12 @@ class CountingServer(HTTPServer):
                 connection, address = listening.accept()
             except BlockingIOError:
                 return
+            # The client closed the connection before it was accepted.
             except ConnectionAbortedError:
                 continue
             except OSError as error:
                 self._note_failure(f"{error.strerror or error}; `ulimit -n` sets how many files a process may open")
+                # Without file descriptors, closing a connection helps; for other errors, only waiting does.
                 if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._make_room():
                     self._pause()
                     return
@@ -548,6 +557,7 @@ class CountingServer(HTTPServer):
         network = _network(address)
         if self._by_address[network] >= self._limits.per_address:
             self._note_failure(f"all {self._limits.per_address} connections of {network} are in use")
+            # An address at its limit can only displace its own connections.
             if not self._make_room(network):
                 with connection, suppress(OSError):
                     connection.send(_UNAVAILABLE)
@@ -583,6 +593,7 @@ class CountingServer(HTTPServer):
         return True
 
     def _limit_unknown_bodies(self, address: str) -> None:
+        # Unfinished bodies hold memory, and callers without credentials can send them slowly.
         bodies = [one for one in self._open.values() if one.address == address and one.is_unknown_body]
         if len(bodies) > self._limits.unknown_bodies:
             self._note_failure(f"{address} has more than {self._limits.unknown_bodies} unfinished bodies without login")
@@ -620,6 +631,7 @@ class CountingServer(HTTPServer):
             limits.sending_seconds,
             limits.reading_seconds,
         )
+        # A quarter of the shortest limit, so that limits are exceeded by at most 25 %, but at most every 5 s.
         self._sweeping = asyncio.get_running_loop().call_later(min(shortest / 4, 5.0), self._sweep)
 
     def _sweep(self) -> None:
@@ -629,6 +641,7 @@ class CountingServer(HTTPServer):
             _Phase.IDLE: limits.idle_seconds,
             _Phase.BODY: limits.body_seconds,
             _Phase.SENDING: limits.sending_seconds,
+            # The server works; the client is not late.
             _Phase.WORKING: float("inf"),
         }
         for one in list(self._open.values()):
@@ -697,6 +710,7 @@ class CountingServer(HTTPServer):
         self.stop()
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
+            # Connections without a request are closed at once; new ones cannot arrive.
             for connection in self._connections - self._busy:
                 connection.stream.close()
             if not self._busy or hurry.is_set() or asyncio.get_running_loop().time() > deadline:
@@ -713,6 +727,7 @@ class CountingServer(HTTPServer):
         found = self._open.get(_stream_of(connection))
         if found is not None:
             found.busy, found.begun_at = True, self._now()
+            # An invalid length counts as a body; Tornado refuses it.
             found.has_body = "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
             found.update(self._now(), self._limits)
         self._on_use()
@@ -886,6 +901,7 @@ def stable_ports(data: Path) -> list[int]:
     (True, 3)
     """
     digest = hashlib.sha256(os.fsencode(os.path.realpath(data))).digest()
+    # Several candidates, because the first port can be in use.
     numbers = (int.from_bytes(digest[at : at + 4], "big") for at in range(0, 4 * _STABLE, 4))
     return [PORTS[number % len(PORTS)] for number in numbers]
 
@@ -901,5 +917,6 @@ def bind_stable(host: str, data: Path) -> list[socket.socket]:
 def url_of(sockets: list[socket.socket]) -> str:
     """Return the URL by which this machine reaches the server of these sockets."""
     host, port = sockets[0].getsockname()[:2]
+    # The wildcard address is not a valid destination on all systems.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - the reverse of binding to all
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

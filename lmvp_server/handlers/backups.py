@@ -66,6 +66,7 @@ class Pieces(Handler):
     async def post(self, backup: str, kind: str, space: str) -> None:
         """Send chunks, manifests or notes in the requested order; a missing one is an empty piece."""
         wanted = await self.run(self.read, WantedPieces)
+        # The reads are lazy: a piece is read from disk only when the client has received the previous one.
         reads = iter(await self.run(self.services.backups.pieces, self.caller, backup, space, kind, wanted))
         await _send(self, lambda: _next(reads))
 

@@ -33,6 +33,7 @@ class Home(WebPage):
         """Show the projects and models that the caller can read."""
         try:
             shown = await self.run_costly(self._look)
+        # A server without public projects shows the login page first.
         except NotAuthenticated:
             self.go("login")
         else:
@@ -86,6 +87,7 @@ class Home(WebPage):
 
     def _of_project(self, project: str) -> list[feed.Entry]:
         """Return the most recent events of a project."""
+        # The feed omits some events, so more events than lines are read.
         found = self.services.audit.of_project(self.caller, project, Page(2 * LINES))["items"]
         return feed.entries(self.services, self.caller, project, found, self.root)[:LINES]
 

@@ -98,6 +98,7 @@ class Streams:
         """Set `event` when points of a run arrive, until `rest`."""
         if run not in self._awake:
             loop, events = asyncio.get_running_loop(), set[asyncio.Event]()
+            # The store calls back from other threads.
             self._awake[run] = events, wait(*run, lambda: loop.call_soon_threadsafe(_set_all, events))
         self._awake[run][0].add(event)
 
@@ -116,12 +117,16 @@ class Streams:
     ) -> tuple[bytes, Place]:
         """Return the event after a position. It is encoded once for all readers at this position."""
         found = self._made.get(place)
+        # An empty result is stale as soon as points arrive, so it is created again.
         if found is None or (found.done() and (found.cancelled() or found.exception() or not found.result()[0])):
             found = self._made[place] = asyncio.ensure_future(make(place))
             # If all readers disconnect before a failure, asyncio would log the exception as never retrieved.
             found.add_done_callback(lambda done: done.cancelled() or done.exception())
+            # Readers that are behind ask for old positions; a few recent events are enough for those that are up to
+            # date.
             while len(self._made) > _SHARED:
                 self._made.popitem(last=False)
+        # A reader that disconnects must not cancel the event of the others.
         made = await asyncio.shield(found)
         while sum(map(_bytes_of, self._made.values())) > _SHARED_BYTES:
             self._made.popitem(last=False)
@@ -174,6 +179,7 @@ class Live(Handler):
     def _begin(self, project: str, runs: list[str], keys: tuple[str, ...] | None) -> Place:
         metrics = self.services.metrics
         space, ids = metrics.watched(self.caller, project, runs)
+        # `EventSource` sends `Last-Event-ID` when it reconnects.
         given = self.query(BEHIND) or self.request.headers.get("Last-Event-ID")
         cursors = _cursors(given, len(ids)) if given else tuple(metrics.now(space, run) for run in ids)
         return Place(space, tuple(ids), keys, cursors)
@@ -181,6 +187,7 @@ class Live(Handler):
     async def _follow(self, streams: Streams, project: str, place: Place) -> None:
         try:
             while self._going:
+                # Clear before reading, so that points that arrive meanwhile are not missed.
                 self._news.clear()
                 event, place = await streams.shared(place, self._make)
                 if event:
@@ -204,6 +211,7 @@ class Live(Handler):
                 await self.recheck(access.READ, project, space=place.space, now=True)
             else:
                 return
+        # Proxies close connections without traffic; a comment keeps the connection open.
         self.write(b": still here\n\n")
         await self.flush()
 
@@ -214,6 +222,7 @@ class Live(Handler):
     def stop(self) -> None:
         """Stop the stream after the current event."""
         self._going = False
+        # The stream can be stopped before `get` has run.
         if hasattr(self, "_news"):
             self._news.set()
 
@@ -241,11 +250,13 @@ def _next(services: Services, place: Place) -> Step:
         metrics.now(place.space, run) if new is None else new[0] for run, new in zip(place.runs, found, strict=True)
     ]
     statuses = tuple(services.runs.status(place.space, run) for run in place.runs)
+    # The statuses are a part of the position, so that a changed status is an event too.
     behind = replace(place, cursors=tuple(cursors), statuses=statuses)
     told: dict[str, Any] = {"cursor": ",".join(map(str, cursors))}
     if statuses != place.statuses:
         told["status"] = dict(zip(place.runs, statuses, strict=True))
     points = sum(len(part) for new in found if new for part in new[1].values())
+    # `since` returns None if too many points are new, or if points after the cursor are sealed.
     if points > _EVENT_LIMIT or any(new is None for new in found):
         return _sse("reset", told), behind
     told["curves"] = [

@@ -78,6 +78,7 @@ class Back(_OpenIdPage):
     async def get(self) -> None:
         """Start a session of the user whom the provider authenticated."""
         browser = self.get_cookie(self.cookie_name(_COOKIE), "") or ""
+        # A sign-in can be completed only once.
         self.clear_cookie(self.cookie_name(_COOKIE), **self.cookie_options())
         answer = {name: self.get_query_argument(name) for name in ("state", "code", "iss") if name in self._asked()}
         try:
@@ -102,6 +103,7 @@ class Back(_OpenIdPage):
                 raise NotAuthenticated("the session that began to connect its account has ended", hint="log in again")
             account = identities.connect(begun.caller, identity, operator)
         else:
+            # An unknown identity needs an invitation, unless the operator allows sign-up.
             free = self.openid.provider.sign_up
             account = identities.account(identity) or identities.sign_up(
                 identity, begun.invitation, self.address, operator, free=free

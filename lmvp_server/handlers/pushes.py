@@ -26,6 +26,7 @@ class Pushes(Handler):
 
     needs: ClassVar[Mapping[str, str]] = {"POST": access.PROPOSE}
     makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
+    # The manifest, and the record with its message, metrics and environment.
     body_limit = MANIFEST_LIMIT + 2 * JSON_LIMIT
 
     async def post(self, project: str, model: str) -> None:
@@ -67,6 +68,7 @@ class Chunks(Handler):
         try:
             await self.recheck(right_of(self._push.body), self.path_args[0], space=self._push.place.space)
             for frame, payload in self._frames.feed(chunk):
+                # Tornado reads no further bytes while this waits, so TCP slows the client down.
                 await self.settings["in_hand"].acquire()
                 task = asyncio.create_task(self._keep(frame, payload))
                 # If the body is truncated, `put` is never called, and asyncio would log the exception as never
@@ -74,6 +76,7 @@ class Chunks(Handler):
                 task.add_done_callback(lambda done: done.cancelled() or done.exception())
                 self._tasks.append(task)
             self.release()
+            # Only the unfinished frame stays in memory. It must be accepted, because its bytes are already here.
             self.hold(self._frames.buffered, required=False)
         except LmvpError as error:  # `put` sends it: Tornado would only log an exception here
             self._error = error
@@ -87,6 +90,7 @@ class Chunks(Handler):
     async def put(self, *_: str) -> None:
         """Store chunk frames of a push and return the number of missing chunks."""
         await self._settled()
+        # The frames before it are stored, so the client repeats only the rest.
         if not self._frames.between:
             raise InvalidRequest("the last frame is cut short")
         self.answer(Received(missing_count=len(self._push.missing)))
@@ -105,6 +109,7 @@ class Commit(Handler):
 
     async def post(self, project: str, model: str, push: str) -> None:
         """Commit a push as a version, or as a contribution if it was started as a proposal."""
+        # The verification can take long, so it is a separate step before the commit.
         found = await self.run(self.services.pushes.to_verify, self.caller, project, model, push)
         if found is not None:
             await self.verify_tensors(found)

@@ -125,6 +125,7 @@ class Text(Parameter[T]):
         if self.choices:
             schema["enum"] = list(self.choices)
         if self.pattern:
+            # JSON schema searches anywhere in the text; `parse` matches the complete text.
             schema["pattern"] = f"^(?:{self.pattern})$"
         if self.longest:
             schema["maxLength"] = self.longest
@@ -167,6 +168,7 @@ class Number(Parameter["float | None"]):
             value = float(text)
         except ValueError:
             value = math.nan
+        # Without a bound, a client leaves the parameter out.
         if not math.isfinite(value):
             raise InvalidArgument(f"{self.name}={text[:_SHOWN]!r} is not a number")
         return value
@@ -214,6 +216,7 @@ def _whole(text: str) -> int | None:
     (1000, 1000, 1000, None, None, None)
     """
     if text.isascii() and text.isdigit():
+        # Python refuses to parse very long numbers; 19 digits are enough for an int64.
         return int(text) if len(text) < 20 else None
     if len(text) < 20 and re.fullmatch(r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]+)?", text) and float(text).is_integer():
         return int(float(text))

@@ -61,6 +61,7 @@ class ConsolePage(WebPage, ABC):
         name = fields.get("do", "")
         if name not in self.acts:
             raise InvalidRequest("this form does nothing here", hint="load the page again")
+        # Safe: `acts` lists the allowed names.
         act: Callable[..., str] = getattr(self, name)
         try:
             run = self.run_password if any(fields.get(one) for one in _SECRETS) else self.run
@@ -105,7 +106,9 @@ class ConsolePage(WebPage, ABC):
     def _keep(self, fields: Fields, status: int, wrong: LmvpError | None = None) -> None:
         """Show the input of a form, so that it can be submitted again after signing in. Passwords are not shown."""
         typed = {name: value for name, value in fields.items() if name not in _UNSEEN}
+        # `was` stays the digest of the old text, so that the repeated form still detects concurrent changes.
         hidden = {name: fields[name] for name in ("do", "was") if name in fields}
+        # A form with a password cannot be repeated without entering it again.
         complete = not _SECRETS & fields.keys()
         self.set_status(status)
         here = self.request.path.lstrip("/")

@@ -120,6 +120,7 @@ class Members(ProjectPage):
             raise InvalidArgument(f"{days[:20]!r} is no number of days", hint="7, say")
         asked = Invite(project=project, role=fields.get("role", ""), days=int(days))
         made = self.services.invitations.create(self.caller, asked)
+        # Not stored on the server, and shown only in the response to this POST.
         self._link = f"{self.address_of_server()}/join?code={made.secret}"
         return ""
 

@@ -91,6 +91,7 @@ class ProjectSettings(ProjectPage):
 
     async def done(self, where: str, place: tuple[str, ...]) -> None:
         """Show a secret, which cannot be shown again, or the result of a test."""
+        # Sent here, because `test_webhook` runs in a thread and the HTTP client belongs to the event loop.
         if self._delivery is not None:
             status, error = await self.settings["notifier"].send(self._delivery)
             await self.run(self.services.webhooks.tested, self.caller, place[0], self._delivery, status, error)
