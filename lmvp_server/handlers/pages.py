@@ -163,7 +163,7 @@ class Drawn(BySession):
         """The name of the theme cookie, which a script of the page sets.
 
         Below a path prefix, as behind Jupyter, the cookie is limited to that path, which `__Host-` does not allow. The
-        proxy then decides about HTTPS.
+        proxy, not this server, then determines whether browsers use HTTPS.
         """
         return THEME if self.request.headers.get("X-Forwarded-Prefix") else self.cookie_name(THEME)
 

@@ -78,8 +78,10 @@ function follow(place, model) {
       if (status && data.status) Object.assign(status, { className: `status ${data.status}`, textContent: data.status });
       if (!["running", "stale"].includes(data.status) && data.status) source.close();
     } catch { /* ignored: the stream reports when the server is back */ }
+    // Wait three times as long as the request took, so that a busy server gets fewer requests.
     setTimeout(() => { waiting = false; }, Math.max(SOONEST, 3 * (performance.now() - began)));
   };
+  // The second request gets the points that arrive while the first one is running.
   for (const kind of ["points", "status", "reset"]) source.addEventListener(kind, () => { look(); setTimeout(look, 2 * SOONEST); });
   source.addEventListener("end", (event) => {
     source.close(); // otherwise EventSource would reconnect and be refused
@@ -105,10 +107,12 @@ async function draw(place) {
   const data = written ? JSON.parse(written.textContent) : await json(place.dataset[place.dataset.view]);
   const answers = { histograms, zoom };
   const model = new Model(data, (one, message) => answers[message.kind]?.(place, one, message));
+  // Loaded on demand: most pages need only one of the modules.
   const { default: view } = await VIEWS[place.dataset.view]();
   const el = make("div");
   place.append(el);
   view.render({ model, el });
+  // The console has its own fonts and background.
   el.querySelector(".in-notebook")?.classList.remove("in-notebook");
   place.dataset.alive = "";
   if (place.dataset.live) follow(place, model);

@@ -25,9 +25,11 @@ document.addEventListener("submit", (event) => {
   if (event.target.dataset.sent) event.preventDefault();
   else if (event.target.method === "post") {
     event.target.dataset.sent = "yes";
+    // If the request fails, the user can submit the form again.
     setTimeout(() => delete event.target.dataset.sent, 5000);
   }
 });
+// The back button shows the page with its old state (back/forward cache).
 addEventListener("pageshow", () => document.querySelectorAll("form").forEach((form) => delete form.dataset.sent));
 
 document.addEventListener("keydown", (event) => {

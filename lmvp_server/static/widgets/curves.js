@@ -71,7 +71,9 @@ class Chart {
     const shown = this.shown();
     const own = shown.map((line) => {
       const xs = axis === "time" ? line.times : axis === "step" || !line.axis.length ? line.steps : line.axis.map(number);
+      // A logarithmic axis cannot show values ≤ 0.
       const value = (i) => { const y = number(line.values[i]); return log && !(y > 0) ? null : y; };
+      // The Map keeps the last value of each X: uPlot needs distinct, ascending X values.
       const points = [...new Map(xs.map((x, i) => [x, value(i)]))].filter(([x]) => Number.isFinite(x)).sort((a, b) => a[0] - b[0]);
       return { xs: points.map(([x]) => x), ys: points.map(([, y]) => y) };
     });
@@ -97,6 +99,7 @@ class Chart {
     const { view } = this;
     const columns = this.columns();
     const key = JSON.stringify([this.shown().map((line) => [line.id, this.order(line), this.alone(line)]), view.axis, view.smooth, view.log, this.width()]);
+    // Only the data changed: keep the plot with its cursor, which is much faster than a new one.
     if (this.plot && key === this.drawn) {
       this.plot.setData(columns, false);
       this.plot.setScale("x", this.across(columns[0]));
@@ -126,6 +129,7 @@ class Chart {
     const series = [{}];
     for (const line of this.shown()) {
       const token = this.token(line);
+      // The raw line is drawn faintly behind the smoothed one.
       if (view.smooth > 1) series.push({ stroke: () => paint.faint(token), width: 1, spanGaps: false, points: { show: false } });
       series.push({ stroke: ink(token), width: 1.6, dash: DASHES[this.order(line) % DASHES.length], spanGaps: false, points: { show: this.alone(line), size: 6, fill: ink(token) } });
     }
@@ -177,6 +181,7 @@ class Chart {
       while (at >= 0 && (column[at] === null || column[at] === undefined || plot.data[0][at] > plot.scales.x.max)) at -= 1;
       if (at >= 0) ends.push({ y: Math.min(top + height, Math.max(top, plot.valToPos(column[at], "y", true))), line });
     });
+    // Names need 14 px each. If the last one is below the plot, all names move up.
     ends.sort((a, b) => a.y - b.y);
     for (let i = 1; i < ends.length; i += 1) ends[i].y = Math.max(ends[i].y, ends[i - 1].y + 14 * scale);
     const over = ends.length ? Math.max(0, ends.at(-1).y - (top + height)) : 0;
@@ -195,6 +200,7 @@ class Chart {
   }
 
   selected(plot) {
+    // A click with a small movement is not a zoom.
     if (plot.select.width < 4) return;
     const from = plot.posToVal(plot.select.left, "x");
     const to = plot.posToVal(plot.select.left + plot.select.width, "x");
@@ -273,6 +279,7 @@ class CurvesView {
     this.root = make("div", { class: "lmvp in-notebook lmvp-plot lmvp-curves" });
     el.replaceChildren(this.root);
     const data = model.get("data");
+    // uPlot synchronizes the cursors of all charts with the same key, so each view needs a unique one.
     this.sync = `lmvp-${Math.random().toString(36).slice(2)}`;
     this.axis = data.axis;
     this.log = data.log;
@@ -289,10 +296,12 @@ class CurvesView {
     model.on("change:data", this.onData);
     model.on("msg:custom", this.onNews);
     this.endTheme = onTheme(() => this.charts.forEach((chart) => chart.plot?.redraw(false, true)));
+    // Deferred, because resizing inside the observer would trigger it again.
     this.resized = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
     this.charts = [];
     this.build();
     this.resized.observe(this.root);
+    // The kernel sends new data only after this message.
     this.model.send?.({ kind: "hello" });
   }
 
@@ -310,6 +319,7 @@ class CurvesView {
 
   /** Draw all parts again. */
   build() {
+    // A copy, because new points change it, and the model's data must not change.
     const data = this.data = structuredClone(this.model.get("data"));
     this.charts.forEach((chart) => chart.close());
     this.titleLine = make("div", { class: "title" });
@@ -520,6 +530,7 @@ class CurvesView {
   take(message, buffers) {
     if (message.kind !== "news" && message.kind !== "finer") return;
     if (message.section === "system") { this.takeSystem(message, buffers); return; }
+    // A late reply to an earlier zoom.
     if (message.kind === "finer" && JSON.stringify(message.range) !== JSON.stringify(this.range)) return;
     if (message.head) Object.assign(this.data, message.head);
     message.lines.forEach((line, i) => this.put(line, buffers[i], message.kind));
@@ -535,13 +546,16 @@ class CurvesView {
 
   put(line, buffer, kind) {
     const view = buffer instanceof DataView ? buffer : new DataView(buffer.buffer ?? buffer);
+    // Float64Array needs an aligned buffer, and the message can start at any offset.
     const bytes = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
     const numbers = new Float64Array(bytes);
+    // Four columns of equal length: steps, times, values and the joined axis (NaN if there is none).
     const n = numbers.length / 4;
     const [steps, times, values, axis] = [0, 1, 2, 3].map((i) => [...numbers.subarray(i * n, (i + 1) * n)]);
     const columns = { steps, times, values, axis: Number.isNaN(axis[0]) ? [] : axis };
     const known = this.lines.get(line.id);
     if (known) {
+      // The coarse line of the full range is restored when the zoom changes.
       if (kind === "finer") known.wide ??= { steps: known.steps, times: known.times, values: known.values, axis: known.axis };
       Object.assign(known, columns, { count: line.count });
       return;

@@ -110,6 +110,7 @@ export class DiffView {
 
   bar(segment, i) {
     const part = this.layers.slice(segment.first, segment.last);
+    // A segment of several layers shows the layer with the greatest change.
     const top = part.reduce((a, b) => ((b.height ?? -1) > (a.height ?? -1) || RANK.indexOf(b.code) > RANK.indexOf(a.code) ? b : a));
     const height = top.kind === "identical" ? "" : `;height:${top.kind === "changed" && top.height !== undefined ? Math.max(1.5, top.height) : 100}%`;
     const bar = make("i", { class: `${shadeOf(top)}${segment.begins ? " g" : ""}`, title: this.words(part),
@@ -132,6 +133,7 @@ export class DiffView {
       const name = last - first > 1 ? "" : path.slice(path.startsWith(group.name) ? group.name.length : 0).replace(/^[./]+/, "") || path;
       return { first: bar.offsetLeft, last: bar.offsetLeft + bar.offsetWidth, name, group, title: name ? path : group.name };
     });
+    // Widths are estimated, because measuring thousands of names is slow.
     const fits = ({ first, last, name }) => last - first > LETTER * name.length;
     const rows = [];
     let named = true;
@@ -184,6 +186,7 @@ export class DiffView {
 
   /** Open a layer in the tree and scroll to it. */
   show(layer) {
+    // The layer is hidden while only differences are shown.
     if (layer.kind === "identical") this.only = false;
     this.open.set(layer.block, true);
     this.open.set(layer.group, true);
@@ -209,6 +212,7 @@ export class DiffView {
         column("Cosine", "num opt1"), column("Largest step", "num opt1", "of any one weight"), column("Before, after", "opt1"));
     }
     const table = make("table", { class: "tree", "aria-label": `Layers of ${data.title}` }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+    // Redrawing replaces the rows, so the focus is restored by position.
     const focused = this.tree.contains(document.activeElement) ? document.activeElement.dataset.at : null;
     this.tree.replaceChildren(rows.length ? table : make("p", { class: "quiet small" }, "every layer is identical"));
     if (focused) [...this.tree.querySelectorAll("button")].find((each) => each.dataset.at === focused)?.focus();
@@ -220,6 +224,7 @@ export class DiffView {
 
   rows() {
     const blocks = this.data.blocks.filter((block) => !(this.only && block.identical));
+    // A small tree is open at first, so that users see the changes without a click.
     const few = blocks.reduce((sum, block) => sum + this.height(block), 0) <= OPEN_ROWS;
     this.wanted = [];
     return blocks.flatMap((block, i) => {
@@ -287,6 +292,7 @@ export class DiffView {
   ask() {
     const missing = this.data.measured ? this.wanted.filter((path) => !this.spread.has(path)).slice(0, HISTOGRAMS) : [];
     if (!missing.length || !this.model.send) return;
+    // null means requested, so that redrawing does not request it again.
     missing.forEach((path) => this.spread.set(path, null));
     this.model.send({ kind: "histograms", tensors: missing });
   }

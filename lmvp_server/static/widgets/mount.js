@@ -46,6 +46,7 @@ export function mount(model, render) {
     for (const place of places) if (!covered.has(place)) covered.set(place, cover(place, model, render));
   };
 
+  // Delayed, because a front end adds many nodes at once.
   const watch = new MutationObserver(() => { waiting ||= setTimeout(look, 20); });
   const end = () => {
     watch.disconnect();

@@ -13,6 +13,7 @@ async function behindJupyter({ path, instance }) {
   if (!base) return null;
   try {
     const found = new URL(`${base.replace(/\/$/, "")}/lmvp/`, location.href);
+    // The instance id shows whether the server behind Jupyter is the kernel's server.
     const health = await (await fetch(`${found}api/v1/health`)).json();
     return health.instance === instance ? `${found}${path}` : null;
   } catch {

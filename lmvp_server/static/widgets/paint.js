@@ -6,6 +6,7 @@ export class Paint {
   constructor(root) { this.probe = root.appendChild(make("span", { class: "hidden", "aria-hidden": "true" })); }
 
   colour(token) {
+    // The computed style of a hidden element is the only way to resolve a token.
     this.probe.style.color = `var(--${token})`;
     return getComputedStyle(this.probe).color;
   }

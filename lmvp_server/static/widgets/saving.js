@@ -7,6 +7,7 @@ function save(name, type, content) {
   document.body.append(link);
   link.click();
   link.remove();
+  // The browser needs the URL until the download has started.
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 

@@ -26,6 +26,7 @@ function cut(first, last, wanted) {
 /** Divide the axis into segments that fit a width: layers, else parts of blocks, else blocks, else several blocks. */
 export function fold(axis, width) {
   const blocks = blocksOf(axis);
+  // A segment needs 3 px, and a block boundary 2 px.
   const room = Math.floor((width - 2 * blocks.length) / 3);
   let parts = 0;
   let most = blocks.reduce((size, [a, b]) => Math.max(size, b - a), 0);
@@ -55,6 +56,7 @@ function segmentTitle(axis, segment, codes) {
 export function fillStrip(strip, axis, segments, codes) {
   strip.replaceChildren(...segments.map((segment) => {
     const part = codes.slice(segment.first, segment.last);
+    // A segment shows the greatest change of its layers.
     const top = [...part].reduce((a, b) => (RANK.indexOf(b) > RANK.indexOf(a) ? b : a), ".");
     const bar = make("i", { class: `${KIND[top] ?? "none"}${segment.begins ? " g" : ""}`, title: segmentTitle(axis, segment, part) });
     bar.style.flexGrow = segment.weight;

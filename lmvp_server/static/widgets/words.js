@@ -31,6 +31,7 @@ export function written(value) {
   if (value === null || value === undefined) return "–";
   if (!Number.isFinite(value)) return String(value).replace("-", "−");
   const size = Math.abs(value);
+  // Very small and very large numbers are shorter with an exponent.
   if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(2).replaceAll("-", "−");
   const digits = size >= 1000 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 4 };
   return value.toLocaleString("en", digits).replace("-", "−");
