@@ -1,1 +1,1 @@
-"""What LMVP costs, as ratios to a reference that is measured in the same run: `python -m benchmarks`."""
+"""Benchmarks of LMVP, as ratios to a reference that is measured in the same run: `python -m benchmarks`."""

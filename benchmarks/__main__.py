@@ -1,4 +1,4 @@
-"""`python -m benchmarks [name …]`: run all or some, on a server of their own, and print a table."""
+"""`python -m benchmarks [name …]`: run all or some benchmarks on a separate server and print a table."""
 
 from __future__ import annotations
 

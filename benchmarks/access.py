@@ -1,4 +1,4 @@
-"""What checking rights costs: requests of a member beside those of whoever runs the server, who is not checked."""
+"""Cost of access checks: requests of a member, compared with the operator, for whom roles are not checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run() -> list[Row]:
 
 
 def _requests() -> list[Row]:
-    """Ask as a member of a group, by a token, and as whoever runs the server, in turn."""
+    """Send requests as a member of a group and as the operator, in turn."""
     root = Client()
     root.update("access/m", {"w": np.ones(4)}, progress=False)
     root.add_user("grace")
@@ -70,7 +70,7 @@ def _points(url: str, token: str) -> Callable[[], requests.Response]:
 
 
 def _check() -> Row:
-    """Time one check among few people and projects, and among many."""
+    """Measure one check with few and with many users and projects."""
     few, many = _seconds_a_check(10, 2), _seconds_a_check(USERS, PROJECTS)
     detail = f"{many * 1e6:.1f} µs among {USERS:,} users × {PROJECTS} projects, {few * 1e6:.1f} µs among 10 × 2"
     return at_most("a check among many, beside one among few", many / few, "×", 1.5, detail)

@@ -1,7 +1,8 @@
-"""What a page of the console costs in Chromium: until it is painted and can be used, bytes sent, requests made.
+"""Cost of console pages in Chromium: time until interactive, transferred bytes and number of requests.
 
-10,000 versions of a model, 2,000 runs with 10 million points in all. `LMVP_BENCH_SMALL=1` makes it a hundredth. Where
-`LMVP_BENCH_MLFLOW` names a Python that has MLflow, its pages are looked at beside ours, on the same data.
+The data are 10,000 versions of a model and 2,000 runs with 10 million points in total; `LMVP_BENCH_SMALL=1` uses a
+hundredth. If `LMVP_BENCH_MLFLOW` names a Python with MLflow, the benchmark measures MLflow's pages with the same data
+too.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PART = 100 if os.environ.get("LMVP_BENCH_SMALL") else 1
 VERSIONS, RUNS, POINTS = 10_000 // PART, 2_000 // PART, 5_000
 ROUNDS = 5
 INTERACTIVE, SENT, LIMIT = 500, 300, 1 / 3
-"""Milliseconds and kB at most; and of the time that MLflow's page takes."""
+"""Limits: milliseconds, kB, and the fraction of the time of MLflow's page."""
 
 USABLE = """(ready) => new Promise((done) => {
   const look = () => {
@@ -55,7 +56,7 @@ COST = """() => {
 
 @dataclass(frozen=True)
 class Place:
-    """A page: what it is called in the table, its address, and the selector of what one came for."""
+    """A page: its name in the table, its URL, and the selector of its main content."""
 
     name: str
     url: str
@@ -68,7 +69,7 @@ def run() -> list[Row]:
     _versions(client)
     found = local.connection()
     ids = list(_runs(found.url, found.token))
-    time.sleep(5)  # what is sealed in threads of its own
+    time.sleep(5)  # background threads seal the runs
     ours = _costs(_ours(found.url, ids), lambda context: _sign_in(context, found.url, found.token))
     rows = [row for name, costs in ours.items() for row in _rows(name, costs)]
     if mlflow_ui.python() is None:
@@ -121,7 +122,7 @@ def _versions(client: Client) -> None:
 
 
 def _runs(url: str, token: str) -> Iterator[str]:
-    """Log runs by their journals, as the client's own process would send them."""
+    """Log runs by sending their journals, as a client's sender does."""
     session = requests.Session()
     session.headers["Authorization"] = f"Bearer {token}"
     for number in range(RUNS):
@@ -138,7 +139,7 @@ def _runs(url: str, token: str) -> Iterator[str]:
 
 
 def _costs(places: list[Place], enter: Callable[[Any], None]) -> dict[str, list[dict[str, float]]]:
-    """Look at each page some times, each time with an empty cache."""
+    """Load each page several times, each time with an empty cache."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:

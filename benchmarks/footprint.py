@@ -1,4 +1,4 @@
-"""What it costs to import, to start, and to idle."""
+"""Time and memory of importing, starting and idling."""
 
 from __future__ import annotations
 

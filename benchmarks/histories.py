@@ -1,8 +1,8 @@
-"""Real training histories: what a network's weights look like version after version.
+"""Training histories of real networks, as test data for compression.
 
-Nothing is simulated: small networks are trained here, with AdamW, on handwritten digits (scikit-learn) and on the
-source text of Python's standard library, and each version is what a user would push. Seeds are fixed; floating-point
-sums are not the same on all machines, so neither are the bytes.
+Nothing is simulated: small networks are trained with AdamW on handwritten digits (scikit-learn) and on the source text
+of Python's standard library, and each version is what a user would push. Seeds are fixed, but floating-point sums
+differ between machines, and so do the bytes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,10 @@ _PRETRAINED = 240
 
 @dataclass(frozen=True)
 class History:
-    """A name, and what makes the versions, oldest first. Versions may share memory: use one before the next is made."""
+    """A name and a generator of versions, oldest first.
+
+    Versions can share memory, so process one before requesting the next.
+    """
 
     name: str
     versions: Callable[[], Iterator[State]]
@@ -45,7 +48,7 @@ class Gpt(nn.Module):
                 nn.init.normal_(weight, std=0.02)
 
     def forward(self, text: Tensor) -> Tensor:
-        """Return the logits of the next byte at every place."""
+        """Return the logits of the next byte at every position."""
         x = self.tokens(text) + self.places(torch.arange(text.shape[1]))
         for block in self.blocks:
             x = block(x)
@@ -88,7 +91,7 @@ def mlp() -> nn.Module:
 
 
 class Text:
-    """Batches of source text; `part` keeps what is fine-tuned on apart from what was trained on."""
+    """Batches of source text. `part` separates the text for fine-tuning from the text for pre-training."""
 
     def __init__(self, part: str, seed: int = 0) -> None:
         folder = Path(sysconfig.get_path("stdlib"))
@@ -124,7 +127,7 @@ Loss = Callable[[nn.Module], Tensor]
 
 
 def train(model: nn.Module, loss: Loss, rate: float, versions: int, steps: int) -> Iterator[State]:
-    """Yield the state before training, and then every so many steps; the rate falls to nothing in a line."""
+    """Yield the state before training, then after each `steps` steps; the learning rate decreases linearly to 0."""
     optimiser = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=rate)
     schedule = _falling(optimiser, (versions - 1) * steps)
     yield model.state_dict()
@@ -142,9 +145,9 @@ def _falling(optimiser: torch.optim.Optimizer, steps: int) -> Any:
 
 
 def train_pure(model: nn.Module, loss: Loss, rate: float, versions: int, steps: int) -> Iterator[State]:
-    """Do as `train`, with weights, gradients and the optimiser's state in bf16 and no copy in fp32.
+    """Train as `train` does, but with weights, gradients and optimiser state in bf16 and without an fp32 copy.
 
-    The passes run in fp32: most processors without a GPU have nothing else that is fast.
+    The passes run in fp32, because most CPUs are fast only with fp32.
     """
     kept = {name: nn.Parameter(value.detach().bfloat16()) for name, value in model.named_parameters()}
     optimiser = torch.optim.AdamW(kept.values(), lr=rate)
@@ -163,7 +166,7 @@ def train_pure(model: nn.Module, loss: Loss, rate: float, versions: int, steps: 
 
 
 def stored_as(states: Iterator[State], dtype: torch.dtype) -> Iterator[State]:
-    """Round what is trained in fp32 to what is kept: mixed precision."""
+    """Convert states that were trained in fp32 to the stored dtype, as in mixed-precision training."""
     for state in states:
         yield {name: value.to(dtype) if value.is_floating_point() else value for name, value in state.items()}
 
@@ -178,7 +181,7 @@ def _pretrained() -> State:
 
 
 def pretrained() -> Gpt:
-    """Return a GPT that has learned something, of its own memory."""
+    """Return a pre-trained GPT with separate memory."""
     model = Gpt()
     model.load_state_dict(_pretrained())
     return model
@@ -197,7 +200,7 @@ def _frozen(dtype: torch.dtype) -> Iterator[State]:
 
 
 class _Lora(nn.Module):
-    """A linear layer and what is learned beside it, of rank 8; `merged` is what is saved."""
+    """A linear layer with a LoRA adapter of rank 8; `merged` returns the sum that is saved."""
 
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A real JupyterLab with a notebook in it, for benchmarks and for pictures."""
+"""A real JupyterLab with a notebook, for benchmarks and screenshots."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ ARGUMENTS = [
 ]  # fmt: skip
 IDLE = """() =>
   window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"""
-"""Whether the kernel of the notebook that is open has nothing to do."""
+"""Whether the kernel of the open notebook is idle."""
 
 
 @contextlib.contextmanager
 def jupyterlab(cells: Sequence[str], **environment: str) -> Iterator[str]:
-    """Run a JupyterLab with nothing of the user's own, and a notebook `shown.ipynb` of these cells; give its URL."""
+    """Run a JupyterLab with default settings and a notebook `shown.ipynb` with these cells; yield its URL."""
     import nbformat
 
     home = Path(tempfile.mkdtemp(prefix="lmvp-lab-"))

@@ -1,7 +1,7 @@
-"""How others lay a chunk out before an entropy coder, rebuilt from what they published: the size that each would keep.
+"""Compressed sizes of chunks with the published layouts of other systems, reimplemented here.
 
-All get the same chunks, the same deduplication and the better of two zstds on every plane, so that what is compared is
-the layout alone. Lossy systems are not compared.
+All layouts get the same chunks, the same deduplication and the better of two zstd implementations on every plane, so
+that only the layouts differ. Lossy systems are not compared.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ import numpy.typing as npt
 from lmvp.storage.codecs import kinds, zstd
 
 Layout = Callable[[memoryview, memoryview | None, str], int]
-"""From a chunk, what the parent has at its place (if it has a parent) and the dtype to the bytes kept."""
+"""A function from a chunk, the chunk at its place in the parent (or None) and the dtype to the stored size in bytes."""
 
 
 def dedup(data: memoryview, _base: memoryview | None, _dtype: str) -> int:
-    """Keep what is new as it is."""
+    """Store new chunks without compression."""
     return len(data)
 
 
 def zstd3(data: memoryview, _base: memoryview | None, _dtype: str) -> int:
-    """Compress the bytes as they lie."""
+    """Compress the bytes in their order."""
     return min(len(data), len(zstd.compress(data)))
 
 
 def zipnn(data: memoryview, _base: memoryview | None, dtype: str) -> int:
-    """Rotate the sign to the bottom, split into byte planes, Huffman: Hershcovitch et al., "ZipNN", 2024."""
+    """Move the sign to the lowest bit, split into byte planes, Huffman: Hershcovitch et al., "ZipNN", 2024."""
     kind = kinds.BY_DTYPE[dtype]
     bits = _bits(data, kind)
     return _planes((bits << 1) | (bits >> (8 * kind.size - 1)) if kind.floating else bits)
 
 
 def bitx(data: memoryview, base: memoryview | None, dtype: str) -> int:
-    """XOR with the parent, split into byte planes, zstd: Wang et al., "ZipLLM", 2025; without a parent as ZipNN."""
+    """XOR with the parent, split into byte planes, zstd: Wang et al., "ZipLLM", 2025; without a parent, use ZipNN."""
     kind = kinds.BY_DTYPE[dtype]
     alone = zipnn(data, None, dtype)
     return alone if base is None else min(alone, _planes(_bits(data, kind) ^ _bits(base, kind)))

@@ -1,8 +1,8 @@
-"""Push and pull over links of several speeds, against sending the file as it is through the same proxy; and the codecs.
+"""Push and pull over links of several speeds, compared with a plain file transfer; and the speed of the codecs.
 
-A small GPT is trained for a while, and fine-tuned for ten steps more, in bf16. First, unchanged, 5 % changed and
-fine-tuned versions go up and come down. The reference is a file of the same bytes, sent to a server that writes and
-syncs it, or from one that reads it.
+A small GPT is trained, then fine-tuned for ten more steps, in bf16. The benchmark pushes and pulls the first version,
+an unchanged one, one with 5 % changes, and the fine-tuned one. The reference is a file of the same size, sent through
+the same proxy to a server that writes and syncs it, or received from a server that reads it.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from lmvp.storage.codecs import Link
 from lmvp.storage.frames import Frame
 
 SPEEDS = {10: 1, 100: 3, 1000: 5}
-"""Mbit/s of a link, and rounds over it."""
+"""Speeds of the link in Mbit/s, with the number of rounds."""
 
 AIMS = {10: 1.1, 100: 1.1, 1000: 1.1}
 SOON = 1 / 6
-"""What a fine-tune may take of the time of the file, at 100 Mbit/s."""
+"""Limit for pushing a fine-tuned version, as a fraction of the time for the plain file, at 100 Mbit/s."""
 
 _PROXY = Path(__file__).parent.parent / "tests" / "transfer" / "proxy.py"
 _TRAINED, _TUNED = 40, 10
@@ -48,7 +48,7 @@ _TRAINED, _TUNED = 40, 10
 
 
 def versions(width: int, layers: int) -> tuple[State, State]:
-    """Return a model that has learned something, and what a fine-tune makes of it."""
+    """Return a pre-trained model and its fine-tuned version."""
     torch.manual_seed(1)
     model = histories.Gpt(width, layers)
     for _ in histories.train(model, histories.Text("library"), 1e-3, 2, _TRAINED):
@@ -60,12 +60,12 @@ def versions(width: int, layers: int) -> tuple[State, State]:
 
 
 def halved(state: State) -> State:
-    """Return a state as it is kept by many: in bf16."""
+    """Return a state in bf16, the usual format for storage."""
     return {name: value.bfloat16() for name, value in state.items()}
 
 
 def partly(before: State, after: State, share: float) -> State:
-    """Return a state of which tensors that hold some share of the bytes are those of another one."""
+    """Return a state in which tensors with a given share of the bytes come from another state."""
     left = share * size(before)
     mixed = dict(before)
     for name, value in before.items():
@@ -75,7 +75,7 @@ def partly(before: State, after: State, share: float) -> State:
 
 
 def size(state: State) -> int:
-    """Return the bytes of all tensors."""
+    """Return the size of all tensors in bytes."""
     return sum(value.nbytes for value in state.values())
 
 
@@ -83,7 +83,10 @@ def size(state: State) -> int:
 
 
 class Plain:
-    """A server that takes a file and syncs it, or gives it: a byte for which, eight for the length, the file."""
+    """A server that receives and syncs a file, or sends it.
+
+    The protocol is one byte for the direction, eight bytes for the length, then the file.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "plain"
@@ -122,7 +125,7 @@ class Plain:
 
     @staticmethod
     def down(port: int) -> None:
-        """Fetch the file into memory."""
+        """Receive the file into memory."""
         with socket.create_connection(("127.0.0.1", port)) as connection:
             connection.sendall(b"d")
             while connection.recv(1 << 20):
@@ -131,7 +134,7 @@ class Plain:
 
 @contextmanager
 def proxy(port: int, mbits: float) -> Iterator[int]:
-    """Run a proxy of some speed in a process of its own; give its port."""
+    """Run a proxy with limited speed in a separate process; yield its port."""
     command = [sys.executable, str(_PROXY), str(port), str(mbits * 1e6 / 8)]
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert running.stdin is not None
@@ -150,7 +153,7 @@ class Times:
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def measure(self, name: str, work: Callable[[], object]) -> None:
-        """Do something against the clock."""
+        """Measure the time of a function."""
         self.seconds.setdefault(name, []).append(seconds(work))
 
     def ratio(self, name: str) -> float:
@@ -160,18 +163,18 @@ class Times:
 
 
 class Machine:
-    """A user's machine: a client behind the link, with a cache of its own."""
+    """A user's machine: a client behind the link, with a separate cache."""
 
     def __init__(self, url: str, token: str, cache: Path) -> None:
         self._client, self._cache = lmvp.Client(url, token), str(cache)
 
     def push(self, model: str, state: State) -> None:
-        """Publish a state."""
+        """Push a state."""
         os.environ["LMVP_CACHE"] = self._cache
         self._client.update(model, state, progress=False)
 
     def pull(self, reference: str) -> None:
-        """Fetch a version."""
+        """Pull a version."""
         os.environ["LMVP_CACHE"] = self._cache
         self._client.download(reference, progress=False)
 
@@ -198,7 +201,7 @@ def over(mbits: int, rounds: int, steps: dict[str, State], folder: Path) -> Time
 
 
 def load_codecs() -> None:
-    """Load what the codecs need before anything is measured: numba, where it is, takes 70 MB once and for all."""
+    """Load the dependencies of the codecs before the measurement: numba, if installed, takes 70 MB once."""
     data = torch.randn(1 << 18).bfloat16().view(torch.uint8).numpy().tobytes()
     link = codecs.Link("0" * 64, 1)
     for base in (data, bytes(len(data))):
@@ -208,7 +211,7 @@ def load_codecs() -> None:
 
 
 def codec_rows(states: dict[str, tuple[State, State]]) -> list[Row]:
-    """Return how fast each codec is on one thread, and what it leaves of the bytes."""
+    """Return the speed of each codec on one thread, and its compression ratio."""
     rows = []
     for kind, (before, after) in states.items():
         old, new = ([chunk for chunk in chunks(state) if len(chunk.data) > 1 << 18] for state in (before, after))
@@ -251,7 +254,7 @@ def run() -> list[Row]:
 
 
 def _steps(before: State, after: State) -> dict[str, State]:
-    """Return what is pushed, one after the other."""
+    """Return the states to push, in order."""
     mixed = partly(before, after, 0.05)
     return {"first": before, "unchanged": before, "5 % changed": mixed, "fine-tuned": after}
 

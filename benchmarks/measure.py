@@ -1,4 +1,4 @@
-"""Timing in interleaved rounds, and the table that comes of it."""
+"""Timing in interleaved rounds, and the result table."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass
 class Row:
-    """One line of the table: what was measured, against what, and what was hoped for."""
+    """One row of the table: measurement, reference and target."""
 
     name: str
     value: float
@@ -24,7 +24,7 @@ class Row:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Return how long some work takes."""
+    """Return the run time of a function in seconds."""
     gc.collect()
     start = time.perf_counter()
     work()
@@ -32,7 +32,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def interleaved(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Time several works in turn, so that a slow moment of the machine falls on all of them."""
+    """Time several functions in turn, so that a slow period of the machine affects all of them."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
@@ -41,7 +41,7 @@ def interleaved(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[
 
 
 def ratio(name: str, over: Sequence[float], under: Sequence[float], limit: float, of: str) -> Row:
-    """Return the median of the ratios, pair by pair."""
+    """Return a row with the median of the ratios, pair by pair."""
     value = statistics.median(a / b for a, b in zip(over, under, strict=True))
     detail = f"{statistics.median(over):.3f} s against {statistics.median(under):.3f} s"
     return Row(name, value, f"× {of}", f"≤ {limit}", value <= limit, detail)
@@ -53,7 +53,7 @@ def at_most(name: str, value: float, unit: str, limit: float, detail: str = "") 
 
 
 def report(rows: Sequence[Row], folder: Path) -> None:
-    """Print the table and keep it as JSON."""
+    """Print the table and save it as JSON."""
     width = max(len(row.name) for row in rows)
     for row in rows:
         mark = "ok  " if row.met else "MISS"

@@ -1,7 +1,7 @@
-"""How far both sides grow above the model on its way up and down, over loopback raw and over a slower link encoded.
+"""Memory growth of client and server during push and pull, beyond the model.
 
-The model is bf16, in tensors of 32 MiB; all of it changes a little between the pushes, so that deltas go over the
-slower link.
+The model is sent raw over loopback, and compressed over a slower link. It is bf16, in tensors of 32 MiB. All values
+change a little between the pushes, so that deltas are sent over the slower link.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lmvp import local
 
 SIZES = {"100 MB": 100_000_000, "1 GB": 1_000_000_000, "4 GB": 4_000_000_000}
 CODED = ("100 MB", "1 GB")
-"""Sizes that go over the slower link too."""
+"""Sizes that are also sent over the slower link."""
 
 MBITS = 250
 _TENSOR = 16 << 20
@@ -45,7 +45,7 @@ def run() -> list[Row]:
         rows += _loopback(name, weights, into)
         if name in CODED:
             rows += _coded(name, weights, into)
-        local.stop()  # its folder is emptied for the next, larger one
+        local.stop()  # its folder is cleared for the next, larger model
         shutil.rmtree(Path(os.environ["LMVP_HOME"]) / "chunks", ignore_errors=True)
         shutil.rmtree(Path(os.environ["LMVP_HOME"]) / "records", ignore_errors=True)
         lmvp.update("memory/warm", {"w": torch.zeros(3)}, progress=False)
@@ -86,7 +86,7 @@ def _measured(
     before = server.memory_info().rss, here.memory_info().rss
     for step, work in steps.items():
         if step == "pull" and "Mbit" in name:
-            shutil.rmtree(os.environ["LMVP_CACHE"] + "/chunks", ignore_errors=True)  # else nothing travels
+            shutil.rmtree(os.environ["LMVP_CACHE"] + "/chunks", ignore_errors=True)  # else the cache is used
         with Peaks(server, here) as peaks:
             work()
         for side, peak, start in zip(("server", "client"), peaks.most, before, strict=True):

@@ -1,8 +1,8 @@
-"""Logging, ingesting, reading and watching metrics, each beside a reference in the same run.
+"""Logging, ingesting, reading and streaming metrics, each compared with a reference in the same run.
 
-`log()` as the loop sees it, with the server up, killed, and stopped so that it hangs, beside TensorBoard's
-`SummaryWriter` and a bare `file.write`. Then 1 and 10 million points go in, and 10 million are read for a plot, beside
-numpy reading the raw column from a file. Last, 1,000 readers watch one run.
+`log()` is measured in the training loop, with the server running, killed, and suspended so that it hangs, compared with
+TensorBoard's `SummaryWriter` and a plain `file.write`. Then 1 and 10 million points are ingested, and 10 million are
+read for a plot, compared with numpy reading the raw column from a file. Finally, 1,000 readers follow one run.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _PEERS = "trackio 5.8 / 33, MLflow async 12 / 446, Aim 56 / 145, by their own be
 
 
 class Server:
-    """A server of its own, on a folder of its own, that can be stopped, killed and started again."""
+    """A separate server with a temporary data folder, which can be suspended, killed and restarted."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
@@ -44,7 +44,7 @@ class Server:
         self.start()
 
     def start(self) -> None:
-        """Start it, on the port that it had."""
+        """Start the server, on the same port as before."""
         command = [sys.executable, "-m", "lmvp_server", "--data", str(self.data), "--port", str(self.port)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while not self._answers():
@@ -64,13 +64,13 @@ class Server:
         return False
 
     def kill(self) -> None:
-        """Kill it, as a crash would."""
+        """Kill the server, as in a crash."""
         self.process.kill()
         self.process.wait()
 
     @contextmanager
     def hanging(self) -> Iterator[None]:
-        """Stop it: it takes connections and answers nothing."""
+        """Suspend the server: it accepts connections but does not answer."""
         os.kill(self.process.pid, signal.SIGSTOP)
         try:
             yield
@@ -78,7 +78,7 @@ class Server:
             os.kill(self.process.pid, signal.SIGCONT)
 
     def get(self, path: str, **options: Any) -> requests.Response:
-        """Ask for something, as any program would."""
+        """Send a GET request without the LMVP client."""
         headers = {"Authorization": f"Bearer {self.token}"}
         answer = requests.get(f"{self.url}/api/v1{path}", headers=headers, timeout=120, **options)
         answer.raise_for_status()
@@ -86,7 +86,7 @@ class Server:
 
 
 def run() -> Iterator[Row]:
-    """Measure all of it."""
+    """Run all measurements."""
     with tempfile.TemporaryDirectory(prefix="lmvp-metrics-") as folder:
         server = Server(Path(folder) / "data")
         os.environ["LMVP_URL"], os.environ["LMVP_TOKEN"] = server.url, server.token
@@ -105,7 +105,7 @@ def run() -> Iterator[Row]:
 
 
 def timed(call: Callable[[int], object], calls: int = CALLS) -> tuple[float, float, float]:
-    """Return p50, p99 and the longest of many calls in a row, in microseconds."""
+    """Return p50, p99 and the maximum of many consecutive calls, in microseconds."""
     clock, taken = time.perf_counter_ns, []
     for i in range(calls):
         before = clock()
@@ -130,10 +130,10 @@ def _calls(server: Server, folder: Path) -> Iterator[Row]:
 
 
 def started(name: str) -> ActiveRun:
-    """Return a run that the server knows already, and that measures nothing by itself."""
+    """Return a run that the server already knows, without system metrics."""
     active = lmvp.start_run("bench", name=name, system_metrics=False, create=True)
     active.log({"loss": 1.0})
-    time.sleep(1.0)  # what is gathered in the background at the start is gathered
+    time.sleep(1.0)  # wait for the background work at the start of a run
     return active
 
 
@@ -162,11 +162,11 @@ def _beside(folder: Path) -> Iterator[Row]:
     yield Row("SummaryWriter.add_scalar: p50", p50, "µs", "", True, f"p99 {p99:.1f}, the longest {most:,.0f} µs")
 
 
-# -- into the server
+# -- ingest
 
 
 def column(n: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Return a loss that falls, with noise in all of its digits."""
+    """Return a decreasing loss with noise in all digits."""
     rng = np.random.default_rng(0)
     return 2.0 / (1 + np.arange(n) / n * 20) + 0.05 * rng.standard_normal(n)
 
@@ -203,7 +203,7 @@ def _loop(active: ActiveRun) -> None:
 
 
 def _soon(server: Server) -> Row:
-    """How long it takes until others can read a point that was logged while nothing else was."""
+    """Measure the time until other clients can read a point that is logged alone."""
     active = started("soon")
     delays = []
     for i in range(20):
@@ -217,7 +217,7 @@ def _soon(server: Server) -> Row:
     return at_most("a point can be read after", statistics.median(delays), "s", 0.4, f"at most {max(delays):.2f} s")
 
 
-# -- out of the server
+# -- reads
 
 
 def _reading(server: Server, folder: Path) -> Iterator[Row]:
@@ -231,7 +231,7 @@ def _reading(server: Server, folder: Path) -> Iterator[Row]:
     first = seconds(lambda: server.get(path))
     server.kill()
     server.start()
-    server.get(path.replace("batch10", "loop"))  # what is loaded by the first request of a server is loaded
+    server.get(path.replace("batch10", "loop"))  # the first request of a server loads modules
     cold = seconds(lambda: server.get(path))
     warm = statistics.median(seconds(lambda: server.get(path)) for _ in range(15))
     zoom = statistics.median(
@@ -248,7 +248,7 @@ def _reading(server: Server, folder: Path) -> Iterator[Row]:
 
 
 def _settled(server: Server) -> None:
-    """Wait until what ended is sealed: the server does it by itself."""
+    """Wait until the server has sealed the finished runs."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not any(path.suffix == ".wal" and path.stat().st_size > 4096 for path in _series(server, "batch10")):
@@ -273,7 +273,7 @@ _IDS: dict[str, str] = {}
 
 
 def _raw(folder: Path) -> float:
-    """Return the seconds that numpy takes to read 10 million float64 and reduce them to the ends of 1,000 parts."""
+    """Return the seconds that numpy needs to reduce 10 million float64 values to min and max of 1,000 parts."""
     path = folder / "raw.npy"
     np.save(path, column(10 * MILLION))
 
@@ -303,7 +303,7 @@ def _watching(server: Server) -> Iterator[Row]:
 
 
 async def _crowd(server: Server, active: ActiveRun) -> tuple[list[float], float, float]:
-    """Let many read one run while it logs ten times a second; return the delays of the points as they came."""
+    """Let many clients follow one run while it logs ten times per second; return the delays of the points."""
     logged: dict[int, float] = {}
     delays: list[float] = []
     alone = timed(lambda i: active.log({"noise": 0.5}, step=i), 2000)[0]

@@ -1,7 +1,7 @@
-"""MLflow's server with the same versions, runs and points, for a look at its pages beside ours.
+"""MLflow's server with the same versions, runs and points, to compare its pages.
 
-`LMVP_BENCH_MLFLOW` names a Python that has MLflow. Its store is made by MLflow itself and then filled by SQL: logging
-ten million points through its API takes hours.
+`LMVP_BENCH_MLFLOW` names a Python that has MLflow. MLflow creates its store, and SQL statements fill it, because
+logging ten million points through its API takes hours.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ START = 1_767_225_600_000
 
 
 def python() -> str | None:
-    """Return the Python that has MLflow, where one is named."""
+    """Return the Python that has MLflow, if configured."""
     return os.environ.get("LMVP_BENCH_MLFLOW")
 
 
 @contextmanager
 def serving(folder: Path, versions: int, runs: int, points: int) -> Iterator[tuple[str, list[str]]]:
-    """Run MLflow's server on a store with that much in it; give its address and the ids of the runs, newest first."""
+    """Run MLflow's server on a store with this much data; yield its URL and the ids of the runs, newest first."""
     executable, store = python(), folder / "mlflow.db"
     assert executable is not None
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -68,7 +68,7 @@ def _wait(url: str) -> None:
 
 
 def _fill(store: Path, versions: int, runs: int, points: int) -> Iterator[str]:
-    """Write runs with two metrics of `points / 2` steps each, and versions of a model; give the ids of the runs."""
+    """Write runs with two metrics of `points / 2` steps each, and versions of a model; yield the ids of the runs."""
     with sqlite3.connect(store) as base:
         for number in range(runs):
             yield _run(base, number, runs, points // 2)

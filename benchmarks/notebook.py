@@ -1,4 +1,4 @@
-"""From running a cell to what is painted, in a real JupyterLab in Chromium; beside plotly's `FigureWidget`."""
+"""Time until the output of a cell is painted, in JupyterLab in Chromium, compared with plotly's `FigureWidget`."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ PAINTED = """async ([cell, selector]) => {
 
 
 def run() -> list[Row]:
-    """Return the rows of this benchmark; none where there is no browser."""
+    """Return the rows of this benchmark; empty if no browser is installed."""
     try:
         from playwright.sync_api import sync_playwright
     except ImportError:
@@ -92,14 +92,14 @@ def run() -> list[Row]:
 
 
 def _painted(page: Any, cell: int, selector: str) -> float:
-    """Return the median of several runs of a cell, in milliseconds; the first one, which loads code, is not counted."""
+    """Return the median of several runs of a cell in milliseconds, without the first one, which loads code."""
     times = [page.evaluate(PAINTED, [cell, selector]) for _ in range(ROUNDS + 1)]
     return float(statistics.median(times[1:]))
 
 
 def _plotly(page: Any) -> float:
     try:
-        import plotly  # noqa: F401 - whether the kernel will have it
+        import plotly  # noqa: F401 - whether the kernel can import it
     except ImportError:
         return float("nan")
     return _painted(page, 4, ".js-plotly-plot canvas, .js-plotly-plot .main-svg")

@@ -1,8 +1,8 @@
-"""Bytes kept of whole training histories, in percent of raw, beside what others' layouts would keep of them.
+"""Stored size of training histories in percent of the raw size, compared with the layouts of other systems.
 
-Every version is pushed to a real server, which then compacts: the figure is what `lmvp du` says of its disk. Beside it
-the same chunks are coded by the others' layouts along the same chain: the first version by itself, each later one
-against its parent, the newest by itself again. The same pass tells what one step costs as a delta.
+Every version is pushed to a real server, which then compacts; the result is the size that `lmvp du` reports. For
+comparison, the same chunks are encoded with the other layouts along the same chain: the first version standalone, each
+later one against its parent, the newest standalone again. The same pass measures the cost of one step as a delta.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ NAMES = {
     torch.int64: "I64",
 }
 STEPS = {"gpt fine-tune bf16": 10.0, "gpt fine-tune pure bf16": 1.5}
-"""What the newest version may cost as a delta, in percent of raw; the mean of all after the first stands beside it."""
+"""Maximum size of the newest version as a delta, in percent of raw. The mean of all later versions is shown too."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Bytes of a version, and those at the same place in its parent."""
+    """The bytes of a chunk, and the bytes at the same place in the parent."""
 
     data: memoryview
     dtype: str
@@ -40,12 +40,12 @@ class Chunk:
 
     @property
     def id(self) -> str:
-        """The chunk's name."""
+        """The digest of the chunk."""
         return blake3(self.data).hexdigest()
 
 
 def chunks(state: histories.State) -> list[Chunk]:
-    """Cut a version as a push does."""
+    """Split a version into chunks, as a push does."""
     spans, pieces, offset = [], [], 0
     for name, value in state.items():
         data = value.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
@@ -62,9 +62,9 @@ def chunks(state: histories.State) -> list[Chunk]:
 
 @dataclass
 class Kept:
-    """What is kept of a history, in bytes: by the server (`ours`), and by the others' layouts.
+    """Stored sizes of a history in bytes: on the server (`ours`), and with the other layouts.
 
-    `steps` is what each version after the first costs as deltas, and what it is.
+    `steps` contains, for each version after the first, its size as deltas and its raw size.
     """
 
     raw: int = 0
@@ -73,12 +73,12 @@ class Kept:
     others: dict[str, int] = field(default_factory=lambda: dict.fromkeys(layouts.LAYOUTS, 0))
 
     def percent(self, size: int) -> float:
-        """Return bytes in percent of raw."""
+        """Return a size in percent of raw."""
         return 100 * size / self.raw
 
 
 class Chain:
-    """Codes the versions of a history one after the other; what was kept before costs nothing again."""
+    """Encodes the versions of a history one after the other; chunks that are already stored cost nothing."""
 
     def __init__(self) -> None:
         self.kept = Kept()
@@ -86,7 +86,7 @@ class Chain:
         self._parent: dict[int, Chunk] = {}
 
     def add(self, version: list[Chunk], *, newest: bool) -> None:
-        """Keep one more version; the newest is also coded as a delta, to tell what the step costs."""
+        """Add one more version; the newest is also encoded as a delta, to measure the cost of the step."""
         raw = sum(len(chunk.data) for chunk in version)
         step = sum(
             self._keep(chunk, self._parent.get(chunk.place), newest)
@@ -99,7 +99,7 @@ class Chain:
         self._parent = {chunk.place: chunk for chunk in version}
 
     def _keep(self, chunk: Chunk, parent: Chunk | None, newest: bool) -> int:
-        """Return what a chunk costs us; note what it costs the others."""
+        """Return the stored size of a chunk in LMVP; add its size in the other layouts."""
         self._depths[chunk.id], size = self._delta(chunk, parent)
         for name, layout in layouts.LAYOUTS.items():
             base = None if parent is None or newest else parent.data
@@ -107,13 +107,13 @@ class Chain:
         return size
 
     def _delta(self, chunk: Chunk, parent: Chunk | None) -> tuple[int, int]:
-        """Return depth and size of a chunk as a delta where that does, else by itself."""
+        """Return depth and size of a chunk as a delta if that is smaller, otherwise standalone."""
         depth = 1 + (self._depths[parent.id] if parent else codecs.DEPTH_LIMIT)
         size = self._code(chunk, parent, depth) if parent and depth <= codecs.DEPTH_LIMIT else 0
         return (depth, size) if size else (0, self._code(chunk, None, 0))
 
     def _code(self, chunk: Chunk, parent: Chunk | None, depth: int) -> int:
-        """Return the size of the frame, 0 if there is no delta; decode it again."""
+        """Return the size of the frame, or 0 without a delta; decode it to verify the codec."""
         if parent is None:
             coded = codecs.encode(chunk.data, chunk.dtype)
         else:
@@ -128,7 +128,7 @@ class Chain:
 
 
 def keep(history: histories.History) -> Kept:
-    """Push all versions of a history to the server, and code them in the others' ways."""
+    """Push all versions of a history to the server, and encode them with the other layouts."""
     chain, project = Chain(), history.name.replace(" ", "-")
     for state, newest in _marked(history):
         lmvp.update(f"{project}/model", state, progress=False)
@@ -138,7 +138,7 @@ def keep(history: histories.History) -> Kept:
 
 
 def _stored(project: str) -> int:
-    """Return what a project takes on the server's disk once that has compacted, all proved sound."""
+    """Return the stored size of a project on the server after compaction and fsck."""
     client = lmvp.Client()
     client.compact()
     assert client.check().problems == (), "the server lost something"

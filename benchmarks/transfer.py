@@ -1,4 +1,4 @@
-"""Push and pull of some 500 MB of float32 in 60 tensors, against writing and syncing the same bytes."""
+"""Push and pull of about 500 MB of float32 in 60 tensors, compared with writing and syncing the same bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MIB = 1 << 20
 
 
 class Model:
-    """Weights that can be changed in whole or in part, and the ways to move them."""
+    """Weights that can be changed completely or partly, and functions to transfer them."""
 
     def __init__(self, folder: Path) -> None:
         random = np.random.default_rng(0)
@@ -35,22 +35,22 @@ class Model:
             value += np.float32(1e-3)
 
     def copy(self) -> None:
-        """Do what `cp` and a sync do: the reference."""
+        """Write and sync a file, as `cp` and `sync` do: the reference."""
         with self.file.open("wb") as file:
             for value in self.weights.values():
                 file.write(value)
             os.fsync(file.fileno())
 
     def push(self) -> None:
-        """Publish the weights as they are."""
+        """Push the weights."""
         lmvp.update("bench/model", self.weights, progress=False)
 
     def pull(self) -> None:
-        """Fetch them into new memory."""
+        """Pull the weights into new memory."""
         lmvp.download("bench/model", progress=False)
 
     def pull_into(self) -> None:
-        """Fetch them into memory that is there."""
+        """Pull the weights into existing memory."""
         lmvp.download("bench/model", into=self.pulled, progress=False)
 
 
@@ -84,10 +84,10 @@ def run() -> list[Row]:
 
 
 def _memory(model: Model) -> list[Row]:
-    """Measure how far both sides grow above what they hold, while a first push and a pull in place run."""
+    """Measure the memory growth of server and client during a first push and a pull in place."""
     server, client = psutil.Process(local.connection().pid), psutil.Process()
     for value in model.pulled.values():
-        value.fill(1)  # so that its pages are there before
+        value.fill(1)  # so that its pages are allocated before the measurement
     before = server.memory_info().rss, client.memory_info().rss
     with Peaks(server, client) as peaks:
         model.push()
@@ -100,7 +100,7 @@ def _memory(model: Model) -> list[Row]:
 
 
 class Peaks:
-    """Watches the resident memory of processes."""
+    """Measures the peak resident memory of processes."""
 
     def __init__(self, *processes: Any) -> None:
         self.most = [0] * len(processes)

@@ -1,4 +1,4 @@
-"""Ten thousand tiny versions: what the first costs, what the last, and what it costs to list them."""
+"""Ten thousand tiny versions: time of the first and the last push, and of listing them."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     python read_store.py DATA_FOLDER                               lists all versions
     python read_store.py DATA_FOLDER project/model@vN OUT_FOLDER   writes its files; also @alias, @latest
 
-It knows nothing but the page docs/format.md, and uses nothing of LMVP's. Needs numpy, blake3 and zstandard; no server
-may own the folder meanwhile.
+It implements docs/format.md without any code of LMVP. It needs numpy, blake3 and zstandard. Stop the server of the
+folder first.
 """
 
 import json
@@ -24,8 +24,8 @@ from blake3 import blake3
 
 Array = np.ndarray[Any, Any]
 CHUNK, MANIFEST, LIST = 4 << 20, 16 << 20, "lmvp 2026-11 digest of a list of chunks"
-BAD = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(^|/)\.{0,2}(/|$)")  # control, backslash; a part empty, . or ..
-# By kind: bytes of a number; for a float, shift and mask of its group too.
+BAD = re.compile(r"[\x00-\x1f\x7f-\x9f\\]|(^|/)\.{0,2}(/|$)")  # control characters, backslash; empty, . or .. parts
+# For each kind: bytes of a number; for a float, also shift and mask of its group.
 KINDS = (
     (1, 0, 0),
     (2, 0, 0),
@@ -93,7 +93,7 @@ def versions(data: Path) -> Iterator[Any]:
         space = tables(data / "records/projects" / key)
         for name, version in space.get("versions", {}).items():
             model, aliases = space.get("models", {}).get(version["model"]), space.get("aliases", {}).values()
-            if model is None:  # it is only proposed, or was removed
+            if model is None:  # a contribution, or its model was removed
                 continue
             ends = [f"v{version['number']}"] + ["latest"] * (version["number"] == model["latest"])
             ends += [alias["name"] for alias in aliases if f"{alias['model']}-{alias['number']}" == name]
@@ -107,7 +107,7 @@ def zstd(frame: bytes, size: int) -> bytes:
 
 
 def stream(payload: BytesIO, m: int, narrow: int = 0) -> Array:
-    """Return the m bytes that the next stream stands for, inside so many narrow ones."""
+    """Decode the next stream to m bytes; `narrow` is the nesting depth of narrow streams."""
     how = take(payload, 1)[0]
     need(how < 2 or (how < 4 and m > 0), f"stream byte {how} for {m} bytes")
     if how < 2:
@@ -125,7 +125,7 @@ def stream(payload: BytesIO, m: int, narrow: int = 0) -> Array:
 
 
 def planes(payload: BytesIO, width: int, group: Array) -> Array:
-    """As many numbers as have a group, ordered by group."""
+    """Return one number for each entry of `group`, ordered by group."""
     ends = [0]
     for end in np.cumsum(np.bincount(group, minlength=1)).tolist():
         if end - ends[-1] >= 8192 or end == len(group):
@@ -143,7 +143,7 @@ def o(x: Array) -> Array:
 
 
 def numbers(payload: BytesIO, size: int, base: bytes | None) -> bytes:
-    """Return a chunk from its kind on: a delta, or solo if there is no base."""
+    """Return the bytes of a chunk, starting at its kind: a delta, or solo if there is no base."""
     kind = take(payload, 1)[0]
     need(kind < len(KINDS), f"unknown kind {kind}")
     width, shift, mask = KINDS[kind]
@@ -160,7 +160,7 @@ def numbers(payload: BytesIO, size: int, base: bytes | None) -> bytes:
 
 
 def chunk(chunks: Path, name: str, size: int, below: int = 17) -> bytes:
-    """Return a chunk, hashed. A delta must be of a depth `below` that of the delta that it is the base of."""
+    """Return a verified chunk. If it is a delta, its depth must be less than `below`, the depth of its dependent."""
     frame = stored(chunks, name, 48 + CHUNK)
     magic, version, codec, decoded, length, zero, told = struct.unpack_from("<2sBBIII32s", frame)
     need(magic == b"LF" and version == 1 and codec <= 3, f"{name}: unknown version {version} or codec {codec}")
@@ -192,10 +192,10 @@ def write(data: Path, project: str, digest: str, out: Path) -> None:
     need(manifest["lmvp"] == 1, f"manifest {digest} has the unknown version {manifest['lmvp']}")
     for file in manifest["files"]:
         check(**file)
-    out.mkdir(parents=True)  # a new folder: so two files at one path, or one inside another, fail as well
+    out.mkdir(parents=True)  # a new folder, so that two files at one path, or one inside another, fail too
     for file in manifest["files"]:
         path = out / file["path"]
-        need(path.is_relative_to(out), f"bad path {path}")  # C:/x passes, but is not inside on Windows
+        need(path.is_relative_to(out), f"bad path {path}")  # C:/x passes the pattern, but is not inside on Windows
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("xb") as target:
             target.writelines(chunk(data / "chunks" / project, name, n) for name, n in file["chunks"])

@@ -1,1 +1,1 @@
-"""The backend: one process that owns a data folder."""
+"""The server of LMVP: one process that owns a data folder and serves it over HTTP."""

@@ -1,4 +1,4 @@
-"""`python -m lmvp_server`: a server in the foreground, or, for `lmvp.local`, one that detaches itself."""
+"""`python -m lmvp_server`: run a server in the foreground, or as a detached process for `lmvp.local`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MOST_DAYS, _MOST_PUSHES = 36_500, 1_000_000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until told to end; returns the exit code."""
+    """Run the server until it is stopped; return the exit code."""
     options = _parser().parse_args(argv)
     ready = _detach() if options.detach else None
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def greet(app: App) -> None:
-    """Tell who started a server in the foreground how to reach it; where the token lies, not what it is."""
+    """Print how to connect to a server in the foreground: the path of the token file, not the token."""
     import lmvp
 
     token = app.settings.data / "token"
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _provider(options: argparse.Namespace) -> Provider | None:
-    """Return the provider of OpenID Connect that the options name; its secret comes by the environment alone."""
+    """Return the OpenID provider of the options. Its secret is read only from the environment, not from an option."""
     if not options.openid:
         return None
     from lmvp_server.openid import Provider
@@ -142,9 +142,11 @@ def _days(text: str) -> float:
 
 
 def _detach() -> Callable[[App], None]:
-    """Go on in a child; the parent ends when the child is ready, or has failed, with a code that tells.
+    """Continue in a forked child process. The parent exits when the child is ready or has failed.
 
-    It forks before anything is opened or any thread runs. Whoever started the parent so has no child left to care for.
+    The exit code of the parent states the result. It forks before a file is opened or a thread is started, because a
+    fork copies neither locks nor threads safely. The process that started the parent has no child process left to wait
+    for.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -158,7 +160,7 @@ def _detach() -> Callable[[App], None]:
 def _tell(writing: int) -> None:
     try:
         os.write(writing, b"+")
-    except BrokenPipeError:  # nobody waits any more
+    except BrokenPipeError:  # the parent process has exited
         return
     finally:
         os.close(writing)

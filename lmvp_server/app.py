@@ -1,8 +1,8 @@
-"""A server process from its start to its end.
+"""Life cycle of a server process.
 
-It becomes the owner of the data folder, opens the stores, listens, and only then says in `server.json` where; on
-SIGTERM, SIGINT or when it was idle for long it takes that back, lets the requests in flight finish, closes the stores,
-and lets go of the folder last, so that a successor never meets it.
+The server acquires the lock of the data folder, opens the stores, listens, and only then writes its address to
+`server.json`. On SIGTERM, on SIGINT or after a long idle time, it removes `server.json`, lets the current requests
+finish and closes the stores. It releases the lock last, so that two servers never use a folder at once.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("lmvp_server")
 _SUCCESSOR_WAITS = 15.0
-"""Seconds that an embedded server waits for the one before it to end; that one has less time for its requests."""
+"""Seconds that an embedded server waits for its predecessor to stop, which gets less time for its requests."""
 
 
 class App:
-    """One server, in a running event loop: `await start()`, `await run()` until it is told to end, `await stop()`.
+    """One server in a running event loop: `await start()`, `await run()` until it is stopped, `await stop()`.
 
     Attributes
     ----------
     url : str
-        Where this machine reaches it, once started.
+        The local URL, available after the start.
     setup : str
-        What makes the first admin of a server of several people; empty once there is an account.
+        The code that creates the first admin of a shared server; empty if there is an account.
     limits : Limits, optional
-        The limits of connections; by default those that fit the descriptors of this process.
+        The limits of connections. The default depends on the file descriptors of this process.
     """
 
     def __init__(self, settings: Settings, *, limits: serving.Limits | None = None) -> None:
@@ -63,7 +63,7 @@ class App:
         self._notifier: Notifier
 
     async def start(self) -> None:
-        """Own the folder, listen, and say so; on an error everything is let go of again."""
+        """Acquire the folder, listen, and write `server.json`. On an error, release everything."""
         try:
             self._open()
         except BaseException:
@@ -71,7 +71,7 @@ class App:
             raise
 
     async def run(self) -> None:
-        """Wait until somebody calls `end`, the server was idle for long, or its folder is no longer there."""
+        """Wait until `end` is called, the idle time is over, or the data folder is removed."""
         while not self._ending.is_set():
             try:
                 await asyncio.wait_for(self._ending.wait(), self._tick())
@@ -79,17 +79,19 @@ class App:
                 await self._look_around()
 
     def end(self) -> None:
-        """Tell the server to end; told a second time, it waits for no request any more."""
+        """Stop the server. A second call stops it without waiting for the current requests."""
         (self._hurry if self._ending.is_set() else self._ending).set()
 
     async def stop(self) -> None:
-        """Let the requests in flight finish, and close everything."""
+        """Let the current requests finish, then close everything."""
         self._ending.set()
         grace = self.settings.grace_seconds
         self._folder.withdraw()
         self._streams.end()
+        # An embedded server gets less time than its successor waits for the folder, so that the successor can start.
         await self._server.drain(min(grace, _SUCCESSOR_WAITS * 0.6) if self.settings.embedded else grace, self._hurry)
         await self._notifier.stop()
+        # Closing waits for threads and the disk, so it must not block the event loop.
         await asyncio.to_thread(self._stack.close)
         _logger.info("ended")
 
@@ -100,6 +102,7 @@ class App:
         settings.token = settings.token or (
             secrets.token_urlsafe(32) if settings.embedded else self._folder.kept_token()
         )
+        # A stable port lets bookmarks and open tabs survive a restart.
         if settings.embedded and not settings.port:
             sockets = serving.bind_stable(settings.host, settings.data)
         else:
@@ -111,6 +114,7 @@ class App:
         )
         self._server.add_sockets(sockets)
         self.url = serving.url_of(sockets)
+        # Only now: a client that reads `server.json` must be able to connect.
         self._folder.announce(self._about())
         settings.touch()
         self._idle.start()
@@ -132,6 +136,7 @@ class App:
             push_limits=settings.push_limits,
         )
         self._stack.callback(services.close)
+        # Earlier releases left grants whose account was deleted or had lost its rights.
         services.end_grants_without_holder()
         if not settings.embedded:
             services.sessions.operator_credential = own_credential(settings.token)
@@ -165,6 +170,7 @@ class App:
 
     def _tick(self) -> float:
         idle = self.settings.idle_seconds
+        # Check often enough for a short idle time.
         return serverfile.HEARTBEAT if idle is None else min(serverfile.HEARTBEAT, max(idle / 4, 0.05))
 
     async def _look_around(self) -> None:
@@ -181,7 +187,8 @@ class App:
 
 
 def run(settings: Settings, ready: Callable[[App], None] | None = None) -> int:
-    """Serve until told to end; `ready` is called once it listens. Returns the exit code of the process."""
+    """Run a server until it is stopped; `ready` is called when it listens. Return the exit code."""
+    # Before the first thread starts: glibc creates arenas per thread.
     memory.keep_freed_memory()
     serving.raise_descriptor_limit()
     try:

@@ -1,8 +1,8 @@
-"""The budget for bytes in memory: request bodies, and answers that clients have not read yet.
+"""Memory limit for request bodies and for responses that clients have not read.
 
-One body has up to 51 MB and one answer up to 70 MB, and a client without an account may open thousands of connections.
-The budget bounds their sum in the whole process, for each caller, and for all callers without an account together, so
-that those who have one always find room.
+A body can have up to 51 MB and a response up to 70 MB, and a client without an account can open thousands of
+connections. The limit applies to the sum in the process, for each caller, and for all callers without an account
+together, so that they cannot block callers with an account.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from lmvp_server.costly import RETRY_SECONDS, Lane
 from lmvp_server.services.access import OPERATOR
 
 ANSWERED_ALWAYS = 16 << 10
-"""Bytes of an answer that is sent without room: an error must always arrive."""
+"""Responses up to this size in bytes are sent even above the limit: an error must always arrive."""
 
 
 @dataclass(frozen=True, slots=True)
 class BufferLimits:
-    """The limits of the budget, in bytes.
+    """Memory limits in bytes.
 
     Attributes
     ----------
     total : int
-        Of all callers.
+        For all callers.
     account : int
-        Of one account; the server's operator has no limit of its own.
+        For one account. The operator of the server has only the total limit.
     anonymous : int
-        Of all callers without an account.
+        For all callers without an account.
     address : int
-        Of one address without an account (of one /64 network for IPv6).
+        For one IP address without an account (for IPv6, one /64 network).
     """
 
     total: int = 512 << 20
@@ -41,7 +41,7 @@ class BufferLimits:
 
 
 class Buffers:
-    """The bytes in memory, by caller. Only the event loop calls it, so that it needs no lock.
+    """The bytes in memory for each caller. Only the event loop uses it, so it needs no lock.
 
     Examples
     --------
@@ -56,14 +56,14 @@ class Buffers:
         self._by_lane: Counter[Lane] = Counter()
         self.total = self.anonymous = 0
         self.refused = 0
-        """Bodies and answers that found no room."""
+        """Number of refused bodies and responses."""
 
     def of(self, lane: Lane) -> int:
         """Return the bytes of a caller."""
         return self._by_lane[lane]
 
     def has_room(self, lane: Lane, size: int) -> bool:
-        """Whether a caller may hold more bytes; the first body or answer of a caller may be longer than its share."""
+        """Return whether a caller can hold more bytes. The first body or response of a caller can exceed its limit."""
         limits, own = self._limits, self._by_lane[lane]
         if self.total + size > limits.total:
             return False
@@ -72,12 +72,12 @@ class Buffers:
         return self.anonymous + size <= limits.anonymous and (own == 0 or own + size <= limits.address)
 
     def require(self, lane: Lane, size: int) -> None:
-        """Check that a caller may hold more bytes.
+        """Check that a caller can hold more bytes.
 
         Raises
         ------
         TooManyRequests
-            If not; it names the time after which the client tries again.
+            If not. The error states when the client can retry.
         """
         if self.has_room(lane, size):
             return
@@ -90,15 +90,16 @@ class Buffers:
         raise error
 
     def add(self, lane: Lane, size: int) -> None:
-        """Count bytes that a caller holds from now on."""
+        """Add bytes to those of a caller."""
         self._by_lane[lane] += size
         self.total += size
         self.anonymous += 0 if lane.known else size
 
     def remove(self, lane: Lane, size: int) -> None:
-        """Count bytes that a caller holds no longer."""
+        """Remove bytes from those of a caller."""
         self._by_lane[lane] -= size
         self.total -= size
         self.anonymous -= 0 if lane.known else size
+        # Remove empty entries, otherwise the dict would grow with each address.
         if not self._by_lane[lane]:
             del self._by_lane[lane]

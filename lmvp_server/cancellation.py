@@ -1,8 +1,8 @@
-"""Cancellation of work that only reads, when its client has closed the connection.
+"""Cancellation of read-only work when its client closes the connection.
 
-Python cannot stop a thread. Loops that cost much call `check` for each item, block or file instead, and `check` raises
-`Cancelled` when the request that they serve is cancelled. The token travels in a context variable, so that services
-need no parameter for it. Work that writes has no token: it always runs to its end.
+Python cannot stop a thread. Expensive loops therefore call `check` for each item, block or file, and `check` raises
+`Cancelled` when the request is cancelled. A context variable holds the cancellation token, so that services need no
+parameter for it. Work that writes has no token and always completes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class Cancelled(Exception):
-    """The request is cancelled. This is no `LmvpError`: services that handle those must not go on."""
+    """The request is cancelled. It is not an `LmvpError`, so that services that handle those errors do not continue."""
 
 
 class Cancellation:
@@ -38,16 +38,16 @@ class Cancellation:
         self.is_cancelled = False
 
     def cancel(self) -> None:
-        """Let the next `check` of the work raise `Cancelled`; may be called from any thread."""
+        """Let the next `check` of the work raise `Cancelled`; thread-safe."""
         self.is_cancelled = True
 
     def run(self, work: Callable[..., T], *args: object) -> T:
-        """Call a function in this thread, and let `check` look at this token meanwhile.
+        """Call a function in this thread with this token as the current one.
 
         Raises
         ------
         Cancelled
-            If the token is cancelled before the function returns and it calls `check` after that.
+            If the function calls `check` after the token was cancelled.
         """
         previous = _current.set(self)
         try:
@@ -61,13 +61,14 @@ _current: ContextVar[Cancellation | None] = ContextVar("cancellation", default=N
 
 
 def check() -> None:
-    """Raise `Cancelled` if the request that this thread works for is cancelled; takes about 0.1 µs.
+    """Raise `Cancelled` if the request of this thread is cancelled; takes about 0.1 µs.
 
     Raises
     ------
     Cancelled
-        If it is.
+        If the request is cancelled.
     """
+    # Without a token, the work writes or runs in the background and must complete.
     current = _current.get()
     if current is not None and current.is_cancelled:
         raise Cancelled

@@ -1,4 +1,4 @@
-"""Compression of what is read often: pages, styles and scripts, the curves of a page."""
+"""Compression of pages, static files and the curves of a page."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from tornado.httputil import HTTPHeaders
 from tornado.web import GZipContentEncoding
 
 LIMIT = 256 << 10
-"""Bytes that are compressed on the event loop, at most, about 5 ms: static files and small answers. Handlers make and
-compress longer answers in a thread, with `encode`; any other long answer is sent as it is."""
+"""Maximum size in bytes of a response that is compressed in the event loop, which takes about 5 ms.
+
+Static files and small responses are compressed there. Handlers compress larger responses in a thread, with `encode`;
+all others are sent without compression.
+"""
 
 
 class _Answer(Protocol):
@@ -19,20 +22,21 @@ class _Answer(Protocol):
 
 
 class Gzip(GZipContentEncoding):
-    """Compresses an answer whose handler said that it may: `may_compress`.
+    """Tornado transform that compresses the responses for which `may_compress` was called.
 
-    An answer that holds a secret beside what somebody else can place in it must not say so, since its length would then
-    tell the secret, letter by letter (BREACH, https://breachattack.com): the tokens and links that are shown once stand
-    in answers to POST, which are not compressed, and what forms carry is masked anew in each page.
+    A response that contains a secret together with text of an attacker must not be compressed: its length would reveal
+    the secret (BREACH, https://breachattack.com). Tokens and links that are shown once are therefore only in responses
+    to POST, which are not compressed. CSRF tokens have a new mask on each page.
     """
 
     GZIP_LEVEL = 3
-    """Twice as fast as 6 for a tenth more bytes."""
+    """Level 3 is twice as fast as level 6, for 10 % more bytes."""
 
     def transform_first_chunk(
         self, status_code: int, headers: HTTPHeaders, chunk: bytes, finishing: bool
     ) -> tuple[int, HTTPHeaders, bytes]:
-        """Compress what may be and can be read, but no part of a file. Tornado calls this."""
+        """Compress a response if this is allowed and it is short, but not a part of a file. Tornado calls this."""
+        # A range refers to the bytes of the uncompressed file.
         if headers.get("Vary") != "Accept-Encoding" or status_code == 206 or len(chunk) > LIMIT:
             self._gzipping = False
             return status_code, headers, chunk
@@ -41,7 +45,7 @@ class Gzip(GZipContentEncoding):
 
 
 def encode(make: Callable[[], bytes], accepted: str) -> tuple[bytes, str]:
-    """Make the body of an answer that may be compressed, and compress it; a thread calls this, not the event loop.
+    """Create and compress the body of a response. Call this in a thread, not in the event loop.
 
     Parameters
     ----------
@@ -53,14 +57,15 @@ def encode(make: Callable[[], bytes], accepted: str) -> tuple[bytes, str]:
     Returns
     -------
     bytes, str
-        The body, and the value of `Content-Encoding`, empty if the body is not compressed.
+        The body, and the value of `Content-Encoding`, which is empty if the body is not compressed.
     """
     data = make()
     if "gzip" not in accepted or len(data) < Gzip.MIN_LENGTH:
         return data, ""
+    # Without a time, equal pages have equal bytes.
     return gzip.compress(data, Gzip.GZIP_LEVEL, mtime=0), "gzip"
 
 
 def may_compress(answer: _Answer) -> None:
-    """Say of the answer of a handler that it may be compressed."""
+    """Allow the compression of a response. The header `Vary` marks it for `Gzip`."""
     answer.set_header("Vary", "Accept-Encoding")

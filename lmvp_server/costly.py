@@ -1,9 +1,9 @@
-"""Queues with a small pool of threads each: for costly requests, and for requests that hash a password.
+"""Queues with small thread pools, for costly requests and for requests that hash a password.
 
-Costly requests are pages, and the API requests of callers without an account. They take seconds of processor time for
-large models, and Python runs one thread at a time. A password takes a tenth of a second and 64 MiB. In the pool that
-serves all requests, a few dozen requests of one client would keep everybody waiting. A queue bounds how much runs at
-once, and how much waits: for each account, for each address without an account, and for all callers without one.
+Costly requests are pages, and API requests without an account. For large models, they take seconds of CPU time, and
+Python runs one thread at a time. Hashing a password takes 0.1 s and 64 MiB. In the common pool, a few dozen requests of
+one client would delay all others. A queue limits the running and the waiting requests: for each account, for each
+address without an account, and for all callers without an account.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ T = TypeVar("T")
 
 THREADS = 2
 ACCOUNT_QUEUE = 64
-"""Requests of one account that wait; a browser that restores its tabs sends dozens at once."""
+"""Waiting requests of one account; a browser that restores its tabs sends dozens at once."""
 ADDRESS_QUEUE = 40
-"""Requests without an account that wait, of one address."""
+"""Waiting requests of one IP address without an account."""
 ANONYMOUS_QUEUE = 80
-"""Requests without an account that wait, of all addresses together."""
+"""Waiting requests of all callers without an account."""
 QUEUE = 256
-"""Requests that wait, of all callers."""
+"""Waiting requests of all callers."""
 RETRY_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """The bounds of a queue.
+    """The limits of a queue.
 
     Attributes
     ----------
     noun : str
-        The requests of the queue, as messages name them.
+        The name of the requests in messages.
     account, address, anonymous, total : int
-        Requests that wait: of one account, of one address without an account, of all addresses together, and of all
-        callers.
+        Maximum number of waiting requests: of one account, of one address without an account, of all addresses
+        together, and of all callers.
     """
 
     noun: str = "pages or comparisons"
@@ -52,19 +52,19 @@ class Bounds:
 
 
 PASSWORD_BOUNDS = Bounds("sign-ins or changes of accounts", account=8, address=8, anonymous=64, total=128)
-"""One hash takes about 0.1 s, so the last request of a full queue waits for some seconds."""
+"""A hash takes about 0.1 s, so the last request of a full queue waits for some seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """The queue of one caller; some requests of a lane run at a time, and one of all lanes without an account.
+    """The place of a caller in a queue. Lanes take turns; of those without an account, only one runs at a time.
 
     Attributes
     ----------
     name : str
-        The account, or the address of a caller without one.
+        The account, or the IP address of a caller without one.
     known : bool
-        Whether it is an account.
+        Whether the caller has an account.
     """
 
     name: str
@@ -72,17 +72,19 @@ class Lane:
 
 
 class CostlyWork:
-    """The queue; only the event loop calls it, so that it needs no lock.
+    """A queue with threads. Only the event loop uses it, so it needs no lock.
 
     Parameters
     ----------
     threads : int
-        Requests that run at once.
+        Maximum number of running requests.
     each : int
-        Requests of one account that run at once; fewer than `threads`, or one account keeps all others waiting.
+        Maximum number of running requests of one account. It must be less than `threads`, otherwise one account can
+        delay all others.
     bounds : Bounds, optional
+        The limits of the queue.
     name : str
-        The start of the names of the threads, different for each queue of a process.
+        The prefix of the thread names, different for each queue of a process.
     """
 
     def __init__(
@@ -95,15 +97,16 @@ class CostlyWork:
         self._running: Counter[Lane] = Counter()
 
     def enter(self, lane: Lane, *, admitted: bool = False) -> asyncio.Future[None]:
-        """Queue a request; the future is done when its turn has come.
+        """Add a request to the queue. The future is done when its turn has come.
 
         Cancel the future to leave the queue. After its turn has come, call `run` or `leave`.
 
         Parameters
         ----------
         lane : Lane
+            The caller.
         admitted : bool
-            The request has had a turn before, and is not refused in the middle of its answer.
+            Whether the request had a turn before. Such a request is not refused, because its response has begun.
 
         Raises
         ------
@@ -120,11 +123,11 @@ class CostlyWork:
     async def run(self, lane: Lane, work: Callable[..., T], *args: Any) -> T:
         """Run the work of a request whose turn has come."""
         running = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
-        running.add_done_callback(lambda _: self.leave(lane))  # when the thread is free, not when the caller has left
+        running.add_done_callback(lambda _: self.leave(lane))  # when the thread is free, even after a cancellation
         return await running
 
     def leave(self, lane: Lane) -> None:
-        """End the turn of a request."""
+        """Finish the turn of a request and start the next one."""
         self._free += 1
         self._running[lane] -= 1
         if not self._running[lane]:
@@ -132,12 +135,12 @@ class CostlyWork:
         self._begin_next()
 
     def waiting(self, *, known: bool | None = None) -> int:
-        """Return how many requests wait: of all callers, or of those with or without an account."""
+        """Return the number of waiting requests: of all callers, or of those with or without an account."""
         lanes = (turns for lane, turns in self._waiting.items() if known is None or lane.known == known)
         return sum(not turn.done() for turns in lanes for turn in turns)
 
     def shutdown(self) -> None:
-        """Wait for the work that runs."""
+        """Wait for the running work."""
         self._pool.shutdown()
 
     def _require_room(self, lane: Lane) -> None:
@@ -150,6 +153,7 @@ class CostlyWork:
             full = own >= bounds.address or self.waiting(known=False) >= bounds.anonymous
             message = f"too many {bounds.noun} wait already for callers without an account"
             hint = f"try again in {RETRY_SECONDS} seconds" + ("" if bounds is PASSWORD_BOUNDS else ", or sign in")
+        # The limit of the lane comes first, because its message helps the caller more.
         if not full and self.waiting() >= bounds.total:
             full, hint = True, f"try again in {RETRY_SECONDS} seconds"
             message = f"too many {bounds.noun} wait already on this server"
@@ -159,14 +163,15 @@ class CostlyWork:
             raise error
 
     def _begin_next(self) -> None:
-        """Give turns while a thread is free: to each lane in rotation."""
+        """Start waiting requests while a thread is free, from each lane in rotation."""
         for lane in list(self._waiting):
-            turns = deque(turn for turn in self._waiting[lane] if not turn.done())  # some have left the queue
+            turns = deque(turn for turn in self._waiting[lane] if not turn.done())  # drop cancelled requests
             self._waiting[lane] = turns
             if turns and self._free and self._may_begin(lane):
                 self._free -= 1
                 self._running[lane] += 1
                 turns.popleft().set_result(None)
+                # The lane with the last turn goes to the end, so that lanes alternate.
                 self._waiting.move_to_end(lane)
             if not turns:
                 del self._waiting[lane]

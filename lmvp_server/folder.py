@@ -1,4 +1,4 @@
-"""The data folder and its one owner: the lock, the format, the token, and `server.json`."""
+"""The data folder: its lock, format, token and `server.json`."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 FORMAT = 1
-"""What the data folder looks like inside; a server refuses a newer one."""
+"""Format of the data folder. A server refuses a newer one."""
 
 
 RESTORING = "restoring.json"
-"""There while the folder is being restored."""
+"""Name of a file that exists while the folder is restored."""
 
 
 _OURS = (
     "chunks", "manifests", "notes", "damaged", "staging", "series", "records", "journals", "cache", "config",
     "format.json", "server.json", "token", local.LOCK, local.LOG, f"{local.LOG}.1", local.START_LOCK, RESTORING,
 )  # fmt: skip
-"""All that LMVP keeps in a data folder."""
+"""Names of all files and folders of LMVP in a data folder."""
 
 _logger = logging.getLogger("lmvp_server")
 
@@ -47,7 +47,7 @@ class _Restoring(msgspec.Struct):
 
 @dataclass
 class DataFolder:
-    """A data folder that this process owns until `close`."""
+    """A data folder whose lock this process holds until `close`."""
 
     path: Path
     _lock: BaseFileLock
@@ -56,14 +56,14 @@ class DataFolder:
 
     @classmethod
     def open(cls, path: Path, *, patience: float) -> DataFolder:
-        """Create the folder if need be, become its owner, and see that its format is known.
+        """Create the folder if necessary, acquire its lock, and check its format.
 
         Raises
         ------
         Conflict
-            If another server owns it and does not let go of it for `patience` seconds.
+            If another server holds the lock for longer than `patience` seconds.
         ServerMismatch
-            If a newer version of LMVP made it.
+            If a newer version of LMVP created the folder.
         """
         try:
             private.make_folder(path)
@@ -83,7 +83,7 @@ class DataFolder:
 
     @classmethod
     def restoring(cls, path: Path, backup: str) -> DataFolder:
-        """Own a folder that is to become a data folder, or in which a restore broke off.
+        """Acquire a new folder for a restore, or a folder whose restore was interrupted.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class DataFolder:
         Raises
         ------
         Conflict
-            If it holds something else.
+            If the folder contains something else.
         """
         try:
             _check_new(path)
@@ -113,14 +113,15 @@ class DataFolder:
         return cls(path, lock, (path / local.LOCK).stat())
 
     def restored(self) -> None:
-        """Note that all is in place: from now on it is a data folder like others."""
+        """Mark the restore as complete, so that servers can open the folder."""
+        # The format file is on disk before the marker is removed, so that a crash leaves at least one of them.
         private.write(self.path / "format.json", msgspec.json.encode(_Format(FORMAT)))
         durable.sync_folder(self.path)
         (self.path / RESTORING).unlink()
         durable.sync_folder(self.path)
 
     def kept_token(self) -> str:
-        """Return the token that outlives a restart; made at the first."""
+        """Return the persistent token of the server; create it at the first start."""
         path = self.path / "token"
         kept = (private.read(path) or b"").decode("ascii", "replace").strip()
         if not kept:
@@ -129,15 +130,15 @@ class DataFolder:
         return kept
 
     def announce(self, content: ServerFile) -> None:
-        """Say how to reach the server of this folder."""
+        """Write `server.json`, which states how to reach the server."""
         self._said = content
         serverfile.write(self.path, content)
 
     def withdraw(self) -> None:
-        """Remove `server.json`, if it is still that of this server.
+        """Remove `server.json` if it belongs to this server.
 
-        Where the folder has become read-only or unreadable, the file stays: clients find no server behind it, and the
-        server must be able to end.
+        If the folder has become read-only or unreadable, the file stays and the error is ignored, so that the server
+        can stop. Clients notice that the server does not answer.
         """
         said, self._said = self._said, None
         with suppress(OSError):
@@ -146,13 +147,14 @@ class DataFolder:
                 (self.path / serverfile.NAME).unlink(missing_ok=True)
 
     def beat(self) -> bool:
-        """Show that the server lives; tell whether the folder is still ours. A lost `server.json` is written anew."""
+        """Update the heartbeat and rewrite a lost `server.json`; return whether this process still owns the folder."""
         try:
             found = (self.path / local.LOCK).stat()
         except (FileNotFoundError, NotADirectoryError):
             return False
-        except OSError:  # a disk that fails for a moment; requests say so
+        except OSError:  # a temporary disk failure; requests report it
             return True
+        # Another process created a new lock file, so the folder was replaced.
         if not os.path.samestat(found, self._file):
             return False
         with suppress(OSError):
@@ -162,7 +164,7 @@ class DataFolder:
         return True
 
     def close(self) -> None:
-        """Release the folder."""
+        """Remove `server.json` and release the lock."""
         self.withdraw()
         self._lock.release()
 
@@ -184,7 +186,7 @@ class DataFolder:
             return
         try:
             found = msgspec.json.decode(data, type=_Format).format
-            if found < FORMAT:  # no version of lmvp wrote it
+            if found < FORMAT:  # LMVP never wrote such a format
                 raise msgspec.ValidationError(f"format {found}")
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise DamagedFile(f"{path} is damaged", hint='a folder of this version holds {"format": 1} there') from None
@@ -194,13 +196,13 @@ class DataFolder:
 
 
 def _secure(path: Path) -> None:
-    """Close a folder, and what older servers wrote in it, to everybody but the server's user."""
+    """Restrict a folder, and files of older servers in it, to the server's user."""
     if not private.secure(path, _OURS):
         _logger.warning("%s is open to other accounts and belongs to another user: run chmod 700 on it", path)
 
 
 def _check_new(path: Path) -> None:
-    """Refuse a folder that holds anything but what a restore has begun; a later backup may go on with it."""
+    """Refuse a folder that contains other files than those of a restore; a later backup can continue the restore."""
     if (path / RESTORING).exists() or not path.is_dir():
         return
     others = [entry.name for entry in path.iterdir() if entry.name != local.LOCK]
@@ -211,7 +213,7 @@ def _check_new(path: Path) -> None:
 def _acquire(path: Path, patience: float) -> BaseFileLock:
     from filelock import FileLock, Timeout
 
-    # Not thread-local: the event loop may be closed in another thread than the one that opened the folder.
+    # Not thread-local: the event loop can be closed in a thread other than the one that opened the folder.
     lock = FileLock(path / local.LOCK, timeout=patience, thread_local=False, mode=private.FILE)
     try:
         lock.acquire()

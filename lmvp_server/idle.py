@@ -1,4 +1,4 @@
-"""What the server does while nobody uses it, in a thread of its own that gives way to everything else."""
+"""Background work in a low-priority thread while nobody uses the server."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ _NICE = 10
 
 
 class IdleWork:
-    """Calls `work` once after each time that the server was used, as soon as it is quiet again.
+    """Runner that calls `work` once after each use of the server, when the server is quiet again.
 
     Parameters
     ----------
     work : callable
-        Gets a function that says whether it may go on, which it asks often; returns when it is done or may not.
+        Receives a function that returns whether the work can continue, and must call it often. It returns when the work
+        is done or interrupted.
     quiet_for : callable
-        Tells for how many seconds nobody has used the server; 0 while somebody does.
+        Returns the seconds since the last use of the server; 0 during a request.
     wait : float
-        Seconds of quiet before work begins.
+        Seconds without use before the work starts.
     """
 
     def __init__(self, work: Callable[[Callable[[], bool]], None], quiet_for: Callable[[], float], wait: float) -> None:
@@ -36,11 +37,11 @@ class IdleWork:
         self._thread = threading.Thread(target=self._run, name="lmvp-idle", daemon=True)
 
     def start(self) -> None:
-        """Begin to look out for quiet."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Let go of the work in hand, at its next question, and end."""
+        """Interrupt the current work at its next check, and wait for the thread."""
         self._stop.set()
         self._thread.join()
 
@@ -48,6 +49,7 @@ class IdleWork:
         _give_way()
         done = -1.0
         while not self._stop.wait(_TICK):
+            # Only if the server was used since the last completed work.
             if self._may_go_on() and time.monotonic() - self._quiet_for() > done:
                 began = time.monotonic()
                 self._work_once()
@@ -56,10 +58,11 @@ class IdleWork:
     def _work_once(self) -> None:
         try:
             self._work(self._may_go_on)
-        except LmvpError as error:  # a full disk, say; the next attempt comes
-            _logger.error("work in idle time failed: %s", error.message)  # noqa: TRY400 - no fault of the server
-        except Exception:  # the server continues, and tries again later
+        except LmvpError as error:  # for example a full disk; the next attempt follows
+            _logger.error("work in idle time failed: %s", error.message)  # noqa: TRY400 - not a fault of the server
+        except Exception:  # the server continues and retries later
             _logger.exception("work in idle time failed")
+        # Compaction uses much memory; an idle server must not occupy it.
         give_back()
 
     def _may_go_on(self) -> bool:
@@ -67,6 +70,6 @@ class IdleWork:
 
 
 def _give_way() -> None:
-    """Let this thread, and those that it starts, run when no other wants to; Linux alone knows threads here."""
+    """Lower the priority of this thread and of the threads that it starts. Only Linux has priorities for threads."""
     with suppress(AttributeError, OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

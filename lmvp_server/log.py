@@ -1,4 +1,4 @@
-"""The server's log: failures, slow requests, start and end. It never has a header, a body or a token."""
+"""The log of the server: failures, slow requests, start and stop. It never contains headers, bodies or tokens."""
 
 from __future__ import annotations
 
@@ -16,37 +16,39 @@ from lmvp.local import LOG
 from lmvp_server.settings import Settings
 
 SLOW = 2.0
-"""Seconds from which on a request is worth a line."""
+"""Requests that take longer, in seconds, are logged."""
 
 OFTEN, PERIOD = 10, 60.0
-"""Lines of one place of the code, for one kind of exception, in so many seconds; further ones are counted."""
+"""Number of lines that pass in this number of seconds, for one code line and type of exception."""
 
 _access = logging.getLogger("lmvp_server.access")
 
 
 class _PrivateFileHandler(RotatingFileHandler):
-    """Creates its files with mode 0600: paths in them name projects and models."""
+    """A file handler that creates files with mode 0600, because paths in them name projects and models."""
 
     def _open(self) -> io.TextIOWrapper:
         return io.TextIOWrapper(private.append(Path(self.baseFilename)), encoding="utf-8", write_through=True)
 
 
 class Repetitions(logging.Filter):
-    """Passes the first `OFTEN` lines of each place in each period, and adds the count of the others to the next one.
+    """A filter that passes `OFTEN` lines of each code line per period, and counts the others.
 
-    A failure that repeats itself, as a full disk or a client in a loop makes it, must not fill the disk with its lines.
+    The next line after the period states the count. A repeated failure, for example because of a full disk or a client
+    in a loop, must not fill the disk with log lines.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._seen: dict[tuple[str, int, str, type | None], list[float]] = {}  # begin of the period, passed, held back
+        self._seen: dict[tuple[str, int, str, type | None], list[float]] = {}  # start of the period, passed, suppressed
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Tell whether to write a line."""
+        """Return whether to write a line."""
         kind = record.exc_info[0] if record.exc_info else None
         key = (record.pathname, record.lineno, record.levelname, kind)
         now = self._clock()
+        # The keys are places in the code, so the dict stays small.
         known = self._seen.setdefault(key, [now, 0, 0])
         if now - known[0] >= PERIOD:
             if known[2]:
@@ -59,7 +61,7 @@ class Repetitions(logging.Filter):
 
 
 def configure(settings: Settings) -> None:
-    """Log to standard error; an embedded server to a small file in its data folder."""
+    """Log to standard error; an embedded server logs to a small file in its data folder."""
     handler: logging.Handler = logging.StreamHandler()
     if settings.embedded:
         handler = _PrivateFileHandler(settings.data / LOG, maxBytes=1 << 20, backupCount=1, delay=True)
@@ -71,9 +73,9 @@ def configure(settings: Settings) -> None:
 
 
 def without_the_request(record: logging.LogRecord) -> bool:
-    """Shorten a message of Tornado that quotes a malformed request: the header that it quotes may hold a token.
+    """Shorten a message of Tornado that quotes a malformed request, because a quoted header can contain a token.
 
-    A line about a head without an end is left out: `lmvp_server.serving` writes one with the address.
+    A line about an incomplete head is dropped: `lmvp_server.serving` logs it with the address.
     """
     if str(record.msg).startswith("Unsatisfiable read"):
         return False
@@ -83,7 +85,7 @@ def without_the_request(record: logging.LogRecord) -> bool:
 
 
 def log_request(handler: RequestHandler) -> None:
-    """Log a request that failed by our fault or took long; the path without its query. Tornado's `log_function`."""
+    """Log a failed or slow request with its path, but without its query. Tornado calls this as `log_function`."""
     status, seconds = handler.get_status(), handler.request.request_time()
     if status >= 500:
         _access.error("%d %s %s %.3f s", status, handler.request.method, handler.request.path, seconds)

@@ -1,33 +1,34 @@
-"""How the C library hands memory back: not at every frame.
+"""Settings of glibc for freed memory.
 
-A server that receives frames takes and frees megabytes all the time. glibc gives such blocks back to the kernel at
-once and has every page of them zeroed anew, and it lets each thread hoard an arena of its own. One heap that keeps
-some dozen megabytes is faster, and smaller.
+A server that receives frames allocates and frees megabytes all the time. By default, glibc returns such blocks to the
+kernel at once, which must then zero their pages for the next allocation, and each thread has its own arena. Two arenas
+that retain up to 32 MiB are faster and smaller.
 """
 
 from __future__ import annotations
 
 import sys
 
-_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # of mallopt(3), in malloc.h
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8  # parameters of mallopt(3), in malloc.h
 _MIB = 1 << 20
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep up to 32 MiB of freed memory, in few arenas; nothing where there is no glibc."""
+    """Let the process retain up to 32 MiB of freed memory in few arenas. This has no effect without glibc."""
     if sys.platform != "linux":
         return
     import ctypes
 
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
+        # By default, glibc creates up to eight arenas per core, each with its own free memory.
         mallopt(_ARENA_MAX, 2)
         mallopt(_MMAP_THRESHOLD, 32 * _MIB)
         mallopt(_TRIM_THRESHOLD, 32 * _MIB)
 
 
 def give_back() -> None:
-    """Hand all freed memory back to the kernel, after work that took much of it; nothing where there is no glibc."""
+    """Return all freed memory to the kernel, after work that needed much of it. This has no effect without glibc."""
     if sys.platform != "linux":
         return
     import ctypes

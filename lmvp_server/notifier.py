@@ -1,4 +1,4 @@
-"""Sends what webhooks are to be told: for each one event at a time, in order, again until it arrives."""
+"""Delivery of webhook events: in order for each webhook, one at a time, with retries."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from lmvp_server.services.webhooks import FIRST_WAIT, GONE, Delivery, Webhooks
 _logger = logging.getLogger("lmvp_server")
 
 TICK = 0.5
-"""Seconds between two looks for something to send."""
+"""Seconds between two checks for events to send."""
 LONGEST_TICK = 60.0
-"""The same while looks fail: the pause doubles up to this, since a full disk or a lack of descriptors lasts."""
+"""Maximum pause while the checks fail. The pause doubles up to it, because a full disk can last long."""
 TIMEOUT = 15.0
 AT_ONCE = 16
 _ANSWER_LIMIT = 64 << 10
 
 
 class CheckingResolver(Resolver):
-    """Looks names up, and gives those addresses alone that may be connected to; the connection goes to these."""
+    """A resolver that refuses addresses to which webhooks are not allowed.
+
+    Tornado connects to the addresses that it returns, so a second DNS answer cannot bypass the check (DNS rebinding).
+    """
 
     def initialize(self, targets: Targets) -> None:
-        """Keep what is allowed."""
+        """Store the allowed targets."""
         self._targets = targets
 
     async def resolve(
@@ -43,9 +46,9 @@ class CheckingResolver(Resolver):
         Raises
         ------
         AccessDenied
-            If one of them may not be connected to: a name that has both kinds is up to something.
+            If one of them is not allowed. A name with both kinds of addresses is suspicious.
         OSError
-            If there is none.
+            If the host has no address.
         """
         self._targets.check_host(host)
         loop = asyncio.get_running_loop()
@@ -56,7 +59,7 @@ class CheckingResolver(Resolver):
 
 
 class Notifier:
-    """Sends events, as long as it is started and there is anywhere to send to."""
+    """Sends events to webhooks after `start`, if the server allows any target."""
 
     def __init__(self, webhooks: Webhooks, targets: Targets) -> None:
         self._webhooks, self._targets = webhooks, targets
@@ -65,12 +68,12 @@ class Notifier:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to look for something to send."""
+        """Start the checks for events to send."""
         if self._targets:
             self._task = asyncio.create_task(self._run())
 
     async def stop(self) -> None:
-        """Let go of what is under way: the next start sends it again."""
+        """Cancel the current deliveries; they are repeated after the next start."""
         tasks = [task for task in (self._task, *self._under_way.values()) if task is not None]
         for task in tasks:
             task.cancel()
@@ -87,13 +90,13 @@ class Notifier:
                 for delivery in due[: max(0, room)]:
                     self._under_way[delivery.hook] = asyncio.create_task(self._deliver(delivery))
                 pause = TICK
-            except Exception as error:  # noqa: BLE001 - webhooks must not end the server
+            except Exception as error:  # noqa: BLE001 - webhooks must not stop the server
                 _log_failure("the search for events to send to webhooks failed", error)
                 pause = min(2 * pause, LONGEST_TICK)
             await asyncio.sleep(pause)
 
     async def _deliver(self, delivery: Delivery) -> None:
-        """Send an event, and those after it as long as they arrive."""
+        """Send an event and, while deliveries succeed, the following ones."""
         following: Delivery | None = delivery
         try:
             while following is not None:
@@ -105,12 +108,12 @@ class Notifier:
                 following = await asyncio.to_thread(self._webhooks.arrived, following)
         except Exception as error:  # noqa: BLE001 - it is logged
             _log_failure("a webhook could not be sent", error)
-            await asyncio.sleep(FIRST_WAIT)  # the disk is full, say: the same event would be sent again and again
+            await asyncio.sleep(FIRST_WAIT)  # e.g. a full disk: without the pause, the event would be sent repeatedly
         finally:
             self._under_way.pop(delivery.hook, None)
 
     async def send(self, delivery: Delivery) -> tuple[int, str]:
-        """Send something once; return the status of the answer, 0 without one, and what went wrong."""
+        """Send an event once; return the HTTP status (0 without a response) and the reason of a failure."""
         try:
             self._targets.check_url(delivery.url)
             request = HTTPRequest(
@@ -118,6 +121,7 @@ class Notifier:
                 method="POST",
                 headers=delivery.headers(),
                 body=delivery.body,
+                # A redirect could lead to an address that is not allowed.
                 follow_redirects=False,
                 connect_timeout=TIMEOUT,
                 request_timeout=TIMEOUT,
@@ -128,7 +132,7 @@ class Notifier:
             return 0, error.message
         except (HTTPError, OSError, ValueError) as error:
             return 0, _told(error)
-        if answer.code == 599:  # what tornado says where there is no answer
+        if answer.code == 599:  # Tornado's status if there is no response
             return 0, _told(answer.error)
         return answer.code, "" if 200 <= answer.code < 300 else f"it answered {answer.code}"
 
@@ -137,6 +141,7 @@ class Notifier:
             self._client = SimpleAsyncHTTPClient(
                 force_instance=True,
                 resolver=CheckingResolver(targets=self._targets),
+                # Some more than AT_ONCE, for test events from the console and the API.
                 max_clients=AT_ONCE + 4,
                 max_body_size=_ANSWER_LIMIT,
                 max_header_size=_ANSWER_LIMIT,
@@ -145,7 +150,7 @@ class Notifier:
 
 
 def _log_failure(what: str, error: Exception) -> None:
-    """Log an error of the disk in a line, and any other, a fault of the server, with its traceback."""
+    """Log a storage error in one line, and any other error, which is a bug, with its traceback."""
     known = storage_error(error, "the server") if isinstance(error, OSError) else None
     if isinstance(error, LmvpError):
         known = error
@@ -156,7 +161,7 @@ def _log_failure(what: str, error: Exception) -> None:
 
 
 def _told(error: BaseException | None) -> str:
-    """Say what kept a message from arriving, without what the other side said."""
+    """Describe why a delivery failed, without any text of the other side."""
     if isinstance(error, LmvpError):
         return error.message
     known = {"Timeout": "it did not answer in time", "refused": "the connection was refused"}

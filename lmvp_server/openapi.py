@@ -1,4 +1,4 @@
-"""The OpenAPI document, made from the routes, the handlers' docstrings and the structs that cross the wire."""
+"""Generator of the OpenAPI document, from the routes, the handlers' docstrings and the message structs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Shape:
     many : bool
         Whether the response is a page of a list.
     slow : bool
-        Whether the response is lines of JSON: progress, then the result or an error (`Handler.answer_slowly`).
+        Whether the response consists of JSON lines: progress, then the result or an error (`Handler.answer_slowly`).
     """
 
     gives: Any
@@ -171,16 +171,16 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (pushes.Chunks, "put"): Shape(records.Received, bytes),
     (pushes.Commit, "post"): Shape(records.Version, status=201),
 }
-"""By handler and method; a test holds it against the routes."""
+"""Shapes by handler and method. A test compares them with the routes."""
 
 
 def methods_of(handler: type) -> list[str]:
-    """Return the HTTP methods that a handler answers."""
+    """Return the HTTP methods that a handler implements."""
     return [name for name in _METHODS if getattr(handler, name) is not getattr(RequestHandler, name)]
 
 
 def document(routes: Sequence[tuple[str, type]], prefix: str) -> dict[str, Any]:
-    """Return the OpenAPI 3.1 document of these routes."""
+    """Return the OpenAPI 3.1 document of the routes."""
     types = {shape for shapes in SHAPES.values() for shape in (shapes.gives, shapes.takes)} - {None, bytes}
     ordered = sorted({*types, records.ErrorBody}, key=lambda each: each.__name__)
     _, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
@@ -203,7 +203,7 @@ def _known(handler: type) -> bool:
 
 
 def _template(handler: type, pattern: str) -> str:
-    """Turn the groups of a route's pattern into the parameters of its path, as the handler's docstring names them."""
+    """Replace the groups of a route's pattern with path parameters, named as the arguments of the handler's methods."""
     path = pattern
     for name in _parameters(handler):
         path = re.sub(r"\([^)]*\)", f"{{{name}}}", path, count=1)
@@ -213,6 +213,7 @@ def _template(handler: type, pattern: str) -> str:
 def _parameters(handler: type) -> list[str]:
     function = getattr(handler, _first_method(handler))
     named = function.__code__.co_varnames[1 : function.__code__.co_argcount]
+    # The methods of `pushes.Chunks` take their path arguments from `path_args`.
     return list(named) or ["project", "model", "push"] * (handler is pushes.Chunks)
 
 
@@ -257,7 +258,7 @@ def _answer(shape: Shape) -> dict[str, Any]:
 
 
 def _lines(type_: Any) -> dict[str, Any]:
-    """Return the content of an answer whose lines are JSON, each of one of three forms."""
+    """Return the content of a response with JSON lines, each in one of three forms."""
     count = {"type": "integer", "minimum": 0}
     forms: list[dict[str, Any]] = [
         {"type": "object", "properties": {"done": count, "total": count}, "required": ["done", "total"]},
@@ -298,7 +299,7 @@ def _error(description: str, schema: dict[str, Any] | None = None) -> dict[str, 
 
 
 def _error_answer(status: int) -> dict[str, Any]:
-    """Return the answer with an error status: its body, with the codes that come with this status."""
+    """Return the response of an error status, with the error codes that it can contain."""
     code = {"properties": {"error": {"properties": {"code": {"enum": list(CODES[status])}}}}}
     schema = {"allOf": [{"$ref": "#/components/schemas/Error"}, code]}
     answer = _error(HTTPStatus(status).phrase, schema)
@@ -312,8 +313,9 @@ def errors_of(handler: Any, method: str, *, in_path: bool) -> list[int]:
     """Return the error statuses of a method.
 
     They follow from the facts that cause them: objects that the request names (404), a token (401, 403), a change
-    (409), ranges of bytes (416). The other errors can come from every route.
+    (409), byte ranges (416). The other errors can occur on every route.
     """
+    # Errors of every route: invalid request, limits, server faults, a full disk.
     statuses = {400, 413, 429, 500, 503, 507}
     if not getattr(handler, "open_to_all", False):
         statuses |= {401, 403, 422}
@@ -327,7 +329,7 @@ def errors_of(handler: Any, method: str, *, in_path: bool) -> list[int]:
 
 
 def _codes() -> dict[int, tuple[str, ...]]:
-    """Return the codes of errors by the status that they come with, from the classes of the errors."""
+    """Return the error codes of each HTTP status, from the error classes."""
     found: dict[int, set[str]] = {}
     kinds: list[type[LmvpError]] = [*BY_CODE.values(), content.RangeNotSatisfiable]
     for kind in kinds:

@@ -1,10 +1,10 @@
-"""OpenID Connect: sign-in at the provider that already has the users' accounts.
+"""OpenID Connect client: sign-in with accounts of an external provider.
 
-The authorization code flow with PKCE: OpenID Connect Core 1.0, section 3.1, and RFC 7636. The server keeps the state
-of a sign-in in memory for ten minutes and binds it to the browser that began it.
+It implements the authorization code flow with PKCE: OpenID Connect Core 1.0, section 3.1, and RFC 7636. The server
+holds the state of a sign-in in memory for ten minutes and binds it to the browser that started it.
 
-A provider is not trusted with more than the identities of its own users. `ProviderAdapter` bounds the bytes and the
-time of its responses, follows no redirect, and connects to no private address that the operator did not configure.
+The provider is trusted only with the identities of its users. `ProviderAdapter` limits the size and the time of its
+responses, follows no redirects, and refuses private addresses that the operator did not configure.
 """
 
 from __future__ import annotations
@@ -48,19 +48,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LIFETIME = 600.0
-"""Seconds in which a sign-in must be finished."""
+"""Seconds within which a sign-in must be finished."""
 _BEGUN, _BEGUN_BY_ADDRESS = 10_000, 100
-"""Unfinished sign-ins, in all and from one address: more of them replace the oldest ones."""
+"""Maximum number of unfinished sign-ins, in total and from one address. New ones replace the oldest."""
 _TIMEOUT = 10.0
-"""Seconds for a whole response of the provider, however slowly it sends."""
+"""Seconds for a complete response of the provider, even if it sends slowly."""
 _BODY_LIMIT = 512 << 10
 _TOKEN_LIMIT = 64 << 10
 _URL_LIMIT = 2000
 _THREADS, _AT_ONCE = 16, 48
-"""Threads that wait for the provider, and sign-ins that may wait for one of them."""
+"""Number of threads that wait for the provider, and of sign-ins that can wait for such a thread."""
 _METADATA_EVERY = 3600.0
 _KEYS_EVERY = 60.0
-"""Seconds before the keys are fetched again because a signature matches none of them."""
+"""Minimum seconds between two downloads of the keys because no key matches a signature."""
 _FAILED_FOR = 5.0
 """Seconds for which a failed discovery is not repeated."""
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -70,7 +70,7 @@ _PUBLIC = {
     "EC": ("crv", "x", "y"),
     "OKP": ("crv", "x"),
 }
-"""The public parameters of a key, by type. Private ones are ignored: a key that has them costs time to check."""
+"""The public parameters of a key, by type. Private ones are ignored, because the check of such a key takes time."""
 _RSA_BYTES = range(256, 1025)
 _MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 """Exceptions that libraries raise for data of an unexpected type or depth."""
@@ -78,23 +78,23 @@ _LEEWAY = 60
 
 
 class ProviderFailed(ServerUnavailable):
-    """The provider cannot be reached, or its response cannot be used: 502, since this server is its gateway."""
+    """The provider is unreachable or its response is not valid. Status 502: this server acts as its gateway."""
 
     http_status = 502
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """The provider that the operator configured.
+    """The OpenID provider that the operator configured.
 
     Attributes
     ----------
     issuer : str
-        Its issuer identifier: `https://sign-in.example.org`.
+        The issuer identifier, for example `https://sign-in.example.org`.
     name : str
-        Its name on the sign-in button.
+        The name on the sign-in button.
     sign_up : bool
-        Whether all of its users may create an account; if not, they need an invitation.
+        Whether all users of the provider can create an account. If not, they need an invitation.
     """
 
     issuer: str
@@ -117,7 +117,7 @@ class Provider:
 
     @property
     def title(self) -> str:
-        """Its name, or else its host."""
+        """The name of the provider; without a name, its host."""
         return self.name or urlsplit(self.issuer).hostname or self.issuer
 
 
@@ -137,7 +137,7 @@ class Begun:
 
 
 class ProviderAdapter(HTTPAdapter):
-    """Sends one request to a provider that may be hostile.
+    """A `requests` adapter that sends one request to a provider that is not trusted.
 
     Parameters
     ----------
@@ -153,42 +153,43 @@ class ProviderAdapter(HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        """Open connections through `connected`."""
+        """Let `connected` open the connections."""
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = _pools(self)
 
     def proxy_manager_for(self, *args: Any, **options: Any) -> Any:
-        """Open connections to an HTTP proxy through `connected`."""
+        """Let `connected` open the connections to an HTTP proxy."""
         manager = super().proxy_manager_for(*args, **options)
         manager.pool_classes_by_scheme = _pools(self)
         return manager
 
     def send(self, request: Any, *_: Any, verify: Any = True, proxies: Any = None, **__: Any) -> requests.Response:
-        """Send a request, and return its response with its whole body."""
-        request.headers["Accept-Encoding"] = "identity"  # no decompression: the limit holds for what is sent
+        """Send a request and return the complete response."""
+        request.headers["Accept-Encoding"] = "identity"  # no decompression: the limit is for transferred bytes
+        # A timer limits the total time, because `timeout` limits only the time between two bytes.
         timer = Timer(_TIMEOUT, self._cut)
         timer.daemon = True
         timer.start()
         try:
             answer = super().send(request, stream=True, timeout=_TIMEOUT, verify=verify, proxies=proxies)
-            answer._content = self._body(answer)  # noqa: SLF001 - where requests itself keeps a whole body
+            answer._content = self._body(answer)  # noqa: SLF001 - the attribute in which requests stores a body
         finally:
             timer.cancel()
-            for response in self._responses:  # urllib3 leaves one open whose Content-Length headers differ
+            for response in self._responses:  # urllib3 leaves a response with conflicting lengths open
                 response.close()
             for each in self._sockets:
                 each.close()
         return answer
 
     def connected(self, connection: Any, connect: Callable[[], socket.socket]) -> socket.socket:
-        """Connect, unless the address is not allowed; an HTTP proxy is the operator's choice."""
+        """Connect if the address is allowed. An HTTP proxy is always allowed, because the operator configured it."""
         if connection.proxy is None:
             for *_, address in socket.getaddrinfo(connection.host, connection.port, type=socket.SOCK_STREAM):
                 self._check(connection.host, str(address[0]))
         found = connect()
         try:
-            if connection.proxy is None:  # the name may resolve to another address the second time
-                self._check(connection.host, str(found.getpeername()[0]))
+            if connection.proxy is None:  # the second DNS answer can differ
+                self._check(connection.host, str(found.getpeername()[0]))  # TLS takes over the socket itself
             self._sockets.append(found.dup())  # TLS takes the socket itself over
             self._demand_time()
         except BaseException:
@@ -197,7 +198,7 @@ class ProviderAdapter(HTTPAdapter):
         return found
 
     def answered(self, response: HTTPResponse) -> None:
-        """Close a response at the end of the request, whatever becomes of it."""
+        """Register a response, which is closed at the end of the request even after an error."""
         self._responses.append(response)
 
     def _body(self, answer: requests.Response) -> bytes:
@@ -219,7 +220,7 @@ class ProviderAdapter(HTTPAdapter):
             raise requests.Timeout("the response took too long")
 
     def _cut(self) -> None:
-        """End the request: a socket timeout alone starts again with every byte that arrives."""
+        """Abort the request. A socket timeout alone is not sufficient: it restarts with every byte that arrives."""
         self._is_late = True
         for each in list(self._sockets):
             with suppress(OSError):
@@ -256,7 +257,7 @@ def _pools(adapter: ProviderAdapter) -> dict[str, Any]:
 
 
 class OpenId:
-    """The client of one provider. All methods but `run` block."""
+    """The client of one provider. All methods except `run` block."""
 
     def __init__(self, provider: Provider) -> None:
         self.provider = provider
@@ -265,12 +266,13 @@ class OpenId:
         self._metadata: tuple[float, dict[str, Any]] = (0.0, {})
         self._failed: tuple[float, ServerUnavailable | None] = (0.0, None)
         self._keys: tuple[float, KeySet | None] = (0.0, None)
+        # Whether the issuer is in a private network; set at each connection to it.
         self._is_internal = False
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="lmvp-openid")
         self._waiting = 0
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """Call a method in a thread of its own pool, so that a slow provider delays no other request.
+        """Call a method in a separate thread pool, so that a slow provider does not delay other requests.
 
         Raises
         ------
@@ -295,23 +297,27 @@ class OpenId:
         invitation: str = "",
         caller: Caller | None = None,
     ) -> str:
-        """Return the URL at the provider where a user signs in.
+        """Start a sign-in and return the URL of the provider where the user signs in.
 
         Parameters
         ----------
         browser : str
-            A secret that only this browser has: its cookie.
+            A secret that only this browser has, in its cookie.
         back : str
-            The URL to which the provider sends the browser back.
+            The redirect URI.
         address : str
-            The address of the browser.
+            The IP address of the browser.
+        after : str
+            The page to show after the sign-in.
+        invitation : str
+            The code of an invitation to accept.
         caller : Caller, optional
-            The caller whose account is to be connected; without it, the sign-in begins a session.
+            The caller whose account is to be connected. Without it, the sign-in starts a session.
 
         Raises
         ------
         ProviderFailed
-            If the provider cannot be reached, or describes itself wrongly.
+            If the provider is unreachable or its metadata are not valid.
         """
         nonce, verifier, state = (secrets.token_urlsafe(32) for _ in range(3))
         with self._session(back) as session:
@@ -324,11 +330,12 @@ class OpenId:
         return str(url)
 
     def _remember(self, state: str, begun: Begun) -> None:
-        """Keep a sign-in; one address cannot displace the sign-ins of others before the memory is full."""
+        """Store a sign-in. One address cannot displace the sign-ins of other addresses before the limit is reached."""
         with self._lock:
             oldest = time.monotonic() - LIFETIME
             for key in [key for key, one in self._begun.items() if one.at < oldest]:
                 del self._begun[key]
+            # Dicts are ordered by insertion, so the first entries are the oldest.
             same = [key for key, one in self._begun.items() if one.address == begun.address]
             for key in same[: max(0, len(same) - _BEGUN_BY_ADDRESS + 1)]:
                 del self._begun[key]
@@ -337,21 +344,24 @@ class OpenId:
             self._begun[state] = begun
 
     def end(self, browser: str, answer: Mapping[str, str]) -> tuple[Begun, Identity]:
-        """Return the sign-in and the identity, from the parameters with which the provider sent a browser back.
+        """Finish a sign-in with the parameters of the redirect from the provider; return it with the identity.
 
         Raises
         ------
         NotAuthenticated
-            If this browser did not begin the sign-in, it is too old, or the provider refused.
+            If another browser started the sign-in, it has expired, or the provider refused it.
         ProviderFailed
-            If the provider cannot be reached, or its response cannot be used.
+            If the provider is unreachable or its response is not valid.
         """
+        # `pop`: a sign-in can be used only once.
         with self._lock:
             begun = self._begun.pop(answer.get("state", ""), None)
         if begun is None or time.monotonic() - begun.at > LIFETIME:
             raise NotAuthenticated("this sign-in was used, or is too old", hint="begin again")
+        # The cookie binds the sign-in to this browser (protection from login CSRF).
         if not hmac.compare_digest(begun.browser.encode(), browser.encode()):
             raise NotAuthenticated("another browser has begun this sign-in", hint="begin again in this one")
+        # RFC 9207: protects from a response of another provider (mix-up attack).
         if answer.get("iss", self.provider.issuer) != self.provider.issuer:
             raise NotAuthenticated("the answer is not from the provider that was asked", hint="begin again")
         if "code" not in answer:
@@ -363,6 +373,7 @@ class OpenId:
     def _session(self, back: str) -> Any:
         methods = self._about().get("token_endpoint_auth_methods_supported", ["client_secret_basic"])
         secret = self.provider.client_secret
+        # `client_secret_basic` is the default of OpenID Connect Discovery 1.0, section 3.
         is_basic = not isinstance(methods, list) or "client_secret_basic" in methods
         method = "client_secret_basic" if is_basic else "client_secret_post"
         return self._guarded(
@@ -374,7 +385,7 @@ class OpenId:
         )
 
     def _guarded(self, **options: Any) -> Any:
-        """Return a session whose requests are bounded."""
+        """Return a session whose requests have limits."""
         from authlib.integrations.requests_client import OAuth2Session
 
         session = OAuth2Session(self.provider.client_id, **options)
@@ -383,9 +394,9 @@ class OpenId:
         return session
 
     def _check_address(self, host: str, text: str) -> None:
-        """Refuse private addresses: a provider must not use this server to reach its network.
+        """Refuse private addresses, so that a provider cannot use this server to reach its network.
 
-        The host of the issuer is the operator's choice. If that one is in a private network, so may its others be.
+        The operator chose the host of the issuer. If it is in a private network, the other hosts can be there too.
         """
         address = ipaddress.ip_address(text.partition("%")[0])
         if host.lower() == urlsplit(self.provider.issuer).hostname:
@@ -419,7 +430,7 @@ class OpenId:
         return token
 
     def _claims(self, token: str, nonce: str) -> dict[str, Any]:
-        """Return the claims of an ID token, after proof that it is the provider's, for this server and this sign-in."""
+        """Return the claims of an ID token after verifying that it is valid for this server and this sign-in."""
         from joserfc import jwt
         from joserfc.errors import JoseError
 
@@ -440,8 +451,9 @@ class OpenId:
             raise
         except (JoseError, *_MALFORMED):
             raise self._invalid("sent an ID token that is not valid for this sign-in") from None
-        if claims["nonce"] != nonce or not _is_subject(claims["sub"]):  # joserfc takes a list that has the nonce in it
+        if claims["nonce"] != nonce or not _is_subject(claims["sub"]):  # joserfc accepts a list that contains the nonce
             raise self._invalid("sent an ID token that is not valid for this sign-in")
+        # OpenID Connect Core 1.0, section 3.1.3.7: with several audiences, `azp` must be this client.
         several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
         if claims.get("azp", client if not several else "") != client:
             raise self._invalid("sent an ID token for another client")
@@ -455,15 +467,16 @@ class OpenId:
             return dict(jwt.decode(token, self._key_set(), algorithms=_ALGORITHMS).claims)
         except LmvpError:
             raise
-        except (JoseError, *_MALFORMED):  # the provider may have rotated its keys
+        except (JoseError, *_MALFORMED):  # the provider can have rotated its keys
             return dict(jwt.decode(token, self._key_set(newer=True), algorithms=_ALGORITHMS).claims)
 
     def _identity(self, claims: dict[str, Any]) -> Identity:
+        # Only a proposal for the account name; `sub` identifies the user.
         names = [claims.get("preferred_username"), claims.get("email")]
         preferred, email = (name if isinstance(name, str) else "" for name in names)
         return Identity(self.provider.issuer, claims["sub"], (preferred or email.partition("@")[0])[:200])
 
-    # -- the provider's description of itself
+    # -- metadata of the provider
 
     def _about(self) -> dict[str, Any]:
         with self._discovery:
@@ -472,6 +485,7 @@ class OpenId:
                 return found
             failed_at, error = self._failed
             if error is not None and time.monotonic() - failed_at < _FAILED_FOR:
+                # The error is raised again, and its traceback would grow each time.
                 raise error.with_traceback(None)
             try:
                 found = self._get(f"{self.provider.issuer.rstrip('/')}/.well-known/openid-configuration")
@@ -491,6 +505,7 @@ class OpenId:
         issuer = urlsplit(self.provider.issuer)
         try:
             parts = urlsplit(url if isinstance(url, str) else "")
+            # Plain HTTP is accepted only if the operator configured it for the issuer.
             is_safe = parts.scheme == "https" or (parts.scheme, parts.hostname) == (issuer.scheme, issuer.hostname)
             is_plain = parts.port != 0 and bool(parts.hostname) and "@" not in parts.netloc and not parts.fragment
         except ValueError:
@@ -501,6 +516,7 @@ class OpenId:
 
     def _key_set(self, *, newer: bool = False) -> KeySet:
         at, keys = self._keys
+        # A rate limit, so that invalid tokens cannot cause a download for each request.
         if keys is None or (newer and time.monotonic() - at > _KEYS_EVERY):
             keys = _key_set(self._get(self._endpoint("jwks_uri")))
             if not keys.keys:
@@ -511,6 +527,7 @@ class OpenId:
     def _get(self, url: str) -> dict[str, Any]:
         try:
             with self._guarded() as session:
+                # A redirect could lead to an internal address.
                 answer = session.get(url, withhold_token=True, allow_redirects=False)
             answer.raise_for_status()
             found = answer.json()
@@ -530,7 +547,7 @@ class OpenId:
 
 
 def _is_internal(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Tell whether an address is in a private network; addresses of this machine and of metadata services are not."""
+    """Return whether an address is in a private network; loopback and link-local (metadata services) do not count."""
     return address.is_private and not (address.is_loopback or address.is_link_local or address.is_unspecified)
 
 
@@ -539,12 +556,12 @@ def _is_plain(url: str) -> bool:
 
 
 def _is_subject(subject: str) -> bool:
-    """Tell whether a `sub` names exactly one user: OpenID Connect Core 1.0, section 2. A shortened one would not."""
+    """Return whether a `sub` is a valid identifier (OpenID Connect Core 1.0, section 2). It must not be truncated."""
     return 0 < len(subject) <= 255 and subject.isprintable()
 
 
 def _key_set(found: Mapping[str, Any]) -> KeySet:
-    """Read a JWK set. Keys that cannot verify an ID token are ignored, as RFC 7517, section 5, says."""
+    """Parse a JWK set. Keys that cannot verify an ID token are ignored, as RFC 7517, section 5, requires."""
     from joserfc.errors import JoseError
     from joserfc.jwk import JWKRegistry, KeySet
 
@@ -560,7 +577,7 @@ def _key_set(found: Mapping[str, Any]) -> KeySet:
 
 
 def _public(key: Any) -> dict[str, str] | None:
-    """Return the public parameters of a key; None if it is not for signatures, too weak, or too slow to check with."""
+    """Return the public parameters of a key; None if it is not for signatures, too weak, or too slow to verify with."""
     kind = key.get("kty") if isinstance(key, dict) else None
     names = _PUBLIC.get(kind) if isinstance(kind, str) else None
     if names is None or key.get("use", "sig") != "sig":

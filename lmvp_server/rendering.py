@@ -1,10 +1,10 @@
-"""Rendering of contributors' content: code and Markdown as HTML, in processes that the server can terminate.
+"""Rendering of untrusted code and Markdown as HTML, in worker processes that the server can terminate.
 
-A lexer or a Markdown parser can take minutes for a hostile file of some kilobytes (quadratic regular expressions), and
-nothing can stop it inside a thread. Each job runs in a worker process with a budget of processor time, time and memory.
-A job that exceeds its budget ends with its worker, and the page shows the text without formatting.
+For a hostile file of some kilobytes, a lexer or a Markdown parser can take minutes (quadratic regular expressions), and
+a thread cannot be stopped. Each job therefore runs in a worker process with limits for CPU time, wall time and memory.
+If a job exceeds a limit, its worker is terminated and the page shows the text without formatting.
 
-Workers start with the first job and exit when they were idle for a minute: a server that nobody looks at has none.
+Workers start with the first job and exit after a minute without jobs, so that a server without visitors has none.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from lmvp_server.console.renderer import (
 
 WORKERS = 2
 QUEUE_LIMIT = 16
-"""Jobs that wait for a worker; a page beyond that shows plain text at once."""
+"""Maximum number of jobs that wait for a worker. If more wait, a page shows plain text at once."""
 INPUT_LIMIT = 256 << 10
-"""Characters of a job."""
+"""Maximum length of a job in characters."""
 WAIT_SECONDS = 1.0
-"""How long a page waits for a free worker."""
+"""Maximum time that a page waits for a free worker."""
 IDLE_SECONDS = 60.0
 CACHE_BYTES = 8 << 20
 CACHE_ENTRIES = 1000
@@ -73,6 +73,7 @@ class Job:
     renderer : str
         A key of `lmvp_server.console.renderer.RENDERERS`: `code` or `card`.
     text : str
+        The text.
     name : str
         The name of the file, which selects the lexer.
     """
@@ -83,14 +84,14 @@ class Job:
 
     @property
     def key(self) -> bytes:
-        """The digest of all that decides the result."""
+        """The digest of everything that determines the result."""
         data = json.dumps([self.renderer, self.name, self.text])
         return hashlib.sha256(data.encode()).digest()
 
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """HTML for a page, and a sentence that says why it is plain text; empty where it is not."""
+    """HTML for a page, and the reason if it is plain text; the reason is empty for formatted text."""
 
     html: str
     note: str = ""
@@ -98,9 +99,9 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """What a job gave: HTML, or the reason why there is none.
+    """The result of a job: HTML, or the reason of a failure.
 
-    A result is `final` where the next attempt would give the same: then the cache keeps it.
+    A result is `final` if another attempt would have the same result. Only final results are cached.
     """
 
     html: bytes = b""
@@ -126,10 +127,10 @@ def plain(job: Job, reason: str | bytes) -> Rendered:
 
 
 class Rendering:
-    """A pool of worker processes, and a cache of their results.
+    """A pool of worker processes with a cache of their results.
 
-    Each worker has a thread that waits for it, so that neither the event loop nor a thread that serves requests does.
-    The cache also keeps which texts are too expensive: the next view of a hostile file costs nothing.
+    Each worker has a thread that waits for it, so that neither the event loop nor a request thread waits. The cache
+    also stores which texts exceed the limits, so that the next view of a hostile file costs nothing.
     """
 
     def __init__(self, workers: int = WORKERS) -> None:
@@ -144,10 +145,10 @@ class Rendering:
         self._cache: OrderedDict[bytes, _Result] = OrderedDict()
         self._cached_bytes = 0
         self.started = 0
-        """How many jobs a worker has begun."""
+        """Number of jobs that a worker has started."""
 
     async def render(self, job: Job) -> Rendered:
-        """Return a text as HTML: with formatting, or plain where that is too expensive or no worker is free."""
+        """Return a text as HTML: formatted, or plain if that is too expensive or no worker is free."""
         if not job.text:
             return Rendered("")
         if len(job.text) > INPUT_LIMIT:
@@ -161,7 +162,7 @@ class Rendering:
             return [worker.pid for worker in self._workers]
 
     def close(self) -> None:
-        """Kill the workers and wait for their threads; jobs that wait give plain text."""
+        """Kill the workers and wait for their threads. Waiting jobs return plain text."""
         with self._changed:
             self._closed = True
             waiting, self._waiting = list(self._waiting), deque()
@@ -180,6 +181,7 @@ class Rendering:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
+            # Pages with the same text share one job.
             future = self._pending.get(key) or self._enqueue(key, job)
         if future is None:
             return _BUSY
@@ -187,7 +189,7 @@ class Rendering:
         try:
             await asyncio.wait({waiter}, timeout=WAIT_SECONDS)
             if not waiter.done():
-                future.cancel()  # only while it waits: a job that a worker has begun ends within its budget
+                future.cancel()  # only a waiting job; a running one stops within its limits
             return await waiter
         except (asyncio.CancelledError, CancelledError):
             if future.cancelled():
@@ -195,7 +197,7 @@ class Rendering:
             raise
 
     def _enqueue(self, key: bytes, job: Job) -> Future[_Result] | None:
-        """Add a job to the queue, and start a worker's thread where all are occupied; the lock is held."""
+        """Add a job to the queue; start another worker thread if all are busy. The caller holds the lock."""
         if self._closed or len(self._waiting) >= QUEUE_LIMIT:
             return None
         future: Future[_Result] = Future()
@@ -219,12 +221,13 @@ class Rendering:
                 return
             self._cache[key] = done.result()
             self._cached_bytes += len(done.result().html)
+            # The least recently used results are removed first.
             while self._cached_bytes > CACHE_BYTES or len(self._cache) > CACHE_ENTRIES:
                 _, oldest = self._cache.popitem(last=False)
                 self._cached_bytes -= len(oldest.html)
 
     def _serve(self) -> None:
-        """Pass jobs to a worker, one after the other; ends with the worker when both were idle for long."""
+        """Pass jobs to a worker, one after the other. Stop thread and worker after `IDLE_SECONDS` without a job."""
         worker: _Worker | None = None
         try:
             while (taken := self._next()) is not None:
@@ -234,7 +237,7 @@ class Rendering:
                 try:
                     result, worker = self._run(job, worker)
                 except BaseException as error:
-                    future.set_exception(error)  # a page that waits must not wait for ever
+                    future.set_exception(error)  # otherwise a waiting page would wait forever
                     raise
                 future.set_result(result)
         finally:
@@ -251,19 +254,19 @@ class Rendering:
             if self._waiting and not self._closed:
                 self.started += 1
                 return self._waiting.popleft()
-            self._threads.discard(threading.current_thread())  # under the lock: the next job starts a new thread
+            self._threads.discard(threading.current_thread())  # with the lock: the next job starts a new thread
             return None
 
     def _run(self, job: Job, worker: _Worker | None) -> tuple[_Result, _Worker | None]:
         """Return the result of a job, and the worker for the next one.
 
-        A worker that ends for a reason other than its budget may have been killed by somebody else: the job gets a
-        second attempt, and its failure is final after that.
+        If a worker exits although it did not exceed a limit, another process, for example the OOM killer, can be the
+        reason. The job then gets a second attempt; its failure is final.
         """
         for _ in range(2):
             try:
                 worker = worker if worker is not None and worker.alive else self._start(worker)
-            except OSError:  # no descriptors or no memory for another process
+            except OSError:  # no file descriptors or memory for another process
                 return _BUSY, None
             if worker is None:
                 return _BUSY, None
@@ -287,6 +290,7 @@ class Rendering:
             self._workers.add(worker)
             if self._closed:
                 worker.kill()
+        # The start is not a part of the time limit of a job.
         if worker.wait_until_ready():
             return worker
         self._end(worker)
@@ -299,18 +303,19 @@ class Rendering:
 
 
 class _Worker:
-    """A process that renders; a pair of sockets is its only connection to the server."""
+    """A process that renders. A socket pair is its only connection to the server."""
 
     def __init__(self) -> None:
         self._socket, other = socket.socketpair()
         paths = [_ROOT, *(path for path in sys.path if path and Path(path).is_absolute())]
         try:
-            # -I -S: neither the environment, nor the working folder, nor .pth files decide which code runs. No
-            # preexec_fn, which can deadlock in a process with threads: the worker sets its own limits.
+            # -I -S: the environment, the working directory and .pth files cannot add code. No preexec_fn, which can
+            # deadlock in a process with threads: the worker sets its own limits.
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-S", "-B", "-c", _BOOT, *dict.fromkeys(paths)],
                 stdin=other.fileno(),
                 stdout=subprocess.DEVNULL,
+                # Errors of hostile input must not fill the log.
                 stderr=subprocess.DEVNULL,
                 env={"LC_ALL": "C.UTF-8"},
                 cwd="/",
@@ -325,16 +330,16 @@ class _Worker:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id of the worker."""
         return self._process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it can take a job."""
+        """Whether the process is running."""
         return self._process.poll() is None
 
     def wait_until_ready(self) -> bool:
-        """Wait until it has imported its modules: that does not count as time of a job."""
+        """Wait until the worker has imported its modules, which does not count as time of a job."""
         try:
             kind, _ = self._receive(time.monotonic() + _START_SECONDS)
         except OSError:
@@ -343,7 +348,7 @@ class _Worker:
         return kind == READY
 
     def run(self, job: Job) -> _Result | None:
-        """Return the result of a job; None if the process ended for a reason other than its budget."""
+        """Return the result of a job; None if the process exited although it did not exceed a limit."""
         data = json.dumps([job.renderer, job.text, job.name]).encode()
         try:
             self._socket.settimeout(WALL_SECONDS)
@@ -351,7 +356,7 @@ class _Worker:
             kind, html = self._receive(time.monotonic() + WALL_SECONDS)
         except TimeoutError:
             self._end_now()
-            return _Result(reason="time", final=False)  # the machine may have been busy
+            return _Result(reason="time", final=False)  # not final: the machine can have been busy
         except OSError:
             self._end_now()
             return self._cause()
@@ -360,31 +365,34 @@ class _Worker:
         return _Result(html) if kind == DONE else _Result(reason=kind)
 
     def kill(self) -> None:
-        """End the process at once."""
+        """Kill the process."""
         self._process.kill()
 
     def end(self) -> None:
-        """End the process, and wait until it has ended."""
+        """Terminate the process and wait until it has exited."""
         self._end_now()
         self._socket.close()
 
     def _end_now(self) -> None:
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        with suppress(subprocess.TimeoutExpired):  # its own exit status says more than that of a kill
+        with suppress(subprocess.TimeoutExpired):  # let it exit first: its own exit status shows the reason
             self._process.wait(0.2)
         self._process.kill()
         self._process.wait()
 
     def _cause(self) -> _Result | None:
         code = -self._process.returncode
+        # Signals of the worker's limits: CPU time (profiling timer, RLIMIT_CPU) and wall time (alarm). Wall time is not
+        # final, because the machine can have been busy.
         if code in (signal.SIGPROF, signal.SIGXCPU):
             return _Result(reason="time")
         return _Result(reason="time", final=False) if code == signal.SIGALRM else None
 
     def _receive(self, deadline: float) -> tuple[bytes, bytes]:
-        """Read a reply; a worker that breaks the protocol counts as ended."""
+        """Read a reply. A worker that violates the protocol counts as exited."""
         kind, length = HEADER.unpack(self._read(HEADER.size, deadline))
+        # The worker has parsed untrusted input, so its replies are not trusted.
         if kind not in (READY, DONE, TOO_LARGE, NO_MEMORY, FAILED) or length > OUTPUT_LIMIT:
             raise ConnectionError("invalid reply of a rendering process")
         return kind, self._read(length, deadline)

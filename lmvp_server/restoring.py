@@ -1,12 +1,11 @@
-"""`lmvp restore`: a data folder out of a backup, each piece proved before it is kept.
+"""`lmvp restore`: create a data folder from a backup, and verify each piece before it is stored.
 
-The folder says that it is not whole (`restoring.json`) from the first write to the last, so no server opens it, and a
-restore that was killed goes on by being done again. Bytes come first, then the records of the projects, then those of
-the server.
+During the restore, the folder contains `restoring.json`, so that no server opens it. An interrupted restore continues
+when it is repeated. Chunks and manifests come first, then the records of the projects, then those of the server.
 
-A backup holds the sessions, tokens, invitations and webhooks of its moment. Some of them may have ended since, because
-a token leaked or a person left, and nobody can tell which. So a restore ends all of them, unless it is told to keep
-them.
+A backup contains the sessions, tokens, invitations and webhooks of its time. Some of them can have been revoked since,
+because a token leaked or a person left, and the backup does not show which. A restore therefore deletes them, unless
+`keep_grants` is set.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ from lmvp_server.stores.snapshot import META
 
 _SHOWN = 20
 GRANTS = ("sessions", "tokens", "invitations")
-"""The tables of grants that a restore ends. Passwords and identities stay: people sign in with them."""
+"""Tables of grants that a restore deletes. Passwords and identities stay, so that users can sign in."""
 
 
 @dataclass(slots=True)
 class Grants:
-    """Numbers of grants: the ones that a restore ended, or kept."""
+    """Numbers of grants that a restore deleted or kept."""
 
     sessions: int = 0
     tokens: int = 0
@@ -66,7 +65,7 @@ class Grants:
 
 @dataclass(slots=True)
 class Restored:
-    """What a restore brought back, and what is damaged in the backup."""
+    """The result of a restore: counts of restored objects, and the problems of the backup."""
 
     projects: int = 0
     versions: int = 0
@@ -74,7 +73,7 @@ class Restored:
     ended: Grants = field(default_factory=Grants)
     kept: Grants = field(default_factory=Grants)
     incomplete: list[str] = field(default_factory=list)
-    """Runs of which the backup is sound and has points, but not all of them."""
+    """Runs whose backup is valid but does not contain all points, because they were damaged on the server."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -86,31 +85,39 @@ def restore(
     keep_grants: bool = False,
     told: Callable[[int, int], Any] = lambda *_: None,
 ) -> Restored:
-    """Make a data folder of a backup.
+    """Create a data folder from a backup.
 
     Parameters
     ----------
+    backup : Path
+        The folder of the backup.
     data : Path
-        A folder that is not there, or empty, or in which a restore broke off.
-    keep_going : bool
-        Finish although pieces are damaged: the versions that need them lack them, and `lmvp fsck` names these.
-    keep_grants : bool
-        Keep the sessions, tokens, invitations and webhooks of the backup, also those that have ended since. By default
-        the restore deletes them, and disables the webhooks.
-    told : callable
-        Told how many chunks are done, and how many there are.
+        A folder that is missing, empty, or from an interrupted restore.
+    keep_going : bool, default False
+        Finish although pieces are damaged. The versions that need them are then incomplete; `lmvp fsck` lists them.
+    keep_grants : bool, default False
+        Keep the sessions, tokens, invitations and webhooks of the backup, also those that were revoked since. By
+        default, the restore deletes them and disables the webhooks.
+    told : callable, optional
+        Called with the number of processed chunks and the total.
+
+    Returns
+    -------
+    Restored
+        The counts and the problems.
 
     Raises
     ------
     NotFound, Conflict, ServerMismatch
-        If there is no such backup, or the data folder holds something else.
+        If the backup is not found, or the data folder contains something else.
     DamagedFile
-        If a file of records, or `backup.json` itself, is damaged.
+        If a records file or `backup.json` is damaged.
     IntegrityError
-        If other pieces are damaged; the message names the files. All else is in place.
+        If other pieces are damaged; the message lists the files. Everything else is restored.
     """
     folder = BackupFolder.existing(backup)
     index = folder.index()
+    # A data folder inside the backup would mix live data with the copy.
     if data.resolve().is_relative_to(backup.resolve()):
         raise InvalidArgument(f"{data} lies in the backup itself", hint="choose another folder with --data")
     with DataFolder.restoring(data, index.digest) as home:
@@ -124,7 +131,7 @@ def restore(
 
 
 class _Restore:
-    """One restore."""
+    """The state of one restore."""
 
     def __init__(
         self, folder: BackupFolder, index: Index, home: DataFolder, told: Callable[[int, int], Any], keep_grants: bool
@@ -137,14 +144,15 @@ class _Restore:
     # -- chunks, manifests, notes
 
     def bytes(self) -> None:
-        """Bring back all that the records name."""
+        """Restore chunks, manifests, notes and points."""
         store = FolderChunks(self._home.path)
         for stale in set(store.projects()) - {space.space for space in self._index.spaces}:
-            store.drop(stale)  # of an earlier backup, whose restore broke off
+            store.drop(stale)  # from another backup whose restore was interrupted
+        # Series of an interrupted restore are dropped, because they are loaded again completely.
         for stale in FolderSeries(self._home.path).projects():
             FolderSeries(self._home.path).drop(stale)
         for space in self._index.spaces:
-            records = self._folder.records(space)  # proved first: if it is damaged, nothing else is of use
+            records = self._folder.records(space)  # verified first: without the records, the rest is useless
             self.done.projects += space.space != backupfolder.SERVER
             self._space(store, space, records)
 
@@ -160,19 +168,20 @@ class _Restore:
                     self._chunk(store, space, proofs, chunk, sizes)
             self._check_sizes(space, digest, manifest, sizes)
             self._check_headers(store, space, digest, manifest)
-        for base in sorted(proofs.proved - seen):  # what others lean on, and no version has any more
+        for base in sorted(proofs.proved - seen):  # delta bases that no version contains
             self._chunk(store, space, proofs, base, sizes)
+        # All chunks are on disk before records refer to them.
         store.settle(space.space, proofs.proved)
         self._check_tensors(store, space, records)
         self._series(space, dict(backupfolder.runs_of(records)))
 
     def _series(self, space: Space, points: dict[str, int]) -> None:
-        """Bring back the points of runs. A run that lacks points gets a mark, so that the server states it.
+        """Restore the points of runs. A run that lacks points gets a mark, so that the server reports it.
 
         Parameters
         ----------
         points : dict of str to int
-            The points that each run of the records has at least.
+            The minimum number of points of each run, according to the records.
         """
         store = FolderSeries(self._home.path)
         for run in {**points, **space.series}:
@@ -192,7 +201,7 @@ class _Restore:
         store.close()
 
     def _load_series(self, store: FolderSeries, space: Space, run: str, problems: list[str]) -> Copy:
-        """Bring back the first sound copy of the points of a run, and note the damaged ones."""
+        """Restore the first valid copy of the points of a run, and report the damaged ones."""
         for key in space.copies_of(run):
             try:
                 copy = self._folder.check_series(space.space, key)
@@ -218,7 +227,7 @@ class _Restore:
         return manifest
 
     def _check_sizes(self, space: Space, digest: str, manifest: Manifest | None, sizes: dict[str, int]) -> None:
-        """Report a version whose manifest states a wrong size for a chunk: servers once took such."""
+        """Report a version whose manifest has a wrong chunk size, which old servers accepted."""
         for file in manifest.files if manifest else ():
             for one in file.chunks:
                 if sizes.get(one.id, one.size) != one.size:
@@ -229,7 +238,7 @@ class _Restore:
                     return
 
     def _check_headers(self, store: FolderChunks, space: Space, digest: str, manifest: Manifest | None) -> None:
-        """Report a version that lists other tensors than the headers of its files: servers once took such."""
+        """Report a version whose tensors differ from the headers of its files, which old servers accepted."""
         try:
             if manifest is not None:
                 check_headers(Decoder(store), space.space, manifest)
@@ -239,13 +248,13 @@ class _Restore:
             pass
 
     def _check_tensors(self, store: FolderChunks, space: Space, records: RecordFile) -> None:
-        """Report versions that state a wrong digest for a tensor: servers once took such."""
+        """Report versions with a wrong tensor digest, which old servers accepted."""
         digests = TensorDigests(Decoder(store))
         for digest in dict.fromkeys(backupfolder.versions_of(records)):
             what = f"the version {digest[:12]} of {space.name}"
             try:
                 false = next(digests.false(space.space, read_manifest(store, space.space, digest)), None)
-            except IntegrityError:  # something is damaged or missing, or has another size, which is reported
+            except IntegrityError:  # a damaged or missing chunk, or a wrong size, is reported already
                 continue
             except InvalidManifest as error:
                 self.done.problems.append(f"{what}: {error.message}")
@@ -261,7 +270,8 @@ class _Restore:
         except (NotFound, DamagedFile) as error:
             self.done.problems.append(error.message)
             return
-        sizes[chunk] = frames.read_header(data[:HEADER_SIZE]).size  # true: it was decoded
+        sizes[chunk] = frames.read_header(data[:HEADER_SIZE]).size  # the decoding verified the size
+        # An interrupted restore can have left a damaged chunk, so existing ones are compared.
         if store.missing(space.space, [chunk]) or store.get(space.space, chunk) != data:
             store.remove(space.space, [chunk])
             store.put(space.space, chunk, [data])
@@ -270,11 +280,13 @@ class _Restore:
     # -- records
 
     def records(self) -> None:
-        """Bring back the records, those of the server last."""
+        """Restore the records, those of the server last."""
         store = TinyDbRecords(self._home.path / "records", INDEXES)
         try:
+            # Projects of another backup whose restore was interrupted become empty.
             for stale in set(store.spaces()) - {space.space for space in self._index.spaces}:
                 store.restore(stale, Moment({}, {}, 0, lambda: iter(())))
+            # The server's records come last: they list the projects, which must be complete.
             for space in sorted(self._index.spaces, key=lambda space: space.space == backupfolder.SERVER):
                 store.restore(space.space, _moment(self._folder.records(space)))
                 self._verify(store, space)
@@ -283,7 +295,7 @@ class _Restore:
             store.close()
 
     def _record(self, store: TinyDbRecords) -> None:
-        """End the grants of the backup, and record the restore in the events of the server."""
+        """Delete the grants of the backup, and add the restore to the audit log of the server."""
         changes = self._end_grants(store)
         done: dict[str, Any] = {
             "projects": self.done.projects,
@@ -298,7 +310,7 @@ class _Restore:
     def _end_grants(self, store: TinyDbRecords) -> list[Change]:
         found = {table: store.find(backupfolder.SERVER, table) for table in GRANTS}
         changes: list[Change] = [Delete(table, one.id, expect=one.rev) for table in GRANTS for one in found[table]]
-        # A webhook tells another server of each event, so a copy of a server must not send any by itself.
+        # A webhook reports each event to another server. A copy of a server must not do that without a decision.
         enabled = [one for one in store.find(backupfolder.SERVER, "webhooks") if not one.data.get("disabled")]
         why = {"disabled": True, "why": "a restore disabled it; an owner can enable the webhook"}
         changes += [Put("webhooks", one.id, {**one.data, **why}, expect=one.rev) for one in enabled]
@@ -312,7 +324,7 @@ class _Restore:
     def _verify(self, store: TinyDbRecords, space: Space) -> None:
         try:
             store.verify(space.space)
-        except IntegrityError as error:  # it was so on the server
+        except IntegrityError as error:  # it was damaged on the server
             self.done.problems.append(f"{self._folder.root / backupfolder.RECORDS / space.file}: {error.message}")
 
 
@@ -349,7 +361,7 @@ def _damaged(problems: Sequence[str], hint: str) -> IntegrityError:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Do what `lmvp restore` says; return the exit code."""
+    """Run `lmvp restore`; return the exit code."""
     parser = argparse.ArgumentParser("lmvp restore", description="Make a data folder of what `lmvp backup` wrote.")
     parser.add_argument("backup", type=Path, metavar="FOLDER", help="the backup")
     parser.add_argument("--data", type=Path, required=True, metavar="NEW_FOLDER", help="the data folder to make")

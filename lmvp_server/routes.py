@@ -1,4 +1,4 @@
-"""Every URL of the server, on one screen."""
+"""All URLs of the server, and the Tornado application."""
 
 from __future__ import annotations
 
@@ -136,6 +136,7 @@ ROUTES: list[tuple[str, type]] = [
 
 HERE = Path(__file__).parent
 
+# The order matters: Tornado uses the first pattern that matches.
 PAGES: list[tuple[Any, ...]] = [
     ("/", home.Home),
     (f"/p/{_PART}", console.Project),
@@ -173,29 +174,30 @@ PAGES: list[tuple[Any, ...]] = [
     ("/openid-back", openid.Back),
     ("/static/(.*)", home.StaticFile, {"path": str(HERE / "static")}),
 ]
-"""What is for people; every link in it is relative, so that it may lie below any prefix."""
+"""Pages for browsers. All links in them are relative, so that they work below any path prefix."""
 
 THREADS = 8
-"""Threads for what blocks: disk, hashing, records."""
+"""Threads for blocking work: disk, hashing, records."""
 
 LONG_READS = 3
-"""Threads for what may take seconds and only reads: see `Handler.run_long`."""
+"""Threads for read-only work that can take seconds; see `Handler.run_long`."""
 
 VERIFICATIONS = 2
-"""Pushes whose tensor digests are verified at once, where that reads many bytes; see `Handler.verify_tensors`."""
+"""Pushes whose tensor digests are verified at once if that reads many bytes; see `Handler.verify_tensors`."""
 
 COMPARISONS = 2
-"""Threads for comparisons of versions of any size: see `Handler.run_comparison`."""
+"""Threads for comparisons of versions of any size; see `Handler.run_comparison`."""
 
 
 def make_application(services: Services, server: Any) -> Application:
-    """Build the Tornado application.
+    """Create the Tornado application.
 
     Parameters
     ----------
+    services : Services
+        The use cases.
     server : object
-        What `lmvp_server.app` knows: `token`, `instance`, `local`, `webhook_to`, `openid`, and
-        `enter()` and `leave()` around each request.
+        The settings of the server, for example `token`, `instance`, `local`, `webhook_to` and `openid`.
     """
     return Application(
         [*((API + path, handler) for path, handler in ROUTES), *PAGES],
@@ -213,6 +215,7 @@ def make_application(services: Services, server: Any) -> Application:
         streams=live.Streams(),
         openid=_openid(server),
         notifier=Notifier(services.webhooks, server.webhook_to),
+        # One thread fewer than the pool for each account, so that no account can occupy all of them.
         long_reads=CostlyWork(LONG_READS, each=LONG_READS - 1, name="long-reads"),
         verifications=asyncio.Semaphore(VERIFICATIONS),
         comparisons=CostlyWork(COMPARISONS, name="comparisons"),
@@ -228,7 +231,7 @@ def _openapi() -> dict[str, Any]:
 
 
 def _openid(server: Any) -> Any:
-    """Return the conversation with the provider of OpenID Connect, where there is one."""
+    """Return the client of the OpenID provider, or None."""
     if server.openid is None:
         return None
     from lmvp_server.openid import OpenId
@@ -237,7 +240,7 @@ def _openid(server: Any) -> Any:
 
 
 def _owner() -> str:
-    """Return the name of the server's user, who is the author of what its own token does."""
+    """Return the user name of the server process: the author of actions with the operator's token."""
     try:
         return getpass.getuser()
     except (OSError, KeyError):  # a user id without a name, as in some containers

@@ -1,13 +1,14 @@
-"""The HTTP server: its listening sockets, its connections and their limits.
+"""The HTTP server: listening sockets, connections and their limits.
 
-A connection costs a file descriptor, and a client without a token can open as many as it likes. The server therefore
-limits connections, in all and by address, closes those that let it wait too long, and closes one to make room for a new
-one. The address with the most connections loses one first: a connection without a request, then a request of an unknown
-caller whose body is unfinished, then an answer to an unknown caller. Requests with valid credentials are never cut off
-to make room, and neither are requests that the server has not begun to answer.
+A connection costs a file descriptor, and a client without a token can open any number. The server therefore limits
+connections, in total and per address, closes those that make it wait too long, and closes one when a new one needs its
+place. The address with the most connections loses one first: a connection without a request, then a request of an
+unknown caller with an unfinished body, then a response to an unknown caller. Requests with valid credentials, and
+requests that the server has not begun to answer, are never closed for this reason.
 
-A connection that closes before its request has arrived in full lingers: the system would reset it because of the
-unread bytes, and the client would lose the answer. The server stops to write, reads the rest, and drops it.
+If the server closes a connection before it has read the complete request, the system resets the connection and the
+client can lose the response. Such a connection lingers: the server closes only its sending side, and reads and discards
+the rest.
 """
 
 from __future__ import annotations
@@ -56,25 +57,26 @@ BODY_LIMIT = 1 << 30
 HEADER_LIMIT = 64 << 10
 
 DESCRIPTORS = 65_536
-"""Open files that the server asks for at most; the hard limit of some systems is a billion."""
+"""Maximum number of open files that the server requests; the hard limit of some systems is a billion."""
 CONNECTIONS = 4096
-"""Connections at most, however many descriptors there are: each may hold `HEADER_LIMIT` bytes."""
+"""Maximum number of connections, even with more descriptors, because each can hold `HEADER_LIMIT` bytes."""
 FEWEST_CONNECTIONS = 8
 
 _AT_ONCE = 128
-"""Connections that are accepted before the event loop does something else."""
+"""Number of connections that are accepted before the event loop does other work."""
 _PAUSE = 1.0
 """Seconds without accepting after a failure; shorter if a connection closes."""
 _LOG_INTERVAL = 60.0
 _LINGER_BUFFER = 256 << 10
 _LINGER_RATE = 64 << 20
-"""Bytes a second that the server reads and drops, of all connections that linger; 1 % of a processor, about."""
+"""Bytes per second that the server reads and discards, for all lingering connections; about 1 % of a CPU core."""
 _LINGER_BURST = 0.1
 
+# Headers that Tornado trusts, but that proxies forward from clients; see `_Watched.headers_received`.
 _IGNORED_HEADERS = ("X-Real-Ip", "X-Scheme")
 _QUOTED = re.compile("[:'\"]")
 _TORNADO_BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\n\r\n"
-"""The answer that Tornado writes for a malformed request; `_CountingStream` replaces it."""
+"""Tornado's response to a malformed request, which `_CountingStream` replaces."""
 _TORNADO_CONTINUE = b"HTTP/1.1 100 (Continue)\r\n\r\n"
 _REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _UNAVAILABLE = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\nRetry-After: 1\r\nConnection: close\r\n\r\n"
@@ -87,34 +89,34 @@ class Limits:
     Attributes
     ----------
     connections : int
-        Connections in all.
+        Maximum number of connections.
     per_address : int
-        Connections of one address (of one /64 network for IPv6).
+        Maximum number of connections of one address (of one /64 network for IPv6).
     unknown_bodies : int
-        Unfinished bodies of one address that come without valid credentials. One more ends the oldest of them.
+        Maximum number of unfinished bodies without valid credentials from one address. One more closes the oldest.
     header_seconds : float
-        Time for all headers of a request, from its first byte, or from the connection for the first request.
+        Time for the head of a request, from its first byte; for the first request, from the connection.
     idle_seconds : float
-        Time between two requests of a connection. It is longer than the 60 s for which nginx keeps a connection to
-        the server: nginx answers 502 when the server closes first.
+        Time between two requests of a connection. It is longer than the 60 s for which nginx keeps a connection to the
+        server, because nginx answers 502 if the server closes first.
     body_seconds, body_bytes : float, int
-        A body must bring so many bytes in each period of so many seconds. The total time has no limit, so that a large
-        push over a slow link arrives.
+        A body must bring this number of bytes in each period of this number of seconds. The total time has no limit, so
+        that a large push over a slow connection succeeds.
     unknown_body_seconds, unknown_body_bytes : float, int
-        The same for bodies without valid credentials. A body of at most so many bytes has so many seconds in total.
+        The same for bodies without valid credentials. A body of at most this size has this time in total.
     sending_seconds : float
-        Time in which a client must take some bytes of an answer.
+        Time in which a client must read some bytes of a response.
     reading_seconds, reading_bytes, reading_rest : float, int, int
-        A client must take so many bytes of an answer in each period of so many seconds, while at least `reading_rest`
-        bytes wait for it. A stream without news has no bytes that wait, so that it may be quiet for any time.
+        A client must read this number of bytes of a response in each period, while at least `reading_rest` bytes wait
+        for it. A stream without news has no waiting bytes, so it can be silent for any time.
     buffers : BufferLimits
-        Bytes of bodies and unread answers in memory.
+        Limits for bodies and unread responses in memory.
     lingering, lingering_per_address : int
-        Connections that linger after an answer, in all and of one address. One more closes without lingering.
+        Maximum number of lingering connections, in total and of one address. One more closes without lingering.
     lingering_seconds, lingering_idle_seconds : float
         Time that a connection lingers, in total and without a byte.
     lingering_bytes : int
-        Bytes that the server reads and drops of one connection.
+        Maximum number of bytes that are read and discarded per connection.
     """
 
     connections: int = CONNECTIONS
@@ -139,10 +141,10 @@ class Limits:
 
     @classmethod
     def of_process(cls, *, behind_proxy: bool = False) -> Limits:
-        """Return the limits for the descriptors of this process: half of them are for files.
+        """Return the limits for the descriptors of this process. Half of the descriptors are for files.
 
-        Behind a proxy all connections come from its address, so that one address may have all of them, and half of
-        them for bodies without valid credentials.
+        Behind a proxy, all connections come from one address. That address can therefore have all connections, and half
+        of them for bodies without valid credentials.
         """
         connections = min(CONNECTIONS, max(FEWEST_CONNECTIONS, _descriptors() // 2))
         lingering = max(2, connections // 16)
@@ -158,7 +160,7 @@ class Limits:
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the soft limit of open files to the hard limit, to `DESCRIPTORS` at most."""
+    """Raise the soft limit of open files to the hard limit, at most to `DESCRIPTORS`."""
     try:
         import resource
     except ImportError:  # Windows
@@ -166,7 +168,7 @@ def raise_descriptor_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with suppress(OSError, ValueError):  # macOS names a hard limit that its kernel does not accept
+        with suppress(OSError, ValueError):  # macOS reports a hard limit that its kernel does not accept
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
@@ -180,7 +182,7 @@ def _descriptors() -> int:
 
 
 class _Phase(Enum):
-    """The part of an exchange that a connection is in."""
+    """The phase of a request-response exchange."""
 
     HEADERS = "headers"
     IDLE = "idle"
@@ -190,7 +192,7 @@ class _Phase(Enum):
 
 
 def _error_answer(status: int, reason: str, code: str, message: str, hint: str) -> bytes:
-    """Return the answer to a request that no handler sees; the connection closes after it."""
+    """Return an error response for a request that reaches no handler. The connection closes after it."""
     body = msgspec.json.encode({"error": ErrorBody(code=code, message=message, hint=hint)})
     head = (
         f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -200,9 +202,9 @@ def _error_answer(status: int, reason: str, code: str, message: str, hint: str) 
 
 
 def _malformed_answer(error: BaseException | None) -> bytes:
-    """Return the answer to a request that HTTP does not allow.
+    """Return the response to a malformed HTTP request.
 
-    The reason ends before the header that Tornado quotes: it may hold a token.
+    The reason is cut before the header that Tornado quotes, because it can contain a token.
     """
     reason = _QUOTED.split(str(error) if isinstance(error, HTTPInputError) else "")[0].strip()
     if reason in ("Content-Length too long", "chunked body too large"):
@@ -213,7 +215,7 @@ def _malformed_answer(error: BaseException | None) -> bytes:
 
 
 class _CountingStream(IOStream):
-    """A stream that counts its bytes, to tell a slow client from one that has stopped, and lingers at its end."""
+    """A stream that counts its bytes, to distinguish slow from stopped clients, and that lingers when it closes."""
 
     received = 0
     sent = 0
@@ -223,12 +225,12 @@ class _CountingStream(IOStream):
     lingering: _Lingering | None = None
     buffers: Buffers | None = None
     lane = Lane("", known=False)
-    """The caller to whom the bytes of the current request and its answer count."""
+    """The caller whose memory limit includes the bytes of the current request and response."""
     written = 0
     _held = 0
     _held_by = lane
     is_refused = False
-    """Whether the request was malformed or its head too long, so that unread bytes may follow."""
+    """Whether the request was malformed or its head too long, so that unread bytes can follow."""
 
     def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
         count = super().read_from_fd(buf)
@@ -239,14 +241,14 @@ class _CountingStream(IOStream):
         try:
             count = super().write_to_fd(data)
         finally:
-            del data  # as in Tornado: a traceback must not keep the buffer
+            del data  # as in Tornado: a traceback must not reference the buffer
         self.sent += count
-        if self._held and self.sent >= self.written:  # Tornado keeps each buffer until its last byte is sent
+        if self._held and self.sent >= self.written:  # Tornado frees a buffer after its last byte is sent
             self._release()
         return count
 
     def write(self, data: bytes | memoryview) -> asyncio.Future[None]:
-        if data == _TORNADO_BAD_REQUEST:  # written where Tornado handles the error
+        if data == _TORNADO_BAD_REQUEST:  # detected here, where Tornado handles the error
             return self._refuse(_malformed_answer(sys.exc_info()[1]))
         if data == _TORNADO_CONTINUE and self.connection is not None:
             self.connection.note_interim(len(data))
@@ -257,13 +259,14 @@ class _CountingStream(IOStream):
 
     @property
     def unsent(self) -> int:
-        """Bytes that wait for the client."""
+        """Number of bytes that wait for the client."""
         return self.written - self.sent
 
     def _hold(self, size: int) -> None:
         self.written += size
         if self.buffers is None:
             return
+        # Bytes count for the caller of the first unsent byte, until all bytes are sent.
         if not self._held:
             self._held_by = self.lane
         self._held += size
@@ -294,8 +297,9 @@ class _CountingStream(IOStream):
         super().close_fd()
 
     def _refuse(self, answer: bytes) -> asyncio.Future[None]:
-        """Answer a request that cannot be read, unless a part of an answer is sent."""
+        """Respond to a request that cannot be read, unless a part of a response is sent."""
         connection = self.connection
+        # An error in the middle of a response would look like a part of it.
         if connection is None or connection.is_answered or self.writing():
             done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             done.set_result(None)
@@ -305,12 +309,14 @@ class _CountingStream(IOStream):
         return super().write(answer)
 
     def _too_long_answer(self) -> bytes:
-        """Return the answer where Tornado has found no end of the head, or of a line of a chunked body."""
+        """Return the response if Tornado found no end of the head, or of a line of a chunked body."""
         connection = self.connection
+        # The head was complete, so the invalid line is in a chunked body.
         if connection is not None and connection.busy:
             _logger.info("invalid chunk of a body from %s", connection.address)
             return _malformed_answer(HTTPInputError("invalid chunk size"))
         line = self._read_buffer.find(b"\n")
+        # Without a line end, or with a very long first line, the URI is the reason.
         is_uri = line < 0 or line > HEADER_LIMIT // 2
         noun = "request line" if is_uri else "request head"
         _logger.info("%s from %s is longer than %d kB", noun, connection and connection.address, HEADER_LIMIT >> 10)
@@ -323,9 +329,9 @@ class _CountingStream(IOStream):
 
 
 class _Lingering:
-    """Connections that are answered and whose clients still send: their bytes are read and dropped, within limits.
+    """Connections that got their response while the client still sends. Their bytes are read and discarded.
 
-    The limits of count, time, bytes and rate keep the cost low: a client can send no more by being refused.
+    Limits of count, time, bytes and rate bound the cost, so that a client gains nothing by being refused.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -335,19 +341,19 @@ class _Lingering:
         self._buffer = bytearray(0)
         self._next_read = 0.0
         self.dropped = 0
-        """Bytes read and dropped."""
+        """Number of bytes that were read and discarded."""
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def take(self, connection: socket.socket, address: str) -> bool:
-        """Take over the socket of a connection; False if too many linger or the connection has ended."""
+        """Take over the socket of a connection; return False if too many linger or the connection is closed."""
         limits = self._limits
         if len(self._tasks) >= limits.lingering or self._by_address[address] >= limits.lingering_per_address:
             return False
         try:
             connection.shutdown(socket.SHUT_WR)
-        except OSError:  # the client has closed or reset it
+        except OSError:  # the client closed or reset it
             return False
         task = asyncio.get_running_loop().create_task(self._linger(connection))
         self._tasks.add(task)
@@ -356,7 +362,7 @@ class _Lingering:
         return True
 
     async def stop(self) -> None:
-        """Close all connections."""
+        """Close all lingering connections."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -375,8 +381,9 @@ class _Lingering:
             await asyncio.wait_for(self._drop(connection), self._limits.lingering_seconds)
 
     async def _drop(self, connection: socket.socket) -> None:
-        """Read until the client closes, its bytes are used up, or it sends nothing for long."""
+        """Read until the client closes, its byte limit is reached, or it sends nothing for too long."""
         loop = asyncio.get_running_loop()
+        # The connections share one buffer, because the bytes are not used.
         if not self._buffer:
             self._buffer = bytearray(_LINGER_BUFFER)
         buffer, remaining = self._buffer, self._limits.lingering_bytes
@@ -387,12 +394,13 @@ class _Lingering:
                 return
             remaining -= count
             self.dropped += count
+            # A token bucket over all lingering connections limits the CPU time for discarding.
             self._next_read = max(self._next_read, loop.time()) + count / _LINGER_RATE
             await asyncio.sleep(max(0.0, self._next_read - loop.time() - _LINGER_BURST))
 
 
 class _Connection:
-    """An open connection, and for how long it has made no progress."""
+    """An open connection, with the time since its last progress."""
 
     def __init__(self, stream: _CountingStream, address: str, at: float) -> None:
         self.stream, self.address = stream, address
@@ -405,7 +413,7 @@ class _Connection:
         self._read_since, self._read_from = at, 0
 
     def expect_request(self, at: float, limits: Limits) -> None:
-        """Note that the next request may come."""
+        """Reset the state for the next request of the connection."""
         self.busy, self.requests = False, self.requests + 1
         self.is_prepared = self.has_body = self.stream.known = False
         self._received_at_start, self._sent_at_start = self.stream.received, self.stream.sent
@@ -413,26 +421,26 @@ class _Connection:
 
     @property
     def is_answered(self) -> bool:
-        """Whether a part of the answer to the current request is sent."""
+        """Whether a part of the response to the current request is sent."""
         return self.stream.sent > self._sent_at_start
 
     @property
     def may_linger(self) -> bool:
-        """Whether the request is answered and more of it may come."""
+        """Whether the request is answered and more of it can arrive."""
         return self.is_answered and (self.stream.is_refused or (self.busy and self.has_body))
 
     def note_interim(self, size: int) -> None:
-        """Note an interim answer, 100, which is no part of the answer."""
+        """Record an interim response (100 Continue), which does not count as a response."""
         self._sent_at_start += size
 
     @property
     def is_unknown_body(self) -> bool:
-        """Whether the body of the current request is unfinished, and its handler knows no caller."""
+        """Whether the body of the current request is unfinished and the request has no valid credentials."""
         return self.busy and self.has_body and self.is_prepared and not self.stream.known
 
     @property
     def right_to_stay(self) -> int | None:
-        """The rank in which connections are closed to make room, lowest first; None if this one stays."""
+        """The priority for closing the connection to free its place, lowest first; None if it must stay open."""
         if not self.busy:
             return 0
         if self.is_unknown_body:
@@ -442,14 +450,14 @@ class _Connection:
         return None
 
     def reads_slowly(self, at: float, limits: Limits) -> bool:
-        """Whether the client has taken too few bytes of an answer, in a period in which enough have waited for it."""
+        """Return whether the client read too few bytes of a response in a period, although enough were waiting."""
         stream = self.stream
         if stream.unsent < limits.reading_rest or stream.sent - self._read_from >= limits.reading_bytes:
             self._read_since, self._read_from = at, stream.sent
         return at - self._read_since >= limits.reading_seconds
 
     def update(self, at: float, limits: Limits) -> None:
-        """Restart the clock if the phase is a new one, or has brought enough bytes."""
+        """Restart the clock if the phase has changed or has brought enough bytes."""
         phase, stream = self._current(), self.stream
         body_bytes = limits.unknown_body_bytes if self.is_unknown_body else limits.body_bytes
         if (
@@ -463,23 +471,24 @@ class _Connection:
 
     def _current(self) -> _Phase:
         if not self.busy:
+            # The first request is expected at once; later ones can idle until their first byte.
             begun = self.requests < 2 or self.stream.received > self._received_at_start
             return _Phase.HEADERS if begun else _Phase.IDLE
         if self.stream.writing():
             return _Phase.SENDING
-        # Between two pieces of a body the stream may not be reading, which must not restart the clock.
+        # Between two pieces of a body, the stream can be paused, which must not restart the clock.
         return _Phase.BODY if self.stream.reading() or self.is_unknown_body else _Phase.WORKING
 
 
 class CountingServer(HTTPServer):
-    """An HTTP server that can be asked whether a request is in flight, and that ends without cutting one off.
+    """An HTTP server that reports whether a request is in progress, and stops without aborting one.
 
-    A request is in flight from its headers to the next request of its connection, whatever its handler does: a handler
-    whose client went away may never finish.
+    A request is in progress from its headers until the next request of its connection, regardless of its handler: a
+    handler whose client disconnected can run forever.
     """
 
     def initialize(self, *args: Any, **options: Any) -> None:
-        """Begin; `on_use` is called when a request begins and when it ends. Tornado calls this for `__init__`."""
+        """Initialize the server; `on_use` is called at the start and the end of a request."""
         self._on_use: Callable[[], None] = options.pop("on_use")
         self._limits: Limits = options.pop("limits")
         self._busy: set[object] = set()
@@ -498,7 +507,8 @@ class CountingServer(HTTPServer):
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections on listening sockets.
 
-        Tornado's own loop raises what `accept` raises, and is called again at once: without descriptors it spins.
+        Tornado's accept loop raises the errors of `accept` and is called again at once, so it spins when no descriptors
+        are left. This one pauses instead.
         """
         for each in sockets:
             each.setblocking(False)
@@ -507,7 +517,7 @@ class CountingServer(HTTPServer):
                 IOLoop.current().add_handler(each, self._accept, IOLoop.READ)
 
     def stop(self) -> None:
-        """Accept no more connections."""
+        """Stop accepting connections."""
         if self._resuming is None:
             for each in self._listening:
                 IOLoop.current().remove_handler(each)
@@ -521,7 +531,7 @@ class CountingServer(HTTPServer):
     def _accept(self, listening: socket.socket, _events: int) -> None:
         for count in range(_AT_ONCE):
             if len(self._open) >= self._limits.connections:
-                if count:  # another connection may not be waiting; if one is, this is called again
+                if count:  # another connection need not be waiting; if one is, this is called again
                     return
                 self._note_failure(f"all {self._limits.connections} connections are in use")
                 if not self._make_room():
@@ -531,10 +541,12 @@ class CountingServer(HTTPServer):
                 connection, address = listening.accept()
             except BlockingIOError:
                 return
+            # The client closed the connection before it was accepted.
             except ConnectionAbortedError:
                 continue
             except OSError as error:
                 self._note_failure(f"{error.strerror or error}; `ulimit -n` sets how many files a process may open")
+                # Without file descriptors, closing a connection helps; for other errors, only waiting does.
                 if error.errno not in (errno.EMFILE, errno.ENFILE) or not self._make_room():
                     self._pause()
                     return
@@ -545,6 +557,7 @@ class CountingServer(HTTPServer):
         network = _network(address)
         if self._by_address[network] >= self._limits.per_address:
             self._note_failure(f"all {self._limits.per_address} connections of {network} are in use")
+            # An address at its limit can only displace its own connections.
             if not self._make_room(network):
                 with connection, suppress(OSError):
                     connection.send(_UNAVAILABLE)
@@ -559,9 +572,9 @@ class CountingServer(HTTPServer):
         self.handle_stream(stream, address)
 
     def _make_room(self, address: str | None = None) -> bool:
-        """Close the connection with the least right to stay, of one address or of all.
+        """Close the connection with the lowest priority, of one address or of all.
 
-        The address with the most connections comes first. Otherwise clients at few addresses could close a new
+        The address with the most connections comes first. Otherwise, clients at few addresses could close a new
         connection of another address before its request arrives.
         """
         ranked = [
@@ -575,25 +588,26 @@ class CountingServer(HTTPServer):
         if found.busy:
             found.stream.lingering = None  # its descriptor is needed now
             self._refuse(found, _UNAVAILABLE)
-        else:  # an idle connection expects no answer
+        else:  # an idle connection expects no response
             self._close(found)
         return True
 
     def _limit_unknown_bodies(self, address: str) -> None:
+        # Unfinished bodies hold memory, and callers without credentials can send them slowly.
         bodies = [one for one in self._open.values() if one.address == address and one.is_unknown_body]
         if len(bodies) > self._limits.unknown_bodies:
             self._note_failure(f"{address} has more than {self._limits.unknown_bodies} unfinished bodies without login")
             self._refuse(min(bodies, key=lambda one: one.begun_at), _UNAVAILABLE)
 
     def _note_failure(self, why: str) -> None:
-        """Count a connection that found no room, and log the count once a minute."""
+        """Count a refused connection, and log the count once a minute."""
         self._failures += 1
         if self._now() - self._logged_at >= _LOG_INTERVAL:
             _logger.warning("%d connections found no room since the last such line: %s", self._failures, why)
             self._failures, self._logged_at = 0, self._now()
 
     def _pause(self) -> None:
-        """Accept nothing for a moment: `accept` would fail again at once."""
+        """Stop accepting for a moment, because `accept` would fail again at once."""
         for each in self._listening:
             IOLoop.current().remove_handler(each)
         self._resuming = asyncio.get_running_loop().call_later(_PAUSE, self._resume)
@@ -605,7 +619,7 @@ class CountingServer(HTTPServer):
             for each in self._listening:
                 IOLoop.current().add_handler(each, self._accept, IOLoop.READ)
 
-    # -- connections that let the server wait
+    # -- connections that make the server wait
 
     def _sweep_later(self) -> None:
         limits = self._limits
@@ -617,6 +631,7 @@ class CountingServer(HTTPServer):
             limits.sending_seconds,
             limits.reading_seconds,
         )
+        # A quarter of the shortest limit, so that limits are exceeded by at most 25 %, but at most every 5 s.
         self._sweeping = asyncio.get_running_loop().call_later(min(shortest / 4, 5.0), self._sweep)
 
     def _sweep(self) -> None:
@@ -626,6 +641,7 @@ class CountingServer(HTTPServer):
             _Phase.IDLE: limits.idle_seconds,
             _Phase.BODY: limits.body_seconds,
             _Phase.SENDING: limits.sending_seconds,
+            # The server works; the client is not late.
             _Phase.WORKING: float("inf"),
         }
         for one in list(self._open.values()):
@@ -647,7 +663,7 @@ class CountingServer(HTTPServer):
             self._close(connection)
 
     def _refuse(self, connection: _Connection, answer: bytes) -> None:
-        """Close a connection; answer its request first unless a part of an answer is sent."""
+        """Close a connection. First send a response, unless a part of one is sent already."""
         if not connection.is_answered and not connection.stream.writing():
             connection.stream.write(answer).add_done_callback(lambda sent: sent.exception())
         self._close(connection)
@@ -672,11 +688,11 @@ class CountingServer(HTTPServer):
 
     @property
     def in_flight(self) -> int:
-        """How many requests have begun and not ended."""
+        """Number of requests in progress."""
         return len(self._busy)
 
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
-        """Begin the next request of a connection, which means that the one before has ended. Tornado calls this."""
+        """Start the next request of a connection, which finishes the previous one. Tornado calls this."""
         self._end(server_conn)
         found = self._open.get(_stream_of(server_conn))
         if found is not None:
@@ -684,16 +700,17 @@ class CountingServer(HTTPServer):
         return _Watched(super().start_request(server_conn, request_conn), self, server_conn)
 
     def on_close(self, server_conn: object) -> None:
-        """Forget a connection that is gone. Tornado calls this."""
+        """Remove a closed connection. Tornado calls this."""
         self._end(server_conn)
         self._forget(_stream_of(server_conn))
         super().on_close(server_conn)
 
     async def drain(self, seconds: float, hurry: asyncio.Event) -> None:
-        """Take no more requests, and wait until those in flight have ended, the time is over or `hurry` is set."""
+        """Accept no more requests, and wait until the current ones finish, the time is over or `hurry` is set."""
         self.stop()
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
+            # Connections without a request are closed at once; new ones cannot arrive.
             for connection in self._connections - self._busy:
                 connection.stream.close()
             if not self._busy or hurry.is_set() or asyncio.get_running_loop().time() > deadline:
@@ -705,17 +722,18 @@ class CountingServer(HTTPServer):
             self._sweeping.cancel()
 
     def begin(self, connection: object, headers: HTTPHeaders) -> None:
-        """Note that the headers of a request have arrived."""
+        """Record that the headers of a request have arrived."""
         self._busy.add(connection)
         found = self._open.get(_stream_of(connection))
         if found is not None:
             found.busy, found.begun_at = True, self._now()
+            # An invalid length counts as a body; Tornado refuses it.
             found.has_body = "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0"
             found.update(self._now(), self._limits)
         self._on_use()
 
     def end_prepare(self, connection: object) -> None:
-        """Note that the handler has checked the credentials of the request."""
+        """Record that the handler has checked the credentials of the request."""
         found = self._open.get(_stream_of(connection))
         if found is not None:
             found.is_prepared = True
@@ -723,7 +741,7 @@ class CountingServer(HTTPServer):
                 self._limit_unknown_bodies(found.address)
 
     def end_body(self, connection: object) -> None:
-        """Note that the body of the request has arrived."""
+        """Record that the body of the request has arrived."""
         found = self._open.get(_stream_of(connection))
         if found is not None:
             found.has_body = False
@@ -735,14 +753,14 @@ class CountingServer(HTTPServer):
 
 
 def set_caller(connection: object, holder: str | None, address: str) -> None:
-    """Note the caller of the current request of a connection; handlers call this.
+    """Set the caller of the current request of a connection. Handlers call this.
 
     Parameters
     ----------
     holder : str or None
         The account, or `OPERATOR`; None for a request without valid credentials.
     address : str
-        The address of the client, behind a proxy the one that the proxy names.
+        The IP address of the client; behind a proxy, the address that the proxy reports.
     """
     stream = _stream_of(connection)
     if isinstance(stream, _CountingStream):
@@ -751,7 +769,7 @@ def set_caller(connection: object, holder: str | None, address: str) -> None:
 
 
 def buffers_of(connection: object) -> tuple[Buffers, Lane] | None:
-    """Return the budget for bytes in memory, and the caller to whom those of a connection count."""
+    """Return the memory limits, and the caller to whom the bytes of a connection count."""
     stream = _stream_of(connection)
     if isinstance(stream, _CountingStream) and stream.buffers is not None:
         return stream.buffers, stream.lane
@@ -763,7 +781,7 @@ def _stream_of(connection: object) -> object:
 
 
 def _network(address: Any) -> str:
-    """Return what counts as one address: of IPv6 a /64 network, since a client has all addresses of one.
+    """Return the address that the limits use; for IPv6 the /64 network, because a client has all its addresses.
 
     Examples
     --------
@@ -780,7 +798,7 @@ def _network(address: Any) -> str:
 
 
 class _Watched(HTTPMessageDelegate):
-    """Passes a request on, and notes how far it has arrived."""
+    """Forwards a request to Tornado, and records its progress."""
 
     def __init__(self, inner: HTTPMessageDelegate, server: CountingServer, connection: object) -> None:
         self._inner, self._server, self._connection = inner, server, connection
@@ -788,8 +806,8 @@ class _Watched(HTTPMessageDelegate):
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        # Tornado prefers these two to X-Forwarded-For and X-Forwarded-Proto. Proxies pass them on from clients, which
-        # would choose their own address and scheme.
+        # Tornado prefers these two headers to X-Forwarded-For and X-Forwarded-Proto. Proxies forward them from clients,
+        # which could then choose their address and scheme.
         for name in _IGNORED_HEADERS:
             headers.pop(name, None)
         self._server.begin(self._connection, headers)
@@ -821,15 +839,15 @@ def make_server(
     behind_proxy: bool = False,
     limits: Limits | None = None,
 ) -> CountingServer:
-    """Return a server for the application, with its limits; it listens to nothing yet.
+    """Return a server for the application with its limits. It does not listen yet.
 
     Parameters
     ----------
     behind_proxy : bool
-        Whether to take the address and the scheme of the client from the last entry of `X-Forwarded-For` and of
-        `X-Forwarded-Proto`, which the proxy adds. All other headers about the client are ignored.
+        Whether to use the last entry of `X-Forwarded-For` and of `X-Forwarded-Proto`, which the proxy adds, as the
+        client's address and scheme. All other headers about the client are ignored.
     limits : Limits, optional
-        The limits of connections; by default those that fit the descriptors of this process.
+        The limits of connections. The default depends on the file descriptors of this process.
     """
     limits = limits or Limits.of_process(behind_proxy=behind_proxy)
     return CountingServer(
@@ -839,7 +857,7 @@ def make_server(
         chunk_size=CHUNK_SIZE,
         max_body_size=BODY_LIMIT,
         max_header_size=HEADER_LIMIT,
-        idle_connection_timeout=2 * (limits.idle_seconds + limits.header_seconds),  # ours comes first
+        idle_connection_timeout=2 * (limits.idle_seconds + limits.header_seconds),  # Tornado's timeout comes after ours
         xheaders=behind_proxy,
     )
 
@@ -850,7 +868,7 @@ def bind(host: str, port: int) -> list[socket.socket]:
     Raises
     ------
     InvalidArgument
-        If there is no such address here, or the port is taken or needs more rights.
+        If the address does not exist here, the port is in use, or it needs more rights.
     """
     hint = "--port 0 takes a free port; --host 127.0.0.1 listens to this machine alone"
     if not 0 <= port < 1 << 16:
@@ -863,16 +881,19 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 PORTS = range(11_000, 20_000)
-"""Ports of embedded servers: below the ports that systems give to outgoing connections, and without those that browsers
-refuse (https://fetch.spec.whatwg.org/#port-blocking)."""
+"""Ports of embedded servers.
+
+They are below the ephemeral ports of operating systems, and exclude the ports that browsers block
+(https://fetch.spec.whatwg.org/#port-blocking).
+"""
 _STABLE = 3
 
 
 def stable_ports(data: Path) -> list[int]:
-    """Return the ports that the embedded server of a data folder tries, before it takes any free one.
+    """Return the ports that the embedded server of a data folder tries before any free one.
 
-    They follow from the path of the folder alone, so that bookmarks and open tabs survive a restart, and the servers of
-    two folders or two users do not compete for one port.
+    They depend only on the path of the folder. Bookmarks and open tabs therefore survive a restart, and the servers of
+    two folders or two users do not compete for a port.
 
     Examples
     --------
@@ -880,12 +901,13 @@ def stable_ports(data: Path) -> list[int]:
     (True, 3)
     """
     digest = hashlib.sha256(os.fsencode(os.path.realpath(data))).digest()
+    # Several candidates, because the first port can be in use.
     numbers = (int.from_bytes(digest[at : at + 4], "big") for at in range(0, 4 * _STABLE, 4))
     return [PORTS[number % len(PORTS)] for number in numbers]
 
 
 def bind_stable(host: str, data: Path) -> list[socket.socket]:
-    """Return listening sockets on a port that stays the same for a data folder, where it is free."""
+    """Return listening sockets on a stable port of the data folder if one is free, otherwise on any free port."""
     for port in stable_ports(data):
         with suppress(InvalidArgument):
             return bind(host, port)
@@ -893,7 +915,8 @@ def bind_stable(host: str, data: Path) -> list[socket.socket]:
 
 
 def url_of(sockets: list[socket.socket]) -> str:
-    """Return the URL under which this machine itself reaches one who listens there."""
+    """Return the URL by which this machine reaches the server of these sockets."""
     host, port = sockets[0].getsockname()[:2]
+    # The wildcard address is not a valid destination on all systems.
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - the reverse of binding to all
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""What a server is told when it starts, and what it knows of itself while it runs."""
+"""Settings of a server process."""
 
 from __future__ import annotations
 
@@ -27,34 +27,36 @@ class Settings:
     Attributes
     ----------
     data : Path
-        The folder that it owns.
+        The data folder.
     host : str
         The address to listen on.
     port : int
-        0 takes a free one; an embedded server takes one that stays the same for its data folder, where that is free.
+        The port. With 0, an embedded server uses a stable port of its data folder if it is free; otherwise any free
+        port.
     public_url : str
-        What people call it, `https://models.example.org`, where a proxy on this machine stands before it: what that
-        proxy says of scheme and address is believed then, and that host is answered to besides this machine's own.
+        The URL that users open, for example `https://models.example.org`, if a reverse proxy on this machine is in
+        front of the server. The server then trusts the address and the scheme that the proxy sends, and accepts the
+        host.
     token : str
-        Made at the start where none is given.
+        The token of the operator; created at the start if it is empty.
     embedded : bool
-        Whether it was started by a client on this machine, out of sight.
+        Whether a client on this machine started the server in the background.
     idle_seconds : float or None
-        After how long without a request it ends; None: never. An hour for an embedded server.
+        Seconds without a request after which the server stops; None for never. One hour for an embedded server.
     grace_seconds : float
-        How long requests in flight may take when it is told to end.
+        Maximum time in seconds for current requests when the server stops.
     quiet_seconds : float
-        How long nobody must have used the server before it does what can wait: encoding anew, retention rules.
+        Seconds without use before background work starts: compaction and retention rules.
     keep_removed : timedelta
-        How long what is removed can be brought back; zero: it is gone at once.
+        The time in which removed objects can be restored. Zero deletes them at once.
     webhook_to : Targets
-        Where webhooks may go; nowhere, if nothing is said.
+        Allowed targets of webhooks; none by default.
     push_limits : PushLimits
         The limits of the open pushes of one account.
     openid : Provider or None
-        Where people sign in besides.
+        The OpenID provider for signing in.
     instance : str
-        Names this start of the server.
+        The id of this start of the server.
     """
 
     data: Path
@@ -76,49 +78,50 @@ class Settings:
     def __post_init__(self) -> None:
         self.data = Path(self.data).absolute()
         if self.embedded and self.idle_seconds is None:
+            # An unused embedded server must not run forever on the user's machine.
             self.idle_seconds = 3600.0
 
     @property
     def local(self) -> bool:
-        """Whether only this machine can reach it."""
+        """Whether only this machine can reach the server."""
         return is_loopback(self.host) and not self.public_url
 
     @property
     def secure(self) -> bool:
-        """Whether browsers reach it by https, as `public_url` says; a request could claim anything."""
+        """Whether browsers use HTTPS, according to `public_url`. The headers of a request are not trusted for this."""
         return self.public_url.startswith("https://")
 
     def answers_to(self, host: str) -> bool:
-        """Tell whether a request may name this host, `name[:port]`: on loopback, no web page can invent one."""
+        """Return whether a request can have this host, `name[:port]`. On loopback, this prevents DNS rebinding."""
         if not is_loopback(self.host):
             return True
         return names_this_machine(host) or (bool(self.public_url) and host.lower() == urlsplit(self.public_url).netloc)
 
     @property
     def idle_for(self) -> float:
-        """Seconds since it was last used."""
+        """Seconds since the last use."""
         return time.monotonic() - self.last_used
 
     def touch(self) -> None:
-        """Note that it is used now."""
+        """Record that the server is in use."""
         self.last_used = time.monotonic()
 
     def enter(self) -> None:
-        """Note that a request began; how many are in flight is counted by connections, in `lmvp_server.serving`."""
+        """Record the start of a request. `lmvp_server.serving` counts the current requests by connection."""
         self.touch()
 
     def leave(self) -> None:
-        """Note that a request ended."""
+        """Record the end of a request."""
         self.touch()
 
 
 def checked_public_url(url: str) -> str:
-    """Return the URL that people use, without a slash at its end.
+    """Validate a public URL and return it without a slash at its end.
 
     Raises
     ------
     InvalidArgument
-        If it is none that a browser could open, or has a path.
+        If it is not an HTTP or HTTPS URL, or has a path.
 
     Examples
     --------
@@ -128,6 +131,7 @@ def checked_public_url(url: str) -> str:
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.netloc or parts.path.strip("/") or parts.query or "@" in url:
         raise InvalidArgument(f"{url[:80]!r} is no URL of a server", hint="https://models.example.org")
+    # Host names are case-insensitive; comparisons are not.
     return f"{parts.scheme}://{parts.netloc.lower()}"
 
 
@@ -135,7 +139,7 @@ _HOST = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]]+))(?::[0-9
 
 
 def names_this_machine(host: str) -> bool:
-    """Tell whether a `Host`, with its port or without, is a name of this machine alone.
+    """Return whether a `Host`, with or without a port, is a loopback name.
 
     Examples
     --------
@@ -147,7 +151,7 @@ def names_this_machine(host: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host name or address, without brackets, means this machine by itself.
+    """Return whether a host name or address, without brackets, is a loopback one.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Contract suites: what every implementation of a store must pass.
+"""Contract test suites that every implementation of a store must pass.
 
-Subclass one in a test module, and give it a `store` fixture and `reopen`, which closes the store and opens it anew on
-what it kept.
+Subclass a suite in a test module, and define a `store` fixture and `reopen`, which closes the store and opens it again
+on the same data.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Delete, Put, R
 
 
 class RecordStoreContract:
-    """What `RecordStore` promises. The store must index `color` in the table `things`."""
+    """The contract of `RecordStore`. The store must index `color` in the table `things`."""
 
     def reopen(self, store: RecordStore) -> RecordStore:  # noqa: ARG002
-        """Close a store and open it on what it kept."""
+        """Close a store and open it again on the same data."""
         raise AssertionError("a contract suite needs reopen()")
 
     @staticmethod
     def fill(store: RecordStore, count: int = 6) -> None:
-        """Put some records, each in a commit of its own."""
+        """Put some records, each in a separate commit."""
         for i in range(count):
             store.commit("p1", [Put("things", f"t{i}", {"n": i, "color": "red" if i % 2 else "blue"})])
 
     def test_a_space_begins_empty(self, store: RecordStore) -> None:
-        """Nothing is found where nothing was put."""
+        """An unused space contains no records and no events."""
         assert store.get("p1", "things", "t0") is None
         assert store.find("p1", "things") == []
         assert store.count("p1", "things") == 0
         assert store.events("p1") == []
 
     def test_a_moment_can_be_restored(self, store: RecordStore) -> None:
-        """What a space held at a moment comes back as it was, under any name, and goes on from there."""
+        """A snapshot of a space can be restored under any name, and accepts further commits."""
         for number in range(5):
             event = {"who": "ada", "action": "put", "after": {"n": number, "x": [0.1, None, "ü"]}}
             store.commit("p1", [Put("things", f"t{number}", {"n": number, "color": "red"})], [event])
@@ -62,7 +62,7 @@ class RecordStoreContract:
         assert store.moment("nowhere").count == 0
 
     def test_put_get(self, store: RecordStore) -> None:
-        """A record comes back as it was put, with revision 1."""
+        """A record is returned with equal data and revision 1."""
         data = {"text": "ünï\n\u2028", "list": [1, 2.5, None, True], "nested": {"a": {}}, "big": "x" * 100_000}
         store.commit("p1", [Put("things", "odd id/ö", data, expect=0)])
         found = store.get("p1", "things", "odd id/ö")
@@ -70,7 +70,7 @@ class RecordStoreContract:
         assert (found.id, found.rev, found.data) == ("odd id/ö", 1, data)
 
     def test_replace_keeps_the_place(self, store: RecordStore) -> None:
-        """A new revision counts up and keeps `seq`."""
+        """A new version of a record has a higher revision and the same `seq`."""
         self.fill(store, 3)
         before = store.get("p1", "things", "t0")
         store.commit("p1", [Put("things", "t0", {"n": 100}, expect=1)])
@@ -83,7 +83,7 @@ class RecordStoreContract:
     @pytest.mark.parametrize("newest_first", [False, True])
     @pytest.mark.parametrize("where", [None, {"color": "red"}, {"n": 3}, {"color": "red", "n": 3}, {"color": "none"}])
     def test_find(self, store: RecordStore, where: dict[str, Any] | None, newest_first: bool) -> None:
-        """Find gives what equals, in order, with and without an index, and can go on behind a cursor."""
+        """`find` returns matching records in order, with and without an index, and can continue after a cursor."""
         self.fill(store, 10)
         everything = [(f"t{i}", {"n": i, "color": "red" if i % 2 else "blue"}) for i in range(10)]
         fitting = [i for i, data in everything if all(data[k] == v for k, v in (where or {}).items())]
@@ -99,7 +99,7 @@ class RecordStoreContract:
         assert pages == expected
 
     def test_an_index_follows_changes(self, store: RecordStore) -> None:
-        """What changes its value is found under the new one only; what is deleted, nowhere."""
+        """A record is found only under its new indexed value; a deleted record is not found."""
         self.fill(store, 4)
         store.commit("p1", [Put("things", "t0", {"color": "green"}), Delete("things", "t1")])
         assert [r.id for r in store.find("p1", "things", {"color": "green"})] == ["t0"]
@@ -117,7 +117,7 @@ class RecordStoreContract:
         ],
     )
     def test_what_is_not_as_expected_changes_nothing(self, store: RecordStore, change: Put | Delete) -> None:
-        """A commit is made whole or not at all, its events too."""
+        """A commit is atomic, including its events."""
         self.fill(store, 2)
         with pytest.raises(ConcurrentChange):
             store.commit("p1", [Put("things", "t1", {"n": -1}), change], [{"what": "x"}])
@@ -128,7 +128,7 @@ class RecordStoreContract:
         assert self.reopen(store).count("p1", "things") == 2
 
     def test_changes_of_one_commit_see_each_other(self, store: RecordStore) -> None:
-        """Expectations hold against what earlier changes of the same commit leave."""
+        """The expected revisions consider the earlier changes of the same commit."""
         store.commit("p1", [Put("things", "a", {"n": 1}, expect=0), Put("things", "a", {"n": 2}, expect=1)])
         found = store.get("p1", "things", "a")
         assert found is not None
@@ -139,7 +139,7 @@ class RecordStoreContract:
         assert again.data == {"n": 3}
 
     def test_spaces_and_sizes(self, store: RecordStore) -> None:
-        """A space is listed once it was committed to, and takes room then."""
+        """A space is listed and has a size after its first commit."""
         assert (store.spaces(), store.size("p1")) == ([], 0)
         self.fill(store, 1)
         assert store.spaces() == ["p1"]
@@ -147,7 +147,7 @@ class RecordStoreContract:
         store.verify("p1")
 
     def test_seq_is_never_used_again(self, store: RecordStore) -> None:
-        """A record made after a deletion stands behind, also after reopening."""
+        """A record that is created after a deletion has a new `seq`, also after reopening."""
         self.fill(store, 3)
         last = store.find("p1", "things", newest_first=True, limit=1)[0].seq
         store.commit("p1", [Delete("things", "t2")])
@@ -156,7 +156,7 @@ class RecordStoreContract:
         assert store.find("p1", "things", newest_first=True, limit=1)[0].seq > last
 
     def test_spaces_are_apart(self, store: RecordStore) -> None:
-        """A space knows nothing of another; dropping one leaves the other."""
+        """Spaces are independent; dropping one does not change another."""
         self.fill(store, 2)
         store.commit("server", [Put("things", "t0", {"n": "server"})], [{"what": "x"}])
         store.drop("p1")
@@ -166,7 +166,7 @@ class RecordStoreContract:
         assert found.data == {"n": "server"}
 
     def test_everything_is_there_after_reopening(self, store: RecordStore) -> None:
-        """Records, revisions, indexes and events survive."""
+        """Records, revisions, indexes and events are persistent."""
         self.fill(store, 50)
         store.commit("p1", [Put("things", "t7", {"color": "green"}), Delete("things", "t8")], [{"what": "y"}])
         before = store.find("p1", "things"), store.events("p1")
@@ -175,7 +175,7 @@ class RecordStoreContract:
         assert [r.id for r in store.find("p1", "things", {"color": "green"})] == ["t7"]
 
     def test_events_are_a_chain(self, store: RecordStore) -> None:
-        """Events count from 1, page both ways, and each is bound to the one before."""
+        """Events are numbered from 1, can be paged in both directions, and form a chain of digests."""
         for i in range(7):
             store.commit("p1", [], [{"what": f"a{i}"}, {"what": f"b{i}"}])
         store = self.reopen(store)
@@ -188,7 +188,7 @@ class RecordStoreContract:
         assert store.events("p1", newest_first=True, after=3) == events[1::-1]
 
     def test_many_writers_lose_nothing(self, store: RecordStore) -> None:
-        """Eight threads that count up one record, each trying again when it was beaten, count all."""
+        """Eight threads that increment one record, with retries after conflicts, lose no increment."""
         store.commit("p1", [Put("things", "counter", {"n": 0})])
 
         def count_up() -> None:
@@ -213,17 +213,17 @@ class RecordStoreContract:
 
 
 class ChunkStoreContract:
-    """What `ChunkStore` promises."""
+    """The contract of `ChunkStore`."""
 
     ONE, TWO = digest.of_bytes(b"one"), digest.of_bytes(b"two")
     PUSH = "0" * 32
 
     def reopen(self, store: ChunkStore) -> ChunkStore:  # noqa: ARG002
-        """Open a store on what another one kept."""
+        """Open a store on the data of another one."""
         raise AssertionError("a contract suite needs reopen()")
 
     def test_put_and_get(self, store: ChunkStore) -> None:
-        """A frame comes back whole, from a store opened later too."""
+        """A frame is returned complete, also after reopening."""
         assert store.put("p1", self.ONE, [b"he", memoryview(b"ad"), b"body"]) == 8
         store.settle("p1", [self.ONE])
         for each in (store, self.reopen(store)):
@@ -232,19 +232,19 @@ class ChunkStoreContract:
             assert list(each.chunks("p1")) == [self.ONE]
 
     def test_what_is_there_is_not_written_again(self, store: ChunkStore) -> None:
-        """The second put of a chunk adds nothing."""
+        """The second put of a chunk writes nothing."""
         assert store.put("p1", self.ONE, [b"one"]) == 3
         assert store.put("p1", self.ONE, [b"other"]) == 0
         assert store.get("p1", self.ONE) == b"one"
 
     def test_missing_keeps_the_order(self, store: ChunkStore) -> None:
-        """Missing names what is not there, as it was asked."""
+        """`missing` returns the missing chunks in the requested order."""
         store.put("p1", self.ONE, [b"x"])
         third = digest.of_bytes(b"three")
         assert store.missing("p1", [third, self.ONE, self.TWO]) == [third, self.TWO]
 
     def test_projects_are_apart(self, store: ChunkStore) -> None:
-        """What one project holds, another does not; dropping one leaves the other."""
+        """Projects are independent; dropping one does not change another."""
         store.put("p1", self.ONE, [b"x"])
         assert store.missing("p2", [self.ONE]) == [self.ONE]
         store.put("p2", self.ONE, [b"x"])
@@ -253,7 +253,7 @@ class ChunkStoreContract:
         assert store.get("p2", self.ONE) == b"x"
 
     def test_what_is_not_there(self, store: ChunkStore) -> None:
-        """Asking for it is a KeyError, whatever was asked for."""
+        """Reading something that is not stored raises KeyError."""
         for ask in (store.get, store.size, store.manifest):
             with pytest.raises(KeyError):
                 ask("p1", self.ONE)
@@ -263,20 +263,20 @@ class ChunkStoreContract:
 
     @pytest.mark.parametrize("name", ["../../etc/passwd", "", "ab", "A" * 64, "a" * 63 + "/"])
     def test_names_that_are_no_digests(self, store: ChunkStore, name: str) -> None:
-        """Nothing outside the store can be named."""
+        """An invalid name cannot reach a file outside the store."""
         with pytest.raises(KeyError):
             store.get("p1", name)
         with pytest.raises(KeyError):
             store.get(name + "/..", self.ONE)
 
     def test_manifests(self, store: ChunkStore) -> None:
-        """A manifest comes back whole; putting it again is harmless."""
+        """A manifest is returned complete; putting it twice is allowed."""
         for _ in range(2):
             store.put_manifest("p1", self.ONE, b"{}")
         assert self.reopen(store).manifest("p1", self.ONE) == b"{}"
 
     def test_pushes(self, store: ChunkStore) -> None:
-        """An open push survives the process, can be touched, and is gone when it is forgotten."""
+        """An open push is persistent, can be touched, and can be deleted twice."""
         store.stage("p1", self.PUSH, b"body")
         store = self.reopen(store)
         body, touched = store.staged("p1", self.PUSH)
@@ -292,14 +292,14 @@ class ChunkStoreContract:
         assert store.pushes("p1") == []
 
     def test_the_start_of_a_frame(self, store: ChunkStore) -> None:
-        """The first bytes come back, or all of a frame that is shorter."""
+        """`start` returns the first bytes, or all bytes of a shorter frame."""
         store.put("p1", self.ONE, [b"head", b"body"])
         assert [store.start("p1", self.ONE, size) for size in (0, 5, 100)] == [b"", b"headb", b"headbody"]
         with pytest.raises(KeyError):
             store.start("p1", self.TWO, 4)
 
     def test_replace(self, store: ChunkStore) -> None:
-        """Another frame takes the place of one, and of nothing."""
+        """`replace` replaces an existing frame; for a missing one, it raises KeyError."""
         store.put("p1", self.ONE, [b"long frame"])
         assert store.replace("p1", self.ONE, [b"sho", b"rt"]) == 5
         assert self.reopen(store).get("p1", self.ONE) == b"short"
@@ -308,14 +308,14 @@ class ChunkStoreContract:
         assert store.missing("p1", [self.TWO]) == [self.TWO]
 
     def test_remove(self, store: ChunkStore) -> None:
-        """What is removed is missing, can be put again, and its bytes are told."""
+        """A removed chunk is missing and can be put again; `remove` returns the freed bytes."""
         store.put("p1", self.ONE, [b"12345"])
         assert store.remove("p1", [self.TWO, self.ONE]) == 5
         assert store.missing("p1", [self.ONE]) == [self.ONE]
         assert store.put("p1", self.ONE, [b"12345"]) == 5
 
     def test_adopt(self, store: ChunkStore) -> None:
-        """Two projects have it, and neither sees what the other does."""
+        """After `adopt`, both projects have the chunk, and neither sees changes of the other."""
         store.put("p1", self.ONE, [b"frame"])
         store.adopt("p2", "p1", self.ONE)
         store.adopt("p2", "p1", self.ONE)
@@ -330,7 +330,7 @@ class ChunkStoreContract:
             store.adopt("p2", "p1", "f" * 64)
 
     def test_share(self, store: ChunkStore) -> None:
-        """Frames of two projects are one again after they were adopted, replaced and shared; bytes count once."""
+        """Equal frames of two projects can be shared after changes; their bytes then count once."""
         store.put("p1", self.ONE, [b"frame"])
         store.put("p3", self.ONE, [b"frame"])
         store.adopt("p2", "p1", self.ONE)
@@ -340,7 +340,7 @@ class ChunkStoreContract:
         store.share("p2", "p1", self.ONE)
         store.share("p2", "p1", self.ONE)
         assert self.reopen(store).get("p2", self.ONE) == b"another"
-        if store.sharers("p1", self.ONE, ["p2"]):  # where the disk can do that
+        if store.sharers("p1", self.ONE, ["p2"]):  # if the file system supports shared files
             assert store.usage("p2", ["p1"])["chunks"] == 0
             assert store.remove("p1", [self.ONE]) == 0
             assert store.usage("p2", ["p1"])["chunks"] == 7
@@ -350,7 +350,7 @@ class ChunkStoreContract:
                 store.share(project, source, self.ONE)
 
     def test_set_aside(self, store: ChunkStore) -> None:
-        """A frame that is set aside is missing but still takes room, as often as it happens."""
+        """A frame that is set aside is missing but still counts as damaged, each time."""
         for count in (1, 2):
             store.put("p1", self.ONE, [b"12345"])
             store.set_aside("p1", self.ONE)
@@ -358,7 +358,7 @@ class ChunkStoreContract:
             assert store.usage("p1")["damaged"] == 5 * count
 
     def test_manifests_and_notes_go_together(self, store: ChunkStore) -> None:
-        """A note can be replaced, is listed with nothing, and goes with its manifest."""
+        """A note can be replaced, is not listed, and is removed with its manifest."""
         store.put_manifest("p1", self.ONE, b"{}")
         store.put_note("p1", self.ONE, b"first")
         store.put_note("p1", self.ONE, b"2nd")
@@ -372,7 +372,7 @@ class ChunkStoreContract:
                 ask("p1", self.ONE)
 
     def test_usage(self, store: ChunkStore) -> None:
-        """Every byte that is kept is counted once."""
+        """Every stored byte is counted once."""
         assert set(store.usage("p1").values()) == {0}
         store.put("p1", self.ONE, [b"12345"])
         store.put_manifest("p1", self.ONE, b"{}")
@@ -386,7 +386,7 @@ class ChunkStoreContract:
         assert store.projects() == ["p1"]
 
     def test_sweeping_waits_for_pinning(self, store: ChunkStore) -> None:
-        """Whoever sweeps does so alone; those who pin do so together, and each project is by itself."""
+        """Sweeping is exclusive, pinning is shared, and the projects are independent."""
         order: list[str] = []
 
         def sweep() -> None:
@@ -403,7 +403,7 @@ class ChunkStoreContract:
             assert order == ["pinned", "swept"]
 
     def test_many_writers_of_one_chunk(self, store: ChunkStore) -> None:
-        """Threads that put the same chunk at once leave one whole frame, and one of them counts its bytes."""
+        """Threads that put the same chunk concurrently store one complete frame, and one of them counts its bytes."""
         frame = b"x" * 100_000
         added: list[int] = []
         threads = [threading.Thread(target=lambda: added.append(store.put("p1", self.ONE, [frame]))) for _ in range(8)]

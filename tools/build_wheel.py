@@ -22,7 +22,7 @@ UNTRACKED = {".git", ".venv", "__pycache__", "build", "dist"}
 
 
 def main(target: str) -> int:
-    """Build everything into a folder and print the names of the files."""
+    """Build wheel, sdist and SBOM into a folder and print the names of the files."""
     folder = Path(target)
     folder.mkdir(parents=True, exist_ok=True)
     seconds = epoch()
@@ -51,7 +51,7 @@ def epoch() -> int:
 
 
 def _stage(target: Path) -> None:
-    """Copy the source with fixed modes: a wheel stores modes, and git creates files as the umask says."""
+    """Copy the source with fixed file modes: a wheel stores modes, and git creates files according to the umask."""
     for path in _source_files():
         copied = target / path
         copied.parent.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def _stage(target: Path) -> None:
 def _source_files() -> list[str]:
     """Return the files that git tracks, so that no other file gets into a wheel; outside of git, return all files."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
-    # In a folder below some other checkout, git lists nothing.
+    # In a folder inside another checkout, git lists no files.
     names = [name for name in listed.stdout.split("\0") if name] or [
         path.relative_to(ROOT).as_posix()
         for path in ROOT.rglob("*")

@@ -1,9 +1,9 @@
-"""Pictures of every page of the console: light, dark, 360 px wide, and of a server without anything.
+"""Screenshots of every page of the console: light, dark, 360 px wide, and of an empty server.
 
     python tools/console_pictures.py FOLDER
 
-It starts a server of its own, fills it by the client, and looks with Chromium. An error in the console of the browser,
-a request to another host, or a page that scrolls sideways ends it with a list.
+The script starts a separate server, fills it with the client, and opens the pages in Chromium. It fails with a list if
+there is an error in the browser's console, a request to another host, or a page that scrolls horizontally.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ CARD = """Hears **240 species** in ten seconds of sound.
 
 @contextmanager
 def serving(data: Path) -> Iterator[tuple[str, str]]:
-    """Run a server until the end; give its address and its token."""
+    """Run a server during the context; yield its URL and its token."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "lmvp_server", "--data", str(data), "--port", str(port)]
@@ -77,7 +77,7 @@ def weights(random_: np.random.Generator) -> dict[str, np.ndarray]:
 
 
 def fill(url: str, token: str) -> None:
-    """Publish a model with twelve versions and a proposed one, log six runs, and say what it is."""
+    """Publish a model with twelve versions and a contribution, log six runs, and add descriptions."""
     client = Client(url, token)
     random_ = np.random.default_rng(7)
     now = weights(random_)
@@ -121,7 +121,7 @@ def fill(url: str, token: str) -> None:
 
 
 def make_empty(url: str, token: str) -> None:
-    """Make a model without a version, in a project of its own."""
+    """Create a model without versions in a separate project."""
     for where, name in (("", "quiet"), ("/quiet/models", "model")):
         headers = {"Authorization": f"Bearer {token}"}
         requests.post(
@@ -130,7 +130,7 @@ def make_empty(url: str, token: str) -> None:
 
 
 def pages(client: Client) -> dict[str, str]:
-    """Return the address of each page, by the name of its picture."""
+    """Return the URL of each page by the name of its screenshot."""
     runs = [run.id for run in client.runs("birdsong")]
     files = [file.path for file in client.manifest(client.version("birdsong/tagger@v12")).files]
     compared = "&".join(f"run={run}" for run in runs[:5])
@@ -179,11 +179,11 @@ EMPTY = {
     "storage": "admin/storage",
     "audit": "admin/audit?action=nothing",
 }
-"""Pages of a project without anything in it."""
+"""Pages of an empty project."""
 
 
 class Looker:
-    """A browser that is signed in, with a token where one is given, and complains."""
+    """A browser that is signed in, if a token is given, and collects errors."""
 
     def __init__(self, browser: Any, url: str, token: str, form: str) -> None:
         self.url, self.wrong = url, list[str]()
@@ -195,7 +195,7 @@ class Looker:
             self.sign_in(token)
 
     def sign_in(self, token: str) -> None:
-        """Begin a session."""
+        """Sign in with a token."""
         self.page.goto(f"{self.url}/login")
         self.page.evaluate("document.querySelector('details').open = true")
         self.page.fill("#token", token)
@@ -210,7 +210,7 @@ class Looker:
             self.wrong.append(f"{self.page.url} asks {url}")
 
     def shoot(self, where: str, picture: Path) -> None:
-        """Look at a page, and keep what is seen."""
+        """Open a page and save a screenshot."""
         answer = self.page.goto(f"{self.url}/{where}")
         if not answer.ok:
             self.wrong.append(f"{self.page.url} answers {answer.status}")
@@ -223,7 +223,7 @@ class Looker:
 
 
 def main(folder: Path) -> int:
-    """Take all pictures."""
+    """Take all screenshots."""
     from playwright.sync_api import sync_playwright
 
     folder.mkdir(parents=True, exist_ok=True)

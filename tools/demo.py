@@ -1,4 +1,4 @@
-"""Run examples/quickstart.ipynb without a browser, on a server of its own, and print the outputs of its cells."""
+"""Execute examples/quickstart.ipynb without a browser, on a separate server, and print the outputs of its cells."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ NOTEBOOK = ROOT / "examples" / "quickstart.ipynb"
 
 
 def main() -> int:
-    """Return 0 if every cell ran."""
+    """Run the demo; return 0 if every cell succeeded."""
     for name in ("LMVP_URL", "LMVP_TOKEN", "LMVP_PROJECT"):
-        os.environ.pop(name, None)  # the demo is on this machine, whatever else is set up
+        os.environ.pop(name, None)  # the demo uses a local server, even if another one is configured
     home = Path(os.environ.get("LMVP_DEMO_HOME") or ROOT / ".demo")
     os.environ["LMVP_HOME"] = str(home)
     os.environ["LMVP_DISPLAY"] = "text"
@@ -32,7 +32,7 @@ def main() -> int:
 
 
 def _next_steps(home: Path) -> str:
-    """Return commands to run next, as they work in the folder of the checkout."""
+    """Return commands that the user can run next in the folder of the checkout."""
     program = Path(sys.executable).parent / "lmvp"
     steps = [
         (f"LMVP_HOME={_shown(home)} {_shown(program)} open digits/mlp", "these versions in the web console"),
@@ -47,7 +47,7 @@ def _next_steps(home: Path) -> str:
 
 
 def _shown(path: Path) -> str:
-    """Return a path as a shell takes it, relative to the checkout if it is inside."""
+    """Return a path quoted for a shell, relative to the checkout if it is inside."""
     inside = path.is_relative_to(ROOT)
     return shlex.quote(str(path.relative_to(ROOT) if inside else path))
 
@@ -60,7 +60,7 @@ def _run() -> str:
 
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(ROOT)}})
-    client.extra_arguments = ["--IPKernelApp.log_level=40"]  # its warnings are not about the demo
+    client.extra_arguments = ["--IPKernelApp.log_level=40"]  # the kernel's warnings do not concern the demo
     with client.setup_kernel():
         for index, cell in enumerate(notebook.cells):
             try:

@@ -1,6 +1,7 @@
 """List the licences of all packages and files that LMVP needs at run time: `python tools/licences.py FILE`.
 
-The facts come from the metadata of the installed packages, so run it where all extras are installed (`make licences`).
+The data come from the metadata of the installed packages. Run the script where all extras are installed (`make
+licences`).
 """
 
 from __future__ import annotations
@@ -22,15 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 VENDOR = ROOT / "lmvp_server" / "static" / "vendor"
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 SYSTEMS = (("linux", "posix", "Linux"), ("darwin", "posix", "Darwin"), ("win32", "nt", "Windows"))
-# Only LMVP's own development uses these extras; `demo` is a name for `sklearn` and `lab`.
+# Only the development of LMVP uses these extras. `demo` is an alias of `sklearn` and `lab`.
 DEVELOPMENT = {"audit", "bench", "browser", "demo", "dev", "docs", "package", "test"}
 
-# Permissive licences, and MPL-2.0, whose copyleft ends at its own files. GPL, AGPL and LGPL are missing on purpose.
+# Permissive licences, and MPL-2.0, whose copyleft covers only its own files. GPL, AGPL and LGPL are omitted
+# intentionally.
 ALLOWED = {
     *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSL-1.0", "CC0-1.0", "CNRI-Python", "HPND", "ISC"),
     *("MIT", "MIT-0", "MPL-2.0", "PSF-2.0", "Unlicense", "Zlib"),
 }
-# Spellings in the field License and in classifiers, for packages without an SPDX expression.
+# Texts in the field License and in classifiers, for packages without an SPDX expression.
 SPELLINGS = {
     "apache": "Apache-2.0",
     "apache 2.0": "Apache-2.0",
@@ -50,9 +52,9 @@ SPELLINGS = {
     "psfl": "PSF-2.0",
     "python software foundation license": "PSF-2.0",
 }
-# Packages whose metadata state no licence; read from the licence file in their source repository.
+# Packages whose metadata contain no licence. The value comes from the licence file in their source repository.
 STATED_ELSEWHERE = {"skops": "MIT", "namex": "Apache-2.0"}
-# Packages that other systems, other Pythons or a GPU need: they need not be installed where this script runs.
+# Packages for other systems, other Python versions or a GPU. They need not be installed where this script runs.
 ELSEWHERE = {
     "appnope": "BSD-2-Clause",
     "async-timeout": "Apache-2.0",
@@ -110,9 +112,9 @@ class Package:
     name: str
     direct: bool = False
     extras: set[str] = field(default_factory=set)
-    """Extras that need it; the empty string stands for LMVP without extras."""
+    """Extras that need the package; the empty string means LMVP without extras."""
     needs: set[str] = field(default_factory=set)
-    """Names of the packages that it needs itself, on any Python and system."""
+    """Names of the packages that this package needs, on any Python version and system."""
 
     @cached_property
     def installed(self) -> metadata.Distribution | None:
@@ -144,7 +146,7 @@ class Vendored:
 
 
 def declared() -> dict[str, list[Requirement]]:
-    """Return the requirements in setup.cfg by extra; those without an extra have the empty string as their key."""
+    """Return the requirements in setup.cfg by extra; requirements without an extra have the key ""."""
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg", encoding="utf-8")
     groups = {"": parser["options"]["install_requires"], **parser["options.extras_require"]}
@@ -154,7 +156,7 @@ def declared() -> dict[str, list[Requirement]]:
 
 
 def packages() -> list[Package]:
-    """Return all packages that users need, direct and indirect, on every supported Python and system."""
+    """Return all direct and indirect dependencies, for every supported Python version and system."""
     found: dict[str, Package] = {}
     for extra, requirements in declared().items():
         if extra not in DEVELOPMENT:
@@ -178,7 +180,7 @@ def vendored() -> list[Vendored]:
 def not_allowed(expression: str) -> set[str]:
     """Return the parts of an SPDX expression that are not allowed.
 
-    Of licences joined by OR, one allowed licence is enough.
+    Of licences joined by OR, one allowed licence is sufficient.
 
     >>> not_allowed("GPL-3.0-only OR MIT"), not_allowed("(MIT AND Apache-2.0 WITH LLVM-exception)")
     (set(), set())
@@ -194,7 +196,7 @@ def not_allowed(expression: str) -> set[str]:
 
 
 def main(target: str) -> int:
-    """Write the list as Markdown; return 1, and write nothing, if a licence is unknown or not allowed."""
+    """Write the list as Markdown. If a licence is unknown or not allowed, write nothing and return 1."""
     found, files = packages(), vendored()
     wrong = [f"{each.name}: {each.licence}" for each in found if not_allowed(each.licence)]
     wrong += [f"{each.path}: {each.licence}" for each in files if not_allowed(each.licence)]
@@ -206,7 +208,7 @@ def main(target: str) -> int:
 
 
 def _visit(requirement: Requirement, extra: str, found: dict[str, Package], path: frozenset[str]) -> None:
-    """Add a requirement, and everything that it needs, to `found`."""
+    """Add a requirement and its dependencies to `found`."""
     package = found.setdefault(canonicalize_name(requirement.name), Package(canonicalize_name(requirement.name)))
     step = f"{package.name}[{','.join(sorted(requirement.extras))}]"
     if step in path or (extra in package.extras and not requirement.extras):
@@ -243,11 +245,11 @@ def _environments() -> Iterator[dict[str, str]]:
 
 
 def _stated(installed: metadata.Distribution) -> str:
-    """Return the licence that the metadata state: as an expression, in the field License, or by a classifier."""
+    """Return the licence of the metadata: an SPDX expression, the field License, or a classifier."""
     fields = installed.metadata
     if expression := fields.get("License-Expression"):
         return expression
-    # Some projects put the whole text of their licence into the field License: only a single line is a name.
+    # Some projects put the complete licence text into the field License. Only a single line is a name.
     named = [text for text in [fields.get("License") or ""] if "\n" not in text.strip()]
     named += [
         text.rpartition(" :: ")[2] for text in fields.get_all("Classifier") or [] if text.startswith("License ::")
@@ -262,7 +264,7 @@ def _stated(installed: metadata.Distribution) -> str:
 
 
 def _bsd(installed: metadata.Distribution) -> str:
-    """Tell the BSD licences apart by the text that comes with the package."""
+    """Return the SPDX name of a BSD licence, according to the licence text in the package."""
     texts = [
         path.locate().read_text("utf-8", errors="replace")
         for path in installed.files or []

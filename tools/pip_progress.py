@@ -1,7 +1,7 @@
-"""Run `pip install` and show how far it is: `python tools/pip_progress.py ARGUMENTS`.
+"""Run `pip install` and show its progress: `python tools/pip_progress.py ARGUMENTS`.
 
-pip says either nothing (`--quiet`) or hundreds of lines. This shows one line: on a terminal it is rewritten, elsewhere
-one is printed every few seconds. If pip fails, its whole output follows.
+pip prints either nothing (`--quiet`) or hundreds of lines. This script shows one line: on a terminal, the line is
+updated; otherwise a line is printed every few seconds. If pip fails, its complete output follows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 
 EVERY = 10.0
-"""Seconds between two lines where the output is no terminal."""
+"""Seconds between two lines if the output is not a terminal."""
 _STEP = re.compile(
     r"\s*(Collecting|Downloading|Installing build dependencies|Building|Installing collected packages)\b"
 )
@@ -23,7 +23,7 @@ _WIDTH = 78
 
 
 class Progress:
-    """The line that tells how far pip is."""
+    """The progress line."""
 
     def __init__(self, what: str) -> None:
         self._what, self._begun = what, time.monotonic()
@@ -34,7 +34,7 @@ class Progress:
         self._show("starting", first=True)
 
     def take(self, line: str) -> None:
-        """Take a line of pip's output."""
+        """Process a line of pip's output."""
         step = _STEP.match(line)
         if step is None:
             return
@@ -48,11 +48,11 @@ class Progress:
             self._show(f"{step[1].lower()} {words[1].rpartition('/')[2] if len(words) > 1 else ''}")
 
     def tick(self) -> None:
-        """Show the time that has passed: pip installs for minutes without a word."""
+        """Show the elapsed time, because pip can install for minutes without output."""
         self._show(self._step)
 
     def end(self, code: int) -> None:
-        """Tell that pip has ended."""
+        """Show the final state."""
         self._show("failed" if code else "done", first=True)
         if self._terminal:
             print(flush=True)
@@ -68,7 +68,7 @@ class Progress:
 
 
 def _next(output: queue.Queue[str | None]) -> str | None:
-    """Return the next line; empty after a second without one, None at the end."""
+    """Return the next line; empty after a second without a line, None at the end."""
     try:
         return output.get(timeout=1.0)
     except queue.Empty:

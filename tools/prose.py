@@ -23,7 +23,7 @@ PATHS = ("lmvp", "lmvp_server", "lmvp_jupyter", "tests", "tools", "benchmarks", 
          "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "setup.cfg",
          "pyproject.toml", ".pre-commit-config.yaml")  # fmt: skip
 SKIPPED = {"vendor", "golden", "vectors", "reference", "__pycache__", ".ipynb_checkpoints"}
-"""Folders of other people's text and of recorded output."""
+"""Folders with third-party text and recorded output."""
 
 SUFFIXES = {".py", ".md", ".html", ".js", ".css", ".ipynb", ".cfg", ".toml", ".yml", ".yaml", ".sh"}
 
@@ -31,12 +31,12 @@ TEXT_KEYWORDS = {"hint", "help", "description", "epilog", "note", "told"}
 """Keyword arguments whose strings users read, in any call."""
 
 _SPEAKING = {"debug", "info", "warning", "error", "exception", "critical", "warn", "print"}
-"""Functions and methods that show their strings to users: of loggers, `warnings.warn` and `print`."""
+"""Functions and methods that show strings to users: of loggers, `warnings.warn` and `print`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A phrase that is forbidden, and the advice to its author."""
+    """A forbidden phrase, with advice for the author."""
 
     pattern: re.Pattern[str]
     advice: str
@@ -83,7 +83,7 @@ _SUBJECT_ADVICE = "begin the sentence with the noun that it is about"
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text and the line of its first character; `message` if it is one that a program prints."""
+    """A text and the line of its first character; `message` if a program prints it."""
 
     line: int
     text: str
@@ -127,7 +127,7 @@ def findings_in(passage: Passage, path: str = "") -> Iterator[Finding]:
 
 
 def _without_code(text: str) -> str:
-    """Replace inline code by a placeholder that no rule matches; lines keep their numbers."""
+    """Replace inline code by a placeholder that matches no rule; line numbers do not change."""
     return re.sub(r"(`+)(?!`).+?(?<!`)\1(?!`)", lambda code: "`" + "\n" * code[0].count("\n"), text, flags=re.DOTALL)
 
 
@@ -135,7 +135,7 @@ def _without_code(text: str) -> str:
 
 
 def passages(path: Path) -> Iterator[Passage]:
-    """Return the prose of a file, chosen by its suffix."""
+    """Return the prose of a file, according to its suffix."""
     text = path.read_text("utf-8")
     if path.suffix == ".py":
         yield from _python(text)
@@ -179,7 +179,7 @@ def _without_doctests(text: str) -> str:
 
 
 def _messages(tree: ast.AST) -> Iterator[Passage]:
-    """Return the strings that a module gives to exceptions, loggers and options of commands."""
+    """Return the strings that a module passes to exceptions, loggers and command options."""
     errors = _error_names()
     seen: set[ast.AST] = set()
     for node in ast.walk(tree):
@@ -224,7 +224,7 @@ def _joined(comments: list[tuple[int, str]]) -> Passage:
 
 
 def _markdown(text: str) -> str:
-    """Blank code blocks, comments and the targets of links; lines keep their numbers."""
+    """Blank code blocks, comments and link targets; line numbers do not change."""
     text = _blank(r"^ *(```+|~~~+)[^\n]*\n.*?^ *\1", text)
     text = _blank("<!--.*?-->", text)
     return re.sub(r"\]\([^)\n]*\)", "]", text)
@@ -243,7 +243,7 @@ def _html(text: str) -> Iterator[Passage]:
 
 
 def _script(text: str) -> Iterator[Passage]:
-    """Return the comments and the texts of a script or a style sheet."""
+    """Return the comments and the strings of a script or stylesheet."""
     comment = r"/\*(?P<block>.*?)\*/|(?<![:\w])//(?P<line>[^\n]*)"
     quoted = r"(?P<quote>[\"'`])(?P<text>(?:\\.|(?!(?P=quote)).)*)(?P=quote)"
     for match in re.finditer(f"{comment}|{quoted}", text, re.DOTALL):
@@ -261,7 +261,7 @@ def _blank(pattern: str, text: str, by: str = "") -> str:
 
 
 def files_below(paths: Iterable[str | Path]) -> list[Path]:
-    """Return the files with prose in some files and folders."""
+    """Return the files with prose in these files and folders."""
     found: set[Path] = set()
     for path in map(Path, paths):
         for each in path.rglob("*") if path.is_dir() else [path]:
@@ -273,7 +273,7 @@ def files_below(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def check(paths: Iterable[str | Path]) -> dict[str, list[Finding]]:
-    """Return the findings of some files and folders by the path of the file, for every file that was read."""
+    """Return the findings by path, for every file that was read in these files and folders."""
     found = {}
     for path in files_below(paths):
         name = path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.as_posix()
@@ -287,7 +287,7 @@ def over(found: dict[str, list[Finding]], allowed: dict[str, int]) -> list[str]:
 
 
 def lowered(found: dict[str, list[Finding]], allowed: dict[str, int]) -> dict[str, int]:
-    """Return the baseline with the counts of these files, none of them higher than before.
+    """Return the baseline with the counts of these files; a count never increases.
 
     Examples
     --------

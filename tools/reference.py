@@ -23,7 +23,7 @@ _SECTIONS = (
     ("Runs", ("Run", "ActiveRun", "Runs")),
     ("Contributions", ("Contribution",)),
 )
-"""Classes of the Python reference, by heading."""
+"""Classes of the Python reference by heading."""
 
 ROOT = Path(__file__).resolve().parent.parent
 TOP_PAGES = {
@@ -32,13 +32,13 @@ TOP_PAGES = {
     "CHANGELOG.md": "changelog",
     "CONTRIBUTING.md": "contributing",
 }
-"""Pages of the repository's top folder, with their names on the site."""
+"""Pages in the top folder of the repository, with their names on the site."""
 
 _METHODS = ("get", "post", "put", "patch", "delete", "head")
 
 
 def write(folder: Path) -> None:
-    """Write the pages into a folder; pages that did not change keep their modification time."""
+    """Write the pages into a folder; unchanged pages keep their modification time."""
     pages = {
         "python": python_page(),
         "shell": shell_page(),
@@ -64,7 +64,7 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
 
 
 def top_page(path: Path) -> Iterator[str]:
-    """Yield a page of the top folder with links that work from the folder of the site's generated pages."""
+    """Yield a page of the top folder with links that work on the site."""
     text = path.read_text("utf-8").replace("](docs/", "](../")
     for file, name in TOP_PAGES.items():
         text = text.replace(f"]({file})", f"]({name}.md)")
@@ -104,7 +104,7 @@ def _directive(name: str, target: str, *options: str) -> Iterator[str]:
 
 
 def shell_page() -> Iterator[str]:
-    """Yield the page of the verbs of the `lmvp` command and of `%lmvp`."""
+    """Yield the page of the verbs of `lmvp` and `%lmvp`."""
     yield from ("# Verbs", "", "Each verb is a command of the shell, `lmvp VERB`.", "")
     yield from ("`%lmvp VERB` does the same in a notebook, where a verb does not say otherwise.", "")
     shell, notebook = ({verb.name: verb for verb in verbs_of(host)} for host in (SHELL, NOTEBOOK))
@@ -156,7 +156,7 @@ def server_page() -> Iterator[str]:
 
 
 def errors_page() -> Iterator[str]:
-    """Yield the page of the exceptions, with their codes."""
+    """Yield the page of the exceptions and their codes."""
     yield from ("# Errors", "", "Every exception is a subclass of `lmvp.LmvpError`.", "")
     yield "`code` is the name in the HTTP API, and the exit code is that of the shell command."
     yield ""
@@ -177,7 +177,7 @@ def _summary(value: Any) -> str:
 
 
 def http_page(api: dict[str, Any]) -> Iterator[str]:
-    """Yield the page of the routes, from their OpenAPI document."""
+    """Yield the page of the routes, from the OpenAPI document."""
     yield from (
         "# HTTP API",
         "",

@@ -1,4 +1,4 @@
-"""Describe a wheel of LMVP and its dependencies as a CycloneDX document (SBOM)."""
+"""Generator of a CycloneDX SBOM for a wheel of LMVP and its dependencies."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from packaging.version import Version
 def sbom(wheel: Path, epoch: int) -> str:
     """Return the SBOM of a wheel as JSON.
 
-    It lists the packages that are installed here and that LMVP needs: as required, or as optional if only extras need
-    them. The same wheel, packages and `epoch` (seconds since 1970) give the same text.
+    It lists the installed packages that LMVP needs: as required, or as optional if only extras need them. The same
+    wheel, packages and `epoch` (seconds since 1970) give the same text.
     """
     name, version = wheel.name.split("-")[:2]
     digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
@@ -35,7 +35,7 @@ def sbom(wheel: Path, epoch: int) -> str:
         licenses=[LicenseFactory().make_from_string("BSD-3-Clause")],
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=digest)],
     )
-    # A random serial number and the time of the build would make each build different.
+    # A random serial number or the build time would make each build different.
     document = Bom(
         serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"{product.purl}?sha256={digest}&epoch={epoch}"),
         metadata=BomMetaData(
@@ -56,7 +56,7 @@ def sbom(wheel: Path, epoch: int) -> str:
 
 def _component(package: Package) -> Component:
     assert package.installed is not None
-    version = Version(package.installed.version).public  # the index knows no local version such as 2.13.0+cpu
+    version = Version(package.installed.version).public  # package indexes have no local versions such as 2.13.0+cpu
     return Component(
         name=package.name,
         version=version,
@@ -69,7 +69,7 @@ def _component(package: Package) -> Component:
 
 
 def _bundled(files: list[Vendored]) -> list[Component]:
-    """Return a component for each package whose files the wheel contains; the files are its parts."""
+    """Return a component for each vendored package; its files are subcomponents."""
     parts = defaultdict(list)
     for file in files:
         parts[file.package, file.version, file.licence].append(

@@ -1,4 +1,4 @@
-"""`make screenshots`: pictures of each view for docs/, in a real JupyterLab, light and dark."""
+"""`make screenshots`: screenshots of each view for docs/, in a real JupyterLab, light and dark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.lab import ARGUMENTS, CHROMIUM, IDLE, jupyterlab  # noqa: E402 - the root comes first
+from benchmarks.lab import ARGUMENTS, CHROMIUM, IDLE, jupyterlab  # noqa: E402 - after the change of sys.path
 
 IMAGES = ROOT / "docs" / "images"
 
@@ -88,7 +88,7 @@ VIEWS = {
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     from playwright.sync_api import sync_playwright
 
     if CHROMIUM is None:
@@ -136,7 +136,7 @@ def _shoot(page: Any, cell: int, path: Path) -> None:
 
 
 def _shrink(path: Path) -> None:
-    """Save a picture with few colours: a third of the bytes, and as sharp."""
+    """Reduce the colours of a screenshot: a third of the size with equal sharpness."""
     from PIL import Image
 
     with Image.open(path) as picture:

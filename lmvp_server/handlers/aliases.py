@@ -1,4 +1,4 @@
-"""Aliases."""
+"""Handlers of aliases."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Alias(Handler):
         self.answer(await self.run(self.services.aliases.alias, self.caller, project, model, alias))
 
     async def put(self, project: str, model: str, alias: str) -> None:
-        """Let an alias stand at a version."""
+        """Point an alias at a version."""
         revision = self.read(MoveAlias).revision
         self.answer(await self.run(self.services.aliases.move, self.caller, project, model, alias, revision))
 
     async def delete(self, project: str, model: str, alias: str) -> None:
-        """Take an alias away."""
+        """Remove an alias."""
         await self.run(self.services.aliases.remove, self.caller, project, model, alias)
         self.set_status(204)
         self.finish()

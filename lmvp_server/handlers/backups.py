@@ -1,4 +1,4 @@
-"""Backups, which a client copies piece by piece. Pieces travel as a uint32 length and that many bytes."""
+"""Handlers of backups. A client copies the data in pieces, each a uint32 length followed by the bytes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Backups(Handler):
     """`/backups`."""
 
     async def post(self) -> None:
-        """Begin a backup."""
+        """Start a backup."""
         self.answer(await self.run(self.services.backups.begin, self.caller), 201)
 
 
@@ -29,11 +29,11 @@ class Backup(Handler):
     """`/backups/{backup}`."""
 
     async def get(self, backup: str) -> None:
-        """Give a sign of life."""
+        """Extend the lease of a backup and return its state."""
         self.answer(await self.run(self.services.backups.about, self.caller, backup))
 
     async def delete(self, backup: str) -> None:
-        """End a backup."""
+        """Finish a backup and release its lease."""
         await self.run(self.services.backups.end, self.caller, backup)
         self.set_status(204)
         self.finish()
@@ -43,7 +43,7 @@ class Records(Handler):
     """`/backups/{backup}/records/{space}`."""
 
     async def get(self, backup: str, space: str) -> None:
-        """Send the file of records and events; a piece of no bytes follows the last."""
+        """Send the records and events of a project; an empty piece marks the end."""
         pieces = await self.run(self.services.backups.records, self.caller, backup, space)
         await _send(self, lambda: next(pieces, None), end=True)
 
@@ -52,7 +52,7 @@ class Series(Handler):
     """`/backups/{backup}/series/{space}/{run}`."""
 
     async def get(self, backup: str, space: str, run: str) -> None:
-        """Send the points of a run; a piece of no bytes follows the last."""
+        """Send the points of a run; an empty piece marks the end."""
         pieces = await self.run(self.services.backups.series, self.caller, backup, space, run)
         await _send(self, lambda: next(pieces, None), end=True)
 
@@ -64,8 +64,9 @@ class Pieces(Handler):
     body_limit = 16 << 20
 
     async def post(self, backup: str, kind: str, space: str) -> None:
-        """Send chunks, manifests or notes in the order in which they are wanted; no bytes for what is not there."""
+        """Send chunks, manifests or notes in the requested order; a missing one is an empty piece."""
         wanted = await self.run(self.read, WantedPieces)
+        # The reads are lazy: a piece is read from disk only when the client has received the previous one.
         reads = iter(await self.run(self.services.backups.pieces, self.caller, backup, space, kind, wanted))
         await _send(self, lambda: _next(reads))
 
@@ -80,6 +81,7 @@ async def _send(handler: Handler, read: Callable[[], bytes | None], *, end: bool
     try:
         while (piece := await handler.run(read)) is not None:
             await handler.wait_for_room(len(piece))
+            # A backup can take hours. A revoked token must stop it.
             await handler.recheck(access.ADMIN)
             handler.write(_LENGTH.pack(len(piece)))
             handler.write(piece)
@@ -87,7 +89,7 @@ async def _send(handler: Handler, read: Callable[[], bytes | None], *, end: bool
         if end:
             handler.write(_LENGTH.pack(0))
     except StreamClosedError:
-        return  # the client has gone
+        return  # the client disconnected
     except (AccessDenied, NotAuthenticated):
         if not handler.has_begun:
             raise

@@ -1,8 +1,10 @@
-"""What all handlers share: who calls, reading and writing JSON, errors, and work off the loop.
+"""Base class of the API handlers: authentication, JSON bodies, errors and work in threads.
 
-Tornado's loop runs in one thread, so whatever reads a disk, hashes or waits runs in a pool of threads: `await
-self.run(…)`. Every route is closed: a handler without `open_to_all` answers 401 to a request without a token
-that is known, unless it only reads and the project is public; `lmvp_server.services.access` decides what a token may.
+Tornado's event loop runs in one thread. Code that reads a disk, computes digests or waits must therefore run in the
+thread pool: `await self.run(…)`.
+
+Every route requires a token. A request without a valid token gets 401, unless the handler sets `open_to_all` or the
+request only reads from a public project (`in_public`). `lmvp_server.services.access` decides which rights a token has.
 """
 
 from __future__ import annotations
@@ -53,51 +55,56 @@ log = logging.getLogger("lmvp_server")
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
 _QUICK = 8 << 20
-"""Bytes that are hashed without a turn, in some milliseconds."""
+"""Cost in bytes up to which a push is verified without a turn in the queue; it takes a few milliseconds."""
 _ROOM = 0.25
-"""Seconds between two looks for room in memory."""
+"""Seconds between two checks for free buffer memory."""
 _LOOK = 0.5
-"""Seconds between two lines that say how far something is."""
+"""Seconds between two progress lines."""
 RECHECK = 2.0
 """Seconds after which a long request looks up the rights of its caller again."""
 
 JSON_LIMIT = 1 << 20
-"""Bytes of a JSON body at most, where a handler does not say otherwise."""
+"""Maximum size of a JSON body in bytes, unless a handler sets another limit."""
 
 DRAINED = 1 << 20
-"""Bytes of the body of a refused request that are read before the answer."""
+"""Maximum size in bytes of the body of a refused request that is read before the error is sent."""
 
 CLIENT_LEFT = 499
-"""The status in the log of a request whose client did not wait for the answer."""
+"""Status in the log of a request whose client disconnected before the response (as in nginx)."""
 
 READING = frozenset({"GET", "HEAD"})
 
 
 @stream_request_body
 class Handler(RequestHandler):
-    """The base of all handlers of the API."""
+    """Base class of all handlers of the API."""
 
     open_to_all = False
     in_public: frozenset[str] = frozenset()
-    """Methods that only read: they are answered without a token where a project is public."""
+    """Read-only methods that need no token if the project is public."""
     body_limit = JSON_LIMIT
     needs: ClassVar[Mapping[str, str]] = {}
-    """The right that a method takes at least, in the project that the path names first; it is checked before the body
-    is read, so that a caller without it causes no work. Each method with a body has one, or is `open_to_all`."""
+    """The minimum right for each method, in the project that is the first part of the path.
+
+    It is checked before the body is read, so that a caller without the right causes no work. Each method with a body
+    has an entry, or the handler is `open_to_all`.
+    """
     makes_project: ClassVar[frozenset[str]] = frozenset()
-    """Methods that may make the project of the path: who may make projects may call them if there is none."""
+    """Methods that can create the project of the path. They then need only the right to create projects."""
     queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {}
     """The query parameters of each method."""
     of_model: ClassVar[bool] = False
-    """Whether the path names a model; then it must exist before a method of `needs` reads the body."""
+    """Whether the path names a model. If so, it must exist before a method of `needs` reads the body."""
 
     def initialize(self) -> None:
-        """Begin a request."""
+        """Initialize the state of a request."""
         self._body: list[bytes] = []
         self._received = 0
+        # An error that waits for the rest of a short body: status and options of `send_error`.
         self._refused: tuple[int, dict[str, Any]] | None = None
         self._has_left = False
         self._checked_at = time.monotonic()
+        # The place of this request in a queue. A request that had a turn (`_admitted`) is never refused later.
         self._turn: asyncio.Future[None] | None = None
         self._admitted = False
         self._cancellation = Cancellation()
@@ -105,10 +112,10 @@ class Handler(RequestHandler):
 
     @property
     def caller(self) -> Caller:
-        """The caller, looked up again by the credential of the request when a part of the body has come since.
+        """The caller of this request, authenticated again if a part of the body arrived since the last check.
 
-        A client may hold its body back, and send it when its token was revoked: the request counts from its end.
-        Without a body, the caller is looked up again after `RECHECK` seconds.
+        A client can delay its body until after its token was revoked. The rights at the end of the body are therefore
+        the ones that count. Without a body, the caller is authenticated again after `RECHECK` seconds.
         """
         if time.monotonic() - self._called_at >= RECHECK:
             self.caller = self._caller(self.settings["server"].token)
@@ -117,37 +124,39 @@ class Handler(RequestHandler):
     @caller.setter
     def caller(self, caller: Caller) -> None:
         self._known_caller, self._called_at = caller, time.monotonic()
+        # The connection limits treat requests with valid credentials differently.
         holder = caller.holder if caller.known else None
         set_caller(self.request.connection, holder, self.request.remote_ip or "")
 
     def expire_caller(self) -> None:
-        """Look the caller up again at its next use."""
+        """Authenticate the caller again at its next use."""
         self._called_at = float("-inf")
 
     @property
     def services(self) -> Services:
-        """The use cases."""
+        """The services, which implement the use cases."""
         services: Services = self.settings["services"]
         return services
 
     def prepare(self) -> Awaitable[None] | None:
-        """Refuse a caller without the right to call, and a body that is too long, before the body is read."""
+        """Refuse callers without the required right, and bodies that are too long, before the body is read."""
         server = self.settings["server"]
         if foreign_host(self.request, server):
             raise AccessDenied(f"this server does not answer for the host {self.request.host[:80]!r}")
         self.caller = self._caller(server.token)
-        if not self.caller.known and self.in_public and self.path_args:  # before anything else is said of the request
+        if not self.caller.known and self.in_public and self.path_args:  # first, so that an error reveals nothing
             access.require(self.caller, access.READ, self.path_args[0])
         length = self.request.headers.get("Content-Length", "0")
-        if is_number(length) and int(length) > self.body_limit:  # Tornado refuses a length that is no number
+        if is_number(length) and int(length) > self.body_limit:  # Tornado refuses a length that is not a number
             raise TooLarge(f"a body of {int(length):,} bytes; the limit here is {self.body_limit:,}")
         return self._require_need()
 
     def _require_need(self) -> Awaitable[None] | None:
-        """Check the right in `needs`; look-ups that may read the disk run in the pool."""
+        """Check the right in `needs`. Look-ups that can read the disk run in the pool."""
         right = self.needs.get(self.request.method or "")
         if right is None:
             return None
+        # These two checks are quick. Only look-ups that can read the disk go to a thread.
         if right in access.SERVER_WIDE:
             access.require(self.caller, right)
             return None
@@ -166,9 +175,10 @@ class Handler(RequestHandler):
             catalog.find_model(caller, project, self.path_args[1])
 
     def address_of_server(self) -> str:
-        """Return the address that clients log in to: the one of this request, with the prefix of a reverse proxy.
+        """Return the URL that clients log in to: the one of this request, with the prefix of a reverse proxy.
 
-        Jupyter's proxy has a prefix, too, but only browsers use it: clients reach a server of this machine directly.
+        The prefix of Jupyter's proxy is left out: only browsers use that proxy, clients connect to a local server
+        directly.
         """
         prefix = self.request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
         known = prefix if _PREFIX.fullmatch(prefix) and not self.settings["server"].local else ""
@@ -189,15 +199,15 @@ class Handler(RequestHandler):
             ) from None
 
     def caller_of(self, given: str, token: str | None = None) -> Caller:
-        """Return whose token this is.
+        """Return the account that a token belongs to.
 
         Raises
         ------
         NotAuthenticated
-            If it is nobody's.
+            If the token is not valid.
         """
         own = self.settings["server"].token if token is None else token
-        # Neither an empty header nor an empty token file makes a caller the operator.
+        # An empty token must never match an empty token file. `compare_digest` prevents timing attacks.
         if given and own and hmac.compare_digest(given.encode(), own.encode()):
             return Caller(
                 self.settings["owner"],
@@ -215,25 +225,25 @@ class Handler(RequestHandler):
         return Caller("anonymous", scope="read", roles=self.services.roles)
 
     async def recheck(self, right: str, project: str = "", *, space: str = "", now: bool = False) -> None:
-        """Look up the caller's rights again, by the credential of the request; a stream or a transfer does so often.
+        """Authenticate the caller again and check its right; streams and long transfers call this often.
 
         Parameters
         ----------
         right : str
-            The right that the request takes.
+            The right that the request needs.
         project : str
-            The project that it is in.
+            The project of the request.
         space : str
-            The id that the project must have: another one may have taken its name.
+            The id that the project must have. After a removal, another project can have its name.
         now : bool
-            Look them up even if that happened less than `RECHECK` seconds ago.
+            Check even if the last check was less than `RECHECK` seconds ago.
 
         Raises
         ------
         NotAuthenticated
-            If the token or the session has ended, or its account is disabled.
+            If the token was revoked, the session has expired, or the account is disabled.
         AccessDenied, NotFound
-            If the caller has lost the right, or the project is gone.
+            If the caller lost the right, or the project was removed.
         """
         if now or time.monotonic() - self._checked_at >= RECHECK:
             await self.run(self._recheck, right, project, space)
@@ -249,7 +259,7 @@ class Handler(RequestHandler):
         access.require(caller, right, project)
 
     async def project_id(self, project: str) -> str:
-        """Return the id of a project, for `recheck`; empty if the caller may not read it, which the work refuses."""
+        """Return the id of a project, for `recheck`; empty if the caller cannot read it (the work then fails)."""
 
         def find() -> str:
             try:
@@ -261,20 +271,20 @@ class Handler(RequestHandler):
 
     @property
     def has_begun(self) -> bool:
-        """Whether a part of the answer is sent, so that its status cannot change any more."""
+        """Whether the headers of the response are sent. After that, its status cannot change."""
         return self._headers_written
 
     def break_off(self) -> None:
-        """Close the connection in the middle of the answer: a proper end would make it look whole."""
+        """Close the connection in the middle of the response. A regular end would make it look complete."""
         stream = getattr(self.request.connection, "stream", None)
         if stream is not None:
             stream.close()
 
     def data_received(self, chunk: bytes) -> Any:
-        """Keep the body; a handler of long bodies overrides this.
+        """Collect the body. Handlers of long bodies override this method.
 
-        Tornado logs a traceback for what is raised here, and closes the connection without an answer. So a body that
-        is too long is answered at once: Tornado reads the rest of it without a call, and closes the connection.
+        If this method raises, Tornado logs a traceback and closes the connection without a response. A body that is too
+        long is therefore answered here at once; Tornado then discards the rest and closes the connection.
         """
         self._received += len(chunk)
         if self.is_refused():
@@ -288,7 +298,7 @@ class Handler(RequestHandler):
             self._body.append(chunk)
 
     def hold_body(self, size: int) -> bool:
-        """Count bytes of the body that stay in memory; refuse the request if they find no room."""
+        """Count bytes of the body in the memory limit. If they do not fit, refuse the request and return False."""
         try:
             self.hold(size)
         except TooManyRequests as error:
@@ -299,12 +309,12 @@ class Handler(RequestHandler):
         return True
 
     def hold(self, size: int, *, required: bool = True) -> None:
-        """Count bytes that this request keeps in memory, until `release` or its end.
+        """Count bytes that this request holds in memory, until `release` or the end of the request.
 
         Raises
         ------
         TooManyRequests
-            If they find no room and are `required` to.
+            If they exceed the memory limit and `required` is set.
         """
         if (found := buffers_of(self.request.connection)) is not None:
             buffers, lane = found
@@ -314,23 +324,23 @@ class Handler(RequestHandler):
             self._held.append((buffers, lane, size))
 
     def release(self) -> None:
-        """Count no bytes any more for this request."""
+        """Remove the bytes of this request from the memory limit."""
         for buffers, lane, size in self._held:
             buffers.remove(lane, size)
         self._held.clear()
 
     def has_room(self, size: int) -> bool:
-        """Whether more bytes find room in memory."""
+        """Return whether more bytes fit within the memory limit."""
         found = buffers_of(self.request.connection)
         return found is None or found[0].has_room(found[1], size)
 
     async def wait_for_room(self, size: int) -> None:
-        """Wait until more bytes of an answer find room.
+        """Wait until more bytes of a response fit within the memory limit.
 
         Raises
         ------
         TooManyRequests
-            If they find none, and the answer has not begun.
+            If they do not fit and the response has not begun.
         StreamClosedError
             If the client closes the connection.
         """
@@ -342,12 +352,12 @@ class Handler(RequestHandler):
             await asyncio.sleep(_ROOM)
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> asyncio.Future[None]:
-        """Send the rest of an answer; an answer that finds no room in memory is refused.
+        """Send the rest of a response. A response that exceeds the memory limit is refused.
 
         Raises
         ------
         TooManyRequests
-            If it is long, and it finds none.
+            If it is longer than `ANSWERED_ALWAYS` bytes and does not fit.
         """
         if isinstance(chunk, (str, bytes)) and len(chunk) > ANSWERED_ALWAYS and self.get_status() < 400:
             found = buffers_of(self.request.connection)
@@ -356,14 +366,15 @@ class Handler(RequestHandler):
         return super().finish(chunk)
 
     def on_finish(self) -> None:
-        """Let go of the body: the answer is written."""
+        """Release the body after the response is written."""
         self._body.clear()
         self.release()
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
-        """Send an error; where a short body is still on its way, only when it has come.
+        """Send an error. If a short body is still arriving, send it after the body.
 
-        The system resets a connection that is closed with unread bytes, and the client may never see the answer.
+        The operating system resets a connection that is closed with unread bytes, and the client can then lose the
+        response.
         """
         if self._headers_written:
             self.break_off()
@@ -374,14 +385,14 @@ class Handler(RequestHandler):
         super().send_error(status_code, **kwargs)
 
     def is_refused(self) -> bool:
-        """Whether the request was refused before its body came; answers when the body has come."""
+        """Return whether the request was refused before its body arrived; send the error once the body is complete."""
         if self._refused is not None and not self._unread() and not self._finished:
             status_code, options = self._refused
             super().send_error(status_code, **options)
         return self._refused is not None or self._finished
 
     def _unread(self) -> int:
-        """Return how many bytes of the body are to come; 0 where its length is not known."""
+        """Return the number of body bytes that have not arrived; 0 if the length is unknown."""
         headers = self.request.headers
         length = headers.get("Content-Length", "0")
         if "Transfer-Encoding" in headers or not is_number(length):
@@ -395,21 +406,21 @@ class Handler(RequestHandler):
 
     @property
     def issuer(self) -> str:
-        """The OpenID provider at which users can sign in; empty if the server has none."""
+        """URL of the OpenID provider for signing in; empty if none is configured."""
         found = self.settings["openid"]
         return str(found.provider.issuer) if found is not None else ""
 
     def read(self, type_: type[T]) -> T:
-        """Return the body as a struct.
+        """Decode the JSON body to a struct.
 
         Raises
         ------
         InvalidRequest
-            Saying which field is wrong.
+            If the body is not valid. The message names the field.
         """
         try:
             return msgspec.json.decode(b"".join(self._body), type=type_)
-        except (ValueError, OverflowError, RecursionError) as error:  # msgspec's errors are ValueErrors
+        except (ValueError, OverflowError, RecursionError) as error:  # msgspec's errors are subclasses of ValueError
             raise InvalidRequest(f"the body is not what this route takes: {error}") from None
 
     def answer(self, value: Any, status: int = 200) -> None:
@@ -417,13 +428,17 @@ class Handler(RequestHandler):
         self.send(value if isinstance(value, bytes) else msgspec.json.encode(value), "application/json", status)
 
     async def send_compressed(self, make: Callable[[], bytes], content_type: str) -> None:
-        """Make a body and compress it in a thread, then send it: it must hold no secret; see `compression.Gzip`.
+        """Create and compress a body in a thread, then send it.
+
+        The body must not contain secrets: compression would allow a BREACH attack. See `compression.Gzip`.
 
         Parameters
         ----------
         make : callable
-            Returns the body. It may read the handler and must not change it: Tornado's handlers belong to the loop.
+            Returns the body. It can read from the handler but must not change it, because Tornado's handlers are not
+            thread-safe.
         content_type : str
+            The value of the header `Content-Type`.
         """
         may_compress(self)
         accepted = self.request.headers.get("Accept-Encoding", "")
@@ -442,25 +457,26 @@ class Handler(RequestHandler):
     async def answer_slowly(
         self, work: Callable[[Callable[[int, int], None]], Any], right: str = access.ADMIN, project: str = ""
     ) -> None:
-        """Do something long, and report its progress: a line of JSON twice a second, and a last one with the result.
+        """Run long work and stream its progress as JSON lines, two per second; the last line has the result.
 
-        A failure before the first line is answered like any error. If the caller loses the right meanwhile, the last
-        line is that error. Work that only reads ends when the caller loses the right or closes the connection; other
-        work goes on to its end, since half of it would be worse.
+        A failure before the first line gets a regular error response. If the caller loses the right meanwhile, the last
+        line has that error. Read-only work is cancelled when the caller loses the right or closes the connection. Other
+        work continues, because a half-finished change is worse.
 
         Parameters
         ----------
         work : callable
-            Gets a function to report how much is done and how much there is; may be called from any thread.
+            Receives a function `(done, total)` to report progress, which can be called from any thread.
         right, project : str
-            The right that the caller needs until the end, and the project that it is in.
+            The right that the caller needs until the end, and its project.
         """
         far = [0, 0]
 
         def tell(done: int, total: int) -> None:
             far[:] = done, total
 
-        space = await self.project_id(project)  # before the work begins, which may find another project of the name
+        space = await self.project_id(project)  # before the work, which can replace the project
+        # Read-only work is cancelled when the client disconnects; maintenance work completes.
         run = self.run_comparison if right == access.READ else self.run
         task = asyncio.ensure_future(run(work, tell))
         self.set_header("Content-Type", "application/x-ndjson")
@@ -469,15 +485,16 @@ class Handler(RequestHandler):
                 await self.recheck(right, project, space=space)
                 self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
                 await self.flush()
-        except StreamClosedError:  # the client has gone; work that writes goes on, and its failure is logged
+        except StreamClosedError:  # the client disconnected; work that writes continues, and its failure is logged
             self._cancellation.cancel()
             task.add_done_callback(self._log_failure)
             return
-        except LmvpError as error:  # the caller has lost the right; work that writes goes on
+        except LmvpError as error:  # the caller lost the right; work that writes continues
             self._cancellation.cancel()
             task.add_done_callback(self._log_failure)
             self.finish(msgspec.json.encode({"error": error_body(error)}) + b"\n")
             return
+        # Without progress lines, the status is not sent yet, so an error can be a regular response.
         if not self._headers_written:
             task.result()
         self.finish(msgspec.json.encode(self._outcome(task)) + b"\n")
@@ -487,7 +504,7 @@ class Handler(RequestHandler):
             self.log_exception(type(error), error, error.__traceback__)
 
     def _outcome(self, task: asyncio.Future[Any]) -> dict[str, Any]:
-        """Return what a task gave, or the error that it ended with, for an answer that has begun already."""
+        """Return the result or the error of a task, for a response that has already begun."""
         error = task.exception()
         if error is None:
             return {"result": task.result()}
@@ -495,10 +512,10 @@ class Handler(RequestHandler):
         return {"error": error_body(error)}
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something that blocks in a thread of the pool.
+        """Run a blocking function in the thread pool.
 
-        The work may wait for a thread. If it takes the caller, the caller is looked up again when a thread begins it,
-        so that a right that ended meanwhile is lost.
+        The function can wait for a free thread. If the caller is one of its arguments, it is authenticated again when a
+        thread starts the function, so that a right that was revoked meanwhile has no effect.
         """
         pool: ThreadPoolExecutor = self.settings["pool"]
         return await asyncio.get_running_loop().run_in_executor(pool, self._with_current_caller, work, args)
@@ -511,9 +528,9 @@ class Handler(RequestHandler):
         return work(*args)
 
     async def verify_tensors(self, push: OpenPush) -> None:
-        """Verify the tensor digests of a push; where that reads many bytes, beside few others of its kind.
+        """Verify the tensor digests of a push; limit the number of large verifications that run at once.
 
-        The request may be small, and the version still have many bytes: chunks that the server has already.
+        A small request can need a large verification: a version can consist of chunks that the server already has.
         """
         pushes = self.services.pushes
         if await self.run(pushes.cost_of_verifying, push) <= _QUICK:
@@ -523,42 +540,42 @@ class Handler(RequestHandler):
             await self.run(pushes.verify_tensors, push)
 
     async def run_long(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something long that only reads, beside few others of its kind, in turns with other accounts.
+        """Run long, read-only work in a queue that limits concurrency and alternates between accounts.
 
         Raises
         ------
         Finish
-            If the client closes the connection: the work does not begin, or ends at its next `cancellation.check`.
+            If the client closes the connection. The work does not start, or stops at its next `cancellation.check`.
         TooManyRequests
-            As `run_costly`, which does this for callers without an account.
+            As for `run_costly`, which handles callers without an account.
         """
         if not self._known_caller.known:
             return await self.run_costly(work, *args)
         return await self._run_in_turn("long_reads", work, *args)
 
     async def run_comparison(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something that may take minutes and only reads; it has threads of its own, apart from `run_long`."""
+        """Run read-only work that can take minutes. It has its own threads, so that it does not delay `run_long`."""
         if not self._known_caller.known:
             return await self.run_costly(work, *args)
         return await self._run_in_turn("comparisons", work, *args)
 
     async def _run_reading(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something that only reads in a thread of the pool; it ends early if the client closes the connection."""
+        """Run read-only work in the pool; it is cancelled if the client closes the connection."""
         try:
             return await self.run(self._cancellation.run, work, *args)
         except Cancelled:
             raise self._unanswered() from None
 
     async def run_costly(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something that takes much processor time, in the queue for such work; see `lmvp_server.costly`.
+        """Run CPU-intensive work in the queue of `lmvp_server.costly`.
 
         Raises
         ------
         TooManyRequests
             If too many such requests wait already.
         Finish
-            If the client closes the connection: nobody reads the answer. The work does not begin, or ends at its next
-            `cancellation.check`.
+            If the client closes the connection, because nobody reads the response. The work does not start, or stops at
+            its next `cancellation.check`.
         """
         return await self._run_in_turn("costly", work, *args)
 
@@ -571,21 +588,21 @@ class Handler(RequestHandler):
             raise self._unanswered() from None
 
     async def run_password(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something that hashes a password, in a queue of its own: sign-ins keep no other request waiting.
+        """Run work that hashes a password in a separate queue, so that sign-ins do not delay other requests.
 
         Raises
         ------
         TooManyRequests
             If too many such requests wait already.
         Finish
-            If the client closes the connection before the work begins.
+            If the client closes the connection before the work starts.
         """
         passwords: CostlyWork = self.settings["passwords"]
         lane = await self._take_turn(passwords)
         return await passwords.run(lane, self._with_current_caller, work, args)
 
     async def _take_turn(self, costly: CostlyWork, *, admitted: bool = False) -> Lane:
-        """Wait for the turn of this request in a queue; call `run` of the queue next."""
+        """Wait for the turn of this request in a queue. The caller must then call `run` of the queue."""
         lane = self._lane()
         self._turn = costly.enter(lane, admitted=admitted)
         self._admitted = True
@@ -594,12 +611,12 @@ class Handler(RequestHandler):
                 self._turn.cancel()
             await self._turn
         except asyncio.CancelledError:
-            if not self._turn.cancelled():  # the server ends, and the turn had come
+            if not self._turn.cancelled():  # the server stops, and the turn was already granted
                 costly.leave(lane)
             elif self._has_left:
                 raise self._unanswered() from None
             raise
-        if self._has_left:  # between the turn and this line
+        if self._has_left:  # the client disconnected after the turn was granted
             costly.leave(lane)
             raise self._unanswered()
         return lane
@@ -610,7 +627,7 @@ class Handler(RequestHandler):
         return Lane(caller.user or caller.name if caller.known else address, caller.known)
 
     async def run_shared(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something costly whose result other requests share: it goes on when the client of this one has left."""
+        """Run costly work whose result other requests share. It continues if this client disconnects."""
         costly: CostlyWork = self.settings["costly"]
         lane = self._lane()
         turn = costly.enter(lane, admitted=True)
@@ -623,7 +640,7 @@ class Handler(RequestHandler):
         return await costly.run(lane, work, *args)
 
     async def run_public(self, work: Callable[..., T], *args: Any) -> T:
-        """Do something that only reads; for callers without an account, it counts as costly."""
+        """Run read-only work; for callers without an account, it counts as costly."""
         return await (self._run_reading if self._known_caller.known else self.run_costly)(work, *args)
 
     def _unanswered(self) -> Finish:
@@ -631,35 +648,35 @@ class Handler(RequestHandler):
         return Finish()
 
     def on_connection_close(self) -> None:
-        """Leave the queue for costly work, and cancel work that only reads: nobody reads the answer."""
-        is_complete = self.request._body_future.done()  # noqa: SLF001 - Tornado tells it nowhere else
-        super().on_connection_close()  # or a request that is cut off waits for its body as long as the server runs
+        """Leave the queue and cancel read-only work, because nobody reads the response."""
+        is_complete = self.request._body_future.done()  # noqa: SLF001 - Tornado has no public interface for this
+        super().on_connection_close()  # otherwise a truncated request waits for its body indefinitely
         self._has_left = True
         self._cancellation.cancel()
-        if not is_complete:  # no method will run, so that `on_finish` is not called
+        if not is_complete:  # no method runs, so `on_finish` is not called
             self._body.clear()
             self.release()
         if self._turn is not None:
             self._turn.cancel()
 
     def query(self, parameter: Parameter[T]) -> T:
-        """Return the value of a query parameter, which the handler must list in `queries`.
+        """Return the value of a query parameter, which `queries` must list.
 
         Raises
         ------
         InvalidArgument, InvalidRequest
-            If the request has another value than the parameter allows.
+            If the parameter does not allow the value.
         """
         if not any(parameter is one for one in self.queries.get(self.request.method or "", ())):
             raise LookupError(f"{type(self).__name__} does not list the query parameter {parameter.name!r}")
         return parameter.read(self.get_query_arguments(parameter.name, strip=parameter.strip))
 
     def page(self) -> Page:
-        """Return which part of a list is asked for."""
+        """Return the requested page of a list."""
         return Page(self.query(LIMIT), self.query(CURSOR))
 
     def set_default_headers(self) -> None:
-        """Nothing that this API sends is for a browser to run or to guess at."""
+        """Set headers that keep a browser from executing, sniffing or caching a response."""
         self.clear_header("Server")
         self.set_header(API_HEADER, str(API))
         self.set_header("X-Content-Type-Options", "nosniff")
@@ -667,13 +684,14 @@ class Handler(RequestHandler):
         self.set_header("Cache-Control", "no-store")
 
     def compute_etag(self) -> None:
-        """Hash no answers: what never changes says so by its digest."""
+        """Disable Tornado's ETags, which hash every response. Immutable responses set their digest as the ETag."""
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Send an error the way docs/api.md says."""
+        """Send an error in the JSON format of docs/api.md."""
         error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
         self.set_error_status(error)
         self.close_if_unread()
+        # The client reads the missing chunks from `details` and sends them.
         missing = list(getattr(error, "missing", ()))
         body = ErrorBody(
             code=error.code, message=error.message, hint=error.hint, details={"missing": missing} if missing else None
@@ -681,28 +699,28 @@ class Handler(RequestHandler):
         self.answer({"error": body}, error.http_status)
 
     def set_error_status(self, error: LmvpError) -> None:
-        """Set the status of an error, and when to try again, if it says so."""
+        """Set the status of an error and, if it has one, the header `Retry-After`."""
         self.set_status(error.http_status)
         if isinstance(error, TooManyRequests) and error.retry_after is not None:
             self.set_header("Retry-After", str(error.retry_after))
 
     def close_if_unread(self) -> None:
-        """Tell the client that the connection ends here, if the request has not come in full: Tornado closes it then.
+        """Send `Connection: close` if the request was not read completely, because Tornado then closes the connection.
 
-        Tornado counts a request without a body as incomplete, too, until `prepare` has returned. A client that is not
-        told sends its next request over the closing connection, and gets a reset.
+        Without the header, the client sends its next request over the closing connection and gets a reset. Until
+        `prepare` returns, Tornado also counts a request without a body as incomplete.
         """
-        body = self.request._body_future  # noqa: SLF001 - Tornado tells it nowhere else
+        body = self.request._body_future  # noqa: SLF001 - Tornado has no public interface for this
         if self._refused is not None or self._unread() or not body.done():
             self.set_header("Connection", "close")
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Log a fault of the server with its traceback, and one of its disk in a line; no mistakes of the caller."""
+        """Log server faults with a traceback, storage errors in one line, and mistakes of the caller not at all."""
         log_failure(self, typ, value, tb)
 
 
 def as_json(work: Callable[..., Any]) -> Callable[..., bytes]:
-    """Return a function that calls another one and encodes its result; large results are encoded off the loop so."""
+    """Wrap a function so that its result is encoded as JSON in the thread that calls it, not in the event loop."""
 
     def encoded(*args: Any) -> bytes:
         return msgspec.json.encode(work(*args))
@@ -711,7 +729,7 @@ def as_json(work: Callable[..., Any]) -> Callable[..., bytes]:
 
 
 def is_number(text: str) -> bool:
-    """Whether a text is a number of ASCII digits below 10**18, which `int` reads and an int64 holds.
+    """Return whether a text is a number of ASCII digits below 10**18, which `int` parses and an int64 holds.
 
     Examples
     --------
@@ -722,7 +740,7 @@ def is_number(text: str) -> bool:
 
 
 class NoSuchRoute(Handler):
-    """Answers for all paths that have no handler."""
+    """Handler of all paths without a route."""
 
     open_to_all = True
 
@@ -733,7 +751,7 @@ class NoSuchRoute(Handler):
 
 
 def log_failure(handler: RequestHandler, typ: Any, value: Any, tb: Any) -> None:
-    """Log the exception that ended a request, if it is not the caller's mistake."""
+    """Log the exception that stopped a request, unless it is the caller's mistake."""
     if isinstance(value, (HTTPError, Finish)):
         return
     error, request = as_lmvp(500, value), handler.request
@@ -744,13 +762,13 @@ def log_failure(handler: RequestHandler, typ: Any, value: Any, tb: Any) -> None:
 
 
 def error_body(error: BaseException) -> ErrorBody:
-    """Return what is said of an error in an answer that has begun already."""
+    """Return the error fields for a response that has already begun."""
     said = as_lmvp(500, error)
     return ErrorBody(code=said.code, message=said.message, hint=said.hint)
 
 
 def as_lmvp(status: int, error: BaseException | None) -> LmvpError:
-    """Return an error as one of ours, which says what may be said of it."""
+    """Convert an exception to an LmvpError with a message that is safe to send."""
     if isinstance(error, LmvpError):
         return error
     if isinstance(error, OSError) and (failed := storage_error(error, "the server")) is not None:
@@ -769,7 +787,7 @@ _REASONS: dict[int, tuple[type[LmvpError], str]] = {
     403: (AccessDenied, "this is no file that the server gives"),
     404: (NotFound, "there is no such file"),
 }
-"""What Tornado's handler of static files means by its statuses."""
+"""Error classes and messages for the statuses of Tornado's `StaticFileHandler`."""
 
 
 class _MethodNotAllowed(InvalidRequest):

@@ -1,4 +1,4 @@
-"""Projects and models."""
+"""Handlers of projects and models."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Projects(Handler):
         self.answer(await self.run(self.services.catalog.projects, self.caller, self.page()))
 
     async def post(self) -> None:
-        """Make a project."""
+        """Create a project."""
         new = self.read(NewProject)
         made = await self.run(self.services.catalog.create_project, self.caller, new.name, new.description)
         self.answer(made, 201)
@@ -42,12 +42,12 @@ class Project(Handler):
         self.answer(await self.run(self.services.catalog.project, self.caller, project))
 
     async def patch(self, project: str) -> None:
-        """Change its description, whether it is public, and what every account may in it."""
+        """Update the description, the visibility and the default role of a project."""
         given = self.read(ProjectChange)
         self.answer(await self.run(self.services.members.change_project, self.caller, project, given))
 
     async def delete(self, project: str) -> None:
-        """Take away a project with all that is in it; `now=1`: for good."""
+        """Remove a project and its contents; `now=1` deletes them permanently."""
         remove = partial(self.services.removal.project, for_good=self.query(NOW))
         self.answer(await self.run(remove, self.caller, project))
 
@@ -64,7 +64,7 @@ class Models(Handler):
         self.answer(await self.run(self.services.catalog.models, self.caller, project, self.page()))
 
     async def post(self, project: str) -> None:
-        """Make a model."""
+        """Create a model."""
         new = self.read(NewModel)
         made = await self.run(self.services.catalog.create_model, self.caller, project, new.name, new.description)
         self.answer(made, 201)
@@ -83,11 +83,11 @@ class Model(Handler):
         self.answer(await self.run(self.services.catalog.model, self.caller, project, model))
 
     async def patch(self, project: str, model: str) -> None:
-        """Change the description of a model, or its retention rule."""
+        """Update the description, the retention rule or other settings of a model."""
         change = self.read(ModelChange)
         self.answer(await self.run(self.services.retention.change_model, self.caller, project, model, change))
 
     async def delete(self, project: str, model: str) -> None:
-        """Take away a model with all its versions; `now=1`: for good."""
+        """Remove a model and its versions; `now=1` deletes them permanently."""
         remove = partial(self.services.removal.model, for_good=self.query(NOW))
         self.answer(await self.run(remove, self.caller, project, model))

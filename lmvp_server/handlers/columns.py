@@ -1,4 +1,4 @@
-"""Points on the wire: as JSON for people, as columns for machines. docs/api.md, Columns."""
+"""Binary encoding of metric points as columns, described in docs/api.md, section Columns."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ _LENGTH = struct.Struct("<I")
 
 
 def as_bytes(curves: Iterable[Drawn]) -> bytes:
-    """Return curves as blocks, one after the other."""
+    """Encode curves as consecutive blocks."""
     return b"".join(
         block({"run": curve.run, "key": curve.key, "count": curve.count}, curve.columns, curve.axis) for curve in curves
     )
 
 
 def block(head: dict[str, Any], points: Any, axis: Any = None) -> bytes:
-    """Return a block: the length of its head, the head as JSON, and the columns."""
+    """Encode a block: length of the header (uint32), header as JSON, then each column as 8-byte numbers."""
     columns = {"steps": points.steps, "values": points.values, "times": points.times}
     if axis is not None:
         columns["axis"] = axis
+    # Little-endian on the wire, as numpy and `Float64Array` of browsers read it on common machines.
     dtypes = [[name, "<i8" if name == "steps" else "<f8"] for name in columns]
     told = msgspec.json.encode({**head, "rows": len(points), "columns": dtypes})
     return b"".join([_LENGTH.pack(len(told)), told, *(column.tobytes() for column in columns.values())])

@@ -1,4 +1,4 @@
-"""The bytes of a version: frames for clients, files with ranges for browsers and other tools."""
+"""Handlers of version contents: chunk frames for clients, files with HTTP ranges for other tools."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _SIZE_DIGITS = 18
 _SLICE = 1 << 20
 _PIECE = CHUNK_LIMIT
-"""Bytes of one read at most."""
+"""Maximum number of bytes in one read."""
 _GROUP, _GROUP_CHUNKS = 256 << 10, 64
-"""Bytes, and number, of small chunks that are read at once."""
+"""Maximum size in bytes, and maximum number, of small chunks that are read together."""
 
 
 class Chunks(Handler):
@@ -39,7 +39,10 @@ class Chunks(Handler):
     body_limit = 16 << 20
 
     async def post(self, project: str, model: str, revision: str) -> None:
-        """Stream the frames that are wanted, in their order, each once: an answer is no longer than the version."""
+        """Stream the requested chunk frames in order, each once.
+
+        Duplicates are dropped, so that a response is never longer than the version.
+        """
         wanted = await self.run_public(self.read, WantedChunks)
         files = self.services.files
         order = await self.run_public(files.wanted, self.caller, project, model, revision, wanted)
@@ -55,10 +58,10 @@ class Chunks(Handler):
         return frames[0] if len(frames) == 1 else b"".join(frames)
 
     def _frame(self, order: Order, chunk: str) -> bytes:
-        """Return a frame, or one that tells why there is none: the status of the answer is long sent."""
+        """Return a chunk frame, or an error frame if reading fails: the status of the response is already sent."""
         try:
             return self.services.files.frame(order, chunk)
-        except Exception as error:  # noqa: BLE001 - any: the client must be told, and the log is
+        except Exception as error:  # noqa: BLE001 - report every error in a frame and in the log
             return self._failure(chunk, error)
 
     def _failure(self, chunk: str, error: Exception) -> bytes:
@@ -68,7 +71,7 @@ class Chunks(Handler):
 
 
 def _groups(chunks: Sequence[str], sizes: Mapping[str, int]) -> Iterator[Sequence[str]]:
-    """Group small chunks: each group is read in one turn of the pool and sent in one write."""
+    """Group small chunks. A group is read in one call of the pool and sent in one write."""
     start, size = 0, 0
     for index, chunk in enumerate(chunks):
         if start < index and (size + sizes[chunk] > _GROUP or index - start >= _GROUP_CHUNKS):
@@ -85,7 +88,10 @@ class File(Handler):
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str, path: str) -> None:
-        """Send a file or a range of it, never in a way that a browser would run it."""
+        """Send a file or a range of it.
+
+        The headers make a browser download the file, never execute it.
+        """
         files = self.services.files
         space, file = await self.run_long(files.file, self.caller, project, model, revision, path)
         self.set_header("ETag", f'"{file.digest}"')
@@ -98,7 +104,7 @@ class File(Handler):
         await stream(self, space, [partial(files.read, space, part) for part in parts(file.chunks, start, end)])
 
     async def head(self, project: str, model: str, revision: str, path: str) -> None:
-        """Say how long a file is."""
+        """Return the size and the ETag of a file as headers."""
         _, file = await self.run_long(self.services.files.file, self.caller, project, model, revision, path)
         self.set_header("ETag", f'"{file.digest}"')
         self._describe(path)
@@ -106,7 +112,10 @@ class File(Handler):
         self.finish()
 
     def _has(self, digest: str) -> bool:
-        """Whether `If-None-Match` names a digest; `check_etag_header` of Tornado reads the header of the answer."""
+        """Return whether `If-None-Match` names a digest.
+
+        Tornado's `check_etag_header` compares with the response headers, which are not complete at this point.
+        """
         given = self.request.headers.get("If-None-Match", "")
         return given.strip() == "*" or f'"{digest}"' in given
 
@@ -118,11 +127,11 @@ class File(Handler):
         self.set_header("Accept-Ranges", "bytes")
 
     def _range(self, size: int) -> tuple[int, int]:
-        """Read the header `Range`; set the status and the headers that go with it."""
+        """Parse the header `Range` and set the status and headers of the response."""
         header = self.request.headers.get("Range")
         found = _RANGE.fullmatch(header.strip()) if header else None
         if found is None or found.group(0) == "bytes=-" or max(map(len, found.groups())) > _SIZE_DIGITS:
-            return 0, size  # no range, or several, or none that we know: all of it, as HTTP allows
+            return 0, size  # HTTP allows the complete file for no range, several ranges, or an unknown unit
         first, last = found.groups()
         start = int(first) if first else max(0, size - int(last))
         end = min(size, int(last) + 1) if first and last else size
@@ -135,14 +144,14 @@ class File(Handler):
 
 
 class RangeNotSatisfiable(InvalidRequest):
-    """No byte of the file is in the range that is asked for."""
+    """The requested range contains no byte of the file."""
 
     code = "range_not_satisfiable"
     http_status = 416
 
 
 def _break_off(handler: Handler, error: LmvpError) -> None:
-    """Close the connection in the middle of an answer: an end would make damaged data look whole."""
+    """Close the connection in the middle of a response. A regular end would make damaged data look complete."""
     log.error("%s %s broke off: %s", handler.request.method, handler.request.path, error.message)
     connection = getattr(handler.request.connection, "stream", None)
     if connection is not None:
@@ -150,14 +159,14 @@ def _break_off(handler: Handler, error: LmvpError) -> None:
 
 
 async def stream(handler: Handler, space: str, reads: Sequence[Callable[[], bytes]]) -> None:
-    """Send pieces one after the other, reading the next one while the last one travels.
+    """Send pieces in order; the next one is read while the current one is sent.
 
     The caller must have the right to read the project until the end.
 
     Parameters
     ----------
     space : str
-        The id of the project that the first part of the path names.
+        The id of the project that is the first part of the path.
     """
     ahead: asyncio.Future[bytes] | None = None
     try:
@@ -166,24 +175,25 @@ async def stream(handler: Handler, space: str, reads: Sequence[Callable[[], byte
             data = await (ahead or handler.run(read))
             handler.release()
             handler.hold(len(data), required=False)
-            # Without room, the next piece is read when this one has been sent.
+            # If memory is short, the next piece is read only after this one is sent.
             may_read = index + 1 < len(reads) and handler.has_room(_PIECE)
             ahead = asyncio.ensure_future(handler.run(reads[index + 1])) if may_read else None
-            for start in range(0, len(data), _SLICE):  # Tornado copies what it is given, so it is given little
+            for start in range(0, len(data), _SLICE):  # Tornado copies its input, so large pieces are split
                 await handler.recheck(access.READ, handler.path_args[0], space=space)
                 handler.write(data[start : start + _SLICE])
                 await handler.flush()
     except StreamClosedError:
-        return  # the client has gone
+        return  # the client disconnected
     except LmvpError as error:
         if not handler.has_begun:
             raise
-        if isinstance(error, (AccessDenied, NotAuthenticated, NotFound)):  # the caller has lost the right to read
+        if isinstance(error, (AccessDenied, NotAuthenticated, NotFound)):  # the caller lost the right to read
             handler.break_off()
         else:
             _break_off(handler, error)
         return
     finally:
         if ahead is not None:
+            # Retrieve the exception of an abandoned read, so that asyncio does not log it.
             ahead.add_done_callback(lambda done: done.cancelled() or done.exception())
     handler.finish()

@@ -1,4 +1,4 @@
-"""Contributions."""
+"""Handlers of contributions."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Accept(Handler):
     """`…/contributions/{number}/accept`."""
 
     async def post(self, project: str, model: str, number: str) -> None:
-        """Make it the next version."""
+        """Accept a contribution as the next version."""
         self.answer(await self.run(self.services.contributions.accept, self.caller, project, model, number))
 
 
@@ -54,7 +54,7 @@ class Decline(Handler):
     of_model: ClassVar[bool] = True
 
     async def post(self, project: str, model: str, number: str) -> None:
-        """Say no, and why."""
+        """Decline a contribution with a reason."""
         words = self.read(Words).words
         self.answer(await self.run(self.services.contributions.decline, self.caller, project, model, number, words))
 
@@ -63,7 +63,7 @@ class Withdraw(Handler):
     """`…/contributions/{number}/withdraw`."""
 
     async def post(self, project: str, model: str, number: str) -> None:
-        """Take one's own back."""
+        """Withdraw a contribution of the caller."""
         self.answer(await self.run(self.services.contributions.withdraw, self.caller, project, model, number))
 
 
@@ -74,6 +74,6 @@ class Comments(Handler):
     of_model: ClassVar[bool] = True
 
     async def post(self, project: str, model: str, number: str) -> None:
-        """Say something about it."""
+        """Add a comment to a contribution."""
         words = self.read(Words).words
         self.answer(await self.run(self.services.contributions.comment, self.caller, project, model, number, words))

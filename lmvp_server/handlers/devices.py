@@ -1,4 +1,4 @@
-"""Login by a code, its page, tokens, and identities at an OpenID provider."""
+"""Handlers of device login, its page, tokens and OpenID identities."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmvp_server.handlers.query import PAGE, Parameter, Text
 from lmvp_server.services import access
 
 SCOPES = tuple(access.SCOPES)
-"""From the least to the greatest."""
+"""In order of increasing rights."""
 
 
 class DeviceCodes(Handler):
@@ -24,7 +24,8 @@ class DeviceCodes(Handler):
     body_limit = 4096
 
     async def post(self) -> None:
-        """Let a client wait for a decision."""
+        """Start a device login and return its code."""
+        # The code is shown with the client's name and address, so that a user can recognize the request.
         asked, address = self.read(AskCode), self.request.remote_ip or ""
         page = f"{self.address_of_server()}/device"
         self.answer(await self.run(self.services.devices.begin, asked.client_name, address, page, asked.scope))
@@ -37,7 +38,7 @@ class DeviceTokens(Handler):
     body_limit = 4096
 
     async def post(self) -> None:
-        """Give a client its token, if it was approved."""
+        """Return the token of an approved device login."""
         operator = self.settings["owner"]
         self.answer(await self.run(self.services.devices.token, self.read(AskToken).device_code, operator))
 
@@ -48,7 +49,8 @@ class DeviceDecisions(Handler):
     needs: ClassVar[Mapping[str, str]] = {"POST": access.ENTER}
 
     async def post(self) -> None:
-        """Approve or deny a client."""
+        """Approve or deny a device login."""
+        # Hashing the current password is expensive, so it runs in the queue for passwords.
         asked, address = self.read(Decide), self.request.remote_ip or ""
         decide = partial(self.services.devices.decide, approve=asked.approve, scope=asked.scope)
         run = self.run_password if asked.current_password else self.run
@@ -57,16 +59,16 @@ class DeviceDecisions(Handler):
 
 
 class DevicePage(Page):
-    """`/device`: where a code is typed in. What it decides takes a session, or a token."""
+    """`/device`: the page for entering a device code. A decision needs a session or a token."""
 
     body_limit = 4096
 
     async def get(self) -> None:
-        """Ask for a code, or show who waits under one."""
+        """Show the form for a code, or the client that waits under a code."""
         await self._page(self.get_query_argument("code", "")[:40])
 
     async def post(self) -> None:
-        """Decide."""
+        """Approve or deny the device login of a code."""
         fields = self.form()
         code, token, verdict, scope = (fields.get(name, "") for name in ("code", "token", "verdict", "scope"))
         password = fields.get("old", "")
@@ -98,6 +100,7 @@ class DevicePage(Page):
         fields = {"code": "", "grant": None, "wrong": "", "done": None, "known": self.caller.known, **known}
         fields["must_prove"] = must_prove
         grant = fields["grant"]
+        # The user can reduce the scope that the client requests, but not extend it.
         scopes = SCOPES[: SCOPES.index(grant.scope) + 1] if grant else ()
         self.show("device.html", scopes=scopes, **fields)
 
@@ -109,11 +112,12 @@ class TokenList(Handler):
     needs: ClassVar[Mapping[str, str]] = {"POST": access.GRANT}
 
     async def get(self) -> None:
-        """List the tokens."""
+        """List tokens."""
         self.answer(await self.run(self.services.tokens.every, self.caller, self.page()))
 
     async def post(self) -> None:
-        """Make one."""
+        """Create a token."""
+        # Creating a token can require the current password, so that an unattended session is not sufficient.
         asked = self.read(MakeToken)
         run = self.run_password if asked.current_password else self.run
         self.answer(await run(self.services.tokens.create, self.caller, asked), 201)
@@ -123,7 +127,7 @@ class Token(Handler):
     """`/tokens/{token}`."""
 
     async def delete(self, token: str) -> None:
-        """Revoke it."""
+        """Revoke a token."""
         await self.run(self.services.tokens.revoke, self.caller, token)
         self.set_status(204)
         self.finish()
@@ -138,7 +142,7 @@ class IdentityList(Handler):
     queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, USER)}
 
     async def get(self) -> None:
-        """List the identities that sign in to the caller's account; for admins, those of all accounts."""
+        """List the OpenID identities of the caller's account; for admins, of all accounts."""
         user = self.query(USER)
         self.answer(await self.run(self.services.identities.every, self.caller, self.page(), user))
 

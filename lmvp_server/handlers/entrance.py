@@ -1,4 +1,4 @@
-"""Signing in and out: the login form, sign-in links, logout, and making an account by an invitation."""
+"""Handlers of sign-in and sign-out: login form, sign-in links, logout and invitations."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Login(Page):
     """`/login`."""
 
     async def get(self) -> None:
-        """Ask who it is."""
+        """Show the login form."""
         self._ask(self.get_query_argument("next", "."))
 
     async def post(self) -> None:
-        """Begin a session, by name and password or by a token that may everything that its account may."""
+        """Start a session, with name and password or with a token that has all rights of its account."""
         fields = self.form()
         name, after = fields.get("name", "").strip(), fields.get("next", ".")
         try:
@@ -41,10 +41,12 @@ class Login(Page):
         try:
             return sessions.open_by_token(self.caller_of(token), self.address)
         except NotAuthenticated:
+            # An invalid token counts as a failed sign-in of the address, which limits guessing.
             self.services.passwords.failed(self.address)
             raise
 
     def _ask(self, after: str, *, name: str = "", wrong: str = "", token: bool = False) -> None:
+        # Without accounts, only the operator can sign in, with a token.
         accounts = bool(self.services.users.any())
         self.show(
             "login.html",
@@ -58,8 +60,8 @@ class Login(Page):
 class Open(Page):
     """`/open`: the page of a sign-in link.
 
-    The code is behind the `#`, which a browser does not send, so it is in no log and no `Referer`. A script of the page
-    sends it by POST; a prefetch of the link does not.
+    The code is in the fragment of the URL (after `#`), which browsers do not send. It is therefore in no log and no
+    `Referer`. A script of the page sends it by POST, which a prefetch of the link does not do.
     """
 
     async def get(self) -> None:
@@ -67,9 +69,11 @@ class Open(Page):
         self._ask()
 
     async def post(self) -> None:
-        """Begin the session of a link."""
+        """Start the session of a sign-in link."""
         fields = self.form()
+        # `change` confirms that the session can switch to another account.
         code, change = fields.get("code", "").strip()[:200], bool(fields.get("change"))
+        # On a shared machine, the link of the embedded server must not sign in another local user.
         if is_other_user(self.request, self.settings["server"]):
             raise AccessDenied("this server belongs to another user of this machine")
         redeem, operator = self.services.signin_links.redeem, self.settings["owner"]
@@ -97,7 +101,7 @@ class SignInLinks(Handler):
     body_limit = 4096
 
     async def post(self) -> None:
-        """Make a one-time link by which a browser signs in with the rights of the caller's token."""
+        """Create a one-time sign-in link for a browser with the rights of the caller's token."""
         asked = self.read(NewSignInLink)
         self.answer(await self.run(self.services.signin_links.create, self.caller, asked), 201)
 
@@ -106,7 +110,7 @@ class Logout(Page):
     """`/logout`."""
 
     async def post(self) -> None:
-        """End the session; with `everywhere`, all of this account."""
+        """Close the session; with `everywhere`, close all sessions of the account."""
         fields = self.form()
         if fields.get("everywhere") and self.caller.known:
             await self.run(self.services.sessions.end_all, self.caller)
@@ -117,14 +121,14 @@ class Logout(Page):
 
 
 class Join(Page):
-    """`/join`: where an invitation leads."""
+    """`/join`: the page of an invitation."""
 
     async def get(self) -> None:
-        """Show what the invitation is for."""
+        """Show the invitation."""
         await self._ask(self.get_query_argument("code", "")[:100])
 
     async def post(self) -> None:
-        """Give the role to whoever is signed in, or make an account, and begin its session."""
+        """Accept the invitation with the signed-in account, or create an account and start its session."""
         fields = self.form()
         code, name = fields.get("code", "")[:100], fields.get("name", "").strip()
         if fields.get("as_me"):
@@ -169,7 +173,7 @@ class Invitations(Handler):
         self.answer(await self.run(self.services.invitations.every, self.caller))
 
     async def post(self) -> None:
-        """Make an invitation."""
+        """Create an invitation."""
         made = await self.run(self.services.invitations.create, self.caller, self.read(Invite))
         url = f"{self.address_of_server()}/join?code={made.secret}"
         self.answer(msgspec.structs.replace(made, url=url), 201)
@@ -179,7 +183,7 @@ class Invitation(Handler):
     """`/invitations/{invitation}`."""
 
     async def delete(self, invitation: str) -> None:
-        """Revoke it."""
+        """Revoke an invitation."""
         await self.run(self.services.invitations.revoke, self.caller, invitation)
         self.set_status(204)
         self.finish()

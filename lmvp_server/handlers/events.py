@@ -1,4 +1,4 @@
-"""Events: who did what to what."""
+"""Handlers of the audit log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmvp_server.handlers.query import PAGE, Parameter, Text
 from lmvp_server.services.audit import EVERYTHING, Filter
 
 _CUT = 300
-"""Characters of a filter that count."""
+"""Maximum length of a filter in characters; the rest is ignored."""
 FILTERS: tuple[Text[str], ...] = (
     Text(name="who", description="Only events of this user."),
     Text(name="action", description="Only events whose action begins with this text, as `alias.`."),
@@ -26,9 +26,9 @@ class ServerEvents(Handler):
     queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, *FILTERS)}
 
     async def get(self) -> None:
-        """List the events of the server, newest first; `who`, `action`, `what`, `since` and `until` filter them."""
+        """List the events of the server, newest first; filter by `who`, `action`, `what`, `since` and `until`."""
         of_server, wanted = as_json(self.services.audit.of_server), _wanted(self)
-        run = self.run_long if wanted == EVERYTHING else self.run_costly  # a filter may read the whole log
+        run = self.run_long if wanted == EVERYTHING else self.run_costly  # a filter can read the complete log
         self.answer(await run(of_server, self.caller, self.page(), wanted))
 
 
@@ -38,7 +38,7 @@ class ProjectEvents(Handler):
     queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, *FILTERS)}
 
     async def get(self, project: str) -> None:
-        """List the events of a project, newest first; filtered as those of the server."""
+        """List the events of a project, newest first; filter as for the server."""
         of_project, wanted = as_json(self.services.audit.of_project), _wanted(self)
         run = self.run_long if wanted == EVERYTHING else self.run_costly
         self.answer(await run(of_project, self.caller, project, self.page(), wanted))
@@ -48,7 +48,10 @@ class Heads(Handler):
     """`/events/heads`."""
 
     async def get(self) -> None:
-        """Return the head of each log, to be kept elsewhere."""
+        """Return the head of each audit log.
+
+        A copy of the heads that is stored elsewhere shows later whether the log was changed.
+        """
         self.answer(await self.run(self.services.audit.heads, self.caller))
 
 

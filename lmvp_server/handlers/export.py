@@ -1,4 +1,4 @@
-"""Every point of a project, of some runs, or of some metrics, as a stream."""
+"""Export of the metric points of a project as a stream, optionally filtered by run or key."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Export(Handler):
     in_public = READING
 
     async def get(self, project: str) -> None:
-        """Stream every point as CSV, Parquet or columns."""
+        """Stream all points as CSV, Parquet or columns."""
         kind = self.query(FORMAT)
         content_type, write = _FORMATS[kind]
         runs, keys = self.query(SOME_RUNS), self.query(KEYS)
@@ -49,7 +49,7 @@ class Export(Handler):
         self.set_header("Content-Disposition", f'attachment; filename="metrics.{kind}"')
         try:
             await self._stream(project, space, pieces)
-        except StreamClosedError:  # the client has gone
+        except StreamClosedError:  # the client disconnected
             pass
         except Exception as error:
             if not self._headers_written:
@@ -58,17 +58,18 @@ class Export(Handler):
             self.break_off()
 
     async def _stream(self, project: str, space: str, pieces: Iterator[bytes]) -> None:
-        """Send pieces as they are made, as long as the caller may read; the next is made when the last has gone."""
+        """Send pieces while the caller can read the project. The next piece is created after the last one is sent."""
         while (piece := await self.run_public(next, pieces, None)) is not None:
             await self.recheck(access.READ, project, space=space)
             await self.wait_for_room(len(piece))
             self.write(piece)
             await self.flush()
+        # A cancellation of this coroutine must not cancel Tornado's future.
         await asyncio.shield(self.finish())
 
 
 def _csv(pages: Pages) -> Iterator[bytes]:
-    """Yield RFC 4180, UTF-8; texts that a spreadsheet could run as a formula are neutralised."""
+    """Yield CSV as in RFC 4180, in UTF-8. Texts that a spreadsheet could execute as a formula are escaped."""
     yield b"run,name,key,step,value,time\r\n"
     for run, key, parts in pages:
         text = io.StringIO()
@@ -80,10 +81,10 @@ def _csv(pages: Pages) -> Iterator[bytes]:
 
 
 def inert(text: str) -> str:
-    """Put an apostrophe before a text that a spreadsheet could run as a formula. `saving.js` has the same rule.
+    """Escape a text that a spreadsheet could execute as a formula, with an apostrophe. `saving.js` has the same rule.
 
     Spreadsheets skip blanks and invisible characters at the beginning, and read full-width and small forms of `=`, `+`,
-    `-` and `@` as the plain ones. Numbers stay numbers.
+    `-` and `@` as the plain ones. Numbers do not change.
 
     Examples
     --------
@@ -100,7 +101,7 @@ def inert(text: str) -> str:
 def _moment(time: float) -> str:
     try:
         return datetime.fromtimestamp(time, timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    except (ValueError, OverflowError, OSError):  # no time that a calendar has
+    except (ValueError, OverflowError, OSError):  # outside the range of `datetime`
         return repr(time)
 
 
@@ -111,7 +112,7 @@ def _columns(pages: Pages) -> Iterator[bytes]:
 
 
 def _parquet(pages: Pages) -> Iterator[bytes]:
-    """Yield a Parquet file, a row group for each page."""
+    """Yield a Parquet file with one row group for each page."""
     try:
         import pyarrow
         from pyarrow import parquet
@@ -137,7 +138,7 @@ def _row_groups(pages: Pages, pyarrow: Any, parquet: Any, schema: Any) -> Iterat
 
 
 class _Outlet(io.RawIOBase):
-    """A file that only grows, and whose content is taken away as it comes."""
+    """A write-only buffer for pyarrow; `take` returns and removes the bytes that were written since the last call."""
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -164,7 +165,7 @@ def _table(run: dict[str, Any], key: str, part: Any, pyarrow: Any, schema: Any) 
         index = pyarrow.array([0] * len(part), pyarrow.int32())
         return pyarrow.DictionaryArray.from_arrays(index, pyarrow.array([value]))
 
-    # A timestamp of Parquet holds ±292,277 years in int64 microseconds; null replaces any other time.
+    # A Parquet timestamp holds ±292,277 years in int64 microseconds. Other times become null.
     fits = abs(part.times) <= TIME_LIMIT
     times = (part.times.clip(-TIME_LIMIT, TIME_LIMIT) * 1e6).round().astype("int64")
     columns = [always(run["id"]), always(run["name"]), always(key), part.steps, part.values]

@@ -1,4 +1,4 @@
-"""Forks, and what is contributed back."""
+"""Handlers of forks and of contributions from forks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Fork(Handler):
     of_model: ClassVar[bool] = True
 
     async def post(self, project: str, model: str) -> None:
-        """Copy a model with its history to another place."""
+        """Fork a model with its history to another project or name."""
         to = self.read(ForkBody).to
         self.answer(await self.run(self.services.forks.fork, self.caller, project, model, to), 201)
 
@@ -30,7 +30,7 @@ class Contribute(Handler):
     of_model: ClassVar[bool] = True
 
     async def post(self, project: str, model: str, revision: str) -> None:
-        """Propose a version of a fork to what it was forked from."""
+        """Propose a version of a fork to the model that was forked."""
         message = self.read(ContributeBody).message
         contribute = self.services.forks.contribute
         self.answer(await self.run(contribute, self.caller, project, model, revision, message), 201)

@@ -1,4 +1,4 @@
-"""Health: whether there is a server, and whether it is the one of `server.json`."""
+"""Handler of health checks. They also verify that the server is the one of `server.json`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,18 @@ NONCE: Text[str] = Text(
 
 
 class HealthHandler(Handler):
-    """`GET health?nonce=…`: open to all. The proof is worth nothing for any other nonce."""
+    """`GET health?nonce=…`: requires no token. A proof is valid for its nonce only, so it cannot be replayed."""
 
     queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (NONCE,)}
     open_to_all = True
 
     def get(self) -> None:
-        """Answer with a `Health`."""
+        """Return the health of the server."""
         server = self.settings["server"]
         nonce = self.query(NONCE)
         token, instance = server.token, server.instance
         health = Health(status="ok", version=lmvp.__version__, api=API, instance=instance)
+        # The proof shows that this server knows its token, without sending the token.
         if nonce:
             proved = {"proof": proof(token, nonce), "bound": proof(token, nonce, instance)}
             health = msgspec.structs.replace(health, **proved)

@@ -1,4 +1,4 @@
-"""The first page: projects and their models; and the files that pages need."""
+"""Handlers of the index page, which lists projects and models, and of static files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lmvp_server.services.paging import Page
 
 PROJECTS, MODELS, RECENT = 100, 200, 50
 OPENED, SHOWN = 20, 8
-"""Projects whose models the first page shows, and how many of them; their own pages have all."""
+"""Maximum number of projects with models on the index page, and of models per project. Their own pages list all."""
 WAITING, LINES = 5, 12
 
 
@@ -30,9 +30,10 @@ class Home(WebPage):
     compressed = True
 
     async def get(self) -> None:
-        """Show what there is, to those who may see any of it."""
+        """Show the projects and models that the caller can read."""
         try:
             shown = await self.run_costly(self._look)
+        # A server without public projects shows the login page first.
         except NotAuthenticated:
             self.go("login")
         else:
@@ -52,12 +53,12 @@ class Home(WebPage):
         }
 
     def _connectable(self) -> bool:
-        """Whether whoever looks could let a provider sign them in too."""
+        """Return whether the caller can connect their account to the OpenID provider."""
         user = self.caller.user if self.settings["openid"] else ""
         return bool(user) and not self.services.identities.is_connected(user)
 
     def _models(self, project: str) -> dict[str, Any]:
-        """Return the models of a project, those with the newest versions first."""
+        """Return the models of a project, sorted by their newest version."""
         found = self.services.catalog.models(self.caller, project, Page(MODELS))
         recent = self.services.versions.of_project(self.caller, project, Page(RECENT))["items"]
         order = {name: at for at, name in enumerate(dict.fromkeys(one["model"] for one in recent))}
@@ -73,55 +74,57 @@ class Home(WebPage):
         return dict(self.services.versions.version(self.caller, project, model["name"], str(model["latest"])))
 
     def _waiting(self, project: str) -> list[dict[str, Any]]:
-        """Return what was proposed and waits for whoever looks: what they may accept."""
+        """Return the proposed contributions that the caller can accept."""
         if not self.caller.may(access.WRITE, project):
             return []
         found = self.services.contributions.of_project(self.caller, project, Page(WAITING), "proposed")["items"]
         return [{**one, "project": project} for one in found]
 
     def _lately(self, projects: list[str]) -> list[feed.Entry]:
-        """Return what happened last, in all projects together."""
+        """Return the most recent events of all projects."""
         lines = [entry for project in projects for entry in self._of_project(project)]
         return sorted(lines, key=lambda line: line.at, reverse=True)[:LINES]
 
     def _of_project(self, project: str) -> list[feed.Entry]:
-        """Return what happened last in a project."""
+        """Return the most recent events of a project."""
+        # The feed omits some events, so more events than lines are read.
         found = self.services.audit.of_project(self.caller, project, Page(2 * LINES))["items"]
         return feed.entries(self.services, self.caller, project, found, self.root)[:LINES]
 
 
 class StaticFile(StaticFileHandler):
-    """`/static/…`: styles and scripts of ours, the same for everybody."""
+    """`/static/…`: stylesheets and scripts, the same for all users."""
 
     def set_default_headers(self) -> None:
-        """Name no software and its version, and let no browser guess at a type, in errors too."""
+        """Hide the name of the server software and disable type sniffing, also in errors."""
         self.clear_header("Server")
         self.set_header("X-Content-Type-Options", "nosniff")
 
     def prepare(self) -> None:
-        """Refuse a request for a host that is not this server's."""
+        """Refuse a request for a foreign host."""
         if foreign_host(self.request, self.settings["server"]):
             raise AccessDenied("this server does not answer for that host")
 
     def validate_absolute_path(self, root: str, absolute_path: str) -> str | None:
-        """Return the path of a file below `root`. A path that no file system takes is not found."""
+        """Return the path of a file below `root`. An invalid path is not found."""
         try:
             return super().validate_absolute_path(root, absolute_path)
-        except (ValueError, OSError):  # NUL in the path, or a name that is too long
+        except (ValueError, OSError):  # a NUL in the path, or a name that is too long
             raise NotFound("there is no such file") from None
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Send an error as text."""
+        """Send an error as plain text."""
         error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
         self.set_status(error.http_status)
         self.set_header("Content-Type", "text/plain; charset=utf-8")
         self.finish(f"{error.message}\n")
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Log a fault of the server."""
+        """Log server faults."""
         log_failure(self, typ, value, tb)
 
-    def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - as Tornado calls it
-        """Let nobody guess what a file is."""
+    def set_extra_headers(self, path: str) -> None:  # noqa: ARG002 - the signature is Tornado's
+        """Disable type sniffing and allow compression."""
         self.set_header("X-Content-Type-Options", "nosniff")
+        # Static files contain no secret.
         may_compress(self)

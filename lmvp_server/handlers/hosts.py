@@ -1,8 +1,8 @@
-"""Which `Host` a request may name.
+"""Check of the header `Host`, as a protection from DNS rebinding.
 
-A web page can make a browser send requests to a name of its own that points to 127.0.0.1 (DNS rebinding). Such a
-request names that host, so a server that listens on loopback answers to the names of this machine alone, and to the one
-that a proxy before it is known by.
+A web page can let its domain name point to 127.0.0.1, so that browsers send its requests to a local server. Such a
+request has the domain name as its host. A server on loopback therefore accepts only the names of this machine and the
+name of its reverse proxy.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ from lmvp_server.settings import Settings
 
 
 def foreign_host(request: HTTPServerRequest, settings: Settings) -> bool:
-    """Tell whether a server must refuse a request for the host that it names."""
+    """Return whether a server must refuse a request because of its host."""
     return not settings.answers_to(request.host)

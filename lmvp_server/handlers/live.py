@@ -1,9 +1,12 @@
-"""New points of runs, as server-sent events: at most ten a second, and the next when the last has been sent.
+"""Live stream of new metric points as server-sent events (SSE), with at most ten events per second and reader.
 
-Each reader has a cursor for each run, so all points that come while a reader is slow are one event; points that are
-sealed meanwhile cannot be sent one by one, and a `reset` says so. Readers of the same runs with the same cursors share
-one encoded event. It is made without the rights of any reader: each reader's rights are looked up, by the token or the
-session of its request, before each event and every few seconds. A reader who has lost them gets an event `end`.
+The next event is sent only when the last one has been sent. Each reader has a cursor for each run, so all points that
+arrive while a reader is slow become one event. Sealed points cannot be streamed; the event `reset` then asks the client
+to load the curves again.
+
+Readers with the same runs and cursors share one encoded event, which does not depend on their rights. The rights of
+each reader are therefore checked before each event and every few seconds. A reader that loses them gets the event
+`end`.
 """
 
 from __future__ import annotations
@@ -27,13 +30,13 @@ from lmvp_server.services.metrics import LIVE_LIMIT, floats
 _PAUSE, _PING = 0.1, 15.0
 _RUNS_LIMIT, _SHARED, _SHARED_BYTES = 50, 256, 16 << 20
 _EVENT_LIMIT = 5 * LIVE_LIMIT
-"""Points of all runs that one event tells; where more are new, the curves are read anew instead."""
+"""Maximum number of points in one event, over all runs. If more are new, the client loads the curves again."""
 
 _FEW = 2000
-"""New points of which an event is made at once; one of more waits in the queue for costly work."""
+"""Up to this number of new points, an event is encoded at once; otherwise in the queue for costly work."""
 
 NOBODYS = 100
-"""Streams at most that those without an account have open: each keeps a connection."""
+"""Maximum number of open streams without an account. Each stream occupies a connection."""
 
 BEHIND: Text[str] = Text(
     name="cursor",
@@ -45,7 +48,7 @@ BEHIND: Text[str] = Text(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """The runs that a reader follows, and how far it has read: a cursor and a status for each run."""
+    """Position of a reader: the runs that it follows, with a cursor and a status for each run."""
 
     space: str
     runs: tuple[str, ...]
@@ -55,11 +58,11 @@ class Place:
 
 
 Step: TypeAlias = tuple[bytes, Place]
-"""An event, and the place behind it; no bytes where nothing is new."""
+"""An event and the position after it. The event is empty if nothing is new."""
 
 
 class Streams:
-    """The open streams of a server: they are woken together, and share what they are sent."""
+    """The open streams of a server. They share wake-up callbacks and encoded events."""
 
     def __init__(self) -> None:
         self._open: set[Live] = set()
@@ -68,38 +71,39 @@ class Streams:
         self._ended = False
 
     def add(self, stream: Live) -> None:
-        """Know of a stream until `remove`.
+        """Add a stream, until `remove`.
 
         Raises
         ------
         TooManyRequests
-            If it is of nobody, and so are too many others.
+            If the stream has no account, and too many of these are open.
         """
         if stream.anonymous and sum(one.anonymous for one in self._open) >= NOBODYS:
             raise TooManyRequests("too many follow what is public, without an account", hint="try again in a while")
         self._open.add(stream)
-        if self._ended:  # it was asked for on a connection that was still open; it would hold the server up
+        if self._ended:  # its request arrived on an open connection; the stream would delay the shutdown
             stream.stop()
 
     def remove(self, stream: Live) -> None:
-        """Forget a stream."""
+        """Remove a stream."""
         self._open.discard(stream)
 
     def end(self) -> None:
-        """End all of them, and those that come yet: the server ends."""
+        """Close all streams, and those that open later, because the server stops."""
         self._ended = True
         for stream in self._open:
             stream.stop()
 
     def wake(self, run: tuple[str, str], event: asyncio.Event, wait: Callable[..., Callable[[], None]]) -> None:
-        """Set `event` whenever points of a run come, until `rest`."""
+        """Set `event` when points of a run arrive, until `rest`."""
         if run not in self._awake:
             loop, events = asyncio.get_running_loop(), set[asyncio.Event]()
+            # The store calls back from other threads.
             self._awake[run] = events, wait(*run, lambda: loop.call_soon_threadsafe(_set_all, events))
         self._awake[run][0].add(event)
 
     def rest(self, run: tuple[str, str], event: asyncio.Event) -> None:
-        """Set `event` no longer; a request may name the same run several times."""
+        """Stop setting `event`. A request can name the same run several times, so this can be called repeatedly."""
         if run not in self._awake:
             return
         events, stop = self._awake[run]
@@ -111,14 +115,18 @@ class Streams:
     async def shared(
         self, place: Place, make: Callable[[Place], Awaitable[tuple[bytes, Place]]]
     ) -> tuple[bytes, Place]:
-        """Return what follows a place, made once for all who stand there."""
+        """Return the event after a position. It is encoded once for all readers at this position."""
         found = self._made.get(place)
+        # An empty result is stale as soon as points arrive, so it is created again.
         if found is None or (found.done() and (found.cancelled() or found.exception() or not found.result()[0])):
             found = self._made[place] = asyncio.ensure_future(make(place))
-            # all readers may have gone when it fails: asyncio would log the error as unhandled
+            # If all readers disconnect before a failure, asyncio would log the exception as never retrieved.
             found.add_done_callback(lambda done: done.cancelled() or done.exception())
+            # Readers that are behind ask for old positions; a few recent events are enough for those that are up to
+            # date.
             while len(self._made) > _SHARED:
                 self._made.popitem(last=False)
+        # A reader that disconnects must not cancel the event of the others.
         made = await asyncio.shield(found)
         while sum(map(_bytes_of, self._made.values())) > _SHARED_BYTES:
             self._made.popitem(last=False)
@@ -145,7 +153,7 @@ class Live(Handler):
     _going = True
 
     async def get(self, project: str) -> None:
-        """Send the new points of some runs, as server-sent events."""
+        """Stream new points of runs as server-sent events."""
         runs, keys = self.query(RUNS), self.query(KEYS)
         if not 1 <= len(runs) <= _RUNS_LIMIT:
             raise InvalidArgument(
@@ -161,7 +169,7 @@ class Live(Handler):
             streams.wake((place.space, run), self._news, self.services.metrics.wait)
         try:
             await self._follow(streams, project, place)
-        except StreamClosedError:  # the reader has gone
+        except StreamClosedError:  # the client disconnected
             pass
         finally:
             streams.remove(self)
@@ -171,6 +179,7 @@ class Live(Handler):
     def _begin(self, project: str, runs: list[str], keys: tuple[str, ...] | None) -> Place:
         metrics = self.services.metrics
         space, ids = metrics.watched(self.caller, project, runs)
+        # `EventSource` sends `Last-Event-ID` when it reconnects.
         given = self.query(BEHIND) or self.request.headers.get("Last-Event-ID")
         cursors = _cursors(given, len(ids)) if given else tuple(metrics.now(space, run) for run in ids)
         return Place(space, tuple(ids), keys, cursors)
@@ -178,6 +187,7 @@ class Live(Handler):
     async def _follow(self, streams: Streams, project: str, place: Place) -> None:
         try:
             while self._going:
+                # Clear before reading, so that points that arrive meanwhile are not missed.
                 self._news.clear()
                 event, place = await streams.shared(place, self._make)
                 if event:
@@ -188,12 +198,12 @@ class Live(Handler):
                     await asyncio.sleep(_PAUSE)
                 else:
                     await self._wait(project, place)
-        except LmvpError as error:  # the reader has lost its rights, or the run is deleted
+        except LmvpError as error:  # the reader lost its rights, or the run was deleted
             self.write(b"event: end\ndata: " + msgspec.json.encode(error_body(error)) + b"\n\n")
         self.finish()
 
     async def _wait(self, project: str, place: Place) -> None:
-        """Wait for news; look up the rights of the reader meanwhile, and send a comment at the end."""
+        """Wait for new points, recheck the rights of the reader meanwhile, and send a keep-alive comment at the end."""
         for _ in range(math.ceil(_PING / RECHECK)):
             try:
                 await asyncio.wait_for(self._news.wait(), RECHECK)
@@ -201,6 +211,7 @@ class Live(Handler):
                 await self.recheck(access.READ, project, space=place.space, now=True)
             else:
                 return
+        # Proxies close connections without traffic; a comment keeps the connection open.
         self.write(b": still here\n\n")
         await self.flush()
 
@@ -209,26 +220,27 @@ class Live(Handler):
         return step if step is not None else await self.run_shared(_next, self.services, place)
 
     def stop(self) -> None:
-        """End the stream, soon."""
+        """Stop the stream after the current event."""
         self._going = False
+        # The stream can be stopped before `get` has run.
         if hasattr(self, "_news"):
             self._news.set()
 
     def on_connection_close(self) -> None:
-        """End the stream when its reader has gone."""
-        super().on_connection_close()  # or a request that is cut off waits for its body as long as the server runs
+        """Stop the stream when the client disconnects."""
+        super().on_connection_close()  # otherwise a truncated request waits for its body indefinitely
         self.stop()
 
 
 def _next_of_few(services: Services, place: Place) -> Step | None:
-    """Return the next event; None if more than `_FEW` points are new: making the event takes long then."""
+    """Return the next event; None if more than `_FEW` points are new, because encoding then takes long."""
     now, cursors = services.metrics.now, zip(place.runs, place.cursors, strict=True)
     count = sum(max(0, now(place.space, run) - cursor) for run, cursor in cursors)
     return None if count > _FEW else _next(services, place)
 
 
 def _next(services: Services, place: Place) -> Step:
-    """Return the next event, and the place behind it; no bytes where nothing is new. It is the same for all readers."""
+    """Return the next event, which is equal for all readers, and the position after it; empty if nothing is new."""
     metrics = services.metrics
     found = [
         metrics.since(place.space, run, cursor, place.keys)
@@ -238,11 +250,13 @@ def _next(services: Services, place: Place) -> Step:
         metrics.now(place.space, run) if new is None else new[0] for run, new in zip(place.runs, found, strict=True)
     ]
     statuses = tuple(services.runs.status(place.space, run) for run in place.runs)
+    # The statuses are a part of the position, so that a changed status is an event too.
     behind = replace(place, cursors=tuple(cursors), statuses=statuses)
     told: dict[str, Any] = {"cursor": ",".join(map(str, cursors))}
     if statuses != place.statuses:
         told["status"] = dict(zip(place.runs, statuses, strict=True))
     points = sum(len(part) for new in found if new for part in new[1].values())
+    # `since` returns None if too many points are new, or if points after the cursor are sealed.
     if points > _EVENT_LIMIT or any(new is None for new in found):
         return _sse("reset", told), behind
     told["curves"] = [

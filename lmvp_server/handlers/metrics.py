@@ -1,4 +1,4 @@
-"""Metrics of runs: which there are, and curves of them."""
+"""Handlers of metrics: the metrics of a run, and curves."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ _HEAD, _TAIL = b'{"curves":[', b"]}"
 
 
 def _as_items(curves: Iterable[Drawn]) -> bytes:
-    """Return curves as the items of a JSON array."""
+    """Encode curves as the items of a JSON array."""
     return b",".join(msgspec.json.encode(curve) for curve in as_curves(curves).curves)
 
 
 class _MetricsHandler(Handler):
-    """Says in a header of the answer which runs lack points because a file is damaged."""
+    """Base class of handlers that report, in a header, the runs that lack points because a file is damaged."""
 
     async def state_incomplete(self, project: str, runs: tuple[str, ...]) -> None:
         missing = await self.run_public(self.services.metrics.incomplete, self.caller, project, runs)
@@ -69,7 +69,7 @@ class RunMetrics(_MetricsHandler):
         self.answer(await self.run_public(keys, self.caller, project, run, prefix, self.page()))
 
     async def post(self, project: str, run: str) -> None:
-        """Take in some points."""
+        """Add points to a run."""
         given = self.read(NewPoints)
         self.answer(await self.run(self.services.metrics.add, self.caller, project, run, given), 201)
 
@@ -81,12 +81,13 @@ class Curves(_MetricsHandler):
     in_public = READING
 
     async def get(self, project: str) -> None:
-        """Return curves of several runs and keys, as many points as a picture has room for."""
+        """Return curves of several runs and keys, downsampled to the resolution of a plot."""
         await self.state_incomplete(project, self.query(RUNS))
         binary = self.query(FORMAT) == "columns" or COLUMNS in self.request.headers.get("Accept", "")
         batches = await self.run_long(self.services.metrics.batches, self.caller, project, self._asked())
         encode = as_bytes if binary else _as_items
         content_type = COLUMNS if binary else "application/json"
+        # A single batch is sent with a length; several are streamed, so that they need not fit into memory together.
         first = await self.run_long(self._encode, project, encode, batches[0])
         if len(batches) == 1:
             self.send(first if binary else b"".join([_HEAD, first, _TAIL]), content_type)
@@ -94,7 +95,7 @@ class Curves(_MetricsHandler):
         self.set_header("Content-Type", content_type)
         try:
             await self._stream(first, [partial(self._encode, project, encode, make) for make in batches[1:]], binary)
-        except StreamClosedError:  # the client has gone
+        except StreamClosedError:  # the client disconnected
             pass
         except Exception as error:
             if not self.has_begun:
@@ -103,7 +104,7 @@ class Curves(_MetricsHandler):
             self.break_off()
 
     async def _stream(self, piece: bytes, rest: Sequence[Callable[[], bytes]], binary: bool) -> None:
-        """Send the batches; each is made when the client has read the one before it."""
+        """Send the batches. A batch is created after the client has read the previous one, which bounds the memory."""
         await self.wait_for_room(len(piece))
         self.write(piece if binary else _HEAD + piece)
         await self.flush()
@@ -117,7 +118,7 @@ class Curves(_MetricsHandler):
     def _encode(
         self, project: str, encode: Callable[[Iterable[Drawn]], bytes], make: Callable[[], list[Drawn]]
     ) -> bytes:
-        self.expire_caller()  # this may have waited for its turn, or for the client
+        self.expire_caller()  # this can have waited for a thread or for the client
         self.services.catalog.find_project(self.caller, project)
         return encode(make())
 

@@ -1,4 +1,4 @@
-"""The description of this API for machines."""
+"""Handler of the OpenAPI document."""
 
 from __future__ import annotations
 

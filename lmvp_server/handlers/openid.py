@@ -1,4 +1,4 @@
-"""Pages of the sign-in at a provider of OpenID Connect: the redirect to it, and the return from it."""
+"""Pages of the sign-in with OpenID Connect: the redirect to the provider, and the return from it."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from lmvp_server.services.identities import Identity
 
 _COOKIE = "lmvp_openid"
-"""The cookie that binds a sign-in to the browser that began it."""
+"""Name of the cookie that binds a sign-in to the browser that started it."""
 
 
 class _OpenIdPage(Page):
     @property
     def openid(self) -> OpenId:
-        """The client of the provider."""
+        """The client of the OpenID provider."""
         found: OpenId | None = self.settings["openid"]
         if found is None:
             raise NotFound("this server has no OpenID provider", hint="`lmvp server --openid ISSUER` configures one")
@@ -30,12 +30,12 @@ class _OpenIdPage(Page):
 
     @property
     def back(self) -> str:
-        """The URL to which the provider sends the browser back: that of `--public-url`, if there is one."""
+        """The redirect URI of the provider. It is below `--public-url`, if that is set."""
         known = self.settings["server"].public_url or f"{self.request.protocol}://{self.request.host}"
         return f"{known}/openid-back"
 
     def refuse(self, error: LmvpError, after: str = ".") -> None:
-        """Show the reason, and the other ways to sign in."""
+        """Show the login page with the error, so that the user can sign in another way."""
         self.set_status(error.http_status)
         hint = f": {error.hint}" if error.hint else ""
         wrong = f"{error.message}{hint}."
@@ -46,16 +46,18 @@ class Begin(_OpenIdPage):
     """`/openid`."""
 
     async def get(self) -> None:
-        """Send a browser to the provider; with `connect`, to connect the account of its session."""
+        """Redirect a browser to the provider; with `connect`, to connect the account of its session."""
         given = self.get_query_argument("connect", "")
         if given and not (self.caller.user and self.is_ours({"_xsrf": given})):
             raise AccessDenied("this link is not from a page of your session", hint="load the page again")
         if given:
             access.require(self.caller, access.ACCOUNT)
+        # A connected identity is a permanent way to sign in, so a stolen session must not be able to add one.
         if given and not self.caller.is_fresh:
             raise AccessDenied(
                 "connecting a provider needs a sign-in within the last ten minutes", hint="sign out, and in again"
             )
+        # The cookie must match at the return, so that nobody can complete a sign-in in the browser of another user.
         browser, after = secrets.token_urlsafe(32), within(self.get_query_argument("next", "."))
         try:
             url = await self.openid.run(self._begin, browser, after, self.caller if given else None)
@@ -74,8 +76,9 @@ class Back(_OpenIdPage):
     """`/openid-back`."""
 
     async def get(self) -> None:
-        """Begin a session of the user whom the provider has signed in."""
+        """Start a session of the user whom the provider authenticated."""
         browser = self.get_cookie(self.cookie_name(_COOKIE), "") or ""
+        # A sign-in can be completed only once.
         self.clear_cookie(self.cookie_name(_COOKIE), **self.cookie_options())
         answer = {name: self.get_query_argument(name) for name in ("state", "code", "iss") if name in self._asked()}
         try:
@@ -95,10 +98,12 @@ class Back(_OpenIdPage):
     def _enter(self, begun: Begun, identity: Identity) -> str:
         identities, operator = self.services.identities, self.settings["owner"]
         if begun.caller is not None:
+            # The session can have ended, or changed to another account, while the user was at the provider.
             if self.caller.user != begun.caller.user:
                 raise NotAuthenticated("the session that began to connect its account has ended", hint="log in again")
             account = identities.connect(begun.caller, identity, operator)
         else:
+            # An unknown identity needs an invitation, unless the operator allows sign-up.
             free = self.openid.provider.sign_up
             account = identities.account(identity) or identities.sign_up(
                 identity, begun.invitation, self.address, operator, free=free

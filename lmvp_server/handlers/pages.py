@@ -1,4 +1,4 @@
-"""What pages share: who looks by their cookie, forms that no other site can send, and where a page may lead."""
+"""Base classes of pages: authentication by session cookie, protection from CSRF, and redirects within the server."""
 
 from __future__ import annotations
 
@@ -20,49 +20,50 @@ from lmvp_server.services.access import Caller
 from lmvp_server.services.sessions import LIFE, is_xsrf_token, xsrf_token
 
 SESSION, VISITOR, THEME = "lmvp_session", "lmvp_visitor", "lmvp_theme"
-"""Cookies: the session, what forms are bound to before there is one, and the theme."""
+"""Names of cookies: the session, the visitor id to which forms without a session are bound, and the theme."""
 CSP = (
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "base-uri 'none'; form-action 'self'; frame-ancestors 'self'"
 )
-"""Scripts only from files; strips and bars set their widths inline."""
+"""Scripts are loaded only from files. Inline styles are necessary, because strips and bars set their widths inline."""
 NO_FRAMES = CSP.replace("frame-ancestors 'self'", "frame-ancestors 'none'")
 HTML = "text/html; charset=utf-8"
 FIELDS = 50
-"""Fields of a form at most."""
+"""Maximum number of fields in a form."""
 _PROXYS = re.compile(r"[A-Za-z0-9|=_-]{1,200}")
 _VISITOR = re.compile(r"[A-Za-z0-9_-]{16,64}")
-"""The values of the cookie of a visitor. It is sent back, and no header may hold other characters."""
+"""Valid values of the visitor cookie. The value is sent back in a header, where other characters are not allowed."""
 _WITHIN = re.compile(r"[A-Za-z0-9_.~%@-]+(?:/[A-Za-z0-9_.~%@-]+)*(?:\?[A-Za-z0-9_.~%@=&-]*)?")
 
 
 class BySession(Handler):
-    """A handler whose caller is, without a token in its headers, whose session the cookie names.
+    """Handler that accepts the session cookie if the request has no token.
 
-    It is for what only reads, or for what sees that a form comes from a page of ours.
+    Use it only for handlers that read, or that verify the CSRF token of a form.
     """
 
     @property
     def session(self) -> str:
-        """The secret in the cookie; of a session that this answer begins, the new one, for the forms in the answer."""
+        """The secret of the session cookie; if this response starts a session, its new secret, for the forms."""
         return self._entered or self.get_cookie(self.cookie_name(SESSION), "") or ""
 
     def cookie_name(self, name: str) -> str:
-        """Return the name that a cookie has in browsers: with `__Host-` where people use https.
+        """Return the name of a cookie as the browser has it: with the prefix `__Host-` if the server uses HTTPS.
 
-        Browsers take a cookie of such a name only over https, for the path `/` and without a domain, so that no other
-        host of the same domain can plant one. The names of cookies follow `--public-url` and not the request.
+        Browsers accept such a cookie only over HTTPS, for the path `/` and without a domain. Another host of the same
+        domain can therefore not plant one. The name depends on `--public-url`, not on the request.
         """
         return f"__Host-{name}" if self.settings["server"].secure else name
 
     def initialize(self) -> None:
-        """Begin a request."""
+        """Initialize the state of a request."""
         super().initialize()
         self._by_session = False
         self._entered = ""
 
     def _caller(self, token: str) -> Caller:
-        """Return whose token or else whose session this is: a proxy may have used the header for a login of its own."""
+        """Authenticate by token or by session. A reverse proxy can use the header `Authorization` for its own login."""
+        # A token in the headers has priority over the cookie.
         if self.request.headers.get("Authorization", "").startswith("Bearer ") or not self.session:
             return super()._caller(token)
         if is_other_user(self.request, self.settings["server"]):
@@ -75,30 +76,30 @@ class BySession(Handler):
 
 
 class Drawn(BySession):
-    """A handler that can answer with a page: with an error at least."""
+    """Handler that can send a page, at least the page of an error."""
 
     framed = False
-    """Whether pages of the same origin may show it in a frame."""
+    """Whether pages of the same origin can show the page in a frame."""
     compressed = False
-    """Whether what a GET shows holds no secret, so that its length may tell what it likes."""
+    """Whether a GET response contains no secret, so that its compressed length reveals nothing."""
 
     def _proves_itself(self) -> bool:
-        """Whether the request has a token in its headers, which no form of another site can have.
+        """Return whether the request has a token in its headers, which a form of another site cannot set.
 
-        A browser sends the name and password of a proxy's login by itself, so that proves nothing.
+        Browsers send the user name and password of HTTP basic authentication automatically, so these do not count.
         """
         return self.caller.known and not self._by_session and self.request.headers.get("Authorization", "") != ""
 
     @property
     def xsrf(self) -> str:
-        """What forms carry; below a proxy that looks for something of its own in forms, that."""
+        """The CSRF token of forms; below a proxy that checks its own token, such as Jupyter, that token."""
         forwarded = self.request.headers.get("X-Forwarded-Xsrf", "")
         if self._proves_itself() and _PROXYS.fullmatch(forwarded):
             return forwarded
         return xsrf_token(self._known_to_forms())
 
     def _known_to_forms(self) -> str:
-        """Return what forms are bound to: the session; before there is one, a cookie that the page sets."""
+        """Return the secret to which CSRF tokens are bound: the session, or without a session the visitor cookie."""
         return self.session or self._visitor()
 
     def _visitor(self) -> str:
@@ -110,17 +111,17 @@ class Drawn(BySession):
 
     @property
     def root(self) -> str:
-        """What leads from this page to the first one: empty, or `../` as often as it lies deep."""
+        """The relative path from this page to the index page: empty, or `../` repeated."""
         return "../" * (self.request.path.count("/") - 1)
 
     def show(self, template: str, **fields: Any) -> None:
-        """Send a small page; it is rendered on the event loop."""
+        """Send a small page. It is rendered in the event loop."""
         self.render(template, **self._begin_page(fields))
 
     async def show_large(self, template: str, **fields: Any) -> None:
-        """Render a page, and compress it if it may be, in a thread; send it then."""
+        """Render and compress a large page in a thread, then send it."""
         known = self._begin_page(fields)
-        # Their first use stores them in the handler, which only the loop may do.
+        # The first use of these properties stores them in the handler, which is not thread-safe.
         _ = self.current_user, self.locale
         make = partial(self.render_string, template, **known)
         if self._may_compress():
@@ -132,9 +133,10 @@ class Drawn(BySession):
         return self.compressed and self.request.method == "GET"
 
     def _begin_page(self, fields: dict[str, Any]) -> dict[str, Any]:
-        """Set the headers of a page, and return all that its template needs."""
+        """Set the headers of a page and return the fields that every template needs."""
         self.set_header("Content-Security-Policy", CSP if self.framed else NO_FRAMES)
         self.set_header("Content-Type", HTML)
+        # URLs can contain names of private projects.
         self.set_header("Referrer-Policy", "no-referrer")
         if self._may_compress():
             may_compress(self)
@@ -153,24 +155,24 @@ class Drawn(BySession):
         return {**known, "openid": found.provider if found else None, **fields}
 
     def cookie_options(self) -> dict[str, Any]:
-        """Return the attributes of cookies; a cookie is deleted only with the attributes that its name needs."""
+        """Return the cookie attributes. To delete a cookie, a browser needs the same attributes as for setting it."""
         return {"httponly": True, "samesite": "Lax", "secure": self.settings["server"].secure, "path": "/"}
 
     @property
     def theme_cookie(self) -> str:
-        """The name of the cookie of the theme, which a script of the page sets.
+        """The name of the theme cookie, which a script of the page sets.
 
-        Below a prefix, as behind Jupyter, the cookie is for that path alone, which `__Host-` does not allow; the scheme
-        there is that of the proxy.
+        Below a path prefix, as behind Jupyter, the cookie is limited to that path, which `__Host-` does not allow. The
+        proxy, not this server, then determines whether browsers use HTTPS.
         """
         return THEME if self.request.headers.get("X-Forwarded-Prefix") else self.cookie_name(THEME)
 
     def wants_page(self) -> bool:
-        """Whether a person asks, by a browser that loads a page: for an address that is none of the API's."""
+        """Return whether the client is a browser that loads a page, and not an API client."""
         return "text/html" in self.request.headers.get("Accept", "") and not self.request.path.startswith("/api/")
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Send an error as a page to people, and as JSON to programs."""
+        """Send an error as a page to browsers, and as JSON to other clients."""
         if not self.wants_page():
             super().write_error(status_code, **kwargs)
             return
@@ -180,17 +182,18 @@ class Drawn(BySession):
         """Send the page of an error."""
         self.set_error_status(error)
         self.close_if_unread()
-        if not hasattr(self, "caller"):  # refused before it was asked who looks
+        if not hasattr(self, "caller"):  # refused before authentication
             self.finish(f"{error.message}\n")
             return
+        # The page links to sign-in, which returns here.
         here = quote(self.request.path.lstrip("/"), safe="/@")
         self.show("problem.html", error=error, heading=heading(error.http_status), here=within(here), clean=clean)
 
 
 class Page(Drawn):
-    """A page.
+    """Base class of pages.
 
-    A form changes nothing before `form` has seen that it comes from a page of ours.
+    A form must pass `form`, which verifies its CSRF token, before it changes anything.
     """
 
     open_to_all = True
@@ -198,16 +201,16 @@ class Page(Drawn):
 
     @property
     def address(self) -> str:
-        """Where the request comes from."""
+        """IP address of the client."""
         return self.request.remote_ip or ""
 
     def form(self) -> dict[str, str]:
-        """Return the fields of a form.
+        """Return the fields of a form with a valid CSRF token.
 
         Raises
         ------
         AccessDenied
-            If it does not come from a page of ours: it lacks what only such a page knows.
+            If the CSRF token is missing or not valid.
         """
         fields = self.fields()
         if not self.is_ours(fields):
@@ -215,12 +218,12 @@ class Page(Drawn):
         return fields
 
     def fields(self) -> dict[str, str]:
-        """Return the fields of a form, whoever sent it.
+        """Return the fields of a form without verifying the CSRF token.
 
         Raises
         ------
         InvalidRequest
-            If there are too many of them.
+            If the form has too many fields.
         """
         body = b"".join(self._body).decode("utf-8", "replace")
         try:
@@ -230,13 +233,13 @@ class Page(Drawn):
         return {name: values[0] for name, values in fields.items()}
 
     def is_ours(self, fields: dict[str, str]) -> bool:
-        """Whether a form comes from a page of this session, and not from another site."""
+        """Return whether a form has the CSRF token of this session."""
         return self._proves_itself() or is_xsrf_token(fields.get("_xsrf", ""), self._known_to_forms())
 
     def is_of_this_origin(self) -> bool:
-        """Whether the browser says that a page of this server sent the form: of another session, then.
+        """Return whether the browser reports that a page of this server sent the form, although of another session.
 
-        Said is it in headers that no page can set (https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header).
+        It reads headers that scripts cannot set (https://www.w3.org/TR/fetch-metadata/#sec-fetch-site-header).
         """
         headers = self.request.headers
         if "Sec-Fetch-Site" in headers:
@@ -248,27 +251,28 @@ class Page(Drawn):
         self.show_error(as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1]))
 
     def enter(self, secret: str) -> None:
-        """Give the browser a session: always a new one, so that nobody can have planted it."""
+        """Set the session cookie. The secret is always new, which prevents session fixation."""
         self._entered = secret
         self.set_cookie(self.cookie_name(SESSION), secret, max_age=int(LIFE), **self.cookie_options())
+        # Forms are bound to the session from now on.
         self.clear_cookie(self.cookie_name(VISITOR), **self.cookie_options())
 
     def leave(self) -> None:
-        """Take the browser's session away."""
+        """Delete the session cookie."""
         self.clear_cookie(self.cookie_name(SESSION), **self.cookie_options())
 
     def go(self, where: str) -> None:
-        """Lead to a page of ours, named relative to the first one."""
+        """Redirect to a page of this server, given relative to the index page."""
         self.set_status(303)
         self.set_header("Location", within(where))
         self.finish()
 
 
 class NoSuchAddress(Drawn, NoSuchRoute):
-    """Answers for all addresses that have no handler: people get a page, programs get JSON."""
+    """Handler of unknown URLs: sends a page to browsers and JSON to other clients."""
 
     def prepare(self) -> None:
-        """Raise the error, whatever the method."""
+        """Raise NotFound for all methods."""
         if not self.wants_page():
             super().prepare()
         Handler.prepare(self)
@@ -276,7 +280,7 @@ class NoSuchAddress(Drawn, NoSuchRoute):
 
 
 def heading(status: int) -> str:
-    """Return the heading of the page of an error.
+    """Return the heading of an error page.
 
     Examples
     --------
@@ -288,12 +292,12 @@ def heading(status: int) -> str:
 
 
 def too_old() -> AccessDenied:
-    """Return the refusal of a form that is not from a page of this session."""
+    """Return the error for a form without a valid CSRF token."""
     return AccessDenied("this form is too old, or not from a page of this server", hint="load the page again")
 
 
 def within(where: str) -> str:
-    """Return a place below the first page; what leads elsewhere leads to the first page.
+    """Return a relative URL if it is below the index page, otherwise the index page. This prevents open redirects.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Query parameters: each is declared once, for the handler that reads it and for the OpenAPI document.
+"""Query parameters. Each is declared once, for the handler that reads it and for the OpenAPI document.
 
 A handler lists the parameters of its methods in `queries` and reads them with `Handler.query`, which raises for any
-other parameter. So the document lists every parameter, with the limits and defaults that the handler uses.
+other parameter. The document therefore lists every parameter, with the limits and defaults that the handler uses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lmvp_server.services.paging import PAGE_LIMIT, Page
 
 T = TypeVar("T")
 _SHOWN = 40
-"""Characters of a wrong value that a message repeats."""
+"""Maximum number of characters of an invalid value in a message."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,12 +29,13 @@ class Parameter(ABC, Generic[T]):
     Parameters
     ----------
     name : str
+        The name in the URL.
     description : str
-        For the OpenAPI document: one sentence.
+        One sentence for the OpenAPI document.
     required : bool
-        Whether a request without it is refused; the handler says so with its own message.
+        Whether the handler refuses a request without it, with a message of the handler.
     many : bool
-        Whether a request may name it several times. The value is then a tuple.
+        Whether a request can have it several times. The value is then a tuple.
     strip : bool
         Whether spaces at the ends of the value are ignored.
     """
@@ -46,14 +47,14 @@ class Parameter(ABC, Generic[T]):
     strip: bool = True
 
     def read(self, given: Sequence[str]) -> T:
-        """Return the value for the texts in a request; of several texts where one is expected, the last counts."""
+        """Return the value for the texts in a request. If one value is expected, the last text counts."""
         if self.many:
             return cast("T", tuple(map(self.parse, given)))
         return cast("T", self.parse(given[-1]) if given else self.absent())
 
     @abstractmethod
     def parse(self, text: str) -> Any:
-        """Return the value that a text stands for.
+        """Parse the text of a value.
 
         Raises
         ------
@@ -63,14 +64,14 @@ class Parameter(ABC, Generic[T]):
 
     @abstractmethod
     def absent(self) -> Any:
-        """Return the value of a request without this parameter."""
+        """Return the value for a request without this parameter."""
 
     @abstractmethod
     def schema(self) -> dict[str, Any]:
         """Return the JSON schema of one value."""
 
     def document(self) -> dict[str, Any]:
-        """Return the parameter as the OpenAPI document has it."""
+        """Return the parameter object of the OpenAPI document."""
         schema = self.schema()
         if self.many:
             schema = {"type": "array", "items": schema} | ({"minItems": 1} if self.required else {})
@@ -82,18 +83,18 @@ class Parameter(ABC, Generic[T]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Text(Parameter[T]):
-    """A text.
+    """A text parameter.
 
     Parameters
     ----------
     choices : tuple of str
-        The allowed texts; empty: all.
+        The allowed texts; empty for no restriction.
     pattern : str
-        A regular expression for the whole text; empty: all texts.
+        A regular expression for the complete text; empty for no restriction.
     rule : str
-        The rule that `pattern` checks, for the message.
+        A description of `pattern` for the error message.
     longest : int
-        The greatest length in characters; 0: no limit.
+        The maximum length in characters; 0 for no limit.
     """
 
     default: str = ""
@@ -103,7 +104,7 @@ class Text(Parameter[T]):
     longest: int = 0
 
     def parse(self, text: str) -> str:
-        """Return the text, if it is allowed; an empty text counts as none."""
+        """Return the text if it is allowed. An empty text means the default."""
         if not text:
             return self.default
         if self.longest and len(text) > self.longest:
@@ -124,6 +125,7 @@ class Text(Parameter[T]):
         if self.choices:
             schema["enum"] = list(self.choices)
         if self.pattern:
+            # JSON schema searches anywhere in the text; `parse` matches the complete text.
             schema["pattern"] = f"^(?:{self.pattern})$"
         if self.longest:
             schema["maxLength"] = self.longest
@@ -132,7 +134,7 @@ class Text(Parameter[T]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Whole(Parameter[T]):
-    """A whole number, also written as `1e3` or `1000.0`, as in JSON; `default` None: no number."""
+    """An integer, also written as `1e3` or `1000.0` as in JSON. With `default` None, it is optional."""
 
     default: int | None = None
     least: int = 0
@@ -140,7 +142,7 @@ class Whole(Parameter[T]):
     hint: str | None = None
 
     def parse(self, text: str) -> int:
-        """Return the number, if it is in the range."""
+        """Return the integer if it is in the range."""
         value = _whole(text)
         if value is None or not self.least <= value <= self.most:
             message = f"{self.name}={text[:_SHOWN]!r} is not a number from {self.least} to {self.most}"
@@ -158,14 +160,15 @@ class Whole(Parameter[T]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Number(Parameter["float | None"]):
-    """A finite number, or None."""
+    """A finite floating-point number, or None."""
 
     def parse(self, text: str) -> float:
-        """Return the number, if it is finite."""
+        """Return the number if it is finite."""
         try:
             value = float(text)
         except ValueError:
             value = math.nan
+        # Without a bound, a client leaves the parameter out.
         if not math.isfinite(value):
             raise InvalidArgument(f"{self.name}={text[:_SHOWN]!r} is not a number")
         return value
@@ -180,10 +183,10 @@ class Number(Parameter["float | None"]):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flag(Parameter[bool]):
-    """A switch: `1` is on, `0` or no parameter is off."""
+    """A boolean: `1` is true; `0` or no parameter is false."""
 
     def parse(self, text: str) -> bool:
-        """Return whether the switch is on."""
+        """Return True for `1` and False for `0`."""
         if text not in ("0", "1"):
             raise InvalidRequest(
                 f"{self.name}={text[:_SHOWN]!r}", hint=f"{self.name}=1, or a request without {self.name}"
@@ -191,7 +194,7 @@ class Flag(Parameter[bool]):
         return text == "1"
 
     def absent(self) -> bool:
-        """Return that the switch is off."""
+        """Return False."""
         return False
 
     def schema(self) -> dict[str, Any]:
@@ -199,13 +202,13 @@ class Flag(Parameter[bool]):
         return {"type": "string", "enum": ["0", "1"]}
 
     def document(self) -> dict[str, Any]:
-        """Return the parameter with its default as it is written in a request."""
+        """Return the parameter object, with the default as a request writes it."""
         shown = {"name": self.name, "in": "query", "required": False, "description": self.description}
         return shown | {"schema": {**self.schema(), "default": "0"}}
 
 
 def _whole(text: str) -> int | None:
-    """Return the whole number that a text is, or None.
+    """Parse an integer; return None if the text is not one.
 
     Examples
     --------
@@ -213,6 +216,7 @@ def _whole(text: str) -> int | None:
     (1000, 1000, 1000, None, None, None)
     """
     if text.isascii() and text.isdigit():
+        # Python refuses to parse very long numbers; 19 digits are enough for an int64.
         return int(text) if len(text) < 20 else None
     if len(text) < 20 and re.fullmatch(r"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]+)?", text) and float(text).is_integer():
         return int(float(text))
@@ -230,7 +234,7 @@ CURSOR: Whole[int | None] = Whole(
     name="cursor", description="The place in the list: `next` of the page before.", most=1 << 62
 )
 PAGE: tuple[Parameter[Any], ...] = (LIMIT, CURSOR)
-"""The parameters of a list."""
+"""The parameters of every list."""
 
 WHERE: Text[str] = Text(
     name="where", description="A filter, in the language of docs/api.md, Filters.", longest=LENGTH_LIMIT

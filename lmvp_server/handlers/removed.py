@@ -1,4 +1,4 @@
-"""What was removed and can be brought back."""
+"""Handlers of the trash."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ class Removed(Handler):
     """`/removed`."""
 
     async def get(self) -> None:
-        """List what the caller can bring back."""
+        """List the removed objects that the caller can restore."""
         self.answer(await self.run(self.services.undelete.everything, self.caller))
 
 
@@ -17,7 +17,7 @@ class ProjectRemoved(Handler):
     """`/projects/{project}/removed`."""
 
     async def get(self, project: str) -> None:
-        """List what can be brought back in a project."""
+        """List the removed objects of a project that the caller can restore."""
         self.answer(await self.run(self.services.undelete.of_project, self.caller, project))
 
 
@@ -25,7 +25,7 @@ class UndeleteProject(Handler):
     """`/projects/{project}/undelete`."""
 
     async def post(self, project: str) -> None:
-        """Bring back a project, for whoever removed it, or an admin."""
+        """Restore a removed project; the caller must have removed it or be an admin."""
         self.answer(await self.run(self.services.undelete.project, self.caller, project))
 
 
@@ -33,7 +33,7 @@ class UndeleteModel(Handler):
     """`…/{model}/undelete`."""
 
     async def post(self, project: str, model: str) -> None:
-        """Bring back a model with all its versions."""
+        """Restore a removed model with its versions."""
         self.answer(await self.run(self.services.undelete.model, self.caller, project, model))
 
 
@@ -41,5 +41,5 @@ class UndeleteVersion(Handler):
     """`…/versions/{number}/undelete`."""
 
     async def post(self, project: str, model: str, revision: str) -> None:
-        """Bring back a version."""
+        """Restore a removed version."""
         self.answer(await self.run(self.services.undelete.version, self.caller, project, model, revision))

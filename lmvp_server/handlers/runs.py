@@ -1,4 +1,4 @@
-"""Runs, and what their writers send."""
+"""Handlers of runs and of the journals that their writers send."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class Runs(Handler):
     needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
     makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
     in_public = READING
+    # The environment of a run can contain the code of a notebook.
     body_limit = 4 << 20
 
     async def get(self, project: str) -> None:
         """List the runs of a project, newest first; `where` filters them, `order` sorts them."""
         where, order = self.query(WHERE), self.query(ORDER)
+        # A filter or an order reads all runs of the project.
         run = self.run_long if where or order else self.run_public
         data, missing = await run(self._listed, self.caller, project, self.page(), where, order)
         if missing:
@@ -42,7 +44,7 @@ class Runs(Handler):
         return msgspec.json.encode(listed), missing
 
     async def post(self, project: str) -> None:
-        """Begin a run."""
+        """Start a run, or resume it if it exists."""
         run, made = await self.run(self.services.runs.start, self.caller, project, self.read(NewRun))
         self.answer(run, 201 if made else 200)
 
@@ -59,7 +61,7 @@ class Run(Handler):
         self.answer(await self.run_public(self.services.runs.run, self.caller, project, run))
 
     async def patch(self, project: str, run: str) -> None:
-        """Change what is said of a run."""
+        """Update the name, tags, notes, summary or other fields of a run."""
         given = self.read(RunUpdate)
         self.answer(await self.run(self.services.runs.amend, self.caller, project, run, given))
 
@@ -85,7 +87,7 @@ class End(Handler):
     needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
 
     async def post(self, project: str, run: str) -> None:
-        """End a run whose process cannot."""
+        """Set the final status of a run whose process cannot report it."""
         self.answer(await self.run(self.services.runs.end, self.caller, project, run, self.read(RunEnd)))
 
 
@@ -95,14 +97,16 @@ class Writer(Handler):
     queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"PUT": (OFFSET,)}
     needs: ClassVar[Mapping[str, str]] = {"PUT": access.LOG}
     makes_project: ClassVar[frozenset[str]] = frozenset({"PUT"})
+    # A body has one shipment of the sender, plus its frame headers.
     body_limit = SHIPMENT_LIMIT + (1 << 20)
 
     async def get(self, project: str, run: str, writer: str) -> None:
-        """Tell how far a writer's journal is applied."""
+        """Return the offset in bytes up to which a writer's journal is applied."""
         self.answer(await self.run(self.services.intake.applied, self.caller, project, run, writer))
 
     async def put(self, project: str, run: str, writer: str) -> None:
-        """Take in frames of a writer's journal."""
+        """Apply frames of a writer's journal."""
         start = self.query(OFFSET)
+        # The offset makes repeated requests harmless: bytes that are already applied are skipped.
         data = b"".join(self._body)
         self.answer(await self.run(self.services.intake.ingest, self.caller, project, run, writer, start, data))

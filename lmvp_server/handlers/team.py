@@ -1,4 +1,4 @@
-"""Accounts, groups and members."""
+"""Handlers of accounts, groups and members."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Me(Handler):
     """`/me`."""
 
     async def get(self) -> None:
-        """Return the account of whoever asks."""
+        """Return the caller's account."""
         self.answer(await self.run(self.services.users.me, self.caller))
 
 
@@ -30,7 +30,7 @@ class UserList(Handler):
         self.answer(await self.run(self.services.users.every, self.caller, self.page()))
 
     async def post(self) -> None:
-        """Make one."""
+        """Create an account."""
         new = self.read(NewUser)
         run = self.run_password if new.password or new.current_password else self.run
         self.answer(await run(self.services.users.add, self.caller, new), 201)
@@ -42,7 +42,7 @@ class User(Handler):
     needs: ClassVar[Mapping[str, str]] = {"PATCH": access.ENTER}
 
     async def patch(self, user: str) -> None:
-        """Disable or enable it, make it an admin, or set its password."""
+        """Update an account: disable or enable it, change whether it is an admin, or set its password."""
         change = self.read(UserChange)
         run = self.run_password if change.password or change.current_password else self.run
         self.answer(await run(self.services.users.change, self.caller, user, change))
@@ -62,12 +62,12 @@ class Group(Handler):
     needs: ClassVar[Mapping[str, str]] = {"PUT": access.ADMIN}
 
     async def put(self, group: str) -> None:
-        """Say who is in it; make it if it is new."""
+        """Set the members of a group; create the group if necessary."""
         users = self.read(SetGroup).users
         self.answer(await self.run(self.services.members.set_group, self.caller, group, users))
 
     async def delete(self, group: str) -> None:
-        """Take it away."""
+        """Delete a group."""
         await self.run(self.services.members.remove_group, self.caller, group)
         self.set_status(204)
         self.finish()
@@ -77,7 +77,7 @@ class MemberList(Handler):
     """`/projects/{project}/members`."""
 
     async def get(self, project: str) -> None:
-        """List the members."""
+        """List the members of a project."""
         self.answer(await self.run(self.services.members.of_project, self.caller, project))
 
 
@@ -87,12 +87,12 @@ class Member(Handler):
     needs: ClassVar[Mapping[str, str]] = {"PUT": access.OWN}
 
     async def put(self, project: str, member: str) -> None:
-        """Give somebody a role."""
+        """Set the role of a member; add the member if necessary."""
         role = self.read(SetRole).role
         self.answer(await self.run(self.services.members.set_member, self.caller, project, member, role))
 
     async def delete(self, project: str, member: str) -> None:
-        """Take somebody's role away."""
+        """Remove a member from a project."""
         await self.run(self.services.members.remove, self.caller, project, member)
         self.set_status(204)
         self.finish()

@@ -1,4 +1,4 @@
-"""What takes room and how to get it back: usage, pruning, garbage, compaction, and the proof of all digests."""
+"""Handlers of maintenance: storage usage, pruning, garbage collection, compaction and verification (fsck)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ServerUsage(Handler):
     """`/usage`."""
 
     async def get(self) -> None:
-        """Tell what the projects take."""
+        """Return the storage usage of all projects."""
         self.answer(await self.run_long(self.services.usage.of_server, self.caller))
 
 
@@ -22,7 +22,7 @@ class ProjectUsage(Handler):
     """`/projects/{project}/usage`."""
 
     async def get(self, project: str) -> None:
-        """Tell what the models of a project take."""
+        """Return the storage usage of the models of a project."""
         self.answer(await self.run_long(self.services.usage.of_project, self.caller, project))
 
 
@@ -30,7 +30,7 @@ class ModelUsage(Handler):
     """`…/{model}/usage`."""
 
     async def get(self, project: str, model: str) -> None:
-        """Tell what the versions of a model take."""
+        """Return the storage usage of the versions of a model."""
         self.answer(await self.run_long(self.services.usage.of_model, self.caller, project, model))
 
 
@@ -41,7 +41,7 @@ class Pruning(Handler):
     of_model: ClassVar[bool] = True
 
     async def post(self, project: str, model: str) -> None:
-        """Take away the versions that a rule does not keep, or tell which they are."""
+        """Delete the versions that a retention rule does not keep, or only list them."""
         asked = self.read(Prune)
         prune = self.services.retention.prune
         work = lambda _: prune(self.caller, project, model, asked)  # noqa: E731
@@ -54,7 +54,7 @@ class Garbage(Handler):
     needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
 
     async def post(self) -> None:
-        """Delete what nothing needs, and what could be brought back if that is asked for."""
+        """Delete unreferenced data; if requested, also the removed objects in the trash."""
         asked = self.read(Collect)
         collect = self.services.purging.collect
         await self.answer_slowly(lambda _: collect(self.caller, removed=asked.removed))
@@ -64,7 +64,7 @@ class Compaction(Handler):
     """`/compact`."""
 
     async def post(self) -> None:
-        """Encode all that is to be encoded, now and not when the server is idle."""
+        """Compact all chunks now, instead of when the server is idle."""
         await self.answer_slowly(lambda _: self.services.upkeep.compact(self.caller))
 
 
@@ -74,7 +74,7 @@ class Proof(Handler):
     needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
 
     async def post(self) -> None:
-        """Prove every digest."""
+        """Verify all digests; with `repair`, set damaged data aside."""
         asked = self.read(Check)
         check = self.services.checking.check
         await self.answer_slowly(lambda tell: check(self.caller, asked.repair, tell, asked.heads))

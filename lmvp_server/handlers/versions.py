@@ -1,4 +1,4 @@
-"""Versions: lists, records, manifests, layers, and pushes that come in one request."""
+"""Handlers of versions: lists, records, manifests, layers, and pushes in a single request."""
 
 from __future__ import annotations
 
@@ -78,10 +78,11 @@ class Versions(Handler):
         self.answer(await run(as_json(of_model), self.caller, project, model, self.page(), asked))
 
     async def post(self, project: str, model: str) -> None:
-        """Make a version of a push that comes whole in this request."""
+        """Push a version in a single request."""
         pushes = self.services.pushes
         push = await self.run(self._receive, project, model, b"".join(self._body))
         await self.verify_tensors(push)
+        # The caller is checked again: the verification can take long.
         self.answer(await self.run(pushes.commit_small, self.caller, push), 201)
 
     def _receive(self, project: str, model: str, data: bytes) -> OpenPush:
@@ -89,6 +90,7 @@ class Versions(Handler):
         pushes = self.services.pushes
         push = pushes.prepare_small(self.caller, project, model, head)
         for frame, payload in received:
+            # The client can send chunks that were stored since it started; they are skipped.
             if frame.chunk in push.missing:
                 pushes.receive(push, frame, payload)
         return push
@@ -113,7 +115,7 @@ class Version(Handler):
         self.answer(await self.run(amend, self.caller, project, model, revision, given))
 
     async def delete(self, project: str, model: str, revision: str) -> None:
-        """Take away a version; `now=1`: for good."""
+        """Remove a version; `now=1` deletes it permanently."""
         remove = partial(self.services.removal.version, for_good=self.query(NOW))
         self.answer(await self.run(remove, self.caller, project, model, revision))
 
@@ -127,13 +129,13 @@ class Changes(Handler):
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
-        """Tell how much each tensor changed since another version."""
+        """Return how much each tensor changed since another version."""
         against = self.query(AGAINST)
         changes = self.services.measuring.changes
         self.answer(await self.run_long(as_json(changes), self.caller, project, model, revision, against))
 
     async def post(self, project: str, model: str, revision: str) -> None:
-        """Compare versions of any size, and report the progress; takes an account."""
+        """Compare versions of any size and stream the progress; requires an account."""
         against, measured = self.read(Against).against, self.services.measuring.measured
         work = lambda tell: measured(self.caller, project, model, revision, against, tell)  # noqa: E731
         await self.answer_slowly(work, access.READ, project)
@@ -146,7 +148,7 @@ class Children(Handler):
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
-        """List what grew from a version."""
+        """List the children of a version."""
         children = self.services.versions.children
         self.answer(await self.run_public(as_json(children), self.caller, project, model, revision, self.page()))
 
@@ -158,7 +160,7 @@ class Histograms(Handler):
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
-        """Tell how the numbers of some tensors are spread."""
+        """Return histograms of the values of some tensors."""
         work = partial(
             self.services.histograms.of_version,
             bins=self.query(BIN_COUNT),
@@ -174,9 +176,10 @@ class Manifest(Handler):
     in_public = READING
 
     async def get(self, project: str, model: str, revision: str) -> None:
-        """Return the manifest as it is kept."""
+        """Return the manifest of a version as canonical JSON."""
         digest, data = await self.run_public(self.services.versions.manifest, self.caller, project, model, revision)
         self.set_header("ETag", f'"{digest}"')
+        # A manifest never changes, so its digest is the ETag.
         if self.check_etag_header():
             self.set_status(304)
             self.finish()
@@ -191,7 +194,7 @@ class Layers(Handler):
     in_public = READING
 
     async def get(self, project: str, model: str) -> None:
-        """Return what changed in some versions, layer by layer."""
+        """Return the layer strips of some versions: the change of each layer since the first parent."""
         numbers = [int(number) for number in self.query(NUMBERS).split(",") if number]
         strips = as_json(self.services.layers.strips)
         self.answer(await self.run_long(strips, self.caller, project, model, numbers))
@@ -203,7 +206,7 @@ def _asked(handler: Handler) -> Asked:
 
 
 def _split(data: bytes) -> tuple[NewPush, list[tuple[Frame, list[memoryview]]]]:
-    """Take the body of a small push apart: its head and its frames."""
+    """Split the body of a single-request push into its header and its frames."""
     if len(data) < _LENGTH.size or len(data) - _LENGTH.size < _LENGTH.unpack_from(data)[0]:
         raise InvalidRequest("the body is shorter than it says", hint="see docs/api.md, A push")
     end = _LENGTH.size + _LENGTH.unpack_from(data)[0]

@@ -1,4 +1,4 @@
-"""Webhooks of a project."""
+"""Handlers of the webhooks of a project."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Webhooks(Handler):
     needs: ClassVar[Mapping[str, str]] = {"POST": access.OWN}
 
     async def get(self, project: str) -> None:
-        """List them."""
+        """List the webhooks of a project."""
         self.answer(await self.run(self.services.webhooks.of_project, self.caller, project))
 
     async def post(self, project: str) -> None:
-        """Make one; the answer has its secret, this once."""
+        """Create a webhook; only this response contains its secret."""
         new = self.read(NewWebhook)
         self.answer(await self.run(self.services.webhooks.add, self.caller, project, new), 201)
 
@@ -30,7 +30,7 @@ class Webhook(Handler):
     """`…/webhooks/{webhook}`."""
 
     async def delete(self, project: str, webhook: str) -> None:
-        """Take it away."""
+        """Delete a webhook."""
         await self.run(self.services.webhooks.remove, self.caller, project, webhook)
         self.set_status(204)
         self.finish()
@@ -40,7 +40,7 @@ class Enable(Handler):
     """`…/webhooks/{webhook}/enable`."""
 
     async def post(self, project: str, webhook: str) -> None:
-        """Wake it, if it was given up."""
+        """Enable a disabled webhook and send its pending events."""
         self.answer(await self.run(self.services.webhooks.enable, self.caller, project, webhook))
 
 
@@ -48,7 +48,7 @@ class Test(Handler):
     """`…/webhooks/{webhook}/test`."""
 
     async def post(self, project: str, webhook: str) -> None:
-        """Send it something now, and tell what came of it."""
+        """Send a test event to a webhook now and return the result."""
         delivery = await self.run(self.services.webhooks.test, self.caller, project, webhook)
         notifier: Notifier = self.settings["notifier"]
         status, error = await notifier.send(delivery)

@@ -1,4 +1,4 @@
-"""The pages of the console; docs/console.md has their URLs and what they have in common."""
+"""Pages of the console. docs/console.md lists their URLs and common behavior."""
 
 from lmvp_server.handlers.console.account import Account
 from lmvp_server.handlers.console.admin import AuditLog, Groups, Storage, Users

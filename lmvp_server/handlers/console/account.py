@@ -1,4 +1,4 @@
-"""The page of the caller's account: tokens, connected identities, password, sessions."""
+"""The page of the caller's account: tokens, connected identities, password and sessions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Account(ConsolePage):
     acts: ClassVar[frozenset[str]] = frozenset({"make_token", "revoke", "disconnect", "set_password", "leave_all"})
 
     def initialize(self) -> None:
-        """Begin a request."""
+        """Initialize the state of a request."""
         super().initialize()
         self._made = ""
         self._session = ""
@@ -50,7 +50,7 @@ class Account(ConsolePage):
         }
 
     def make_token(self, fields: Fields) -> str:
-        """Make a token; its secret is shown this once."""
+        """Create a token. Only this response shows its secret."""
         days = fields.get("days", "").strip()
         if days and not (days.isascii() and days.isdigit() and len(days) < 6):
             raise InvalidArgument(f"{days[:20]!r} is no number of days", hint="90, or nothing: it does not expire")
@@ -70,16 +70,17 @@ class Account(ConsolePage):
         return "account"
 
     def disconnect(self, fields: Fields) -> str:
-        """Disconnect an identity; the session continues under a new secret if the identity began it."""
+        """Disconnect an identity. If the session was started with it, the session continues under a new secret."""
         identities = self.services.identities
         identities.disconnect(self.caller, fields.get("identity", ""), self.issuer, fields.get("old", ""))
+        # The identity's sessions are closed, possibly including this one.
         if self._by_session and self.services.sessions.caller(self.session, self.settings["owner"]) is None:
             self._session = self.services.sessions.renew(self.caller, self.address)
         return "account"
 
     def set_password(self, fields: Fields) -> str:
-        """Change the password of the account; the session continues under a new secret, and all others end."""
-        users, caller = self.services.users, self.caller  # once: the change ends the session of the caller
+        """Change the password of the account. This session continues under a new secret; all others are closed."""
+        users, caller = self.services.users, self.caller  # read once: the change closes the caller's session
         given = UserChange(
             password=fields.get("new", ""),
             current_password=fields.get("old", ""),
@@ -90,18 +91,18 @@ class Account(ConsolePage):
         if self._by_session:
             self._session = self.services.sessions.renew(caller, self.address)
         ended = changed.ended or Ended()
-        if self._by_session:  # this one goes on
+        if self._by_session:  # this session was replaced, not closed
             ended = msgspec.structs.replace(ended, sessions=max(ended.sessions - 1, 0))
         self._said = f"Your password is changed. Ended: {ended}."
         return "account"
 
     def leave_all(self, _fields: Fields) -> str:
-        """Sign out everywhere."""
+        """Close all sessions of the account."""
         self.services.sessions.end_all(self.caller)
         return "login"
 
     async def done(self, where: str, place: tuple[str, ...]) -> None:
-        """Show a token that was made, which is shown this once, or the result of a new password."""
+        """Show a new token, which is shown only once, or the result of a password change."""
         if self._session:
             self.enter(self._session)
             found = self.services.sessions.caller(self._session, self.settings["owner"])

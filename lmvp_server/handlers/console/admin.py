@@ -1,4 +1,4 @@
-"""The pages of whoever administers the server: accounts, groups, storage, the record of who did what."""
+"""Pages for administrators: accounts, groups, storage and the audit log."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ LINES = "application/x-ndjson"
 
 
 class AdminPage(ConsolePage):
-    """A page for admins, with the tabs to the others."""
+    """Base class of pages for admins, with the tabs."""
 
     tab = ""
 
     def common(self) -> dict[str, Any]:
-        """Return what all of them show.
+        """Return the fields that all admin pages need.
 
         Raises
         ------
         NotAuthenticated, AccessDenied
-            If whoever looks is no admin.
+            If the caller is not an admin.
         """
         access.require(self.caller, access.ADMIN)
         pages = [("Accounts", ""), ("Groups", "/groups"), ("Storage", "/storage"), ("Audit log", "/audit")]
@@ -47,7 +47,7 @@ class Users(AdminPage):
     )
 
     def initialize(self) -> None:
-        """Begin a request."""
+        """Initialize the state of a request."""
         super().initialize()
         self._said = ""
 
@@ -68,17 +68,17 @@ class Users(AdminPage):
         }
 
     def add(self, fields: Fields) -> str:
-        """Make an account; without a password it acts by tokens alone."""
+        """Create an account. Without a password, it can use only tokens."""
         new = NewUser(name=fields.get("name", "").strip(), password=fields.get("password", ""))  # never an admin
         self.services.users.add(self.caller, new)
         return "admin"
 
     def disable(self, fields: Fields) -> str:
-        """Disable an account; its tokens, sessions, invitations and identities end."""
+        """Disable an account; its tokens, sessions, invitations and identities are deleted."""
         return self._change(fields, UserChange(disabled=True))
 
     def enable(self, fields: Fields) -> str:
-        """Enable an account; what ended does not come back."""
+        """Enable an account; what was deleted when it was disabled is not restored."""
         return self._change(fields, UserChange(disabled=False))
 
     def make_admin(self, fields: Fields) -> str:
@@ -90,7 +90,7 @@ class Users(AdminPage):
         return self._change(fields, UserChange(admin=False))
 
     def set_password(self, fields: Fields) -> str:
-        """Set the password of a person who forgot it."""
+        """Set the password of a user who forgot it."""
         given = UserChange(
             password=fields.get("password", ""),
             current_password=fields.get("old", ""),
@@ -111,7 +111,7 @@ class Users(AdminPage):
         return "admin"
 
     async def done(self, where: str, place: tuple[str, ...]) -> None:
-        """Show what a change ended."""
+        """Show which tokens and sessions a change closed."""
         if self._said:
             await self._draw(place)
         else:
@@ -125,17 +125,17 @@ class Groups(AdminPage):
     acts: ClassVar[frozenset[str]] = frozenset({"set_group", "remove_group"})
 
     def look(self) -> Shown:  # type: ignore[override]
-        """Return the groups and who is in them."""
+        """Return the groups and their members."""
         return "groups.html", {**self.common(), "groups": self.services.members.groups(self.caller)["items"]}
 
     def set_group(self, fields: Fields) -> str:
-        """Say who is in a group; make it if it is new."""
+        """Set the members of a group; create the group if necessary."""
         names = tuple(fields.get("users", "").replace(",", " ").split())
         self.services.members.set_group(self.caller, fields.get("name", "").strip().removeprefix("@"), names)
         return "admin/groups"
 
     def remove_group(self, fields: Fields) -> str:
-        """Take a group away."""
+        """Delete a group."""
         self.services.members.remove_group(self.caller, fields.get("name", ""))
         return "admin/groups"
 
@@ -146,18 +146,18 @@ class Storage(AdminPage):
     tab = "Storage"
 
     def initialize(self) -> None:
-        """Begin a request."""
+        """Initialize the state of a request."""
         super().initialize()
         self._result: Any = None
 
     def look(self) -> Shown:  # type: ignore[override]
-        """Return what takes room, and what came of what was done."""
+        """Return the storage usage and the result of the last action."""
         common = self.common()
         usage = self.services.usage.of_server(self.caller)
         return "storage.html", {**common, "usage": usage, "outcome": self._result}
 
     async def post(self, *place: str) -> None:
-        """Collect garbage, or prove every digest; line by line where a script asks, else with the page when done."""
+        """Run gc, compaction or fsck. A script gets progress lines; without JavaScript, the page is sent at the end."""
         fields = self.form()
         works: dict[str, Callable[[Callable[[int, int], None]], Any]] = {
             "gc": lambda _: self.services.purging.collect(self.caller, removed=fields.get("removed") == "1"),
@@ -167,6 +167,7 @@ class Storage(AdminPage):
         if fields.get("do", "") not in works:
             raise InvalidRequest("this form does nothing here", hint="load the page again")
         work = works[fields["do"]]
+        # Only the script requests JSON lines.
         if LINES in self.request.headers.get("Accept", ""):
             await self.answer_slowly(work)
             return
@@ -180,7 +181,7 @@ class AuditLog(AdminPage):
     tab = "Audit log"
 
     def look(self) -> Shown:  # type: ignore[override]
-        """Return the entries that are asked for, of the server or of a project, newest first."""
+        """Return the requested audit log entries, of the server or of a project, newest first."""
         common = self.common()
         names = ("who", "action", "what", "since", "until")
         asked = {name: self.get_query_argument(name, "").strip() for name in names}
@@ -199,6 +200,7 @@ class AuditLog(AdminPage):
         except InvalidArgument as error:
             wrong = error
             self.set_status(error.http_status)
+        # The page shows the head of the log, so that it can be stored elsewhere and compared later.
         heads = audit.heads(self.caller)["items"]
         head = next((one for one in heads if one.name.lower() == project.lower()), None)
         return "audit.html", {

@@ -1,4 +1,4 @@
-"""What the pages of the console share: who may look, forms that do something, and what is shown when they cannot."""
+"""Base classes of console pages: access, forms that change something, and their errors."""
 
 from __future__ import annotations
 
@@ -19,32 +19,33 @@ from lmvp_server.services import access
 
 Fields: TypeAlias = dict[str, str]
 Shown: TypeAlias = tuple[str, dict[str, Any]]
-"""The template of a page, and what it draws."""
+"""The template of a page and its fields."""
 
+# Passwords are never sent back to the browser. `_UNSEEN` also has the control fields of a form.
 _SECRETS = frozenset({"password", "old", "new"})
 _UNSEEN = _SECRETS | {"do", "was", "yes", "_xsrf"}
 _IN_URLS = "/?#@%=&+,;:!$'()*~"
-"""What stands in a URL as it is, beside letters and digits; a run may have a name of any letters."""
+"""Characters that are not quoted in a URL, besides letters and digits. The name of a run can contain any characters."""
 RIGHTS = ("PROPOSE", "ALIAS", "WRITE", "MAINTAIN", "OWN")
 
 
 class ConsolePage(WebPage, ABC):
-    """A page of the console.
+    """Base class of console pages.
 
-    Who may not see it is led to the page to sign in, and back. A form says in `do` what it is for; what cannot be done
-    is told on the same page, with what was typed.
+    A user without access is redirected to the login page and back. The field `do` of a form names its action. If the
+    action fails, the same page shows the error and keeps the input.
     """
 
     framed = True
     compressed = True
     acts: ClassVar[frozenset[str]] = frozenset()
-    """What a form may say in `do`: the name of the method that does it, which returns where to go then."""
+    """Allowed values of the field `do`: names of methods that perform an action and return the page to redirect to."""
 
     @abstractmethod
     def look(self, *place: str) -> Shown:
-        """Return the template and its fields; runs off the loop.
+        """Return the template and its fields. This method runs in a thread.
 
-        A field that is a `Job` is rendered in a process of its own, and the template gets a `Rendered`.
+        A field that is a `Job` is rendered in a worker process. The template gets the `Rendered` result.
         """
 
     async def get(self, *place: str) -> None:
@@ -52,7 +53,7 @@ class ConsolePage(WebPage, ABC):
         await self._draw(place)
 
     async def post(self, *place: str) -> None:
-        """Do what a form asks for."""
+        """Perform the action of a form."""
         fields = self.fields()
         if not self.is_ours(fields):
             self._stale(fields)
@@ -60,13 +61,14 @@ class ConsolePage(WebPage, ABC):
         name = fields.get("do", "")
         if name not in self.acts:
             raise InvalidRequest("this form does nothing here", hint="load the page again")
+        # Safe: `acts` lists the allowed names.
         act: Callable[..., str] = getattr(self, name)
         try:
             run = self.run_password if any(fields.get(one) for one in _SECRETS) else self.run
             where = await run(self._act, act, fields, *place)
         except NotAuthenticated:
             self._keep(fields, 401)
-        except ProtectedAlias as question:  # not a failure: the page asks, and its form sends the same with a yes
+        except ProtectedAlias as question:  # not an error: the page asks, and its form repeats the action
             await self._tell(question, fields, place)
         except LmvpError as error:
             self.set_status(error.http_status)
@@ -75,36 +77,38 @@ class ConsolePage(WebPage, ABC):
             await self.done(where, place)
 
     def _act(self, act: Callable[..., str], fields: Fields, *place: str) -> str:
-        self.expire_caller()  # the form may have waited for a thread
+        self.expire_caller()  # the form can have waited for a thread
         return act(fields, *place)
 
     async def done(self, where: str, place: tuple[str, ...]) -> None:  # noqa: ARG002 - some pages show more
-        """Lead to where something was done to: loading that again does nothing twice."""
+        """Redirect to the changed object, so that a reload does not repeat the action."""
         self.set_status(303)
         self.set_header("Location", self.root + quote(where, safe=_IN_URLS))
         self.finish()
 
     def rights(self, project: str) -> dict[str, bool]:
-        """Return which of the rights in a project the caller has, to show what can be done."""
+        """Return the rights of the caller in a project, to show the possible actions."""
         return {name: self.caller.may(getattr(access, name), project) for name in RIGHTS}
 
     def _stale(self, fields: Fields) -> None:
-        """Answer a form of another session: what a page of ours sent can be sent again, and nothing else."""
+        """Handle a form of another session: the user can submit it again if a page of this server sent it."""
         if not self.is_of_this_origin():
             raise too_old()
         self._keep(fields, 403 if self.caller.known else 401)
 
     async def _tell(self, error: LmvpError, fields: Fields, place: tuple[str, ...]) -> None:
-        """Say what went wrong on the page of the form, or where that is gone on its own; what was typed stays."""
+        """Show an error on the page of the form, or on a separate page if that one is not found. The input is kept."""
         try:
             await self._draw(place, wrong=error, typed=fields)
         except LmvpError as gone:
             self._keep(fields, gone.http_status, gone)
 
     def _keep(self, fields: Fields, status: int, wrong: LmvpError | None = None) -> None:
-        """Show what was typed, to be sent again by whoever is signed in by then; passwords are not shown."""
+        """Show the input of a form, so that it can be submitted again after signing in. Passwords are not shown."""
         typed = {name: value for name, value in fields.items() if name not in _UNSEEN}
+        # `was` stays the digest of the old text, so that the repeated form still detects concurrent changes.
         hidden = {name: fields[name] for name in ("do", "was") if name in fields}
+        # A form with a password cannot be repeated without entering it again.
         complete = not _SECRETS & fields.keys()
         self.set_status(status)
         here = self.request.path.lstrip("/")
@@ -118,7 +122,7 @@ class ConsolePage(WebPage, ABC):
             return
         rendering: Rendering = self.settings["rendering"]
         for name, value in fields.items():
-            if isinstance(value, Job):  # awaited here: no thread that serves requests waits for a worker
+            if isinstance(value, Job):  # awaited here, so that no request thread waits for a worker
                 fields[name] = await rendering.render(value)
             elif isinstance(value, list) and value and isinstance(value[0], Job):
                 fields[name] = [await rendering.render(job) for job in value]
@@ -133,25 +137,25 @@ class ConsolePage(WebPage, ABC):
 
 
 def mark(text: str) -> str:
-    """Return what a text was when somebody began to change it, to see whether it is still."""
+    """Return the digest of a text when editing begins, to detect concurrent changes."""
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def see_that_it_is_unchanged(fields: Fields, text: str) -> None:
-    """Compare a text with what it was when a form was shown, which carries its mark in `was`.
+    """Check that a text did not change since a form was shown. The form has its digest in the field `was`.
 
     Raises
     ------
     Conflict
-        If somebody else has changed it meanwhile.
+        If another user changed the text.
     """
     if fields.get("was") != mark(text):
         raise Conflict("somebody else has changed it since you began", hint="what you typed is still here; look first")
 
 
 class NoSuchPage(WebPage):
-    """Answers below `/p` for what is no page."""
+    """Handler of unknown pages below `/p`."""
 
     async def get(self, *_place: str) -> None:
-        """Say so."""
+        """Raise NotFound."""
         raise NotFound("there is no such page", hint="the first page lists the projects")

@@ -1,4 +1,4 @@
-"""What the islands of pages ask for, and downloads: as the API has it, for whoever is signed in by a session."""
+"""Data of embedded widgets, and downloads, as in the API but with session authentication."""
 
 from __future__ import annotations
 

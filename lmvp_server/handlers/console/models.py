@@ -1,4 +1,4 @@
-"""The page of a model: its history, its aliases, what is said of it."""
+"""The page of a model: history, aliases and model card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Model(ConsolePage):
     acts: ClassVar[frozenset[str]] = frozenset({"rollback", "unalias", "describe", "remove"})
 
     def look(self, project: str, model: str) -> Shown:  # type: ignore[override]
-        """Return the history of a model, a page of it."""
+        """Return one page of the history of a model."""
         services, caller = self.services, self.caller
         about = services.catalog.model(caller, project, model)
         project, model = about["project"], about["name"]
@@ -43,7 +43,7 @@ class Model(ConsolePage):
         }
 
     def _pull(self, project: str, model: str) -> dict[str, str]:
-        """Return the code that pulls the newest version, in each form; empty without a version."""
+        """Return code that pulls the newest version, for each environment; empty without a version."""
         try:
             newest = versions.record(self.services.versions.version(self.caller, project, model, "latest"))
         except NotFound:
@@ -54,7 +54,7 @@ class Model(ConsolePage):
         }
 
     def _plot(self, project: str, model: str) -> str:
-        """Return a metric over all versions; nothing where fewer than two have one."""
+        """Return a plot of a metric over all versions; empty if fewer than two versions have it."""
         metric = self.get_query_argument("metric", None)
         data = histories.plot(self.services, self.caller, project, model, metric)
         return island(self.root, "metrics", data, plot_html(data)) if len(data["points"]) > 1 else ""
@@ -63,6 +63,7 @@ class Model(ConsolePage):
         """Move an alias back to the version before its last move."""
         name = fields.get("alias", "")
         before = f"{name}@{{1}}"
+        # A protected alias needs a confirmation: the form repeats its name in `yes`.
         if fields.get("yes") != name:
             self.services.aliases.check_move(self.caller, project, model, name, before)
         self.services.aliases.move(self.caller, project, model, name, before)
@@ -77,7 +78,7 @@ class Model(ConsolePage):
         return f"p/{project}/{model}"
 
     def describe(self, fields: Fields, project: str, model: str) -> str:
-        """Change what is said of a model, unless somebody else did meanwhile."""
+        """Update the model card, unless another user changed it meanwhile."""
         about = self.services.catalog.model(self.caller, project, model)
         see_that_it_is_unchanged(fields, about["description"])
         words = fields.get("description", "").replace("\r\n", "\n").strip()
@@ -85,6 +86,6 @@ class Model(ConsolePage):
         return f"p/{project}/{model}"
 
     def remove(self, _fields: Fields, project: str, model: str) -> str:
-        """Take the model away; it can be brought back for a while."""
+        """Remove the model. It can be restored from the trash."""
         self.services.removal.model(self.caller, project, model)
         return f"p/{project}/-/removed"

@@ -1,4 +1,4 @@
-"""The pages of a project: its models, contributions, members, activity, and what was removed."""
+"""Pages of a project: models, contributions, members, activity and trash."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from lmvp_server.services.paging import Page
 
 MODELS, EVENTS, CONTRIBUTIONS = 50, 100, 100
 LINES = 8
-"""Events on the page of a project."""
+"""Number of events on the page of a project."""
 
 
 class ProjectPage(ConsolePage):
-    """A page of a project, with the tabs to the others."""
+    """Base class of the pages of a project, with the tabs."""
 
     tab = ""
 
     def common(self, project: str) -> dict[str, Any]:
-        """Return what all pages of a project show."""
+        """Return the fields that all pages of a project need."""
         about = self.services.catalog.project(self.caller, project)
         name = about["name"]
         rights = self.rights(name)
@@ -47,11 +47,12 @@ class Project(ProjectPage):
     tab = "Models"
 
     def look(self, project: str) -> Shown:  # type: ignore[override]
-        """Return the models of a project, and what happened in it lately."""
+        """Return the models of a project and its recent events."""
         common = self.common(project)
         name = common["project"]["name"]
         cursor = Page.parse(None, self.get_query_argument("after", None)).cursor
         found = self.services.catalog.models(self.caller, name, Page(MODELS, cursor))
+        # The feed omits some events, so more events than entries are read.
         events = self.services.audit.of_project(self.caller, name, Page(5 * LINES))
         rows = [histories.summary(self.services, self.caller, name, model) for model in found["items"]]
         versions = self.services.versions.of_project(self.caller, name, Page(1))["total"]
@@ -73,7 +74,7 @@ class Contributions(ProjectPage):
     tab = "Contributions"
 
     def look(self, project: str) -> Shown:  # type: ignore[override]
-        """Return what was proposed, newest first."""
+        """Return the contributions, newest first."""
         common = self.common(project)
         cursor = Page.parse(None, self.get_query_argument("before", None)).cursor
         name = common["project"]["name"]
@@ -88,12 +89,12 @@ class Members(ProjectPage):
     acts: ClassVar[frozenset[str]] = frozenset({"invite", "revoke", "set_role", "remove"})
 
     def initialize(self) -> None:
-        """Begin a request."""
+        """Initialize the state of a request."""
         super().initialize()
         self._link = ""
 
     def look(self, project: str) -> Shown:  # type: ignore[override]
-        """Return who has which role."""
+        """Return the members and their roles."""
         common = self.common(project)
         found = self.services.members.of_project(self.caller, common["project"]["name"])
         name = common["project"]["name"]
@@ -113,28 +114,29 @@ class Members(ProjectPage):
         return f"p/{project}/-/members"
 
     def invite(self, fields: Fields, project: str) -> str:
-        """Make an invitation; its link is shown this once."""
+        """Create an invitation. Only this response shows its link."""
         days = fields.get("days", "7")
         if not (days.isascii() and days.isdigit() and len(days) < 4):
             raise InvalidArgument(f"{days[:20]!r} is no number of days", hint="7, say")
         asked = Invite(project=project, role=fields.get("role", ""), days=int(days))
         made = self.services.invitations.create(self.caller, asked)
+        # Not stored on the server, and shown only in the response to this POST.
         self._link = f"{self.address_of_server()}/join?code={made.secret}"
         return ""
 
     def set_role(self, fields: Fields, project: str) -> str:
-        """Give somebody a role."""
+        """Set the role of a member; add the member if necessary."""
         name = fields.get("name", "").strip()
         self.services.members.set_member(self.caller, project, name, fields.get("role", ""))
         return f"p/{project}/-/members"
 
     def remove(self, fields: Fields, project: str) -> str:
-        """Take somebody's role away; who leaves may not see the project any more."""
+        """Remove a member. A user who leaves a private project can no longer see it."""
         self.services.members.remove(self.caller, project, fields.get("name", ""))
         return f"p/{project}/-/members" if self.caller.may(READ, project) else ""
 
     async def done(self, where: str, place: tuple[str, ...]) -> None:
-        """Show the link of an invitation: it cannot be asked for again."""
+        """Show the link of a new invitation, which cannot be shown again."""
         if self._link:
             await self._draw(place)
         else:
@@ -147,7 +149,7 @@ class Activity(ProjectPage):
     tab = "Activity"
 
     def look(self, project: str) -> Shown:  # type: ignore[override]
-        """Return what happened, newest first."""
+        """Return the events, newest first."""
         common = self.common(project)
         cursor = Page.parse(None, self.get_query_argument("before", None)).cursor
         events = self.services.audit.of_project(self.caller, common["project"]["name"], Page(EVENTS, cursor))
@@ -162,12 +164,12 @@ class Removed(ProjectPage):
     acts: ClassVar[frozenset[str]] = frozenset({"undelete"})
 
     def look(self, project: str) -> Shown:  # type: ignore[override]
-        """Return what can be brought back."""
+        """Return the objects in the trash."""
         common = self.common(project)
         return "removed.html", {**common, "items": self.services.undelete.of_project(self.caller, project)["items"]}
 
     def undelete(self, fields: Fields, project: str) -> str:
-        """Bring something back."""
+        """Restore an object from the trash."""
         run = fields.get("name", "").partition("/runs/")[2]
         if run:
             self.services.runs.restore(self.caller, project, run)

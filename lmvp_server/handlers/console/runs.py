@@ -1,4 +1,4 @@
-"""The pages of runs: the table, one run with its curves, and several beside one another."""
+"""Pages of runs: the table, one run with its curves, and a comparison."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from lmvp_server.handlers.pages import BySession
 
 ROWS = 100
 SECTION = "system"
-"""The section of charts of the machine's metrics."""
+"""The section of charts with the system metrics of the machine."""
 TOGETHER = 50
-"""Runs that are compared at once."""
+"""Maximum number of runs in a comparison."""
 
 
 class Runs(ProjectPage):
@@ -38,7 +38,7 @@ class Runs(ProjectPage):
     tab = "Runs"
 
     def look(self, project: str) -> Shown:  # type: ignore[override]
-        """Return the runs that match, a page of them."""
+        """Return one page of the runs that match the filter."""
         common = self.common(project)
         name = common["project"]["name"]
         where, order = self.get_query_argument("where", ""), self.get_query_argument("order", "")
@@ -50,6 +50,7 @@ class Runs(ProjectPage):
             self.set_status(error.http_status)
         every = curves.records(found)
         known = runtables.choices(every)
+        # Keys can contain spaces at the ends, so the argument is not stripped.
         chosen = [Column.read(one) for one in self.get_query_arguments("column", strip=False)]
         columns = chosen[:20] or runtables.usual(every, known)
         by = self.get_query_argument("group", "")
@@ -98,7 +99,7 @@ class Run(ConsolePage):
         }
 
     def amend(self, fields: Fields, project: str, run: str) -> str:
-        """Rename a run, and set its tags and notes; a tag that is not in the field any more is removed."""
+        """Rename a run and set its tags and notes. Tags that are missing in the field are removed."""
         lines = [line.partition(":") for line in fields.get("tags", "").splitlines() if line.strip()]
         tags: dict[str, str | None] = {key.strip(): value.strip() for key, _, value in lines}
         (known,) = curves.records([self.services.runs.run(self.caller, project, run)])
@@ -110,12 +111,12 @@ class Run(ConsolePage):
         return f"p/{project}/-/runs/{run}"
 
     def end(self, _fields: Fields, project: str, run: str) -> str:
-        """End a run that gives no sign of life."""
+        """Mark a run as killed if its process no longer reports."""
         self.services.runs.end(self.caller, project, run, RunEnd(status="killed", ended_at=datetime.now(timezone.utc)))
         return f"p/{project}/-/runs/{quote(run, safe='')}"
 
     def remove(self, _fields: Fields, project: str, run: str) -> str:
-        """Remove a run and its points, which can be restored for a while."""
+        """Remove a run and its points. They can be restored from the trash."""
         self.services.runs.remove(self.caller, project, run)
         return f"p/{project}/-/removed"
 
@@ -124,7 +125,7 @@ class Compare(ConsolePage):
     """`/p/{project}/-/compare?run=…&run=…&x=…&y=…`."""
 
     def look(self, project: str) -> Shown:  # type: ignore[override]
-        """Return runs side by side: curves, what differs, and pictures of their params and metrics."""
+        """Return a comparison of runs: curves, differences, and charts of params and metrics."""
         about = self.services.catalog.project(self.caller, project)
         named = list(dict.fromkeys(self.get_query_arguments("run")))
         if not 2 <= len(named) <= TOGETHER:
@@ -137,6 +138,7 @@ class Compare(ConsolePage):
         known = runtables.choices(found)
         numeric = [one for one in known if sum(one.number(run) is not None for run in found) > 1]
         across, up = self._axes(numeric)
+        # At most three metrics, so that the chart stays readable.
         axes = [*[c for c in known if c.kind == "params"], *[c for c in known if c.kind == "metrics"][:3]]
         return "compare.html", {
             "project": about,
@@ -153,7 +155,7 @@ class Compare(ConsolePage):
         }
 
     def _axes(self, numeric: list[Column]) -> tuple[Column | None, Column | None]:
-        """Return what a scatter shows: as asked for, else a param across and a metric up."""
+        """Return the axes of the scatter plot: as requested, otherwise a param as X and a metric as Y."""
         metrics = [one for one in numeric if one.kind == "metrics"]
         params = [one for one in numeric if one.kind == "params"]
         across, up = self.get_query_argument("x", ""), self.get_query_argument("y", "")
@@ -162,12 +164,12 @@ class Compare(ConsolePage):
 
 
 class Curves(BySession):
-    """`/p/{project}/-/curves?run=…&from=…&to=…&section=system`: the curves of an island, or a range of them."""
+    """`/p/{project}/-/curves?run=…&from=…&to=…&section=system`: the curves of a widget, or a range of them."""
 
     in_public = frozenset({"GET", "HEAD"})
 
     async def get(self, project: str) -> None:
-        """Send curves as the view draws them."""
+        """Send curves in the JSON format of the curves widget."""
         data = await self.run_long(as_json(self._curves), project)
         await self.send_compressed(lambda: data, "application/json")
 
@@ -193,7 +195,7 @@ class Curves(BySession):
 
 
 def chart(page: ConsolePage, drawn: Drawn) -> str:
-    """Return curves as an island, live where a run goes on."""
+    """Return curves as a widget, which is live if a run is active."""
     project = drawn.runs[0].project
     there = f"{page.root}p/{project}/-/"
     query = urlencode([("run", run.id) for run in drawn.runs])
@@ -203,7 +205,7 @@ def chart(page: ConsolePage, drawn: Drawn) -> str:
 
 
 def system_charts(page: ConsolePage, runs: list[RunRecord]) -> str:
-    """Return an island of what the machine did during some runs; empty where nothing was recorded."""
+    """Return a widget with the system metrics of runs; empty if none are recorded."""
     if not curves.has_system(page.services, page.caller, runs):
         return ""
     there = f"{page.root}p/{runs[0].project}/-/"
@@ -218,7 +220,7 @@ def _goes_on(runs: list[RunRecord]) -> bool:
 
 
 def _made_with(run: RunRecord) -> list[tuple[str, str]]:
-    """Return what made a run, in the order in which people ask: who, where, with what."""
+    """Return the environment of a run, most requested facts first: user, host, versions, command, commit, packages."""
     known = run.environment
     found = [(key, str(known[key])) for key in ("user", "host", "python", "platform") if known.get(key)]
     command = known.get("command") or {}
@@ -230,5 +232,5 @@ def _made_with(run: RunRecord) -> list[tuple[str, str]]:
 
 
 def _told(run: RunRecord) -> str:
-    """Return the fields of the form as one text, to notice that somebody else changed them meanwhile."""
+    """Return the editable fields as one text, to detect concurrent changes."""
     return repr((run.name, run.tags, run.notes))

@@ -1,4 +1,4 @@
-"""Finding things by words: as a page, and as JSON for the palette."""
+"""Search, as a page and as JSON for the command palette."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class Search(ConsolePage):
     """`/search?q=…`."""
 
     async def get(self, *place: str) -> None:
-        """Show what is found, or send it."""
+        """Show the search page, or send the results as JSON."""
         if self.get_query_argument("as", "") == "json":
             found, more = await self.run_long(self.services.search.find, self.caller, self._words(), 20)
             self.answer({"items": found, "more": more})
@@ -18,7 +18,7 @@ class Search(ConsolePage):
             await super().get(*place)
 
     def look(self) -> Shown:  # type: ignore[override]
-        """Return what has the words in it."""
+        """Return the objects that contain the words."""
         words = self._words()
         found, more = self.services.search.find(self.caller, words, 100)
         return "search.html", {"words": words, "found": found, "more": more}

@@ -1,4 +1,4 @@
-"""The pages of settings: of a project and whom it tells what happens, of a model, of the server."""
+"""Settings pages of a project (with its webhooks), a model and the server."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lmvp_server.services.access import ROLES
 from lmvp_server.services.webhooks import EVENTS, Delivery
 
 EVERYONE = ROLES[:-1]
-"""What everybody with an account may be in a project."""
+"""Roles that a project can give to all accounts."""
 
 
 class ProjectSettings(ProjectPage):
@@ -27,14 +27,14 @@ class ProjectSettings(ProjectPage):
     )
 
     def initialize(self) -> None:
-        """Begin a request."""
+        """Initialize the state of a request."""
         super().initialize()
         self._made: MadeWebhook | None = None
         self._delivery: Delivery | None = None
         self._ping: Ping | None = None
 
     def look(self, project: str) -> Shown:  # type: ignore[override]
-        """Return how a project is set up."""
+        """Return the settings of a project."""
         common = self.common(project)
         name = common["project"]["name"]
         access.require(self.caller, access.OWN, name)
@@ -51,46 +51,47 @@ class ProjectSettings(ProjectPage):
         }
 
     def describe(self, fields: Fields, project: str) -> str:
-        """Change what a project says of itself, unless somebody else did meanwhile."""
+        """Update the description of a project, unless another user changed it meanwhile."""
         about = self.services.catalog.project(self.caller, project)
         see_that_it_is_unchanged(fields, about["description"])
         self._change(project, ProjectChange(description=" ".join(fields.get("description", "").split())))
         return self._here(project)
 
     def set_access(self, fields: Fields, project: str) -> str:
-        """Say whether a project is public, and what everybody with an account may in it."""
+        """Set whether a project is public, and the role of all accounts."""
         given = ProjectChange(public=fields.get("public") == "1", everyone=fields.get("everyone", ""))
         self._change(project, given)
         return self._here(project)
 
     def add_webhook(self, fields: Fields, project: str) -> str:
-        """Make a webhook; its secret is shown this once."""
+        """Create a webhook. Only this response shows its secret."""
         new = NewWebhook(url=fields.get("url", "").strip(), events=tuple(fields.get("events", "").split()))
         self._made = self.services.webhooks.add(self.caller, project, new)
         return ""
 
     def remove_webhook(self, fields: Fields, project: str) -> str:
-        """Take a webhook away."""
+        """Delete a webhook."""
         self.services.webhooks.remove(self.caller, project, fields.get("webhook", ""))
         return self._here(project)
 
     def enable_webhook(self, fields: Fields, project: str) -> str:
-        """Wake a webhook that was given up."""
+        """Enable a disabled webhook and send its pending events."""
         self.services.webhooks.enable(self.caller, project, fields.get("webhook", ""))
         return self._here(project)
 
     def test_webhook(self, fields: Fields, project: str) -> str:
-        """Send something to a webhook now; `done` tells what came of it."""
+        """Select a test event for a webhook. `done` sends it and shows the result."""
         self._delivery = self.services.webhooks.test(self.caller, project, fields.get("webhook", ""))
         return ""
 
     def remove(self, _fields: Fields, project: str) -> str:
-        """Take the project away; an admin can bring it back for a while."""
+        """Remove the project. An admin can restore it from the trash."""
         self.services.removal.project(self.caller, project)
         return ""
 
     async def done(self, where: str, place: tuple[str, ...]) -> None:
-        """Show a secret, which cannot be asked for again, or what came of a test."""
+        """Show a secret, which cannot be shown again, or the result of a test."""
+        # Sent here, because `test_webhook` runs in a thread and the HTTP client belongs to the event loop.
         if self._delivery is not None:
             status, error = await self.settings["notifier"].send(self._delivery)
             await self.run(self.services.webhooks.tested, self.caller, place[0], self._delivery, status, error)
@@ -119,7 +120,7 @@ class ModelSettings(ConsolePage):
         return "model_settings.html", {"model": about}
 
     def set_rules(self, fields: Fields, project: str, model: str) -> str:
-        """Say which versions stay, what a contribution must reach, and which aliases only maintainers move."""
+        """Set the retention rule, the requirement for contributions and the protected aliases."""
         given = ModelChange(
             keep=fields.get("keep", "").strip(),
             require=fields.get("require", "").strip(),
@@ -130,16 +131,16 @@ class ModelSettings(ConsolePage):
 
 
 class ServerSettings(AdminPage):
-    """`/admin/settings`: what the server was started with; another start changes it."""
+    """`/admin/settings`: the options of the running server. They are read-only; a restart changes them."""
 
     tab = "Settings"
 
     def look(self) -> Shown:  # type: ignore[override]
-        """Return how the server is set up, and by which option."""
+        """Return the settings of the server with their command-line options."""
         return "server_settings.html", {**self.common(), "rows": self._rows()}
 
     def _rows(self) -> list[tuple[str, str, str]]:
-        """Return what is set, its value, and the option."""
+        """Return rows of setting, value and option."""
         server = self.settings["server"]
         targets = [*server.webhook_to.names, *map(str, server.webhook_to.networks)]
         provider = server.openid

@@ -1,4 +1,4 @@
-"""The page of a version, and of a proposed one, where it is decided upon."""
+"""The page of a version, and of a contribution with its review form."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from lmvp_server.services.files import parts
 from lmvp_server.services.paging import Page
 
 CHOICES = 200
-"""Versions to choose from, beside which another is laid."""
+"""Number of versions to choose from for a comparison."""
 
 _CELLS = 100
-"""Cells of code that a page shows at most."""
+"""Maximum number of code cells on a page."""
 
 _SAID = frozenset({"message", "aliases", "metrics", "params", "tags", "parents", "digest"})
-"""Facts that have a place of their own on the page."""
+"""Facts that the page shows in a separate place."""
 
 
 class Diff(ConsolePage):
     """`/p/{project}/{model}/-/diff?from=…&to=…`."""
 
     def look(self, project: str, model: str) -> Shown:  # type: ignore[override]
-        """Return what differs between two versions."""
+        """Return the differences between two versions."""
         services, caller = self.services, self.caller
         about = services.catalog.model(caller, project, model)
         project, model = about["project"], about["name"]
@@ -57,12 +57,12 @@ class Diff(ConsolePage):
         }
 
     def _named(self, model: str, given: str) -> tuple[str, str]:
-        """Read `v3`, `production`, or `cnn@v2` of another model of the project."""
+        """Parse a revision (`v3`, `production`) or a version of another model of the project (`cnn@v2`)."""
         other, _, revision = given.rpartition("@")
         return other or model, revision
 
     def _parent(self, project: str, model: str, revision: str) -> str:
-        """Return the version that one grew from, or the one before it."""
+        """Return the first parent of a version, or without parents the version before it."""
         found = versions.record(self.services.versions.version(self.caller, project, model, revision))
         if found.parents:
             return f"{model}@{found.parents[0].digest}"
@@ -75,7 +75,7 @@ class Version(ConsolePage):
     acts: ClassVar[frozenset[str]] = frozenset({"accept", "decline", "withdraw", "comment", "alias", "remove"})
 
     def look(self, project: str, model: str, revision: str) -> Shown:  # type: ignore[override]
-        """Return what a version is, what made it, what it changed, and its files."""
+        """Return the facts of a version, its origin, its changes and its files."""
         services, caller = self.services, self.caller
         fields: dict[str, Any]
         deleted = services.contributions.deleted(caller, project, model, revision)
@@ -100,6 +100,7 @@ class Version(ConsolePage):
             return "contribution.html", {**fields, **self._contribution(version)}
         grown = services.versions.children(caller, project, model, revision, Page(20))["items"]
         limit = versions.tensors_limit(caller)
+        # The page shows at most `limit` tensors, and states it if there are more.
         showing = versions.showing(services, caller, version, strip)
         there = f"{self.root}p/{version.project}/{version.model}@{version.name}/-/histograms"
         told = {**showing_data(versions.shown_part(showing, limit), card=False), "only": "tensors"}
@@ -114,14 +115,14 @@ class Version(ConsolePage):
         }
 
     def _run(self, version: VersionRecord) -> dict[str, Any] | None:
-        """Return the run that made a version, if it is still there."""
+        """Return the run that created a version, if it exists."""
         try:
             return self.services.runs.run(self.caller, version.project, version.run) if version.run else None
         except NotFound:
             return None
 
     def _contribution(self, version: VersionRecord) -> dict[str, Any]:
-        """Return what there is to say of a proposed version, beside the newest one."""
+        """Return the fields of a contribution, compared with the newest version."""
         services, caller, project, model = self.services, self.caller, version.project, version.model
         one = services.contributions.one(caller, project, model, version.name)
         about = services.catalog.model(caller, project, model)
@@ -139,41 +140,42 @@ class Version(ConsolePage):
             "own": version.author == caller.name,
         }
 
-    # -- what forms ask for
+    # -- actions of forms
 
     def accept(self, fields: Fields, project: str, model: str, revision: str) -> str:
-        """Make a contribution the next version, with a word to its author."""
+        """Accept a contribution as the next version, with a comment for its author."""
         contributions, words = self.services.contributions, fields.get("words", "")
         done = contributions.accept(self.caller, project, model, revision)
-        if words.strip():  # afterwards: what is not accepted is tried again, and says nothing twice
+        if words.strip():  # after accepting: a repeated attempt must not repeat the comment
             contributions.comment(self.caller, project, model, revision, words)
         return f"p/{project}/{model}@v{done['accepted']}"
 
     def decline(self, fields: Fields, project: str, model: str, revision: str) -> str:
-        """Say no, and why."""
+        """Decline a contribution with a reason."""
         self.services.contributions.decline(self.caller, project, model, revision, fields.get("words", ""))
         return f"p/{project}/{model}@{revision}"
 
     def withdraw(self, _fields: Fields, project: str, model: str, revision: str) -> str:
-        """Take one's own contribution back."""
+        """Withdraw a contribution of the caller."""
         self.services.contributions.withdraw(self.caller, project, model, revision)
         return f"p/{project}/{model}@{revision}"
 
     def comment(self, fields: Fields, project: str, model: str, revision: str) -> str:
-        """Say something."""
+        """Add a comment to a contribution."""
         self.services.contributions.comment(self.caller, project, model, revision, fields.get("words", ""))
         return f"p/{project}/{model}@{revision}"
 
     def alias(self, fields: Fields, project: str, model: str, revision: str) -> str:
         """Point an alias at this version."""
         name = fields.get("name", "").strip()
+        # A protected alias needs a confirmation: the form repeats its name in `yes`.
         if fields.get("yes") != name:
             self.services.aliases.check_move(self.caller, project, model, name, revision)
         self.services.aliases.move(self.caller, project, model, name, revision)
         return f"p/{project}/{model}@{revision}"
 
     def remove(self, _fields: Fields, project: str, model: str, revision: str) -> str:
-        """Take the version away; it can be brought back for a while."""
+        """Remove the version. It can be restored from the trash."""
         self.services.removal.version(self.caller, project, model, revision)
         return f"p/{project}/{model}"
 
@@ -182,7 +184,7 @@ class FilePage(ConsolePage):
     """`/p/{project}/{model}@{revision}/-/view/{path}`."""
 
     def look(self, project: str, model: str, revision: str, path: str) -> Shown:  # type: ignore[override]
-        """Return a file as text, or say that it is none."""
+        """Return a file as text, or a notice if it is not a text file."""
         services = self.services
         version = versions.record(services.versions.version(self.caller, project, model, revision))
         space, file = services.files.file(self.caller, project, model, revision, path)
@@ -198,7 +200,7 @@ class FilePage(ConsolePage):
 
 
 def _beside(before: VersionRecord | None, after: VersionRecord) -> list[tuple[str, str, str, str, int]]:
-    """Return each metric of two versions: key, before, after, difference, and if that is better (1) or not (-1)."""
+    """Return rows of key, before, after, difference and rating: 1 is better, -1 is worse, 0 is neither."""
     old = before.metrics if before else {}
     rows = []
     for key in dict.fromkeys([*after.metrics, *old]):
@@ -210,6 +212,6 @@ def _beside(before: VersionRecord | None, after: VersionRecord) -> list[tuple[st
 
 
 def code_cells(environment: Mapping[str, Any]) -> list[Job]:
-    """Return the code that was kept with a version or a run, a highlighted block for each cell; the newest cells."""
+    """Return the recorded code of a version or run as highlighted blocks, one per cell; only the newest cells."""
     found = cells_of(environment)[-_CELLS:]
     return [Job("code", "\n".join(map(clean_code, cell.splitlines())), "code.py") for cell in found]

@@ -1,5 +1,5 @@
-// Islands: places of a page that a widget of the notebook brings to life. The page has the data; what a kernel would
-// be asked for in a notebook, the server is asked for here.
+// Widgets in pages of the console. The page contains their data; the server answers the requests that a kernel answers
+// in a notebook.
 import { make } from "../widgets/dom.js";
 
 const VIEWS = {
@@ -8,9 +8,10 @@ const VIEWS = {
   metrics: () => import("../widgets/metrics.js"),
   curves: () => import("../widgets/curves.js"),
 };
+// Minimum milliseconds between two requests for the curves of an active run.
 const SOONEST = 400;
 
-/** What a view calls its model: data, and messages in both directions. */
+/** The model of a view: data, and messages in both directions. */
 class Model {
   constructor(data, answer) {
     this.data = data;
@@ -37,15 +38,15 @@ async function json(url) {
 
 const joined = (url, query) => `${url}${url.includes("?") ? "&" : "?"}${query}`;
 
-/** Histograms of tensors that come on show. */
+/** Load the histograms of visible tensors. */
 async function histograms(place, model, message) {
   const query = new URLSearchParams(message.tensors.map((name) => ["tensor", name]));
   try {
     model.tell({ kind: "histograms", ...(await json(joined(place.dataset.histograms, query))) });
-  } catch { /* the tree is whole without them */ }
+  } catch { /* optional: the tree is complete without histograms */ }
 }
 
-/** Lines of curves as the view takes them: its columns as one array of float64. */
+/** Convert curves to the message of the view: all columns of a line in one array of float64. */
 function lines(data, kind, range) {
   const every = data.groups.flatMap((group) => group.lines.map((line) => ({ ...line, group: group.name })));
   const written = (value) => ({ NaN: NaN, Infinity: Infinity, "-Infinity": -Infinity }[value] ?? value);
@@ -59,10 +60,10 @@ async function zoom(place, model, { from, to }) {
   if (from === null || from === undefined) return;
   try {
     model.tell(...lines(await json(joined(place.dataset.curves, `from=${from}&to=${to}`)), "finer", [from, to]));
-  } catch { /* the coarse lines stay */ }
+  } catch { /* optional: the coarse lines stay visible */ }
 }
 
-/** Follow runs that go on: what is new is fetched thinned, and never sooner than the last has come. */
+/** Follow active runs: load downsampled curves when points arrive, one request at a time. */
 function follow(place, model) {
   const source = new EventSource(place.dataset.live);
   const [note, status] = ["[data-lost]", "[data-status]"].map((each) => document.querySelector(each));
@@ -76,19 +77,21 @@ function follow(place, model) {
       model.tell(...lines(data, "news"));
       if (status && data.status) Object.assign(status, { className: `status ${data.status}`, textContent: data.status });
       if (!["running", "stale"].includes(data.status) && data.status) source.close();
-    } catch { /* the stream says when the server is back */ }
+    } catch { /* ignored: the stream reports when the server is back */ }
+    // Wait three times as long as the request took, so that a busy server gets fewer requests.
     setTimeout(() => { waiting = false; }, Math.max(SOONEST, 3 * (performance.now() - began)));
   };
+  // The second request gets the points that arrive while the first one is running.
   for (const kind of ["points", "status", "reset"]) source.addEventListener(kind, () => { look(); setTimeout(look, 2 * SOONEST); });
   source.addEventListener("end", (event) => {
-    source.close(); // it would connect again, and be refused
+    source.close(); // otherwise EventSource would reconnect and be refused
     if (note) Object.assign(note, { hidden: false, textContent: `The page no longer follows the run: ${JSON.parse(event.data).message}.` });
   });
   source.addEventListener("error", () => { if (note) note.hidden = false; });
   source.addEventListener("open", () => { if (note) note.hidden = true; look(); });
 }
 
-/** Where a view cannot be drawn, its static form is shown: the server wrote it, as the rest of the page. */
+/** If a view cannot be drawn, show its static HTML, which the server rendered. */
 async function enliven(place) {
   try {
     await draw(place);
@@ -104,10 +107,12 @@ async function draw(place) {
   const data = written ? JSON.parse(written.textContent) : await json(place.dataset[place.dataset.view]);
   const answers = { histograms, zoom };
   const model = new Model(data, (one, message) => answers[message.kind]?.(place, one, message));
+  // Loaded on demand: most pages need only one of the modules.
   const { default: view } = await VIEWS[place.dataset.view]();
   const el = make("div");
   place.append(el);
   view.render({ model, el });
+  // The console has its own fonts and background.
   el.querySelector(".in-notebook")?.classList.remove("in-notebook");
   place.dataset.alive = "";
   if (place.dataset.live) follow(place, model);
@@ -115,7 +120,7 @@ async function draw(place) {
 
 document.querySelectorAll(".island").forEach(enliven);
 
-/** What stands in a closed part of the page is fetched and drawn when the part is opened. */
+/** Load and draw a view in a closed section when the section is opened. */
 for (const place of document.querySelectorAll("[data-later]")) {
   const around = place.closest("details");
   const open = async () => {
@@ -125,7 +130,7 @@ for (const place of document.querySelectorAll("[data-later]")) {
     try {
       await draw(place);
     } catch {
-      place.classList.remove("island"); // opening it again tries again
+      place.classList.remove("island"); // so that opening it again retries
       place.replaceChildren(make("p", { class: "note warn" }, "The charts could not be loaded. Close this part and open it again to retry."));
     }
     place.removeAttribute("aria-busy");

@@ -1,5 +1,4 @@
-// What moves on every page of the console: copying, the choice of the theme, the palette. All of it is a comfort: the
-// pages say and do everything without.
+// Scripts of every console page: copy buttons, theme switch, command palette. The pages also work without them.
 import { copyButton, make } from "../widgets/dom.js";
 import { openPalette } from "./palette.js";
 
@@ -21,14 +20,16 @@ for (const choice of document.querySelectorAll("input[name=theme]")) {
   });
 }
 
-/** A form that was sent is not sent again by a second click. */
+/** Ignore a second submit of a form. */
 document.addEventListener("submit", (event) => {
   if (event.target.dataset.sent) event.preventDefault();
   else if (event.target.method === "post") {
     event.target.dataset.sent = "yes";
+    // If the request fails, the user can submit the form again.
     setTimeout(() => delete event.target.dataset.sent, 5000);
   }
 });
+// The back button shows the page with its old state (back/forward cache).
 addEventListener("pageshow", () => document.querySelectorAll("form").forEach((form) => delete form.dataset.sent));
 
 document.addEventListener("keydown", (event) => {
@@ -42,7 +43,7 @@ document.querySelector(".find")?.addEventListener("click", (event) => {
   openPalette(root);
 });
 
-// Not by scrollIntoView: Tab would begin there.
+// Not scrollIntoView, which would change where keyboard focus starts.
 const tab = document.querySelector(".tabs [aria-current]");
 if (tab) tab.parentElement.scrollLeft = tab.offsetLeft + tab.offsetWidth - tab.parentElement.offsetLeft - tab.parentElement.clientWidth;
 

@@ -1,5 +1,5 @@
-// Redeems the code of a sign-in link: it is behind the `#`, leaves the address bar and the history at once, and goes to
-// the server by POST. Without a code, the form of the page takes one.
+// Redeems the code of a sign-in link. The code is in the fragment of the URL (after `#`), is removed from the address
+// bar and the history at once, and is sent to the server by POST. Without a code, the user enters one in the form.
 const form = document.getElementById("open");
 const code = location.hash.slice(1);
 
@@ -10,8 +10,8 @@ function send() {
 
 if (form && code) {
   history.replaceState(null, "", location.pathname);
-  form.style.visibility = "hidden"; // it keeps its place: the page that follows replaces it
-  // A browser may load a page that nobody has opened yet; the code is for the page that is looked at.
+  form.style.visibility = "hidden"; // hidden but in the layout, so that nothing moves before the next page
+  // A browser can prerender a page that nobody has opened. The code must be used only when the page is visible.
   if (document.prerendering) document.addEventListener("prerenderingchange", send, { once: true });
   else send();
 }

@@ -1,4 +1,4 @@
-// The palette: Ctrl K, a few letters, Enter. It asks what the page "Find" asks.
+// The command palette (Ctrl K). It sends the same query as the search page.
 import { make } from "../widgets/dom.js";
 
 const PAUSE = 120;
@@ -55,7 +55,7 @@ function build(root) {
   input.addEventListener("keydown", (event) => {
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (step) { event.preventDefault(); choose(at + step); }
-    if (event.key === "Escape") made.close(); // the field would only be emptied
+    if (event.key === "Escape") made.close(); // by default, Escape would only clear the field
     if (event.key === "Enter" && list.found?.[at]) { event.preventDefault(); go(list.found[at]); }
   });
   made.addEventListener("click", (event) => { if (event.target === made) made.close(); });

@@ -1,4 +1,4 @@
-// Upkeep that says how far it is: the form is sent by hand, and the answer read line by line.
+// Maintenance actions with progress: the script submits the form and reads the response line by line.
 import { make } from "../widgets/dom.js";
 
 const share = (done, total) => (total ? Math.min(100, (100 * done) / total) : 0);
@@ -48,7 +48,7 @@ for (const form of document.querySelectorAll("[data-upkeep] form")) {
     event.preventDefault();
     event.stopPropagation();
     const button = event.submitter;
-    const body = new URLSearchParams(new FormData(form, button)); // before it is disabled, and left out
+    const body = new URLSearchParams(new FormData(form, button)); // before disabling: disabled fields are left out
     button.disabled = true;
     watch(form, body, button.value).catch(() => {
       form.querySelector("[role=status]").textContent = "The connection is lost; what was begun goes on. Load the page again.";

@@ -1,9 +1,11 @@
-// What can be done with the chosen rows of a history: pull into a variable, set an alias, copy, compare; choose columns.
-//
-// With a kernel behind it that is done there; it hears of it when no cell is running. Without one, the code is copied.
+// Actions for the selected rows of a history: pull, set alias, copy, compare, and choose columns.
+// 
+// With a kernel, the widget sends messages; the kernel handles them when no cell is running. Without a kernel, it
+// offers the code to copy.
 import { copyButton, make } from "./dom.js";
 import { DiffView } from "./diff.js";
 
+// Milliseconds without a reply after which the user is informed that the kernel is busy.
 const PATIENCE = 1500;
 const CHOICES = 40;
 
@@ -24,7 +26,7 @@ export class Actions {
 
   get live() { return Boolean(this.table.data.pages && this.table.model.send); }
 
-  // ---- asking and hearing
+  // ---- messages to and from the kernel
 
   send(message, words) {
     this.tell(`${words} …`);
@@ -86,7 +88,7 @@ export class Actions {
     return [this.button(`Diff ${this.label(before)} → ${this.label(after)}`, () => this.send({ kind: "diff", before: before.key, after: after.key }, "comparing"))];
   }
 
-  /** A field and a button in the place of a dialog, which a notebook has no room for. */
+  /** An inline form with a text field, because a notebook has no space for a dialog. */
   ask(row, kind, words, value, verb) {
     const name = make("input", { type: "text", value, spellcheck: "false", "aria-label": words, style: "width:9rem" });
     const form = make("form", { class: "acts lmvp-ask", onsubmit: (event) => {
@@ -96,7 +98,7 @@ export class Actions {
     } }, make("label", { class: "small" }, words), name, make("button", { class: "btn", type: "submit" }, verb), this.button("Cancel", () => this.form.replaceChildren(), "bare"));
     form.addEventListener("keydown", (event) => {
       if (event.key === "Escape") this.form.replaceChildren();
-      if (event.key !== "Enter" || event.target !== name) return; // JupyterLab would keep it from the form
+      if (event.key !== "Enter" || event.target !== name) return; // JupyterLab handles Enter before the form does
       event.preventDefault();
       form.requestSubmit();
     });
@@ -107,7 +109,7 @@ export class Actions {
     name.focus();
   }
 
-  /** Ask before a protected alias moves; the kernel has refused the move without a confirmation. */
+  /** Ask for a confirmation before a protected alias moves; the kernel has refused the move without one. */
   confirm({ of, words, asked }) {
     const act = () => { this.form.replaceChildren(); this.send({ kind: of, ...asked, yes: true }, `moving ${asked.name}`); };
     const move = this.button(`Move ${asked.name}`, act);
@@ -118,7 +120,7 @@ export class Actions {
     move.focus();
   }
 
-  /** Choose the columns among all metrics and params. */
+  /** Choose the visible columns among all metrics and params. */
   choose() {
     if (this.formKeys === "columns" && this.form.firstChild) { this.form.replaceChildren(); return; }
     const { data } = this.table;

@@ -1,17 +1,18 @@
-// Ends and ticks of axes: the twin of lmvp.render.numbers, so that the live and the static form have the same range.
+// Bounds and ticks of axes. lmvp.render.numbers has the same rules in Python, so that the live and the static chart
+// have equal ranges.
 
 const LIMIT = 1e300;
 const TINY = 1e-11;
 
 const tidy = (value) => +value.toPrecision(12);
 
-/** The nearest of 1, 2, 5 × 10ⁿ that is no smaller. */
+/** The smallest 1, 2 or 5 × 10ⁿ that is not less than a value. */
 function nice(step) {
   const power = 10 ** Math.floor(Math.log10(step));
   return power * [1, 2, 5, 10].find((digit) => power * digit >= step * (1 - 1e-9));
 }
 
-/** The ends of an axis that shows every value from `least` to `most`, rounded outwards. */
+/** The bounds of an axis from `least` to `most`, rounded outwards. */
 export function bounds(least, most) {
   if (least === null || least === undefined) return [0, 1];
   const [low, high] = [least, most].map((value) => Math.min(Math.max(value, -LIMIT), LIMIT));
@@ -23,7 +24,7 @@ export function bounds(least, most) {
   return [tidy(Math.floor(low / step + 1e-9) * step), tidy(Math.ceil(high / step - 1e-9) * step)];
 }
 
-/** The ends of a logarithmic axis: one digit, times a power of ten. */
+/** The bounds of a logarithmic axis: one digit times a power of ten. */
 export function logBounds(least, most) {
   if (least === null || least === undefined) return [1, 10];
   const [small, large] = [least, most].map((value) => Math.min(Math.max(value, 1 / LIMIT), LIMIT));
@@ -32,7 +33,7 @@ export function logBounds(least, most) {
   return low < high ? [tidy(low), tidy(high)] : [tidy(low / 10), tidy(high * 10)];
 }
 
-/** The ticks of a logarithmic axis: powers of ten, with 2 and 5 of each where there are few; else those of a linear one. */
+/** The ticks of a logarithmic axis: powers of ten, with 2 and 5 if they are few; else those of a linear axis. */
 export function logTicks(low, high) {
   const [first, last] = [Math.floor(Math.log10(low) + 1e-9), Math.ceil(Math.log10(high) - 1e-9)];
   const digits = last - first < 3 ? [1, 2, 5] : [1];
@@ -44,14 +45,14 @@ export function logTicks(low, high) {
   return inside.length > 2 ? inside : ticks(low, high).filter((tick) => tick > 0);
 }
 
-/** Round values from one end of an axis to the other. */
+/** Round values between the bounds of an axis. */
 function ticks(low, high) {
   const step = nice((high - low) / 6);
   const first = Math.ceil(low / step - 1e-9);
   return Array.from({ length: Math.floor(high / step + 1e-9) - first + 1 }, (_, i) => tidy((first + i) * step));
 }
 
-/** The fewest decimals that write all these numbers exactly; `most` where there are more. */
+/** The smallest number of decimals that shows all these numbers exactly, at most `most`. */
 const decimals = (values, most) => {
   let digits = 0;
   while (digits < most && values.some((value) => tidy(+value.toFixed(digits)) !== value)) digits += 1;
@@ -62,9 +63,9 @@ const EXACT = 11;
 const minus = (text) => text.replaceAll("-", "−");
 const fixed = (value, digits) => minus(value.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
 
-/** Ticks written exactly, with the digits of the finest of them, so that no two are alike. */
+/** Ticks with the decimals of the finest of them, so that no two labels are equal. */
 export function labels(given) {
-  const values = given.map((value) => tidy(value) + 0); // no −0
+  const values = given.map((value) => tidy(value) + 0); // adding 0 turns −0 into 0
   const most = Math.max(0, ...values.map(Math.abs));
   const digits = decimals(values, EXACT);
   if (digits < EXACT && (most === 0 || (most >= 1e-4 && most < 1e9))) return values.map((value) => fixed(value, digits));
@@ -73,7 +74,7 @@ export function labels(given) {
   return values.map((value) => (value ? minus(value.toExponential(mantissa)).replace(/([+−])(\d)$/, "$10$2") : "0"));
 }
 
-/** Ticks of steps: short with k, M and G, where that is exact for all of them. */
+/** Ticks of steps: with k, M or G if that is exact for all of them. */
 export function stepLabels(values) {
   if (values.some((value) => !Number.isInteger(value))) return labels(values);
   const unit = (value) => [[1e9, "G"], [1e6, "M"], [1e3, "k"]].find(([limit]) => Math.abs(value) >= limit) ?? [1, ""];
@@ -82,11 +83,11 @@ export function stepLabels(values) {
   return exact ? short : values.map((value) => fixed(value, 0));
 }
 
-/** Steps between ticks of an axis of seconds. */
+/** Distances between the ticks of a time axis, in seconds. */
 export const TIMES = [...[1e-3, 1e-2, 1e-1].flatMap((power) => [1, 2, 5].map((digit) => digit * power)),
   1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, ...[1, 2, 5, 10, 20, 50, 100, 1000].map((days) => 86400 * days)];
 
-/** Ticks of seconds, exactly, in days, hours, minutes and seconds. */
+/** Ticks of a time axis, exact, in days, hours, minutes and seconds. */
 export function timeLabels(values) {
   const digits = decimals(values.map(tidy), 6);
   return values.map((value) => {
@@ -110,7 +111,7 @@ function byteLabels(values, suffix) {
   return values.map((value, i) => (value ? `${words[i]} ${unit}${suffix}` : "0"));
 }
 
-/** Ticks of a metric: of bytes where its name says so. */
+/** Ticks of a metric: in bytes if its name contains the unit. */
 export function metricLabels(key, values) {
   if (key.endsWith("bytes_per_second")) return byteLabels(values, "/s");
   return key.endsWith("bytes") ? byteLabels(values, "") : labels(values);

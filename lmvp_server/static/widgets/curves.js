@@ -1,10 +1,11 @@
-// Curves of runs: live while they are logged, for one run or many.
-//
-// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.curves.curves_data`. While a
-// run goes on, messages bring what is new (`{ kind: "news", head, lines }`, the lines whole, thinned by the kernel); a
-// zoom asks for its range (`{ kind: "zoom", from, to }`) and gets finer lines when the kernel is free. System metrics are
-// a view of their own in a part below the charts: `data.system`, and messages with `section: "system"`. It needs a global
-// `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
+// Curves of one or more runs, updated while they are logged.
+// 
+// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.curves.curves_data`. While
+// a run is active, messages bring new data: `{ kind: "news", head, lines }`, with complete lines that the kernel
+// downsampled. A zoom requests its range with `{ kind: "zoom", from, to }` and gets finer lines when the kernel is
+// free. System metrics are a nested view below the charts: `data.system`, and messages with `section: "system"`. The
+// module needs a global `uPlot`: in a notebook, both are in one text; a page of the console loads the vendored script
+// first.
 /* global uPlot */
 import { bounds, labels, logBounds, logTicks, metricLabels, stepLabels, TIMES, timeLabels } from "./axes.js";
 import { drawing, guardKeys, make } from "./dom.js";
@@ -23,21 +24,21 @@ const READ = 6;
 const TOLD = 10;
 const WHOLE = Array.from({ length: 16 }, (_, power) => [1, 2, 5].map((digit) => digit * 10 ** power)).flat();
 
-/** Models whose system metrics are on show: a run that ends draws its view again. */
+/** Models whose system metrics are visible. They stay visible when a finished run is drawn again. */
 const OPENED = new WeakSet();
 
-/** Write the ticks that uPlot did not leave out. */
+/** Format the ticks that uPlot did not omit. */
 const where = (ticks, write) => {
   const words = write(ticks.filter((at) => at !== null));
   return ticks.map((at) => (at === null ? "" : words.shift()));
 };
 
-/** The part before the last `/` of a metric's name: `val` of `val/loss`. */
+/** The part before the last `/` in the name of a metric: `val` of `val/loss`. */
 const prefixOf = (key) => key.slice(0, Math.max(0, key.lastIndexOf("/")));
 
-/** An exponential mean over so many points, without bias at the start. */
+/** An exponential moving average over a number of points, with bias correction at the start. */
 function smoothed(values, over) {
-  const keep = 1 - 2 / (Math.min(over, Math.max(2, values.length / 12)) + 1); // a mean over more would lag behind
+  const keep = 1 - 2 / (Math.min(over, Math.max(2, values.length / 12)) + 1); // a longer average would lag behind
   let mean = 0;
   let weight = 0;
   return values.map((value) => {
@@ -64,13 +65,15 @@ class Chart {
     this.root = make("figure", { class: "chart" }, make("figcaption", {}, this.heading, this.note), this.box, this.legend);
   }
 
-  /** Lay the lines on one axis: uPlot wants the x of all, and a gap where a line has no point. */
+  /** Align the lines to one X axis: uPlot needs the union of all X values, and gaps where a line has no point. */
   columns() {
     const { axis, log, smooth, range } = this.view;
     const shown = this.shown();
     const own = shown.map((line) => {
       const xs = axis === "time" ? line.times : axis === "step" || !line.axis.length ? line.steps : line.axis.map(number);
+      // A logarithmic axis cannot show values ≤ 0.
       const value = (i) => { const y = number(line.values[i]); return log && !(y > 0) ? null : y; };
+      // The Map keeps the last value of each X: uPlot needs distinct, ascending X values.
       const points = [...new Map(xs.map((x, i) => [x, value(i)]))].filter(([x]) => Number.isFinite(x)).sort((a, b) => a[0] - b[0]);
       return { xs: points.map(([x]) => x), ys: points.map(([, y]) => y) };
     });
@@ -96,6 +99,7 @@ class Chart {
     const { view } = this;
     const columns = this.columns();
     const key = JSON.stringify([this.shown().map((line) => [line.id, this.order(line), this.alone(line)]), view.axis, view.smooth, view.log, this.width()]);
+    // Only the data changed: keep the plot with its cursor, which is much faster than a new one.
     if (this.plot && key === this.drawn) {
       this.plot.setData(columns, false);
       this.plot.setScale("x", this.across(columns[0]));
@@ -113,7 +117,7 @@ class Chart {
   across(xs) {
     if (this.view.range) return { min: this.view.range[0], max: this.view.range[1] };
     const [min, max] = [xs[0] ?? 0, xs.at(-1) ?? 1];
-    const room = Math.max(0.5, Math.abs(min) * 1e-9); // at 2**62, a step more is the same number
+    const room = Math.max(0.5, Math.abs(min) * 1e-9); // near 2**62, the next step is the same float64
     return max > min ? { min, max } : { min: min - room, max: max + room };
   }
 
@@ -125,6 +129,7 @@ class Chart {
     const series = [{}];
     for (const line of this.shown()) {
       const token = this.token(line);
+      // The raw line is drawn faintly behind the smoothed one.
       if (view.smooth > 1) series.push({ stroke: () => paint.faint(token), width: 1, spanGaps: false, points: { show: false } });
       series.push({ stroke: ink(token), width: 1.6, dash: DASHES[this.order(line) % DASHES.length], spanGaps: false, points: { show: this.alone(line), size: 6, fill: ink(token) } });
     }
@@ -154,7 +159,7 @@ class Chart {
 
   width() { return Math.max(220, Math.floor(this.box.clientWidth || this.view.width() || 560)); }
 
-  /** The number of the line's colour: that of its run, or of its prefix, in every chart. */
+  /** The colour index of a line: that of its run or its prefix, equal in all charts. */
   order(line) { return this.view.legends ? this.lines.indexOf(line) : this.view.orderOf(line); }
 
   token(line) { return this.view.lit !== null ? (this.view.lit === this.view.entryOf(line) ? `s${(this.order(line) % COLOURED) + 1}` : "line-2") : this.order(line) < COLOURED ? `s${this.order(line) + 1}` : "ink-3"; }
@@ -163,7 +168,7 @@ class Chart {
 
   endNames() { return !this.view.data.several && this.shown().length > 1 && this.shown().length <= COLOURED && this.width() > 380; }
 
-  /** Write names at the ends of the lines, moved apart where they would stand on one another. */
+  /** Draw names at the ends of the lines, moved apart if they overlap. */
   names(plot) {
     if (!this.endNames()) return;
     const scale = uPlot.pxRatio;
@@ -176,6 +181,7 @@ class Chart {
       while (at >= 0 && (column[at] === null || column[at] === undefined || plot.data[0][at] > plot.scales.x.max)) at -= 1;
       if (at >= 0) ends.push({ y: Math.min(top + height, Math.max(top, plot.valToPos(column[at], "y", true))), line });
     });
+    // Names need 14 px each. If the last one is below the plot, all names move up.
     ends.sort((a, b) => a.y - b.y);
     for (let i = 1; i < ends.length; i += 1) ends[i].y = Math.max(ends[i].y, ends[i - 1].y + 14 * scale);
     const over = ends.length ? Math.max(0, ends.at(-1).y - (top + height)) : 0;
@@ -194,6 +200,7 @@ class Chart {
   }
 
   selected(plot) {
+    // A click with a small movement is not a zoom.
     if (plot.select.width < 4) return;
     const from = plot.posToVal(plot.select.left, "x");
     const to = plot.posToVal(plot.select.left + plot.select.width, "x");
@@ -209,7 +216,7 @@ class Chart {
     return `${this.name} by ${this.view.axis}. ${told.join("; ")}`;
   }
 
-  /** Say what a line cannot show. */
+  /** Describe the values that a line cannot show. */
   oddities() {
     const values = this.shown().flatMap((line) => line.values.map(number));
     const odd = values.filter((value) => !Number.isFinite(value)).length;
@@ -230,7 +237,7 @@ class Chart {
     this.plot.setCursor({ left: this.plot.valToPos(xs[to], "x"), top: 10 });
   }
 
-  /** The points at a place of the axis: of each line, the last one before it. */
+  /** The points at an X value: for each line, the last one before it. */
   points(x) {
     const xs = this.plot.data[0];
     const index = xs.findLastIndex((each) => each <= x);
@@ -245,7 +252,7 @@ class Chart {
 
   at(x) { return this.points(x).map(({ line, raw }) => `${line.label} ${written(raw)}`); }
 
-  /** Show the values at the pointer: sorted, the nearest in bold, with the raw value behind a smoothed one. */
+  /** Show the values at the pointer, sorted, with the nearest in bold and the raw value after a smoothed one. */
   tell(x) {
     const { plot } = this;
     const found = this.points(x);
@@ -272,6 +279,7 @@ class CurvesView {
     this.root = make("div", { class: "lmvp in-notebook lmvp-plot lmvp-curves" });
     el.replaceChildren(this.root);
     const data = model.get("data");
+    // uPlot synchronizes the cursors of all charts with the same key, so each view needs a unique one.
     this.sync = `lmvp-${Math.random().toString(36).slice(2)}`;
     this.axis = data.axis;
     this.log = data.log;
@@ -288,10 +296,12 @@ class CurvesView {
     model.on("change:data", this.onData);
     model.on("msg:custom", this.onNews);
     this.endTheme = onTheme(() => this.charts.forEach((chart) => chart.plot?.redraw(false, true)));
+    // Deferred, because resizing inside the observer would trigger it again.
     this.resized = new ResizeObserver(() => requestAnimationFrame(() => this.fit()));
     this.charts = [];
     this.build();
     this.resized.observe(this.root);
+    // The kernel sends new data only after this message.
     this.model.send?.({ kind: "hello" });
   }
 
@@ -309,6 +319,7 @@ class CurvesView {
 
   /** Draw all parts again. */
   build() {
+    // A copy, because new points change it, and the model's data must not change.
     const data = this.data = structuredClone(this.model.get("data"));
     this.charts.forEach((chart) => chart.close());
     this.titleLine = make("div", { class: "title" });
@@ -332,7 +343,7 @@ class CurvesView {
     this.draw();
   }
 
-  /** Put a part below the charts that has those of the system metrics; it stays open while the data changes. */
+  /** Add a section with the charts of system metrics below the other charts. It stays open when the data changes. */
   open(data) {
     const part = make("details", { class: "lmvp-system", open: OPENED.has(this.model),
       ontoggle: () => { if (part.open) OPENED.add(this.model); else OPENED.delete(this.model); } }, make("summary", {}, "System metrics"));
@@ -342,9 +353,9 @@ class CurvesView {
     this.section = new CurvesView({ get: () => data, on() {}, off() {}, send: (message) => { if (message.kind === "zoom") send(message); } }, el, { inner: true });
   }
 
-  // ---- one legend for all charts: of several runs their names, of one run the prefixes of metrics that share a chart
+  // ---- one legend for all charts: names of several runs, or prefixes of one run's metrics that share a chart
 
-  /** Find what the legend names. A run with more prefixes than there are colours has legends at its charts instead. */
+  /** Determine the entries of the legend. With more prefixes than colours, each chart has a legend instead. */
   sort() {
     const { several } = this.data;
     const named = several ? [...this.lines.values()] : this.charts.filter((chart) => chart.lines.length > 1).flatMap((chart) => chart.lines);
@@ -355,24 +366,24 @@ class CurvesView {
     this.legend.replaceChildren(...(this.legend.hidden ? [] : [...this.entries].map(([id, label]) => this.entry(id, label, this.places.get(id)))));
   }
 
-  /** A name without `system/`, where the heading of the part says it. */
+  /** A name without `system/` in the section of system metrics, because its heading says so. */
   short(name) { return this.inner ? name.replace(/^system\//, "") : name; }
 
-  /** The name of a line of one run in the legend: its prefix; of system metrics `machine`, `process` or a GPU. */
+  /** The legend name of a line of one run: its prefix; for system metrics `machine`, `process` or a GPU. */
   prefix(line) { return this.inner ? prefixOf(this.short(line.key)) || "machine" : prefixOf(line.key); }
 
   entryOf(line) { return this.data.several ? `run ${line.run}` : this.legends ? line.id : `prefix ${prefixOf(line.key)}`; }
 
   orderOf(line) { return this.places.get(this.entryOf(line)) ?? 0; }
 
-  /** A sample of a line: its colour and its dashes. */
+  /** A sample of a line with its colour and its dashes. */
   swatch(order) {
     const line = drawing("path", { d: "M0 2H20", "stroke-width": 2, "stroke-dasharray": DASHES[order % DASHES.length].join(" ") });
     line.style.stroke = order < COLOURED ? `var(--s${order + 1})` : "var(--ink-3)";
     return drawing("svg", { class: "lmvp-swatch", viewBox: "0 0 20 4", width: 20, height: 4, "aria-hidden": "true" }, line);
   }
 
-  /** A name of a legend: a click hides its lines in all charts, and shows them again. */
+  /** A legend entry: a click hides or shows its lines in all charts. */
   entry(id, label, order) {
     const off = this.off.has(id);
     return make("button", { class: "btn bare key", type: "button", "aria-pressed": String(!off), title: `${off ? "show" : "hide"} ${label}`,
@@ -398,13 +409,13 @@ class CurvesView {
     this.hinted.textContent = this.hint();
   }
 
-  /** The drawn values, as rows. */
+  /** The drawn values as rows. */
   numbers() {
     const rows = [...this.lines.values()].flatMap((line) => line.steps.map((step, i) => [line.label, line.key, step, line.times[i], number(line.values[i])]));
     return [["line", "metric", "step", "seconds", "value"], rows];
   }
 
-  /** The numbers behind the picture, made when they are looked at. */
+  /** Fill the table of values when it is opened. */
   fill() {
     if (!this.table.open) return;
     const head = make("tr", {}, ...["Metric", "First", "Last", "Least", "Greatest", "Points"].map((label, i) => make("th", { scope: "col", class: i ? "num" : "" }, label)));
@@ -442,7 +453,7 @@ class CurvesView {
     return make("button", { class: "btn bare", type: "button", title, "aria-pressed": pressed === undefined ? null : String(pressed), onclick: act }, words);
   }
 
-  /** The next axis: step, time, and the metric that the lines were joined with, as epochs. */
+  /** Switch to the next X axis: step, time, or the metric that the lines were joined with, such as epochs. */
   turn() {
     const axes = ["step", "time", ...(this.data.joined ? [this.data.joined] : [])];
     this.axis = axes[(axes.indexOf(this.axis) + 1) % axes.length];
@@ -463,7 +474,7 @@ class CurvesView {
   }
 
   zoom(range) {
-    for (const line of this.lines.values()) { Object.assign(line, line.wide); delete line.wide; } // until the finer ones come
+    for (const line of this.lines.values()) { Object.assign(line, line.wide); delete line.wide; } // until the finer lines arrive
     this.range = range;
     this.read = null;
     this.restart();
@@ -472,18 +483,18 @@ class CurvesView {
 
   fit() {
     const width = this.width();
-    if (!width || width === this.fitted) return; // hidden, as while JupyterLab changes its theme
+    if (!width || width === this.fitted) return; // hidden, for example while JupyterLab changes its theme
     this.fitted = width;
     this.charts.forEach((chart) => { if (!chart.root.hidden) chart.draw(); });
   }
 
-  /** The pointer is over another chart, or over none. */
+  /** Record the chart under the pointer, if any, and hide the tips of the others. */
   enter(chart) {
     this.under = chart;
     this.charts.forEach((each) => { if (each !== chart) each.tip.hide(); });
   }
 
-  /** A place of the axis in words, with the step and the time beside it. */
+  /** Describe an X value in words, with its step and time. */
   placed(x, { line, x: at }) {
     const i = line.steps.findIndex((step, n) => (this.axis === "time" ? line.times[n] : this.axis === "step" || !line.axis.length ? step : number(line.axis[n])) === at);
     const parts = [this.axis === "time" ? clock(x) : `${this.axis} ${x.toLocaleString("en")}`];
@@ -493,7 +504,7 @@ class CurvesView {
     return parts.join(", ");
   }
 
-  /** Show the values under the cursor: at the pointer for the chart below it, in words for all charts. */
+  /** Show the values under the cursor: in a tip for the chart under the pointer, in words for all charts. */
   tell(chart, plot) {
     const at = plot.cursor.idx;
     const under = this.under ?? (chart.box === document.activeElement ? chart : null);
@@ -515,10 +526,11 @@ class CurvesView {
     this.readout.textContent = `${place}: ${shown.flatMap((each) => each.at(x)).slice(0, 2 * READ).join(", ")}`;
   }
 
-  /** Take what the kernel sends while a run goes on: whole lines, their columns as bytes. */
+  /** Handle new data of a run: complete lines, with their columns as bytes. */
   take(message, buffers) {
     if (message.kind !== "news" && message.kind !== "finer") return;
     if (message.section === "system") { this.takeSystem(message, buffers); return; }
+    // A late reply to an earlier zoom.
     if (message.kind === "finer" && JSON.stringify(message.range) !== JSON.stringify(this.range)) return;
     if (message.head) Object.assign(this.data, message.head);
     message.lines.forEach((line, i) => this.put(line, buffers[i], message.kind));
@@ -534,13 +546,16 @@ class CurvesView {
 
   put(line, buffer, kind) {
     const view = buffer instanceof DataView ? buffer : new DataView(buffer.buffer ?? buffer);
+    // Float64Array needs an aligned buffer, and the message can start at any offset.
     const bytes = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
     const numbers = new Float64Array(bytes);
+    // Four columns of equal length: steps, times, values and the joined axis (NaN if there is none).
     const n = numbers.length / 4;
     const [steps, times, values, axis] = [0, 1, 2, 3].map((i) => [...numbers.subarray(i * n, (i + 1) * n)]);
     const columns = { steps, times, values, axis: Number.isNaN(axis[0]) ? [] : axis };
     const known = this.lines.get(line.id);
     if (known) {
+      // The coarse line of the full range is restored when the zoom changes.
       if (kind === "finer") known.wide ??= { steps: known.steps, times: known.times, values: known.values, axis: known.axis };
       Object.assign(known, columns, { count: line.count });
       return;
@@ -550,7 +565,7 @@ class CurvesView {
     this.place(fresh, line.group);
   }
 
-  /** Find the chart of a new line, or make one. */
+  /** Find or create the chart of a new line. */
   place(line, group) {
     let chart = this.charts.find((each) => each.name === group) ?? this.charts.find((each) => each.lines.length === 1 && each.lines[0].key.split("/").at(-1) === group);
     if (!chart) {

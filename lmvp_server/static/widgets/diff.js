@@ -1,8 +1,8 @@
-// What differs between two versions: the layers from the side, then as a tree, then metrics, params, packages, code.
-//
-// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.diff_data.diff_data`. How the
-// numbers of tensors are spread is asked for when a layer is opened (`{ kind: "histograms", tensors }`), and comes as
-// `{ kind: "histograms", tensors, before }`, each a dict of `{ low, high, counts }` by name.
+// The diff of two versions: the layer chart, the tree of layers, then metrics, params, packages and code.
+// 
+// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.diff_data.diff_data`. When
+// a layer is opened, the view requests histograms with `{ kind: "histograms", tensors }` and gets `{ kind:
+// "histograms", tensors, before }`, each a dict of `{ low, high, counts }` by name.
 import { guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";
 import { fold, KIND, RANK } from "./strip.js";
@@ -15,10 +15,10 @@ const HISTOGRAMS = 64;
 
 const [LETTER, NARROWEST, LONGEST, FEW] = [6.5, 10.5, 14, 10];
 
-/** A long name, with its ends. */
+/** Shorten a long name in the middle. */
 const clipped = (name, most) => (name.length <= most ? name : `${name.slice(0, Math.ceil(most / 2) - 1)}…${name.slice(-Math.floor(most / 2))}`);
 
-/** Names of groups in one row where all have room, else the last parts and, below, what neighbours share. */
+/** Names of groups in one row if they fit; else their last parts, and a second row with the common prefixes. */
 function groupRows(spans, fits) {
   if (spans.every((span) => !span.name || fits(span))) return [spans];
   const cut = ({ name }) => name.lastIndexOf(".");
@@ -77,7 +77,7 @@ export class DiffView {
     this.fit();
   }
 
-  // ---- the layers from the side
+  // ---- the layer chart
 
   sky() {
     const { data } = this;
@@ -95,10 +95,10 @@ export class DiffView {
     return make("div", {}, legend, this.bars, this.names, this.readout);
   }
 
-  /** Fill the bars for the width there is. */
+  /** Fold the bars to the available width. */
   fit() {
     const width = this.bars?.clientWidth;
-    if (!width || width === this.fitted) return; // out of sight
+    if (!width || width === this.fitted) return; // hidden
     this.fitted = width;
     const axis = this.layers.map((layer) => [layer.path, layer.group.name, layer.weight]);
     this.segments = fold(axis, width);
@@ -110,6 +110,7 @@ export class DiffView {
 
   bar(segment, i) {
     const part = this.layers.slice(segment.first, segment.last);
+    // A segment of several layers shows the layer with the greatest change.
     const top = part.reduce((a, b) => ((b.height ?? -1) > (a.height ?? -1) || RANK.indexOf(b.code) > RANK.indexOf(a.code) ? b : a));
     const height = top.kind === "identical" ? "" : `;height:${top.kind === "changed" && top.height !== undefined ? Math.max(1.5, top.height) : 100}%`;
     const bar = make("i", { class: `${shadeOf(top)}${segment.begins ? " g" : ""}`, title: this.words(part),
@@ -125,13 +126,14 @@ export class DiffView {
     return `${part[0].path} to ${part.at(-1).path}: ${other} of ${part.length} differ`;
   }
 
-  /** Names below the bars: of the layers, then of their groups. lmvp.render.sky has the twin. */
+  /** Names below the bars: of the layers, then of their groups. lmvp.render.sky has the same rules in Python. */
   label() {
     const own = this.segments.map(({ first, last, bar }) => {
       const { path, group } = this.layers[first];
       const name = last - first > 1 ? "" : path.slice(path.startsWith(group.name) ? group.name.length : 0).replace(/^[./]+/, "") || path;
       return { first: bar.offsetLeft, last: bar.offsetLeft + bar.offsetWidth, name, group, title: name ? path : group.name };
     });
+    // Widths are estimated, because measuring thousands of names is slow.
     const fits = ({ first, last, name }) => last - first > LETTER * name.length;
     const rows = [];
     let named = true;
@@ -182,8 +184,9 @@ export class DiffView {
     event.preventDefault();
   }
 
-  /** Open a layer in the tree, and go there. */
+  /** Open a layer in the tree and scroll to it. */
   show(layer) {
+    // The layer is hidden while only differences are shown.
     if (layer.kind === "identical") this.only = false;
     this.open.set(layer.block, true);
     this.open.set(layer.group, true);
@@ -209,17 +212,19 @@ export class DiffView {
         column("Cosine", "num opt1"), column("Largest step", "num opt1", "of any one weight"), column("Before, after", "opt1"));
     }
     const table = make("table", { class: "tree", "aria-label": `Layers of ${data.title}` }, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...rows));
+    // Redrawing replaces the rows, so the focus is restored by position.
     const focused = this.tree.contains(document.activeElement) ? document.activeElement.dataset.at : null;
     this.tree.replaceChildren(rows.length ? table : make("p", { class: "quiet small" }, "every layer is identical"));
     if (focused) [...this.tree.querySelectorAll("button")].find((each) => each.dataset.at === focused)?.focus();
     this.ask();
   }
 
-  /** Whether a part of the tree stands open: as it was left, else where there is not much in all. */
+  /** Whether a part of the tree is open: as the user left it; by default, if the tree is small. */
   isOpen(part, otherwise) { return this.open.get(part) ?? otherwise; }
 
   rows() {
     const blocks = this.data.blocks.filter((block) => !(this.only && block.identical));
+    // A small tree is open at first, so that users see the changes without a click.
     const few = blocks.reduce((sum, block) => sum + this.height(block), 0) <= OPEN_ROWS;
     this.wanted = [];
     return blocks.flatMap((block, i) => {
@@ -230,7 +235,7 @@ export class DiffView {
     });
   }
 
-  /** How many rows a part takes where it stands open; what was not measured stays closed where it repeats. */
+  /** The number of rows of an open part. Repeated blocks that were not compared stay closed. */
   height(block) {
     if (block.groups.length > 1 && !block.top) return 1;
     const rows = block.groups.map((group) => 1 + group.layers.filter((layer) => layer.kind !== "identical").length);
@@ -276,17 +281,18 @@ export class DiffView {
       cell("shape", shape), cell("num opt2", part.parameters), cell("num", ...(part.percent ? percentage(part.percent) : [part.counter ?? part.kind])), ...rest);
   }
 
-  // ---- how numbers are spread
+  // ---- histograms
 
   values(tensor) {
     const known = tensor === null ? null : this.spread.get(tensor);
     return known ? histogram(tensor, known.now, known.was) : null;
   }
 
-  /** Ask for what is on show and not known; who answers does so when it is free. */
+  /** Request the histograms that are visible and unknown. The reply comes when the kernel or server is free. */
   ask() {
     const missing = this.data.measured ? this.wanted.filter((path) => !this.spread.has(path)).slice(0, HISTOGRAMS) : [];
     if (!missing.length || !this.model.send) return;
+    // null means requested, so that redrawing does not request it again.
     missing.forEach((path) => this.spread.set(path, null));
     this.model.send({ kind: "histograms", tensors: missing });
   }
@@ -297,7 +303,7 @@ export class DiffView {
     this.drawTree();
   }
 
-  // ---- the rest
+  // ---- tables
 
   tables() {
     const tables = this.data.tables.map(({ heads, rows, better, notes }) => {

@@ -1,4 +1,4 @@
-// What every view makes its elements with. Texts go in as text, never as HTML.
+// Helpers that create the elements of all views. Strings become text nodes, never HTML.
 
 export function make(tag, attributes = {}, ...children) {
   const node = document.createElement(tag);
@@ -18,7 +18,7 @@ export function drawing(tag, attributes, ...children) {
   return node;
 }
 
-/** JupyterLab reads keys before any element does (X cuts the cell): while the focus is in here, plain keys are ours. */
+/** Disable JupyterLab's plain-key shortcuts (X cuts the cell) while the focus is inside an element. */
 export function guardKeys(root) {
   const guard = (event) => {
     if (!root.contains(event.target)) return;
@@ -28,7 +28,7 @@ export function guardKeys(root) {
   return () => window.removeEventListener("keydown", guard, true);
 }
 
-/** Copy text; where the page may not use the clipboard, by way of a field that is selected. */
+/** Copy text. If the clipboard API is not allowed, copy from a temporary selected field. */
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -55,7 +55,7 @@ export function copyButton(label, code, css, said) {
   return button;
 }
 
-/** What stands where there is nothing: one sentence, and the code that fills it. */
+/** The placeholder of an empty view: one sentence and the code that adds content. */
 export function emptiness({ words, code }, said) {
   const block = code && make("div", { class: "code" }, make("pre", { tabindex: "0" }, make("code", {}, code)),
     copyButton("Copy", code, "bare copy", said));

@@ -1,9 +1,9 @@
 // The history of a model as a table with four tracks: graph, version, layer strip, metric.
-//
+// 
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.history_data`, and
-// `model.get("selected")`, the keys of the chosen rows. It runs in a notebook cell and in a page of the console alike.
-// What it does not have it asks for (`{ kind: "query", where, order, first, text }`), and gets as other data; what it
-// asks to be done (`pull`, `alias`, `diff`, `columns`) is answered by `{ kind: "done" | "failed" | "confirm", of, words }`.
+// `model.get("selected")`, the keys of the selected rows. It runs in a notebook cell and in a page of the console. To
+// query other rows, it sends `{ kind: "query", where, order, first, text }` and gets new data. Actions (`pull`,
+// `alias`, `diff`, `columns`) get the reply `{ kind: "done" | "failed" | "confirm", of, words }`.
 import { Actions } from "./actions.js";
 import { emptiness, guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";
@@ -15,10 +15,10 @@ const FIRST_ROWS = 15;
 const PAGE = 200;
 const FIELDS = /\b(metrics|params|tags|number|name|message|author|aliases|created_at|size|text)\b/;
 
-/** Whether what was typed is a filter and not just words. */
+/** Whether the input is a filter and not only words. */
 const isFilter = (text) => FIELDS.test(text) && /[<>=]|\bin\b|\bis\b/.test(text);
 
-/** A field of a version in the language of filters. */
+/** A field of a version in the filter language. */
 const field = (key) => (key.startsWith("params.") ? `params[${JSON.stringify(key.slice(7))}]` : `metrics[${JSON.stringify(key)}]`);
 
 function titleFact(data, chosen) {
@@ -27,7 +27,7 @@ function titleFact(data, chosen) {
   return chosen ? `${versions}, ${chosen} chosen` : versions;
 }
 
-/** What a reader chose to see, by the place of the widget: an output that is drawn anew shows it as it was. */
+/** View settings of the user by the place of the widget, so that an output that is rendered again keeps them. */
 const kept = new Map();
 
 function keptOf(model) {
@@ -87,7 +87,7 @@ class HistoryView {
 
   get asked() { return { first: 0, where: "", order: "", text: "", ...this.data.asked }; }
 
-  /** Whether all versions there are, without a filter, are here. */
+  /** Whether all versions, without a filter, are loaded. */
   get whole() { return !this.data.pages || !this.model.send || (this.data.rows.length === this.data.total && !this.asked.where && !this.asked.order); }
 
   draw() {
@@ -119,7 +119,7 @@ class HistoryView {
     return make("div", { class: "below" }, more, place, newer, older, rest, data.layers ? legend(data.layers) : null);
   }
 
-  // ---- filter, order, page: here where all is here, else asked for
+  // ---- filter, order, page: in the browser if all versions are loaded, else requested
 
   soon() {
     clearTimeout(this.typing);
@@ -221,7 +221,7 @@ class HistoryView {
     return line;
   }
 
-  /** In another order the graph has no lines to draw; the versions keep their dots. */
+  /** In another order, the graph has no lines, only the dots of the versions. */
   dot(row) {
     const guarded = row.aliases.some((alias) => alias.guarded);
     return [make("b", { class: guarded ? "best" : "", style: `left:calc(12 / ${this.wide} * 100%)` })];
@@ -236,12 +236,12 @@ class HistoryView {
     return strip;
   }
 
-  /** Fill the strips for the width they have; only when another number of segments fits. */
+  /** Fold the strips to their width. Redraw only if the number of segments changes. */
   fit() {
     const { layers } = this.data;
     const first = this.bars?.keys().next().value;
     if (!layers || !first) return;
-    if (!first.clientWidth && first.childElementCount) return; // out of sight
+    if (!first.clientWidth && first.childElementCount) return; // hidden
     const segments = fold(layers.axis, first.clientWidth || 300);
     if (segments.length === this.segments.length && first.childElementCount) return;
     this.segments = segments;
@@ -270,7 +270,7 @@ class HistoryView {
 
   focusRow(i) { this.rowsBody.querySelectorAll("input")[i]?.focus(); }
 
-  /** J and K, or the arrows, move between the rows, X chooses. */
+  /** J and K, or the arrow keys, move between the rows; X selects a row. */
   key(event) {
     const boxes = [...this.rowsBody.querySelectorAll("input")];
     const at = boxes.indexOf(document.activeElement);

@@ -1,7 +1,7 @@
 // A metric over the versions of a model: lines follow the graph, the best version is marked.
-//
+// 
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.data.plot_data`. It needs a
-// global `uPlot`: a notebook gets both in one text, a page of the console loads the vendored script first.
+// global `uPlot`: in a notebook, both are in one text; a page of the console loads the vendored script first.
 /* global uPlot */
 import { metricLabels } from "./axes.js";
 import { emptiness, guardKeys, make } from "./dom.js";
@@ -92,11 +92,11 @@ class PlotView {
 
   fit() {
     const width = this.width();
-    if (!this.box.clientWidth) return; // out of sight, as while JupyterLab changes its theme
+    if (!this.box.clientWidth) return; // hidden, for example while JupyterLab changes its theme
     if (this.plot && width !== this.plot.width) this.plot.setSize({ width, height: HEIGHT });
   }
 
-  /** Where a point stands on the canvas; what is not finite stands at the edge. */
+  /** The position of a point on the canvas. Values that are not finite are drawn at the edge. */
   place(i) {
     const { points, low, high } = this.data;
     const value = this.values[i];
@@ -104,7 +104,7 @@ class PlotView {
     return [this.plot.valToPos(points[i].number, "x", true), this.plot.valToPos(shown, "y", true)];
   }
 
-  /** Draw the lines between versions and their parents, then a dot for each, then the name of the best. */
+  /** Draw the lines between versions and their parents, then a dot for each, then the name of the best one. */
   paint() {
     if (!this.plot) return;
     const { ctx } = this.plot;

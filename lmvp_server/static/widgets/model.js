@@ -1,7 +1,7 @@
-// One version of a model: its strip, its tensors as a tree with histograms on demand, what made it, what grew from it.
-//
+// One version of a model: layer strip, tree of tensors with histograms on demand, origin and children.
+// 
 // An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.showing_data.showing_data`.
-// Histograms are asked for as in diff.js: `{ kind: "histograms", tensors }`, and come as `{ kind, tensors }`.
+// Histograms are requested as in diff.js with `{ kind: "histograms", tensors }`; the reply is `{ kind, tensors }`.
 import { copyButton, guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";
 import { fillStrip, fold, KIND, legend } from "./strip.js";
@@ -13,7 +13,7 @@ const HISTOGRAMS = 64;
 
 const CARD_TAGS = new Set("a blockquote br code del em h3 h4 h5 h6 hr li ol p pre strong table tbody td th thead tr ul".split(" "));
 
-/** An element of a card. A card is what other people wrote: no tag but those above, and no attribute but an address. */
+/** An element of a model card. Cards are untrusted: only the tags above are allowed, and no attribute but the URL. */
 function element(node) {
   if (typeof node === "string") return node;
   const [tag, address, children] = node;
@@ -53,7 +53,7 @@ class ModelView {
 
   draw() {
     const { data } = this;
-    if (data.only === "tensors") { // a page of the console says the rest itself
+    if (data.only === "tensors") { // the page of the console shows the other parts
       this.root.replaceChildren(this.tensors(), this.said);
       this.drawTree();
       return;
@@ -85,13 +85,13 @@ class ModelView {
     fillStrip(this.bar, this.data.layers.axis, fold(this.data.layers.axis, width), this.data.codes);
   }
 
-  /** The card: a tree of texts and `[tag, address, children]`, of which only elements that this list has are made. */
+  /** The model card, as a tree of texts and `[tag, address, children]`. Only the allowed tags become elements. */
   card() {
     const { card } = this.data;
     return card.length ? [make("div", { class: "lmvp-card prose" }, ...card.map(element))] : [];
   }
 
-  // ---- the tensors
+  // ---- tensors
 
   tensors() {
     const { data } = this;
@@ -169,7 +169,7 @@ class ModelView {
     this.drawTree();
   }
 
-  // ---- the rest
+  // ---- origin, children and other facts
 
   facts() {
     const { data } = this;

@@ -1,20 +1,20 @@
-// Lays a live view over the static form that a notebook shows and saves.
-//
-// An output that is a widget is "model not found" once the notebook is opened without its kernel, whatever else the
-// output holds. So what is shown is the static form alone, in an element that names the widget's place, and the view
-// comes by itself: a front end makes the model of a widget as soon as the kernel opens it, and its `initialize` calls
-// `mount`. Where nobody calls it (a saved page, an editor that makes no models) the static form is what there is.
+// Places a live view over the static HTML that a notebook shows and saves.
+// 
+// A widget output shows "model not found" when the notebook is opened without its kernel, even if the output has an
+// HTML fallback. The output is therefore only the static HTML, in an element that names the place of the widget. The
+// front end creates the model of a widget when the kernel opens it, and the model's `initialize` calls `mount`. If it
+// is never called (a saved page, an editor without widget models), the static HTML stays.
 
 const HOST = "jp-RenderedHTMLCommon";
 
-/** Cover one place; gives a function that brings the static form back, which also stays if the view cannot be drawn. */
+/** Show the live view in one place; return a function that restores the static HTML. On an error, it stays static. */
 function cover(place, model, render) {
   const still = [...place.children];
   const host = place.closest(`.${HOST}`);
   const el = place.appendChild(document.createElement("div"));
   const show = (live) => {
     for (const child of still) child.style.display = live ? "none" : "";
-    host?.classList.toggle(HOST, !live); // its rules are for tables in prose: stripes, centred cells
+    host?.classList.toggle(HOST, !live); // this class has styles for tables in prose: stripes, centred cells
     if (!live) el.remove();
   };
   show(true);
@@ -28,7 +28,7 @@ function cover(place, model, render) {
   }
 }
 
-/** Cover every place of this widget, now and when an output is drawn later; gives the function that ends it. */
+/** Show the live view in all places of this widget, now and after each rendering; return a function that stops it. */
 export function mount(model, render) {
   const places = document.getElementsByClassName(model.get("place"));
   const covered = new Map();
@@ -37,7 +37,8 @@ export function mount(model, render) {
   const look = () => {
     waiting = 0;
     for (const [place, uncover] of covered) {
-      // An output that scrolled out of sight is taken out as a whole; one that was drawn anew has lost its content.
+      // An output that is scrolled out of view is detached as a whole. An output that is rendered again has lost its
+      // content.
       if (place.isConnected || place.parentElement) continue;
       covered.delete(place);
       uncover();
@@ -45,6 +46,7 @@ export function mount(model, render) {
     for (const place of places) if (!covered.has(place)) covered.set(place, cover(place, model, render));
   };
 
+  // Delayed, because a front end adds many nodes at once.
   const watch = new MutationObserver(() => { waiting ||= setTimeout(look, 20); });
   const end = () => {
     watch.disconnect();
@@ -54,12 +56,12 @@ export function mount(model, render) {
     covered.clear();
   };
   watch.observe(document.body, { childList: true, subtree: true });
-  model.on("comm_live_update", end); // the kernel has gone or was started anew
+  model.on("comm_live_update", end); // the kernel was stopped or restarted
   look();
   return end;
 }
 
-/** A view class as an AFM module: `new View(model, el)`, with `close()`. Only a notebook calls `initialize`. */
+/** Wrap a view class as an AFM module: `new View(model, el)` and `close()`. Only a notebook calls `initialize`. */
 export function view(View) {
   const render = ({ model, el }) => {
     const shown = new View(model, el);

@@ -1,22 +1,23 @@
-// A button that opens a page of the console, signed in. Nothing secret is in the data of the widget, which a notebook may
-// save: the kernel is asked for a link when the button is clicked.
-//
-// An AFM module: `model.get("data")` is `{ url, path, instance }`. It sends `{ kind: "link" }` and gets `{ kind: "link", url }`
-// or `{ kind: "error", message }`.
+// A button that opens a page of the console, signed in. The data of the widget, which a notebook can save, contains no
+// secret: a click asks the kernel for a link.
+// 
+// An AFM module: `model.get("data")` is `{ url, path, instance }`. It sends `{ kind: "link" }` and gets `{ kind:
+// "link", url }` or `{ kind: "error", message }`.
 import { guardKeys, make } from "./dom.js";
 import { view } from "./mount.js";
 
-/** The address of the console below Jupyter's own URL, if Jupyter leads to the same server: no sign-in is needed there. */
+/** The URL of the console below Jupyter's URL if it is the same server. It needs no sign-in there. */
 async function behindJupyter({ path, instance }) {
   const config = document.getElementById("jupyter-config-data");
   const base = config ? JSON.parse(config.textContent).baseUrl : null;
   if (!base) return null;
   try {
     const found = new URL(`${base.replace(/\/$/, "")}/lmvp/`, location.href);
+    // The instance id shows whether the server behind Jupyter is the kernel's server.
     const health = await (await fetch(`${found}api/v1/health`)).json();
     return health.instance === instance ? `${found}${path}` : null;
   } catch {
-    return null; // the extension of the Jupyter server is off
+    return null; // the extension of the Jupyter server is disabled
   }
 }
 
@@ -39,7 +40,7 @@ class OpenConsole {
   }
 
   async open() {
-    // Opened now, by the click: a window that is opened after an answer has come counts as a pop-up.
+    // Open the window during the click: browsers block windows that are opened after a reply (pop-ups).
     this.window = window.open("", "_blank");
     const proxied = await behindJupyter(this.model.get("data"));
     if (proxied) return this.lead(proxied);
@@ -59,12 +60,12 @@ class OpenConsole {
   lead(url) {
     const data = this.model.get("data");
     if (this.window && !this.window.closed) {
-      this.window.opener = null; // the console gets no hold of the notebook
+      this.window.opener = null; // the console must not get access to the notebook
       this.window.location.replace(url);
       this.note.textContent = data.url;
       return;
     }
-    // No window may be opened here, as in VS Code: a link that the user follows. It is in the page alone, not saved.
+    // Windows are not allowed here, for example in VS Code. Show a link, which is only in the page and never saved.
     const link = make("a", { href: url, target: "_blank", rel: "noopener noreferrer", onclick: () => { this.note.textContent = data.url; } }, "Open it (works once)");
     this.note.replaceChildren(link);
   }

@@ -1,4 +1,4 @@
-// Saving what a chart shows: as a picture, as a drawing, or as numbers. All of it is made in the page.
+// Export of a chart as PNG, SVG or CSV, in the browser.
 import { make } from "./dom.js";
 
 function save(name, type, content) {
@@ -7,10 +7,11 @@ function save(name, type, content) {
   document.body.append(link);
   link.click();
   link.remove();
+  // The browser needs the URL until the download has started.
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** The paper under a chart: the first ground behind it that is not clear. */
+/** The background of a chart: the nearest background that is not transparent. */
 function paper(element) {
   for (let node = element; node; node = node.parentElement) {
     const colour = getComputedStyle(node).backgroundColor;
@@ -19,7 +20,7 @@ function paper(element) {
   return "white";
 }
 
-/** Charts below one another, each with its title, as a picture of the pixels that are on show. */
+/** Save the charts, one below the other with titles, as PNG at the resolution of the screen. */
 async function savePng(charts, name) {
   const scale = devicePixelRatio || 1;
   const head = 24 * scale;
@@ -64,7 +65,7 @@ function drawn({ title, plot }, top) {
   return `<g transform="translate(0 ${top})" fill="${ink}"><text x="8" y="17" font-weight="600" font-size="13">${safe(title)}</text>${ticks.join("")}${lines.join("")}</g>`;
 }
 
-/** The same as a drawing that scales: lines as they are on show, zoom and smoothing included. */
+/** Save the same as SVG, with the current zoom and smoothing. */
 function saveSvg(charts, name) {
   let top = 0;
   const parts = charts.map((chart) => { const part = drawn(chart, top); top += chart.plot.height + 24; return part; });
@@ -73,7 +74,7 @@ function saveSvg(charts, name) {
   save(`${name}.svg`, "image/svg+xml", `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${top}" viewBox="0 0 ${width} ${top}" font-family="system-ui, sans-serif" font-size="11">${ground}${parts.join("")}</svg>`);
 }
 
-/** Put an apostrophe before a text that a spreadsheet could run as a formula. `handlers/export.py` has the same rule. */
+/** Escape a text that a spreadsheet could execute as a formula. `handlers/export.py` has the same rule. */
 export function inert(text) {
   if (/^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$/.test(text)) return text;
   const [blank] = /^[\p{Z}\p{C}]*/u.exec(text);
@@ -90,7 +91,7 @@ function saveCsv(heads, rows, name) {
   save(`${name}.csv`, "text/csv", [heads, ...rows].map((row) => row.map(cell).join(",")).join("\r\n"));
 }
 
-/** Three words that save what is on show. `shown()` gives the charts, `numbers()` heads and rows. */
+/** The three export buttons. `shown()` returns the charts, `numbers()` the header and the rows. */
 export function savers(name, shown, numbers) {
   const file = () => name().replace(/[^\w.-]+/g, "-").replace(/^-|-$/g, "") || "lmvp";
   const button = (words, title, act) => make("button", { class: "btn bare", type: "button", title, onclick: act }, words);

@@ -1,4 +1,4 @@
-// The layer strip, its legend, and the words for what it shows. `fold` is the twin of lmvp.render.strip.fold.
+// The layer strip with its legend and its description in words. `fold` equals lmvp.render.strip.fold in Python.
 import { make } from "./dom.js";
 
 export const RANK = ".0123x45-+";
@@ -23,13 +23,14 @@ function cut(first, last, wanted) {
   return at.slice(1).map((end, i) => [at[i], end]);
 }
 
-/** Cut the axis into segments that fit a width: layers, else parts of blocks, else blocks, else several blocks. */
+/** Divide the axis into segments that fit a width: layers, else parts of blocks, else blocks, else several blocks. */
 export function fold(axis, width) {
   const blocks = blocksOf(axis);
+  // A segment needs 3 px, and a block boundary 2 px.
   const room = Math.floor((width - 2 * blocks.length) / 3);
   let parts = 0;
   let most = blocks.reduce((size, [a, b]) => Math.max(size, b - a), 0);
-  while (parts < most) { // a binary search: a manifest may have 100,000 layers
+  while (parts < most) { // a binary search, because a manifest can have 100,000 layers
     const middle = Math.floor((parts + most + 1) / 2);
     if (blocks.reduce((sum, [a, b]) => sum + Math.min(b - a, middle), 0) <= room) parts = middle;
     else most = middle - 1;
@@ -55,6 +56,7 @@ function segmentTitle(axis, segment, codes) {
 export function fillStrip(strip, axis, segments, codes) {
   strip.replaceChildren(...segments.map((segment) => {
     const part = codes.slice(segment.first, segment.last);
+    // A segment shows the greatest change of its layers.
     const top = [...part].reduce((a, b) => (RANK.indexOf(b) > RANK.indexOf(a) ? b : a), ".");
     const bar = make("i", { class: `${KIND[top] ?? "none"}${segment.begins ? " g" : ""}`, title: segmentTitle(axis, segment, part) });
     bar.style.flexGrow = segment.weight;

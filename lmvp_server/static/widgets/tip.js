@@ -1,4 +1,4 @@
-// A box of values at the pointer, on the chart that is under it.
+// A box with the values at the pointer.
 import { make } from "./dom.js";
 
 const AWAY = 14;
@@ -6,12 +6,12 @@ const AWAY = 14;
 export class Tip {
   constructor(box) {
     this.box = box;
-    this.root = make("div", { class: "lmvp-tip", "aria-hidden": "true" }); // a live region tells the same
+    this.root = make("div", { class: "lmvp-tip", "aria-hidden": "true" }); // a live region has the same content
     this.root.hidden = true;
     box.append(this.root);
   }
 
-  /** Show rows at a place in the box: to the right and below, unless they would leave the page or the view. */
+  /** Show rows right of and below a point in the box, or on the other side if they would leave the page or view. */
   show(x, y, ...rows) {
     this.root.replaceChildren(...rows);
     this.root.hidden = false;

@@ -1,5 +1,5 @@
-// The tracks of a history beside its rows: the graph of versions and the line of a metric. Lines are drawn in 0 to 100 of
-// a row, so that rows may have any height.
+// Tracks of a history beside its rows: the version graph and the line of a metric. Coordinates are 0 to 100 per row, so
+// that rows can have any height.
 import { drawing, make } from "./dom.js";
 import { number } from "./words.js";
 
@@ -24,7 +24,7 @@ function along(value, { low, high }) {
   return 100 * Math.min(1, Math.max(0, (value - low) / (high - low)));
 }
 
-/** The line through the main lane: from each version to the next one below that has a finite value. */
+/** The line through the main lane: from each version to the next one below with a finite value. */
 export function metricLine(data) {
   const points = data.rows.map((row, i) => ({ i, value: number(row.value) }))
     .filter(({ i }) => data.graph.length && data.graph[i].lane === 0 && data.rows[i].value !== null);

@@ -1,13 +1,13 @@
 // Parts of the trees of layers and tensors: percentages, histograms, lines of a patch.
 import { drawing, make } from "./dom.js";
 
-/** A percentage with its sign in the ink of units. */
+/** A percentage, with its sign in the colour of units. */
 export const percentage = (words) => {
   const [number, unit] = [words.replace(/ %$/, ""), words.endsWith(" %")];
   return unit ? [`${number} `, make("b", { class: "unit" }, "%")] : [number];
 };
 
-/** The outline of a histogram, 28 wide and 16 high. */
+/** A histogram, 28 wide and 16 high. */
 function outline(counts) {
   const top = Math.max(1, ...counts);
   const width = 28 / counts.length;
@@ -21,7 +21,7 @@ export function histogram(name, now, was) {
   return drawing("svg", { class: "histo", viewBox: "0 0 28 16", preserveAspectRatio: "none", role: "img", "aria-label": words }, ...paths);
 }
 
-/** A line of a unified diff: its sign is drawn by the look, so that copying gives code. */
+/** A line of a unified diff. CSS adds its sign, so that copied text is code. */
 export function patchLine(text) {
   const css = { "+": "a", "-": "r", "@": "at" }[text[0]] ?? "k";
   return make("span", { class: css }, css === "at" ? text : text.slice(1) || " ");

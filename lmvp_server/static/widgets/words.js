@@ -1,9 +1,10 @@
-// How numbers, times and counts are written; the twin of lmvp.render.numbers for what a page works out itself.
+// Formats of numbers, times and counts, for values that the browser computes. lmvp.render.numbers has the same rules in
+// Python.
 import { make } from "./dom.js";
 
 const DAY = 86400;
 
-/** A number as JSON carries it: what is not finite comes as a word. */
+/** A number from JSON, where values that are not finite are strings. */
 export const number = (value) =>
   typeof value === "string" ? { NaN: NaN, Infinity: Infinity, "-Infinity": -Infinity }[value] : value;
 
@@ -19,23 +20,24 @@ export function when(iso, now) {
   return iso.slice(0, 10);
 }
 
-/** When something was, as far ago as that is, and absolutely on hover. */
+/** A time relative to now, with the absolute time on hover. */
 export function ago(at, now) {
   const absolute = `${at.slice(0, 16).replace("T", " ")} UTC`;
   return make("time", { datetime: at, title: absolute }, when(at, now));
 }
 
-/** A number with four digits that count, as people read it. */
+/** A number with four significant digits. */
 export function written(value) {
   if (value === null || value === undefined) return "–";
   if (!Number.isFinite(value)) return String(value).replace("-", "−");
   const size = Math.abs(value);
+  // Very small and very large numbers are shorter with an exponent.
   if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(2).replaceAll("-", "−");
   const digits = size >= 1000 ? { maximumFractionDigits: 0 } : { maximumSignificantDigits: 4 };
   return value.toLocaleString("en", digits).replace("-", "−");
 }
 
-/** A number with two digits that count, for the ends of a small picture. */
+/** A number with two significant digits, for the labels of a small chart. */
 export const brief = (value) => `${+value.toPrecision(2)}`.replace("-", "−");
 
 /** Seconds as a duration. */
