@@ -92,7 +92,7 @@ class DevicePage(Page):
             try:
                 grant = await self.run(self.services.devices.look, code, self.address)
             except LmvpError as error:
-                wrong = wrong or f"{error.message}: {error.hint}" if error.hint else error.message
+                wrong = wrong or (f"{error.message}: {error.hint}" if error.hint else error.message)
         self._show(code=code, grant=grant, wrong=wrong)
 
     def _show(self, **known: Any) -> None:

@@ -549,7 +549,7 @@ class CurvesView {
     // Float64Array needs an aligned buffer, and the message can start at any offset.
     const bytes = view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength);
     const numbers = new Float64Array(bytes);
-    // Four columns of equal length: steps, times, values and the joined axis (NaN if there is none).
+    // Four columns of equal length: steps, times, values and the joined axis (NaN where it has no value).
     const n = numbers.length / 4;
     const [steps, times, values, axis] = [0, 1, 2, 3].map((i) => [...numbers.subarray(i * n, (i + 1) * n)]);
     const columns = { steps, times, values, axis: Number.isNaN(axis[0]) ? [] : axis };
