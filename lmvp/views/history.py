@@ -65,7 +65,7 @@ class History(MarimoDisplay, Sequence[Version]):
     --------
     >>> History([], title="digits/mlp")
     No versions of digits/mlp yet. The first one is published by
-        lmvp.update("digits/mlp", model, message="first try")
+        lmvp.push('digits/mlp', model, message='first try')
     """
 
     def __init__(

@@ -175,14 +175,20 @@ class Handler(RequestHandler):
             catalog.find_model(caller, project, self.path_args[1])
 
     def address_of_server(self) -> str:
-        """Return the URL that clients log in to: the one of this request, with the prefix of a reverse proxy.
+        """Return the URL that clients log in to: the host of this request, with the path prefix of a reverse proxy.
 
-        The prefix of Jupyter's proxy is left out: only browsers use that proxy, clients connect to a local server
-        directly.
+        Jupyter's proxy also sends a prefix, but it names the server's own address as the host, and clients reach that
+        address without the prefix.
         """
         prefix = self.request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
-        known = prefix if _PREFIX.fullmatch(prefix) and not self.settings["server"].local else ""
+        known = prefix if _PREFIX.fullmatch(prefix) and not self._names_own_port() else ""
         return f"{self.request.protocol}://{self.request.host}{known}"
+
+    def _names_own_port(self) -> bool:
+        """Return whether the `Host` of the request has the port on which this server accepted the connection."""
+        stream = getattr(self.request.connection, "stream", None)
+        address = stream.socket.getsockname() if stream is not None and stream.socket is not None else ()
+        return isinstance(address, tuple) and self.request.host.endswith(f":{address[1]}")
 
     def _caller(self, token: str) -> Caller:
         given = self.request.headers.get("Authorization", "")

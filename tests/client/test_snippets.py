@@ -200,9 +200,7 @@ def test_snippet_holds_no_code_that_a_push_names(home):
     assert pull_code(version) == 'model = lmvp.pull("d/m@v1", trust=["net.CNN"])'
     assert pull_code(version, hints.MAGIC) == "model = %lmvp pull d/m@v1 --trust net.CNN"
     for odd in ({"pull": 3}, {"pull": {"trust": "a.B"}}, {"pull": None}):
-        version.environment.clear()
-        version.environment.update(odd)
-        assert pull_code(version) == 'model = lmvp.pull("d/m@v1")'
+        assert pull_code(version_of("torch.module", odd)) == 'model = lmvp.pull("d/m@v1")'
 
 
 def test_snippet_of_a_version_of_an_older_client_is_the_plain_one():

@@ -35,7 +35,7 @@ def test_a_history_is_a_line_a_version():
 def test_an_empty_history_says_so():
     told = words(History([], title="birdsong/tagger").to_svg())
     assert told[0].startswith("No versions of birdsong/tagger yet.")
-    assert "lmvp.update" in told[1]
+    assert "lmvp.push" in told[1]
 
 
 def test_a_diff_has_its_sentence_and_its_bars():

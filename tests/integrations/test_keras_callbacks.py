@@ -91,7 +91,7 @@ def test_a_second_fit_ends_what_a_failed_one_left(model, data):
 def test_training_goes_on_without_a_server(model, data, monkeypatch):
     monkeypatch.setenv("LMVP_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("lmvp.connection.ATTEMPTS", 1)
-    with pytest.warns(UserWarning, match=r"not published: .*lmvp\.update"):
+    with pytest.warns(UserWarning, match=r"not published: .*lmvp\.push"):
         fit(model, data, LMVPModelCheckpoint("digits/dense"), LMVPMetricsLogger("digits", system_metrics=False))
     with pytest.raises(lmvp.errors.ServerUnavailable):
         fit(model, data, LMVPModelCheckpoint("digits/dense", strict=True))

@@ -112,7 +112,7 @@ def test_training_goes_on_without_a_server(trainer, data, monkeypatch):
     monkeypatch.setenv("LMVP_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("lmvp.connection.ATTEMPTS", 1)
     logger = LMVPLogger("digits", model="net", log_model=True, system_metrics=False)
-    with pytest.warns(UserWarning, match=r"not published: .*lmvp push"):
+    with pytest.warns(UserWarning, match=r"not published: .*lmvp\.push"):
         trainer(logger).fit(Net(), data, data)
     assert list(logger.experiment.folder.parent.iterdir())
 

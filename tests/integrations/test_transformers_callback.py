@@ -98,7 +98,7 @@ def test_an_interrupted_training_is_killed_by_the_next(train):
 def test_training_goes_on_without_a_server(train, monkeypatch):
     monkeypatch.setenv("LMVP_URL", "http://127.0.0.1:9")
     monkeypatch.setattr("lmvp.connection.ATTEMPTS", 1)
-    with pytest.warns(UserWarning, match=r"not published: .*lmvp\.update"):
+    with pytest.warns(UserWarning, match=r"not published: .*lmvp\.push"):
         train(LMVPCallback("texts", model="gpt", log_model="end", system_metrics=False))
 
 

@@ -164,7 +164,7 @@ def test_verbs_of_the_shell(server, capsys, monkeypatch):
     assert main(["tokens", "create", "ci", "--days", "30"]) == 0
     secret, _, rest = capsys.readouterr().out.partition("\n")
     assert Client(server.url, secret).projects() == []
-    id_ = rest.strip().rstrip(")").rpartition(" ")[2]
+    id_ = re.search(r"`lmvp tokens revoke (\w+)`", rest)[1]
     assert main(["tokens"]) == 0
     listed = capsys.readouterr().out
     assert "ci" in listed

@@ -294,7 +294,7 @@ def test_document_is_valid_openapi():
 def test_each_error_status_lists_its_codes():
     declared = DOCUMENT["components"]["responses"]
     code = declared["Error409"]["content"]["application/json"]["schema"]["allOf"][1]["properties"]["error"]
-    assert code["properties"]["code"]["enum"] == ["already_exists", "conflict"]
+    assert code["properties"]["code"]["enum"] == ["already_exists", "conflict", "protected_alias"]
     assert all(f"Error{kind.http_status}" in declared for kind in openapi.BY_CODE.values())
     assert "Retry-After" in declared["Error429"]["headers"]
 

@@ -261,7 +261,7 @@ def test_the_verbs_of_the_shell(logged, capsys):
     [
         (["metrics", "digits/lr-0.2"], "did you mean 'lr-0.1'"),
         (["metrics", "digits/lr-0.1", "--key", "val/ac"], "did you mean 'val/acc'"),
-        (["metrics", "digits/lr-0.1", "--smooth", "-1"], "smooth=-1"),
+        (["metrics", "digits/lr-0.1", "--smooth", "-1"], "`--smooth -1`"),
         (["compare", "digits/lr-0.1"], "two or more"),
         (["runs", "digits", "--where", "params.lr >"], "column"),
         (["runs", "nothing"], "no project"),
