@@ -906,7 +906,7 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
         place = self._reference(name)
         if "@" in name.rpartition("/")[2]:
             raise InvalidReference(
-                f"{name!r} names a version; an update makes a new one", hint=f"update {name.partition('@')[0]!r}"
+                f"{name!r} names a version, and a push creates a new one", hint=f"push to {name.partition('@')[0]!r}"
             )
         return place
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from lmvp.base_client import BaseClient, model_path
 from lmvp.errors import InvalidReference
 from lmvp.records import Alias, Contribute, Contribution, Fork, Model, ModelChange, MoveAlias, Version, Words
-from lmvp.references import Revision, check_alias
+from lmvp.references import Reference, Revision, check_alias
 from lmvp.text import quoted
 
 
@@ -304,6 +304,25 @@ class Contributing(BaseClient):
         place = self._reference(name)
         return self._connection.get(f"{model_path(place)}/aliases/{quote(check_alias(place.revision), safe='')}", Alias)
 
+    def check_alias_name(self, name: str) -> tuple[Reference, Revision]:
+        """Parse a reference that must name an alias.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model@alias`.
+
+        Raises
+        ------
+        InvalidReference
+            If it names no alias, for example because it is only the name of a model.
+        """
+        place = self._reference(name)
+        revision = Revision.parse(place.revision)
+        if revision.kind != "alias" or revision.back or revision.at is not None:
+            raise InvalidReference(f"{name!r} names no alias", hint="digits/mlp@production")
+        return place, revision
+
     def rollback(self, name: str, *, yes: bool = False) -> Alias:
         """Move an alias back to the version that it pointed at before its last move.
 
@@ -332,10 +351,7 @@ class Contributing(BaseClient):
         --------
         >>> client.rollback("digits/mlp@production", yes=True)  # doctest: +SKIP
         """
-        place = self._reference(name)
-        revision = Revision.parse(place.revision)
-        if revision.kind != "alias" or revision.back or revision.at is not None:
-            raise InvalidReference(f"{name!r} names no alias", hint="digits/mlp@production")
+        place, revision = self.check_alias_name(name)
         path = f"{model_path(place)}/aliases/{quote(revision.value, safe='')}"
         if not yes:
             now = self._connection.get(path, Alias)

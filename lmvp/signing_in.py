@@ -73,17 +73,20 @@ def by_code(url: str, say: Say, scope: str) -> str:
     say(
         f"Open {code.verification_uri_complete}\nand approve the code {code.user_code}. Waiting for {minutes} minutes …"
     )
-    return _wait(
+    issued = _wait(
         lambda: connection.send_json("POST", "/device/token", AskToken(device_code=code.device_code), DeviceToken), code
     )
+    if issued.scope and issued.scope != scope:
+        say(f"The token has the scope {issued.scope}: the user who approved the code chose it instead of {scope}.")
+    return issued.access_token
 
 
-def _wait(ask: Callable[[], DeviceToken], code: DeviceCode) -> str:
+def _wait(ask: Callable[[], DeviceToken], code: DeviceCode) -> DeviceToken:
     interval, ends = code.interval, time.monotonic() + code.expires_in
     while time.monotonic() < ends:
         time.sleep(interval)
         try:
-            return ask().access_token
+            return ask()
         except SlowDown:
             interval += _SLOWER
         except AuthorizationPending:

@@ -93,6 +93,7 @@ def rollback(options: Namespace, host: Host) -> Any:
     from lmvp.commands.verbs import confirmed, moved_line
 
     client = Client()
+    client.check_alias_name(options.alias)
     before = client.alias_history(options.alias).number
     done = confirmed(lambda yes: client.rollback(options.alias, yes=yes), host, yes=options.yes)
     return moved_line(f"{done.project}/{done.model}@{done.name}", before, done.number, done)

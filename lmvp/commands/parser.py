@@ -479,7 +479,10 @@ def read(parser: argparse.ArgumentParser, words: Sequence[str], host: str) -> ar
     if left:
         place = f"{parser.prog} {options.verb or ''}".rstrip()
         taken = (*known[options.verb].arguments, *(_OUTPUT if host == SHELL else ())) if options.verb in known else ()
-        flags = [flag for one in taken for flag in one.flags]
+        flags = [flag for one in taken if one.only in (None, host) for flag in one.flags]
+        if left[0] in flags:  # argparse takes options of a verb only after the verb
+            hint = f"`{place} … {left[0]}`: options come after the verb"
+            raise InvalidArgument(f"`{parser.prog}` does not take {left[0]!r} before the verb", hint=hint)
         raise _unknown(f"`{place}` does not take {left[0]!r}", left[0].partition("=")[0], flags, place)
     if options.verb in known:
         _check_effects(known[options.verb], options, parser.prog)

@@ -429,8 +429,10 @@ def _read(what: str, key: str, text: str, read: Any, host: Host | None) -> Any:
     """Parse a metric or a param. A value that is not a literal is looked up as the name of a variable."""
     try:
         value = read(key, text)
-    except InvalidArgument:
+    except InvalidArgument as error:
         if host is None or (found := host.value(text, bare=True)) is None:
+            if host is not None and not host.pulls_files:
+                error.hint = "in a notebook, {name} and $name stand for the value of a variable"
             raise
         return _VALUES[what](key, found[0])
     # `param_value` returns the same string if the text is not JSON. A variable is used only if a param can store it.
@@ -466,7 +468,7 @@ def _number(key: str, text: str) -> float:
     except ValueError:
         raise InvalidArgument(
             f"the metric {key!r} is {text[:40]!r}, not a number",
-            hint="in a notebook, {name} and $name stand for the value of a variable",
+            hint=f"`--metric {key}=0.97`",
         ) from None
 
 

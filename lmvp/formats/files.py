@@ -48,7 +48,9 @@ def pack(obj: Any) -> Package:
     """
     root = Path(os.fsdecode(obj)).expanduser()
     if not os.path.lexists(root):
-        raise NotFound(f"there is no file or folder {str(obj)!r}", hint="to push an object, give it without quotes")
+        # The shell passes a Path; in Python, a text can be the name of a variable in quotes by mistake.
+        hint = "to push an object, give it without quotes" if isinstance(obj, str) else None
+        raise NotFound(f"there is no file or folder {str(obj)!r}", hint=hint)
     folder = root.is_dir()
     found = dict(_files_in(root, _real(root)) if folder else [_named(root.name, root)])
     if not found:

@@ -199,3 +199,28 @@ def test_name_of_a_resumed_run_is_stored(model):
     with lmvp.start_run(project, name="second", resume=run.id, system_metrics=False) as again:
         assert again.name == "second"
     assert (again.id, lmvp.run(run.id, project).name) == (run.id, "second")
+
+
+BEFORE_THE_VERB = [["-q", "ls"], ["--json", "history", "digits/mlp"]]
+
+
+@pytest.mark.parametrize("words", BEFORE_THE_VERB)
+def test_options_before_the_verb_are_named(home, capsys, words):
+    assert main(words) == 2
+    assert "options come after the verb" in capsys.readouterr().err
+
+
+def test_option_of_notebooks_is_not_suggested_in_a_shell(home, capsys):
+    assert main(["pull", "digits/mlp", "--into", "x"]) == 2
+    assert "did you mean '--into'" not in capsys.readouterr().err
+
+
+def test_rollback_of_a_model_asks_for_the_alias(home, capsys):
+    lmvp.update("digits/mlp", {"w": np.zeros(2)}, progress=False)
+    assert main(["rollback", "digits/mlp"]) == 2
+    assert "'digits/mlp' names no alias" in capsys.readouterr().err
+
+
+def test_missing_file_has_no_hint_of_python_in_a_shell(home, capsys, tmp_path):
+    assert main(["push", "digits/mlp", str(tmp_path / "missing")]) == 3
+    assert "quotes" not in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 import requests
 
 import lmvp
+import lmvp.signing_in
 from lmvp import config, errors
 from lmvp.client import Client
 from lmvp.commands import main
@@ -156,6 +157,20 @@ def test_login_gets_all_rights_only_if_they_are_asked_for_and_approved(server, m
     lmvp.login(server.url)
     lmvp.login(server.url, scope="read")
     assert asked == ["admin", "read"], "a stored token is used unless a scope is named"
+
+
+@pytest.mark.parametrize(("granted", "notes"), [("write", 1), ("admin", 0)])
+def test_login_names_a_scope_that_is_smaller_than_the_requested_one(server, granted, notes):
+    said = []
+
+    def say(text):
+        said.append(text)
+        if (code := re.search(r"approve the code (\S+)\.", text)) is not None:
+            assert decide(server, {"user_code": code[1]}, scope=granted).ok
+
+    lmvp.signing_in.by_code(server.url, say, "admin")
+    assert len(said[1:]) == notes
+    assert all(f"The token has the scope {granted}" in text for text in said[1:])
 
 
 def test_verbs_of_the_shell(server, capsys, monkeypatch):
