@@ -12,7 +12,7 @@ import requests
 
 from benchmarks.measure import Row, at_most, interleaved
 from lmvp import local
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp_server.services import Services
 from lmvp_server.services.access import READ, Caller
 from lmvp_server.stores.base import Put, RecordStore

@@ -27,9 +27,15 @@ import requests
 from benchmarks import mlflow_ui
 from benchmarks.measure import Row, at_most
 from lmvp import local
-from lmvp.client import Client
-from lmvp.tracking.frames import END, START, key_frame, note, points_frame
-from lmvp.tracking.records import NewRun
+from lmvp.client.models import Client
+from lmvp.core.run_frames import (
+    END,
+    START,
+    key_frame,
+    note,
+    points_frame,
+)
+from lmvp.core.schemas.runs import NewRun
 from lmvp_server.routes import API
 
 PART = 100 if os.environ.get("LMVP_BENCH_SMALL") else 1

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
-from lmvp.storage.codecs import kinds, zstd
+from lmvp.core.codecs import kinds, zstd
 
 Layout = Callable[[memoryview, memoryview | None, str], int]
 """A function from a chunk, the chunk at its place in the parent (or None) and the dtype to the stored size in bytes."""

@@ -29,9 +29,9 @@ from benchmarks.histories import State
 from benchmarks.measure import Row, at_most, seconds
 from benchmarks.ratio import chunks
 from lmvp import local
-from lmvp.storage import codecs, frames
-from lmvp.storage.codecs import Link
-from lmvp.storage.frames import Frame
+from lmvp.core import chunk_frames, codecs
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.codecs import Link
 
 SPEEDS = {10: 1, 100: 3, 1000: 5}
 """Speeds of the link in Mbit/s, with the number of rounds."""
@@ -235,7 +235,7 @@ def codec_rows(states: dict[str, tuple[State, State]]) -> list[Row]:
 
 def _decode(chunk: object, base: object, found: codecs.Encoded) -> None:
     head = Frame(chunk.id, len(chunk.data), len(found.payload), found.codec)  # type: ignore[attr-defined]
-    assert codecs.decode(frames.read_header(frames.header(head)), found.payload, lambda _: base.data)  # type: ignore[attr-defined]
+    assert codecs.decode(chunk_frames.read_header(chunk_frames.header(head)), found.payload, lambda _: base.data)  # type: ignore[attr-defined]
 
 
 def run() -> list[Row]:

@@ -26,7 +26,7 @@ import requests
 
 import lmvp
 from benchmarks.measure import Row, at_most, seconds
-from lmvp.tracking.active import ActiveRun
+from lmvp.tracking.active_run import ActiveRun
 
 CALLS = 20_000
 MILLION = 1_000_000

@@ -17,8 +17,13 @@ from blake3 import blake3
 import lmvp
 from benchmarks import histories, layouts
 from benchmarks.measure import Row, at_most
-from lmvp.storage import chunking, codecs, frames, safetensors
-from lmvp.storage.frames import HEADER_SIZE, Frame
+from lmvp.core import (
+    chunk_frames,
+    chunking,
+    codecs,
+    safetensors,
+)
+from lmvp.core.chunk_frames import HEADER_SIZE, Frame
 
 NAMES = {
     torch.float32: "F32",
@@ -121,7 +126,9 @@ class Chain:
             if found is None:
                 return 0
             coded = found
-        frame = frames.read_header(frames.header(Frame(chunk.id, len(chunk.data), len(coded.payload), coded.codec)))
+        frame = chunk_frames.read_header(
+            chunk_frames.header(Frame(chunk.id, len(chunk.data), len(coded.payload), coded.codec))
+        )
         decoded = codecs.decode(frame, coded.payload, lambda _: parent.data if parent else b"")
         assert decoded == chunk.data, "not what was encoded"
         return HEADER_SIZE + len(coded.payload)

@@ -19,8 +19,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from lmvp._calls import ClientPerCall
-from lmvp.client import Client
+from lmvp.client.models import Client
+from lmvp.client.runs import Run, Runs
 from lmvp.config import logout, set_project
+from lmvp.core.schemas import Alias, Contribution, Version
 from lmvp.errors import (
     AccessDenied,
     AlreadyExists,
@@ -57,19 +59,17 @@ from lmvp.errors import (
     Untrusted,
     UserError,
 )
-from lmvp.records import Alias, Contribution, Version
-from lmvp.tracking.reading import Run, Runs
 from lmvp.views.diff import Diff
 from lmvp.views.history import History
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from lmvp.arguments import Params
-    from lmvp.commands.tables import Status
-    from lmvp.tracking.active import ActiveRun
-    from lmvp.tracking.leftovers import Delivery
-    from lmvp.transfer.cache import Usage as CacheUsage
+    from lmvp.cli.tables import Status
+    from lmvp.core.validation import Params
+    from lmvp.tracking.active_run import ActiveRun
+    from lmvp.tracking.unsent import Delivery
+    from lmvp.transfer.chunk_cache import Usage as CacheUsage
 
 __version__ = "0.1.0"
 
@@ -258,12 +258,12 @@ def sync(*, dry_run: bool = False, force: bool = False, discard: str | None = No
     --------
     >>> lmvp.sync(dry_run=True)  # doctest: +SKIP
     """
-    from lmvp.tracking import leftovers
+    from lmvp.tracking import unsent
 
     if discard is not None:
-        leftovers.discard(discard)
+        unsent.discard(discard)
         return []
-    return leftovers.deliver(dry_run=dry_run, force=force)
+    return unsent.deliver(dry_run=dry_run, force=force)
 
 
 def login(url: str, token: str | None = None, *, scope: str = "") -> str:
@@ -301,7 +301,7 @@ def login(url: str, token: str | None = None, *, scope: str = "") -> str:
     --------
     >>> lmvp.login("https://models.example.org")  # doctest: +SKIP
     """
-    from lmvp.signing_in import sign_in
+    from lmvp.client.login import sign_in
 
     return sign_in(url, token, scope=scope)
 
@@ -320,7 +320,7 @@ def status() -> Status:
     --------
     >>> lmvp.status()  # doctest: +SKIP
     """
-    from lmvp.commands.tables import Status
+    from lmvp.cli.tables import Status
 
     return Status.now()
 
@@ -397,7 +397,7 @@ def cache(*, clear: bool = False) -> CacheUsage:
     >>> lmvp.cache(clear=True)  # doctest: +SKIP
     """
     from lmvp.config import cache_home
-    from lmvp.transfer.cache import Cache, opened
+    from lmvp.transfer.chunk_cache import Cache, opened
 
     kept = opened() or Cache(cache_home(), 0)
     return kept.clear() if clear else kept.usage()
@@ -517,7 +517,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "ActiveRun":  # imported on first use, because its module imports numpy
-        from lmvp.tracking.active import ActiveRun
+        from lmvp.tracking.active_run import ActiveRun
 
         return ActiveRun
     raise AttributeError(f"module 'lmvp' has no attribute {name!r}")

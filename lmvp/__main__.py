@@ -2,7 +2,7 @@
 
 import sys
 
-from lmvp.commands import main
+from lmvp.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 
 class ClientPerCall:

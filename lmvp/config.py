@@ -7,7 +7,7 @@ An argument has precedence over an environment variable, and a variable over the
 `LMVP_URL`                URL of the server; default: the server of `lmvp.login`, then the server of this machine
 `LMVP_TOKEN`              token for the server at `LMVP_URL`; not sent to other servers
 `LMVP_PROJECT`            project of references that contain no project; default: `default`
-`LMVP_CACHE`              folder of the download cache, see `lmvp.transfer.cache`
+`LMVP_CACHE`              folder of the download cache, see `lmvp.transfer.chunk_cache`
 `LMVP_CACHE_LIMIT`        maximum size of the download cache, for example `10GiB`; `0` disables the cache
 ========================  ==========================================================================================
 
@@ -27,9 +27,9 @@ from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from lmvp import private
+from lmvp.core import files
+from lmvp.core.references import check_name
 from lmvp.errors import DamagedFile, InvalidArgument
-from lmvp.references import check_name
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -301,9 +301,9 @@ def _file() -> Path:
 def _load() -> Credentials:
     path = _file()
     try:
-        data = private.read(path, follow=True)  # users can link their configuration, for example to a dotfiles folder
+        data = files.read(path, follow=True)  # users can link their configuration, for example to a dotfiles folder
     except OSError as error:
-        raise private.explain(error, path, _FILE_HINT, "read") from error
+        raise files.explain(error, path, _FILE_HINT, "read") from error
     if data is None:
         return Credentials()
     try:
@@ -317,18 +317,18 @@ def _changing() -> Iterator[Credentials]:
     """Yield the credentials for a change, and store them afterwards; a lock excludes other processes."""
     path = _file()
     try:
-        private.make_folder(path.parent)
+        files.make_folder(path.parent)
         # Older releases, or a copied folder, can have left these files readable for other users.
-        private.secure(path.parent, [path.name, path.with_suffix(".lock").name])
+        files.secure(path.parent, [path.name, path.with_suffix(".lock").name])
         with _lock(path):
             credentials = _load()
             yield credentials
-            private.write(path, msgspec.json.encode(credentials))
+            files.write(path, msgspec.json.encode(credentials))
     except OSError as error:
-        raise private.explain(error, path.parent, _FILE_HINT) from error
+        raise files.explain(error, path.parent, _FILE_HINT) from error
 
 
 def _lock(path: Path) -> BaseFileLock:
     from filelock import FileLock
 
-    return FileLock(path.with_suffix(".lock"), timeout=10, mode=private.FILE)
+    return FileLock(path.with_suffix(".lock"), timeout=10, mode=files.FILE)

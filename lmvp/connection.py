@@ -21,11 +21,12 @@ from urllib.parse import urlsplit
 import msgspec
 
 from lmvp import hints
+from lmvp.core.api_version import API, API_HEADER, INCOMPLETE_HEADER
+from lmvp.core.sanitize import clean
+from lmvp.core.schemas import ErrorBody
+from lmvp.core.text import as_json, escaped
 from lmvp.errors import BY_CODE, LmvpError, MissingChunks, ServerError, ServerMismatch, ServerUnavailable
-from lmvp.meter import Meter
-from lmvp.records import ErrorBody
-from lmvp.render.words import clean
-from lmvp.text import as_json, escaped
+from lmvp.transfer.throughput import Meter
 
 if TYPE_CHECKING:
     import requests
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-API = 1
-API_HEADER = "LMVP-API"
-INCOMPLETE_HEADER = "LMVP-Incomplete"
-"""Header with the reason for missing data in a response, for example a damaged file of the server."""
 
 ATTEMPTS = 5
 CONNECT_TIMEOUT = 10.0
@@ -326,7 +323,7 @@ class Connection:
             for scheme in ("http://", "https://"):
                 session.mount(scheme, HTTPAdapter(pool_maxsize=8))
             if address.local:
-                from lmvp.proven import proven_adapter
+                from lmvp.local_session import proven_adapter
 
                 session.mount("http://", proven_adapter(address.local, pool_maxsize=8))
             self._session = known = address, session

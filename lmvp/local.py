@@ -29,16 +29,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from lmvp import config, private, serverfile
+from lmvp import config
+from lmvp.core import files, server_file
+from lmvp.core.schemas import Health
+from lmvp.core.server_file import LOCK, LOG, START_LOCK, ServerFile
 from lmvp.errors import Conflict, LmvpError, ServerUnavailable, StorageFull
-from lmvp.records import Health
-from lmvp.serverfile import ServerFile
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
-
-LOCK, START_LOCK, LOG = "lock", "start.lock", "server.log"
-"""Files in the data folder: the lock of its server, the lock of a client that starts a server, and the log."""
 
 START_LIMIT = 30.0
 """Maximum duration of a start in seconds. A start takes that long only if another server is just shutting down."""
@@ -129,7 +127,7 @@ def find(home: Path) -> Local | None:
         except TimeoutError:
             if not _held(home / LOCK):  # the server has exited, and another program uses its port
                 return None
-    said = serverfile.read(home)
+    said = server_file.read(home)
     where, process = (f" at {said.url}", said.pid) if said else ("", "unknown")
     raise ServerUnavailable(
         f"the server of {home} is there, but does not answer{where}",
@@ -142,7 +140,7 @@ def _probe(home: Path, patience: float) -> Local | None:
 
     The file is read in each attempt, because a server that is just starting replaces it.
     """
-    said = serverfile.read(home)
+    said = server_file.read(home)
     if said is None:
         return None
     if not said.here:
@@ -178,12 +176,12 @@ def stop(home: Path | None = None) -> bool:
 
 def _refuse_to_guess(home: Path, said: ServerFile) -> None:
     """Raise an error if the server runs on another machine, unless it is silent for a long time."""
-    if serverfile.silent(home):
+    if server_file.silent(home):
         return
     raise ServerUnavailable(
         f"the server of {home} runs on another machine, {said.host}",
         hint="set LMVP_URL to a server that all machines reach, or LMVP_HOME to a folder of this machine alone; "
-        f"if that server is gone, remove {home / serverfile.NAME}",
+        f"if that server is gone, remove {home / server_file.NAME}",
     )
 
 
@@ -238,7 +236,7 @@ def prove(connection: socket.socket, local: Local) -> None:
     finally:
         answer.close()
     given = health.bound if local.binds else health.proof
-    expected = serverfile.proof(local.token, nonce, local.instance if local.binds else "")
+    expected = server_file.proof(local.token, nonce, local.instance if local.binds else "")
     is_right = hmac.compare_digest(given.encode(), expected.encode())
     if not (is_whole and is_right and health.instance == local.instance):
         raise _stranger(local)
@@ -261,13 +259,13 @@ def _held(lock: Path) -> bool:
 
 def _start(home: Path) -> Local:
     with _explained(home):
-        private.make_folder(home)
+        files.make_folder(home)
         with _starting(home):  # another process can have started the server while this one waited for the lock
             return find(home) or _launch(home)
 
 
 def _launch(home: Path) -> Local:
-    with private.append(home / LOG) as log:
+    with files.append(home / LOG) as log:
         beginning = log.tell()  # errors in the log before this position are from earlier starts
         for _ in range(_TRIES):
             code = _run_detached(home, log.fileno())
@@ -306,7 +304,7 @@ def _run_detached(home: Path, log: int) -> int | None:
 
 
 def _tail(path: Path, beginning: int) -> str:
-    with private.open_read(path) as file:
+    with files.open_read(path) as file:
         file.seek(beginning)
         lines = file.read(1 << 16).decode(errors="replace").strip().splitlines()
     return "\n".join(lines[-12:])
@@ -331,10 +329,10 @@ def _explained(home: Path) -> Iterator[None]:
     except LmvpError:  # some LMVP errors derive from OSError; they have a message already
         raise
     except OSError as error:
-        raise private.explain(error, home, _HOME_HINT) from error
+        raise files.explain(error, home, _HOME_HINT) from error
 
 
 def _lock(path: Path, timeout: float) -> BaseFileLock:
     from filelock import FileLock
 
-    return FileLock(path, timeout=timeout, mode=private.FILE)
+    return FileLock(path, timeout=timeout, mode=files.FILE)

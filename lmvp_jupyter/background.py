@@ -14,11 +14,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lmvp import hints, origins
+from lmvp import hints
+from lmvp.client import _lineage
+from lmvp.core.number_format import size
+from lmvp.core.sanitize import printable
+from lmvp.core.schemas import Version
 from lmvp.errors import LmvpError
-from lmvp.records import Version
-from lmvp.render.numbers import size
-from lmvp.render.words import printable
 
 _OFTEN = 0.25
 """Minimum time between two updates of the progress, in seconds."""
@@ -125,7 +126,7 @@ def push(
     PendingPush
     """
     taken = obj if isinstance(obj, (str, Path)) else copy.deepcopy(obj)
-    origins.hand_on(obj, taken)  # the copy has the same parent version as the object
+    _lineage.hand_on(obj, taken)  # the copy has the same parent version as the object
     line = _Line(name, show)
 
     def work() -> Version:
@@ -139,7 +140,7 @@ def push(
         except BaseException as error:
             line.say(f"failed: {type(error).__name__}: {error}")
             raise
-        origins.hand_on(taken, obj)  # the new version is the parent of the next push of the object
+        _lineage.hand_on(taken, obj)  # the new version is the parent of the next push of the object
         line.say("; ".join([f"{version.reference} is there, {size(version.sent)} sent", *moves(version)]))
         return version
 

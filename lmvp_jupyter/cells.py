@@ -19,10 +19,10 @@ from functools import partial
 from types import CodeType
 from typing import TYPE_CHECKING, Any, Final
 
-from lmvp.tracking.outcome import how_it_ended
+from lmvp.tracking.status import how_it_ended
 
 if TYPE_CHECKING:
-    from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.active_run import ActiveRun
 
 _CALL: Final = "get_ipython().run_cell_magic('lmvp', "
 """The beginning of the code to which IPython transforms a cell that begins with `%%lmvp`."""

@@ -12,8 +12,13 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from lmvp.commands.completion import known_names, names_for
-from lmvp.commands.parser import NOTEBOOK, Argument, Verb, verbs_of
+from lmvp.cli.completion import known_names, names_for
+from lmvp.cli.parser import (
+    NOTEBOOK,
+    Argument,
+    Verb,
+    verbs_of,
+)
 from lmvp.errors import LmvpError
 
 PATIENCE = 0.3

@@ -12,7 +12,10 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from lmvp.curves import (
+from lmvp.client.runs import Run
+from lmvp.errors import LmvpError
+from lmvp.views import curve_charts as drawing
+from lmvp.views.curves import (
     EPOCH,
     KEYS,
     SYSTEM,
@@ -24,14 +27,11 @@ from lmvp.curves import (
     with_epochs,
     with_system,
 )
-from lmvp.errors import LmvpError
-from lmvp.render import curves as drawing
-from lmvp.tracking.reading import Run
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget
 
 if TYPE_CHECKING:
-    from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.active_run import ActiveRun
     from lmvp.tracking.feed import Feed
 
 _ROOM = 800
@@ -257,7 +257,7 @@ class LiveRun:
 
 def curves_of_feed(run: Run, feed: Feed) -> Curves:
     """Return the curves in a feed, downsampled, for at most `KEYS` metrics and system metrics each."""
-    from lmvp.tracking.outline import reduced
+    from lmvp.core.downsample import reduced
 
     def line(key: str, room: int = _ROOM) -> Line:
         columns, count = feed.curve(key)
@@ -277,8 +277,8 @@ def curves_of_feed(run: Run, feed: Feed) -> Curves:
 
 def plot_of(what: Any) -> CurvesPlot | None:
     """Return a plot of curves, a run or several runs; None for other objects."""
-    from lmvp.tracking.active import ActiveRun
-    from lmvp.tracking.reading import Runs
+    from lmvp.client.runs import Runs
+    from lmvp.tracking.active_run import ActiveRun
 
     if isinstance(what, Curves):
         return followed(CurvesPlot(what.of_runs() if isinstance(what, ModelCurves) else what))

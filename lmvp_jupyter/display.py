@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from lmvp.console import ConsolePage
+from lmvp.client.console import ConsolePage
 from lmvp.errors import InvalidArgument
-from lmvp.showing import Showing
 from lmvp.views.diff import Diff
 from lmvp.views.history import History
+from lmvp.views.version import Showing
 
 MODES = ("widget", "view", "static", "text")
 VIEWS = {History: "HistoryTable", Diff: "DiffView", Showing: "ModelView", ConsolePage: "ConsoleButton"}
@@ -68,11 +68,11 @@ class Display:
 
     def start(self) -> None:
         """Register with the shell."""
-        from lmvp.curves import Curves, ModelCurves
-        from lmvp.render.compare_runs import Comparison
-        from lmvp.tracking.active import ActiveRun
-        from lmvp.tracking.reading import Run, Runs
-        from lmvp.tracking.starting import on_start
+        from lmvp.client.runs import Run, Runs
+        from lmvp.tracking.active_run import ActiveRun
+        from lmvp.tracking.start import on_start
+        from lmvp.views.curves import Curves, ModelCurves
+        from lmvp.views.run_comparison import Comparison
         from lmvp_jupyter.live import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter
@@ -90,10 +90,10 @@ class Display:
 
     def stop(self) -> None:
         """Undo `start`."""
-        from lmvp.curves import Curves, ModelCurves
-        from lmvp.render.compare_runs import Comparison
-        from lmvp.tracking.active import ActiveRun
-        from lmvp.tracking.reading import Run, Runs
+        from lmvp.client.runs import Run, Runs
+        from lmvp.tracking.active_run import ActiveRun
+        from lmvp.views.curves import Curves, ModelCurves
+        from lmvp.views.run_comparison import Comparison
         from lmvp_jupyter.live import LiveWidget
 
         formatter = self._ip.display_formatter.ipython_display_formatter

@@ -12,12 +12,12 @@ from typing import Any
 import traitlets
 
 from lmvp import hints
+from lmvp.core.schemas import Version
 from lmvp.errors import InvalidArgument, LmvpError, ProtectedAlias
-from lmvp.records import Version
-from lmvp.render import data as render_data
-from lmvp.render.diff_data import diff_data
-from lmvp.snippets import pull_code
+from lmvp.views import history_json as render_data
+from lmvp.views.diff_json import diff_data
 from lmvp.views.history import SHOWN, History
+from lmvp.views.snippets import pull_code
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.following import Followed, follow
 from lmvp_jupyter.live import LiveWidget, tell_spread

@@ -1,4 +1,4 @@
-"""The magics `%lmvp` and `%%lmvp`, which run the verbs of `lmvp.commands` with the variables of the notebook."""
+"""The magics `%lmvp` and `%%lmvp`, which run the verbs of `lmvp.cli` with the variables of the notebook."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from IPython.core.magic import Magics, line_cell_magic, magics_class, needs_loca
 from IPython.utils._process_common import arg_split
 from IPython.utils.text import DollarFormatter, EvalFormatter
 
-from lmvp import bisection, hints
-from lmvp.client import Client
-from lmvp.commands import tracking
-from lmvp.commands.parser import NOTEBOOK, make_parser, read
-from lmvp.commands.tables import Status
+from lmvp import hints
+from lmvp.cli import tracking
+from lmvp.cli.parser import NOTEBOOK, make_parser, read
+from lmvp.cli.tables import Status
+from lmvp.client.models import Client
+from lmvp.core.references import suggest
+from lmvp.core.sanitize import printable
+from lmvp.core.schemas import Version
 from lmvp.errors import InvalidArgument, LmvpError, NotFound
-from lmvp.records import Version
-from lmvp.references import suggest
-from lmvp.render.words import printable
+from lmvp.views import bisection
 from lmvp_jupyter import cells
 from lmvp_jupyter.cells import Code, name_first_line
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from lmvp.core.sanitize import printable
 from lmvp.errors import InvalidArgument
-from lmvp.render import data as render_data
-from lmvp.render.plot import plot_html, plot_svg
-from lmvp.render.words import printable
+from lmvp.views import history_json as render_data
 from lmvp.views.history import History
+from lmvp.views.metric_plot import plot_html, plot_svg
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget
 

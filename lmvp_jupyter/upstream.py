@@ -18,7 +18,7 @@ from threading import Lock
 from urllib.parse import unquote, urljoin, urlsplit
 
 from lmvp import config, local
-from lmvp.connection import API_HEADER
+from lmvp.core.api_version import API_HEADER
 from lmvp.errors import LmvpError, NotAuthenticated, ServerUnavailable
 
 CONNECT_TIMEOUT = 10.0

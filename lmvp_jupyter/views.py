@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmvp.console import ConsolePage
+from lmvp.client.console import ConsolePage
 from lmvp.errors import LmvpError
-from lmvp.render.diff_data import diff_data
-from lmvp.render.showing_data import showing_data
-from lmvp.showing import Showing
 from lmvp.views.diff import Diff
+from lmvp.views.diff_json import diff_data
+from lmvp.views.version import Showing
+from lmvp.views.version_json import showing_data
 from lmvp_jupyter.bundle import module, styles
 from lmvp_jupyter.live import LiveWidget, tell_spread
 

@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from lmvp import config
     from lmvp_server import app
     from lmvp_server.services.push_quota import PushLimits
-    from lmvp_server.services.targets import Targets
+    from lmvp_server.services.webhook_allowlist import Targets
     from lmvp_server.settings import Settings, checked_public_url
 
     settings = Settings(
@@ -122,8 +122,8 @@ def _count(text: str) -> int:
 
 
 def _size(text: str) -> int:
+    from lmvp.core.byte_sizes import size_of
     from lmvp.errors import InvalidArgument
-    from lmvp.transfer.cache import size_of
 
     try:
         size = size_of(text)

@@ -19,11 +19,12 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 import lmvp
-from lmvp import hints, serverfile
+from lmvp import hints
+from lmvp.core import server_file
+from lmvp.core.server_file import ServerFile
 from lmvp.errors import LmvpError
-from lmvp.serverfile import ServerFile
 from lmvp_server import log, memory, serving
-from lmvp_server.folder import DataFolder
+from lmvp_server.data_folder import DataFolder
 from lmvp_server.idle import IdleWork
 from lmvp_server.settings import Settings
 
@@ -162,7 +163,7 @@ class App:
             token=self.settings.token,
             pid=os.getpid(),
             host=socket.gethostname(),
-            boot=serverfile.boot_id(),
+            boot=server_file.boot_id(),
             instance=self.settings.instance,
             version=lmvp.__version__,
             binds=True,
@@ -171,7 +172,7 @@ class App:
     def _tick(self) -> float:
         idle = self.settings.idle_seconds
         # Check often enough for a short idle time.
-        return serverfile.HEARTBEAT if idle is None else min(serverfile.HEARTBEAT, max(idle / 4, 0.05))
+        return server_file.HEARTBEAT if idle is None else min(server_file.HEARTBEAT, max(idle / 4, 0.05))
 
     async def _look_around(self) -> None:
         if not await asyncio.to_thread(self._folder.beat):

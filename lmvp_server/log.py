@@ -11,8 +11,8 @@ from pathlib import Path
 
 from tornado.web import RequestHandler
 
-from lmvp import private
-from lmvp.local import LOG
+from lmvp.core import files
+from lmvp.core.server_file import LOG
 from lmvp_server.settings import Settings
 
 SLOW = 2.0
@@ -28,7 +28,7 @@ class _PrivateFileHandler(RotatingFileHandler):
     """A file handler that creates files with mode 0600, because paths in them name projects and models."""
 
     def _open(self) -> io.TextIOWrapper:
-        return io.TextIOWrapper(private.append(Path(self.baseFilename)), encoding="utf-8", write_through=True)
+        return io.TextIOWrapper(files.append(Path(self.baseFilename)), encoding="utf-8", write_through=True)
 
 
 class Repetitions(logging.Filter):

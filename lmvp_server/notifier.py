@@ -12,9 +12,9 @@ from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from lmvp.durable import storage_error
+from lmvp.core.durability import storage_error
 from lmvp.errors import LmvpError
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
 from lmvp_server.services.webhooks import FIRST_WAIT, GONE, Delivery, Webhooks
 
 _logger = logging.getLogger("lmvp_server")

@@ -12,32 +12,32 @@ import msgspec
 from tornado.web import RequestHandler
 
 import lmvp
-from lmvp import records
+from lmvp.core import schemas
+from lmvp.core.manifest import Manifest
+from lmvp.core.schemas import runs as tracking
 from lmvp.errors import BY_CODE, LmvpError
-from lmvp.storage.manifest import Manifest
-from lmvp.tracking import records as tracking
-from lmvp_server.handlers import (
+from lmvp_server.api import (
     aliases,
     backups,
     catalog,
-    content,
     contributions,
     devices,
-    entrance,
+    downloads,
     events,
     export,
     forks,
-    live,
+    maintenance,
     metrics,
     pushes,
-    removed,
     runs,
+    sse,
     team,
-    upkeep,
+    trash,
     versions,
     webhooks,
 )
-from lmvp_server.handlers.health import HealthHandler
+from lmvp_server.api.health import HealthHandler
+from lmvp_server.web import auth
 
 _METHODS = ("get", "head", "post", "put", "patch", "delete")
 _BYTES = {"type": "string", "format": "binary"}
@@ -66,66 +66,66 @@ class Shape:
 
 
 SHAPES: dict[tuple[type, str], Shape] = {
-    (HealthHandler, "get"): Shape(records.Health),
-    (events.ServerEvents, "get"): Shape(records.Event, many=True),
-    (events.Heads, "get"): Shape(records.Head, many=True),
-    (devices.DeviceCodes, "post"): Shape(records.DeviceCode, records.AskCode),
-    (devices.DeviceTokens, "post"): Shape(records.DeviceToken, records.AskToken),
-    (devices.DeviceDecisions, "post"): Shape(records.DeviceDecision, records.Decide),
-    (devices.TokenList, "get"): Shape(records.TokenRecord, many=True),
-    (devices.TokenList, "post"): Shape(records.NewToken, records.MakeToken, 201),
+    (HealthHandler, "get"): Shape(schemas.Health),
+    (events.ServerEvents, "get"): Shape(schemas.Event, many=True),
+    (events.Heads, "get"): Shape(schemas.Head, many=True),
+    (devices.DeviceCodes, "post"): Shape(schemas.DeviceCode, schemas.AskCode),
+    (devices.DeviceTokens, "post"): Shape(schemas.DeviceToken, schemas.AskToken),
+    (devices.DeviceDecisions, "post"): Shape(schemas.DeviceDecision, schemas.Decide),
+    (devices.TokenList, "get"): Shape(schemas.TokenRecord, many=True),
+    (devices.TokenList, "post"): Shape(schemas.NewToken, schemas.MakeToken, 201),
     (devices.Token, "delete"): Shape(None, status=204),
-    (devices.IdentityList, "get"): Shape(records.IdentityRecord, many=True),
-    (devices.Identity, "delete"): Shape(None, records.Disconnect, 204, needs_body=False),
-    (team.Me, "get"): Shape(records.User),
-    (team.UserList, "get"): Shape(records.User, many=True),
-    (team.UserList, "post"): Shape(records.User, records.NewUser, 201),
-    (team.User, "patch"): Shape(records.User, records.UserChange),
-    (contributions.ProjectContributions, "get"): Shape(records.Contribution, many=True),
-    (contributions.Contribution, "get"): Shape(records.Contribution),
-    (contributions.Accept, "post"): Shape(records.Contribution),
-    (contributions.Decline, "post"): Shape(records.Contribution, records.Words),
-    (contributions.Withdraw, "post"): Shape(records.Contribution),
-    (contributions.Comments, "post"): Shape(records.Contribution, records.Words),
-    (entrance.SignInLinks, "post"): Shape(records.SignInLink, records.NewSignInLink, 201),
-    (entrance.Invitations, "get"): Shape(records.Invitation, many=True),
-    (entrance.Invitations, "post"): Shape(records.Invitation, records.Invite, 201),
-    (entrance.Invitation, "delete"): Shape(None, status=204),
-    (team.GroupList, "get"): Shape(records.Group, many=True),
-    (team.Group, "put"): Shape(records.Group, records.SetGroup),
+    (devices.IdentityList, "get"): Shape(schemas.IdentityRecord, many=True),
+    (devices.Identity, "delete"): Shape(None, schemas.Disconnect, 204, needs_body=False),
+    (team.Me, "get"): Shape(schemas.User),
+    (team.UserList, "get"): Shape(schemas.User, many=True),
+    (team.UserList, "post"): Shape(schemas.User, schemas.NewUser, 201),
+    (team.User, "patch"): Shape(schemas.User, schemas.UserChange),
+    (contributions.ProjectContributions, "get"): Shape(schemas.Contribution, many=True),
+    (contributions.Contribution, "get"): Shape(schemas.Contribution),
+    (contributions.Accept, "post"): Shape(schemas.Contribution),
+    (contributions.Decline, "post"): Shape(schemas.Contribution, schemas.Words),
+    (contributions.Withdraw, "post"): Shape(schemas.Contribution),
+    (contributions.Comments, "post"): Shape(schemas.Contribution, schemas.Words),
+    (auth.SignInLinks, "post"): Shape(schemas.SignInLink, schemas.NewSignInLink, 201),
+    (auth.Invitations, "get"): Shape(schemas.Invitation, many=True),
+    (auth.Invitations, "post"): Shape(schemas.Invitation, schemas.Invite, 201),
+    (auth.Invitation, "delete"): Shape(None, status=204),
+    (team.GroupList, "get"): Shape(schemas.Group, many=True),
+    (team.Group, "put"): Shape(schemas.Group, schemas.SetGroup),
     (team.Group, "delete"): Shape(None, status=204),
-    (team.MemberList, "get"): Shape(records.Member, many=True),
-    (team.Member, "put"): Shape(records.Member, records.SetRole),
+    (team.MemberList, "get"): Shape(schemas.Member, many=True),
+    (team.Member, "put"): Shape(schemas.Member, schemas.SetRole),
     (team.Member, "delete"): Shape(None, status=204),
-    (catalog.Project, "patch"): Shape(records.Project, records.ProjectChange),
-    (events.ProjectEvents, "get"): Shape(records.Event, many=True),
-    (catalog.Projects, "get"): Shape(records.Project, many=True),
-    (catalog.Projects, "post"): Shape(records.Project, records.NewProject, 201),
-    (backups.Backups, "post"): Shape(records.Backup, status=201),
-    (backups.Backup, "get"): Shape(records.Backup),
+    (catalog.Project, "patch"): Shape(schemas.Project, schemas.ProjectChange),
+    (events.ProjectEvents, "get"): Shape(schemas.Event, many=True),
+    (catalog.Projects, "get"): Shape(schemas.Project, many=True),
+    (catalog.Projects, "post"): Shape(schemas.Project, schemas.NewProject, 201),
+    (backups.Backups, "post"): Shape(schemas.Backup, status=201),
+    (backups.Backup, "get"): Shape(schemas.Backup),
     (backups.Backup, "delete"): Shape(None, status=204),
     (backups.Records, "get"): Shape(bytes),
     (backups.Series, "get"): Shape(bytes),
-    (backups.Pieces, "post"): Shape(bytes, records.WantedPieces),
-    (upkeep.ServerUsage, "get"): Shape(records.Usage),
-    (forks.Fork, "post"): Shape(records.Model, records.Fork, 201),
-    (forks.Contribute, "post"): Shape(records.Version, records.Contribute, 201),
-    (webhooks.Webhooks, "get"): Shape(records.Webhook, many=True),
-    (webhooks.Webhooks, "post"): Shape(records.MadeWebhook, records.NewWebhook, 201),
+    (backups.Pieces, "post"): Shape(bytes, schemas.WantedPieces),
+    (maintenance.ServerUsage, "get"): Shape(schemas.Usage),
+    (forks.Fork, "post"): Shape(schemas.Model, schemas.Fork, 201),
+    (forks.Contribute, "post"): Shape(schemas.Version, schemas.Contribute, 201),
+    (webhooks.Webhooks, "get"): Shape(schemas.Webhook, many=True),
+    (webhooks.Webhooks, "post"): Shape(schemas.MadeWebhook, schemas.NewWebhook, 201),
     (webhooks.Webhook, "delete"): Shape(None, status=204),
-    (webhooks.Enable, "post"): Shape(records.Webhook),
-    (webhooks.Test, "post"): Shape(records.Ping),
-    (removed.Removed, "get"): Shape(records.RemovedItem, many=True),
-    (removed.ProjectRemoved, "get"): Shape(records.RemovedItem, many=True),
-    (removed.UndeleteProject, "post"): Shape(records.Project),
-    (removed.UndeleteModel, "post"): Shape(records.Model),
-    (removed.UndeleteVersion, "post"): Shape(records.Version),
-    (upkeep.Garbage, "post"): Shape(records.Collected, records.Collect, slow=True),
-    (upkeep.Compaction, "post"): Shape(records.Compacted, slow=True),
-    (upkeep.Proof, "post"): Shape(records.Checked, records.Check, slow=True),
-    (upkeep.ProjectUsage, "get"): Shape(records.Usage),
-    (upkeep.ModelUsage, "get"): Shape(records.Usage),
-    (upkeep.Pruning, "post"): Shape(records.Pruned, records.Prune, slow=True),
+    (webhooks.Enable, "post"): Shape(schemas.Webhook),
+    (webhooks.Test, "post"): Shape(schemas.Ping),
+    (trash.Removed, "get"): Shape(schemas.RemovedItem, many=True),
+    (trash.ProjectRemoved, "get"): Shape(schemas.RemovedItem, many=True),
+    (trash.UndeleteProject, "post"): Shape(schemas.Project),
+    (trash.UndeleteModel, "post"): Shape(schemas.Model),
+    (trash.UndeleteVersion, "post"): Shape(schemas.Version),
+    (maintenance.Garbage, "post"): Shape(schemas.Collected, schemas.Collect, slow=True),
+    (maintenance.Compaction, "post"): Shape(schemas.Compacted, slow=True),
+    (maintenance.Proof, "post"): Shape(schemas.Checked, schemas.Check, slow=True),
+    (maintenance.ProjectUsage, "get"): Shape(schemas.Usage),
+    (maintenance.ModelUsage, "get"): Shape(schemas.Usage),
+    (maintenance.Pruning, "post"): Shape(schemas.Pruned, schemas.Prune, slow=True),
     (runs.Runs, "get"): Shape(tracking.RunRecord, many=True),
     (runs.Runs, "post"): Shape(tracking.RunRecord, tracking.NewRun, 201),
     (runs.Run, "get"): Shape(tracking.RunRecord),
@@ -139,37 +139,37 @@ SHAPES: dict[tuple[type, str], Shape] = {
     (metrics.RunMetrics, "post"): Shape(tracking.Applied, tracking.NewPoints, 201),
     (metrics.Curves, "get"): Shape(tracking.Curves),
     (export.Export, "get"): Shape(bytes),
-    (live.Live, "get"): Shape(bytes),
-    (catalog.Project, "get"): Shape(records.Project),
-    (catalog.Project, "delete"): Shape(records.Removed),
-    (catalog.Models, "get"): Shape(records.Model, many=True),
-    (catalog.Models, "post"): Shape(records.Model, records.NewModel, 201),
-    (catalog.Model, "get"): Shape(records.Model),
-    (catalog.Model, "patch"): Shape(records.Model, records.ModelChange),
-    (catalog.Model, "delete"): Shape(records.Removed),
-    (versions.ProjectVersions, "get"): Shape(records.Version, many=True),
-    (versions.Versions, "get"): Shape(records.Version, many=True),
-    (versions.Versions, "post"): Shape(records.Version, bytes, 201),
-    (versions.Version, "get"): Shape(records.Version),
-    (versions.Version, "patch"): Shape(records.Version, records.Amendment),
-    (versions.Version, "delete"): Shape(records.Removed),
-    (versions.Changes, "get"): Shape(records.Changes),
-    (versions.Changes, "post"): Shape(records.Changes, records.Against, slow=True),
-    (versions.Children, "get"): Shape(records.Child, many=True),
-    (versions.Histograms, "get"): Shape(records.Histograms),
+    (sse.Live, "get"): Shape(bytes),
+    (catalog.Project, "get"): Shape(schemas.Project),
+    (catalog.Project, "delete"): Shape(schemas.Removed),
+    (catalog.Models, "get"): Shape(schemas.Model, many=True),
+    (catalog.Models, "post"): Shape(schemas.Model, schemas.NewModel, 201),
+    (catalog.Model, "get"): Shape(schemas.Model),
+    (catalog.Model, "patch"): Shape(schemas.Model, schemas.ModelChange),
+    (catalog.Model, "delete"): Shape(schemas.Removed),
+    (versions.ProjectVersions, "get"): Shape(schemas.Version, many=True),
+    (versions.Versions, "get"): Shape(schemas.Version, many=True),
+    (versions.Versions, "post"): Shape(schemas.Version, bytes, 201),
+    (versions.Version, "get"): Shape(schemas.Version),
+    (versions.Version, "patch"): Shape(schemas.Version, schemas.Amendment),
+    (versions.Version, "delete"): Shape(schemas.Removed),
+    (versions.Changes, "get"): Shape(schemas.Changes),
+    (versions.Changes, "post"): Shape(schemas.Changes, schemas.Against, slow=True),
+    (versions.Children, "get"): Shape(schemas.Child, many=True),
+    (versions.Histograms, "get"): Shape(schemas.Histograms),
     (versions.Manifest, "get"): Shape(Manifest),
-    (versions.Layers, "get"): Shape(records.Layers),
-    (aliases.Aliases, "get"): Shape(records.Alias, many=True),
-    (aliases.Alias, "get"): Shape(records.Alias),
-    (aliases.Alias, "put"): Shape(records.Alias, records.MoveAlias),
+    (versions.Layers, "get"): Shape(schemas.Layers),
+    (aliases.Aliases, "get"): Shape(schemas.Alias, many=True),
+    (aliases.Alias, "get"): Shape(schemas.Alias),
+    (aliases.Alias, "put"): Shape(schemas.Alias, schemas.MoveAlias),
     (aliases.Alias, "delete"): Shape(None, status=204),
-    (content.Chunks, "post"): Shape(bytes, records.WantedChunks),
-    (content.File, "get"): Shape(bytes),
-    (content.File, "head"): Shape(None),
-    (pushes.Pushes, "post"): Shape(records.Push, records.NewPush, 201),
-    (pushes.Push, "get"): Shape(records.Push),
-    (pushes.Chunks, "put"): Shape(records.Received, bytes),
-    (pushes.Commit, "post"): Shape(records.Version, status=201),
+    (downloads.Chunks, "post"): Shape(bytes, schemas.WantedChunks),
+    (downloads.File, "get"): Shape(bytes),
+    (downloads.File, "head"): Shape(None),
+    (pushes.Pushes, "post"): Shape(schemas.Push, schemas.NewPush, 201),
+    (pushes.Push, "get"): Shape(schemas.Push),
+    (pushes.Chunks, "put"): Shape(schemas.Received, bytes),
+    (pushes.Commit, "post"): Shape(schemas.Version, status=201),
 }
 """Shapes by handler and method. A test compares them with the routes."""
 
@@ -182,7 +182,7 @@ def methods_of(handler: type) -> list[str]:
 def document(routes: Sequence[tuple[str, type]], prefix: str) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of the routes."""
     types = {shape for shapes in SHAPES.values() for shape in (shapes.gives, shapes.takes)} - {None, bytes}
-    ordered = sorted({*types, records.ErrorBody}, key=lambda each: each.__name__)
+    ordered = sorted({*types, schemas.ErrorBody}, key=lambda each: each.__name__)
     _, components = msgspec.json.schema_components(ordered, ref_template="#/components/schemas/{name}")
     return {
         "openapi": "3.1.0",
@@ -323,7 +323,7 @@ def errors_of(handler: Any, method: str, *, in_path: bool) -> list[int]:
         statuses.add(404)
     if method in ("post", "put", "patch", "delete"):
         statuses.add(409)
-    if handler is content.File:
+    if handler is downloads.File:
         statuses.add(416)
     return sorted(statuses)
 
@@ -331,7 +331,7 @@ def errors_of(handler: Any, method: str, *, in_path: bool) -> list[int]:
 def _codes() -> dict[int, tuple[str, ...]]:
     """Return the error codes of each HTTP status, from the error classes."""
     found: dict[int, set[str]] = {}
-    kinds: list[type[LmvpError]] = [*BY_CODE.values(), content.RangeNotSatisfiable]
+    kinds: list[type[LmvpError]] = [*BY_CODE.values(), downloads.RangeNotSatisfiable]
     for kind in kinds:
         found.setdefault(kind.http_status, set()).add(kind.code)
     return {status: tuple(sorted(codes)) for status, codes in sorted(found.items())}

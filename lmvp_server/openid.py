@@ -39,7 +39,7 @@ from lmvp.errors import (
 )
 from lmvp_server.services.access import Caller
 from lmvp_server.services.identities import Identity
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
 from lmvp_server.settings import is_loopback
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
-from lmvp_server.console.renderer import (
+from lmvp_server.web.renderer import (
     DONE,
     FAILED,
     HEADER,
@@ -51,9 +51,7 @@ CACHE_ENTRIES = 1000
 _START_SECONDS = 10.0
 
 _ROOT = str(Path(__file__).resolve().parent.parent)
-_BOOT = (
-    "import sys; sys.path[:] = sys.argv[1:]; sys.argv[1:] = []; from lmvp_server.console.renderer import main; main()"
-)
+_BOOT = "import sys; sys.path[:] = sys.argv[1:]; sys.argv[1:] = []; from lmvp_server.web.renderer import main; main()"
 _REASONS = {
     "time": f"formatting it takes more than {PROCESSOR_SECONDS:g} s of computation",
     "input": f"it is longer than {INPUT_LIMIT >> 10} kB",
@@ -71,7 +69,7 @@ class Job:
     Attributes
     ----------
     renderer : str
-        A key of `lmvp_server.console.renderer.RENDERERS`: `code` or `card`.
+        A key of `lmvp_server.web.renderer.RENDERERS`: `code` or `card`.
     text : str
         The text.
     name : str

@@ -45,8 +45,8 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream, UnsatisfiableReadError
 from tornado.netutil import bind_sockets
 
+from lmvp.core.schemas import ErrorBody
 from lmvp.errors import InvalidArgument, InvalidRequest, TooLarge
-from lmvp.records import ErrorBody
 from lmvp_server.buffers import BufferLimits, Buffers
 from lmvp_server.costly import Lane
 

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 from lmvp.errors import InvalidArgument
 from lmvp_server.services.push_quota import PushLimits
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
 
 if TYPE_CHECKING:
     from lmvp_server.openid import Provider

@@ -11,7 +11,7 @@ import time
 import requests
 from ports import reserved_port
 
-from lmvp import serverfile
+from lmvp.core import server_file
 
 
 class Server:
@@ -42,7 +42,7 @@ class Server:
         deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             assert self.process.poll() is None, "the server did not start"
-            about = serverfile.read(self.data)
+            about = server_file.read(self.data)
             # a killed predecessor leaves its file behind: only the pid tells the two apart
             if about and about.pid == self.process.pid and self._proves(about):
                 return

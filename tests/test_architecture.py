@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-CODECS = Path("lmvp/storage/codecs")
-COLUMNAR = ("batches", "columns", "feed", "outline", "parsing")
-"""Modules of `lmvp/tracking` that reckon with numpy."""
+CODECS = Path("lmvp/core/codecs")
+COLUMNAR = (
+    "lmvp/core/columns.py", "lmvp/core/downsample.py", "lmvp/core/frame_parsing.py",
+    "lmvp/tracking/batches.py", "lmvp/tracking/feed.py",
+)  # fmt: skip
+"""Modules that need numpy; other modules import them in functions, so that `import lmvp` stays light."""
 
 
 @cache
@@ -47,7 +50,7 @@ def in_lazy_room(path):
     return (
         path.is_relative_to(formats)
         or (path.parent == codecs and path.name != "__init__.py")
-        or (path.parent == ROOT / "lmvp/tracking" and path.stem in COLUMNAR)
+        or str(path.relative_to(ROOT)) in COLUMNAR
     )
 
 
@@ -68,39 +71,131 @@ def wrong(folder, forbidden, allowed=()):
     ]
 
 
+LAYERS = {
+    "lmvp.hints": (),
+    "lmvp.errors": ("lmvp.hints",),
+    "lmvp.core": ("lmvp.errors",),
+    "lmvp.config": ("lmvp.core", "lmvp.errors"),
+    "lmvp.local": ("lmvp.config", "lmvp.core", "lmvp.errors"),
+    "lmvp.local_session": ("lmvp.local",),
+    "lmvp.connection": ("lmvp.local", "lmvp.local_session", "lmvp.core", "lmvp.errors", "lmvp.hints"),
+    "lmvp.formats": ("lmvp.core", "lmvp.errors"),
+    "lmvp.views": ("lmvp.core", "lmvp.errors", "lmvp.hints"),
+    "lmvp.transfer": ("lmvp.formats", "lmvp.connection", "lmvp.config", "lmvp.core", "lmvp.errors"),
+    "lmvp.archive": ("lmvp.transfer", "lmvp.formats", "lmvp.connection", "lmvp.core", "lmvp.errors"),
+    "lmvp.tracking": ("lmvp.connection", "lmvp.config", "lmvp.core", "lmvp.errors", "lmvp.hints"),
+    "lmvp.client": (
+        "lmvp.transfer", "lmvp.tracking", "lmvp.archive", "lmvp.formats", "lmvp.views", "lmvp.connection", "lmvp.local",
+        "lmvp.config", "lmvp.core", "lmvp.errors", "lmvp.hints",
+    ),
+    "lmvp_server.stores": ("lmvp_server.cancellation", "lmvp.core", "lmvp.archive", "lmvp.errors"),
+    "lmvp_server.services": (
+        "lmvp_server.stores", "lmvp_server.cancellation", "lmvp.core", "lmvp.archive", "lmvp.errors",
+    ),
+}  # fmt: skip
+"""The modules of LMVP that each package may import, besides its own."""
+
+SERVER_SHARES = ("lmvp.core", "lmvp.views", "lmvp.errors", "lmvp.hints", "lmvp.archive")
+"""Packages that the server shares with the client."""
+
+EXCEPTIONS = {
+    "lmvp.connection -> lmvp.transfer.throughput",
+    "lmvp.core.framing -> lmvp.transfer.download",
+    "lmvp.core.schemas.models -> lmvp.views._html",
+    "lmvp.core.schemas.models -> lmvp.views._text",
+    "lmvp.core.validation -> lmvp.views.history",
+    "lmvp.tracking.active_run -> lmvp.client.models",
+    "lmvp.tracking.active_run -> lmvp.client.runs",
+    "lmvp.tracking.destination -> lmvp.client._base",
+    "lmvp.tracking.start -> lmvp.client.console",
+    "lmvp.tracking.start -> lmvp.client.models",
+    "lmvp.tracking.start -> lmvp.client.runs",
+    "lmvp.tracking.start -> lmvp.views.live",
+    "lmvp.views.bisection -> lmvp.client._base",
+    "lmvp.views.bisection -> lmvp.client.models",
+    "lmvp.views.bisection -> lmvp.client.runs",
+    "lmvp.views.curves -> lmvp.client.models",
+    "lmvp.views.curves -> lmvp.client.runs",
+    "lmvp.views.diff -> lmvp.client.runs",
+    "lmvp.views.history -> lmvp.client.models",
+    "lmvp.views.history -> lmvp.client.runs",
+    "lmvp.views.run_comparison -> lmvp.client.runs",
+    "lmvp.views.runs_text -> lmvp.client.runs",
+    "lmvp.views.version -> lmvp.client.details",
+    "lmvp.views.version -> lmvp.client.runs",
+    "lmvp_server.__main__ -> lmvp.config",
+    "lmvp_server.services.layers -> lmvp.views.diff",
+    "lmvp_server.services.tensor_changes -> lmvp.views.diff",
+    "lmvp_server.web.curves -> lmvp.client.runs",
+}
+"""Imports against the layers that still exist. The list only gets shorter."""
+
+
+def modules_of(package):
+    """Return the path of each module of a package, by its name."""
+    found = {}
+    for path in (ROOT / package).rglob("*.py"):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def test_imports_follow_the_layers():
+    ours = {**modules_of("lmvp"), **modules_of("lmvp_server")}
+    against = set()
+    for layer, allowed in LAYERS.items():
+        for module in ours:
+            if below(module, [layer]):
+                targets = {target for target in targets_of(ours, module) if not below(target, [layer, *allowed])}
+                against |= {f"{module} -> {target}" for target in targets}
+    for module in modules_of("lmvp_server"):
+        shared = {target for target in targets_of(ours, module) if below(target, ["lmvp"]) and target != "lmvp"}
+        against |= {f"{module} -> {target}" for target in shared if not below(target, SERVER_SHARES)}
+    assert against == EXCEPTIONS
+
+
+def targets_of(ours, module):
+    """Return the modules of LMVP that a module imports, also inside functions and for types."""
+    found = set()
+    for name, _ in imports(ours[module]):
+        while name and name not in ours:
+            name = name.rpartition(".")[0]
+        found |= {name} if name and name != module and name != "lmvp" else set()
+    # `from package import module` also names the package, which the module's own name implies.
+    return {name for name in found if not any(other.startswith(name + ".") for other in found)}
+
+
 @pytest.mark.parametrize(
     ("folder", "forbidden"),
     [
         ("lmvp_server", ["lmvp_jupyter", "IPython", "ipywidgets", "anywidget", "torch", "requests"]),
-        ("lmvp_server/services", ["tornado", "lmvp_server.handlers", "lmvp_server.routes", "lmvp_server.app"]),
-        ("lmvp_server/stores", ["tornado", "lmvp_server.handlers", "lmvp_server.services", "lmvp_server.app"]),
-        ("lmvp_server/handlers", ["lmvp_server.stores", "tinydb"]),
-        ("lmvp/storage", ["os", "pathlib", "io", "socket", "requests", "lmvp.transfer", "lmvp.formats"]),
-        ("lmvp/formats", ["lmvp.client", "lmvp.transfer", "lmvp.connection"]),
-        ("lmvp/render", ["lmvp.client", "lmvp.connection", "IPython"]),
-        ("lmvp_jupyter", ["lmvp_server.stores", "lmvp_server.services", "lmvp_server.handlers", "lmvp_server.app"]),
+        ("lmvp_server/services", ["tornado"]),
+        ("lmvp_server/stores", ["tornado"]),
+        ("lmvp_server/api", ["lmvp_server.stores", "tinydb"]),
+        ("lmvp_server/web", ["lmvp_server.stores", "tinydb"]),
+        ("lmvp/core", ["socketserver", "requests", "tornado"]),
+        ("lmvp/views", ["IPython", "requests"]),
+        ("lmvp_jupyter", ["lmvp_server.stores", "lmvp_server.services", "lmvp_server.api", "lmvp_server.app"]),
     ],
 )
-def test_rooms_do_not_reach_where_they_must_not(folder, forbidden):
+def test_packages_do_not_import_what_they_must_not_know(folder, forbidden):
     assert wrong(folder, forbidden, CLIENT_OF_THE_PROVIDER) == []
 
 
 def test_of_the_server_only_the_series_reckon_with_numpy():
     found = {line.split()[0] for line in wrong("lmvp_server", ["numpy", "pcodec"])}
-    assert {path for path in found if not path.startswith("lmvp_server/stores/series/")} == set()
+    assert {path for path in found if not path.startswith("lmvp_server/stores/local/series/")} == set()
 
 
-def test_storage_reckons_with_numpy_in_few_places():
-    found = {line.split()[0] for line in wrong("lmvp/storage", ["numpy", "zstandard", "compression"])}
-    assert {path for path in found if Path(path).parent != CODECS} <= {
-        "lmvp/storage/change.py",
-        "lmvp/storage/values.py",
-    }
+def test_core_needs_numpy_in_few_modules():
+    found = {line.split()[0] for line in wrong("lmvp/core", ["numpy", "zstandard", "compression"])}
+    lazy = {*COLUMNAR, "lmvp/core/tensor_change.py", "lmvp/core/tensor_values.py"}
+    assert {path for path in found if Path(path).parent != CODECS} <= lazy
 
 
 def test_what_needs_numpy_is_loaded_by_the_first_call_that_needs_it():
-    modules = [f"lmvp.storage.codecs.{path.stem}" for path in (ROOT / CODECS).glob("*.py")]
-    modules += [f"lmvp.tracking.{name}" for name in COLUMNAR]
+    modules = [f"lmvp.core.codecs.{path.stem}" for path in (ROOT / CODECS).glob("*.py")]
+    modules += [name.removesuffix(".py").replace("/", ".") for name in COLUMNAR]
     outside = [path for path in (ROOT / "lmvp").rglob("*.py") if not in_lazy_room(path)]
     outside = [path for path in outside if "TYPE_CHECKING" not in path.read_text()]
     assert [(path, name) for path in outside for name, at_top in imports(path) if below(name, modules) and at_top] == []
@@ -108,10 +203,10 @@ def test_what_needs_numpy_is_loaded_by_the_first_call_that_needs_it():
 
 def test_the_client_knows_no_server_but_to_start_one():
     allowed = {
-        ("lmvp/commands/shell.py", "lmvp_server.__main__"),
-        ("lmvp/commands/shell.py", "lmvp_server.__main__.main"),
-        ("lmvp/commands/shell.py", "lmvp_server.restoring"),
-        ("lmvp/commands/shell.py", "lmvp_server.restoring.main"),
+        ("lmvp/cli/shell.py", "lmvp_server.__main__"),
+        ("lmvp/cli/shell.py", "lmvp_server.__main__.main"),
+        ("lmvp/cli/shell.py", "lmvp_server.restore"),
+        ("lmvp/cli/shell.py", "lmvp_server.restore.main"),
     }
     assert wrong("lmvp", ["lmvp_server", "lmvp_jupyter"], allowed) == []
 
@@ -149,7 +244,7 @@ def reached_from(package):
 
 def test_server_imports_no_unpickler():
     files = reached_from("lmvp_server")
-    assert ROOT / "lmvp/storage/containers/pickled.py" in files
+    assert ROOT / "lmvp/core/containers/pickled.py" in files
     found = {path: name for path in files for name, _ in imports(path) if below(name, UNPICKLERS)}
     assert found == {}
 

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from real_server import Server
 
 import lmvp
-from lmvp.client import Client
-from lmvp_server.restoring import restore
+from lmvp.client.models import Client
+from lmvp_server.restore import restore
 
 FOLDER = Path(__file__).parent / "vectors" / "data_of_9d7a6ec"
 EXPECTED = json.loads((FOLDER / "expected.json").read_text())

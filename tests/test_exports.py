@@ -14,8 +14,8 @@ import pytest
 
 import lmvp
 from lmvp import errors
-from lmvp.client import Client
-from lmvp.commands.parser import NOTEBOOK, SHELL, verbs_of
+from lmvp.cli.parser import NOTEBOOK, SHELL, verbs_of
+from lmvp.client.models import Client
 
 
 def test_all_is_sorted_and_there():
@@ -42,7 +42,7 @@ def test_every_verb_is_a_function_of_the_same_name():
 def test_every_error_and_the_active_run_are_exported():
     tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
     assert tree - set(lmvp.__all__) == set()
-    from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.active_run import ActiveRun
 
     assert lmvp.ActiveRun is ActiveRun
 
@@ -125,7 +125,7 @@ def test_runs_are_sorted_over_pages(home, monkeypatch):
     assert names(order="-metrics.acc") == ["run-1", "run-3", "run-0", "run-2"]
     assert names(order="metrics.acc", where="metrics.acc > 0.6") == ["run-3", "run-1"]
     assert lmvp.runs("digits", order="-metrics.acc", limit=1).total == 4
-    monkeypatch.setattr("lmvp.base_client.PAGE", 3)
+    monkeypatch.setattr("lmvp.client._base.PAGE", 3)
     assert names(order="-metrics.acc") == ["run-1", "run-3", "run-0", "run-2"]
     with pytest.raises(lmvp.InvalidArgument):
         names(order="nothing.there")
@@ -233,7 +233,7 @@ def test_type_checkers_know_the_type_of_a_download(tmp_path):
     revealed = [line.partition("Revealed type is ")[2].strip('"') for line in out.splitlines() if "Revealed" in line]
     assert code == 0, out
     names = [text.replace("builtins.", "") for text in revealed]
-    assert names == ["dict[str, int]", "list[pathlib.Path]", "Any", "lmvp.records.models.Version"]
+    assert names == ["dict[str, int]", "list[pathlib.Path]", "Any", "lmvp.core.schemas.models.Version"]
 
 
 def test_client_of_one_server_has_the_same_verbs():

@@ -29,9 +29,9 @@ import requests
 from real_server import Server
 
 import lmvp
-from lmvp.client import Client
-from lmvp.commands import main
-from lmvp.commands.parser import NOTEBOOK, SHELL, verbs_of
+from lmvp.cli import main
+from lmvp.cli.parser import NOTEBOOK, SHELL, verbs_of
+from lmvp.client.models import Client
 from lmvp_server.openapi import document
 from lmvp_server.routes import API, PAGES, ROUTES
 

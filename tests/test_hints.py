@@ -16,19 +16,25 @@ import pytest
 
 import lmvp
 from lmvp import hints
-from lmvp.commands.parser import NOTEBOOK, OWN, SHELL, make_parser, read
-from lmvp.commands.shell import main
+from lmvp.cli.parser import (
+    NOTEBOOK,
+    OWN,
+    SHELL,
+    make_parser,
+    read,
+)
+from lmvp.cli.shell import main
 from lmvp.errors import InvalidReference, LmvpError, NotFound
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("__main__", "restoring", "serving", "folder", "app", "openid", "completion", "settings")
+PROGRAMS = ("__main__", "restore", "serving", "data_folder", "app", "openid", "completion", "settings")
 """Modules of `lmvp server`, `lmvp restore` and `lmvp completion`, whose messages are read in a shell only."""
 NOT_MESSAGES = {
     "lmvp_jupyter/magics.py",  # the help of `%lmvp`, and hints of `%%lmvp`
-    "lmvp/commands/parser.py",  # the help of options; `prog` is `lmvp` or `%lmvp`
+    "lmvp/cli/parser.py",  # the help of options; `prog` is `lmvp` or `%lmvp`
     "lmvp_jupyter/cells.py",  # the first line of a cell, as it is typed
-    "lmvp/console.py",  # the commands of other programs
-    "lmvp/snippets.py",  # code in each of the forms
+    "lmvp/client/console.py",  # the commands of other programs
+    "lmvp/views/snippets.py",  # code in each of the forms
 }
 PYTHON_ONLY = re.compile(
     r"lmvp\.[a-z_]\w*\(|\bClient\(|\bstart_run\("
@@ -76,7 +82,8 @@ def commands():
 
 def is_shell_program(place):
     path = Path(place.partition(":")[0])
-    return path.stem in PROGRAMS or "handlers" in path.parts  # a handler speaks of the parameters of a request
+    # Handlers name the parameters of requests, not commands.
+    return path.stem in PROGRAMS or not {"api", "web"}.isdisjoint(path.parts)
 
 
 def test_hints_are_found_by_the_table():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lmvp.commands.parser import NOTEBOOK, verbs_of
+from lmvp.cli.parser import NOTEBOOK, verbs_of
 from lmvp_jupyter import widgets
 
 ROOT = Path(__file__).resolve().parents[1]

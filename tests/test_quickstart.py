@@ -54,7 +54,7 @@ def test_the_demo_runs_twice(tmp_path):
 AFTERWARDS = """
 import lmvp
 from lmvp import local
-from lmvp.commands import main
+from lmvp.cli import main
 
 main(["open", "digits/mlp", "--print"])
 scores = {one.number: one.metrics["val_acc"] for one in lmvp.show_history("digits/mlp")}

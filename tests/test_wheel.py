@@ -115,7 +115,7 @@ def test_the_wheel_contains_the_packages_and_nothing_else(contents):
         assert contents[f"{data}/data/share/jupyter/labextensions/lmvp/{name}"] == source, "it is not built"
     licence_texts = {f"{info}/licenses/LICENSE", f"{info}/licenses/lmvp_server/static/vendor/uPlot-1.6.32.LICENSE"}
     assert licence_texts <= set(contents)
-    assert contents[f"{info}/entry_points.txt"].decode() == "[console_scripts]\nlmvp = lmvp.commands:main\n"
+    assert contents[f"{info}/entry_points.txt"].decode() == "[console_scripts]\nlmvp = lmvp.cli:main\n"
     for record, digest, _ in csv.reader(io.StringIO(contents[f"{info}/RECORD"].decode())):
         assert record in contents
         assert digest.startswith("sha256=") or record.endswith("RECORD")

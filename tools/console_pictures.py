@@ -25,7 +25,7 @@ import numpy as np
 import requests
 
 import lmvp
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp_server.routes import API
 
 FORMS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import lmvp
-from lmvp.commands.parser import GROUPS, NOTEBOOK, OWN, SHELL, Argument, Verb, verbs_of
+from lmvp.cli.parser import (
+    GROUPS,
+    NOTEBOOK,
+    OWN,
+    SHELL,
+    Argument,
+    Verb,
+    verbs_of,
+)
 from lmvp_server.__main__ import _parser
 from lmvp_server.openapi import document
 from lmvp_server.routes import API, ROUTES

@@ -21,7 +21,7 @@ MAKE = """
 import os, lmvp, numpy as np
 from lmvp_jupyter.widgets import MetricsPlot
 MACHINE = {"python": "3.12.7", "platform": "Linux-6.12-x86_64-with-glibc2.36", "host": "workstation"}
-lmvp.environment._machine = lambda: MACHINE  # a picture is not of the machine that took it
+lmvp.core.environment._machine = lambda: MACHINE  # a picture is not of the machine that took it
 
 random = np.random.default_rng(7)
 SHAPES = {"norm1": (64,), "attn.qkv": (192, 64), "attn.proj": (64, 64), "norm2": (64,)}
@@ -41,7 +41,7 @@ def moved(w, by, only=""):
 
 def publish(who, w, message, f1, loss, lr, **more):
     os.environ["LOGNAME"] = who
-    lmvp.environment.user.cache_clear()
+    lmvp.core.environment.user.cache_clear()
     metrics, quiet = {"val/f1": f1, "val/loss": loss}, {"progress": False, "capture": False}
     return lmvp.update("birdsong/tagger", w, message=message, metrics=metrics, params={"lr": lr}, **quiet, **more)
 

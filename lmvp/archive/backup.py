@@ -17,19 +17,32 @@ from typing import Any
 import msgspec
 from blake3 import blake3
 
-from lmvp import durable
-from lmvp.archive import backupfolder, disk, recordfile, seriesfile
-from lmvp.archive.backupfolder import CHUNKS, MANIFESTS, NOTES, RECORDS, SERIES, BackupFolder, Index, Space
-from lmvp.archive.pieces import read_pieces
-from lmvp.archive.proofs import Known, Proofs, parse
-from lmvp.archive.seriesfile import Copy
+from lmvp.archive import (
+    backup_folder,
+    backup_records,
+    backup_series,
+    disk,
+)
+from lmvp.archive.backup_folder import (
+    CHUNKS,
+    MANIFESTS,
+    NOTES,
+    RECORDS,
+    SERIES,
+    BackupFolder,
+    Index,
+    Space,
+)
+from lmvp.archive.backup_series import Copy
+from lmvp.archive.verification import Known, Proofs, parse
 from lmvp.connection import Connection
+from lmvp.core import digest, durability
+from lmvp.core.codecs import DEPTH_LIMIT, Buffer
+from lmvp.core.framing import read_pieces
+from lmvp.core.manifest import Manifest
+from lmvp.core.number_format import plural
+from lmvp.core.schemas import Backup, BackupSpace, WantedPieces
 from lmvp.errors import DamagedFile, IntegrityError, LmvpError, NotFound, ServerUnavailable
-from lmvp.records import Backup, BackupSpace, WantedPieces
-from lmvp.render.numbers import plural
-from lmvp.storage import digest
-from lmvp.storage.codecs import DEPTH_LIMIT, Buffer
-from lmvp.storage.manifest import Manifest
 from lmvp.transfer.progress import Advance, Progress, showing
 
 ATTEMPTS = 5
@@ -168,8 +181,8 @@ class _Run:
         # The file is moved into place under a name with its digest, so the file of the earlier backup stays.
         part = self._folder.part
         self._connection.attempt(lambda: self._receive_records(about.space, part))
-        found = recordfile.open_file(part, about.space)
-        name = backupfolder.file_of(about.space, found.digest)
+        found = backup_records.open_file(part, about.space)
+        name = backup_folder.file_of(about.space, found.digest)
         disk.move(part, self._folder.root / RECORDS / name)
         return Space(
             space=about.space,
@@ -184,17 +197,17 @@ class _Run:
     def _receive_records(self, space: str, part: Path) -> None:
         with self._asking("GET", f"records/{space}", None) as answer, disk.writing(part) as descriptor:
             for piece in read_pieces(answer):
-                durable.write_all(descriptor, piece)
+                durability.write_all(descriptor, piece)
 
     # -- manifests
 
     def _need(self, space: Space) -> dict[str, int]:
         """Copy the manifests of a space; return the sizes of the chunks that it needs by id, oldest first."""
-        digests = dict.fromkeys(backupfolder.versions_of(self._folder.records(space)))
+        digests = dict.fromkeys(backup_folder.versions_of(self._folder.records(space)))
         self._manifests[space.space] = digests
         needed: dict[str, int] = {}
         for manifest in self._kept_or_fetched(space, list(digests)):
-            needed.update(backupfolder.chunks_of(manifest))
+            needed.update(backup_folder.chunks_of(manifest))
         return needed
 
     def _kept_or_fetched(self, space: Space, digests: Sequence[str]) -> Iterator[Manifest]:
@@ -214,7 +227,7 @@ class _Run:
         """Store a manifest if it matches its digest."""
         path = self._folder.piece(MANIFESTS, space.space, key)
         try:
-            backupfolder.proved_manifest(data, key, str(path))
+            backup_folder.proved_manifest(data, key, str(path))
         except DamagedFile:
             return False
         self._put(path, data)
@@ -257,7 +270,7 @@ class _Run:
         of runs".
         """
         series, earlier, lacking = dict[str, str](), dict[str, str](), list(space.lacking)
-        for run, points in backupfolder.runs_of(self._folder.records(space)):
+        for run, points in backup_folder.runs_of(self._folder.records(space)):
             new = self._received_series(space, run)
             copies = self._copies_before(space.space, run, unless=new.key if new else "")
             # The normal case: undamaged, and at least as many points as any earlier copy.
@@ -298,7 +311,7 @@ class _Run:
         found = []
         for key in keys:
             try:
-                found.append(_Series(key, seriesfile.peek_file(self._folder.piece(SERIES, space, key))))
+                found.append(_Series(key, backup_series.peek_file(self._folder.piece(SERIES, space, key))))
             except (NotFound, DamagedFile, IntegrityError):
                 continue
         return found
@@ -321,7 +334,7 @@ class _Run:
         """
         try:
             key, size = self._connection.attempt(partial(self._receive_series, space.space, run))
-            return _Series(key, seriesfile.check_file(self._folder.part)) if size else None
+            return _Series(key, backup_series.check_file(self._folder.part)) if size else None
         except IntegrityError:
             self._damaged_runs.append((space.name, run))
             return None
@@ -333,7 +346,7 @@ class _Run:
             for piece in self._series_pieces(space, run):
                 hasher.update(piece)
                 size += len(piece)
-                durable.write_all(descriptor, piece)
+                durability.write_all(descriptor, piece)
         return hasher.hexdigest(), size
 
     def _series_pieces(self, space: str, run: str) -> Iterator[Buffer]:
@@ -426,16 +439,16 @@ class _Run:
     def _seal(self, spaces: Sequence[Space]) -> Index:
         """Sync all data, then write the index, which makes the new backup valid."""
         for path in _all_folders(self._folder.root):  # including folders that a killed attempt filled
-            durable.sync_folder(path)
+            durability.sync_folder(path)
         index = Index(
-            kind=backupfolder.KIND,
-            format=backupfolder.FORMAT,
+            kind=backup_folder.KIND,
+            format=backup_folder.FORMAT,
             created_at=self._backup.created_at,
             server=self._backup.server,
             spaces=tuple(spaces),
         ).sealed()
-        self._folder.put(self._folder.root / backupfolder.INDEX, index.encoded())
-        durable.sync_folder(self._folder.root)
+        self._folder.put(self._folder.root / backup_folder.INDEX, index.encoded())
+        durability.sync_folder(self._folder.root)
         return index
 
     def _tidy(self, index: Index) -> None:
@@ -470,7 +483,7 @@ class _Run:
             f"{piece[:12]} of {space.name}"
             for space in index.spaces
             for piece in space.lacking
-            if backupfolder.is_digest(piece)
+            if backup_folder.is_digest(piece)
         ]
         problems, hints = [], []
         if runs:
@@ -491,7 +504,7 @@ class _Run:
         spaces = index.spaces
         return BackedUp(
             self._folder.root,
-            projects=sum(1 for space in spaces if space.space != backupfolder.SERVER),
+            projects=sum(1 for space in spaces if space.space != backup_folder.SERVER),
             versions=sum(space.versions for space in spaces),
             chunks=sum(space.chunks for space in spaces),
             bytes=sum(space.bytes for space in spaces),

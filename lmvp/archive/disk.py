@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from lmvp import private
-from lmvp.durable import write_all
+from lmvp.core import files
+from lmvp.core.durability import write_all
 from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, LmvpError, NotFound, StorageFull, StorageReadOnly
 
 PART = "part"
@@ -59,7 +59,7 @@ def writing(path: Path, mode: int = PRIVATE) -> Iterator[int]:
     # O_EXCL: do not write through a link that another process created under this name.
     flags = os.O_RDWR | os.O_EXCL
     if mode == PRIVATE:
-        descriptor = private.create(path, flags)
+        descriptor = files.create(path, flags)
     else:
         descriptor = os.open(path, flags | os.O_CREAT | getattr(os, "O_BINARY", 0), mode)
     try:
@@ -79,7 +79,7 @@ def write_at(descriptor: int, offset: int, view: memoryview) -> None:
 def move(scratch: Path, target: Path, mode: int = PRIVATE) -> None:
     """Rename a file into place. Create the folder if necessary, a private one for a private file."""
     if mode == PRIVATE:
-        private.make_folder(target.parent)
+        files.make_folder(target.parent)
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
     scratch.replace(target)
@@ -94,7 +94,7 @@ def open_read(path: Path, buffering: int = -1) -> IO[bytes]:
         If it is not a regular file, for example a link or a folder.
     """
     try:
-        return private.open_read(path, buffering)
+        return files.open_read(path, buffering)
     except (IntegrityError, IsADirectoryError):
         raise DamagedFile(f"{path} is not a regular file") from None
 

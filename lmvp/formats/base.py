@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from lmvp.core.manifest import Manifest
+from lmvp.core.safetensors import Span as Span
 from lmvp.errors import DamagedFile
-from lmvp.storage.manifest import Manifest
-from lmvp.storage.safetensors import Span as Span
 
 
 @runtime_checkable

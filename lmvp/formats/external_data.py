@@ -10,10 +10,10 @@ import posixpath
 from collections.abc import Mapping
 from pathlib import Path
 
+from lmvp.core import containers
+from lmvp.core.containers import Elsewhere, Layout, placed
 from lmvp.errors import InvalidArgument
 from lmvp.formats.base import Source
-from lmvp.storage import containers
-from lmvp.storage.containers import Elsewhere, Layout, placed
 
 
 def layouts(folder: Path, sources: Mapping[str, Source], known: Mapping[str, Layout]) -> dict[str, Layout]:

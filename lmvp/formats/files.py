@@ -1,6 +1,6 @@
 """Format of files and folders: bytes on disk, with the tensors that the files contain.
 
-`lmvp.storage.safetensors` and `lmvp.storage.containers` find the tensors. Files are read in pieces during the push.
+`lmvp.core.safetensors` and `lmvp.core.containers` find the tensors. Files are read in pieces during the push.
 Each read, and a last check before the commit, verifies that size, time and inode of the file did not change. So a
 version never mixes two states of a file.
 """
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmvp.core import containers, safetensors
+from lmvp.core.manifest_validation import path_problem
 from lmvp.errors import FileChanged, InvalidArgument, InvalidName, MissingDependency, NotFound
 from lmvp.formats import external_data, numpy, tensors
 from lmvp.formats.base import Package, PackedFile, Reader
-from lmvp.storage import containers, safetensors
-from lmvp.storage.check import path_problem
 
 NAMES = ("files",)
 _SUFFIX = ".safetensors"

@@ -22,11 +22,11 @@ from importlib import import_module
 from math import prod
 from typing import Any
 
+from lmvp.core.safetensors import tensor_size
 from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency, UnknownFormat
 from lmvp.formats import keras_trust, numpy, tensors
 from lmvp.formats.base import Bytes, Package, PackedFile, Reader, parse_json
 from lmvp.formats.tensors import Fetched, Packed, Shelf, Stored
-from lmvp.storage.safetensors import tensor_size
 
 NAMES = ("keras",)
 MODEL = "model.json"

@@ -11,12 +11,12 @@ from importlib import import_module
 from math import prod
 from typing import Any
 
+from lmvp.core.containers.onnx import DTYPES
+from lmvp.core.safetensors import RESERVED, tensor_size
 from lmvp.errors import DamagedFile, InvalidArgument, MissingDependency
 from lmvp.formats import tensors
 from lmvp.formats.base import Bytes, Package, PackedFile, Reader, check_small
 from lmvp.formats.tensors import Fetched, Packed, Shelf, Stored
-from lmvp.storage.containers.onnx import DTYPES
-from lmvp.storage.safetensors import RESERVED, tensor_size
 
 NAMES = ("onnx",)
 STRUCTURE = "structure.onnx"

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Any
 
+from lmvp.core import safetensors
+from lmvp.core.manifest import Manifest
 from lmvp.errors import DamagedFile, InvalidArgument, Mismatch
 from lmvp.formats.base import Bytes, PackedFile, Reader, Source, Span
-from lmvp.storage import safetensors
-from lmvp.storage.manifest import Manifest
 
 WEIGHTS = "weights.safetensors"
 """The file with all tensors of an object."""

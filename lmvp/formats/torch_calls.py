@@ -11,10 +11,10 @@ import pickletools
 from collections.abc import Callable
 from typing import Any
 
+from lmvp.core.containers.base import Broken
+from lmvp.core.containers.pickled import Global, Machine, Node
 from lmvp.errors import DamagedFile
 from lmvp.formats.trust import Trust
-from lmvp.storage.containers.base import Broken
-from lmvp.storage.containers.pickled import Global, Machine, Node
 
 LIMIT = 64 << 20
 """Largest structure, in bytes."""

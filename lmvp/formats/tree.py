@@ -23,8 +23,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
+from lmvp.core.safetensors import RESERVED
 from lmvp.errors import DamagedFile, UnknownFormat
-from lmvp.storage.safetensors import RESERVED
 
 Node: TypeAlias = Any
 """A JSON value."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import lmvp
+from lmvp.core import number_format
 from lmvp.errors import InvalidArgument, MissingDependency
 from lmvp.integrations.publishing import publish
-from lmvp.render import numbers
 
 try:
     from keras.callbacks import Callback
@@ -16,7 +16,7 @@ except ImportError:
     raise MissingDependency("Keras is not installed", hint='pip install "keras>=3.3" and a backend') from None
 
 if TYPE_CHECKING:
-    from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.active_run import ActiveRun
 
 
 class LMVPMetricsLogger(Callback):  # type: ignore[misc, unused-ignore]
@@ -162,7 +162,7 @@ class LMVPModelCheckpoint(Callback):  # type: ignore[misc, unused-ignore]
         self._name, self._monitor, self._best_only = model_name, monitor, save_best_only
         self._weights_only, self._strict = save_weights_only, strict
         # A metric with an unknown name counts as a loss.
-        self._sign = {"min": -1, "max": 1}.get(mode) or numbers.better(monitor) or -1
+        self._sign = {"min": -1, "max": 1}.get(mode) or number_format.better(monitor) or -1
         self._every = 0 if save_freq == "epoch" else int(save_freq)
         self._best: float | None = None
         self._batches = 0

@@ -22,7 +22,7 @@ except ImportError:
     raise MissingDependency("Lightning is not installed", hint="pip install pytorch-lightning") from None
 
 if TYPE_CHECKING:
-    from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.active_run import ActiveRun
 
 _STATUS = {"success": "finished", "finished": "finished", "failed": "failed", "interrupted": "killed"}
 LogModel = bool | Literal["all", "best_and_last"]

@@ -6,9 +6,9 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from lmvp.core.schemas import Version
 from lmvp.errors import LmvpError, ServerUnavailable
 from lmvp.hints import translated
-from lmvp.records import Version
 
 
 def publish(update: Callable[[], Version], what: str, *, strict: bool) -> Version | None:

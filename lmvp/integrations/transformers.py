@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import lmvp
 from lmvp.errors import InvalidArgument, MissingDependency
 from lmvp.integrations.publishing import plain_params, publish
-from lmvp.tracking.said import said
+from lmvp.tracking.run_fields import said
 
 try:
     from transformers import TrainerCallback
@@ -15,7 +15,7 @@ except ImportError:
     raise MissingDependency("Transformers is not installed", hint="pip install transformers accelerate") from None
 
 if TYPE_CHECKING:
-    from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.active_run import ActiveRun
 
 _PREFIXES = {"eval_": "eval/", "test_": "test/", "predict_": "predict/"}
 

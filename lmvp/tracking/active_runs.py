@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from lmvp.tracking.active import ActiveRun
+    from lmvp.tracking.active_run import ActiveRun
 
 # Each operation on the lists is atomic. A lock would block a signal handler that interrupts its holder.
 _runs: list[ActiveRun] = []

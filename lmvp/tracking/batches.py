@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from lmvp.core.columns import Columns
+from lmvp.core.metric_values import checked
+from lmvp.core.run_frames import AUTO
 from lmvp.errors import InvalidArgument
-from lmvp.tracking.columns import Columns
-from lmvp.tracking.frames import AUTO
-from lmvp.tracking.numbers import checked
 
 
 def batches(steps: Any, values: Mapping[str, Any], times: Any) -> dict[str, Columns]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lmvp.tracking.columns import Columns, Epoch, Points
-from lmvp.tracking.frames import AUTO, whole_size
+from lmvp.core.columns import Columns, Epoch, Points
+from lmvp.core.downsample import reduced
+from lmvp.core.frame_parsing import parse
+from lmvp.core.run_frames import AUTO, whole_size
+from lmvp.tracking.destination import files_in
 from lmvp.tracking.journal import read_file
-from lmvp.tracking.outline import reduced
-from lmvp.tracking.parsing import parse
-from lmvp.tracking.target import files_in
 
 ROOM = 4000
 """Number of points of a key in memory; a longer curve is downsampled to half of it."""

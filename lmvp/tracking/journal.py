@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
-from lmvp import private
-from lmvp.tracking.frames import HEAD
-from lmvp.tracking.owner import is_deleted
+from lmvp.core import files
+from lmvp.core.run_frames import HEAD
+from lmvp.tracking.process_lock import is_deleted
 
 # First length of the file, and the most by which it grows at once, in bytes.
 _FIRST, _MOST = 1 << 20, 16 << 20
@@ -92,8 +92,8 @@ class Journal:
             self._go_without(error)
 
     def _open(self) -> None:
-        private.make_folder(self.path.parent)
-        self._file = _File(private.create(self.path, os.O_RDWR | os.O_EXCL))
+        files.make_folder(self.path.parent)
+        self._file = _File(files.create(self.path, os.O_RDWR | os.O_EXCL))
         self._map = self._longer(self._file, _FIRST)
 
     @property
@@ -303,6 +303,6 @@ def _warn(text: str) -> None:
 
 def read_file(path: Path, start: int, limit: int) -> bytes:
     """Return bytes of a journal that another process writes or wrote; they can end with zeros."""
-    with private.open_read(path) as file:
+    with files.open_read(path) as file:
         file.seek(start)
         return file.read(limit)

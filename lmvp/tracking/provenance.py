@@ -19,9 +19,9 @@ from typing import Any, Final
 
 import msgspec
 
-from lmvp.environment import environment, user
-from lmvp.redaction import redact, redact_command, redact_text
-from lmvp.text import escaped
+from lmvp.core.environment import environment, user
+from lmvp.core.redaction import redact, redact_command, redact_text
+from lmvp.core.text import escaped
 
 # Seconds until a call of git is stopped.
 _PATIENCE = 5.0

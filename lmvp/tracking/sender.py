@@ -10,13 +10,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from lmvp import hints, private
+from lmvp import hints
 from lmvp.connection import Connection, pause
+from lmvp.core import files
+from lmvp.core.run_frames import read_journal
 from lmvp.errors import LmvpError, NotFound, RunRemoved, ServerError, ServerUnavailable, UserError
-from lmvp.tracking.frames import read_journal
+from lmvp.tracking.delivery import Shipment, file_reader, writer_path
+from lmvp.tracking.destination import files_in
 from lmvp.tracking.journal import Journal
-from lmvp.tracking.shipping import Shipment, file_reader, writer_path
-from lmvp.tracking.target import files_in
 
 # Seconds: to gather frames for one request, between heartbeats, between checks for new journals, and the longest pause
 # after failures.
@@ -164,7 +165,7 @@ class Sender(threading.Thread):
 
     def _has(self, path: Path) -> bool:
         try:
-            shipment, log = self._shipments.get(path.stem), read_journal(private.read_bytes(path))
+            shipment, log = self._shipments.get(path.stem), read_journal(files.read_bytes(path))
         except FileNotFoundError:  # another process has delivered and deleted it
             return True
         return shipment is not None and not log.gaps and shipment.sent >= log.end

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from lmvp.errors import InvalidArgument
-from lmvp.text import escaped
-from lmvp.tracking.frames import (
+from lmvp.core.run_frames import (
     AUTO,
     BATCH,
     BATCH_HEAD,
@@ -31,12 +29,14 @@ from lmvp.tracking.frames import (
     POINTS_HEAD,
     STRIDE,
 )
+from lmvp.core.text import escaped
+from lmvp.errors import InvalidArgument
 from lmvp.tracking.journal import Journal
-from lmvp.tracking.owner import ATTEMPTS, Owner
+from lmvp.tracking.process_lock import ATTEMPTS, Owner
 
 if TYPE_CHECKING:
-    from lmvp.tracking.columns import Columns
-    from lmvp.tracking.target import Target
+    from lmvp.core.columns import Columns
+    from lmvp.tracking.destination import Target
 
 # Greatest number of points in one `POINTS` frame.
 _MOST = (PAYLOAD_LIMIT - POINTS_HEAD.size) // POINT.size

@@ -14,9 +14,15 @@ from functools import reduce
 from operator import add
 from typing import Any, Literal
 
-from lmvp.live import MarimoDisplay
-from lmvp.records import Amount, Changes, Histograms, Layer, Version
-from lmvp.storage.manifest import File, Manifest, Tensor
+from lmvp.core.manifest import File, Manifest, Tensor
+from lmvp.core.schemas import (
+    Amount,
+    Changes,
+    Histograms,
+    Layer,
+    Version,
+)
+from lmvp.views.live import MarimoDisplay
 
 SpreadOf = Callable[[Sequence[str]], Histograms]
 """Fetches histograms of the tensors with these names, before and after."""
@@ -202,7 +208,7 @@ class Diff(MarimoDisplay):
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.tracking.reading import pandas_module
+        from lmvp.client.runs import pandas_module
 
         fields = ("name", "change", "shape_before", "shape_after", "dtype_before", "dtype_after")
         rows = [(*(getattr(tensor, field) for field in fields), _relative(tensor)) for tensor in self.tensors]
@@ -222,8 +228,8 @@ class Diff(MarimoDisplay):
         return f"{b.reference} → {a.reference}"
 
     def __repr__(self) -> str:
-        from lmvp.render.text import diff_text
-        from lmvp.render.words import printable
+        from lmvp.core.sanitize import printable
+        from lmvp.views._text import diff_text
 
         return printable(diff_text(self))
 
@@ -235,12 +241,12 @@ class Diff(MarimoDisplay):
         str
             An `<svg>` element.
         """
-        from lmvp.render.pictures import diff_svg
+        from lmvp.views._svg import diff_svg
 
         return diff_svg(self)
 
     def _repr_html_(self) -> str:
-        from lmvp.render.html import diff_html
+        from lmvp.views._html import diff_html
 
         return diff_html(self)
 

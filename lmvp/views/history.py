@@ -9,13 +9,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
+from lmvp.core.schemas import Layers, Version
 from lmvp.errors import InvalidArgument, LmvpError, NotFound
-from lmvp.live import MarimoDisplay
-from lmvp.records import Layers, Version
 from lmvp.views.diff import Diff, FileChange, TensorChange, ValueChange
+from lmvp.views.live import MarimoDisplay
 
 if TYPE_CHECKING:
-    from lmvp.client import Client
+    from lmvp.client.models import Client
 
 __all__ = ["Diff", "FileChange", "History", "LayersOf", "TensorChange", "ValueChange"]
 
@@ -257,7 +257,7 @@ class History(MarimoDisplay, Sequence[Version]):
         MissingDependency
             If pandas is not installed.
         """
-        from lmvp.tracking.reading import pandas_module
+        from lmvp.client.runs import pandas_module
 
         return pandas_module().DataFrame([_flat(v) for v in self._versions])
 
@@ -271,13 +271,13 @@ class History(MarimoDisplay, Sequence[Version]):
         dict
             Values that JSON can represent.
         """
-        from lmvp.render.data import history_data
+        from lmvp.views.history_json import history_data
 
         return history_data(self)
 
     def __repr__(self) -> str:
-        from lmvp.render.text import history_text
-        from lmvp.render.words import printable
+        from lmvp.core.sanitize import printable
+        from lmvp.views._text import history_text
 
         return printable(history_text(self))
 
@@ -289,12 +289,12 @@ class History(MarimoDisplay, Sequence[Version]):
         str
             An `<svg>` element.
         """
-        from lmvp.render.pictures import history_svg
+        from lmvp.views._svg import history_svg
 
         return history_svg(self)
 
     def _repr_html_(self) -> str:
-        from lmvp.render.html import history_html
+        from lmvp.views._html import history_html
 
         return history_html(self)
 

@@ -16,21 +16,22 @@ from lmvp_server.services.aliases import Aliases
 from lmvp_server.services.audit import Audit
 from lmvp_server.services.backups import Backups
 from lmvp_server.services.catalog import Catalog
-from lmvp_server.services.changes import Measuring
-from lmvp_server.services.checking import Checking
+from lmvp_server.services.chunk_reader import Decoder
 from lmvp_server.services.compaction import Compaction
 from lmvp_server.services.contributions import Contributions
 from lmvp_server.services.credentials import Credentials
-from lmvp_server.services.decoding import Decoder
 from lmvp_server.services.devices import Devices
 from lmvp_server.services.files import Files
 from lmvp_server.services.forks import Forks
+from lmvp_server.services.fsck import Checking
+from lmvp_server.services.gc import Sweeping
 from lmvp_server.services.histograms import TensorHistograms
 from lmvp_server.services.identities import Identities
-from lmvp_server.services.intake import Intake
+from lmvp_server.services.ingest import Intake
 from lmvp_server.services.invitations import Invitations
 from lmvp_server.services.layers import LayerStrips
 from lmvp_server.services.leases import Leases
+from lmvp_server.services.maintenance import Upkeep
 from lmvp_server.services.members import Members, ProjectRoles
 from lmvp_server.services.metrics import Metrics
 from lmvp_server.services.passwords import Passwords
@@ -43,15 +44,14 @@ from lmvp_server.services.runs import Runs
 from lmvp_server.services.search import Search
 from lmvp_server.services.sessions import Sessions
 from lmvp_server.services.signin_links import SignInLinks
-from lmvp_server.services.sweeping import Sweeping
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.tensor_changes import Measuring
 from lmvp_server.services.tensor_digests import TensorDigests
 from lmvp_server.services.tokens import Tokens
 from lmvp_server.services.undelete import Undelete
-from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.usage import Usage
 from lmvp_server.services.users import Users
 from lmvp_server.services.versions import Versions
+from lmvp_server.services.webhook_allowlist import Targets
 from lmvp_server.services.webhooks import Webhooks
 from lmvp_server.stores.base import ChunkStore, RecordStore, SeriesStore
 
@@ -226,9 +226,9 @@ class Services:
             The use cases over the stores of the folder.
         """
         # Not at module level, so that `over` works with other stores without loading these.
-        from lmvp_server.stores.chunks import FolderChunks
-        from lmvp_server.stores.records import TinyDbRecords
-        from lmvp_server.stores.series.folder import FolderSeries
+        from lmvp_server.stores.local.chunks import FolderChunks
+        from lmvp_server.stores.local.records import TinyDbRecords
+        from lmvp_server.stores.local.series.folder import FolderSeries
 
         records = TinyDbRecords(data / "records", INDEXES)
         return cls.over(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from lmvp.core.references import check_alias
+from lmvp.core.schemas import Alias
 from lmvp.errors import Conflict, NotFound
-from lmvp.records import Alias
-from lmvp.references import check_alias
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place

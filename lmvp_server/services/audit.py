@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
+from lmvp.core.schemas import Head, Problem
 from lmvp.errors import InvalidArgument
-from lmvp.records import Head, Problem
 from lmvp_server import cancellation
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller

@@ -16,25 +16,25 @@ from datetime import datetime, timezone
 from functools import partial
 
 import lmvp
-from lmvp.archive import recordfile
+from lmvp.archive import backup_records
+from lmvp.core import chunk_frames
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.schemas import Backup, BackupSpace, WantedPieces
 from lmvp.errors import Conflict, IntegrityError, InvalidRequest, NotFound, TooLarge
-from lmvp.records import Backup, BackupSpace, WantedPieces
-from lmvp.storage import frames
-from lmvp.storage.frames import Frame
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import REMOVED, SERVER, every_project
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.chunk_reader import Decoder
 from lmvp_server.services.events import event
 from lmvp_server.services.leases import Leases
-from lmvp_server.services.upkeep import Upkeep
+from lmvp_server.services.maintenance import Upkeep
 from lmvp_server.stores.base import ChunkStore, Moment, Record, RecordStore, SeriesStore
 
 AT_ONCE = 32
 """The limit of open backups. One more ends the backup with the oldest last request; its client must start again."""
 
 PIECE_LIMIT = 64 << 20
-"""The largest piece, in bytes. It must equal the limit in `lmvp.archive.pieces`, which the server does not import."""
+"""The largest piece, in bytes. It must equal the limit in `lmvp.core.framing`, which the server does not import."""
 
 _SLICE = 64 << 10
 """Bytes of lines that are joined to one piece. A piece for each short line would be slow."""
@@ -121,7 +121,7 @@ class Backups:
         moment = self._space(caller, backup, space)
         for _ in moment.events():  # reading verifies each event; after the first piece, the answer cannot fail any more
             pass
-        return _pieces(recordfile.lines(space, moment.tables, moment.next_seq, moment.count, moment.events()))
+        return _pieces(backup_records.lines(space, moment.tables, moment.next_seq, moment.count, moment.events()))
 
     def pieces(
         self, caller: Caller, backup: str, space: str, kind: str, wanted: WantedPieces
@@ -236,7 +236,7 @@ class Backups:
     def _plain(self, space: str, chunk: str) -> bytes:
         """Return a decoded chunk as a raw frame."""
         data = self._decoder.data(space, chunk)
-        return frames.header(Frame(chunk, len(data), len(data))) + data
+        return chunk_frames.header(Frame(chunk, len(data), len(data))) + data
 
 
 def _no_backup(backup: str) -> NotFound:

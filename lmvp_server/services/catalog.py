@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lmvp.core.references import check_name, suggest
 from lmvp.errors import AlreadyExists, NotFound
-from lmvp.references import check_name, suggest
 from lmvp_server import cancellation
 from lmvp_server.services import access, paging
 from lmvp_server.services.access import Caller

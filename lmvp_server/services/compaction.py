@@ -23,15 +23,20 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 
+from lmvp.core import chunk_frames, codecs
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_alignment import Slots
+from lmvp.core.chunk_frames import DELTA, RAW, Frame
+from lmvp.core.codecs import Encoded, Link
 from lmvp.errors import IntegrityError
-from lmvp.storage import codecs, frames
-from lmvp.storage import manifest as manifests
-from lmvp.storage.codecs import Encoded, Link
-from lmvp.storage.frames import DELTA, RAW, Frame
-from lmvp.storage.slots import Slots
-from lmvp_server.services.changes import Measuring
-from lmvp_server.services.decoding import Decoder, check_id, check_manifest_digest, false_size
-from lmvp_server.services.links import Links
+from lmvp_server.services.chunk_reader import (
+    Decoder,
+    check_id,
+    check_manifest_digest,
+    false_size,
+)
+from lmvp_server.services.delta_graph import Links
+from lmvp_server.services.tensor_changes import Measuring
 from lmvp_server.services.versions import Versions, version_id
 from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
@@ -329,7 +334,7 @@ class Compaction:
         if encoded is None:
             return
         after = replace_frame(self._chunks, self._decoder, task.space, head, encoded)
-        before = frames.HEADER_SIZE + head.payload
+        before = chunk_frames.HEADER_SIZE + head.payload
         for sharer in sharers:
             self._chunks.share(sharer.space, task.space, chunk)
         with work.lock:
@@ -390,7 +395,7 @@ def replace_frame(chunks: ChunkStore, decoder: Decoder, space: str, old: Frame, 
     """
     head = Frame(old.chunk, old.size, len(encoded.payload), encoded.codec)
     check_id(old.chunk, codecs.decode(head, encoded.payload, lambda base: decoder.data(space, base)))
-    return chunks.replace(space, old.chunk, [frames.header(head), encoded.payload])
+    return chunks.replace(space, old.chunk, [chunk_frames.header(head), encoded.payload])
 
 
 def total(parts: Iterable[Compacted]) -> Compacted:

@@ -13,8 +13,8 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
+from lmvp.core import manifest as manifests
 from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotFound
-from lmvp.storage import manifest as manifests
 from lmvp_server.services import access, filters, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from threading import Lock
 
+from lmvp.core.schemas import DeviceCode, DeviceDecision, DeviceToken
 from lmvp.errors import (
     AccessDenied,
     AuthorizationPending,
@@ -19,13 +20,12 @@ from lmvp.errors import (
     SlowDown,
     TooManyRequests,
 )
-from lmvp.records import DeviceCode, DeviceDecision, DeviceToken
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.credentials import Credentials
 from lmvp_server.services.events import event
-from lmvp_server.services.throttle import Throttle, network_of
+from lmvp_server.services.rate_limit import Throttle, network_of
 from lmvp_server.services.tokens import NAME_LIMIT, Tokens
 from lmvp_server.stores.base import RecordStore
 

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from lmvp.core import chunk_frames, codecs
+from lmvp.core.chunk_alignment import Slots
+from lmvp.core.chunk_frames import DELTA, RAW, Frame
+from lmvp.core.codecs import Buffer, Encoded, Link
+from lmvp.core.manifest import Chunk, File
+from lmvp.core.references import suggest
+from lmvp.core.schemas import WantedChunks
 from lmvp.errors import IntegrityError, InvalidRequest, NotFound
-from lmvp.records import WantedChunks
-from lmvp.references import suggest
-from lmvp.storage import codecs, frames
-from lmvp.storage.codecs import Buffer, Encoded, Link
-from lmvp.storage.frames import DELTA, RAW, Frame
-from lmvp.storage.manifest import Chunk, File
-from lmvp.storage.slots import Slots
 from lmvp_server.services.access import Caller
-from lmvp_server.services.decoding import Decoder, StoredFrame, check_id, codec_turn
+from lmvp_server.services.chunk_reader import (
+    Decoder,
+    StoredFrame,
+    check_id,
+    codec_turn,
+)
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ChunkStore
 
@@ -81,7 +86,7 @@ class Files:
         foreign = next((chunk for chunk in body.want if chunk not in slots.chunks), None)
         if foreign is not None:
             raise InvalidRequest(f"the chunk {foreign[:12]!r} is not in the manifest of {project}/{model}@{revision}")
-        accept = frozenset(codec for codec, name in frames.CODECS.items() if name in body.accept)
+        accept = frozenset(codec for codec, name in chunk_frames.CODECS.items() if name in body.accept)
         if not accept:
             return Order(space, slots.chunks)
         base = self._base(space, body)
@@ -146,7 +151,9 @@ class Files:
         encoded = encoded or codecs.encode(data, dtype)
         if encoded.codec not in order.accept:
             return _raw(chunk, data)
-        return frames.header(Frame(chunk, len(data), len(encoded.payload), encoded.codec)) + bytes(encoded.payload)
+        return chunk_frames.header(Frame(chunk, len(data), len(encoded.payload), encoded.codec)) + bytes(
+            encoded.payload
+        )
 
     def _delta(self, order: Order, data: Buffer, dtype: str, base: str) -> Encoded | None:
         try:
@@ -197,7 +204,7 @@ def _false_size(chunk: str, stated: int, found: int) -> IntegrityError:
 
 
 def _raw(chunk: str, data: Buffer) -> bytes:
-    return frames.header(Frame(chunk, len(data), len(data))) + data
+    return chunk_frames.header(Frame(chunk, len(data), len(data))) + data
 
 
 def parts(chunks: Sequence[Chunk], start: int, end: int) -> list[Part]:

@@ -19,8 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lmvp.core.schemas import decode_float
 from lmvp.errors import InvalidArgument
-from lmvp.records import decode_float
 from lmvp_server import cancellation
 
 LENGTH_LIMIT = 2000

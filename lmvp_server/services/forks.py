@@ -13,24 +13,24 @@ from dataclasses import dataclass
 
 import msgspec
 
+from lmvp.core import chunk_frames
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.manifest import Manifest
+from lmvp.core.references import Reference
+from lmvp.core.schemas import NewPush
 from lmvp.errors import AlreadyExists, Conflict, IntegrityError
-from lmvp.records import NewPush
-from lmvp.references import Reference
-from lmvp.storage import frames
-from lmvp.storage import manifest as manifests
-from lmvp.storage.frames import Frame
-from lmvp.storage.manifest import Manifest
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
+from lmvp_server.services.chunk_reader import Decoder, read_manifest
 from lmvp_server.services.clock import now
-from lmvp_server.services.decoding import Decoder, read_manifest
+from lmvp_server.services.delta_graph import Links, link_of
 from lmvp_server.services.events import event
 from lmvp_server.services.headers import check_headers
-from lmvp_server.services.links import Links, link_of
+from lmvp_server.services.maintenance import Upkeep
 from lmvp_server.services.pushes import Pushes
 from lmvp_server.services.tensor_digests import TensorDigests
-from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import Versions, version_id
 from lmvp_server.stores.base import Change, ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
@@ -247,7 +247,7 @@ class Forks:
         # so the chunk is stored raw.
         if base is not None and way.here.depth(base) >= depth:
             data = self._decoder.data(way.source, chunk)
-            self._chunks.put(way.target, chunk, [frames.header(Frame(chunk, len(data), len(data))), data])
+            self._chunks.put(way.target, chunk, [chunk_frames.header(Frame(chunk, len(data), len(data))), data])
             return
         try:
             self._chunks.adopt(way.target, way.source, chunk)

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 
+from lmvp.core import containers, safetensors
+from lmvp.core.manifest import File, Manifest, Tensor
+from lmvp.core.safetensors import Span
 from lmvp.errors import DamagedFile, InvalidManifest
-from lmvp.storage import containers, safetensors
-from lmvp.storage.manifest import File, Manifest, Tensor
-from lmvp.storage.safetensors import Span
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.chunk_reader import Decoder
 from lmvp_server.services.tensors import TensorReader
 
 HEADER_LIMIT = 64 << 20

@@ -8,20 +8,20 @@ from functools import lru_cache
 from operator import add
 from typing import TYPE_CHECKING
 
+from lmvp.core import manifest as manifests
+from lmvp.core.codecs import Buffer
+from lmvp.core.manifest import Manifest, Tensor
+from lmvp.core.safetensors import BITS
+from lmvp.core.schemas import Histogram, Histograms, encode_float
 from lmvp.errors import InvalidArgument, NotFound
-from lmvp.records import Histogram, Histograms, encode_float
-from lmvp.storage import manifest as manifests
-from lmvp.storage.codecs import Buffer
-from lmvp.storage.manifest import Manifest, Tensor
-from lmvp.storage.safetensors import BITS
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.chunk_reader import Decoder
 from lmvp_server.services.tensors import TensorReader
 from lmvp_server.services.versions import Versions
 
 if TYPE_CHECKING:
-    from lmvp.storage.values import Spread
+    from lmvp.core.tensor_values import Spread
 
 BINS, BINS_LIMIT = 28, 512
 """Bins of a histogram: the default and the limit."""
@@ -124,7 +124,7 @@ class TensorHistograms:
 
     def _measured(self, space: str, digest: str, name: str) -> Spread | None:
         """Return the statistics of a tensor from one pass over its values; None if these are packed below 8 bits."""
-        from lmvp.storage.values import Spread
+        from lmvp.core.tensor_values import Spread
 
         dtype = self._contents(space, digest)[1][name].dtype
         if BITS[dtype] < 8:  # several values share a byte
@@ -133,7 +133,7 @@ class TensorHistograms:
 
     def _counted(self, space: str, digest: str, name: str, low: float, high: float, bins: int) -> tuple[int, ...]:
         """Return the number of values in each bin between `low` and `high`."""
-        from lmvp.storage.values import counts
+        from lmvp.core.tensor_values import counts
 
         dtype, total = self._contents(space, digest)[1][name].dtype, [0] * bins
         for data in self._blocks(space, digest, name):

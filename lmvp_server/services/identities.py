@@ -13,8 +13,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from lmvp.core.schemas import IdentityRecord, NewUser
 from lmvp.errors import AlreadyExists, Conflict, NotAuthenticated, NotFound
-from lmvp.records import IdentityRecord, NewUser
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER

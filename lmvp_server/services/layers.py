@@ -11,15 +11,23 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from threading import Lock
 
+from lmvp.core import manifest as manifests
+from lmvp.core.manifest import Manifest, Tensor
+from lmvp.core.schemas import (
+    ABSENT,
+    CHANGED,
+    IDENTICAL,
+    NEW,
+    Amount,
+    Layer,
+    Layers,
+)
 from lmvp.errors import IntegrityError, InvalidArgument
-from lmvp.records import ABSENT, CHANGED, IDENTICAL, NEW, Amount, Layer, Layers
-from lmvp.storage import manifest as manifests
-from lmvp.storage.manifest import Manifest, Tensor
 from lmvp.views.diff import group_of, is_counter, layer_of, shade, sum_amounts
 from lmvp_server import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
-from lmvp_server.services.changes import Measuring
+from lmvp_server.services.tensor_changes import Measuring
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import Record
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lmvp.core.references import check_name
+from lmvp.core.schemas import Group, Member, ProjectChange
 from lmvp.errors import Conflict, InvalidArgument, NotFound
-from lmvp.records import Group, Member, ProjectChange
-from lmvp.references import check_name
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import OWNER, ROLES, VIEWER, Caller, highest
 from lmvp_server.services.catalog import SERVER, Catalog

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
+from lmvp.core.manifest_validation import NESTING_LIMIT, too_deep
+from lmvp.core.schemas import Amendment, encode_float
 from lmvp.errors import InvalidArgument, TooLarge
-from lmvp.records import Amendment, encode_float
-from lmvp.storage.check import NESTING_LIMIT, too_deep
 
 KEY_LIMIT = 250
 """Characters of a key."""

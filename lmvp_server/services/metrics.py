@@ -7,12 +7,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lmvp.core.metric_values import step_of, time_of
+from lmvp.core.references import suggest
+from lmvp.core.run_frames import (
+    check_key,
+    key_frame,
+    note,
+    points_frame,
+)
+from lmvp.core.schemas import encode_float
+from lmvp.core.schemas.runs import (
+    Applied,
+    Curve,
+    Curves,
+    KeyRecord,
+    NewPoints,
+)
 from lmvp.errors import IntegrityError, InvalidArgument, NotFound, TooLarge
-from lmvp.records import encode_float
-from lmvp.references import suggest
-from lmvp.tracking.frames import check_key, key_frame, note, points_frame
-from lmvp.tracking.numbers import step_of, time_of
-from lmvp.tracking.records import Applied, Curve, Curves, KeyRecord, NewPoints
 from lmvp_server import cancellation
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
@@ -22,7 +33,7 @@ from lmvp_server.services.runs import Runs
 from lmvp_server.stores.base import CursorLost, Document, Gap, KeyState, Record, SeriesStore
 
 if TYPE_CHECKING:
-    from lmvp.tracking.columns import Columns
+    from lmvp.core.columns import Columns
 
 CURVES_LIMIT = 200
 """Curves of one request."""
@@ -334,7 +345,7 @@ class Metrics:
     def _append(self, home: Record, run: Record, given: NewPoints, writer: str, applied: int) -> int:
         import time
 
-        from lmvp.tracking.parsing import parse
+        from lmvp.core.frame_parsing import parse
 
         names = {check_key(name): number for number, name in enumerate(given.values)}
         step = step_of(given.step)

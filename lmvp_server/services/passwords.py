@@ -17,7 +17,7 @@ from lmvp.errors import InvalidArgument, NotAuthenticated, ProofRequired
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.events import event
-from lmvp_server.services.throttle import Backoff, Throttle, network_of
+from lmvp_server.services.rate_limit import Backoff, Throttle, network_of
 from lmvp_server.stores.base import Record, RecordStore
 
 PASSWORD_LEAST, PASSWORD_MOST = 10, 200

@@ -15,8 +15,8 @@ from lmvp_server.services.catalog import REMOVED, SERVER
 from lmvp_server.services.clock import now, stamp
 from lmvp_server.services.damage import passed_over
 from lmvp_server.services.events import event, recorded
+from lmvp_server.services.maintenance import Upkeep
 from lmvp_server.services.runs import REMOVED_RUNS
-from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import DELETED_CONTRIBUTIONS, gone, shelf, version_id
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore, SeriesStore
 

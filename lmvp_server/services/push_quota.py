@@ -13,8 +13,8 @@ from threading import Lock
 
 import msgspec
 
+from lmvp.core import number_format
 from lmvp.errors import Conflict, TooLarge
-from lmvp.render import numbers
 from lmvp_server.stores.base import ChunkStore
 
 LIFETIME = 24 * 3600.0
@@ -113,8 +113,8 @@ class PushQuota:
         reserved = sum(one.reserved for one in own.values()) + size
         if reserved > self.limits.size:
             raise TooLarge(
-                f"the open pushes of this account would bring {numbers.size(reserved)}; "
-                f"the limit is {numbers.size(self.limits.size)}",
+                f"the open pushes of this account would bring {number_format.size(reserved)}; "
+                f"the limit is {number_format.size(self.limits.size)}",
                 hint=f"{hint}; the server's operator raises the limit with `lmvp server --open-push-bytes`",
             )
 

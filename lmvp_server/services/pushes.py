@@ -21,21 +21,27 @@ from threading import Lock
 import msgspec
 from blake3 import blake3
 
+from lmvp.core import chunk_frames, codecs
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import DELTA, RAW, Frame
+from lmvp.core.codecs import Buffer
+from lmvp.core.manifest import Manifest
+from lmvp.core.manifest_validation import check_manifest, check_repetition
+from lmvp.core.references import check_alias
+from lmvp.core.schemas import NewPush, Push
 from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidManifest, InvalidRequest, MissingChunks, NotFound
-from lmvp.records import NewPush, Push
-from lmvp.references import check_alias
-from lmvp.storage import codecs, frames
-from lmvp.storage import manifest as manifests
-from lmvp.storage.check import check_manifest, check_repetition
-from lmvp.storage.codecs import Buffer
-from lmvp.storage.frames import DELTA, RAW, Frame
-from lmvp.storage.manifest import Manifest
-from lmvp_server.services import access, grants, metadata, recorded, runrecords
+from lmvp_server.services import (
+    access,
+    grants,
+    imported_versions,
+    metadata,
+    run_records,
+)
 from lmvp_server.services.access import Caller
 from lmvp_server.services.aliases import alias_change, hold
 from lmvp_server.services.catalog import SERVER, Catalog, Place
+from lmvp_server.services.chunk_reader import Decoder, codec_turn
 from lmvp_server.services.clock import now
-from lmvp_server.services.decoding import Decoder, codec_turn
 from lmvp_server.services.headers import check_headers
 from lmvp_server.services.push_quota import LIFETIME, PushLimits, PushQuota
 from lmvp_server.services.runs import Runs
@@ -213,7 +219,7 @@ class Pushes:
             _verify(frame, payload)
         else:
             kept, pieces = self._decoded(push, frame, b"".join(payload))
-        push.count(frame, self._chunks.put(push.place.space, frame.chunk, [frames.header(kept), *pieces]))
+        push.count(frame, self._chunks.put(push.place.space, frame.chunk, [chunk_frames.header(kept), *pieces]))
 
     def commit(self, caller: Caller, project: str, model: str, push_id: str) -> Document:
         """Commit a push. A repeated request returns the same version.
@@ -316,8 +322,8 @@ class Pushes:
         metadata.checked(body)
         metadata.check_environment(body.environment)
         if body.run:
-            runrecords.checked_id("run", body.run)
-        recorded.check(caller, project, body, manifest)
+            run_records.checked_id("run", body.run)
+        imported_versions.check(caller, project, body, manifest)
         if body.propose and (body.recorded or body.aliases):
             raise InvalidRequest("a proposed version goes without aliases: a maintainer sets them")
         for alias in body.aliases:
@@ -466,7 +472,7 @@ class Pushes:
         while True:
             model = self._model(push)  # read first: if anything below is newer, the commit fails and is retried
             said = push.body.recorded
-            if said and (found := recorded.already_there(self._versions, push.place, model, said)):
+            if said and (found := imported_versions.already_there(self._versions, push.place, model, said)):
                 self._records.commit(push.place.space, [])
                 return found
             latest = self._versions.latest(push.place)
@@ -480,7 +486,7 @@ class Pushes:
                 self._records.commit(push.place.space, changes, events, check=self._still(caller, push))
             except ConcurrentChange:
                 continue
-            return self._versions.find(push.place, str(recorded.number(said, model)))
+            return self._versions.find(push.place, str(imported_versions.number(said, model)))
 
     def _propose(self, caller: Caller, push: OpenPush, model: Record, latest: Record | None) -> Record:
         """Write the record of a proposed version; see `lmvp_server.services.contributions`."""
@@ -511,12 +517,17 @@ class Pushes:
     ) -> tuple[list[Change], list[Document]]:
         place = push.place
         said = push.body.recorded
-        number = recorded.number(said, model)
+        number = imported_versions.number(said, model)
         version = self._version(caller, push, number, self._parents(push, latest))
         self._chunks.put_manifest(place.space, version["digest"], _with_parents(push.manifest, version["parents"]))
         changes: list[Change] = [
             Put("versions", version_id(model.id, number), version, expect=0),
-            Put("models", model.id, {**model.data, "latest": number, "last": recorded.last(said, number)}, model.rev),
+            Put(
+                "models",
+                model.id,
+                {**model.data, "latest": number, "last": imported_versions.last(said, number)},
+                model.rev,
+            ),
         ]
         after = {"number": number, "digest": version["digest"], "message": version["message"]}
         events = [_told(caller, push, version, after)]
@@ -545,12 +556,12 @@ class Pushes:
             "push": push.id,
             "run": push.body.run,
             **fields,
-            **recorded.fields(push.body.recorded),
+            **imported_versions.fields(push.body.recorded),
         }
 
     def _parents(self, push: OpenPush, latest: Record | None) -> list[Document]:
         if push.body.recorded:
-            return recorded.parents(push.body.recorded)
+            return imported_versions.parents(push.body.recorded)
         parent = self._versions.by_digest(push.place, push.body.parent) if push.body.parent else latest
         return [{"number": parent.data["number"], "digest": parent.data["digest"]}] if parent else []
 

@@ -17,8 +17,8 @@ from lmvp_server.services.audit import head_of
 from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, Place
 from lmvp_server.services.clock import now, stamp
 from lmvp_server.services.events import event
+from lmvp_server.services.maintenance import Upkeep
 from lmvp_server.services.purging import Purging, of_model
-from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import Versions, gone, next_number
 from lmvp_server.stores.base import Change, ConcurrentChange, Delete, Document, Put, Record, RecordStore
 

@@ -6,19 +6,19 @@ from collections.abc import Callable
 
 import msgspec
 
-from lmvp import retention
+from lmvp.core import retention_rules
+from lmvp.core.references import check_alias
+from lmvp.core.schemas import ModelChange, Prune, Version
 from lmvp.errors import InvalidArgument
-from lmvp.records import ModelChange, Prune, Version
-from lmvp.references import check_alias
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, Place
 from lmvp_server.services.clock import now
 from lmvp_server.services.contributions import check_rule
 from lmvp_server.services.damage import passed_over
+from lmvp_server.services.maintenance import Upkeep
 from lmvp_server.services.purging import Purging
 from lmvp_server.services.removal import Removal
-from lmvp_server.services.upkeep import Upkeep
 from lmvp_server.services.versions import Versions
 from lmvp_server.stores.base import ConcurrentChange, Document, Put, Record, RecordStore
 
@@ -49,10 +49,12 @@ class Retention:
         place = self._catalog.find_model(caller, project, model)
         access.require(caller, access.MAINTAIN, project)
         if asked.keep:
-            retention.parse(asked.keep)
+            retention_rules.parse(asked.keep)
         rule = asked.keep or place.model.data.get("keep", "")
         if not rule:
-            raise InvalidArgument(f"{place.reference} has no rule of its own", hint=f"say what stays; {retention.HINT}")
+            raise InvalidArgument(
+                f"{place.reference} has no rule of its own", hint=f"say what stays; {retention_rules.HINT}"
+            )
         if asked.dry_run:
             going = self._going(place, rule)
             ids = {record.id for record in going}
@@ -69,7 +71,7 @@ class Retention:
         An empty rule keeps all.
         """
         if change.keep:
-            retention.parse(change.keep)
+            retention_rules.parse(change.keep)
         if change.require:
             check_rule(change.require)
         for alias in change.protected or ():
@@ -105,10 +107,10 @@ class Retention:
 
     def _going(self, place: Place, rule: str) -> list[Record]:
         """Return the versions of a model that the rule does not keep."""
-        clauses = retention.stored(rule)
+        clauses = retention_rules.stored(rule)
         records = self._records.find(place.space, "versions", {"model": place.model.id}, newest_first=True)
         versions = [msgspec.convert(self._versions.present(place, record), Version) for record in records]
-        stay = retention.kept(clauses, versions)
+        stay = retention_rules.kept(clauses, versions)
         return [record for record in records if record.data["number"] not in stay]
 
     def _take_away(self, caller: Caller, place: Place, rule: str) -> tuple[list[Record], int]:

@@ -12,12 +12,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
+from lmvp.core.references import suggest
+from lmvp.core.schemas import encode_float
+from lmvp.core.schemas.runs import (
+    STALE_AFTER,
+    NewRun,
+    RunEnd,
+    RunUpdate,
+)
 from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidArgument, NotFound, RunRemoved
-from lmvp.records import encode_float
-from lmvp.references import suggest
-from lmvp.tracking.records import STALE_AFTER, NewRun, RunEnd, RunUpdate
 from lmvp_server import cancellation
-from lmvp_server.services import access, filters, grants, metadata, paging, runrecords
+from lmvp_server.services import (
+    access,
+    filters,
+    grants,
+    metadata,
+    paging,
+    run_records,
+)
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.clock import now, stamp
@@ -185,7 +197,7 @@ class Runs:
         return "stale" if self._is_stale(space, found) else str(found.data["status"])
 
     def _is_stale(self, space: str, run: Record) -> bool:
-        return run.data["phase"] == runrecords.OPEN and time.time() - self._series.touched(space, run.id) > STALE_AFTER
+        return run.data["phase"] == run_records.OPEN and time.time() - self._series.touched(space, run.id) > STALE_AFTER
 
     def find(self, home: Record, run: str) -> Record:
         """Return the record of a run by id, by 6 or more digits of it, or by name (the newest run of that name).
@@ -195,8 +207,8 @@ class Runs:
         NotFound
             If the run does not exist. The hint has a similar name.
         """
-        found = self._records.get(home.id, "runs", run) if runrecords.ID.fullmatch(run) else None
-        if found is None and runrecords.PREFIX.fullmatch(run):
+        found = self._records.get(home.id, "runs", run) if run_records.ID.fullmatch(run) else None
+        if found is None and run_records.PREFIX.fullmatch(run):
             alike = [each for each in self._records.find(home.id, "runs") if each.id.startswith(run)]
             if len(alike) > 1:
                 raise InvalidArgument(f"{len(alike)} runs begin with {run!r}", hint="write more of its digits")
@@ -215,16 +227,16 @@ class Runs:
     def present(self, home: Record, run: Record) -> Document:
         """Return a run in the form of answers."""
         cancellation.check()
-        shown = {key: value for key, value in run.data.items() if key not in runrecords.PRIVATE}
+        shown = {key: value for key, value in run.data.items() if key not in run_records.PRIVATE}
         shown |= {"id": run.id, "project": home.data["name"], "revised": run.rev - 1}
         shown["versions"] = self._versions(home, run.id)
         seen = self._series.touched(home.id, run.id)
-        if run.data["phase"] == runrecords.OPEN:
+        if run.data["phase"] == run_records.OPEN:
             if self._is_stale(home.id, run):
                 shown["status"] = "stale"
             shown |= self._known(home.id, run.id)
             shown["incomplete"] = self.incomplete(home.id, run.id)
-        shown["duration"] = run.data["spent"] + runrecords.lasted(run.data, seen)
+        shown["duration"] = run.data["spent"] + run_records.lasted(run.data, seen)
         shown["seen_at"] = stamp(datetime.fromtimestamp(seen, timezone.utc)) if seen else None
         return shown
 
@@ -273,17 +285,17 @@ class Runs:
 
     def begin(self, caller: Caller, home: Record, new: NewRun) -> bool:
         """Write the record of a run that starts or resumes. Return whether it is new."""
-        runrecords.check_new(new)
+        run_records.check_new(new)
         found = self._records.get(home.id, "runs", new.run)
         if found is not None:
             self.require_author(caller, home, found)
         if found is None and self._records.get(home.id, REMOVED_RUNS, new.run):
             raise self.missing(home, new.run)
         if found is not None or new.joins:
-            if found is not None and runrecords.is_newer_resume(found.data, new):
-                self.change(caller, home, new.run, lambda run: runrecords.resumed(run, new), "run.resume")
+            if found is not None and run_records.is_newer_resume(found.data, new):
+                self.change(caller, home, new.run, lambda run: run_records.resumed(run, new), "run.resume")
             return False
-        data = runrecords.fresh(new, caller.on_behalf(new.author), caller.user)
+        data = run_records.fresh(new, caller.on_behalf(new.author), caller.user)
         event = self.event(caller, home, "run.start", new.run, None, {"name": data["name"], "params": data["params"]})
         try:
             check = grants.still(self._records, caller, access.LOG, home)
@@ -300,7 +312,7 @@ class Runs:
         access.require(caller, access.LOG, project)
         found = self.find(home, run)
         self.require_author(caller, home, found)
-        self.change(caller, home, found.id, lambda record: runrecords.merged(record, given), "run.amend")
+        self.change(caller, home, found.id, lambda record: run_records.merged(record, given), "run.amend")
         return self.run(caller, project, found.id)
 
     def end(self, caller: Caller, project: str, run: str, given: RunEnd) -> Document:
@@ -309,8 +321,8 @@ class Runs:
         access.require(caller, access.LOG, project)
         found = self.find(home, run)
         self.require_author(caller, home, found)
-        self.change(caller, home, found.id, lambda record: runrecords.ended(record, given), "run.end")
-        self.keep_known(home.id, found.id, runrecords.ENDED)
+        self.change(caller, home, found.id, lambda record: run_records.ended(record, given), "run.end")
+        self.keep_known(home.id, found.id, run_records.ENDED)
         return self.run(caller, project, found.id)
 
     def remove(self, caller: Caller, project: str, run: str, *, for_good: bool = False) -> None:
@@ -447,7 +459,7 @@ class Runs:
     def attempt(self, space: str, run: str) -> int:
         """Return the attempt of the start or of the last resume of a run."""
         found = self._records.get(space, "runs", run)
-        return runrecords.resumed_at(found.data) if found is not None else 0
+        return run_records.resumed_at(found.data) if found is not None else 0
 
     def is_current(self, space: str, run: str, attempt: int) -> bool:
         """Whether no resume of the run has a higher attempt."""
@@ -456,11 +468,11 @@ class Runs:
     def is_open(self, space: str, run: str) -> bool:
         """Whether a run is open: it has not ended."""
         found = self._records.get(space, "runs", run)
-        return found is not None and found.data["phase"] == runrecords.OPEN
+        return found is not None and found.data["phase"] == run_records.OPEN
 
     def keep_known(self, space: str, run: str, phase: str) -> None:
         """Copy state of the series to the record, so that lists need not open the series of ended runs."""
-        while (found := self._records.get(space, "runs", run)) is not None and found.data["phase"] != runrecords.OPEN:
+        while (found := self._records.get(space, "runs", run)) is not None and found.data["phase"] != run_records.OPEN:
             data = {**found.data, **self._known(space, run), "phase": phase}
             if data == found.data:
                 return
@@ -474,7 +486,7 @@ class Runs:
 
     def settle(self, go_on: Callable[[], bool]) -> None:
         """Seal the series of runs that have ended."""
-        for space, run in list(self._in_phase(runrecords.ENDED)):
+        for space, run in list(self._in_phase(run_records.ENDED)):
             if not go_on():
                 return
             try:
@@ -482,7 +494,7 @@ class Runs:
             except IntegrityError:
                 _logger.exception("the points of run %s stay as they are", run)
                 continue
-            self.keep_known(space, run, runrecords.SETTLED)
+            self.keep_known(space, run, run_records.SETTLED)
         self._series.tidy(go_on)
 
     def _in_phase(self, phase: str) -> Iterator[tuple[str, str]]:

@@ -14,9 +14,9 @@ from typing import NamedTuple
 
 from blake3 import blake3
 
+from lmvp.core.manifest import Manifest, Tensor
 from lmvp.errors import IntegrityError, InvalidManifest
-from lmvp.storage.manifest import Manifest, Tensor
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.chunk_reader import Decoder
 from lmvp_server.services.tensors import TensorReader
 
 _BYTES_TIMES, _CHUNKS_TIMES, _FREE = 4, 4, 64 << 20

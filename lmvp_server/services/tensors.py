@@ -7,11 +7,11 @@ from collections import OrderedDict
 from collections.abc import Iterator
 from itertools import accumulate
 
+from lmvp.core.codecs import Buffer
+from lmvp.core.manifest import Manifest, Tensor
 from lmvp.errors import IntegrityError
-from lmvp.storage.codecs import Buffer
-from lmvp.storage.manifest import Manifest, Tensor
 from lmvp_server import cancellation
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.chunk_reader import Decoder
 
 BLOCK = 4 << 20
 """The maximum size of a block in bytes. It is a multiple of the size of every dtype."""

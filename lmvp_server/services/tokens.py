@@ -15,8 +15,8 @@ from functools import partial
 from shlex import quote
 from threading import Lock
 
+from lmvp.core.schemas import MakeToken, NewToken, TokenRecord
 from lmvp.errors import AccessDenied, Conflict, InvalidArgument, NotFound
-from lmvp.records import MakeToken, NewToken, TokenRecord
 from lmvp_server.services import access
 from lmvp_server.services.access import OPERATOR, Caller
 from lmvp_server.services.catalog import SERVER, Catalog

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 from functools import partial
 
+from lmvp.core.references import Revision, check_name
+from lmvp.core.schemas import RemovedItem
 from lmvp.errors import Conflict, InvalidReference, NotFound
-from lmvp.records import RemovedItem
-from lmvp.references import Revision, check_name
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, Place

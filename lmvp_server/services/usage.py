@@ -12,7 +12,7 @@ from lmvp_server import cancellation
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, every_project
-from lmvp_server.services.decoding import read_manifest
+from lmvp_server.services.chunk_reader import read_manifest
 from lmvp_server.services.versions import name_of
 from lmvp_server.stores.base import ChunkStore, Document, Record, RecordStore, SeriesStore
 

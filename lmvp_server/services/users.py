@@ -10,9 +10,14 @@ from functools import partial
 
 import msgspec
 
+from lmvp.core.references import check_name, suggest
+from lmvp.core.schemas import (
+    Ended,
+    NewUser,
+    User,
+    UserChange,
+)
 from lmvp.errors import AlreadyExists, Conflict, InvalidArgument, LmvpError, NotAuthenticated, NotFound
-from lmvp.records import Ended, NewUser, User, UserChange
-from lmvp.references import check_name, suggest
 from lmvp_server.services import access, grants
 from lmvp_server.services.access import OPERATOR, Caller
 from lmvp_server.services.catalog import SERVER

@@ -8,20 +8,20 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from lmvp.core.chunk_alignment import Slots
+from lmvp.core.manifest import Manifest
+from lmvp.core.number_format import plural
+from lmvp.core.references import Revision, suggest
+from lmvp.core.schemas import Amendment, Child
 from lmvp.errors import Conflict, InvalidReference, NotFound
-from lmvp.records import Amendment, Child
-from lmvp.references import Revision, suggest
-from lmvp.render.numbers import plural
-from lmvp.storage.manifest import Manifest
-from lmvp.storage.slots import Slots
 from lmvp_server import cancellation
 from lmvp_server.services import access, grants, metadata, paging
 from lmvp_server.services.access import Caller
-from lmvp_server.services.asked import EVERY, Asked
 from lmvp_server.services.catalog import Catalog, Place
+from lmvp_server.services.chunk_reader import manifest_bytes, read_manifest
 from lmvp_server.services.clock import now
-from lmvp_server.services.decoding import manifest_bytes, read_manifest
 from lmvp_server.services.paging import Page
+from lmvp_server.services.queries import EVERY, Asked
 from lmvp_server.stores.base import ChunkStore, ConcurrentChange, Document, Put, Record, RecordStore
 
 DELETED_CONTRIBUTIONS = "deleted_contributions"

@@ -1,6 +1,6 @@
 """Interfaces of the stores: records with their event log, chunks with their manifests, and series of metrics.
 
-Services use only these interfaces. `lmvp_server.testing` has a contract test suite for each interface, and every
+Services use only these interfaces. `lmvp_server.stores.testing` has a contract test suite for each interface, and every
 implementation must pass it. Unless a docstring states otherwise, a method blocks, can be called from any thread, and
 its effect is durable when it returns.
 """
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
-    from lmvp.tracking.columns import Columns, Shipment
+    from lmvp.core.columns import Columns, Shipment
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -215,7 +215,7 @@ class RecordStore(ABC):
         changes : sequence of Put or Delete
             The changes, applied in this order.
         events : sequence of dict
-            Events without `seq` and `chain`. The store adds both (see `lmvp.records.Event`).
+            Events without `seq` and `chain`. The store adds both (see `lmvp.core.schemas.Event`).
         check : callable, optional
             Reads this space and raises an error if the changes must not be applied, for example because a right was
             revoked. The store runs no other commit to this space between the check and the changes. The check must not
@@ -363,7 +363,7 @@ class RecordStore(ABC):
 class ChunkStore(ABC):
     """Frames by chunk id, manifests by digest, and the bodies of open pushes, separate for each project.
 
-    A frame is the header and the payload of `lmvp.storage.frames`. It has the same bytes on disk and on the wire.
+    A frame is the header and the payload of `lmvp.core.chunk_frames`. It has the same bytes on disk and on the wire.
     """
 
     @abstractmethod
@@ -899,7 +899,7 @@ class CursorLost(Exception):
 
 @dataclass(frozen=True, slots=True)
 class KeyState:
-    """State of one metric of a series. `lmvp.tracking.records.KeyRecord` explains the fields."""
+    """State of one metric of a series. `lmvp.core.schemas.runs.KeyRecord` explains the fields."""
 
     name: str
     count: int

@@ -16,18 +16,24 @@ from server.in_process import Served
 
 import lmvp
 from lmvp import errors, local
-from lmvp.archive import pieces
 from lmvp.archive.backup import _Run
-from lmvp.archive.backupfolder import BackupFolder
-from lmvp.archive.proofs import Proofs
-from lmvp.commands import main
-from lmvp.records import Invite, MakeToken, NewUser, NewWebhook, WantedPieces
-from lmvp.tracking.records import NewPoints, NewRun
-from lmvp_server.restoring import restore
+from lmvp.archive.backup_folder import BackupFolder
+from lmvp.archive.verification import Proofs
+from lmvp.cli import main
+from lmvp.core import framing
+from lmvp.core.schemas import (
+    Invite,
+    MakeToken,
+    NewUser,
+    NewWebhook,
+    WantedPieces,
+)
+from lmvp.core.schemas.runs import NewPoints, NewRun
+from lmvp_server.restore import restore
 from lmvp_server.services import Services
 from lmvp_server.services import backups as service
 from lmvp_server.services.access import Caller
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "services"))
 from faults import acting_at, full, killed_at
@@ -261,7 +267,7 @@ def test_a_flipped_bit_is_found_by_the_restore_and_healed_by_the_next_backup(ser
 
 
 def local_open(data):
-    from lmvp_server.folder import DataFolder
+    from lmvp_server.data_folder import DataFolder
 
     DataFolder.open(data, patience=0).close()
 
@@ -717,11 +723,11 @@ def restored_values(backup, folder, run):
 
 def test_series_longer_than_a_piece_is_backed_up_and_restored(home, tmp_path, monkeypatch):
     """A run of 10 million points has more than 64 MiB, the limit of a piece; here the limit is 2 MiB."""
-    monkeypatch.setattr(pieces, "LIMIT", 2 << 20)
+    monkeypatch.setattr(framing, "LIMIT", 2 << 20)
     run, values = noisy_run()
     lmvp.Client().back_up(tmp_path / "copy")
     [kept] = (tmp_path / "copy" / "series").glob("*/*/*")
-    assert kept.stat().st_size > 2 * pieces.LIMIT
+    assert kept.stat().st_size > 2 * framing.LIMIT
     assert (restored_values(tmp_path / "copy", tmp_path / "again", run) == values).all()
 
 

@@ -23,12 +23,12 @@ from transfer.proxy import Proxy
 
 import lmvp
 from lmvp import errors, local
-from lmvp_server.restoring import restore
+from lmvp_server.restore import restore
 from lmvp_server.services import Services
 
 KILLS, FLIPS = size("KILLS", 6), size("FLIPS", 12)
 CHUNKS = 150
-VERB = "import sys; from lmvp.commands import main; sys.exit(main(sys.argv[1:]))"
+VERB = "import sys; from lmvp.cli import main; sys.exit(main(sys.argv[1:]))"
 RNG = np.random.default_rng(11)
 
 

@@ -16,10 +16,10 @@ from safetensors.numpy import load_file
 
 import lmvp
 from lmvp import errors, local
-from lmvp.archive import layout
-from lmvp.archive.layout import VersionFile
-from lmvp.commands import main
-from lmvp.storage import digest
+from lmvp.archive import export_format
+from lmvp.archive.export_format import VersionFile
+from lmvp.cli import main
+from lmvp.core import digest
 
 
 def tree(seed, rows=200):
@@ -376,10 +376,10 @@ def test_flipped_bits_in_an_archive_are_found_or_harmless(model, tmp_path):
 def test_flipped_bit_in_what_an_export_states_is_found(model, tmp_path):
     """Every bit of `model.json` and `version.json` is covered by the check; a file of an older export has none."""
     lmvp.export_model("digits/mlp", tmp_path / "out", versions="1")
-    named = layout.read_model((tmp_path / "out/model.json").read_bytes(), "model.json").versions[0]
+    named = export_format.read_model((tmp_path / "out/model.json").read_bytes(), "model.json").versions[0]
     readers = {
-        "model.json": lambda data: layout.read_model(data, "model.json"),
-        "versions/v1/version.json": lambda data: layout.read_version(data, named, "version.json"),
+        "model.json": lambda data: export_format.read_model(data, "model.json"),
+        "versions/v1/version.json": lambda data: export_format.read_version(data, named, "version.json"),
     }
     for name, read in readers.items():
         data = (tmp_path / "out" / name).read_bytes()

@@ -9,12 +9,12 @@ import pytest
 
 import lmvp
 from lmvp import errors
-from lmvp.archive import seriesfile
+from lmvp.archive import backup_series
 from lmvp.archive.backup import _Run
-from lmvp.archive.backupfolder import BackupFolder
-from lmvp.commands import main
-from lmvp.tracking.records import NewPoints, NewRun, RunEnd
-from lmvp_server.restoring import restore
+from lmvp.archive.backup_folder import BackupFolder
+from lmvp.cli import main
+from lmvp.core.schemas.runs import NewPoints, NewRun, RunEnd
+from lmvp_server.restore import restore
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 
@@ -105,11 +105,11 @@ def test_every_flipped_byte_of_a_series_is_refused(place):
     place.back_up()
     (copy,) = (place.backup / "series").glob("*/*/*")
     sound = copy.read_bytes()
-    assert seriesfile.check_file(copy) == (5, ())
+    assert backup_series.check_file(copy) == (5, ())
     for at in range(0, len(sound), 7):
         flip(copy, at)
         with pytest.raises(errors.IntegrityError):
-            seriesfile.check_file(copy)
+            backup_series.check_file(copy)
         copy.write_bytes(sound)
     for name in ("series", "*.segment"):
         path = place.file(name)
@@ -145,7 +145,7 @@ def test_client_refuses_damaged_points_that_a_server_sends(place, tmp_path, monk
 
 def stream_of(folder):
     """Return the files of a series as 9d7a6ec sent them, unchecked."""
-    from lmvp_server.stores.journal import framed
+    from lmvp_server.stores.local.journal import framed
 
     names = ["series", *sorted(path.name for path in folder.glob("*.segment"))]
     records = [record for name in names for record in (b"name" + name.encode(), b"data" + (folder / name).read_bytes())]

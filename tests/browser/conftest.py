@@ -288,7 +288,7 @@ def server(tmp_path_factory):
     from console_pictures import fill
     from real_server import Server
 
-    from lmvp.client import Client
+    from lmvp.client.models import Client
 
     server = Server(tmp_path_factory.mktemp("console"))
     server.token = server.start()

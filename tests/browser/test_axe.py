@@ -18,9 +18,9 @@ from real_server import Server
 from test_diff_data import found, tensor
 from test_hard_places import curves
 
-from lmvp.client import Client
-from lmvp.records import Model
-from lmvp.showing import Showing
+from lmvp.client.models import Client
+from lmvp.core.schemas import Model
+from lmvp.views.version import Showing
 from lmvp_jupyter.widgets import CurvesPlot, DiffView, HistoryTable, MetricsPlot, ModelView
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")

@@ -9,10 +9,10 @@ from datetime import datetime, timezone
 import pytest
 import sample_history as sample
 
-from lmvp.curves import Curves, Line
-from lmvp.render.curves import HUES, chart_svg
-from lmvp.tracking.reading import Run
-from lmvp.tracking.records import RunRecord
+from lmvp.client.runs import Run
+from lmvp.core.schemas.runs import RunRecord
+from lmvp.views.curve_charts import HUES, chart_svg
+from lmvp.views.curves import Curves, Line
 from lmvp_jupyter.curves import CurvesPlot
 from lmvp_jupyter.widgets import MetricsPlot
 

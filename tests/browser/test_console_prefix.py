@@ -19,7 +19,7 @@ from ports import reserved_port
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 from console_pictures import Looker, pages
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 pytestmark = pytest.mark.skipif(shutil.which("chromium") is None, reason="Chromium is not installed")
 PASSWORD = "a long password"

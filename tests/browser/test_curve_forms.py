@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmvp.curves import Curves, Line
-from lmvp.render import curves as drawing
-from lmvp.render import numbers
-from lmvp.tracking.reading import Run
-from lmvp.tracking.records import RunRecord
+from lmvp.client.runs import Run
+from lmvp.core import number_format
+from lmvp.core.schemas.runs import RunRecord
+from lmvp.views import curve_charts as drawing
+from lmvp.views.curves import Curves, Line
 from lmvp_jupyter.bundle import static
 from lmvp_jupyter.curves import CurvesPlot
 
@@ -140,8 +140,10 @@ TICKS = [
 
 @pytest.mark.parametrize("ticks", TICKS, ids=str)
 def test_ticks_are_written_alike_in_both_forms(axes, ticks):
-    assert axes("labels", ticks) == numbers.ends(*ticks)
-    assert axes("metricLabels", "used_bytes", [abs(tick) for tick in ticks]) == numbers.byte_labels([*map(abs, ticks)])
+    assert axes("labels", ticks) == number_format.ends(*ticks)
+    assert axes("metricLabels", "used_bytes", [abs(tick) for tick in ticks]) == number_format.byte_labels(
+        [*map(abs, ticks)]
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,17 +159,17 @@ def test_ticks_are_written_alike_in_both_forms(axes, ticks):
     ids=str,
 )
 def test_ticks_of_steps_are_written_alike_in_both_forms(axes, ticks):
-    assert axes("stepLabels", ticks) == numbers.step_labels(ticks)
+    assert axes("stepLabels", ticks) == number_format.step_labels(ticks)
 
 
 @pytest.mark.parametrize("ticks", [[0, 30, 60, 90], [3600, 5400], [61.25, 61.5], [0, 86_400, 129_600], [0.0]], ids=str)
 def test_ticks_of_times_are_written_alike_in_both_forms(axes, ticks):
-    assert axes("timeLabels", ticks) == numbers.time_labels(ticks)
+    assert axes("timeLabels", ticks) == number_format.time_labels(ticks)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.2, 0.3), (0.2, 2.0), (1e-6, 1.0), (0.9, 1.0)])
 def test_log_ticks_are_alike_in_both_forms(axes, low, high):
-    assert axes("logTicks", low, high) == numbers.log_ticks(low, high)
+    assert axes("logTicks", low, high) == number_format.log_ticks(low, high)
 
 
 @pytest.mark.parametrize("top", [0.001, 0.0002, 1.0, 40_000.0, 2.5e10])

@@ -10,9 +10,9 @@ import pytest
 import sample_history as sample
 from test_widgets_page import calm
 
-from lmvp.curves import Curves, Line
-from lmvp.tracking.reading import Run
-from lmvp.tracking.records import RunRecord
+from lmvp.client.runs import Run
+from lmvp.core.schemas.runs import RunRecord
+from lmvp.views.curves import Curves, Line
 from lmvp.views.history import History
 from lmvp_jupyter.widgets import CurvesPlot, HistoryTable
 

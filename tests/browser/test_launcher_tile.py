@@ -8,7 +8,7 @@ from test_high_contrast import contrast
 from waiting import counted
 
 from lmvp import config, local
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 TIMEOUT = 30_000
 THEMES = ["JupyterLab Light", "JupyterLab Dark", "JupyterLab Dark High Contrast"]

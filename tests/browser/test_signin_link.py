@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
-from lmvp.console import page_of
+from lmvp.client.console import page_of
+from lmvp.client.models import Client
 from lmvp_jupyter.widgets import ConsoleButton
 
 

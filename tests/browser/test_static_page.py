@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import sample_history as sample
 
-from lmvp.records import Amount, Changes
-from lmvp.render.sky import tall
-from lmvp.storage.manifest import Manifest, Tensor
+from lmvp.core.manifest import Manifest, Tensor
+from lmvp.core.schemas import Amount, Changes
 from lmvp.views.history import Diff, History
+from lmvp.views.layer_chart import tall
 
 LONG = "encoder_with_a_long_name.transformer_layers.{}.self_attention.value_projection.weight"
 METRIC = "validation/accuracy/top_1/recordings_of_the_field"

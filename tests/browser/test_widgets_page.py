@@ -11,9 +11,9 @@ import pytest
 import sample_history as sample
 
 from lmvp import hints
-from lmvp.records import Layer, Layers, Model
-from lmvp.showing import Showing
+from lmvp.core.schemas import Layer, Layers, Model
 from lmvp.views.history import History
+from lmvp.views.version import Showing
 from lmvp_jupyter.bundle import module
 from lmvp_jupyter.widgets import HistoryTable, MetricsPlot, ModelView
 
@@ -197,7 +197,7 @@ LOAD_FOLD = """async (source) => {
 
 
 def test_the_fold_of_python_and_of_the_page_agree(host):
-    from lmvp.render.strip import fold
+    from lmvp.views.layer_strip import fold
 
     axes = [sample.AXIS, tuple(Layer(path=f"b.{i // 7}.{i}", group=f"b.{i // 7}", size=10**6) for i in range(900))]
     page, _ = host.show(HistoryTable(sample.history()))

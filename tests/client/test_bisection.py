@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import lmvp
 from lmvp import errors
-from lmvp.bisection import search
+from lmvp.views.bisection import search
 
 
 @given(st.integers(2, 400), st.data())

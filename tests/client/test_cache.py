@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from lmvp import errors
-from lmvp.commands import main
-from lmvp.storage import codecs, digest, frames
-from lmvp.storage.frames import DELTA, Frame
-from lmvp.transfer import cache as caches
-from lmvp.transfer.cache import Cache
+from lmvp.cli import main
+from lmvp.core import chunk_frames, codecs, digest
+from lmvp.core.chunk_frames import DELTA, Frame
+from lmvp.transfer import chunk_cache as caches
+from lmvp.transfer.chunk_cache import Cache
 
 KIB = 1 << 10
 
@@ -26,7 +26,7 @@ def cache(tmp_path):
     return Cache(tmp_path / "cache", limit=1 << 20)
 
 
-def keep(cache, data, codec=frames.RAW, payload=None):
+def keep(cache, data, codec=chunk_frames.RAW, payload=None):
     chunk = digest.of_bytes(data)
     payload = data if payload is None else payload
     cache.keep(Frame(chunk, len(data), len(payload), codec), [payload])
@@ -47,10 +47,10 @@ def test_what_is_kept_is_read_again(cache):
 def test_frames_are_kept_as_they_came(cache):
     data = np.random.default_rng(0).standard_normal(4000).astype(np.float32).tobytes()
     encoded = codecs.encode(data, "F32")
-    assert encoded.codec == frames.SOLO
+    assert encoded.codec == chunk_frames.SOLO
     chunk = keep(cache, data, encoded.codec, encoded.payload)
     assert bytes(cache.read(chunk, len(data))) == data
-    assert cache.usage().bytes == frames.HEADER_SIZE + len(encoded.payload)
+    assert cache.usage().bytes == chunk_frames.HEADER_SIZE + len(encoded.payload)
 
 
 def test_a_delta_is_not_kept(cache):
@@ -119,11 +119,11 @@ def test_what_was_not_used_for_longest_goes_first(tmp_path):
 def test_the_limit_holds_over_several_processes(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
-        "from lmvp.transfer.cache import Cache; from lmvp.storage import digest, frames\n"
+        "from lmvp.transfer.chunk_cache import Cache; from lmvp.core import chunk_frames, digest\n"
         "cache = Cache(Path(sys.argv[1]), 256 << 10)\n"
         "for i in range(200):\n"
         "    data = bytes([i, int(sys.argv[2])]) * 2048\n"
-        "    cache.keep(frames.Frame(digest.of_bytes(data), 4096, 4096), [data])\n"
+        "    cache.keep(chunk_frames.Frame(digest.of_bytes(data), 4096, 4096), [data])\n"
         "    found = cache.read(digest.of_bytes(data), 4096)\n"
         "    assert found is None or bytes(found) == data\n"
     )
@@ -176,7 +176,7 @@ def test_a_full_disk_is_no_failure(cache, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lmvp.transfer.cache._write_whole", full)
+    monkeypatch.setattr("lmvp.transfer.chunk_cache._write_whole", full)
     assert cache.read(keep(cache, b"data"), 4) is None
 
 

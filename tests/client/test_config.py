@@ -234,7 +234,7 @@ def test_a_home_where_nobody_may_read_is_said(home):
     """In a process without the right of root to read whatever there is."""
     home.mkdir()
     home.chmod(0)
-    code = "from lmvp.commands import main; raise SystemExit(main(['status']))"
+    code = "from lmvp.cli import main; raise SystemExit(main(['status']))"
     without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     if without and shutil.which("setpriv") is None:
         pytest.skip("root reads everything")

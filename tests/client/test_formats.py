@@ -5,8 +5,8 @@ import pytest
 
 import lmvp
 from lmvp import errors, formats
-from lmvp.storage.slots import Slots
-from lmvp.transfer.describe import describe
+from lmvp.core.chunk_alignment import Slots
+from lmvp.transfer.manifest_builder import describe
 
 WIDTH = 520  # a layer is a little more than 1 MiB, so that it has chunks of its own
 LAYERS = 4

@@ -26,9 +26,9 @@ from soak import size
 
 import lmvp
 from lmvp import errors, local
-from lmvp.commands import main
-from lmvp.commands.parser import NOTEBOOK, make_parser, read
-from lmvp.commands.shell import ShellHost
+from lmvp.cli import main
+from lmvp.cli.parser import NOTEBOOK, make_parser, read
+from lmvp.cli.shell import ShellHost
 from lmvp.connection import Connection
 
 
@@ -128,7 +128,7 @@ def test_a_changed_chunk_is_refused_and_leaves_no_file(client, liar, tmp_path):
 
 @pytest.mark.parametrize("coded", [False, True], ids=["raw", "coded"])
 def test_changed_chunk_does_not_reach_the_tensors_of_the_caller(client, liar, monkeypatch, coded):
-    monkeypatch.setattr("lmvp.transfer.pull.VersionReader._better_coded", lambda _: coded)
+    monkeypatch.setattr("lmvp.transfer.download.VersionReader._better_coded", lambda _: coded)
     for at in (0, 20, 60, 1000, 400_000, -1):
         liar.lie = partial(with_a_changed_chunk, at)
         into = {"w": np.full(100_000, 7.0)}
@@ -142,7 +142,7 @@ def test_changed_chunk_does_not_reach_the_tensors_of_the_caller(client, liar, mo
 
 def test_damaged_download_leaves_old_and_sound_values_only(client, liar, monkeypatch):
     """A tensor over several chunks, of which one is damaged: each value is the old or the right one."""
-    monkeypatch.setattr("lmvp.transfer.pull.VersionReader._better_coded", lambda _: False)
+    monkeypatch.setattr("lmvp.transfer.download.VersionReader._better_coded", lambda _: False)
     weights = np.random.default_rng(7).random(2_000_000)
     lmvp.update("digits/long", {"w": weights}, progress=False)
     liar.lie = partial(with_a_changed_chunk, -1000)
@@ -171,7 +171,7 @@ def test_cursor_that_is_repeated_is_an_error(client, liar, call):
 
 
 def test_list_without_an_end_is_an_error(client, liar, monkeypatch):
-    monkeypatch.setattr("lmvp.base_client.PAGES_LIMIT", 5)
+    monkeypatch.setattr("lmvp.client._base.PAGES_LIMIT", 5)
     liar.lie = partial(with_cursor, map(str, count(1)))
     with pytest.raises(errors.ServerError, match="it has more than 5 pages"):
         client.projects()
@@ -179,7 +179,7 @@ def test_list_without_an_end_is_an_error(client, liar, monkeypatch):
 
 
 def test_list_that_fills_the_memory_is_an_error(client, liar, monkeypatch):
-    monkeypatch.setattr("lmvp.base_client.LIST_LIMIT", 3 << 20)
+    monkeypatch.setattr("lmvp.client._base.LIST_LIMIT", 3 << 20)
     projects = []
 
     def lie(path, status, headers, body):

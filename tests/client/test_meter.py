@@ -2,8 +2,8 @@
 
 import pytest
 
-from lmvp import meter as meters
-from lmvp.meter import Meter
+from lmvp.transfer import throughput as meters
+from lmvp.transfer.throughput import Meter
 
 MIB = 1 << 20
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from server.in_process import TOKEN, Served
 
 import lmvp
-from lmvp.commands import main
+from lmvp.cli import main
 
 _numbers = itertools.count()
 

@@ -10,20 +10,20 @@ import msgspec
 import pytest
 
 import lmvp
-from lmvp import records
-from lmvp.bisection import Bisection, Trial
+from lmvp.client.runs import Run
+from lmvp.core import schemas
+from lmvp.core.schemas import runs as run_records
 from lmvp.errors import InvalidArgument
-from lmvp.render.compare_runs import Comparison
-from lmvp.showing import Showing
-from lmvp.tracking import records as run_records
-from lmvp.tracking.reading import Run
+from lmvp.views.bisection import Bisection, Trial
+from lmvp.views.run_comparison import Comparison
+from lmvp.views.version import Showing
 
 RECORDS = sorted(
     {
         one
-        for module in (records, run_records)
+        for module in (schemas, run_records)
         for one in vars(module).values()
-        if inspect.isclass(one) and issubclass(one, records.Struct) and one is not records.Struct
+        if inspect.isclass(one) and issubclass(one, schemas.Struct) and one is not schemas.Struct
     },
     key=lambda one: one.__name__,
 )
@@ -101,7 +101,7 @@ def test_record_refuses_changes(cls):
     for name in (*record.__struct_fields__, "misspelt"):
         with pytest.raises(AttributeError):
             setattr(record, name, "changed")
-    if cls is records.ErrorBody:  # the client makes an exception of it; no call returns it
+    if cls is schemas.ErrorBody:  # the client makes an exception of it; no call returns it
         return
     for found in containers(record):
         for change in DICT_CHANGES if isinstance(found, dict) else LIST_CHANGES:
@@ -129,7 +129,7 @@ def test_result_of_a_call_refuses_new_values(cls):
 
 @pytest.fixture
 def version():
-    return records.Version(
+    return schemas.Version(
         project="digits", model="mlp", number=3, digest="d" * 64, content="c" * 64, format="numpy", created_at=_AT,
         metrics={"acc": 1, "loss": "NaN"}, params={"lr": 0.1}, tags={"by": "ada"}, environment={"git": {"dirty": True}},
     )  # fmt: skip

@@ -6,8 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from lmvp.core.references import (
+    Reference,
+    Revision,
+    check_alias,
+    check_name,
+    suggest,
+)
 from lmvp.errors import InvalidName, InvalidReference
-from lmvp.references import Reference, Revision, check_alias, check_name, suggest
 
 HEX, ALPHANUMERIC = "0123456789abcdef", string.ascii_letters + string.digits
 names = st.builds(str.__add__, st.sampled_from(ALPHANUMERIC), st.text(ALPHANUMERIC + "._-", max_size=95))

@@ -13,9 +13,9 @@ import requests
 
 import lmvp
 from lmvp import hints
-from lmvp.commands.shell import main
-from lmvp.records import Version
-from lmvp.snippets import pull_code
+from lmvp.cli.shell import main
+from lmvp.core.schemas import Version
+from lmvp.views.snippets import pull_code
 
 
 @pytest.fixture
@@ -226,7 +226,7 @@ def test_snippet_of_a_class_of_the_main_module_works_there(home, tmp_path):
     script = tmp_path / "train.py"
     script.write_text(
         "import lmvp, torch\n"
-        "from lmvp.snippets import pull_code\n"
+        "from lmvp.views.snippets import pull_code\n"
         "class Own(torch.nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"

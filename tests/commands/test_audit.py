@@ -14,10 +14,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
 import lmvp
-from lmvp.commands import main
+from lmvp.cli import main
 from lmvp_server.services import INDEXES
 from lmvp_server.stores.base import Put
-from lmvp_server.stores.records import TinyDbRecords
+from lmvp_server.stores.local.records import TinyDbRecords
 
 
 @pytest.fixture

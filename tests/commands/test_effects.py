@@ -12,8 +12,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from server.in_process import TOKEN, Served
 
 import lmvp
-from lmvp.commands import main
-from lmvp.commands.parser import NOTEBOOK, SHELL, make_parser, read, verbs_of
+from lmvp.cli import main
+from lmvp.cli.parser import (
+    NOTEBOOK,
+    SHELL,
+    make_parser,
+    read,
+    verbs_of,
+)
 from lmvp.errors import InvalidArgument
 
 

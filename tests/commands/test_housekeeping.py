@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import lmvp
-from lmvp.commands import main
+from lmvp.cli import main
 from lmvp.config import data_home
 
 

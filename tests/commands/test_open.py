@@ -16,10 +16,11 @@ import pytest
 import requests
 
 import lmvp
-from lmvp import config, console, hints, local
-from lmvp.client import Client
-from lmvp.commands import main
-from lmvp.commands.tables import Status
+from lmvp import config, hints, local
+from lmvp.cli import main
+from lmvp.cli.tables import Status
+from lmvp.client import console
+from lmvp.client.models import Client
 from lmvp.errors import InvalidArgument, NotAuthenticated, NotFound
 from lmvp_server.serving import stable_ports
 

@@ -14,9 +14,9 @@ import pytest
 
 import lmvp
 from lmvp import errors
-from lmvp.client import Client
-from lmvp.commands import main
-from lmvp.commands.parser import OWN, SHELL, verbs_of
+from lmvp.cli import main
+from lmvp.cli.parser import OWN, SHELL, verbs_of
+from lmvp.client.models import Client
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_completion_of_bash_knows_verbs_options_and_names(digits, tmp_path):
         pytest.skip("no bash on this machine")
     command = tmp_path / "bin" / "lmvp"
     command.parent.mkdir()
-    command.write_text(f"#!{sys.executable}\nimport sys\nfrom lmvp.commands import main\nsys.exit(main())\n")
+    command.write_text(f"#!{sys.executable}\nimport sys\nfrom lmvp.cli import main\nsys.exit(main())\n")
     command.chmod(0o755)
     script = """
         eval "$(lmvp completion bash)"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import lmvp
-from lmvp.client import Client
-from lmvp.commands import main
+from lmvp.cli import main
+from lmvp.client.models import Client
 
 
 @pytest.fixture
@@ -135,7 +135,7 @@ def test_mistakes_are_told_without_a_traceback(home, weights, capsys, words, cod
 
 
 def test_as_a_process(home, weights):
-    command = [sys.executable, "-c", "import sys; from lmvp.commands import main; sys.exit(main())"]
+    command = [sys.executable, "-c", "import sys; from lmvp.cli import main; sys.exit(main())"]
     made = subprocess.run([*command, "push", "digits/mlp", "weights.bin"], capture_output=True, text=True, check=True)
     assert made.stdout.startswith("digits/mlp@v1")
     wrong = subprocess.run([*command, "push", "--nonsense"], capture_output=True, text=True, check=False)

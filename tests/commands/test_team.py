@@ -15,8 +15,8 @@ from real_server import Server
 
 import lmvp
 from lmvp import errors
-from lmvp.client import Client
-from lmvp.commands import main
+from lmvp.cli import main
+from lmvp.client.models import Client
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 import lmvp
 from lmvp import errors
-from lmvp.commands import main
+from lmvp.cli import main
 
 TEXT = os.fsdecode(b"caf\xe9")
 ESCAPED = r"caf\xe9"

@@ -1,9 +1,9 @@
 """A pushed version that lives in memory: a real manifest, real digests, no server."""
 
 from lmvp import formats
-from lmvp.storage import digest, manifest
-from lmvp.storage.check import check_manifest
-from lmvp.storage.frames import CHUNK_LIMIT
+from lmvp.core import digest, manifest
+from lmvp.core.chunk_frames import CHUNK_LIMIT
+from lmvp.core.manifest_validation import check_manifest
 
 PIECE = 1 << 20
 

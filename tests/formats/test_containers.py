@@ -9,11 +9,11 @@ import pytest
 from memory_reader import push
 
 from lmvp import formats
+from lmvp.core import containers
+from lmvp.core.chunking import cut
+from lmvp.core.manifest_validation import check_manifest
 from lmvp.errors import InvalidArgument
-from lmvp.storage import containers
-from lmvp.storage.check import check_manifest
-from lmvp.storage.chunking import cut
-from lmvp.transfer.describe import describe
+from lmvp.transfer.manifest_builder import describe
 
 
 def layout(path):
@@ -347,7 +347,7 @@ def test_tensors_of_a_gguf_lie_where_its_own_reader_sees_them(tmp_path):
 
 def test_blocks_are_as_long_as_the_gguf_package_says():
     gguf = pytest.importorskip("gguf")
-    from lmvp.storage.containers import gguf as ours
+    from lmvp.core.containers import gguf as ours
 
     theirs = {kind.value: sizes for kind, sizes in gguf.GGML_QUANT_SIZES.items()}
     assert {kind: theirs[kind] for kind in ours._BLOCKS if kind in theirs} == ours._BLOCKS

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_containers import assert_a_true_manifest, assert_sound, onnx_model, write_gguf
 
-from lmvp.storage import containers
-from lmvp.storage.containers import pickled
-from lmvp.storage.containers.base import Broken, placed
-from lmvp.storage.safetensors import Span
+from lmvp.core import containers
+from lmvp.core.containers import pickled
+from lmvp.core.containers.base import Broken, placed
+from lmvp.core.safetensors import Span
 
 KINDS = ("npz", "packed.npz", "npy", "pt", "h5", "new.h5", "keras", "gguf", "onnx")
 

@@ -9,8 +9,8 @@ import pytest
 from memory_reader import content, push, read_all
 
 from lmvp import formats
+from lmvp.core import safetensors
 from lmvp.errors import DamagedFile, FileChanged, InvalidArgument, InvalidName, MissingDependency, NotFound
-from lmvp.storage import safetensors
 
 
 def write_weights(path, tensors):

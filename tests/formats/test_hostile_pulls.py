@@ -18,13 +18,13 @@ from blake3 import blake3
 
 import lmvp
 from lmvp import connection, errors, formats
-from lmvp.client import Client
-from lmvp.storage import digest, frames
-from lmvp.storage import manifest as manifests
-from lmvp.storage.frames import Frame
-from lmvp.storage.manifest import Chunk, File, Manifest
-from lmvp.transfer import folder as folder_module
-from lmvp.transfer.folder import is_reserved, pull_files
+from lmvp.client.models import Client
+from lmvp.core import chunk_frames, digest
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.manifest import Chunk, File, Manifest
+from lmvp.transfer import folder_download as folder_module
+from lmvp.transfer.folder_download import is_reserved, pull_files
 
 MIB = 1 << 20
 DATA = b"harmless bytes"
@@ -147,7 +147,7 @@ class LyingServer:
 
     @staticmethod
     def _version(version):
-        known = {field.name for field in msgspec.structs.fields(lmvp.records.Version)}
+        known = {field.name for field in msgspec.structs.fields(lmvp.core.schemas.Version)}
         return json.dumps({name: value for name, value in version.items() if name in known}).encode()
 
     def close(self):
@@ -166,7 +166,7 @@ def lying(home, monkeypatch):
 
 
 def raw_frame(chunk, data):
-    return frames.header(Frame(chunk, len(data), len(data))) + data
+    return chunk_frames.header(Frame(chunk, len(data), len(data))) + data
 
 
 def pull(lying, folder):
@@ -188,7 +188,7 @@ FALSE = {
     "cut off": raw_frame(chunk_of(DATA).id, DATA)[:-3],
     "nothing": b"",
     "no frame": b"\x00" * 200,
-    "huge frame": frames.HEADER.pack(b"LMVC", 1, 0, 0xFFFFFFFF, 0xFFFFFFFF, 0, bytes.fromhex(chunk_of(DATA).id)),
+    "huge frame": chunk_frames.HEADER.pack(b"LMVC", 1, 0, 0xFFFFFFFF, 0xFFFFFFFF, 0, bytes.fromhex(chunk_of(DATA).id)),
     "failure": raw_frame(chunk_of(DATA).id, DATA)[:4] + b"\xff" * 60,
 }
 

@@ -17,10 +17,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from memory_reader import MemoryReader, push
 
 from lmvp import errors, formats
+from lmvp.core import containers
+from lmvp.core.manifest import Chunk, File, Manifest
 from lmvp.formats import base
 from lmvp.formats.base import Bytes, Package, PackedFile
-from lmvp.storage import containers
-from lmvp.storage.manifest import Chunk, File, Manifest
 
 torch = pytest.importorskip("torch")
 
@@ -151,7 +151,7 @@ class Twice(torch.nn.Module):
 def repeating(path, times, format_="numpy"):
     """Return a version of one file that is one chunk, many times: terabytes in a few kilobytes."""
     data = bytes(4 << 20)
-    from lmvp.storage import digest
+    from lmvp.core import digest
 
     one = digest.of_bytes(data)
     chunks = tuple(Chunk(one, len(data)) for _ in range(times))
@@ -328,7 +328,7 @@ def test_container_that_claims_too_much_is_just_bytes(path, data):
     ],
 )
 def test_safetensors_header_that_lies_is_refused(header):
-    from lmvp.storage import safetensors
+    from lmvp.core import safetensors
 
     data = struct.pack("<Q", len(header)) + header + bytes(4)
     with pytest.raises(errors.DamagedFile):
@@ -336,7 +336,7 @@ def test_safetensors_header_that_lies_is_refused(header):
 
 
 def test_safetensors_header_longer_than_its_file_is_refused():
-    from lmvp.storage import safetensors
+    from lmvp.core import safetensors
 
     data = struct.pack("<Q", 1 << 62) + b"{}"
     with pytest.raises(errors.DamagedFile, match="claims"):

@@ -20,7 +20,7 @@ sys.path[:0] = [sys.argv[1]]
 import numpy as np, torch
 from lmvp import formats
 from lmvp.formats.base import Package
-from lmvp.storage import manifest
+from lmvp.core import manifest
 
 class Constant:
     '''A version whose weights are all ones, made up while they are read.'''

@@ -6,7 +6,12 @@ from __future__ import annotations
 import hashlib
 from datetime import datetime, timedelta, timezone
 
-from lmvp.records import Layer, Layers, Parent, Version
+from lmvp.core.schemas import (
+    Layer,
+    Layers,
+    Parent,
+    Version,
+)
 from lmvp.views.history import History
 
 NOW = datetime(2026, 11, 20, 16, 41, tzinfo=timezone.utc)

@@ -15,21 +15,28 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from steps import steps
 
 from lmvp.connection import Address, Connection, error_of
+from lmvp.core import sanitize
+from lmvp.core.manifest import Tensor
+from lmvp.core.references import suggest
+from lmvp.core.schemas import (
+    Layer,
+    Layers,
+    Model,
+    Parent,
+    Version,
+)
 from lmvp.errors import ServerError
-from lmvp.records import Layer, Layers, Model, Parent, Version
-from lmvp.references import suggest
-from lmvp.render import strip, words
-from lmvp.render.data import plot_data
-from lmvp.render.diffs import CODE_ROWS, code_lines
-from lmvp.render.graph import lanes
-from lmvp.render.html import version_html
-from lmvp.render.showing_data import showing_data
-from lmvp.render.text import version_text
-from lmvp.showing import Showing
-from lmvp.storage.manifest import Tensor
 from lmvp.views import diff as compare
+from lmvp.views import layer_strip
+from lmvp.views._html import version_html
+from lmvp.views._text import version_text
 from lmvp.views.diff import Diff, unified_diff
+from lmvp.views.diff_tables import CODE_ROWS, code_lines
 from lmvp.views.history import History
+from lmvp.views.history_json import plot_data
+from lmvp.views.version import Showing
+from lmvp.views.version_graph import lanes
+from lmvp.views.version_json import showing_data
 
 AT = datetime(2026, 11, 30, tzinfo=timezone.utc)
 
@@ -136,16 +143,16 @@ def test_suggest_compares_no_long_names():
 
 
 def test_strip_of_many_layers_takes_linear_time():
-    few, many = (steps(strip.fold, uneven(size)) for size in (500, 2000))
+    few, many = (steps(layer_strip.fold, uneven(size)) for size in (500, 2000))
     assert many < 8 * few
-    assert [len(strip.fold(axis(size), 300)) for size in (10, 90, 5000)] == [10, 45, 100]
+    assert [len(layer_strip.fold(axis(size), 300)) for size in (10, 90, 5000)] == [10, 45, 100]
 
 
 def test_strip_of_a_table_is_folded_once():
     layers = axis(1000)
-    first = strip.fold(layers)
-    assert strip.fold(layers) is first
-    assert strip.fold(layers, 100) != first
+    first = layer_strip.fold(layers)
+    assert layer_strip.fold(layers) is first
+    assert layer_strip.fold(layers, 100) != first
 
 
 def test_graph_of_versions_with_many_parents_takes_linear_time():
@@ -208,14 +215,14 @@ def test_answer_of_deep_nesting_is_an_error_of_the_server():
 def test_clean_text_has_no_control_characters():
     every = "".join(map(chr, range(sys.maxunicode + 1)))
     control = {char for char in every if unicodedata.category(char) in {"Cc", "Cs"}}
-    assert set(words._CONTROL.findall(every)) == control
-    assert words.clean("a\x00\ud800\x9fb") == words.clean_code("a\x00\ud800\x9fb") == "a���b"
+    assert set(sanitize._CONTROL.findall(every)) == control
+    assert sanitize.clean("a\x00\ud800\x9fb") == sanitize.clean_code("a\x00\ud800\x9fb") == "a���b"
 
 
 def test_clean_text_is_cut():
-    assert words.clean("a" * words.LIMIT) == "a" * words.LIMIT
-    assert words.clean("a" * 10**7) == "a" * words.LIMIT + "…"
-    assert len(words.clean_code("\t" * 10**7)) <= 4 * words.LIMIT + 1
+    assert sanitize.clean("a" * sanitize.LIMIT) == "a" * sanitize.LIMIT
+    assert sanitize.clean("a" * 10**7) == "a" * sanitize.LIMIT + "…"
+    assert len(sanitize.clean_code("\t" * 10**7)) <= 4 * sanitize.LIMIT + 1
 
 
 @pytest.mark.parametrize("draw", [version_text, version_html])

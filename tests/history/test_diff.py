@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import sample_history as sample
 
-from lmvp.storage.manifest import File, Manifest, Tensor
+from lmvp.core.manifest import File, Manifest, Tensor
 from lmvp.views.diff import group_of
 from lmvp.views.history import Diff
 

@@ -4,10 +4,10 @@ import json
 
 import sample_history as sample
 
-from lmvp.records import Amount, Changes
-from lmvp.render.diff_data import diff_data
-from lmvp.storage.manifest import File, Manifest, Tensor
+from lmvp.core.manifest import File, Manifest, Tensor
+from lmvp.core.schemas import Amount, Changes
 from lmvp.views.diff import Diff
+from lmvp.views.diff_json import diff_data
 
 
 def tensor(name, digest="0", shape=(8, 8)):

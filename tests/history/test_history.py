@@ -6,10 +6,10 @@ import sys
 import pytest
 import sample_history as sample
 
+from lmvp.core.sanitize import width
+from lmvp.core.schemas import Layers
 from lmvp.errors import InvalidArgument, MissingDependency, NotFound, ServerUnavailable
-from lmvp.records import Layers
-from lmvp.render.text import history_text, version_text
-from lmvp.render.words import width
+from lmvp.views._text import history_text, version_text
 from lmvp.views.history import SHOWN, History
 
 

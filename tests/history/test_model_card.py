@@ -10,10 +10,18 @@ import pytest
 import sample_history as sample
 
 import lmvp_server
-from lmvp.records import Model
-from lmvp.render.model_card import LETTERS, TAGS, card, card_html, card_text, is_cheap, nodes
-from lmvp.render.showing_data import showing_data
-from lmvp.showing import Showing
+from lmvp.core.schemas import Model
+from lmvp.views.model_card import (
+    LETTERS,
+    TAGS,
+    card,
+    card_html,
+    card_text,
+    is_cheap,
+    nodes,
+)
+from lmvp.views.version import Showing
+from lmvp.views.version_json import showing_data
 
 CARD = """# Birds
 

@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 import sample_history as sample
 from test_diff_data import found
 
-from lmvp.showing import Showing
 from lmvp.views.history import History
+from lmvp.views.version import Showing
 
 TEXT = "{http://www.w3.org/2000/svg}text"
 EVIL = "<script>alert(1)</script>\u202e" + "x" * 300

@@ -11,10 +11,16 @@ import sample_history as sample
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmvp.records import Layer
-from lmvp.render import numbers, strip
-from lmvp.render.graph import MOST_LANES, lanes
-from lmvp.render.words import clean, clip, clip_middle, width
+from lmvp.core import number_format
+from lmvp.core.sanitize import (
+    clean,
+    clip,
+    clip_middle,
+    width,
+)
+from lmvp.core.schemas import Layer
+from lmvp.views import layer_strip
+from lmvp.views.version_graph import MOST_LANES, lanes
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
 LAYERS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10**9)), min_size=1, max_size=400).map(
@@ -24,14 +30,18 @@ LAYERS = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 10**9)), min_size
 
 @given(st.lists(st.none() | st.floats(), max_size=20))
 def test_a_column_has_one_form(values):
-    written = numbers.column(values)
+    written = number_format.column(values)
     assert len(written) == len(values)
     assert not any("-" in w for w in written)
     shown = [(v, w) for v, w in zip(values, written, strict=True) if v is not None and math.isfinite(v)]
     exact = [(Decimal(v), Decimal(w.replace(",", "").replace("−", "-"))) for v, w in shown]  # 1.80e+308 is no float
     assert all(abs(read - v) <= abs(v) * Decimal("0.011") for v, read in exact)
     decimals = {len(w.partition(".")[2]) for _, w in shown} - {0}
-    assert len(decimals) <= 1 or any("e" in w for w in written) or written == [numbers.significant(v) for v in values]
+    assert (
+        len(decimals) <= 1
+        or any("e" in w for w in written)
+        or written == [number_format.significant(v) for v in values]
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,20 +55,20 @@ def test_a_column_has_one_form(values):
     ],
 )
 def test_column_shows_small_values_beside_large_ones(values, written):
-    assert numbers.column(values) == written
+    assert number_format.column(values) == written
 
 
 def test_pair_shows_a_small_value_beside_a_large_one():
-    assert numbers.pair(0.1, 7.5e-05) == ("0.1", "7.5e−05", "−0.09992")
-    assert numbers.pair(7.5e-05, 0.1) == ("7.5e−05", "0.1", "+0.09992")
+    assert number_format.pair(0.1, 7.5e-05) == ("0.1", "7.5e−05", "−0.09992")
+    assert number_format.pair(7.5e-05, 0.1) == ("7.5e−05", "0.1", "+0.09992")
 
 
 @given(st.lists(FINITE, max_size=20))
 def test_a_scale_is_an_interval(values):
-    low, high = numbers.scale(values)
+    low, high = number_format.scale(values)
     assert low < high
     assert math.isfinite(high - low)
-    assert 2 <= len(numbers.ticks(low, high)) <= 12
+    assert 2 <= len(number_format.ticks(low, high)) <= 12
 
 
 @pytest.mark.parametrize(
@@ -66,7 +76,7 @@ def test_a_scale_is_an_interval(values):
     [[0.0, 0.0], [5.0] * 9, [1e308, -1e308], [1e-300], [1.0, 1.0 + 1e-15], [0.0, 5e-324], [0.1, 0.1, 0.1, 0.1, 0.9]],
 )
 def test_scales_of_odd_values(values):
-    low, high = numbers.scale(values)
+    low, high = number_format.scale(values)
     assert low < high
 
 
@@ -78,7 +88,7 @@ def test_clipped_text_fits(text, room):
 
 @given(LAYERS, st.sampled_from([40, 300, 1000]))
 def test_segments_cover_the_axis_once_and_fit(axis, room):
-    segments = strip.fold(axis, room)
+    segments = layer_strip.fold(axis, room)
     assert segments[0].first == 0
     assert segments[-1].last == len(axis)
     assert all(a.last == b.first for a, b in pairwise(segments))
@@ -86,24 +96,24 @@ def test_segments_cover_the_axis_once_and_fit(axis, room):
 
 
 def test_few_layers_are_not_merged():
-    assert len(strip.fold(sample.AXIS)) == len(sample.AXIS)
+    assert len(layer_strip.fold(sample.AXIS)) == len(sample.AXIS)
 
 
 def test_a_merged_segment_shows_the_largest_change():
-    assert strip.shade("00100") == "1"
-    assert strip.shade("0x..0") == "x"
-    assert strip.shade("05+") == "+"
-    assert strip.shade("..") == "."
+    assert layer_strip.shade("00100") == "1"
+    assert layer_strip.shade("0x..0") == "x"
+    assert layer_strip.shade("05+") == "+"
+    assert layer_strip.shade("..") == "."
 
 
 @given(LAYERS, st.data())
 def test_a_strip_stays_inside_its_picture(axis, data):
     codes = data.draw(st.text("0x+.12345-", min_size=len(axis), max_size=len(axis)))
-    picture = strip.svg(axis, codes)
-    places = list(strip._place(axis, codes, strip.WIDTH))
+    picture = layer_strip.svg(axis, codes)
+    places = list(layer_strip._place(axis, codes, layer_strip.WIDTH))
     assert all(wide >= 1 for _, wide, _ in places)
     x, wide, _ = places[-1]
-    assert x + wide <= strip.WIDTH + 0.001
+    assert x + wide <= layer_strip.WIDTH + 0.001
     assert picture.startswith("<svg")
 
 

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 
 import sample_history as sample
 
-from lmvp.render.data import plot_data
-from lmvp.render.plot import plot_html, plot_svg
 from lmvp.views.history import History
+from lmvp.views.history_json import plot_data
+from lmvp.views.metric_plot import plot_html, plot_svg
 
 VOID = {"img", "wbr"}
 

@@ -9,7 +9,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import lmvp
 from lmvp import errors
-from lmvp.records import Version
+from lmvp.core.schemas import Version
 from lmvp_jupyter import background
 
 

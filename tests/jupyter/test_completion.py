@@ -6,8 +6,8 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 
 import lmvp
-from lmvp.commands import completion as names
-from lmvp.commands.parser import NOTEBOOK, SHELL, verbs_of
+from lmvp.cli import completion as names
+from lmvp.cli.parser import NOTEBOOK, SHELL, verbs_of
 from lmvp_jupyter.completion import candidates
 
 

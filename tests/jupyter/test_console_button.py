@@ -10,7 +10,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from nbclient import NotebookClient
 
 import lmvp
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp_jupyter.widgets import ConsoleButton
 
 

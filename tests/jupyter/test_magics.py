@@ -8,8 +8,8 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
 import lmvp
-from lmvp.commands.parser import NOTEBOOK, SHELL, verbs_of
-from lmvp.commands.tables import Status
+from lmvp.cli.parser import NOTEBOOK, SHELL, verbs_of
+from lmvp.cli.tables import Status
 from lmvp.errors import InvalidArgument, NotFound
 
 

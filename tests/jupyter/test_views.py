@@ -8,7 +8,7 @@ from IPython.core.interactiveshell import InteractiveShell
 
 import lmvp
 from lmvp import errors
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp_jupyter.widgets import DiffView, ModelView
 
 

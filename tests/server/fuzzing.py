@@ -24,12 +24,12 @@ from real_server import Server
 from server.runs_over_http import begin, losses
 from server.test_roles import BODIES, MODEL, PROJECT, QUERIES, RIGHTS, RUN, VERSION, small_push
 
+from lmvp.core import chunk_frames
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.schemas import ErrorBody
 from lmvp.formats import pack
-from lmvp.records import ErrorBody
-from lmvp.storage import frames
-from lmvp.storage import manifest as manifests
-from lmvp.storage.frames import Frame
-from lmvp.transfer.describe import describe
+from lmvp.transfer.manifest_builder import describe
 from lmvp_server.openapi import SHAPES, methods_of
 from lmvp_server.routes import API, PAGES, ROUTES
 from lmvp_server.serving import HEADER_LIMIT
@@ -44,7 +44,7 @@ _LAUNCH = """
 import asyncio, json, os, re, signal, sys, threading
 from pathlib import Path
 from lmvp_server import app
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
 from lmvp_server.settings import Settings
 
 def ready(_app):
@@ -609,7 +609,7 @@ def push_with_a_missing_chunk():
     """Return the manifest of a small array as JSON, its chunks, and the frames of them."""
     described = describe(pack({"w": np.arange(7.0)}))
     data = {chunk: b"".join(map(bytes, place.read())) for chunk, place in described.places.items()}
-    sent = [frames.header(Frame(chunk, len(each), len(each))) + each for chunk, each in data.items()]
+    sent = [chunk_frames.header(Frame(chunk, len(each), len(each))) + each for chunk, each in data.items()]
     return manifests.encode(described.manifest), list(data), b"".join(sent)
 
 

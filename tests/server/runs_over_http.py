@@ -4,8 +4,13 @@ import msgspec
 import requests
 
 from lmvp import local
-from lmvp.tracking.frames import START, key_frame, note, points_frame
-from lmvp.tracking.records import NewRun
+from lmvp.core.run_frames import (
+    START,
+    key_frame,
+    note,
+    points_frame,
+)
+from lmvp.core.schemas.runs import NewRun
 from lmvp_server.routes import API
 
 RUNS = "/projects/digits/runs"

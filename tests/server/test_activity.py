@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import lmvp_server
-from lmvp_server.console import feed
+from lmvp_server.web import activity
 
 KINDS = (
     "alias backup contribution device event group invitation member model project run server session token user version"
@@ -37,25 +37,25 @@ WHAT = {"run": RUN, "version": "digits/cnn@v4", "model": "digits/cnn", "alias": 
 
 @pytest.mark.parametrize("action", actions())
 def test_action_has_a_sentence_of_its_own(action):
-    assert action in feed.SENTENCES
+    assert action in activity.SENTENCES
     what = WHAT.get(action.partition(".")[0], "digits")
     told = {"at": "2026-11-20T13:41:00Z", "who": "ada", "action": action, "what": what, "before": None, "after": None}
-    words = re.sub(r"<[^>]+>", "", feed.entry(told, "../").words)
+    words = re.sub(r"<[^>]+>", "", activity.entry(told, "../").words)
     assert words.startswith("ada ")
     assert action not in words
     assert action.replace(".", " ") not in words
 
 
 def test_sentences_differ_and_name_their_object():
-    assert all(sentence.count("{}") == 1 for sentence in feed.SENTENCES.values())
+    assert all(sentence.count("{}") == 1 for sentence in activity.SENTENCES.values())
     by_kind = {}
-    for action, sentence in feed.SENTENCES.items():
+    for action, sentence in activity.SENTENCES.items():
         by_kind.setdefault(action.partition(".")[0], []).append(sentence)
     assert all(len(set(sentences)) == len(sentences) for sentences in by_kind.values())
 
 
 def test_no_sentence_is_left_of_an_action_that_is_gone():
-    assert set(feed.SENTENCES) == set(actions())
+    assert set(activity.SENTENCES) == set(actions())
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def test_no_sentence_is_left_of_an_action_that_is_gone():
 )  # fmt: skip
 def test_sentence_of_an_action(action, what, words):
     told = {"at": "2026-11-20T13:41:00Z", "who": "root", "action": action, "what": what}
-    assert feed.entry(told, "../").words == words
+    assert activity.entry(told, "../").words == words
 
 
 def test_removed_run_is_named_in_the_activity():
     told = {"at": "2026-11-20T13:41:00Z", "who": "ada", "action": "run.remove", "what": "digits/runs/" + "a" * 32,
             "before": {"name": "quiet-wren-44"}, "after": None}  # fmt: skip
-    assert feed.entry(told, "../", {"a" * 32: ""}).words == "ada removed run quiet-wren-44"
+    assert activity.entry(told, "../", {"a" * 32: ""}).words == "ada removed run quiet-wren-44"

@@ -12,17 +12,17 @@ import requests
 from server.in_process import Served
 from server.runs_over_http import begin
 
-from lmvp.storage import digest, frames
-from lmvp.storage.frames import Frame
-from lmvp_server.handlers.console.base import ConsolePage
+from lmvp.core import chunk_frames, digest
+from lmvp.core.chunk_frames import Frame
 from lmvp_server.openapi import methods_of
 from lmvp_server.routes import PAGES, ROUTES
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.identities import Identity
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
 from lmvp_server.services.webhooks import PATIENCE
 from lmvp_server.stores.base import Put
+from lmvp_server.web.pages.base import ConsolePage
 
 P, M, V = "/projects/p", "/projects/p/models/m", "/projects/p/models/m/versions/1"
 RUN, WRITTEN = "a" * 32, "b" * 32
@@ -106,7 +106,7 @@ WITHOUT = {
 def manifest_of(data):
     chunk = digest.of_bytes(data)
     file = {"path": "x", "size": len(data), "digest": digest.of_chunks([chunk]), "chunks": [[chunk, len(data)]]}
-    frame = frames.header(Frame(chunk, len(data), len(data))) + data
+    frame = chunk_frames.header(Frame(chunk, len(data), len(data))) + data
     return {"files": [file], "format": "files", "lmvp": 1, "meta": {}, "parents": [], "tensors": []}, frame
 
 

@@ -7,10 +7,10 @@ import socket
 import pytest
 from server.in_process import Served
 
+from lmvp.core import manifest_validation
+from lmvp.core.schemas import NewPush
 from lmvp.errors import AccessDenied, InvalidManifest
-from lmvp.records import NewPush
-from lmvp.storage import check
-from lmvp_server.handlers.base import DRAINED, Handler
+from lmvp_server.api.base import DRAINED, Handler
 from lmvp_server.routes import API, ROUTES
 from lmvp_server.services import access, pushes
 from lmvp_server.services.access import Caller
@@ -90,9 +90,9 @@ def test_manifest_of_a_caller_without_the_right_is_not_checked(served, monkeypat
 @pytest.mark.parametrize("paths", [["a", "a-b", "a/b"], ["a/b/c", "a/b"], ["z", "a/b", "a/b!", "a/b/c/d"]])
 def test_file_and_folder_of_the_same_name_are_refused(paths):
     with pytest.raises(InvalidManifest, match="is a file and the folder of"):
-        check._check_paths(paths)
+        manifest_validation._check_paths(paths)
 
 
 @pytest.mark.parametrize("paths", [["a-", "a/b", "ab"], ["a/b", "a/bc", "a/b-/c"], ["a\u00e9/b", "a"]])
 def test_files_beside_folders_of_similar_names_are_accepted(paths):
-    check._check_paths(paths)
+    manifest_validation._check_paths(paths)

@@ -12,19 +12,19 @@ from filelock import FileLock
 from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 from tornado.web import Application, RequestHandler
 
-from lmvp import private, serverfile
+from lmvp.core import files, server_file
 from lmvp.errors import Conflict, InvalidArgument, StorageFull
 from lmvp_server import log, serving
 from lmvp_server.__main__ import main
+from lmvp_server.api.host_check import foreign_host
 from lmvp_server.app import App
-from lmvp_server.folder import DataFolder
-from lmvp_server.handlers.hosts import foreign_host
+from lmvp_server.data_folder import DataFolder
 from lmvp_server.settings import Settings, is_loopback
 
 
 def said(**changes):
     fields = {"url": "http://h", "token": "secret", "pid": 1, "host": "h", "boot": "", "instance": "a", "version": "0"}
-    return serverfile.ServerFile(**{**fields, **changes})
+    return server_file.ServerFile(**{**fields, **changes})
 
 
 def request_for(path, **headers):
@@ -89,17 +89,17 @@ def test_a_refused_format_lets_go_of_the_folder(tmp_path):
 def test_only_our_own_announcement_is_taken_back(tmp_path):
     with DataFolder.open(tmp_path, patience=0) as folder:
         folder.announce(said())
-        serverfile.write(tmp_path, said(instance="of a successor"))
-    assert serverfile.read(tmp_path).instance == "of a successor"
+        server_file.write(tmp_path, said(instance="of a successor"))
+    assert server_file.read(tmp_path).instance == "of a successor"
 
 
 def test_a_beat_touches_the_file(tmp_path):
     with DataFolder.open(tmp_path, patience=0) as folder:
         folder.announce(said())
         os.utime(tmp_path / "server.json", (0, 0))
-        assert serverfile.silent(tmp_path)
+        assert server_file.silent(tmp_path)
         assert folder.beat()
-        assert not serverfile.silent(tmp_path)
+        assert not server_file.silent(tmp_path)
         (tmp_path / "lock").unlink()
         (tmp_path / "lock").touch()
         assert not folder.beat(), "the lock that others see is another one"
@@ -111,31 +111,31 @@ def test_server_json_shows_no_token():
 
 def test_private_files(tmp_path):
     path = tmp_path / "secret"
-    assert private.read(path) is None
+    assert files.read(path) is None
     previous = os.umask(0)
     try:
-        private.write(path, b"one")
+        files.write(path, b"one")
     finally:
         os.umask(previous)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    private.write(path, b"two")
-    assert private.read(path) == b"two"
+    files.write(path, b"two")
+    assert files.read(path) == b"two"
     path.chmod(0o666)
-    assert private.read(path) == b"two"
+    assert files.read(path) == b"two"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     (tmp_path / "folder" / "inside").mkdir(parents=True)
     with pytest.raises(OSError):
-        private.write(tmp_path / "folder", b"a file cannot replace a folder")
+        files.write(tmp_path / "folder", b"a file cannot replace a folder")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_a_full_disk_is_named(tmp_path):
     with pytest.raises(OSError) as caught, open("/dev/full", "wb", buffering=0) as full:
         full.write(b"x")
-    assert isinstance(private.explain(caught.value, tmp_path, "a hint"), StorageFull)
+    assert isinstance(files.explain(caught.value, tmp_path, "a hint"), StorageFull)
 
 
 class Slow(RequestHandler):
@@ -236,7 +236,7 @@ def test_an_app_in_a_loop_of_ones_own(tmp_path):
     async def scenario():
         app = App(Settings(tmp_path, idle_seconds=0.1))
         await app.start()
-        assert serverfile.read(tmp_path).url == app.url
+        assert server_file.read(tmp_path).url == app.url
         await asyncio.wait_for(app.run(), 20)
         await app.stop()
 

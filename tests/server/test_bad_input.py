@@ -12,14 +12,19 @@ import requests
 
 import lmvp
 from lmvp import errors, local
+from lmvp.core import chunk_frames, digest
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.manifest import (
+    Chunk,
+    File,
+    Manifest,
+    Tensor,
+)
 from lmvp.formats import pack
-from lmvp.storage import digest, frames
-from lmvp.storage import manifest as manifests
-from lmvp.storage.frames import Frame
-from lmvp.storage.manifest import Chunk, File, Manifest, Tensor
-from lmvp.transfer.describe import describe
-from lmvp_server.handlers.devices import DeviceCodes, DeviceTokens
-from lmvp_server.handlers.health import HealthHandler
+from lmvp.transfer.manifest_builder import describe
+from lmvp_server.api.devices import DeviceCodes, DeviceTokens
+from lmvp_server.api.health import HealthHandler
 from lmvp_server.openapi import methods_of
 from lmvp_server.routes import API, ROUTES
 
@@ -59,7 +64,7 @@ def file_of(data, path="a.bin", **changes):
 
 
 def frame_of(data, chunk=None):
-    return frames.header(Frame(chunk or digest.of_bytes(data), len(data), len(data))) + data
+    return chunk_frames.header(Frame(chunk or digest.of_bytes(data), len(data), len(data))) + data
 
 
 def said(answer, status, code):

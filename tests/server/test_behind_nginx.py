@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from ports import reserved_port
 from real_server import Server
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 PAGE = Path(__file__).parents[2] / "docs" / "security.md"
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
+from lmvp.client.models import Client
+from lmvp.core.run_frames import (
+    BATCH_HEAD,
+    STRIDE,
+    framed,
+    key_frame,
+    note,
+)
 from lmvp.errors import TooManyRequests
-from lmvp.tracking.frames import BATCH_HEAD, STRIDE, framed, key_frame, note
 from lmvp_server.buffers import BufferLimits, Buffers
 from lmvp_server.costly import RETRY_SECONDS, Lane
 from lmvp_server.routes import API

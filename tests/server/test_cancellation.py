@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
-from lmvp.storage import change, values
+from lmvp.client.models import Client
+from lmvp.core import tensor_change, tensor_values
 from lmvp_server.cancellation import Cancellation, Cancelled, check
-from lmvp_server.services import audit, decoding, search
+from lmvp_server.services import audit, chunk_reader, search
 from lmvp_server.services.metrics import Metrics
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.versions import Versions
@@ -77,12 +77,12 @@ def runs_query(served):
 VERSION = f"{API}/models/m/versions"
 WHERE = "where=number%20%3E%200"
 CASES = {
-    "page of a diff": (lambda _: "/p/p/m/-/diff?from=v1&to=v5", change, "measure"),
-    "changes": (lambda _: f"{VERSION}/v9/changes?against=v3", change, "measure"),
+    "page of a diff": (lambda _: "/p/p/m/-/diff?from=v1&to=v5", tensor_change, "measure"),
+    "changes": (lambda _: f"{VERSION}/v9/changes?against=v3", tensor_change, "measure"),
     "layers": (lambda _: f"{API}/models/m/layers?versions={','.join(map(str, range(1, VERSIONS + 1)))}",
-               decoding, "check_manifest_digest"),
+               chunk_reader, "check_manifest_digest"),
     "histograms": (lambda _: f"{VERSION}/v4/histograms?" + "&".join(f"tensor=layer{at:02}.weight" for at in range(50)),
-                   values.Spread, "of"),
+                   tensor_values.Spread, "of"),
     "page of a search": (lambda _: "/search?q=v", search, "_has"),
     "palette": (lambda _: "/search?q=v&as=json", search, "_has"),
     "filter of versions": (lambda _: f"{API}/versions?{WHERE}", Versions, "_model_of"),
@@ -91,7 +91,7 @@ CASES = {
     "page of a comparison": (lambda served: f"/p/p/-/compare?{runs_query(served)}", Runs, "present"),
     "curves": (lambda served: f"{API}/metrics?{runs_query(served)}", Metrics, "_curve"),
     "curves of a page": (lambda served: f"/p/p/-/curves?{runs_query(served)}", Metrics, "_curve"),
-    "usage": (lambda _: f"{API}/usage", decoding, "check_manifest_digest"),
+    "usage": (lambda _: f"{API}/usage", chunk_reader, "check_manifest_digest"),
     "filter of events": (lambda _: f"{API}/events?who=nobody", audit.Filter, "matches"),
 }  # fmt: skip
 OWNER_ONLY = {"usage", "filter of events", "layers", "histograms"}
@@ -133,7 +133,7 @@ def running(served):
 
 
 def test_measuring_with_progress_ends_when_its_client_leaves(served, monkeypatch):
-    work = Work(monkeypatch, change, "measure")
+    work = Work(monkeypatch, tensor_change, "measure")
     connection = send(served, f"{VERSION}/v30/changes", TOKEN, "POST", b'{"against": "v7"}')
     assert work.begun.wait(30)
     connection.close()

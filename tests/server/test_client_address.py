@@ -9,10 +9,10 @@ import requests
 from argon2 import PasswordHasher
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp_server.costly import PASSWORD_BOUNDS, RETRY_SECONDS
 from lmvp_server.services import passwords
-from lmvp_server.services.throttle import Throttle
+from lmvp_server.services.rate_limit import Throttle
 
 HOST = "models.example.org"
 PROXY = {"Host": HOST, "X-Forwarded-Proto": "https"}

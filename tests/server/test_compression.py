@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 from server.test_console import PASSWORD, Browser
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import requests
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 PASSWORD = "correct horse battery"
 EVIL = "<script>alert(1)</script>\u202e" + "x" * 300
@@ -256,7 +256,7 @@ def test_forms_of_others_and_words_that_do_nothing(server, path):
 def test_what_pages_teach_is_there():
     """Each call and each command that a page tells to type."""
     import lmvp
-    from lmvp.commands.parser import verbs_of
+    from lmvp.cli.parser import verbs_of
 
     templates = Path(__file__).parents[2] / "lmvp_server" / "templates"
     told = "".join(page.read_text("utf-8") for page in templates.glob("*.html"))

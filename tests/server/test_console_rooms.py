@@ -13,7 +13,7 @@ from real_server import Server
 from server.in_process import Served
 from server.test_console import EVIL, PASSWORD, Browser
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 HOSTILE = "<script>alert(1)</script>"
 ADMIN = ("admin", "admin/groups", "admin/storage", "admin/audit", "admin/settings")

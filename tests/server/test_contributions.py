@@ -16,7 +16,7 @@ from real_server import Server
 from server.in_process import TOKEN, Served
 
 from lmvp import errors
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 PASSWORD = "a long password"
 
@@ -328,10 +328,10 @@ def test_chunks_of_another_project_are_no_part_of_a_proposal(team):
 
     import msgspec
 
+    from lmvp.core import manifest as manifests
+    from lmvp.core.schemas import NewPush, Push
     from lmvp.formats import pack
-    from lmvp.records import NewPush, Push
-    from lmvp.storage import manifest as manifests
-    from lmvp.transfer.describe import describe
+    from lmvp.transfer.manifest_builder import describe
 
     hidden = {"w": np.random.default_rng(7).standard_normal((99, 99))}
     team.ada.update("secret/m", hidden, create=True, progress=False)
@@ -346,7 +346,7 @@ def test_chunks_of_another_project_are_no_part_of_a_proposal(team):
 
 
 def test_each_move_of_an_alias_is_kept(team, capsys, monkeypatch):
-    from lmvp.commands import main
+    from lmvp.cli import main
 
     team.ada.update("digits/mlp", weights(0.1), progress=False)
     team.ada.alias("digits/mlp@v2", "production", yes=True)
@@ -382,7 +382,7 @@ def test_protected_aliases_are_moved_by_maintainers_alone(team):
 
 def test_files_of_a_declined_contribution_are_stated_and_deleted(tmp_path, capsys, monkeypatch):
     """`gc`, `du`, the shell, the console and a download state how long the files are kept, and their deletion."""
-    from lmvp.commands import main
+    from lmvp.cli import main
 
     with Served(tmp_path / "data", keep_removed=timedelta(days=7)) as served:
         client = Client(served.url, TOKEN)

@@ -10,12 +10,12 @@ import pytest
 from server.in_process import Served
 from tornado.template import Template
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp.errors import TooManyRequests
 from lmvp_server import compression
 from lmvp_server.costly import ADDRESS_QUEUE, ANONYMOUS_QUEUE, RETRY_SECONDS, CostlyWork, Lane
-from lmvp_server.services.changes import Measuring
 from lmvp_server.services.runs import Runs
+from lmvp_server.services.tensor_changes import Measuring
 
 DIFF = "/p/p/m/-/diff?from=v1&to=v2"
 

@@ -9,11 +9,11 @@ import pytest
 import requests
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
-from lmvp_server.handlers import live
+from lmvp.client.models import Client
+from lmvp_server.api import sse
 from lmvp_server.routes import API, PAGES, ROUTES
 from lmvp_server.services.audit import Audit
-from lmvp_server.services.decoding import Decoder
+from lmvp_server.services.chunk_reader import Decoder
 from lmvp_server.services.metrics import Metrics
 
 SMALL = {  # one record or one short list, whatever is stored; of the operator and admins, any list
@@ -123,7 +123,7 @@ def served(tmp_path_factory):
         assert served("PATCH", "/projects/p", json={"public": True}).ok
         assert served("POST", "/projects/p/runs", json={"run": RUN, "format": 1}).ok
         values = {f"key{at}": float(at) for at in range(1000)}
-        for step in range(live._FEW // 1000 + 1):
+        for step in range(sse._FEW // 1000 + 1):
             assert served("POST", f"/projects/p/runs/{RUN}/metrics", json={"values": values, "step": step}).ok
         served.member = served.user("ada", "viewer", scope="read")["token"]
         yield served

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from services.workshop import ADA, Shop, weights
 
+from lmvp.core.schemas.runs import NewPoints, NewRun
 from lmvp.errors import LmvpError
-from lmvp.tracking.records import NewPoints, NewRun
 from lmvp_server.services import Services
 
 RUN = "a" * 32

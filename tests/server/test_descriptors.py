@@ -15,7 +15,7 @@ import pytest
 from server.in_process import TOKEN, Served
 
 from lmvp_server import log, serving
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
 
 QUICK = serving.Limits(
     connections=12, per_address=12, header_seconds=0.4, idle_seconds=0.8, body_seconds=0.6, body_bytes=100,

@@ -11,10 +11,10 @@ import pytest
 import requests
 
 import lmvp
-import lmvp.signing_in
+import lmvp.client.login
 from lmvp import config, errors
-from lmvp.client import Client
-from lmvp.commands import main
+from lmvp.cli import main
+from lmvp.client.models import Client
 from lmvp_server.services import devices
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.stores.base import Put
@@ -62,7 +62,7 @@ def test_a_client_waits_is_approved_and_has_a_token_of_its_own(server, capsys):
     told = []
     helper = threading.Thread(target=approve)
     helper.start()
-    from lmvp.signing_in import sign_in
+    from lmvp.client.login import sign_in
 
     assert sign_in(server.url, say=told.append) == server.url
     helper.join()
@@ -152,7 +152,7 @@ def test_login_gets_all_rights_only_if_they_are_asked_for_and_approved(server, m
         assert decide(server, code, **fields).json()["scope"] == scope
         assert fetch(server, code)["scope"] == scope
     asked = []
-    monkeypatch.setattr("lmvp.signing_in.by_code", lambda url, say, scope: asked.append(scope) or server.token)
+    monkeypatch.setattr("lmvp.client.login.by_code", lambda url, say, scope: asked.append(scope) or server.token)
     assert main(["login", server.url, "--scope", "admin"]) == 0
     lmvp.login(server.url)
     lmvp.login(server.url, scope="read")
@@ -168,7 +168,7 @@ def test_login_names_a_scope_that_is_smaller_than_the_requested_one(server, gran
         if (code := re.search(r"approve the code (\S+)\.", text)) is not None:
             assert decide(server, {"user_code": code[1]}, scope=granted).ok
 
-    lmvp.signing_in.by_code(server.url, say, "admin")
+    lmvp.client.login.by_code(server.url, say, "admin")
     assert len(said[1:]) == notes
     assert all(f"The token has the scope {granted}" in text for text in said[1:])
 
@@ -232,7 +232,7 @@ def test_a_given_token_is_checked_and_an_old_one_is_no_hindrance(server, monkeyp
     assert lmvp.login(server.url, server.token) == server.url
     config.login(server.url, "outdated")
     asked = []
-    monkeypatch.setattr("lmvp.signing_in.by_code", lambda url, *_: asked.append(url) or server.token)
+    monkeypatch.setattr("lmvp.client.login.by_code", lambda url, *_: asked.append(url) or server.token)
     lmvp.login(server.url)
     assert asked == [server.url]
 

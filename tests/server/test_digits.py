@@ -7,7 +7,7 @@ import pytest
 import requests
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 RATES = (0.1, 7.5e-05)
 

@@ -10,12 +10,19 @@ import requests
 
 import lmvp
 from lmvp import local
+from lmvp.core import chunk_frames, codecs, digest
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import (
+    DELTA,
+    RAW,
+    SOLO,
+    ZSTD,
+    Frame,
+    FrameReader,
+)
+from lmvp.core.codecs import Link
 from lmvp.formats import pack
-from lmvp.storage import codecs, digest, frames
-from lmvp.storage import manifest as manifests
-from lmvp.storage.codecs import Link
-from lmvp.storage.frames import DELTA, RAW, SOLO, ZSTD, Frame, FrameReader
-from lmvp.transfer.describe import describe
+from lmvp.transfer.manifest_builder import describe
 from lmvp_server.routes import API
 
 RNG = np.random.default_rng(0)
@@ -73,7 +80,7 @@ def server(home):
 
 def framed(data, encoded, chunk=None, size=None):
     head = Frame(chunk or digest.of_bytes(data), size or len(data), len(encoded.payload), encoded.codec)
-    return frames.header(head) + bytes(encoded.payload)
+    return chunk_frames.header(head) + bytes(encoded.payload)
 
 
 def delta(data, base, base_name=None, depth=1, **changes):
@@ -94,13 +101,13 @@ def the_rest(tree, server):
     for chunk, place in places.items():
         if chunk != name(tree):
             data = b"".join(place.read())
-            assert server.put(frames.header(Frame(chunk, len(data), len(data))) + data).status_code == 200
+            assert server.put(chunk_frames.header(Frame(chunk, len(data), len(data))) + data).status_code == 200
 
 
 def stored(home, chunk):
     [path] = (home / "chunks").glob(f"*/{chunk[:2]}/{chunk[2:]}")
     data = path.read_bytes()
-    return frames.read_header(data[:48]), data[48:]
+    return chunk_frames.read_header(data[:48]), data[48:]
 
 
 def is_nowhere(home, chunk):
@@ -310,11 +317,11 @@ def test_a_failure_in_the_middle_of_an_answer_is_a_frame(server, home):
     [path] = (home / "chunks").glob(f"*/{want[1][:2]}/{want[1][2:]}")
     path.write_bytes(path.read_bytes()[:-1] + b"!")
     answer = server("POST", "/projects/d/models/m/versions/1/chunks", {"want": want})
-    first = frames.read_header(answer.content[:48], answer=True)
+    first = chunk_frames.read_header(answer.content[:48], answer=True)
     at = 48 + first.payload
-    failed = frames.read_header(answer.content[at : at + 48], answer=True)
-    assert (failed.chunk, failed.codec, failed.size) == (want[1], frames.FAILED, 0)
+    failed = chunk_frames.read_header(answer.content[at : at + 48], answer=True)
+    assert (failed.chunk, failed.codec, failed.size) == (want[1], chunk_frames.FAILED, 0)
     error = msgspec.json.decode(answer.content[at + 48 : at + 48 + failed.payload])["error"]
     assert error["code"] == "integrity"
-    last = frames.read_header(answer.content[at + 48 + failed.payload :][:48], answer=True)
+    last = chunk_frames.read_header(answer.content[at + 48 + failed.payload :][:48], answer=True)
     assert last.chunk == want[2]

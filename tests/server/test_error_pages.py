@@ -5,7 +5,7 @@ import pytest
 import requests
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
 

@@ -10,23 +10,29 @@ import numpy as np
 import pytest
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
-from lmvp.curves import Curves, Line, compare_runs, curves_of
-from lmvp.records import Amount, Layer
-from lmvp.render import curves as drawing
-from lmvp.render import numbers, pictures, strip
-from lmvp.render.compare_runs import Comparison
-from lmvp.render.curves import curves_data
-from lmvp.render.data import history_data, plot_data
-from lmvp.render.diff_data import diff_data
-from lmvp.render.plot import plot_svg
-from lmvp.render.showing_data import showing_data
-from lmvp.storage.values import counts
-from lmvp.tracking.reading import Run
-from lmvp.tracking.records import RunRecord
-from lmvp_server.console import marks, runtables, spaces
-from lmvp_server.console.axes import Axis
-from lmvp_server.console.runtables import Column
+from lmvp.client.models import Client
+from lmvp.client.runs import Run
+from lmvp.core import number_format
+from lmvp.core.schemas import Amount, Layer
+from lmvp.core.schemas.runs import RunRecord
+from lmvp.core.tensor_values import counts
+from lmvp.views import _svg, layer_strip
+from lmvp.views import curve_charts as drawing
+from lmvp.views.curve_charts import curves_data
+from lmvp.views.curves import (
+    Curves,
+    Line,
+    compare_runs,
+    curves_of,
+)
+from lmvp.views.diff_json import diff_data
+from lmvp.views.history_json import history_data, plot_data
+from lmvp.views.metric_plot import plot_svg
+from lmvp.views.run_comparison import Comparison
+from lmvp.views.version_json import showing_data
+from lmvp_server.web import run_charts, run_tables, svg_marks
+from lmvp_server.web.axes import Axis
+from lmvp_server.web.run_tables import Column
 
 DIGITS = 4300
 """Digits of the longest integer that JSON of the server may have."""
@@ -159,11 +165,11 @@ def test_picture_of_compared_runs_has_a_place_for_each_number(served):
     columns = [Column.read(name) for name in COLUMNS]
     found = [served.client.run("p", run).record for run in RUNS]
     for pair in itertools.combinations(found, 2):
-        drawn = [spaces.scatter(pair, across, up) for across, up in itertools.product(columns, columns)]
-        assert all(map(is_drawing_sound, [*drawn, spaces.parallel(pair, columns)]))
+        drawn = [run_charts.scatter(pair, across, up) for across, up in itertools.product(columns, columns)]
+        assert all(map(is_drawing_sound, [*drawn, run_charts.parallel(pair, columns)]))
         assert repr(Comparison.of(pair))
         assert Comparison.of(pair)._repr_html_()
-        assert runtables.groups(pair, columns, columns[0])
+        assert run_tables.groups(pair, columns, columns[0])
 
 
 def test_axis_has_ticks_and_places_between_its_ends():
@@ -187,17 +193,17 @@ def test_text_and_picture_of_each_view_are_drawn(served):
         assert repr(view)
         assert is_drawing_sound(view._repr_html_() if hasattr(view, "_repr_html_") else "")
     history = client.show_history("p/m")
-    assert is_drawing_sound(pictures.history_svg(history))
+    assert is_drawing_sound(_svg.history_svg(history))
     for number in range(1, len(SCALES)):
         shown, diff = (
             client.show(f"p/weights@v{number}"),
             client.diff(f"p/weights@v{number}", f"p/weights@v{number + 1}"),
         )
-        assert is_drawing_sound(pictures.showing_svg(shown) + pictures.diff_svg(diff))
+        assert is_drawing_sound(_svg.showing_svg(shown) + _svg.diff_svg(diff))
         assert showing_data(shown)
         assert diff_data(diff)
     assert is_drawing_sound(plot_svg(plot_data(history, "x")))
-    assert is_drawing_sound("".join(marks.metric_track(history_data(history))))
+    assert is_drawing_sound("".join(svg_marks.metric_track(history_data(history))))
 
 
 def test_curve_of_two_numbers_is_drawn():
@@ -215,24 +221,29 @@ def test_curve_of_two_numbers_is_drawn():
 
 def test_number_is_written_for_each_pair():
     for before, after in itertools.product([*FLOATS, 10**309, -(10**4299), 10**5000], repeat=2):
-        assert all(numbers.column([before, after]))
-        assert all(numbers.pair(numbers.real(before), numbers.real(after))[:2])
-        assert numbers.percent(abs(numbers.real(before))) is not None
-        assert numbers.size(before)
-        assert is_drawing_sound(marks.spark([numbers.real(before), numbers.real(after)], ""))
-        low, high = numbers.bounds([numbers.real(before), numbers.real(after)])
-        assert numbers.ends(*numbers.ticks(low, high))
-        low, high = numbers.log_bounds([numbers.real(before), numbers.real(after)])
-        assert numbers.log_ticks(low, high)
+        assert all(number_format.column([before, after]))
+        assert all(number_format.pair(number_format.real(before), number_format.real(after))[:2])
+        assert number_format.percent(abs(number_format.real(before))) is not None
+        assert number_format.size(before)
+        assert is_drawing_sound(svg_marks.spark([number_format.real(before), number_format.real(after)], ""))
+        low, high = number_format.bounds([number_format.real(before), number_format.real(after)])
+        assert number_format.ends(*number_format.ticks(low, high))
+        low, high = number_format.log_bounds([number_format.real(before), number_format.real(after)])
+        assert number_format.log_ticks(low, high)
     for low, high in itertools.product(FINITE, repeat=2):
-        for ticks in (numbers.ticks(low, high), numbers.time_ticks(low, high)) if low < high else ():
-            for written in (numbers.step_labels, numbers.time_labels, numbers.byte_labels, numbers.ends):
-                assert all(written(ticks) if written is not numbers.ends else written(*ticks))
+        for ticks in (number_format.ticks(low, high), number_format.time_ticks(low, high)) if low < high else ():
+            for written in (
+                number_format.step_labels,
+                number_format.time_labels,
+                number_format.byte_labels,
+                number_format.ends,
+            ):
+                assert all(written(ticks) if written is not number_format.ends else written(*ticks))
 
 
 def test_integer_beyond_float64_is_written_with_its_power():
-    assert numbers.column([10**309, 1.0]) == ["1.00e+309", "1"]
-    assert numbers.pair(-1.7e308, 1.7e308) == ("−1.7e+308", "1.7e+308", "+3.40e+308")
+    assert number_format.column([10**309, 1.0]) == ["1.00e+309", "1"]
+    assert number_format.pair(-1.7e308, 1.7e308) == ("−1.7e+308", "1.7e+308", "+3.40e+308")
 
 
 def test_change_beyond_float64_has_a_shade_and_no_angle():
@@ -257,4 +268,4 @@ def test_histogram_counts_numbers_that_lie_too_near_or_too_far_for_edges(values,
 
 def test_layer_of_any_size_has_a_width():
     axis = [Layer(path=f"b.{at}", group="b", size=size) for at, size in enumerate((-1, 0, 5, 10**400))]
-    assert is_drawing_sound(strip.svg(axis, "0123"))
+    assert is_drawing_sound(layer_strip.svg(axis, "0123"))

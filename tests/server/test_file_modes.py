@@ -11,9 +11,10 @@ import requests
 from server.runs_over_http import begin, losses
 
 import lmvp
-from lmvp import errors, local, private
-from lmvp.client import Client
-from lmvp_server.restoring import restore
+from lmvp import errors, local
+from lmvp.client.models import Client
+from lmvp.core import files
+from lmvp_server.restore import restore
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="modes are those of POSIX")
 
@@ -165,21 +166,21 @@ def test_walk_that_was_interrupted_is_repeated_and_a_finished_one_is_not(tmp_pat
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fwalk", interrupted)
-        private.secure(tmp_path / "data", ["chunks"])
+        files.secure(tmp_path / "data", ["chunks"])
     assert loose(tmp_path / "data") != []
-    private.secure(tmp_path / "data", ["chunks"])
+    files.secure(tmp_path / "data", ["chunks"])
     assert loose(tmp_path / "data") == []
     monkeypatch.setattr(os, "fwalk", None)
-    private.secure(tmp_path / "data", ["chunks"])
+    files.secure(tmp_path / "data", ["chunks"])
 
 
 @pytest.mark.parametrize("mask", [0o000, 0o777], ids=oct)
 def test_private_file_has_its_mode_from_the_start(tmp_path, mask):
     before = os.umask(mask)
     try:
-        private.make_folder(tmp_path / "a" / "b")
-        private.write(tmp_path / "a" / "b" / "c", b"secret")
-        private.append(tmp_path / "a" / "log").close()
+        files.make_folder(tmp_path / "a" / "b")
+        files.write(tmp_path / "a" / "b" / "c", b"secret")
+        files.append(tmp_path / "a" / "log").close()
     finally:
         os.umask(before)
     assert loose(tmp_path / "a") == []

@@ -17,14 +17,13 @@ import pytest
 from services.workshop import ADA, Shop, bytes_of, step, weights
 from soak import size
 
-from lmvp import serverfile
+from lmvp.core import chunk_frames, server_file
+from lmvp.core.run_frames import key_frame, note, points_frame
+from lmvp.core.schemas.runs import NewPoints, NewRun
+from lmvp.core.server_file import ServerFile
 from lmvp.errors import LmvpError
-from lmvp.serverfile import ServerFile
-from lmvp.storage import frames
-from lmvp.tracking.frames import key_frame, note, points_frame
-from lmvp.tracking.records import NewPoints, NewRun
-from lmvp_server.folder import DataFolder
-from lmvp_server.services import Services, decoding
+from lmvp_server.data_folder import DataFolder
+from lmvp_server.services import Services, chunk_reader
 from lmvp_server.services.metrics import Asked
 
 pytestmark = pytest.mark.soak
@@ -33,7 +32,7 @@ LIVE, SEALED, BROKEN = "a" * 32, "b" * 32, "c" * 32
 TABLES = ("projects", "names", "models", "versions", "aliases", "runs", "users", "members", "tokens", "webhooks")
 BASE_ID = range(48, 80)
 """Where a delta names its base."""
-VERIFIES_ALL = hasattr(decoding, "read_manifest")
+VERIFIES_ALL = hasattr(chunk_reader, "read_manifest")
 """Whether manifests are verified when they are served, and notes and open pushes by fsck."""
 
 
@@ -134,7 +133,8 @@ def store(tmp_path_factory):
         shop.push(tree)
     shop.services.upkeep.compact(ADA)
     assert any(
-        frames.read_header(path.read_bytes()[: frames.HEADER_SIZE]).codec == frames.DELTA for path in chunks(folder)
+        chunk_frames.read_header(path.read_bytes()[: chunk_frames.HEADER_SIZE]).codec == chunk_frames.DELTA
+        for path in chunks(folder)
     )
     shop.services.measuring.changes(ADA, "p", "m", "3", "m@2")
 
@@ -167,7 +167,7 @@ def store(tmp_path_factory):
     space = shop.space
     shop.services.close()
     (folder / "server.log").write_text("started\n")
-    serverfile.write(
+    server_file.write(
         folder, ServerFile(url="http://127.0.0.1:1", token=token, pid=1, host="h", boot="b", instance="i", version="1")
     )
 

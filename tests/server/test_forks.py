@@ -11,8 +11,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
 from lmvp import errors
-from lmvp.client import Client
-from lmvp.commands import main
+from lmvp.cli import main
+from lmvp.client.models import Client
 
 
 def weights(step):
@@ -201,7 +201,7 @@ def test_slips(team):
 
 
 def test_where_the_disk_knows_no_second_names(team, monkeypatch):
-    from lmvp_server.stores.chunks import FolderChunks
+    from lmvp_server.stores.local.chunks import FolderChunks
 
     team.kill()
     space = next(path.name for path in (team.data / "chunks").iterdir())

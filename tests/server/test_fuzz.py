@@ -28,7 +28,7 @@ from server.runs_over_http import begin, losses
 from server.test_roles import MODEL, PROJECT, RUN, VERSION
 from soak import size
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp.errors import LmvpError
 from lmvp_server.routes import API, PAGES, ROUTES
 from lmvp_server.services import Services

@@ -14,14 +14,19 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "services"))
 from server.in_process import Served
 from workshop import ADA, Shop
 
-from lmvp.client import Client
+from lmvp.client.models import Client
+from lmvp.core import digest, safetensors
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.manifest import (
+    Chunk,
+    File,
+    Manifest,
+    Tensor,
+)
+from lmvp.core.schemas import NewPush, Recorded
 from lmvp.errors import IntegrityError, InvalidManifest, LmvpError, NotFound
-from lmvp.records import NewPush, Recorded
-from lmvp.storage import digest, safetensors
-from lmvp.storage import manifest as manifests
-from lmvp.storage.frames import Frame
-from lmvp.storage.manifest import Chunk, File, Manifest, Tensor
-from lmvp_server.restoring import restore
+from lmvp_server.restore import restore
 from lmvp_server.services import headers, pushes
 
 TRUE, DECOY = np.full(256, 1, "<f4").tobytes(), np.full(256, 2, "<f4").tobytes()

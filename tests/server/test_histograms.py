@@ -7,7 +7,7 @@ import pytest
 
 import lmvp
 from lmvp import errors
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp_server.services import histograms
 
 

@@ -14,7 +14,7 @@ import requests
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 HOSTILE = {
     "x.php": "<?php " + "$" * 100_000,

@@ -14,8 +14,8 @@ from argon2 import PasswordHasher
 from server.in_process import Served
 from server.openid_provider import CODE, Provider
 
-from lmvp.client import Client
-from lmvp.commands import main
+from lmvp.cli import main
+from lmvp.client.models import Client
 from lmvp.errors import AccessDenied, NotFound, ProofRequired
 from lmvp_server import openid
 from lmvp_server.services import access, passwords

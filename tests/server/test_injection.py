@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
 import lmvp
-from lmvp.client import Client
-from lmvp.commands import main
+from lmvp.cli import main
+from lmvp.client.models import Client
 
 FORMULA = "=HYPERLINK(0)"
 MARKUP = "<img src=x onerror=alert(1)>"
@@ -81,7 +81,7 @@ def test_markup_in_names_and_messages_is_text_in_every_static_form(server):
     server.root.update("digits/mlp", {"w": np.zeros(3)}, message=MARKUP, propose=True, progress=False)
     import argparse
 
-    from lmvp.commands.parser import SHELL, make_parser, read
+    from lmvp.cli.parser import SHELL, make_parser, read
 
     for words in (["contributions", "digits"], ["audit", "list", "digits"], ["runs", "digits"]):
         options = read(make_parser(SHELL, "lmvp", argparse.ArgumentParser), words, SHELL)

@@ -16,13 +16,13 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 from workshop import ADA, Shop, step, weights
 
+from lmvp.core import chunk_frames, digest
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import FAILED, HEADER_SIZE, Frame
+from lmvp.core.manifest import Chunk, File, Manifest
+from lmvp.core.schemas import NewPush, Parent, Recorded
 from lmvp.errors import InvalidManifest, LmvpError
-from lmvp.records import NewPush, Parent, Recorded
-from lmvp.storage import digest, frames
-from lmvp.storage import manifest as manifests
-from lmvp.storage.frames import FAILED, HEADER_SIZE, Frame
-from lmvp.storage.manifest import Chunk, File, Manifest
-from lmvp_server.restoring import restore
+from lmvp_server.restore import restore
 from lmvp_server.services.pushes import Pushes
 from lmvp_server.stores.base import Put
 
@@ -42,7 +42,7 @@ def body_of(manifest, **fields):
 
 
 def framed(data=DATA):
-    return frames.header(Frame(digest.of_bytes(data), len(data), len(data))) + data
+    return chunk_frames.header(Frame(digest.of_bytes(data), len(data), len(data))) + data
 
 
 def flip(path, offset=-3, bit=0x10):
@@ -270,7 +270,7 @@ def test_chunk_that_is_not_what_its_manifest_states_is_told_of_in_its_place(serv
         manifest = manifests.decode(server.ask("GET", f"{place}/manifest").content)
         want = manifest.files[0].chunks[-1].id
     data = server.ask("POST", f"{place}/chunks", json={"want": [want], "accept": accept}).content
-    head = frames.read_header(data[:HEADER_SIZE], answer=True)
+    head = chunk_frames.read_header(data[:HEADER_SIZE], answer=True)
     assert (head.codec, head.chunk) == (FAILED, want)
     assert json.loads(data[HEADER_SIZE:])["error"]["code"] == "integrity"
 
@@ -374,7 +374,7 @@ def test_compaction_leaves_damaged_data_and_its_neighbours_as_they_are(shop, mon
 
 def test_restore_names_a_version_of_false_size(server, tmp_path):
     """The backup has what the server has; the damaged pieces of the server are not in it."""
-    from lmvp.client import Client
+    from lmvp.client.models import Client
 
     client = Client(server.url, (server.data / "token").read_text().strip())
     with pytest.raises(LmvpError, match="damaged or gone on the server"):
@@ -390,7 +390,7 @@ def test_restore_names_a_version_of_false_size(server, tmp_path):
 
 def test_client_refuses_a_manifest_that_is_not_that_of_the_version(server):
     """A server that does not verify (an old one, or a proxy between) is not believed."""
-    from lmvp.client import Client
+    from lmvp.client.models import Client
     from lmvp.errors import IntegrityError
 
     client = Client(server.url, (server.data / "token").read_text().strip())

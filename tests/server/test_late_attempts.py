@@ -11,8 +11,13 @@ import pytest
 from server.in_process import Served
 from server.runs_over_http import begin, losses
 
-from lmvp.tracking.frames import END, UPDATE, epoch_frame, note
-from lmvp.tracking.records import STALE_AFTER
+from lmvp.core.run_frames import (
+    END,
+    UPDATE,
+    epoch_frame,
+    note,
+)
+from lmvp.core.schemas.runs import STALE_AFTER
 from lmvp_server.stores.base import Put
 
 FIRST, SECOND, RANK = "a" * 32, "b" * 32, "c" * 32

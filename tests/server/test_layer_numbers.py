@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
-from lmvp.render.diff_data import diff_data
-from lmvp.render.showing_data import showing_data
+from lmvp.client.models import Client
+from lmvp.views.diff_json import diff_data
+from lmvp.views.version_json import showing_data
 
 STEPS = 400
 

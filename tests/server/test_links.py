@@ -10,12 +10,12 @@ from contextlib import suppress
 import pytest
 from services.workshop import ADA, Shop, step, weights
 
-from lmvp import private, serverfile
 from lmvp.archive import disk
+from lmvp.core import files, server_file
+from lmvp.core.schemas.runs import NewPoints, NewRun
 from lmvp.errors import DamagedFile, IntegrityError
-from lmvp.tracking.records import NewPoints, NewRun
-from lmvp.tracking.target import files_in
-from lmvp_server.folder import DataFolder
+from lmvp.tracking.destination import files_in
+from lmvp_server.data_folder import DataFolder
 from lmvp_server.services import Services
 
 RUN = "a" * 32
@@ -191,8 +191,8 @@ def test_lock_and_server_file_are_no_links(tmp_path):
     data, target = tmp_path / "data", tmp_path / "elsewhere"
     data.mkdir()
     target.write_text("theirs")
-    (data / serverfile.NAME).symlink_to(target)
-    assert serverfile.read(data) is None
+    (data / server_file.NAME).symlink_to(target)
+    assert server_file.read(data) is None
     (data / "lock").symlink_to(target)
     with pytest.raises(Exception, match=r"(?i)lock|link|symbolic"), DataFolder.open(data, patience=0):
         pass
@@ -221,16 +221,16 @@ def test_only_regular_files_are_opened(tmp_path, kind):
     ]()
     error = IsADirectoryError if kind == "folder" else IntegrityError
     for work in (
-        lambda: private.read_bytes(path),
-        lambda: private.read(path),
-        lambda: private.append(path),
-        lambda: private.create(path, os.O_RDWR),
-        lambda: private.open_file(path, os.O_RDWR),
+        lambda: files.read_bytes(path),
+        lambda: files.read(path),
+        lambda: files.append(path),
+        lambda: files.create(path, os.O_RDWR),
+        lambda: files.open_file(path, os.O_RDWR),
     ):
         with pytest.raises(error):  # at once: a pipe without another end does not block
             work()
     with pytest.raises(FileExistsError):
-        private.create(path)
+        files.create(path)
     with pytest.raises(DamagedFile, match="is not a regular file"):
         disk.read_some(path, 100)
     assert files_in(tmp_path, "file") == ([] if kind == "link" else [path])
@@ -241,6 +241,6 @@ def test_write_replaces_a_link_by_a_file(tmp_path):
     path, target = tmp_path / "file", tmp_path / "target"
     target.write_bytes(b"theirs")
     path.symlink_to(target)
-    private.write(path, b"ours")
+    files.write(path, b"ours")
     assert (target.read_bytes(), path.read_bytes()) == (b"theirs", b"ours")
     assert stat.S_ISREG(path.lstat().st_mode)

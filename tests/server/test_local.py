@@ -20,12 +20,13 @@ import psutil
 import pytest
 from filelock import FileLock
 
-from lmvp import local, serverfile
-from lmvp.client import Client
-from lmvp.commands.tables import Status
+from lmvp import local
+from lmvp.cli.tables import Status
+from lmvp.client.models import Client
+from lmvp.core import server_file
+from lmvp.core.schemas import Health
+from lmvp.core.schemas.runs import Applied
 from lmvp.errors import InvalidArgument, LmvpError, ServerUnavailable, StorageFull, StorageReadOnly
-from lmvp.records import Health
-from lmvp.tracking.records import Applied
 from lmvp_jupyter.upstream import Exchange, Upstream
 
 SERVER = [sys.executable, "-m", "lmvp_server"]
@@ -37,7 +38,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LMVP_HOME", str(folder))
     yield folder
     forget_all()
-    said = serverfile.read(folder)
+    said = server_file.read(folder)
     if said and said.pid != os.getpid() and is_server(said.pid):
         os.kill(said.pid, signal.SIGKILL)
 
@@ -66,20 +67,20 @@ def ended(pid):
 
 def leave_behind(home, **changes):
     """Write the `server.json` of a server that is no longer there."""
-    content = serverfile.ServerFile(
+    content = server_file.ServerFile(
         **{
             "url": "http://127.0.0.1:9",
             "token": "old-token",
             "pid": dead_pid(),
             "host": socket.gethostname(),
-            "boot": serverfile.boot_id(),
+            "boot": server_file.boot_id(),
             "instance": "0" * 32,
             "version": "0.0.1",
             **changes,
         }
     )
     home.mkdir(exist_ok=True)
-    serverfile.write(home, content)
+    server_file.write(home, content)
     return content
 
 
@@ -158,10 +159,10 @@ def test_the_file_of_a_server_long_gone_is_not_believed(home, pid):
 
 def test_a_file_from_before_the_last_boot_is_not_believed(home):
     found = local.find_or_start(home)
-    said = serverfile.read(home)
-    serverfile.write(home, serverfile.ServerFile(**{**as_dict(said), "boot": "another"}))
+    said = server_file.read(home)
+    server_file.write(home, server_file.ServerFile(**{**as_dict(said), "boot": "another"}))
     assert local.find(home) is None
-    serverfile.write(home, said)
+    server_file.write(home, said)
     assert local.find(home) == found
 
 
@@ -174,8 +175,8 @@ def test_a_damaged_file_is_no_file(home, content):
 
 def test_the_right_server_under_another_instance_is_not_taken(home):
     local.find_or_start(home)
-    said = serverfile.read(home)
-    serverfile.write(home, serverfile.ServerFile(**{**as_dict(said), "instance": "f" * 32}))
+    said = server_file.read(home)
+    server_file.write(home, server_file.ServerFile(**{**as_dict(said), "instance": "f" * 32}))
     assert local.find(home) is None
 
 
@@ -218,14 +219,14 @@ def test_a_stranger_on_the_port_gets_no_token(home, stranger):
 
 def test_a_stranger_who_repeats_an_old_proof_is_not_believed(home, stranger):
     first = local.find_or_start(home)
-    said = serverfile.read(home)
+    said = server_file.read(home)
     nonce = "0123456789abcdef"
     status, stranger.body = get(first.url, f"/api/v1/health?nonce={nonce}")
     assert status == 200
     assert json.loads(stranger.body)["proof"]
-    serverfile.write(home, serverfile.ServerFile(**{**as_dict(said), "url": stranger.url}))
+    server_file.write(home, server_file.ServerFile(**{**as_dict(said), "url": stranger.url}))
     assert local.find(home) is None
-    serverfile.write(home, said)
+    server_file.write(home, said)
 
 
 @pytest.fixture
@@ -288,8 +289,8 @@ def test_a_server_on_another_machine_is_an_error_until_it_is_long_gone(home):
 
 def test_this_machine_under_another_name_is_still_this_machine(home):
     found = local.find_or_start(home)
-    said = serverfile.read(home)
-    serverfile.write(home, serverfile.ServerFile(**{**as_dict(said), "host": "renamed"}))
+    said = server_file.read(home)
+    server_file.write(home, server_file.ServerFile(**{**as_dict(said), "host": "renamed"}))
     assert local.find(home) == found
 
 
@@ -345,7 +346,7 @@ def server(home):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_request_in_flight_is_finished_at_the_end(home, server, number):
-    url = serverfile.read(home).url
+    url = server_file.read(home).url
     with slow_request(url) as request:
         server.send_signal(number)
         wait_for(lambda: not (home / "server.json").exists())
@@ -357,7 +358,7 @@ def test_a_request_in_flight_is_finished_at_the_end(home, server, number):
 
 
 def test_a_second_interrupt_does_not_wait(home, server):
-    with slow_request(serverfile.read(home).url):
+    with slow_request(server_file.read(home).url):
         server.send_signal(signal.SIGINT)
         wait_for(lambda: not (home / "server.json").exists())
         server.send_signal(signal.SIGINT)
@@ -368,7 +369,7 @@ def test_a_token_is_kept_over_restarts_and_never_shown(home):
     tokens, shown = set(), ""
     for _ in range(2):
         with start(home) as process:
-            tokens.add(serverfile.read(home).token)
+            tokens.add(server_file.read(home).token)
             process.terminate()
             shown += process.greeting + "".join(process.communicate(timeout=10))
             assert process.returncode == 0
@@ -390,7 +391,7 @@ def refused(home, *options):
 def test_a_second_server_of_the_same_folder_is_refused(home, server):
     answer = refused(home)
     assert answer.returncode == 4
-    assert f"{home} is in use by the server at {serverfile.read(home).url} (pid {server.pid}" in answer.stderr
+    assert f"{home} is in use by the server at {server_file.read(home).url} (pid {server.pid}" in answer.stderr
     assert "--data" in answer.stderr
     assert local.find(home).pid == server.pid
 
@@ -411,7 +412,7 @@ def test_server_that_starts_by_itself_is_found_when_the_start_of_another_fails(h
 
 
 def test_a_taken_port_is_named(home, server, tmp_path):
-    port = serverfile.read(home).url.rsplit(":", 1)[1]
+    port = server_file.read(home).url.rsplit(":", 1)[1]
     answer = refused(tmp_path / "second", "--port", port)
     assert answer.returncode == 2
     assert f"cannot listen on port {port} of 127.0.0.1: Address already in use" in answer.stderr
@@ -485,9 +486,9 @@ def test_an_embedded_server_waits_for_the_one_before(home):
 
 def test_a_lost_server_json_is_written_again_and_a_lost_folder_ends_the_server(home, tmp_path):
     with start(home, "--idle", "4") as process:
-        said = serverfile.read(home)
+        said = server_file.read(home)
         (home / "server.json").unlink()
-        wait_for(lambda: serverfile.read(home) == said)
+        wait_for(lambda: server_file.read(home) == said)
         home.rename(tmp_path / "elsewhere")
         assert process.wait(20) == 0
         assert "was taken away" in process.communicate()[1]
@@ -510,21 +511,21 @@ def test_lmvp_need_not_be_installed(home, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:80", "127.9.9.9", "[::1]", "[::1]:8000", "LOCALHOST:1"])
 def test_hosts_of_this_machine_are_served(server, home, host):
-    assert get(serverfile.read(home).url, Host=host)[0] == 200
+    assert get(server_file.read(home).url, Host=host)[0] == 200
 
 
 @pytest.mark.parametrize(
     "host", ["evil.example", "localhost.evil.example:80", "10.0.0.1", "[2001:db8::1]", "0.0.0.0", "127.0.0.1.nip.io"]
 )
 def test_foreign_hosts_are_refused(server, home, host):
-    status, body = get(serverfile.read(home).url, Host=host)
+    status, body = get(server_file.read(home).url, Host=host)
     assert status == 403
     assert json.loads(body)["error"]["code"] == "access_denied"
 
 
 @pytest.mark.parametrize("nonce", ["abc", "x" * 16, "A" * 16, "a" * 129])
 def test_a_bad_nonce_is_refused(server, home, nonce):
-    assert get(serverfile.read(home).url, f"/api/v1/health?nonce={nonce}")[0] == 400
+    assert get(server_file.read(home).url, f"/api/v1/health?nonce={nonce}")[0] == 400
 
 
 @pytest.fixture
@@ -654,7 +655,7 @@ def test_client_believes_no_proof_that_is_relayed_from_the_successor(home, thief
     connection, relayed = Client()._connection, []
 
     def relay(path):
-        _, body = get(serverfile.read(home).url, path)
+        _, body = get(server_file.read(home).url, path)
         relayed.append(json.loads(body) | {"instance": first.instance})
         return json.dumps(relayed[-1]).encode()
 
@@ -673,7 +674,7 @@ def test_client_believes_no_proof_that_is_relayed_from_the_successor(home, thief
             forget_all()
             connection = Client()._connection
     with start(home) as successor:
-        assert connection.get("/health", Health).instance == serverfile.read(home).instance != first.instance
+        assert connection.get("/health", Health).instance == server_file.read(home).instance != first.instance
         assert relayed[0]["proof"], "the relay works"
         assert taken.learned() == []
         successor.kill()
@@ -681,10 +682,10 @@ def test_client_believes_no_proof_that_is_relayed_from_the_successor(home, thief
 
 
 def test_client_proves_each_connection_once(home, monkeypatch):
-    from lmvp import proven
+    from lmvp import local_session
 
     proofs = []
-    monkeypatch.setattr(proven, "prove", lambda *place: proofs.append(place) or local.prove(*place))
+    monkeypatch.setattr(local_session, "prove", lambda *place: proofs.append(place) or local.prove(*place))
     connection = Client()._connection
     for _ in range(20):
         connection.get("/health", Health)

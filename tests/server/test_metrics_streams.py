@@ -15,11 +15,16 @@ import requests
 from server.runs_over_http import RUNS, Server, begin, curve, losses
 
 from lmvp import local
-from lmvp.tracking.columns import Columns
-from lmvp.tracking.frames import END, key_frame, note, points_frame
+from lmvp.core.columns import Columns
+from lmvp.core.run_frames import (
+    END,
+    key_frame,
+    note,
+    points_frame,
+)
+from lmvp_server.api import export
+from lmvp_server.api.sse import Place, Streams
 from lmvp_server.app import App
-from lmvp_server.handlers import export
-from lmvp_server.handlers.live import Place, Streams
 from lmvp_server.routes import API
 from lmvp_server.settings import Settings
 
@@ -86,7 +91,7 @@ def test_the_end_of_a_run_is_an_event_and_keys_choose(served, run):
 def test_a_cursor_that_is_lost_says_reset(served, run, home):
     local.stop()
     for log in (home / "series").glob("*/*"):
-        from lmvp_server.stores.series.series import Series
+        from lmvp_server.stores.local.series.series import Series
 
         series = Series(log)
         series.seal()

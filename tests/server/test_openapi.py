@@ -3,7 +3,7 @@
 import re
 
 from lmvp_server import openapi
-from lmvp_server.handlers.openapi import OpenApi
+from lmvp_server.api.openapi import OpenApi
 from lmvp_server.routes import API, ROUTES
 
 

@@ -15,12 +15,12 @@ import requests
 from jsonschema import Draft202012Validator
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp.errors import InvalidArgument, InvalidRequest
 from lmvp_server import openapi
-from lmvp_server.handlers.base import Handler
-from lmvp_server.handlers.openapi import OpenApi
-from lmvp_server.handlers.query import NOW, WHERE, Parameter
+from lmvp_server.api.base import Handler
+from lmvp_server.api.openapi import OpenApi
+from lmvp_server.api.query import NOW, WHERE, Parameter
 from lmvp_server.routes import API, ROUTES
 
 DOCUMENT = openapi.document(ROUTES, API)

@@ -15,8 +15,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from ports import reserved_port
 from real_server import Server
 
-from lmvp.client import Client
-from lmvp.commands import main
+from lmvp.cli import main
+from lmvp.client.models import Client
 
 pytestmark = pytest.mark.skipif(
     not (find_spec("authlib") and find_spec("oidc_provider_mock")), reason="no Authlib, or no provider to run here"

@@ -18,7 +18,7 @@ import pytest
 import requests
 from server.openid_provider import CODE, DISCOVERY, JWKS, TOKEN, Provider, send
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp_server.app import App
 from lmvp_server.settings import Settings
 

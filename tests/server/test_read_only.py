@@ -21,9 +21,9 @@ from server.read_only import NAMESPACE, can_mount, read_only, remount_read_only,
 from server.runs_over_http import begin, losses
 
 from lmvp import errors
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp_server.app import App
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
 from lmvp_server.settings import Settings
 
 TOKEN = "t" * 40
@@ -199,7 +199,7 @@ def test_server_ends_and_starts_again_after_it_was_read_only(home, tmp_path):
 
 
 def test_server_start_on_a_read_only_folder_names_the_folder(home, tmp_path, capsys):
-    from lmvp.commands import main
+    from lmvp.cli import main
 
     data = tmp_path / "data"
     with read_only(data):

@@ -22,10 +22,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from server.fuzzing import LoggedServer
 from server.runs_over_http import begin
 
-from lmvp.storage import digest
-from lmvp.tracking.frames import key_frame, points_frame
-from lmvp_server.handlers.base import JSON_LIMIT
-from lmvp_server.handlers.export import inert
+from lmvp.core import digest
+from lmvp.core.run_frames import key_frame, points_frame
+from lmvp_server.api.base import JSON_LIMIT
+from lmvp_server.api.export import inert
 from lmvp_server.routes import API
 
 RUN = "a" * 32

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 from soak import size
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 from lmvp_server import rendering
 from lmvp_server.rendering import QUEUE_LIMIT, Job, Rendered, Rendering
 

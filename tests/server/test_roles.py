@@ -15,13 +15,13 @@ import requests
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
-from lmvp.client import Client
+from lmvp.client.models import Client
+from lmvp.core import chunk_frames
+from lmvp.core import manifest as manifests
+from lmvp.core.schemas import NewPush
 from lmvp.formats import pack
-from lmvp.records import NewPush
-from lmvp.storage import frames
-from lmvp.storage import manifest as manifests
-from lmvp.transfer.describe import describe
-from lmvp_server.handlers.live import NOBODYS
+from lmvp.transfer.manifest_builder import describe
+from lmvp_server.api.sse import NOBODYS
 from lmvp_server.openapi import methods_of
 from lmvp_server.routes import API, ROUTES
 from lmvp_server.services.access import (
@@ -454,7 +454,9 @@ def test_whoever_is_disabled_or_demoted_is_so_at_once(world):
     root.set_member("digits", "grace", "viewer")
     chunks = [chunk for file in described.manifest.files for chunk in file.chunks]
     assert chunks
-    frame = frames.header(frames.Frame(chunks[0].id, chunks[0].size, chunks[0].size)) + b"\0" * chunks[0].size
+    frame = (
+        chunk_frames.header(chunk_frames.Frame(chunks[0].id, chunks[0].size, chunks[0].size)) + b"\0" * chunks[0].size
+    )
     assert world.ask("grace", "put", f"{MODEL}/pushes/{'d' * 32}/chunks", frame).status_code == 403
     assert world.ask("grace", "post", f"{MODEL}/pushes/{'d' * 32}/commit").status_code == 403
     assert world.ask("grace", "get", MODEL).ok

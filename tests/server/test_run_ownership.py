@@ -8,9 +8,9 @@ import pytest
 from server.in_process import Served
 from server.runs_over_http import begin, losses
 
-from lmvp.storage import digest, frames
-from lmvp.storage.frames import Frame
-from lmvp.tracking.frames import END, UPDATE, note
+from lmvp.core import chunk_frames, digest
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.run_frames import END, UPDATE, note
 from lmvp_server.stores.base import Put
 
 ENDED = {"status": "finished", "ended_at": "2026-11-26T20:00:00Z"}
@@ -88,7 +88,7 @@ def pushing(run, **fields):
 
 def push_at_once(served, token, body):
     data = msgspec.json.encode(body)
-    frame = frames.header(Frame(CHUNK, len(DATA), len(DATA))) + DATA
+    frame = chunk_frames.header(Frame(CHUNK, len(DATA), len(DATA))) + DATA
     sent = struct.pack("<I", len(data)) + data + frame
     headers = {"Content-Type": "application/x-lmvp-frames"}
     return served("POST", "/projects/p/models/m/versions", token, data=sent, headers=headers)
@@ -98,7 +98,7 @@ def push_staged(served, token, body):
     begun = served("POST", "/projects/p/models/m/pushes", token, json=body)
     if not begun.ok:
         return begun
-    frame = frames.header(Frame(CHUNK, len(DATA), len(DATA))) + DATA
+    frame = chunk_frames.header(Frame(CHUNK, len(DATA), len(DATA))) + DATA
     path = f"/projects/p/models/m/pushes/{body['push']}"
     assert served("PUT", f"{path}/chunks", token, data=frame).ok
     return served("POST", f"{path}/commit", token)
@@ -132,7 +132,7 @@ def test_commit_checks_a_run_that_began_after_the_push(served, tokens):
     begun = served("POST", "/projects/p/models/m/pushes", tokens["grace"], json=body)
     assert begun.ok
     if begun.json()["missing"]:
-        frame = frames.header(Frame(CHUNK, len(DATA), len(DATA))) + DATA
+        frame = chunk_frames.header(Frame(CHUNK, len(DATA), len(DATA))) + DATA
         assert served("PUT", f"/projects/p/models/m/pushes/{body['push']}/chunks", tokens["grace"], data=frame).ok
     assert served("POST", "/projects/p/runs", tokens["ada"], json={"run": run}).ok
     assert served("POST", f"/projects/p/models/m/pushes/{body['push']}/commit", tokens["grace"]).status_code == 403
@@ -226,11 +226,11 @@ def test_backup_is_read_and_ended_by_the_admin_who_began_it(served):
 def test_contribution_is_withdrawn_by_its_author_alone(served, tokens):
     import struct
 
-    from lmvp.storage import frames
-    from lmvp.storage.frames import Frame
+    from lmvp.core import chunk_frames
+    from lmvp.core.chunk_frames import Frame
 
     head = msgspec.json.encode(a_push(secrets.token_hex(16)))
-    body = struct.pack("<I", len(head)) + head + frames.header(Frame(digest.of_bytes(b"x"), 1, 1)) + b"x"
+    body = struct.pack("<I", len(head)) + head + chunk_frames.header(Frame(digest.of_bytes(b"x"), 1, 1)) + b"x"
     assert served("POST", "/projects/p/models/m/versions", tokens["ada"], data=body).ok
     path = "/projects/p/models/m/contributions/c1/withdraw"
     assert served("POST", path, tokens["grace"]).status_code == 403

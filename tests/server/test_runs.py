@@ -9,8 +9,17 @@ import pytest
 from server.runs_over_http import RUNS, Server, begin, curve
 
 from lmvp import local
-from lmvp.tracking.frames import AUTO, END, START, UPDATE, epoch_frame, key_frame, note, points_frame
-from lmvp.tracking.records import NewRun
+from lmvp.core.run_frames import (
+    AUTO,
+    END,
+    START,
+    UPDATE,
+    epoch_frame,
+    key_frame,
+    note,
+    points_frame,
+)
+from lmvp.core.schemas.runs import NewRun
 
 
 def test_a_journal_makes_the_project_the_run_and_its_points(served, run):
@@ -110,7 +119,7 @@ def test_request_of_too_many_attempts_is_refused_and_changes_nothing(served, run
 
 
 def test_journal_of_many_attempts_is_sent_in_several_requests():
-    from lmvp.tracking.frames import whole_frames, within_epochs
+    from lmvp.core.run_frames import whole_frames, within_epochs
 
     journal = key_frame(0, "a") + b"".join(epoch_frame(number, 0) for number in range(1, 2501))
     sent = []

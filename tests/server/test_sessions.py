@@ -17,8 +17,8 @@ import requests
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
-from lmvp.client import Client
-from lmvp.commands import main
+from lmvp.cli import main
+from lmvp.client.models import Client
 from lmvp_server.services import passwords
 
 PASSWORD = "correct horse battery"

@@ -14,10 +14,10 @@ import pytest
 import requests
 from server.in_process import TOKEN, Served
 
-from lmvp.client import Client
-from lmvp_server.handlers.console.base import mark
+from lmvp.client.models import Client
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.stores.base import Put
+from lmvp_server.web.pages.base import mark
 
 
 class Browser(requests.Session):

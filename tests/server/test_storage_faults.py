@@ -24,17 +24,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "services"))
 from faults import STEPS, acting_at
 from server.runs_over_http import begin, losses
 
-from lmvp.client import Client
+from lmvp.client.models import Client
+from lmvp.core import chunk_frames
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.schemas import NewPush
 from lmvp.errors import BY_CODE
 from lmvp.formats import pack
-from lmvp.records import NewPush
-from lmvp.storage import frames
-from lmvp.storage import manifest as manifests
-from lmvp.storage.frames import Frame
-from lmvp.transfer.describe import describe
+from lmvp.transfer.manifest_builder import describe
 from lmvp_server.app import App
 from lmvp_server.routes import API
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
 from lmvp_server.settings import Settings
 
 STATUS = {
@@ -101,7 +101,7 @@ def small_push():
     parts = [struct.pack("<I", len(encoded)), encoded]
     for chunk, place in described.places.items():
         data = b"".join(map(bytes, place.read()))
-        parts += [frames.header(Frame(chunk, len(data), len(data))), data]
+        parts += [chunk_frames.header(Frame(chunk, len(data), len(data))), data]
     return b"".join(parts)
 
 
@@ -256,7 +256,7 @@ def test_long_work_whose_client_has_gone_is_no_fault(served, caplog, monkeypatch
             ended.set()
 
     monkeypatch.setattr(services.upkeep, "compact", slow)
-    monkeypatch.setattr("lmvp_server.handlers.base._LOOK", 0.02)
+    monkeypatch.setattr("lmvp_server.api.base._LOOK", 0.02)
     headers = {"Authorization": f"Bearer {served.token}"}
     with requests.post(f"{served.app.url}{API}/compact", headers=headers, stream=True, timeout=30) as answer:
         assert next(answer.iter_lines()) == b'{"done":0,"total":0}'

@@ -12,9 +12,9 @@ import pytest
 import requests
 from server.in_process import TOKEN, Served
 
-from lmvp.storage import digest, frames
-from lmvp.storage.frames import Frame
-from lmvp_server.handlers import base, live
+from lmvp.core import chunk_frames, digest
+from lmvp.core.chunk_frames import Frame
+from lmvp_server.api import base, sse
 
 RUN = "a" * 32
 LIVE = "/projects/p/metrics/live"
@@ -30,7 +30,7 @@ def until(condition, seconds=10):
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
-        for module in (base, live):
+        for module in (base, sse):
             patch.setattr(module, "RECHECK", 0.2)
         with Served(tmp_path_factory.mktemp("rights") / "data", public_url="") as served:
             assert served("POST", "/projects", json={"name": "p"}).ok
@@ -203,7 +203,7 @@ def model(served):
     push = "b" * 32
     assert served("POST", "/projects/p/models/m/pushes", json={"push": push, "manifest": manifest}).ok
     for one, part in zip(ids, parts, strict=True):
-        body = frames.header(Frame(one, len(part), len(part))) + part
+        body = chunk_frames.header(Frame(one, len(part), len(part))) + part
         assert served("PUT", f"/projects/p/models/m/pushes/{push}/chunks", data=body).ok
     assert served("POST", f"/projects/p/models/m/pushes/{push}/commit").ok
     return ids
@@ -289,7 +289,7 @@ def test_push_ends_though_another_project_takes_the_name(served, short):
     manifest = {"files": [file], "format": "files", "lmvp": 1, "meta": {}, "parents": [], "tensors": []}
     path = f"/projects/{name}/models/m/pushes"
     assert served("POST", path, token, json={"push": "9" * 32, "manifest": manifest}).ok
-    body = frames.header(Frame(one, len(part), len(part))) + part
+    body = chunk_frames.header(Frame(one, len(part), len(part))) + part
     with socket.create_connection(("127.0.0.1", served.port), 10) as slow:
         head = f"PUT /api/v1{path}/{'9' * 32}/chunks HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
         slow.sendall(f"{head}Authorization: Bearer {token}\r\n\r\n".encode() + body[:1000])
@@ -327,7 +327,7 @@ def test_download_breaks_off_when_its_reader_is_disabled(served, model, what):
 def test_export_breaks_off_when_its_reader_is_disabled(served):
     from server.runs_over_http import begin
 
-    from lmvp.tracking.frames import key_frame, points_frame
+    from lmvp.core.run_frames import key_frame, points_frame
 
     run = "e" * 32
     data = begin(run) + key_frame(0, "x") + b"".join(points_frame(1.0, [(0, i, 0.1 * i)]) for i in range(150_000))
@@ -343,7 +343,7 @@ def test_export_breaks_off_when_its_reader_is_disabled(served):
 def test_export_breaks_off_though_another_project_takes_the_name(served, short):
     from server.runs_over_http import begin
 
-    from lmvp.tracking.frames import key_frame, points_frame
+    from lmvp.core.run_frames import key_frame, points_frame
 
     name, _, token, replace = short
     run = "8" * 32
@@ -384,7 +384,7 @@ def test_push_ends_when_its_author_is_disabled(served, model):
     manifest = {"files": [file], "format": "files", "lmvp": 1, "meta": {}, "parents": [], "tensors": []}
     path = "/projects/p/models/m/pushes"
     assert served("POST", path, made["token"], json={"push": "f" * 32, "manifest": manifest}).ok
-    body = frames.header(Frame(one, len(part), len(part))) + part
+    body = chunk_frames.header(Frame(one, len(part), len(part))) + part
     with socket.create_connection(("127.0.0.1", served.port), 10) as slow:
         head = f"PUT /api/v1{path}/{'f' * 32}/chunks HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n"
         slow.sendall(f"{head}Authorization: Bearer {made['token']}\r\n\r\n".encode() + body[:1000])

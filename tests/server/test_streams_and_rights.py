@@ -15,7 +15,7 @@ import requests
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
-from lmvp.client import Client
+from lmvp.client.models import Client
 
 RUN = "a" * 32
 SIZE = 48 << 20

@@ -10,10 +10,10 @@ import requests
 from server.in_process import TOKEN, Served
 
 import lmvp
-from lmvp.client import Client
-from lmvp.commands import main
-from lmvp.tracking.reading import Run
-from lmvp.tracking.records import RunRecord
+from lmvp.cli import main
+from lmvp.client.models import Client
+from lmvp.client.runs import Run
+from lmvp.core.schemas.runs import RunRecord
 
 AT = datetime(2026, 11, 26, tzinfo=timezone.utc)
 URL = re.compile(r"https?://[^\s\"'<>)]+")

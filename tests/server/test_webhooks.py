@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 
 from lmvp import errors
-from lmvp.client import Client
-from lmvp.commands import main
-from lmvp.records import NewProject, Project
+from lmvp.cli import main
+from lmvp.client.models import Client
+from lmvp.core.schemas import NewProject, Project
 from lmvp_server.services import webhooks
 from lmvp_server.services.webhooks import Webhooks
 
@@ -262,10 +262,10 @@ def test_the_shell(server, listener, capsys, monkeypatch):
 
 def test_a_webhook_that_fails_for_days_is_given_up(tmp_path, monkeypatch):
     """Over the store: three days cannot be waited for."""
-    from lmvp.records import NewWebhook
+    from lmvp.core.schemas import NewWebhook
     from lmvp_server.services import Services
     from lmvp_server.services.access import Caller
-    from lmvp_server.services.targets import Targets
+    from lmvp_server.services.webhook_allowlist import Targets
 
     services = Services.open(tmp_path / "data", targets=Targets.parse(["127.0.0.1"]))
     ada = Caller("ada", owner=True, scope="admin")

@@ -3,7 +3,7 @@
 import time
 from dataclasses import replace
 
-from lmvp.records import MakeToken, UserChange
+from lmvp.core.schemas import MakeToken, UserChange
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER

@@ -4,9 +4,9 @@ import pytest
 from accounts import PASSWORD, ROOT, caller, token
 from argon2 import PasswordHasher
 
-from lmvp.records import NewUser
+from lmvp.core.schemas import NewUser
 from lmvp_server.services import Services, passwords
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
 
 
 @pytest.fixture

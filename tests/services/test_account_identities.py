@@ -20,13 +20,13 @@ from accounts import (
     token,
 )
 
+from lmvp.core.schemas import Invite, UserChange
 from lmvp.errors import (
     AccessDenied,
     Conflict,
     NotAuthenticated,
     NotFound,
 )
-from lmvp.records import Invite, UserChange
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.identities import Identity
 from lmvp_server.services.paging import Page

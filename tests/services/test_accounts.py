@@ -7,13 +7,18 @@ from dataclasses import replace
 import pytest
 from accounts import HERE, HOW, MINE, NAME, OTHER, PASSWORD, ROOT, caller, end_account, events, session, token
 
+from lmvp.core.schemas import (
+    Invite,
+    MakeToken,
+    NewUser,
+    UserChange,
+)
 from lmvp.errors import (
     AccessDenied,
     AlreadyExists,
     NotAuthenticated,
     NotFound,
 )
-from lmvp.records import Invite, MakeToken, NewUser, UserChange
 from lmvp_server.services import access
 from lmvp_server.services.access import OPERATOR, Caller
 from lmvp_server.services.catalog import SERVER

@@ -6,8 +6,8 @@ from datetime import datetime, timezone
 import pytest
 from workshop import ADA, Shop, bytes_of, step, weights
 
+from lmvp.core.schemas.runs import NewPoints, NewRun, RunEnd
 from lmvp.errors import IntegrityError
-from lmvp.tracking.records import NewPoints, NewRun, RunEnd
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from workshop import ADA, Shop, bytes_of, step, weights
 
+from lmvp.core.chunk_frames import HEADER_SIZE
+from lmvp.core.codecs import DEPTH_LIMIT
 from lmvp.errors import IntegrityError
-from lmvp.storage.codecs import DEPTH_LIMIT
-from lmvp.storage.frames import HEADER_SIZE
 from lmvp_server.services.layers import LayerStrips
 from lmvp_server.services.paging import Page
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from workshop import ADA, Shop, bytes_of, step, weights
 
+from lmvp.core.schemas import Fork, Prune
 from lmvp.errors import NotFound
-from lmvp.records import Fork, Prune
 from lmvp_server.services import Services
 from lmvp_server.services.paging import Page
 
@@ -196,7 +196,7 @@ KILLED = """
     from pathlib import Path
 
     from lmvp_server.services import Services
-    from lmvp_server.stores.chunks import FolderChunks
+    from lmvp_server.stores.local.chunks import FolderChunks
 
     removed = FolderChunks.remove
 

@@ -8,8 +8,8 @@ import pytest
 from faults import WRITES, acting_at, full, killed_at
 from workshop import ADA, Shop, bytes_of, step, weights
 
+from lmvp.core.schemas import Prune
 from lmvp.errors import StorageFull
-from lmvp.records import Prune
 
 TREES = [weights(0, 1, 40)]
 for _seed in range(1, 6):

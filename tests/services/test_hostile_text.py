@@ -11,18 +11,28 @@ from tornado.httputil import HTTPHeaders, HTTPServerRequest, RequestStartLine
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from steps import steps
 
+from lmvp.core import manifest as manifests
+from lmvp.core.manifest import (
+    Chunk,
+    File,
+    Manifest,
+    Tensor,
+)
+from lmvp.core.schemas import (
+    Layer,
+    Layers,
+    Model,
+    Version,
+)
 from lmvp.errors import InvalidArgument
-from lmvp.records import Layer, Layers, Model, Version
-from lmvp.render.model_card import first_words
-from lmvp.showing import Showing
-from lmvp.storage import manifest as manifests
-from lmvp.storage.manifest import Chunk, File, Manifest, Tensor
+from lmvp.views.model_card import first_words
+from lmvp.views.version import Showing
 from lmvp_server.compression import LIMIT, Gzip
-from lmvp_server.console.versions import TENSORS, shown_part
 from lmvp_server.services import filters, layers, search
-from lmvp_server.services.changes import affordable
 from lmvp_server.services.contributions import check_rule
 from lmvp_server.services.layers import LayerState, LayerStrips, _axis
+from lmvp_server.services.tensor_changes import affordable
+from lmvp_server.web.versions import TENSORS, shown_part
 
 
 def test_filter_has_a_bounded_number_of_terms():

@@ -3,11 +3,11 @@
 import pytest
 from accounts import HERE, NAME, PASSWORD, ROOT, caller, events, token
 
+from lmvp.core.schemas import Invite, NewWebhook, UserChange
 from lmvp.errors import (
     AccessDenied,
     NotFound,
 )
-from lmvp.records import Invite, NewWebhook, UserChange
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.stores.base import Put
 

@@ -3,8 +3,8 @@
 import pytest
 from workshop import ADA, GRACE, Shop, step, weights
 
+from lmvp.core.schemas import WantedPieces
 from lmvp.errors import AccessDenied, Conflict, NotFound
-from lmvp.records import WantedPieces
 from lmvp_server.services import backups
 
 OLD = weights(0, 1, 200)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from workshop import ADA, Shop, weights
 
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.schemas import Amendment
 from lmvp.errors import NotFound
-from lmvp.records import Amendment
-from lmvp.storage.frames import Frame
 
 
 @pytest.fixture

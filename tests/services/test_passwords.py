@@ -3,16 +3,21 @@
 import pytest
 from accounts import HERE, NAME, OTHER, PASSWORD, ROOT, THERE, caller, events, session, token
 
+from lmvp.core.schemas import (
+    Invite,
+    MakeToken,
+    NewUser,
+    UserChange,
+)
 from lmvp.errors import (
     AccessDenied,
     NotAuthenticated,
     NotFound,
     TooManyRequests,
 )
-from lmvp.records import Invite, MakeToken, NewUser, UserChange
 from lmvp_server.services import passwords
 from lmvp_server.services.catalog import SERVER
-from lmvp_server.services.throttle import Backoff
+from lmvp_server.services.rate_limit import Backoff
 
 
 def test_password_is_changed_with_the_old_one_or_after_a_fresh_sign_in(services):
@@ -83,7 +88,7 @@ def test_wrong_passwords_delay_the_pair_and_lock_nobody(services):
 
 def test_backoff_doubles_up_to_its_limit_and_forgets(monkeypatch):
     at = [1000.0]
-    monkeypatch.setattr("lmvp_server.services.throttle.time.monotonic", lambda: at[0])
+    monkeypatch.setattr("lmvp_server.services.rate_limit.time.monotonic", lambda: at[0])
     backoff, delays = Backoff(5, 300.0, "wrong passwords"), []
     for _ in range(16):
         backoff.attempt("pair")

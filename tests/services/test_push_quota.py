@@ -11,11 +11,11 @@ import msgspec
 import pytest
 from services.workshop import ADA, GRACE, Maintains, Shop, weights
 
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.schemas import NewPush
 from lmvp.errors import Conflict, NotFound, TooLarge
 from lmvp.formats import pack
-from lmvp.records import NewPush
-from lmvp.storage.frames import Frame
-from lmvp.transfer.describe import describe
+from lmvp.transfer.manifest_builder import describe
 from lmvp_server.__main__ import _parser
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller

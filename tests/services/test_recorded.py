@@ -7,10 +7,10 @@ import pytest
 from workshop import ADA, GRACE, Shop, weights
 
 from lmvp import errors
+from lmvp.core import manifest as manifests
+from lmvp.core.schemas import NewPush, Parent, Recorded
 from lmvp.formats import pack
-from lmvp.records import NewPush, Parent, Recorded
-from lmvp.storage import manifest as manifests
-from lmvp.transfer.describe import describe
+from lmvp.transfer.manifest_builder import describe
 
 AT = datetime(2021, 2, 3, 4, 5, 6, 789, tzinfo=timezone(timedelta(hours=5)))
 TREE = weights(3, 1, 20)

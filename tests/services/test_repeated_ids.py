@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from services.workshop import ADA, Shop, weights
 
-from lmvp.records import Head, NewUser
-from lmvp.tracking.records import NewPoints, NewRun
+from lmvp.core.schemas import Head, NewUser
+from lmvp.core.schemas.runs import NewPoints, NewRun
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.histograms import TensorHistograms
 from lmvp_server.services.metrics import Asked

@@ -7,9 +7,14 @@ from datetime import datetime, timezone
 import pytest
 from workshop import ADA, Shop, weights
 
-from lmvp import retention
+from lmvp.core import retention_rules
+from lmvp.core.schemas import (
+    ModelChange,
+    Parent,
+    Prune,
+    Version,
+)
 from lmvp.errors import InvalidArgument
-from lmvp.records import ModelChange, Parent, Prune, Version
 from lmvp_server.stores.base import Put
 
 AT = datetime(2026, 11, 20, tzinfo=timezone.utc)
@@ -88,14 +93,14 @@ def test_rule_keeps_what_each_of_its_clauses_keeps():
                 ]
                 measured.sort(key=lambda one, sign=sign, metric=metric: (sign * one.metrics[metric[0]], -one.number))
             expected |= {one.number for one in measured[: int(count)]}
-        assert retention.kept(retention.stored(",".join(clauses)), versions) == expected
+        assert retention_rules.kept(retention_rules.stored(",".join(clauses)), versions) == expected
 
 
 def test_work_of_a_rule_is_linear_in_clauses_plus_versions():
     def work(n):
         versions = [version(number, metrics={"a": 1.0}) for number in range(n, 0, -1)]
-        clauses = [retention.Clause(10**6, f"metric{i % 2}" if i % 3 else "a", 1) for i in range(n)]
-        clauses += [retention.Clause(1, f"m{i}", 1) for i in range(n)]
+        clauses = [retention_rules.Clause(10**6, f"metric{i % 2}" if i % 3 else "a", 1) for i in range(n)]
+        clauses += [retention_rules.Clause(1, f"m{i}", 1) for i in range(n)]
         count = 0
 
         def trace(frame, event, _):
@@ -104,9 +109,9 @@ def test_work_of_a_rule_is_linear_in_clauses_plus_versions():
             return trace
 
         before = sys.gettrace()
-        sys.settrace(lambda frame, *_: trace if frame.f_code.co_filename == retention.__file__ else None)
+        sys.settrace(lambda frame, *_: trace if frame.f_code.co_filename == retention_rules.__file__ else None)
         try:
-            retention.kept(clauses, versions)
+            retention_rules.kept(clauses, versions)
         finally:
             sys.settrace(before)
         return count

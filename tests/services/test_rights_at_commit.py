@@ -14,15 +14,22 @@ import pytest
 from argon2 import PasswordHasher
 from server.in_process import Served
 
+from lmvp.core.schemas import (
+    Invite,
+    MakeToken,
+    NewUser,
+    NewWebhook,
+    ProjectChange,
+    UserChange,
+)
 from lmvp.errors import AccessDenied, Conflict, NotAuthenticated, NotFound
-from lmvp.records import Invite, MakeToken, NewUser, NewWebhook, ProjectChange, UserChange
-from lmvp_server.handlers.console.base import mark
 from lmvp_server.services import Services, passwords
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.identities import Identity
 from lmvp_server.services.sessions import xsrf_token
-from lmvp_server.services.targets import Targets
+from lmvp_server.services.webhook_allowlist import Targets
+from lmvp_server.web.pages.base import mark
 
 OPERATOR_NAME = "the-operator"
 ROOT = Caller(OPERATOR_NAME, owner=True, scope="admin")

@@ -15,13 +15,21 @@ import numpy as np
 import pytest
 from argon2 import PasswordHasher
 
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.run_frames import END, UPDATE, note
+from lmvp.core.schemas import (
+    Amendment,
+    MakeToken,
+    ModelChange,
+    NewPush,
+    NewUser,
+    Prune,
+    UserChange,
+)
+from lmvp.core.schemas.runs import NewRun, RunEnd, RunUpdate
 from lmvp.errors import AccessDenied, NotAuthenticated, NotFound
 from lmvp.formats import pack
-from lmvp.records import Amendment, MakeToken, ModelChange, NewPush, NewUser, Prune, UserChange
-from lmvp.storage.frames import Frame
-from lmvp.tracking.frames import END, UPDATE, note
-from lmvp.tracking.records import NewRun, RunEnd, RunUpdate
-from lmvp.transfer.describe import describe
+from lmvp.transfer.manifest_builder import describe
 from lmvp_server.services import Services, passwords
 from lmvp_server.services.access import Caller
 

@@ -6,8 +6,8 @@ import time
 import pytest
 from workshop import ADA, Shop, bytes_of, step, weights
 
+from lmvp.core.schemas import ModelChange, Prune
 from lmvp.errors import Conflict, IntegrityError, InvalidArgument, MissingChunks, NotFound
-from lmvp.records import ModelChange, Prune
 from lmvp_server.services.paging import Page
 from lmvp_server.services.pushes import LIFETIME
 

@@ -13,16 +13,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
 from workshop import ADA, Shop
 
-from lmvp.client import Client
+from lmvp.client.models import Client
+from lmvp.core import digest
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.manifest import Chunk, File
+from lmvp.core.schemas import NewPush, Parent, Recorded
 from lmvp.errors import IntegrityError, InvalidManifest
 from lmvp.formats import pack
-from lmvp.records import NewPush, Parent, Recorded
-from lmvp.storage import digest
-from lmvp.storage import manifest as manifests
-from lmvp.storage.frames import Frame
-from lmvp.storage.manifest import Chunk, File
-from lmvp.transfer.describe import describe
-from lmvp_server.restoring import restore
+from lmvp.transfer.manifest_builder import describe
+from lmvp_server.restore import restore
 from lmvp_server.services import tensor_digests
 from lmvp_server.services.tensor_digests import TensorDigests
 from lmvp_server.services.tensors import TensorReader

@@ -5,13 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from accounts import HERE, ISSUER, NAME, OTHER, PASSWORD, ROOT, approve, caller, connected, session, token
 
+from lmvp.core.schemas import (
+    Invite,
+    MakeToken,
+    NewUser,
+    UserChange,
+)
 from lmvp.errors import (
     AccessDenied,
     Conflict,
     NotAuthenticated,
     NotFound,
 )
-from lmvp.records import Invite, MakeToken, NewUser, UserChange
 from lmvp_server.services import access, tokens
 from lmvp_server.services.access import OPERATOR, SCOPES
 from lmvp_server.services.catalog import SERVER

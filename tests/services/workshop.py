@@ -5,14 +5,14 @@ import secrets
 import msgspec
 import numpy as np
 
+from lmvp.core import manifest as manifests
+from lmvp.core.chunk_frames import Frame
+from lmvp.core.schemas import NewPush
 from lmvp.formats import pack
-from lmvp.records import NewPush
-from lmvp.storage import manifest as manifests
-from lmvp.storage.frames import Frame
-from lmvp.transfer.describe import describe
+from lmvp.transfer.manifest_builder import describe
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
-from lmvp_server.services.links import Links
+from lmvp_server.services.delta_graph import Links
 
 ADA = Caller("ada", owner=True, scope="admin")
 

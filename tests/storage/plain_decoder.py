@@ -2,7 +2,7 @@
 
 import struct
 
-from lmvp.storage.codecs.zstd import decompress
+from lmvp.core.codecs.zstd import decompress
 
 WIDTHS = [1, 2, 4, 8, 1, 1, 2, 2, 4, 8]
 GROUPS = {4: (3, 0x0F), 5: (2, 0x1F), 6: (10, 0x1F), 7: (7, 0xFF), 8: (23, 0xFF), 9: (55, 0xFF)}

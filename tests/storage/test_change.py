@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmvp.storage.change import Change, measure
-from lmvp.storage.safetensors import BITS
+from lmvp.core.safetensors import BITS
+from lmvp.core.tensor_change import Change, measure
 
 TYPES = {
     "F16": "<f2",

@@ -2,10 +2,15 @@
 
 import pytest
 
+from lmvp.core import digest, manifest_validation
+from lmvp.core.manifest import (
+    Chunk,
+    File,
+    Manifest,
+    Tensor,
+)
+from lmvp.core.manifest_validation import check_manifest, check_repetition
 from lmvp.errors import InvalidManifest
-from lmvp.storage import check, digest
-from lmvp.storage.check import check_manifest, check_repetition
-from lmvp.storage.manifest import Chunk, File, Manifest, Tensor
 
 IDS = [digest.of_bytes(bytes([i])) for i in range(50)]
 ONE = File("w", 50, digest.of_chunks(IDS), tuple(Chunk(one, 1) for one in IDS))
@@ -33,7 +38,7 @@ def test_tensors_that_are_tied_are_hashed_once(hashed):
 
 def test_overlapping_tensors_are_let_pass_up_to_a_bound(hashed, monkeypatch):
     views = Manifest("numpy", (ONE,), tuple(tensor(f"{i}", i % 40, 41 + i // 40) for i in range(280)))
-    monkeypatch.setattr(check, "_HASHED", 0)
+    monkeypatch.setattr(manifest_validation, "_HASHED", 0)
     hashed.clear()
     with pytest.raises(InvalidManifest, match="too many tensors share"):
         check_manifest(views)

@@ -7,11 +7,11 @@ import plain_decoder
 import pytest
 from blake3 import blake3
 
+from lmvp.core import chunk_frames, codecs
+from lmvp.core.chunk_frames import HEADER_SIZE
+from lmvp.core.codecs import transforms
+from lmvp.core.codecs.kinds import BF16
 from lmvp.errors import IntegrityError
-from lmvp.storage import codecs, frames
-from lmvp.storage.codecs import transforms
-from lmvp.storage.codecs.kinds import BF16
-from lmvp.storage.frames import HEADER_SIZE
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "codecs.json").read_text())
 VALID = {name: bytes.fromhex(data) for name, data in VECTORS["valid"].items()}
@@ -23,14 +23,14 @@ def loops(request, monkeypatch):
     """Decode in numpy, or in machine code."""
     if request.param == "numba":
         pytest.importorskip("numba")
-        from lmvp.storage.codecs.fast import Grouping
+        from lmvp.core.codecs.fast import Grouping
     else:
-        from lmvp.storage.codecs.numbers import Grouping
+        from lmvp.core.codecs.numbers import Grouping
     monkeypatch.setattr(transforms, "_grouping", lambda: Grouping)
 
 
 def decode(data):
-    frame = frames.read_header(data[:HEADER_SIZE])
+    frame = chunk_frames.read_header(data[:HEADER_SIZE])
     return codecs.decode(frame, data[HEADER_SIZE:], lambda chunk: decode(BY_ID[chunk]))
 
 
@@ -55,14 +55,14 @@ def test_a_hostile_vector_is_refused(name, loops):
 
 
 def test_the_vectors_cover_every_codec_and_kind():
-    from lmvp.storage.codecs.kinds import KINDS
+    from lmvp.core.codecs.kinds import KINDS
 
-    kinds = {frames.SOLO: set(), frames.DELTA: set()}
+    kinds = {chunk_frames.SOLO: set(), chunk_frames.DELTA: set()}
     for data in VALID.values():
         if data[3] in kinds:
-            kinds[data[3]].add(data[HEADER_SIZE + (codecs.LINK_SIZE if data[3] == frames.DELTA else 0)])
-    assert {data[3] for data in VALID.values()} == set(frames.CODECS)
-    assert kinds == {frames.SOLO: set(KINDS), frames.DELTA: set(KINDS)}
+            kinds[data[3]].add(data[HEADER_SIZE + (codecs.LINK_SIZE if data[3] == chunk_frames.DELTA else 0)])
+    assert {data[3] for data in VALID.values()} == set(chunk_frames.CODECS)
+    assert kinds == {chunk_frames.SOLO: set(KINDS), chunk_frames.DELTA: set(KINDS)}
 
 
 def test_the_example_on_the_page():

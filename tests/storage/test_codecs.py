@@ -9,12 +9,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmvp.core import chunk_frames, codecs
+from lmvp.core.chunk_frames import (
+    CHUNK_LIMIT,
+    DELTA,
+    RAW,
+    SOLO,
+    ZSTD,
+    Frame,
+)
+from lmvp.core.codecs import (
+    DEPTH_LIMIT,
+    LINK_SIZE,
+    Link,
+    choice,
+    numbers,
+    streams,
+    transforms,
+    zstd,
+)
+from lmvp.core.codecs.kinds import (
+    BF16,
+    BY_DTYPE,
+    F32,
+    KINDS,
+)
+from lmvp.core.safetensors import BITS
 from lmvp.errors import IntegrityError, InvalidRequest
-from lmvp.storage import codecs, frames
-from lmvp.storage.codecs import DEPTH_LIMIT, LINK_SIZE, Link, choice, numbers, streams, transforms, zstd
-from lmvp.storage.codecs.kinds import BF16, BY_DTYPE, F32, KINDS
-from lmvp.storage.frames import CHUNK_LIMIT, DELTA, RAW, SOLO, ZSTD, Frame
-from lmvp.storage.safetensors import BITS
 
 BASE = "ab" * 32
 SIZES = [1, 2, 7, 8, 9, 127, 128, 129, 4095, 4097, 65535, 65536, 65537]
@@ -202,7 +223,7 @@ def test_a_base_of_another_length_is_refused():
 def test_headers_are_held_against_the_codecs():
     for codec in (ZSTD, SOLO, DELTA):
         with pytest.raises(InvalidRequest, match="payload"):
-            frames.read_header(frames.header(Frame(BASE, 100, 100, codec)))
+            chunk_frames.read_header(chunk_frames.header(Frame(BASE, 100, 100, codec)))
     with pytest.raises(IntegrityError, match="told"):
         codecs.decode(Frame(BASE, 100, 50, SOLO), bytes(49), lambda _: b"")
     with pytest.raises(IntegrityError, match="beyond the rules"):

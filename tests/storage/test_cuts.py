@@ -3,10 +3,20 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmvp.storage.chunking import APART_LIMIT, GAP_LIMIT, JOIN_LIMIT, cut
-from lmvp.storage.manifest import Chunk, File, Manifest, Tensor
-from lmvp.storage.safetensors import Span
-from lmvp.storage.slots import Slots
+from lmvp.core.chunk_alignment import Slots
+from lmvp.core.chunking import (
+    APART_LIMIT,
+    GAP_LIMIT,
+    JOIN_LIMIT,
+    cut,
+)
+from lmvp.core.manifest import (
+    Chunk,
+    File,
+    Manifest,
+    Tensor,
+)
+from lmvp.core.safetensors import Span
 
 
 def row(name, offset, size, dtype="U8"):

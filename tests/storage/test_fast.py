@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmvp.storage.codecs import numbers, transforms
-from lmvp.storage.codecs.kinds import KINDS
+from lmvp.core.codecs import numbers, transforms
+from lmvp.core.codecs.kinds import KINDS
 
-fast = pytest.importorskip("lmvp.storage.codecs.fast", exc_type=ImportError)
+fast = pytest.importorskip("lmvp.core.codecs.fast", exc_type=ImportError)
 
 FLOATING = [kind for kind in KINDS.values() if kind.floating]
 SIZES = [0, 1, 2, 8191, 8192, 8193, 65536, 65537, 200_001]
@@ -60,8 +60,8 @@ def each_way():
 WITHOUT = """
 import sys
 sys.modules["numba"] = None
-from lmvp.storage.codecs import numbers, transforms
-from lmvp.storage.codecs.kinds import F32
+from lmvp.core.codecs import numbers, transforms
+from lmvp.core.codecs.kinds import F32
 payload = transforms.encode_delta(bytes(4000), bytes(range(200)) * 20, F32)
 assert bytes(transforms.decode_delta(memoryview(payload), bytes(range(200)) * 20)) == bytes(4000)
 print(transforms._grouping() is numbers.Grouping)

@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lmvp.core.safetensors import (
+    BITS,
+    Span,
+    header,
+    parse,
+    tensor_size,
+)
 from lmvp.errors import DamagedFile
-from lmvp.storage.safetensors import BITS, Span, header, parse, tensor_size
 
 oracle = pytest.importorskip("safetensors")
 from safetensors.numpy import load, save  # noqa: E402

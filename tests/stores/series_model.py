@@ -3,7 +3,8 @@
 import math
 import struct
 
-from lmvp.tracking.frames import (
+from lmvp.core.frame_parsing import parse
+from lmvp.core.run_frames import (
     AUTO,
     BATCH,
     BATCH_HEAD,
@@ -15,7 +16,6 @@ from lmvp.tracking.frames import (
     key_frame,
     points_frame,
 )
-from lmvp.tracking.parsing import parse
 
 
 def send(store, data, *, writer="a" * 32, start=None, project="p", run="r"):

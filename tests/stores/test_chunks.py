@@ -5,8 +5,8 @@ import os
 import pytest
 
 from lmvp.errors import StorageFull, StorageReadOnly
-from lmvp_server.stores.chunks import FolderChunks
-from lmvp_server.testing import ChunkStoreContract
+from lmvp_server.stores.local.chunks import FolderChunks
+from lmvp_server.stores.testing import ChunkStoreContract
 
 
 class TestFolderChunks(ChunkStoreContract):

@@ -5,8 +5,8 @@ import tinydb
 
 from lmvp.errors import AlreadyExists, InvalidName
 from lmvp_server.stores.base import ConcurrentChange, Put
-from lmvp_server.stores.records import Database, TinyDbRecords
-from lmvp_server.testing import RecordStoreContract
+from lmvp_server.stores.local.records import Database, TinyDbRecords
+from lmvp_server.stores.testing import RecordStoreContract
 
 INDEXES = {"things": ("color",)}
 

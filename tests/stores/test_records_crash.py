@@ -17,9 +17,9 @@ from soak import size
 
 from lmvp.errors import IntegrityError, StorageFull
 from lmvp_server.stores.base import Put
-from lmvp_server.stores.eventlog import verify_chain
-from lmvp_server.stores.records import TinyDbRecords
-from lmvp_server.stores.snapshot import read_snapshot
+from lmvp_server.stores.local.event_log import verify_chain
+from lmvp_server.stores.local.records import TinyDbRecords
+from lmvp_server.stores.local.snapshot import read_snapshot
 
 INDEXES = {"things": ("color",)}
 STRIDE = 1 if size("FLIPS", 200) > 1000 else 5
@@ -29,7 +29,7 @@ WRITER = """
 import sys, threading
 from pathlib import Path
 from lmvp_server.stores.base import Put
-from lmvp_server.stores.records import TinyDbRecords
+from lmvp_server.stores.local.records import TinyDbRecords
 store = TinyDbRecords(Path(sys.argv[1]), {"things": ("color",)}, compact_at=4000)
 lock = threading.Lock()
 def write(who):

@@ -10,12 +10,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stores.series_model import Model, Writer, batch, same, send, steps_and_values
 
+from lmvp.core.frame_parsing import parse
+from lmvp.core.run_frames import (
+    AUTO,
+    epoch_frame,
+    key_frame,
+    points_frame,
+)
 from lmvp.errors import InvalidArgument, InvalidRequest
-from lmvp.tracking.frames import AUTO, epoch_frame, key_frame, points_frame
-from lmvp.tracking.parsing import parse
 from lmvp_server.stores.base import CursorLost, Gap
-from lmvp_server.stores.series import folder, reading, segment, series
-from lmvp_server.stores.series.folder import FolderSeries
+from lmvp_server.stores.local.series import (
+    folder,
+    reading,
+    segment,
+    series,
+)
+from lmvp_server.stores.local.series.folder import FolderSeries
 
 KEYS = ["loss", "val/acc", "system/cpu"]
 

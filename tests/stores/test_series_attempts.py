@@ -9,12 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stores.series_model import Model, Writer, send, steps_and_values
 
+from lmvp.core.run_frames import (
+    AUTO,
+    epoch_frame,
+    key_frame,
+    points_frame,
+)
 from lmvp.errors import InvalidRequest
-from lmvp.tracking.frames import AUTO, epoch_frame, key_frame, points_frame
-from lmvp_server.stores.series import series
-from lmvp_server.stores.series.auto import numbered
-from lmvp_server.stores.series.folder import FolderSeries
-from lmvp_server.stores.series.stats import Stats
+from lmvp_server.stores.local.series import series
+from lmvp_server.stores.local.series.auto_step import numbered
+from lmvp_server.stores.local.series.folder import FolderSeries
+from lmvp_server.stores.local.series.stats import Stats
 
 SERIES = series.__file__.rpartition("/")[0]
 
@@ -99,7 +104,7 @@ def test_cuts_count_the_points_again_once(store):
 
 
 def test_cuts_drop_what_any_of_them_drops():
-    from lmvp_server.stores.series.columns import Cuts, Table
+    from lmvp_server.stores.local.series.columns import Cuts, Table
 
     numbers = st.integers(-3, 6)
     pairs = st.lists(st.tuples(numbers, numbers), max_size=12)
@@ -231,7 +236,7 @@ def _stats(n):
 
 def test_series_with_cuts_of_an_earlier_version_is_read(tmp_path):
     """The state of 9d7a6ec lists redundant cuts too."""
-    from lmvp_server.stores.series import saved
+    from lmvp_server.stores.local.series import seal_state
 
     store, model = FolderSeries(tmp_path), Model()
     writer = Writer("a" * 32, model)
@@ -242,9 +247,9 @@ def test_series_with_cuts_of_an_earlier_version_is_read(tmp_path):
     store.settle("p", "r")
     store.close()
     folder = tmp_path / "series" / "p" / "r"
-    state = saved.load(folder)
+    state = seal_state.load(folder)
     state.cuts = [(1, 12), (1, 15), (2, 9), (2, 9), (3, 30)]
-    saved.save(folder, state)
+    seal_state.save(folder, state)
     for cut in state.cuts:
         model.cut(*cut)
     store = FolderSeries(tmp_path)
@@ -253,7 +258,7 @@ def test_series_with_cuts_of_an_earlier_version_is_read(tmp_path):
 
 
 def test_idle_work_reads_a_series_again_only_after_a_change(store, monkeypatch):
-    from lmvp_server.stores.series.segment import Segment
+    from lmvp_server.stores.local.series.segment import Segment
 
     read, page = [], Segment.rows
     send(store, b"".join(key_frame(i, f"a{i}") for i in range(3)))

@@ -15,19 +15,19 @@ import pytest
 from soak import size
 from stores.series_model import batch, send, steps_and_values
 
+from lmvp.core.run_frames import key_frame, points_frame
 from lmvp.errors import IntegrityError, StorageFull
-from lmvp.tracking.frames import key_frame, points_frame
-from lmvp_server.stores import journal
 from lmvp_server.stores.base import Gap
-from lmvp_server.stores.series.folder import FolderSeries
+from lmvp_server.stores.local import journal
+from lmvp_server.stores.local.series.folder import FolderSeries
 
 WRITER = """
 import sys
 from pathlib import Path
-from lmvp.tracking.frames import key_frame, points_frame
-from lmvp.tracking.parsing import parse
-from lmvp_server.stores.series.folder import FolderSeries
-from lmvp_server.stores.series import series
+from lmvp.core.run_frames import key_frame, points_frame
+from lmvp.core.frame_parsing import parse
+from lmvp_server.stores.local.series.folder import FolderSeries
+from lmvp_server.stores.local.series import series
 series.SEAL_AT = 500
 store = FolderSeries(Path(sys.argv[1]))
 writer = sys.argv[2] * 32
@@ -246,7 +246,7 @@ def test_log_that_another_one_follows_and_that_is_cut_is_damage(tmp_path, monkey
 
 
 def refuse_files(monkeypatch, suffix):
-    from lmvp_server.stores.series import segment
+    from lmvp_server.stores.local.series import segment
 
     def refuse(path, *_):
         assert path.name.endswith(suffix)

@@ -7,7 +7,7 @@ import pytest
 
 import lmvp
 from lmvp import local
-from lmvp.tracking import leftovers
+from lmvp.tracking import unsent
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from real_server import Server
@@ -15,7 +15,7 @@ from real_server import Server
 
 @pytest.fixture
 def server(home, tmp_path, monkeypatch):
-    monkeypatch.setattr(leftovers, "_SOONEST", 1e6)  # nothing is delivered in the background
+    monkeypatch.setattr(unsent, "_SOONEST", 1e6)  # nothing is delivered in the background
     server = Server(tmp_path / "served")
     monkeypatch.setenv("LMVP_TOKEN", server.start())
     monkeypatch.setenv("LMVP_URL", server.url)

@@ -17,8 +17,8 @@ import pytest
 
 import lmvp
 from lmvp import errors
-from lmvp.tracking import active, active_runs
-from lmvp.tracking.frames import AUTO
+from lmvp.core.run_frames import AUTO
+from lmvp.tracking import active_run, active_runs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -66,7 +66,7 @@ def test_numbers_of_every_kind(begin):
 
 def test_several_tensors_on_a_device_are_fetched_at_once(begin, monkeypatch):
     torch = pytest.importorskip("torch")
-    from lmvp.tracking import numbers
+    from lmvp.core import metric_values
 
     fetched = []
     real = torch.stack
@@ -76,7 +76,7 @@ def test_several_tensors_on_a_device_are_fetched_at_once(begin, monkeypatch):
         device = torch.device("cuda")
 
     found = {key: torch.tensor(value).as_subclass(Away) for key, value in (("a", 1.5), ("b", 2.5))}
-    numbers._fetch(found)
+    metric_values._fetch(found)
     assert (found, fetched) == ({"a": 1.5, "b": 2.5}, [2])
 
 
@@ -511,7 +511,7 @@ def test_ended_run_delivers_what_was_logged_to_it_when_the_process_ends(home):
 
 
 def run_folders():
-    from lmvp.tracking.target import journals
+    from lmvp.tracking.destination import journals
 
     return journals().iterdir()
 
@@ -542,7 +542,7 @@ def test_a_rewind_takes_back_what_came_after_the_checkpoint(begin):
 def test_run_that_was_rewound_by_a_fast_clock_is_resumed_by_a_right_one(begin, monkeypatch):
     """The record has the highest attempt of any frame, also that of a child, so that a resume is above it."""
     now = time.time
-    monkeypatch.setattr(active, "_now", lambda: now() + 600)
+    monkeypatch.setattr(active_run, "_now", lambda: now() + 600)
     run = begin()
     run.log_batch(range(6), {"a": np.arange(6.0)})
     run.rewind(3)
@@ -550,7 +550,7 @@ def test_run_that_was_rewound_by_a_fast_clock_is_resumed_by_a_right_one(begin, m
     copy = pickle.loads(pickle.dumps(run))
     copy.rewind(4)
     run.finish()
-    monkeypatch.setattr(active, "_now", now)
+    monkeypatch.setattr(active_run, "_now", now)
     record = lmvp.run(run.id, "digits").record
     assert record.epoch == copy._epoch > run._epoch > (now() + 500) * 1000
     for step in (5, 6):
@@ -562,14 +562,14 @@ def test_run_that_was_rewound_by_a_fast_clock_is_resumed_by_a_right_one(begin, m
 
 
 def test_duration_of_a_run_of_a_fast_clock_is_by_the_clock_of_the_server(begin, monkeypatch):
-    from lmvp.tracking import starting
+    from lmvp.tracking import start
 
     class Fast(datetime):
         @classmethod
         def now(cls, tz=None):
             return datetime.fromtimestamp(time.time() + 600, tz)
 
-    monkeypatch.setattr(starting, "datetime", Fast)
+    monkeypatch.setattr(start, "datetime", Fast)
     run = begin()
     run.flush()
     began = time.monotonic()

@@ -12,16 +12,21 @@ from hypothesis import strategies as st
 
 import lmvp
 from lmvp import errors
-from lmvp.commands import main
-from lmvp.curves import Curves, Line
-from lmvp.render import curves as drawing
-from lmvp.render.compare_runs import Comparison
-from lmvp.tracking.columns import Columns
+from lmvp.cli import main
+from lmvp.client.runs import Run
+from lmvp.core.columns import Columns
+from lmvp.core.downsample import reduced
+from lmvp.core.run_frames import (
+    AUTO,
+    epoch_frame,
+    key_frame,
+    points_frame,
+)
+from lmvp.core.schemas.runs import RunRecord
 from lmvp.tracking.feed import ROOM, Feed
-from lmvp.tracking.frames import AUTO, epoch_frame, key_frame, points_frame
-from lmvp.tracking.outline import reduced
-from lmvp.tracking.reading import Run
-from lmvp.tracking.records import RunRecord
+from lmvp.views import curve_charts as drawing
+from lmvp.views.curves import Curves, Line
+from lmvp.views.run_comparison import Comparison
 
 AT = datetime(2026, 11, 26, tzinfo=timezone.utc)
 
@@ -283,7 +288,7 @@ def test_a_metric_of_a_model_over_its_versions(home, capsys):
 
 
 def test_runs_of_several_projects_are_not_drawn_together(logged):
-    from lmvp.curves import of_runs
+    from lmvp.views.curves import of_runs
 
     with lmvp.start_run("letters", system_metrics=False) as other:
         other.log({"x": 1.0})

@@ -7,11 +7,11 @@ import struct
 import numpy as np
 import pytest
 
-from lmvp.errors import InvalidRequest
-from lmvp.log_recovery import Gap
-from lmvp.tracking import frames
-from lmvp.tracking.columns import Epoch
-from lmvp.tracking.frames import (
+from lmvp.core import run_frames
+from lmvp.core.columns import Epoch
+from lmvp.core.frame_parsing import parse
+from lmvp.core.log_recovery import Gap
+from lmvp.core.run_frames import (
     epoch_frame,
     framed,
     key_frame,
@@ -21,22 +21,26 @@ from lmvp.tracking.frames import (
     whole_frames,
     whole_size,
 )
-from lmvp.tracking.parsing import parse
+from lmvp.errors import InvalidRequest
 
 
 def batch(key=0, steps=None, even=None, times=(1.5,), values=(0.0,), n=None, flags=None):
-    flags = (frames.EVEN_STEPS if even else 0) | (frames.ONE_TIME if len(times) == 1 else 0) if flags is None else flags
-    head = frames.BATCH_HEAD.pack(frames.BATCH, flags, key, len(values) if n is None else n)
-    axis = frames.STRIDE.pack(*even) if even else struct.pack(f"<{len(steps)}q", *steps)
+    flags = (
+        (run_frames.EVEN_STEPS if even else 0) | (run_frames.ONE_TIME if len(times) == 1 else 0)
+        if flags is None
+        else flags
+    )
+    head = run_frames.BATCH_HEAD.pack(run_frames.BATCH, flags, key, len(values) if n is None else n)
+    axis = run_frames.STRIDE.pack(*even) if even else struct.pack(f"<{len(steps)}q", *steps)
     return framed(head + axis + struct.pack(f"<{len(times)}d", *times) + struct.pack(f"<{len(values)}d", *values))
 
 
 def test_points_of_many_frames_come_as_columns_in_their_order():
-    data = b"".join(points_frame(1.0 + i, [(0, i, i / 2), (1, frames.AUTO, math.nan)]) for i in range(100))
+    data = b"".join(points_frame(1.0 + i, [(0, i, i / 2), (1, run_frames.AUTO, math.nan)]) for i in range(100))
     (points,) = parse(data).parts
     assert points.keys.tolist() == [0, 1] * 100
     assert points.steps[::2].tolist() == list(range(100))
-    assert set(points.steps[1::2].tolist()) == {frames.AUTO}
+    assert set(points.steps[1::2].tolist()) == {run_frames.AUTO}
     assert points.times.tolist() == [1.0 + i // 2 for i in range(200)]
     assert np.isnan(points.values[1::2]).all()
 
@@ -56,10 +60,10 @@ def test_a_batch_has_columns_of_its_own(times, axis):
 @pytest.mark.parametrize("even", [(10, -5), None])
 def test_short_and_long_batches_are_the_same_points(count, one_time, even):
     rng = random.Random(count)
-    steps = [10 - 5 * i for i in range(count)] if even else [rng.choice([frames.AUTO, i]) for i in range(count)]
+    steps = [10 - 5 * i for i in range(count)] if even else [rng.choice([run_frames.AUTO, i]) for i in range(count)]
     times = [1.5] if one_time else [float(i) if i else math.nan for i in range(count)]
     values = [rng.random() for _ in range(count)]
-    flags = (frames.EVEN_STEPS if even else 0) | (frames.ONE_TIME if one_time else 0)
+    flags = (run_frames.EVEN_STEPS if even else 0) | (run_frames.ONE_TIME if one_time else 0)
     (points,) = parse(batch(key=3, even=even, steps=steps, times=times, values=values, flags=flags)).parts
     assert points.keys.tolist() == [3] * count
     assert points.steps.tolist() == steps
@@ -69,7 +73,7 @@ def test_short_and_long_batches_are_the_same_points(count, one_time, even):
 
 def test_points_between_frames_of_other_kinds_are_one_part():
     """Readers do a fixed amount of work per part; a request may hold 100,000 frames of each kind."""
-    one = key_frame(0, "a") + points_frame(1, [(0, 1, 1.0)]) + note(frames.UPDATE, b"{}")
+    one = key_frame(0, "a") + points_frame(1, [(0, 1, 1.0)]) + note(run_frames.UPDATE, b"{}")
     one += batch(even=(2, 1), values=(2.0,)) + batch(even=(3, 1), values=(3.0,) * 20)
     shipment = parse(one * 50 + epoch_frame(1) + one)
     before, _, after = shipment.parts
@@ -79,11 +83,11 @@ def test_points_between_frames_of_other_kinds_are_one_part():
 
 def test_parts_keep_the_order_of_the_frames():
     data = points_frame(1, [(0, 1, 1.0)]) + epoch_frame(77, 5) + key_frame(1, "b") + points_frame(2, [(1, 2, 2.0)])
-    shipment = parse(data + note(frames.END, b"{}"))
+    shipment = parse(data + note(run_frames.END, b"{}"))
     assert [type(part).__name__ for part in shipment.parts] == ["Points", "Epoch", "Points"]
     assert shipment.parts[1] == Epoch(77, 5)
     assert shipment.keys == {1: "b"}
-    assert shipment.notes == [(frames.END, b"{}")]
+    assert shipment.notes == [(run_frames.END, b"{}")]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +117,7 @@ def test_what_is_no_frame_is_refused(bad):
 
 
 def test_any_cut_and_any_flipped_bit_ends_the_reading_before_it():
-    whole = [key_frame(0, "loss"), *(points_frame(i, [(0, i, 0.5)]) for i in range(5)), note(frames.UPDATE, b"{}")]
+    whole = [key_frame(0, "loss"), *(points_frame(i, [(0, i, 0.5)]) for i in range(5)), note(run_frames.UPDATE, b"{}")]
     data, ends = b"".join(whole), [sum(map(len, whole[:i])) for i in range(len(whole) + 1)]
     for at in range(len(data)):
         assert whole_size(data[:at]) == max(end for end in ends if end <= at)
@@ -125,7 +129,7 @@ def test_any_cut_and_any_flipped_bit_ends_the_reading_before_it():
 @pytest.mark.parametrize("room", [0, 4096])
 def test_journal_with_any_flipped_bit_is_damaged(room):
     """The frames before and behind the damage are sound, and nothing may be cut, whatever stands behind the frames."""
-    whole = [key_frame(0, "loss"), *(points_frame(i, [(0, i, 0.0)]) for i in range(4)), note(frames.UPDATE, b"{}")]
+    whole = [key_frame(0, "loss"), *(points_frame(i, [(0, i, 0.0)]) for i in range(4)), note(run_frames.UPDATE, b"{}")]
     data, ends = b"".join(whole), [sum(map(len, whole[:i])) for i in range(len(whole) + 1)]
     for at in range(len(data)):
         for bit in range(8):
@@ -139,7 +143,7 @@ def test_journal_with_any_flipped_bit_is_damaged(room):
 
 @pytest.mark.parametrize("room", [0, 4096])
 def test_journal_cut_at_any_byte_has_a_torn_end(room):
-    whole = [key_frame(0, "loss"), *(points_frame(i, [(0, i, 0.5)]) for i in range(4)), note(frames.UPDATE, b"{}")]
+    whole = [key_frame(0, "loss"), *(points_frame(i, [(0, i, 0.5)]) for i in range(4)), note(run_frames.UPDATE, b"{}")]
     data, ends = b"".join(whole), [sum(map(len, whole[:i])) for i in range(len(whole) + 1)]
     for at in range(len(data)):
         log = read_journal(data[:at])

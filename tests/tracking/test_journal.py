@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from lmvp.core.run_frames import whole_frames, whole_size
 from lmvp.tracking import journal as journals
-from lmvp.tracking.frames import whole_frames, whole_size
+from lmvp.tracking.destination import Target
 from lmvp.tracking.journal import Journal, read_file
-from lmvp.tracking.target import Target
 
 ROOT = Path(__file__).resolve().parents[2]
 

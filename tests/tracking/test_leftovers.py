@@ -13,14 +13,14 @@ import msgspec
 import pytest
 
 import lmvp
-from lmvp.commands import main
-from lmvp.tracking import leftovers
-from lmvp.tracking import owner as owners
-from lmvp.tracking.frames import START, note
-from lmvp.tracking.leftovers import forget
-from lmvp.tracking.owner import Owner, Process
-from lmvp.tracking.records import NewRun
-from lmvp.tracking.target import Target, journals
+from lmvp.cli import main
+from lmvp.core.run_frames import START, note
+from lmvp.core.schemas.runs import NewRun
+from lmvp.tracking import process_lock as owners
+from lmvp.tracking import unsent
+from lmvp.tracking.destination import Target, journals
+from lmvp.tracking.process_lock import Owner, Process
+from lmvp.tracking.unsent import forget
 from lmvp.tracking.writer import Writer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -76,15 +76,15 @@ def no_locks(monkeypatch):
 def test_killed_run_is_delivered_on_a_file_system_without_locks(server, script, no_locks, error):
     process = script(NO_LOCKS + TRAINS, error)
     assert process.stdout.readline()
-    (delivery,) = leftovers.deliver()
+    (delivery,) = unsent.deliver()
     assert (delivery.state, delivery.why) == ("running", "")
     process.send_signal(signal.SIGKILL)
     process.wait()
-    (delivery,) = leftovers.deliver()
+    (delivery,) = unsent.deliver()
     assert delivery.state == "delivered"
     run = lmvp.run("trains", "digits")
     assert (run.status, len(run.history()["loss"])) == ("killed", 100)
-    assert leftovers.deliver() == []
+    assert unsent.deliver() == []
 
 
 def test_run_of_another_machine_without_locks_is_delivered_by_force(server, script, no_locks, capsys):
@@ -95,7 +95,7 @@ def test_run_of_another_machine_without_locks_is_delivered_by_force(server, scri
     (lock,) = [path for path in folder.glob("*.lock") if path.stem != "sync"]
     elsewhere = msgspec.structs.replace(Process.current(), host="node-7", boot="0" * 32)
     lock.write_bytes(msgspec.json.encode(elsewhere))
-    (delivery,) = leftovers.deliver()
+    (delivery,) = unsent.deliver()
     assert delivery.state == "waiting"
     assert "a process on node-7 may still log to the run" in delivery.why
     assert main(["sync"]) == 0
@@ -152,7 +152,7 @@ def test_sync_delivers_while_other_processes_start_and_finish_runs(home, script)
     processes = [script(STARTS, str(number), "5", stderr=subprocess.PIPE) for number in range(2)]
     while any(process.poll() is None for process in processes):
         assert {each.state for each in lmvp.sync()} <= {"running", "delivered", "waiting"}
-        leftovers.waiting()
+        unsent.waiting()
     told = [line for process in processes for line in process.communicate()[1].splitlines()]
     errors = [line for line in told if not line.startswith("run digits/")]  # where each run can be looked at
     assert (errors, [process.returncode for process in processes]) == ([], [0, 0])
@@ -232,19 +232,19 @@ def test_folder_of_an_interrupted_deletion_is_found_again(home):
     folder = journals() / ("c" * 32)
     started(folder, "c" * 32).close()
     folder.rename(journals() / f".gone-{folder.name}-0123abcd")
-    assert [each.run for each in leftovers.deliver(dry_run=True)] == [folder.name]
+    assert [each.run for each in unsent.deliver(dry_run=True)] == [folder.name]
 
 
 def test_discard_keeps_the_journals_of_a_run_that_goes_on(begin):
     run = begin(name="goes-on")
     with pytest.raises(lmvp.errors.Conflict, match="is running"):
-        leftovers.discard("goes-on")
+        unsent.discard("goes-on")
     run.log({"loss": 1.0})
     assert run.history()["loss"]["value"].tolist() == [1]
 
 
 def test_run_is_delivered_in_the_background_when_its_server_answers_again(server, monkeypatch, capsys):
-    monkeypatch.setattr(leftovers, "_SOONEST", 0.05)
+    monkeypatch.setattr(unsent, "_SOONEST", 0.05)
     server.kill()
     with lmvp.start_run("digits", name="later", system_metrics=False, create=True) as run:
         run.log({"loss": 1.0})
@@ -272,7 +272,7 @@ def test_leaving_a_run_tells_soon_that_the_server_does_not_answer(server, capsys
     server.go_on()
     assert took < 4
     assert "is kept on this machine" in capsys.readouterr().err
-    leftovers.deliver()
+    unsent.deliver()
     assert lmvp.run("stopped", "digits").history()["loss"]["value"].tolist() == [1, 2]
 
 
@@ -283,7 +283,7 @@ def test_resumed_journals_are_delivered_in_the_order_of_their_attempts(tmp_path)
         ("b", NewRun(run="d" * 32, joins=True)),
     ):
         (tmp_path / f"{name}.journal").write_bytes(note(START, msgspec.json.encode(new)))
-    assert [path.stem for path in leftovers._main_first(tmp_path)] == ["c", "a", "b"]
+    assert [path.stem for path in unsent._main_first(tmp_path)] == ["c", "a", "b"]
 
 
 def test_end_of_a_killed_run_is_not_told_by_the_times_that_its_points_were_given(script):
@@ -292,7 +292,7 @@ def test_end_of_a_killed_run_is_not_told_by_the_times_that_its_points_were_given
     assert process.stdout.readline()
     process.send_signal(signal.SIGKILL)
     process.wait()
-    leftovers.deliver()
+    unsent.deliver()
     record = lmvp.run("trains", "digits").record
     assert record.status == "killed"
     assert abs(record.ended_at.timestamp() - time.time()) < 120

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import lmvp
-from lmvp.commands import main
+from lmvp.cli import main
+from lmvp.core.run_frames import START, note, read_journal
 from lmvp.errors import NotFound
-from lmvp.tracking import leftovers
-from lmvp.tracking.frames import START, note, read_journal
-from lmvp.tracking.target import journals
+from lmvp.tracking import unsent
+from lmvp.tracking.destination import journals
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from server.in_process import Served
@@ -27,7 +27,7 @@ def served(tmp_path_factory):
 @pytest.fixture
 def place(served, home, monkeypatch, request):
     """A project of its own, and a contributor whose token this machine has."""
-    monkeypatch.setattr(leftovers, "_SOONEST", 1e6)  # nothing is delivered in the background
+    monkeypatch.setattr(unsent, "_SOONEST", 1e6)  # nothing is delivered in the background
     project = f"{getattr(request, 'param', 'birds')}-{served.services.records.count('server', 'users')}"
     assert served("POST", "/projects", json={"name": project}).ok
     name = f"bob{project.rpartition('-')[2]}"
@@ -126,14 +126,14 @@ def test_run_that_is_not_found_at_its_end_is_delivered_by_sync_later(place, how,
     assert "the run night is kept on this machine" in told
     assert f"`lmvp sync --discard {run.id[:8]}` deletes them" in told
     for _ in range(2):
-        assert [one.state for one in leftovers.deliver()] == ["removed" if how == "run" else "waiting"]
+        assert [one.state for one in unsent.deliver()] == ["removed" if how == "run" else "waiting"]
         assert len(list(run.folder.glob("*.journal"))) == 1
     assert main(["sync"]) == 0
     text = " ".join(capsys.readouterr().out.split())
     assert "waits" in text
     assert ("`lmvp undelete` restores the run" in text) is (how == "run")
     place.give_back(how, run.id)
-    assert [one.state for one in leftovers.deliver()] == ["delivered"]
+    assert [one.state for one in unsent.deliver()] == ["delivered"]
     assert steps_of(run.id, place.project) == list(range(200))
     assert not run.folder.exists()
 
@@ -147,7 +147,7 @@ def test_run_that_was_deleted_permanently_is_kept_until_the_user_discards_it(pla
     assert place.served("DELETE", f"/projects/{place.project}/runs/{run.id}?now=1").ok
     with pytest.warns(UserWarning, match="wait on this machine"):
         log_and_finish(run, range(10, 20))
-    (waiting,) = leftovers.deliver()
+    (waiting,) = unsent.deliver()
     assert (waiting.state, waiting.why) == ("removed", f"the run {run.id} was removed")
     assert main(["sync", "--discard", "unwanted"]) == 0
     assert not run.folder.exists()
@@ -160,12 +160,10 @@ def test_background_delivery_waits_for_a_project_that_is_removed(place, monkeypa
     logged(run, range(10))
     run.flush()
     place.take("project", run.id)
-    monkeypatch.setattr(leftovers, "_SOONEST", 0.02)
-    monkeypatch.setattr(leftovers, "_LATEST", 0.05)
-    tried, deliver = [], leftovers._deliver
-    monkeypatch.setattr(
-        leftovers, "_deliver", lambda *args, **kw: (found := deliver(*args, **kw), tried.append(found))[0]
-    )
+    monkeypatch.setattr(unsent, "_SOONEST", 0.02)
+    monkeypatch.setattr(unsent, "_LATEST", 0.05)
+    tried, deliver = [], unsent._deliver
+    monkeypatch.setattr(unsent, "_deliver", lambda *args, **kw: (found := deliver(*args, **kw), tried.append(found))[0])
     with pytest.warns(UserWarning, match="wait on this machine"):
         log_and_finish(run, range(10, 20))
     until(lambda: len(tried) >= 3)
@@ -188,7 +186,7 @@ def test_journal_of_a_child_that_grew_since_it_was_looked_at_is_not_deleted(home
 
     assert delivered() == {journal.name}
     journal.write_bytes(journal.read_bytes() + note(START, b"{}"))
-    leftovers.forget(folder, delivered)
+    unsent.forget(folder, delivered)
     assert journal.stat().st_size > acknowledged
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import lmvp
-from lmvp.commands import main
-from lmvp.tracking import leftovers
+from lmvp.cli import main
+from lmvp.tracking import unsent
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -115,7 +115,7 @@ def test_a_killed_trainer_loses_nothing_and_sync_delivers_it(server, is_there, c
         assert len(steps) >= logged > 1000
         assert steps.tolist() == list(range(len(steps)))
         assert (history[key]["value"] == value(steps)).all()
-    assert leftovers.deliver() == []
+    assert unsent.deliver() == []
     assert main(["sync"]) == 0
 
 
@@ -141,12 +141,12 @@ def test_a_run_without_a_server_waits_on_this_machine(server, capsys):
         for step in range(100):
             run.log({"loss": step / 2}, step=step)
     assert "`lmvp sync` delivers it" in capsys.readouterr().err
-    (waiting,) = leftovers.deliver(dry_run=True)
+    (waiting,) = unsent.deliver(dry_run=True)
     assert (waiting.name, waiting.state) == ("lonely", "waiting")
-    (waiting,) = leftovers.deliver()
+    (waiting,) = unsent.deliver()
     assert (waiting.state, "no answer" in waiting.why) == ("waiting", True)
     server.start()
-    (delivered,) = leftovers.deliver()
+    (delivered,) = unsent.deliver()
     assert delivered.state == "delivered"
     found = lmvp.run("lonely", "digits")
     assert (found.status, len(found.history()["loss"])) == ("finished", 100)
@@ -166,13 +166,13 @@ def test_damaged_journal_is_kept_and_named_by_sync(server, capsys):
     journal.write_bytes(whole[:at] + bytes([whole[at] ^ 4]) + whole[at + 1 :])
     damaged = journal.read_bytes()
     for _ in range(2):
-        (waiting,) = leftovers.deliver()
+        (waiting,) = unsent.deliver()
         assert (waiting.state, waiting.name) == ("waiting", "bent")
         assert f"{journal} is damaged from byte" in waiting.why
         assert journal.read_bytes() == damaged
     assert len(lmvp.run("bent", "digits").history()["loss"]) == 25
     journal.write_bytes(whole)
-    (delivered,) = leftovers.deliver()
+    (delivered,) = unsent.deliver()
     assert delivered.state == "delivered"
     assert len(lmvp.run("bent", "digits").history()["loss"]) == 50
     assert not run.folder.exists()
@@ -208,13 +208,13 @@ def test_flip_in_a_log_of_the_server_is_stated_and_the_run_sends_the_points_agai
 
 
 def test_the_next_start_delivers_what_was_left(server, monkeypatch):
-    from lmvp.tracking import starting
+    from lmvp.tracking import start
 
     server.kill()
     with lmvp.start_run("digits", name="first", system_metrics=False, create=True) as run:
         run.log({"loss": 1.0})
     server.start()
-    monkeypatch.setattr(starting, "_exit", None)
+    monkeypatch.setattr(start, "_exit", None)
     with lmvp.start_run("digits", name="second", system_metrics=False, create=True):
         deadline = time.monotonic() + 10
         while run.folder.exists() and time.monotonic() < deadline:

@@ -11,8 +11,8 @@ import pytest
 
 import lmvp
 from lmvp import local
-from lmvp.tracking import leftovers
-from lmvp.tracking.outcome import Task, how_it_ended
+from lmvp.tracking import unsent
+from lmvp.tracking.status import Task, how_it_ended
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +38,7 @@ def execute(home, tmp_path):
         done = subprocess.run(
             [sys.executable, str(path)], env=environment, capture_output=True, check=False, timeout=90
         )
-        leftovers.deliver()
+        unsent.deliver()
         runs = lmvp.runs("outcome")
         return done.returncode, {run.name: (run.status, run.record.error) for run in runs}
 

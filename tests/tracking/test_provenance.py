@@ -9,9 +9,15 @@ import msgspec
 import pytest
 
 import lmvp
-from lmvp.redaction import BLOT, is_secret, redact, redact_command, redact_text
+from lmvp.core.redaction import (
+    BLOT,
+    is_secret,
+    redact,
+    redact_command,
+    redact_text,
+)
+from lmvp.core.schemas.runs import RunRecord
 from lmvp.tracking import distributed, provenance
-from lmvp.tracking.records import RunRecord
 
 SECRETS = [
     "AKIA" + "A" * 16,

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lmvp.redaction import BLOT, is_secret, redact_command, redact_text
+from lmvp.core.redaction import (
+    BLOT,
+    is_secret,
+    redact_command,
+    redact_text,
+)
 
 SIZE = 1 << 18
 

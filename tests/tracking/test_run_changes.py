@@ -9,7 +9,7 @@ from server.in_process import TOKEN, Served
 
 import lmvp
 from lmvp import errors
-from lmvp.commands import main
+from lmvp.cli import main
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from soak import size
 
 import lmvp
+from lmvp.core.run_frames import whole_frames, whole_size
 from lmvp.tracking import journal as journals
-from lmvp.tracking.frames import whole_frames, whole_size
 from lmvp.tracking.journal import Journal
 
 ROOT = Path(__file__).resolve().parents[2]

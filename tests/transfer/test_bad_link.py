@@ -11,7 +11,7 @@ from models import same, size, step, weights
 
 import lmvp
 from lmvp import connection, errors
-from lmvp.transfer.send import Batch
+from lmvp.transfer.chunk_upload import Batch
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +138,7 @@ def test_a_place_that_takes_no_folder_is_told(home):
 
 
 def test_a_small_push_goes_the_long_way_when_chunks_are_missing(home, monkeypatch):
-    monkeypatch.setattr("lmvp.transfer.push.Batch", lambda pieces, head: Batch([], head))
+    monkeypatch.setattr("lmvp.transfer.upload.Batch", lambda pieces, head: Batch([], head))
     assert lmvp.update("d/m", {"w": np.arange(5.0)}).number == 1
     assert (lmvp.download("d/m")["w"] == np.arange(5.0)).all()
 

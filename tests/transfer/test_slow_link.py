@@ -8,7 +8,7 @@ from models import bfloat16, same, size, step, weights
 
 import lmvp
 from lmvp.errors import NotFound
-from lmvp.transfer import cache as caches
+from lmvp.transfer import chunk_cache as caches
 
 
 def test_a_retrained_model_moves_the_entropy_of_its_change(link):

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from blake3 import blake3
 
-from lmvp.storage import codecs, frames
-from lmvp.storage.codecs import DEPTH_LIMIT, LINK_SIZE, Link, transforms
-from lmvp.storage.codecs.kinds import KINDS
-from lmvp.storage.frames import DELTA, HEADER_SIZE, RAW, SOLO, ZSTD, Frame
-from lmvp.storage.safetensors import BITS
+from lmvp.core import chunk_frames as frames
+from lmvp.core import codecs
+from lmvp.core.chunk_frames import DELTA, HEADER_SIZE, RAW, SOLO, ZSTD, Frame
+from lmvp.core.codecs import DEPTH_LIMIT, LINK_SIZE, Link, transforms
+from lmvp.core.codecs.kinds import KINDS
+from lmvp.core.safetensors import BITS
 
 FILE = Path(__file__).parent / "codecs.json"
 _FLOATS = {"F16": "<f2", "F32": "<f4", "F64": "<f8", "C64": "<f4"}

@@ -1,4 +1,4 @@
-// Bounds and ticks of axes. lmvp.render.numbers has the same rules in Python, so that the live and the static chart
+// Bounds and ticks of axes. lmvp.core.number_format has the same rules in Python, so that the live and the static chart
 // have equal ranges.
 
 const LIMIT = 1e300;

@@ -1,6 +1,6 @@
 // The diff of two versions: the layer chart, the tree of layers, then metrics, params, packages and code.
 // 
-// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.render.diff_data.diff_data`. When
+// An AFM module: `render({ model, el })` with `model.get("data")`, the JSON of `lmvp.views.diff_json.diff_data`. When
 // a layer is opened, the view requests histograms with `{ kind: "histograms", tensors }` and gets `{ kind:
 // "histograms", tensors, before }`, each a dict of `{ low, high, counts }` by name.
 import { guardKeys, make } from "./dom.js";
@@ -126,7 +126,7 @@ export class DiffView {
     return `${part[0].path} to ${part.at(-1).path}: ${other} of ${part.length} differ`;
   }
 
-  /** Names below the bars: of the layers, then of their groups. lmvp.render.sky has the same rules in Python. */
+  /** Names below the bars: of the layers, then of their groups. lmvp.views.layer_chart has the same rules in Python. */
   label() {
     const own = this.segments.map(({ first, last, bar }) => {
       const { path, group } = this.layers[first];

@@ -1,4 +1,4 @@
-// The layer strip with its legend and its description in words. `fold` equals lmvp.render.strip.fold in Python.
+// The layer strip with its legend and its description in words. `fold` equals lmvp.views.layer_strip.fold in Python.
 import { make } from "./dom.js";
 
 export const RANK = ".0123x45-+";

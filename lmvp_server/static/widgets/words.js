@@ -1,4 +1,4 @@
-// Formats of numbers, times and counts, for values that the browser computes. lmvp.render.numbers has the same rules in
+// Formats of numbers, times and counts, for values that the browser computes. lmvp.core.number_format has the same rules in
 // Python.
 import { make } from "./dom.js";
 

@@ -1,0 +1,195 @@
+"""Maintenance verbs: remove and restore, retention, gc, compaction, fsck, disk usage and the download cache."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from lmvp import config
+from lmvp.cli.audit import kept
+from lmvp.cli.tables import Line, Table
+from lmvp.client.maintenance import Told, run_path
+from lmvp.client.models import Client
+from lmvp.core import number_format
+from lmvp.core.schemas import Checked, Usage
+from lmvp.errors import IntegrityError, InvalidArgument
+
+_SHOWN = 20
+"""Maximum number of versions or problems that a message lists."""
+
+
+def rm(options: Namespace, _host: object) -> Any:
+    """Remove a version, run, model or project."""
+    client = Client()
+    if run_path(options.name):
+        project, _, name = options.name.partition("/runs/")
+        run = client.run(project, name)
+        run.delete(now=options.now)
+        back = "" if options.now else f"; `lmvp undelete {run.project}/runs/{run.id}` restores it"
+        return Line(f"the run {run.name} is removed{back}", run)
+    done = client.remove(options.name, now=options.now, yes=options.yes)
+    told = f"{number_format.plural(done.versions, 'version')} removed"
+    if done.until is None:
+        return Line(f"{told}, {number_format.size(done.bytes)} freed", done)
+    back = f"`lmvp undelete {options.name}` restores what you removed, until {day(done.until)}"
+    return Line(f"{told}; {back}", done)
+
+
+def undelete(options: Namespace, _host: object) -> Any:
+    """Restore a removed object, or list the removed objects."""
+    client = Client()
+    if options.name:
+        found = client.undelete(options.name)
+        return Line(f"{getattr(found, 'reference', options.name)} is back", found)
+    removed = client.removed()
+    rows = [
+        (f"{one.name} ({one.title})" if one.title else one.name, str(one.versions or ""), one.removed_by,
+         day(one.removed_at), day(one.until))
+        for one in removed
+    ]  # fmt: skip
+    empty = "nothing was removed that you could bring back"
+    head = ("Name", "Versions", "Removed by", "On", "Until")
+    return Table(head, rows, empty=empty, right=frozenset({1}), data=removed)
+
+
+def day(at: datetime) -> str:
+    """Format a time in the local time zone, to the minute."""
+    try:
+        return f"{at.astimezone():%Y-%m-%d %H:%M}"
+    except (OverflowError, ValueError):  # near year 1 or 9999, the local time is out of the range of datetime
+        return f"{at:%Y-%m-%d %H:%M}"
+
+
+def prune(options: Namespace, _host: object) -> Any:
+    """Delete the versions that a retention rule does not keep."""
+    client = Client()
+    if options.forget:
+        client.set_retention(options.model, "")
+        return Line(f"{options.model} has no rule any more; all its versions stay")
+    if options.save and not options.keep:
+        hint = f"`lmvp prune {options.model} --keep last:5 --save`"
+        raise InvalidArgument("`--save` needs the rule to save", hint=hint)
+    done = client.prune(options.model, keep=options.keep, dry_run=options.dry_run)
+    if options.save and not options.dry_run:
+        client.set_retention(options.model, done.keep)
+    named = ", ".join(f"v{number}" for number in done.versions[:_SHOWN])
+    more = f" and {len(done.versions) - _SHOWN} more" if len(done.versions) > _SHOWN else ""
+    what = f"{number_format.plural(len(done.versions), 'version')} ({named}{more})" if done.versions else "no version"
+    go, free = ("would go", "would be freed") if done.dry_run else ("removed", "freed")
+    return Line(f"{what} {go}, {number_format.size(done.bytes)} {free}", done)
+
+
+def gc(options: Namespace, _host: object) -> Any:
+    """Delete data that is no longer referenced."""
+    done = Client().collect_garbage(removed=options.removed)
+    told = f"{number_format.plural(done.chunks, 'chunk')} deleted, {number_format.size(done.bytes)} freed"
+    lines = [told]
+    if done.waiting and done.until is not None:
+        waiting = number_format.plural(done.waiting, "removed object")
+        stays = f"{waiting} can be restored until {day(done.until)}; the bytes stay until then"
+        lines.append(f"{stays}: `lmvp undelete` lists them, `lmvp gc --removed` deletes them now")
+    if done.decided and done.decided_until is not None:
+        decided = number_format.plural(done.decided, "decided contribution")
+        stays = f"{decided} can be downloaded until {day(done.decided_until)}; the bytes stay until then"
+        lines.append(f"{stays}: `lmvp contributions --all` lists them, `lmvp gc --removed` deletes their files now")
+    return Line("\n".join(lines), done)
+
+
+def compact(_options: Namespace, _host: object) -> Any:
+    """Encode older versions as deltas now."""
+    done = Client().compact()
+    saved = number_format.size(done.before - done.after)
+    chunks, versions = number_format.plural(done.chunks, "chunk"), number_format.plural(done.versions, "version")
+    return Line(f"{chunks} of {versions} encoded, {saved} saved", done)
+
+
+def fsck(options: Namespace, _host: object) -> Any:
+    """Verify every digest on the server."""
+    with _bar(not options.no_progress and sys.stderr.isatty()) as told:
+        heads = kept(options.head) if options.head else []
+        found = Client().check(repair=options.repair, told=told, heads=heads)
+    if found.problems:
+        raise _broken(found)
+    return Line(f"{_looked_at(found)}: no problem found", found)
+
+
+def cache(options: Namespace, _host: object) -> Any:
+    """Show or clear the download cache of this machine."""
+    from lmvp.transfer import chunk_cache as caches
+
+    kept = caches.opened()
+    folder = config.cache_home()
+    if options.clear:
+        freed = (kept or caches.Cache(folder, 0)).clear()
+        told = (
+            f"{number_format.plural(freed.files, 'file')} deleted, {number_format.size(freed.bytes)} freed in {folder}"
+        )
+        return Line(told, {"folder": str(folder), "files": freed.files, "bytes": freed.bytes})
+    if kept is None:
+        return Line(f"no cache: LMVP_CACHE_LIMIT is 0, or no room is left on the disk of {folder}")
+    found = kept.usage()
+    data = {"folder": str(folder), "files": found.files, "bytes": found.bytes, "limit": kept.limit}
+    return Line(f"{number_format.size(found.bytes)} of {number_format.size(kept.limit)} in {folder}", data)
+
+
+def du(options: Namespace, _host: object) -> Any:
+    """Show the size of projects, models or versions."""
+    return usage_table(Client().usage(options.name))
+
+
+def usage_table(usage: Usage) -> Table:
+    """Format disk usage as a table, with a total if there are several rows."""
+    size = number_format.size
+    rows = [
+        (row.name, str(row.versions), size(row.logical), size(row.stored), _saved(row.logical, row.stored))
+        for row in usage.rows
+    ]
+    if len(rows) > 1:
+        count = str(sum(row.versions for row in usage.rows))
+        rows.append(("all", count, size(usage.logical), size(usage.stored), _saved(usage.logical, usage.stored)))
+    kinds = ", ".join(f"{kind} {size(count)}" for kind, count in sorted(usage.disk.items()) if count)
+    where = f"the project {usage.name.partition('/')[0]}" if usage.name else "the server"
+    note = f"On the disk of {where}: {size(usage.total)} ({kinds or 'nothing'})"
+    heads = ("Name", "Versions", "As they are", "As kept", "Saved")
+    return Table(heads, rows, empty="nothing is kept yet", right=frozenset({1, 2, 3, 4}), note=note, data=usage)
+
+
+def _saved(logical: int, stored: int) -> str:
+    """Format the saved share of the logical size; overhead that exceeds the savings counts as 0 %."""
+    return f"{max(0, round(100 * (1 - stored / logical)))} %" if logical else "0 %"
+
+
+def _looked_at(found: Checked) -> str:
+    chunks = number_format.plural(found.chunks, "chunk")
+    return f"{number_format.plural(found.versions, 'version')}, {chunks}, {number_format.size(found.bytes)}"
+
+
+def _broken(found: Checked) -> IntegrityError:
+    """Return the error that lists the problems of a failed check."""
+    lines = [f"{one.what}\n    {one.hint}" for one in found.problems[:_SHOWN]]
+    more = len(found.problems) - len(lines)
+    lines += [f"and {more} more"] if more else []
+    head = f"{number_format.plural(len(found.problems), 'problem')} in {_looked_at(found)}"
+    hint = None if found.repaired else "`lmvp fsck --repair` sets damaged frames aside, so that a push can heal them"
+    return IntegrityError("\n  ".join([head, *lines]), hint=hint)
+
+
+@contextmanager
+def _bar(shown: bool) -> Iterator[Told]:
+    """Yield the progress callback of fsck, which draws a bar if `shown`."""
+    if not shown:
+        yield lambda *_: None
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(desc="fsck", unit=" chunks", leave=False, delay=0.5) as bar:
+
+        def told(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)  # `done` is absolute, tqdm adds
+
+        yield told

@@ -1,0 +1,152 @@
+"""Verbs for accounts, groups, and the members and invitations of projects."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from typing import TYPE_CHECKING, Any
+
+from lmvp.cli.access import (
+    ask_password,
+    check_secret,
+    day,
+    with_proof,
+)
+from lmvp.cli.tables import Line, Table
+from lmvp.client.models import Client
+from lmvp.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from lmvp.cli.verbs import Host
+    from lmvp.core.schemas import User
+
+
+def users(options: Namespace, host: Host) -> Any:
+    """List, create, disable or enable accounts, or set a password."""
+    client = Client()
+    if options.what == "list":
+        accounts = client.users()
+        rows = [(one.name, _kind(one), day(one.created_at)) for one in accounts]
+        return Table(
+            ("User", "Kind", "Made (UTC)"), rows, empty="no accounts; `lmvp users add NAME` adds one", data=accounts
+        )
+    if not options.name:
+        raise InvalidArgument("user name missing", hint=f"`lmvp users {options.what} NAME`")
+    if options.what == "passwd" or (options.what == "add" and not options.service):
+        check_secret(host)
+    if options.what == "add":
+        password = "" if options.service else _new_password(options.name)
+        made = with_proof(
+            lambda own: client.add_user(options.name, password, admin=options.admin, current_password=own), host
+        )
+        return Line(f"{options.name} has an account", made)
+    if options.what == "passwd":
+        new = _new_password(options.name)
+        keep = {"keep_tokens": options.keep_tokens, "keep_identities": options.keep_identities}
+        made = with_proof(
+            lambda own: client.change_user(options.name, password=new, current_password=own, **keep), host
+        )
+        return Line(f"the password of {made.name} is changed{_ended(made)}", made)
+    made = client.change_user(options.name, disabled=options.what == "disable")
+    return Line(f"{made.name} is {options.what}d{_ended(made)}", made)
+
+
+def _ended(user: User) -> str:
+    """State how many tokens, sessions, invitations and identities a change revoked; empty if it revoked none."""
+    if user.ended is None:
+        return ""
+    again = "\n`lmvp login URL` gets a new token" if user.ended.tokens else ""
+    return f"\nended: {user.ended}{again}"
+
+
+def groups(options: Namespace, _host: Host) -> Any:
+    """List, change or remove groups of accounts."""
+    client = Client()
+    if options.what == "list":
+        found = client.groups()
+        rows = [(f"@{one.name}", ", ".join(one.users)) for one in found]
+        return Table(("Group", "People"), rows, empty="no groups; `lmvp groups add NAME USER …` adds one", data=found)
+    if not options.name:
+        raise InvalidArgument("which group?", hint=f"`lmvp groups {options.what} NAME`")
+    if options.what == "remove":
+        client.remove_group(options.name)
+        return Line(f"@{options.name} is gone, with the roles that it gave")
+    # The API replaces all users of a group, so `add` sends those that it has and the new ones.
+    there = next((one.users for one in client.groups() if one.name.lower() == options.name.lower()), ())
+    made = client.set_group(options.name, [*there, *options.users])
+    return Line(f"@{made.name}: {', '.join(made.users) or 'nobody'}", made)
+
+
+def members(options: Namespace, host: Host) -> Any:
+    """List, change or invite the members of a project."""
+    client = Client()
+    project = options.project or client.project
+    if options.what == "list":
+        return _members(client, project)
+    if options.what == "public":
+        client.change_project(project, public=not options.off)
+        return Line(f"{project} is {'for members alone' if options.off else 'read by everybody, without an account'}")
+    if options.what == "everyone":
+        client.change_project(project, everyone=options.role or "")
+        return Line(f"everybody with an account is {options.role or 'nothing'} in {project}")
+    if options.what == "invite":
+        check_secret(host)
+        link = client.invite(project, options.role or "viewer", days=options.days)
+        told = f"(makes one account that is {link.role} in {link.project}, for {options.days} days)"
+        return Line(f"{link.url}\n{told}", link, essential=True)
+    if options.what == "invitations":
+        return _invitations(client, project, options.revoke)
+    if not options.name:
+        raise InvalidArgument("whom?", hint=f"`lmvp members {project} {options.what} NAME`")
+    if options.what == "remove":
+        client.remove_member(project, options.name)
+        return Line(f"{options.name} is no member of {project} any more")
+    made = client.set_member(project, options.name, options.role or "viewer")
+    return Line(f"{made.name} is {made.role} in {project}", made)
+
+
+def _members(client: Client, project: str) -> Table:
+    """List the members of a project, with the roles of all accounts and of the public."""
+    about = next((one for one in client.projects() if one.name.lower() == project.lower()), None)
+    found = client.members(project)
+    rows = [(one.name, f"{one.role}{' (disabled)' if one.disabled else ''}") for one in found]
+    if about and about.everyone:
+        rows.append(("everyone", about.everyone))
+    if about and about.public:
+        rows.append(("the public", "viewer"))
+    data = {
+        "members": found,
+        "everyone": about.everyone if about else "",
+        "public": bool(about and about.public),
+    }
+    empty = f"no members; `lmvp members {project} add NAME --role contributor` adds one"
+    return Table(("Member", "Role"), rows, empty=empty, data=data)
+
+
+def _invitations(client: Client, project: str, revoke: str | None) -> Any:
+    """List the invitations to a project, or revoke one."""
+    if revoke:
+        client.revoke_invitation(revoke)
+        return Line(f"the invitation {revoke} is revoked")
+    found = client.invitations(project)
+    rows = [(one.id, one.role, one.by, day(one.created_at), day(one.expires_at), one.ended or "can be used")
+            for one in found]  # fmt: skip
+    head = ("Id", "Role", "By", "Made", "Until (UTC)", "Status")
+    empty = f"no invitations; `lmvp members {project} invite --role contributor` makes one"
+    return Table(head, rows, empty=empty, data=found)
+
+
+def _kind(user: Any) -> str:
+    """Describe the kind of an account: `person`, or a list of `admin`, `service` and `disabled`."""
+    words = ["admin"] if user.admin else []
+    words += ["service"] if user.service else []
+    return ", ".join([*words, *(["disabled"] if user.disabled else [])]) or "person"
+
+
+def _new_password(name: str) -> str:
+    """Prompt twice for a new password, or read one line from a pipe."""
+    hint = "`lmvp users add NAME --service` makes an account that acts by tokens alone"
+    given = ask_password(f"new password for {name}: ", hint)
+    if sys.stdin.isatty() and given != ask_password("once more: "):
+        raise InvalidArgument("the two passwords differ", hint="try again")
+    return given

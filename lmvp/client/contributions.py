@@ -1,0 +1,384 @@
+"""Methods of `Client` for forks, contributions and the rules of a model (requirement, protected aliases, rollback)."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import quote
+
+from lmvp.client._base import BaseClient, model_path
+from lmvp.core.references import Reference, Revision, check_alias
+from lmvp.core.schemas import (
+    Alias,
+    Contribute,
+    Contribution,
+    Fork,
+    Model,
+    ModelChange,
+    MoveAlias,
+    Version,
+    Words,
+)
+from lmvp.core.text import quoted
+from lmvp.errors import InvalidReference
+
+
+class Contributing(BaseClient):
+    """Base class of `Client` with the methods for forks and contributions.
+
+    A contribution has the name `[project/]model@c12`, for example `digits/mlp@c12`.
+    """
+
+    def fork(self, name: str, to: str) -> Model:
+        """Copy a model with its history to another project on the server.
+
+        The copy needs no upload, and the server stores the bytes once. Aliases and contributions are not copied.
+
+        Parameters
+        ----------
+        name : str
+            The model to copy: `[project/]model`.
+        to : str
+            The name of the copy: `[project/]model`. A missing project is created.
+
+        Returns
+        -------
+        Model
+            The fork. Its `origin` is the model that it was copied from.
+
+        Raises
+        ------
+        NotFound
+            If the model does not exist.
+        AlreadyExists
+            If `to` exists already.
+        Conflict
+            If the model has no versions.
+        AccessDenied
+            If the caller cannot push to the project of `to`.
+
+        Examples
+        --------
+        >>> client.fork("digits/mlp", "ada/mlp")  # doctest: +SKIP
+        """
+        path = f"{model_path(self._reference(name))}/fork"
+        target = self._reference(to)
+        return self._connection.send_json("POST", path, Fork(to=f"{target.project}/{target.model}"), Model)
+
+    def contribute(self, name: str, message: str = "") -> Version:
+        """Propose a version of a fork to the model that it was forked from.
+
+        Parameters
+        ----------
+        name : str
+            The version of the fork: `[project/]model[@revision]`.
+        message : str, default ""
+            A description of the change. Empty: the message of the version.
+
+        Returns
+        -------
+        Version
+            The contribution in the original model, for example `digits/mlp@c3`.
+
+        Raises
+        ------
+        NotFound
+            If the version does not exist.
+        Conflict
+            If the model is not a fork.
+
+        Examples
+        --------
+        >>> client.contribute("ada/mlp@v7", "augment with rotations")  # doctest: +SKIP
+        """
+        place = self._reference(name)
+        path = f"{model_path(place)}/versions/{quote(place.revision, safe='')}/contribute"
+        return self._connection.send_json("POST", path, Contribute(message=message), Version)
+
+    def contributions(self, project: str | None = None, *, status: str = "") -> list[Contribution]:
+        """Return the contributions to a project, newest first.
+
+        Parameters
+        ----------
+        project : str, optional
+            The project. Default: the current project.
+        status : {"", "proposed", "accepted", "declined", "withdrawn"}, default ""
+            Return only the contributions with this status. Empty: all.
+
+        Returns
+        -------
+        list of Contribution
+        """
+        path = f"/projects/{quoted(project or self.project)}/contributions"
+        return self._some(path, Contribution, None, **({"status": status} if status else {}))[0]
+
+    def contribution(self, name: str) -> Contribution:
+        """Return a contribution.
+
+        Parameters
+        ----------
+        name : str
+            The contribution: `[project/]model@c12`.
+
+        Raises
+        ------
+        NotFound
+            If the contribution does not exist.
+        InvalidReference
+            If the name is not that of a contribution.
+        """
+        return self._connection.get(self._contribution(name), Contribution)
+
+    def accept(self, name: str) -> Contribution:
+        """Accept a contribution. It becomes the next version of its model, with its author. Requires maintainer.
+
+        Parameters
+        ----------
+        name : str
+            The contribution: `[project/]model@c12`.
+
+        Returns
+        -------
+        Contribution
+            The contribution; `accepted` is the number of the new version.
+
+        Raises
+        ------
+        Conflict
+            If the contribution is already decided, or does not meet the requirement of the model.
+        AccessDenied
+            If the caller is not a maintainer.
+
+        Examples
+        --------
+        >>> client.accept("digits/mlp@c12")  # doctest: +SKIP
+        """
+        return self._say(name, "accept", {})
+
+    def decline(self, name: str, reason: str) -> Contribution:
+        """Decline a contribution. Requires maintainer.
+
+        Parameters
+        ----------
+        name : str
+            The contribution: `[project/]model@c12`.
+        reason : str
+            The reason, which the author can read. It must not be empty.
+
+        Returns
+        -------
+        Contribution
+            The declined contribution.
+
+        Raises
+        ------
+        Conflict
+            If the contribution is already decided.
+        AccessDenied
+            If the caller is not a maintainer.
+
+        Examples
+        --------
+        >>> client.decline("digits/mlp@c12", "the test set has leaked")  # doctest: +SKIP
+        """
+        return self._say(name, "decline", Words(words=reason))
+
+    def withdraw(self, name: str) -> Contribution:
+        """Withdraw a contribution of the caller.
+
+        Parameters
+        ----------
+        name : str
+            The contribution: `[project/]model@c12`.
+
+        Returns
+        -------
+        Contribution
+            The withdrawn contribution.
+
+        Raises
+        ------
+        Conflict
+            If the contribution is already decided.
+        AccessDenied
+            If another user proposed the contribution.
+        """
+        return self._say(name, "withdraw", {})
+
+    def comment(self, name: str, words: str) -> Contribution:
+        """Add a comment to a contribution.
+
+        Parameters
+        ----------
+        name : str
+            The contribution: `[project/]model@c12`.
+        words : str
+            The text of the comment.
+
+        Returns
+        -------
+        Contribution
+            The contribution with its comments.
+
+        Raises
+        ------
+        Conflict
+            If the contribution has the maximum number of comments.
+        AccessDenied
+            If the caller is not a contributor.
+
+        Examples
+        --------
+        >>> client.comment("digits/mlp@c12", "please add val_loss")  # doctest: +SKIP
+        """
+        return self._say(name, "comments", Words(words=words))
+
+    def require(self, name: str, rule: str) -> Model:
+        """Set the requirement that contributions to a model must meet to be accepted. Requires maintainer.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model`.
+        rule : str
+            A filter (docs/api.md, Filters), for example `val/acc >= @production and params.lr < 0.01`. Empty: remove
+            the requirement.
+
+        Returns
+        -------
+        Model
+            The model with the requirement.
+
+        Raises
+        ------
+        InvalidArgument
+            If the rule cannot be parsed.
+        AccessDenied
+            If the caller is not a maintainer.
+
+        Examples
+        --------
+        >>> client.require("digits/mlp", "val_acc >= @production")  # doctest: +SKIP
+        """
+        return self._connection.send_json("PATCH", model_path(self._reference(name)), ModelChange(require=rule), Model)
+
+    def protect(self, name: str, *, on: bool = True) -> Model:
+        """Protect an alias, so that only maintainers can move it. Requires maintainer.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model@alias`. The alias does not have to exist yet.
+        on : bool, default True
+            False removes the protection; contributors can then move the alias too.
+
+        Returns
+        -------
+        Model
+            The model; `protected` contains the protected aliases.
+
+        Raises
+        ------
+        AccessDenied
+            If the caller is not a maintainer.
+
+        Examples
+        --------
+        >>> client.protect("digits/mlp@staging")  # doctest: +SKIP
+        """
+        place = self._reference(name)
+        alias = check_alias(place.revision)
+        path = model_path(place)
+        # The request replaces the whole list, and names of aliases do not depend on case.
+        there = [each for each in self._connection.get(path, Model).protected if each.lower() != alias.lower()]
+        protected = (*there, alias) if on else tuple(there)
+        return self._connection.send_json("PATCH", path, ModelChange(protected=protected), Model)
+
+    def alias_history(self, name: str) -> Alias:
+        """Return an alias with its history.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model@alias`.
+
+        Returns
+        -------
+        Alias
+            The alias. Each entry of its `moves` has the version, the time and the user.
+
+        Raises
+        ------
+        NotFound
+            If the alias does not exist.
+        """
+        place = self._reference(name)
+        return self._connection.get(f"{model_path(place)}/aliases/{quote(check_alias(place.revision), safe='')}", Alias)
+
+    def check_alias_name(self, name: str) -> tuple[Reference, Revision]:
+        """Parse a reference that must name an alias.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model@alias`.
+
+        Raises
+        ------
+        InvalidReference
+            If it names no alias, for example because it is only the name of a model.
+        """
+        place = self._reference(name)
+        revision = Revision.parse(place.revision)
+        if revision.kind != "alias" or revision.back or revision.at is not None:
+            raise InvalidReference(f"{name!r} names no alias", hint="digits/mlp@production")
+        return place, revision
+
+    def rollback(self, name: str, *, yes: bool = False) -> Alias:
+        """Move an alias back to the version that it pointed at before its last move.
+
+        The rollback is itself a move, so a second rollback undoes the first one. A protected alias requires maintainer.
+
+        Parameters
+        ----------
+        name : str
+            `[project/]model@alias`.
+        yes : bool, default False
+            Confirm the move of a protected alias.
+
+        Returns
+        -------
+        Alias
+            The alias, with the history of its moves in `moves`.
+
+        Raises
+        ------
+        NotFound
+            If the alias does not exist, or was never moved.
+        ProtectedAlias
+            If the alias is protected and `yes` is False.
+
+        Examples
+        --------
+        >>> client.rollback("digits/mlp@production", yes=True)  # doctest: +SKIP
+        """
+        place, revision = self.check_alias_name(name)
+        path = f"{model_path(place)}/aliases/{quote(revision.value, safe='')}"
+        if not yes:
+            now = self._connection.get(path, Alias)
+            number = now.moves[-2].number if len(now.moves) > 1 else 0
+            if number:  # without an earlier move, the request below fails with the message of the server
+                hint = f"`lmvp rollback {name} --yes` moves it"
+                now.check_move(number, f"moved back to v{number}", hint)
+        return self._connection.send_json("PUT", path, MoveAlias(revision=f"{revision.value}@{{1}}"), Alias)
+
+    def _say(self, name: str, what: str, body: Any) -> Contribution:
+        return self._connection.send_json("POST", f"{self._contribution(name)}/{what}", body, Contribution)
+
+    def _contribution(self, name: str) -> str:
+        place = self._reference(name)
+        revision = Revision.parse(place.revision)
+        if revision.kind != "contribution" or revision.back:
+            raise InvalidReference(
+                f"{name!r} names no contribution", hint="write `digits/mlp@c12`; `lmvp contributions` lists them"
+            )
+        return f"{model_path(place)}/contributions/{revision.value[1:]}"

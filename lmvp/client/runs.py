@@ -1,0 +1,806 @@
+"""Read access to runs: `Run`, `Runs` and the methods of a client that return them."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, overload
+from urllib.parse import quote
+
+from lmvp.client._base import BaseClient, model_path
+from lmvp.core.redaction import redact
+from lmvp.core.references import Reference, check_name, suggest
+from lmvp.core.schemas import Version
+from lmvp.core.schemas.runs import (
+    Curves,
+    KeyRecord,
+    RunEnd,
+    RunRecord,
+    RunUpdate,
+    Status,
+)
+from lmvp.core.text import escaped, quoted
+from lmvp.core.validation import Params
+from lmvp.errors import InvalidArgument, MissingDependency, ServerUnavailable
+from lmvp.views.live import MarimoDisplay
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+T = TypeVar("T")
+_LENGTH = struct.Struct("<I")
+_NUMBERS = {"<i8": "<i8", "<f8": "<f8"}
+"""The allowed types of the columns of a block."""
+_PART_LIMIT = 64 << 20
+"""Largest head or column of a block of points, in bytes. The server sends blocks of at most 65,536 points."""
+_COLUMNS = "application/x-lmvp-columns"
+_VERSIONS, _RUNS_OF_MODEL = 1000, 40
+"""Number of versions of a model that are searched for runs, and of runs that are listed; the length of a filter is
+limited.
+"""
+
+
+class RunFields(dict[str, Any]):
+    """A dict of params, tags, summary, metrics or environment of a run.
+
+    In params, tags and summary, each change is sent to the server; the other fields are read-only. If the server
+    refuses a change, the dict stays unchanged and the error is raised.
+    """
+
+    def __init__(self, run: Run, field: str, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self._run, self._field = run, field
+
+    def _send(self, given: Mapping[str, Any]) -> None:
+        from lmvp.tracking.run_fields import said
+
+        if self._field not in ("params", "tags", "summary"):
+            hint = "run.log and run.summary add to them" if self._field == "metrics" else None
+            raise InvalidArgument(f"the {self._field} of a run cannot be set", hint=hint)
+        # `said` accepts no None, but in a request None removes a value.
+        removed = {key: None for key, value in given.items() if value is None}
+        changed = {key: value for key, value in given.items() if value is not None}
+        if self._field == "params":
+            self._run.amend(params=given)
+        else:
+            self._run.amend(**{self._field: {**said(self._field, changed), **removed}})
+        # The values of the record, not those of the caller: they are redacted and converted to plain data.
+        super().clear()
+        super().update(getattr(self._run.record, self._field))
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._send({key: value})
+
+    def __delitem__(self, key: str) -> None:
+        if self._field == "params":
+            raise InvalidArgument("a param of a run can be changed, not removed")
+        # A request would succeed for a missing key.
+        self[key]  # raise KeyError as a dict does
+        self._send({key: None})
+
+    def update(self, *others: Any, **more: Any) -> None:
+        """Set several values in one request."""
+        self._send(dict(*others, **more))
+
+    def __ior__(self, other: Any) -> RunFields:  # type: ignore[override,misc]
+        self._send(dict(other))
+        return self
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Set a value if the key is missing."""
+        if key not in self:
+            self._send({key: default})
+        return self[key]
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove a value and return it."""
+        if key not in self and default:
+            return default[0]
+        value = self[key]
+        del self[key]
+        return value
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the last value."""
+        key = next(reversed(self))
+        return key, self.pop(key)
+
+    def clear(self) -> None:
+        """Remove all values."""
+        if self._field == "params":
+            raise InvalidArgument("a param of a run can be changed, not removed")
+        self._send(dict.fromkeys(self))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle as a plain dict; a copy in another process is not connected to the server."""
+        return dict, (dict(self),)
+
+
+class Run(MarimoDisplay):
+    """A run, with the record that the server had when it was read; `refresh` reads it again.
+
+    The name, notes, params, tags and summary can be set, also after the end of the run. Each change is sent to the
+    server at once.
+
+    Parameters
+    ----------
+    client : Tracking
+        The client whose server stores the run.
+    record : RunRecord
+        The record of the run.
+
+    Examples
+    --------
+    >>> run = lmvp.runs("digits", where="status == 'finished'")[0]  # doctest: +SKIP
+    >>> run.metrics["val_acc"], run.notes  # doctest: +SKIP
+    (0.97, '')
+    >>> run.notes = "baseline"  # doctest: +SKIP
+    """
+
+    def __init__(self, client: Tracking, record: RunRecord) -> None:
+        self._client = client
+        self._record = record
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Without this check, a misspelt name, `run.note = "…"`, would look as if it were stored.
+        if not name.startswith("_") and not hasattr(type(self), name):
+            near = suggest(name, [each for each in dir(type(self)) if not each.startswith("_")])
+            raise AttributeError(f"a run has no {name!r}" + (f"; did you mean {near!r}?" if near else ""))
+        super().__setattr__(name, value)
+
+    @property
+    def record(self) -> RunRecord:
+        """The record of the run: all fields, without points."""
+        return self._record
+
+    @property
+    def id(self) -> str:
+        """The id of the run, 32 hex digits."""
+        return self._record.id
+
+    @property
+    def name(self) -> str:
+        """The name of the run; `run.name = "baseline"` renames it."""
+        return self._record.name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self.amend(name=name)
+
+    @property
+    def notes(self) -> str:
+        """Free text about the run; `run.notes = "too many epochs"` replaces it."""
+        return self._record.notes
+
+    @notes.setter
+    def notes(self, notes: str) -> None:
+        self.amend(notes=notes)
+
+    @property
+    def project(self) -> str:
+        """The project of the run."""
+        return self._record.project
+
+    @property
+    def status(self) -> Status:
+        """`running`, `stale`, `finished`, `failed` or `killed`."""
+        return self._record.status
+
+    @property
+    def params(self) -> Any:
+        """The params; `run.params["lr"] = 0.1` sets one."""
+        return RunFields(self, "params", self._record.params)
+
+    @property
+    def tags(self) -> Any:
+        """The tags; `run.tags.update(by="ada")` sets tags, `del run.tags["by"]` removes one."""
+        return RunFields(self, "tags", self._record.tags)
+
+    @property
+    def summary(self) -> Any:
+        """The values that describe the run as a whole; `run.summary["best"] = 0.97` sets one."""
+        return RunFields(self, "summary", self._record.summary)
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The last value of each metric."""
+        return RunFields(self, "metrics", self.record.metrics)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """The facts about the origin of the run: user, host, git, Python, packages, command."""
+        return RunFields(self, "environment", self.record.environment)
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """References of the versions that the run produced."""
+        return self._record.versions
+
+    @property
+    def url(self) -> str:
+        """The URL of the run's page in the console."""
+        return f"{self._client.url}/p/{quote(self.project)}/-/runs/{quote(self.id)}"
+
+    @property
+    def client(self) -> Tracking:
+        """The client that reads the run."""
+        return self._client
+
+    def curves(self, runs: Iterable[Run], keys: Iterable[str], **how: Any) -> Curves:
+        """Return curves of runs of the same project; see `Client.curves`."""
+        return self._client.curves(self.project, [run.id for run in runs], keys, **how)
+
+    def refresh(self) -> Run:
+        """Read the record from the server again, and return this run."""
+        self._record = self._client.run_record(self.project, self.id)
+        return self
+
+    def keys(self) -> list[KeyRecord]:
+        """Return a record of each metric: last value, number of points, smallest and greatest value.
+
+        Returns
+        -------
+        list of KeyRecord
+            One record for each metric, without its points.
+        """
+        return self._client.metric_keys(self.project, self.id)
+
+    def history(self, keys: Iterable[str] | str | None = None) -> dict[str, npt.NDArray[np.void]]:
+        """Return every point, not a sample.
+
+        Parameters
+        ----------
+        keys : str or iterable of str, optional
+            Metrics. Default: all.
+
+        Returns
+        -------
+        dict of str to array
+            For each metric, a structured array of shape (n,), sorted by step, with the fields `step` (int64), `value`
+            (float64) and `time` (float64, seconds since 1970).
+
+        Raises
+        ------
+        NotFound
+            If the run does not have one of the metrics.
+        IntegrityError
+            If points of the run are missing because a file of the server is damaged.
+
+        Examples
+        --------
+        >>> run.history("train/loss")["train/loss"]["value"].min()  # doctest: +SKIP
+        0.021
+        """
+        return self._client.history_of(self, [keys] if isinstance(keys, str) else keys)
+
+    def to_pandas(self, keys: Iterable[str] | str | None = None) -> Any:
+        """Return every point as a DataFrame.
+
+        Parameters
+        ----------
+        keys : str or iterable of str, optional
+            Metrics. Default: all.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns `key`, `step`, `value` and `time` (UTC), one row for each point.
+
+        Raises
+        ------
+        NotFound
+            If the run does not have one of the metrics.
+        IntegrityError
+            If points of the run are missing because a file of the server is damaged.
+        MissingDependency
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> run.to_pandas("train/loss").plot("step", "value")  # doctest: +SKIP
+        """
+        return frame_of(self.history(keys))
+
+    def amend(self, **changes: Any) -> Run:
+        """Change name, notes, params, tags or summary, and return this run.
+
+        Parameters
+        ----------
+        **changes
+            The keyword arguments of `Client.amend_run`.
+        """
+        self._record = self._client.amend_run(self.project, self.id, **changes).record
+        return self
+
+    def end(self, status: str = "killed") -> Run:
+        """End a run whose process no longer exists, and return this run.
+
+        Parameters
+        ----------
+        status : {"finished", "failed", "killed"}
+            The final status of the run.
+        """
+        self._record = self._client.end_run(self.project, self.id, status)
+        return self
+
+    def delete(self, *, now: bool = False) -> None:
+        """Remove the run and its points. Versions that the run produced stay.
+
+        `restore` undoes the removal while the run is in the trash: 7 days by default.
+
+        Parameters
+        ----------
+        now : bool
+            Delete the run permanently instead of moving it to the trash.
+        """
+        self._client.delete_run(self.project, self.id, now=now)
+
+    def restore(self) -> Run:
+        """Restore the run from the trash, and return it.
+
+        Raises
+        ------
+        NotFound
+            If the run was deleted permanently.
+        """
+        self._record = self._client.restore_run(self.project, self.id).record
+        return self
+
+    def __repr__(self) -> str:
+        from lmvp.core.sanitize import one_line
+
+        return one_line(f"<Run {self.project}/{self.name} {self.id[:8]} {self.status}>")
+
+
+class Runs(Sequence[Run]):
+    """Runs of a project, a sequence of `Run`, newest first or in the order that was requested.
+
+    Parameters
+    ----------
+    project : str
+        The project of the runs.
+    runs : sequence of Run
+        The runs.
+    total : int
+        The number of runs that match on the server.
+
+    Attributes
+    ----------
+    project : str
+        The project of the runs.
+    total : int
+        The number of runs that match on the server, including those that a `limit` left out.
+
+    Examples
+    --------
+    >>> runs = lmvp.runs("digits", limit=20)  # doctest: +SKIP
+    >>> runs[0].name, len(runs), runs.total  # doctest: +SKIP
+    ('quiet-wren-44', 20, 137)
+    """
+
+    def __init__(self, project: str, runs: Sequence[Run], total: int) -> None:
+        self.project, self.total = project, total
+        self._runs = list(runs)
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> Runs: ...
+    def __getitem__(self, index: int | slice) -> Run | Runs:
+        if isinstance(index, slice):
+            return Runs(self.project, self._runs[index], self.total)
+        return self._runs[index]
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __repr__(self) -> str:
+        from lmvp.core.sanitize import printable
+        from lmvp.views.runs_text import runs_text
+
+        return printable(runs_text(self))
+
+    def _repr_html_(self) -> str:
+        from lmvp.views.runs_text import runs_html
+
+        return runs_html(self)
+
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with one row for each run.
+
+        Returns
+        -------
+        pandas.DataFrame
+            The columns `id`, `name`, `status`, `created_at`, `duration`, `author`, and one for each value, for example
+            `params.lr`, `metrics.val_acc`, `tags.gpu` and `summary.best`.
+
+        Raises
+        ------
+        MissingDependency
+            If pandas is not installed.
+        """
+        pandas = pandas_module()
+        return pandas.DataFrame([_row(run.record) for run in self])
+
+
+def _row(record: RunRecord) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "id": record.id,
+        "name": record.name,
+        "status": record.status,
+        "created_at": record.created_at,
+        "duration": record.duration,
+        "author": record.author,
+    }
+    for field in ("params", "metrics", "tags", "summary"):
+        row |= {f"{field}.{key}": value for key, value in getattr(record, field).items()}
+    return row
+
+
+class Tracking(BaseClient):
+    """Methods of a client that read, change and delete runs."""
+
+    def runs(
+        self,
+        project: str | None = None,
+        *,
+        where: str | None = None,
+        order: str | None = None,
+        limit: int | None = 200,
+    ) -> Runs:
+        """Return the runs of a project, newest first or in another order.
+
+        Parameters
+        ----------
+        project : str, optional
+            A project, or `project/model` for the runs that produced the newest versions of a model. Default: the
+            current project.
+        where : str, optional
+            Return only runs that match this filter, for example `metrics.val_acc > 0.9 and params.lr < 0.01`.
+            docs/api.md, "Filters", describes the syntax.
+        order : str, optional
+            The field to sort by, in ascending order: `metrics.val_loss`. `-metrics.val_acc` sorts in descending order.
+            Runs without the field come last.
+        limit : int, optional
+            The greatest number of runs to return; None for all.
+
+        Returns
+        -------
+        Runs
+            The runs; `total` is the number of runs that match.
+
+        Examples
+        --------
+        >>> client.runs("digits", where="status == 'finished'", order="-metrics.val_acc")[0]  # doctest: +SKIP
+        """
+        given, _, model = (project or self.project).partition("/")
+        name = check_name(given, "project name")
+        if model:
+            made = self._runs_of_model(Reference.parse(f"{name}/{model}"))
+            if not made:
+                return Runs(name, [], 0)
+            where = f"({where}) and id in {made}" if where else f"id in {made}"
+        query = {key: value for key, value in (("where", where), ("order", order)) if value}
+        records, total = self._some(f"/projects/{quote(name)}/runs", RunRecord, limit, **query)
+        return Runs(name, [Run(self, record) for record in records], total)
+
+    def _runs_of_model(self, place: Reference) -> tuple[str, ...]:
+        """Return the ids of the runs that produced the newest versions of a model."""
+        versions, _ = self._some(f"{model_path(place)}/versions", Version, _VERSIONS)
+        made = list(dict.fromkeys(version.run for version in versions if version.run))[:_RUNS_OF_MODEL]
+        # A filter cannot contain a tuple of one element, so add an empty id.
+        return (*made, "") if len(made) == 1 else tuple(made)
+
+    def run(self, project: str | None, run: str) -> Run:
+        """Return a run.
+
+        Parameters
+        ----------
+        project : str or None
+            The project; None for the current project.
+        run : str
+            The id of the run, at least its first six digits, or its name. If several runs have the name, the newest one
+            is returned.
+
+        Returns
+        -------
+        Run
+            The run.
+
+        Raises
+        ------
+        NotFound
+            If no run matches.
+        InvalidArgument
+            If several ids begin with these digits.
+
+        Examples
+        --------
+        >>> client.run("digits", "quiet-wren-44").metrics  # doctest: +SKIP
+        {'train/loss': 0.021}
+        """
+        return Run(self, self.run_record(project or self.project, run))
+
+    def run_record(self, project: str, run: str) -> RunRecord:
+        """Return the record of a run."""
+        return self._connection.get(_path(project, run), RunRecord)
+
+    def metric_keys(self, project: str, run: str) -> list[KeyRecord]:
+        """Return a record of each metric of a run: last value, number of points, smallest and greatest value."""
+        return self._list(f"{_path(project, run)}/metrics", KeyRecord)
+
+    def curves(
+        self,
+        project: str,
+        runs: Iterable[str],
+        keys: Iterable[str] = (),
+        *,
+        points: int = 1000,
+        axis: str = "step",
+        first: float | None = None,
+        last: float | None = None,
+    ) -> Curves:
+        """Return downsampled curves of several runs and metrics.
+
+        Parameters
+        ----------
+        project : str
+            The project of the runs.
+        runs : iterable of str
+            Ids of the runs.
+        keys : iterable of str
+            Metrics. Default: all.
+        points : int
+            The greatest number of points of a curve. Downsampling keeps the minimum and maximum of each range.
+        axis : str
+            The x axis: `step`, `time`, or another metric.
+        first, last : float, optional
+            The range of the axis, inclusive. Default: all.
+
+        Returns
+        -------
+        Curves
+            One curve for each run and metric.
+
+        Raises
+        ------
+        NotFound
+            If none of the runs has one of the metrics.
+        TooLarge
+            If the response would have too many curves or points.
+        """
+        # A dict, because `from` is a keyword of Python.
+        query = {"run": list(runs), "key": list(keys), "points": points, "axis": axis, "from": first, "to": last}
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._connection.get(f"/projects/{quote(project)}/metrics", Curves, **given)
+
+    def history_of(self, run: Run, keys: Iterable[str] | None) -> dict[str, npt.NDArray[np.void]]:
+        """Return every point of a run; see `Run.history`."""
+        import numpy as np
+
+        wanted = None if keys is None else list(keys)
+        parts: dict[str, list[Any]] = {key: [] for key in wanted or ()}
+        for head, columns in self._blocks(run.project, [run.id], wanted or ()):
+            rows = np.empty(head["rows"], [("step", "<i8"), ("value", "<f8"), ("time", "<f8")])
+            for field, column in zip(rows.dtype.names or (), columns, strict=True):
+                rows[field] = column
+            parts.setdefault(head["key"], []).append(rows)
+        for key, found in parts.items():
+            if not found:
+                # The server sends no block for an unknown key; a metric has at least one point.
+                raise _no_such_metric(key, [each.key for each in self.metric_keys(run.project, run.id)])
+        return {key: np.concatenate(found) for key, found in parts.items()}
+
+    def export_metrics(
+        self, to: str | Path, project: str | None = None, *, runs: Iterable[str] = (), keys: Iterable[str] = ()
+    ) -> Path:
+        """Write every point of a project, or of some runs and metrics, to a `.csv` or `.parquet` file.
+
+        Parameters
+        ----------
+        to : str or Path
+            The file to write; its suffix sets the format.
+        project : str, optional
+            Default: the current project.
+        runs : iterable of str
+            Ids of the runs. Default: all runs of the project.
+        keys : iterable of str
+            Metrics. Default: all.
+
+        Returns
+        -------
+        Path
+            The file. It is written completely or not at all.
+
+        Raises
+        ------
+        InvalidArgument
+            If the suffix is neither `.csv` nor `.parquet`.
+        IntegrityError
+            If points of one of the runs are missing because a file of the server is damaged.
+
+        Examples
+        --------
+        >>> client.export_metrics("metrics.parquet", "digits", keys=["val/loss"])  # doctest: +SKIP
+        """
+        path = Path(to)
+        kind = path.suffix[1:].lower()
+        if kind not in ("csv", "parquet"):
+            raise InvalidArgument(f"{path.name!r} ends neither in .csv nor in .parquet")
+        query = {"run": list(runs), "key": list(keys), "format": kind}
+        # A download that fails leaves a `.part` file, and an existing file unchanged.
+        draft = path.with_name(f"{path.name}.part")
+        with self._export(project or self.project, query) as answer, draft.open("wb") as file:
+            for piece in answer.iter_content(1 << 20):
+                file.write(piece)
+        draft.replace(path)
+        return path
+
+    def end_run(self, project: str, run: str, status: str = "killed") -> RunRecord:
+        """End a run whose process no longer exists."""
+        from datetime import datetime, timezone
+
+        body = RunEnd(status=status, ended_at=datetime.now(timezone.utc))  # type: ignore[arg-type]
+        return self._connection.send_json("POST", f"{_path(project, run)}/end", body, RunRecord)
+
+    def amend_run(
+        self,
+        project: str | None,
+        run: str,
+        *,
+        name: str | None = None,
+        notes: str | None = None,
+        params: Params | None = None,
+        tags: Mapping[str, str | None] | None = None,
+        summary: Mapping[str, Any] | None = None,
+    ) -> Run:
+        """Change the name, notes, params, tags or summary of a run, also after its end.
+
+        Parameters
+        ----------
+        project : str or None
+            The project; None for the current project.
+        run : str
+            The id of the run, at least its first six digits, or its name.
+        name, notes : str, optional
+            Replace the current text. Default: no change.
+        params, tags, summary : mapping, optional
+            Merged into the current values. A value of None removes a tag or an entry of the summary.
+
+        Returns
+        -------
+        Run
+            The changed run.
+
+        Raises
+        ------
+        AccessDenied
+            If another account started the run and the caller is not a maintainer.
+        """
+        from lmvp.tracking.run_fields import encoded, said
+
+        given = {"tags": dict(tags or {}), "summary": dict(summary or {})}
+        merged = {
+            field: {
+                **encoded(said(field, {key: value for key, value in values.items() if value is not None})),
+                **{key: None for key, value in values.items() if value is None},
+            }
+            for field, values in given.items()
+        }
+        new = [redact(each) if each is not None else None for each in (name, notes)]
+        body = RunUpdate(name=new[0], notes=new[1], params=encoded(said("params", params)), **merged)
+        path = _path(project or self.project, run)
+        return Run(self, self._connection.send_json("PATCH", path, body, RunRecord))
+
+    def delete_run(self, project: str, run: str, *, now: bool = False) -> None:
+        """Remove a run and its points; see `Run.delete`."""
+        self._connection.send("DELETE", _path(project, run) + ("?now=1" if now else ""))
+
+    def restore_run(self, project: str | None, run: str) -> Run:
+        """Restore a removed run, given by its id or its name; see `Run.restore`."""
+        path = f"{_path(project or self.project, run)}/undelete"
+        return Run(self, self._connection.send_json("POST", path, {}, RunRecord))
+
+    def _export(self, project: str, query: dict[str, Any]) -> Any:
+        from urllib.parse import urlencode
+
+        path = f"/projects/{quote(project)}/metrics/export?{urlencode(escaped(query), doseq=True)}"
+        return self._connection.stream("GET", path, None)
+
+    def _blocks(self, project: str, runs: list[str], keys: Sequence[str]) -> Iterator[tuple[dict[str, Any], list[Any]]]:
+        """Yield the head and the columns of each block of an export."""
+        import numpy as np
+
+        # Each block is a length (uint32), a head in JSON, and its columns; docs/api.md, "Columns".
+        with self._export(project, {"run": runs, "key": list(keys), "format": "columns"}) as answer:
+            take = _Taker(answer.iter_content(1 << 20))
+            while prefix := take(4, may_end=True):
+                try:
+                    # An invalid head is reported as an unreadable response, like other errors of the protocol.
+                    head = self._connection.decoded(take(_bounded(_LENGTH.unpack(prefix)[0])), dict[str, Any])
+                    size = _bounded(8 * int(head["rows"]))
+                    columns = [(size, np.dtype(_NUMBERS[dtype])) for _, dtype in head["columns"]]
+                except (KeyError, TypeError, ValueError, OverflowError) as error:
+                    raise self._connection.unreadable(error) from None
+                yield head, [np.frombuffer(take(size), dtype) for size, dtype in columns]
+
+
+def _bounded(size: int) -> int:
+    """Return a size that the server states, if it is within the limit.
+
+    A faulty or hostile server must not be able to fill the memory of its clients.
+
+    Raises
+    ------
+    ValueError
+        If the size is negative or above the limit.
+    """
+    if not 0 <= size <= _PART_LIMIT:
+        raise ValueError(f"a part of {size:,} bytes; the limit is {_PART_LIMIT:,}")
+    return size
+
+
+class _Taker:
+    """Reads exact numbers of bytes from a stream of pieces."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._held = pieces, bytearray()
+
+    def __call__(self, size: int, *, may_end: bool = False) -> bytes:
+        import requests
+
+        while len(self._held) < size:
+            try:
+                piece = next(self._pieces, None)
+            except requests.RequestException as error:
+                raise ServerUnavailable(f"the points broke off: {error}", hint="ask again") from error
+            if piece is None:
+                if may_end and not self._held:
+                    return b""
+                raise ServerUnavailable("the points broke off", hint="ask again")
+            self._held += piece
+        taken = bytes(self._held[:size])
+        del self._held[:size]
+        return taken
+
+
+def frame_of(history: dict[str, npt.NDArray[np.void]]) -> Any:
+    """Return points as a DataFrame with the columns key, step, value and time (UTC)."""
+    pandas = pandas_module()
+    parts = [
+        pandas.DataFrame(
+            {
+                "key": key,
+                "step": rows["step"],
+                "value": rows["value"],
+                "time": pandas.to_datetime(rows["time"], unit="s", utc=True),
+            }
+        )
+        for key, rows in history.items()
+    ]
+    return (
+        pandas.concat(parts, ignore_index=True) if parts else pandas.DataFrame(columns=["key", "step", "value", "time"])
+    )
+
+
+def pandas_module() -> Any:
+    """Import pandas; raise `MissingDependency` if it is not installed."""
+    try:
+        import pandas
+    except ImportError:
+        raise MissingDependency("pandas is not installed", hint="pip install pandas") from None
+    return pandas
+
+
+def _path(project: str, run: str) -> str:
+    return f"/projects/{quote(check_name(project, 'project name'))}/runs/{quoted(run)}"
+
+
+def _no_such_metric(key: str, known: list[str]) -> Exception:
+    from lmvp.core.references import suggest
+    from lmvp.errors import NotFound
+
+    near = suggest(key, known)
+    return NotFound(f"this run has no metric {key[:80]!r}", hint=f"did you mean {near!r}?" if near else None)

@@ -1,1 +1,0 @@
-"""Chunks, frames, codecs and manifests: pure functions over bytes, without I/O. See docs/format.md."""

@@ -1,0 +1,245 @@
+"""`start_run`, which starts a run without waiting for the server."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shlex
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from lmvp import config, hints
+from lmvp.client.runs import Run
+from lmvp.core.environment import user
+from lmvp.core.references import check_name
+from lmvp.core.sanitize import printable
+from lmvp.core.schemas.runs import NewRun
+from lmvp.core.validation import Params
+from lmvp.errors import InvalidArgument, LmvpError, NotFound, ServerUnavailable
+from lmvp.tracking import (
+    active_runs,
+    distributed,
+    provenance,
+    unsent,
+)
+from lmvp.tracking.active_run import SYSTEM_EVERY, ActiveRun, next_epoch
+from lmvp.tracking.destination import Target, journals
+from lmvp.tracking.names import made_up
+from lmvp.tracking.null_run import QuietRun
+from lmvp.tracking.run_fields import said
+from lmvp.tracking.status import Exit, Task, how_it_ended
+from lmvp.views.live import watch_in_marimo
+
+if TYPE_CHECKING:
+    from lmvp.client.models import Client
+
+Watcher = Callable[[ActiveRun], object]
+_watchers: list[Watcher] = []
+_exit: Exit | None = None
+
+
+def start_run(
+    client: Client,
+    project: str | None = None,
+    *,
+    name: str | None = None,
+    params: Params | None = None,
+    tags: Mapping[str, str] | None = None,
+    resume: str | Run | None = None,
+    system_metrics: bool | float = True,
+    capture: bool | None = None,
+    all_ranks: bool = False,
+    create: bool = False,
+    plot: bool = True,
+) -> ActiveRun:
+    """Start a run; see `lmvp.start_run`."""
+    _check_name(name)
+    place = check_name(project or _project_of(resume) or client.project, "project name")
+    if distributed.rank() > 0 and not all_ranks:
+        return QuietRun(client, place, name or "")
+    cell, execution = provenance.this_cell(), provenance.this_execution()
+    _end_earlier(cell, execution)
+    url = config.server_url(client.fixed_url)
+    new = _resumed(client, place, resume) if resume is not None else {"run": secrets.token_hex(16), "epoch": 0}
+    start = NewRun(
+        **{"name": name or made_up(), **new},
+        params=said("params", params),
+        tags=said("tags", tags),
+        started_at=datetime.now(timezone.utc),
+        author=user(),
+        environment=provenance.first_facts(),
+        create=create,
+    )
+    run = ActiveRun(client, start, Target(place, url, start.name), cell, execution, Task.current())
+    every = SYSTEM_EVERY if system_metrics is True else float(system_metrics)
+    _prepare()
+    run.begin(system=every, capture=(url is None) if capture is None else capture)
+    if name is not None and name != start.name:  # the resumed run has another name, so rename it
+        run.name = name
+    _tell_address(run, url)
+    if plot and not _watchers:
+        _tell_of_curves()
+    for watch in _watchers if plot else ():
+        watch(run)
+    if plot and hints.in_marimo():
+        watch_in_marimo(run)
+    return run
+
+
+def _tell_address(run: ActiveRun, url: str | None) -> None:
+    """Print the address of the run's page; an error of the output stream is ignored."""
+    from lmvp.client.console import in_notebook, run_address
+
+    with suppress(OSError, ValueError, AttributeError):  # the stream is closed or missing
+        name = f"{run.project}/{run.name}"
+        address = run_address(run.project, run.id, url)
+        command = f"`lmvp open {shlex.quote(name)}`"
+        where = f"{address} ({command} opens it signed in)" if address else f"{command} opens its page"
+        # Notebooks show stderr in red, like a warning.
+        told = hints.translated(f"run {name}: {where}", hints.reader(hints.SHELL))
+        print(printable(told), file=sys.stdout if in_notebook() else sys.stderr, flush=True)
+
+
+def _tell_of_curves() -> None:
+    """Print once, in a notebook without the extension, how to show curves."""
+    from lmvp.client.console import in_notebook
+
+    if _told or not in_notebook():
+        return
+    _told.append(True)
+    with suppress(OSError, ValueError, AttributeError):  # the stream is closed or missing
+        print("curves of runs appear below their cells after `%load_ext lmvp_jupyter`", flush=True)
+
+
+_told: list[bool] = []
+"""Not empty after this process has printed how to show curves."""
+
+
+def on_start(watch: Watcher) -> Callable[[], None]:
+    """Call `watch` with each run that starts; return a function that cancels it."""
+    _watchers.append(watch)
+    return lambda: _watchers.remove(watch)
+
+
+def _check_name(name: Any) -> None:
+    if name is not None and not (isinstance(name, str) and name.strip() and name.isprintable() and len(name) <= 250):
+        raise InvalidArgument(f"name={name!r:.80}: 1 to 250 printable characters")
+
+
+def _project_of(resume: str | Run | None) -> str | None:
+    return resume.project if isinstance(resume, Run) else None
+
+
+def _resumed(client: Client, project: str, resume: str | Run) -> dict[str, Any]:
+    """Return the id, name and attempt of a run that is resumed."""
+    known = resume.record if isinstance(resume, Run) else None
+    # The earlier object ends first, so that its journal is sealed before the next attempt starts.
+    if isinstance(resume, ActiveRun):
+        resume.finish()
+    run = resume.id if isinstance(resume, Run) else str(resume)
+    try:
+        known = client.run_record(project, run)
+    except ServerUnavailable:
+        if known is None:
+            run, name = _left_here(run)
+            return {"run": run, "name": name, "epoch": next_epoch(0), "resume": True}
+    except NotFound:
+        # A run that was started without a connection exists only in its journal; its delivery creates it.
+        if known is None or not (journals() / run).is_dir():
+            raise
+    return {"run": known.id, "name": known.name, "epoch": next_epoch(known.epoch), "resume": True}
+
+
+def _left_here(run: str) -> tuple[str, str]:
+    """Return the id and name of a run with journals on this machine."""
+    for folder in journals().glob("*"):
+        target = Target.read(folder)
+        if target and (folder.name == run or target.name == run or (len(run) >= 6 and folder.name.startswith(run))):
+            return folder.name, target.name
+    if len(run) == 32 and all(digit in "0123456789abcdef" for digit in run):
+        return run, ""
+    raise ServerUnavailable(
+        f"the server does not answer, and this machine does not know the run {run[:80]!r}",
+        hint="resume it by its id of 32 digits, or when the server is back",
+    )
+
+
+def _end_earlier(cell: str | None, execution: int) -> None:
+    """End the runs that an earlier execution of this cell started; those of the same execution stay open."""
+    for run in active_runs.every():
+        # docs/runs.md, "Notebooks": runs of one execution stay open side by side.
+        if cell is not None and run.cell == cell and run.execution < execution:
+            run.finish()
+
+
+def _prepare() -> None:
+    """Once in a process: register the handlers that end its runs, and deliver unsent journals of other processes."""
+    global _exit
+    if _exit is not None:
+        return
+    _exit = Exit()
+    atexit.register(_end_all)
+    if (process := sys.modules.get("multiprocessing.process")) is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(None, _end_all, exitpriority=_FIRST)  # a process of multiprocessing exits without calling atexit
+    if not _hooked:
+        _hook()
+    threading.Thread(target=_deliver_leftovers, name="lmvp-leftovers", daemon=True).start()
+
+
+# Priority of the finalizer: runs end before the finalizers of other modules.
+_FIRST = 1_000
+_hooked: list[bool] = []
+
+
+def _hook() -> None:
+    _hooked.append(True)
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        for run in active_runs.every():
+            run.finish(*how_it_ended(error))
+        before(kind, error, trace)
+
+    sys.excepthook = hook
+
+
+def _end_all() -> None:
+    """End the runs that are still active when the process ends."""
+    error = sys.exc_info()[1]  # set if multiprocessing ends a process whose function raised
+    for run in active_runs.every():
+        run.finish(*(how_it_ended(error) if error is not None else _how_it_ends(run)))
+    for run in active_runs.undelivered():
+        run.deliver_late()
+
+
+def _how_it_ends(run: ActiveRun) -> tuple[str, str]:
+    return ("finished", "") if _exit is None else _exit.how_it_ended(run.task, run.is_abandoned())
+
+
+def _in_child() -> None:
+    """Reset the registration, so that a forked process that starts a run registers its handlers."""
+    global _exit
+    if _exit is not None:
+        atexit.unregister(_end_all)
+    _exit = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def _deliver_leftovers() -> None:
+    try:
+        unsent.deliver()
+    except (LmvpError, OSError):
+        import logging
+
+        logging.getLogger("lmvp").debug("the journals of other runs wait", exc_info=True)

@@ -1,0 +1,497 @@
+"""Pull of a version: every chunk is verified before it is written to its target.
+
+Cached chunks are read from the cache. The others are requested in batches over two connections: raw over a fast link,
+encoded over a slow one, where deltas depend on cached chunks of an earlier version. The choice depends on measured
+speeds, in decoded bytes per second. An interrupted batch continues with the chunk at which it stopped. See
+docs/format.md, "The wire".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from threading import Lock
+from typing import Any, TypeVar
+
+from blake3 import blake3
+
+from lmvp.connection import Connection, Interrupted, error_of
+from lmvp.core import chunk_frames, codecs
+from lmvp.core.chunk_frames import (
+    CODECS,
+    DELTA,
+    FAILED,
+    HEADER_SIZE,
+    RAW,
+    SOLO,
+    ZSTD,
+    Frame,
+)
+from lmvp.core.codecs import Buffer
+from lmvp.core.manifest import File, Manifest
+from lmvp.core.number_format import size
+from lmvp.core.schemas import WantedChunks
+from lmvp.errors import IntegrityError, LmvpError
+from lmvp.formats.base import check_small
+from lmvp.transfer._threads import Workers
+from lmvp.transfer.model_cache import FAST, Base, Held
+from lmvp.transfer.progress import Advance, Progress, showing
+from lmvp.transfer.throughput import Meter
+
+T = TypeVar("T")
+
+CONNECTIONS = 2
+"""Number of requests at once: while one connection verifies a chunk, the other one uses the link."""
+BATCH = 32 << 20
+"""Maximum bytes of chunks in one request."""
+
+BATCH_CHUNKS = 4096
+"""Maximum chunks in one request. Their ids are its body, whose length the server limits."""
+
+CODED_BATCH = 8 << 20
+"""Bytes of chunks in a request for encoded chunks. It is smaller, so that the next request can use the measurement."""
+
+CODED_BELOW = 80e6
+"""Bytes per second of a link below which chunks are first requested encoded."""
+
+_NEARLY = 0.9
+"""Encoded chunks are used down to this fraction of the speed of raw ones. It avoids switching because of noise."""
+
+PROBE = 256 << 10
+"""Bytes of the first measurement of a link."""
+
+
+@dataclass(slots=True)
+class Wanted:
+    """A requested chunk and its targets.
+
+    Attributes
+    ----------
+    file : str
+        Path of its file, for errors.
+    direct : memoryview, optional
+        Memory of the size of the chunk, to which the verified bytes are copied.
+    deliver : list of callable
+        Functions that receive the verified bytes.
+    """
+
+    chunk: str
+    size: int
+    file: str
+    direct: memoryview | None = None
+    deliver: list[Callable[[memoryview], Any]] = field(default_factory=list)
+
+    def take(self, data: Buffer) -> None:
+        """Copy verified bytes to all targets."""
+        view = memoryview(data)
+        if self.direct is not None:
+            self.direct[:] = view
+        for deliver in self.deliver:
+            deliver(view)
+
+
+class VersionReader:
+    """The reader with which formats read a version; see `lmvp.formats.base.Reader`.
+
+    Parameters
+    ----------
+    version : str
+        Path of the version in the API.
+    held : Held, optional
+        The cached data of the model. Chunks received over a slow link are added to it.
+    base : callable, optional
+        Returns the base for deltas. It is called when the first encoded chunks are requested.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        version: str,
+        manifest: Manifest,
+        progress: Progress = None,
+        held: Held | None = None,
+        base: Callable[[], Base | None] = lambda: None,
+    ) -> None:
+        self._connection, self._version, self._progress = connection, version, progress
+        self._manifest, self._held, self._find_base = manifest, held or Held(None, ""), base
+        self._coded = Meter(0.0, enough=CODED_BATCH)  # of decoded bytes; one batch is enough for a comparison
+        # `Connection.attempt` starts its count of retries again whenever this changes. Threads count without a lock,
+        # because the exact value does not matter.
+        self._arrived = 0
+        self._received = 0  # also without a lock: it is only displayed
+
+    @cached_property
+    def _base(self) -> Base | None:
+        return self._find_base()
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest of the version."""
+        return self._manifest
+
+    def read(self, path: str) -> bytes:
+        """Return a whole file, which must fit into memory.
+
+        Raises
+        ------
+        DamagedFile
+            If the file is long and consists mostly of repeated chunks.
+        """
+        check_small(self._manifest, path)
+        file = self._file(path)
+        data = bytearray(file.size)
+        self.fetch(file, partial(_put, data))
+        return bytes(data)
+
+    def fetch(self, file: File, write: Callable[[int, memoryview], Any]) -> None:
+        """Call `write(offset, bytes)` for every chunk of a file, in any order and from several threads."""
+        self.fetch_all([file], lambda _, offset, piece: write(offset, piece))
+
+    def fetch_all(self, files: Iterable[File], write: Callable[[str, int, memoryview], Any]) -> None:
+        """Call `write(path, offset, bytes)` for every chunk of some files, in any order and from several threads.
+
+        Chunks of all files are requested together, so the number of requests depends on the bytes, not on the files.
+        """
+        wanted = []
+        for file in files:
+            offset = 0
+            for chunk in file.chunks:
+                wanted.append(Wanted(chunk.id, chunk.size, file.path, deliver=[partial(write, file.path, offset)]))
+                offset += chunk.size
+        if wanted:
+            self._fetch(wanted)
+
+    def fill(self, path: str, targets: Mapping[str, memoryview]) -> None:
+        """Write tensors of a file to memory, given by name."""
+        self.fill_all({path: targets})
+
+    def fill_all(self, targets: Mapping[str, Mapping[str, memoryview]]) -> None:
+        """Write tensors to memory, given by path and name."""
+        places: dict[str, list[tuple[int, int, memoryview]]] = {path: [] for path in targets}
+        for tensor in self._manifest.tensors:
+            buffer = targets.get(tensor.path, {}).get(tensor.name)
+            if buffer is not None and tensor.size:
+                places[tensor.path].append((tensor.offset, tensor.offset + tensor.size, buffer))
+        wanted = [
+            one for path, each in places.items() for one in _plan(self._file(path), sorted(each, key=lambda p: p[:2]))
+        ]
+        if wanted:
+            self._fetch(wanted)
+
+    @cached_property
+    def _files(self) -> dict[str, File]:
+        return {file.path: file for file in self._manifest.files}
+
+    def _file(self, path: str) -> File:
+        file = self._files.get(path)
+        if file is None:
+            raise IntegrityError(f"the version says it has tensors in {path!r}, but has no such file")
+        return file
+
+    def _fetch(self, wanted: Sequence[Wanted]) -> None:
+        merged = _merge(wanted)
+        with showing(self._progress, sum(one.size for one in merged), "pull", self._moved) as advance:
+            queue = _Queue(self._take_held(merged, advance))
+            if not self._connection.local and not self._connection.down.fresh:  # measure the link first
+                self._fetch_batch(queue.probe(), advance, coded=False)
+            workers = Workers()
+
+            def advance_on(count: int) -> None:
+                advance(count)
+                workers.go_on()  # after each chunk, so that a thread stops soon after another one failed
+
+            workers.run(lambda: self._work(queue, advance_on), CONNECTIONS)
+
+    def _take_held(self, wanted: Sequence[Wanted], advance: Advance) -> list[Wanted]:
+        """Read cached chunks; return those that must be requested."""
+        held = [one for one in wanted if self._held.has(one.chunk)]
+        with ThreadPoolExecutor(CONNECTIONS) as threads:
+            # A chunk can be damaged or deleted although `has` found its file.
+            found = {one.chunk for one, was in zip(held, threads.map(self._take, held), strict=True) if was}
+        advance(sum(one.size for one in held if one.chunk in found))
+        return [one for one in wanted if one.chunk not in found]
+
+    def _moved(self) -> str:
+        return f"{size(self._received)} received"
+
+    def _take(self, one: Wanted) -> bool:
+        """Read a chunk from the cache; return whether it was there."""
+        data = self._held.read(one.chunk, one.size)
+        if data is None:
+            return False
+        one.take(data)
+        return True
+
+    def _work(self, queue: _Queue, advance: Advance) -> None:
+        """Fetch batches until the queue is empty."""
+        while True:
+            coded = self._better_coded()
+            batch = queue.take(CODED_BATCH if coded else self._raw_batch())
+            if not batch:
+                return
+            self._fetch_batch(batch, advance, coded)
+
+    def _raw_batch(self) -> int:
+        """Return the bytes of a batch: enough that the latency of the request is at most a tenth of its duration.
+
+        Larger batches would leave connections idle at the end of a pull: while one connection verifies and caches a
+        chunk, the other one must have work.
+        """
+        if self._connection.local:
+            return BATCH
+        moved = 10 * self._connection.delay * self._connection.down.rate
+        return int(min(BATCH, max(CODED_BATCH, moved)))
+
+    def _better_coded(self) -> bool:
+        """Return whether encoded chunks arrive faster, according to the measurements."""
+        down = self._connection.down
+        if self._connection.local:
+            return False
+        if self._coded.known and down.known:
+            return self._coded.rate > _NEARLY * down.rate
+        return not down.known or down.rate < CODED_BELOW
+
+    def _fetch_batch(self, batch: list[Wanted], advance: Advance, coded: bool) -> None:
+        """Fetch chunks; after an interruption, continue with those that are still missing."""
+        left = list(batch)
+        if left:
+            self._connection.attempt(lambda: self._receive_all(left, advance, coded), lambda: self._arrived)
+
+    def _receive_all(self, left: list[Wanted], advance: Advance, coded: bool) -> None:
+        useless: set[str] = set()
+        while left:
+            try:
+                self._receive(left, advance, coded, useless)
+            except _NoBase as error:
+                # The cache lost a base in the meantime. Request the rest without it. A server that uses the base again
+                # would cause an endless loop.
+                if self._base is None or error.base not in self._base.slots.chunks or error.base in useless:
+                    raise _damaged(left[0], f"it leans on {error.base[:12]}, which is not here") from None
+                useless.add(error.base)
+
+    def _receive(self, left: list[Wanted], advance: Advance, coded: bool, useless: set[str]) -> None:
+        meter = self._coded if coded else self._connection.down
+        body = self._order(left, useless) if coded else WantedChunks(want=tuple(one.chunk for one in left))
+        # The caller's memory must keep its values if a chunk is damaged, so verify the bytes in a buffer first. The
+        # extra copy takes less time than the hash.
+        scratch = memoryview(bytearray(max(one.size for one in left)))
+        # The server encodes before it answers, so for encoded chunks this time is part of the measurement.
+        with (
+            meter.busy(0.0 if coded else self._connection.delay),
+            self._connection.stream("POST", f"{self._version}/chunks", body) as answer,
+        ):
+            read = body_reader(answer)
+            while left:
+                one = left[0]
+                data = self._receive_frame(read, one, scratch[: one.size])
+                meter.count(one.size)
+                one.take(data)
+                left.pop(0)  # after an interruption, a retry requests only the rest
+                self._arrived += 1
+                advance(one.size)
+
+    def _order(self, left: Sequence[Wanted], useless: set[str]) -> WantedChunks:
+        """Return the request for chunks in their shortest form, with the possible delta bases."""
+        want = tuple(one.chunk for one in left)
+        base = self._base
+        if base is None:
+            return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO]))
+        # The server checks that these chunks are in the manifest of the base, and ignores others.
+        counterparts = [base.counterpart(chunk) for chunk in want]
+        have = tuple({one for one in counterparts if one is not None and one not in useless})
+        return WantedChunks(want=want, accept=(CODECS[ZSTD], CODECS[SOLO], CODECS[DELTA]), base=base.digest, have=have)
+
+    def _receive_frame(self, read: Callable[[memoryview], None], one: Wanted, scratch: memoryview) -> Buffer:
+        """Receive and verify a chunk; cache it if it came over a slow link.
+
+        Parameters
+        ----------
+        scratch : memoryview
+            Buffer of the size of the chunk, for a raw frame.
+        """
+        head = bytearray(HEADER_SIZE)
+        read(memoryview(head))
+        frame = chunk_frames.read_header(head, answer=True)
+        if frame.codec == FAILED:
+            raise _failed(one, read, frame.payload)
+        if frame.chunk != one.chunk or frame.size != one.size:
+            raise _damaged(one, "the server sent another one")
+        payload = scratch if frame.codec == RAW else memoryview(bytearray(frame.payload))
+        read(payload)
+        self._received += HEADER_SIZE + frame.payload
+        data = payload if frame.codec == RAW else self._decoded(one, frame, payload)
+        # The server is not trusted: every chunk is hashed.
+        if len(data) != one.size or blake3(data).hexdigest() != one.chunk:
+            raise _damaged(one, "its bytes do not match its id")
+        self._keep(frame, payload, data)
+        return data
+
+    def _decoded(self, one: Wanted, frame: Frame, payload: memoryview) -> Buffer:
+        try:
+            return codecs.decode(frame, payload, self._base_data)
+        except IntegrityError as error:
+            raise _damaged(one, error.message) from None
+
+    def _base_data(self, chunk: str) -> Buffer:
+        data = self._base.read(chunk) if self._base else None
+        if data is None:
+            raise _NoBase(chunk)
+        return data
+
+    def _keep(self, frame: Frame, payload: memoryview, data: Buffer) -> None:
+        if self._connection.local or self._connection.down.rate >= FAST:
+            return
+        if frame.codec == DELTA:  # a delta needs its base to decode, so the cache gets the chunk raw
+            self._held.keep(frame.chunk, [data])
+        else:
+            self._held.keep_frame(frame, payload)
+
+
+class _NoBase(Exception):
+    """A delta depends on a chunk that is not cached any more."""
+
+    def __init__(self, base: str) -> None:
+        super().__init__(base)
+        self.base = base
+
+
+def take_probe(queue: deque[T], size_of: Callable[[T], int], size: int) -> list[T]:
+    """Remove chunks of about `size` bytes from a queue, for a measurement of the link in one request.
+
+    This is one chunk of at least that size, or several short chunks together if there is no such chunk: a few bytes are
+    not enough for a measurement. The result is empty if it would be more than a quarter of the queue.
+    """
+    # Sort key: chunks of at least `size` first, then by the distance from `size`.
+    best = min(queue, key=lambda one: (size_of(one) < size, abs(size_of(one) - size)), default=None)
+    if best is None:
+        return []
+    taken, left = [best], size - size_of(best)
+    for one in queue:
+        if left <= 0 or len(taken) >= BATCH_CHUNKS:
+            break
+        if one is not best:
+            taken.append(one)
+            left -= size_of(one)
+    if 4 * sum(map(size_of, taken)) > sum(map(size_of, queue)):
+        return []
+    chosen = set(map(id, taken))
+    left_over = [one for one in queue if id(one) not in chosen]
+    queue.clear()
+    queue.extend(left_over)
+    return taken
+
+
+class _Queue:
+    """The chunks that are still to be requested; several threads take from it."""
+
+    def __init__(self, wanted: Sequence[Wanted]) -> None:
+        self._wanted, self._lock = deque(wanted), Lock()
+
+    def probe(self) -> list[Wanted]:
+        """Take chunks for a measurement of the link; see `take_probe`."""
+        return take_probe(self._wanted, lambda one: one.size, PROBE)
+
+    def take(self, size: int) -> list[Wanted]:
+        """Take the next chunks until they have `size` bytes or more, at most `BATCH_CHUNKS`."""
+        batch: list[Wanted] = []
+        with self._lock:
+            while self._wanted and size > 0 and len(batch) < BATCH_CHUNKS:
+                batch.append(self._wanted.popleft())
+                size -= batch[-1].size
+        return batch
+
+
+def _failed(one: Wanted, read: Callable[[memoryview], None], length: int) -> LmvpError:
+    """Return the error in a failure frame of the server. See docs/format.md, "The wire"."""
+    data = bytearray(length)
+    read(memoryview(data))
+    error = error_of(bytes(data))
+    if isinstance(error, IntegrityError):
+        return _damaged(one, error.message)
+    return error
+
+
+def _damaged(one: Wanted, why: str) -> IntegrityError:
+    return IntegrityError(
+        f"the chunk {one.chunk[:12]} of {one.file!r} is damaged: {why}",
+        hint="`lmvp fsck` on the server tells what else is",
+    )
+
+
+def body_reader(answer: Any) -> Callable[[memoryview], None]:
+    """Return a function that reads the body of a response into memory, without a copy in between."""
+    import http.client
+
+    import urllib3
+
+    body = getattr(answer.raw, "_fp", None)  # urllib3's own readinto copies; http.client's does not
+    source = body if isinstance(body, http.client.HTTPResponse) else answer.raw
+
+    def read(target: memoryview) -> None:
+        filled = 0
+        while filled < len(target):
+            try:
+                count = source.readinto(target[filled:])
+            except (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError) as error:
+                raise Interrupted(f"the connection broke off: {error}") from error
+            if not count:
+                raise Interrupted("the connection broke off")
+            filled += count
+
+    return read
+
+
+def _plan(file: File, places: Sequence[tuple[int, int, memoryview]]) -> Iterator[Wanted]:
+    """Yield the chunks that overlap ranges of a file, with the targets of their bytes.
+
+    Parameters
+    ----------
+    places : sequence of (start, end, memory)
+        Ranges of the file, sorted and without overlaps.
+    """
+    start, first = 0, 0
+    for chunk in file.chunks:
+        end = start + chunk.size
+        while first < len(places) and places[first][1] <= start:
+            first += 1
+        wanted = Wanted(chunk.id, chunk.size, file.path)
+        index = first
+        while index < len(places) and places[index][0] < end:
+            _add(wanted, start, end, *places[index])
+            index += 1
+        if wanted.direct is not None or wanted.deliver:
+            yield wanted
+        start = end
+
+
+def _add(wanted: Wanted, start: int, end: int, low: int, high: int, memory: memoryview) -> None:
+    # A chunk completely inside the range is copied at once; otherwise copy the part that overlaps.
+    if low <= start and end <= high:
+        wanted.direct = memory[start - low : end - low]
+        return
+    first, last = max(start, low), min(end, high)
+    target, offset = memory[first - low : last - low], first - start
+    wanted.deliver.append(lambda piece: _copy(target, piece[offset : offset + len(target)]))
+
+
+def _copy(target: memoryview, piece: memoryview) -> None:
+    target[:] = piece
+
+
+def _put(data: bytearray, offset: int, piece: memoryview) -> None:
+    data[offset : offset + len(piece)] = piece
+
+
+def _merge(wanted: Sequence[Wanted]) -> list[Wanted]:
+    """Request a chunk once if it occurs several times in the version, for example in a tensor of zeros."""
+    merged: dict[str, Wanted] = {}
+    for one in wanted:
+        known = merged.setdefault(one.chunk, one)
+        if known is not one:
+            known.deliver += one.deliver
+            if one.direct is not None:
+                known.deliver.append(partial(_copy, one.direct))
+    return list(merged.values())

@@ -1,0 +1,126 @@
+"""Computation of a package's manifest: cut the files into chunks and hash them in several threads.
+
+Each byte is hashed once, except in short tensors that share a chunk: they have a digest besides that of the chunk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from lmvp.core import digest
+from lmvp.core.chunking import Cut, cut
+from lmvp.core.manifest import (
+    Chunk,
+    File,
+    Manifest,
+    Tensor,
+)
+from lmvp.formats.base import Package, PackedFile, Span
+from lmvp.transfer.byte_sources import Rope
+
+SINGLE = 4 << 20
+"""Maximum bytes of a file that is hashed in one thread. For these, starting threads takes longer than hashing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The position of a chunk's bytes in a file."""
+
+    rope: Rope
+    offset: int
+    size: int
+
+    def read(self) -> list[memoryview]:
+        """Return the bytes in pieces."""
+        return self.rope.read(self.offset, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """A manifest, and the position of each of its chunks."""
+
+    manifest: Manifest
+    places: dict[str, Place]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all distinct chunks."""
+        return sum(place.size for place in self.places.values())
+
+
+@dataclass(frozen=True, slots=True)
+class _Hashed:
+    """A cut with the id of its chunk, and the digests of the tensors that share the chunk."""
+
+    cut: Cut
+    id: str
+    shared: dict[str, str]
+
+
+def describe(package: Package, advance: Callable[[int], None] = lambda _: None) -> Description:
+    """Compute the manifest of a package.
+
+    Parameters
+    ----------
+    advance : callable
+        Called after each hashed chunk with its number of bytes.
+    """
+    files: list[File] = []
+    tensors: list[Tensor] = []
+    places: dict[str, Place] = {}
+    for packed in package.files:
+        rope = Rope(packed.sources)
+        hashed = list(_hash_all(rope, cut(rope.size, packed.tensors, packed.breaks), advance))
+        files.append(_file(packed, rope.size, hashed))
+        tensors += _tensors(packed, hashed)
+        places.update({one.id: Place(rope, one.cut.offset, one.cut.size) for one in hashed})
+    manifest = Manifest(package.format, tuple(files), tuple(tensors), package.meta)
+    return Description(manifest, places)
+
+
+def _hash_all(rope: Rope, cuts: Sequence[Cut], advance: Callable[[int], None]) -> Iterator[_Hashed]:
+    def one(piece: Cut) -> _Hashed:
+        hashed = _hash(rope, piece)
+        advance(piece.size)
+        return hashed
+
+    if rope.size <= SINGLE:
+        yield from map(one, cuts)
+        return
+    # blake3 releases the GIL, so threads hash on several cores.
+    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as threads:
+        yield from threads.map(one, cuts)
+
+
+def _hash(rope: Rope, piece: Cut) -> _Hashed:
+    chunk = digest.of_bytes(*rope.read(piece.offset, piece.size))
+    shared = {span.name: digest.of_bytes(*rope.read(span.offset, span.size)) for span in piece.shared}
+    return _Hashed(piece, chunk, shared)
+
+
+def _file(packed: PackedFile, size: int, hashed: Sequence[_Hashed]) -> File:
+    chunks = tuple(Chunk(one.id, one.cut.size) for one in hashed)
+    return File(packed.path, size, digest.of_chunks([chunk.id for chunk in chunks]), chunks)
+
+
+def _tensors(packed: PackedFile, hashed: Sequence[_Hashed]) -> Iterator[Tensor]:
+    shared = {name: found for one in hashed for name, found in one.shared.items()}
+    starts = {one.cut.offset: index for index, one in enumerate(hashed)}
+    for span in packed.tensors:
+        found = shared.get(span.name) or _own_digest(span, hashed, starts)
+        yield Tensor(span.name, span.dtype, tuple(span.shape), packed.path, span.offset, span.size, found)
+
+
+def _own_digest(span: Span, hashed: Sequence[_Hashed], starts: dict[int, int]) -> str:
+    """Return the digest of a tensor that consists of whole chunks, from their ids."""
+    if not span.size:
+        return digest.of_chunks([])
+    ids, end = [], span.offset + span.size
+    for one in hashed[starts[span.offset] :]:
+        if one.cut.offset >= end:
+            break
+        ids.append(one.id)
+    return digest.of_chunks(ids)

@@ -1,0 +1,801 @@
+"""Base class of the API handlers: authentication, JSON bodies, errors and work in threads.
+
+Tornado's event loop runs in one thread. Code that reads a disk, computes digests or waits must therefore run in the
+thread pool: `await self.run(…)`.
+
+Every route requires a token. A request without a valid token gets 401, unless the handler sets `open_to_all` or the
+request only reads from a public project (`in_public`). `lmvp_server.services.access` decides which rights a token has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any, ClassVar, TypeVar
+
+import msgspec
+from tornado.iostream import StreamClosedError
+from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
+
+from lmvp.core.api_version import API, API_HEADER
+from lmvp.core.durability import storage_error
+from lmvp.core.schemas import ErrorBody
+from lmvp.errors import (
+    AccessDenied,
+    InvalidRequest,
+    LmvpError,
+    NotAuthenticated,
+    NotFound,
+    ServerError,
+    TooLarge,
+    TooManyRequests,
+)
+from lmvp_server.api.host_check import foreign_host
+from lmvp_server.api.query import CURSOR, LIMIT, Parameter
+from lmvp_server.buffers import ANSWERED_ALWAYS, Buffers
+from lmvp_server.cancellation import Cancellation, Cancelled
+from lmvp_server.compression import encode, may_compress
+from lmvp_server.costly import CostlyWork, Lane
+from lmvp_server.services import Services, access
+from lmvp_server.services.access import Caller
+from lmvp_server.services.paging import Page
+from lmvp_server.services.pushes import OpenPush
+from lmvp_server.services.rate_limit import network_of
+from lmvp_server.services.sessions import own_credential
+from lmvp_server.serving import buffers_of, set_caller
+
+T = TypeVar("T")
+log = logging.getLogger("lmvp_server")
+
+_PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
+_QUICK = 8 << 20
+"""Cost in bytes up to which a push is verified without a turn in the queue; it takes a few milliseconds."""
+_ROOM = 0.25
+"""Seconds between two checks for free buffer memory."""
+_LOOK = 0.5
+"""Seconds between two progress lines."""
+RECHECK = 2.0
+"""Seconds after which a long request looks up the rights of its caller again."""
+
+JSON_LIMIT = 1 << 20
+"""Maximum size of a JSON body in bytes, unless a handler sets another limit."""
+
+DRAINED = 1 << 20
+"""Maximum size in bytes of the body of a refused request that is read before the error is sent."""
+
+CLIENT_LEFT = 499
+"""Status in the log of a request whose client disconnected before the response (as in nginx)."""
+
+READING = frozenset({"GET", "HEAD"})
+
+
+@stream_request_body
+class Handler(RequestHandler):
+    """Base class of all handlers of the API."""
+
+    open_to_all = False
+    in_public: frozenset[str] = frozenset()
+    """Read-only methods that need no token if the project is public."""
+    body_limit = JSON_LIMIT
+    needs: ClassVar[Mapping[str, str]] = {}
+    """The minimum right for each method, in the project that is the first part of the path.
+
+    It is checked before the body is read, so that a caller without the right causes no work. Each method with a body
+    has an entry, or the handler is `open_to_all`.
+    """
+    makes_project: ClassVar[frozenset[str]] = frozenset()
+    """Methods that can create the project of the path. They then need only the right to create projects."""
+    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {}
+    """The query parameters of each method."""
+    of_model: ClassVar[bool] = False
+    """Whether the path names a model. If so, it must exist before a method of `needs` reads the body."""
+
+    def initialize(self) -> None:
+        """Initialize the state of a request."""
+        self._body: list[bytes] = []
+        self._received = 0
+        # An error that waits for the rest of a short body: status and options of `send_error`.
+        self._refused: tuple[int, dict[str, Any]] | None = None
+        self._has_left = False
+        self._checked_at = time.monotonic()
+        # The place of this request in a queue. A request that had a turn (`_admitted`) is never refused later.
+        self._turn: asyncio.Future[None] | None = None
+        self._admitted = False
+        self._cancellation = Cancellation()
+        self._held: list[tuple[Buffers, Lane, int]] = []
+
+    @property
+    def caller(self) -> Caller:
+        """The caller of this request, authenticated again if a part of the body arrived since the last check.
+
+        A client can delay its body until after its token was revoked. The rights at the end of the body are therefore
+        the ones that count. Without a body, the caller is authenticated again after `RECHECK` seconds.
+        """
+        if time.monotonic() - self._called_at >= RECHECK:
+            self.caller = self._caller(self.settings["server"].token)
+        return self._known_caller
+
+    @caller.setter
+    def caller(self, caller: Caller) -> None:
+        self._known_caller, self._called_at = caller, time.monotonic()
+        # The connection limits treat requests with valid credentials differently.
+        holder = caller.holder if caller.known else None
+        set_caller(self.request.connection, holder, self.request.remote_ip or "")
+
+    def expire_caller(self) -> None:
+        """Authenticate the caller again at its next use."""
+        self._called_at = float("-inf")
+
+    @property
+    def services(self) -> Services:
+        """The services, which implement the use cases."""
+        services: Services = self.settings["services"]
+        return services
+
+    def prepare(self) -> Awaitable[None] | None:
+        """Refuse callers without the required right, and bodies that are too long, before the body is read."""
+        server = self.settings["server"]
+        if foreign_host(self.request, server):
+            raise AccessDenied(f"this server does not answer for the host {self.request.host[:80]!r}")
+        self.caller = self._caller(server.token)
+        if not self.caller.known and self.in_public and self.path_args:  # first, so that an error reveals nothing
+            access.require(self.caller, access.READ, self.path_args[0])
+        length = self.request.headers.get("Content-Length", "0")
+        if is_number(length) and int(length) > self.body_limit:  # Tornado refuses a length that is not a number
+            raise TooLarge(f"a body of {int(length):,} bytes; the limit here is {self.body_limit:,}")
+        return self._require_need()
+
+    def _require_need(self) -> Awaitable[None] | None:
+        """Check the right in `needs`. Look-ups that can read the disk run in the pool."""
+        right = self.needs.get(self.request.method or "")
+        if right is None:
+            return None
+        # These two checks are quick. Only look-ups that can read the disk go to a thread.
+        if right in access.SERVER_WIDE:
+            access.require(self.caller, right)
+            return None
+        if not self.of_model and self.caller.may(right, self.path_args[0]):
+            return None
+        return self.run(self._require_in_project, self.caller, right)
+
+    def _require_in_project(self, caller: Caller, right: str) -> None:
+        catalog, project = self.services.catalog, self.path_args[0]
+        if not caller.may(right, project):
+            if self.request.method in self.makes_project and catalog.may_make(caller, project):
+                return
+            catalog.find_project(caller, project)
+            access.require(caller, right, project)
+        if self.of_model:
+            catalog.find_model(caller, project, self.path_args[1])
+
+    def address_of_server(self) -> str:
+        """Return the URL that clients log in to: the host of this request, with the path prefix of a reverse proxy.
+
+        Jupyter's proxy also sends a prefix, but it names the server's own address as the host, and clients reach that
+        address without the prefix.
+        """
+        prefix = self.request.headers.get("X-Forwarded-Prefix", "").rstrip("/")
+        known = prefix if _PREFIX.fullmatch(prefix) and not self._names_own_port() else ""
+        return f"{self.request.protocol}://{self.request.host}{known}"
+
+    def _names_own_port(self) -> bool:
+        """Return whether the `Host` of the request has the port on which this server accepted the connection."""
+        stream = getattr(self.request.connection, "stream", None)
+        address = stream.socket.getsockname() if stream is not None and stream.socket is not None else ()
+        return isinstance(address, tuple) and self.request.host.endswith(f":{address[1]}")
+
+    def _caller(self, token: str) -> Caller:
+        given = self.request.headers.get("Authorization", "")
+        if not given and (self.open_to_all or self.request.method in self.in_public):
+            return self._nobody()
+        try:
+            return self.caller_of(given.removeprefix("Bearer ") if given.startswith("Bearer ") else "", token)
+        except NotAuthenticated:
+            if self.open_to_all:
+                return self._nobody()
+            said = "this token is not known here" if given else "no token was sent"
+            raise NotAuthenticated(
+                said, hint="`lmvp login URL` gets a token for a server; LMVP_TOKEN holds one"
+            ) from None
+
+    def caller_of(self, given: str, token: str | None = None) -> Caller:
+        """Return the account that a token belongs to.
+
+        Raises
+        ------
+        NotAuthenticated
+            If the token is not valid.
+        """
+        own = self.settings["server"].token if token is None else token
+        # An empty token must never match an empty token file. `compare_digest` prevents timing attacks.
+        if given and own and hmac.compare_digest(given.encode(), own.encode()):
+            return Caller(
+                self.settings["owner"],
+                owner=True,
+                scope="admin",
+                credential=own_credential(own),
+                generation=self.services.users.operator_generation,
+            )
+        found = self.services.tokens.caller(given, self.settings["owner"]) if given else None
+        if found is None:
+            raise NotAuthenticated("this token is not known here")
+        return replace(found, roles=self.services.roles)
+
+    def _nobody(self) -> Caller:
+        return Caller("anonymous", scope="read", roles=self.services.roles)
+
+    async def recheck(self, right: str, project: str = "", *, space: str = "", now: bool = False) -> None:
+        """Authenticate the caller again and check its right; streams and long transfers call this often.
+
+        Parameters
+        ----------
+        right : str
+            The right that the request needs.
+        project : str
+            The project of the request.
+        space : str
+            The id that the project must have. After a removal, another project can have its name.
+        now : bool
+            Check even if the last check was less than `RECHECK` seconds ago.
+
+        Raises
+        ------
+        NotAuthenticated
+            If the token was revoked, the session has expired, or the account is disabled.
+        AccessDenied, NotFound
+            If the caller lost the right, or the project was removed.
+        """
+        if now or time.monotonic() - self._checked_at >= RECHECK:
+            await self.run(self._recheck, right, project, space)
+            self._checked_at = time.monotonic()
+
+    def _recheck(self, right: str, project: str, space: str) -> None:
+        caller = self._caller(self.settings["server"].token)
+        if self._known_caller.known and not caller.known:
+            raise NotAuthenticated("this session has ended", hint="sign in again")
+        found = self.services.catalog.find_project(caller, project) if project else None
+        if found is not None and space not in ("", found.id):
+            raise NotFound(f"no project {project!r}", hint="it was removed; another one has its name")
+        access.require(caller, right, project)
+
+    async def project_id(self, project: str) -> str:
+        """Return the id of a project, for `recheck`; empty if the caller cannot read it (the work then fails)."""
+
+        def find() -> str:
+            try:
+                return self.services.catalog.find_project(self.caller, project).id
+            except LmvpError:
+                return ""
+
+        return await self.run(find) if project else ""
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether the headers of the response are sent. After that, its status cannot change."""
+        return self._headers_written
+
+    def break_off(self) -> None:
+        """Close the connection in the middle of the response. A regular end would make it look complete."""
+        stream = getattr(self.request.connection, "stream", None)
+        if stream is not None:
+            stream.close()
+
+    def data_received(self, chunk: bytes) -> Any:
+        """Collect the body. Handlers of long bodies override this method.
+
+        If this method raises, Tornado logs a traceback and closes the connection without a response. A body that is too
+        long is therefore answered here at once; Tornado then discards the rest and closes the connection.
+        """
+        self._received += len(chunk)
+        if self.is_refused():
+            return
+        self.expire_caller()
+        if self._received > self.body_limit:
+            self._body.clear()
+            error = TooLarge(f"the body is longer than {self.body_limit:,} bytes")
+            self.send_error(error.http_status, exc_info=(type(error), error, None))
+        elif self.hold_body(len(chunk)):
+            self._body.append(chunk)
+
+    def hold_body(self, size: int) -> bool:
+        """Count bytes of the body in the memory limit. If they do not fit, refuse the request and return False."""
+        try:
+            self.hold(size)
+        except TooManyRequests as error:
+            self._body.clear()
+            self.release()
+            self.send_error(error.http_status, exc_info=(type(error), error, None))
+            return False
+        return True
+
+    def hold(self, size: int, *, required: bool = True) -> None:
+        """Count bytes that this request holds in memory, until `release` or the end of the request.
+
+        Raises
+        ------
+        TooManyRequests
+            If they exceed the memory limit and `required` is set.
+        """
+        if (found := buffers_of(self.request.connection)) is not None:
+            buffers, lane = found
+            if required:
+                buffers.require(lane, size)
+            buffers.add(lane, size)
+            self._held.append((buffers, lane, size))
+
+    def release(self) -> None:
+        """Remove the bytes of this request from the memory limit."""
+        for buffers, lane, size in self._held:
+            buffers.remove(lane, size)
+        self._held.clear()
+
+    def has_room(self, size: int) -> bool:
+        """Return whether more bytes fit within the memory limit."""
+        found = buffers_of(self.request.connection)
+        return found is None or found[0].has_room(found[1], size)
+
+    async def wait_for_room(self, size: int) -> None:
+        """Wait until more bytes of a response fit within the memory limit.
+
+        Raises
+        ------
+        TooManyRequests
+            If they do not fit and the response has not begun.
+        StreamClosedError
+            If the client closes the connection.
+        """
+        while not self.has_room(size):
+            if not self.has_begun and (found := buffers_of(self.request.connection)) is not None:
+                found[0].require(found[1], size)
+            if self._has_left:
+                raise StreamClosedError
+            await asyncio.sleep(_ROOM)
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> asyncio.Future[None]:
+        """Send the rest of a response. A response that exceeds the memory limit is refused.
+
+        Raises
+        ------
+        TooManyRequests
+            If it is longer than `ANSWERED_ALWAYS` bytes and does not fit.
+        """
+        if isinstance(chunk, (str, bytes)) and len(chunk) > ANSWERED_ALWAYS and self.get_status() < 400:
+            found = buffers_of(self.request.connection)
+            if found is not None and not self.has_begun:
+                found[0].require(found[1], len(chunk))
+        return super().finish(chunk)
+
+    def on_finish(self) -> None:
+        """Release the body after the response is written."""
+        self._body.clear()
+        self.release()
+
+    def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
+        """Send an error. If a short body is still arriving, send it after the body.
+
+        The operating system resets a connection that is closed with unread bytes, and the client can then lose the
+        response.
+        """
+        if self._headers_written:
+            self.break_off()
+            return
+        if self._refused is None and 0 < self._unread() <= DRAINED:
+            self._refused = status_code, kwargs
+            return
+        super().send_error(status_code, **kwargs)
+
+    def is_refused(self) -> bool:
+        """Return whether the request was refused before its body arrived; send the error once the body is complete."""
+        if self._refused is not None and not self._unread() and not self._finished:
+            status_code, options = self._refused
+            super().send_error(status_code, **options)
+        return self._refused is not None or self._finished
+
+    def _unread(self) -> int:
+        """Return the number of body bytes that have not arrived; 0 if the length is unknown."""
+        headers = self.request.headers
+        length = headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in headers or not is_number(length):
+            return 0
+        return max(0, int(length) - self._received)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the request has a body."""
+        return any(self._body)
+
+    @property
+    def issuer(self) -> str:
+        """URL of the OpenID provider for signing in; empty if none is configured."""
+        found = self.settings["openid"]
+        return str(found.provider.issuer) if found is not None else ""
+
+    def read(self, type_: type[T]) -> T:
+        """Decode the JSON body to a struct.
+
+        Raises
+        ------
+        InvalidRequest
+            If the body is not valid. The message names the field.
+        """
+        try:
+            return msgspec.json.decode(b"".join(self._body), type=type_)
+        except (ValueError, OverflowError, RecursionError) as error:  # msgspec's errors are subclasses of ValueError
+            raise InvalidRequest(f"the body is not what this route takes: {error}") from None
+
+    def answer(self, value: Any, status: int = 200) -> None:
+        """Send a struct or a document as JSON."""
+        self.send(value if isinstance(value, bytes) else msgspec.json.encode(value), "application/json", status)
+
+    async def send_compressed(self, make: Callable[[], bytes], content_type: str) -> None:
+        """Create and compress a body in a thread, then send it.
+
+        The body must not contain secrets: compression would allow a BREACH attack. See `compression.Gzip`.
+
+        Parameters
+        ----------
+        make : callable
+            Returns the body. It can read from the handler but must not change it, because Tornado's handlers are not
+            thread-safe.
+        content_type : str
+            The value of the header `Content-Type`.
+        """
+        may_compress(self)
+        accepted = self.request.headers.get("Accept-Encoding", "")
+        data, coding = await self.run_public(encode, make, accepted)
+        if coding:
+            self.set_header("Content-Encoding", coding)
+        self.set_header("Content-Type", content_type)
+        self.finish(data)
+
+    def send(self, data: bytes, content_type: str, status: int = 200) -> None:
+        """Send bytes."""
+        self.set_status(status)
+        self.set_header("Content-Type", content_type)
+        self.finish(data)
+
+    async def answer_slowly(
+        self, work: Callable[[Callable[[int, int], None]], Any], right: str = access.ADMIN, project: str = ""
+    ) -> None:
+        """Run long work and stream its progress as JSON lines, two per second; the last line has the result.
+
+        A failure before the first line gets a regular error response. If the caller loses the right meanwhile, the last
+        line has that error. Read-only work is cancelled when the caller loses the right or closes the connection. Other
+        work continues, because a half-finished change is worse.
+
+        Parameters
+        ----------
+        work : callable
+            Receives a function `(done, total)` to report progress, which can be called from any thread.
+        right, project : str
+            The right that the caller needs until the end, and its project.
+        """
+        far = [0, 0]
+
+        def tell(done: int, total: int) -> None:
+            far[:] = done, total
+
+        space = await self.project_id(project)  # before the work, which can replace the project
+        # Read-only work is cancelled when the client disconnects; maintenance work completes.
+        run = self.run_comparison if right == access.READ else self.run
+        task = asyncio.ensure_future(run(work, tell))
+        self.set_header("Content-Type", "application/x-ndjson")
+        try:
+            while not (await asyncio.wait([task], timeout=_LOOK))[0]:
+                await self.recheck(right, project, space=space)
+                self.write(msgspec.json.encode({"done": far[0], "total": far[1]}) + b"\n")
+                await self.flush()
+        except StreamClosedError:  # the client disconnected; work that writes continues, and its failure is logged
+            self._cancellation.cancel()
+            task.add_done_callback(self._log_failure)
+            return
+        except LmvpError as error:  # the caller lost the right; work that writes continues
+            self._cancellation.cancel()
+            task.add_done_callback(self._log_failure)
+            self.finish(msgspec.json.encode({"error": error_body(error)}) + b"\n")
+            return
+        # Without progress lines, the status is not sent yet, so an error can be a regular response.
+        if not self._headers_written:
+            task.result()
+        self.finish(msgspec.json.encode(self._outcome(task)) + b"\n")
+
+    def _log_failure(self, task: asyncio.Future[Any]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.log_exception(type(error), error, error.__traceback__)
+
+    def _outcome(self, task: asyncio.Future[Any]) -> dict[str, Any]:
+        """Return the result or the error of a task, for a response that has already begun."""
+        error = task.exception()
+        if error is None:
+            return {"result": task.result()}
+        self.log_exception(type(error), error, error.__traceback__)
+        return {"error": error_body(error)}
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Run a blocking function in the thread pool.
+
+        The function can wait for a free thread. If the caller is one of its arguments, it is authenticated again when a
+        thread starts the function, so that a right that was revoked meanwhile has no effect.
+        """
+        pool: ThreadPoolExecutor = self.settings["pool"]
+        return await asyncio.get_running_loop().run_in_executor(pool, self._with_current_caller, work, args)
+
+    def _with_current_caller(self, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+        caller = self._known_caller
+        if caller.known and any(one is caller for one in args):
+            self.expire_caller()
+            args = tuple(self.caller if one is caller else one for one in args)
+        return work(*args)
+
+    async def verify_tensors(self, push: OpenPush) -> None:
+        """Verify the tensor digests of a push; limit the number of large verifications that run at once.
+
+        A small request can need a large verification: a version can consist of chunks that the server already has.
+        """
+        pushes = self.services.pushes
+        if await self.run(pushes.cost_of_verifying, push) <= _QUICK:
+            await self.run(pushes.verify_tensors, push)
+            return
+        async with self.settings["verifications"]:
+            await self.run(pushes.verify_tensors, push)
+
+    async def run_long(self, work: Callable[..., T], *args: Any) -> T:
+        """Run long, read-only work in a queue that limits concurrency and alternates between accounts.
+
+        Raises
+        ------
+        Finish
+            If the client closes the connection. The work does not start, or stops at its next `cancellation.check`.
+        TooManyRequests
+            As for `run_costly`, which handles callers without an account.
+        """
+        if not self._known_caller.known:
+            return await self.run_costly(work, *args)
+        return await self._run_in_turn("long_reads", work, *args)
+
+    async def run_comparison(self, work: Callable[..., T], *args: Any) -> T:
+        """Run read-only work that can take minutes. It has its own threads, so that it does not delay `run_long`."""
+        if not self._known_caller.known:
+            return await self.run_costly(work, *args)
+        return await self._run_in_turn("comparisons", work, *args)
+
+    async def _run_reading(self, work: Callable[..., T], *args: Any) -> T:
+        """Run read-only work in the pool; it is cancelled if the client closes the connection."""
+        try:
+            return await self.run(self._cancellation.run, work, *args)
+        except Cancelled:
+            raise self._unanswered() from None
+
+    async def run_costly(self, work: Callable[..., T], *args: Any) -> T:
+        """Run CPU-intensive work in the queue of `lmvp_server.costly`.
+
+        Raises
+        ------
+        TooManyRequests
+            If too many such requests wait already.
+        Finish
+            If the client closes the connection, because nobody reads the response. The work does not start, or stops at
+            its next `cancellation.check`.
+        """
+        return await self._run_in_turn("costly", work, *args)
+
+    async def _run_in_turn(self, queue: str, work: Callable[..., T], *args: Any) -> T:
+        costly: CostlyWork = self.settings[queue]
+        lane = await self._take_turn(costly, admitted=self._admitted)
+        try:
+            return await costly.run(lane, self._with_current_caller, self._cancellation.run, (work, *args))
+        except Cancelled:
+            raise self._unanswered() from None
+
+    async def run_password(self, work: Callable[..., T], *args: Any) -> T:
+        """Run work that hashes a password in a separate queue, so that sign-ins do not delay other requests.
+
+        Raises
+        ------
+        TooManyRequests
+            If too many such requests wait already.
+        Finish
+            If the client closes the connection before the work starts.
+        """
+        passwords: CostlyWork = self.settings["passwords"]
+        lane = await self._take_turn(passwords)
+        return await passwords.run(lane, self._with_current_caller, work, args)
+
+    async def _take_turn(self, costly: CostlyWork, *, admitted: bool = False) -> Lane:
+        """Wait for the turn of this request in a queue. The caller must then call `run` of the queue."""
+        lane = self._lane()
+        self._turn = costly.enter(lane, admitted=admitted)
+        self._admitted = True
+        try:
+            if self._has_left:
+                self._turn.cancel()
+            await self._turn
+        except asyncio.CancelledError:
+            if not self._turn.cancelled():  # the server stops, and the turn was already granted
+                costly.leave(lane)
+            elif self._has_left:
+                raise self._unanswered() from None
+            raise
+        if self._has_left:  # the client disconnected after the turn was granted
+            costly.leave(lane)
+            raise self._unanswered()
+        return lane
+
+    def _lane(self) -> Lane:
+        caller = self._known_caller
+        address = network_of(self.request.remote_ip or "")
+        return Lane(caller.user or caller.name if caller.known else address, caller.known)
+
+    async def run_shared(self, work: Callable[..., T], *args: Any) -> T:
+        """Run costly work whose result other requests share. It continues if this client disconnects."""
+        costly: CostlyWork = self.settings["costly"]
+        lane = self._lane()
+        turn = costly.enter(lane, admitted=True)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if not turn.cancelled():
+                costly.leave(lane)
+            raise
+        return await costly.run(lane, work, *args)
+
+    async def run_public(self, work: Callable[..., T], *args: Any) -> T:
+        """Run read-only work; for callers without an account, it counts as costly."""
+        return await (self._run_reading if self._known_caller.known else self.run_costly)(work, *args)
+
+    def _unanswered(self) -> Finish:
+        self.set_status(CLIENT_LEFT, "Client Closed Request")
+        return Finish()
+
+    def on_connection_close(self) -> None:
+        """Leave the queue and cancel read-only work, because nobody reads the response."""
+        is_complete = self.request._body_future.done()  # noqa: SLF001 - Tornado has no public interface for this
+        super().on_connection_close()  # otherwise a truncated request waits for its body indefinitely
+        self._has_left = True
+        self._cancellation.cancel()
+        if not is_complete:  # no method runs, so `on_finish` is not called
+            self._body.clear()
+            self.release()
+        if self._turn is not None:
+            self._turn.cancel()
+
+    def query(self, parameter: Parameter[T]) -> T:
+        """Return the value of a query parameter, which `queries` must list.
+
+        Raises
+        ------
+        InvalidArgument, InvalidRequest
+            If the parameter does not allow the value.
+        """
+        if not any(parameter is one for one in self.queries.get(self.request.method or "", ())):
+            raise LookupError(f"{type(self).__name__} does not list the query parameter {parameter.name!r}")
+        return parameter.read(self.get_query_arguments(parameter.name, strip=parameter.strip))
+
+    def page(self) -> Page:
+        """Return the requested page of a list."""
+        return Page(self.query(LIMIT), self.query(CURSOR))
+
+    def set_default_headers(self) -> None:
+        """Set headers that keep a browser from executing, sniffing or caching a response."""
+        self.clear_header("Server")
+        self.set_header(API_HEADER, str(API))
+        self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        self.set_header("Cache-Control", "no-store")
+
+    def compute_etag(self) -> None:
+        """Disable Tornado's ETags, which hash every response. Immutable responses set their digest as the ETag."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Send an error in the JSON format of docs/api.md."""
+        error = as_lmvp(status_code, kwargs.get("exc_info", (None, None, None))[1])
+        self.set_error_status(error)
+        self.close_if_unread()
+        # The client reads the missing chunks from `details` and sends them.
+        missing = list(getattr(error, "missing", ()))
+        body = ErrorBody(
+            code=error.code, message=error.message, hint=error.hint, details={"missing": missing} if missing else None
+        )
+        self.answer({"error": body}, error.http_status)
+
+    def set_error_status(self, error: LmvpError) -> None:
+        """Set the status of an error and, if it has one, the header `Retry-After`."""
+        self.set_status(error.http_status)
+        if isinstance(error, TooManyRequests) and error.retry_after is not None:
+            self.set_header("Retry-After", str(error.retry_after))
+
+    def close_if_unread(self) -> None:
+        """Send `Connection: close` if the request was not read completely, because Tornado then closes the connection.
+
+        Without the header, the client sends its next request over the closing connection and gets a reset. Until
+        `prepare` returns, Tornado also counts a request without a body as incomplete.
+        """
+        body = self.request._body_future  # noqa: SLF001 - Tornado has no public interface for this
+        if self._refused is not None or self._unread() or not body.done():
+            self.set_header("Connection", "close")
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log server faults with a traceback, storage errors in one line, and mistakes of the caller not at all."""
+        log_failure(self, typ, value, tb)
+
+
+def as_json(work: Callable[..., Any]) -> Callable[..., bytes]:
+    """Wrap a function so that its result is encoded as JSON in the thread that calls it, not in the event loop."""
+
+    def encoded(*args: Any) -> bytes:
+        return msgspec.json.encode(work(*args))
+
+    return encoded
+
+
+def is_number(text: str) -> bool:
+    """Return whether a text is a number of ASCII digits below 10**18, which `int` parses and an int64 holds.
+
+    Examples
+    --------
+    >>> is_number("12"), is_number(""), is_number("\u00b2"), is_number("9" * 5000)
+    (True, False, False, False)
+    """
+    return text.isascii() and text.isdigit() and len(text) < 19
+
+
+class NoSuchRoute(Handler):
+    """Handler of all paths without a route."""
+
+    open_to_all = True
+
+    def prepare(self) -> None:
+        """Raise NotFound for each method."""
+        super().prepare()
+        raise NotFound(f"no route {self.request.path[:200]!r}", hint="docs/api.md lists the routes")
+
+
+def log_failure(handler: RequestHandler, typ: Any, value: Any, tb: Any) -> None:
+    """Log the exception that stopped a request, unless it is the caller's mistake."""
+    if isinstance(value, (HTTPError, Finish)):
+        return
+    error, request = as_lmvp(500, value), handler.request
+    if isinstance(error, ServerError):
+        log.error("%s %s failed", request.method, request.path, exc_info=(typ, value, tb))
+    elif error.http_status >= 500:
+        log.error("%s %s failed: %s", request.method, request.path, error.message)
+
+
+def error_body(error: BaseException) -> ErrorBody:
+    """Return the error fields for a response that has already begun."""
+    said = as_lmvp(500, error)
+    return ErrorBody(code=said.code, message=said.message, hint=said.hint)
+
+
+def as_lmvp(status: int, error: BaseException | None) -> LmvpError:
+    """Convert an exception to an LmvpError with a message that is safe to send."""
+    if isinstance(error, LmvpError):
+        return error
+    if isinstance(error, OSError) and (failed := storage_error(error, "the server")) is not None:
+        return failed
+    if isinstance(error, HTTPError) and status == 405:
+        return _MethodNotAllowed("this route has no such method", hint="docs/api.md lists the methods")
+    if isinstance(error, HTTPError) and status in _REASONS:
+        kind, message = _REASONS[status]
+        return kind(message)
+    if isinstance(error, HTTPError) and status < 500:
+        return InvalidRequest(error.log_message or error.reason or "bad request")
+    return ServerError("the server failed; this is a bug of ours", hint="its log says more")
+
+
+_REASONS: dict[int, tuple[type[LmvpError], str]] = {
+    403: (AccessDenied, "this is no file that the server gives"),
+    404: (NotFound, "there is no such file"),
+}
+"""Error classes and messages for the statuses of Tornado's `StaticFileHandler`."""
+
+
+class _MethodNotAllowed(InvalidRequest):
+    code = "method_not_allowed"
+    http_status = 405

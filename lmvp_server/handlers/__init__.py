@@ -1,1 +1,0 @@
-"""HTTP to services, one module per noun; no rules in here."""
