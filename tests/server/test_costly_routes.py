@@ -17,68 +17,68 @@ from lmvp_server.services.chunk_reader import Decoder
 from lmvp_server.services.metrics import Metrics
 
 SMALL = {  # one record or one short list, whatever is stored; of the operator and admins, any list
-    "aliases.Alias.get",
-    "aliases.Aliases.get",
-    "backups.Backup.get",
-    "backups.Records.get",
-    "backups.Series.get",
-    "catalog.Model.get",
-    "catalog.Models.get",
-    "catalog.Project.get",
-    "catalog.Projects.get",
-    "contributions.Contribution.get",
-    "devices.IdentityList.get",
-    "devices.TokenList.get",
-    "entrance.Invitations.get",
-    "events.Heads.get",
-    "openapi.OpenApi.get",
-    "openid.Back.get",
-    "pushes.Push.get",
-    "removed.ProjectRemoved.get",
-    "removed.Removed.get",
-    "runs.Writer.get",
-    "team.GroupList.get",
-    "team.Me.get",
-    "team.MemberList.get",
-    "team.UserList.get",
-    "versions.Version.get",
-    "webhooks.Webhooks.get",
+    "api.aliases.Alias.get",
+    "api.aliases.Aliases.get",
+    "api.backups.Backup.get",
+    "api.backups.Records.get",
+    "api.backups.Series.get",
+    "api.catalog.Model.get",
+    "api.catalog.Models.get",
+    "api.catalog.Project.get",
+    "api.catalog.Projects.get",
+    "api.contributions.Contribution.get",
+    "api.devices.IdentityList.get",
+    "api.devices.TokenList.get",
+    "web.auth.Invitations.get",
+    "api.events.Heads.get",
+    "api.openapi.OpenApi.get",
+    "web.openid.Back.get",
+    "api.pushes.Push.get",
+    "api.trash.ProjectRemoved.get",
+    "api.trash.Removed.get",
+    "api.runs.Writer.get",
+    "api.team.GroupList.get",
+    "api.team.Me.get",
+    "api.team.MemberList.get",
+    "api.team.UserList.get",
+    "api.versions.Version.get",
+    "api.webhooks.Webhooks.get",
 }
 NO_READ = {
-    "console.base.NoSuchPage.get",
-    "devices.DevicePage.get",
-    "entrance.Join.get",
-    "entrance.Login.get",
-    "entrance.Open.get",
-    "health.HealthHandler.get",
-    "openid.Begin.get",
+    "web.pages.base.NoSuchPage.get",
+    "api.devices.DevicePage.get",
+    "web.auth.Join.get",
+    "web.auth.Login.get",
+    "web.auth.Open.get",
+    "api.health.HealthHandler.get",
+    "web.openid.Begin.get",
 }
 PUBLIC = {  # costly for callers without an account, ended early for the others
-    "content.Chunks.post",
-    "export.Export.get",
-    "live.Live.get",
-    "metrics.RunMetrics.get",
-    "runs.Run.get",
-    "versions.Children.get",
-    "versions.Manifest.get",
+    "api.downloads.Chunks.post",
+    "api.export.Export.get",
+    "api.sse.Live.get",
+    "api.metrics.RunMetrics.get",
+    "api.runs.Run.get",
+    "api.versions.Children.get",
+    "api.versions.Manifest.get",
 }
 LONG = {
-    "console.runs.Curves.get",
-    "console.search.Search.get",
-    "content.File.get",
-    "content.File.head",
-    "contributions.ProjectContributions.get",
-    "metrics.Curves.get",
-    "upkeep.ModelUsage.get",
-    "upkeep.ProjectUsage.get",
-    "upkeep.ServerUsage.get",
-    "versions.Changes.get",
-    "versions.Histograms.get",
-    "versions.Layers.get",
+    "web.pages.runs.Curves.get",
+    "web.pages.search.Search.get",
+    "api.downloads.File.get",
+    "api.downloads.File.head",
+    "api.contributions.ProjectContributions.get",
+    "api.metrics.Curves.get",
+    "api.maintenance.ModelUsage.get",
+    "api.maintenance.ProjectUsage.get",
+    "api.maintenance.ServerUsage.get",
+    "api.versions.Changes.get",
+    "api.versions.Histograms.get",
+    "api.versions.Layers.get",
 }
-LONG_WITH_A_FILTER = {"runs.Runs.get", "versions.ProjectVersions.get", "versions.Versions.get"}
-COSTLY = {"console.base.ConsolePage.get", "home.Home.get"}
-COSTLY_WITH_A_FILTER = {"events.ProjectEvents.get", "events.ServerEvents.get"}
+LONG_WITH_A_FILTER = {"api.runs.Runs.get", "api.versions.ProjectVersions.get", "api.versions.Versions.get"}
+COSTLY = {"web.pages.base.ConsolePage.get", "web.index.Home.get"}
+COSTLY_WITH_A_FILTER = {"api.events.ProjectEvents.get", "api.events.ServerEvents.get"}
 RUNNERS = {
     **{key: set() for key in NO_READ},
     **{key: {"run"} for key in SMALL},
@@ -110,7 +110,7 @@ def test_reading_routes_have_a_class_of_cost():
                 method == "post" and "POST" not in getattr(handler, "in_public", ())
             ):
                 continue
-            found[f"{work.__module__.partition('.handlers.')[2]}.{work.__qualname__}"] = runners(work)
+            found[f"{work.__module__.removeprefix('lmvp_server.')}.{work.__qualname__}"] = runners(work)
     assert found == RUNNERS
 
 
