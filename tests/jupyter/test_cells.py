@@ -210,7 +210,12 @@ def test_interrupt_of_a_cell_of_a_run_shows_frames_of_the_user_only(kernel, run_
 
 
 def test_interrupt_of_a_cell_that_awaits_kills_its_run(kernel, run_of):
-    code = "%%lmvp run cells --name cancelled\nprint('ready', flush=True)\nawait asyncio.sleep(60)"
+    # The kernel cancels a cell when its event loop runs again, so the cell awaits many short times.
+    code = """\
+        %%lmvp run cells --name cancelled
+        print("ready", flush=True)
+        for _ in range(600):
+            await asyncio.sleep(0.1)"""
     found = kernel(code, interrupt_at="ready")
     assert found.status == "error"
     assert not [text for text in INTERNAL if text in found.error.text]
