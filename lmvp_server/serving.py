@@ -694,7 +694,12 @@ class CountingServer(HTTPServer):
     def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
         """Start the next request of a connection, which finishes the previous one. Tornado calls this."""
         self._end(server_conn)
-        found = self._open.get(_stream_of(server_conn))
+        stream = _stream_of(server_conn)
+        if isinstance(stream, _CountingStream) and stream.closed():
+            # Tornado parses the pipelined requests of a closed connection, too. Without this, they would fill the
+            # queues with work whose answers nobody reads. The base class of delegates ignores a request.
+            return HTTPMessageDelegate()
+        found = self._open.get(stream)
         if found is not None:
             found.expect_request(self._now(), self._limits)
         return _Watched(super().start_request(server_conn, request_conn), self, server_conn)

@@ -15,6 +15,7 @@ import pytest
 from server.in_process import TOKEN, Served
 
 from lmvp_server import log, serving
+from lmvp_server.services.runs import Runs
 from lmvp_server.services.webhook_allowlist import Targets
 
 QUICK = serving.Limits(
@@ -202,6 +203,32 @@ def test_member_is_answered_when_two_addresses_leave_answers_unread(served_by_ad
     for each in held:
         each.close()
     until(lambda: not server._open)
+
+
+def test_requests_behind_an_unread_answer_end_with_their_connection(served_by_address, monkeypatch):
+    served, server, read = served_by_address, served_by_address.app._server, []
+    before = Runs.run
+    monkeypatch.setattr(Runs, "run", lambda *given: read.append(1) or before(*given))
+    greedy = socket.socket()
+    greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    greedy.bind(("127.0.0.6", 0))
+    greedy.connect(("127.0.0.1", served.port))
+    greedy.sendall(f"GET /api/v1/projects/p/runs/{'d' * 32} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode() * 20)
+
+    def blocked():
+        """Return whether the answers that fit into the buffers of the kernel are sent, and the next one waits."""
+        looks = []
+        for _ in range(2):
+            looks.append(served.on_loop(lambda: (len(read), [each.unsent for each in server._open])))
+            time.sleep(0.2)
+        return looks[0] == looks[1] and all(looks[0][1]) and looks[0][0] > 0
+
+    until(blocked)
+    began = len(read)
+    greedy.close()
+    until(lambda: not server._open)
+    assert served("GET", f"/projects/p/runs/{'d' * 32}").ok
+    assert len(read) == began + 1 < 20, "no request behind the unread answer began"
 
 
 def test_member_is_answered_when_two_addresses_hold_streams(served_by_address):
