@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from lmvp_server.app import App
-    from lmvp_server.openid import Provider
+    from lmvp_server.web.openid_client import Provider
 
 
 _MOST_DAYS, _MOST_PUSHES = 36_500, 1_000_000
@@ -109,7 +109,7 @@ def _provider(options: argparse.Namespace) -> Provider | None:
     """Return the OpenID provider of the options. Its secret is read only from the environment, not from an option."""
     if not options.openid:
         return None
-    from lmvp_server.openid import Provider
+    from lmvp_server.web.openid_client import Provider
 
     secret = os.environ.get("LMVP_OPENID_SECRET", "")
     return Provider(options.openid, options.openid_client, secret, options.openid_name, options.openid_sign_up)

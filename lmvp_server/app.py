@@ -23,15 +23,18 @@ from lmvp import hints
 from lmvp.core import server_file
 from lmvp.core.server_file import ServerFile
 from lmvp.errors import LmvpError
-from lmvp_server import log, memory, serving
 from lmvp_server.data_folder import DataFolder
-from lmvp_server.idle import IdleWork
+from lmvp_server.http import sockets
+from lmvp_server.http.limits import Limits, raise_descriptor_limit
+from lmvp_server.http.server import CountingServer, make_server
+from lmvp_server.process import log, memory
+from lmvp_server.process.idle import IdleWork
 from lmvp_server.settings import Settings
 
 if TYPE_CHECKING:
     from tornado.web import Application
 
-    from lmvp_server.notifier import Notifier
+    from lmvp_server.process.notifier import Notifier
 
 _logger = logging.getLogger("lmvp_server")
 _SUCCESSOR_WAITS = 15.0
@@ -51,14 +54,14 @@ class App:
         The limits of connections. The default depends on the file descriptors of this process.
     """
 
-    def __init__(self, settings: Settings, *, limits: serving.Limits | None = None) -> None:
+    def __init__(self, settings: Settings, *, limits: Limits | None = None) -> None:
         self.settings, self.limits = settings, limits
         self.url = ""
         self.setup = ""
         self._stack = ExitStack()
         self._ending = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._server: serving.CountingServer
+        self._server: CountingServer
         self._folder: DataFolder
         self._idle: IdleWork
         self._notifier: Notifier
@@ -105,16 +108,16 @@ class App:
         )
         # A stable port lets bookmarks and open tabs survive a restart.
         if settings.embedded and not settings.port:
-            sockets = serving.bind_stable(settings.host, settings.data)
+            listening = sockets.bind_stable(settings.host, settings.data)
         else:
-            sockets = serving.bind(settings.host, settings.port)
-        for each in sockets:
+            listening = sockets.bind(settings.host, settings.port)
+        for each in listening:
             self._stack.callback(each.close)
-        self._server = serving.make_server(
+        self._server = make_server(
             self._application(), settings.touch, behind_proxy=bool(settings.public_url), limits=self.limits
         )
-        self._server.add_sockets(sockets)
-        self.url = serving.url_of(sockets)
+        self._server.add_sockets(listening)
+        self.url = sockets.url_of(listening)
         # Only now: a client that reads `server.json` must be able to connect.
         self._folder.announce(self._about())
         settings.touch()
@@ -191,7 +194,7 @@ def run(settings: Settings, ready: Callable[[App], None] | None = None) -> int:
     """Run a server until it is stopped; `ready` is called when it listens. Return the exit code."""
     # Before the first thread starts: glibc creates arenas per thread.
     memory.keep_freed_memory()
-    serving.raise_descriptor_limit()
+    raise_descriptor_limit()
     try:
         asyncio.run(_serve(settings, ready or (lambda _: None)))
     except LmvpError as error:

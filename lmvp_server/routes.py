@@ -32,10 +32,9 @@ from lmvp_server.api import (
 )
 from lmvp_server.api.health import HealthHandler
 from lmvp_server.api.openapi import OpenApi
-from lmvp_server.compression import Gzip
-from lmvp_server.costly import PASSWORD_BOUNDS, CostlyWork
-from lmvp_server.notifier import Notifier
-from lmvp_server.rendering import Rendering
+from lmvp_server.http.compression import Gzip
+from lmvp_server.http.queues import PASSWORD_BOUNDS, CostlyWork
+from lmvp_server.process.notifier import Notifier
 from lmvp_server.services import Services
 from lmvp_server.web import (
     auth,
@@ -44,6 +43,7 @@ from lmvp_server.web import (
     pages,
 )
 from lmvp_server.web.base_page import NoSuchAddress
+from lmvp_server.web.rendering import Rendering
 
 API = "/api/v1"
 _PART = "([^/]+)"
@@ -236,7 +236,7 @@ def _openid(server: Any) -> Any:
     """Return the client of the OpenID provider, or None."""
     if server.openid is None:
         return None
-    from lmvp_server.openid import OpenId
+    from lmvp_server.web.openid_client import OpenId
 
     return OpenId(server.openid)
 

@@ -17,7 +17,7 @@ from lmvp_server.services.push_quota import PushLimits
 from lmvp_server.services.webhook_allowlist import Targets
 
 if TYPE_CHECKING:
-    from lmvp_server.openid import Provider
+    from lmvp_server.web.openid_client import Provider
 
 
 @dataclass
@@ -107,7 +107,7 @@ class Settings:
         self.last_used = time.monotonic()
 
     def enter(self) -> None:
-        """Record the start of a request. `lmvp_server.serving` counts the current requests by connection."""
+        """Record the start of a request. `lmvp_server.http.server` counts the current requests by connection."""
         self.touch()
 
     def leave(self) -> None:

@@ -55,9 +55,9 @@ def in_lazy_room(path):
 
 
 CLIENT_OF_THE_PROVIDER = {
-    ("lmvp_server/openid.py", "requests"),
-    ("lmvp_server/openid.py", "requests.adapters"),
-    ("lmvp_server/openid.py", "requests.adapters.HTTPAdapter"),
+    ("lmvp_server/web/openid_client.py", "requests"),
+    ("lmvp_server/web/openid_client.py", "requests.adapters"),
+    ("lmvp_server/web/openid_client.py", "requests.adapters.HTTPAdapter"),
 }
 """Authlib's client is a session of requests; the module is loaded only where a provider is configured."""
 
@@ -88,9 +88,9 @@ LAYERS = {
         "lmvp.transfer", "lmvp.tracking", "lmvp.archive", "lmvp.formats", "lmvp.views", "lmvp.connection", "lmvp.local",
         "lmvp.config", "lmvp.core", "lmvp.errors", "lmvp.hints",
     ),
-    "lmvp_server.stores": ("lmvp_server.cancellation", "lmvp.core", "lmvp.archive", "lmvp.errors"),
+    "lmvp_server.stores": ("lmvp_server.process.cancellation", "lmvp.core", "lmvp.archive", "lmvp.errors"),
     "lmvp_server.services": (
-        "lmvp_server.stores", "lmvp_server.cancellation", "lmvp.core", "lmvp.archive", "lmvp.errors",
+        "lmvp_server.stores", "lmvp_server.process.cancellation", "lmvp.core", "lmvp.archive", "lmvp.errors",
     ),
 }  # fmt: skip
 """The modules of LMVP that each package may import, besides its own."""

@@ -27,7 +27,7 @@ from lmvp.cli.shell import main
 from lmvp.errors import InvalidReference, LmvpError, NotFound
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAMS = ("__main__", "restore", "serving", "data_folder", "app", "openid", "completion", "settings")
+PROGRAMS = ("__main__", "restore", "sockets", "data_folder", "app", "openid_client", "completion", "settings")
 """Modules of `lmvp server`, `lmvp restore` and `lmvp completion`, whose messages are read in a shell only."""
 NOT_MESSAGES = {
     "lmvp_jupyter/magics.py",  # the help of `%lmvp`, and hints of `%%lmvp`

@@ -56,7 +56,7 @@ def card(text: str) -> str:
     r"""Return Markdown as HTML for a page of the console; its highest heading becomes `h2`.
 
     The time for hostile Markdown is not limited here: a renderer process with a timeout runs this function, see
-    `lmvp_server.rendering`.
+    `lmvp_server.web.rendering`.
 
     Examples
     --------

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -21,10 +20,9 @@ from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from tornado.iostream import StreamClosedError
-from tornado.web import Finish, HTTPError, RequestHandler, stream_request_body
+from tornado.web import Finish, RequestHandler, stream_request_body
 
 from lmvp.core.api_version import API, API_HEADER
-from lmvp.core.durability import storage_error
 from lmvp.core.schemas import ErrorBody
 from lmvp.errors import (
     AccessDenied,
@@ -32,26 +30,25 @@ from lmvp.errors import (
     LmvpError,
     NotAuthenticated,
     NotFound,
-    ServerError,
     TooLarge,
     TooManyRequests,
 )
-from lmvp_server.api.host_check import foreign_host
+from lmvp_server.api.errors import as_lmvp, error_body, log_failure
 from lmvp_server.api.query import CURSOR, LIMIT, Parameter
-from lmvp_server.buffers import ANSWERED_ALWAYS, Buffers
-from lmvp_server.cancellation import Cancellation, Cancelled
-from lmvp_server.compression import encode, may_compress
-from lmvp_server.costly import CostlyWork, Lane
+from lmvp_server.http.buffers import ANSWERED_ALWAYS, Buffers
+from lmvp_server.http.compression import encode, may_compress
+from lmvp_server.http.connections import buffers_of, set_caller
+from lmvp_server.http.host_check import foreign_host
+from lmvp_server.http.queues import CallerQueue, CostlyWork
+from lmvp_server.process.cancellation import Cancellation, Cancelled
 from lmvp_server.services import Services, access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.paging import Page
 from lmvp_server.services.pushes import OpenPush
 from lmvp_server.services.rate_limit import network_of
 from lmvp_server.services.sessions import own_credential
-from lmvp_server.serving import buffers_of, set_caller
 
 T = TypeVar("T")
-log = logging.getLogger("lmvp_server")
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
 _QUICK = 8 << 20
@@ -108,7 +105,7 @@ class Handler(RequestHandler):
         self._turn: asyncio.Future[None] | None = None
         self._admitted = False
         self._cancellation = Cancellation()
-        self._held: list[tuple[Buffers, Lane, int]] = []
+        self._held: list[tuple[Buffers, CallerQueue, int]] = []
 
     @property
     def caller(self) -> Caller:
@@ -323,16 +320,16 @@ class Handler(RequestHandler):
             If they exceed the memory limit and `required` is set.
         """
         if (found := buffers_of(self.request.connection)) is not None:
-            buffers, lane = found
+            buffers, queue = found
             if required:
-                buffers.require(lane, size)
-            buffers.add(lane, size)
-            self._held.append((buffers, lane, size))
+                buffers.require(queue, size)
+            buffers.add(queue, size)
+            self._held.append((buffers, queue, size))
 
     def release(self) -> None:
         """Remove the bytes of this request from the memory limit."""
-        for buffers, lane, size in self._held:
-            buffers.remove(lane, size)
+        for buffers, queue, size in self._held:
+            buffers.remove(queue, size)
         self._held.clear()
 
     def has_room(self, size: int) -> bool:
@@ -573,7 +570,7 @@ class Handler(RequestHandler):
             raise self._unanswered() from None
 
     async def run_costly(self, work: Callable[..., T], *args: Any) -> T:
-        """Run CPU-intensive work in the queue of `lmvp_server.costly`.
+        """Run CPU-intensive work in the queue of `lmvp_server.http.queues`.
 
         Raises
         ------
@@ -585,11 +582,11 @@ class Handler(RequestHandler):
         """
         return await self._run_in_turn("costly", work, *args)
 
-    async def _run_in_turn(self, queue: str, work: Callable[..., T], *args: Any) -> T:
-        costly: CostlyWork = self.settings[queue]
-        lane = await self._take_turn(costly, admitted=self._admitted)
+    async def _run_in_turn(self, name: str, work: Callable[..., T], *args: Any) -> T:
+        costly: CostlyWork = self.settings[name]
+        queue = await self._take_turn(costly, admitted=self._admitted)
         try:
-            return await costly.run(lane, self._with_current_caller, self._cancellation.run, (work, *args))
+            return await costly.run(queue, self._with_current_caller, self._cancellation.run, (work, *args))
         except Cancelled:
             raise self._unanswered() from None
 
@@ -604,13 +601,13 @@ class Handler(RequestHandler):
             If the client closes the connection before the work starts.
         """
         passwords: CostlyWork = self.settings["passwords"]
-        lane = await self._take_turn(passwords)
-        return await passwords.run(lane, self._with_current_caller, work, args)
+        queue = await self._take_turn(passwords)
+        return await passwords.run(queue, self._with_current_caller, work, args)
 
-    async def _take_turn(self, costly: CostlyWork, *, admitted: bool = False) -> Lane:
+    async def _take_turn(self, costly: CostlyWork, *, admitted: bool = False) -> CallerQueue:
         """Wait for the turn of this request in a queue. The caller must then call `run` of the queue."""
-        lane = self._lane()
-        self._turn = costly.enter(lane, admitted=admitted)
+        queue = self._caller_queue()
+        self._turn = costly.enter(queue, admitted=admitted)
         self._admitted = True
         try:
             if self._has_left:
@@ -618,32 +615,32 @@ class Handler(RequestHandler):
             await self._turn
         except asyncio.CancelledError:
             if not self._turn.cancelled():  # the server stops, and the turn was already granted
-                costly.leave(lane)
+                costly.leave(queue)
             elif self._has_left:
                 raise self._unanswered() from None
             raise
         if self._has_left:  # the client disconnected after the turn was granted
-            costly.leave(lane)
+            costly.leave(queue)
             raise self._unanswered()
-        return lane
+        return queue
 
-    def _lane(self) -> Lane:
+    def _caller_queue(self) -> CallerQueue:
         caller = self._known_caller
         address = network_of(self.request.remote_ip or "")
-        return Lane(caller.user or caller.name if caller.known else address, caller.known)
+        return CallerQueue(caller.user or caller.name if caller.known else address, caller.known)
 
     async def run_shared(self, work: Callable[..., T], *args: Any) -> T:
         """Run costly work whose result other requests share. It continues if this client disconnects."""
         costly: CostlyWork = self.settings["costly"]
-        lane = self._lane()
-        turn = costly.enter(lane, admitted=True)
+        queue = self._caller_queue()
+        turn = costly.enter(queue, admitted=True)
         try:
             await turn
         except asyncio.CancelledError:
             if not turn.cancelled():
-                costly.leave(lane)
+                costly.leave(queue)
             raise
-        return await costly.run(lane, work, *args)
+        return await costly.run(queue, work, *args)
 
     async def run_public(self, work: Callable[..., T], *args: Any) -> T:
         """Run read-only work; for callers without an account, it counts as costly."""
@@ -754,48 +751,3 @@ class NoSuchRoute(Handler):
         """Raise NotFound for each method."""
         super().prepare()
         raise NotFound(f"no route {self.request.path[:200]!r}", hint="docs/api.md lists the routes")
-
-
-def log_failure(handler: RequestHandler, typ: Any, value: Any, tb: Any) -> None:
-    """Log the exception that stopped a request, unless it is the caller's mistake."""
-    if isinstance(value, (HTTPError, Finish)):
-        return
-    error, request = as_lmvp(500, value), handler.request
-    if isinstance(error, ServerError):
-        log.error("%s %s failed", request.method, request.path, exc_info=(typ, value, tb))
-    elif error.http_status >= 500:
-        log.error("%s %s failed: %s", request.method, request.path, error.message)
-
-
-def error_body(error: BaseException) -> ErrorBody:
-    """Return the error fields for a response that has already begun."""
-    said = as_lmvp(500, error)
-    return ErrorBody(code=said.code, message=said.message, hint=said.hint)
-
-
-def as_lmvp(status: int, error: BaseException | None) -> LmvpError:
-    """Convert an exception to an LmvpError with a message that is safe to send."""
-    if isinstance(error, LmvpError):
-        return error
-    if isinstance(error, OSError) and (failed := storage_error(error, "the server")) is not None:
-        return failed
-    if isinstance(error, HTTPError) and status == 405:
-        return _MethodNotAllowed("this route has no such method", hint="docs/api.md lists the methods")
-    if isinstance(error, HTTPError) and status in _REASONS:
-        kind, message = _REASONS[status]
-        return kind(message)
-    if isinstance(error, HTTPError) and status < 500:
-        return InvalidRequest(error.log_message or error.reason or "bad request")
-    return ServerError("the server failed; this is a bug of ours", hint="its log says more")
-
-
-_REASONS: dict[int, tuple[type[LmvpError], str]] = {
-    403: (AccessDenied, "this is no file that the server gives"),
-    404: (NotFound, "there is no such file"),
-}
-"""Error classes and messages for the statuses of Tornado's `StaticFileHandler`."""
-
-
-class _MethodNotAllowed(InvalidRequest):
-    code = "method_not_allowed"
-    http_status = 405

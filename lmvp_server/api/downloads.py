@@ -16,12 +16,8 @@ from lmvp.core import chunk_frames
 from lmvp.core.chunk_frames import CHUNK_LIMIT, FAILED, Frame
 from lmvp.core.schemas import WantedChunks
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound
-from lmvp_server.api.base import (
-    READING,
-    Handler,
-    error_body,
-    log,
-)
+from lmvp_server.api.base import READING, Handler
+from lmvp_server.api.errors import error_body, log
 from lmvp_server.api.versions import FRAMES
 from lmvp_server.services import access
 from lmvp_server.services.files import Order, parts

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from lmvp.core.schemas import NewWebhook, Ping
 from lmvp_server.api.base import Handler
-from lmvp_server.notifier import Notifier
+from lmvp_server.process.notifier import Notifier
 from lmvp_server.services import access
 
 

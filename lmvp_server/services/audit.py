@@ -13,7 +13,7 @@ from datetime import datetime, timezone
 
 from lmvp.core.schemas import Head, Problem
 from lmvp.errors import InvalidArgument
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import SERVER, Catalog, every_project

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lmvp.core.references import check_name, suggest
 from lmvp.errors import AlreadyExists, NotFound
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services import access, paging
 from lmvp_server.services.access import Caller
 from lmvp_server.services.clock import now

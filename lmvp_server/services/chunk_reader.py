@@ -14,7 +14,7 @@ from lmvp.core.chunk_frames import HEADER_SIZE, Frame
 from lmvp.core.codecs import Buffer, Link
 from lmvp.core.manifest import File, Manifest
 from lmvp.errors import IntegrityError, InvalidRequest
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.stores.base import ChunkStore
 
 codec_turn = BoundedSemaphore(2)

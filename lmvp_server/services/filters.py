@@ -21,7 +21,7 @@ from typing import Any
 
 from lmvp.core.schemas import decode_float
 from lmvp.errors import InvalidArgument
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 
 LENGTH_LIMIT = 2000
 """Characters of a filter, rule or order."""

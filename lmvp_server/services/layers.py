@@ -24,7 +24,7 @@ from lmvp.core.schemas import (
 )
 from lmvp.errors import IntegrityError, InvalidArgument
 from lmvp.views.diff import group_of, is_counter, layer_of, shade, sum_amounts
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place
 from lmvp_server.services.tensor_changes import Measuring

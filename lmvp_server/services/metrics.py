@@ -24,7 +24,7 @@ from lmvp.core.schemas.runs import (
     NewPoints,
 )
 from lmvp.errors import IntegrityError, InvalidArgument, NotFound, TooLarge
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services import filters
 from lmvp_server.services.paging import Page
 from lmvp_server.stores.base import Document

@@ -21,7 +21,7 @@ from lmvp.core.schemas.runs import (
     RunUpdate,
 )
 from lmvp.errors import AccessDenied, Conflict, IntegrityError, InvalidArgument, NotFound, RunRemoved
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services import (
     access,
     filters,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog
 from lmvp_server.services.paging import Page

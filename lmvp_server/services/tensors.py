@@ -10,7 +10,7 @@ from itertools import accumulate
 from lmvp.core.codecs import Buffer
 from lmvp.core.manifest import Manifest, Tensor
 from lmvp.errors import IntegrityError
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services.chunk_reader import Decoder
 
 BLOCK = 4 << 20

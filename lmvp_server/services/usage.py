@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import REMOVED, SERVER, Catalog, every_project

@@ -14,7 +14,7 @@ from lmvp.core.number_format import plural
 from lmvp.core.references import Revision, suggest
 from lmvp.core.schemas import Amendment, Child
 from lmvp.errors import Conflict, InvalidReference, NotFound
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services import access, grants, metadata, paging
 from lmvp_server.services.access import Caller
 from lmvp_server.services.catalog import Catalog, Place

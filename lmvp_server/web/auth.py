@@ -7,7 +7,7 @@ import msgspec
 from lmvp.core.schemas import Invite, NewSignInLink
 from lmvp.errors import AccessDenied, LmvpError, NotAuthenticated
 from lmvp_server.api.base import Handler
-from lmvp_server.api.peers import is_other_user
+from lmvp_server.http.peers import is_other_user
 from lmvp_server.services.sessions import INVITATION
 from lmvp_server.services.signin_links import OtherAccount
 from lmvp_server.web.base_page import Page, within

@@ -12,9 +12,10 @@ from urllib.parse import parse_qs, quote
 import lmvp
 from lmvp.core.sanitize import clean
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotFound
-from lmvp_server.api.base import Handler, NoSuchRoute, as_lmvp
-from lmvp_server.api.peers import is_other_user
-from lmvp_server.compression import may_compress
+from lmvp_server.api.base import Handler, NoSuchRoute
+from lmvp_server.api.errors import as_lmvp
+from lmvp_server.http.compression import may_compress
+from lmvp_server.http.peers import is_other_user
 from lmvp_server.services import access
 from lmvp_server.services.access import Caller
 from lmvp_server.services.sessions import LIFE, is_xsrf_token, xsrf_token

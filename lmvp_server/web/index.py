@@ -9,9 +9,9 @@ from tornado.web import StaticFileHandler
 from lmvp.core import number_format
 from lmvp.core.sanitize import clean
 from lmvp.errors import AccessDenied, NotAuthenticated, NotFound
-from lmvp_server.api.base import as_lmvp, log_failure
-from lmvp_server.api.host_check import foreign_host
-from lmvp_server.compression import may_compress
+from lmvp_server.api.errors import as_lmvp, log_failure
+from lmvp_server.http.compression import may_compress
+from lmvp_server.http.host_check import foreign_host
 from lmvp_server.services import access
 from lmvp_server.services.paging import Page
 from lmvp_server.web import activity, svg_marks

@@ -11,9 +11,9 @@ from lmvp_server.services.sessions import PROVIDER
 from lmvp_server.web.base_page import Page, within
 
 if TYPE_CHECKING:
-    from lmvp_server.openid import Begun, OpenId
     from lmvp_server.services.access import Caller
     from lmvp_server.services.identities import Identity
+    from lmvp_server.web.openid_client import Begun, OpenId
 
 _COOKIE = "lmvp_openid"
 """Name of the cookie that binds a sign-in to the browser that started it."""

@@ -1,4 +1,4 @@
-"""Child process that renders contributors' content. `lmvp_server.rendering` starts and stops it.
+"""Child process that renders contributors' content. `lmvp_server.web.rendering` starts and stops it.
 
 It has an empty environment, only one descriptor (a socket to the server), and limits of processor time and memory that
 the kernel enforces. It exits when the socket is closed, which the kernel does too if the server is killed.

@@ -11,7 +11,7 @@ from lmvp.core.schemas import Layers, Model, Version
 from lmvp.errors import LmvpError
 from lmvp.views.diff import Diff
 from lmvp.views.version import Showing
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.services import Services
 from lmvp_server.services.access import Caller
 from lmvp_server.services.tensor_changes import AT_ONCE

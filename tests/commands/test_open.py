@@ -22,7 +22,7 @@ from lmvp.cli.tables import Status
 from lmvp.client import console
 from lmvp.client.models import Client
 from lmvp.errors import InvalidArgument, NotAuthenticated, NotFound
-from lmvp_server.serving import stable_ports
+from lmvp_server.http.sockets import stable_ports
 
 BROWSER = '#!/bin/sh\nPATH=/usr/bin:/bin\nprintf "%s" "$1" > "{0}.new" && mv "{0}.new" "{0}"\n'
 

@@ -30,9 +30,9 @@ from lmvp.core.chunk_frames import Frame
 from lmvp.core.schemas import ErrorBody
 from lmvp.formats import pack
 from lmvp.transfer.manifest_builder import describe
+from lmvp_server.http.limits import HEADER_LIMIT
 from lmvp_server.openapi import SHAPES, methods_of
 from lmvp_server.routes import API, PAGES, ROUTES
-from lmvp_server.serving import HEADER_LIMIT
 
 WAIT = 30.0
 """Seconds within which every request must be answered."""

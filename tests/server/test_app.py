@@ -14,11 +14,13 @@ from tornado.web import Application, RequestHandler
 
 from lmvp.core import files, server_file
 from lmvp.errors import Conflict, InvalidArgument, StorageFull
-from lmvp_server import log, serving
 from lmvp_server.__main__ import main
-from lmvp_server.api.host_check import foreign_host
 from lmvp_server.app import App
 from lmvp_server.data_folder import DataFolder
+from lmvp_server.http.host_check import foreign_host
+from lmvp_server.http.server import make_server
+from lmvp_server.http.sockets import bind, url_of
+from lmvp_server.process import log
 from lmvp_server.settings import Settings, is_loopback
 
 
@@ -160,8 +162,8 @@ async def ask(port):
 def serve_slowly(scenario):
     async def run():
         application, uses = slow_application(), []
-        server = serving.make_server(application, lambda: uses.append(1))
-        sockets = serving.bind("127.0.0.1", 0)
+        server = make_server(application, lambda: uses.append(1))
+        sockets = bind("127.0.0.1", 0)
         server.add_sockets(sockets)
         reader, writer = await ask(sockets[0].getsockname()[1])
         await application.settings["began"].wait()
@@ -226,8 +228,8 @@ async def until(condition):
 
 def test_urls_of_sockets():
     for host, expected in [("127.0.0.1", "http://127.0.0.1:"), ("0.0.0.0", "http://127.0.0.1:")]:
-        sockets = serving.bind(host, 0)
-        assert serving.url_of(sockets).startswith(expected)
+        sockets = bind(host, 0)
+        assert url_of(sockets).startswith(expected)
         for each in sockets:
             each.close()
 

@@ -17,19 +17,19 @@ from lmvp.core.run_frames import (
     note,
 )
 from lmvp.errors import TooManyRequests
-from lmvp_server.buffers import BufferLimits, Buffers
-from lmvp_server.costly import RETRY_SECONDS, Lane
+from lmvp_server.http.buffers import BufferLimits, Buffers
+from lmvp_server.http.limits import Limits
+from lmvp_server.http.queues import RETRY_SECONDS, CallerQueue
 from lmvp_server.routes import API
 from lmvp_server.services.access import OPERATOR
 from lmvp_server.services.metrics import Metrics
-from lmvp_server.serving import Limits
 
 MEBIBYTE = 1 << 20
 BUDGET = BufferLimits(total=64 * MEBIBYTE, account=24 * MEBIBYTE, anonymous=24 * MEBIBYTE, address=12 * MEBIBYTE)
 CHUNKS = "/projects/p/models/m/versions/v1/chunks"
 FILE = "/projects/p/models/m/versions/v1/files/weights.safetensors"
-ADA, GRACE = Lane("u1", known=True), Lane("u2", known=True)
-HERE, THERE = Lane("192.0.2.1", known=False), Lane("192.0.2.2", known=False)
+ADA, GRACE = CallerQueue("u1", known=True), CallerQueue("u2", known=True)
+HERE, THERE = CallerQueue("192.0.2.1", known=False), CallerQueue("192.0.2.2", known=False)
 
 
 def test_buffers_bound_each_caller_and_all_together():
@@ -58,7 +58,7 @@ def test_first_body_of_a_caller_may_be_longer_than_its_share():
 
 
 def test_operator_has_no_share_of_its_own():
-    buffers, operator = Buffers(BufferLimits(total=100, account=40)), Lane(OPERATOR, known=True)
+    buffers, operator = Buffers(BufferLimits(total=100, account=40)), CallerQueue(OPERATOR, known=True)
     buffers.add(operator, 60)
     assert buffers.has_room(operator, 40)
     assert not buffers.has_room(operator, 41)

@@ -11,7 +11,7 @@ from server.in_process import TOKEN, Served
 
 from lmvp.client.models import Client
 from lmvp.core import tensor_change, tensor_values
-from lmvp_server.cancellation import Cancellation, Cancelled, check
+from lmvp_server.process.cancellation import Cancellation, Cancelled, check
 from lmvp_server.services import audit, chunk_reader, search
 from lmvp_server.services.metrics import Metrics
 from lmvp_server.services.runs import Runs

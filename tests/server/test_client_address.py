@@ -10,7 +10,7 @@ from argon2 import PasswordHasher
 from server.in_process import TOKEN, Served
 
 from lmvp.client.models import Client
-from lmvp_server.costly import PASSWORD_BOUNDS, RETRY_SECONDS
+from lmvp_server.http.queues import PASSWORD_BOUNDS, RETRY_SECONDS
 from lmvp_server.services import passwords
 from lmvp_server.services.rate_limit import Throttle
 

@@ -12,8 +12,8 @@ from tornado.template import Template
 
 from lmvp.client.models import Client
 from lmvp.errors import TooManyRequests
-from lmvp_server import compression
-from lmvp_server.costly import ADDRESS_QUEUE, ANONYMOUS_QUEUE, RETRY_SECONDS, CostlyWork, Lane
+from lmvp_server.http import compression
+from lmvp_server.http.queues import ADDRESS_QUEUE, ANONYMOUS_QUEUE, RETRY_SECONDS, CallerQueue, CostlyWork
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.tensor_changes import Measuring
 
@@ -158,14 +158,19 @@ def test_pages_without_account_show_fewer_tensors(served):
 
 
 def test_costly_work_gives_turns_in_rotation(served):
-    ada, grace, first, second = Lane("ada", True), Lane("grace", True), Lane("::1", False), Lane("::2", False)
+    ada, grace, first, second = (
+        CallerQueue("ada", True),
+        CallerQueue("grace", True),
+        CallerQueue("::1", False),
+        CallerQueue("::2", False),
+    )
 
     def turns():
         work = CostlyWork(2)
-        waiting = [(lane, work.enter(lane)) for lane in (ada, ada, ada, first, second, grace)]
+        waiting = [(queue, work.enter(queue)) for queue in (ada, ada, ada, first, second, grace)]
         begun = []
         for ended in range(len(waiting)):
-            begun += [lane for lane, turn in waiting if turn.done()]
+            begun += [queue for queue, turn in waiting if turn.done()]
             waiting = [one for one in waiting if not one[1].done()]
             work.leave(begun[ended])
         work.shutdown()
@@ -177,12 +182,12 @@ def test_costly_work_gives_turns_in_rotation(served):
 def test_costly_work_without_account_has_a_limit_for_all_addresses(served):
     def refused():
         work = CostlyWork(1)
-        work.enter(Lane("ada", True))
+        work.enter(CallerQueue("ada", True))
         for at in range(ANONYMOUS_QUEUE):
-            work.enter(Lane(f"192.0.2.{at}", False))
+            work.enter(CallerQueue(f"192.0.2.{at}", False))
         with pytest.raises(TooManyRequests, match="callers without an account") as error:
-            work.enter(Lane("198.51.100.1", False))
-        work.enter(Lane("grace", True))
+            work.enter(CallerQueue("198.51.100.1", False))
+        work.enter(CallerQueue("grace", True))
         work.shutdown()
         return error.value.retry_after
 

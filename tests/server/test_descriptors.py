@@ -14,11 +14,12 @@ from contextlib import suppress
 import pytest
 from server.in_process import TOKEN, Served
 
-from lmvp_server import log, serving
+from lmvp_server.http.limits import CONNECTIONS, DESCRIPTORS, FEWEST_CONNECTIONS, Limits
+from lmvp_server.process import log
 from lmvp_server.services.runs import Runs
 from lmvp_server.services.webhook_allowlist import Targets
 
-QUICK = serving.Limits(
+QUICK = Limits(
     connections=12, per_address=12, header_seconds=0.4, idle_seconds=0.8, body_seconds=0.6, body_bytes=100,
     sending_seconds=1.0,
 )  # fmt: skip
@@ -126,7 +127,7 @@ def test_new_client_is_answered_when_all_connections_wait(served):
 
 
 def test_requests_in_progress_are_not_closed_to_make_room(tmp_path):
-    limits = serving.Limits(connections=6, per_address=4)
+    limits = Limits(connections=6, per_address=4)
     with Served(tmp_path / "data", limits) as served:
         busy = [connect(served) for _ in range(4)]
         for each in busy:
@@ -177,7 +178,7 @@ def test_member_is_answered_when_two_addresses_hold_unfinished_bodies(served_by_
 
 @pytest.fixture(scope="module")
 def served_by_address(tmp_path_factory):
-    limits = serving.Limits(connections=12, per_address=6, unknown_bodies=6)
+    limits = Limits(connections=12, per_address=6, unknown_bodies=6)
     with Served(tmp_path_factory.mktemp("addresses") / "data", limits) as served:
         assert served("POST", "/projects", json={"name": "p"}).ok
         assert served("PATCH", "/projects/p", json={"public": True}).ok
@@ -281,7 +282,7 @@ def test_push_with_a_token_stays_when_its_address_makes_room(served_by_address):
 
 
 def test_oldest_unfinished_body_without_login_ends_when_its_address_has_too_many(tmp_path):
-    with Served(tmp_path / "data", serving.Limits(40, 20, unknown_bodies=2)) as served:
+    with Served(tmp_path / "data", Limits(40, 20, unknown_bodies=2)) as served:
         held = [connect(served, "127.0.0.2") for _ in range(4)]
         other = connect(served, "127.0.0.3")
         for each in [other, *held[:2]]:
@@ -301,7 +302,7 @@ def test_oldest_unfinished_body_without_login_ends_when_its_address_has_too_many
 
 
 def test_trickling_body_without_login_is_answered_408(tmp_path):
-    limits = serving.Limits(20, 20, body_seconds=60, body_bytes=1, unknown_body_seconds=0.6, unknown_body_bytes=1000)
+    limits = Limits(20, 20, body_seconds=60, body_bytes=1, unknown_body_seconds=0.6, unknown_body_bytes=1000)
     with Served(tmp_path / "data", limits) as served, connect(served) as slow, connect(served) as known:
         known.sendall(f"POST /api/v1/projects HTTP/1.1\r\n{HEAD}Content-Length: 20\r\n\r\n".encode())
         slow.sendall(unfinished(length=900))
@@ -319,7 +320,7 @@ def test_trickling_body_without_login_is_answered_408(tmp_path):
 
 
 def test_full_server_accepts_again_when_a_connection_closes(tmp_path):
-    limits = serving.Limits(connections=3, per_address=3)
+    limits = Limits(connections=3, per_address=3)
     with Served(tmp_path / "data", limits) as served:
         busy = [connect(served) for _ in range(3)]
         for each in busy:
@@ -337,7 +338,7 @@ def test_full_server_accepts_again_when_a_connection_closes(tmp_path):
 
 
 def test_lack_of_descriptors_pauses_accepting_and_logs_one_line(tmp_path, caplog):
-    with Served(tmp_path / "data", serving.Limits(50, 50)) as served, socket.socket() as client:
+    with Served(tmp_path / "data", Limits(50, 50)) as served, socket.socket() as client:
         assert served("GET", "/health").ok
         server, (soft, hard) = served.app._server, resource.getrlimit(resource.RLIMIT_NOFILE)
         until(lambda: not server._open)
@@ -363,19 +364,19 @@ def test_lack_of_descriptors_pauses_accepting_and_logs_one_line(tmp_path, caplog
 def test_limit_of_descriptors_is_raised_to_the_hard_one():
     script = (
         "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (128, resource.getrlimit(7)[1]));"
-        "from lmvp_server import serving; serving.raise_descriptor_limit();"
-        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], serving.Limits.of_process().connections)"
+        "from lmvp_server.http import limits; limits.raise_descriptor_limit();"
+        "print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], limits.Limits.of_process().connections)"
     ).replace("getrlimit(7)", "getrlimit(resource.RLIMIT_NOFILE)")
     told = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True).stdout
     soft, connections = map(int, told.split())
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    assert soft == (serving.DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, serving.DESCRIPTORS))
-    assert connections == min(serving.CONNECTIONS, soft // 2)
+    assert soft == (DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS))
+    assert connections == min(CONNECTIONS, soft // 2)
 
 
 def test_address_behind_a_proxy_may_have_all_connections():
-    alone, proxied = serving.Limits.of_process(), serving.Limits.of_process(behind_proxy=True)
-    assert alone.per_address == max(serving.FEWEST_CONNECTIONS, alone.connections // 2)
+    alone, proxied = Limits.of_process(), Limits.of_process(behind_proxy=True)
+    assert alone.per_address == max(FEWEST_CONNECTIONS, alone.connections // 2)
     assert proxied.per_address == proxied.connections
 
 
@@ -392,7 +393,7 @@ def test_log_holds_back_lines_that_repeat_themselves(caplog):
 
 
 def test_failing_search_for_webhook_events_pauses_longer_each_time(tmp_path, monkeypatch):
-    from lmvp_server import notifier
+    from lmvp_server.process import notifier
 
     monkeypatch.setattr(notifier, "TICK", 0.02)
     tries = []

@@ -17,8 +17,8 @@ from server.openid_provider import CODE, Provider
 from lmvp.cli import main
 from lmvp.client.models import Client
 from lmvp.errors import AccessDenied, NotFound, ProofRequired
-from lmvp_server import openid
 from lmvp_server.services import access, passwords
+from lmvp_server.web import openid_client as openid
 
 pytestmark = pytest.mark.skipif(not find_spec("authlib"), reason="no Authlib")
 

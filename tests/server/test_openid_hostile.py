@@ -28,8 +28,8 @@ if find_spec("authlib"):
     from joserfc.jwk import ECKey, OctKey, RSAKey
     from server.openid_provider import KEY
 
-    from lmvp_server import openid
-    from lmvp_server.openid import OpenId, ProviderFailed
+    from lmvp_server.web import openid_client as openid
+    from lmvp_server.web.openid_client import OpenId, ProviderFailed
 
     NEWER = RSAKey.generate_key(2048, parameters={"kid": "2"})
     FOREIGN = RSAKey.generate_key(2048, parameters={"kid": "1"})

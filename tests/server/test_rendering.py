@@ -23,8 +23,8 @@ from real_server import Server
 from soak import size
 
 from lmvp.client.models import Client
-from lmvp_server import rendering
-from lmvp_server.rendering import QUEUE_LIMIT, Job, Rendered, Rendering
+from lmvp_server.web import rendering
+from lmvp_server.web.rendering import QUEUE_LIMIT, Job, Rendered, Rendering
 
 SLOW = "<?php " + "$" * 100_000
 """Takes the lexer of PHP minutes: its time grows with the square of the length."""

@@ -35,7 +35,6 @@ from server.openid_provider import CODE, Provider
 from lmvp import config
 from lmvp.client.models import Client
 from lmvp.core.schemas import NewProject, Project
-from lmvp_server import openid
 from lmvp_server.app import App
 from lmvp_server.routes import API
 from lmvp_server.services import access, passwords
@@ -43,6 +42,7 @@ from lmvp_server.services.catalog import SERVER
 from lmvp_server.services.webhook_allowlist import Targets
 from lmvp_server.settings import Settings
 from lmvp_server.stores.base import Delete, Put
+from lmvp_server.web import openid_client as openid
 from lmvp_server.web.pages.base import mark
 
 PASSWORD, ANOTHER = "correct horse battery", "another long password"

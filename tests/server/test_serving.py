@@ -17,10 +17,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from server.fuzzing import LoggedServer
 from server.in_process import TOKEN, Served
 
-from lmvp_server import serving
+from lmvp_server.http.limits import HEADER_LIMIT, Limits
+from lmvp_server.http.lingering import _LINGER_BUFFER
 
 MEBIBYTE = 1 << 20
-LIMITS = serving.Limits(lingering=3, lingering_per_address=2, lingering_seconds=5.0, lingering_idle_seconds=0.5)
+LIMITS = Limits(lingering=3, lingering_per_address=2, lingering_seconds=5.0, lingering_idle_seconds=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def parsed(answer):
     return int(lines[0].split()[1]), dict(line.split(": ", 1) for line in lines[1:]), body
 
 
-LONG = serving.HEADER_LIMIT
+LONG = HEADER_LIMIT
 HEADS = {
     "one long header": (431, b"GET / HTTP/1.1\r\nHost: x\r\nCookie: " + b"a" * LONG + b"\r\n\r\n"),
     "many headers": (431, b"GET / HTTP/1.1\r\n" + b"X-Header: value\r\n" * (LONG // 16) + b"\r\n"),
@@ -283,7 +284,7 @@ def test_lingering_ends_after_its_bytes(limited):
         send_until_reset(endless, MEBIBYTE)
     until(lambda: limited.on_loop(lambda: len(lingering(limited))) == 0)
     dropped = lingering(limited).dropped - before
-    assert LIMITS.lingering_bytes <= dropped <= LIMITS.lingering_bytes + serving._LINGER_BUFFER
+    assert LIMITS.lingering_bytes <= dropped <= LIMITS.lingering_bytes + _LINGER_BUFFER
 
 
 def test_lingering_ends_after_its_time(limited):
@@ -303,7 +304,7 @@ def test_lingering_connections_of_an_address_are_limited(limited):
 
 
 def test_server_with_lingering_connections_ends(tmp_path):
-    with Served(tmp_path / "data", serving.Limits(lingering_idle_seconds=60, lingering_seconds=60)) as served:
+    with Served(tmp_path / "data", Limits(lingering_idle_seconds=60, lingering_seconds=60)) as served:
         connection = refused(served)
         until(lambda: served.on_loop(lambda: len(lingering(served))) == 1)
         began = time.monotonic()
@@ -329,7 +330,7 @@ def test_other_requests_are_answered_while_connections_linger(limited):
 
 
 def test_answer_408_follows_an_interim_answer(tmp_path):
-    limits = serving.Limits(body_seconds=0.4, lingering_idle_seconds=0.2)
+    limits = Limits(body_seconds=0.4, lingering_idle_seconds=0.2)
     with Served(tmp_path / "data", limits) as served:
         head = f"POST /api/v1/projects HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {TOKEN}\r\n"
         answer = exchange(served.port, f"{head}Expect: 100-continue\r\nContent-Length: 500\r\n\r\n".encode())

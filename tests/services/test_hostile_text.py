@@ -27,7 +27,7 @@ from lmvp.core.schemas import (
 from lmvp.errors import InvalidArgument
 from lmvp.views.model_card import first_words
 from lmvp.views.version import Showing
-from lmvp_server.compression import LIMIT, Gzip
+from lmvp_server.http.compression import LIMIT, Gzip
 from lmvp_server.services import filters, layers, search
 from lmvp_server.services.contributions import check_rule
 from lmvp_server.services.layers import LayerState, LayerStrips, _axis

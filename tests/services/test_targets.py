@@ -6,7 +6,7 @@ import socket
 import pytest
 
 from lmvp.errors import AccessDenied, InvalidArgument
-from lmvp_server.notifier import CheckingResolver
+from lmvp_server.process.notifier import CheckingResolver
 from lmvp_server.services.webhook_allowlist import Targets
 
 LISTED = Targets.parse(["hooks.example.org", "*.example.com", "10.1.0.0/16", "::1"])

@@ -11,11 +11,11 @@ from urllib.parse import quote
 from lmvp.core import number_format
 from lmvp.core.sanitize import clean
 from lmvp.errors import Conflict, InvalidRequest, LmvpError, NotAuthenticated, NotFound, ProtectedAlias
-from lmvp_server.rendering import Job, Rendering
 from lmvp_server.services import access
 from lmvp_server.web import svg_marks
 from lmvp_server.web.base_page import Page as WebPage
 from lmvp_server.web.base_page import too_old
+from lmvp_server.web.rendering import Job, Rendering
 
 Fields: TypeAlias = dict[str, str]
 Shown: TypeAlias = tuple[str, dict[str, Any]]

@@ -9,7 +9,6 @@ from lmvp.core.schemas import ModelChange
 from lmvp.errors import NotFound
 from lmvp.views.metric_plot import plot_html
 from lmvp.views.snippets import pull_code
-from lmvp_server.rendering import Job
 from lmvp_server.services.paging import Page
 from lmvp_server.web import histories, versions
 from lmvp_server.web.pages.base import (
@@ -19,6 +18,7 @@ from lmvp_server.web.pages.base import (
     mark,
     see_that_it_is_unchanged,
 )
+from lmvp_server.web.rendering import Job
 from lmvp_server.web.widget_embed import island
 
 

@@ -17,11 +17,11 @@ from lmvp.views.diff import cells_of
 from lmvp.views.diff_json import diff_data
 from lmvp.views.snippets import comment, pull_code
 from lmvp.views.version_json import showing_data
-from lmvp_server.rendering import Job
 from lmvp_server.services.files import parts
 from lmvp_server.services.paging import Page
 from lmvp_server.web import code, versions
 from lmvp_server.web.pages.base import ConsolePage, Fields, Shown
+from lmvp_server.web.rendering import Job
 from lmvp_server.web.widget_embed import island
 
 CHOICES = 200

@@ -27,7 +27,7 @@ from lmvp.core.frame_parsing import parse
 from lmvp.core.log_recovery import LogReader
 from lmvp.core.run_frames import AUTO, Buffer
 from lmvp.errors import IntegrityError, InvalidRequest
-from lmvp_server import cancellation
+from lmvp_server.process import cancellation
 from lmvp_server.stores.base import CursorLost, Gap, KeyState, SeriesState
 from lmvp_server.stores.local.disk import disk_errors
 from lmvp_server.stores.local.journal import AppendFile, make_folder

@@ -56,8 +56,8 @@ PASSWORD_BOUNDS = Bounds("sign-ins or changes of accounts", account=8, address=8
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """The place of a caller in a queue. Lanes take turns; of those without an account, only one runs at a time.
+class CallerQueue:
+    """The waiting requests of one caller. Callers take turns; of those without an account, only one runs at a time.
 
     Attributes
     ----------
@@ -93,17 +93,17 @@ class CostlyWork:
         self._each, self._bounds = each, bounds or Bounds()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix=f"lmvp-{name}")
         self._free = threads
-        self._waiting: OrderedDict[Lane, deque[asyncio.Future[None]]] = OrderedDict()
-        self._running: Counter[Lane] = Counter()
+        self._waiting: OrderedDict[CallerQueue, deque[asyncio.Future[None]]] = OrderedDict()
+        self._running: Counter[CallerQueue] = Counter()
 
-    def enter(self, lane: Lane, *, admitted: bool = False) -> asyncio.Future[None]:
+    def enter(self, queue: CallerQueue, *, admitted: bool = False) -> asyncio.Future[None]:
         """Add a request to the queue. The future is done when its turn has come.
 
         Cancel the future to leave the queue. After its turn has come, call `run` or `leave`.
 
         Parameters
         ----------
-        lane : Lane
+        queue : CallerQueue
             The caller.
         admitted : bool
             Whether the request had a turn before. Such a request is not refused, because its response has begun.
@@ -114,38 +114,38 @@ class CostlyWork:
             If too many requests wait already.
         """
         if not admitted:
-            self._require_room(lane)
+            self._require_room(queue)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(lane, deque()).append(turn)
+        self._waiting.setdefault(queue, deque()).append(turn)
         self._begin_next()
         return turn
 
-    async def run(self, lane: Lane, work: Callable[..., T], *args: Any) -> T:
+    async def run(self, queue: CallerQueue, work: Callable[..., T], *args: Any) -> T:
         """Run the work of a request whose turn has come."""
         running = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
-        running.add_done_callback(lambda _: self.leave(lane))  # when the thread is free, even after a cancellation
+        running.add_done_callback(lambda _: self.leave(queue))  # when the thread is free, even after a cancellation
         return await running
 
-    def leave(self, lane: Lane) -> None:
+    def leave(self, queue: CallerQueue) -> None:
         """Finish the turn of a request and start the next one."""
         self._free += 1
-        self._running[lane] -= 1
-        if not self._running[lane]:
-            del self._running[lane]
+        self._running[queue] -= 1
+        if not self._running[queue]:
+            del self._running[queue]
         self._begin_next()
 
     def waiting(self, *, known: bool | None = None) -> int:
         """Return the number of waiting requests: of all callers, or of those with or without an account."""
-        lanes = (turns for lane, turns in self._waiting.items() if known is None or lane.known == known)
-        return sum(not turn.done() for turns in lanes for turn in turns)
+        queues = (turns for queue, turns in self._waiting.items() if known is None or queue.known == known)
+        return sum(not turn.done() for turns in queues for turn in turns)
 
     def shutdown(self) -> None:
         """Wait for the running work."""
         self._pool.shutdown()
 
-    def _require_room(self, lane: Lane) -> None:
-        own, bounds = sum(not turn.done() for turn in self._waiting.get(lane, ())), self._bounds
-        if lane.known:
+    def _require_room(self, queue: CallerQueue) -> None:
+        own, bounds = sum(not turn.done() for turn in self._waiting.get(queue, ())), self._bounds
+        if queue.known:
             full = own >= bounds.account
             message = f"{own} {bounds.noun} of this account wait already"
             hint = "wait until some of them are answered"
@@ -153,7 +153,7 @@ class CostlyWork:
             full = own >= bounds.address or self.waiting(known=False) >= bounds.anonymous
             message = f"too many {bounds.noun} wait already for callers without an account"
             hint = f"try again in {RETRY_SECONDS} seconds" + ("" if bounds is PASSWORD_BOUNDS else ", or sign in")
-        # The limit of the lane comes first, because its message helps the caller more.
+        # The limit of the queue comes first, because its message helps the caller more.
         if not full and self.waiting() >= bounds.total:
             full, hint = True, f"try again in {RETRY_SECONDS} seconds"
             message = f"too many {bounds.noun} wait already on this server"
@@ -163,20 +163,20 @@ class CostlyWork:
             raise error
 
     def _begin_next(self) -> None:
-        """Start waiting requests while a thread is free, from each lane in rotation."""
-        for lane in list(self._waiting):
-            turns = deque(turn for turn in self._waiting[lane] if not turn.done())  # drop cancelled requests
-            self._waiting[lane] = turns
-            if turns and self._free and self._may_begin(lane):
+        """Start waiting requests while a thread is free, from each queue in rotation."""
+        for queue in list(self._waiting):
+            turns = deque(turn for turn in self._waiting[queue] if not turn.done())  # drop cancelled requests
+            self._waiting[queue] = turns
+            if turns and self._free and self._may_begin(queue):
                 self._free -= 1
-                self._running[lane] += 1
+                self._running[queue] += 1
                 turns.popleft().set_result(None)
-                # The lane with the last turn goes to the end, so that lanes alternate.
-                self._waiting.move_to_end(lane)
+                # The queue with the last turn goes to the end, so that queues alternate.
+                self._waiting.move_to_end(queue)
             if not turns:
-                del self._waiting[lane]
+                del self._waiting[queue]
 
-    def _may_begin(self, lane: Lane) -> bool:
-        if lane.known:
-            return self._running[lane] < self._each
+    def _may_begin(self, queue: CallerQueue) -> bool:
+        if queue.known:
+            return self._running[queue] < self._each
         return all(other.known for other, count in self._running.items() if count)

@@ -50,7 +50,7 @@ CACHE_BYTES = 8 << 20
 CACHE_ENTRIES = 1000
 _START_SECONDS = 10.0
 
-_ROOT = str(Path(__file__).resolve().parent.parent)
+_ROOT = str(Path(__file__).resolve().parent.parent.parent)
 _BOOT = "import sys; sys.path[:] = sys.argv[1:]; sys.argv[1:] = []; from lmvp_server.web.renderer import main; main()"
 _REASONS = {
     "time": f"formatting it takes more than {PROCESSOR_SECONDS:g} s of computation",

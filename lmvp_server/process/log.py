@@ -75,7 +75,7 @@ def configure(settings: Settings) -> None:
 def without_the_request(record: logging.LogRecord) -> bool:
     """Shorten a message of Tornado that quotes a malformed request, because a quoted header can contain a token.
 
-    A line about an incomplete head is dropped: `lmvp_server.serving` logs it with the address.
+    A line about an incomplete head is dropped: `lmvp_server.http.connections` logs it with the address.
     """
     if str(record.msg).startswith("Unsatisfiable read"):
         return False

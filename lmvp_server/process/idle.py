@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from lmvp.errors import LmvpError
-from lmvp_server.memory import give_back
+from lmvp_server.process.memory import give_back
 
 _logger = logging.getLogger("lmvp_server")
 _TICK = 0.5

@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from lmvp.errors import TooManyRequests
-from lmvp_server.costly import RETRY_SECONDS, Lane
+from lmvp_server.http.queues import RETRY_SECONDS, CallerQueue
 from lmvp_server.services.access import OPERATOR
 
 ANSWERED_ALWAYS = 16 << 10
@@ -45,33 +45,33 @@ class Buffers:
 
     Examples
     --------
-    >>> buffers, ada = Buffers(BufferLimits(total=10, account=6)), Lane("u1", known=True)
+    >>> buffers, ada = Buffers(BufferLimits(total=10, account=6)), CallerQueue("u1", known=True)
     >>> buffers.add(ada, 4)
-    >>> buffers.has_room(ada, 2), buffers.has_room(ada, 3), buffers.has_room(Lane("u2", known=True), 7)
+    >>> buffers.has_room(ada, 2), buffers.has_room(ada, 3), buffers.has_room(CallerQueue("u2", known=True), 7)
     (True, False, False)
     """
 
     def __init__(self, limits: BufferLimits) -> None:
         self._limits = limits
-        self._by_lane: Counter[Lane] = Counter()
+        self._by_queue: Counter[CallerQueue] = Counter()
         self.total = self.anonymous = 0
         self.refused = 0
         """Number of refused bodies and responses."""
 
-    def of(self, lane: Lane) -> int:
+    def of(self, queue: CallerQueue) -> int:
         """Return the bytes of a caller."""
-        return self._by_lane[lane]
+        return self._by_queue[queue]
 
-    def has_room(self, lane: Lane, size: int) -> bool:
+    def has_room(self, queue: CallerQueue, size: int) -> bool:
         """Return whether a caller can hold more bytes. The first body or response of a caller can exceed its limit."""
-        limits, own = self._limits, self._by_lane[lane]
+        limits, own = self._limits, self._by_queue[queue]
         if self.total + size > limits.total:
             return False
-        if lane.known:
-            return lane.name == OPERATOR or own == 0 or own + size <= limits.account
+        if queue.known:
+            return queue.name == OPERATOR or own == 0 or own + size <= limits.account
         return self.anonymous + size <= limits.anonymous and (own == 0 or own + size <= limits.address)
 
-    def require(self, lane: Lane, size: int) -> None:
+    def require(self, queue: CallerQueue, size: int) -> None:
         """Check that a caller can hold more bytes.
 
         Raises
@@ -79,7 +79,7 @@ class Buffers:
         TooManyRequests
             If not. The error states when the client can retry.
         """
-        if self.has_room(lane, size):
+        if self.has_room(queue, size):
             return
         self.refused += 1
         error = TooManyRequests(
@@ -89,17 +89,17 @@ class Buffers:
         error.retry_after = RETRY_SECONDS
         raise error
 
-    def add(self, lane: Lane, size: int) -> None:
+    def add(self, queue: CallerQueue, size: int) -> None:
         """Add bytes to those of a caller."""
-        self._by_lane[lane] += size
+        self._by_queue[queue] += size
         self.total += size
-        self.anonymous += 0 if lane.known else size
+        self.anonymous += 0 if queue.known else size
 
-    def remove(self, lane: Lane, size: int) -> None:
+    def remove(self, queue: CallerQueue, size: int) -> None:
         """Remove bytes from those of a caller."""
-        self._by_lane[lane] -= size
+        self._by_queue[queue] -= size
         self.total -= size
-        self.anonymous -= 0 if lane.known else size
+        self.anonymous -= 0 if queue.known else size
         # Remove empty entries, otherwise the dict would grow with each address.
-        if not self._by_lane[lane]:
-            del self._by_lane[lane]
+        if not self._by_queue[queue]:
+            del self._by_queue[queue]

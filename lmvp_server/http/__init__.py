@@ -1,0 +1,1 @@
+"""The HTTP server below the handlers: connections, limits, queues and compression."""

@@ -1,0 +1,1 @@
+"""Parts of the server process besides its requests: log, memory and background work."""
