@@ -21,13 +21,22 @@ class ClientPerCall:
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         method = getattr(Client, name)
+        # `help`, completion and type stubs must show the signature without `self`.
+        whole = inspect.signature(method)
+        signature = whole.replace(parameters=list(whole.parameters.values())[1:])
 
         @functools.wraps(method)
         def call(*args: Any, **options: Any) -> Any:
+            # Python's own message would name the method and count `self`: "Client.update() takes 3 positional …".
+            try:
+                signature.bind(*args, **options)
+            except TypeError as error:
+                import lmvp
+
+                names = [each for each in lmvp.__all__ if getattr(lmvp, each) is call]
+                raise TypeError(f"{' or '.join(f'lmvp.{each}()' for each in names)}: {error}") from None
             return method(Client(), *args, **options)
 
-        # `help`, completion and type stubs must show the signature without `self`.
-        signature = inspect.signature(method)
-        call.__signature__ = signature.replace(parameters=list(signature.parameters.values())[1:])  # type: ignore[attr-defined]
+        call.__signature__ = signature  # type: ignore[attr-defined]
         call.__module__, call.__name__, call.__qualname__ = "lmvp", name, name
         return call

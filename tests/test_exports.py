@@ -239,3 +239,24 @@ def test_type_checkers_know_the_type_of_a_download(tmp_path):
 def test_client_of_one_server_has_the_same_verbs():
     for name in ("push", "pull", "history", "best", "du", "gc", "fsck", "rm", "export", "import_", "backup", "audit"):
         assert callable(getattr(Client, name)), name
+
+
+CLIENT_VERBS = sorted(name for name in lmvp.__all__ if hasattr(getattr(lmvp, name), "__wrapped__"))
+
+
+@pytest.mark.parametrize("name", CLIENT_VERBS)
+def test_wrong_call_names_the_public_function(name):
+    with pytest.raises(TypeError, match=rf"lmvp\.{name}\(\).*: .*'\w+'"):
+        getattr(lmvp, name)(nonsense=1)
+
+
+def test_missing_argument_names_the_public_function():
+    assert "update" in CLIENT_VERBS
+    with pytest.raises(TypeError, match=r"lmvp\.update\(\): missing a required argument: 'obj'"):
+        lmvp.update("m")
+
+
+def test_wrong_call_of_a_method_names_the_client():
+    for name in ("fork", "backup", "members", "runs", "du"):
+        with pytest.raises(TypeError, match=r"^Client\.\w+\(\)"):
+            getattr(lmvp.Client("http://127.0.0.1:1"), name)(nonsense=1)

@@ -10,6 +10,7 @@ import json
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 from urllib.parse import quote
 
@@ -980,3 +981,10 @@ class Client(Archives, Contributing, Looking, Team, Tracking):
 
 def _key(place: Reference) -> str:
     return f"{place.project}/{place.model}".lower()
+
+
+# Python names the class that defines a method in the message of a wrong call: "Contributing.fork() missing …".
+for _base in Client.__mro__[1:-1]:
+    for _name, _method in vars(_base).items():
+        if isinstance(_method, FunctionType) and not _name.startswith("_"):
+            _method.__qualname__ = f"Client.{_method.__name__}"
