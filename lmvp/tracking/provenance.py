@@ -167,14 +167,18 @@ def of_version(*, capture: bool) -> dict[str, Any]:
 
 
 def gathering(*, capture: bool) -> Callable[[], dict[str, Any]]:
-    """Start `of_version` in a thread; return a function that waits for it for at most a second, as git can be slow."""
+    """Start `of_version` in a thread; return a function that waits for it for at most a second, as git can be slow.
+
+    The function reads the packages when it is called. Call it after the object was packed: formats import packages.
+    """
     found: list[dict[str, Any]] = []
     thread = threading.Thread(target=lambda: found.append(of_version(capture=capture)), daemon=True)
     thread.start()
 
     def result() -> dict[str, Any]:
         thread.join(_SOON)
-        return found[0] if found else escaped(environment())
+        now = escaped(redact(environment()))
+        return {**found[0], "packages": now["packages"]} if found else now
 
     return result
 
