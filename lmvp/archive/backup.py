@@ -64,6 +64,8 @@ class BackedUp:
         The folder.
     projects, versions, chunks : int
         Counts of the contents of the backup.
+    removed : int
+        The number of these versions that are in the trash.
     bytes : int
         Bytes of all chunks, decoded.
     copied, kept : int
@@ -80,6 +82,7 @@ class BackedUp:
     copied: int
     kept: int
     written: int
+    removed: int = 0
 
 
 @dataclass(slots=True)
@@ -502,10 +505,12 @@ class _Run:
 
     def _outcome(self, index: Index) -> BackedUp:
         spaces = index.spaces
+        versions, removed = backup_folder.count_versions(self._folder, spaces)
         return BackedUp(
             self._folder.root,
             projects=sum(1 for space in spaces if space.space != backup_folder.SERVER),
-            versions=sum(space.versions for space in spaces),
+            versions=versions,
+            removed=removed,
             chunks=sum(space.chunks for space in spaces),
             bytes=sum(space.bytes for space in spaces),
             copied=self._tally.copied,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -333,6 +333,30 @@ def versions_of(records: RecordFile) -> Iterator[str]:
             if not _DIGEST.fullmatch(found):
                 raise DamagedFile(f"{records.path} is damaged: the version {record.id[:80]!r} has no digest")
             yield found
+
+
+def count_versions(folder: BackupFolder, spaces: Iterable[Space]) -> tuple[int, int]:
+    """Return the number of versions in a backup, and how many of them are in the trash.
+
+    These are the numbers of `fsck`. Versions with the same content share one manifest, and count one each.
+    """
+    rows = {
+        space.space: [_row(one) for one in folder.records(space).records() if one.table in ("versions", "removed")]
+        for space in spaces
+    }
+    removed_projects = {id_ for table, id_, _ in rows.get(SERVER, ()) if table == "removed"}
+    versions = removed = 0
+    for space, found in rows.items():
+        removed_models = {id_ for table, id_, _ in found if table == "removed"}
+        for _, _, key in (row for row in found if row[0] == "versions"):
+            model, _, place = key.partition(":")
+            versions += 1
+            removed += space in removed_projects or place == "gone" or model in removed_models
+    return versions, removed
+
+
+def _row(record: Any) -> tuple[str, str, str]:
+    return record.table, record.id, str(record.data.get("model", ""))
 
 
 def runs_of(records: RecordFile) -> Iterator[tuple[str, int]]:

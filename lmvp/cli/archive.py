@@ -38,7 +38,8 @@ def import_(options: Namespace, host: Host) -> Any:
 def backup(options: Namespace, _host: object) -> Any:
     """Back up the whole server to a folder."""
     done = Client().back_up(options.to, quick=options.quick, progress=_progress(options))
-    what = f"{number_format.plural(done.projects, 'project')}, {number_format.plural(done.versions, 'version')}"
+    versions = number_format.versions_with_trash(done.versions, done.removed)
+    what = f"{number_format.plural(done.projects, 'project')}, {versions}"
     chunks = number_format.plural(done.chunks, "chunk")
     return Line(
         f"{what}, {chunks} in {done.path}; {done.copied} copied, {number_format.size(done.written)} written", done

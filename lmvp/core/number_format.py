@@ -117,6 +117,17 @@ def _utc(at: datetime) -> datetime:
         return at
 
 
+def versions_with_trash(versions: int, removed: int) -> str:
+    """Format a number of versions that includes those in the trash.
+
+    Examples
+    --------
+    >>> versions_with_trash(7, 1), versions_with_trash(1, 0)
+    ('7 versions (1 in the trash)', '1 version')
+    """
+    return plural(versions, "version") + (f" ({removed:,} in the trash)" if removed else "")
+
+
 def plural(count: int, noun: str) -> str:
     """Format a count with its noun: `1 version`, `1,200 versions`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -54,6 +54,7 @@ class _Findings:
     """The counts and problems of a check."""
 
     versions: int = 0
+    removed: int = 0
     chunks: int = 0
     bytes: int = 0
     problems: list[Problem] = field(default_factory=list)
@@ -144,6 +145,7 @@ class Checking:
             "versions": found.versions,
             "chunks": found.chunks,
             "bytes": found.bytes,
+            "removed": found.removed,
             "repaired": repair,
             "problems": found.problems,
         }
@@ -156,8 +158,11 @@ class Checking:
             self._check_targets(project, found)
         # Collect the uses of all chunks first: many versions share a chunk, and `_check_chunk` verifies it once.
         users: dict[str, list[_User]] = defaultdict(list)
+        removed = {record.id for record in self._records.find(project.id, REMOVED)}
         for version, reference in self._versions(project):
             found.versions += 1
+            model, _, place = version.data["model"].partition(":")
+            found.removed += "removed" in project.data or place == "gone" or model in removed
             manifest = self._manifest(project, version, reference, found)
             if manifest:
                 self._check_tensors(project, version, reference, manifest, found)

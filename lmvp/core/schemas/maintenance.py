@@ -188,6 +188,8 @@ class Checked(Struct, frozen=True, kw_only=True):
     ----------
     versions, chunks, bytes : int
         Counts of the versions and chunks, and bytes of the decoded chunks.
+    removed : int
+        The number of these versions that are in the trash.
     repaired : bool
         Whether damaged frames were set aside.
     problems : tuple of Problem
@@ -197,6 +199,7 @@ class Checked(Struct, frozen=True, kw_only=True):
     versions: int
     chunks: int
     bytes: int
+    removed: int = 0
     repaired: bool = False
     problems: tuple[Problem, ...] = ()
 
