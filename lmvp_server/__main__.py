@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from lmvp_server.app import App
@@ -41,21 +46,64 @@ def main(argv: Sequence[str] | None = None) -> int:
         keep_removed=timedelta(days=options.keep_removed),
         push_limits=PushLimits(options.open_pushes, options.open_push_bytes),
     )
-    return app.run(settings, ready or greet)
+    return app.run(settings, ready or partial(greet, json=options.json, quiet=options.quiet))
 
 
-def greet(app: App) -> None:
-    """Print how to connect to a server in the foreground: the path of the token file, not the token."""
+def greet(app: App, *, json: bool = False, quiet: bool = False) -> None:
+    """Print how to connect to a server in the foreground: the path of the token file, not the token.
+
+    Parameters
+    ----------
+    json : bool, default False
+        Print one JSON object on one line instead.
+    quiet : bool, default False
+        Print only the link that makes the first admin, because the server shows it once.
+    """
     import lmvp
 
     token = app.settings.data / "token"
+    others = [] if app.settings.embedded else addresses(app.settings.host, app.url)
+    setup = f"{app.settings.public_url or app.url}/join?code={app.setup}" if app.setup else ""
+    if json:
+        about = {"version": lmvp.__version__, "data": str(app.settings.data), "url": app.url, "addresses": others}
+        about |= {"token_file": str(token), "setup": setup}
+        print(msgspec.json.encode(about).decode(), flush=True)
+        return
+    if quiet:
+        if setup:
+            print(setup, flush=True)
+        return
     print(f"LMVP {lmvp.__version__} serves {app.settings.data} at {app.url}")
+    if others:
+        print(f"other machines reach it at {' or '.join(others)}")
     if not app.settings.embedded:
         print(f'connect with: LMVP_URL={app.url} LMVP_TOKEN="$(cat {token})"')
         print(f"or, once and for all: lmvp login {app.url}, which asks for that token")
-    if app.setup:
-        print(f"make its first admin, within a day: {app.settings.public_url or app.url}/join?code={app.setup}")
+    if setup:
+        print(f"make its first admin, within a day: {setup}")
     print("Ctrl-C ends it", flush=True)
+
+
+def addresses(host: str, url: str) -> list[str]:
+    """Return the URLs at which other machines reach a server that listens on all addresses; none for other servers.
+
+    Parameters
+    ----------
+    host : str
+        The address of `--host`.
+    url : str
+        The URL of the server on this machine.
+    """
+    if host not in ("", "0.0.0.0", "::"):  # noqa: S104 - a comparison
+        return []
+    port = url.rpartition(":")[2]
+    found = [socket.gethostname()]
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # `connect` of UDP sends no packet; it only selects the address of the default route. 192.0.2.1 is reserved
+        # for documentation (RFC 5737).
+        probe.connect(("192.0.2.1", 9))
+        found.append(probe.getsockname()[0])
+    return [f"http://{name}:{port}" for name in dict.fromkeys(found) if name and name not in ("localhost", "127.0.0.1")]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,6 +147,10 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument(
         "--idle", type=float, metavar="SECONDS", help="stop after this time without a request (default: never)"
+    )
+    parser.add_argument("--json", action="store_true", help="print the addresses of the server as JSON on one line")
+    parser.add_argument(
+        "-q", "--quiet", action="store_true", help="print no messages, only the link that makes the first admin"
     )
     parser.add_argument("--embedded", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--detach", action="store_true", help=argparse.SUPPRESS)

@@ -19,6 +19,8 @@ from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from lmvp.archive import backup_folder
 from lmvp.archive.backup_folder import BackupFolder, Index, Space
 from lmvp.archive.backup_records import RecordFile
@@ -27,7 +29,7 @@ from lmvp.archive.verification import Proofs
 from lmvp.core import chunk_frames
 from lmvp.core.chunk_frames import HEADER_SIZE
 from lmvp.core.manifest import Manifest
-from lmvp.core.number_format import plural
+from lmvp.core.number_format import plural, versions_with_trash
 from lmvp.errors import DamagedFile, IntegrityError, InvalidArgument, InvalidManifest, NotFound
 from lmvp_server.data_folder import DataFolder
 from lmvp_server.services import INDEXES
@@ -70,6 +72,7 @@ class Restored:
     projects: int = 0
     versions: int = 0
     chunks: int = 0
+    removed: int = 0
     ended: Grants = field(default_factory=Grants)
     kept: Grants = field(default_factory=Grants)
     incomplete: list[str] = field(default_factory=list)
@@ -145,6 +148,7 @@ class _Restore:
 
     def bytes(self) -> None:
         """Restore chunks, manifests, notes and points."""
+        self.done.versions, self.done.removed = backup_folder.count_versions(self._folder, self._index.spaces)
         store = FolderChunks(self._home.path)
         for stale in set(store.projects()) - {space.space for space in self._index.spaces}:
             store.drop(stale)  # from another backup whose restore was interrupted
@@ -160,7 +164,6 @@ class _Restore:
         proofs, seen = Proofs(self._folder, space.space), set[str]()
         sizes: dict[str, int] = {}
         for digest in dict.fromkeys(backup_folder.versions_of(records)):
-            self.done.versions += 1
             manifest = self._manifest(store, space, digest)
             for chunk in backup_folder.chunks_of(manifest) if manifest else ():
                 if chunk not in seen:
@@ -371,18 +374,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="keep the sessions, tokens, invitations and webhooks of the backup, also those that have ended since",
     )  # fmt: skip
     parser.add_argument("--no-progress", action="store_true", help="show no bar")
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+    parser.add_argument("-q", "--quiet", action="store_true", help="print no messages and no progress bar, only data")
     options = parser.parse_args(argv)
-    with _bar(options.no_progress) as told:
+    with _bar(options.no_progress or options.quiet or not sys.stderr.isatty()) as told:
         backup, data = options.backup.expanduser(), options.data.expanduser().absolute()
         done = restore(backup, data, keep_going=options.keep_going, keep_grants=options.keep_grants, told=told)
-    _tell_of_grants(done)
+    if not options.quiet:
+        _tell_of_grants(done)
     if done.problems:
         raise _damaged(done.problems, f"{data} has all else; `lmvp fsck` there tells which versions lack something")
-    for line in done.incomplete:
+    for line in done.incomplete:  # also with --quiet, because points are missing
         print(line, file=sys.stderr)
-    counts = (done.projects, "project"), (done.versions, "version"), (done.chunks, "chunk")
-    what = ", ".join(plural(count, noun) for count, noun in counts)
-    print(f"{what} restored; serve them with: lmvp server --data {data}")
+    if options.json:
+        print(msgspec.json.format(msgspec.json.encode({"data": str(data), **asdict(done)}), indent=2).decode())
+    elif not options.quiet:
+        versions = versions_with_trash(done.versions, done.removed)
+        what = f"{plural(done.projects, 'project')}, {versions}, {plural(done.chunks, 'chunk')}"
+        print(f"{what} restored; serve them with: lmvp server --data {data}")
     return 0
 
 

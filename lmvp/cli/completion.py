@@ -119,24 +119,35 @@ def main(words: Sequence[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_HELP)
         return 0
-    shell = words[0]
+    json = "--json" in words
+    words = [word for word in words if word not in ("--json", "-q", "--quiet")]  # it prints no messages in any case
+    shell = words[0] if words else ""
     if shell not in SHELLS or len(words) > 1:
         raise InvalidArgument(f"no completion for {' '.join(words)[:80]!r}", hint=f"use one of: {', '.join(SHELLS)}")
     try:
         import argcomplete
     except ImportError:
         raise MissingDependency("completion needs argcomplete", hint="pip install argcomplete") from None
-    print(argcomplete.shell_integration.shellcode(["lmvp"], shell=shell))
+    script = argcomplete.shell_integration.shellcode(["lmvp"], shell=shell)
+    if json:
+        from lmvp.cli.json_output import to_json
+
+        script = to_json({"shell": shell, "script": script})
+    print(script)
     return 0
 
 
-_HELP = """usage: lmvp completion {bash,zsh,fish}
+_HELP = """usage: lmvp completion [--json] [-q] {bash,zsh,fish}
 
 Print the script that lets a shell complete the verbs, options and names of lmvp.
 
   bash  eval "$(lmvp completion bash)"               in ~/.bashrc
   zsh   eval "$(lmvp completion zsh)"                in ~/.zshrc, after compinit
-  fish  lmvp completion fish | source                in ~/.config/fish/config.fish"""
+  fish  lmvp completion fish | source                in ~/.config/fish/config.fish
+
+options:
+  --json       print the shell and the script as JSON
+  -q, --quiet  print no messages, only data; the script has none"""
 
 
 def answer_shell() -> None:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -182,3 +183,32 @@ def test_exit_codes_are_those_of_the_page():
 
 def is_error(value):
     return isinstance(value, type) and issubclass(value, lmvp.LmvpError)
+
+
+def test_restore_prints_counts_as_json_and_no_bar_in_a_log(digits, tmp_path, capsys):
+    assert main(["backup", str(tmp_path / "safe")]) == 0
+    capsys.readouterr()
+    assert main(["restore", str(tmp_path / "safe"), "--data", str(tmp_path / "one"), "--json"]) == 0
+    told = capsys.readouterr()
+    found = json.loads(told.out)
+    assert (found["projects"], found["versions"], found["problems"]) == (1, 2, [])
+    assert "chunks" not in told.err, "no progress bar where stderr is not a terminal"
+    assert main(["restore", str(tmp_path / "safe"), "--data", str(tmp_path / "two"), "-q"]) == 0
+    assert "".join(capsys.readouterr()) == ""
+
+
+def test_verbs_with_their_own_options_take_json_and_quiet(capsys):
+    for verb in OWN:
+        with suppress(SystemExit):
+            main([verb, "--help"])
+        told = capsys.readouterr().out
+        assert "--json" in told, verb
+        assert "--quiet" in told, verb
+
+
+def test_completion_prints_its_script_as_json(capsys):
+    pytest.importorskip("argcomplete")
+    assert main(["completion", "bash", "-q"]) == 0
+    script = capsys.readouterr().out
+    assert main(["completion", "bash", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"shell": "bash", "script": script.removesuffix("\n")}

@@ -301,3 +301,27 @@ def test_what_is_logged_of_requests(caplog, status, seconds, lines):
     log.log_request(Answer(status, seconds))
     assert len(caplog.records) == lines
     assert "secret" not in caplog.text
+
+
+def test_greeting_names_addresses_for_other_machines(tmp_path, capsys):
+    import json
+    import socket
+    from types import SimpleNamespace
+
+    from lmvp_server.__main__ import addresses, greet
+
+    found = addresses("0.0.0.0", "http://127.0.0.1:8000")
+    assert all(url.endswith(":8000") and "127.0.0.1" not in url for url in found)
+    if socket.gethostname() != "localhost":
+        assert f"http://{socket.gethostname()}:8000" in found
+    assert addresses("127.0.0.1", "http://127.0.0.1:8000") == []
+    settings = SimpleNamespace(data=tmp_path, host="0.0.0.0", embedded=False, public_url="")
+    app = SimpleNamespace(settings=settings, url="http://127.0.0.1:8000", setup="code")
+    greet(app)
+    told = capsys.readouterr().out
+    assert "at http://127.0.0.1:8000" in told
+    assert all(url in told for url in found)
+    greet(app, json=True)
+    assert json.loads(capsys.readouterr().out)["addresses"] == found
+    greet(app, quiet=True)
+    assert capsys.readouterr().out == "http://127.0.0.1:8000/join?code=code\n"
