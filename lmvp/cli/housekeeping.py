@@ -12,6 +12,7 @@ from typing import Any
 from lmvp import config
 from lmvp.cli.audit import kept
 from lmvp.cli.tables import Line, Table
+from lmvp.cli.verbs import Host
 from lmvp.client.maintenance import Told, run_path
 from lmvp.client.models import Client
 from lmvp.core import number_format
@@ -22,21 +23,40 @@ _SHOWN = 20
 """Maximum number of versions or problems that a message lists."""
 
 
-def rm(options: Namespace, _host: object) -> Any:
+def rm(options: Namespace, host: Host) -> Any:
     """Remove a version, run, model or project."""
     client = Client()
+    agreed = options.yes or _ask_removal(options, host)
     if run_path(options.name):
         project, _, name = options.name.partition("/runs/")
         run = client.run(project, name)
         run.delete(now=options.now)
         back = "" if options.now else f"; `lmvp undelete {run.project}/runs/{run.id}` restores it"
         return Line(f"the run {run.name} is removed{back}", run)
-    done = client.remove(options.name, now=options.now, yes=options.yes)
+    done = client.remove(options.name, now=options.now, yes=agreed)
     told = f"{number_format.plural(done.versions, 'version')} removed"
     if done.until is None:
         return Line(f"{told}, {number_format.size(done.bytes)} freed", done)
     back = f"`lmvp undelete {options.name}` restores what you removed, until {day(done.until)}"
     return Line(f"{told}; {back}", done)
+
+
+def _ask_removal(options: Namespace, host: Host) -> bool:
+    """Ask on a terminal whether to remove an object; return False where nobody can answer.
+
+    Raises
+    ------
+    InvalidArgument
+        If the user declines.
+    """
+    if host.pipes or host.is_saved:
+        return False
+    whole = "" if "@" in options.name or run_path(options.name) else " with all its versions"
+    then = "permanently" if options.now else f"; `lmvp undelete {options.name}` restores it"
+    verb = "Delete" if options.now else "Remove"
+    if not host.confirm(f"{verb} {options.name}{whole}{' ' if options.now else ''}{then}. Continue?"):
+        raise InvalidArgument(f"{options.name} was not removed", hint="`--yes` removes it without a question")
+    return True
 
 
 def undelete(options: Namespace, _host: object) -> Any:
@@ -164,8 +184,8 @@ def _saved(logical: int, stored: int) -> str:
 
 
 def _looked_at(found: Checked) -> str:
-    chunks = number_format.plural(found.chunks, "chunk")
-    return f"{number_format.plural(found.versions, 'version')}, {chunks}, {number_format.size(found.bytes)}"
+    versions = number_format.versions_with_trash(found.versions, found.removed)
+    return f"{versions}, {number_format.plural(found.chunks, 'chunk')}, {number_format.size(found.bytes)}"
 
 
 def _broken(found: Checked) -> IntegrityError:

@@ -247,7 +247,7 @@ VERBS = (
     )),
     Verb(housekeeping.rm, (
         _arg("name", help="[project/]model@revision, [project/]model, project/, or project/runs/run"),
-        _arg("--yes", action="store_true", help="confirm the removal of a whole model or project"),
+        _arg("--yes", action="store_true", help="remove without a question; scripts need it for a model or project"),
         _arg("--now", action="store_true", help="delete permanently and free the disk space; no restore is possible"),
     )),
     Verb(housekeeping.undelete, (

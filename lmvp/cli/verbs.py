@@ -78,7 +78,7 @@ class Host(Protocol):
 
     @property
     def pipes(self) -> bool:
-        """Whether a token can be read from a pipe, because standard input is not a terminal."""
+        """Whether standard input is not a terminal: a token can be read from it, and no question can be answered."""
         ...
 
     def push_later(

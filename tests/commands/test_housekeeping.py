@@ -1,5 +1,8 @@
 """The verbs that keep house, on a real server, as a user types them."""
 
+import io
+import re
+
 import numpy as np
 import pytest
 
@@ -141,3 +144,35 @@ def test_the_help_of_prune_tells_what_stays_in_any_case(capsys):
     with pytest.raises(SystemExit):
         main(["prune", "--help"])
     assert "versions with an alias and their first parents are always kept" in " ".join(capsys.readouterr().out.split())
+
+
+def test_backup_and_fsck_count_the_same_versions(lines, tmp_path):
+    lmvp.update("p/trash", {"w": np.arange(3)})
+    lmvp.update("p/copy", {"w": np.arange(3)})
+    lmvp.rm("p/trash@v1")
+    counts = re.search(r"[0-9]+ versions \(1 in the trash\)", lines("fsck")[1])
+    assert counts
+    assert counts.group() in lines("backup", str(tmp_path / "safe"))[1]
+    assert main(["restore", str(tmp_path / "safe"), "--data", str(tmp_path / "data"), "--json"]) == 0
+
+
+def test_rm_asks_on_a_terminal(lines, monkeypatch, capsys):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    lmvp.update("p/asked", {"w": np.arange(3)})
+    lmvp.update("p/asked", {"w": np.arange(4)})
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert main(["rm", "p/asked@v1"]) == 2
+    told = capsys.readouterr().err
+    assert "`lmvp undelete p/asked@v1` restores it" in told
+    assert "--yes" in told
+    assert len(lmvp.history("p/asked")) == 2
+    monkeypatch.setattr("sys.stdin", Terminal("y\n"))
+    assert main(["rm", "p/asked@v1"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr("sys.stdin", Terminal(""))
+    assert main(["rm", "p/asked", "--yes"]) == 0
+    assert "Continue?" not in capsys.readouterr().err
