@@ -27,7 +27,11 @@ def login(options: Namespace, host: Host) -> Any:
     # A script can pipe a token in without `--with-token`. A stored token is used first, and the pipe is not read.
     if options.with_token or (host.pipes and not options.scope and config.token_for(url) is None):
         try:
-            sign_in(url, host.ask_token(url))
+            token = host.ask_token(url)
+            if options.with_token and not token.strip():
+                hint = f"pipe the token in: `lmvp login {url} --with-token < FILE`"
+                raise InvalidArgument("standard input has no token", hint=hint)
+            sign_in(url, token)
         except NotAuthenticated as error:
             # The user passed a wrong token: the hint states where to find a valid one.
             hint = "the operator of the server finds it in the file `token` of its data folder"

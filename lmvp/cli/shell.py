@@ -141,9 +141,12 @@ def _run(words: list[str]) -> int:
     if options.quiet:
         options.no_progress = True
     host, json = ShellHost(), getattr(options, "json", False)
-    _show(options.act(options, host), json=json, quiet=options.quiet)
+    result = options.act(options, host)
+    _show(result, json=json, quiet=options.quiet)
     for message in () if json or options.quiet else host.messages:
         print(printable(message))
+    if trouble := getattr(result, "trouble", None):  # `status` of a server that does not answer
+        raise trouble
     return 0
 
 

@@ -98,16 +98,25 @@ class Line(str):
         return printable(hints.translated(str(self)))
 
 
+@dataclass(frozen=True, repr=False)
 class Status(Table):
-    """The current server, user, project and run, and the number of runs with unsent data."""
+    """The current server, user, project and run, and the number of runs with unsent data.
+
+    Attributes
+    ----------
+    trouble : ServerUnavailable or None
+        The error if the server does not answer. `lmvp status` then ends with its exit code.
+    """
+
+    trouble: ServerUnavailable | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def now(cls) -> Status:
         """Return the status of this process. It does not start the local server."""
-        server, console = _server()
-        rows = [("server", server), ("console", console), ("user", _user()), ("project", config.current_project())]
+        server, console, user, trouble = _server()
+        rows = [("server", server), ("console", console), ("user", user), ("project", config.current_project())]
         rows += _runs()
-        return cls(("LMVP", ""), rows, empty="", data=dict(rows))
+        return cls(("LMVP", ""), rows, empty="", data=dict(rows), trouble=trouble)
 
 
 def _runs() -> list[tuple[str, str]]:
@@ -119,38 +128,54 @@ def _runs() -> list[tuple[str, str]]:
     return [*rows, ("waiting", f"{waiting} runs; `lmvp sync` delivers them")] if waiting else rows
 
 
-def _user() -> str:
-    """Return the account of the token; on the local server, the user of the operating system."""
+def _account(url: str, token: str) -> str:
+    """Return the account of the token at a server; the reason if the server refuses to tell.
+
+    Raises
+    ------
+    ServerUnavailable
+        If the server does not answer.
+    """
+    from lmvp.connection import Address, Connection
+    from lmvp.core.environment import user
+    from lmvp.core.schemas import User
+
+    connection = Connection(lambda: Address(url, token))
+    try:
+        if token:
+            return connection.once("GET", "/me", User, timeout=_PATIENCE).name
+        connection.once("GET", "/health", dict, timeout=_PATIENCE)
+    except ServerUnavailable:
+        raise
+    except LmvpError as error:  # the status shows the reason in place of the account
+        return str(error).partition("\n")[0]
+    return user()
+
+
+def _server() -> tuple[str, str, str, ServerUnavailable | None]:
+    """Return the current server, the address of its console, the user, and the error if the server does not answer."""
     from lmvp.core.environment import user
 
     url = config.server_url()
-    token = config.token_for(url) if url is not None else None
-    if url is None or not token:
-        return user()
-    from lmvp.connection import Address, Connection
-    from lmvp.core.schemas import User
-
-    try:
-        asked = Connection(lambda: Address(url, token))
-        return asked.once("GET", "/me", User, timeout=_PATIENCE).name
-    except LmvpError as error:  # the status shows the reason in place of the account
-        return str(error).partition("\n")[0]
-
-
-def _server() -> tuple[str, str]:
-    """Return the current server and the address of its console."""
-    url = config.server_url()
     if url is not None:
-        if config.token_for(url):
-            return url, f"{url}/ (`lmvp open` opens it signed in)"
-        return f"{url} (no token; `lmvp login {url}` gets one)", f"{url}/"
+        token = config.token_for(url) or ""
+        try:
+            account = _account(url, token)
+        except ServerUnavailable:
+            hint = "start it, or select another server: `lmvp login URL`"
+            trouble = ServerUnavailable(f"the server at {url} does not answer", hint=hint)
+            return f"{url} (does not answer)", f"{url}/", "unknown" if token else user(), trouble
+        if token:
+            return url, f"{url}/ (`lmvp open` opens it signed in)", account, None
+        return f"{url} (no token; `lmvp login {url}` gets one)", f"{url}/", account, None
     from lmvp import local
 
     home = config.data_home()
     try:
         found = local.find(home)
     except ServerUnavailable as error:
-        return str(error).partition("\n")[0], ""
+        return str(error).partition("\n")[0], "", user(), error
     if found is None:
-        return f"this machine's, in {home}; the next call starts it", "`lmvp open` starts the server and opens it"
-    return f"{found.url}, this machine's, in {home}", f"{found.url}/ (`lmvp open` opens it signed in)"
+        where = f"this machine's, in {home}; the next call starts it"
+        return where, "`lmvp open` starts the server and opens it", user(), None
+    return f"{found.url}, this machine's, in {home}", f"{found.url}/ (`lmvp open` opens it signed in)", user(), None

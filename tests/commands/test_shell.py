@@ -266,3 +266,22 @@ def test_second_name_has_the_project_of_the_first(digits, capsys):
     for line in ("compare digits/first second", "metrics digits/first second", "diff digits/mlp@v1 cnn"):
         assert (line, main(line.split())) == (line, 0)
         assert capsys.readouterr().err == ""
+
+
+def test_status_of_a_server_that_does_not_answer_states_what_is_known(home, monkeypatch, capsys):
+    monkeypatch.setenv("LMVP_URL", "http://127.0.0.1:9")
+    for token in ("", "secret"):
+        monkeypatch.setenv("LMVP_TOKEN", token)
+        assert main(["status"]) == 8
+        told = capsys.readouterr()
+        assert "http://127.0.0.1:9 (does not answer)" in told.out
+        assert "default" in told.out
+        assert "127.0.0.1:9" in told.err
+
+
+def test_login_with_token_refuses_an_empty_standard_input(home, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert main(["login", "http://127.0.0.1:9", "--with-token"]) == 2
+    told = capsys.readouterr().err
+    assert "standard input has no token" in told
+    assert "--with-token < FILE" in told
