@@ -112,6 +112,8 @@ devices, audit = _client.devices, _client.audit
 def run(name: str, project: str | None = None) -> Run:
     """Return a run by its name or id.
 
+    `Client.run` takes the project first. The keywords are the same in both: `run(name=…, project=…)`.
+
     Parameters
     ----------
     name : str

@@ -493,16 +493,21 @@ class Tracking(BaseClient):
         # A filter cannot contain a tuple of one element, so add an empty id.
         return (*made, "") if len(made) == 1 else tuple(made)
 
-    def run(self, project: str | None, run: str) -> Run:
+    def run(self, project: str | None = None, run: str | None = None, *, name: str | None = None) -> Run:
         """Return a run.
+
+        Use `client.run("digits", "quiet-wren-44")`, `client.run("quiet-wren-44")` for a run of the current project, or
+        the keywords of `lmvp.run`: `client.run(name="quiet-wren-44", project="digits")`.
 
         Parameters
         ----------
-        project : str or None
-            The project; None for the current project.
-        run : str
+        project : str, optional
+            The project; None for the current project. As the only argument, it is the name of the run.
+        run : str, optional
             The id of the run, at least its first six digits, or its name. If several runs have the name, the newest one
             is returned.
+        name : str, optional
+            The same as `run`, as in `lmvp.run`.
 
         Returns
         -------
@@ -514,14 +519,21 @@ class Tracking(BaseClient):
         NotFound
             If no run matches.
         InvalidArgument
-            If several ids begin with these digits.
+            If several ids begin with these digits, or no run is named.
 
         Examples
         --------
         >>> client.run("digits", "quiet-wren-44").metrics  # doctest: +SKIP
         {'train/loss': 0.021}
         """
-        return Run(self, self.run_record(project or self.project, run))
+        if run is not None and name is not None:
+            raise InvalidArgument("`run=` and `name=` exclude each other", hint="give one of them")
+        wanted = run if run is not None else name
+        if wanted is None:  # the only argument is the run, as in `lmvp.run`
+            project, wanted = None, project
+        if wanted is None:
+            raise InvalidArgument("no run is named", hint='`client.run("digits", "quiet-wren-44")`')
+        return Run(self, self.run_record(project or self.project, wanted))
 
     def run_record(self, project: str, run: str) -> RunRecord:
         """Return the record of a run."""

@@ -3,7 +3,9 @@
 import io
 import math
 import re
+import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -392,3 +394,38 @@ def test_where_an_alias_was_before_it_was_set_is_told(home):
 def test_an_alias_says_in_a_line_where_it_stands(home):
     lmvp.update("d/m", weights())
     assert repr(lmvp.alias("d/m@v1", "best")) == "<Alias d/m@best at v1>"
+
+
+def test_packages_include_those_that_the_format_imports(home, monkeypatch):
+    """The first version of a process states the same packages as the second one."""
+    from lmvp import formats
+
+    pack = formats.pack
+
+    def packed(obj):
+        monkeypatch.setitem(sys.modules, "jax", SimpleNamespace(__version__="9.9"))
+        return pack(obj)
+
+    monkeypatch.setattr(formats, "pack", packed)
+    monkeypatch.delitem(sys.modules, "jax", raising=False)
+    version = lmvp.push("digits/lazy", {"w": np.zeros(2)})
+    assert version.environment["packages"]["jax"] == "9.9"
+
+
+def test_run_takes_the_order_and_the_keywords_of_the_function(home):
+    client = lmvp.Client(project="digits")
+    with client.start_run("digits", name="quiet-wren-44", system_metrics=False) as run:
+        run.log({"loss": 1.0})
+    found = [
+        client.run("digits", "quiet-wren-44"),
+        client.run(project="digits", run="quiet-wren-44"),
+        client.run(name="quiet-wren-44", project="digits"),
+        client.run("quiet-wren-44"),
+        lmvp.run("quiet-wren-44", "digits"),
+        lmvp.run(name="quiet-wren-44", project="digits"),
+    ]
+    assert {one.id for one in found} == {run.id}
+    with pytest.raises(errors.InvalidArgument):
+        client.run()
+    with pytest.raises(errors.InvalidArgument):
+        client.run("digits", "quiet-wren-44", name="other")
