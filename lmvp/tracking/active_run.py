@@ -66,6 +66,8 @@ _QUICK = 10_000
 # Seconds that `finish` waits: without progress of the delivery, without any answer of the server, and for the thread
 # that collects facts. docs/runs.md, "Delivery", states them.
 _PATIENCE, _WITHOUT_ANSWER, _FACTS = 5.0, 1.0, 3.0
+_MUCH = 1_000_000
+"""Bytes of a delivery from which its progress is printed."""
 _ERROR_LIMIT = 2000
 """Characters of the error of a run that are stored."""
 SYSTEM_EVERY = 15.0
@@ -458,7 +460,10 @@ class ActiveRun(Run):
                 self._closed = True
                 with suppress(LmvpError):  # only the server has the last metrics; the local record remains if it fails
                     self._record = self._client.run_record(self.project, self.id)
-            elif not delivered:
+            elif delivered:  # the journal of another process of the run is not delivered
+                _print(_kept_of_others(self.name))
+                unsent.deliver_later(self._folder)
+            else:
                 _print(_kept(self.name, self.id, sender.trouble))
                 unsent.deliver_later(self._folder)
 
@@ -648,6 +653,15 @@ def _kept(name: str, run: str, trouble: LmvpError | None) -> str:
     )
 
 
+def _kept_of_others(name: str) -> str:
+    """Return the message about a run of which the server lacks points that another process logged."""
+    return (
+        f"lmvp: points of the run {name} from another process are kept on this machine; "
+        "they are delivered when that process has ended, by this process or by the next one that starts a run; "
+        "`lmvp sync` delivers them at once"
+    )
+
+
 def _warn_of_end(name: str) -> None:
     with suppress(Exception):  # `log` must not fail where warnings are errors
         warnings.warn(
@@ -676,11 +690,12 @@ def _connector(target: Target, client: Any) -> Callable[[], Any]:
 
 
 def _progress(name: str, began: float) -> Callable[[int, int], None]:
-    """Return a callback that prints the progress of a long delivery once a second."""
+    """Return a callback that prints the progress of a long delivery once a second; nothing for less than 1 MB."""
     told = [began + 1.0]
 
     def tell(done: int, total: int) -> None:
-        if time.monotonic() > told[0]:
+        # A small delivery takes long only while the server starts, and its sizes would be shown as 0.0 MB.
+        if total >= _MUCH and time.monotonic() > told[0]:
             told[0] = time.monotonic() + 1.0
             far = f"the server has {done / 1e6:,.1f} of {total / 1e6:,.1f} MB"
             _print(f"lmvp: {name}: {far}; Ctrl-C leaves the rest for later")

@@ -667,3 +667,25 @@ def test_secrets_do_not_leave_the_process(begin):
 def test_runs_that_cannot_begin(begin, options):
     with pytest.raises(errors.UserError):
         begin(**options)
+
+
+def test_small_delivery_prints_no_progress(capsys):
+    from lmvp.tracking.active_run import _progress
+
+    tell = _progress("quiet-wren-44", time.monotonic() - 10)
+    tell(0, 2000)
+    assert capsys.readouterr().err == ""
+    tell(0, 5_000_000)
+    assert "0.0 of 5.0 MB" in capsys.readouterr().err
+
+
+def test_journal_of_another_process_is_delivered_later(begin, monkeypatch, capsys):
+    later = []
+    monkeypatch.setattr("lmvp.tracking.unsent.deliver_later", later.append)
+    run = begin(name="parent")
+    run.log({"loss": 1.0})
+    run.flush()
+    monkeypatch.setattr(type(run._sender), "has_all", lambda _: False)
+    run.finish()
+    assert later == [run.folder]
+    assert "from another process are kept on this machine" in capsys.readouterr().err
