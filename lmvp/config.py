@@ -20,9 +20,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
@@ -30,9 +29,6 @@ import msgspec
 from lmvp.core import files
 from lmvp.core.references import check_name
 from lmvp.errors import DamagedFile, InvalidArgument
-
-if TYPE_CHECKING:
-    from filelock import BaseFileLock
 
 DEFAULT_PROJECT = "default"
 _PORTS = {"http": 80, "https": 443}
@@ -328,7 +324,20 @@ def _changing() -> Iterator[Credentials]:
         raise files.explain(error, path.parent, _FILE_HINT) from error
 
 
-def _lock(path: Path) -> BaseFileLock:
+@contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    """Exclude other processes that change the credentials, if the file system has locks.
+
+    Without locks, two logins at the same time can lose the token of one of them. The file stays valid, because it is
+    replaced atomically.
+    """
     from filelock import FileLock
 
-    return FileLock(path.with_suffix(".lock"), timeout=10, mode=files.FILE)
+    lock = FileLock(path.with_suffix(".lock"), timeout=10, mode=files.FILE)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(lock)
+        except OSError as error:
+            if error.errno not in files.NO_LOCKS:
+                raise
+        yield

@@ -21,7 +21,8 @@ from typing import IO
 from lmvp.errors import IntegrityError, InvalidArgument, LmvpError, StorageFull, StorageReadOnly
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-
+NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
+"""Errors of `flock` on a file system without locks: Lustre without `-o flock`, some NFS servers."""
 
 FILE, FOLDER = 0o600, 0o700
 """Modes of private files and folders."""
@@ -275,6 +276,8 @@ def explain(error: OSError, folder: Path, hint: str, verb: str = "write in") -> 
         return StorageFull(f"no room on the disk of {folder}", hint=hint)
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return InvalidArgument(f"{_in_the_way(folder)} is not a folder", hint=hint)
+    if error.errno in NO_LOCKS:
+        return StorageReadOnly(f"the file system of {folder} has no locks", hint=hint)
     reason = (error.strerror or str(error)).lower()
     return StorageReadOnly(f"cannot {verb} {folder}: {reason}", hint=hint)
 

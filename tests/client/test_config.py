@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import stat
@@ -242,3 +243,31 @@ def test_a_home_where_nobody_may_read_is_said(home):
     home.chmod(0o700)
     assert answer.stderr.startswith(f"lmvp: cannot read {home}/config/credentials.json: permission denied")
     assert "LMVP_HOME" in answer.stderr
+
+
+def test_login_works_on_a_file_system_without_locks(home, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    config.login("http://127.0.0.1:9", "secret")
+    assert config.token_for("http://127.0.0.1:9") == "secret"
+
+
+def test_server_refuses_a_file_system_without_locks_and_names_the_override(home, monkeypatch):
+    from lmvp import local
+    from lmvp.errors import LmvpError
+    from lmvp_server.data_folder import DataFolder
+
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for start in (local.find_or_start, lambda: DataFolder.open(home, patience=0.1)):
+        with pytest.raises(LmvpError, match="has no locks") as refused:
+            start()
+        assert "LMVP_HOME" in refused.value.hint
