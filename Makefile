@@ -38,12 +38,16 @@ demo: $(VENV)/.demo
 	@$(BIN)/python tools/demo.py
 
 # Editable installs put no data files into the environment: neither the configuration of the Jupyter server nor the tile.
+# The notebook is a copy, and LMVP_HOME is a folder of its own: the checkout and the user's own models stay unchanged.
 lab: $(VENV)/.demo
 	$(BIN)/jupyter server extension enable lmvp_jupyter --sys-prefix >/dev/null 2>&1
 	@mkdir -p $(LABEXTENSION)/static
 	@cp lmvp_jupyter/labextension/*.json $(LABEXTENSION)/
 	@cp lmvp_jupyter/labextension/static/* $(LABEXTENSION)/static/
-	$(BIN)/jupyter lab examples/quickstart.ipynb
+	@mkdir -p build/lab
+	@test -e build/lab/quickstart.ipynb || cp examples/quickstart.ipynb build/lab/
+	@echo "the notebook is a copy, build/lab/quickstart.ipynb; its models are in build/lab/home (make clean deletes both)"
+	LMVP_HOME=$(CURDIR)/build/lab/home $(BIN)/jupyter lab build/lab/quickstart.ipynb
 
 test: $(VENV)/.test
 	$(BIN)/pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 20
@@ -119,4 +123,4 @@ licences: $(VENV)/.test
 	$(BIN)/python tools/licences.py docs/licences.md
 
 clean:
-	rm -rf $(VENV) .demo dist .coverage* .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .demo build/lab dist .coverage* .mypy_cache .pytest_cache .ruff_cache

@@ -72,8 +72,10 @@ def _run() -> str:
 
 def _step(client: Any, cell: Any, index: int) -> None:
     if cell.cell_type == "markdown":
-        title = cell.source.partition("\n")[0].lstrip("# ")
-        print(f"\n── {title}" if cell.source.startswith("#") else f"   {title}", flush=True)
+        first, *lines = cell.source.splitlines()
+        print(f"\n── {first.lstrip('# ')}" if first.startswith("#") else f"   {first}", flush=True)
+        for line in filter(None, lines):
+            print(f"   {line}", flush=True)
         return
     client.execute_cell(cell, index)
     for output in cell.outputs:
