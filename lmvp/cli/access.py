@@ -29,7 +29,7 @@ def login(options: Namespace, host: Host) -> Any:
         try:
             token = host.ask_token(url)
             if options.with_token and not token.strip():
-                hint = f"pipe the token in: `lmvp login {url} --with-token < FILE`"
+                hint = f"pipe the token into `lmvp login {url} --with-token`"
                 raise InvalidArgument("standard input has no token", hint=hint)
             sign_in(url, token)
         except NotAuthenticated as error:
