@@ -6,6 +6,7 @@ import asyncio
 import getpass
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from tornado.web import Application
@@ -19,19 +20,21 @@ from lmvp_server.api import (
     downloads,
     events,
     export,
-    forks,
+    health,
+    invitations,
     maintenance,
     metrics,
     pushes,
     runs,
     sse,
     team,
+    tokens,
     trash,
     versions,
     webhooks,
 )
-from lmvp_server.api.health import HealthHandler
-from lmvp_server.api.openapi import OpenApi
+from lmvp_server.api.base import Handler
+from lmvp_server.api.route import pattern_of
 from lmvp_server.http.compression import Gzip
 from lmvp_server.http.queues import PASSWORD_BOUNDS, CostlyWork
 from lmvp_server.process.notifier import Notifier
@@ -47,94 +50,43 @@ from lmvp_server.web.rendering import Rendering
 
 API = "/api/v1"
 _PART = "([^/]+)"
-_PROJECT = f"/projects/{_PART}"
-_MODEL = f"{_PROJECT}/models/{_PART}"
-_VERSION = f"{_MODEL}/versions/{_PART}"
-_PUSH = f"{_MODEL}/pushes/{_PART}"
-_RUN = f"{_PROJECT}/runs/{_PART}"
 
-ROUTES: list[tuple[str, type]] = [
-    ("/health", HealthHandler),
-    ("/openapi.json", OpenApi),
-    ("/events", events.ServerEvents),
-    ("/events/heads", events.Heads),
-    ("/device/code", devices.DeviceCodes),
-    ("/device/token", devices.DeviceTokens),
-    ("/device/decision", devices.DeviceDecisions),
-    ("/tokens", devices.TokenList),
-    (f"/tokens/{_PART}", devices.Token),
-    ("/identities", devices.IdentityList),
-    (f"/identities/{_PART}", devices.Identity),
-    ("/me", team.Me),
-    ("/signin-links", auth.SignInLinks),
-    ("/users", team.UserList),
-    (f"/users/{_PART}", team.User),
-    ("/invitations", auth.Invitations),
-    (f"/invitations/{_PART}", auth.Invitation),
-    ("/groups", team.GroupList),
-    (f"/groups/{_PART}", team.Group),
-    ("/removed", trash.Removed),
-    ("/usage", maintenance.ServerUsage),
-    ("/gc", maintenance.Garbage),
-    ("/compact", maintenance.Compaction),
-    ("/fsck", maintenance.Proof),
-    ("/backups", backups.Backups),
-    (f"/backups/{_PART}", backups.Backup),
-    (f"/backups/{_PART}/records/{_PART}", backups.Records),
-    (f"/backups/{_PART}/series/{_PART}/{_PART}", backups.Series),
-    (f"/backups/{_PART}/{_PART}/{_PART}", backups.Pieces),
-    ("/projects", catalog.Projects),
-    (_PROJECT, catalog.Project),
-    (f"{_PROJECT}/webhooks", webhooks.Webhooks),
-    (f"{_PROJECT}/webhooks/{_PART}", webhooks.Webhook),
-    (f"{_PROJECT}/webhooks/{_PART}/enable", webhooks.Enable),
-    (f"{_PROJECT}/webhooks/{_PART}/test", webhooks.Test),
-    (f"{_PROJECT}/removed", trash.ProjectRemoved),
-    (f"{_PROJECT}/undelete", trash.UndeleteProject),
-    (f"{_PROJECT}/models", catalog.Models),
-    (f"{_PROJECT}/versions", versions.ProjectVersions),
-    (f"{_PROJECT}/contributions", contributions.ProjectContributions),
-    (f"{_PROJECT}/members", team.MemberList),
-    (f"{_PROJECT}/members/{_PART}", team.Member),
-    (f"{_PROJECT}/events", events.ProjectEvents),
-    (f"{_PROJECT}/usage", maintenance.ProjectUsage),
-    (f"{_PROJECT}/metrics", metrics.Curves),
-    (f"{_PROJECT}/metrics/export", export.Export),
-    (f"{_PROJECT}/metrics/live", sse.Live),
-    (f"{_PROJECT}/runs", runs.Runs),
-    (_RUN, runs.Run),
-    (f"{_RUN}/end", runs.End),
-    (f"{_RUN}/undelete", runs.Undelete),
-    (f"{_RUN}/metrics", metrics.RunMetrics),
-    (f"{_RUN}/writers/{_PART}", runs.Writer),
-    (_MODEL, catalog.Model),
-    (f"{_MODEL}/fork", forks.Fork),
-    (f"{_MODEL}/undelete", trash.UndeleteModel),
-    (f"{_MODEL}/layers", versions.Layers),
-    (f"{_MODEL}/usage", maintenance.ModelUsage),
-    (f"{_MODEL}/prune", maintenance.Pruning),
-    (f"{_MODEL}/aliases", aliases.Aliases),
-    (f"{_MODEL}/aliases/{_PART}", aliases.Alias),
-    (f"{_MODEL}/versions", versions.Versions),
-    (_VERSION, versions.Version),
-    (f"{_VERSION}/contribute", forks.Contribute),
-    (f"{_VERSION}/undelete", trash.UndeleteVersion),
-    (f"{_VERSION}/manifest", versions.Manifest),
-    (f"{_VERSION}/changes", versions.Changes),
-    (f"{_VERSION}/children", versions.Children),
-    (f"{_VERSION}/histograms", versions.Histograms),
-    (f"{_VERSION}/chunks", downloads.Chunks),
-    (f"{_VERSION}/files/(.+)", downloads.File),
-    (f"{_MODEL}/contributions/{_PART}", contributions.Contribution),
-    (f"{_MODEL}/contributions/{_PART}/accept", contributions.Accept),
-    (f"{_MODEL}/contributions/{_PART}/decline", contributions.Decline),
-    (f"{_MODEL}/contributions/{_PART}/withdraw", contributions.Withdraw),
-    (f"{_MODEL}/contributions/{_PART}/comments", contributions.Comments),
-    (f"{_MODEL}/pushes", pushes.Pushes),
-    (_PUSH, pushes.Push),
-    (f"{_PUSH}/chunks", pushes.Chunks),
-    (f"{_PUSH}/commit", pushes.Commit),
+_MODULES: tuple[ModuleType, ...] = (
+    health,
+    events,
+    devices,
+    tokens,
+    invitations,
+    team,
+    trash,
+    maintenance,
+    backups,
+    catalog,
+    webhooks,
+    aliases,
+    versions,
+    downloads,
+    pushes,
+    contributions,
+    runs,
+    metrics,
+    export,
+    sse,
+)
+"""The modules of the API, in the order of docs/api.md."""
+
+
+def handlers_of(module: ModuleType) -> list[type[Handler]]:
+    """Return the handlers of a module that declare a path, in their order in the file."""
+    classes = [one for one in vars(module).values() if isinstance(one, type) and issubclass(one, Handler)]
+    return [one for one in classes if one.__module__ == module.__name__ and "path" in vars(one)]
+
+
+# The order matters: Tornado uses the first pattern that matches.
+ROUTES: list[tuple[str, type[Handler]]] = [
+    (pattern_of(handler.path), handler) for module in _MODULES for handler in handlers_of(module)
 ]
+"""The routes of the API. Each handler declares its path and its methods."""
 
 HERE = Path(__file__).parent
 

@@ -1,43 +1,68 @@
-"""Handlers of aliases."""
+"""Routes of aliases."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from lmvp.core.schemas import MoveAlias
-from lmvp_server.api.base import READING, Handler
+from lmvp.core import schemas
+from lmvp_server.api.base import Handler
+from lmvp_server.api.route import Route
 from lmvp_server.services import access
 
 
-class Aliases(Handler):
-    """`…/{model}/aliases`."""
+class AliasesHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/aliases",
+    routes=(
+        Route(
+            "GET",
+            "List the aliases of a model.",
+            schemas.Alias,
+            many=True,
+            right=access.READ,
+            public=True,
+            call=lambda services, caller, given: services.aliases.of_model(caller, given.project, given.model),
+        ),
+    ),
+):
+    """The aliases of a model."""
 
-    in_public = READING
 
-    async def get(self, project: str, model: str) -> None:
-        """List the aliases of a model."""
-        self.answer(await self.run(self.services.aliases.of_model, self.caller, project, model))
-
-
-class Alias(Handler):
-    """`…/{model}/aliases/{alias}`."""
-
-    needs: ClassVar[Mapping[str, str]] = {"PUT": access.ALIAS}
-    of_model: ClassVar[bool] = True
-    in_public = READING
-
-    async def get(self, project: str, model: str, alias: str) -> None:
-        """Return one alias."""
-        self.answer(await self.run(self.services.aliases.alias, self.caller, project, model, alias))
-
-    async def put(self, project: str, model: str, alias: str) -> None:
-        """Point an alias at a version."""
-        revision = self.read(MoveAlias).revision
-        self.answer(await self.run(self.services.aliases.move, self.caller, project, model, alias, revision))
-
-    async def delete(self, project: str, model: str, alias: str) -> None:
-        """Remove an alias."""
-        await self.run(self.services.aliases.remove, self.caller, project, model, alias)
-        self.set_status(204)
-        self.finish()
+class AliasHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/aliases/{alias}",
+    routes=(
+        Route(
+            "GET",
+            "Return one alias.",
+            schemas.Alias,
+            right=access.READ,
+            public=True,
+            note="`moves` lists the past targets, oldest first.",
+            call=lambda services, caller, given: services.aliases.alias(
+                caller, given.project, given.model, given.alias
+            ),
+        ),
+        Route(
+            "PUT",
+            "Point an alias at a version.",
+            schemas.Alias,
+            request=schemas.MoveAlias,
+            right=access.ALIAS,
+            note="A protected alias needs the role maintainer.",
+            call=lambda services, caller, given: services.aliases.move(
+                caller, given.project, given.model, given.alias, given.body.revision
+            ),
+        ),
+        Route(
+            "DELETE",
+            "Remove an alias.",
+            None,
+            status=204,
+            right=access.ALIAS,
+            note="A protected alias needs the role maintainer.",
+            call=lambda services, caller, given: services.aliases.remove(
+                caller, given.project, given.model, given.alias
+            ),
+        ),
+    ),
+):
+    """One alias."""

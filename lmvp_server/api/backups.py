@@ -3,44 +3,73 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar
+from collections.abc import Callable, Iterator
 
 from tornado.iostream import StreamClosedError
 
-from lmvp.core.schemas import WantedPieces
+from lmvp.core import schemas
 from lmvp.errors import AccessDenied, NotAuthenticated
 from lmvp_server.api.base import Handler
+from lmvp_server.api.route import Route
 from lmvp_server.services import access
 
 PIECES = "application/x-lmvp-pieces"
 _LENGTH = struct.Struct("<I")
 
 
-class Backups(Handler):
-    """`/backups`."""
-
-    async def post(self) -> None:
-        """Start a backup."""
-        self.answer(await self.run(self.services.backups.begin, self.caller), 201)
-
-
-class Backup(Handler):
-    """`/backups/{backup}`."""
-
-    async def get(self, backup: str) -> None:
-        """Extend the lease of a backup and return its state."""
-        self.answer(await self.run(self.services.backups.about, self.caller, backup))
-
-    async def delete(self, backup: str) -> None:
-        """Finish a backup and release its lease."""
-        await self.run(self.services.backups.end, self.caller, backup)
-        self.set_status(204)
-        self.finish()
+class BackupsHandler(
+    Handler,
+    path="/backups",
+    routes=(
+        Route(
+            "POST",
+            "Start a backup.",
+            schemas.Backup,
+            status=201,
+            right=access.ADMIN,
+            call=lambda services, caller, _: services.backups.begin(caller),
+        ),
+    ),
+):
+    """The backups in progress."""
 
 
-class Records(Handler):
-    """`/backups/{backup}/records/{space}`."""
+class BackupHandler(
+    Handler,
+    path="/backups/{backup}",
+    routes=(
+        Route(
+            "GET",
+            "Extend the lease of a backup and return its state.",
+            schemas.Backup,
+            right=access.ADMIN,
+            note="A backup belongs to the account that started it.",
+            call=lambda services, caller, given: services.backups.about(caller, given.backup),
+        ),
+        Route(
+            "DELETE",
+            "Finish a backup and release its lease.",
+            None,
+            status=204,
+            right=access.ADMIN,
+            note="The server then deletes the data that waited for the end of the backup.",
+            call=lambda services, caller, given: services.backups.end(caller, given.backup),
+        ),
+    ),
+):
+    """One backup."""
+
+
+class BackupRecordsHandler(
+    Handler,
+    path="/backups/{backup}/records/{space}",
+    routes=(
+        Route(
+            "GET", "Send the records and events of a project; an empty piece marks the end.", bytes, right=access.ADMIN
+        ),
+    ),
+):
+    """The records of a project."""
 
     async def get(self, backup: str, space: str) -> None:
         """Send the records and events of a project; an empty piece marks the end."""
@@ -48,8 +77,20 @@ class Records(Handler):
         await _send(self, lambda: next(pieces, None), end=True)
 
 
-class Series(Handler):
-    """`/backups/{backup}/series/{space}/{run}`."""
+class BackupSeriesHandler(
+    Handler,
+    path="/backups/{backup}/series/{space}/{run}",
+    routes=(
+        Route(
+            "GET",
+            "Send the points of a run; an empty piece marks the end.",
+            bytes,
+            right=access.ADMIN,
+            note="422 if they are damaged.",
+        ),
+    ),
+):
+    """The points of a run."""
 
     async def get(self, backup: str, space: str, run: str) -> None:
         """Send the points of a run; an empty piece marks the end."""
@@ -57,15 +98,26 @@ class Series(Handler):
         await _send(self, lambda: next(pieces, None), end=True)
 
 
-class Pieces(Handler):
-    """`/backups/{backup}/{kind}/{space}`."""
-
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
-    body_limit = 16 << 20
+class BackupPiecesHandler(
+    Handler,
+    path="/backups/{backup}/{kind}/{space}",
+    routes=(
+        Route(
+            "POST",
+            "Send chunks, manifests or notes in the requested order; a missing one is an empty piece.",
+            bytes,
+            request=schemas.WantedPieces,
+            right=access.ADMIN,
+            body_limit=16 << 20,
+            note="`kind` is `chunks`, `manifests` or `notes`; `want` names each id once.",
+        ),
+    ),
+):
+    """Chunks, manifests or notes of a project."""
 
     async def post(self, backup: str, kind: str, space: str) -> None:
         """Send chunks, manifests or notes in the requested order; a missing one is an empty piece."""
-        wanted = await self.run(self.read, WantedPieces)
+        wanted = await self.run(self.read, schemas.WantedPieces)
         # The reads are lazy: a piece is read from disk only when the client has received the previous one.
         reads = iter(await self.run(self.services.backups.pieces, self.caller, backup, space, kind, wanted))
         await _send(self, lambda: _next(reads))

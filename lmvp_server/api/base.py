@@ -3,8 +3,8 @@
 Tornado's event loop runs in one thread. Code that reads a disk, computes digests or waits must therefore run in the
 thread pool: `await self.run(…)`.
 
-Every route requires a token. A request without a valid token gets 401, unless the handler sets `open_to_all` or the
-request only reads from a public project (`in_public`). `lmvp_server.services.access` decides which rights a token has.
+Every route requires a token. A request without a valid token gets 401, unless the route needs none (`ANYONE`) or the
+request only reads from a public project (`public`). `lmvp_server.services.access` decides which rights a token has.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeAlias, TypeVar
 
 import msgspec
 from tornado.iostream import StreamClosedError
@@ -35,6 +35,7 @@ from lmvp.errors import (
 )
 from lmvp_server.api.errors import as_lmvp, error_body, log_failure
 from lmvp_server.api.query import CURSOR, LIMIT, Parameter
+from lmvp_server.api.route import ANYONE, JSON_LIMIT, Given, Route, names_in
 from lmvp_server.http.buffers import ANSWERED_ALWAYS, Buffers
 from lmvp_server.http.compression import encode, may_compress
 from lmvp_server.http.connections import buffers_of, set_caller
@@ -49,6 +50,8 @@ from lmvp_server.services.rate_limit import network_of
 from lmvp_server.services.sessions import own_credential
 
 T = TypeVar("T")
+Work: TypeAlias = Callable[[Callable[[int, int], None]], Any]
+"""Work that reports its progress: done, total."""
 
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_.~-]+)*")
 _QUICK = 8 << 20
@@ -60,26 +63,24 @@ _LOOK = 0.5
 RECHECK = 2.0
 """Seconds after which a long request looks up the rights of its caller again."""
 
-JSON_LIMIT = 1 << 20
-"""Maximum size of a JSON body in bytes, unless a handler sets another limit."""
-
 DRAINED = 1 << 20
 """Maximum size in bytes of the body of a refused request that is read before the error is sent."""
 
 CLIENT_LEFT = 499
 """Status in the log of a request whose client disconnected before the response (as in nginx)."""
 
-READING = frozenset({"GET", "HEAD"})
-
 
 @stream_request_body
 class Handler(RequestHandler):
     """Base class of all handlers of the API."""
 
-    open_to_all = False
-    in_public: frozenset[str] = frozenset()
+    path: ClassVar[str] = ""
+    routes: ClassVar[Mapping[str, Route]] = {}
+    """The routes by method. The other class attributes follow from them."""
+    open_to_all: ClassVar[bool] = False
+    in_public: ClassVar[frozenset[str]] = frozenset()
     """Read-only methods that need no token if the project is public."""
-    body_limit = JSON_LIMIT
+    body_limit: ClassVar[int] = JSON_LIMIT
     needs: ClassVar[Mapping[str, str]] = {}
     """The minimum right for each method, in the project that is the first part of the path.
 
@@ -92,6 +93,24 @@ class Handler(RequestHandler):
     """The query parameters of each method."""
     of_model: ClassVar[bool] = False
     """Whether the path names a model. If so, it must exist before a method of `needs` reads the body."""
+
+    def __init_subclass__(cls, path: str = "", routes: Sequence[Route] = (), **options: Any) -> None:
+        """Set the class attributes of the declared routes, and the methods of the plain ones."""
+        super().__init_subclass__(**options)
+        if not path:
+            return
+        cls.path, cls.routes = path, {route.method: route for route in routes}
+        cls.open_to_all = all(route.right == ANYONE for route in routes)
+        public = {route.method for route in routes if route.public}
+        cls.in_public = frozenset(public | {"HEAD"} if "GET" in public else public)
+        cls.body_limit = max(route.body_limit for route in routes)
+        cls.needs = {route.method: route.admitted_by for route in routes if route.admitted_by}
+        cls.makes_project = frozenset(route.method for route in routes if route.creates_project)
+        cls.of_model = "{model}" in path and not cls.makes_project
+        cls.queries = {route.method: route.query for route in routes if route.query}
+        for route in routes:
+            if route.call is not None:
+                setattr(cls, route.method.lower(), _plain_method(route, names_in(path)))
 
     def initialize(self) -> None:
         """Initialize the state of a request."""
@@ -426,6 +445,33 @@ class Handler(RequestHandler):
         except (ValueError, OverflowError, RecursionError) as error:  # msgspec's errors are subclasses of ValueError
             raise InvalidRequest(f"the body is not what this route takes: {error}") from None
 
+    async def answer_route(self, route: Route, parts: Mapping[str, str]) -> None:
+        """Answer a plain route: decode the input, call the service and encode the result."""
+        given = self._given(route, parts)
+        if route.lines:
+            work: Work = lambda on_progress: route.work(self.services, self.caller, given, on_progress)  # noqa: E731
+            await self.answer_slowly(work, route.right, parts.get("project", ""))
+            return
+        has_password = any(getattr(given.body, name, None) for name in ("password", "current_password"))
+        # Hashing a password is expensive, so it runs in a queue of its own.
+        run = self.run_password if has_password else getattr(self, route.cost_of(given).value)
+        # The caller is an argument, so that its rights are looked up again when a thread starts the work.
+        if route.response is None:
+            await run(route.work, self.services, self.caller, given)
+            self.set_status(route.status)
+            self.finish()
+        else:
+            self.answer(await run(as_json(route.work), self.services, self.caller, given), route.status)
+
+    def _given(self, route: Route, parts: Mapping[str, str]) -> Given:
+        given = Given(**parts)
+        given.body = None if route.request is None else self.read(route.request)
+        for parameter in route.query:
+            setattr(given, parameter.name, self.query(parameter))
+        if LIMIT in route.query:
+            given.page = Page(given.limit, given.cursor)
+        return given
+
     def answer(self, value: Any, status: int = 200) -> None:
         """Send a struct or a document as JSON."""
         self.send(value if isinstance(value, bytes) else msgspec.json.encode(value), "application/json", status)
@@ -457,9 +503,7 @@ class Handler(RequestHandler):
         self.set_header("Content-Type", content_type)
         self.finish(data)
 
-    async def answer_slowly(
-        self, work: Callable[[Callable[[int, int], None]], Any], right: str = access.ADMIN, project: str = ""
-    ) -> None:
+    async def answer_slowly(self, work: Work, right: str = access.ADMIN, project: str = "") -> None:
         """Run long work and stream its progress as JSON lines, two per second; the last line has the result.
 
         A failure before the first line gets a regular error response. If the caller loses the right meanwhile, the last
@@ -740,6 +784,17 @@ def is_number(text: str) -> bool:
     (True, False, False, False)
     """
     return text.isascii() and text.isdigit() and len(text) < 19
+
+
+def _plain_method(route: Route, names: Sequence[str]) -> Callable[..., Awaitable[None]]:
+    """Return the method of a handler for a route that has a service call."""
+
+    async def method(self: Handler, *parts: str) -> None:
+        await self.answer_route(route, dict(zip(names, parts, strict=True)))
+
+    method.__doc__ = route.summary
+    method.route = route  # type: ignore[attr-defined]
+    return method
 
 
 class NoSuchRoute(Handler):

@@ -1,98 +1,141 @@
-"""Handlers of projects and models."""
+"""Routes of projects and models."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, ClassVar
-
-from lmvp.core.schemas import (
-    ModelChange,
-    NewModel,
-    NewProject,
-    ProjectChange,
-)
-from lmvp_server.api.base import READING, Handler
-from lmvp_server.api.query import NOW, PAGE, Parameter
+from lmvp.core import schemas
+from lmvp_server.api.base import Handler
+from lmvp_server.api.query import NOW, PAGE
+from lmvp_server.api.route import Route
 from lmvp_server.services import access
 
 
-class Projects(Handler):
-    """`/projects`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": PAGE}
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.CREATE}
-    in_public = READING
-
-    async def get(self) -> None:
-        """List projects."""
-        self.answer(await self.run(self.services.catalog.projects, self.caller, self.page()))
-
-    async def post(self) -> None:
-        """Create a project."""
-        new = self.read(NewProject)
-        made = await self.run(self.services.catalog.create_project, self.caller, new.name, new.description)
-        self.answer(made, 201)
-
-
-class Project(Handler):
-    """`/projects/{project}`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"DELETE": (NOW,)}
-    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.OWN}
-    in_public = READING
-
-    async def get(self, project: str) -> None:
-        """Return one project."""
-        self.answer(await self.run(self.services.catalog.project, self.caller, project))
-
-    async def patch(self, project: str) -> None:
-        """Update the description, the visibility and the default role of a project."""
-        given = self.read(ProjectChange)
-        self.answer(await self.run(self.services.members.change_project, self.caller, project, given))
-
-    async def delete(self, project: str) -> None:
-        """Remove a project and its contents; `now=1` deletes them permanently."""
-        remove = partial(self.services.removal.project, for_good=self.query(NOW))
-        self.answer(await self.run(remove, self.caller, project))
+class ProjectsHandler(
+    Handler,
+    path="/projects",
+    routes=(
+        Route(
+            "GET",
+            "List projects.",
+            schemas.Project,
+            many=True,
+            right=access.ENTER,
+            public=True,
+            query=PAGE,
+            note="Without a token: the public projects, or 401 if there is none.",
+            call=lambda services, caller, given: services.catalog.projects(caller, given.page),
+        ),
+        Route(
+            "POST",
+            "Create a project.",
+            schemas.Project,
+            request=schemas.NewProject,
+            status=201,
+            right=access.CREATE,
+            call=lambda services, caller, given: services.catalog.create_project(
+                caller, given.body.name, given.body.description
+            ),
+        ),
+    ),
+):
+    """The projects of the server."""
 
 
-class Models(Handler):
-    """`/projects/{project}/models`."""
+class ProjectHandler(
+    Handler,
+    path="/projects/{project}",
+    routes=(
+        Route(
+            "GET",
+            "Return one project.",
+            schemas.Project,
+            right=access.READ,
+            public=True,
+            call=lambda services, caller, given: services.catalog.project(caller, given.project),
+        ),
+        Route(
+            "PATCH",
+            "Update the description, the visibility and the default role of a project.",
+            schemas.Project,
+            request=schemas.ProjectChange,
+            right=access.OWN,
+            call=lambda services, caller, given: services.members.change_project(caller, given.project, given.body),
+        ),
+        Route(
+            "DELETE",
+            "Remove a project and its contents; `now=1` deletes them permanently.",
+            schemas.Removed,
+            right=access.OWN,
+            query=(NOW,),
+            note="The response states the versions, the bytes, and the time until which they can be restored.",
+            call=lambda services, caller, given: services.removal.project(caller, given.project, for_good=given.now),
+        ),
+    ),
+):
+    """One project."""
 
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": PAGE}
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.WRITE}
-    in_public = READING
 
-    async def get(self, project: str) -> None:
-        """List the models of a project."""
-        self.answer(await self.run(self.services.catalog.models, self.caller, project, self.page()))
+class ModelsHandler(
+    Handler,
+    path="/projects/{project}/models",
+    routes=(
+        Route(
+            "GET",
+            "List the models of a project.",
+            schemas.Model,
+            many=True,
+            right=access.READ,
+            public=True,
+            query=PAGE,
+            call=lambda services, caller, given: services.catalog.models(caller, given.project, given.page),
+        ),
+        Route(
+            "POST",
+            "Create a model.",
+            schemas.Model,
+            request=schemas.NewModel,
+            status=201,
+            right=access.WRITE,
+            call=lambda services, caller, given: services.catalog.create_model(
+                caller, given.project, given.body.name, given.body.description
+            ),
+        ),
+    ),
+):
+    """The models of a project."""
 
-    async def post(self, project: str) -> None:
-        """Create a model."""
-        new = self.read(NewModel)
-        made = await self.run(self.services.catalog.create_model, self.caller, project, new.name, new.description)
-        self.answer(made, 201)
 
-
-class Model(Handler):
-    """`/projects/{project}/models/{model}`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"DELETE": (NOW,)}
-    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.WRITE}
-    of_model: ClassVar[bool] = True
-    in_public = READING
-
-    async def get(self, project: str, model: str) -> None:
-        """Return one model."""
-        self.answer(await self.run(self.services.catalog.model, self.caller, project, model))
-
-    async def patch(self, project: str, model: str) -> None:
-        """Update the description, the retention rule or other settings of a model."""
-        change = self.read(ModelChange)
-        self.answer(await self.run(self.services.retention.change_model, self.caller, project, model, change))
-
-    async def delete(self, project: str, model: str) -> None:
-        """Remove a model and its versions; `now=1` deletes them permanently."""
-        remove = partial(self.services.removal.model, for_good=self.query(NOW))
-        self.answer(await self.run(remove, self.caller, project, model))
+class ModelHandler(
+    Handler,
+    path="/projects/{project}/models/{model}",
+    routes=(
+        Route(
+            "GET",
+            "Return one model.",
+            schemas.Model,
+            right=access.READ,
+            public=True,
+            call=lambda services, caller, given: services.catalog.model(caller, given.project, given.model),
+        ),
+        Route(
+            "PATCH",
+            "Update the description, the retention rule or other settings of a model.",
+            schemas.Model,
+            request=schemas.ModelChange,
+            right=access.WRITE,
+            call=lambda services, caller, given: services.retention.change_model(
+                caller, given.project, given.model, given.body
+            ),
+        ),
+        Route(
+            "DELETE",
+            "Remove a model and its versions; `now=1` deletes them permanently.",
+            schemas.Removed,
+            right=access.MAINTAIN,
+            query=(NOW,),
+            call=lambda services, caller, given: services.removal.model(
+                caller, given.project, given.model, for_good=given.now
+            ),
+        ),
+    ),
+):
+    """One model."""

@@ -1,21 +1,14 @@
-"""Handlers of device login, its page, tokens and OpenID identities."""
+"""Handlers of device login, and its page."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
-from lmvp.core.schemas import (
-    AskCode,
-    AskToken,
-    Decide,
-    Disconnect,
-    MakeToken,
-)
+from lmvp.core import schemas
 from lmvp.errors import LmvpError, NotAuthenticated
 from lmvp_server.api.base import Handler
-from lmvp_server.api.query import PAGE, Parameter, Text
+from lmvp_server.api.route import ANYONE, Route
 from lmvp_server.services import access
 from lmvp_server.web.base_page import Page
 
@@ -23,41 +16,75 @@ SCOPES = tuple(access.SCOPES)
 """In order of increasing rights."""
 
 
-class DeviceCodes(Handler):
-    """`/device/code`."""
-
-    open_to_all = True
-    body_limit = 4096
+class DeviceCodesHandler(
+    Handler,
+    path="/device/code",
+    routes=(
+        Route(
+            "POST",
+            "Start a device login and return its code.",
+            schemas.DeviceCode,
+            request=schemas.AskCode,
+            right=ANYONE,
+            body_limit=4096,
+            note='The default scope is `write`. See "Login by a code".',
+        ),
+    ),
+):
+    """The codes of device logins."""
 
     async def post(self) -> None:
         """Start a device login and return its code."""
         # The code is shown with the client's name and address, so that a user can recognize the request.
-        asked, address = self.read(AskCode), self.request.remote_ip or ""
+        asked, address = self.read(schemas.AskCode), self.request.remote_ip or ""
         page = f"{self.address_of_server()}/device"
         self.answer(await self.run(self.services.devices.begin, asked.client_name, address, page, asked.scope))
 
 
-class DeviceTokens(Handler):
-    """`/device/token`."""
-
-    open_to_all = True
-    body_limit = 4096
+class DeviceTokensHandler(
+    Handler,
+    path="/device/token",
+    routes=(
+        Route(
+            "POST",
+            "Return the token of an approved device login.",
+            schemas.DeviceToken,
+            request=schemas.AskToken,
+            right=ANYONE,
+            body_limit=4096,
+            note="400 `authorization_pending`, `slow_down` or `expired_token`; 403 `access_denied`.",
+        ),
+    ),
+):
+    """The tokens of device logins."""
 
     async def post(self) -> None:
         """Return the token of an approved device login."""
         operator = self.settings["owner"]
-        self.answer(await self.run(self.services.devices.token, self.read(AskToken).device_code, operator))
+        self.answer(await self.run(self.services.devices.token, self.read(schemas.AskToken).device_code, operator))
 
 
-class DeviceDecisions(Handler):
-    """`/device/decision`."""
-
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.ENTER}
+class DeviceDecisionsHandler(
+    Handler,
+    path="/device/decision",
+    routes=(
+        Route(
+            "POST",
+            "Approve or deny a device login.",
+            schemas.DeviceDecision,
+            request=schemas.Decide,
+            right=access.GRANT,
+            admission=access.ENTER,
+            note='`scope` is at most the requested one, and required for `admin`. See "Changes of an account".',
+        ),
+    ),
+):
+    """Decisions on device logins."""
 
     async def post(self) -> None:
         """Approve or deny a device login."""
         # Hashing the current password is expensive, so it runs in the queue for passwords.
-        asked, address = self.read(Decide), self.request.remote_ip or ""
+        asked, address = self.read(schemas.Decide), self.request.remote_ip or ""
         decide = partial(self.services.devices.decide, approve=asked.approve, scope=asked.scope)
         run = self.run_password if asked.current_password else self.run
         proven = partial(decide, password=asked.current_password)
@@ -109,58 +136,3 @@ class DevicePage(Page):
         # The user can reduce the scope that the client requests, but not extend it.
         scopes = SCOPES[: SCOPES.index(grant.scope) + 1] if grant else ()
         self.show("device.html", scopes=scopes, **fields)
-
-
-class TokenList(Handler):
-    """`/tokens`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": PAGE}
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.GRANT}
-
-    async def get(self) -> None:
-        """List tokens."""
-        self.answer(await self.run(self.services.tokens.every, self.caller, self.page()))
-
-    async def post(self) -> None:
-        """Create a token."""
-        # Creating a token can require the current password, so that an unattended session is not sufficient.
-        asked = self.read(MakeToken)
-        run = self.run_password if asked.current_password else self.run
-        self.answer(await run(self.services.tokens.create, self.caller, asked), 201)
-
-
-class Token(Handler):
-    """`/tokens/{token}`."""
-
-    async def delete(self, token: str) -> None:
-        """Revoke a token."""
-        await self.run(self.services.tokens.revoke, self.caller, token)
-        self.set_status(204)
-        self.finish()
-
-
-USER: Text[str] = Text(name="user", description="For admins: only the identities of this account.")
-
-
-class IdentityList(Handler):
-    """`/identities`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, USER)}
-
-    async def get(self) -> None:
-        """List the OpenID identities of the caller's account; for admins, of all accounts."""
-        user = self.query(USER)
-        self.answer(await self.run(self.services.identities.every, self.caller, self.page(), user))
-
-
-class Identity(Handler):
-    """`/identities/{identity}`."""
-
-    async def delete(self, identity: str) -> None:
-        """Disconnect an identity from its account."""
-        given = self.read(Disconnect) if self.has_body else Disconnect()
-        disconnect, password = self.services.identities.disconnect, given.current_password
-        run = self.run_password if password else self.run
-        await run(disconnect, self.caller, identity, self.issuer, password)
-        self.set_status(204)
-        self.finish()

@@ -6,18 +6,17 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import ClassVar
 from urllib.parse import quote
 
 import msgspec
 from tornado.iostream import StreamClosedError
 
-from lmvp.core import chunk_frames
+from lmvp.core import chunk_frames, schemas
 from lmvp.core.chunk_frames import CHUNK_LIMIT, FAILED, Frame
-from lmvp.core.schemas import WantedChunks
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotAuthenticated, NotFound
-from lmvp_server.api.base import READING, Handler
+from lmvp_server.api.base import Handler
 from lmvp_server.api.errors import error_body, log
+from lmvp_server.api.route import Cost, Route
 from lmvp_server.api.versions import FRAMES
 from lmvp_server.services import access
 from lmvp_server.services.files import Order, parts
@@ -31,20 +30,31 @@ _GROUP, _GROUP_CHUNKS = 256 << 10, 64
 """Maximum size in bytes, and maximum number, of small chunks that are read together."""
 
 
-class Chunks(Handler):
-    """`…/versions/{revision}/chunks`."""
-
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
-    of_model: ClassVar[bool] = True
-    in_public = frozenset({"POST"})
-    body_limit = 16 << 20
+class VersionChunksHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/versions/{revision}/chunks",
+    routes=(
+        Route(
+            "POST",
+            "Stream the requested chunk frames in order, each once.",
+            bytes,
+            request=schemas.WantedChunks,
+            cost=Cost.PUBLIC,
+            right=access.READ,
+            public=True,
+            body_limit=16 << 20,
+            note='See "Chunks".',
+        ),
+    ),
+):
+    """The chunks of a version."""
 
     async def post(self, project: str, model: str, revision: str) -> None:
         """Stream the requested chunk frames in order, each once.
 
         Duplicates are dropped, so that a response is never longer than the version.
         """
-        wanted = await self.run_public(self.read, WantedChunks)
+        wanted = await self.run_public(self.read, schemas.WantedChunks)
         files = self.services.files
         order = await self.run_public(files.wanted, self.caller, project, model, revision, wanted)
         self.set_header("Content-Type", FRAMES)
@@ -83,10 +93,32 @@ def _groups(chunks: Sequence[str], sizes: Mapping[str, int]) -> Iterator[Sequenc
         yield chunks[start:]
 
 
-class File(Handler):
-    """`…/versions/{revision}/files/{path}`."""
-
-    in_public = READING
+class FileHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/versions/{revision}/files/{path}",
+    routes=(
+        Route(
+            "GET",
+            "Send a file or a range of it.",
+            bytes,
+            cost=Cost.LONG,
+            right=access.READ,
+            public=True,
+            errors=(416,),
+            note="Supports `Range`; the ETag is the digest of the file.",
+        ),
+        Route(
+            "HEAD",
+            "Return the size and the ETag of a file as headers.",
+            None,
+            cost=Cost.LONG,
+            right=access.READ,
+            public=True,
+            errors=(416,),
+        ),
+    ),
+):
+    """One file of a version."""
 
     async def get(self, project: str, model: str, revision: str, path: str) -> None:
         """Send a file or a range of it.

@@ -1,15 +1,15 @@
-"""Handlers of the audit log."""
+"""Routes of the audit log."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from lmvp.core import schemas
+from lmvp_server.api.base import Handler
+from lmvp_server.api.query import PAGE, Text
+from lmvp_server.api.route import Cost, Given, Route
+from lmvp_server.services import access
+from lmvp_server.services.audit import Filter
 
-from lmvp_server.api.base import Handler, as_json
-from lmvp_server.api.query import PAGE, Parameter, Text
-from lmvp_server.services.audit import EVERYTHING, Filter
-
-_CUT = 300
+_FILTER_LENGTH = 300
 """Maximum length of a filter in characters; the rest is ignored."""
 FILTERS: tuple[Text[str], ...] = (
     Text(name="who", description="Only events of this user."),
@@ -20,40 +20,65 @@ FILTERS: tuple[Text[str], ...] = (
 )
 
 
-class ServerEvents(Handler):
-    """`/events`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, *FILTERS)}
-
-    async def get(self) -> None:
-        """List the events of the server, newest first; filter by `who`, `action`, `what`, `since` and `until`."""
-        of_server, wanted = as_json(self.services.audit.of_server), _wanted(self)
-        run = self.run_long if wanted == EVERYTHING else self.run_costly  # a filter can read the complete log
-        self.answer(await run(of_server, self.caller, self.page(), wanted))
+def _filter(given: Given) -> Filter:
+    return Filter(**{parameter.name: getattr(given, parameter.name)[:_FILTER_LENGTH] for parameter in FILTERS})
 
 
-class ProjectEvents(Handler):
-    """`/projects/{project}/events`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, *FILTERS)}
-
-    async def get(self, project: str) -> None:
-        """List the events of a project, newest first; filter as for the server."""
-        of_project, wanted = as_json(self.services.audit.of_project), _wanted(self)
-        run = self.run_long if wanted == EVERYTHING else self.run_costly
-        self.answer(await run(of_project, self.caller, project, self.page(), wanted))
-
-
-class Heads(Handler):
-    """`/events/heads`."""
-
-    async def get(self) -> None:
-        """Return the head of each audit log.
-
-        A copy of the heads that is stored elsewhere shows later whether the log was changed.
-        """
-        self.answer(await self.run(self.services.audit.heads, self.caller))
+class ServerEventsHandler(
+    Handler,
+    path="/events",
+    routes=(
+        Route(
+            "GET",
+            "List the events of the server, newest first; filter by `who`, `action`, `what`, `since` and `until`.",
+            schemas.Event,
+            many=True,
+            right=access.ADMIN,
+            query=(*PAGE, *FILTERS),
+            cost=Cost.LONG,
+            filtered_cost=Cost.COSTLY,  # a filter can read the complete log
+            call=lambda services, caller, given: services.audit.of_server(caller, given.page, _filter(given)),
+        ),
+    ),
+):
+    """The audit log of the server."""
 
 
-def _wanted(handler: Handler) -> Filter:
-    return Filter(**{parameter.name: handler.query(parameter)[:_CUT] for parameter in FILTERS})
+class HeadsHandler(
+    Handler,
+    path="/events/heads",
+    routes=(
+        Route(
+            "GET",
+            "Return the head of each audit log.",
+            schemas.Head,
+            many=True,
+            right=access.ADMIN,
+            note="A copy of the heads that is stored elsewhere shows later whether a log was changed.",
+            call=lambda services, caller, _: services.audit.heads(caller),
+        ),
+    ),
+):
+    """The newest entry of each audit log."""
+
+
+class ProjectEventsHandler(
+    Handler,
+    path="/projects/{project}/events",
+    routes=(
+        Route(
+            "GET",
+            "List the events of a project, newest first; filter as for the server.",
+            schemas.Event,
+            many=True,
+            right=access.READ,
+            query=(*PAGE, *FILTERS),
+            cost=Cost.LONG,
+            filtered_cost=Cost.COSTLY,
+            call=lambda services, caller, given: services.audit.of_project(
+                caller, given.project, given.page, _filter(given)
+            ),
+        ),
+    ),
+):
+    """The audit log of a project."""

@@ -7,17 +7,18 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime, timezone
-from typing import Any, ClassVar
+from typing import Any
 
 from tornado.iostream import StreamClosedError
 
 from lmvp.core.metric_values import TIME_LIMIT
 from lmvp.errors import MissingDependency
-from lmvp_server.api.base import READING, Handler
+from lmvp_server.api.base import Handler
 from lmvp_server.api.columns import COLUMNS, block
-from lmvp_server.api.query import KEYS, Parameter, Text
+from lmvp_server.api.query import KEYS, Text
+from lmvp_server.api.route import Cost, Route
 from lmvp_server.services import access
 
 Pages = Iterable[tuple[dict[str, Any], str, Iterator[Any]]]
@@ -31,11 +32,23 @@ SOME_RUNS: Text[tuple[str, ...]] = Text(
 )
 
 
-class Export(Handler):
-    """`/projects/{project}/metrics/export`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (SOME_RUNS, KEYS, FORMAT)}
-    in_public = READING
+class ExportHandler(
+    Handler,
+    path="/projects/{project}/metrics/export",
+    routes=(
+        Route(
+            "GET",
+            "Stream all points as CSV, Parquet or columns.",
+            bytes,
+            cost=Cost.PUBLIC,
+            right=access.READ,
+            public=True,
+            query=(SOME_RUNS, KEYS, FORMAT),
+            note="422 if points of a run are missing because a file is damaged.",
+        ),
+    ),
+):
+    """All points of a project or of some runs."""
 
     async def get(self, project: str) -> None:
         """Stream all points as CSV, Parquet or columns."""

@@ -1,80 +1,135 @@
-"""Handlers of maintenance: storage usage, pruning, garbage collection, compaction and verification (fsck)."""
+"""Routes of maintenance: storage usage, pruning, garbage collection, compaction and verification (fsck)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
-from lmvp.core.schemas import Check, Collect, Prune
+from lmvp.core import schemas
 from lmvp_server.api.base import Handler
+from lmvp_server.api.route import Cost, Route
 from lmvp_server.services import access
 
 
-class ServerUsage(Handler):
-    """`/usage`."""
-
-    async def get(self) -> None:
-        """Return the storage usage of all projects."""
-        self.answer(await self.run_long(self.services.usage.of_server, self.caller))
-
-
-class ProjectUsage(Handler):
-    """`/projects/{project}/usage`."""
-
-    async def get(self, project: str) -> None:
-        """Return the storage usage of the models of a project."""
-        self.answer(await self.run_long(self.services.usage.of_project, self.caller, project))
-
-
-class ModelUsage(Handler):
-    """`…/{model}/usage`."""
-
-    async def get(self, project: str, model: str) -> None:
-        """Return the storage usage of the versions of a model."""
-        self.answer(await self.run_long(self.services.usage.of_model, self.caller, project, model))
+class ServerUsageHandler(
+    Handler,
+    path="/usage",
+    routes=(
+        Route(
+            "GET",
+            "Return the storage usage of all projects.",
+            schemas.Usage,
+            right=access.ADMIN,
+            cost=Cost.LONG,
+            call=lambda services, caller, _: services.usage.of_server(caller),
+        ),
+    ),
+):
+    """The storage usage of the server."""
 
 
-class Pruning(Handler):
-    """`…/{model}/prune`."""
-
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.MAINTAIN}
-    of_model: ClassVar[bool] = True
-
-    async def post(self, project: str, model: str) -> None:
-        """Delete the versions that a retention rule does not keep, or only list them."""
-        asked = self.read(Prune)
-        prune = self.services.retention.prune
-        work = lambda _: prune(self.caller, project, model, asked)  # noqa: E731
-        await self.answer_slowly(work, access.MAINTAIN, project)
-
-
-class Garbage(Handler):
-    """`/gc`."""
-
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
-
-    async def post(self) -> None:
-        """Delete unreferenced data; if requested, also the removed objects in the trash."""
-        asked = self.read(Collect)
-        collect = self.services.purging.collect
-        await self.answer_slowly(lambda _: collect(self.caller, removed=asked.removed))
+class GcHandler(
+    Handler,
+    path="/gc",
+    routes=(
+        Route(
+            "POST",
+            "Delete unreferenced data; if requested, also the removed objects in the trash.",
+            schemas.Collected,
+            request=schemas.Collect,
+            lines=True,
+            right=access.ADMIN,
+            note="`removed` also deletes the files of decided contributions.",
+            call=lambda services, caller, given, _: services.purging.collect(caller, removed=given.body.removed),
+        ),
+    ),
+):
+    """Garbage collection."""
 
 
-class Compaction(Handler):
-    """`/compact`."""
+class CompactionHandler(
+    Handler,
+    path="/compact",
+    routes=(
+        Route(
+            "POST",
+            "Compact all chunks now, instead of when the server is idle.",
+            schemas.Compacted,
+            lines=True,
+            right=access.ADMIN,
+            call=lambda services, caller, _, __: services.upkeep.compact(caller),
+        ),
+    ),
+):
+    """Compaction of chunks."""
 
-    async def post(self) -> None:
-        """Compact all chunks now, instead of when the server is idle."""
-        await self.answer_slowly(lambda _: self.services.upkeep.compact(self.caller))
+
+class FsckHandler(
+    Handler,
+    path="/fsck",
+    routes=(
+        Route(
+            "POST",
+            "Verify all digests; with `repair`, set damaged data aside.",
+            schemas.Checked,
+            request=schemas.Check,
+            lines=True,
+            right=access.ADMIN,
+            call=lambda services, caller, given, on_progress: services.checking.check(
+                caller, given.body.repair, on_progress, given.body.heads
+            ),
+        ),
+    ),
+):
+    """Verification of the stored data."""
 
 
-class Proof(Handler):
-    """`/fsck`."""
+class ProjectUsageHandler(
+    Handler,
+    path="/projects/{project}/usage",
+    routes=(
+        Route(
+            "GET",
+            "Return the storage usage of the models of a project.",
+            schemas.Usage,
+            right=access.READ,
+            cost=Cost.LONG,
+            call=lambda services, caller, given: services.usage.of_project(caller, given.project),
+        ),
+    ),
+):
+    """The storage usage of a project."""
 
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
 
-    async def post(self) -> None:
-        """Verify all digests; with `repair`, set damaged data aside."""
-        asked = self.read(Check)
-        check = self.services.checking.check
-        await self.answer_slowly(lambda tell: check(self.caller, asked.repair, tell, asked.heads))
+class ModelUsageHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/usage",
+    routes=(
+        Route(
+            "GET",
+            "Return the storage usage of the versions of a model.",
+            schemas.Usage,
+            right=access.READ,
+            cost=Cost.LONG,
+            call=lambda services, caller, given: services.usage.of_model(caller, given.project, given.model),
+        ),
+    ),
+):
+    """The storage usage of a model."""
+
+
+class PruneHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/prune",
+    routes=(
+        Route(
+            "POST",
+            "Delete the versions that a retention rule does not keep, or only list them.",
+            schemas.Pruned,
+            request=schemas.Prune,
+            lines=True,
+            right=access.MAINTAIN,
+            call=lambda services, caller, given, _: services.retention.prune(
+                caller, given.project, given.model, given.body
+            ),
+        ),
+    ),
+):
+    """Deletion by a retention rule."""

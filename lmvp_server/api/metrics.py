@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any, ClassVar
 
 import msgspec
 from tornado.iostream import StreamClosedError
 
 from lmvp.core.api_version import INCOMPLETE_HEADER
-from lmvp.core.schemas.runs import NewPoints
+from lmvp.core.schemas import runs
 from lmvp.errors import InvalidArgument
-from lmvp_server.api.base import READING, Handler, as_json
+from lmvp_server.api.base import Handler, as_json
 from lmvp_server.api.columns import COLUMNS, as_bytes
 from lmvp_server.api.query import (
     KEYS,
     PAGE,
     RUNS,
     Number,
-    Parameter,
     Text,
     Whole,
 )
+from lmvp_server.api.route import Cost, Route
 from lmvp_server.services import access
 from lmvp_server.services.metrics import POINTS_DEFAULT, POINTS_LIMIT, Asked, Drawn, as_curves
 
@@ -62,12 +61,35 @@ class _MetricsHandler(Handler):
             self.set_header(INCOMPLETE_HEADER, missing.encode("ascii", "replace").decode())
 
 
-class RunMetrics(_MetricsHandler):
-    """`…/runs/{run}/metrics`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, PREFIX)}
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
-    in_public = READING
+class RunMetricsHandler(
+    _MetricsHandler,
+    path="/projects/{project}/runs/{run}/metrics",
+    routes=(
+        Route(
+            "GET",
+            "List the metrics of a run.",
+            runs.KeyRecord,
+            many=True,
+            cost=Cost.PUBLIC,
+            right=access.READ,
+            public=True,
+            query=(*PAGE, PREFIX),
+            note="A header `LMVP-Incomplete` states why points are missing, if a file is damaged.",
+        ),
+        Route(
+            "POST",
+            "Add points to a run.",
+            runs.Applied,
+            request=runs.NewPoints,
+            status=201,
+            right=access.LOG,
+            note="For small scripts. Without a `step`, a repeated request adds the points again. "
+            "Runs of other accounts need the role maintainer.",
+            call=lambda services, caller, given: services.metrics.add(caller, given.project, given.run, given.body),
+        ),
+    ),
+):
+    """The metrics of a run."""
 
     async def get(self, project: str, run: str) -> None:
         """List the metrics of a run."""
@@ -76,17 +98,24 @@ class RunMetrics(_MetricsHandler):
         keys = as_json(self.services.metrics.keys)
         self.answer(await self.run_public(keys, self.caller, project, run, prefix, self.page()))
 
-    async def post(self, project: str, run: str) -> None:
-        """Add points to a run."""
-        given = self.read(NewPoints)
-        self.answer(await self.run(self.services.metrics.add, self.caller, project, run, given), 201)
 
-
-class Curves(_MetricsHandler):
-    """`/projects/{project}/metrics`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (RUNS, KEYS, POINTS, FROM, TO, AXIS, FORMAT)}
-    in_public = READING
+class CurvesHandler(
+    _MetricsHandler,
+    path="/projects/{project}/metrics",
+    routes=(
+        Route(
+            "GET",
+            "Return curves of several runs and keys, downsampled to the resolution of a plot.",
+            runs.Curves,
+            cost=Cost.LONG,
+            right=access.READ,
+            public=True,
+            query=(RUNS, KEYS, POINTS, FROM, TO, AXIS, FORMAT),
+            note="A header `LMVP-Incomplete` states which runs lack points, if a file is damaged.",
+        ),
+    ),
+):
+    """Curves of runs."""
 
     async def get(self, project: str) -> None:
         """Return curves of several runs and keys, downsampled to the resolution of a plot."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
+from lmvp.core import schemas
 from lmvp.core.chunk_frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.core.manifest import MANIFEST_LIMIT
-from lmvp.core.schemas import NewPush, Received
 from lmvp.errors import InvalidRequest, LmvpError
-from lmvp_server.api.base import JSON_LIMIT, Handler
+from lmvp_server.api.base import Handler
+from lmvp_server.api.route import JSON_LIMIT, Route
 from lmvp_server.services import access
 from lmvp_server.services.pushes import right_of
 
@@ -21,32 +21,65 @@ Each request also reads one frame. Together, this bounds the memory.
 """
 
 
-class Pushes(Handler):
-    """`…/{model}/pushes`."""
-
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.PROPOSE}
-    makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
-    # The manifest, and the record with its message, metrics and environment.
-    body_limit = MANIFEST_LIMIT + 2 * JSON_LIMIT
+class PushesHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/pushes",
+    routes=(
+        Route(
+            "POST",
+            "Start a push and return its missing chunks.",
+            schemas.Push,
+            request=schemas.NewPush,
+            status=201,
+            right=access.WRITE,
+            admission=access.PROPOSE,
+            creates_project=True,  # The manifest, and the record with its message, metrics and environment.
+            body_limit=MANIFEST_LIMIT + 2 * JSON_LIMIT,
+            note='A proposal needs the role contributor. See "A push".',
+        ),
+    ),
+):
+    """The pushes to a model."""
 
     async def post(self, project: str, model: str) -> None:
         """Start a push and return its missing chunks."""
-        body = await self.run(self.read, NewPush)
+        body = await self.run(self.read, schemas.NewPush)
         self.answer(await self.run(self.services.pushes.begin, self.caller, project, model, body), 201)
 
 
-class Push(Handler):
-    """`…/pushes/{push}`."""
+class PushHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/pushes/{push}",
+    routes=(
+        Route(
+            "GET",
+            "Return the state of a push and its missing chunks.",
+            schemas.Push,
+            right=access.PROPOSE,
+            call=lambda services, caller, given: services.pushes.status(caller, given.project, given.model, given.push),
+        ),
+    ),
+):
+    """One push."""
 
-    async def get(self, project: str, model: str, push: str) -> None:
-        """Return the state of a push and its missing chunks."""
-        self.answer(await self.run(self.services.pushes.status, self.caller, project, model, push))
 
-
-class Chunks(Handler):
-    """`…/pushes/{push}/chunks`. Frames are hashed and written while the next ones arrive."""
-
-    body_limit = BATCH_LIMIT + JSON_LIMIT
+class PushChunksHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/pushes/{push}/chunks",
+    routes=(
+        Route(
+            "PUT",
+            "Store chunk frames of a push and return the number of missing chunks.",
+            schemas.Received,
+            request=bytes,
+            right=access.PROPOSE,
+            admission="",  # `prepare` finds the push
+            body_limit=BATCH_LIMIT + JSON_LIMIT,
+            note="At most 16 MiB of frames.",
+        ),
+    ),
+):
+    """The chunks of a push. Frames are hashed and written while the next ones arrive."""
 
     def initialize(self) -> None:
         """Initialize the state of a request."""
@@ -93,7 +126,7 @@ class Chunks(Handler):
         # The frames before it are stored, so the client repeats only the rest.
         if not self._frames.between:
             raise InvalidRequest("the last frame is cut short")
-        self.answer(Received(missing_count=len(self._push.missing)))
+        self.answer(schemas.Received(missing_count=len(self._push.missing)))
 
     async def _settled(self) -> None:
         """Wait for all frames, then raise the exception of the first one that failed."""
@@ -104,8 +137,20 @@ class Chunks(Handler):
             raise self._error
 
 
-class Commit(Handler):
-    """`…/pushes/{push}/commit`."""
+class CommitHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/pushes/{push}/commit",
+    routes=(
+        Route(
+            "POST",
+            "Commit a push as a version, or as a contribution if it was started as a proposal.",
+            schemas.Version,
+            status=201,
+            right=access.PROPOSE,
+        ),
+    ),
+):
+    """The end of a push."""
 
     async def post(self, project: str, model: str, push: str) -> None:
         """Commit a push as a version, or as a contribution if it was started as a proposal."""

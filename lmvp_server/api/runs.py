@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
 from lmvp.core.api_version import INCOMPLETE_HEADER
 from lmvp.core.run_frames import SHIPMENT_LIMIT
-from lmvp.core.schemas.runs import NewRun, RunEnd, RunUpdate
-from lmvp_server.api.base import READING, Handler
+from lmvp.core.schemas import runs
+from lmvp_server.api.base import Handler
 from lmvp_server.api.query import (
     NOW,
     ORDER,
     PAGE,
     WHERE,
-    Parameter,
     Whole,
 )
+from lmvp_server.api.route import Cost, Route
 from lmvp_server.services import access
 
 OFFSET: Whole[int] = Whole(
@@ -26,15 +25,36 @@ OFFSET: Whole[int] = Whole(
 )
 
 
-class Runs(Handler):
-    """`/projects/{project}/runs`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, WHERE, ORDER)}
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
-    makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
-    in_public = READING
-    # The environment of a run can contain the code of a notebook.
-    body_limit = 4 << 20
+class RunsHandler(
+    Handler,
+    path="/projects/{project}/runs",
+    routes=(
+        Route(
+            "GET",
+            "List the runs of a project, newest first; `where` filters them, `order` sorts them.",
+            runs.RunRecord,
+            many=True,
+            cost=Cost.PUBLIC,
+            filtered_cost=Cost.LONG,
+            right=access.READ,
+            public=True,
+            query=(*PAGE, WHERE, ORDER),
+            note='See "Filters".',
+        ),
+        Route(
+            "POST",
+            "Start a run, or resume it if it exists.",
+            runs.RunRecord,
+            request=runs.NewRun,
+            status=201,
+            right=access.LOG,
+            creates_project=True,
+            body_limit=4 << 20,  # the environment of a run can contain the code of a notebook
+            note="200 if the run exists.",
+        ),
+    ),
+):
+    """The runs of a project."""
 
     async def get(self, project: str) -> None:
         """List the runs of a project, newest first; `where` filters them, `order` sorts them."""
@@ -52,64 +72,114 @@ class Runs(Handler):
 
     async def post(self, project: str) -> None:
         """Start a run, or resume it if it exists."""
-        run, made = await self.run(self.services.runs.start, self.caller, project, self.read(NewRun))
+        run, made = await self.run(self.services.runs.start, self.caller, project, self.read(runs.NewRun))
         self.answer(run, 201 if made else 200)
 
 
-class Run(Handler):
-    """`…/runs/{run}`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"DELETE": (NOW,)}
-    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.LOG}
-    in_public = READING
-
-    async def get(self, project: str, run: str) -> None:
-        """Return one run."""
-        self.answer(await self.run_public(self.services.runs.run, self.caller, project, run))
-
-    async def patch(self, project: str, run: str) -> None:
-        """Update the name, tags, notes, summary or other fields of a run."""
-        given = self.read(RunUpdate)
-        self.answer(await self.run(self.services.runs.amend, self.caller, project, run, given))
-
-    async def delete(self, project: str, run: str) -> None:
-        """Remove a run and its points; with `now=1`, permanently."""
-        for_good = self.query(NOW)
-        await self.run(lambda: self.services.runs.remove(self.caller, project, run, for_good=for_good))
-        self.set_status(204)
-        self.finish()
-
-
-class Undelete(Handler):
-    """`…/runs/{run}/undelete`."""
-
-    async def post(self, project: str, run: str) -> None:
-        """Restore a removed run."""
-        self.answer(await self.run(self.services.runs.restore, self.caller, project, run))
-
-
-class End(Handler):
-    """`…/runs/{run}/end`."""
-
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.LOG}
-
-    async def post(self, project: str, run: str) -> None:
-        """Set the final status of a run whose process cannot report it."""
-        self.answer(await self.run(self.services.runs.end, self.caller, project, run, self.read(RunEnd)))
+class RunHandler(
+    Handler,
+    path="/projects/{project}/runs/{run}",
+    routes=(
+        Route(
+            "GET",
+            "Return one run.",
+            runs.RunRecord,
+            right=access.READ,
+            public=True,
+            cost=Cost.PUBLIC,
+            note="`run` is an id, six or more digits of one, or a name, which means the newest run of that name.",
+            call=lambda services, caller, given: services.runs.run(caller, given.project, given.run),
+        ),
+        Route(
+            "PATCH",
+            "Update the name, tags, notes, summary or other fields of a run.",
+            runs.RunRecord,
+            request=runs.RunUpdate,
+            right=access.LOG,
+            note="The event contains the previous state. Runs of other accounts need the role maintainer.",
+            call=lambda services, caller, given: services.runs.amend(caller, given.project, given.run, given.body),
+        ),
+        Route(
+            "DELETE",
+            "Remove a run and its points; with `now=1`, permanently.",
+            None,
+            status=204,
+            right=access.LOG,
+            query=(NOW,),
+            note="409 while it is running. Runs of other accounts need the role maintainer.",
+            call=lambda services, caller, given: services.runs.remove(
+                caller, given.project, given.run, for_good=given.now
+            ),
+        ),
+    ),
+):
+    """One run."""
 
 
-class Writer(Handler):
-    """`…/runs/{run}/writers/{writer}`."""
+class RunUndeleteHandler(
+    Handler,
+    path="/projects/{project}/runs/{run}/undelete",
+    routes=(
+        Route(
+            "POST",
+            "Restore a removed run.",
+            runs.RunRecord,
+            right=access.LOG,
+            note="Runs of other accounts need the role maintainer.",
+            call=lambda services, caller, given: services.runs.restore(caller, given.project, given.run),
+        ),
+    ),
+):
+    """Restoration of a run."""
 
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"PUT": (OFFSET,)}
-    needs: ClassVar[Mapping[str, str]] = {"PUT": access.LOG}
-    makes_project: ClassVar[frozenset[str]] = frozenset({"PUT"})
-    # A body has one shipment of the sender, plus its frame headers.
-    body_limit = SHIPMENT_LIMIT + (1 << 20)
 
-    async def get(self, project: str, run: str, writer: str) -> None:
-        """Return the offset in bytes up to which a writer's journal is applied."""
-        self.answer(await self.run(self.services.intake.applied, self.caller, project, run, writer))
+class RunEndHandler(
+    Handler,
+    path="/projects/{project}/runs/{run}/end",
+    routes=(
+        Route(
+            "POST",
+            "Set the final status of a run whose process cannot report it.",
+            runs.RunRecord,
+            request=runs.RunEnd,
+            right=access.LOG,
+            note="Runs of other accounts need the role maintainer.",
+            call=lambda services, caller, given: services.runs.end(caller, given.project, given.run, given.body),
+        ),
+    ),
+):
+    """The end of a run."""
+
+
+class WriterHandler(
+    Handler,
+    path="/projects/{project}/runs/{run}/writers/{writer}",
+    routes=(
+        Route(
+            "GET",
+            "Return the offset in bytes up to which a writer's journal is applied.",
+            runs.Applied,
+            right=access.READ,
+            call=lambda services, caller, given: services.intake.applied(
+                caller, given.project, given.run, given.writer
+            ),
+        ),
+        Route(
+            "PUT",
+            "Apply frames of a writer's journal.",
+            runs.Applied,
+            request=bytes,
+            right=access.LOG,
+            query=(OFFSET,),
+            creates_project=True,
+            body_limit=SHIPMENT_LIMIT + (1 << 20),  # one shipment of the sender, and its frame headers
+            note="At most 8 MiB of frames. The first frame of a journal creates the run. "
+            "409 if bytes before the offset are missing; see [runs.md](runs.md). "
+            "Runs of other accounts need the role maintainer.",
+        ),
+    ),
+):
+    """The journal of a writer."""
 
     async def put(self, project: str, run: str, writer: str) -> None:
         """Apply frames of a writer's journal."""

@@ -14,22 +14,22 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 from tornado.iostream import StreamClosedError
 
 from lmvp.errors import InvalidArgument, LmvpError, TooManyRequests
-from lmvp_server.api.base import READING, RECHECK, Handler, is_number
+from lmvp_server.api.base import RECHECK, Handler, is_number
 from lmvp_server.api.errors import error_body
 from lmvp_server.api.query import (
     KEYS,
     RUNS,
-    Parameter,
     Text,
 )
+from lmvp_server.api.route import Cost, Route
 from lmvp_server.services import Services, access
 from lmvp_server.services.metrics import LIVE_LIMIT, floats
 
@@ -71,12 +71,12 @@ class Streams:
     """The open streams of a server. They share wake-up callbacks and encoded events."""
 
     def __init__(self) -> None:
-        self._open: set[Live] = set()
+        self._open: set[LiveHandler] = set()
         self._made: OrderedDict[Place, asyncio.Future[Step]] = OrderedDict()
         self._awake: dict[tuple[str, str], tuple[set[asyncio.Event], Callable[[], None]]] = {}
         self._ended = False
 
-    def add(self, stream: Live) -> None:
+    def add(self, stream: LiveHandler) -> None:
         """Add a stream, until `remove`.
 
         Raises
@@ -90,7 +90,7 @@ class Streams:
         if self._ended:  # its request arrived on an open connection; the stream would delay the shutdown
             stream.stop()
 
-    def remove(self, stream: Live) -> None:
+    def remove(self, stream: LiveHandler) -> None:
         """Remove a stream."""
         self._open.discard(stream)
 
@@ -148,11 +148,24 @@ def _set_all(events: set[asyncio.Event]) -> None:
         event.set()
 
 
-class Live(Handler):
-    """`/projects/{project}/metrics/live`."""
+class LiveHandler(
+    Handler,
+    path="/projects/{project}/metrics/live",
+    routes=(
+        Route(
+            "GET",
+            "Stream new points of runs as server-sent events.",
+            bytes,
+            cost=Cost.PUBLIC,
+            right=access.READ,
+            public=True,
+            query=(RUNS, KEYS, BEHIND),
+            note='See "Live".',
+        ),
+    ),
+):
+    """New points of runs."""
 
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (RUNS, KEYS, BEHIND)}
-    in_public = READING
     anonymous = False
     """Whether the reader has no account."""
 

@@ -1,103 +1,160 @@
-"""Handlers of accounts, groups and members."""
+"""Routes of accounts, groups and members."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
-
-from lmvp.core.schemas import (
-    NewUser,
-    SetGroup,
-    SetRole,
-    UserChange,
-)
+from lmvp.core import schemas
 from lmvp_server.api.base import Handler
-from lmvp_server.api.query import PAGE, Parameter
+from lmvp_server.api.query import PAGE
+from lmvp_server.api.route import Route
 from lmvp_server.services import access
 
 
-class Me(Handler):
-    """`/me`."""
-
-    async def get(self) -> None:
-        """Return the caller's account."""
-        self.answer(await self.run(self.services.users.me, self.caller))
-
-
-class UserList(Handler):
-    """`/users`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": PAGE}
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.ADMIN}
-
-    async def get(self) -> None:
-        """List the accounts."""
-        self.answer(await self.run(self.services.users.every, self.caller, self.page()))
-
-    async def post(self) -> None:
-        """Create an account."""
-        new = self.read(NewUser)
-        run = self.run_password if new.password or new.current_password else self.run
-        self.answer(await run(self.services.users.add, self.caller, new), 201)
+class MeHandler(
+    Handler,
+    path="/me",
+    routes=(
+        Route(
+            "GET",
+            "Return the caller's account.",
+            schemas.User,
+            right=access.ENTER,
+            call=lambda services, caller, _: services.users.me(caller),
+        ),
+    ),
+):
+    """The caller's account."""
 
 
-class User(Handler):
-    """`/users/{user}`."""
-
-    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.ENTER}
-
-    async def patch(self, user: str) -> None:
-        """Update an account: disable or enable it, change whether it is an admin, or set its password."""
-        change = self.read(UserChange)
-        run = self.run_password if change.password or change.current_password else self.run
-        self.answer(await run(self.services.users.change, self.caller, user, change))
-
-
-class GroupList(Handler):
-    """`/groups`."""
-
-    async def get(self) -> None:
-        """List the groups."""
-        self.answer(await self.run(self.services.members.groups, self.caller))
-
-
-class Group(Handler):
-    """`/groups/{group}`."""
-
-    needs: ClassVar[Mapping[str, str]] = {"PUT": access.ADMIN}
-
-    async def put(self, group: str) -> None:
-        """Set the members of a group; create the group if necessary."""
-        users = self.read(SetGroup).users
-        self.answer(await self.run(self.services.members.set_group, self.caller, group, users))
-
-    async def delete(self, group: str) -> None:
-        """Delete a group."""
-        await self.run(self.services.members.remove_group, self.caller, group)
-        self.set_status(204)
-        self.finish()
+class UsersHandler(
+    Handler,
+    path="/users",
+    routes=(
+        Route(
+            "GET",
+            "List the accounts.",
+            schemas.User,
+            many=True,
+            right=access.ADMIN,
+            query=PAGE,
+            call=lambda services, caller, given: services.users.every(caller, given.page),
+        ),
+        Route(
+            "POST",
+            "Create an account.",
+            schemas.User,
+            request=schemas.NewUser,
+            status=201,
+            right=access.ADMIN,
+            note="An account without a password acts by tokens only.",
+            call=lambda services, caller, given: services.users.add(caller, given.body),
+        ),
+    ),
+):
+    """The accounts of the server."""
 
 
-class MemberList(Handler):
-    """`/projects/{project}/members`."""
+class UserHandler(
+    Handler,
+    path="/users/{user}",
+    routes=(
+        Route(
+            "PATCH",
+            "Update an account: disable or enable it, change whether it is an admin, or set its password.",
+            schemas.User,
+            request=schemas.UserChange,
+            right=access.ADMIN,
+            admission=access.ENTER,
+            note='Accounts can set their own password; see "Changes of an account".',
+            call=lambda services, caller, given: services.users.change(caller, given.user, given.body),
+        ),
+    ),
+):
+    """One account."""
 
-    async def get(self, project: str) -> None:
-        """List the members of a project."""
-        self.answer(await self.run(self.services.members.of_project, self.caller, project))
+
+class GroupsHandler(
+    Handler,
+    path="/groups",
+    routes=(
+        Route(
+            "GET",
+            "List the groups.",
+            schemas.Group,
+            many=True,
+            right=access.ENTER,
+            call=lambda services, caller, _: services.members.groups(caller),
+        ),
+    ),
+):
+    """The groups of the server."""
 
 
-class Member(Handler):
-    """`/projects/{project}/members/{member}`."""
+class GroupHandler(
+    Handler,
+    path="/groups/{group}",
+    routes=(
+        Route(
+            "PUT",
+            "Set the members of a group; create the group if necessary.",
+            schemas.Group,
+            request=schemas.SetGroup,
+            right=access.ADMIN,
+            call=lambda services, caller, given: services.members.set_group(caller, given.group, given.body.users),
+        ),
+        Route(
+            "DELETE",
+            "Delete a group.",
+            None,
+            status=204,
+            right=access.ADMIN,
+            call=lambda services, caller, given: services.members.remove_group(caller, given.group),
+        ),
+    ),
+):
+    """One group."""
 
-    needs: ClassVar[Mapping[str, str]] = {"PUT": access.OWN}
 
-    async def put(self, project: str, member: str) -> None:
-        """Set the role of a member; add the member if necessary."""
-        role = self.read(SetRole).role
-        self.answer(await self.run(self.services.members.set_member, self.caller, project, member, role))
+class MembersHandler(
+    Handler,
+    path="/projects/{project}/members",
+    routes=(
+        Route(
+            "GET",
+            "List the members of a project.",
+            schemas.Member,
+            many=True,
+            right=access.READ,
+            call=lambda services, caller, given: services.members.of_project(caller, given.project),
+        ),
+    ),
+):
+    """The members of a project."""
 
-    async def delete(self, project: str, member: str) -> None:
-        """Remove a member from a project."""
-        await self.run(self.services.members.remove, self.caller, project, member)
-        self.set_status(204)
-        self.finish()
+
+class MemberHandler(
+    Handler,
+    path="/projects/{project}/members/{member}",
+    routes=(
+        Route(
+            "PUT",
+            "Set the role of a member; add the member if necessary.",
+            schemas.Member,
+            request=schemas.SetRole,
+            right=access.OWN,
+            note="The name of a group begins with `@`. 409 if the project would be left without an owner.",
+            call=lambda services, caller, given: services.members.set_member(
+                caller, given.project, given.member, given.body.role
+            ),
+        ),
+        Route(
+            "DELETE",
+            "Remove a member from a project.",
+            None,
+            status=204,
+            right=access.OWN,
+            note="Members can remove themselves. 409 if the project would be left without an owner.",
+            call=lambda services, caller, given: services.members.remove(caller, given.project, given.member),
+        ),
+    ),
+):
+    """One member of a project."""

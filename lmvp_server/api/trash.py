@@ -1,45 +1,93 @@
-"""Handlers of the trash."""
+"""Routes of the trash."""
 
 from __future__ import annotations
 
+from lmvp.core import schemas
 from lmvp_server.api.base import Handler
+from lmvp_server.api.route import Route
+from lmvp_server.services import access
 
 
-class Removed(Handler):
-    """`/removed`."""
-
-    async def get(self) -> None:
-        """List the removed objects that the caller can restore."""
-        self.answer(await self.run(self.services.undelete.everything, self.caller))
-
-
-class ProjectRemoved(Handler):
-    """`/projects/{project}/removed`."""
-
-    async def get(self, project: str) -> None:
-        """List the removed objects of a project that the caller can restore."""
-        self.answer(await self.run(self.services.undelete.of_project, self.caller, project))
-
-
-class UndeleteProject(Handler):
-    """`/projects/{project}/undelete`."""
-
-    async def post(self, project: str) -> None:
-        """Restore a removed project; the caller must have removed it or be an admin."""
-        self.answer(await self.run(self.services.undelete.project, self.caller, project))
+class TrashHandler(
+    Handler,
+    path="/removed",
+    routes=(
+        Route(
+            "GET",
+            "List the removed objects that the caller can restore.",
+            schemas.RemovedItem,
+            many=True,
+            right=access.ENTER,
+            call=lambda services, caller, _: services.undelete.everything(caller),
+        ),
+    ),
+):
+    """The removed objects of all projects."""
 
 
-class UndeleteModel(Handler):
-    """`…/{model}/undelete`."""
+class ProjectTrashHandler(
+    Handler,
+    path="/projects/{project}/removed",
+    routes=(
+        Route(
+            "GET",
+            "List the removed objects of a project that the caller can restore.",
+            schemas.RemovedItem,
+            many=True,
+            right=access.MAINTAIN,
+            call=lambda services, caller, given: services.undelete.of_project(caller, given.project),
+        ),
+    ),
+):
+    """The removed objects of a project."""
 
-    async def post(self, project: str, model: str) -> None:
-        """Restore a removed model with its versions."""
-        self.answer(await self.run(self.services.undelete.model, self.caller, project, model))
+
+class ProjectUndeleteHandler(
+    Handler,
+    path="/projects/{project}/undelete",
+    routes=(
+        Route(
+            "POST",
+            "Restore a removed project; the caller must have removed it or be an admin.",
+            schemas.Project,
+            right=access.ENTER,
+            note="An account can restore a project that it removed and owns. 409 if a new project has its name.",
+            call=lambda services, caller, given: services.undelete.project(caller, given.project),
+        ),
+    ),
+):
+    """Restoration of a project."""
 
 
-class UndeleteVersion(Handler):
-    """`…/versions/{number}/undelete`."""
+class ModelUndeleteHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/undelete",
+    routes=(
+        Route(
+            "POST",
+            "Restore a removed model with its versions.",
+            schemas.Model,
+            right=access.MAINTAIN,
+            call=lambda services, caller, given: services.undelete.model(caller, given.project, given.model),
+        ),
+    ),
+):
+    """Restoration of a model."""
 
-    async def post(self, project: str, model: str, revision: str) -> None:
-        """Restore a removed version."""
-        self.answer(await self.run(self.services.undelete.version, self.caller, project, model, revision))
+
+class VersionUndeleteHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/versions/{revision}/undelete",
+    routes=(
+        Route(
+            "POST",
+            "Restore a removed version.",
+            schemas.Version,
+            right=access.MAINTAIN,
+            call=lambda services, caller, given: services.undelete.version(
+                caller, given.project, given.model, given.revision
+            ),
+        ),
+    ),
+):
+    """Restoration of a version."""

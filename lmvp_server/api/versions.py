@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, ClassVar
 
 import msgspec
 
+from lmvp.core import schemas
 from lmvp.core.chunk_frames import BATCH_LIMIT, Frame, FrameReader
 from lmvp.core.manifest import MANIFEST_LIMIT
-from lmvp.core.schemas import Against, Amendment, NewPush
+from lmvp.core.manifest import Manifest as ManifestBody
 from lmvp.errors import InvalidRequest
 from lmvp_server.api.base import (
-    JSON_LIMIT,
-    READING,
     Handler,
-    as_json,
 )
 from lmvp_server.api.query import (
     NOW,
     ORDER,
     PAGE,
     WHERE,
-    Parameter,
     Text,
     Whole,
 )
+from lmvp_server.api.route import JSON_LIMIT, Cost, Given, Route
 from lmvp_server.services import access
 from lmvp_server.services.histograms import BINS, BINS_LIMIT, LIMITS
 from lmvp_server.services.pushes import OpenPush
@@ -60,35 +55,64 @@ NUMBERS: Text[str] = Text(
 _LENGTH = struct.Struct("<I")
 
 
-class ProjectVersions(Handler):
-    """`/projects/{project}/versions`."""
+class ProjectVersionsHandler(
+    Handler,
+    path="/projects/{project}/versions",
+    routes=(
+        Route(
+            "GET",
+            "List the versions of all models of a project.",
+            schemas.Version,
+            many=True,
+            right=access.READ,
+            public=True,
+            query=(*PAGE, WHERE, ORDER),
+            cost=Cost.PUBLIC,
+            filtered_cost=Cost.LONG,
+            note='The newest comes first. See "Filters".',
+            call=lambda services, caller, given: services.versions.of_project(
+                caller, given.project, given.page, _query(given)
+            ),
+        ),
+    ),
+):
+    """The versions of a project."""
 
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, WHERE, ORDER)}
-    in_public = READING
 
-    async def get(self, project: str) -> None:
-        """List the versions of all models of a project."""
-        of_project = self.services.versions.of_project
-        asked = _asked(self)
-        run = self.run_public if asked is EVERY else self.run_long
-        self.answer(await run(as_json(of_project), self.caller, project, self.page(), asked))
-
-
-class Versions(Handler):
-    """`…/{model}/versions`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (*PAGE, WHERE, ORDER)}
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.PROPOSE}
-    makes_project: ClassVar[frozenset[str]] = frozenset({"POST"})
-    in_public = READING
-    body_limit = BATCH_LIMIT + MANIFEST_LIMIT + 2 * JSON_LIMIT
-
-    async def get(self, project: str, model: str) -> None:
-        """List the versions of a model."""
-        of_model = self.services.versions.of_model
-        asked = _asked(self)
-        run = self.run_public if asked is EVERY else self.run_long
-        self.answer(await run(as_json(of_model), self.caller, project, model, self.page(), asked))
+class VersionsHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/versions",
+    routes=(
+        Route(
+            "GET",
+            "List the versions of a model.",
+            schemas.Version,
+            many=True,
+            right=access.READ,
+            public=True,
+            query=(*PAGE, WHERE, ORDER),
+            cost=Cost.PUBLIC,
+            filtered_cost=Cost.LONG,
+            note='The newest comes first, without the code of notebooks. See "Filters".',
+            call=lambda services, caller, given: services.versions.of_model(
+                caller, given.project, given.model, given.page, _query(given)
+            ),
+        ),
+        Route(
+            "POST",
+            "Push a version in a single request.",
+            schemas.Version,
+            request=bytes,
+            status=201,
+            right=access.WRITE,
+            admission=access.PROPOSE,
+            creates_project=True,
+            body_limit=BATCH_LIMIT + MANIFEST_LIMIT + 2 * JSON_LIMIT,
+            note='A proposal needs the role contributor. See "A push".',
+        ),
+    ),
+):
+    """The versions of a model."""
 
     async def post(self, project: str, model: str) -> None:
         """Push a version in a single request."""
@@ -109,84 +133,143 @@ class Versions(Handler):
         return push
 
 
-class Version(Handler):
-    """`…/{model}/versions/{revision}`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"DELETE": (NOW,)}
-    needs: ClassVar[Mapping[str, str]] = {"PATCH": access.WRITE}
-    of_model: ClassVar[bool] = True
-    in_public = READING
-
-    async def get(self, project: str, model: str, revision: str) -> None:
-        """Return one version."""
-        self.answer(await self.run(self.services.versions.version, self.caller, project, model, revision))
-
-    async def patch(self, project: str, model: str, revision: str) -> None:
-        """Amend the record of a version."""
-        given = self.read(Amendment)
-        amend = self.services.versions.amend
-        self.answer(await self.run(amend, self.caller, project, model, revision, given))
-
-    async def delete(self, project: str, model: str, revision: str) -> None:
-        """Remove a version; `now=1` deletes it permanently."""
-        remove = partial(self.services.removal.version, for_good=self.query(NOW))
-        self.answer(await self.run(remove, self.caller, project, model, revision))
-
-
-class Changes(Handler):
-    """`…/versions/{revision}/changes`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (AGAINST,)}
-    needs: ClassVar[Mapping[str, str]] = {"POST": access.READ}
-    of_model: ClassVar[bool] = True
-    in_public = READING
-
-    async def get(self, project: str, model: str, revision: str) -> None:
-        """Return how much each tensor changed since another version."""
-        against = self.query(AGAINST)
-        changes = self.services.measuring.changes
-        self.answer(await self.run_long(as_json(changes), self.caller, project, model, revision, against))
-
-    async def post(self, project: str, model: str, revision: str) -> None:
-        """Compare versions of any size and stream the progress; requires an account."""
-        against, measured = self.read(Against).against, self.services.measuring.measured
-        work = lambda tell: measured(self.caller, project, model, revision, against, tell)  # noqa: E731
-        await self.answer_slowly(work, access.READ, project)
+class VersionHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/versions/{revision}",
+    routes=(
+        Route(
+            "GET",
+            "Return one version.",
+            schemas.Version,
+            right=access.READ,
+            public=True,
+            call=lambda services, caller, given: services.versions.version(
+                caller, given.project, given.model, given.revision
+            ),
+        ),
+        Route(
+            "PATCH",
+            "Amend the record of a version.",
+            schemas.Version,
+            request=schemas.Amendment,
+            right=access.WRITE,
+            note="The event contains the previous state.",
+            call=lambda services, caller, given: services.versions.amend(
+                caller, given.project, given.model, given.revision, given.body
+            ),
+        ),
+        Route(
+            "DELETE",
+            "Remove a version; `now=1` deletes it permanently.",
+            schemas.Removed,
+            right=access.MAINTAIN,
+            query=(NOW,),
+            note="409 if an alias points at it.",
+            call=lambda services, caller, given: services.removal.version(
+                caller, given.project, given.model, given.revision, for_good=given.now
+            ),
+        ),
+    ),
+):
+    """One version."""
 
 
-class Children(Handler):
-    """`…/versions/{revision}/children`."""
+class ChangesHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/versions/{revision}/changes",
+    routes=(
+        Route(
+            "GET",
+            "Return how much each tensor changed since another version.",
+            schemas.Changes,
+            right=access.READ,
+            public=True,
+            query=(AGAINST,),
+            cost=Cost.LONG,
+            note="For versions of more than 1 GiB: only the changes that were measured in idle time.",
+            call=lambda services, caller, given: services.measuring.changes(
+                caller, given.project, given.model, given.revision, given.against
+            ),
+        ),
+        Route(
+            "POST",
+            "Compare versions of any size and stream the progress; requires an account.",
+            schemas.Changes,
+            request=schemas.Against,
+            lines=True,
+            right=access.READ,
+            note="Reads at most 4 times the bytes of both versions, each counted with at most 1 GiB and 64 times its "
+            "distinct chunks. Tensors beyond that are not measured.",
+            call=lambda services, caller, given, on_progress: services.measuring.measured(
+                caller, given.project, given.model, given.revision, given.body.against, on_progress
+            ),
+        ),
+    ),
+):
+    """The changes between two versions."""
 
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": PAGE}
-    in_public = READING
 
-    async def get(self, project: str, model: str, revision: str) -> None:
-        """List the children of a version."""
-        children = self.services.versions.children
-        self.answer(await self.run_public(as_json(children), self.caller, project, model, revision, self.page()))
-
-
-class Histograms(Handler):
-    """`…/versions/{revision}/histograms`."""
-
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (TENSORS, BIN_COUNT, OTHER)}
-    in_public = READING
-
-    async def get(self, project: str, model: str, revision: str) -> None:
-        """Return histograms of the values of some tensors."""
-        work = partial(
-            self.services.histograms.of_version,
-            bins=self.query(BIN_COUNT),
-            against=self.query(OTHER),
-        )
-        tensors = self.query(TENSORS)
-        self.answer(await self.run_long(as_json(work), self.caller, project, model, revision, tensors))
+class ChildrenHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/versions/{revision}/children",
+    routes=(
+        Route(
+            "GET",
+            "List the children of a version.",
+            schemas.Child,
+            many=True,
+            right=access.READ,
+            public=True,
+            query=PAGE,
+            cost=Cost.PUBLIC,
+            note="Only the versions of the same project; the newest comes first.",
+            call=lambda services, caller, given: services.versions.children(
+                caller, given.project, given.model, given.revision, given.page
+            ),
+        ),
+    ),
+):
+    """The children of a version."""
 
 
-class Manifest(Handler):
-    """`…/versions/{revision}/manifest`."""
+class HistogramsHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/versions/{revision}/histograms",
+    routes=(
+        Route(
+            "GET",
+            "Return histograms of the values of some tensors.",
+            schemas.Histograms,
+            right=access.READ,
+            public=True,
+            query=(TENSORS, BIN_COUNT, OTHER),
+            cost=Cost.LONG,
+            note="At most 64 tensors. A tensor of more than 64 MiB is sampled evenly.",
+            call=lambda services, caller, given: services.histograms.of_version(
+                caller, given.project, given.model, given.revision, given.tensor, bins=given.bins, against=given.against
+            ),
+        ),
+    ),
+):
+    """Histograms of tensors."""
 
-    in_public = READING
+
+class ManifestHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/versions/{revision}/manifest",
+    routes=(
+        Route(
+            "GET",
+            "Return the manifest of a version as canonical JSON.",
+            ManifestBody,
+            cost=Cost.PUBLIC,
+            right=access.READ,
+            public=True,
+            note="The ETag is the digest of the version.",
+        ),
+    ),
+):
+    """The manifest of a version."""
 
     async def get(self, project: str, model: str, revision: str) -> None:
         """Return the manifest of a version as canonical JSON."""
@@ -200,31 +283,38 @@ class Manifest(Handler):
             self.answer(data)
 
 
-class Layers(Handler):
-    """`…/{model}/layers`."""
+class LayersHandler(
+    Handler,
+    path="/projects/{project}/models/{model}/layers",
+    routes=(
+        Route(
+            "GET",
+            "Return the layer strips of some versions: the change of each layer since the first parent.",
+            schemas.Layers,
+            right=access.READ,
+            public=True,
+            query=(NUMBERS,),
+            cost=Cost.LONG,
+            call=lambda services, caller, given: services.layers.strips(
+                caller, given.project, given.model, [int(number) for number in given.versions.split(",") if number]
+            ),
+        ),
+    ),
+):
+    """Layer strips of versions."""
 
-    queries: ClassVar[Mapping[str, tuple[Parameter[Any], ...]]] = {"GET": (NUMBERS,)}
-    in_public = READING
 
-    async def get(self, project: str, model: str) -> None:
-        """Return the layer strips of some versions: the change of each layer since the first parent."""
-        numbers = [int(number) for number in self.query(NUMBERS).split(",") if number]
-        strips = as_json(self.services.layers.strips)
-        self.answer(await self.run_long(strips, self.caller, project, model, numbers))
+def _query(given: Given) -> Asked:
+    return Asked(given.where, given.order) if given.where or given.order else EVERY
 
 
-def _asked(handler: Handler) -> Asked:
-    where, order = handler.query(WHERE), handler.query(ORDER)
-    return Asked(where, order) if where or order else EVERY
-
-
-def _split(data: bytes) -> tuple[NewPush, list[tuple[Frame, list[memoryview]]]]:
+def _split(data: bytes) -> tuple[schemas.NewPush, list[tuple[Frame, list[memoryview]]]]:
     """Split the body of a single-request push into its header and its frames."""
     if len(data) < _LENGTH.size or len(data) - _LENGTH.size < _LENGTH.unpack_from(data)[0]:
         raise InvalidRequest("the body is shorter than it says", hint="see docs/api.md, A push")
     end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
     try:
-        head = msgspec.json.decode(memoryview(data)[_LENGTH.size : end], type=NewPush)
+        head = msgspec.json.decode(memoryview(data)[_LENGTH.size : end], type=schemas.NewPush)
     except (msgspec.DecodeError, RecursionError) as error:
         raise InvalidRequest(f"the head of this push is not what it must be: {error}") from None
     reader = FrameReader()

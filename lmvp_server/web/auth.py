@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import msgspec
-
-from lmvp.core.schemas import Invite, NewSignInLink
 from lmvp.errors import AccessDenied, LmvpError, NotAuthenticated
-from lmvp_server.api.base import Handler
 from lmvp_server.http.peers import is_other_user
 from lmvp_server.services.sessions import INVITATION
 from lmvp_server.services.signin_links import OtherAccount
@@ -95,17 +91,6 @@ class Open(Page):
         self.show("open.html", code=code, wrong=wrong, other=other)
 
 
-class SignInLinks(Handler):
-    """`/signin-links`."""
-
-    body_limit = 4096
-
-    async def post(self) -> None:
-        """Create a one-time sign-in link for a browser with the rights of the caller's token."""
-        asked = self.read(NewSignInLink)
-        self.answer(await self.run(self.services.signin_links.create, self.caller, asked), 201)
-
-
 class Logout(Page):
     """`/logout`."""
 
@@ -163,27 +148,3 @@ class Join(Page):
             self.set_status(error.http_status)
             wrong = f"{error.message}: {error.hint}"
         self.show("join.html", code=code, invitation=found, name=name, wrong=wrong)
-
-
-class Invitations(Handler):
-    """`/invitations`."""
-
-    async def get(self) -> None:
-        """List the invitations to the projects that the caller owns."""
-        self.answer(await self.run(self.services.invitations.every, self.caller))
-
-    async def post(self) -> None:
-        """Create an invitation."""
-        made = await self.run(self.services.invitations.create, self.caller, self.read(Invite))
-        url = f"{self.address_of_server()}/join?code={made.secret}"
-        self.answer(msgspec.structs.replace(made, url=url), 201)
-
-
-class Invitation(Handler):
-    """`/invitations/{invitation}`."""
-
-    async def delete(self, invitation: str) -> None:
-        """Revoke an invitation."""
-        await self.run(self.services.invitations.revoke, self.caller, invitation)
-        self.set_status(204)
-        self.finish()

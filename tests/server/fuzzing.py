@@ -31,7 +31,7 @@ from lmvp.core.schemas import ErrorBody
 from lmvp.formats import pack
 from lmvp.transfer.manifest_builder import describe
 from lmvp_server.http.limits import HEADER_LIMIT
-from lmvp_server.openapi import SHAPES, methods_of
+from lmvp_server.openapi import methods_of
 from lmvp_server.routes import API, PAGES, ROUTES
 
 WAIT = 30.0
@@ -127,7 +127,7 @@ def api_requests(ids):
         body = BODIES.get((method, path))
         data = b"" if body is None else msgspec.json.encode(body)
         handler = dict(ROUTES)[pattern]
-        takes = SHAPES[handler, method].takes if (handler, method) in SHAPES else None
+        takes = handler.routes[method.upper()].request
         names = () if takes in {None, bytes} else takes.__struct_encode_fields__
         query = [(name, quote_plus(str(value))) for name, value in QUERIES.get(path, {}).items()]
         for filled in {path, *_with_ids(path, ids)}:

@@ -31,7 +31,8 @@ def routes_with_body():
             work = getattr(handler, method)
             if work.__qualname__.startswith("RequestHandler") or not issubclass(handler, Handler):
                 continue
-            if BODY.search(inspect.getsource(work)) or method.upper() in handler.needs:
+            declared = handler.routes[method.upper()].request is not None
+            if declared or BODY.search(inspect.getsource(work)) or method.upper() in handler.needs:
                 yield path, method.upper(), handler
 
 

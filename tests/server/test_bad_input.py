@@ -23,7 +23,7 @@ from lmvp.core.manifest import (
 )
 from lmvp.formats import pack
 from lmvp.transfer.manifest_builder import describe
-from lmvp_server.api.devices import DeviceCodes, DeviceTokens
+from lmvp_server.api.devices import DeviceCodesHandler, DeviceTokensHandler
 from lmvp_server.api.health import HealthHandler
 from lmvp_server.openapi import methods_of
 from lmvp_server.routes import API, ROUTES
@@ -73,7 +73,7 @@ def said(answer, status, code):
     return answer.json()["error"]
 
 
-OPEN = {HealthHandler, DeviceCodes, DeviceTokens}
+OPEN = {HealthHandler, DeviceCodesHandler, DeviceTokensHandler}
 """What a client without a token may ask: who is there, and how to get one."""
 
 

@@ -17,32 +17,32 @@ from lmvp_server.services.chunk_reader import Decoder
 from lmvp_server.services.metrics import Metrics
 
 SMALL = {  # one record or one short list, whatever is stored; of the operator and admins, any list
-    "api.aliases.Alias.get",
-    "api.aliases.Aliases.get",
-    "api.backups.Backup.get",
-    "api.backups.Records.get",
-    "api.backups.Series.get",
-    "api.catalog.Model.get",
-    "api.catalog.Models.get",
-    "api.catalog.Project.get",
-    "api.catalog.Projects.get",
-    "api.contributions.Contribution.get",
-    "api.devices.IdentityList.get",
-    "api.devices.TokenList.get",
-    "web.auth.Invitations.get",
-    "api.events.Heads.get",
-    "api.openapi.OpenApi.get",
+    "api.aliases.AliasHandler.get",
+    "api.aliases.AliasesHandler.get",
+    "api.backups.BackupHandler.get",
+    "api.backups.BackupRecordsHandler.get",
+    "api.backups.BackupSeriesHandler.get",
+    "api.catalog.ModelHandler.get",
+    "api.catalog.ModelsHandler.get",
+    "api.catalog.ProjectHandler.get",
+    "api.catalog.ProjectsHandler.get",
+    "api.contributions.ContributionHandler.get",
+    "api.tokens.IdentitiesHandler.get",
+    "api.tokens.TokensHandler.get",
+    "api.invitations.InvitationsHandler.get",
+    "api.events.HeadsHandler.get",
+    "api.health.OpenApiHandler.get",
     "web.openid.Back.get",
-    "api.pushes.Push.get",
-    "api.trash.ProjectRemoved.get",
-    "api.trash.Removed.get",
-    "api.runs.Writer.get",
-    "api.team.GroupList.get",
-    "api.team.Me.get",
-    "api.team.MemberList.get",
-    "api.team.UserList.get",
-    "api.versions.Version.get",
-    "api.webhooks.Webhooks.get",
+    "api.pushes.PushHandler.get",
+    "api.trash.ProjectTrashHandler.get",
+    "api.trash.TrashHandler.get",
+    "api.runs.WriterHandler.get",
+    "api.team.GroupsHandler.get",
+    "api.team.MeHandler.get",
+    "api.team.MembersHandler.get",
+    "api.team.UsersHandler.get",
+    "api.versions.VersionHandler.get",
+    "api.webhooks.WebhooksHandler.get",
 }
 NO_READ = {
     "web.pages.base.NoSuchPage.get",
@@ -54,31 +54,35 @@ NO_READ = {
     "web.openid.Begin.get",
 }
 PUBLIC = {  # costly for callers without an account, ended early for the others
-    "api.downloads.Chunks.post",
-    "api.export.Export.get",
-    "api.sse.Live.get",
-    "api.metrics.RunMetrics.get",
-    "api.runs.Run.get",
-    "api.versions.Children.get",
-    "api.versions.Manifest.get",
+    "api.downloads.VersionChunksHandler.post",
+    "api.export.ExportHandler.get",
+    "api.sse.LiveHandler.get",
+    "api.metrics.RunMetricsHandler.get",
+    "api.runs.RunHandler.get",
+    "api.versions.ChildrenHandler.get",
+    "api.versions.ManifestHandler.get",
 }
 LONG = {
     "web.pages.runs.Curves.get",
     "web.pages.search.Search.get",
-    "api.downloads.File.get",
-    "api.downloads.File.head",
-    "api.contributions.ProjectContributions.get",
-    "api.metrics.Curves.get",
-    "api.maintenance.ModelUsage.get",
-    "api.maintenance.ProjectUsage.get",
-    "api.maintenance.ServerUsage.get",
-    "api.versions.Changes.get",
-    "api.versions.Histograms.get",
-    "api.versions.Layers.get",
+    "api.downloads.FileHandler.get",
+    "api.downloads.FileHandler.head",
+    "api.contributions.ProjectContributionsHandler.get",
+    "api.metrics.CurvesHandler.get",
+    "api.maintenance.ModelUsageHandler.get",
+    "api.maintenance.ProjectUsageHandler.get",
+    "api.maintenance.ServerUsageHandler.get",
+    "api.versions.ChangesHandler.get",
+    "api.versions.HistogramsHandler.get",
+    "api.versions.LayersHandler.get",
 }
-LONG_WITH_A_FILTER = {"api.runs.Runs.get", "api.versions.ProjectVersions.get", "api.versions.Versions.get"}
+LONG_WITH_A_FILTER = {
+    "api.runs.RunsHandler.get",
+    "api.versions.ProjectVersionsHandler.get",
+    "api.versions.VersionsHandler.get",
+}
 COSTLY = {"web.pages.base.ConsolePage.get", "web.index.Home.get"}
-COSTLY_WITH_A_FILTER = {"api.events.ProjectEvents.get", "api.events.ServerEvents.get"}
+COSTLY_WITH_A_FILTER = {"api.events.ProjectEventsHandler.get", "api.events.ServerEventsHandler.get"}
 RUNNERS = {
     **{key: set() for key in NO_READ},
     **{key: {"run"} for key in SMALL},
@@ -89,6 +93,14 @@ RUNNERS = {
     **{key: {"run_long", "run_costly"} for key in COSTLY_WITH_A_FILTER},
 }
 RUN = "0" * 32
+
+
+def declared(handler, method):
+    """Return the methods that run a plain route, from its declaration; None for other handlers."""
+    route = vars(handler).get("routes", {}).get(method.upper())
+    if route is None or route.call is None:
+        return None
+    return {cost.value for cost in (route.cost, route.filtered_cost) if cost is not None}
 
 
 def runners(work):
@@ -110,8 +122,23 @@ def test_reading_routes_have_a_class_of_cost():
                 method == "post" and "POST" not in getattr(handler, "in_public", ())
             ):
                 continue
-            found[f"{work.__module__.removeprefix('lmvp_server.')}.{work.__qualname__}"] = runners(work)
+            if plain := declared(handler, method):
+                found[f"{handler.__module__.removeprefix('lmvp_server.')}.{handler.__name__}.{method}"] = plain
+            elif not hasattr(work, "route"):  # a plain route of the API that a page serves, too
+                found[f"{work.__module__.removeprefix('lmvp_server.')}.{work.__qualname__}"] = runners(work)
     assert found == RUNNERS
+
+
+def test_declared_cost_is_the_cost_of_the_handler():
+    """The methods of a class state their cost in the declaration, too."""
+    for _, handler in ROUTES:
+        for method, route in handler.routes.items():
+            if route.call is not None or (method not in {"GET", "HEAD"} and not route.public):
+                continue
+            costs = {cost.value for cost in (route.cost, route.filtered_cost) if cost is not None}
+            work = getattr(handler, method.lower())
+            name = f"{work.__module__.removeprefix('lmvp_server.')}.{work.__qualname__}"
+            assert costs == (RUNNERS[name] or {"run"}), name
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from lmvp_server.api import downloads, sse, versions
 from lmvp_server.web.base_page import BySession, Drawn
 
 
-class File(Drawn, downloads.File):
+class File(Drawn, downloads.FileHandler):
     """`/p/{project}/{model}@{revision}/-/files/{path}`: a file, or a range of it."""
 
 
-class Histograms(BySession, versions.Histograms):
+class Histograms(BySession, versions.HistogramsHandler):
     """`/p/{project}/{model}@{revision}/-/histograms`."""
 
 
-class Live(BySession, sse.Live):
+class Live(BySession, sse.LiveHandler):
     """`/p/{project}/-/live`."""
