@@ -319,7 +319,7 @@ def _changing() -> Iterator[Credentials]:
         with _lock(path):
             credentials = _load()
             yield credentials
-            files.write(path, msgspec.json.encode(credentials))
+            files.atomic_write(path, msgspec.json.encode(credentials))
     except OSError as error:
         raise files.explain(error, path.parent, _FILE_HINT) from error
 

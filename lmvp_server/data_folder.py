@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from lmvp.core import durability, files, server_file
+from lmvp.core import files, server_file
+from lmvp.core.files import sync_folder
 from lmvp.core.server_file import ServerFile
 from lmvp.errors import Conflict, DamagedFile, ServerMismatch
 
@@ -102,8 +103,8 @@ class DataFolder:
             lock = _acquire(path, 1.0)
             _secure(path)
             try:
-                files.write(path / RESTORING, msgspec.json.encode(_Restoring(backup)))
-                durability.sync_folder(path.parent)
+                files.atomic_write(path / RESTORING, msgspec.json.encode(_Restoring(backup)))
+                sync_folder(path.parent)
             except BaseException:
                 lock.release()
                 raise
@@ -116,10 +117,11 @@ class DataFolder:
     def restored(self) -> None:
         """Mark the restore as complete, so that servers can open the folder."""
         # The format file is on disk before the marker is removed, so that a crash leaves at least one of them.
-        files.write(self.path / "format.json", msgspec.json.encode(_Format(FORMAT)))
-        durability.sync_folder(self.path)
-        (self.path / RESTORING).unlink()
-        durability.sync_folder(self.path)
+        with files.disk_errors(self.path):
+            files.atomic_write(self.path / "format.json", msgspec.json.encode(_Format(FORMAT)))
+            sync_folder(self.path)
+            (self.path / RESTORING).unlink()
+            sync_folder(self.path)
 
     def kept_token(self) -> str:
         """Return the persistent token of the server; create it at the first start."""
@@ -127,7 +129,7 @@ class DataFolder:
         kept = (files.read(path) or b"").decode("ascii", "replace").strip()
         if not kept:
             kept = secrets.token_urlsafe(32)
-            files.write(path, kept.encode() + b"\n")
+            files.atomic_write(path, kept.encode() + b"\n")
         return kept
 
     def announce(self, content: ServerFile) -> None:
@@ -183,7 +185,7 @@ class DataFolder:
         path = self.path / "format.json"
         data = files.read(path)
         if data is None:
-            files.write(path, msgspec.json.encode(_Format(FORMAT)))
+            files.atomic_write(path, msgspec.json.encode(_Format(FORMAT)))
             return
         try:
             found = msgspec.json.decode(data, type=_Format).format

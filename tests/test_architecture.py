@@ -100,7 +100,6 @@ SERVER_SHARES = ("lmvp.core", "lmvp.views", "lmvp.errors", "lmvp.hints", "lmvp.a
 
 EXCEPTIONS = {
     "lmvp.connection -> lmvp.transfer.throughput",
-    "lmvp.core.framing -> lmvp.transfer.download",
     "lmvp.core.schemas.models -> lmvp.views._html",
     "lmvp.core.schemas.models -> lmvp.views._text",
     "lmvp.core.validation -> lmvp.views.history",

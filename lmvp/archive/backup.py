@@ -6,23 +6,20 @@ contains the earlier backup with all its data. See docs/format.md, "Backups".
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import count as counting
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from blake3 import blake3
 
-from lmvp.archive import (
-    backup_folder,
-    backup_records,
-    backup_series,
-    disk,
-)
+from lmvp.archive import backup_folder, backup_records, backup_series
 from lmvp.archive.backup_folder import (
     CHUNKS,
     MANIFESTS,
@@ -36,13 +33,14 @@ from lmvp.archive.backup_folder import (
 from lmvp.archive.backup_series import Copy
 from lmvp.archive.verification import Known, Proofs, parse
 from lmvp.connection import Connection
-from lmvp.core import digest, durability
+from lmvp.core import digest, files
 from lmvp.core.codecs import DEPTH_LIMIT, Buffer
-from lmvp.core.framing import read_pieces
+from lmvp.core.files import sync_folder, write_all
 from lmvp.core.manifest import Manifest
 from lmvp.core.number_format import plural
 from lmvp.core.schemas import Backup, BackupSpace, WantedPieces
-from lmvp.errors import DamagedFile, IntegrityError, LmvpError, NotFound, ServerUnavailable
+from lmvp.errors import DamagedFile, IntegrityError, LmvpError, NotFound, ServerError, ServerUnavailable
+from lmvp.transfer.download import body_reader
 from lmvp.transfer.progress import Advance, Progress, showing
 
 ATTEMPTS = 5
@@ -186,7 +184,7 @@ class _Run:
         self._connection.attempt(lambda: self._receive_records(about.space, part))
         found = backup_records.open_file(part, about.space)
         name = backup_folder.file_of(about.space, found.digest)
-        disk.move(part, self._folder.root / RECORDS / name)
+        files.move(part, self._folder.root / RECORDS / name)
         return Space(
             space=about.space,
             name=about.name,
@@ -198,9 +196,9 @@ class _Run:
         )
 
     def _receive_records(self, space: str, part: Path) -> None:
-        with self._asking("GET", f"records/{space}", None) as answer, disk.writing(part) as descriptor:
+        with self._asking("GET", f"records/{space}", None) as answer, files.new_file(part) as descriptor:
             for piece in read_pieces(answer):
-                durability.write_all(descriptor, piece)
+                write_all(descriptor, piece)
 
     # -- manifests
 
@@ -327,7 +325,7 @@ class _Run:
         return True
 
     def _keep_series(self, space: str, new: _Series) -> str:
-        disk.move(self._folder.part, self._folder.piece(SERIES, space, new.key))
+        files.move(self._folder.part, self._folder.piece(SERIES, space, new.key))
         return new.key
 
     def _received_series(self, space: Space, run: str) -> _Series | None:
@@ -345,11 +343,11 @@ class _Run:
     def _receive_series(self, space: str, run: str) -> tuple[str, int]:
         """Write the points of a run to the part file; return their BLAKE3 and number of bytes."""
         hasher, size = blake3(), 0
-        with disk.writing(self._folder.part) as descriptor:
+        with files.new_file(self._folder.part) as descriptor:
             for piece in self._series_pieces(space, run):
                 hasher.update(piece)
                 size += len(piece)
-                durability.write_all(descriptor, piece)
+                write_all(descriptor, piece)
         return hasher.hexdigest(), size
 
     def _series_pieces(self, space: str, run: str) -> Iterator[Buffer]:
@@ -442,7 +440,7 @@ class _Run:
     def _seal(self, spaces: Sequence[Space]) -> Index:
         """Sync all data, then write the index, which makes the new backup valid."""
         for path in _all_folders(self._folder.root):  # including folders that a killed attempt filled
-            durability.sync_folder(path)
+            sync_folder(path)
         index = Index(
             kind=backup_folder.KIND,
             format=backup_folder.FORMAT,
@@ -451,7 +449,7 @@ class _Run:
             spaces=tuple(spaces),
         ).sealed()
         self._folder.put(self._folder.root / backup_folder.INDEX, index.encoded())
-        durability.sync_folder(self._folder.root)
+        sync_folder(self._folder.root)
         return index
 
     def _tidy(self, index: Index) -> None:
@@ -577,10 +575,43 @@ def _all_folders(root: Path) -> Iterator[Path]:
 def _holds(path: Path, data: Buffer) -> bool:
     """Return whether a file has these bytes; False for a link."""
     try:
-        return disk.read_some(path, len(data)) == data
+        return files.read_copy(path, len(data)) == data
     except (NotFound, DamagedFile):
         return False
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+
+
+PIECE_LIMIT = 64 << 20
+"""Maximum bytes of a piece. It bounds the memory that the client allocates if the server is broken."""
+
+_PIECE_LENGTH = struct.Struct("<I")
+
+
+def read_pieces(answer: Any, count: int | None = None) -> Iterator[bytearray]:
+    """Yield `count` pieces, or all pieces up to an empty one if `count` is None.
+
+    Raises
+    ------
+    Interrupted
+        If the response ends early.
+    ServerError
+        If a piece exceeds the limit.
+    """
+    read = body_reader(answer)
+    # Without a count, an empty piece marks the end, so that an interrupted response does not count as complete.
+    for number in counting():
+        if number == count:
+            return
+        head = bytearray(_PIECE_LENGTH.size)
+        read(memoryview(head))
+        [size] = _PIECE_LENGTH.unpack(head)
+        if size > PIECE_LIMIT:
+            raise ServerError(f"the server sent a piece of {size:,} bytes; the limit is {PIECE_LIMIT:,}")
+        piece = bytearray(size)
+        read(memoryview(piece))
+        if count is None and not size:
+            return
+        yield piece

@@ -13,12 +13,13 @@ from typing import Any, TypeVar
 import msgspec
 from blake3 import blake3
 
-from lmvp.archive import backup_records, backup_series, disk
+from lmvp.archive import backup_records, backup_series
 from lmvp.archive.backup_records import RecordFile
 from lmvp.archive.backup_series import Copy
-from lmvp.core import digest, durability, files
+from lmvp.core import digest, files
 from lmvp.core import manifest as manifests
 from lmvp.core.chunk_frames import CHUNK_LIMIT, HEADER_SIZE
+from lmvp.core.files import sync_folder
 from lmvp.core.manifest import MANIFEST_LIMIT, Manifest
 from lmvp.core.manifest_validation import check_manifest
 from lmvp.core.schemas import Struct
@@ -32,7 +33,7 @@ KIND, FORMAT = "lmvp backup", 1
 MARK, INDEX, LOCK = "format.json", "backup.json", "lock"
 CHUNKS, MANIFESTS, NOTES, SERIES, RECORDS = "chunks", "manifests", "notes", "series", "records"
 # `private.secure` restricts the access to these files only; other files in the folder belong to the user.
-_OURS = ("records", "manifests", "notes", "series", "chunks", MARK, INDEX, LOCK, disk.PART)
+_OURS = ("records", "manifests", "notes", "series", "chunks", MARK, INDEX, LOCK, files.PART)
 SERVER = "server"
 """The space of the server, which belongs to no project."""
 
@@ -117,7 +118,7 @@ class BackupFolder:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.part = root / disk.PART
+        self.part = root / files.PART
 
     @classmethod
     @contextmanager
@@ -131,7 +132,7 @@ class BackupFolder:
         """
         from filelock import FileLock, Timeout
 
-        with disk.explained(root):
+        with files.archive_errors(root):
             cls._prepare(root)
             try:
                 with FileLock(root / LOCK, timeout=0, mode=files.FILE):
@@ -150,8 +151,8 @@ class BackupFolder:
         files.make_folder(root)
         files.secure(root, ())
         mark = msgspec.json.encode({"kind": KIND, "format": FORMAT})
-        disk.write_whole(root / MARK, [mark], root / f"{MARK}.{secrets.token_hex(4)}")
-        durability.sync_folder(root)
+        files.atomic_write(root / MARK, mark, temporary=root / f"{MARK}.{secrets.token_hex(4)}")
+        sync_folder(root)
 
     @classmethod
     def existing(cls, root: Path) -> BackupFolder:
@@ -170,7 +171,7 @@ class BackupFolder:
             raise NotFound(f"there is no folder {root}")
         hint = "name an empty folder, or one that `lmvp backup FOLDER` made"
         try:
-            head = msgspec.json.decode(disk.read_some(root / MARK, 1 << 16), type=_Head)
+            head = msgspec.json.decode(files.read_copy(root / MARK, 1 << 16), type=_Head)
         except (NotFound, DamagedFile, msgspec.MsgspecError, UnicodeDecodeError):
             raise Conflict(f"{root} is not a backup: its {MARK} does not say so", hint=hint) from None
         if head.kind != KIND:
@@ -192,8 +193,8 @@ class BackupFolder:
 
     def put(self, path: Path, *pieces: Any) -> None:
         """Write a file atomically and durably."""
-        with disk.explained(self.root):
-            disk.write_whole(path, pieces, self.part)
+        with files.archive_errors(self.root):
+            files.atomic_write(path, *pieces, temporary=self.part)
 
     # -- reading
 
@@ -211,7 +212,7 @@ class BackupFolder:
         """
         path = self.root / INDEX
         try:
-            data = disk.read_some(path, _JSON_LIMIT)
+            data = files.read_copy(path, _JSON_LIMIT)
         except NotFound:
             raise NotFound(f"no backup to {self.root} was finished", hint="do it again: it goes on") from None
         try:
@@ -241,14 +242,14 @@ class BackupFolder:
             If the file is missing or damaged; the message names it.
         """
         path = self.piece(MANIFESTS, space, key)
-        data = disk.read_some(path, MANIFEST_LIMIT)
+        data = files.read_copy(path, MANIFEST_LIMIT)
         return data, proved_manifest(data, key, str(path))
 
     def note(self, space: Space, key: str) -> bytes:
         """Return the verified note of a manifest."""
         found = space.notes[key]
         path = self.piece(NOTES, space.space, found)
-        data = disk.read_some(path, _JSON_LIMIT)
+        data = files.read_copy(path, _JSON_LIMIT)
         if digest.of_bytes(data) != found:
             raise DamagedFile(f"{path} is damaged: it does not match its digest")
         return data
@@ -277,13 +278,13 @@ class BackupFolder:
 
     def frame(self, space: str, chunk: str) -> bytes:
         """Return the encoded frame of a chunk; raises `NotFound` or `DamagedFile`."""
-        return disk.read_some(self.piece(CHUNKS, space, chunk), HEADER_SIZE + CHUNK_LIMIT)
+        return files.read_copy(self.piece(CHUNKS, space, chunk), HEADER_SIZE + CHUNK_LIMIT)
 
 
 def _slices(path: Path) -> Iterator[bytes]:
     """Yield the bytes of a file in slices, because a series can be larger than the memory."""
     try:
-        with disk.open_read(path) as file:
+        with files.open_copy(path) as file:
             while data := file.read(_SLICE):
                 yield data
     except FileNotFoundError:

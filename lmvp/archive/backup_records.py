@@ -14,7 +14,7 @@ from typing import IO, Any
 import msgspec
 from blake3 import blake3
 
-from lmvp.archive import disk
+from lmvp.core import files
 from lmvp.errors import DamagedFile, ServerMismatch
 
 KIND, FORMAT = "lmvp records", 1
@@ -73,7 +73,7 @@ class RecordFile:
             yield _read(decode, line, self.path)
 
     def _lines(self, first: int, count: int) -> Iterator[bytes]:
-        with disk.open_read(self.path) as file:
+        with files.open_copy(self.path) as file:
             for number, line in enumerate(_lines_of(file)):
                 if number >= first + count:
                     return
@@ -136,7 +136,7 @@ def _prove(path: Path) -> tuple[Head, str, int]:
     """Verify the digest of a file; return its head, the BLAKE3 of the whole file, and its size."""
     content, whole = blake3(), blake3()
     head, count, size, said = None, 0, 0, b""
-    with disk.open_read(path) as file:
+    with files.open_copy(path) as file:
         for count, line in enumerate(_lines_of(file)):  # noqa: B007 - the last one is the result
             if head is None:
                 head = _read(msgspec.json.Decoder(Head).decode, line, path)

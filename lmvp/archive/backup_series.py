@@ -15,7 +15,8 @@ from zlib import crc32
 
 import msgspec
 
-from lmvp.archive import disk
+from lmvp.core import files
+from lmvp.core.framing import HEAD, is_sound
 from lmvp.errors import IntegrityError, NotFound
 
 MAGIC: Final = b"LMVPSEG1"
@@ -24,7 +25,6 @@ FOOTER: Final = struct.Struct("<QII8s")
 STATE: Final = "series"
 """Name of the file with the state."""
 
-_HEAD = struct.Struct("<II")
 _LIMIT = 64 << 20
 """Maximum bytes of a payload. The longest payload is the state of a series with very many keys."""
 
@@ -118,7 +118,7 @@ def check_files(files: Mapping[str, File]) -> Copy:
 
 def _opened(path: Path) -> IO[bytes]:
     try:
-        return disk.open_read(path)
+        return files.open_copy(path)
     except FileNotFoundError:
         raise NotFound(f"there is no file {path}") from None
 
@@ -149,13 +149,9 @@ def _damaged(what: str) -> IntegrityError:
 
 def _only_record(file: File) -> bytes:
     data = file.read(0, file.size)
-    if len(data) < _HEAD.size:
+    if len(data) < HEAD.size or not is_sound(data[: HEAD.size], data[HEAD.size :]):
         raise _damaged("the state")
-    length, check = _HEAD.unpack_from(data)
-    payload = data[_HEAD.size :]
-    if length != len(payload) or crc32(payload, crc32(data[:4])) != check:
-        raise _damaged("the state")
-    return payload
+    return data[HEAD.size :]
 
 
 def _check_segment(name: str, file: File) -> None:
@@ -183,10 +179,10 @@ def _files_of(stream: IO[bytes]) -> dict[str, File]:
     found: dict[str, list[tuple[int, int]]] = {}
     parts: list[tuple[int, int]] | None = None
     while True:
-        head = stream.read(_HEAD.size)
-        length, check = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
+        head = stream.read(HEAD.size)
+        length = HEAD.unpack(head)[0] if len(head) == HEAD.size else 0
         payload = stream.read(length) if 0 < length <= _LIMIT else b""
-        if not payload or len(payload) != length or crc32(payload, crc32(head[:4])) != check:
+        if not payload or not is_sound(head, payload):
             raise IntegrityError("the stream of the series is damaged or ends before its end")
         kind, rest = payload[:4], payload[4:]
         if payload == b"end":

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lmvp.archive import disk, tar_index
+from lmvp.archive import tar_index
 from lmvp.archive.export_format import MODEL
 from lmvp.archive.tar_index import Member
-from lmvp.core import digest
+from lmvp.core import digest, files
 from lmvp.core.manifest import File
 from lmvp.errors import DamagedFile, FileChanged, InvalidArgument, NotFound
 from lmvp.formats.files import DiskFile
@@ -66,7 +66,7 @@ class FolderInlet:
 
     def read(self, path: str, limit: int) -> bytes:
         """Return the content of a small file."""
-        return disk.read_some(self._inside(path), limit)
+        return files.read_copy(self._inside(path), limit)
 
     def source(self, path: str, size: int) -> Rope:
         """Open a file that can be read by ranges."""

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from lmvp.archive import disk
 from lmvp.archive.backup_folder import CHUNKS, BackupFolder
-from lmvp.core import chunk_frames, codecs
+from lmvp.core import chunk_frames, codecs, files
 from lmvp.core.chunk_frames import HEADER_SIZE, Frame
 from lmvp.core.codecs import DEPTH_LIMIT, Buffer, Link
 from lmvp.errors import DamagedFile, IntegrityError, InvalidRequest, NotFound
@@ -118,7 +117,7 @@ class Proofs:
         path = self._folder.piece(CHUNKS, self._space, chunk)
         try:
             # Unbuffered: a buffered file would read 8 KiB for a header of less than 100 bytes.
-            with disk.open_read(path, buffering=0) as file:
+            with files.open_copy(path, buffering=0) as file:
                 start, size = file.read(HEADER_SIZE + codecs.LINK_SIZE), os.fstat(file.fileno()).st_size
         except DamagedFile:
             raise

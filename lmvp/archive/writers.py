@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from lmvp.archive import disk
-from lmvp.core import digest, durability
+from lmvp.core import digest, files
+from lmvp.core.files import sync_folder
 from lmvp.core.manifest import File
 from lmvp.errors import Conflict, InvalidArgument, NotFound
 
@@ -55,7 +55,7 @@ class FolderOutlet:
     records_last = True
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._part = folder, folder / disk.PART
+        self._folder, self._part = folder, folder / files.PART
 
     @classmethod
     def open(cls, folder: Path, mark: str) -> FolderOutlet:
@@ -66,7 +66,7 @@ class FolderOutlet:
         Conflict
             If the folder has other content.
         """
-        with disk.explained(folder):
+        with files.archive_errors(folder):
             if folder.is_dir() and not (folder / mark).exists() and _others(folder):
                 raise Conflict(f"{folder} is not an export of a model", hint="choose another folder")
             folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ class FolderOutlet:
     def read(self, path: str, limit: int) -> bytes | None:
         """Return a small file; None if it does not exist."""
         try:
-            return disk.read_some(self._target(path), limit)
+            return files.read_copy(self._target(path), limit)
         except NotFound:
             return None
 
@@ -89,20 +89,19 @@ class FolderOutlet:
 
     def put(self, path: str, data: bytes) -> None:
         """Write a file atomically; it replaces an earlier one."""
-        with disk.explained(self._folder):
+        with files.archive_errors(self._folder):
             target = self._target(path)
-            disk.write_whole(target, [data], self._part, disk.SHARED)
-            durability.sync_folder(target.parent)
+            files.atomic_write(target, data, temporary=self._part, mode=files.SHARED)
+            sync_folder(target.parent)
 
     @contextmanager
     def place(self, path: str, size: int) -> Iterator[Write]:  # noqa: ARG002 - only a tar needs the size in advance
         """Write to the part file, and rename it when it is complete."""
-        with disk.explained(self._folder):
+        with files.archive_errors(self._folder):
             target = self._target(path)
-            with disk.writing(self._part, disk.SHARED) as descriptor:
-                yield lambda offset, piece: disk.write_at(descriptor, offset, piece)
-            disk.move(self._part, target, disk.SHARED)
-            durability.sync_folder(target.parent)
+            with files.atomic_file(target, temporary=self._part, mode=files.SHARED) as descriptor:
+                yield lambda offset, piece: files.write_at(descriptor, offset, piece)
+            sync_folder(target.parent)
 
     def _target(self, path: str) -> Path:
         target = self._folder / path
@@ -113,7 +112,7 @@ class FolderOutlet:
 
 
 def _others(folder: Path) -> bool:
-    return any(path.name != disk.PART for path in folder.iterdir())
+    return any(path.name != files.PART for path in folder.iterdir())
 
 
 def _matches(path: Path, file: File) -> bool:
@@ -142,19 +141,13 @@ class TarOutlet:
         if path.is_dir():
             raise InvalidArgument(f"{path} is a folder", hint="name a file that ends in .tar, or another folder")
         part = path.with_name(f".{path.name}.part")
-        with disk.explained(path.parent):
+        with files.archive_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                with disk.writing(part, disk.SHARED) as descriptor:
-                    outlet = cls(descriptor)
-                    yield outlet
-                    outlet._finish()
-                part.replace(path)
-                durability.sync_folder(path.parent)
-            except BaseException:
-                with suppress(OSError):
-                    part.unlink()
-                raise
+            with files.atomic_file(path, temporary=part, mode=files.SHARED) as descriptor:
+                outlet = cls(descriptor)
+                yield outlet
+                outlet._finish()
+            sync_folder(path.parent)
 
     def read(self, path: str, limit: int) -> bytes | None:  # noqa: ARG002 - the file is always new
         """Return None."""
@@ -176,13 +169,13 @@ class TarOutlet:
         info.size, info.mode = size, 0o644
         # Owner and time of the member are zero, so equal versions result in equal bytes.
         head = info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict")
-        disk.write_at(self._descriptor, self._end, memoryview(head))
+        files.write_at(self._descriptor, self._end, memoryview(head))
         start = self._end + len(head)
-        yield lambda offset, piece: disk.write_at(self._descriptor, start + offset, piece)
+        yield lambda offset, piece: files.write_at(self._descriptor, start + offset, piece)
         self._end = start + -(-size // _BLOCK) * _BLOCK
-        disk.write_at(self._descriptor, start + size, memoryview(bytes(self._end - start - size)))
+        files.write_at(self._descriptor, start + size, memoryview(bytes(self._end - start - size)))
 
     def _finish(self) -> None:
         # The end of a tar is two empty blocks, padded to a full record.
         size = -(-(self._end + 2 * _BLOCK) // _RECORD) * _RECORD
-        disk.write_at(self._descriptor, self._end, memoryview(bytes(size - self._end)))
+        files.write_at(self._descriptor, self._end, memoryview(bytes(size - self._end)))

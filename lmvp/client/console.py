@@ -249,5 +249,5 @@ def _redirect(url: str) -> str:
         '<!doctype html><meta charset="utf-8"><meta name="referrer" content="no-referrer"><title>LMVP</title>'
         f'<meta http-equiv="refresh" content="0; url={safe}"><p><a href="{safe}" rel="noreferrer">Open LMVP</a></p>\n'
     )
-    files.write(folder / REDIRECT, text.encode(), sync=False)
+    files.atomic_write(folder / REDIRECT, text.encode(), sync=False)
     return (folder / REDIRECT).as_uri()

@@ -19,6 +19,7 @@ from lmvp.core.columns import (
     Points,
     Shipment,
 )
+from lmvp.core.framing import HEAD
 from lmvp.core.run_frames import (
     AUTO,
     BATCH,
@@ -27,7 +28,6 @@ from lmvp.core.run_frames import (
     EPOCH,
     EPOCH_FRAME,
     EVEN_STEPS,
-    HEAD,
     KEY,
     KEY_HEAD,
     NAMES,

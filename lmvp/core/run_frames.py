@@ -12,13 +12,11 @@ from collections.abc import Iterator
 from typing import Any, Final, TypeAlias
 from zlib import crc32
 
-from lmvp.core.log_recovery import Framing, LogReader
+from lmvp.core import framing
+from lmvp.core.framing import HEAD, Framing, LogReader, frame_check
 from lmvp.errors import InvalidRequest
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
-
-HEAD: Final = struct.Struct("<II")
-"""Length and CRC-32 of the payload."""
 
 START, KEY, POINTS, BATCH, UPDATE, EPOCH, END = range(1, 8)
 NAMES: Final = {1: "start", 2: "key", 3: "points", 4: "batch", 5: "update", 6: "epoch", 7: "end"}
@@ -67,7 +65,7 @@ def framed(payload: bytes) -> bytes:
     >>> framed(b"\x07{}")
     b'\x03\x00\x00\x00+bq\x18\x07{}'
     """
-    return HEAD.pack(len(payload), crc32(payload)) + payload
+    return framing.framed(payload, frame_check)
 
 
 def note(kind: int, body: bytes) -> bytes:
@@ -139,7 +137,7 @@ def within_epochs(data: bytes, most: int = EPOCHS_LIMIT) -> bytes:
 
 
 JOURNAL: Final = Framing(
-    lambda _, payload: crc32(payload),
+    frame_check,
     re.compile(rb"(?=.{2}[\0-\x40]\0.{4}[\1-\7])", re.DOTALL),  # a length up to `PAYLOAD_LIMIT`, and a kind
     limit=PAYLOAD_LIMIT,
 )

@@ -85,7 +85,7 @@ def read(folder: Path) -> ServerFile | None:
 
 def write(folder: Path, content: ServerFile) -> None:
     """Write `server.json` with mode 0600, because it contains the token."""
-    files.write(folder / NAME, msgspec.json.encode(content))
+    files.atomic_write(folder / NAME, msgspec.json.encode(content))
 
 
 def silent(folder: Path) -> bool:

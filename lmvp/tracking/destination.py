@@ -47,7 +47,7 @@ class Target(msgspec.Struct, frozen=True):
                 files.secure(journals().parent, [journals().name])
                 content = {**msgspec.structs.asdict(self), "check": _check(self)}
                 # Without a sync, because `start_run` must not wait for the disk; a torn file fails its check.
-                files.write(folder / NAME, msgspec.json.encode(content), sync=False)
+                files.atomic_write(folder / NAME, msgspec.json.encode(content), sync=False)
 
     @classmethod
     def read(cls, folder: Path) -> Target | None:

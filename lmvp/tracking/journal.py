@@ -29,7 +29,7 @@ from typing import Any, Final, TypeAlias
 from zlib import crc32
 
 from lmvp.core import files
-from lmvp.core.run_frames import HEAD
+from lmvp.core.framing import HEAD
 from lmvp.tracking.process_lock import is_deleted
 
 # First length of the file, and the most by which it grows at once, in bytes.
@@ -253,8 +253,7 @@ class Journal:
         if size == self._synced or file is None:
             return
         with suppress(OSError):
-            # macOS and Windows lack `fdatasync`.
-            (os.fdatasync if hasattr(os, "fdatasync") else os.fsync)(file.descriptor)
+            files.sync_data(file.descriptor)
             self._synced = size
 
     def seal(self) -> None:

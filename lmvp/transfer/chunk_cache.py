@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import secrets
 import shutil
 import time
 from collections.abc import Iterator, Sequence
@@ -29,6 +28,7 @@ from lmvp.core import chunk_frames, digest
 from lmvp.core import files as private
 from lmvp.core.byte_sizes import size_of
 from lmvp.core.chunk_frames import DELTA, HEADER_SIZE, Frame
+from lmvp.core.files import atomic_write
 from lmvp.errors import IntegrityError, InvalidRequest, LmvpError
 
 if TYPE_CHECKING:
@@ -190,7 +190,10 @@ class Cache:
             return
         try:
             self._make_room(size)
-            _write_whole(path, pieces, self.folder)
+            if not path.parent.is_dir():
+                _make_folders(path.parent, self.folder)
+            # Not synced: after a crash, a file with wrong content does not match its digest and is deleted.
+            atomic_write(path, *pieces, sync=False)
         except OSError:  # a full or read-only disk, or the folder of another user
             self._usable = False
 
@@ -282,28 +285,10 @@ def _unlink(path: Path) -> None:
         path.unlink()
 
 
-def _write_whole(path: Path, pieces: Sequence[Buffer], root: Path) -> None:
-    if not path.parent.is_dir():
-        _make_folders(path.parent, root)
-    # Not synced: after a crash, a file with wrong content does not match its digest and is deleted.
-    temporary = path.with_name(f".{secrets.token_hex(8)}")
-    descriptor = private.create(temporary)
-    try:
-        with open(descriptor, "wb", buffering=0) as file:
-            for piece in pieces:
-                view = memoryview(piece)
-                while view:
-                    view = view[file.write(view) :]
-        temporary.replace(path)
-    except BaseException:
-        _unlink(temporary)
-        raise
-
-
 def _make_folders(folder: Path, root: Path) -> None:
     """Create a folder below the root, with access only for its owner."""
     private.make_folder(folder)
     tag = root / "CACHEDIR.TAG"  # backup programs skip folders with this file
     private.secure(root, [folder.parent.name, tag.name])
     if not tag.exists():
-        private.write(tag, _TAG.encode(), sync=False)
+        atomic_write(tag, _TAG.encode(), sync=False)

@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from lmvp.core.files import write_errors
 from lmvp.core.manifest import File
 from lmvp.core.manifest_validation import path_problem
-from lmvp.errors import InvalidArgument, InvalidManifest, LmvpError, StorageFull, StorageReadOnly
+from lmvp.errors import InvalidArgument, InvalidManifest, StorageFull
 from lmvp.transfer.download import VersionReader
 
 _RESERVED = re.compile(r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9¹²³])(?:\..*)?", re.IGNORECASE)
@@ -40,7 +41,8 @@ def pull_files(reader: VersionReader, folder: Path) -> list[Path]:
         If a folder exists under the name of a file.
     """
     files = reader.manifest.files
-    with _explained(folder), _temporaries() as temporaries:
+    full, refused = "free some space and pull again", "choose another folder"
+    with write_errors(folder, full=full, refused=refused), _temporaries() as temporaries:
         targets = [(file, _target(folder, file)) for file in files]
         _check_room(folder, sum(file.size for file in files))
         folder.mkdir(parents=True, exist_ok=True)
@@ -157,18 +159,3 @@ def _temporaries() -> Iterator[dict[Path, Path]]:
         for temporary in table:
             with suppress(OSError):
                 temporary.unlink()
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    import errno
-
-    try:
-        yield
-    except LmvpError:  # some of them are subclasses of OSError
-        raise
-    except OSError as error:  # includes ENOENT, for a folder in a file system that has no new files, such as /proc
-        if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageFull(f"no room left on the disk of {folder}", hint="free some space and pull again") from error
-        said = error.strerror or str(error)
-        raise StorageReadOnly(f"cannot write to {folder}: {said}", hint="choose another folder") from error

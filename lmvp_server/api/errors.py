@@ -7,7 +7,7 @@ from typing import Any
 
 from tornado.web import Finish, HTTPError, RequestHandler
 
-from lmvp.core.durability import storage_error
+from lmvp.core.files import storage_error
 from lmvp.core.schemas import ErrorBody
 from lmvp.errors import AccessDenied, InvalidRequest, LmvpError, NotFound, ServerError
 

@@ -12,7 +12,7 @@ from tornado.httpclient import HTTPError, HTTPRequest
 from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 
-from lmvp.core.durability import storage_error
+from lmvp.core.files import storage_error
 from lmvp.errors import LmvpError
 from lmvp_server.services.webhook_allowlist import Targets
 from lmvp_server.services.webhooks import FIRST_WAIT, GONE, Delivery, Webhooks

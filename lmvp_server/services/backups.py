@@ -34,7 +34,7 @@ AT_ONCE = 32
 """The limit of open backups. One more ends the backup with the oldest last request; its client must start again."""
 
 PIECE_LIMIT = 64 << 20
-"""The largest piece, in bytes. It must equal the limit in `lmvp.core.framing`, which the server does not import."""
+"""The largest piece, in bytes. It must equal the limit in `lmvp.archive.backup`, which the server does not import."""
 
 _SLICE = 64 << 10
 """Bytes of lines that are joined to one piece. A piece for each short line would be slow."""

@@ -16,11 +16,11 @@ from server.in_process import Served
 
 import lmvp
 from lmvp import errors, local
+from lmvp.archive import backup
 from lmvp.archive.backup import _Run
 from lmvp.archive.backup_folder import BackupFolder
 from lmvp.archive.verification import Proofs
 from lmvp.cli import main
-from lmvp.core import framing
 from lmvp.core.schemas import (
     Invite,
     MakeToken,
@@ -723,11 +723,11 @@ def restored_values(backup, folder, run):
 
 def test_series_longer_than_a_piece_is_backed_up_and_restored(home, tmp_path, monkeypatch):
     """A run of 10 million points has more than 64 MiB, the limit of a piece; here the limit is 2 MiB."""
-    monkeypatch.setattr(framing, "LIMIT", 2 << 20)
+    monkeypatch.setattr(backup, "PIECE_LIMIT", 2 << 20)
     run, values = noisy_run()
     lmvp.Client().back_up(tmp_path / "copy")
     [kept] = (tmp_path / "copy" / "series").glob("*/*/*")
-    assert kept.stat().st_size > 2 * framing.LIMIT
+    assert kept.stat().st_size > 2 * backup.PIECE_LIMIT
     assert (restored_values(tmp_path / "copy", tmp_path / "again", run) == values).all()
 
 

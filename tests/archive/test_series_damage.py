@@ -145,7 +145,7 @@ def test_client_refuses_damaged_points_that_a_server_sends(place, tmp_path, monk
 
 def stream_of(folder):
     """Return the files of a series as 9d7a6ec sent them, unchecked."""
-    from lmvp_server.stores.local.journal import framed
+    from lmvp.core.framing import framed
 
     names = ["series", *sorted(path.name for path in folder.glob("*.segment"))]
     records = [record for name in names for record in (b"name" + name.encode(), b"data" + (folder / name).read_bytes())]

@@ -173,10 +173,10 @@ def test_a_place_that_takes_no_files_is_no_failure(tmp_path):
 
 
 def test_a_full_disk_is_no_failure(cache, monkeypatch):
-    def full(*_):
+    def full(*_, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lmvp.transfer.chunk_cache._write_whole", full)
+    monkeypatch.setattr("lmvp.transfer.chunk_cache.atomic_write", full)
     assert cache.read(keep(cache, b"data"), 4) is None
 
 

@@ -116,11 +116,11 @@ def test_private_files(tmp_path):
     assert files.read(path) is None
     previous = os.umask(0)
     try:
-        files.write(path, b"one")
+        files.atomic_write(path, b"one")
     finally:
         os.umask(previous)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    files.write(path, b"two")
+    files.atomic_write(path, b"two")
     assert files.read(path) == b"two"
     path.chmod(0o666)
     assert files.read(path) == b"two"
@@ -130,7 +130,7 @@ def test_private_files(tmp_path):
 def test_a_failed_write_leaves_what_was_there(tmp_path):
     (tmp_path / "folder" / "inside").mkdir(parents=True)
     with pytest.raises(OSError):
-        files.write(tmp_path / "folder", b"a file cannot replace a folder")
+        files.atomic_write(tmp_path / "folder", b"a file cannot replace a folder")
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 

@@ -179,7 +179,7 @@ def test_private_file_has_its_mode_from_the_start(tmp_path, mask):
     before = os.umask(mask)
     try:
         files.make_folder(tmp_path / "a" / "b")
-        files.write(tmp_path / "a" / "b" / "c", b"secret")
+        files.atomic_write(tmp_path / "a" / "b" / "c", b"secret")
         files.append(tmp_path / "a" / "log").close()
     finally:
         os.umask(before)

@@ -10,7 +10,6 @@ from contextlib import suppress
 import pytest
 from services.workshop import ADA, Shop, step, weights
 
-from lmvp.archive import disk
 from lmvp.core import files, server_file
 from lmvp.core.schemas.runs import NewPoints, NewRun
 from lmvp.errors import DamagedFile, IntegrityError
@@ -232,7 +231,7 @@ def test_only_regular_files_are_opened(tmp_path, kind):
     with pytest.raises(FileExistsError):
         files.create(path)
     with pytest.raises(DamagedFile, match="is not a regular file"):
-        disk.read_some(path, 100)
+        files.read_copy(path, 100)
     assert files_in(tmp_path, "file") == ([] if kind == "link" else [path])
     assert (tmp_path / "target").read_bytes() == b"theirs"
 
@@ -241,6 +240,6 @@ def test_write_replaces_a_link_by_a_file(tmp_path):
     path, target = tmp_path / "file", tmp_path / "target"
     target.write_bytes(b"theirs")
     path.symlink_to(target)
-    files.write(path, b"ours")
+    files.atomic_write(path, b"ours")
     assert (target.read_bytes(), path.read_bytes()) == (b"theirs", b"ours")
     assert stat.S_ISREG(path.lstat().st_mode)

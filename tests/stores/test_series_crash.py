@@ -252,7 +252,7 @@ def refuse_files(monkeypatch, suffix):
         assert path.name.endswith(suffix)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(segment, "write_whole", refuse)
+    monkeypatch.setattr(segment, "atomic_write", refuse)
 
 
 def test_a_full_disk_at_a_seal_loses_nothing_and_the_next_seal_works(tmp_path, monkeypatch):

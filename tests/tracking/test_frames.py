@@ -10,7 +10,7 @@ import pytest
 from lmvp.core import run_frames
 from lmvp.core.columns import Epoch
 from lmvp.core.frame_parsing import parse
-from lmvp.core.log_recovery import Gap
+from lmvp.core.framing import Gap
 from lmvp.core.run_frames import (
     epoch_frame,
     framed,

@@ -20,10 +20,9 @@ from threading import Lock
 from blake3 import blake3
 
 from lmvp.core import files
-from lmvp.core.durability import sync_folder
+from lmvp.core.files import atomic_write, disk_errors, sync_folder
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Buffer, ChunkStore
-from lmvp_server.stores.local.disk import disk_errors, write_whole
 from lmvp_server.stores.local.shared_lock import SharedLock
 
 _PROJECT = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -297,14 +296,15 @@ class FolderChunks(ChunkStore):
         rename: Callable[[Path, Path], object] = Path.replace,
     ) -> None:
         scratch = self._staging / _checked(_PROJECT, project)
+        temporary = scratch / f"tmp-{secrets.token_hex(12)}"
         with disk_errors(path.parent):
             try:
-                write_whole(path, pieces, scratch, sync=sync, rename=rename)
+                atomic_write(path, *pieces, temporary=temporary, sync=sync, rename=rename)
             except FileNotFoundError:  # the first file in this folder; checking for folders each time would be slower
                 files.make_folder(path.parent)
                 files.make_folder(scratch)
                 self._count_names(path.parent.parent, path.parent.parent.parent)
-                write_whole(path, pieces, scratch, sync=sync, rename=rename)
+                atomic_write(path, *pieces, temporary=temporary, sync=sync, rename=rename)
         self._count_names(path.parent)
 
     def _count_names(self, *folders: Path) -> None:

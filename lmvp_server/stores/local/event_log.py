@@ -25,7 +25,7 @@ import msgspec
 
 from lmvp.core import files
 from lmvp.core.digest import of_bytes
-from lmvp.core.durability import write_all
+from lmvp.core.files import write_all
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Document
 from lmvp_server.stores.local.journal import AppendFile

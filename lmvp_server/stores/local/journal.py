@@ -1,29 +1,22 @@
 """Write-ahead journal of a space: records with checksums, appended and synced, so a commit writes only its changes.
 
-A record consists of the length of its payload (uint32), a CRC-32 over length and payload (uint32), and the payload.
-Numbers are little-endian. The CRC covers the length because a crash can leave zeros at the end of the file: with a CRC
-over the payload alone, eight zeros would be a valid, empty record. The payload is the JSON of a `Commit`.
+`lmvp.core.framing` describes a record. Its payload is the JSON of a `Commit`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import struct
-from collections.abc import Iterator
 from pathlib import Path
-from zlib import crc32
 
 import msgspec
 
 from lmvp.core import files
-from lmvp.core.durability import sync_folder, write_all
-from lmvp.core.log_recovery import Buffer, Framing, LogReader
+from lmvp.core.files import sync_data, write_all
+from lmvp.core.framing import Framing, LogReader, record_check
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Document
 
-_LENGTH = struct.Struct("<I")
-_HEAD = struct.Struct("<II")
 # O_BINARY exists on Windows only; without it, Windows would convert line ends.
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
 
@@ -55,26 +48,6 @@ class Commit(msgspec.Struct):
 decode_commit = msgspec.json.Decoder(Commit).decode
 
 
-def framed(payload: bytes) -> bytes:
-    r"""Return a payload with its length and CRC prepended.
-
-    Examples
-    --------
-    >>> framed(b"{}")[:4], len(framed(b"{}"))
-    (b'\x02\x00\x00\x00', 10)
-    """
-    return _HEAD.pack(len(payload), _check(payload)) + payload
-
-
-def _check(payload: Buffer) -> int:
-    return record_check(_LENGTH.pack(len(payload)), payload)
-
-
-def record_check(length: bytes, payload: Buffer) -> int:
-    """Return the CRC-32 of a record, over the four bytes of the length and the payload."""
-    return crc32(payload, crc32(length))
-
-
 # The pattern finds the next record after damage: 8 bytes of head and the start of a `Commit`.
 COMMITS = Framing(record_check, re.compile(rb"(?=.{8}\{\"n\":)", re.DOTALL), text=True)
 """The framing of a journal: its payloads are the JSON of a `Commit`."""
@@ -85,49 +58,12 @@ def read_journal(path: Path) -> LogReader:
     return LogReader(files.read_bytes(path), COMMITS)
 
 
-def whole_records(data: bytes) -> Iterator[tuple[memoryview, int]]:
-    """Yield each payload and the offset after it, up to the first record that is incomplete or damaged."""
-    view, at = memoryview(data), 0
-    while at + _HEAD.size <= len(view):
-        length, check = _HEAD.unpack_from(view, at)
-        payload = view[at + _HEAD.size : at + _HEAD.size + length]
-        if len(payload) != length or _check(payload) != check:
-            return
-        at += _HEAD.size + length
-        yield payload, at
-
-
 def verify_journal(path: Path, size: int) -> None:
     """Verify the records in the first `size` bytes of a journal; raise IntegrityError if one is damaged."""
     log = LogReader(files.read_bytes(path)[:size] if size else b"", COMMITS).read()
     if log.gaps or log.end != size:
         place = str(log.gaps[0]) if log.gaps else f"damaged at byte {log.end:,}"
         raise IntegrityError(f"{path} is {place}", hint="`lmvp fsck --repair` writes the records again from memory")
-
-
-def sync_data(descriptor: int) -> None:
-    """Sync the content of a file to the disk, without its timestamps where the system allows it, which is faster."""
-    if hasattr(os, "fdatasync"):
-        os.fdatasync(descriptor)
-    else:
-        os.fsync(descriptor)
-
-
-def sync_path(path: Path) -> None:
-    """Sync the content of a file to the disk. This includes data that another process wrote."""
-    descriptor = files.open_file(path)
-    try:
-        sync_data(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder with its parents, and make their names durable."""
-    if not folder.is_dir():
-        make_folder(folder.parent)
-        files.make_folder(folder)
-        sync_folder(folder.parent)
 
 
 class AppendFile:

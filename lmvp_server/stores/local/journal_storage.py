@@ -24,19 +24,12 @@ from typing import Any
 import msgspec
 from tinydb.storages import Storage
 
-from lmvp.core.durability import sync_folder
+from lmvp.core.files import disk_errors, make_folder, sync_folder
+from lmvp.core.framing import framed
 from lmvp.errors import IntegrityError, InvalidArgument
 from lmvp_server.stores.base import Document, Record
-from lmvp_server.stores.local.disk import disk_errors
 from lmvp_server.stores.local.event_log import Head, Lines, chained
-from lmvp_server.stores.local.journal import (
-    AppendFile,
-    Envelope,
-    Operation,
-    framed,
-    make_folder,
-    verify_journal,
-)
+from lmvp_server.stores.local.journal import AppendFile, Envelope, Operation, verify_journal
 from lmvp_server.stores.local.memory_table import Rows
 from lmvp_server.stores.local.recovery import Files, recover
 from lmvp_server.stores.local.snapshot import (
@@ -224,7 +217,7 @@ class JournalledStorage(Storage):  # type: ignore[misc]
 
     def _open_journal(self, generation: int, size: int) -> AppendFile:
         folder = self._files.snapshot.parent
-        make_folder(folder)
+        make_folder(folder, sync=True)
         journal = AppendFile(self._files.journal(generation), size)
         try:
             sync_folder(folder)

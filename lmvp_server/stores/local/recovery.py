@@ -23,8 +23,8 @@ from pathlib import Path
 
 import msgspec
 
-from lmvp.core.durability import sync_folder
-from lmvp.core.log_recovery import Buffer, LogReader
+from lmvp.core.files import sync_file, sync_folder
+from lmvp.core.framing import Buffer, LogReader
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Record
 from lmvp_server.stores.local.event_log import (
@@ -33,13 +33,7 @@ from lmvp_server.stores.local.event_log import (
     Head,
     head_of,
 )
-from lmvp_server.stores.local.journal import (
-    Commit,
-    Operation,
-    decode_commit,
-    read_journal,
-    sync_path,
-)
+from lmvp_server.stores.local.journal import Commit, Operation, decode_commit, read_journal
 from lmvp_server.stores.local.memory_table import Rows
 from lmvp_server.stores.local.snapshot import Image, read_snapshot, temporary_of
 
@@ -245,7 +239,7 @@ def _replay(path: Path, log: LogReader, state: State, lines: list[bytes]) -> int
         lines += state.replay(commit)
     _check_gaps(path, log)
     if log.end:
-        sync_path(path)
+        sync_file(path)
     return log.end
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from itertools import islice
 
 import msgspec
 
-from lmvp.core import files as private
-from lmvp.core.durability import sync_folder
+from lmvp.core.files import disk_errors, make_folder, new_file, sync_folder
 from lmvp_server.stores.base import Moment
-from lmvp_server.stores.local.disk import disk_errors
 from lmvp_server.stores.local.event_log import EventFile, Head, head_of
-from lmvp_server.stores.local.journal import make_folder
 from lmvp_server.stores.local.recovery import Files
 from lmvp_server.stores.local.snapshot import Image, Meta, write_snapshot
 
@@ -24,7 +20,7 @@ def lay_down(files: Files, moment: Moment) -> None:
     """Replace the files of a space with those of a snapshot. An empty snapshot writes no files."""
     folder = files.snapshot.parent
     with disk_errors(folder):
-        make_folder(folder)
+        make_folder(folder, sync=True)
         files.remove()
         if not moment.next_seq and not moment.count:
             return
@@ -58,9 +54,5 @@ def _write_events(files: Files, moment: Moment) -> tuple[Head, int]:
 
 
 def _touch(files: Files) -> None:
-    files.journal(_GENERATION).unlink(missing_ok=True)
-    descriptor = private.create(files.journal(_GENERATION))
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with new_file(files.journal(_GENERATION)):
+        pass

@@ -17,7 +17,7 @@ import msgspec
 
 from lmvp.core import files
 from lmvp.core.digest import of_bytes
-from lmvp.core.durability import sync_folder, write_all
+from lmvp.core.files import sync_folder, write_all
 from lmvp.errors import IntegrityError
 from lmvp_server.stores.base import Record
 from lmvp_server.stores.local.event_log import RESTORE, Head
@@ -55,15 +55,9 @@ class Image(NamedTuple):
 
 def write_snapshot(path: Path, image: Image) -> int:
     """Replace the snapshot atomically and return its size in bytes."""
-    temporary = temporary_of(path)
-    temporary.unlink(missing_ok=True)  # left by a crash, or a link that someone put there
-    descriptor = files.create(temporary)
-    try:
+    # A file of this name can exist: left by a crash, or a link that someone put there.
+    with files.atomic_file(path, temporary=temporary_of(path)) as descriptor:
         size = _write(descriptor, image)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    os.replace(temporary, path)  # noqa: PTH105
     sync_folder(path.parent)
     return size
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmvp.core import files
+from lmvp.core.files import disk_errors
 from lmvp.errors import InvalidArgument, LmvpError
 from lmvp_server.stores.base import Buffer, KeyState, SeriesState, SeriesStore
-from lmvp_server.stores.local.disk import disk_errors
 
 if TYPE_CHECKING:
     from lmvp.core.columns import Columns, Shipment

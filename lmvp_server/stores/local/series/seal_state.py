@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from lmvp.core import files
+from lmvp.core.files import atomic_write
+from lmvp.core.framing import framed, whole_records
 from lmvp.errors import IntegrityError
-from lmvp_server.stores.local.disk import write_whole
-from lmvp_server.stores.local.journal import framed, whole_records
 
 NAME = "series"
 
@@ -57,10 +57,10 @@ class Saved(msgspec.Struct):
 
 def save(folder: Path, saved: Saved) -> None:
     """Replace the state file durably and atomically."""
-    from lmvp.core.durability import sync_folder
+    from lmvp.core.files import sync_folder
 
     # The record has a checksum, so that damage is detected.
-    write_whole(folder / NAME, [framed(msgspec.msgpack.encode(saved))], folder)
+    atomic_write(folder / NAME, framed(msgspec.msgpack.encode(saved)))
     sync_folder(folder)
 
 

@@ -29,8 +29,8 @@ from lmvp.archive.backup_series import (
 )
 from lmvp.core import files
 from lmvp.core.downsample import Blocks, blocks_of, fold
+from lmvp.core.files import atomic_write
 from lmvp.errors import IntegrityError, NotFound
-from lmvp_server.stores.local.disk import write_whole
 from lmvp_server.stores.local.series.columns import Table
 from lmvp_server.stores.local.series.page_cache import PAGES
 from lmvp_server.stores.local.series.pyramid import BLOCK, FOLD, starts_of
@@ -79,7 +79,7 @@ def write_segment(path: Path, table: Table) -> None:
         )
     )
     footer = FOOTER.pack(size, len(directory), crc32(directory), MAGIC)
-    write_whole(path, [*pieces, directory, footer], path.parent)
+    atomic_write(path, *pieces, directory, footer)
 
 
 def _levels(table: Table, counts: npt.NDArray[np.intp]) -> Iterator[Blocks]:

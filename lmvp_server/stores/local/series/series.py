@@ -22,15 +22,14 @@ from lmvp.core.columns import (
     Points,
     Shipment,
 )
-from lmvp.core.durability import sync_folder
+from lmvp.core.files import disk_errors, make_folder, sync_folder
 from lmvp.core.frame_parsing import parse
-from lmvp.core.log_recovery import LogReader
+from lmvp.core.framing import LogReader
 from lmvp.core.run_frames import AUTO, Buffer
 from lmvp.errors import IntegrityError, InvalidRequest
 from lmvp_server.process import cancellation
 from lmvp_server.stores.base import CursorLost, Gap, KeyState, SeriesState
-from lmvp_server.stores.local.disk import disk_errors
-from lmvp_server.stores.local.journal import AppendFile, make_folder
+from lmvp_server.stores.local.journal import AppendFile
 from lmvp_server.stores.local.series import seal_state, wal
 from lmvp_server.stores.local.series.auto_step import numbered
 from lmvp_server.stores.local.series.columns import (
@@ -213,7 +212,7 @@ class Series:
     def _open_log(self) -> AppendFile:
         if self._log is None:
             with disk_errors(self.folder):
-                make_folder(self.folder)
+                make_folder(self.folder, sync=True)
                 path = wal.wal_path(self.folder, self._generation)
                 size = self._whole if path.exists() else 0
                 self._log = wal.open_wal(self.folder, self._generation, size)

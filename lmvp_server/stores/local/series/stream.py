@@ -13,8 +13,9 @@ from typing import IO, TYPE_CHECKING
 
 from lmvp.archive.backup_series import File, check_files
 from lmvp.core import files as private
+from lmvp.core.files import make_folder
+from lmvp.core.framing import framed, whole_records
 from lmvp.errors import IntegrityError
-from lmvp_server.stores.local.journal import framed, make_folder, whole_records
 
 if TYPE_CHECKING:
     from lmvp_server.stores.local.series.series import Series
@@ -74,7 +75,7 @@ def load(folder: Path, pieces: Iterable[bytes]) -> None:
     IntegrityError
         If the stream is damaged or incomplete.
     """
-    make_folder(folder.parent)
+    make_folder(folder.parent, sync=True)
     # A temporary folder next to the target, so that the rename replaces the series in one step.
     fresh = folder.parent / f"tmp-{secrets.token_hex(8)}"
     private.make_folder(fresh)

@@ -1,7 +1,7 @@
 """Write-ahead log of a series: the frames that writers sent, with the offset in the writer's journal.
 
 A record is framed as in `lmvp_server.stores.local.journal`. Its payload is the id of the writer (16 bytes), the offset
-in the writer's journal (uint64), and the frames. `lmvp.core.log_recovery` distinguishes damage from an incomplete last
+in the writer's journal (uint64), and the frames. `lmvp.core.framing` distinguishes damage from an incomplete last
 record. A damaged log is not changed: a new generation begins, and when the sound points of the damaged log are sealed,
 it is renamed to `<generation>.wal.damaged`.
 """
@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from lmvp.core import files
-from lmvp.core.log_recovery import Framing, LogReader
+from lmvp.core.framing import Framing, LogReader, framed, record_check
 from lmvp.core.run_frames import Buffer
-from lmvp_server.stores.local.journal import AppendFile, framed, record_check
+from lmvp_server.stores.local.journal import AppendFile
 
 _HEAD = struct.Struct("<16sQ")
 _NAME = re.compile(r"(\d+)\.wal(\.damaged)?")
