@@ -1,18 +1,44 @@
 """Fixtures that all tests share: a home of their own, whose server ends with them."""
 
 import os
+import signal
 import sys
 from contextlib import suppress
 
 import pytest
+from local_server import LocalServers
 
 from lmvp import config, local
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # by itself, Keras takes TensorFlow, which no test needs
 
 
+_kill = os.kill
+
+
+def _kill_others(pid, number):
+    """Send a signal, but refuse to end this process: a test that kills its local server needs a server process."""
+    ends = number in (signal.SIGKILL, signal.SIGSTOP) or (number and signal.getsignal(number) == signal.SIG_DFL)
+    assert pid != os.getpid() or not ends, "mark this test `server_process`: its local server is a thread"
+    _kill(pid, number)
+
+
 @pytest.fixture
-def home(tmp_path, monkeypatch):
+def local_servers(request, monkeypatch):
+    """Start local servers in threads of this process, unless the test or its module is marked `server_process`."""
+    if request.node.get_closest_marker("server_process"):
+        yield None
+        return
+    servers = LocalServers()
+    monkeypatch.setattr(local, "_launch", servers.launch)
+    monkeypatch.setattr(local, "stop", servers.stop)
+    monkeypatch.setattr(os, "kill", _kill_others)
+    yield servers
+    servers.close()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, local_servers):
     """A fresh LMVP_HOME; the server that the test starts in it is ended."""
     folder = tmp_path / "home"
     for name in [name for name in os.environ if name.startswith("LMVP_")]:

@@ -110,6 +110,7 @@ def test_open_starts_no_browser_for_what_is_not_there(things, browser, name, cap
     assert not browser.exists()
 
 
+@pytest.mark.server_process
 def test_open_prints_no_secret_where_the_browser_opens(things, browser, capfd):
     page = lmvp.open("digits/cnn")
     assert main(["open", "digits/cnn"]) == 0
@@ -222,6 +223,7 @@ def port_is_taken(port):
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.server_process
 def test_embedded_server_takes_another_port_where_its_own_is_taken(home):
     held = []
     for port in stable_ports(home):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 from server.in_process import TOKEN, Served
 
 from lmvp import errors
@@ -23,7 +23,7 @@ PASSWORD = "a long password"
 
 @pytest.fixture
 def server(home, tmp_path):
-    server = Server(tmp_path / "served")
+    server = SharedServer(tmp_path / "served")
     server.root = Client(server.url, server.start())
     yield server
     server.end()

@@ -20,13 +20,13 @@ from lmvp_server.services.catalog import SERVER
 from lmvp_server.stores.base import Put
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 from server.in_process import Served
 
 
 @pytest.fixture
 def server(home, tmp_path):
-    server = Server(tmp_path / "served")
+    server = SharedServer(tmp_path / "served")
     server.token = server.start()
     server.api = f"{server.url}/api/v1"
     yield server

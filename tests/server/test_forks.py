@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from real_server import Server
+from local_server import SharedServer
 
 from lmvp import errors
 from lmvp.cli import main
@@ -25,7 +25,7 @@ def weights(step):
 
 @pytest.fixture
 def team(home, tmp_path):
-    server = Server(tmp_path / "served")
+    server = SharedServer(tmp_path / "served")
     server.root = Client(server.url, server.start())
     for name in ("ada", "grace", "eve"):
         server.root.add_user(name, "a long password")

@@ -13,6 +13,8 @@ import pytest
 import lmvp
 from lmvp import local
 
+pytestmark = pytest.mark.server_process
+
 PUSHER = """
 import sys, lmvp, numpy as np
 who, count, numbers = int(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

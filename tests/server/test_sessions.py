@@ -85,11 +85,11 @@ def test_a_session_from_its_login_to_its_logout(browser):
 
 def test_wrong_names_and_wrong_passwords_look_alike_and_take_as_long(browser):
     took, said = {}, {}
-    for name in ("ada", "nobody"):
-        browser.login(name, "wrong password")  # the first one makes the hash that nobody's is compared with
+    for name in ("ada", "nobody") * 3:
+        # The first attempt makes the hash that nobody's is compared with. Other work delays single attempts.
         began = time.perf_counter()
         answer = browser.login(name, "wrong password")
-        took[name] = time.perf_counter() - began
+        took[name] = min(took.get(name, 60.0), time.perf_counter() - began)
         assert answer.status_code == 401
         # The form tokens go first: their hex digits can contain the name `ada`.
         said[name] = re.sub(r'value="[0-9a-f]{128}"', "", answer.text).replace(name, "NAME")

@@ -10,19 +10,23 @@ from lmvp import local
 from lmvp.tracking import unsent
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from local_server import SharedServer
 from real_server import Server
 
 
 @pytest.fixture
-def server(home, tmp_path, monkeypatch):
+def server(request, home, tmp_path, monkeypatch):
     monkeypatch.setattr(unsent, "_SOONEST", 1e6)  # nothing is delivered in the background
-    server = Server(tmp_path / "served")
+    needs_process = request.node.get_closest_marker("server_process")
+    server = (Server if needs_process else SharedServer)(tmp_path / "served")
     monkeypatch.setenv("LMVP_TOKEN", server.start())
     monkeypatch.setenv("LMVP_URL", server.url)
     yield server
     for run in list(lmvp.tracking.active_runs.every()):
         run.finish()
-    if server.process.poll() is None:
+    if not needs_process:
+        server.kill()
+    elif server.process.poll() is None:
         server.go_on()
         server.kill()
 

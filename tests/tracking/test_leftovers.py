@@ -73,6 +73,7 @@ def no_locks(monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="flock is of POSIX")
 @pytest.mark.parametrize("error", ["ENOSYS", "ENOLCK", "EOPNOTSUPP"])
+@pytest.mark.server_process
 def test_killed_run_is_delivered_on_a_file_system_without_locks(server, script, no_locks, error):
     process = script(NO_LOCKS + TRAINS, error)
     assert process.stdout.readline()
@@ -87,6 +88,7 @@ def test_killed_run_is_delivered_on_a_file_system_without_locks(server, script, 
     assert unsent.deliver() == []
 
 
+@pytest.mark.server_process
 def test_run_of_another_machine_without_locks_is_delivered_by_force(server, script, no_locks, capsys):
     process = script(NO_LOCKS + TRAINS, "ENOSYS")
     folder = Path(process.stdout.readline().strip())
@@ -104,6 +106,7 @@ def test_run_of_another_machine_without_locks_is_delivered_by_force(server, scri
     assert lmvp.run("trains", "digits").status == "killed"
 
 
+@pytest.mark.server_process
 def test_owner_without_locks_is_told_by_its_process(tmp_path, no_locks):
     path = tmp_path / "x.lock"
     first, second = Owner.create(path), Owner(path)
@@ -259,6 +262,7 @@ def test_run_is_delivered_in_the_background_when_its_server_answers_again(server
     assert lmvp.run("later", "digits").history()["loss"]["value"].tolist() == [1]
 
 
+@pytest.mark.server_process
 def test_leaving_a_run_tells_soon_that_the_server_does_not_answer(server, capsys):
     """The server takes connections, but is stopped."""
     run = lmvp.start_run("digits", name="stopped", system_metrics=False, create=True)

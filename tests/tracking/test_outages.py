@@ -16,6 +16,8 @@ import lmvp
 from lmvp.cli import main
 from lmvp.tracking import unsent
 
+pytestmark = pytest.mark.server_process
+
 ROOT = Path(__file__).resolve().parents[2]
 
 TRAINER = """
