@@ -129,7 +129,7 @@ def _runs() -> list[tuple[str, str]]:
 
 
 def _account(url: str, token: str) -> str:
-    """Return the account of the token at a server; the reason if the server refuses to tell.
+    """Return the account of the token at a server; the reason if the server refuses the request.
 
     Raises
     ------
