@@ -22,7 +22,8 @@ import msgspec
 from tornado.iostream import StreamClosedError
 
 from lmvp.errors import InvalidArgument, LmvpError, TooManyRequests
-from lmvp_server.api.base import RECHECK, Handler, is_number
+from lmvp_server.api.base import RECHECK, Handler
+from lmvp_server.api.body import is_number
 from lmvp_server.api.errors import error_body
 from lmvp_server.api.query import (
     KEYS,

@@ -10,7 +10,8 @@ from server.in_process import Served
 from lmvp.core import manifest_validation
 from lmvp.core.schemas import NewPush
 from lmvp.errors import AccessDenied, InvalidManifest
-from lmvp_server.api.base import DRAINED, Handler
+from lmvp_server.api.base import Handler
+from lmvp_server.api.body import DRAINED
 from lmvp_server.routes import API, ROUTES
 from lmvp_server.services import access, pushes
 from lmvp_server.services.access import Caller

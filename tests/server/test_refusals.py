@@ -24,8 +24,8 @@ from server.runs_over_http import begin
 
 from lmvp.core import digest
 from lmvp.core.run_frames import key_frame, points_frame
-from lmvp_server.api.base import JSON_LIMIT
 from lmvp_server.api.export import inert
+from lmvp_server.api.route import JSON_LIMIT
 from lmvp_server.routes import API
 
 RUN = "a" * 32
