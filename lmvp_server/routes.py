@@ -51,29 +51,29 @@ from lmvp_server.web.rendering import Rendering
 API = "/api/v1"
 _PART = "([^/]+)"
 
-_MODULES: tuple[ModuleType, ...] = (
-    health,
-    events,
-    devices,
-    tokens,
-    invitations,
-    team,
-    trash,
-    maintenance,
-    backups,
-    catalog,
-    webhooks,
-    aliases,
-    versions,
-    downloads,
-    pushes,
-    contributions,
-    runs,
-    metrics,
-    export,
-    sse,
-)
-"""The modules of the API, in the order of docs/api.md."""
+MODULES: dict[str, ModuleType] = {
+    "Server": health,
+    "Audit log": events,
+    "Device login": devices,
+    "Tokens and identities": tokens,
+    "Invitations and sign-in links": invitations,
+    "Accounts, groups and members": team,
+    "Trash": trash,
+    "Maintenance": maintenance,
+    "Backups": backups,
+    "Projects and models": catalog,
+    "Webhooks": webhooks,
+    "Aliases": aliases,
+    "Versions": versions,
+    "Contents of versions": downloads,
+    "Pushes": pushes,
+    "Contributions and forks": contributions,
+    "Runs": runs,
+    "Metrics": metrics,
+    "Export of metrics": export,
+    "Live metrics": sse,
+}
+"""The modules of the API by their headings, in the order of docs/api.md."""
 
 
 def handlers_of(module: ModuleType) -> list[type[Handler]]:
@@ -84,7 +84,7 @@ def handlers_of(module: ModuleType) -> list[type[Handler]]:
 
 # The order matters: Tornado uses the first pattern that matches.
 ROUTES: list[tuple[str, type[Handler]]] = [
-    (pattern_of(handler.path), handler) for module in _MODULES for handler in handlers_of(module)
+    (pattern_of(handler.path), handler) for module in MODULES.values() for handler in handlers_of(module)
 ]
 """The routes of the API. Each handler declares its path and its methods."""
 

@@ -48,7 +48,7 @@ def test_contributing_names_commands_that_exist():
         ("lmvp_server/stores/base/series.py", ["SeriesStore"]),
         ("lmvp/cli/parser.py", ["VERBS", "GROUPS"]),
         ("lmvp_jupyter/display.py", ["VIEWS"]),
-        ("lmvp_server/routes.py", ["_MODULES", "PAGES"]),
+        ("lmvp_server/routes.py", ["MODULES", "PAGES"]),
         ("lmvp_server/api/route.py", ["Route"]),
     ],
 )

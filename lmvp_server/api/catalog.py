@@ -21,7 +21,7 @@ class ProjectsHandler(
             right=access.ENTER,
             public=True,
             query=PAGE,
-            note="Without a token: the public projects, or 401 if there is none.",
+            note="Without a token: the public projects, or 401 if no project is public.",
             call=lambda services, caller, given: services.catalog.projects(caller, given.page),
         ),
         Route(
